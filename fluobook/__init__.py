@@ -1,0 +1,1 @@
+"""fluobook: runbooks that bring up and operate the FluoData platform."""

@@ -1,0 +1,167 @@
+"""What can go wrong, as one tree; no foreign exception crosses `fluobook.clients`.
+
+Each error says what happened, and knows the likely cause and the next command (`diagnostics()`).
+The exit code of the command line is the error's `exit_code`; this table is the only one:
+
+    0    done, or nothing to change
+    1    FluobookError
+         ├── OutsideError            something outside refused, failed or did not answer
+         │   ├── Unreachable         no connection, or its TLS certificate is not the expected one
+         │   ├── AccessDenied        wrong credentials, or not enough rights
+         │   ├── NotFound            the object asked for does not exist
+         │   ├── Conflict            the object exists already, or somebody else changed it
+         │   ├── Rejected            the request was understood and refused as invalid
+         │   ├── TaskFailed          a Proxmox VE task ended in an error (its log's tail is attached)
+         │   └── ToolFailed          helm, kubectl, sops or git ended with an error, or is missing
+         ├── DeadlineExceeded        a named wait took longer than its deadline
+         ├── ForeignObject           something that is not ours stands in the way
+         ├── Locked                  another operator, or another run, is at work on this cluster
+         ├── StageMissing            an earlier stage has not done its work yet
+         └── Refused                 fluobook itself refuses: it would lose data or leak a secret
+    2    changes pending             (`fluobook plan` only; not an error)
+    3    ApprovalNeeded
+         └── PlanChanged             what was approved is not what would be done now
+    4    CheckFailed
+    64   UsageError                  wrong command line
+         └── ParamsError             wrong parameters, with every problem listed
+    130, 143                         ended by SIGINT, SIGTERM
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_CHANGES_PENDING = 2
+
+
+class FluobookError(Exception):
+    """Something went wrong; `cause` and `remedy` tell a person what to make of it.
+
+    Args:
+        message: what happened, in one sentence, with the names of the things concerned.
+        cause: the likely cause, if it is known.
+        remedy: the next command or the change that helps.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, cause: str = "", remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.cause = cause
+        self.remedy = remedy
+
+    def diagnostics(self) -> str:
+        """What happened, the likely cause and what to do next, a line each."""
+        lines = [self.message]
+        lines += [f"  cause:  {self.cause}"] if self.cause else []
+        lines += [f"  remedy: {self.remedy}"] if self.remedy else []
+        return "\n".join(lines)
+
+
+class OutsideError(FluobookError):
+    """Something outside refused, failed or did not answer.
+
+    Args:
+        message: what happened.
+        system: who answered (or did not): "proxmox", "talos", "kubernetes", "factory", "helm"…
+        detail: the far side's own words: status, body, task log, standard error.
+        code: the far side's own code, such as "500", "UNAVAILABLE" or "AlreadyExists".
+        cause: as in `FluobookError`.
+        remedy: as in `FluobookError`.
+    """
+
+    def __init__(
+        self, message: str, *, system: str, detail: str = "", code: str = "", cause: str = "", remedy: str = ""
+    ) -> None:
+        super().__init__(message, cause=cause, remedy=remedy)
+        self.system = system
+        self.detail = detail
+        self.code = code
+
+    def diagnostics(self) -> str:
+        """As in `FluobookError`, with the far side's own words last."""
+        told = "\n".join(f"    {line}" for line in self.detail.strip().splitlines()[-20:])
+        return super().diagnostics() + (f"\n  {self.system} said:\n{told}" if told else "")
+
+
+class Unreachable(OutsideError):
+    """No connection, or the TLS certificate is not the expected one."""
+
+
+class AccessDenied(OutsideError):
+    """Wrong credentials, or not enough rights."""
+
+
+class NotFound(OutsideError):
+    """The object asked for does not exist."""
+
+
+class Conflict(OutsideError):
+    """The object exists already, or somebody else changed it."""
+
+
+class Rejected(OutsideError):
+    """The request was understood and refused as invalid."""
+
+
+class TaskFailed(OutsideError):
+    """A Proxmox VE task ended in an error; `detail` is its log's tail."""
+
+
+class ToolFailed(OutsideError):
+    """helm, kubectl, sops or git ended with an error, or is missing."""
+
+
+class DeadlineExceeded(FluobookError):
+    """A named wait took longer than its deadline."""
+
+
+class ForeignObject(FluobookError):
+    """Something that is not ours stands in the way."""
+
+
+class Locked(FluobookError):
+    """Another operator, or another run, is at work on this cluster."""
+
+
+class StageMissing(FluobookError):
+    """An earlier stage has not done its work yet."""
+
+
+class Refused(FluobookError):
+    """fluobook itself refuses: it would lose data or leak a secret."""
+
+
+class ApprovalNeeded(FluobookError):
+    """The plan has not been approved; nothing was changed."""
+
+    exit_code = 3
+
+
+class PlanChanged(ApprovalNeeded):
+    """What was approved is not what would be done now; nothing was changed."""
+
+
+class CheckFailed(FluobookError):
+    """The live system is not what the platform says it should be."""
+
+    exit_code = 4
+
+
+class UsageError(FluobookError):
+    """The command line is wrong."""
+
+    exit_code = 64
+
+
+class ParamsError(UsageError):
+    """The parameters are wrong; `problems` holds each of them, one sentence each."""
+
+    def __init__(self, message: str, *, problems: tuple[str, ...] = (), cause: str = "", remedy: str = "") -> None:
+        super().__init__(message, cause=cause, remedy=remedy)
+        self.problems = problems
+
+    def diagnostics(self) -> str:
+        """The message, and each problem on a line of its own."""
+        return "\n".join([super().diagnostics(), *(f"  - {problem}" for problem in self.problems)])
