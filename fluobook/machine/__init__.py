@@ -1,1 +1,1 @@
-"""fluobook.machine"""
+"""Talos documents as pure functions of plain arguments."""
