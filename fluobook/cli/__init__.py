@@ -1,0 +1,52 @@
+"""The command line: `fluobook run|plan|render|check|doctor|lab|kubeconfig|report|tools|version`.
+
+Commands import what they need when they run, so that help and shell completion stay quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from fluobook.cli import lab, look, work
+from fluobook.errors import FluobookError, UsageError
+
+app = typer.Typer(
+    name="fluobook",
+    help="Runbooks that bring up and operate the FluoData platform: Proxmox VE, Talos, Kubernetes, Cilium, Argo CD.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+work.add_to(app)
+look.add_to(app)
+app.add_typer(lab.app, name="lab")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and end the process with its exit code (the table is in `fluobook.errors`)."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; errors are told on standard error."""
+    try:
+        return int(app(list(arguments), prog_name="fluobook", standalone_mode=False) or 0)
+    except FluobookError as error:
+        return _tell(f"{type(error).__name__}: {error.diagnostics()}", error.exit_code)
+    except click.UsageError as error:
+        usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
+        return _tell(f"{usage}{error.format_message()}", UsageError.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return _tell("interrupted", 130)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+
+
+def _tell(text: str, code: int) -> int:
+    print(text, file=sys.stderr)  # noqa: T201 (the command line's own voice)
+    return code

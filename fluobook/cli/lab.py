@@ -1,0 +1,68 @@
+"""`fluobook lab up|down|status`: a lab that stays."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich import print as show
+
+from fluobook.cli.options import Phase, Settings, chosen, root
+
+app = typer.Typer(help="The rehearsal world on this machine.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def up(
+    phase: Phase = "phase1",
+    settings: Settings = [],  # noqa: B006 (typer copies it)
+    speed: Annotated[float, typer.Option(help="World seconds per second; 1 is real time.")] = 0,
+    seed: Annotated[int, typer.Option(help="What the lab's dice start from.")] = 1,
+    fault: Annotated[list[str], typer.Option(metavar="NAME", help="Play a fault; `fluobook lab faults` lists them.")] = [],  # noqa: B006
+) -> None:
+    """Start a lab and leave it in the background. Example: fluobook lab up phase1 --speed 60."""
+    from fluobook.lab import life  # noqa: PLC0415
+
+    params = chosen(phase, settings)
+    lab = life.start(params, life.folder_of(params.phase), root=root(), owner=None, speed=speed or None, seed=seed, faults=fault)
+    show(f"lab of {params.phase} is up, process {lab.pid}, state in {lab.folder}")
+
+
+@app.command()
+def down(phase: Phase = "phase1") -> None:
+    """End a lab. Example: fluobook lab down phase1."""
+    from fluobook.lab import life  # noqa: PLC0415
+
+    folder = life.folder_of(chosen(phase, []).phase)
+    if lab := life.find(folder):
+        life.end(lab, forget=True)
+        show(f"lab of {folder.name} is down")
+    else:
+        show(f"no lab of {folder.name} is up")
+
+
+@app.command()
+def status(phase: Phase = "phase1") -> None:
+    """Say whether a lab is up, and what its world did. Example: fluobook lab status phase1."""
+    from fluobook.lab import life  # noqa: PLC0415
+
+    folder = life.folder_of(chosen(phase, []).phase)
+    lab = life.find(folder)
+    if lab is None:
+        show(f"no lab of {folder.name} is up")
+        raise typer.Exit(1)
+    show(f"lab of {folder.name} is up, process {lab.pid}")
+    for name, address in sorted(lab.overlay.get("endpoints", {}).items()):
+        show(f"  {name:<28} {address}")
+    if (story := folder / "world.json").exists():
+        show(json.loads(story.read_text()))
+
+
+@app.command()
+def faults() -> None:
+    """List the faults a lab can play. Example: fluobook lab faults."""
+    from fluobook.lab.faults import FAULTS  # noqa: PLC0415
+
+    for name, meaning in sorted(FAULTS.items()):
+        show(f"{name:<34} {meaning}")

@@ -1,0 +1,86 @@
+"""Commands that look: check, doctor, kubeconfig, report, tools, version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fluobook.cli.options import Phase, Settings, Target, chosen, root
+from fluobook.errors import NotFound, StageMissing
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for command in (check, doctor, kubeconfig, report, tools, version):
+        app.command()(command)
+
+
+def check() -> int:
+    """Check the repository alone: params, the GitOps tree, secrets. Example: fluobook check."""
+    from fluobook.gitops.check import findings  # noqa: PLC0415
+
+    found = findings(root())
+    for finding in found:
+        print(finding.line_of_text())  # noqa: T201
+    print(f"{len(found)} findings")  # noqa: T201
+    return 4 if found else 0
+
+
+def doctor() -> int:
+    """Look at the surroundings: Python, tools, folders, labs. Example: fluobook doctor."""
+    from fluobook.cli.doctor import examine  # noqa: PLC0415
+
+    looks = examine(root())
+    for look in looks:
+        print(look.text())  # noqa: T201
+    return 0 if all(look.ok for look in looks) else 4
+
+
+def kubeconfig(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:  # noqa: B006
+    """Print the path of the written kubeconfig. Example: kubectl --kubeconfig $(fluobook kubeconfig phase1) get nodes."""
+    from fluobook import params  # noqa: PLC0415
+    from fluobook.lab import life  # noqa: PLC0415
+
+    wanted = chosen(phase, settings)
+    lab = life.folder_of(wanted.phase) / "site"
+    path = (lab if target == "lab" else params.home() / wanted.platform.cluster.name) / "kubeconfig"
+    if not path.exists():
+        raise StageMissing(f"there is no kubeconfig of {wanted.phase} yet", remedy=f"fluobook run {phase} writes it in stage bootstrap-kubernetes")
+    print(path)  # noqa: T201
+    return 0
+
+
+def report(run: Annotated[Path | None, typer.Argument(help="A run folder; the newest if not given.")] = None) -> int:
+    """Write the HTML report of a run again and print its path. Example: fluobook report runs/20261123T120000Z-phase1."""
+    from fluobook.record.folder import newest  # noqa: PLC0415
+    from fluobook.redact import Redactor  # noqa: PLC0415
+    from fluobook.run.report import write_report  # noqa: PLC0415
+
+    folder = run or newest(root() / "runs")
+    if folder is None or not (folder / "summary.json").exists():
+        raise NotFound(f"no finished run in {folder or root() / 'runs'}", system="fluobook", remedy="fluobook run phase1 makes one")
+    print(write_report(folder, Redactor()))  # noqa: T201
+    return 0
+
+
+def tools() -> int:
+    """List the programs fluobook calls, where each was found and its version. Example: fluobook tools."""
+    from fluobook.clients.tools import inventory  # noqa: PLC0415
+
+    for tool in inventory():
+        print(f"{tool.name:<8} {tool.version:<12} {tool.source:<8} {tool.path}")  # noqa: T201
+    return 0
+
+
+def version() -> int:
+    """Print the versions of fluobook and of what it pins. Example: fluobook version."""
+    from importlib.metadata import version as installed  # noqa: PLC0415
+
+    from fluobook.params import pins  # noqa: PLC0415
+
+    print(f"fluobook {installed('fluobook')}")  # noqa: T201
+    for name, pinned in pins(root()).items():
+        print(f"{name:<11} {pinned}")  # noqa: T201
+    return 0

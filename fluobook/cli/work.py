@@ -1,0 +1,102 @@
+"""Commands that work on a platform: run, plan, render."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fluobook.cli.options import Phase, Settings, Target, as_platform, chosen, root
+from fluobook.errors import EXIT_CHANGES_PENDING
+
+if TYPE_CHECKING:
+    from fluobook.stages.core.stage import Stage
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(run)
+    app.command()(plan)
+    app.command()(render)
+
+
+def run(
+    phase: Phase,
+    target: Target = "lab",
+    approve: Annotated[str, typer.Option(help='What is approved: "all" or "stage=digest,…".')] = "",
+    cluster: Annotated[str, typer.Option(help="The cluster's name; needed with --approve all on a live platform.")] = "",
+    first: Annotated[str, typer.Option("--from", metavar="STAGE", help="Begin with this stage.")] = "",
+    only: Annotated[list[str], typer.Option(metavar="STAGE", help="Run only this stage; may be repeated.")] = [],  # noqa: B006
+    settings: Settings = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The run folder; a new one below runs/ if not given.")] = None,
+    fault: Annotated[list[str], typer.Option(metavar="NAME", help="Play a fault in the lab this run starts.")] = [],  # noqa: B006
+) -> int:
+    """Run the stages' notebooks headless. Example: fluobook run phase1 --approve all."""
+    from fluobook.lab import life  # noqa: PLC0415
+    from fluobook.record import folder  # noqa: PLC0415
+    from fluobook.run.headless import Order  # noqa: PLC0415
+    from fluobook.run.headless import run as headless  # noqa: PLC0415
+
+    params = chosen(phase, settings)
+    stages = _stages(first, only)
+    place = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", params.phase)
+    lab = None
+    if target == "lab":
+        lab = life.find(life.folder_of(params.phase)) or life.own(params, root=root(), faults=fault)
+    approved = ",".join(filter(None, [approve, f"cluster={cluster}" if cluster else ""]))
+    name = params.phase
+    order = Order(name, as_platform(phase, settings, params), target, approved, stages, root(), place, lab.folder if lab else None)
+    code = headless(order, told=_told)
+    print(f"report: {place / 'report.html'}")  # noqa: T201
+    return code
+
+
+def _told(summary: object) -> None:
+    from fluobook.record.summary import StageSummary  # noqa: PLC0415
+
+    assert isinstance(summary, StageSummary)  # noqa: S101
+    print(summary.line(), flush=True)  # noqa: T201
+    if summary.error:
+        print(summary.error, file=sys.stderr)  # noqa: T201
+
+
+def _stages(first: str, only: Sequence[str]) -> Sequence[Stage]:
+    from fluobook.stages import catalogue  # noqa: PLC0415
+
+    if only:
+        return [catalogue.find(name) for name in only]
+    begin = catalogue.find(first).number if first else 0
+    return [stage for stage in catalogue.STAGES if stage.number >= begin]
+
+
+def plan(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:  # noqa: B006
+    """Show what every stage would do; changes nothing, exits 2 if there is something. Example: fluobook plan phase1."""
+    from fluobook.redact import Redactor  # noqa: PLC0415
+    from fluobook.runbook import plans  # noqa: PLC0415
+
+    pending = False
+    redactor = Redactor()
+    for shown in plans(chosen(phase, settings), root=root(), target=target, redactor=redactor):
+        print(redactor.text(shown.table().text()), end="\n\n", flush=True)  # noqa: T201
+        pending = pending or bool(shown.actions)
+    return EXIT_CHANGES_PENDING if pending else 0
+
+
+def render(
+    phase: Phase,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    secrets: Annotated[Path | None, typer.Option(help="A secrets bundle; without it, secrets are left out.")] = None,
+    gitops: Annotated[bool, typer.Option("--gitops", help="Write the GitOps tree as this phase sees it, instead.")] = False,
+    settings: Settings = [],  # noqa: B006
+) -> int:
+    """Write what would be applied. Example: fluobook render phase1 --out build/phase1."""
+    from fluobook.stages.rendering import write_gitops, write_machines  # noqa: PLC0415
+
+    params = chosen(phase, settings)
+    written = write_gitops(params, root(), out) if gitops else write_machines(params, root(), out, secrets)
+    for path in written:
+        print(path)  # noqa: T201
+    return 0

@@ -1,0 +1,168 @@
+"""The life of a lab: started, found, joined and ended; one process, owned by whoever needs it.
+
+`fluobook lab up` keeps a lab of a phase in the background. Without one, a run, a plan or a single notebook owns a lab for
+as long as it needs it; it dies with its owner.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fluobook.errors import FluobookError, UsageError
+from fluobook.params import Params, home
+
+READY = 60.0
+"""Seconds that a lab may take to say that it is ready."""
+
+DEFAULT_SPEED = 60.0
+"""World seconds per second: what takes a minute on hardware takes a second here."""
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab that is up.
+
+    Args:
+        folder: its state folder.
+        overlay: what the platform's params become when they are rehearsed in it.
+        pid: its process.
+        remarks: what a person should know about it.
+    """
+
+    folder: Path
+    overlay: Mapping[str, Any]
+    pid: int
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def site_folder(self) -> Path:
+        """Where the cluster's own files are kept: bundle, kubeconfig, talosconfig, lock."""
+        return self.folder / "site"
+
+
+def folder_of(phase: str) -> Path:
+    """The state folder of the lab that is kept for a phase."""
+    return home() / "lab" / phase
+
+
+def find(folder: Path) -> Lab | None:
+    """The lab whose state folder this is, if it is up."""
+    try:
+        told = json.loads((folder / "lab.json").read_text())
+        os.kill(told["pid"], 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    return Lab(folder, told["overlay"], told["pid"])
+
+
+def for_phase(chosen: Params, *, root: Path) -> Lab:
+    """The lab to use: the one this run owns, the one that is kept up, or a new one that ends with this process."""
+    owned = os.environ.get("FLUOBOOK_LAB")
+    if lab := find(Path(owned) if owned else folder_of(chosen.phase)):
+        return lab
+    if owned:
+        raise FluobookError(f"the lab of this run ({owned}) is not up any more", remedy="start the run again")
+    lab = own(chosen, root=root)
+    remark = f"a lab was started for this notebook and ends with its kernel; `fluobook lab up {chosen.phase}` keeps one"
+    return Lab(lab.folder, lab.overlay, lab.pid, (remark,))
+
+
+def own(chosen: Params, *, root: Path, speed: float | None = None, faults: Sequence[str] = ()) -> Lab:
+    """Start a lab in a temporary folder; it ends, and the folder goes, when this process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="fluobook-lab-"))
+    lab = start(chosen, folder, root=root, owner=os.getpid(), speed=speed, faults=faults)
+    atexit.register(end, lab, forget=True)
+    return lab
+
+
+def start(
+    chosen: Params,
+    folder: Path,
+    *,
+    root: Path,
+    owner: int | None,
+    speed: float | None = None,
+    seed: int = 1,
+    faults: Sequence[str] = (),
+) -> Lab:
+    """Start a lab process and wait until it is ready.
+
+    Args:
+        chosen: the phase and platform it plays.
+        folder: its state folder; what an earlier lab left there is removed.
+        root: the repository, whose tree Argo CD will read.
+        owner: the process it dies with; None keeps it until `end`.
+        speed: world seconds per real second.
+        seed: what the lab's dice start from.
+        faults: names of faults to play.
+
+    Raises:
+        UsageError: a lab is already up there.
+        FluobookError: it did not become ready; its log's tail is told.
+    """
+    if find(folder):
+        raise UsageError(f"the lab of {folder.name} is up already", remedy="use it, or end it with `fluobook lab down`")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    order = {"phase": chosen.phase, "platform": chosen.platform.model_dump(mode="json"), "root": str(root), "owner": owner}
+    order |= {"speed": speed or float(os.environ.get("FLUOBOOK_LAB_SPEED", DEFAULT_SPEED)), "seed": seed, "faults": list(faults)}
+    (folder / "order.json").write_text(json.dumps(order))
+    with (folder / "lab.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fluobook.lab", str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    return _ready(folder, process)
+
+
+def _ready(folder: Path, process: subprocess.Popen[bytes]) -> Lab:
+    until = time.monotonic() + READY
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        if lab := find(folder):
+            return lab
+        time.sleep(0.05)
+    process.kill()
+    tail = "\n".join((folder / "lab.log").read_text(errors="replace").splitlines()[-15:])
+    raise FluobookError("the lab did not come up", cause=tail, remedy=f"read {folder / 'lab.log'}")
+
+
+def end(lab: Lab, *, forget: bool = False) -> None:
+    """End a lab and wait until its process is gone; `forget` removes its folder too."""
+    try:
+        os.kill(lab.pid, signal.SIGTERM)
+        until = time.monotonic() + 10
+        while _alive(lab.pid) and time.monotonic() < until:
+            time.sleep(0.05)
+        if _alive(lab.pid):
+            os.kill(lab.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    (lab.folder / "lab.json").unlink(missing_ok=True)
+    if forget:
+        shutil.rmtree(lab.folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        if os.waitpid(pid, os.WNOHANG)[0] == pid:
+            return False
+    except ChildProcessError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

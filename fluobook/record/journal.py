@@ -1,0 +1,70 @@
+"""The journal: one JSON line per event, on disk before the next action starts.
+
+It is evidence, never memory: no stage reads an old journal. Every line passes the redactor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fluobook.redact import Redactor
+
+
+def now() -> str:
+    """This moment in UTC, ISO 8601 with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Journal:
+    """Appends events to `events.jsonl`; each line is flushed and synced before `write` returns.
+
+    Args:
+        path: the file, or None to keep events in memory only (a notebook that only looks).
+        redactor: masks secrets in every line.
+        clock: gives the time stamp of a line.
+    """
+
+    def __init__(self, path: Path | None, redactor: Redactor, *, clock: Callable[[], str] = now) -> None:
+        self.path = path
+        self.events: list[dict[str, Any]] = []
+        self._redactor = redactor
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._file = path.open("a", encoding="utf-8") if path else None
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Add one event; `fields` are plain JSON values."""
+        line = {"at": self._clock(), "event": event, **_plain(self._redactor.data(fields))}
+        with self._lock:
+            self.events.append(line)
+            if self._file:
+                self._file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
+                self._file.flush()
+                os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file:
+            self._file.close()
+            self._file = None
+
+
+def _plain(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The events of a journal; a last line cut short by a crash is left out."""
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return events

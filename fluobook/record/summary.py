@@ -1,0 +1,45 @@
+"""The summary of a run: what each stage did, drawn from the journal; `summary.json` and the lines on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """One stage of a run.
+
+    `status` is done, failed, refused or not run; `actions` were done, `checks` of `claims` hold, `seconds` of wall time.
+    """
+
+    stage: str
+    notebook: str
+    status: str
+    actions: int
+    checks: int
+    claims: int
+    seconds: float
+    error: str = ""
+    exit_code: int = 0
+
+    def line(self) -> str:
+        """One line for the terminal."""
+        mark = {"done": "✓", "failed": "✗", "refused": "■"}.get(self.status, "·")
+        actions = f"{self.actions} action{'s' * (self.actions != 1)}"
+        return f"{mark} {self.stage:<22} {actions:>11}  {self.checks:>2}/{self.claims:<2} checks  {self.seconds:6.1f} s"
+
+
+def summarise(stage: str, notebook: str, events: Sequence[dict[str, Any]], **rest: Any) -> StageSummary:
+    """Sum up one stage from the events of its run."""
+    mine = [event for event in events if event.get("stage") == stage]
+    actions = sum(event["actions"] for event in mine if event["event"] == "applied")
+    verified = [event["checks"] for event in mine if event["event"] == "verified"]
+    claims = verified[-1] if verified else []
+    return StageSummary(stage, notebook, actions=actions, checks=sum(c["ok"] for c in claims), claims=len(claims), **rest)
+
+
+def as_data(stages: Sequence[StageSummary], **head: Any) -> dict[str, Any]:
+    """The summary as plain data."""
+    return {**head, "stages": [asdict(stage) for stage in stages]}

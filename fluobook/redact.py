@@ -1,0 +1,70 @@
+"""Takes every secret that was loaded out of whatever is shown, stored or raised.
+
+A secret leaks in more forms than its own: as base64 inside a Secret or a kubeconfig, percent-encoded in a URL, escaped
+in JSON. `Redactor` knows all of these for each value it was told, longest first, so that a part never hides the whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from urllib.parse import quote, quote_plus
+
+MASK = "‹redacted›"
+SHORTEST = 6
+"""Shorter values are not taken out: they would mask ordinary words, and no secret of ours is so short."""
+
+
+def forms(value: str) -> set[str]:
+    """The spellings in which one secret may appear: raw, line by line, base64, URL and JSON."""
+    text = value.strip()
+    lines = {line.strip() for line in text.splitlines() if not line.startswith(("-----", "#"))}
+    found = {value, text, *lines}
+    for spelling in (value, text):
+        encoded = spelling.encode()
+        found |= {base64.b64encode(encoded).decode(), base64.urlsafe_b64encode(encoded).decode()}
+        found |= {quote(spelling, safe=""), quote_plus(spelling)}
+        found |= {json.dumps(spelling)[1:-1], json.dumps(spelling, ensure_ascii=False)[1:-1]}
+    return {form for form in found if len(form) >= SHORTEST}
+
+
+class Redactor:
+    """Knows secrets and masks them in text; shared by threads, so it only ever grows.
+
+    It does not show what it knows, not even in its `repr`.
+    """
+
+    def __init__(self) -> None:
+        self._forms: tuple[str, ...] = ()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return "Redactor(…)"
+
+    def add(self, *values: str) -> None:
+        """Learn secrets; each is masked in every form from now on."""
+        new = set[str]().union(*(forms(value) for value in values))
+        with self._lock:
+            self._forms = tuple(sorted(new | set(self._forms), key=len, reverse=True))
+
+    def text(self, text: str) -> str:
+        """The text with every known secret masked."""
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, MASK)
+        return text
+
+    def data(self, value: object) -> object:
+        """Plain data (dicts, lists, scalars) with every known secret masked, keys included."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {self.text(str(key)): self.data(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.data(item) for item in value]
+        return value
+
+    def leaks(self, text: str) -> bool:
+        """Whether any known secret still stands in the text; for tests and for the last look before a file is kept."""
+        return any(form in text for form in self._forms)

@@ -1,0 +1,141 @@
+"""A headless run: every stage's notebook, one after the other, in one process; leaves a run folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fluobook import errors
+from fluobook.record import journal as journals
+from fluobook.record.folder import write_json
+from fluobook.record.journal import Journal
+from fluobook.record.summary import StageSummary, as_data, summarise
+from fluobook.redact import Redactor
+from fluobook.run.report import write_report
+from fluobook.stages.core.stage import Stage
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to run.
+
+    Args:
+        phase: name of the phase.
+        platform: the platform as plain data, when it is not just the phase's file; else empty.
+        target: "lab" or "live".
+        approve: what is approved beforehand.
+        stages: in the order to run.
+        root: the repository.
+        folder: the run folder.
+        lab: state folder of the lab to use, for target lab.
+    """
+
+    phase: str
+    platform: dict[str, Any]
+    target: str
+    approve: str
+    stages: Sequence[Stage]
+    root: Path
+    folder: Path
+    lab: Path | None = None
+    redactor: Redactor = field(default_factory=Redactor)
+
+
+def notebook_of(stage: Stage) -> str:
+    """The file name of a stage's notebook."""
+    return f"{stage.number:02d}_{stage.name.replace('-', '_')}.ipynb"
+
+
+def run(order: Order, *, told: Callable[[StageSummary], None]) -> int:
+    """Run the notebooks; stops at the first that fails.
+
+    Returns:
+        The exit code of the whole run, as in `fluobook.errors`.
+    """
+    from fluobook.run.engine import Signals  # noqa: PLC0415 (papermill is heavy; `fluobook --help` must not pay for it)
+
+    signals = Signals()
+    done: list[StageSummary] = []
+    journal = Journal(order.folder / "events.jsonl", order.redactor)
+    journal.write("run-started", phase=order.phase, target=order.target, stages=[stage.name for stage in order.stages])
+    with _surroundings(order):
+        for stage in order.stages:
+            done.append(_one(order, stage, signals, journal))
+            told(done[-1])
+            if done[-1].exit_code:
+                break
+    code = signals.exit_code or (done[-1].exit_code if done else 0)
+    journal.write("run-ended", exit_code=code)
+    journal.close()
+    head = {"phase": order.phase, "target": order.target, "exit_code": code}
+    write_json(order.folder / "summary.json", order.redactor.data(as_data(done, **head)))
+    write_report(order.folder, order.redactor)
+    return code
+
+
+def _one(order: Order, stage: Stage, signals: Any, journal: Journal) -> StageSummary:
+    notebook = notebook_of(stage)
+    journal.write("notebook-started", stage=stage.name, notebook=notebook)
+    began = time.monotonic()
+    name, error = _execute(order, notebook, signals)
+    seconds = round(time.monotonic() - began, 2)
+    code = signals.exit_code or exit_code_of(name)
+    status = "done" if not name else "refused" if code == errors.ApprovalNeeded.exit_code else "failed"
+    journal.write("notebook-ended", stage=stage.name, status=status, seconds=seconds, error=error)
+    events = journals.read(order.folder / "events.jsonl")
+    return summarise(stage.name, notebook, events, status=status, seconds=seconds, error=order.redactor.text(error), exit_code=code)
+
+
+def _execute(order: Order, notebook: str, signals: Any) -> tuple[str, str]:
+    """Execute one notebook; returns the error's class name and text, both empty when it went well."""
+    import papermill  # noqa: PLC0415
+    from nbclient.exceptions import DeadKernelError  # noqa: PLC0415
+    from papermill.exceptions import PapermillExecutionError  # noqa: PLC0415
+
+    from fluobook.run.engine import ENGINE  # noqa: PLC0415
+    from fluobook.run.output import redacted  # noqa: PLC0415
+
+    parameters = {"phase": order.phase, "target": order.target, "approve": order.approve}
+    parameters |= {"platform": order.platform} if order.platform else {}
+    try:
+        papermill.execute_notebook(
+            order.root / "notebooks" / notebook,
+            redacted(order.folder / notebook, order.redactor),
+            parameters=parameters,
+            engine_name=ENGINE,
+            progress_bar=False,
+            cwd=order.root / "notebooks",
+            signals=signals,
+        )
+    except PapermillExecutionError as error:
+        return error.ename, "\n".join(error.traceback) or error.evalue
+    except DeadKernelError as error:
+        return "DeadKernel", f"the kernel of {notebook} died: {error}"
+    return "", ""
+
+
+def exit_code_of(name: str) -> int:
+    """The exit code that belongs to an error's class name; 1 for what is not ours, 0 for no error."""
+    kind = getattr(errors, name, None) if name else None
+    return getattr(kind, "exit_code", 1) if name else 0
+
+
+@contextmanager
+def _surroundings(order: Order) -> Iterator[None]:
+    """What kernels find in their environment: the run folder, and the lab of this run."""
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    before = dict(os.environ)
+    os.environ["FLUOBOOK_RUN"] = str(order.folder)
+    if order.lab:
+        os.environ["FLUOBOOK_LAB"] = str(order.lab)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

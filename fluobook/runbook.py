@@ -1,0 +1,202 @@
+"""What a notebook holds: the book of one platform, and its stages.
+
+A notebook opens the book, shows a stage's plan, lets it through the gate, and verifies. The same few calls work by hand
+and headless, against the lab and live; everything else is found here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fluobook import params
+from fluobook.errors import PlanChanged, UsageError
+from fluobook.lab import life
+from fluobook.record.journal import Journal
+from fluobook.record.lock import cluster_lock
+from fluobook.redact import Redactor
+from fluobook.show.kernel import ask_person, guard_kernel
+from fluobook.show.live import Live, interactive
+from fluobook.show.table import Cell, Table
+from fluobook.stages import catalogue
+from fluobook.stages.core.check import Checks
+from fluobook.stages.core.executor import Executor, Progress
+from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Plan
+from fluobook.stages.core.site import Site
+from fluobook.stages.core.stage import Stage
+
+LOCK_PATIENCE = 120.0
+"""Seconds to wait for another run of ours on the same cluster: a killed one needs a moment until its kernel is gone."""
+
+_TONES = {"done": "ok", "failed": "bad", "skipped": "bad"}
+
+
+@dataclass
+class StageRun:
+    """One stage at work on one site: plan, apply, verify, in this order."""
+
+    stage: Stage
+    site: Site
+    gate: Gate
+    _observation: Any = field(default=None, repr=False)
+    _fresh: bool = field(default=False, repr=False)
+
+    def plan(self) -> Plan:
+        """Observe the live systems and say what leads from there to the platform. Changes nothing."""
+        self._observation = self.stage.observe(self.site)
+        self._fresh = True
+        plan = self.stage.plan(self.site.platform, self._observation)
+        self.site.journal.write(
+            "planned",
+            stage=self.stage.name,
+            digest=plan.digest,
+            waits_for=plan.waits_for,
+            kept=plan.kept,
+            actions=[{"verb": a.verb, "object": a.object, "reason": a.reason} for a in plan.actions],
+        )
+        return plan
+
+    def apply(self, plan: Plan) -> None:
+        """Let the plan through the gate and do it, while a table shows how far it is.
+
+        Raises:
+            ApprovalNeeded: the gate stays shut; nothing was changed.
+            StageMissing: an earlier stage has not run; nothing was changed.
+            FluobookError: an action failed; run the notebook again when the cause is gone.
+        """
+        form = self.gate.admit(plan)
+        if not plan.actions:
+            self._done(plan, 0)
+            Live(lambda: Table(f"{self.stage.name}: nothing to do", []), live=False).__exit__(None, None, None)
+            return
+        self.site.journal.write("approved", stage=self.stage.name, digest=plan.digest, form=form)
+        with cluster_lock(self.site.home, patience=LOCK_PATIENCE, on_wait=self._waiting), self.site.lease():
+            self._execute(self._rest_of(plan))
+
+    def verify(self) -> Checks:
+        """Prove the outcome from the live systems.
+
+        Raises:
+            CheckFailed: the systems are not as they should be.
+        """
+        if not self._fresh:
+            self._observation = self.stage.observe(self.site)
+        checks = Checks(self.stage.name, tuple(self.stage.verify(self.site, self._observation)))
+        told = [{"claim": c.claim, "ok": c.ok, "evidence": c.evidence} for c in checks.checks]
+        self.site.journal.write("verified", stage=self.stage.name, ok=checks.ok, checks=told)
+        if not checks.ok:
+            Live(checks.table, live=False).__exit__(None, None, None)
+        checks.require()
+        return checks
+
+    def _rest_of(self, approved: Plan) -> Plan:
+        now = self.stage.plan(self.site.platform, self.stage.observe(self.site))
+        if not now.rest_of(approved):
+            raise PlanChanged(
+                f"{self.stage.name}: the plan that was shown ({approved.digest}) is not what would be done now ({now.digest})",
+                cause="somebody changed the live systems in between",
+                remedy="run the plan cell again and look at it",
+            )
+        return now
+
+    def _execute(self, plan: Plan) -> None:
+        self._fresh = False
+        progress = Progress(plan.actions)
+        live = Live(lambda: _progress_table(plan, progress))
+        progress.changed = live.touch
+        executor = Executor(
+            lambda action, tell: self.stage.perform(self.site, action, tell), self.site.journal, widths=self.stage.widths
+        )
+        with live:
+            executor.run(plan, progress)
+        self._done(plan, len(plan.actions))
+
+    def _done(self, plan: Plan, actions: int) -> None:
+        self.site.journal.write("applied", stage=self.stage.name, digest=plan.digest, actions=actions)
+
+    def _waiting(self, holder: str) -> None:
+        self.site.journal.write("waiting", stage=self.stage.name, holder=holder)
+
+
+def _progress_table(plan: Plan, progress: Progress) -> Table:
+    rows = []
+    for action in plan.actions:
+        state, word = progress.of(action)
+        rows.append([Cell(state, _TONES.get(state, "wait")), action.verb, action.object, action.detail, word])
+    done = sum(progress.of(action)[0] == "done" for action in plan.actions)
+    return Table(f"{plan.stage}", ["state", "action", "object", "detail", ""], rows, note=f"{done} of {len(rows)} done")
+
+
+@dataclass(frozen=True)
+class Book:
+    """The runbook of one platform."""
+
+    site: Site
+    gate: Gate
+
+    def stage(self, name: str) -> StageRun:
+        """One stage, by name.
+
+        Raises:
+            UsageError: there is no such stage.
+        """
+        return StageRun(catalogue.find(name), self.site, self.gate)
+
+    def table(self) -> Table:
+        """The platform in one table: its nodes and where they stand."""
+        rows = [
+            [n.name, n.role, n.host, n.address, n.cores, f"{n.memory_gib} GiB", f"{n.boot_disk_gib} GiB", f"{n.data_disk_gib or 0} GiB"]
+            for n in self.site.platform.nodes
+        ]
+        columns = ["node", "role", "host", "address", "vCPU", "memory", "boot disk", "data disk"]
+        where = "rehearsal in the lab" if self.site.target == "lab" else "LIVE"
+        title = f"{self.site.platform.cluster.name}, {self.site.phase}: {where}"
+        return Table(title, columns, rows, note="\n".join(self.site.remarks))
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        return self.table()._repr_mimebundle_(**options)
+
+    def __str__(self) -> str:
+        return self.table().text()
+
+
+def open_runbook(
+    phase: str, platform: Mapping[str, Any] | None = None, *, target: str = "lab", approve: str = ""
+) -> Book:
+    """Open the book of a phase.
+
+    Args:
+        phase: a name in `params/`, or a path to such a file.
+        platform: the platform as plain data, where papermill brought one; else the phase's file is read.
+        target: "lab" rehearses, "live" acts.
+        approve: what is approved beforehand: "", "all" or "stage=digest,…".
+
+    Raises:
+        ParamsError: the parameters are wrong.
+        UsageError: target or approve is not understood.
+    """
+    if target not in ("lab", "live"):
+        raise UsageError(f"target {target!r} is neither lab nor live", remedy='say target="lab" to rehearse, target="live" to act')
+    root = params.repository_root(Path.cwd())
+    chosen = params.parse({"phase": phase, "platform": dict(platform)}) if platform else params.load(phase, root=root)
+    redactor = Redactor()
+    if interactive() or os.environ.get("JPY_PARENT_PID"):
+        guard_kernel(redactor)
+    site = open_site(chosen, root=root, target=target, redactor=redactor)
+    ask = ask_person if interactive() else None
+    return Book(site, Gate(Approval.parse(approve), target, site.platform.cluster.name, ask))
+
+
+def open_site(chosen: params.Params, *, root: Path, target: str, redactor: Redactor) -> Site:
+    """The site that a phase's parameters and a target stand for; brings a lab into being where one is needed."""
+    folder = os.environ.get("FLUOBOOK_RUN")
+    journal = Journal(Path(folder) / "events.jsonl" if folder else None, redactor)
+    if target == "live":
+        return Site(chosen.phase, chosen.platform, target, root, params.home() / chosen.platform.cluster.name, redactor, journal)
+    lab = life.for_phase(chosen, root=root)
+    platform = params.overlay(chosen.platform, lab.overlay)
+    return Site(chosen.phase, platform, target, root, lab.site_folder, redactor, journal, remarks=lab.remarks)

@@ -1,0 +1,91 @@
+"""A table that reads well as text (papermill, nbval, terminals) and as HTML (JupyterLab, the report).
+
+No widget and no own colours: text and borders take JupyterLab's theme variables, so the dark theme works, and a state is
+always told by a glyph and a word, never by colour alone.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+STYLE = """<style>.fluobook{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.3em 0}
+.fluobook caption{text-align:left;padding:2px 0;font-weight:600;color:var(--jp-content-font-color1,inherit)}
+.fluobook th,.fluobook td{padding:2px 12px 2px 0!important;text-align:left!important;vertical-align:top;border-bottom:1px solid var(--jp-border-color2,#ccc);color:var(--jp-content-font-color1,inherit)}
+.fluobook .ok{color:var(--jp-success-color1,#2e7d32)}.fluobook .bad{color:var(--jp-error-color1,#c62828)}.fluobook .wait{color:var(--jp-warn-color1,#b26a00)}
+.fluobook-note{color:var(--jp-content-font-color2,inherit);margin:.2em 0}</style>"""
+
+GLYPHS = {"ok": "✓", "bad": "✗", "wait": "…", "add": "+", "change": "~", "lose": "−", "same": "·"}
+"""What stands before a cell of each tone."""
+
+_CLASS = {"ok": "ok", "bad": "bad", "wait": "wait", "add": "ok", "change": "wait", "lose": "bad", "same": ""}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A word with a tone: one of `GLYPHS`."""
+
+    text: str
+    tone: str = ""
+
+    def __str__(self) -> str:
+        return f"{GLYPHS[self.tone]} {self.text}".rstrip() if self.tone else self.text
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows below named columns, with a title above and a note below.
+
+    Args:
+        title: what the rows are.
+        columns: the heads.
+        rows: a sequence of cells for each row; a cell is a `Cell` or whatever `str` understands.
+        note: one line below; sums up or says what comes next.
+        limit: more rows than these are counted, not shown.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]] = field(default_factory=tuple)
+    note: str = ""
+    limit: int = 100
+
+    def __str__(self) -> str:
+        return self.text()
+
+    __repr__ = __str__
+
+    def text(self) -> str:
+        """The table in plain text, columns aligned."""
+        shown = [[str(cell) for cell in row] for row in self.rows[: self.limit]]
+        grid = [list(self.columns), *shown] if shown else []
+        widths = [max(len(row[i]) for row in grid) for i in range(len(self.columns))] if grid else []
+        body = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in grid]
+        return "\n".join(line for line in [self.title, *body, self._more(), self.note] if line)
+
+    def html(self) -> str:
+        """The table in HTML, everything escaped."""
+        head = "".join(f'<th scope="col">{html.escape(str(column))}</th>' for column in self.columns)
+        body = "".join(_row(row) for row in self.rows[: self.limit])
+        note = "<br>".join(html.escape(line) for text in (self._more(), self.note) if text for line in text.splitlines())
+        rows = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>" if self.rows else ""
+        table = f'{STYLE}<table class="fluobook"><caption>{html.escape(self.title)}</caption>{rows}</table>'
+        return table + (f'<p class="fluobook-note">{note}</p>' if note else "")
+
+    def _more(self) -> str:
+        hidden = len(self.rows) - self.limit
+        return f"+ {hidden} more" if hidden > 0 else ""
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"text/plain": self.text(), "text/html": self.html()}
+
+
+def _row(row: Iterable[Any]) -> str:
+    return f"<tr>{''.join(_cell(cell) for cell in row)}</tr>"
+
+
+def _cell(cell: Any) -> str:
+    tone = _CLASS.get(cell.tone, "") if isinstance(cell, Cell) else ""
+    return f'<td class="{tone}">{html.escape(str(cell))}</td>' if tone else f"<td>{html.escape(str(cell))}</td>"
