@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable
 
+    from aiohttp.typedefs import Middleware
+
     from fluobook.lab.clock import Clock
 
 READ_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -62,7 +64,7 @@ class HttpServer:
         """Stop listening and drop the connections."""
         await self._runner.cleanup()
 
-    def _middleware(self) -> web.Middleware:
+    def _middleware(self) -> Middleware:
         @web.middleware
         async def remember(
             request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -1,0 +1,113 @@
+"""Which privileges the runbooks need on which path, what a token lacks of them, and the commands that grant it.
+
+Proxmox VE 9 dropped VM.Monitor and split the guest agent's rights, so the set depends on the version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_VM = (
+    "VM.Allocate",
+    "VM.Audit",
+    "VM.Config.CDROM",
+    "VM.Config.CPU",
+    "VM.Config.Cloudinit",
+    "VM.Config.Disk",
+    "VM.Config.HWType",
+    "VM.Config.Memory",
+    "VM.Config.Network",
+    "VM.Config.Options",
+    "VM.PowerMgmt",
+)
+_IMAGES = ("Datastore.AllocateSpace", "Datastore.AllocateTemplate", "Datastore.Audit")
+_DISKS = ("Datastore.AllocateSpace", "Datastore.Audit")
+_NODE = ("Sys.AccessNetwork", "Sys.Audit")
+_BRIDGE = ("SDN.Audit", "SDN.Use")
+_BY_BRANCH = {"vms": _VM, "storage": _IMAGES, "nodes": _NODE, "sdn": _BRIDGE}
+_AGENT_SPLIT = 9
+
+
+@dataclass(frozen=True, order=True)
+class Need:
+    """One privilege on one path of the access control tree."""
+
+    path: str
+    privilege: str
+
+
+def required(
+    major: int, *, hosts: Iterable[str], image_storages: Iterable[str], disk_storages: Iterable[str], bridge: str
+) -> tuple[Need, ...]:
+    """Everything a token needs for all stages, in the order of the paths.
+
+    Args:
+        major: the major version of Proxmox VE.
+        hosts: the names of the nodes.
+        image_storages: where boot images are downloaded to.
+        disk_storages: where disks are allocated.
+        bridge: the bridge of the VMs.
+    """
+    agent = "VM.GuestAgent.Audit" if major >= _AGENT_SPLIT else "VM.Monitor"
+    needs = {Need("/vms", right) for right in (*_VM, agent)}
+    needs |= {Need(f"/storage/{name}", right) for name in image_storages for right in _IMAGES}
+    needs |= {Need(f"/storage/{name}", right) for name in disk_storages for right in _DISKS}
+    needs |= {Need(f"/nodes/{name}", right) for name in hosts for right in _NODE}
+    needs |= {Need(bridge_path(bridge), right) for right in _BRIDGE}
+    return tuple(sorted(needs))
+
+
+def bridge_path(bridge: str) -> str:
+    """Where the rights on a plain bridge stand: Proxmox VE 8 and later ask SDN.Use even for these."""
+    return f"/sdn/zones/localnetwork/{bridge}"
+
+
+def missing(needs: Iterable[Need], permissions: Mapping[str, Mapping[str, int]]) -> tuple[Need, ...]:
+    """The needs that a token's effective permissions do not meet.
+
+    Args:
+        needs: from `required`.
+        permissions: GET /access/permissions: path → privilege → whether it propagates to the paths below.
+    """
+    return tuple(need for need in needs if not _holds(need, permissions))
+
+
+def _holds(need: Need, permissions: Mapping[str, Mapping[str, int]]) -> bool:
+    """The nearest path that is listed decides: an entry there replaces what comes from above."""
+    for path in _upwards(need.path):
+        if path in permissions:
+            held = permissions[path].get(need.privilege)
+            return held is not None and (path == need.path or bool(held))
+    return False
+
+
+def _upwards(path: str) -> list[str]:
+    parts = path.strip("/").split("/")
+    return ["/" + "/".join(parts[:count]) for count in range(len(parts), -1, -1)]
+
+
+def grant_commands(needs: Iterable[Need], token_id: str) -> tuple[str, ...]:
+    """The commands, to be typed as root on a Proxmox VE host, that grant what is missing; safe to repeat.
+
+    An entry for a path replaces what the token inherits from above. So each role holds everything the runbooks need
+    on that path, not only what is missing.
+    """
+    by_path: dict[str, set[str]] = {}
+    for need in needs:
+        by_path.setdefault(need.path, set(_BY_BRANCH.get(need.path.split("/")[1], ()))).add(need.privilege)
+    return tuple(line for path in sorted(by_path) for line in _grant(path, sorted(by_path[path]), token_id))
+
+
+def _grant(path: str, privileges: list[str], token_id: str) -> tuple[str, ...]:
+    """Make the role, and give it to the token and to its user: a separated token has only what both of them have."""
+    user = token_id.partition("!")[0]
+    role = "-".join(["fluobook", *filter(None, path.split("/"))])
+    return (
+        f"pveum role add {role} 2>/dev/null; pveum role modify {role} --append 1 --privs '{' '.join(privileges)}'",
+        f"pveum acl modify {path} --users '{user}' --roles {role}",
+        f"pveum acl modify {path} --tokens '{token_id}' --roles {role}",
+    )
