@@ -37,7 +37,7 @@ def run_tool(
     command: Sequence[str | Path],
     *,
     deadline: float = DEADLINE,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     stdin: str = "",
     cwd: Path | None = None,
     ok: Sequence[int] = (0,),
@@ -49,7 +49,7 @@ def run_tool(
         name: the tool's own name, as errors say it: "helm", "sops"…
         command: the program's path and its arguments; no secrets here.
         deadline: seconds after which it is killed.
-        env: added to the surroundings' environment; secrets may stand here.
+        env: added to the surroundings' environment (None takes a name out of it); secrets may stand here.
         stdin: given on standard input, which is empty otherwise (never the terminal's).
         cwd: the folder it starts in.
         ok: exit codes that are no failure.
@@ -68,7 +68,7 @@ def run_tool(
             [str(part) for part in command],
             input=stdin.encode(),
             capture_output=True,
-            env={**os.environ, **(env or {})},
+            env={key: value for key, value in {**os.environ, **(env or {})}.items() if value is not None},
             cwd=cwd,
             timeout=deadline,
             check=False,

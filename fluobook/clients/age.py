@@ -1,0 +1,66 @@
+"""age keys: made, read and named by their public half; SOPS encrypts for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pyrage
+
+from fluobook.errors import Rejected
+
+MARK = "AGE-SECRET-KEY-"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One age key: `recipient` is its public half (age1…), `secret` the half that decrypts and is never shown."""
+
+    recipient: str
+    secret: str = field(repr=False)
+
+    def file(self, created: datetime | None = None) -> str:
+        """The key as `age-keygen` writes it to keys.txt."""
+        when = (created or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return f"# created: {when}\n# public key: {self.recipient}\n{self.secret}\n"
+
+
+def generate() -> Identity:
+    """A new X25519 key."""
+    key = pyrage.x25519.Identity.generate()
+    return Identity(str(key.to_public()), str(key))
+
+
+def read(text: str, name: str = "the age key file") -> tuple[Identity, ...]:
+    """The keys in the text of a keys.txt.
+
+    Args:
+        text: its content; comments and blank lines are passed over.
+        name: what an error calls it, such as its path.
+
+    Raises:
+        Rejected: no key in it, or one that is damaged; the error never shows it.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not lines:
+        raise Rejected(f"{name} holds no age key", system="age", remedy=f"it must have a line that starts with {MARK}1")
+    return tuple(_identity(line, name, number) for number, line in enumerate(lines, 1))
+
+
+def public_key(text: str, name: str = "the age key file") -> str:
+    """The recipient of the first key in the text; see `read`."""
+    return read(text, name)[0].recipient
+
+
+def _identity(line: str, name: str, number: int) -> Identity:
+    try:
+        key = pyrage.x25519.Identity.from_str(line)
+    except Exception:  # noqa: BLE001  pyrage's own errors may quote the key
+        key = None
+    if key is None:
+        raise Rejected(
+            f"{name}: key {number} is not an age key",
+            system="age",
+            remedy=f"it must start with {MARK}1 and be complete",
+        )
+    return Identity(str(key.to_public()), str(key))

@@ -1,0 +1,35 @@
+import pytest
+
+from fluobook.clients import age
+from fluobook.errors import Rejected
+
+
+def test_a_new_key_is_read_again_from_its_file():
+    key = age.generate()
+    assert key.secret.startswith("AGE-SECRET-KEY-1")
+    assert age.read(key.file()) == (key,)
+    assert age.public_key(key.file()) == key.recipient
+
+
+def test_a_file_may_hold_several_keys():
+    keys = (age.generate(), age.generate())
+    assert age.read("\n".join(key.file() for key in keys)) == keys
+
+
+def test_a_damaged_key_is_refused_and_never_shown():
+    secret = age.generate().secret
+    with pytest.raises(Rejected, match=r"keys\.txt: key 1 is not an age key") as caught:
+        age.read(secret[:-1] + "X", "keys.txt")
+    assert secret[20:40] not in caught.value.diagnostics()
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_a_file_without_a_key_is_refused():
+    with pytest.raises(Rejected, match="holds no age key"):
+        age.read("# created: today\n")
+
+
+def test_the_secret_half_is_not_in_the_repr():
+    key = age.generate()
+    assert key.secret not in repr(key)

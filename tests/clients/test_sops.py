@@ -1,0 +1,76 @@
+import pytest
+import yaml
+
+from fluobook.clients import age, sops
+from fluobook.errors import AccessDenied, NotFound, Rejected
+
+KEY = age.generate()
+SECRET = "apiVersion: v1\nkind: Secret\nmetadata:\n    name: db\nstringData:\n    password: hunter2-and-more\n"
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repo")
+    return sops.encrypt(
+        SECRET, path=folder / "db.yaml", recipients=[KEY.recipient], encrypted_regex="^(data|stringData)$"
+    )
+
+
+def test_what_was_encrypted_decrypts_again_with_the_key(encrypted):
+    assert "hunter2" not in encrypted
+    assert yaml.safe_load(encrypted)["metadata"] == {"name": "db"}
+    assert sops.recipients(encrypted) == (KEY.recipient,)
+    assert sops.is_encrypted(encrypted)
+    assert sops.read(encrypted, KEY.file()) == yaml.safe_load(SECRET)
+
+
+def test_the_creation_rules_decide_and_nothing_is_written(tmp_path):
+    rule = {"path_regex": r"secrets/.*\.sops\.yaml$", "age": KEY.recipient}
+    config = tmp_path / ".sops.yaml"
+    config.write_text(yaml.safe_dump({"creation_rules": [rule]}))
+    text = sops.encrypt("a: {b: word}\n", path=tmp_path / "secrets" / "x.sops.yaml", config=config)
+    assert "word" not in text
+    assert sops.read(text, KEY.secret) == {"a": {"b": "word"}}
+    with pytest.raises(NotFound, match=r"no creation rule of .* fits other\.yaml"):
+        sops.encrypt("a: b\n", path=tmp_path / "other.yaml", config=config)
+    assert [file.name for file in tmp_path.iterdir()] == [".sops.yaml"]
+
+
+def test_another_key_is_refused_with_the_recipient_named(encrypted, tmp_path):
+    path = tmp_path / "db.yaml"
+    path.write_text(encrypted)
+    with pytest.raises(AccessDenied) as caught:
+        sops.decrypt(path, age.generate().file())
+    assert KEY.recipient in caught.value.cause
+    assert str(path) in caught.value.message
+
+
+def test_a_key_in_the_operators_home_does_not_help(encrypted, tmp_path, monkeypatch):
+    keys = tmp_path / "sops" / "age" / "keys.txt"
+    keys.parent.mkdir(parents=True)
+    keys.write_text(KEY.file())
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(keys))
+    with pytest.raises(AccessDenied):
+        sops.decrypt(encrypted, age.generate().secret)
+
+
+def test_a_file_edited_by_hand_is_refused(encrypted):
+    with pytest.raises(Rejected, match="MAC does not fit"):
+        sops.decrypt(encrypted.replace("name: db", "name: evil"), KEY.file())
+
+
+def test_a_flipped_byte_is_refused(encrypted):
+    data = encrypted.index("GCM,data:") + 9
+    flipped = encrypted[:data] + ("A" if encrypted[data] != "A" else "B") + encrypted[data + 1 :]
+    with pytest.raises(Rejected, match="damaged"):
+        sops.decrypt(flipped, KEY.file())
+
+
+def test_a_file_in_clear_is_told_to_be_so(tmp_path):
+    with pytest.raises(Rejected, match="is not encrypted"):
+        sops.decrypt(SECRET, KEY.file())
+    assert not sops.is_encrypted(SECRET)
+    assert sops.recipients(SECRET) == ()
+    with pytest.raises(NotFound):
+        sops.decrypt(tmp_path / "missing.yaml", KEY.file())
