@@ -1,1 +1,29 @@
-"""fluobook.params"""
+"""The parameters: what the platform of a phase should be, validated before anything is asked of the outside."""
+
+from fluobook.params.load import load, overlay, parse, phases, repository_root
+from fluobook.params.network import Pool
+from fluobook.params.nodes import Node
+from fluobook.params.platform import Params, Platform
+from fluobook.params.proxmox import ProxmoxEndpoint
+from fluobook.params.reservations import reservations
+from fluobook.params.secrets import SecretRef, located
+from fluobook.params.versions import Matrix, Supported, load_supported
+
+__all__ = [
+    "Matrix",
+    "Node",
+    "Params",
+    "Platform",
+    "Pool",
+    "ProxmoxEndpoint",
+    "SecretRef",
+    "Supported",
+    "load",
+    "load_supported",
+    "located",
+    "overlay",
+    "parse",
+    "phases",
+    "repository_root",
+    "reservations",
+]

@@ -1,0 +1,228 @@
+"""The kinds of values that parameters are made of, each with the rule that it keeps and what is said when it does not.
+
+All of them stay plain strings and numbers, in one canonical form, because that is what Proxmox VE, Talos and
+Kubernetes are sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from typing import Annotated, Any
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from fluobook.params.problems import refuse
+
+LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+PROXMOX_OUI = "BC:24:11"
+"""The vendor prefix under which Proxmox VE makes MAC addresses."""
+
+_HIGHEST_PORT = 65535
+_LONGEST_CLUSTER_NAME = 32
+_WEAK_CPUS = {"kvm64", "qemu64", "kvm32", "qemu32", "486", "pentium", "x86-64-v1"}
+_SHA1_DIGITS, _SHA256_DIGITS = 40, 64
+
+
+class Model(BaseModel):
+    """What every part of the parameters has in common: frozen, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def matching(pattern: str, rule: str, meant: str = "") -> Callable[[str], str]:
+    """A validator that accepts text matching the whole `pattern`."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise refuse(rule, meant)
+        return value
+
+    return check
+
+
+def _ipv4(value: str) -> str:
+    try:
+        return str(IPv4Address(value))
+    except AddressValueError:
+        raise refuse("must be an IPv4 address", 'four numbers from 0 to 255, such as "10.10.0.10"') from None
+
+
+def _cidr(value: str) -> str:
+    if "/" not in value:
+        raise refuse("must be an IPv4 network with its prefix length", 'such as "10.10.0.0/24"')
+    try:
+        return str(IPv4Network(value))
+    except ValueError as error:
+        if "host bits" in str(error):
+            raise refuse(
+                "has bits set behind its prefix", f'"{IPv4Network(value, strict=False)}" is the network'
+            ) from None
+        raise refuse("must be an IPv4 network with its prefix length", 'such as "10.10.0.0/24"') from None
+
+
+def _mac(value: str) -> str:
+    upper = value.upper().replace("-", ":")
+    if not re.fullmatch(r"[0-9A-F]{2}(:[0-9A-F]{2}){5}", upper):
+        raise refuse("must be a MAC address", 'six pairs of hexadecimal digits, such as "BC:24:11:00:01:10"')
+    first = int(upper[:2], 16)
+    if first & 1:
+        raise refuse("is a multicast address", f"a network card needs a unicast one, such as {PROXMOX_OUI}:…")
+    if not upper.startswith(PROXMOX_OUI) and not first & 2:
+        raise refuse(
+            "belongs to another vendor's cards", f"use Proxmox VE's {PROXMOX_OUI}:… or a locally administered 02:…"
+        )
+    return upper
+
+
+def _fingerprint(value: str) -> str:
+    digits = value.upper().replace(":", "").removeprefix("SHA256")
+    if re.fullmatch(r"[0-9A-F]*", digits) and len(digits) == _SHA1_DIGITS:
+        raise refuse("is a SHA-1 fingerprint", "SHA-256 is wanted: 32 pairs, as `pvenode cert info` shows")
+    if not re.fullmatch(rf"[0-9A-F]{{{_SHA256_DIGITS}}}", digits):
+        raise refuse("must be a SHA-256 fingerprint", "32 pairs of hexadecimal digits, as `pvenode cert info` shows")
+    return ":".join(digits[index : index + 2] for index in range(0, _SHA256_DIGITS, 2))
+
+
+def split_url(value: str) -> SplitResult:
+    """A URL in its parts; one that carries a password is refused without repeating it."""
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise refuse("must be a URL", "such as https://pve1.example.org:8006", hidden=True) from None
+    if parts.password:
+        raise refuse("carries a password", "credentials are never parameters; take them out", hidden=True)
+    return parts
+
+
+def _proxmox_url(value: str) -> str:
+    parts = split_url(value)
+    if parts.scheme == "http":
+        raise refuse("is not encrypted", "use https://; a self-signed certificate is pinned by `fingerprint`")
+    if parts.scheme != "https" or not parts.hostname:
+        raise refuse("must be an https:// URL", "such as https://192.168.1.100:8006")
+    if parts.port is None:
+        raise refuse("names no port", f"Proxmox VE listens on 8006: https://{parts.hostname}:8006")
+    if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
+        raise refuse("must be only https://host:port", f"https://{parts.hostname}:{parts.port}", hidden=True)
+    return f"https://{parts.hostname}:{parts.port}"
+
+
+def _repository(value: str) -> str:
+    if re.fullmatch(r"[\w.-]+@[\w.-]+:[\w./~-]+", value):
+        return value
+    parts = split_url(value)
+    if parts.scheme == "http":
+        raise refuse("is not encrypted", "use https:// or ssh://")
+    if parts.scheme not in {"https", "ssh"} or not parts.hostname or not parts.path.strip("/"):
+        raise refuse("must be an https:// or ssh:// URL of a Git repository", "such as https://github.com/org/repo.git")
+    return value
+
+
+def _source_url(value: str) -> str:
+    parts = split_url(value)
+    if parts.scheme not in {"http", "https", "ssh", "oci", "file"} or not (parts.netloc or parts.scheme == "file"):
+        raise refuse("must be a URL", "a repoURL or the beginning of one, such as https://helm.cilium.io")
+    return value.rstrip("/")
+
+
+def _host_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not re.fullmatch(r"[A-Za-z0-9.-]+", host) or not port.isdigit() or not 0 < int(port) <= _HIGHEST_PORT:
+        raise refuse("must be host:port", 'such as "192.168.1.100:8006"')
+    return f"{host.lower()}:{int(port)}"
+
+
+def _host(value: str) -> str:
+    if re.fullmatch(r"[0-9.]+", value):
+        return _ipv4(value)
+    return matching(rf"{LABEL}(\.{LABEL})*", "must be an IPv4 address or a host name", "without scheme and port")(value)
+
+
+def _version(value: str) -> str:
+    if not re.fullmatch(r"\d+\.\d+\.\d+", value):
+        bare = re.sub(r"^v", "", value)
+        full = bare if bare.count(".") == 2 else f"{bare}.0"  # noqa: PLR2004 (major.minor.patch)
+        raise refuse("must be major.minor.patch, without a v", f'such as "{full}"')
+    return value
+
+
+def _token_id(value: str) -> str:
+    if "=" in value:
+        raise refuse(
+            "holds the token's secret too", "give user@realm!name here, the secret by token_secret", hidden=True
+        )
+    if not re.fullmatch(r"[^\s@!:/]+@[A-Za-z][\w.-]*![A-Za-z][\w.-]+", value):
+        raise refuse("must be user@realm!name", "such as fluobook@pve!fluobook, as Datacenter > API Tokens shows")
+    return value
+
+
+def _cpu(value: str) -> str:
+    if value in _WEAK_CPUS:
+        raise refuse("lacks x86-64-v2, so Talos halts at boot", "x86-64-v2-AES, a newer level, or host")
+    return matching(r"[\w.-]+", "must be a CPU type of Proxmox VE", "such as x86-64-v2-AES or host")(value)
+
+
+def _cluster_name(value: str) -> str:
+    if len(value) > _LONGEST_CLUSTER_NAME:
+        raise refuse(f"is longer than {_LONGEST_CLUSTER_NAME} characters", "Cilium takes no longer cluster name")
+    return matching(LABEL, "must be lower-case letters, digits and hyphens", "such as fluodata")(value)
+
+
+def _repository_path(value: str) -> str:
+    if value.startswith("/") or ".." in value.split("/"):
+        raise refuse("must stay inside the repository", "such as cluster-gitops/bootstrap")
+    return matching(r"[\w./-]+", "must be a folder of the repository", "such as cluster-gitops/bootstrap")(value)
+
+
+_NODE_NAME = matching(
+    LABEL, "must be a host name (RFC 1123)", "lower-case letters, digits and inner hyphens, 63 characters at most"
+)
+_EMAIL = matching(r"[^@\s]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", "must be an e-mail address", "such as ops@example.org")
+_DOMAIN = matching(rf"{LABEL}(\.{LABEL})+", "must be a domain name", "lower case, with a dot, such as iot.example.org")
+_STORAGE = matching(r"[A-Za-z][\w.-]*[A-Za-z0-9]", "must be the id of a storage", "as `pvesm status` lists it")
+_INTERFACE = matching(r"[A-Za-z][\w.-]{1,14}", "must be the name of a bridge", "such as vmbr0")
+
+Ipv4 = Annotated[str, AfterValidator(_ipv4)]
+Cidr = Annotated[str, AfterValidator(_cidr)]
+Mac = Annotated[str, AfterValidator(_mac)]
+Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
+ProxmoxUrl = Annotated[str, AfterValidator(_proxmox_url)]
+RepositoryUrl = Annotated[str, AfterValidator(_repository)]
+SourceUrl = Annotated[str, AfterValidator(_source_url)]
+HostPort = Annotated[str, AfterValidator(_host_port)]
+Host = Annotated[str, AfterValidator(_host)]
+Version = Annotated[str, AfterValidator(_version)]
+TokenId = Annotated[str, AfterValidator(_token_id)]
+Cpu = Annotated[str, AfterValidator(_cpu)]
+ClusterName = Annotated[str, AfterValidator(_cluster_name)]
+NodeName = Annotated[str, AfterValidator(_NODE_NAME)]
+HostName = Annotated[str, AfterValidator(_NODE_NAME)]
+Email = Annotated[str, AfterValidator(_EMAIL)]
+Domain = Annotated[str, AfterValidator(_DOMAIN)]
+Storage = Annotated[str, AfterValidator(_STORAGE)]
+Interface = Annotated[str, AfterValidator(_INTERFACE)]
+RepositoryPath = Annotated[str, AfterValidator(_repository_path)]
+Text = Annotated[str, AfterValidator(matching(r"\S(.*\S)?", "must not be empty"))]
+
+Flag = Annotated[bool, Field(strict=True)]
+Port = Annotated[int, Field(strict=True, ge=1, le=_HIGHEST_PORT)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Vmid = Annotated[int, Field(strict=True, ge=100, le=999_999_999)]
+Mtu = Annotated[int, Field(strict=True, ge=1280, le=9216)]
+VlanTag = Annotated[int, Field(strict=True, ge=1, le=4094)]
+Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+
+
+def _nullable(schema: dict[str, Any]) -> None:
+    schema["default"] = None
+    if isinstance(schema.get("type"), str):
+        schema["type"] = [schema["type"], "null"]
+
+
+DERIVED = Field(json_schema_extra=_nullable)
+"""Marks what may be left out or null in a file and is always set in the model (`fluobook.params.derive`)."""

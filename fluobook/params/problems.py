@@ -1,0 +1,177 @@
+"""One sentence for each mistake in the parameters: where, what stands there, which rule it breaks, what was meant.
+
+pydantic knows where and what; the rule and what was meant are ours. No value that may be a secret is repeated:
+a params file in which somebody has written a token in clear is refused without printing the token.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+NO_VALUE = object()
+"""Stands for "nothing is written there"."""
+
+_SECRET = re.compile(
+    r"AGE-SECRET-KEY-|PRIVATE KEY|://[^/\s]*:[^/\s]*@|=[^=]{8,}|^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+)
+_SECRET_KEYS = re.compile(r"token|secret|passw|age_key|private", re.IGNORECASE)
+_NAMES = ("name", "host")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A mistake: the dotted path, the value found there, the rule that it breaks, and what was meant instead."""
+
+    path: str
+    value: Any
+    rule: str
+    meant: str = ""
+
+    def __str__(self) -> str:
+        """The problem as one line, as a person reads it."""
+        found = "" if self.value is NO_VALUE else f" = {shown(self.value)}"
+        return f"{self.path}{found}: {self.rule}" + (f"; {self.meant}" if self.meant else "")
+
+
+def refuse(rule: str, meant: str = "", *, hidden: bool = False) -> PydanticCustomError:
+    """The error with which a field refuses a value; `hidden` keeps the value out of every message."""
+    return PydanticCustomError("params", "{rule}", {"rule": rule, "meant": meant, "hidden": hidden})
+
+
+def shown(value: Any) -> str:
+    """A value as it may stand in a message: short, and never a secret."""
+    if isinstance(value, Mapping):
+        return "{…}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[…]"
+    if isinstance(value, str) and _SECRET.search(value):
+        return "(hidden)"
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 80 else f"{text[:76]}…{text[-1]}"  # noqa: PLR2004 (a line of a terminal)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt word: its nearest neighbour, or else all that is known."""
+    candidates = sorted(known)
+    near = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(candidates) or 'nothing'}"
+
+
+def named(item: Any) -> str:
+    """The name by which an item of a list is known, or ""."""
+    names = (item.get(key) for key in _NAMES) if isinstance(item, Mapping) else ()
+    return next((name for name in names if isinstance(name, str)), "")
+
+
+def dotted(location: Sequence[int | str], document: Any) -> str:
+    """A pydantic location as a dotted path; items of a list go by their name, as in `--set`."""
+    path, here = "", document
+    for step in location:
+        if step == "[key]":
+            continue
+        inside = _step_into(here, step)
+        if isinstance(step, int):
+            path += f".{named(inside)}" if named(inside) else f"[{step}]"
+        else:
+            path += f".{step}" if path else step
+        here = inside
+    return path
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], document: Any) -> tuple[Problem, ...]:
+    """Every problem that pydantic found in `document`, in our words."""
+    return tuple(_problem(detail, model, document) for detail in error.errors(include_url=False))
+
+
+def _step_into(here: Any, step: int | str) -> Any:
+    try:
+        return here[step]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _problem(detail: ErrorDetails, model: type[BaseModel], document: Any) -> Problem:
+    path = dotted(detail["loc"], document)
+    context, value = detail.get("ctx", {}), detail["input"]
+    if detail["type"] == "missing":
+        return Problem(path, NO_VALUE, "is required", _description(model, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        *parents, key = detail["loc"]
+        return Problem(path, NO_VALUE, "is not a known key", _about_key(str(key), parents, model))
+    if context.get("hidden") or (_SECRET_KEYS.search(str(detail["loc"][-1])) and isinstance(value, str)):
+        value = NO_VALUE
+    if detail["type"] == "params":
+        return Problem(path, value, context["rule"], context["meant"] or _description(model, detail["loc"]))
+    return Problem(path, value, *_in_our_words(detail, _description(model, detail["loc"])))
+
+
+def _in_our_words(detail: ErrorDetails, description: str) -> tuple[str, str]:
+    context, value = detail.get("ctx", {}), detail["input"]
+    if detail["type"] == "string_type" and value is not None and not isinstance(value, Mapping | list):
+        kind = type(value).__name__
+        return "must be text, but YAML reads it as " + kind, f'put it in quotes as it was meant, such as "{value}"'
+    rules = {
+        "greater_than": f"must be more than {context.get('gt')}",
+        "greater_than_equal": f"must be at least {context.get('ge')}",
+        "less_than_equal": f"must be at most {context.get('le')}",
+        "literal_error": f"must be {context.get('expected')}",
+        "int_type": "must be a whole number, without quotes",
+        "float_type": "must be a number, without quotes",
+        "bool_type": "must be true or false, without quotes",
+        "string_type": "must be text",
+        "tuple_type": "must be a list",
+        "dict_type": "must be a mapping",
+        "model_type": "must be a mapping",
+        "too_short": f"needs at least {context.get('min_length')}",
+        "too_long": f"takes at most {context.get('max_length')}",
+        "finite_number": "must be a finite number",
+    }
+    return rules.get(detail["type"], detail["msg"]), description
+
+
+def _about_key(key: str, parents: Sequence[int | str], model: type[BaseModel]) -> str:
+    here = _model_at(parents, model)
+    elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == key]
+    if elsewhere:
+        return f"it belongs to {' or '.join(path.rpartition('.')[0] for path in elsewhere)}"
+    return did_you_mean(key, here.model_fields if here else ())
+
+
+def _description(model: type[BaseModel], location: Sequence[int | str]) -> str:
+    names = [step for step in location if isinstance(step, str) and step != "[key]"]
+    parent = _model_at(names[:-1], model) if names else None
+    field = parent.model_fields.get(names[-1]) if parent else None
+    return " ".join(field.description.split()).rstrip(".") if field and field.description else ""
+
+
+def _model_at(location: Sequence[int | str], model: type[BaseModel]) -> type[BaseModel] | None:
+    here: type[BaseModel] | None = model
+    for step in location:
+        if here is None or isinstance(step, int):
+            continue
+        field = here.model_fields.get(step)
+        here = _model_in(field.annotation) if field else None
+    return here
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_model_in(argument) for argument in get_args(annotation) if argument not in {NoneType, Ellipsis})
+    return next((found for found in inner if found), None)
+
+
+def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        inner = _model_in(field.annotation)
+        if inner:
+            yield from _paths(inner, f"{prefix}{name}.")

@@ -1,0 +1,116 @@
+"""Secrets are never parameters, only references to where they are kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from fluobook.errors import ParamsError
+from fluobook.params.fields import DERIVED, Model, Text
+from fluobook.params.problems import refuse
+
+Decrypt = Callable[[Path], Any]
+"""Decrypts a SOPS file into the mapping (or text) that it holds."""
+
+_PLACES = ("env", "file", "sops")
+
+
+def _is_a_key(text: Any) -> bool:
+    return isinstance(text, str) and ("AGE-SECRET-KEY-" in text.upper() or "PRIVATE KEY" in text)
+
+
+class SecretRef(Model):
+    """Where a secret is kept: exactly one of an environment variable, a file, or a key of a SOPS file."""
+
+    env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """Name of an environment variable."""
+    file: Text | None = None
+    """Path of a file; `~` is the home folder, a relative path begins at the repository."""
+    sops: Text | None = None
+    """Path of a file encrypted with SOPS, as for `file`."""
+    key: Text | None = None
+    """Dotted key inside the SOPS file."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_reference(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise refuse(
+                "a secret is never written here", "give {env: NAME}, {file: PATH} or {sops: PATH}", hidden=True
+            )
+        if isinstance(value, dict) and sum(value.get(place) is not None for place in _PLACES) != 1:
+            raise refuse("must name exactly one place", "give one of env, file and sops")
+        if isinstance(value, dict) and any(_is_a_key(value.get(place)) for place in _PLACES):
+            raise refuse("holds the secret itself", "give the name of the place where it is kept", hidden=True)
+        return value
+
+    @model_validator(mode="after")
+    def _key_belongs_to_sops(self) -> SecretRef:
+        if self.key and not self.sops:
+            raise refuse("`key` is for a SOPS file only", "give `sops` too, or leave `key` out")
+        return self
+
+    def __str__(self) -> str:
+        """Where the secret is, as a person would say it."""
+        if self.env:
+            return f"environment variable {self.env}"
+        return (
+            f"file {self.file}" if self.file else f"SOPS file {self.sops}" + (f", key {self.key}" if self.key else "")
+        )
+
+    def resolve(self, base: Path, decrypt: Decrypt | None = None) -> str:
+        """The secret itself, without surrounding white space.
+
+        Args:
+            base: the folder at which relative paths begin (the repository).
+            decrypt: decrypts a SOPS file; needed for `sops` only.
+
+        Raises:
+            ParamsError: there is no secret at that place.
+        """
+        if self.env:
+            found = os.environ.get(self.env, "")
+        elif self.file:
+            found = _read(located(self.file, base), self)
+        else:
+            found = self._decrypted(located(self.sops or "", base), decrypt)
+        if not found.strip():
+            remedy = f"export {self.env}=…" if self.env else "write the secret there, readable by you alone"
+            raise ParamsError(f"no secret in {self}", cause="it is empty or not set", remedy=remedy)
+        return found.strip()
+
+    def _decrypted(self, path: Path, decrypt: Decrypt | None) -> str:
+        if decrypt is None:
+            raise ParamsError(f"{self} cannot be read here", cause="nothing that decrypts SOPS files was given")
+        here = decrypt(path)
+        for step in self.key.split(".") if self.key else ():
+            here = here.get(step) if isinstance(here, dict) else None
+        if not isinstance(here, str):
+            raise ParamsError(f"no text in {self}", remedy="name the `key` under which the secret stands")
+        return here
+
+
+class Secrets(Model):
+    """Where the keys of the platform are kept."""
+
+    age_key: SecretRef = SecretRef(file="~/.config/sops/age/keys.txt")
+    """The age identity that decrypts the SOPS files."""
+    bundle: Annotated[Text, DERIVED]
+    """The encrypted Talos secrets bundle; talos/secrets/<cluster>.sops.yaml unless set."""
+
+
+def located(path: str, base: Path) -> Path:
+    """A path from the parameters: `~` is the home folder, a relative path begins at `base`."""
+    return base / Path(path).expanduser()
+
+
+def _read(path: Path, reference: SecretRef) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        cause = getattr(error, "strerror", None) or "it is not text"
+        raise ParamsError(f"no secret in {reference}", cause=f"{path}: {cause}") from None

@@ -1,0 +1,116 @@
+"""Versions: the pins, and which of them go together (params/versions.yaml)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, ValidationError
+
+from fluobook.errors import ParamsError
+from fluobook.params.fields import DERIVED, Model, Text, Version, matching
+from fluobook.params.problems import problems_of
+from fluobook.params.reading import read
+
+_MINOR = matching(r"\d+\.\d+", "must be major.minor", 'quoted, such as "1.35"')
+Minor = Annotated[str, AfterValidator(_MINOR)]
+
+
+class Versions(Model):
+    """Versions of the platform's base."""
+
+    talos: Annotated[Version, DERIVED]
+    """Version of Talos, such as 1.13.9; null takes the pin."""
+    kubernetes: Annotated[Version, DERIVED]
+    """Version of Kubernetes, such as 1.35.4; null takes the pin."""
+
+
+class KubernetesRange(Model):
+    """The Kubernetes minors that a component goes with, both ends included."""
+
+    oldest: Minor
+    """The oldest minor."""
+    newest: Minor
+    """The newest minor."""
+
+
+class ProxmoxRow(Model):
+    """What differs between majors of Proxmox VE."""
+
+    agent_privilege: Text
+    """The privilege that reading from the guest agent needs."""
+
+
+class KsopsRow(Model):
+    """What differs between minors of KSOPS."""
+
+    install: tuple[str, ...]
+    """Command with which its image installs itself into a shared volume."""
+
+
+class Matrix(Model):
+    """Which versions go together."""
+
+    kubernetes: dict[str, dict[Minor, KubernetesRange]]
+    """For each component and its minor: the Kubernetes minors that it goes with."""
+    proxmox: dict[str, ProxmoxRow]
+    """For each major of Proxmox VE that is supported."""
+    ksops: dict[Minor, KsopsRow]
+    """For each minor of KSOPS that is supported."""
+
+    def refusal(self, component: str, version: str, kubernetes: str) -> str:
+        """Why `component` in `version` does not go with Kubernetes `kubernetes`, naming the row; "" if it does.
+
+        Args:
+            component: "talos", "cilium", "argo-cd"…, a key of the matrix.
+            version: such as "1.13.9" or "v1.20.2".
+            kubernetes: such as "1.35.4".
+        """
+        rows = self.kubernetes.get(component, {})
+        row = rows.get(minor_of(version))
+        if row is None:
+            return f"{component} {minor_of(version)} has no row in params/versions.yaml (it has {', '.join(rows)})"
+        if not _ordered(row.oldest) <= _ordered(minor_of(kubernetes)) <= _ordered(row.newest):
+            return (
+                f"Kubernetes {kubernetes} does not go with {component} {version}: row {component} "
+                f"{minor_of(version)} of params/versions.yaml allows {row.oldest} to {row.newest}"
+            )
+        return ""
+
+
+class Supported(Model):
+    """params/versions.yaml: the pins and the matrix."""
+
+    pins: Versions
+    """What is installed where the parameters say nothing else."""
+    matrix: Matrix
+    """Which versions go together."""
+
+
+def minor_of(version: str) -> str:
+    """major.minor of a version, with or without a leading v."""
+    return ".".join(version.removeprefix("v").split(".")[:2])
+
+
+def major_of(version: str) -> str:
+    """The major of a version."""
+    return version.removeprefix("v").split(".")[0]
+
+
+def load_supported(root: Path) -> Supported:
+    """The pins and the matrix of a repository.
+
+    Raises:
+        ParamsError: the file is missing or wrong.
+    """
+    path = root / "params" / "versions.yaml"
+    document = read(path)
+    try:
+        return Supported.model_validate(document)
+    except ValidationError as error:
+        problems = tuple(map(str, problems_of(error, Supported, document)))
+        raise ParamsError(f"{path} is wrong", problems=problems) from None
+
+
+def _ordered(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
