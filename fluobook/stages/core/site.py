@@ -1,0 +1,157 @@
+"""The site a stage works on: the platform, the places, and the ways in; each client is made when it is first needed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fluobook.clients import sops
+from fluobook.clients.factory import FactoryClient
+from fluobook.clients.kube import Kube
+from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
+from fluobook.clients.talos import Address, TalosNode, connect
+from fluobook.errors import DeadlineExceeded, FluobookError
+from fluobook.params import Node, Platform
+from fluobook.record.journal import Journal
+from fluobook.redact import Redactor
+from fluobook.stages.core.vault import Vault
+
+T = TypeVar("T")
+
+TALOS_PORT = 50000
+API_PORT = 6443
+
+
+@dataclass
+class Site:
+    """Everything a stage may reach.
+
+    Args:
+        phase: name of the phase.
+        platform: the desired state, endpoints mapped for the target.
+        target: "lab" or "live"; for what people are told, no stage acts on it.
+        root: the repository.
+        home: the cluster's own folder: kubeconfig, talosconfig, lock.
+        redactor: learns every secret that is loaded.
+        journal: gets every event.
+        remarks: what a person should know.
+    """
+
+    phase: str
+    platform: Platform
+    target: str
+    root: Path
+    home: Path
+    redactor: Redactor
+    journal: Journal
+    remarks: tuple[str, ...] = ()
+    _made: dict[str, Any] = field(default_factory=dict, repr=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """The thing of that name, made at the first call and kept."""
+        with self._lock:
+            if name not in self._made:
+                self._made[name] = make()
+            return self._made[name]
+
+    def forget(self, name: str) -> None:
+        """Let `once` make the thing anew."""
+        with self._lock:
+            self._made.pop(name, None)
+
+    @cached_property
+    def vault(self) -> Vault:
+        """The age key and the Talos secrets bundle."""
+        return Vault(self.platform.secrets, self.root, self.redactor)
+
+    def proxmox(self, name: str) -> ProxmoxClient:
+        """The client of a Proxmox VE endpoint of the platform."""
+        return self.once(f"proxmox {name}", lambda: self._proxmox(name))
+
+    def _proxmox(self, name: str) -> ProxmoxClient:
+        endpoint = next(e for e in self.platform.proxmox if e.name == name)
+        secret = endpoint.token_secret.resolve(self.root, lambda path: sops.read(path, self.vault.age_key()))
+        self.redactor.add(secret)
+        trusted = self.platform.trust.get(f"{endpoint.host}:{endpoint.port}")
+        return ProxmoxClient(
+            ProxmoxEndpoint(
+                name,
+                endpoint.url,
+                endpoint.token_id,
+                secret,
+                address=self.platform.route(endpoint.host, endpoint.port),
+                ca_file=trusted or endpoint.ca_file,
+                fingerprint=None if trusted else endpoint.fingerprint,
+            )
+        )
+
+    @cached_property
+    def factory(self) -> FactoryClient:
+        """The Talos Image Factory."""
+        host, port = "factory.talos.dev", 443
+        return FactoryClient(address=self.platform.route(host, port), ca_file=self.platform.trusted_ca(host, port))
+
+    def talos_address(self, node: Node) -> Address:
+        """Where a node's Talos API is reached."""
+        host, port = self.platform.route(node.address, TALOS_PORT)
+        return Address(host, port, "" if host == node.address else node.address)
+
+    def talos(self, node: Node, role: str = "os:reader") -> TalosNode:
+        """A configured node over mutual TLS, with a certificate of the given role."""
+        return self.once(f"talos {node.name} {role}", lambda: self._talos(node, role))
+
+    def _talos(self, node: Node, role: str) -> TalosNode:
+        pair = self.vault.talos_identity(role)
+        return connect(self.talos_address(node), ca=self.vault.bundle().os.crt, crt=pair.crt, key=pair.key)
+
+    @cached_property
+    def kubeconfig_path(self) -> Path:
+        """Where the kubeconfig is written."""
+        return self.home / "kubeconfig"
+
+    def kube(self) -> Kube:
+        """The cluster's API as an administrator; the kubeconfig is made from the bundle, so no file is needed."""
+        return self.once("kube", lambda: Kube.from_kubeconfig(self.vault.kubeconfig(self.platform)))
+
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Keep other operators out while something is changed; a Lease in the cluster once its API answers."""
+        yield
+
+    def wait_until(self, name: str, what: str, look: Callable[[], T | None], *, every: float = 0.2) -> T:
+        """Look again and again until there is an answer.
+
+        Args:
+            name: the deadline's name in the params; it gives the seconds.
+            what: what is waited for, for the error.
+            look: returns None while it has to be waited for. Our errors count as "not yet" and the last one is told.
+            every: seconds between two looks, at first; they grow to five times that.
+
+        Raises:
+            DeadlineExceeded: it did not come in time.
+        """
+        seconds = float(getattr(self.platform.deadlines, name))
+        until, pause, last = time.monotonic() + seconds, every, ""
+        while True:
+            try:
+                found = look()
+            except FluobookError as error:
+                found, last = None, error.message
+            if found is not None:
+                return found
+            if time.monotonic() + pause > until:
+                raise DeadlineExceeded(f"{what}: not within {seconds:g} s", cause=last, remedy=f"look at the systems; deadlines.{name} in the params sets the limit")
+            time.sleep(pause)
+            pause = min(pause * 1.3, every * 5)
+
+
+def plain(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping as a plain dict, for the journal."""
+    return dict(mapping)

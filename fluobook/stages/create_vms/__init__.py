@@ -1,0 +1,23 @@
+"""Stage 1, create-vms: the Talos image on every host, and every node's virtual machine made and started.
+
+A VM is ours by SMBIOS uuid and tag, never by its number or name. Whatever else stands in the way stops the stage before
+it changes anything. What happens to one VM does not wait for another: create, start and the first answer are a chain of
+their own for each.
+"""
+
+from fluobook.stages.core.stage import Stage
+from fluobook.stages.create_vms.observe import observe
+from fluobook.stages.create_vms.perform import perform
+from fluobook.stages.create_vms.plan import plan
+from fluobook.stages.create_vms.verify import verify
+
+STAGE = Stage(
+    1,
+    "create-vms",
+    "Create the virtual machines on Proxmox VE",
+    observe,
+    plan,
+    perform,
+    verify,
+    widths={"proxmox": 16, "cycle": 1},
+)

@@ -1,0 +1,157 @@
+"""What stands on Proxmox VE: three requests for each endpoint, and one for each VM that may be ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from fluobook.clients.proxmox import ProxmoxClient, TaskStatus
+from fluobook.clients.talos import Mode, probe
+from fluobook.errors import NotFound
+from fluobook.machine.schematic import Image, image_of
+from fluobook.params import Node, Platform
+from fluobook.params.proxmox import ProxmoxEndpoint
+from fluobook.stages.core.site import Site
+from fluobook.stages.create_vms.hardware import TAG, tags_of, uuid_of
+
+WIDTH = 16
+PROBE = 1.0
+"""Seconds for a look at an address that should be free."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A virtual machine that may be ours, or that is in our way: its line in the resources and its configuration."""
+
+    resource: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+    @property
+    def vmid(self) -> int:
+        """Its number."""
+        return int(self.resource["vmid"])
+
+    @property
+    def lock(self) -> str:
+        """The name of the lock on it, if there is one."""
+        return str(self.config.get("lock") or self.resource.get("lock") or "")
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self.resource.get("status") == "running"
+
+    def is_ours(self, node: Node) -> bool:
+        """Whether it is this node's VM: by uuid and by tag."""
+        return uuid_of(self.config) == node.uuid.lower() and TAG in tags_of(self.config)
+
+    def __str__(self) -> str:
+        return f"VM {self.vmid} ({self.resource.get('name') or 'without a name'}) on {self.resource.get('node')}"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What there is.
+
+    Args:
+        image: the Talos image that nodes boot.
+        images: the hosts that have it.
+        vms: for each node all VMs that have its number, its name or its uuid.
+        tasks: running tasks.
+        answering: addresses of absent nodes at which something answers already.
+        bundle: whether the secrets bundle exists.
+    """
+
+    image: Image
+    images: frozenset[str]
+    vms: Mapping[str, Sequence[Seen]]
+    tasks: Sequence[TaskStatus] = ()
+    answering: frozenset[str] = frozenset()
+    bundle: bool = False
+    offline: Sequence[str] = field(default_factory=tuple)
+
+    def ours(self, node: Node) -> Seen | None:
+        """The node's VM, if it exists."""
+        return next((seen for seen in self.vms[node.name] if seen.is_ours(node)), None)
+
+    def task(self, kind: str, subject: str) -> TaskStatus | None:
+        """A running task of a kind on a subject (a VM's number, a file's name)."""
+        return next((t for t in self.tasks if t.running and t.upid.type == kind and t.upid.id == subject), None)
+
+
+def observe(site: Site) -> Observation:
+    """Read all endpoints side by side."""
+    image = image_of((site.root / "talos" / "schematic.yaml").read_text(), site.platform.versions.talos)
+    with ThreadPoolExecutor(WIDTH) as pool:
+        parts = list(pool.map(lambda endpoint: _endpoint(site, endpoint, image), site.platform.proxmox))
+        images = frozenset[str]().union(*(part[0] for part in parts))
+        found = {name: seen for part in parts for name, seen in part[1].items()}
+        tasks = [task for part in parts for task in part[2]]
+        absent = [node for node in site.platform.nodes if not found.get(node.name)]
+        answering = frozenset(address for address in pool.map(lambda node: _taken(site, node), absent) if address)
+    return Observation(image, images, found, tasks, answering, site.vault.has_bundle())
+
+
+def _endpoint(site: Site, endpoint: ProxmoxEndpoint, image: Image) -> tuple[frozenset[str], dict[str, list[Seen]], list[TaskStatus]]:
+    client = site.proxmox(endpoint.name)
+    nodes = [node for node in site.platform.nodes if node.host in endpoint.hosts]
+    resources = client.resources()
+    _online(resources, nodes)
+    images = frozenset(host for host in {node.host for node in nodes} if _has_image(client, host, endpoint, image))
+    candidates = _candidates(resources, nodes)
+    with ThreadPoolExecutor(WIDTH) as pool:
+        configs = dict(zip(candidates, pool.map(lambda vmid: _config(client, candidates[vmid]), candidates), strict=True))
+    seen = [Seen(candidates[vmid], config) for vmid, config in configs.items() if config is not None]
+    return images, {node.name: [s for s in seen if _concerns(s, node)] for node in nodes}, client.cluster_tasks()
+
+
+def _online(resources: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -> None:
+    known = {r["node"]: r.get("status") for r in resources if r.get("type") == "node"}
+    for host in {node.host for node in nodes}:
+        if known.get(host) != "online":
+            raise NotFound(
+                f"Proxmox VE host {host} is {known.get(host) or 'not there'}; there are {', '.join(sorted(known)) or 'none'}",
+                system="proxmox",
+                remedy="correct nodes[].host and proxmox[].hosts in the params, or bring the host up",
+            )
+
+
+def _has_image(client: ProxmoxClient, host: str, endpoint: ProxmoxEndpoint, image: Image) -> bool:
+    wanted = f"{endpoint.image_storage}:iso/{image.filename}"
+    return any(volume["volid"] == wanted for volume in client.storage_content(host, endpoint.image_storage, "iso"))
+
+
+def _candidates(resources: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -> dict[int, Mapping[str, Any]]:
+    """The VMs worth a look: ours by tag, by number or by name."""
+    names, numbers = {node.name for node in nodes}, {node.vmid for node in nodes}
+    return {
+        int(r["vmid"]): r
+        for r in resources
+        if r.get("type") in ("qemu", "lxc")
+        and (r.get("name") in names or int(r["vmid"]) in numbers or TAG in tags_of(r))
+    }
+
+
+def _config(client: ProxmoxClient, resource: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if resource.get("type") == "lxc":
+        return {}
+    try:
+        return client.config(resource["node"], int(resource["vmid"]))
+    except NotFound:
+        return None
+
+
+def _concerns(seen: Seen, node: Node) -> bool:
+    return seen.vmid == node.vmid or seen.resource.get("name") == node.name or uuid_of(seen.config) == node.uuid.lower()
+
+
+def _taken(site: Site, node: Node) -> str:
+    """The node's address if something answers there although its VM does not exist."""
+    return node.address if probe(site.talos_address(node), timeout=PROBE).mode is not Mode.UNREACHABLE else ""
+
+
+def image_volume(platform: Platform, node: Node, image: Image) -> str:
+    """The image's volume id on a node's host."""
+    return f"{platform.endpoint_of(node).image_storage}:iso/{image.filename}"

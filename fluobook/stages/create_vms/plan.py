@@ -1,0 +1,144 @@
+"""From what there is to what should be: downloads, creations, starts and changes. Pure."""
+
+from __future__ import annotations
+
+from fluobook.errors import ForeignObject, Refused
+from fluobook.params import Node, Platform
+from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.create_vms.hardware import Difference, create_params, differences, size_gib
+from fluobook.stages.create_vms.observe import Observation, Seen
+
+NAME = "create-vms"
+
+
+def plan(platform: Platform, seen: Observation) -> Plan:
+    """The actions of stage 1.
+
+    Raises:
+        ForeignObject: something that is not ours has a number, a name or an address of ours.
+        Refused: a disk would have to shrink, or VMs of ours exist without their secrets bundle.
+    """
+    _nothing_in_the_way(platform, seen)
+    _bundle_fits(platform, seen)
+    actions = _images(platform, seen)
+    kept = len(platform.hosts) - len(actions)
+    cycled = ""
+    for node in platform.nodes:
+        ours = seen.ours(node)
+        mine = _create(platform, seen, node) if ours is None else _adjust(platform, node, ours, cycled)
+        cycled = next((a.id for a in mine if a.system == "cycle"), cycled)
+        kept += not mine
+        actions += mine
+    return Plan(NAME, tuple(actions), kept, platform.digest_data())
+
+
+def _nothing_in_the_way(platform: Platform, seen: Observation) -> None:
+    told = []
+    for node in platform.nodes:
+        for vm in seen.vms[node.name]:
+            if not vm.is_ours(node) and not _being_created(node, vm, seen):
+                told.append(f"{vm} has {_shared(node, vm)} of {node.name} and is not ours")
+        if node.address in seen.answering:
+            told.append(f"something answers at {node.address}, the address of {node.name}, although its VM does not exist")
+    if told:
+        raise ForeignObject(
+            "; ".join(told),
+            cause="another administrator, or another cluster, uses it; fluobook knows its VMs by SMBIOS uuid and tag only",
+            remedy="choose another name or address for the node, or pin another number (nodes[].vmid), in the params",
+        )
+
+
+def _shared(node: Node, vm: Seen) -> str:
+    if vm.vmid == node.vmid:
+        return f"the number {node.vmid}"
+    return "the name" if vm.resource.get("name") == node.name else "the uuid, but not the tag,"
+
+
+def _being_created(node: Node, vm: Seen, seen: Observation) -> bool:
+    """A VM that is being created has neither name nor uuid yet; our own running task tells that it is ours."""
+    return vm.vmid == node.vmid and vm.lock == "create" and seen.task("qmcreate", str(node.vmid)) is not None
+
+
+def _bundle_fits(platform: Platform, seen: Observation) -> None:
+    started = [node.name for node in platform.nodes if (vm := seen.ours(node)) and vm.running]
+    installed = [name for name in started if name in seen.answering]
+    if installed and not seen.bundle:
+        raise Refused(f"{', '.join(installed)} run already, but the secrets bundle is not here")
+
+
+def _images(platform: Platform, seen: Observation) -> list[Action]:
+    return [
+        Action(
+            f"image {host}",
+            "download",
+            f"image {seen.image.filename}",
+            detail=f"to {host}, Talos {platform.versions.talos}",
+            reason="a download of it is running" if seen.task("download", seen.image.filename) else f"not on {host}",
+            system=f"proxmox:{host}",
+            data={"host": host, "file": seen.image.filename, "url": seen.image.url},
+        )
+        for host in platform.hosts
+        if host not in seen.images
+    ]
+
+
+def _create(platform: Platform, seen: Observation, node: Node) -> list[Action]:
+    data = {"node": node.name, "vmid": node.vmid, "params": create_params(platform, node, seen.image.filename)}
+    create = Action(
+        f"create {node.name}",
+        "create",
+        f"vm {node.name}",
+        detail=_detail(node),
+        reason="its creation is running" if seen.task("qmcreate", str(node.vmid)) else f"not on {node.host}",
+        needs=(f"image {node.host}",),
+        system=f"proxmox:{platform.endpoint_of(node).name}",
+        data=data,
+    )
+    return [create, _start(platform, node, needs=(create.id,), reason="new")]
+
+
+def _start(platform: Platform, node: Node, *, needs: tuple[str, ...] = (), reason: str) -> Action:
+    system = f"proxmox:{platform.endpoint_of(node).name}"
+    return Action(f"start {node.name}", "start", f"vm {node.name}", node.address, reason, needs, system, {"node": node.name})
+
+
+def _detail(node: Node) -> str:
+    data = f" + {node.data_disk_gib} GiB" if node.data_disk_gib else ""
+    return f"{node.cores} vCPU  {node.memory_gib} GiB  {node.boot_disk_gib} GiB{data}  {node.address}"
+
+
+def _adjust(platform: Platform, node: Node, vm: Seen, cycled: str) -> list[Action]:
+    found = differences(platform, node, vm.config, vm.resource)
+    _no_disk_shrinks(node, found)
+    actions = [_change(platform, node, vm, found, cycled)] if found else []
+    if not vm.running:
+        actions.append(_start(platform, node, needs=tuple(a.id for a in actions), reason="stopped"))
+    return actions
+
+
+def _change(platform: Platform, node: Node, vm: Seen, found: tuple[Difference, ...], cycled: str) -> Action:
+    """Nodes that need a power cycle wait for each other: one at a time."""
+    cycle = vm.running and any(difference.cold for difference in found)
+    return Action(
+        f"change {node.name}",
+        "change",
+        f"vm {node.name}",
+        detail=", ".join(str(difference) for difference in found) + (", with a power cycle" if cycle else ""),
+        reason="differs from the params",
+        needs=(cycled,) if cycle and cycled else (),
+        system="cycle" if cycle else f"proxmox:{platform.endpoint_of(node).name}",
+        data={"node": node.name, "fields": [difference.field for difference in found], "cycle": cycle},
+    )
+
+
+def _no_disk_shrinks(node: Node, found: tuple[Difference, ...]) -> None:
+    for difference in found:
+        if not difference.field.startswith("scsi") or difference.now == "none":
+            continue
+        now, wanted = (size_gib(text.replace(" GiB", "G")) for text in (difference.now, difference.wanted))
+        if wanted < now:
+            raise Refused(
+                f"{node.name}: {difference} would shrink a disk",
+                cause="a disk cannot shrink without losing what is on it",
+                remedy=f"set it to {difference.now} or more in the params; a smaller disk needs a new node",
+            )
