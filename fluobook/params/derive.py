@@ -36,7 +36,7 @@ def uuid_of(cluster: str, node: str) -> str:
 
 
 def complete(platform: Mapping[str, Any], pins: Versions) -> dict[str, Any]:
-    """The platform as written, with all that is derived filled in; misshapen parts are left for the models to refuse."""
+    """The platform as written, with what is derived filled in; misshapen parts are left for the models to refuse."""
     cluster = platform.get("cluster")
     name = cluster.get("name") if isinstance(cluster, Mapping) else None
     completed = {

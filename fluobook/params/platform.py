@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr
@@ -13,7 +15,7 @@ from fluobook.params.network import Network, Wireguard
 from fluobook.params.nodes import Node, Vm
 from fluobook.params.proxmox import ProxmoxEndpoint
 from fluobook.params.secrets import Secrets
-from fluobook.params.versions import Versions
+from fluobook.params.versions import Supported, Versions
 
 _NOT_IN_A_DIGEST: dict[str, Any] = {
     "secrets": True,
@@ -75,7 +77,22 @@ class Platform(Model):
     trust: dict[HostPort, Text] = Field(default_factory=dict)
     """host:port as it is called, and the CA file that its certificate is checked with."""
 
-    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _written: Mapping[str, Any] = PrivateAttr()
+    _supported: Supported = PrivateAttr()
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """The platform as it was written, `--set` included: what a notebook is handed, and what overlays lie on."""
+        return copy.deepcopy(dict(self._written))
+
+    @property
+    def supported(self) -> Supported:
+        """The pins and the matrix that the platform was checked with."""
+        return self._supported
+
+    def remember(self, written: Mapping[str, Any], supported: Supported) -> None:
+        """Keep where the platform came from; `fluobook.params.load` alone calls it, once."""
+        self._written, self._supported = written, supported
 
     @property
     def control_planes(self) -> tuple[Node, ...]:

@@ -22,7 +22,7 @@ NO_VALUE = object()
 _SECRET = re.compile(
     r"AGE-SECRET-KEY-|PRIVATE KEY|://[^/\s]*:[^/\s]*@|=[^=]{8,}|^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 )
-_SECRET_KEYS = re.compile(r"token|secret|passw|age_key|private", re.IGNORECASE)
+_SECRET_KEYS = re.compile(r"token_secret|age_key|passw|private", re.IGNORECASE)
 _NAMES = ("name", "host")
 
 
@@ -106,7 +106,7 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Any) -> Pro
     if detail["type"] == "extra_forbidden":
         *parents, key = detail["loc"]
         return Problem(path, NO_VALUE, "is not a known key", _about_key(str(key), parents, model))
-    if context.get("hidden") or (_SECRET_KEYS.search(str(detail["loc"][-1])) and isinstance(value, str)):
+    if context.get("hidden") or (_SECRET_KEYS.search(".".join(map(str, detail["loc"]))) and isinstance(value, str)):
         value = NO_VALUE
     if detail["type"] == "params":
         return Problem(path, value, context["rule"], context["meant"] or _description(model, detail["loc"]))

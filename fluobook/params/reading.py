@@ -16,7 +16,9 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fluobook.errors import ParamsError
-from fluobook.params.problems import Problem, dotted
+from fluobook.params.problems import Problem, dotted, shown
+
+_QUOTE = "put texts in quotes; write true, false and plain decimal numbers"
 
 
 class _AsPapermill(yaml.SafeLoader):
@@ -73,13 +75,11 @@ def _differences(location: tuple[int | str, ...], ours: Any, theirs: Any, docume
     elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         for index, pair in enumerate(zip(ours, theirs, strict=True)):
             yield from _differences((*location, index), *pair, document)
+    elif isinstance(ours, dict | list):
+        yield Problem(dotted(location, document) or "the file", ours, "has keys that YAML 1.1 reads otherwise", _QUOTE)
     elif type(ours) is not type(theirs) or ours != theirs:
-        meaning = (
-            f"means {ours!r} in YAML 1.2 and {theirs!r} in YAML 1.1" if not isinstance(ours, dict) else "has such a key"
-        )
-        yield Problem(
-            dotted(location, document), ours, meaning, "put it in quotes, or write true, false or a plain number"
-        )
+        meaning = f"means {shown(ours)} in YAML 1.2 and {shown(theirs)} in YAML 1.1"
+        yield Problem(dotted(location, document), ours, meaning, _QUOTE)
 
 
 def _marked(error: Exception) -> str:

@@ -15,19 +15,24 @@ from fluobook.params.platform import Params
 def schema_text() -> str:
     """The JSON schema of a params file, as it is committed."""
     schema = Params.model_json_schema()
-    for definition in (schema, *schema["$defs"].values()):
-        _relax(definition)
+    definitions = schema["$defs"]
+    for definition in (*definitions.values(), schema):
+        _leave_out_what_may_be_left_out(definition)
+    optional = {f"#/$defs/{name}" for name, definition in definitions.items() if not definition["required"]}
+    platform = definitions["Platform"]
+    platform["required"] = [
+        name for name in platform["required"] if platform["properties"][name].get("$ref") not in optional
+    ]
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"
 
 
-def _relax(definition: dict[str, Any]) -> None:
-    """What has a default, and sections of which everything has one, may be left out of a file."""
-    properties = definition.get("properties", {})
+def _leave_out_what_may_be_left_out(definition: dict[str, Any]) -> None:
+    """What has a default, or is derived, is not required in a file."""
+    properties = definition["properties"]
     for field in properties.values():
         field.pop("title", None)
-    definition["required"] = [
-        name for name in definition.get("required", ()) if "default" not in properties.get(name, {"default": None})
-    ]
+    given = [name for name in definition.get("required", ()) if name in properties]
+    definition["required"] = [name for name in given if "default" not in properties[name]]
 
 
 if __name__ == "__main__":

@@ -112,5 +112,14 @@ def load_supported(root: Path) -> Supported:
         raise ParamsError(f"{path} is wrong", problems=problems) from None
 
 
+def pins(root: Path) -> dict[str, str]:
+    """What a repository pins: component and version.
+
+    Raises:
+        ParamsError: params/versions.yaml is missing or wrong.
+    """
+    return load_supported(root).pins.model_dump()
+
+
 def _ordered(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))

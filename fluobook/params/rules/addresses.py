@@ -12,12 +12,17 @@ from fluobook.params.problems import Problem
 from fluobook.params.rules.uniqueness import Owned, clashes
 
 _DHCP = "platform.network.dhcp_range"
+_GATEWAY = "platform.network.gateway"
 
 
 def addresses_have_one_owner(platform: Platform) -> Iterator[Problem]:
-    """No address belongs to two of gateway, VIP, nodes and Proxmox VE endpoints; no tunnel address to two hosts."""
-    owned = [*_machines(platform), *((f"platform.proxmox.{it.name}.url", it.host) for it in platform.proxmox)]
-    yield from clashes(owned, "give each its own")
+    """No address belongs to two of gateway, VIP and nodes; none of them is a Proxmox VE host's, but for the gateway."""
+    machines = _machines(platform)
+    yield from clashes(machines, "give each its own")
+    endpoints = {endpoint.host: f"platform.proxmox.{endpoint.name}.url" for endpoint in platform.proxmox}
+    for path, address in machines:
+        if address in endpoints and path != _GATEWAY:
+            yield Problem(path, address, f"is used by {endpoints[address]} already", "give each its own")
     mesh = platform.wireguard.hosts if platform.wireguard else ()
     yield from clashes(
         [(f"platform.wireguard.hosts.{it.host}.address", it.address) for it in mesh], "give each its own"
@@ -73,7 +78,7 @@ def api_address_is_a_control_planes(platform: Platform) -> Iterator[Problem]:
     address = platform.cluster.api_address
     for owner, taken in _machines(platform):
         is_worker = owner.startswith("platform.nodes") and taken in {node.address for node in platform.workers}
-        if taken == address and (is_worker or owner.endswith("gateway")):
+        if taken == address and (is_worker or owner == _GATEWAY):
             yield Problem(
                 "platform.cluster.api_address", address, f"is {owner}", "the API runs on control planes alone"
             )
@@ -83,7 +88,7 @@ def _machines(platform: Platform) -> list[Owned]:
     network = platform.network
     vip = [("platform.network.vip", network.vip)] if network.vip else []
     nodes = [(f"platform.nodes.{node.name}.address", node.address) for node in platform.nodes]
-    return [("platform.network.gateway", network.gateway), *vip, *nodes]
+    return [(_GATEWAY, network.gateway), *vip, *nodes]
 
 
 def _ranges(platform: Platform) -> list[tuple[str, AddressRange]]:

@@ -23,7 +23,7 @@ def clashes(owned: Iterable[Owned], meant: str) -> Iterator[Problem]:
 
 
 def names_are_unique(platform: Platform) -> Iterator[Problem]:
-    """Nodes, endpoints and pools have a name each, and hosts of a mesh one entry each."""
+    """Nodes, endpoints, pools and hosts of a mesh are listed once each, and no URL has two endpoints."""
     network = platform.network.load_balancer.pools
     mesh = platform.wireguard.hosts if platform.wireguard else ()
     lists = {
@@ -35,6 +35,8 @@ def names_are_unique(platform: Platform) -> Iterator[Problem]:
     for where, names in lists.items():
         owned = [(f"platform.{where}[{index}]", name) for index, name in enumerate(names)]
         yield from clashes(owned, "give each a name of its own")
+    urls = [(f"platform.proxmox.{endpoint.name}.url", endpoint.url) for endpoint in platform.proxmox]
+    yield from clashes(urls, "make one endpoint of the two, with the hosts of both")
 
 
 def identities_are_unique(platform: Platform) -> Iterator[Problem]:
