@@ -5,7 +5,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-FAULTS: dict[str, str] = {}
+FAULTS: dict[str, str] = {
+    "proxmox.api-slow": "every answer of Proxmox VE takes a second longer",
+    "proxmox.create-500-once": "creating a VM is answered with 500, and nothing is created",
+    "proxmox.create-596-once": "creating a VM works, but the answer is 596",
+    "proxmox.create-lost-once": "creating a VM works, but the connection breaks before the answer",
+    "proxmox.create-task-fails": "the task that creates a VM ends in an error, and nothing is left",
+    "proxmox.download-fails": "the download of an image breaks off",
+    "proxmox.foreign-vm-with-our-name": "somebody else's VM has the name of our first node",
+    "proxmox.foreign-vmid": "somebody else's VM has the id of our first node",
+    "proxmox.lock-backup": "a backup locks a VM for 20 s just as it is to be started or changed",
+    "proxmox.resources-stale": "/cluster/resources shows names and states that are up to 10 s old",
+    "proxmox.shutdown-ignored": "guests do not listen to a shutdown",
+    "proxmox.start-500-once": "starting a VM is answered with 500, and it does not start",
+    "proxmox.start-596-once": "starting a VM works, but the answer is 596",
+    "proxmox.start-lost-once": "starting a VM works, but the connection breaks before the answer",
+    "proxmox.start-task-fails": "the task that starts a VM ends in an error",
+    "proxmox.storage-full": "there is no room left on any storage",
+    "proxmox.task-status-400-once": "a task is not known yet when it is asked for",
+    "proxmox.task-status-500-once": "asking for a task is answered with 500",
+    "proxmox.token-no-rights": "the token has no privileges at all",
+    "proxmox.token-wrong": "no token is accepted",
+}
 """Every fault that exists: its dotted name, and what it does. Kept sorted."""
 
 
