@@ -1,0 +1,84 @@
+"""Talos machine configurations as text: a stream of YAML documents, read as Talos reads it.
+
+Talos' reader differs from PyYAML: `off` is a word and not false, `1e3` is a number, `2024-04-01` is a word. What is
+written here means the same to both, so that nobody is surprised by a hostname called `no`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fluobook.errors import ParamsError
+from fluobook.machine.manifests import KubernetesLoader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: One document of a machine configuration: plain dicts, lists and scalars.
+Document = dict[str, Any]
+
+_BOOL = "tag:yaml.org,2002:bool"
+
+
+class TalosLoader(KubernetesLoader):
+    """Numbers as Kubernetes' readers see them, and only `true` and `false` for booleans."""
+
+
+class TalosDumper(yaml.SafeDumper):
+    """Quotes what either generation of YAML would take for something else, and keeps manifests readable."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  PyYAML's signature
+        """Never: Talos' reader knows aliases, people do not."""
+        return True
+
+
+def load(text: str) -> list[Document]:
+    """The documents in a text, empty ones left out.
+
+    Raises:
+        ParamsError: the text is not YAML, or a document is no mapping. The text is not quoted: it may hold secrets.
+    """
+    try:
+        found = [document for document in yaml.load_all(text, Loader=TalosLoader) if document is not None]
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise ParamsError(f"a machine configuration is not YAML: {error.problem} in line {line}") from None
+    except yaml.YAMLError:
+        raise ParamsError("a machine configuration is not YAML") from None
+    for document in found:
+        if not isinstance(document, dict):
+            hint = "JSON 6902 patches are not supported" if isinstance(document, list) else ""
+            raise ParamsError("a machine configuration consists of mappings", cause=hint)
+    return found
+
+
+def dump(documents: Iterable[Document]) -> str:
+    """The documents as one stream of YAML: the same text for the same documents, keys in their given order."""
+    return yaml.dump_all(
+        list(documents),
+        Dumper=TalosDumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=10_000,
+        explicit_start=True,
+    )
+
+
+def _own(resolvers: dict[str, list[tuple[str, Any]]], tag: str) -> dict[str, list[tuple[str, Any]]]:
+    return {first: [each for each in known if each[0] != tag] for first, known in resolvers.items()}
+
+
+def _text(dumper: TalosDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+TalosLoader.yaml_implicit_resolvers = _own(KubernetesLoader.yaml_implicit_resolvers, _BOOL)
+TalosLoader.add_implicit_resolver(_BOOL, re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+TalosDumper.add_representer(str, _text)
+for _first, _resolvers in KubernetesLoader.yaml_implicit_resolvers.items():
+    for _tag, _pattern in _resolvers:
+        if _first is not None:
+            TalosDumper.add_implicit_resolver(_tag, _pattern, [_first])

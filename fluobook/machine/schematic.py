@@ -1,0 +1,150 @@
+"""What is baked into the Talos image: the schematic, its id computed offline, and the names that follow from it.
+
+The Image Factory's id of a schematic is the SHA-256 of its canonical YAML, so everybody who has talos/schematic.yaml
+knows the names of ISO and installer without asking; the factory is asked only to make them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fluobook.errors import ParamsError
+from fluobook.machine.documents import load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FACTORY = "factory.talos.dev"
+"""Host of the Image Factory."""
+
+# The fields in the factory's own order, which the id depends on.
+_FIELDS: dict[str, Any] = {
+    "owner": None,
+    "overlay": {"image": None, "name": None, "options": None},
+    "customization": {
+        "embeddedMachineConfiguration": None,
+        "extraKernelArgs": None,
+        "meta": None,
+        "systemExtensions": {"officialExtensions": None},
+        "bootloader": None,
+        "secureboot": {"enrollKeys": None, "includeWellKnownCertificates": None},
+        "diskImage": {"sectorSize": None},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Image:
+    """A Talos image of one version with one schematic, for virtual machines with a cloud-init drive (nocloud)."""
+
+    version: str
+    """Of Talos, such as 1.13.9."""
+    schematic: str
+    """The schematic's id: 64 hexadecimal digits."""
+    host: str = FACTORY
+    """The Image Factory, or a mirror of it."""
+
+    @property
+    def url(self) -> str:
+        """Where the ISO is."""
+        return f"https://{self.host}/image/{self.schematic}/v{self.version}/nocloud-amd64.iso"
+
+    @property
+    def filename(self) -> str:
+        """The ISO's name on a Proxmox VE storage: it says what is in it, so that none is downloaded twice."""
+        return f"talos-v{self.version}-{self.schematic[:16]}-nocloud-amd64.iso"
+
+    @property
+    def installer(self) -> str:
+        """The image that installs Talos; the metal installer would lose the static address (F24)."""
+        return f"{self.host}/nocloud-installer/{self.schematic}:v{self.version}"
+
+
+def image_of(text: str, version: str, *, host: str = FACTORY) -> Image:
+    """The image that a schematic's YAML text and a Talos version ask for.
+
+    Raises:
+        ParamsError: the text is not a schematic.
+    """
+    return Image(version.removeprefix("v"), schematic_id(parse(text)), host)
+
+
+def parse(text: str) -> dict[str, Any]:
+    """Read a schematic's YAML.
+
+    Raises:
+        ParamsError: it is not one mapping, or has a field that the factory does not know.
+    """
+    documents = load(text)
+    if len(documents) > 1:
+        raise ParamsError("a schematic is one YAML document")
+    schematic = documents[0] if documents else {}
+    _require_known(schematic, _FIELDS, "")
+    return schematic
+
+
+def canonical(schematic: Mapping[str, Any]) -> str:
+    """The schematic's YAML as the factory itself writes it: its fields in order, nothing that is empty."""
+    ordered = {"customization": {}, **_ordered(schematic, _FIELDS)}
+    if "overlay" in ordered:
+        ordered = {"overlay": ordered["overlay"], "customization": ordered["customization"]}
+    return "\n".join(_lines(ordered, "")) + "\n"
+
+
+def schematic_id(schematic: Mapping[str, Any]) -> str:
+    """The id that the factory gives the schematic."""
+    return hashlib.sha256(canonical(schematic).encode()).hexdigest()
+
+
+def extensions(schematic: Mapping[str, Any]) -> tuple[str, ...]:
+    """The official extensions that a schematic asks for, such as siderolabs/iscsi-tools."""
+    wanted = ((schematic.get("customization") or {}).get("systemExtensions") or {}).get("officialExtensions")
+    return tuple(wanted or ())
+
+
+def _require_known(given: Any, fields: Mapping[str, Any], where: str) -> None:
+    if not isinstance(given, dict):
+        raise ParamsError(f"the schematic's {where.rstrip('.') or 'text'} is not a map")
+    for key, value in given.items():
+        if key not in fields:
+            known = ", ".join(fields)
+            raise ParamsError(f"the schematic has an unknown field {where}{key}", remedy=f"known there: {known}")
+        if fields[key] is not None and value is not None:
+            _require_known(value, fields[key], f"{where}{key}.")
+
+
+def _ordered(given: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for key, below in fields.items():
+        value = given.get(key)
+        if below is not None and value:
+            value = _ordered(value, below)
+        if value:
+            found[key] = value
+    return found
+
+
+def _lines(value: Any, pad: str) -> list[str]:
+    """YAML as Go's library writes it, with four spaces and indented lists; PyYAML cannot be told to."""
+    if isinstance(value, list):
+        items = [_lines(item, pad + "  ") if isinstance(item, dict) else [pad + "  " + _scalar(item)] for item in value]
+        return [line for first, *more in items for line in (f"{pad}- {first[len(pad) + 2 :]}", *more)]
+    found = []
+    for key, item in value.items():
+        if isinstance(item, dict | list) and item:
+            found += [f"{pad}{key}:", *_lines(item, pad + "    ")]
+        else:
+            found.append(f"{pad}{key}: {_scalar(item)}")
+    return found
+
+
+def _scalar(value: Any) -> str:
+    return (
+        yaml.safe_dump(value, width=1_000_000, allow_unicode=True, default_flow_style=True)
+        .removesuffix("...\n")
+        .strip()
+    )
