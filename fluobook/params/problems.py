@@ -81,14 +81,21 @@ def dotted(location: Sequence[int | str], document: Any) -> str:
         if isinstance(step, int):
             path += f".{named(inside)}" if named(inside) else f"[{step}]"
         else:
-            path += f".{step}" if path else step
+            key = step if step.isprintable() else repr(step)
+            path += f".{key}" if path else key
         here = inside
     return path
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], document: Any) -> tuple[Problem, ...]:
     """Every problem that pydantic found in `document`, in our words."""
-    return tuple(_problem(detail, model, document) for detail in error.errors(include_url=False))
+    details = [detail for detail in error.errors(include_url=False) if not _is_a_consequence(detail)]
+    return tuple(_problem(detail, model, document) for detail in details)
+
+
+def _is_a_consequence(detail: ErrorDetails) -> bool:
+    """Pydantic calls a list too short when it has refused the items; the items' own problems are enough."""
+    return detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]
 
 
 def _step_into(here: Any, step: int | str) -> Any:
@@ -106,7 +113,7 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Any) -> Pro
     if detail["type"] == "extra_forbidden":
         *parents, key = detail["loc"]
         return Problem(path, NO_VALUE, "is not a known key", _about_key(str(key), parents, model))
-    if context.get("hidden") or (_SECRET_KEYS.search(".".join(map(str, detail["loc"]))) and isinstance(value, str)):
+    if context.get("hidden") or _SECRET_KEYS.search(path):
         value = NO_VALUE
     if detail["type"] == "params":
         return Problem(path, value, context["rule"], context["meant"] or _description(model, detail["loc"]))
@@ -119,7 +126,7 @@ def _in_our_words(detail: ErrorDetails, description: str) -> tuple[str, str]:
         kind = type(value).__name__
         return "must be text, but YAML reads it as " + kind, f'put it in quotes as it was meant, such as "{value}"'
     rules = {
-        "greater_than": f"must be more than {context.get('gt')}",
+        "greater_than": f"must be more than {context.get('gt', 0):g}",
         "greater_than_equal": f"must be at least {context.get('ge')}",
         "less_than_equal": f"must be at most {context.get('le')}",
         "literal_error": f"must be {context.get('expected')}",

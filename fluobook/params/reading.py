@@ -6,6 +6,7 @@ A file that says different things to the two is refused, at the very value.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from fluobook.errors import ParamsError
 from fluobook.params.problems import Problem, dotted, shown
 
-_QUOTE = "put texts in quotes; write true, false and plain decimal numbers"
+_QUOTE = "put texts in quotes, and write numbers in plain decimal"
 
 
 class _AsPapermill(yaml.SafeLoader):
@@ -46,7 +47,7 @@ def parse_yaml(text: str, origin: str) -> Any:
     except DuplicateKeyError as error:
         where = error.problem_mark
         line = f"line {where.line + 1}: " if where else ""
-        raise ParamsError(f"{origin} has a key twice", problems=(f"{line}{_first_line(error.problem)}",)) from None
+        raise ParamsError(f"{origin} has a key twice", problems=(line + _twice(error),)) from None
     except (YAMLError, yaml.YAMLError) as error:
         raise ParamsError(f"{origin} is not YAML", problems=(_marked(error),)) from None
     if ambiguous := tuple(_differences((), document, other, document)):
@@ -76,10 +77,17 @@ def _differences(location: tuple[int | str, ...], ours: Any, theirs: Any, docume
         for index, pair in enumerate(zip(ours, theirs, strict=True)):
             yield from _differences((*location, index), *pair, document)
     elif isinstance(ours, dict | list):
-        yield Problem(dotted(location, document) or "the file", ours, "has keys that YAML 1.1 reads otherwise", _QUOTE)
+        yield Problem(dotted(location, document) or "the value", ours, "has keys that YAML 1.1 reads otherwise", _QUOTE)
     elif type(ours) is not type(theirs) or ours != theirs:
         meaning = f"means {shown(ours)} in YAML 1.2 and {shown(theirs)} in YAML 1.1"
-        yield Problem(dotted(location, document), ours, meaning, _QUOTE)
+        remedy = "write true or false, or put a text in quotes" if isinstance(theirs, bool) else _QUOTE
+        yield Problem(dotted(location, document) or "the value", ours, meaning, remedy)
+
+
+def _twice(error: DuplicateKeyError) -> str:
+    """Only the key: ruamel also tells the value, which may be a secret."""
+    key = re.search(r'duplicate key "([^"]*)"', str(error.problem))
+    return f"the key {key.group(1)!r} stands there a second time" if key else "a key stands there a second time"
 
 
 def _marked(error: Exception) -> str:

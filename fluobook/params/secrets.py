@@ -7,16 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, model_validator
 
 from fluobook.errors import ParamsError
-from fluobook.params.fields import DERIVED, Model, Text
+from fluobook.params.fields import DERIVED, Model, Text, matching
 from fluobook.params.problems import refuse
 
 Decrypt = Callable[[Path], Any]
 """Decrypts a SOPS file into the mapping (or text) that it holds."""
 
 _PLACES = ("env", "file", "sops")
+
+
+_VARIABLE = matching(r"[A-Za-z_][A-Za-z0-9_]*", "must be the name of an environment variable", "such as PROXMOX_TOKEN")
+Variable = Annotated[str, AfterValidator(_VARIABLE)]
 
 
 def _is_a_key(text: Any) -> bool:
@@ -26,7 +30,7 @@ def _is_a_key(text: Any) -> bool:
 class SecretRef(Model):
     """Where a secret is kept: exactly one of an environment variable, a file, or a key of a SOPS file."""
 
-    env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    env: Variable | None = None
     """Name of an environment variable."""
     file: Text | None = None
     """Path of a file; `~` is the home folder, a relative path begins at the repository."""

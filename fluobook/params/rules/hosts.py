@@ -40,12 +40,9 @@ def mesh_joins_every_host(platform: Platform) -> Iterator[Problem]:
         return
     known = {host for endpoint in platform.proxmox for host in endpoint.hosts}
     joined = {peer.host for peer in platform.wireguard.hosts}
-    for peer in platform.wireguard.hosts:
-        if peer.host not in known:
-            path = f"platform.wireguard.hosts.{peer.host}.host"
-            yield Problem(
-                path, peer.host, "is a host of no endpoint in platform.proxmox", did_you_mean(peer.host, known)
-            )
-    for host in platform.hosts:
+    for host in sorted(joined - known):
+        path = f"platform.wireguard.hosts.{host}.host"
+        yield Problem(path, host, "is a host of no endpoint in platform.proxmox", did_you_mean(host, known))
+    for host in platform.hosts if joined <= known else ():
         if host in known - joined:
             yield Problem("platform.wireguard.hosts", host, "has nodes but is not in the mesh", "add it")
