@@ -153,7 +153,10 @@ def refusal(
         endpoint: who answered.
         needs: the privileges the call needs, for when the answer does not say.
     """
-    message = f"Proxmox VE {endpoint.name} refused to {doing}: {text.strip() or status}"
+    wrong = "; ".join(f"{name}: {str(problem).strip()}" for name, problem in (errors or {}).items())
+    message = f"Proxmox VE {endpoint.name} refused to {doing}: {text.strip() or status}" + (
+        f" {wrong}" if wrong else ""
+    )
     said = "\n".join([f"{status} {text}".strip(), *(f"{key}: {value}" for key, value in (errors or {}).items())])
     told = {"detail": said, "code": str(status)}
     if status == HTTPStatus.UNAUTHORIZED:
@@ -170,7 +173,7 @@ def refusal(
             remedy="run it again; if it stays so: systemctl status pveproxy pvedaemon pvestatd on the host",
             **told,
         )
-    return _by_text(status, said, errors or {}, message=message, told=told)
+    return _by_text(status, said, message=message, told=told)
 
 
 def lock_of(text: str) -> str:
@@ -233,7 +236,7 @@ def _grantable(path: str) -> str:
     return re.sub(r"^/vms/\d+$", "/vms", path)
 
 
-def _by_text(status: int, said: str, errors: Mapping[str, Any], *, message: str, told: dict[str, str]) -> OutsideError:
+def _by_text(status: int, said: str, *, message: str, told: dict[str, str]) -> OutsideError:
     cause, remedy = hint(said)
     if _MODIFIED.search(said):
         return Conflict(
@@ -254,6 +257,5 @@ def _by_text(status: int, said: str, errors: Mapping[str, Any], *, message: str,
     if status == HTTPStatus.NOT_FOUND or _ABSENT.search(said):
         return NotFound(message, system=SYSTEM, cause=cause, remedy=remedy, **told)
     if status < HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.NOT_IMPLEMENTED or cause:
-        wrong = "; ".join(f"{name}: {str(problem).strip()}" for name, problem in errors.items())
-        return Rejected(message + (f" ({wrong})" if wrong else ""), system=SYSTEM, cause=cause, remedy=remedy, **told)
+        return Rejected(message, system=SYSTEM, cause=cause, remedy=remedy, **told)
     return OutsideError(message, system=SYSTEM, remedy="run it again; journalctl -u pvedaemon on the host", **told)
