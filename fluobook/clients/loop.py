@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from concurrent.futures import Future
 
 T = TypeVar("T")
@@ -33,6 +33,10 @@ class BackgroundLoop:
         except BaseException:
             future.cancel()
             raise
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Call it on the loop, without waiting."""
+        self._loop.call_soon_threadsafe(callback)
 
     def iterate(self, source: AsyncIterator[T], *, ahead: int = 4096) -> Iterator[T]:
         """The items of an asynchronous source, in a thread that may block; at most some `ahead` items wait.

@@ -72,6 +72,11 @@ class Connection:
         self._context, self._accept = context, accept
         self._channel: _Channel | None = None
 
+    def __del__(self) -> None:
+        # Whoever forgets close() leaks nothing.
+        if channel := getattr(self, "_channel", None):
+            background().soon(channel.close)
+
     def call(self, stub: type, method: str, request: Any, *, timeout: float, again: bool = False) -> Any:
         """One reply to one request.
 
@@ -156,6 +161,10 @@ class _Channel(Channel):  # type: ignore[misc]
         super().__init__(address.host, address.port, ssl=context, config=config)
         self._accept = accept
 
+    def __del__(self) -> None:
+        # grpclib would warn of a connection that is still open when the process ends; `Connection` closes it before.
+        pass
+
     @property
     def lost(self) -> BaseException | None:
         """Why the last connection was lost, where the far side said so."""
@@ -167,9 +176,11 @@ class _Channel(Channel):  # type: ignore[misc]
     async def _create_connection(self) -> H2Protocol:
         protocol = await super()._create_connection()
         if self._accept is not None:
-            tls = protocol.connection._transport.get_extra_info("ssl_object")  # noqa: SLF001
+            transport = getattr(protocol.connection, "_transport", None)
+            if transport is None:
+                raise ConnectionResetError("the connection ended at once")
             try:
-                self._accept(tls.getpeercert(binary_form=True))
+                self._accept(transport.get_extra_info("ssl_object").getpeercert(binary_form=True))
             except BaseException:
                 protocol.processor.close()
                 raise

@@ -54,7 +54,7 @@ def explain(error: BaseException, *, system: str, address: str, method: str) -> 
 
 def is_lost_connection(error: Exception) -> bool:
     """Whether the connection ended under the call: a read may be asked again on a new one."""
-    return isinstance(error, Unreachable) and error.code in {LOST, "ECONNRESET", "EPIPE", Status.UNAVAILABLE.name}
+    return isinstance(error, Unreachable) and error.code in {LOST, "ECONNRESET", "EPIPE"}
 
 
 def _of_status(error: GRPCError, system: str, address: str, method: str) -> OutsideError:

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 FAULTS: dict[str, str] = {
+    "kube.api-429": "a request to the Kubernetes API is answered with 429, too many requests",
+    "kube.api-500": "a request to the Kubernetes API is answered with 500",
+    "kube.watch-gone": "the history is compacted as a watch begins: it and all others get 410 Gone",
     "proxmox.api-slow": "every answer of Proxmox VE takes a second longer",
     "proxmox.create-500-once": "creating a VM is answered with 500, and nothing is created",
     "proxmox.create-596-once": "creating a VM works, but the answer is 596",
@@ -26,6 +29,8 @@ FAULTS: dict[str, str] = {
     "proxmox.task-status-500-once": "asking for a task is answered with 500",
     "proxmox.token-no-rights": "the token has no privileges at all",
     "proxmox.token-wrong": "no token is accepted",
+    "talos.time-not-synced": "nodes never synchronise their clocks, so etcd is not bootstrapped",
+    "talos.uuid-byte-order": "nodes tell their SMBIOS uuid with its first three fields in the other byte order",
 }
 """Every fault that exists: its dotted name, and what it does. Kept sorted."""
 

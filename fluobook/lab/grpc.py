@@ -1,0 +1,135 @@
+"""gRPC servers of the lab: on a port that stays reserved while the server is away, with every call authorised first."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf.message_factory import GetMessageClass
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError
+from grpclib.server import Server
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping, Sequence
+
+REUSE = [socket.SO_REUSEADDR, *([socket.SO_REUSEPORT] if hasattr(socket, "SO_REUSEPORT") else [])]
+
+
+def reserve() -> socket.socket:
+    """A loopback port that is ours but does not listen: until a server opens there, connections are refused."""
+    return _bound(("127.0.0.1", 0))
+
+
+def _bound(address: tuple[str, int]) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    _share(sock)
+    sock.bind(address)
+    return sock
+
+
+def _share(sock: socket.socket) -> None:
+    for option in REUSE:
+        sock.setsockopt(socket.SOL_SOCKET, option, 1)
+
+
+class Endpoint:
+    """A gRPC server that comes and goes on a reserved port.
+
+    A listening socket cannot stop listening and keep its port; so the reserved one never listens, and each opening
+    binds a socket of its own beside it.
+    """
+
+    def __init__(self, reserved: socket.socket) -> None:
+        _share(reserved)
+        self.address: tuple[str, int] = reserved.getsockname()
+        self._reserved = reserved
+        self._server: _Server | None = None
+
+    async def open(self, services: Sequence[Any], context: ssl.SSLContext | None = None) -> None:
+        """Serve from now on, instead of whatever was served before."""
+        self.close()
+        self._server = _Server(services)
+        await self._server.start(sock=_bound(self.address), ssl=context)
+
+    def close(self) -> None:
+        """Refuse connections and cut those that are open, as a power cut does."""
+        if self._server is not None:
+            self._server.cut()
+            self._server = None
+
+
+class _Server(Server):  # type: ignore[misc]
+    """A grpclib server that can also cut its connections; its own close() leaves idle ones open."""
+
+    def __init__(self, services: Sequence[Any]) -> None:
+        super().__init__(services)
+        self._protocols: list[Any] = []
+
+    def _protocol_factory(self) -> Any:
+        protocol = super()._protocol_factory()
+        self._protocols.append(protocol)
+        return protocol
+
+    def cut(self) -> None:
+        """Stop listening, end every call and close every connection at once."""
+        if self._server is not None:
+            self.close()
+        for protocol in self._protocols:
+            # Neither attribute is there before the handshake is over, nor after the connection has ended.
+            transport = getattr(getattr(protocol, "connection", None), "_transport", None)
+            if transport is not None:
+                transport.abort()
+        self._protocols.clear()
+
+
+class Service:
+    """Serves one gRPC service from an object whose methods have the RPCs' names in snake case.
+
+    A method takes (request, caller) and returns a reply, or yields replies; what it lacks is Unimplemented. Method
+    tables come from the descriptor, so that an RPC which nobody wrote is still refused in the right order.
+
+    Args:
+        descriptor: the service, from a generated module's `DESCRIPTOR.services_by_name`.
+        implementation: the object.
+        authorise: called with the RPC's path and the peer's certificate (as `ssl` gives it, or None) before anything
+            else; returns what methods get as `caller`, or raises `GRPCError`.
+    """
+
+    def __init__(
+        self,
+        descriptor: Any,
+        implementation: object,
+        authorise: Callable[[str, Mapping[str, Any] | None], Any],
+    ) -> None:
+        self._descriptor, self._implementation, self._authorise = descriptor, implementation, authorise
+
+    def __mapping__(self) -> dict[str, Handler]:
+        return {f"/{self._descriptor.full_name}/{rpc.name}": self._handler(rpc) for rpc in self._descriptor.methods}
+
+    def _handler(self, rpc: Any) -> Handler:
+        path = f"/{self._descriptor.full_name}/{rpc.name}"
+        method = getattr(self._implementation, snake(rpc.name), None)
+
+        async def handle(stream: Any) -> None:
+            caller = self._authorise(path, stream.peer.cert())
+            if method is None:
+                raise GRPCError(Status.UNIMPLEMENTED, f"method {rpc.name} not implemented")
+            request = stream if rpc.client_streaming else await stream.recv_message()
+            answer = method(request, caller)
+            if isinstance(answer, AsyncIterator):
+                async for reply in answer:
+                    await stream.send_message(reply)
+            else:
+                await stream.send_message(await answer)
+
+        kind = Cardinality((rpc.client_streaming, rpc.server_streaming))
+        return Handler(handle, kind, GetMessageClass(rpc.input_type), GetMessageClass(rpc.output_type))
+
+
+def snake(name: str) -> str:
+    """An RPC's name as a method's: "EtcdMemberList" is etcd_member_list, "EtcdRemoveMemberByID" ends in by_id."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

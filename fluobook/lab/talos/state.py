@@ -1,0 +1,91 @@
+"""The resources of a node (COSI): kept by type and id, versioned, watched."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class Key(NamedTuple):
+    """Where a resource stands."""
+
+    namespace: str
+    type: str
+    id: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One resource at one version; `spec` is what its YAML says (a text is taken as YAML already)."""
+
+    key: Key
+    spec: Any
+    version: int = 1
+    created: float = field(default_factory=time.time)
+    updated: float = field(default_factory=time.time)
+
+
+class Change(NamedTuple):
+    """What happened to a resource: "CREATED", "UPDATED", "DESTROYED"; `old` is set for an update."""
+
+    type: str
+    resource: Stored
+    old: Stored | None = None
+
+
+class State:
+    """All resources of one node."""
+
+    def __init__(self) -> None:
+        self._resources: dict[Key, Stored] = {}
+        self._watchers: list[asyncio.Queue[Change]] = []
+
+    def get(self, key: Key) -> Stored | None:
+        """One resource."""
+        return self._resources.get(key)
+
+    def list(self, namespace: str, type_: str) -> list[Stored]:
+        """The resources of a type, by id."""
+        found = (item for key, item in self._resources.items() if key[:2] == (namespace, type_))
+        return sorted(found, key=lambda item: item.key.id)
+
+    def replace(self, wanted: Iterable[tuple[Key, Any]]) -> None:
+        """Make the resources these and no others; what differs is told to watchers."""
+        specs = dict(wanted)
+        for change in list(self._changes(specs)):
+            self._apply(change)
+
+    def watch(self) -> asyncio.Queue[Change]:
+        """A queue that gets every change from now on; give it back with `unwatch`."""
+        queue: asyncio.Queue[Change] = asyncio.Queue()
+        self._watchers.append(queue)
+        return queue
+
+    def unwatch(self, queue: asyncio.Queue[Change]) -> None:
+        """Stop filling a queue."""
+        self._watchers.remove(queue)
+
+    def _changes(self, specs: dict[Key, Any]) -> Iterator[Change]:
+        for key, old in self._resources.items():
+            if key not in specs:
+                yield Change("DESTROYED", old)
+        for key, spec in specs.items():
+            before = self._resources.get(key)
+            if before is None:
+                yield Change("CREATED", Stored(key, spec))
+            elif before.spec != spec:
+                new = replace(before, spec=spec, version=before.version + 1, updated=time.time())
+                yield Change("UPDATED", new, before)
+
+    def _apply(self, change: Change) -> None:
+        if change.type == "DESTROYED":
+            del self._resources[change.resource.key]
+        else:
+            self._resources[change.resource.key] = change.resource
+        for queue in self._watchers:
+            queue.put_nowait(change)
