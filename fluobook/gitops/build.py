@@ -1,0 +1,103 @@
+"""The real kustomize over the tree: what our own reader says is compared with this.
+
+kubectl's kustomize runs no exec functions, so a copy of the tree is built in which KSOPS generators are plain plugins.
+The plugin here takes the SOPS metadata off and leaves the values encrypted: a build needs no key and shows no secret.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fluobook.clients.run_tool import run_tool
+from fluobook.clients.tools import find
+from fluobook.gitops import documents
+from fluobook.gitops.kustomization import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fluobook.gitops.patching import Patch
+
+_PLUGIN = """#!{python}
+import sys, yaml
+for name in yaml.safe_load(open(sys.argv[1])).get("files") or []:
+    for document in yaml.safe_load_all(open(name)):
+        document.pop("sops", None)
+        print("---")
+        print(yaml.safe_dump(document))
+"""
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds folders of one copied tree; `home` is the copy's parent, where the plugin is too."""
+
+    home: Path
+    top: Path
+
+    def build(self, folder: Path, patches: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+        """The objects of a folder, as kustomize makes them.
+
+        Args:
+            folder: a folder below `top`.
+            patches: entries of `patches`, as the root Application or a child's source would add them.
+
+        Raises:
+            ToolFailed: kustomize refuses; `detail` is what it said.
+        """
+        here = self.home / "tree" / folder.relative_to(self.top)
+        if patches:
+            here = self._patched(here, patches)
+        env: dict[str, str | None] = {"KUSTOMIZE_PLUGIN_HOME": str(self.home / "plugins")}
+        command: list[str | Path] = [find("kubectl").path, "kustomize", "--enable-alpha-plugins", here]
+        text = run_tool("kubectl", command, env=env, remedy=f"correct {folder / NAME}").stdout
+        return [document for document in yaml.load_all(text, documents.Loader) if document]
+
+    def _patched(self, folder: Path, patches: Sequence[dict[str, Any]]) -> Path:
+        """A kustomization beside the tree that adds the patches, as Argo CD adds them to the folder's own."""
+        beside = Path(tempfile.mkdtemp(dir=self.home))
+        data = {"resources": [str(Path("..") / folder.relative_to(self.home))], "patches": list(patches)}
+        (beside / NAME).write_text(yaml.safe_dump(data))
+        return beside
+
+
+@contextmanager
+def builder(top: Path) -> Iterator[Builder]:
+    """A builder for the tree below `top`, for as long as the context lasts.
+
+    Args:
+        top: the folder that holds every kustomization that others refer to (cluster-gitops).
+    """
+    with tempfile.TemporaryDirectory(prefix="fluobook-kustomize-") as temporary:
+        home = Path(temporary).resolve()
+        shutil.copytree(top, home / "tree")
+        for generator in (home / "tree").rglob("*.yaml"):
+            _take_annotation_off(generator)
+        plugin = home / "plugins" / "viaduct.ai" / "v1" / "ksops" / "ksops"
+        plugin.parent.mkdir(parents=True)
+        plugin.write_text(_PLUGIN.format(python=sys.executable))
+        plugin.chmod(0o755)
+        yield Builder(home, top)
+
+
+def for_kustomize(patches: Sequence[Patch]) -> list[dict[str, Any]]:
+    """Patches as `Builder.build` takes them."""
+    return [patch.for_kustomize() for patch in patches]
+
+
+def _take_annotation_off(file: Path) -> None:
+    """Make an exec function into a plain plugin; kubectl answers the former with nothing."""
+    if "viaduct.ai" not in file.read_text():
+        return
+    data = yaml.safe_load(file.read_text())
+    if data.get("kind") == "ksops":
+        data["metadata"].pop("annotations", None)
+        file.write_text(yaml.safe_dump(data))

@@ -1,0 +1,110 @@
+"""YAML files as data that still knows its lines, so that a finding can name the place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fluobook.errors import Rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Key = str | int
+
+
+class Loader(yaml.CSafeLoader):
+    """As PyYAML's own, but `=` is a string, as in some upstream CRDs, and not a type that nothing can construct."""
+
+
+Loader.add_constructor("tag:yaml.org,2002:value", lambda _loader, node: node.value)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One YAML document: its file, its data, and where each part of it stands."""
+
+    file: Path
+    data: dict[str, Any]
+    node: yaml.Node = field(repr=False, compare=False)
+
+    @property
+    def kind(self) -> str:
+        """The object's kind, "" if it has none."""
+        return str(self.data.get("kind", ""))
+
+    @property
+    def name(self) -> str:
+        """metadata.name, "" if it has none."""
+        return str((self.data.get("metadata") or {}).get("name", ""))
+
+    @property
+    def namespace(self) -> str:
+        """metadata.namespace, "" if it has none."""
+        return str((self.data.get("metadata") or {}).get("namespace", ""))
+
+    @property
+    def group(self) -> str:
+        """The API group, "" for the core group."""
+        group, slash, _ = str(self.data.get("apiVersion", "")).partition("/")
+        return group if slash else ""
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """metadata.annotations, empty if there are none."""
+        return (self.data.get("metadata") or {}).get("annotations") or {}
+
+    def line(self, *path: Key) -> int:
+        """The line (from 1) of the value at `path`; of its nearest ancestor if there is no such value."""
+        node, line = self.node, self.node.start_mark.line
+        for step in path:
+            found = _child(node, step)
+            if found is None:
+                break
+            node, line = found
+        return line + 1
+
+    def changed(self, data: dict[str, Any]) -> Document:
+        """The same document with other data; lines stay those of the file."""
+        return Document(self.file, data, self.node)
+
+
+def read(file: Path) -> list[Document]:
+    """The documents of a file that are mappings, in their order.
+
+    Raises:
+        Rejected: the file is missing or no YAML.
+    """
+    try:
+        return list(_documents(file))
+    except OSError as error:
+        raise Rejected(f"{file} cannot be read: {error.strerror}", system="yaml", remedy="check the path") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark else str(file)
+        raise Rejected(f"{where} is no YAML", system="yaml", detail=str(error), remedy="correct the file") from error
+
+
+def _documents(file: Path) -> Iterator[Document]:
+    loader = Loader(file.read_text())
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            data = loader.construct_document(node) if node else None
+            if node and isinstance(data, dict):
+                yield Document(file, data, node)
+    finally:
+        loader.dispose()
+
+
+def _child(node: yaml.Node, step: Key) -> tuple[yaml.Node, int] | None:
+    """The value under a key or an index, and the line on which that key or item stands."""
+    if isinstance(node, yaml.MappingNode):
+        pairs = ((key, value) for key, value in node.value if key.value == str(step))
+        return next(((value, key.start_mark.line) for key, value in pairs), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+        return node.value[step], node.value[step].start_mark.line
+    return None
