@@ -13,11 +13,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.certs import where
+from requests.utils import select_proxy
 
 if TYPE_CHECKING:
-    import requests
+    from collections.abc import Mapping
 
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 30.0
@@ -55,6 +58,8 @@ class Target:
             OSError: the CA file cannot be read (`ssl.SSLError` if it holds no certificate).
         """
         context = ssl.create_default_context(cafile=self.ca_file)
+        if not self.ca_file:
+            context.load_verify_locations(where())  # beside the system's, which may be empty
         if self.fingerprint:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE  # urllib3 compares the fingerprint before a byte is sent
@@ -81,8 +86,8 @@ class TargetAdapter(HTTPAdapter):
     def get_connection_with_tls_context(
         self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
     ) -> Any:
-        """The pool of our target; a host that a redirect names instead is reached in the usual way."""
-        if not self._is_ours(request):
+        """The pool of our target; a host that a redirect names is reached in the usual way, as is one by a proxy."""
+        if not self._is_ours(request) or self._by_proxy(request, proxies):
             return super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
         return self._pool
 
@@ -101,6 +106,10 @@ class TargetAdapter(HTTPAdapter):
         """Close the connections."""
         self._pool.close()
         super().close()
+
+    def _by_proxy(self, request: requests.PreparedRequest, proxies: Mapping[str, str] | None) -> bool:
+        """An address or a pinned certificate of ours leaves no room for a proxy."""
+        return not (self._target.address or self._target.fingerprint) and bool(select_proxy(request.url or "", proxies))
 
     def _is_ours(self, request: requests.PreparedRequest) -> bool:
         url = urllib3.util.parse_url(request.url or "")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 FAULTS: dict[str, str] = {
     "kube.api-429": "a request to the Kubernetes API is answered with 429, too many requests",
     "kube.api-500": "a request to the Kubernetes API is answered with 500",
     "kube.watch-gone": "the history is compacted as a watch begins: it and all others get 410 Gone",
+    "factory.503-once": "the Image Factory answers a request with 503",
+    "factory.extension-missing": "the Image Factory has no siderolabs/iscsi-tools for any version",
     "proxmox.api-slow": "every answer of Proxmox VE takes a second longer",
     "proxmox.create-500-once": "creating a VM is answered with 500, and nothing is created",
     "proxmox.create-596-once": "creating a VM works, but the answer is 596",

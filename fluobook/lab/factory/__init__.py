@@ -1,0 +1,5 @@
+"""The lab's Image Factory."""
+
+from fluobook.lab.factory.server import FactoryLab
+
+__all__ = ["FactoryLab"]
