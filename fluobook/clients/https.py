@@ -13,14 +13,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from requests.certs import where
+from requests.certs import where  # type: ignore[attr-defined]
 from requests.utils import select_proxy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import requests
 
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 30.0
