@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+
+from fluobook import gitops
+from fluobook.errors import NotFound, Rejected
+from fluobook.gitops import kustomization
+
+
+def names(objects):
+    return sorted((one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"]) for one in objects)
+
+
+def test_the_reader_and_the_real_kustomize_agree_on_the_root(tree, real):
+    built = real.build(tree.root / tree.path)
+    ours = {(one.kind, one.name): one.data for one in tree.documents}
+    assert {(one["kind"], one["metadata"]["name"]): one for one in built} == ours
+
+
+def test_the_reader_and_the_real_kustomize_agree_on_what_applications_deploy(tree, real):
+    for one in tree.applications:
+        if tree.is_ours(one) and not {"generators", "configMapGenerator"} & set(
+            kustomization.load(tree.root / one.path).data
+        ):
+            built = real.build(tree.root / one.path)
+            assert names(built) == names(document.data for document in tree.deployed_by(one)), one.name
+
+
+def test_secrets_are_built_by_ksops_and_stay_encrypted(tree, real):
+    secrets = real.build(tree.root / tree.application("app-secrets").path)
+    assert [one["kind"] for one in secrets] == ["Secret"]
+    assert all(value.startswith("ENC[") for value in secrets[0]["stringData"].values())
+
+
+def test_waves_are_those_of_the_design(tree):
+    assert {wave: {one.name for one in ones} for wave, ones in gitops.waves(tree).items()} == {
+        -4: {"namespaces", "prometheus-operator-crds", "argocd"},
+        -3: {"network-policies"},
+        -2: {"cilium", "kubelet-csr-approver"},
+        -1: {"cilium-config", "longhorn", "monitoring-secrets"},
+        0: {"ingress-nginx", "cert-manager", "victoria-metrics-stack", "loki", "alloy", "longhorn-config"},
+        1: {
+            "cert-manager-issuers",
+            "routes",
+            "monitoring-config",
+            "app-secrets",
+            "cnpg-operator",
+            "rabbitmq-operator",
+            "scylla-operator",
+        },
+        2: {"postgresql", "rabbitmq", "scylladb"},
+    }
+    assert {one.annotations["argocd.argoproj.io/sync-wave"] for one in tree.projects} == {"-5"}
+
+
+def test_what_would_take_the_cluster_down_is_neither_pruned_nor_finalized(tree):
+    for name in ("cilium", "argocd", "namespaces", "longhorn", "postgresql", "rabbitmq", "scylladb"):
+        one = tree.application(name)
+        assert not one.prune
+        assert not one.finalizer
+        assert "Prune=false" in one.document.annotations["argocd.argoproj.io/sync-options"]
+
+
+def test_a_chart_source_is_what_helm_needs(tree):
+    source = gitops.chart_source(tree, "cilium")
+    assert (source.repo, source.chart, source.release) == ("https://helm.cilium.io", "cilium", "cilium")
+    assert source.namespace == "kube-system"
+    assert source.values["k8sServicePort"] == 7445
+
+
+def test_an_application_without_a_chart_has_no_chart_source(tree):
+    with pytest.raises(NotFound, match="has no chart"):
+        gitops.chart_source(tree, "namespaces")
+
+
+def test_an_unknown_application_is_named(tree):
+    with pytest.raises(NotFound, match="no Application nobody"):
+        tree.application("nobody")
+
+
+def test_the_namespaces_for_stage_5_say_so_themselves(tree):
+    found = {one["metadata"]["name"]: one["metadata"]["labels"] for one in gitops.namespaces_needed_before_argocd(tree)}
+    assert set(found) == {"argocd", "longhorn-system", "monitoring", "scylla"}
+    assert found["longhorn-system"]["pod-security.kubernetes.io/enforce"] == "privileged"
+    assert found["argocd"]["pod-security.kubernetes.io/enforce"] == "baseline"
+
+
+def test_a_version_changed_in_one_file_changes_what_stage_2_renders(repository):
+    file = repository / "cluster-gitops/infrastructure/cilium/application.yaml"
+    file.write_text(file.read_text().replace("targetRevision: 1.20.2", "targetRevision: 1.20.3"))
+    assert gitops.chart_source(gitops.read(repository), "cilium").version == "1.20.3"
+
+
+def test_an_application_knows_its_file_and_line(tree):
+    one = tree.application("cilium")
+    assert one.file.read_text().splitlines()[one.line - 1].strip() == "name: cilium"
+
+
+def test_a_missing_file_is_named(repository):
+    (repository / "cluster-gitops/apps/secrets/application.yaml").unlink()
+    with pytest.raises(Rejected, match=r"apps/secrets/application\.yaml cannot be read"):
+        gitops.read(repository)
+
+
+def test_a_kustomization_that_the_reader_does_not_know_is_refused(repository):
+    file = repository / "cluster-gitops/apps/kustomization.yaml"
+    file.write_text(file.read_text() + "namePrefix: x-\n")
+    with pytest.raises(Rejected, match=r"kustomization\.yaml:\d+ uses `namePrefix`"):
+        gitops.read(repository)
+
+
+def test_an_application_without_a_project_is_named_with_its_line(repository):
+    file = repository / "cluster-gitops/apps/secrets/application.yaml"
+    file.write_text(file.read_text().replace("  project: apps\n", ""))
+    with pytest.raises(Rejected, match=r"application\.yaml:\d+ is no Application of ours"):
+        _ = gitops.read(repository).applications
