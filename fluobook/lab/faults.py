@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 FAULTS: dict[str, str] = {
     "kube.api-429": "a request to the Kubernetes API is answered with 429, too many requests",
     "kube.api-500": "a request to the Kubernetes API is answered with 500",
+    "kube.image-pull-fails": "images cannot be pulled, but for those of kube-system",
     "kube.watch-gone": "the history is compacted as a watch begins: it and all others get 410 Gone",
     "factory.503-once": "the Image Factory answers a request with 503",
     "factory.extension-missing": "the Image Factory has no siderolabs/iscsi-tools for any version",

@@ -1,0 +1,117 @@
+"""A whole cluster: the API server, the controllers once there is a CA, and the kubelets that joined."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from typing import TYPE_CHECKING
+
+from fluobook.lab.kube import system
+from fluobook.lab.kube.api import VERSION, KubeApi
+from fluobook.lab.kube.controllers import loop
+from fluobook.lab.kube.controllers.certificates import CertificateSigner
+from fluobook.lab.kube.controllers.daemonsets import DaemonSets
+from fluobook.lab.kube.controllers.deployments import Deployments, ReplicaSets
+from fluobook.lab.kube.controllers.namespaces import Namespaces
+from fluobook.lab.kube.controllers.nodes import Heartbeats, Nodes
+from fluobook.lab.kube.controllers.pods import Kubelets
+from fluobook.lab.kube.kubelet import Kubelet, NodeInfo
+
+if TYPE_CHECKING:
+    from fluobook.lab.clock import Clock
+    from fluobook.lab.faults import Faults
+    from fluobook.lab.kube.controllers.loop import Controller
+    from fluobook.machine.pki import KeyPair
+
+POD_CIDR = "10.244.0.0/16"
+SERVICE_CIDR = "10.96.0.0/12"
+
+
+class KubeCluster:
+    """One Kubernetes cluster of the lab.
+
+    Args:
+        clock: the world clock.
+        faults: what goes wrong on purpose.
+        version: gitVersion of the API server.
+        seed: makes names and delays the same in every run.
+        pod_cidr: cut into a /24 for each node.
+        service_cidr: where cluster IPs come from.
+
+    Attributes:
+        api: the API server; `api.store` is the in-process handle, `api.start(sock, ssl_context)` a listener.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        faults: Faults,
+        *,
+        version: str = VERSION,
+        seed: int = 0,
+        pod_cidr: str = POD_CIDR,
+        service_cidr: str = SERVICE_CIDR,
+    ) -> None:
+        self.api = KubeApi(clock, faults, version=version, seed=seed)
+        self._clock = clock
+        self._faults = faults
+        self._seed = seed
+        self._service_cidr = service_cidr
+        self._pod_cidrs = ipaddress.ip_network(pod_cidr).subnets(new_prefix=24)
+        self._heartbeats = Heartbeats(clock)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._kubelets: dict[str, Kubelet] = {}
+        self._bootstrap_user = "system:bootstrap:talos"
+
+    def start_controllers(self, authority: KeyPair, *, bootstrap_token: str = "") -> None:
+        """Bring the control plane to life: system objects and all controllers; a second call does nothing.
+
+        Args:
+            authority: the cluster's CA, out of the machine config (`cluster.ca`).
+            bootstrap_token: `cluster.token` of the machine config.
+        """
+        if self._tasks:
+            return
+        store = self.api.store
+        system.install(store, bootstrap_token=bootstrap_token, service_cidr=self._service_cidr)
+        if bootstrap_token:
+            self._bootstrap_user = f"system:bootstrap:{bootstrap_token.partition('.')[0]}"
+        for controller in self._controllers(authority):
+            self._tasks.append(asyncio.create_task(loop.run(store, self._clock, controller)))
+
+    def _controllers(self, authority: KeyPair) -> list[Controller]:
+        store = self.api.store
+        return [
+            CertificateSigner(store, authority),
+            Namespaces(store, authority.crt),
+            Nodes(store, self._heartbeats),
+            Kubelets(store, self._clock, self._faults, self._seed),
+            Deployments(store),
+            ReplicaSets(store),
+            DaemonSets(store),
+        ]
+
+    def join(self, node: NodeInfo) -> Kubelet:
+        """A machine's kubelet starts for the first time: CSRs, Node, lease. `stop()` it at power-off."""
+        kubelet = Kubelet(
+            self.api.store,
+            self._clock,
+            node,
+            self._heartbeats,
+            bootstrap_user=self._bootstrap_user,
+            pod_cidr=str(next(self._pod_cidrs)),
+        )
+        if old := self._kubelets.pop(node.name, None):
+            old.stop()
+        self._kubelets[node.name] = kubelet
+        kubelet.start()
+        return kubelet
+
+    async def stop(self) -> None:
+        """End kubelets, controllers and listeners."""
+        for kubelet in self._kubelets.values():
+            kubelet.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.api.stop()

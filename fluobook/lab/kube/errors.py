@@ -1,0 +1,103 @@
+"""The API's own refusals: each one becomes the `Status` object that a real server answers with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fluobook.lab.kube.objects import Obj
+    from fluobook.lab.kube.resources import Resource
+
+
+class ApiError(Exception):
+    """A refusal of the API server.
+
+    Args:
+        code: HTTP status code.
+        reason: the machine-readable reason, such as "NotFound".
+        message: as the real server words it; kubectl shows it after "Error from server (reason): ".
+        details: name, group, kind and causes of what was refused.
+    """
+
+    def __init__(self, code: int, reason: str, message: str, details: Obj | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.details = details or {}
+
+    def status(self) -> Obj:
+        """The `Status` object of the answer."""
+        status: Obj = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        status |= {"message": self.message, "reason": self.reason, "code": self.code}
+        return status | ({"details": self.details} if self.details else {})
+
+
+def not_found(resource: Resource, name: str) -> ApiError:
+    """404: no such object."""
+    return ApiError(404, "NotFound", f'{resource.qualified} "{name}" not found', _details(resource, name))
+
+
+def no_such_path() -> ApiError:
+    """404: no such resource type or path."""
+    return ApiError(404, "NotFound", "the server could not find the requested resource")
+
+
+def already_exists(resource: Resource, name: str) -> ApiError:
+    """409: the name is taken."""
+    message = f'{resource.qualified} "{name}" already exists'
+    return ApiError(409, "AlreadyExists", message, _details(resource, name))
+
+
+def conflict(resource: Resource, name: str, why: str = "") -> ApiError:
+    """409: somebody else changed the object in between."""
+    why = why or ("the object has been modified; please apply your changes to the latest version and try again")
+    message = f'Operation cannot be fulfilled on {resource.qualified} "{name}": {why}'
+    return ApiError(409, "Conflict", message, _details(resource, name))
+
+
+def invalid(resource: Resource, name: str, causes: list[tuple[str, str]]) -> ApiError:
+    """422: the object breaks rules; each cause is a field and what is wrong with it."""
+    told = [f"{field}: {what}" if field else what for field, what in causes]
+    words = told[0] if len(told) == 1 else "[" + ", ".join(told) + "]"
+    kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
+    details = {"name": name, "group": resource.group, "kind": resource.kind}
+    listed = [{"reason": _cause(what), "message": what, "field": field} for field, what in causes]
+    return ApiError(422, "Invalid", f'{kind} "{name}" is invalid: {words}', details | {"causes": listed})
+
+
+def forbidden(resource: Resource, name: str, why: str) -> ApiError:
+    """403: an admission rule refuses the object."""
+    message = f'{resource.qualified} "{name}" is forbidden: {why}'
+    return ApiError(403, "Forbidden", message, _details(resource, name))
+
+
+def bad_request(message: str) -> ApiError:
+    """400: the request itself cannot be understood."""
+    return ApiError(400, "BadRequest", message)
+
+
+def unsupported_media(accepted: str) -> ApiError:
+    """415: the body is of a type that the server does not take here."""
+    words = "the body of the request was in an unknown format - accepted media types include: " + accepted
+    return ApiError(415, "UnsupportedMediaType", words)
+
+
+def expired(message: str) -> ApiError:
+    """410: the resourceVersion or continue token is too old; list again."""
+    return ApiError(410, "Expired", message)
+
+
+def unauthorized() -> ApiError:
+    """401: no credentials, or wrong ones."""
+    return ApiError(401, "Unauthorized", "Unauthorized")
+
+
+def _details(resource: Resource, name: str) -> dict[str, Any]:
+    group = {"group": resource.group} if resource.group else {}
+    return {"name": name, **group, "kind": resource.plural}
+
+
+def _cause(what: str) -> str:
+    reasons = {"Required value": "FieldValueRequired", "Unsupported value": "FieldValueNotSupported"}
+    return next((reason for begin, reason in reasons.items() if what.startswith(begin)), "FieldValueInvalid")

@@ -1,0 +1,81 @@
+"""Kubernetes objects as plain JSON: copying, times, and the small questions everybody asks of them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+Obj = dict[str, Any]
+"""A Kubernetes object, or a part of one, as JSON."""
+
+
+def clone(value: Any) -> Any:
+    """A deep copy of JSON; several times as fast as `copy.deepcopy`."""
+    if isinstance(value, dict):
+        return {key: clone(item) for key, item in value.items()}
+    return [clone(item) for item in value] if isinstance(value, list) else value
+
+
+def timestamp(when: dt.datetime | None = None, *, micro: bool = False) -> str:
+    """RFC 3339 in UTC as the API writes it; now by default. `micro` is the form of leases."""
+    when = when or dt.datetime.now(dt.UTC)
+    return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")
+
+
+def name_of(obj: Obj) -> str:
+    """Its name."""
+    return obj["metadata"]["name"]
+
+
+def namespace_of(obj: Obj) -> str:
+    """Its namespace, "" if it has none."""
+    return obj["metadata"].get("namespace", "")
+
+
+def labels_of(obj: Obj) -> dict[str, str]:
+    """Its labels."""
+    return obj["metadata"].get("labels") or {}
+
+
+def annotations_of(obj: Obj) -> dict[str, str]:
+    """Its annotations."""
+    return obj["metadata"].get("annotations") or {}
+
+
+def condition(obj: Obj, kind: str) -> Obj | None:
+    """The condition of that type in the object's status."""
+    return next((c for c in (obj.get("status") or {}).get("conditions") or [] if c.get("type") == kind), None)
+
+
+def is_true(obj: Obj, kind: str) -> bool:
+    """Whether the object has a condition of that type with status "True"."""
+    found = condition(obj, kind)
+    return found is not None and found.get("status") == "True"
+
+
+def with_condition(conditions: list[Obj], kind: str, status: str, reason: str, message: str = "") -> list[Obj]:
+    """The conditions with one set; its transition time changes only with its status."""
+    old = next((c for c in conditions if c["type"] == kind), None)
+    same = old is not None and old["status"] == status
+    since = old["lastTransitionTime"] if old is not None and same else timestamp()
+    new = {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since}
+    if old is None:
+        return [*conditions, new]
+    return [{**c, **new} if c is old else c for c in conditions]
+
+
+def controller_of(obj: Obj) -> Obj | None:
+    """The owner reference of the object's controller."""
+    return next((ref for ref in obj["metadata"].get("ownerReferences") or [] if ref.get("controller")), None)
+
+
+def owner_reference(owner: Obj) -> Obj:
+    """The reference that makes `owner` the controller of an object."""
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": name_of(owner),
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }

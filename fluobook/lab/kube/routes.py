@@ -1,0 +1,228 @@
+"""From an HTTP request to the store and back: one table of what is served where."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from aiohttp import web
+
+from fluobook.lab.kube import discovery, openapi, patches, protobuf, reviews, subresources
+from fluobook.lab.kube.answers import Form, encoded, json_answer
+from fluobook.lab.kube.authorization import Question, allowed, refusal
+from fluobook.lab.kube.errors import bad_request, forbidden, no_such_path, unsupported_media
+from fluobook.lab.kube.identity import User, Write
+from fluobook.lab.kube.lists import page, selector
+from fluobook.lab.kube.paths import Target, parse
+from fluobook.lab.kube.streaming import Stream
+
+if TYPE_CHECKING:
+    from fluobook.lab.kube.authentication import Authenticator
+    from fluobook.lab.kube.objects import Obj
+    from fluobook.lab.kube.resources import Resource
+    from fluobook.lab.kube.store import Store
+
+_ACCEPTED = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+
+
+class Routes:
+    """Serves the paths of the API.
+
+    Args:
+        store: the cluster's objects.
+        authenticator: who makes tokens for service accounts.
+        version: gitVersion, such as "v1.35.2".
+    """
+
+    def __init__(self, store: Store, authenticator: Authenticator, version: str) -> None:
+        self._store = store
+        self._authenticator = authenticator
+        self._version = version
+
+    async def answer(self, request: web.Request, user: User) -> web.StreamResponse:
+        """The answer to an authenticated request.
+
+        Raises:
+            ApiError: it is refused.
+        """
+        path = request.path.rstrip("/") or "/"
+        if path in ("/readyz", "/livez", "/healthz"):
+            return web.Response(text="ok")
+        if path == "/version":
+            return json_answer(_version_info(self._version))
+        if (told := self._told(path, request)) is not None:
+            return told
+        target = parse(path)
+        if target is None:
+            raise no_such_path()
+        return await self._resource(request, user, target)
+
+    def _told(self, path: str, request: web.Request) -> web.Response | None:
+        """Discovery and OpenAPI."""
+        registry = self._store.registry
+        if path in ("/api", "/apis") and "as=APIGroupDiscoveryList" in request.headers.get("Accept", ""):
+            body = encoded(discovery.aggregated(registry, core=path == "/api"))
+            return web.Response(body=body, headers={"Content-Type": discovery.AGGREGATED})
+        match path.strip("/").split("/"):
+            case ["api"]:
+                told = discovery.core_versions(request.host)
+            case ["apis"]:
+                told = discovery.group_list(registry)
+            case ["openapi", "v3"]:
+                told = openapi.index(registry)
+            case ["openapi", "v3", *rest]:
+                told = openapi.document(registry, "/".join(rest), self._version)
+            case ["api", version]:
+                told = discovery.resource_list(registry, "", version)
+            case ["apis", group]:
+                told = discovery.group(registry, group)
+            case ["apis", group, version]:
+                told = discovery.resource_list(registry, group, version)
+            case _:
+                return None
+        return json_answer(told)
+
+    async def _resource(self, request: web.Request, user: User, target: Target) -> web.StreamResponse:
+        resource = self._store.registry.by_path(target.group, target.version, target.plural)
+        watch = request.query.get("watch") in ("true", "1")
+        verb = target.verb(request.method, watch=watch)
+        namespace = target.namespace if resource.namespaced else ""
+        question = Question(verb, target.group, target.resource, target.name, namespace)
+        if not allowed(self._store, user, question):
+            raise refusal(user, question)
+        form = Form.of(request.headers.get("Accept", ""), request.query.get("includeObject", ""))
+        if verb == "watch":
+            return await Stream(self._store.storage, resource, form, request.query, namespace).serve(request)
+        if verb == "list":
+            objs, metadata = page(self._store.storage, resource, namespace, request.query)
+            return json_answer(form.many(resource, objs, metadata))
+        if verb == "get" and target.subresource in ("", "status", "approval"):
+            return json_answer(form.one(resource, self._store.read(resource, (namespace, target.name))))
+        body = await _body(request)
+        return self._act(request, user, resource, target, body)
+
+    def _act(
+        self, request: web.Request, user: User, resource: Resource, target: Target, body: Any
+    ) -> web.StreamResponse:
+        namespace = target.namespace if resource.namespaced else ""
+        key = (namespace, target.name)
+        write = _write(request, user, target, body)
+        if not target.name:
+            return self._on_collection(request, resource, namespace, body, write)
+        if target.subresource not in subresources.WRITABLE:
+            return self._on_subresource(request, resource, target, body, write)
+        if request.method == "DELETE":
+            status = 200
+            done = self._store.remove(resource, key, _delete_options(request, body), write)
+        elif request.method == "PUT":
+            status, done = 200, self._store.replace(resource, key, body, write)
+        elif request.method == "PATCH":
+            existed = self._store.storage.get(resource.store_key, key) is not None
+            done = self._patch(request, resource, key, body, write)
+            status = 200 if existed else 201
+        else:
+            raise no_such_path()
+        return json_answer(done, status, write.warnings)
+
+    def _patch(self, request: web.Request, resource: Resource, key: tuple[str, str], body: Any, write: Write) -> Obj:
+        if request.content_type != patches.APPLY:
+            return self._store.change(resource, key, body, request.content_type, write)
+        if not request.query.get("fieldManager"):
+            raise bad_request(
+                'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
+            )
+        return self._store.merge_in(resource, key, body, write)
+
+    def _on_collection(
+        self, request: web.Request, resource: Resource, namespace: str, body: Any, write: Write
+    ) -> web.Response:
+        if request.method == "POST":
+            if not isinstance(body, dict):
+                raise bad_request("the request has no object in its body")
+            if not resource.storable:
+                return json_answer(reviews.reviewed(self._store, resource, body, write.user), 201)
+            return json_answer(self._store.insert(resource, namespace, body, write), 201, write.warnings)
+        if request.method != "DELETE":
+            raise no_such_path()
+        fits, gone = selector(namespace, request.query), []
+        for key, obj in self._store.storage.scan(resource.store_key, namespace):
+            if fits(obj):
+                self._store.remove(resource, key, _delete_options(request, body), write)
+                gone.append(obj)
+        return json_answer(Form("", "").many(resource, gone, {"resourceVersion": str(self._store.storage.revision)}))
+
+    def _on_subresource(
+        self, request: web.Request, resource: Resource, target: Target, body: Any, write: Write
+    ) -> web.Response:
+        key = (target.namespace if resource.namespaced else "", target.name)
+        obj = self._store.read(resource, key)
+        if target.subresource.startswith("proxy") and resource.plural == "nodes":
+            return self._node_proxy(resource, obj, target.subresource)
+        match (request.method, target.subresource):
+            case ("GET", "scale"):
+                return json_answer(subresources.scale_of(obj))
+            case (_, "scale"):
+                return json_answer(subresources.scaled(self._store, resource, key, body, write))
+            case ("GET", "log"):
+                return web.Response(text=subresources.log_text(obj, request.query.get("container", "")))
+            case ("POST", "eviction"):
+                done = subresources.evicted(self._store, resource, key, body, write)
+            case ("POST", "binding"):
+                done = subresources.bound(self._store, resource, key, body, write)
+            case ("POST", "token"):
+                done = reviews.token_request(self._authenticator, key, body)
+            case _:
+                raise no_such_path()
+        return json_answer(done, 201)
+
+    def _node_proxy(self, resource: Resource, node: Obj, sub: str) -> web.Response:
+        """A kubelet's health; it needs a serving certificate, as the API server verifies it."""
+        if not reviews.has_serving_certificate(self._store, node["metadata"]["name"]):
+            raise forbidden(resource, node["metadata"]["name"], "remote error: tls: internal error")
+        return web.Response(text="ok" if sub == "proxy/healthz" else "")
+
+
+async def _body(request: web.Request) -> Any:
+    data = await request.read()
+    if not data:
+        return None
+    if data.startswith(protobuf.MAGIC):
+        return protobuf.decode(data)
+    try:
+        if "yaml" in request.content_type:
+            return yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+        if "json" in request.content_type or request.content_type == "application/octet-stream":
+            return json.loads(data)
+    except (ValueError, yaml.YAMLError) as error:
+        raise bad_request(f"error decoding the body: {error}") from error
+    raise unsupported_media(_ACCEPTED)
+
+
+def _write(request: web.Request, user: User, target: Target, body: Any) -> Write:
+    options = body if isinstance(body, dict) and body.get("kind") == "DeleteOptions" else {}
+    agent = request.headers.get("User-Agent", "unknown").partition("/")[0]
+    return Write(
+        manager=request.query.get("fieldManager") or agent,
+        user=user,
+        dry_run="All" in (*request.query.getall("dryRun", ()), *(options.get("dryRun") or ())),
+        validation=request.query.get("fieldValidation") or "Warn",
+        force=request.query.get("force") == "true",
+        subresource=target.subresource if target.subresource in subresources.WRITABLE else "",
+    )
+
+
+def _delete_options(request: web.Request, body: Any) -> Obj:
+    options: Obj = dict(body) if isinstance(body, dict) else {}
+    if policy := request.query.get("propagationPolicy"):
+        options.setdefault("propagationPolicy", policy)
+    if grace := request.query.get("gracePeriodSeconds"):
+        options.setdefault("gracePeriodSeconds", int(grace))
+    return options
+
+
+def _version_info(version: str) -> Obj:
+    major, minor = version.removeprefix("v").split(".")[:2]
+    build = {"gitCommit": "0" * 40, "gitTreeState": "clean", "buildDate": "2026-01-01T00:00:00Z"}
+    how = {"goVersion": "go1.25.9", "compiler": "gc", "platform": "linux/amd64"}
+    return {"major": major, "minor": minor, "gitVersion": version, **build, **how}

@@ -1,0 +1,84 @@
+"""Objects as the tables that `kubectl get` prints; the columns themselves are in `columns`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fluobook.lab.kube.columns import COLUMNS, Column, age_since
+
+if TYPE_CHECKING:
+    from fluobook.lab.kube.objects import Obj
+    from fluobook.lab.kube.resources import Resource
+
+_STEP = re.compile(
+    r"""\.?(?P<name>[\w$-]+)|\['(?P<quoted>[^']+)'\]|\[(?P<index>-?\d+|\*)\]|\[\?\(@\.(?P<key>[\w.]+)\s*==\s*["'](?P<value>[^"']*)["']\)\]"""
+)
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """How rows are wanted: `include` is "Object", "Metadata" or "None"; `headers` is off after a watch's first row."""
+
+    include: str = "Metadata"
+    headers: bool = True
+
+
+def table(resource: Resource, items: list[Obj], metadata: Obj, form: TableFormat) -> Obj:
+    """The `Table` of some objects."""
+    columns = columns_of(resource)
+    headers = [
+        {"name": c.name, "type": c.type, "format": c.format, "description": c.description, "priority": c.priority}
+        for c in columns
+    ]
+    rows = [{"cells": [c.cell(obj) for c in columns], "object": _row_object(obj, form.include)} for obj in items]
+    head = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
+    return {**head, "columnDefinitions": headers if form.headers else [], "rows": rows}
+
+
+def _row_object(obj: Obj, include: str) -> Obj | None:
+    if include == "None":
+        return None
+    return obj if include == "Object" else partial(obj)
+
+
+def partial(obj: Obj) -> Obj:
+    """The object's metadata alone."""
+    return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
+
+
+def columns_of(resource: Resource) -> tuple[Column, ...]:
+    """A resource's columns: its own, those of its CustomResourceDefinition, or name and age."""
+    if resource.custom and resource.columns:
+        custom = tuple(_custom_column(column) for column in resource.columns)
+        return (Column.NAME, *custom)
+    return COLUMNS.get(resource.store_key, (Column.NAME, Column.AGE))
+
+
+def _custom_column(told: Obj) -> Column:
+    def cell(obj: Obj) -> Any:
+        value = json_path(obj, told["jsonPath"])
+        return age_since(value) if told["type"] == "date" and isinstance(value, str) else value
+
+    return Column(told["name"], cell, told["type"], told.get("priority", 0), description=told.get("description", ""))
+
+
+def json_path(obj: Any, path: str) -> Any:
+    """What stands at a simple JSONPath: members, indices, and filters that compare with a text; None if nothing."""
+    for step in _STEP.finditer(path):
+        obj = _stepped(obj, step)
+        if obj is None:
+            return None
+    return obj
+
+
+def _stepped(obj: Any, step: re.Match[str]) -> Any:
+    if name := step["name"] or step["quoted"]:
+        return obj.get(name) if isinstance(obj, dict) else None
+    if not isinstance(obj, list):
+        return None
+    if step["key"]:
+        return next((item for item in obj if json_path(item, "." + step["key"]) == step["value"]), None)
+    index = 0 if step["index"] == "*" else int(step["index"])
+    return obj[index] if -len(obj) <= index < len(obj) else None

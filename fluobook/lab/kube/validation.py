@@ -1,0 +1,139 @@
+"""Holds objects against their schemas: unknown fields, wrong types, missing and impossible values."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from fluobook.lab.kube import schemas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fluobook.lab.kube.objects import Obj
+
+Problem = tuple[str, str]
+"""A field, and what is wrong with it."""
+
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    "object": lambda value: isinstance(value, dict),
+    "array": lambda value: isinstance(value, list),
+    "string": lambda value: isinstance(value, str),
+    "boolean": lambda value: isinstance(value, bool),
+    "integer": lambda value: (isinstance(value, int) and not isinstance(value, bool)) or _whole(value),
+    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+}
+
+_LIMITS: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
+    ("minimum", lambda value, limit: value >= limit, "should be greater than or equal to"),
+    ("maximum", lambda value, limit: value <= limit, "should be less than or equal to"),
+    ("minLength", lambda value, limit: len(value) >= limit, "should be at least as long as"),
+    ("maxLength", lambda value, limit: len(value) <= limit, "may not be longer than"),
+    ("minItems", lambda value, limit: len(value) >= limit, "should have at least as many items as"),
+    ("maxItems", lambda value, limit: len(value) <= limit, "must have at most as many items as"),
+    ("pattern", lambda value, limit: re.search(limit, value) is not None, "should match"),
+)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
+def unknown_fields(value: Any, schema: Obj, path: str = "") -> Iterator[str]:
+    """The paths of members that the schema does not declare; nothing below open parts is looked at."""
+    if isinstance(value, list):
+        below = schemas.items(schema)
+        for index, item in enumerate(value):
+            yield from unknown_fields(item, below, f"{path}[{index}]")
+    if not isinstance(value, dict) or schemas.is_open(schema):
+        return
+    extra = "additionalProperties" in schema
+    for key, item in value.items():
+        here = f"{path}.{key}" if path else key
+        if extra or key in schema.get("properties", {}):
+            yield from unknown_fields(item, schemas.child(schema, key), here)
+        else:
+            yield here
+
+
+def pruned(value: Any, schema: Obj) -> Any:
+    """The value without the members that the schema does not declare."""
+    if isinstance(value, list):
+        below = schemas.items(schema)
+        return [pruned(item, below) for item in value]
+    if not isinstance(value, dict) or schemas.is_open(schema):
+        return value
+    extra = "additionalProperties" in schema
+    known = {key: item for key, item in value.items() if extra or key in schema.get("properties", {})}
+    return {key: pruned(item, schemas.child(schema, key)) for key, item in known.items()}
+
+
+def defaulted(value: Any, schema: Obj) -> Any:
+    """The value with the schema's own defaults filled in, as custom resources get them."""
+    if isinstance(value, list):
+        below = schemas.items(schema)
+        return [defaulted(item, below) for item in value]
+    if not isinstance(value, dict):
+        return value
+    filled = {key: defaulted(item, schemas.child(schema, key)) for key, item in value.items()}
+    for key, below in schema.get("properties", {}).items():
+        if key not in filled and "default" in below:
+            filled[key] = defaulted(below["default"], schemas.resolve(below))
+    return filled
+
+
+def wrong_types(value: Any, schema: Obj, path: str = "") -> Iterator[Problem]:
+    """Values of another type than the schema says."""
+    kind = schema.get("type", "")
+    if value is None or _is_int_or_string(schema):
+        return
+    if kind in _TYPES and not _TYPES[kind](value):
+        shown = f'"{value}"' if isinstance(value, str) else _type_name(value)
+        yield path, f'Invalid value: {shown}: {path} in body must be of type {kind}: "{_type_name(value)}"'
+        return
+    for below, item, here in _members(value, schema, path):
+        yield from wrong_types(item, below, here)
+
+
+def broken_rules(value: Any, schema: Obj, path: str = "") -> Iterator[Problem]:
+    """What is missing or not allowed, of a value whose types are right."""
+    if value is None:
+        return
+    if isinstance(value, dict):
+        for key in schema.get("required", ()):
+            if value.get(key) in (None, "") and not schema.get("properties", {}).get(key, {}).get("default"):
+                yield (f"{path}.{key}" if path else key), "Required value"
+    if "enum" in schema and value not in schema["enum"] and not (value == "" and isinstance(value, str)):
+        supported = ", ".join(f'"{item}"' for item in schema["enum"])
+        yield path, f'Unsupported value: "{value}": supported values: {supported}'
+    for word, holds, told in _LIMITS:
+        if word in schema and not _is_int_or_string(schema) and not _holds(holds, value, schema[word]):
+            yield path, f'Invalid value: "{value}": {path} in body {told} {schema[word]!r}'
+    for below, item, here in _members(value, schema, path):
+        yield from broken_rules(item, below, here)
+
+
+def _holds(test: Callable[[Any, Any], bool], value: Any, limit: Any) -> bool:
+    try:
+        return test(value, limit)
+    except (re.error, TypeError):  # RE2 knows patterns that `re` does not
+        return True
+
+
+def _members(value: Any, schema: Obj, path: str) -> Iterator[tuple[Obj, Any, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield schemas.child(schema, key), item, f"{path}.{key}" if path else key
+    if isinstance(value, list):
+        below = schemas.items(schema)
+        for index, item in enumerate(value):
+            yield below, item, f"{path}[{index}]"
+
+
+def _is_int_or_string(schema: Obj) -> bool:
+    return bool(schema.get("x-kubernetes-int-or-string")) or schema.get("format") == "int-or-string"
+
+
+def _type_name(value: Any) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
+    return names.get(type(value), "null")
