@@ -69,7 +69,7 @@ def _require_document(document: Document) -> None:
     kind, version = document.get("kind"), document.get("apiVersion")
     if bool(kind) != bool(version):
         raise ParamsError(f"a document of a patch needs both apiVersion and kind, or neither; kind is {kind!r}")
-    unknown = set(document) - _LEGACY_KEYS
+    unknown = set(document) - _LEGACY_KEYS - {"$patch"}
     if not kind and unknown:
         raise ParamsError(
             f"a document without a kind has unknown keys: {', '.join(sorted(map(str, unknown)))}",

@@ -113,7 +113,8 @@ def _machine(node: NodeSettings, network: NetworkSettings, sans: list[str]) -> l
     }
     subnets = {"podSubnets": [network.pod_cidr], "serviceSubnets": [network.service_cidr]}
     return [
-        {"machine": machine, "cluster": {"network": subnets}},
+        # Talos still writes `persist`, ignores it, and does not know it in its own JSON Schema.
+        {"persist": {"$patch": "delete"}, "machine": machine, "cluster": {"network": subnets}},
         # `auto` and `hostname` exclude each other; left as generated, Talos would refuse the configuration (F25).
         _document("HostnameConfig", auto="off", hostname=node.hostname),
         _document("ResolverConfig", nameservers=[{"address": address} for address in network.nameservers]),
@@ -122,12 +123,12 @@ def _machine(node: NodeSettings, network: NetworkSettings, sans: list[str]) -> l
 
 
 def _controlplane(network: NetworkSettings, sans: list[str], manifests: Mapping[str, str]) -> Document:
-    cluster: dict[str, Any] = {
-        "apiServer": {"certSANs": sans},
-        "etcd": {"advertisedSubnets": [network.cidr]},
-        "inlineManifests": [{"name": name, "contents": contents} for name, contents in manifests.items()],
-    }
-    return {"cluster": {key: value for key, value in cluster.items() if value != []}}
+    cluster: dict[str, Any] = {"etcd": {"advertisedSubnets": [network.cidr]}}
+    if sans:
+        cluster["apiServer"] = {"certSANs": sans}
+    if manifests:
+        cluster["inlineManifests"] = [{"name": name, "contents": text} for name, text in manifests.items()]
+    return {"cluster": cluster}
 
 
 def _links(node: NodeSettings, network: NetworkSettings) -> list[Document]:

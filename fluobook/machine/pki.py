@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
-import ipaddress
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,18 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fluobook.errors import FluobookError
+from fluobook.machine.extensions import (
+    Extension,
+    alternative_names,
+    extended_usage,
+    key_usage,
+    leaf_extensions,
+    names_extension,
+    requested_names,
+    subject_of,
+)
 from fluobook.machine.keys import (
     Algorithm,
     PrivateKey,
@@ -39,8 +47,6 @@ if TYPE_CHECKING:
 
 #: Certificates are valid from a little before now: the clock of the machine that makes them may run ahead of a node's.
 BACKDATE = dt.timedelta(minutes=5)
-
-Extension = tuple[x509.ExtensionType, bool]
 
 __all__ = [
     "Algorithm",
@@ -86,11 +92,11 @@ def new_authority(
 ) -> KeyPair:
     """Make a self-signed certificate authority, with the extensions that Talos gives its own."""
     key = new_key(algorithm)
-    name = _name(common_name, (organization,) if organization else ())
+    name = subject_of(common_name, (organization,) if organization else ())
     builder = _builder(name, name, key.public_key(), dt.timedelta(days=365 * years))
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    builder = builder.add_extension(_key_usage(sign_certificates=True), critical=True)
-    builder = builder.add_extension(_extended_usage(server=True, client=True), critical=False)
+    builder = builder.add_extension(key_usage(sign_certificates=True), critical=True)
+    builder = builder.add_extension(extended_usage(server=True, client=True), critical=False)
     builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     return KeyPair(_pem(builder.sign(key, _digest(key))), key_pem(key))
 
@@ -123,9 +129,9 @@ def issue(
         algorithm: of the new key; the authority's own where none is given.
     """
     key = new_key(algorithm or algorithm_of(private_key(authority.key)))
-    subject, public = _name(common_name, tuple(organizations)), key.public_key()
-    extensions = _leaf_extensions(server=server, client=client, key_encipherment=key_encipherment)
-    extensions += _names_extension(subject, _alternative_names(dns, ips))
+    subject, public = subject_of(common_name, tuple(organizations)), key.public_key()
+    extensions = leaf_extensions(server=server, client=client, key_encipherment=key_encipherment)
+    extensions += names_extension(subject, alternative_names(dns, ips))
     return KeyPair(_signed(authority, subject, public, extensions, days), key_pem(key))
 
 
@@ -149,8 +155,8 @@ def sign_request(
         raise FluobookError(f"the certificate request cannot be read: {error}") from None
     if not request.is_signature_valid:
         raise FluobookError("the certificate request is not signed by its own key")
-    extensions = _leaf_extensions(server=server, client=client, key_encipherment=key_encipherment)
-    extensions += _names_extension(request.subject, _requested_names(request))
+    extensions = leaf_extensions(server=server, client=client, key_encipherment=key_encipherment)
+    extensions += names_extension(request.subject, requested_names(request))
     return _signed(authority, request.subject, _supported(request.public_key()), extensions, days)
 
 
@@ -213,65 +219,12 @@ def _builder(
     )
 
 
-def _leaf_extensions(*, server: bool, client: bool, key_encipherment: bool) -> list[Extension]:
-    extensions: list[Extension] = [
-        (x509.BasicConstraints(ca=False, path_length=None), True),
-        (_key_usage(key_encipherment=key_encipherment), True),
-    ]
-    if server or client:
-        extensions.append((_extended_usage(server=server, client=client), False))
-    return extensions
-
-
-def _names_extension(subject: x509.Name, names: x509.SubjectAlternativeName | None) -> list[Extension]:
-    # RFC 5280 4.2.1.6: a certificate without a subject stands on its names alone, so they are critical.
-    return [(names, not list(subject))] if names is not None else []
-
-
-def _key_usage(*, sign_certificates: bool = False, key_encipherment: bool = False) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=key_encipherment,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=sign_certificates,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _extended_usage(*, server: bool, client: bool) -> x509.ExtendedKeyUsage:
-    usages = {ExtendedKeyUsageOID.SERVER_AUTH: server, ExtendedKeyUsageOID.CLIENT_AUTH: client}
-    return x509.ExtendedKeyUsage([usage for usage, wanted in usages.items() if wanted])
-
-
-def _alternative_names(dns: Iterable[str], ips: Iterable[str]) -> x509.SubjectAlternativeName | None:
-    names: list[x509.GeneralName] = [x509.DNSName(name) for name in dict.fromkeys(dns)]
-    names += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in dict.fromkeys(ips)]
-    return x509.SubjectAlternativeName(names) if names else None
-
-
-def _requested_names(request: x509.CertificateSigningRequest) -> x509.SubjectAlternativeName | None:
-    try:
-        return request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return None
-
-
 def _authority_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     try:
         identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(_supported(issuer.public_key()))
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
-
-
-def _name(common_name: str, organizations: tuple[str, ...]) -> x509.Name:
-    attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, value) for value in organizations]
-    attributes += [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
-    return x509.Name(attributes)
 
 
 def _digest(key: PrivateKey) -> hashes.SHA256 | None:

@@ -28,7 +28,7 @@ _FIELDS: dict[str, Any] = {
     "customization": {
         "embeddedMachineConfiguration": None,
         "extraKernelArgs": None,
-        "meta": None,
+        "meta": [{"key": None, "value": None}],
         "systemExtensions": {"officialExtensions": None},
         "bootloader": None,
         "secureboot": {"enrollKeys": None, "includeWellKnownCertificates": None},
@@ -89,9 +89,8 @@ def parse(text: str) -> dict[str, Any]:
 
 def canonical(schematic: Mapping[str, Any]) -> str:
     """The schematic's YAML as the factory itself writes it: its fields in order, nothing that is empty."""
-    ordered = {"customization": {}, **_ordered(schematic, _FIELDS)}
-    if "overlay" in ordered:
-        ordered = {"overlay": ordered["overlay"], "customization": ordered["customization"]}
+    given = _ordered(schematic, _FIELDS)
+    ordered = {key: given.get(key, {}) for key in _FIELDS if key in given or key == "customization"}
     return "\n".join(_lines(ordered, "")) + "\n"
 
 
@@ -106,9 +105,14 @@ def extensions(schematic: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(wanted or ())
 
 
-def _require_known(given: Any, fields: Mapping[str, Any], where: str) -> None:
-    if not isinstance(given, dict):
-        raise ParamsError(f"the schematic's {where.rstrip('.') or 'text'} is not a map")
+def _require_known(given: Any, fields: Any, where: str) -> None:
+    if isinstance(fields, list) and isinstance(given, list):
+        for item in given:
+            _require_known(item, fields[0], where)
+        return
+    if not isinstance(given, dict) or isinstance(fields, list):
+        wanted = "list" if isinstance(fields, list) else "map"
+        raise ParamsError(f"the schematic's {where.rstrip('.') or 'text'} is not a {wanted}")
     for key, value in given.items():
         if key not in fields:
             known = ", ".join(fields)
@@ -117,7 +121,9 @@ def _require_known(given: Any, fields: Mapping[str, Any], where: str) -> None:
             _require_known(value, fields[key], f"{where}{key}.")
 
 
-def _ordered(given: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+def _ordered(given: Any, fields: Any) -> Any:
+    if isinstance(fields, list):
+        return [_ordered(item, fields[0]) for item in given]
     found = {}
     for key, below in fields.items():
         value = given.get(key)
