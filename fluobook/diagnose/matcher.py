@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import UserDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from fluobook.diagnose.catalogue import Failure, catalogue
 from fluobook.errors import OutsideError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LONGEST_EVIDENCE = 160
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TYPE_CHECKING
 from uuid import NAMESPACE_URL, uuid5
 
 from fluobook.params.fields import PROXMOX_OUI
-from fluobook.params.versions import Versions
+
+if TYPE_CHECKING:
+    from fluobook.params.versions import Versions
 
 NAMESPACE = uuid5(NAMESPACE_URL, "https://github.com/fluodata/fluobook")
 """The namespace of the nodes' uuids."""

@@ -7,14 +7,16 @@ Kubernetes are sent.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
-from typing import Annotated, Any
+from typing import Annotated, Any, TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fluobook.params.problems import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 PROXMOX_OUI = "BC:24:11"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -17,6 +16,9 @@ from fluobook.params.problems import Problem, problems_of
 from fluobook.params.reading import read
 from fluobook.params.rules import broken_rules, phase_contradictions
 from fluobook.params.versions import Supported, load_supported
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def load(phase_or_path: str | Path, overrides: Iterable[str] = (), *, root: Path | None = None) -> Params:

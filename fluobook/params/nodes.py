@@ -1,5 +1,6 @@
 """The nodes, and what their virtual machines have in common."""
 
+# ruff: noqa: TC002 (pydantic reads annotations when it runs)
 from __future__ import annotations
 
 from typing import Annotated, Literal

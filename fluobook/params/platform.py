@@ -1,5 +1,6 @@
 """The platform: what one phase should be, as one frozen value."""
 
+# ruff: noqa: TC001, TC003 (pydantic reads annotations when it runs)
 from __future__ import annotations
 
 import copy

@@ -1,5 +1,6 @@
 """The Proxmox VE endpoints, each with its hosts, its storages and the token that speaks to it."""
 
+# ruff: noqa: TC001 (pydantic reads annotations when it runs)
 from __future__ import annotations
 
 from typing import Annotated

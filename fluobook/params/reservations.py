@@ -6,12 +6,15 @@ Talos sends no host name to a DHCP server, so nodes are known there by their MAC
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from ipaddress import IPv4Network
 
 from fluobook.errors import UsageError
-from fluobook.params.platform import Platform
 from fluobook.params.problems import did_you_mean
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fluobook.params.platform import Platform
+    from collections.abc import Callable
 
 
 def reservations(platform: Platform, form: str) -> str:

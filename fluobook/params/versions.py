@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TYPE_CHECKING
 
 from pydantic import AfterValidator, ValidationError
 
@@ -11,6 +10,9 @@ from fluobook.errors import ParamsError
 from fluobook.params.fields import DERIVED, Model, Text, Version, matching
 from fluobook.params.problems import problems_of
 from fluobook.params.reading import read
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _MINOR = matching(r"\d+\.\d+", "must be major.minor", 'quoted, such as "1.35"')
 Minor = Annotated[str, AfterValidator(_MINOR)]

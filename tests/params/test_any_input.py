@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +14,9 @@ from hypothesis import strategies as st
 from fluobook.errors import ParamsError
 from fluobook.params import parse
 from fluobook.params.reading import read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 VALID = read(Path(__file__).parents[2] / "params" / "phase3.yaml")
 SCALARS = st.one_of(

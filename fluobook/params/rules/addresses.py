@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
 
-from fluobook.params.network import AddressRange
-from fluobook.params.platform import Platform
 from fluobook.params.problems import Problem
 from fluobook.params.rules.uniqueness import Owned, clashes
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fluobook.params.platform import Platform
+    from fluobook.params.network import AddressRange
+    from collections.abc import Iterator
 
 _DHCP = "platform.network.dhcp_range"
 _GATEWAY = "platform.network.gateway"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 
-from fluobook.params.platform import Platform
 from fluobook.params.problems import Problem, did_you_mean
 from fluobook.params.rules.uniqueness import clashes
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fluobook.params.platform import Platform
+    from collections.abc import Iterator
 
 
 def hosts_have_one_endpoint(platform: Platform) -> Iterator[Problem]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 
-from fluobook.params.platform import Platform
 from fluobook.params.problems import Problem
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fluobook.params.platform import Platform
+    from collections.abc import Iterator
 
 SMALLEST_BOOT_DISK_GIB = 12
 """Below this, image pulls put a node under disk pressure."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 
-from fluobook.params.platform import Params
 from fluobook.params.problems import Problem
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fluobook.params.platform import Params
+    from collections.abc import Iterator
 
 _HA_CONTROL_PLANES = 3
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from fluobook.params.derive import uuid_of
-from fluobook.params.platform import Platform
 from fluobook.params.problems import Problem
+
+if TYPE_CHECKING:
+    from fluobook.params.platform import Platform
+    from collections.abc import Iterable, Iterator
 
 Owned = tuple[str, Any]
 """A dotted path, and the value that stands there."""

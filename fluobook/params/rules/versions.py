@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 
-from fluobook.params.platform import Platform
 from fluobook.params.problems import Problem
-from fluobook.params.versions import Matrix
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fluobook.params.versions import Matrix
+    from fluobook.params.platform import Platform
+    from collections.abc import Iterator
 
 
 def versions_go_together(platform: Platform, matrix: Matrix) -> Iterator[Problem]:
