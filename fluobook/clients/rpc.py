@@ -15,7 +15,8 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
 
 from fluobook.clients.loop import background
-from fluobook.clients.rpc_errors import explain, is_lost_connection
+from fluobook.clients.rpc_errors import OVERDUE, explain, is_lost_connection
+from fluobook.errors import Unreachable
 
 if TYPE_CHECKING:
     import ssl
@@ -97,9 +98,17 @@ class Connection:
                 return background().run(self._unary(stub, method, request, timeout))
         raise AssertionError  # stamina returns or raises
 
-    def stream(self, stub: type, method: str, request: Any, *, timeout: float | None = None) -> Iterator[Any]:
+    def stream(self, stub: type, method: str, request: Any, *, timeout: float | None) -> Iterator[Any]:
         """The replies to one request, as they come; `timeout` (seconds) limits the whole of it."""
         return background().iterate(self._replies(stub, method, request, timeout))
+
+    def follow(self, stub: type, method: str, request: Any, *, timeout: float | None) -> Iterator[Any]:
+        """Replies that never end by themselves: until closed, or for `timeout` seconds, which is a quiet end."""
+        try:
+            yield from background().iterate(self._replies(stub, method, request, timeout))
+        except Unreachable as error:
+            if timeout is None or error.code != OVERDUE:
+                raise
 
     def close(self) -> None:
         """Close the connection; a later call opens it anew."""

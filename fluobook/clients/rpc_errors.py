@@ -26,6 +26,7 @@ MEANING: dict[Status, type[OutsideError]] = {
 LOST = "CONNECTION_LOST"
 UNTRUSTED = "CERTIFICATE"
 REFUSED_US = "TLS_ALERT"
+OVERDUE = Status.DEADLINE_EXCEEDED.name
 
 
 def explain(error: BaseException, *, system: str, address: str, method: str) -> OutsideError:
@@ -47,7 +48,7 @@ def explain(error: BaseException, *, system: str, address: str, method: str) -> 
     if isinstance(error, ssl.SSLError):
         return Unreachable(f"{what}: TLS failed", system=system, detail=error.reason or str(error), code=REFUSED_US)
     if isinstance(error, TimeoutError):
-        return Unreachable(f"{what} in time", system=system, code=Status.DEADLINE_EXCEEDED.name)
+        return Unreachable(f"{what} in time", system=system, code=OVERDUE)
     code = errno.errorcode.get(error.errno or 0, LOST) if isinstance(error, OSError) else LOST
     return Unreachable(what, system=system, detail=str(error), code=code)
 

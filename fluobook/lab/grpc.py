@@ -62,6 +62,12 @@ class Endpoint:
             self._server = None
 
 
+    def release(self) -> None:
+        """Close, and give the reserved port back for good."""
+        self.close()
+        self._reserved.close()
+
+
 class _Server(Server):  # type: ignore[misc]
     """A grpclib server that can also cut its connections; its own close() leaves idle ones open."""
 

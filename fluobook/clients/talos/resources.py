@@ -99,7 +99,7 @@ class Resources:
         return tuple(_resource(reply.resource) for reply in replies)
 
     def watch(self, kind: Kind, name: str = "", *, timeout: float | None = None) -> Iterator[Event]:
-        """What there is, then every change, until the connection ends or `timeout` seconds have passed.
+        """What there is, then every change, until closed or for `timeout` seconds.
 
         Raises:
             Unreachable: the connection ended; what was seen may be out of date.
@@ -110,7 +110,7 @@ class Resources:
             request.id = wanted
         else:
             request.options.CopyFrom(WatchOptions(bootstrap_contents=True))
-        for reply in self._connection.stream(StateStub, "Watch", request, timeout=timeout):
+        for reply in self._connection.follow(StateStub, "Watch", request, timeout=timeout):
             for event in reply.event:
                 yield _event(event)
 
