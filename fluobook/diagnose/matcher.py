@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import UserDict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fluobook.diagnose.catalogue import Failure, catalogue
 from fluobook.errors import OutsideError
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

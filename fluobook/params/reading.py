@@ -7,7 +7,7 @@ A file that says different things to the two is refused, at the very value.
 from __future__ import annotations
 
 import re
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from ruamel.yaml import YAML
@@ -18,8 +18,8 @@ from fluobook.errors import ParamsError
 from fluobook.params.problems import Problem, dotted, shown
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator
+    from pathlib import Path
 
 _QUOTE = "put texts in quotes, and write numbers in plain decimal"
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 from ipaddress import IPv4Network
+from typing import TYPE_CHECKING
 
 from fluobook.errors import UsageError
 from fluobook.params.problems import did_you_mean
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fluobook.params.platform import Platform
     from collections.abc import Callable
+
+    from fluobook.params.platform import Platform
 
 
 def reservations(platform: Platform, form: str) -> str:

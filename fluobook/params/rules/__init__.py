@@ -5,17 +5,18 @@ A rule is a function from the platform to the problems it finds; adding one mean
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 from fluobook.params.rules import addresses, hosts, networks, nodes, segment, uniqueness
 from fluobook.params.rules.phases import phase_contradictions
 from fluobook.params.rules.versions import versions_go_together
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fluobook.params.versions import Matrix
-    from fluobook.params.problems import Problem
-    from fluobook.params.platform import Platform
     from collections.abc import Callable, Iterator
+
+    from fluobook.params.platform import Platform
+    from fluobook.params.problems import Problem
+    from fluobook.params.versions import Matrix
 
 __all__ = ["RULES", "broken_rules", "phase_contradictions"]
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from fluobook.params.problems import Problem
 from fluobook.params.rules.uniqueness import Owned, clashes
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fluobook.params.platform import Platform
-    from fluobook.params.network import AddressRange
     from collections.abc import Iterator
+
+    from fluobook.params.network import AddressRange
+    from fluobook.params.platform import Platform
 
 _DHCP = "platform.network.dhcp_range"
 _GATEWAY = "platform.network.gateway"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 from fluobook.params.problems import Problem, did_you_mean
 from fluobook.params.rules.uniqueness import clashes
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fluobook.params.platform import Platform
     from collections.abc import Iterator
+
+    from fluobook.params.platform import Platform
 
 
 def hosts_have_one_endpoint(platform: Platform) -> Iterator[Problem]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network
 from itertools import combinations
-
-from fluobook.params.problems import Problem
 from typing import TYPE_CHECKING
 
+from fluobook.params.problems import Problem
+
 if TYPE_CHECKING:
-    from fluobook.params.platform import Platform
     from collections.abc import Iterator
+
+    from fluobook.params.platform import Platform
 
 _NODE_PREFIX = 24
 _LARGEST_SERVICE_PREFIX, _SMALLEST_SERVICE_PREFIX = 12, 24

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-
-from fluobook.params.problems import Problem
 from typing import TYPE_CHECKING
 
+from fluobook.params.problems import Problem
+
 if TYPE_CHECKING:
-    from fluobook.params.platform import Platform
     from collections.abc import Iterator
+
+    from fluobook.params.platform import Platform
 
 SMALLEST_BOOT_DISK_GIB = 12
 """Below this, image pulls put a node under disk pressure."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-
-from fluobook.params.problems import Problem
 from typing import TYPE_CHECKING
 
+from fluobook.params.problems import Problem
+
 if TYPE_CHECKING:
-    from fluobook.params.platform import Params
     from collections.abc import Iterator
+
+    from fluobook.params.platform import Params
 
 _HA_CONTROL_PLANES = 3
 

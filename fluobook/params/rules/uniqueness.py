@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fluobook.params.derive import uuid_of
 from fluobook.params.problems import Problem
 
 if TYPE_CHECKING:
-    from fluobook.params.platform import Platform
     from collections.abc import Iterable, Iterator
+
+    from fluobook.params.platform import Platform
 
 Owned = tuple[str, Any]
 """A dotted path, and the value that stands there."""

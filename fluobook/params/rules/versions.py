@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-
-from fluobook.params.problems import Problem
 from typing import TYPE_CHECKING
 
+from fluobook.params.problems import Problem
+
 if TYPE_CHECKING:
-    from fluobook.params.versions import Matrix
-    from fluobook.params.platform import Platform
     from collections.abc import Iterator
+
+    from fluobook.params.platform import Platform
+    from fluobook.params.versions import Matrix
 
 
 def versions_go_together(platform: Platform, matrix: Matrix) -> Iterator[Problem]:
