@@ -81,6 +81,11 @@ _HINTS: tuple[tuple[str, str, str], ...] = (
         "add siderolabs/qemu-guest-agent to the schematic, then stop and start the VM",
     ),
     (
+        r"is running - destroy failed",
+        "the VM runs",
+        "stop it first",
+    ),
+    (
         r"only root can set",
         "an API token may not set this option, whatever its rights",
         "leave the option out, or set it as root@pam on the host",
@@ -153,7 +158,7 @@ def refusal(
         endpoint: who answered.
         needs: the privileges the call needs, for when the answer does not say.
     """
-    wrong = "; ".join(f"{name}: {str(problem).strip()}" for name, problem in (errors or {}).items())
+    wrong = "; ".join(f"{name}: {' '.join(str(problem).split())}" for name, problem in (errors or {}).items())
     message = f"Proxmox VE {endpoint.name} refused to {doing}: {text.strip() or status}" + (
         f" {wrong}" if wrong else ""
     )

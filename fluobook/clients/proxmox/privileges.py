@@ -90,24 +90,39 @@ def _upwards(path: str) -> list[str]:
     return ["/" + "/".join(parts[:count]) for count in range(len(parts), -1, -1)]
 
 
-def grant_commands(needs: Iterable[Need], token_id: str) -> tuple[str, ...]:
+def grant_commands(needs: Iterable[Need], token_id: str, *, among: Iterable[Need] = ()) -> tuple[str, ...]:
     """The commands, to be typed as root on a Proxmox VE host, that grant what is missing; safe to repeat.
 
-    An entry for a path replaces what the token inherits from above. So each role holds everything the runbooks need
-    on that path, not only what is missing.
+    An entry for a path replaces what is inherited from above. So each role holds everything that is needed on its
+    path, and the token's user, who may be a person with more rights, gets it only if he lacks what is missing.
+
+    Args:
+        needs: what is missing.
+        token_id: user@realm!name.
+        among: all that is required (`required`); without it what the runbooks usually need on such a path.
     """
-    by_path: dict[str, set[str]] = {}
+    whole = _by_path(among)
+    lines: list[str] = []
+    for path, lacking in sorted(_by_path(needs).items()):
+        usual = set(_BY_BRANCH.get(path.split("/")[1], ()))
+        lines += _grant(path, sorted(lacking | whole.get(path, usual)), min(lacking), token_id=token_id)
+    return tuple(lines)
+
+
+def _by_path(needs: Iterable[Need]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
     for need in needs:
-        by_path.setdefault(need.path, set(_BY_BRANCH.get(need.path.split("/")[1], ()))).add(need.privilege)
-    return tuple(line for path in sorted(by_path) for line in _grant(path, sorted(by_path[path]), token_id))
+        found.setdefault(need.path, set()).add(need.privilege)
+    return found
 
 
-def _grant(path: str, privileges: list[str], token_id: str) -> tuple[str, ...]:
+def _grant(path: str, privileges: list[str], lacking: str, *, token_id: str) -> tuple[str, ...]:
     """Make the role, and give it to the token and to its user: a separated token has only what both of them have."""
     user = token_id.partition("!")[0]
     role = "-".join(["fluobook", *filter(None, path.split("/"))])
+    has = f"pveum user permissions '{user}' --path {path} | grep -qw {lacking}"
     return (
         f"pveum role add {role} 2>/dev/null; pveum role modify {role} --append 1 --privs '{' '.join(privileges)}'",
-        f"pveum acl modify {path} --users '{user}' --roles {role}",
         f"pveum acl modify {path} --tokens '{token_id}' --roles {role}",
+        f"{has} || pveum acl modify {path} --users '{user}' --roles {role}",
     )

@@ -56,7 +56,7 @@ def until_ended(client: ProxmoxReader, upid: Upid, wait: Wait, on_poll: Callable
         if status is None:
             continue
         on_poll(status)
-        if status.ok:
+        if status.ok or _reached_before(status):
             return status
         if not status.running:
             raise task_failure(upid, status.exit, _log_if_any(client, upid))
@@ -91,6 +91,11 @@ def _look(client: ProxmoxReader, upid: Upid, wait: Wait) -> TaskStatus | None:
         if not (unknown_yet or may_help_to_repeat(error)):
             raise
     return None
+
+
+def _reached_before(status: TaskStatus) -> bool:
+    """A start that finds the machine running: names and states in the resources list may be 10 s old."""
+    return status.upid.type == "qmstart" and status.exit.endswith("already running")
 
 
 def _log_if_any(client: ProxmoxReader, upid: Upid) -> tuple[str, ...]:

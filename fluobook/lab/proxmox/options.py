@@ -112,33 +112,32 @@ def validate(params: Mapping[str, str], *, also: frozenset[str]) -> None:
 
 
 def _problem(name: str, value: str, also: frozenset[str]) -> str:
-    if name in also:
+    if name in also or _NUMBERED.fullmatch(name):
         return ""
     if NET.fullmatch(name):
-        return _net_problem(value)
+        return _net_problem(name, value)
     if DRIVE.fullmatch(name):
-        return (
-            ""
-            if value and "=" not in value.partition(",")[0].removeprefix("file=")
-            else "invalid format - format error"
-        )
-    if name in OPTIONS:
-        return OPTIONS[name].problem(value)
-    return "" if _NUMBERED.fullmatch(name) else _UNKNOWN
+        named = "=" in value.partition(",")[0].removeprefix("file=")
+        return f"{_FORMAT}\n{name}.file: property is missing and it is not optional" if named or not value else ""
+    if name == "memory":
+        problem = OPTIONS[name].problem(value)
+        return problem and f"{_FORMAT}\nmemory.current: {problem}"
+    return OPTIONS[name].problem(value) if name in OPTIONS else _UNKNOWN
 
 
+_FORMAT = "invalid format - format error"
 _UNKNOWN = "property is not defined in schema and the schema does not allow additional properties"
 _MODELS = ("e1000", "e1000e", "rtl8139", "virtio", "vmxnet3")
 
 
-def _net_problem(value: str) -> str:
+def _net_problem(name: str, value: str) -> str:
     net = parse(value, "model")
-    model = next((name for name in _MODELS if name in net), net.get("model", ""))
+    model = next((known for known in _MODELS if known in net), net.get("model", ""))
     mac = net.get(model) or net.get("macaddr")
     if model not in _MODELS:
-        return "invalid format - format error\nmodel: property is missing and it is not optional"
+        return f"{_FORMAT}\n{name}.model: property is missing and it is not optional"
     if mac and not re.fullmatch(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}", mac):
-        return f"invalid format - format error\nmacaddr: value '{mac}' does not look like a valid MAC address"
+        return f"{_FORMAT}\n{name}.macaddr: invalid format - value does not look like a valid unicast MAC address"
     return ""
 
 

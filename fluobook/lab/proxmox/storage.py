@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ EXTENSIONS = {
 EFI_SIZE = {"dir": 528 * 1024, "lvmthin": 4 * 1024**2}
 TPM_SIZE = 4 * 1024**2
 _DIRECTORY = {"iso": "template/iso", "import": "import", "vztmpl": "template/cache"}
-LOCK_TIMEOUT = 60.0
 
 
 def index(call: Call) -> list[dict[str, Any]]:
@@ -149,14 +147,9 @@ async def allocate(world: World, host: str, storage: str, vmid: int, size: int) 
     """Make a disk of a size in bytes, one at a time for each storage.
 
     Raises:
-        TaskError: the storage is full, or its lock is not free in time.
+        TaskError: the storage is full.
     """
-    lock = world.site.storage_lock(host, storage)
-    try:
-        await asyncio.wait_for(lock.acquire(), LOCK_TIMEOUT / world.clock.speed)
-    except TimeoutError:
-        raise TaskError(f"error during cfs-locked 'storage-{storage}' operation: got lock request timeout") from None
-    try:
+    async with world.site.storage_lock(host, storage):
         await world.clock.sleep(world.durations.allocate)
         volid = world.site.free_disk_name(host, storage, vmid)
         if not _free(world, host, storage):
@@ -164,8 +157,6 @@ async def allocate(world: World, host: str, storage: str, vmid: int, size: int) 
         volume = Volume(volid, "images", size, vmid)
         world.site.volumes(host, storage)[volid] = volume
         return volume
-    finally:
-        lock.release()
 
 
 def _full(type_: str, volid: str) -> str:

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fluobook.lab.proxmox.errors import PveError, TaskError, wrong
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from fluobook.lab.clock import Clock
 
@@ -87,10 +87,14 @@ class Tasks:
         upid = f"UPID:{node}:{self._pid:08X}:{self._pid:08X}:{start:08X}:{type_}:{id_}:{user}:"
         task = Task(upid, node, type_, id_, user, pid=self._pid, start=start, began=self._clock.now())
         self.all[upid] = task
-        worker = asyncio.create_task(self._run(task, work))
+        self.later(self._run(task, work))
+        return upid
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something in the background that is no task of Proxmox VE."""
+        worker = asyncio.create_task(work)
         self._workers.add(worker)
         worker.add_done_callback(self._workers.discard)
-        return upid
 
     async def _run(self, task: Task, work: Callable[[Task], Awaitable[None]]) -> None:
         try:

@@ -348,8 +348,8 @@ def test_an_image_that_the_factory_does_not_have_is_not_found(proxmox):
     ("params", "said"),
     [
         ({"nonsense": 1}, "nonsense: property is not defined in schema"),
-        ({"memory": "much"}, "memory: type check ('integer') failed"),
-        ({"memory": 8}, "memory: value must have a minimum value of 16"),
+        ({"memory": "much"}, "memory.current: type check ('integer') failed"),
+        ({"memory": 8}, "memory.current: value must have a minimum value of 16"),
         ({"bios": "uefi"}, "bios: value 'uefi' does not have a value in the enumeration"),
         ({"net0": "virtio=BC:24"}, "macaddr"),
         ({"scsi0": "local:20"}, "storage 'local' does not support vm images"),
