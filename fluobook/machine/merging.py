@@ -42,8 +42,8 @@ def merge(documents: Iterable[Document], patch: Patch) -> list[Document]:
         for deletion in deletions:
             delete(result, deletion, identity(change))
         if rest is not None:
-            _place(result, _trimmed(rest))
-    return result
+            _place(result, rest)
+    return [_trimmed(document) for document in result]
 
 
 def identity(document: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -85,19 +85,21 @@ def _place(documents: list[Document], change: Document) -> None:
     documents.append(copy.deepcopy(change))
 
 
-def _trimmed(change: Document) -> Document:
-    """The patch as Talos holds it once read: inline manifests begin with their first line that is not empty."""
-    manifests = (change.get("cluster") or {}).get("inlineManifests")
+def _trimmed(document: Document) -> Document:
+    """The document as Talos holds it once read: inline manifests begin with their first line that is not empty."""
+    manifests = (document.get("cluster") or {}).get("inlineManifests")
     if not manifests:
-        return change
+        return document
     trimmed = [{**each, "contents": str(each.get("contents", "")).lstrip("\t\n\v\f\r")} for each in manifests]
-    return {**change, "cluster": {**change["cluster"], "inlineManifests": trimmed}}
+    return {**document, "cluster": {**document["cluster"], "inlineManifests": trimmed}}
 
 
 def _merged(left: Any, right: Any, path: Path, rules: Rules) -> Any:
     """Never changes `left` or `right`, but may hand out parts of them: the caller copied both."""
     if right is None:
         return left
+    if left is None and path in rules and isinstance(right, list):
+        left = []  # items of the patch meet each other, too
     if left is None:
         return copy.deepcopy(right)
     if _type(left) != _type(right):

@@ -48,10 +48,14 @@ def keyed_whole(key: str) -> Rule:
 
     def rule(left: Any, right: Any, _below: Below) -> Any:
         _require_maps(left, right)
-        newest = {item.get(key): item for item in right}
-        old = {item.get(key) for item in left}
-        kept = [newest.get(item.get(key), item) for item in left]
-        return copy.deepcopy([*kept, *(item for item in right if item.get(key) not in old)])
+        result = list(left)
+        places = {item.get(key): index for index, item in enumerate(left)}
+        for item in copy.deepcopy(right):
+            if item.get(key) in places:
+                result[places[item.get(key)]] = item
+            else:
+                result.append(item)
+        return result
 
     return rule
 

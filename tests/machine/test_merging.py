@@ -111,6 +111,14 @@ def test_vlans_meet_by_their_id() -> None:
     )
 
 
+def test_items_of_one_patch_meet_each_other_too() -> None:
+    _agrees(
+        "machine: {network: {interfaces: [{interface: eth0}]}}",
+        "machine: {network: {interfaces: [{interface: eth0, vlans: [{vlanId: 7, mtu: 1}, {vlanId: 7, dhcp: true}]}]}}",
+        "machine: {network: {interfaces: [{interface: eth0, vlans: [{vlanId: 7, mtu: 1, dhcp: true}]}]}}",
+    )
+
+
 def test_arguments_are_replaced_key_by_key_be_they_text_or_lists() -> None:
     for component in ("apiServer", "controllerManager", "proxy", "scheduler", "etcd"):
         _agrees(
@@ -130,7 +138,7 @@ def test_urls_merge_part_by_part() -> None:
 
 def test_inline_manifests_are_joined_and_begin_with_their_first_full_line() -> None:
     _agrees(
-        "cluster: {inlineManifests: [{name: one, contents: a}]}",
+        'cluster: {inlineManifests: [{name: one, contents: "\\na"}]}',
         'cluster: {inlineManifests: [{name: two, contents: "\\n\\nb: 1\\n"}]}',
         'cluster: {inlineManifests: [{name: one, contents: a}, {name: two, contents: "b: 1\\n"}]}',
     )
@@ -172,6 +180,15 @@ def test_image_rules_meet_by_pattern_and_are_replaced() -> None:
         f"{head}rules: [{{image: a/*, skip: true}}, {{image: b/*, skip: true}}]",
         f"{head}rules: [{{image: c/*}}, {{image: a/*, keyless: {{issuer: i}}}}]",
         f"{head}rules: [{{image: a/*, keyless: {{issuer: i}}}}, {{image: b/*, skip: true}}, {{image: c/*}}]",
+    )
+
+
+def test_of_two_image_rules_with_one_pattern_the_last_is_replaced() -> None:
+    head = "apiVersion: v1alpha1\nkind: ImageVerificationConfig\n"
+    _agrees(
+        f"{head}rules: [{{image: a/*}}, {{image: a/*}}]",
+        f"{head}rules: [{{image: a/*, skip: true}}]",
+        f"{head}rules: [{{image: a/*}}, {{image: a/*, skip: true}}]",
     )
 
 
