@@ -41,16 +41,22 @@ class HttpServer:
         app: what answers.
         clock: the world clock.
         read_only: says of a request whether it changes nothing although its method could.
+        follow_clients: end a handler when its client goes away; for answers that last, such as watches.
     """
 
     def __init__(
-        self, app: web.Application, clock: Clock, *, read_only: Callable[[web.Request], bool] = lambda _: False
+        self,
+        app: web.Application,
+        clock: Clock,
+        *,
+        read_only: Callable[[web.Request], bool] = lambda _: False,
+        follow_clients: bool = False,
     ) -> None:
         self.requests: list[Request] = []
         self.port = 0
         self._clock = clock
         self._read_only = read_only
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, handler_cancellation=follow_clients)
         app.middlewares.insert(0, self._middleware())
 
     async def start(self, sock: socket.socket | int = 0, ssl_context: ssl.SSLContext | None = None) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from fluobook.lab.http import HttpServer, Request
 from fluobook.lab.kube.answers import json_answer
 from fluobook.lab.kube.authentication import Authenticator
 from fluobook.lab.kube.errors import ApiError, unauthorized
 from fluobook.lab.kube.identity import ADMIN, User
-from fluobook.lab.kube.requestlog import Request, is_mutating
 from fluobook.lab.kube.routes import Routes
 from fluobook.lab.kube.store import Store
 
@@ -52,51 +52,47 @@ class KubeApi:
         self._faults = faults
         self.authenticator = Authenticator(self.store)
         self._routes = Routes(self.store, self.authenticator, version)
-        self._runners: list[web.AppRunner] = []
+        self._servers: list[HttpServer] = []
 
-    async def start(self, sock: socket.socket, ssl_context: ssl.SSLContext | None = None) -> web.AppRunner:
-        """Serve on a bound socket; once for each control plane node.
+    async def start(self, sock: socket.socket | int = 0, ssl_context: ssl.SSLContext | None = None) -> HttpServer:
+        """Serve on a bound socket or a port; once for each control plane node.
 
         Args:
-            sock: bound, listening or not.
+            sock: bound, or a port of 127.0.0.1 (0 for a free one).
             ssl_context: the server's, asking for client certificates of the cluster's CA (`ssl.CERT_OPTIONAL`).
                 Without one everybody is admin: for tests.
 
         Returns:
-            what `stop` takes to end this listener alone.
+            the listener: its `port`, and what `stop` takes to end it alone.
         """
         app = web.Application(client_max_size=BODY_LIMIT)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.2)
-        await runner.setup()
-        await web.SockSite(runner, sock, ssl_context=ssl_context).start()
-        self._runners.append(runner)
-        return runner
+        server = HttpServer(app, self._clock, read_only=_only_asks, follow_clients=True)
+        server.requests = self.requests
+        await server.start(sock, ssl_context)
+        self._servers.append(server)
+        return server
 
-    async def stop(self, runner: web.AppRunner | None = None) -> None:
+    async def stop(self, server: HttpServer | None = None) -> None:
         """End one listener, or all of them."""
-        for ending in [runner] if runner else list(self._runners):
-            self._runners.remove(ending)
-            await ending.cleanup()
+        for ending in [server] if server else list(self._servers):
+            self._servers.remove(ending)
+            await ending.stop()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        # Noted when it is asked, not when it is answered: a watch ends long after.
-        at = len(self.requests)
-        self._note(request, 0)
         try:
-            response = await self._answered(request)
+            return await self._answered(request)
         except ApiError as error:
             response = json_answer(error.status(), error.code)
             if error.code == HTTPStatus.TOO_MANY_REQUESTS:
                 response.headers["Retry-After"] = "1"
+            return response
         except ConnectionError:
             raise
         except Exception as error:  # noqa: BLE001  (a server answers 500, it does not die)
             _log.exception("%s %s failed", request.method, request.path)
             failure = ApiError(500, "InternalError", f"Internal error occurred: {error!r}")
-            response = json_answer(failure.status(), 500)
-        self._note(request, response.status, at)
-        return response
+            return json_answer(failure.status(), 500)
 
     async def _answered(self, request: web.Request) -> web.StreamResponse:
         user = self._user(request)
@@ -120,11 +116,7 @@ class KubeApi:
             raise unauthorized()
         return user
 
-    def _note(self, request: web.Request, status: int, at: int | None = None) -> None:
-        mutating = is_mutating(request.method, request.path, dry_run="dryRun" in request.query)
-        agent = request.headers.get("User-Agent", "")
-        entry = Request(self._clock.now(), request.method, request.path, status, mutating, agent)
-        if at is None:
-            self.requests.append(entry)
-        else:
-            self.requests[at] = entry
+
+def _only_asks(request: web.Request) -> bool:
+    """Dry runs, reviews and tokens change nothing."""
+    return "dryRun" in request.query or request.path.endswith(("reviews", "/token"))

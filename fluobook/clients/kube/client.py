@@ -1,0 +1,357 @@
+"""The Kubernetes API as the stages use it: plain objects in, plain objects out, errors of ours.
+
+Stands on the dynamic client of the `kubernetes` package. Blocking, and safe for threads.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import stamina
+
+from fluobook.clients.kube.connection import CONNECT_SECONDS, READ_SECONDS, Endpoint, api_client, endpoint
+from fluobook.clients.kube.discovery import Discovery, Kind
+from fluobook.clients.kube.failures import is_busy, refused, translated
+from fluobook.clients.kube.informer import Informer
+from fluobook.errors import NotFound, OutsideError, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from fluobook.clients.kube.watching import Change
+
+Obj = dict[str, Any]
+"""A Kubernetes object as JSON."""
+Objs = list[Obj]
+
+MANAGER = "fluobook"
+"""Our field manager in server-side apply."""
+PAGE = 500
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+ATTEMPTS = 3
+
+
+class Kube:
+    """One Kubernetes cluster, as one user.
+
+    Args:
+        at: where it is and who we are; see `from_kubeconfig`.
+    """
+
+    def __init__(self, at: Endpoint) -> None:
+        self.at = at
+        self._client = api_client(at)
+        self._discovery = Discovery(lambda path: self._call("GET", path, what="ask which kinds there are"))
+
+    @classmethod
+    def from_kubeconfig(cls, kubeconfig: Mapping[str, Any], *, address: tuple[str, int] | None = None) -> Kube:
+        """The cluster and user of a kubeconfig's current context.
+
+        Args:
+            kubeconfig: its content; certificates inside it, `tls-server-name` heeded.
+            address: (host, port) to connect to instead of `server`, see `platform.route`.
+
+        Raises:
+            FluobookError: it is not a usable kubeconfig.
+        """
+        return cls(endpoint(kubeconfig, address=address))
+
+    def __repr__(self) -> str:
+        return f"Kube({self.at.name})"
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._client.rest_client.pool_manager.clear()
+
+    # ---- the server itself -------------------------------------------------------------------------------------
+
+    def version(self) -> str:
+        """The server's version, such as "v1.35.2".
+
+        Raises:
+            OutsideError: no answer, or a refusal.
+        """
+        return self._call("GET", "/version", what="ask for the version")["gitVersion"]
+
+    def ready(self) -> bool:
+        """Whether the API server answers that it is ready; False as well if it does not answer at all.
+
+        Raises:
+            AccessDenied: it answers, and does not know us.
+        """
+        try:
+            self._raw("GET", "/readyz", what="ask whether it is ready")
+        except OutsideError as error:
+            if isinstance(error, Unreachable) or error.code.startswith(("5", "InternalError")):
+                return False
+            raise
+        return True
+
+    # ---- objects -----------------------------------------------------------------------------------------------
+
+    def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> Obj:
+        """One object.
+
+        Raises:
+            NotFound: no such object or kind.
+            OutsideError: no answer, or a refusal.
+        """
+        path = self._discovery.kind(api_version, kind).path(name, namespace)
+        return self._call("GET", path, what=f"read {_title(kind, name, namespace)}")
+
+    def find(self, api_version: str, kind: str, name: str, namespace: str = "") -> Obj | None:
+        """One object, None if it or its kind does not exist.
+
+        Raises:
+            OutsideError: no answer, or a refusal.
+        """
+        try:
+            return self.get(api_version, kind, name, namespace)
+        except NotFound:
+            return None
+
+    def list(self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = "") -> Objs:
+        """All objects of a kind (of one namespace, if it is named) that fit the selectors.
+
+        Raises:
+            NotFound: no such kind.
+            OutsideError: no answer, or a refusal.
+        """
+        return self.snapshot(api_version, kind, namespace, labels=labels, fields=fields)[0]
+
+    def snapshot(
+        self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
+    ) -> tuple[Objs, str]:
+        """As `list`, with the resourceVersion to watch from."""
+        found = self._discovery.kind(api_version, kind)
+        query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields}
+        items: Objs = []
+        while True:
+            answer = self._call("GET", found.path(namespace=namespace), query, what=f"list {found.plural}")
+            # Items of a list have no kind of their own.
+            items += [{"apiVersion": api_version, "kind": kind, **item} for item in answer["items"]]
+            query["continue"] = answer["metadata"].get("continue", "")
+            if not query["continue"]:
+                return items, answer["metadata"].get("resourceVersion", "")
+
+    def apply(self, obj: Obj, *, force: bool = False, dry_run: bool = False, manager: str = MANAGER) -> Obj:
+        """Server-side apply: what the object says is as it says afterwards; what it does not say stays.
+
+        Args:
+            obj: apiVersion, kind, metadata.name and the fields we want to own.
+            force: take fields that another manager owns with another value.
+            dry_run: answer as if, and change nothing.
+            manager: the field manager.
+
+        Raises:
+            Conflict: another manager owns fields with other values, and `force` is not set.
+            Rejected: the object is invalid.
+            OutsideError: no answer, or another refusal.
+        """
+        found, name, namespace = self._address(obj)
+        query = _options(dry_run=dry_run) | {"fieldManager": manager, "force": str(force).lower()}
+        what = f"apply {_title(found.kind, name, namespace)}"
+        return self._call("PATCH", found.path(name, namespace), query, body=obj, media_type=APPLY, what=what)
+
+    def create(self, obj: Obj, *, dry_run: bool = False) -> Obj:
+        """Create an object.
+
+        Raises:
+            Conflict: there is one of that name.
+            Rejected: it is invalid.
+            OutsideError: no answer, or another refusal.
+        """
+        found, name, namespace = self._address(obj)
+        what = f"create {_title(found.kind, name, namespace)}"
+        return self._call("POST", found.path(namespace=namespace), _options(dry_run=dry_run), body=obj, what=what)
+
+    def replace(self, obj: Obj, *, subresource: str = "") -> Obj:
+        """Replace an object; with its resourceVersion only if nobody changed it since.
+
+        Raises:
+            Conflict: somebody did.
+            OutsideError: no answer, or another refusal.
+        """
+        found, name, namespace = self._address(obj)
+        path = found.path(name, namespace, subresource)
+        return self._call("PUT", path, _options(), body=obj, what=f"update {_title(found.kind, name, namespace)}")
+
+    def patch(
+        self, api_version: str, kind: str, name: str, namespace: str = "", *, body: Obj, subresource: str = ""
+    ) -> Obj:
+        """Merge a patch into an object (RFC 7386: null deletes).
+
+        Raises:
+            OutsideError: no answer, or a refusal.
+        """
+        path = self._discovery.kind(api_version, kind).path(name, namespace, subresource)
+        what = f"patch {_title(kind, name, namespace)}"
+        return self._call("PATCH", path, _options(), body=body, media_type=MERGE, what=what)
+
+    def delete(
+        self,
+        api_version: str,
+        kind: str,
+        name: str,
+        namespace: str = "",
+        *,
+        propagation: str = "Background",
+        uid: str = "",
+    ) -> bool:
+        """Delete an object; False if it was not there.
+
+        Args:
+            api_version: of its kind.
+            kind: its kind.
+            name: its name.
+            namespace: its namespace.
+            propagation: "Background", "Foreground" or "Orphan": what happens to what it owns.
+            uid: delete this very object only, not a new one of the same name.
+
+        Raises:
+            Conflict: the object there has another uid.
+            OutsideError: no answer, or a refusal.
+        """
+        path = self._discovery.kind(api_version, kind).path(name, namespace)
+        options: Obj = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        options |= {"preconditions": {"uid": uid}} if uid else {}
+        try:
+            self._call("DELETE", path, body=options, what=f"delete {_title(kind, name, namespace)}")
+        except NotFound:
+            return False
+        return True
+
+    def approve_csr(self, name: str, *, reason: str, message: str) -> Obj:
+        """Approve a CertificateSigningRequest, as it is now; one that is approved already stays as it is.
+
+        Raises:
+            Conflict: somebody decided about it in between.
+            OutsideError: no answer, or a refusal.
+        """
+        csr = self.get("certificates.k8s.io/v1", "CertificateSigningRequest", name)
+        conditions = (csr.get("status") or {}).get("conditions") or []
+        if any(condition["type"] == "Approved" for condition in conditions):
+            return csr
+        condition = {"type": "Approved", "status": "True", "reason": reason, "message": message}
+        csr["status"] = {**(csr.get("status") or {}), "conditions": [*conditions, condition]}
+        return self.replace(csr, subresource="approval")
+
+    # ---- following ---------------------------------------------------------------------------------------------
+
+    def inform(
+        self,
+        api_version: str,
+        kind: str,
+        on_change: Callable[[Change], None],
+        *,
+        namespace: str = "",
+        labels: str = "",
+        fields: str = "",
+        on_error: Callable[[OutsideError], None] | None = None,
+    ) -> Informer:
+        """Follow a kind in a thread of its own until the informer is stopped.
+
+        Args:
+            api_version: of the kind.
+            kind: the kind.
+            on_change: called for each object that is there at first ("ADDED") and for each change, in order.
+            namespace: only this namespace's objects.
+            labels: label selector.
+            fields: field selector.
+            on_error: called when the connection is lost; the informer goes on trying.
+        """
+        informer = Informer(self, api_version, kind, on_change, on_error or (lambda _error: None))
+        informer.select(namespace=namespace, labels=labels, fields=fields)
+        informer.start()
+        return informer
+
+    def watch(
+        self,
+        api_version: str,
+        kind: str,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        seconds: float | None = None,
+    ) -> Iterator[Change]:
+        """As `inform`, as an iterator: what is there ("ADDED"), then every change, for some seconds or for ever.
+
+        Raises:
+            OutsideError: no answer, or a refusal.
+        """
+        informer = Informer(self, api_version, kind, lambda _change: None, lambda _error: None)
+        informer.select(namespace=namespace, labels=labels, fields=fields)
+        return informer.changes(seconds)
+
+    # ---- requests ----------------------------------------------------------------------------------------------
+
+    def kind(self, api_version: str, kind: str) -> Kind:
+        """The kind as the API serves it.
+
+        Raises:
+            NotFound: it does not.
+        """
+        return self._discovery.kind(api_version, kind)
+
+    def stream(self, path: str, query: Mapping[str, str], *, what: str, read_seconds: float) -> Any:
+        """An open answer (urllib3's), to be read bit by bit and closed by the caller.
+
+        Raises:
+            OutsideError: no answer, or a refusal.
+        """
+        return self._raw("GET", path, query, what=what, read_seconds=read_seconds, stream=True)
+
+    def _address(self, obj: Obj) -> tuple[Kind, str, str]:
+        found = self._discovery.kind(obj["apiVersion"], obj["kind"])
+        metadata = obj["metadata"]
+        namespace = metadata.get("namespace") or "default" if found.namespaced else ""
+        return found, metadata.get("name", ""), namespace
+
+    def _call(self, method: str, path: str, query: Mapping[str, str] | None = None, **more: Any) -> Obj:
+        """A request and its JSON; reads are tried again where the server is only busy."""
+        if method != "GET":
+            return json.loads(self._raw(method, path, query, **more).data)
+        for attempt in stamina.retry_context(on=is_busy, attempts=ATTEMPTS, wait_initial=0.2, wait_max=1.0):
+            with attempt:
+                return json.loads(self._raw(method, path, query, **more).data)
+        raise AssertionError  # retry_context raises by itself
+
+    def _raw(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        what: str,
+        body: Obj | None = None,
+        media_type: str = "application/json",
+        read_seconds: float = READ_SECONDS,
+        stream: bool = False,
+    ) -> Any:
+        with translated(what, self.at.name):
+            request = self._client.param_serialize(
+                method,
+                path,
+                query_params=[(key, value) for key, value in (query or {}).items() if value],
+                header_params={"Accept": "application/json", "Content-Type": media_type},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            answer = self._client.call_api(*request, _request_timeout=(CONNECT_SECONDS, read_seconds)).response
+            refusal = answer.status >= 400  # noqa: PLR2004
+            if not stream or refusal:
+                answer.read(cache_content=True)
+            if refusal:
+                raise refused(what, answer.status, answer.data)
+            return answer
+
+
+def _options(*, dry_run: bool = False) -> dict[str, str]:
+    return {"fieldManager": MANAGER, "fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
+
+
+def _title(kind: str, name: str, namespace: str) -> str:
+    return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
