@@ -1,4 +1,4 @@
-"""One proxmoxer session a thread, and the one place where its calls are made, repeated and translated."""
+"""One proxmoxer session a thread over one pool of connections; here calls are made, repeated and translated."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 RETRY_AFTER = (0.2, 0.5, 1.0)
 """Seconds to wait before each repetition of a call that may be repeated."""
 
+THREADS = 64
+"""Connections that are kept."""
+
 # Both log the data they send, on levels that a debugging session would switch on.
 for _name in ("proxmoxer.core", "proxmoxer.backends.https"):
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -33,7 +36,7 @@ class Session:
     def __init__(self, endpoint: ProxmoxEndpoint) -> None:
         self.endpoint = endpoint
         self._local = threading.local()
-        self._sessions: list[requests.Session] = []
+        self._adapter: TargetAdapter | None = None
         self._lock = threading.Lock()
 
     def get(self, path: str, /, *, doing: str, needs: tuple[Need, ...] = (), **params: Any) -> Any:
@@ -84,11 +87,11 @@ class Session:
         return data
 
     def close(self) -> None:
-        """Close every thread's connections; a later call opens new ones."""
+        """Close the connections; a later call opens new ones."""
         with self._lock:
-            sessions, self._sessions, self._local = self._sessions, [], threading.local()
-        for session in sessions:
-            session.close()
+            adapter, self._adapter, self._local = self._adapter, None, threading.local()
+        if adapter:
+            adapter.close()
 
     def _api(self) -> ProxmoxAPI:
         if not hasattr(self._local, "api"):
@@ -98,14 +101,6 @@ class Session:
     def _connect(self) -> ProxmoxAPI:
         user, token = self.endpoint.token
         target = self.endpoint.target
-        try:
-            adapter = TargetAdapter(target)
-        except OSError as error:
-            raise Unreachable(
-                f"the CA file {target.ca_file} of {self.endpoint.name} cannot be read: {error.strerror or error}",
-                system=SYSTEM,
-                remedy="copy /etc/pve/pve-root-ca.pem from the host, and name it as ca_file in the params",
-            ) from None
         api = ProxmoxAPI(
             target.host,
             port=target.port,
@@ -116,10 +111,22 @@ class Session:
             timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
         )
         session: requests.Session = api._store["session"]  # noqa: SLF001 - proxmoxer has no other way to its session
-        session.mount("https://", adapter)
-        with self._lock:
-            self._sessions.append(session)
+        session.mount("https://", self._shared())
         return api
+
+    def _shared(self) -> TargetAdapter:
+        """The connections, which all threads use: threads come and go with each stage, TLS handshakes are dear."""
+        target = self.endpoint.target
+        with self._lock:
+            try:
+                self._adapter = self._adapter or TargetAdapter(target, threads=THREADS)
+            except OSError as error:
+                raise Unreachable(
+                    f"the CA file {target.ca_file} of {self.endpoint.name} cannot be read: {error.strerror or error}",
+                    system=SYSTEM,
+                    remedy="copy /etc/pve/pve-root-ca.pem from the host, and name it as ca_file in the params",
+                ) from None
+            return self._adapter
 
     def _refusal(self, error: ResourceException, doing: str, needs: tuple[Need, ...]) -> OutsideError:
         wrong = error.errors if isinstance(error.errors, dict) else None

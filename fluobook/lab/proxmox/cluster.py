@@ -31,6 +31,8 @@ def next_id(call: Call) -> str:
     """GET /cluster/nextid."""
     vms = call.world.site.vms
     if asked := call.params.get("vmid"):
+        if not asked.isdigit():
+            raise wrong(vmid=f"type check ('integer') failed - got '{asked}'")
         if int(asked) in vms:
             raise wrong(vmid=f"VM {asked} already exists")
         return asked

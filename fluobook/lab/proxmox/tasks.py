@@ -102,6 +102,9 @@ class Tasks:
         except (TaskError, PveError) as error:
             task.log.append(f"TASK ERROR: {error}")
             task.exit = str(error)
+        except Exception as error:  # noqa: BLE001 - a worker that dies must not leave a task that never ends
+            task.log.append(f"TASK ERROR: {error!r}")
+            task.exit = f"worker died: {error!r}"
         else:
             task.log.append("TASK OK")
             task.exit = "OK"

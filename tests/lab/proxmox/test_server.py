@@ -242,5 +242,12 @@ def test_the_same_seed_makes_the_same_identities(plain):
     assert made[0] == made[1]
 
 
+def test_a_worker_that_dies_of_a_fault_of_the_lab_ends_its_task(plain):
+    rig, api = plain()
+    rig.plugs.power_on = None
+    settle(api, api.nodes("pve1").qemu.post(vmid=100))
+    assert "worker died" in settle(api, api.nodes("pve1").qemu(100).status.start.post())
+
+
 def test_no_route_is_there_twice():
     assert len({(method, path) for method, path, _ in ROUTES}) == len(ROUTES)
