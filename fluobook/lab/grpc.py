@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,9 @@ from grpclib.server import Server
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping, Sequence
+
+LINGER = 0.1
+"""Real seconds that a refused client has to read why."""
 
 REUSE = [socket.SO_REUSEADDR, *([socket.SO_REUSEPORT] if hasattr(socket, "SO_REUSEPORT") else [])]
 
@@ -52,15 +57,14 @@ class Endpoint:
     async def open(self, services: Sequence[Any], context: ssl.SSLContext | None = None) -> None:
         """Serve from now on, instead of whatever was served before."""
         self.close()
-        self._server = _Server(services)
-        await self._server.start(sock=_bound(self.address), ssl=context)
+        self._server = _Server(services, context)
+        await self._server.start(sock=_bound(self.address))
 
     def close(self) -> None:
         """Refuse connections and cut those that are open, as a power cut does."""
         if self._server is not None:
             self._server.cut()
             self._server = None
-
 
     def release(self) -> None:
         """Close, and give the reserved port back for good."""
@@ -71,14 +75,15 @@ class Endpoint:
 class _Server(Server):  # type: ignore[misc]
     """A grpclib server that can also cut its connections; its own close() leaves idle ones open."""
 
-    def __init__(self, services: Sequence[Any]) -> None:
+    def __init__(self, services: Sequence[Any], context: ssl.SSLContext | None) -> None:
         super().__init__(services)
+        self._context = context
         self._protocols: list[Any] = []
 
     def _protocol_factory(self) -> Any:
         protocol = super()._protocol_factory()
         self._protocols.append(protocol)
-        return protocol
+        return _Tls(protocol, self._context) if self._context else protocol
 
     def cut(self) -> None:
         """Stop listening, end every call and close every connection at once."""
@@ -90,6 +95,24 @@ class _Server(Server):  # type: ignore[misc]
             if transport is not None:
                 transport.abort()
         self._protocols.clear()
+
+
+class _Tls(SSLProtocol):
+    """TLS that says why it refuses a client: asyncio hangs up without the alert that every other server sends."""
+
+    _refused = False
+
+    def __init__(self, protocol: Any, context: ssl.SSLContext) -> None:
+        super().__init__(asyncio.get_running_loop(), protocol, context, None, server_side=True)  # type: ignore[arg-type]
+
+    def _on_handshake_complete(self, error: BaseException | None) -> None:
+        if error is None:
+            super()._on_handshake_complete(None)
+        elif not self._refused:
+            self._refused = True
+            self._process_outgoing()  # type: ignore[attr-defined]
+            # Hanging up at once could overtake the alert.
+            self._loop.call_later(LINGER, super()._on_handshake_complete, error)
 
 
 class Service:

@@ -95,6 +95,8 @@ async def _maintain(node: TalosMachine) -> None:
         context = maintenance_context([node.address] if node.address else [])
         await node.endpoint.open(services(node), context)
     await node.applied()
+    if not node.disk.image:
+        node.enter("installing")
     await asyncio.sleep(ANSWER)
     await node.world.clock.sleep(node.world.delays.leave)
 
@@ -106,7 +108,6 @@ async def _install(node: TalosMachine) -> None:
     config = node.config
     if config is None:
         raise RuntimeError("a node installs only what was applied")
-    node.enter("installing")
     api = asyncio.create_task(_open_api(node))
     try:
         await node.world.clock.sleep(node.world.delays.install)
@@ -136,8 +137,8 @@ async def _start(node: TalosMachine) -> None:
         if node.config.is_control_plane:
             await _start_etcd(node)
         await kubelet
-        node.enter("running")
         node.told_up = True
+        node.enter("running")
         node.world.cluster.on_node_up(node, node.config)
 
 

@@ -21,7 +21,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Stored:
-    """One resource at one version; `spec` is what its YAML says (a text is taken as YAML already)."""
+    """One resource at one version; `spec` is what its YAML says."""
 
     key: Key
     spec: Any

@@ -106,8 +106,6 @@ def _event(change: Change) -> Event:
 
 def _message(item: Stored) -> Resource:
     text = yaml.dump(item.spec, Dumper=_Dumper, sort_keys=False)
-    if isinstance(item.spec, str) and "\n" in item.spec:
-        text = item.spec
     return Resource(metadata=_metadata(item), spec=Spec(yaml_spec=text))
 
 
