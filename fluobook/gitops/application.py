@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import Rejected
+from fluobook.gitops.documents import Misplaced
 from fluobook.gitops.phase import ANNOTATION, PhaseValue, phase_values
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def parse(document: Document) -> Application:
     """The Application in a document.
 
     Raises:
-        Rejected: something is missing that Argo CD needs; names file and line.
+        Misplaced: something is missing that Argo CD needs; names file and line.
     """
     try:
         spec, source = document.data["spec"], document.data["spec"]["source"]
@@ -98,8 +98,10 @@ def parse(document: Document) -> Application:
             document=document,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Rejected(
-            f"{document.file}:{document.line('spec')} is no Application of ours: {error!r}",
+        raise Misplaced(
+            f"is no Application of ours: {error!r}",
+            file=document.file,
+            line=document.line("spec"),
             system="argocd",
             remedy="it needs project, source (repoURL, targetRevision, chart or path), destination and an integer wave",
         ) from error

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 Key = str | int
 
 
+class Misplaced(Rejected):
+    """A file of the tree is not what it should be; `file` and `line` say where (line 0: the whole file)."""
+
+    def __init__(
+        self, message: str, *, file: Path, line: int = 0, system: str = "yaml", detail: str = "", remedy: str
+    ) -> None:
+        place = f"{file}:{line}" if line else str(file)
+        super().__init__(f"{place} {message}", system=system, detail=detail, remedy=remedy)
+        self.file = file
+        self.line = line
+
+
 class Loader(yaml.CSafeLoader):
     """As PyYAML's own, but `=` is a string, as in some upstream CRDs, and not a type that nothing can construct."""
 
@@ -76,16 +88,16 @@ def read(file: Path) -> list[Document]:
     """The documents of a file that are mappings, in their order.
 
     Raises:
-        Rejected: the file is missing or no YAML.
+        Misplaced: the file is missing or no YAML.
     """
     try:
         return list(_documents(file))
     except OSError as error:
-        raise Rejected(f"{file} cannot be read: {error.strerror}", system="yaml", remedy="check the path") from error
+        raise Misplaced(f"cannot be read: {error.strerror}", file=file, remedy="check the path") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{file}:{mark.line + 1}" if mark else str(file)
-        raise Rejected(f"{where} is no YAML", system="yaml", detail=str(error), remedy="correct the file") from error
+        line = mark.line + 1 if mark else 0
+        raise Misplaced("is no YAML", file=file, line=line, detail=str(error), remedy="correct the file") from error
 
 
 def _documents(file: Path) -> Iterator[Document]:

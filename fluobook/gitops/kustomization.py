@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluobook.errors import Rejected
 from fluobook.gitops import documents, patching
+from fluobook.gitops.documents import Misplaced
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,11 +26,11 @@ def load(folder: Path) -> Document:
     """The kustomization of a folder.
 
     Raises:
-        Rejected: there is none, or it is no YAML.
+        Misplaced: there is none, or it is no YAML.
     """
     found = documents.read(folder / NAME)
     if not found:
-        raise Rejected(f"{folder / NAME} is empty", system="kustomize", remedy="list its resources, or delete it")
+        raise Misplaced("is empty", file=folder / NAME, system="kustomize", remedy="list its resources, or delete it")
     return found[0]
 
 
@@ -40,12 +40,14 @@ def resources(folder: Path) -> list[Document]:
     What generators make is not in it: secrets and dashboards are looked at as files.
 
     Raises:
-        Rejected: a file or folder is missing, or the kustomization uses what this reader does not know.
+        Misplaced: a file or folder is missing, or the kustomization uses what this reader does not know.
     """
     kustomization = load(folder)
     if unknown := sorted(set(kustomization.data) - _KNOWN):
-        raise Rejected(
-            f"{kustomization.file}:{kustomization.line(unknown[0])} uses `{unknown[0]}`",
+        raise Misplaced(
+            f"uses `{unknown[0]}`",
+            file=kustomization.file,
+            line=kustomization.line(unknown[0]),
             system="kustomize",
             remedy="write it with resources and patches; fluobook reads no more than that",
         )
@@ -76,17 +78,14 @@ def _patched(found: list[Document], patch: dict[str, Any], folder: Path) -> list
     target = patch.get("target") or {"kind": change["kind"], "name": change["metadata"]["name"]}
     concerned = [document for document in found if _is(document, target)]
     if not concerned:
-        raise Rejected(
-            f"{folder / NAME} patches {target}, which is not there", system="kustomize", remedy="correct its target"
+        raise Misplaced(
+            f"patches {target}, which is not there", file=folder / NAME, system="kustomize", remedy="correct its target"
         )
     if patching.deletes(change):
         return [document for document in found if document not in concerned]
     if not isinstance(change, list):
-        raise Rejected(
-            f"{folder / NAME} patches {target} by merging",
-            system="kustomize",
-            remedy="write it as JSON 6902 operations",
-        )
+        remedy = "write it as JSON 6902 operations"
+        raise Misplaced(f"patches {target} by merging", file=folder / NAME, system="kustomize", remedy=remedy)
     return [_changed(document, change) if document in concerned else document for document in found]
 
 

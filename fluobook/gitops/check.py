@@ -1,0 +1,39 @@
+"""`fluobook check`: every rule over one repository."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fluobook.gitops.documents import Misplaced
+from fluobook.gitops.finding import Finding, Place
+from fluobook.gitops.look import Look
+from fluobook.gitops.rules import RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fluobook.gitops.rules import Rule
+
+
+def findings(root: Path, rules: dict[str, Rule] | None = None) -> list[Finding]:
+    """What is wrong in a repository, in the order of files and lines; empty for a clean one.
+
+    Args:
+        root: the repository.
+        rules: the rules to follow, by name; all of them unless given.
+
+    Raises:
+        ToolFailed: kubectl or sops is missing.
+    """
+    look = Look(root)
+    found = {finding for rule in (rules or RULES).values() for finding in _of_rule(look, rule)}
+    return sorted(found)
+
+
+def _of_rule(look: Look, rule: Rule) -> Iterator[Finding]:
+    """The rule's findings; a file that cannot be read is a finding too, and keeps the rule from going on."""
+    try:
+        yield from rule(look)
+    except Misplaced as error:
+        yield Place(look.root, error.file, error.line).finding("readable", error.message, error.remedy)

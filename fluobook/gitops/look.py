@@ -1,0 +1,81 @@
+"""What the rules of `fluobook check` look at: one repository, read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from fluobook.gitops import documents, tree
+from fluobook.gitops.finding import Finding, Place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fluobook.gitops.application import Application
+    from fluobook.gitops.documents import Document, Key
+    from fluobook.gitops.tree import Tree
+
+ENCRYPTED = ".sops.yaml"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A repository to be checked.
+
+    `root` is the repository, `path` the folder of the root Application in it.
+    """
+
+    root: Path
+    path: str = tree.ROOT_PATH
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The tree that the root Application deploys."""
+        return tree.read(self.root, self.path)
+
+    @property
+    def top(self) -> Path:
+        """The folder of the GitOps tree."""
+        return self.root / "cluster-gitops"
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """Every YAML file of the GitOps tree, encrypted ones too, in order."""
+        return tuple(sorted(path for path in self.top.rglob("*") if path.suffix in (".yaml", ".yml")))
+
+    @cached_property
+    def documents(self) -> tuple[Document, ...]:
+        """Every document of every YAML file of the GitOps tree."""
+        return tuple(document for file in self.files for document in documents.read(file))
+
+    @cached_property
+    def encrypted(self) -> tuple[Path, ...]:
+        """Every file that SOPS has encrypted, or should have: those of the tree, and the Talos secrets bundles."""
+        talos = (self.root / "talos" / "secrets").glob("*" + ENCRYPTED)
+        return tuple(sorted([*(file for file in self.files if file.name.endswith(ENCRYPTED)), *talos]))
+
+    @cached_property
+    def kustomizations(self) -> tuple[Path, ...]:
+        """Every folder of the GitOps tree that is a kustomization."""
+        return tuple(file.parent for file in self.files if file.name == "kustomization.yaml")
+
+    @cached_property
+    def deployed(self) -> tuple[tuple[Application, Document], ...]:
+        """Every object that an Application deploys from a folder of ours."""
+        return tuple(
+            (application, document)
+            for application in self.tree.applications
+            for document in self.tree.deployed_by(application)
+        )
+
+    def at(self, document: Document, *path: Key) -> Place:
+        """The place of a value in a document."""
+        return Place(self.root, document.file, document.line(*path))
+
+    def in_file(self, file: Path, line: int = 0) -> Place:
+        """A place in a file."""
+        return Place(self.root, file, line)
+
+
+__all__ = ["ENCRYPTED", "Finding", "Look", "Place"]

@@ -1,0 +1,114 @@
+"""The expected answers of cluster-gitops/reachability.yaml, and the matrix of what is expected and what is so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from fluobook.gitops import documents
+from fluobook.gitops.reach.model import NODES, TCP, WORLD, Endpoint, Policies, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fluobook.gitops.documents import Document
+
+NAME = "reachability.yaml"
+SAME_NAMESPACE = "same-namespace"
+EVERYONE = "everyone"
+ALL = "*"
+Port = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One question and its answers: may `source` reach `target` on `port`?
+
+    `row` is the line of the row that expects it to be open, 0 where none does; `why` is that row's reason.
+    """
+
+    source: str
+    target: str
+    port: int
+    protocol: str
+    verdict: Verdict
+    row: int
+    why: str
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Whether it is open exactly where a row says so."""
+        return self.verdict.allowed == bool(self.row)
+
+    def question(self) -> str:
+        """The question, for a person: "vmagent → loki:3100/TCP"."""
+        return f"{self.source} → {self.target}:{self.port}/{self.protocol}"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The table: its pods with their ports, and its rows of what is open."""
+
+    document: Document
+
+    @cached_property
+    def pods(self) -> dict[str, Endpoint]:
+        """Every pod of the table."""
+        pods = self.document.data["pods"].items()
+        return {name: Endpoint(name, pod["namespace"], pod["labels"]) for name, pod in pods}
+
+    @cached_property
+    def sources(self) -> dict[str, Endpoint]:
+        """Every source: the pods, the nodes and the world."""
+        return {**self.pods, "nodes": NODES, "world": WORLD}
+
+    def ports(self, pod: str) -> list[Port]:
+        """The ports of a pod."""
+        return [_port(text) for text in self.document.data["pods"][pod]["ports"]]
+
+    def row(self, source: Endpoint, target: Endpoint, port: Port) -> tuple[int, str]:
+        """The line and the reason of the first row that expects this to be open; 0 and "" if none does."""
+        for index, row in enumerate(self.document.data["open"]):
+            if self._is_of(row, source, target, port):
+                return self.document.line("open", index), row["why"]
+        return 0, ""
+
+    def _is_of(self, row: dict[str, Any], source: Endpoint, target: Endpoint, port: Port) -> bool:
+        froms, targets = _names(row["from"]), _names(row["to"])
+        near = SAME_NAMESPACE in froms and source.namespace == target.namespace and not source.entity
+        return (
+            (near or EVERYONE in froms or source.name in froms)
+            and (ALL in targets or target.name in targets)
+            and ("ports" not in row or port in map(_port, row["ports"]))
+        )
+
+
+def read(file: Path) -> Expected:
+    """The table in a file.
+
+    Raises:
+        Misplaced: there is no such file, or it is no YAML.
+    """
+    return Expected(documents.read(file)[0])
+
+
+def matrix(expected: Expected, policies: Policies) -> Iterator[Cell]:
+    """Every source against every port of every pod."""
+    for target in expected.pods.values():
+        for port, protocol in expected.ports(target.name):
+            for source in expected.sources.values():
+                if source != target:
+                    row, why = expected.row(source, target, (port, protocol))
+                    verdict = policies.verdict(source, target, port, protocol)
+                    yield Cell(source.name, target.name, port, protocol, verdict, row, why)
+
+
+def _names(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _port(text: str | int) -> Port:
+    number, _, protocol = str(text).partition("/")
+    return int(number), protocol or TCP

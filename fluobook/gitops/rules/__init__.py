@@ -1,0 +1,56 @@
+"""The rules of `fluobook check`: each a function from a `Look` to the findings it makes.
+
+Adding one means adding it to `RULES` and planting its mistake in tests/gitops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from fluobook.gitops.finding import Finding
+from fluobook.gitops.look import Look
+from fluobook.gitops.rules import (
+    builds,
+    duplicates,
+    encryption,
+    generators,
+    keeping,
+    listing,
+    namespaces,
+    phases,
+    pins,
+    pod_security,
+    policies,
+    pools,
+    projects,
+    shapes,
+    values,
+    waves,
+)
+
+Rule = Callable[[Look], Iterator[Finding]]
+
+RULES: dict[str, Rule] = {
+    "build": builds.kustomizations_build,
+    "cleartext": encryption.secrets_are_encrypted,
+    "duplicate": duplicates.objects_have_one_owner,
+    "generator": generators.generators_list_what_exists,
+    "keeping": keeping.what_must_stay_is_not_pruned,
+    "key": encryption.keys_are_not_in_the_tree,
+    "listing": listing.files_are_listed,
+    "mac": encryption.macs_are_intact,
+    "namespace": namespaces.namespaces_are_made,
+    "phase-value": phases.phases_find_their_places,
+    "pin": pins.versions_are_exact,
+    "pod-security": pod_security.labels_fit_the_pods,
+    "policy": policies.namespaces_deny_first,
+    "pool": pools.pools_are_disjoint,
+    "project": projects.projects_allow_their_applications,
+    "reachability": policies.reachability_is_as_expected,
+    "recipient": encryption.recipients_are_right,
+    "shape": shapes.objects_have_their_shape,
+    "value": values.values_are_known,
+    "wave": waves.waves_fit_what_is_needed,
+    "wave-table": waves.the_table_tells_the_waves,
+}
+"""Every rule by the name that its findings carry."""

@@ -1,0 +1,38 @@
+"""The real kustomize builds every folder, and KSOPS gives out as many documents as it lists."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fluobook.errors import ToolFailed
+from fluobook.gitops import build, documents, kustomization
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fluobook.gitops.build import Builder
+    from fluobook.gitops.look import Finding, Look
+
+
+def kustomizations_build(look: Look) -> Iterator[Finding]:
+    """Every kustomization builds; one with a KSOPS generator gives as many Secrets as the generator has files."""
+    with build.builder(look.top) as builder:
+        for folder in look.kustomizations:
+            yield from _built(look, builder, folder)
+
+
+def _built(look: Look, builder: Builder, folder: Path) -> Iterator[Finding]:
+    place = look.in_file(folder / kustomization.NAME, 1)
+    try:
+        made = builder.build(folder)
+    except ToolFailed as error:
+        said = error.detail.strip().splitlines()[-1:] or [error.message]
+        yield place.finding("build", f"kustomize refuses it: {said[0]}", f"kubectl kustomize {folder.name} shows more")
+        return
+    generators = kustomization.load(folder).data.get("generators") or []
+    listed = sum(len(one.data.get("files") or []) for name in generators for one in documents.read(folder / name))
+    if generators and len(made) != listed:
+        yield place.finding(
+            "build", f"its generators list {listed} files and make {len(made)} objects", "give each file one Secret"
+        )

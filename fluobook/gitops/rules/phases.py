@@ -1,0 +1,32 @@
+"""Every phase's values find their places in the tree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fluobook import params
+from fluobook.errors import ParamsError
+from fluobook.gitops.patches import patches_for
+from fluobook.gitops.patching import MISSING, value_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluobook.gitops.look import Finding, Look
+
+
+def phases_find_their_places(look: Look) -> Iterator[Finding]:
+    """Each place that an Application names exists, and each params file has every value that the tree asks for."""
+    objects = {(document.kind, document.name): document.data for _, document in look.deployed}
+    for one in look.tree.applications:
+        place = look.at(one.document, "metadata", "annotations", "fluobook/phase-values")
+        for value in one.phase_values:
+            data = objects.get((value.kind, value.name), {}) if value.kind else one.document.data
+            if value_at(data, value.path) is MISSING:
+                where = f"{value.kind} {value.name}" if value.kind else f"Application {one.name}"
+                yield place.finding("phase-value", f"{where} has nothing at {value.path}", "correct the path")
+    for file in sorted((look.root / "params").glob("phase*.yaml")):
+        try:
+            patches_for(params.load(file).platform, look.tree)
+        except ParamsError as error:
+            yield look.in_file(file).finding("phase-value", error.message, error.remedy)

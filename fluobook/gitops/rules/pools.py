@@ -1,0 +1,43 @@
+"""LoadBalancer addresses: no address is in two pools, and no Service may be served by two of them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluobook.gitops.documents import Document
+    from fluobook.gitops.look import Finding, Look
+
+Span = tuple[int, int]
+
+
+def pools_are_disjoint(look: Look) -> Iterator[Finding]:
+    """No two blocks share an address, and each block ends where it should."""
+    pools = [document for document in look.documents if document.kind == "CiliumLoadBalancerIPPool"]
+    blocks = [(pool, index, _span(block)) for pool in pools for index, block in enumerate(pool.data["spec"]["blocks"])]
+    for pool, index, span in blocks:
+        if span is None or span[0] > span[1]:
+            yield _at(look, pool, index, f"pool {pool.name} has a block that is none", "give start and stop, or cidr")
+    sound = [(pool, index, span) for pool, index, span in blocks if span]
+    for (one, _, a), (other, index, b) in combinations(sound, 2):
+        if a[0] <= b[1] and b[0] <= a[1]:
+            shared = IPv4Address(max(a[0], b[0]))
+            yield _at(look, other, index, f"pools {one.name} and {other.name} both have {shared}", "move one of them")
+
+
+def _at(look: Look, pool: Document, index: int, message: str, remedy: str) -> Finding:
+    return look.at(pool, "spec", "blocks", index).finding("pool", message, remedy)
+
+
+def _span(block: dict[str, Any]) -> Span | None:
+    try:
+        if "cidr" in block:
+            network = ip_network(block["cidr"], strict=False)
+            return (int(network[0]), int(network[-1])) if isinstance(network, IPv4Network) else None
+        return int(ip_address(block["start"])), int(ip_address(block.get("stop", block["start"])))
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,75 @@
+"""The shapes of Kubernetes' own kinds and of the custom resources that the tree uses, and what does not fit them.
+
+The data is built by tools/schemas/build.py. Structure only: what a webhook would refuse is not in it.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluobook.gitops.documents import Key
+
+_BUILT_IN = ".k8s.io"
+_UNSUFFIXED = {"", "apps", "autoscaling", "batch", "policy", "extensions"}
+_THIRD_PARTY = {"gateway.networking.k8s.io"}
+
+
+@cache
+def _data() -> dict[str, Any]:
+    packed = files("fluobook.gitops").joinpath("data", "schemas.json.xz").read_bytes()
+    return json.loads(lzma.decompress(packed))
+
+
+def is_known(api_version: str, kind: str) -> bool:
+    """Whether there is a shape for that kind in that version."""
+    return _key(api_version, kind) in _data()["kinds"]
+
+
+def is_built_in(api_version: str) -> bool:
+    """Whether the API group is one of Kubernetes' own, which a cluster serves without any CRD."""
+    group = api_version.rpartition("/")[0]
+    return group in _UNSUFFIXED or (group.endswith(_BUILT_IN) and group not in _THIRD_PARTY)
+
+
+def is_cluster_scoped(group: str, kind: str) -> bool:
+    """Whether objects of that kind have no namespace; False for a kind that is not known."""
+    return f"{group}/{kind}" in _data()["cluster"]
+
+
+def versions_of(api_version: str, kind: str) -> list[str]:
+    """The versions in which the cluster does serve a kind of that group, newest last."""
+    group = api_version.rpartition("/")[0]
+    keys = (key.split("/") for key in _data()["kinds"])
+    return sorted(version for found, version, name in keys if (found, name) == (group, kind))
+
+
+def problems(data: dict[str, Any]) -> Iterator[tuple[tuple[Key, ...], str]]:
+    """What does not fit the shape of the object's kind: where, and why. Nothing for a kind without a shape."""
+    validator = _validator(_key(str(data.get("apiVersion", "")), str(data.get("kind", ""))))
+    if validator is None:
+        return
+    for error in validator.iter_errors(data):
+        best = jsonschema.exceptions.best_match([error]) or error
+        yield tuple(best.absolute_path), best.message
+
+
+@cache
+def _validator(key: str) -> Any:
+    kinds = _data()["kinds"]
+    if key not in kinds:
+        return None
+    return jsonschema.Draft7Validator({**kinds[key], "definitions": _data()["definitions"]})
+
+
+def _key(api_version: str, kind: str) -> str:
+    group, _, version = api_version.rpartition("/")
+    return f"{group}/{version}/{kind}"

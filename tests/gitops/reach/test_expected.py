@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from fluobook.gitops.look import Look
+from fluobook.gitops.reach import expected
+from fluobook.gitops.rules.policies import policies_of
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+LOOK = Look(REPOSITORY)
+TABLE = expected.read(LOOK.top / expected.NAME)
+CELLS = {(cell.source, cell.target, cell.port): cell for cell in expected.matrix(TABLE, policies_of(LOOK))}
+
+
+def test_the_matrix_asks_every_source_about_every_port():
+    ports = sum(len(TABLE.ports(pod)) for pod in TABLE.pods)
+    asked = sum(1 for _ in expected.matrix(TABLE, policies_of(LOOK)))
+    assert asked == ports * (len(TABLE.sources) - 1)
+    assert all(cell.is_as_expected for cell in CELLS.values())
+
+
+def test_webhooks_answer_the_api_server():
+    for pod, port in (
+        ("cert-manager-webhook", 10250),
+        ("cnpg-operator", 9443),
+        ("ingress-nginx", 8443),
+        ("longhorn-manager", 9502),
+        ("rabbitmq-operator", 9443),
+        ("scylla-webhook", 5000),
+    ):
+        assert CELLS["nodes", pod, port].verdict.allowed
+
+
+def test_the_world_gets_to_the_web_and_to_mqtt_and_no_further():
+    reached = {
+        (target, port) for (source, target, port), cell in CELLS.items() if source == "world" and cell.verdict.allowed
+    }
+    webhooks = {
+        ("cert-manager-webhook", 10250),
+        ("cnpg-operator", 9443),
+        ("ingress-nginx", 8443),
+        ("longhorn-manager", 9502),
+        ("rabbitmq-operator", 9443),
+        ("scylla-webhook", 5000),
+    }
+    assert reached - webhooks == {("ingress-nginx", 80), ("ingress-nginx", 443), ("rabbitmq", 1883), ("coredns", 53)}
+
+
+def test_databases_are_closed_to_strangers_and_to_the_web():
+    for source in ("stranger", "ingress-nginx", "grafana", "world", "nodes"):
+        assert not CELLS[source, "postgresql", 5432].verdict.allowed
+        assert not CELLS[source, "scylla", 9042].verdict.allowed
+        assert not CELLS[source, "rabbitmq", 5672].verdict.allowed
+
+
+def test_a_cell_says_its_question_and_its_reason():
+    cell = CELLS["grafana", "loki", 3100]
+    assert cell.question() == "grafana → loki:3100/TCP"
+    assert cell.why == "Grafana queries the logs"

@@ -1,0 +1,97 @@
+"""A clean tree gives no finding, and each planted mistake is named with its rule, file and line."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fluobook.clients import age
+from fluobook.clients.tools import find
+from fluobook.gitops.check import findings
+from fluobook.gitops.finding import Finding
+from fluobook.gitops.rules import RULES
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+APPS = "cluster-gitops/apps"
+
+
+MISTAKES = yaml.safe_load((Path(__file__).parent / "mistakes.yaml").read_text())
+
+
+def test_a_clean_tree_gives_no_finding():
+    assert [one.line_of_text() for one in findings(REPOSITORY)] == []
+
+
+@pytest.fixture
+def with_charts(repository: Path) -> Path:
+    shutil.copytree(REPOSITORY / "fluobook/lab/charts", repository / "fluobook/lab/charts")
+    return repository
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_planted_mistake_is_named(name: str, with_charts: Path):
+    mistake = MISTAKES[name]
+    file = with_charts / mistake["file"]
+    assert mistake["old"] in file.read_text()
+    file.write_text(file.read_text().replace(mistake["old"], mistake["new"]))
+    rules = {key: rule for key, rule in RULES.items() if key in (mistake["rule"], "shape")}
+    found = [one for one in findings(with_charts, rules) if one.rule == mistake["rule"]]
+    named = [one for one in found if one.file == mistake.get("named", mistake["file"])]
+    assert named, found
+    lines = (with_charts / named[0].file).read_text().splitlines()
+    assert any(mistake.get("at", "") in lines[one.line - 1] for one in named), found
+
+
+def test_every_rule_has_a_planted_mistake():
+    assert set(RULES) == {mistake["rule"] for mistake in MISTAKES.values()} - {"readable"} | {"key"}
+
+
+def test_a_secret_in_clear_is_named(repository: Path):
+    file = repository / APPS / "secrets/pg-credentials.sops.yaml"
+    clear = "apiVersion: v1\nkind: Secret\nmetadata: {name: x, namespace: fluodata}\nstringData: {password: hunter22}\n"
+    file.write_text(clear)
+    (repository / APPS / "secrets/other.yaml").write_text(clear)
+    found = findings(repository, {"cleartext": RULES["cleartext"]})
+    assert [(one.file, one.line) for one in found] == [
+        (f"{APPS}/secrets/other.yaml", 2),
+        (f"{APPS}/secrets/pg-credentials.sops.yaml", 1),
+    ]
+    assert "hunter22" not in "".join(one.line_of_text() for one in found)
+
+
+def test_a_private_key_in_the_tree_is_named(repository: Path):
+    (repository / APPS / "secrets/key.yaml").write_text(f"# {age.generate().secret}\n")
+    found = findings(repository, {"key": RULES["key"]})
+    assert [(one.file, one.line) for one in found] == [(f"{APPS}/secrets/key.yaml", 1)]
+
+
+def test_a_wrong_recipient_is_named(repository: Path):
+    file = repository / APPS / "secrets/pg-credentials.sops.yaml"
+    stranger = age.generate().recipient
+    clear = repository / "x.yaml"
+    clear.write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: x}\nstringData: {password: hunter22}\n")
+    command = [
+        find("sops").path,
+        "--config",
+        "/dev/null",
+        "encrypt",
+        "--age",
+        stranger,
+        "--encrypted-regex",
+        "^stringData$",
+    ]
+    file.write_text(subprocess.run([*command, clear], capture_output=True, text=True, check=True, timeout=60).stdout)
+    found = findings(repository, {"recipient": RULES["recipient"]})
+    assert [one.file for one in found] == [f"{APPS}/secrets/pg-credentials.sops.yaml"]
+    assert stranger in found[0].message
+
+
+def test_a_finding_is_one_line_with_its_place():
+    finding = Finding("a/b.yaml", 7, "pin", "x floats", "pin it")
+    assert finding.line_of_text() == "a/b.yaml:7: [pin] x floats; pin it"
+    assert replace(finding, line=0).line_of_text() == "a/b.yaml: [pin] x floats; pin it"
