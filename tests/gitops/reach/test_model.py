@@ -126,7 +126,8 @@ def test_policies_add_up():
 
 
 def test_a_cilium_policy_names_entities():
-    spec = "{endpointSelector: {matchLabels: {app: db}}, ingress: [{fromEntities: [ingress], toPorts: [{ports: [{port: '80'}]}]}]}"
+    rule = "{fromEntities: [ingress], toPorts: [{ports: [{port: '80'}]}]}"
+    spec = f"{{endpointSelector: {{matchLabels: {{app: db}}}}, ingress: [{rule}]}}"
     both = policies(DENY, policy(spec, "CiliumNetworkPolicy"))
     assert both.verdict(INGRESS, DB, 80).allowed
     assert not both.verdict(INGRESS, DB, 81).allowed
