@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 INSTRUCTIONS = 5_000_000
 """After so many, a check is taken to hang."""
 
+MEMORY = 64 << 20
+
 HOST = """
-local sethook, load, setmetatable = debug.sethook, load, setmetatable
+local sethook, load, pcall, setmetatable = debug.sethook, load, pcall, setmetatable
 local safe = {
-  pairs = pairs, ipairs = ipairs, type = type, tostring = tostring, tonumber = tonumber, error = error, pcall = pcall,
-  next = next, select = select, unpack = table.unpack, assert = assert, string = string, table = table, math = math,
+  pairs = pairs, ipairs = ipairs, type = type, tostring = tostring, tonumber = tonumber, error = error, next = next,
+  select = select, unpack = table.unpack, assert = assert, string = string, table = table, math = math,
   os = {time = os.time, date = os.date, clock = os.clock},
 }
 function judge(script, obj, limit)
@@ -37,7 +39,7 @@ function judge(script, obj, limit)
   if not ok then error(told, 0) end
   return told
 end
-python, require, package, io, dofile, loadfile, load, debug, os = nil
+for _, name in ipairs({"python", "require", "package", "io", "dofile", "loadfile", "load", "debug", "os"}) do _G[name] = nil end
 return judge
 """
 
@@ -56,7 +58,11 @@ class LuaHealth:
     def __init__(self, scripts: Mapping[str, str]) -> None:
         self._scripts = dict(scripts)
         self._lua = lupa.LuaRuntime(
-            unpack_returned_tuples=True, register_eval=False, register_builtins=False, attribute_filter=_nothing
+            unpack_returned_tuples=True,
+            register_eval=False,
+            register_builtins=False,
+            attribute_filter=_nothing,
+            max_memory=MEMORY,
         )
         self._judge = self._lua.execute(HOST)
 
@@ -71,7 +77,7 @@ class LuaHealth:
             return None
         try:
             told = self._judge(script, self._table(obj), INSTRUCTIONS)
-        except lupa.LuaError as error:
+        except (lupa.LuaError, MemoryError) as error:
             raise LuaCheckError(str(error)) from error
         if lupa.lua_type(told) != "table" or told["status"] not in ORDER:
             raise LuaCheckError("expect table output from Lua script, not " + str(lupa.lua_type(told) or told))
