@@ -7,12 +7,13 @@ and headless, against the lab and live; everything else is found here.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fluobook import params
+from fluobook.clients import tools
 from fluobook.errors import PlanChanged, UsageError
 from fluobook.lab import life
 from fluobook.record.journal import Journal
@@ -182,7 +183,7 @@ def open_runbook(
     if target not in ("lab", "live"):
         raise UsageError(f"target {target!r} is neither lab nor live", remedy='say target="lab" to rehearse, target="live" to act')
     root = params.repository_root(Path.cwd())
-    chosen = params.parse({"phase": phase, "platform": dict(platform)}) if platform else params.load(phase, root=root)
+    chosen = params.parse({"phase": phase, "platform": dict(platform)}, root=root) if platform else params.load(phase, root=root)
     redactor = Redactor()
     if interactive() or os.environ.get("JPY_PARENT_PID"):
         guard_kernel(redactor)
@@ -191,12 +192,24 @@ def open_runbook(
     return Book(site, Gate(Approval.parse(approve), target, site.platform.cluster.name, ask))
 
 
+def lab_programs() -> dict[str, str]:
+    """Where the programs are that a lab runs; a lab may not look for them itself."""
+    return {name: str(tools.find(name).path) for name in ("git", "kubectl", "helm", "sops")}
+
+
+def plans(chosen: params.Params, *, root: Path, target: str, redactor: Redactor) -> Iterator[Plan]:
+    """What every stage would do, one after the other; changes nothing."""
+    site = open_site(chosen, root=root, target=target, redactor=redactor)
+    for stage in catalogue.STAGES:
+        yield stage.plan(site.platform, stage.observe(site))
+
+
 def open_site(chosen: params.Params, *, root: Path, target: str, redactor: Redactor) -> Site:
     """The site that a phase's parameters and a target stand for; brings a lab into being where one is needed."""
     folder = os.environ.get("FLUOBOOK_RUN")
     journal = Journal(Path(folder) / "events.jsonl" if folder else None, redactor)
     if target == "live":
         return Site(chosen.phase, chosen.platform, target, root, params.home() / chosen.platform.cluster.name, redactor, journal)
-    lab = life.for_phase(chosen, root=root)
+    lab = life.for_phase(chosen, root=root, programs=lab_programs())
     platform = params.overlay(chosen.platform, lab.overlay)
     return Site(chosen.phase, platform, target, root, lab.site_folder, redactor, journal, remarks=lab.remarks)

@@ -23,9 +23,10 @@ def up(
 ) -> None:
     """Start a lab and leave it in the background. Example: fluobook lab up phase1 --speed 60."""
     from fluobook.lab import life  # noqa: PLC0415
+    from fluobook.runbook import lab_programs  # noqa: PLC0415
 
     params = chosen(phase, settings)
-    lab = life.start(params, life.folder_of(params.phase), root=root(), owner=None, speed=speed or None, seed=seed, faults=fault)
+    lab = life.start(params, life.folder_of(params.phase), root=root(), programs=lab_programs(), owner=None, speed=speed or None, seed=seed, faults=fault)
     show(f"lab of {params.phase} is up, process {lab.pid}, state in {lab.folder}")
 
 

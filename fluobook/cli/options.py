@@ -32,4 +32,4 @@ def chosen(phase: str, settings: list[str]) -> Params:
 def as_platform(phase: str, settings: list[str], loaded: Params) -> dict[str, Any]:
     """The platform to hand to the notebooks: empty when they can read the phase's own file."""
     by_name = (root() / "params" / f"{phase}.yaml").exists() and not settings
-    return {} if by_name else loaded.platform.model_dump(mode="json")
+    return {} if by_name else dict(loaded.platform.written)

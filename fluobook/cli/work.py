@@ -39,13 +39,14 @@ def run(
     from fluobook.record import folder  # noqa: PLC0415
     from fluobook.run.headless import Order  # noqa: PLC0415
     from fluobook.run.headless import run as headless  # noqa: PLC0415
+    from fluobook.runbook import lab_programs  # noqa: PLC0415
 
     params = chosen(phase, settings)
     stages = _stages(first, only)
     place = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", params.phase)
     lab = None
     if target == "lab":
-        lab = life.find(life.folder_of(params.phase)) or life.own(params, root=root(), faults=fault)
+        lab = life.find(life.folder_of(params.phase)) or life.own(params, root=root(), programs=lab_programs(), faults=fault)
     approved = ",".join(filter(None, [approve, f"cluster={cluster}" if cluster else ""]))
     name = params.phase
     order = Order(name, as_platform(phase, settings, params), target, approved, stages, root(), place, lab.folder if lab else None)

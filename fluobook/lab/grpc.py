@@ -26,10 +26,11 @@ REUSE = [socket.SO_REUSEADDR, *([socket.SO_REUSEPORT] if hasattr(socket, "SO_REU
 
 def reserve() -> socket.socket:
     """A loopback port that is ours but does not listen: until a server opens there, connections are refused."""
-    return _bound(("127.0.0.1", 0))
+    return bound(("127.0.0.1", 0))
 
 
-def _bound(address: tuple[str, int]) -> socket.socket:
+def bound(address: tuple[str, int]) -> socket.socket:
+    """A socket beside a reserved one, on the same port."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     _share(sock)
     sock.bind(address)
@@ -58,13 +59,18 @@ class Endpoint:
         """Serve from now on, instead of whatever was served before."""
         self.close()
         self._server = _Server(services, context)
-        await self._server.start(sock=_bound(self.address))
+        await self._server.start(sock=bound(self.address))
 
     def close(self) -> None:
         """Refuse connections and cut those that are open, as a power cut does."""
         if self._server is not None:
             self._server.cut()
             self._server = None
+
+    def cut(self) -> None:
+        """Cut the connections that are open, and go on serving new ones."""
+        if self._server is not None:
+            self._server.cut_connections()
 
     def release(self) -> None:
         """Close, and give the reserved port back for good."""
@@ -89,6 +95,10 @@ class _Server(Server):  # type: ignore[misc]
         """Stop listening, end every call and close every connection at once."""
         if self._server is not None:
             self.close()
+        self.cut_connections()
+
+    def cut_connections(self) -> None:
+        """Close every connection at once."""
         for protocol in self._protocols:
             # Neither attribute is there before the handshake is over, nor after the connection has ended.
             transport = getattr(getattr(protocol, "connection", None), "_transport", None)
@@ -126,6 +136,7 @@ class Service:
         implementation: the object.
         authorise: called with the RPC's path and the peer's certificate (as `ssl` gives it, or None) before anything
             else; returns what methods get as `caller`, or raises `GRPCError`.
+        seen: told the path and the request (None for a stream) of every call that was let in.
     """
 
     def __init__(
@@ -133,8 +144,11 @@ class Service:
         descriptor: Any,
         implementation: object,
         authorise: Callable[[str, Mapping[str, Any] | None], Any],
+        *,
+        seen: Callable[[str, Any], None] = lambda _path, _request: None,
     ) -> None:
-        self._descriptor, self._implementation, self._authorise = descriptor, implementation, authorise
+        self._descriptor, self._implementation = descriptor, implementation
+        self._authorise, self._seen = authorise, seen
 
     def __mapping__(self) -> dict[str, Handler]:
         return {f"/{self._descriptor.full_name}/{rpc.name}": self._handler(rpc) for rpc in self._descriptor.methods}
@@ -147,8 +161,9 @@ class Service:
             caller = self._authorise(path, stream.peer.cert())
             if method is None:
                 raise GRPCError(Status.UNIMPLEMENTED, f"method {rpc.name} not implemented")
-            request = stream if rpc.client_streaming else await stream.recv_message()
-            answer = method(request, caller)
+            request = None if rpc.client_streaming else await stream.recv_message()
+            self._seen(path, request)
+            answer = method(stream if rpc.client_streaming else request, caller)
             if isinstance(answer, AsyncIterator):
                 async for reply in answer:
                     await stream.send_message(reply)

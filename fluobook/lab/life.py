@@ -67,22 +67,24 @@ def find(folder: Path) -> Lab | None:
     return Lab(folder, told["overlay"], told["pid"])
 
 
-def for_phase(chosen: Params, *, root: Path) -> Lab:
+def for_phase(chosen: Params, *, root: Path, programs: Mapping[str, str]) -> Lab:
     """The lab to use: the one this run owns, the one that is kept up, or a new one that ends with this process."""
     owned = os.environ.get("FLUOBOOK_LAB")
     if lab := find(Path(owned) if owned else folder_of(chosen.phase)):
         return lab
     if owned:
         raise FluobookError(f"the lab of this run ({owned}) is not up any more", remedy="start the run again")
-    lab = own(chosen, root=root)
+    lab = own(chosen, root=root, programs=programs)
     remark = f"a lab was started for this notebook and ends with its kernel; `fluobook lab up {chosen.phase}` keeps one"
     return Lab(lab.folder, lab.overlay, lab.pid, (remark,))
 
 
-def own(chosen: Params, *, root: Path, speed: float | None = None, faults: Sequence[str] = ()) -> Lab:
+def own(
+    chosen: Params, *, root: Path, programs: Mapping[str, str], speed: float | None = None, faults: Sequence[str] = ()
+) -> Lab:
     """Start a lab in a temporary folder; it ends, and the folder goes, when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="fluobook-lab-"))
-    lab = start(chosen, folder, root=root, owner=os.getpid(), speed=speed, faults=faults)
+    lab = start(chosen, folder, root=root, programs=programs, owner=os.getpid(), speed=speed, faults=faults)
     atexit.register(end, lab, forget=True)
     return lab
 
@@ -92,6 +94,7 @@ def start(
     folder: Path,
     *,
     root: Path,
+    programs: Mapping[str, str],
     owner: int | None,
     speed: float | None = None,
     seed: int = 1,
@@ -103,6 +106,7 @@ def start(
         chosen: the phase and platform it plays.
         folder: its state folder; what an earlier lab left there is removed.
         root: the repository, whose tree Argo CD will read.
+        programs: where git, kubectl, helm and sops are.
         owner: the process it dies with; None keeps it until `end`.
         speed: world seconds per real second.
         seed: what the lab's dice start from.
@@ -116,12 +120,21 @@ def start(
         raise UsageError(f"the lab of {folder.name} is up already", remedy="use it, or end it with `fluobook lab down`")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
-    order = {"phase": chosen.phase, "platform": chosen.platform.model_dump(mode="json"), "root": str(root), "owner": owner}
-    order |= {"speed": speed or float(os.environ.get("FLUOBOOK_LAB_SPEED", DEFAULT_SPEED)), "seed": seed, "faults": list(faults)}
+    order = {"phase": chosen.phase, "platform": dict(chosen.platform.written), "root": str(root), "owner": owner}
+    order |= {
+        "programs": dict(programs),
+        "speed": speed or float(os.environ.get("FLUOBOOK_LAB_SPEED", DEFAULT_SPEED)),
+        "seed": seed,
+        "faults": list(faults),
+    }
     (folder / "order.json").write_text(json.dumps(order))
     with (folder / "lab.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "fluobook.lab", str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            [sys.executable, "-m", "fluobook.lab", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     return _ready(folder, process)
 

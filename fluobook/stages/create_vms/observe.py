@@ -102,8 +102,8 @@ def _endpoint(site: Site, endpoint: ProxmoxEndpoint, image: Image) -> tuple[froz
     images = frozenset(host for host in {node.host for node in nodes} if _has_image(client, host, endpoint, image))
     candidates = _candidates(resources, nodes)
     with ThreadPoolExecutor(WIDTH) as pool:
-        configs = dict(zip(candidates, pool.map(lambda vmid: _config(client, candidates[vmid]), candidates), strict=True))
-    seen = [Seen(candidates[vmid], config) for vmid, config in configs.items() if config is not None]
+        found = list(pool.map(lambda resource: _look(client, resource), candidates.values()))
+    seen = [one for one in found if one is not None]
     return images, {node.name: [s for s in seen if _concerns(s, node)] for node in nodes}, client.cluster_tasks()
 
 
@@ -134,13 +134,18 @@ def _candidates(resources: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -
     }
 
 
-def _config(client: ProxmoxClient, resource: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _look(client: ProxmoxClient, resource: Mapping[str, Any]) -> Seen | None:
+    """A VM's configuration; and its status, where the list does not call it running: that list is 10 s old."""
     if resource.get("type") == "lxc":
-        return {}
+        return Seen(resource, {})
+    host, vmid = resource["node"], int(resource["vmid"])
     try:
-        return client.config(resource["node"], int(resource["vmid"]))
+        config = client.config(host, vmid)
+        if resource.get("status") != "running" and not config.get("lock"):
+            resource = {**resource, "status": client.vm_status(host, vmid)["status"]}
     except NotFound:
         return None
+    return Seen(resource, config)
 
 
 def _concerns(seen: Seen, node: Node) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 
 from fluobook.clients.proxmox import ProxmoxClient, Upid, VmLocked
 from fluobook.clients.talos import Mode, probe
-from fluobook.errors import Conflict, ForeignObject, NotFound, OutsideError, TaskFailed, Unreachable
+from fluobook.errors import Conflict, ForeignObject, NotFound, OutsideError, Rejected, TaskFailed, Unreachable
+from fluobook.machine.schematic import image_of
 from fluobook.params import Node
 from fluobook.stages.core.executor import Tell
 from fluobook.stages.core.plan import Action
@@ -35,9 +36,23 @@ def _download(site: Site, action: Action, tell: Tell) -> Mapping[str, Any]:
     host, file = action.data["host"], action.data["file"]
     endpoint = next(e for e in site.platform.proxmox if host in e.hosts)
     client = site.proxmox(endpoint.name)
+    _register(site)
     running = next((t.upid for t in client.cluster_tasks() if t.running and (t.upid.type, t.upid.id) == ("download", file)), None)
     upid = running or client.download_url(host, endpoint.image_storage, url=action.data["url"], filename=file)
     return _wait(site, client, upid, tell, "image_download")
+
+
+def _register(site: Site) -> None:
+    """The factory makes only images of schematics it was told; telling it again changes nothing."""
+    text = (site.root / "talos" / "schematic.yaml").read_text()
+    image = image_of(text, site.platform.versions.talos)
+    if (told := site.factory.schematic(text)) != image.schematic:
+        raise Rejected(
+            f"the Image Factory calls the schematic {told[:16]}, computed here it is {image.schematic[:16]}",
+            system="factory",
+            cause="talos/schematic.yaml holds something whose canonical form is not known here",
+            remedy="write its values plainly, then run the stage again",
+        )
 
 
 def _wait(site: Site, client: ProxmoxClient, upid: Upid, tell: Tell, deadline: str) -> Mapping[str, Any]:

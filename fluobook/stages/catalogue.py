@@ -1,0 +1,22 @@
+"""All stages, in their order."""
+
+from __future__ import annotations
+
+from fluobook.errors import UsageError
+from fluobook.stages import create_vms
+from fluobook.stages.core.stage import Stage
+
+STAGES: tuple[Stage, ...] = (create_vms.STAGE,)
+
+
+def find(name: str) -> Stage:
+    """The stage of a name ("create-vms") or number ("1").
+
+    Raises:
+        UsageError: there is none.
+    """
+    for stage in STAGES:
+        if name in (stage.name, str(stage.number), f"{stage.number:02d}"):
+            return stage
+    known = ", ".join(stage.name for stage in STAGES)
+    raise UsageError(f"there is no stage {name!r}", remedy=f"stages are {known}")
