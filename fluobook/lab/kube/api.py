@@ -14,7 +14,7 @@ from fluobook.lab.kube.authentication import Authenticator
 from fluobook.lab.kube.errors import ApiError, unauthorized
 from fluobook.lab.kube.identity import ADMIN, User
 from fluobook.lab.kube.routes import Routes
-from fluobook.lab.kube.store import Store
+from fluobook.lab.kube.store import SERVICE_CIDR, Store
 
 if TYPE_CHECKING:
     import socket
@@ -38,14 +38,17 @@ class KubeApi:
         faults: what goes wrong on purpose: "kube.api-500", "kube.api-429", "kube.watch-gone".
         version: gitVersion, such as "v1.35.2".
         seed: makes uids and generated names the same in every run.
+        service_cidr: where cluster IPs come from.
 
     Attributes:
         store: the objects, for the lab's own parts; use it on the event loop only.
         requests: what was asked over HTTP, in order.
     """
 
-    def __init__(self, clock: Clock, faults: Faults, *, version: str = VERSION, seed: int = 0) -> None:
-        self.store = Store(seed)
+    def __init__(
+        self, clock: Clock, faults: Faults, *, version: str = VERSION, seed: int = 0, service_cidr: str = SERVICE_CIDR
+    ) -> None:
+        self.store = Store(seed, service_cidr)
         self.version = version
         self.requests: list[Request] = []
         self._clock = clock

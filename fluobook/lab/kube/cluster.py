@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING
 from fluobook.lab.kube import system
 from fluobook.lab.kube.api import VERSION, KubeApi
 from fluobook.lab.kube.controllers import loop
+from fluobook.lab.kube.controllers.approver import CsrApprover
 from fluobook.lab.kube.controllers.certificates import CertificateSigner
 from fluobook.lab.kube.controllers.daemonsets import DaemonSets
 from fluobook.lab.kube.controllers.deployments import Deployments, ReplicaSets
+from fluobook.lab.kube.controllers.garbage import GarbageCollector
+from fluobook.lab.kube.controllers.jobs import Jobs
 from fluobook.lab.kube.controllers.namespaces import Namespaces
 from fluobook.lab.kube.controllers.nodes import Heartbeats, Nodes
+from fluobook.lab.kube.controllers.operators import Operators
 from fluobook.lab.kube.controllers.pods import Kubelets
+from fluobook.lab.kube.controllers.services import Endpoints, LoadBalancers
+from fluobook.lab.kube.controllers.statefulsets import StatefulSets
+from fluobook.lab.kube.controllers.volumes import Volumes
 from fluobook.lab.kube.kubelet import Kubelet, NodeInfo
+from fluobook.lab.kube.store import SERVICE_CIDR
 
 if TYPE_CHECKING:
     from fluobook.lab.clock import Clock
@@ -24,7 +32,6 @@ if TYPE_CHECKING:
     from fluobook.machine.pki import KeyPair
 
 POD_CIDR = "10.244.0.0/16"
-SERVICE_CIDR = "10.96.0.0/12"
 
 
 class KubeCluster:
@@ -52,7 +59,7 @@ class KubeCluster:
         pod_cidr: str = POD_CIDR,
         service_cidr: str = SERVICE_CIDR,
     ) -> None:
-        self.api = KubeApi(clock, faults, version=version, seed=seed)
+        self.api = KubeApi(clock, faults, version=version, seed=seed, service_cidr=service_cidr)
         self._clock = clock
         self._faults = faults
         self._seed = seed
@@ -78,6 +85,7 @@ class KubeCluster:
             self._bootstrap_user = f"system:bootstrap:{bootstrap_token.partition('.')[0]}"
         for controller in self._controllers(authority):
             self._tasks.append(asyncio.create_task(loop.run(store, self._clock, controller)))
+        self._tasks.append(asyncio.create_task(GarbageCollector(store).run()))
 
     def _controllers(self, authority: KeyPair) -> list[Controller]:
         store = self.api.store
@@ -89,6 +97,13 @@ class KubeCluster:
             Deployments(store),
             ReplicaSets(store),
             DaemonSets(store),
+            StatefulSets(store),
+            Jobs(store),
+            Volumes(store, self._clock, self._seed),
+            Endpoints(store),
+            LoadBalancers(store),
+            CsrApprover(store),
+            Operators(store, self._clock, self._seed),
         ]
 
     def join(self, node: NodeInfo) -> Kubelet:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fluobook.lab.kube import admission, decoding, lifecycle, ownership, patches
+from fluobook.lab.kube.addresses import SERVICES, ServiceAddresses
 from fluobook.lab.kube.errors import (
     ApiError,
     already_exists,
@@ -31,6 +32,7 @@ from fluobook.lab.kube.watching import Watch
 if TYPE_CHECKING:
     from fluobook.lab.kube.storage import Key
 
+SERVICE_CIDR = "10.96.0.0/12"
 SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 _NAMESPACES = ("", "namespaces")
 _DEFINITIONS = ("apiextensions.k8s.io", "customresourcedefinitions")
@@ -42,9 +44,11 @@ class Store:
 
     Args:
         seed: makes uids and generated names the same in every run.
+        service_cidr: where cluster IPs come from.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, service_cidr: str = SERVICE_CIDR) -> None:
+        self._addresses = ServiceAddresses(service_cidr)
         self.registry = Registry()
         self.storage = Storage()
         self._seed = seed
@@ -186,6 +190,8 @@ class Store:
         obj = decoding.typed(resource, obj, write)
         lifecycle.new_object(resource, obj, write.user, self._uid(resource, key))
         obj = decoding.completed(resource, obj)
+        if resource.store_key == SERVICES:
+            self._addresses.assign(resource, obj, [other for _, other in self.storage.scan(SERVICES)])
         decoding.validated(resource, obj)
         self._admit(resource, None, obj, space, write)
         if write.manager:
@@ -261,6 +267,9 @@ class Store:
         new = decoding.completed(resource, new)
         if problem := _approval_problem(new, write):
             raise invalid(resource, key[1], [("status.conditions", problem)])
+        if resource.store_key == SERVICES:
+            _keep_addresses(old, new)
+            self._addresses.assign(resource, new, [other for _, other in self.storage.scan(SERVICES)])
         if write.subresource not in ("status", "approval"):
             lifecycle.unchanged_where_immutable(resource, old, new)
             decoding.validated(resource, new)
@@ -360,6 +369,14 @@ class Store:
             return 0
         asked = options.get("gracePeriodSeconds")
         return old["spec"].get("terminationGracePeriodSeconds", 30) if asked is None else asked
+
+
+def _keep_addresses(old: Obj, new: Obj) -> None:
+    """A Service that does not name its address keeps it, unless it becomes an ExternalName."""
+    if new["spec"].get("type") != "ExternalName":
+        for key in ("clusterIP", "clusterIPs"):
+            if key in old["spec"]:
+                new["spec"].setdefault(key, old["spec"][key])
 
 
 def _approval_problem(new: Obj, write: Write) -> str:

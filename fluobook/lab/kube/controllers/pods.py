@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fluobook.lab.kube.controllers.events import record
 from fluobook.lab.kube.controllers.loop import draw, own_key
+from fluobook.lab.kube.controllers.references import missing_for_containers, missing_for_volumes
 from fluobook.lab.kube.controllers.scheduling import can_run
 from fluobook.lab.kube.objects import controller_of, is_true, name_of, namespace_of, timestamp, with_condition
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fluobook.lab.clock import Clock
     from fluobook.lab.faults import Faults
     from fluobook.lab.kube.controllers.loop import Sources
@@ -25,8 +28,19 @@ START_SECONDS = (0.8, 2.5)
 """World seconds from an image that is there to a container that is ready."""
 JOB_SECONDS = (1.0, 4.0)
 STOP_SECONDS = 1.5
+LOOK_AGAIN_SECONDS = 2.0
+"""World seconds between looks for a Secret, ConfigMap or claim that a pod waits for."""
+BACK_OFF_SECONDS = 10.0
 _MOMENT = 1e-6
 """Less than this is no time at all."""
+
+
+class Hurdle(NamedTuple):
+    """Why a pod does not run yet, when to look again (None: when something changes), and what to tell of it."""
+
+    reason: str
+    seconds: float | None
+    message: str = ""
 
 
 class Kubelets:
@@ -95,38 +109,36 @@ class Kubelets:
         return None
 
     def _start(self, pod: Obj, node: str) -> float | None:
-        if not self._can_start(pod, node):
-            self._set(pod, waiting="ContainerCreating")
+        hurdle = next(self._hurdles(pod, node), None)
+        if hurdle is None:
+            self._run(pod, node)
             return None
+        if hurdle.message:
+            record(self._store, pod, "Failed", hurdle.message, source="kubelet", warning=True)
+        self._set(pod, waiting=hurdle.reason)
+        return hurdle.seconds
+
+    def _hurdles(self, pod: Obj, node: str) -> Iterator[Hurdle]:
+        """What still keeps a pod from running, in the order in which a kubelet comes upon it."""
         image = pod["spec"]["containers"][0].get("image", "")
+        if not self._has_network(pod, node):
+            yield Hurdle("ContainerCreating", None)
+        if missing := missing_for_volumes(self._store, pod):
+            yield Hurdle("ContainerCreating", LOOK_AGAIN_SECONDS, f"MountVolume.SetUp failed: {missing} not found")
         if self._faults.on("kube.image-pull-fails") and namespace_of(pod) != "kube-system":
-            message = f'Failed to pull image "{image}": not found'
-            record(self._store, pod, "Failed", message, source="kubelet", warning=True)
-            self._set(pod, waiting="ImagePullBackOff")
-            return 10.0
+            yield Hurdle("ImagePullBackOff", BACK_OFF_SECONDS, f'Failed to pull image "{image}": not found')
         if (node, image) not in self._pulled:
             if left := self._wait(pod, "pull", PULL_SECONDS):
-                self._set(pod, waiting="ContainerCreating")
-                return left
+                yield Hurdle("ContainerCreating", left)
             self._pulled.add((node, image))
-            record(self._store, pod, "Pulled", f'Successfully pulled image "{image}"', source="kubelet")
+        if missing := missing_for_containers(self._store, pod):
+            yield Hurdle("CreateContainerConfigError", LOOK_AGAIN_SECONDS, f"Error: {missing} not found")
         if left := self._wait(pod, "start", START_SECONDS):
-            return left
-        self._run(pod, node)
-        return None
+            yield Hurdle("ContainerCreating", left)
 
-    def _can_start(self, pod: Obj, node: str) -> bool:
+    def _has_network(self, pod: Obj, node: str) -> bool:
         found = self._store.find("v1", "Node", node)
-        networked = pod["spec"].get("hostNetwork") or (found is not None and is_true(found, "Ready"))
-        return found is not None and bool(networked) and self._volumes_bound(pod)
-
-    def _volumes_bound(self, pod: Obj) -> bool:
-        for volume in pod["spec"].get("volumes") or []:
-            if claim := volume.get("persistentVolumeClaim"):
-                found = self._store.find("v1", "PersistentVolumeClaim", claim["claimName"], namespace_of(pod))
-                if found is None or found["status"].get("phase") != "Bound":
-                    return False
-        return True
+        return found is not None and (bool(pod["spec"].get("hostNetwork")) or is_true(found, "Ready"))
 
     def _wait(self, pod: Obj, step: str, bounds: tuple[float, float]) -> float | None:
         """The seconds that a step still takes; None once it is done."""
