@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 FAULTS: dict[str, str] = {
+    "argocd.repository-down-once": "Argo CD does not reach the repository of an Application when it looks for a commit",
+    "argocd.webhook-refuses-once": "a webhook that is not up yet refuses an object that Argo CD applies",
     "kube.api-429": "a request to the Kubernetes API is answered with 429, too many requests",
     "kube.api-500": "a request to the Kubernetes API is answered with 500",
     "kube.image-pull-fails": "images cannot be pulled, but for those of kube-system",
@@ -35,6 +37,11 @@ FAULTS: dict[str, str] = {
     "proxmox.task-status-500-once": "asking for a task is answered with 500",
     "proxmox.token-no-rights": "the token has no privileges at all",
     "proxmox.token-wrong": "no token is accepted",
+    "talos.apply-busy-once": "a node says that another configuration is just being applied",
+    "talos.apply-lost-once": "a configuration is applied, but the connection breaks before the answer",
+    "talos.bootstrap-lost-once": "etcd is bootstrapped, but the connection breaks before the answer",
+    "talos.install-fails-once": "an installation fails, and the node is in maintenance mode again, without a configuration",
+    "talos.read-lost-once": "the connection to a node breaks as a resource is read",
     "talos.time-not-synced": "nodes never synchronise their clocks, so etcd is not bootstrapped",
     "talos.uuid-byte-order": "nodes tell their SMBIOS uuid with its first three fields in the other byte order",
 }

@@ -114,7 +114,7 @@ async def _install(node: TalosMachine) -> None:
     finally:
         api.cancel()
     device = str(config.install.get("disk") or "").removeprefix("/dev/")
-    if device in node.devices:
+    if device in node.devices and not node.world.faults.take("talos.install-fails-once"):
         node.disk.image = str(config.install.get("image") or f"ghcr.io/siderolabs/installer:{node.image.version}")
         node.disk.device, node.disk.config = f"/dev/{device}", config.canonical()
     node.order("reboot", "rebooting")

@@ -96,6 +96,11 @@ class TalosMachine:
         self.disk.etcd = self.world.new_etcd()
         self._bootstrap.set()
 
+    def lose(self, fault: str) -> None:
+        """Break all connections if that fault is to happen now."""
+        if self.endpoint and self.world.faults.take(fault):
+            self.endpoint.cut()
+
     def wipe(self, labels: Collection[str], *, leave: bool) -> None:
         """Empty the system disk or some of its partitions, leaving etcd first if asked to."""
         if etcd := self.disk.etcd:

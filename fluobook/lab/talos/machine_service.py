@@ -52,6 +52,8 @@ class MachineService:
     async def apply_configuration(self, request: Any, roles: frozenset[str]) -> api.ApplyConfigurationResponse:
         """Take a configuration: anybody's in maintenance mode, an administrator's afterwards."""
         node = self._node
+        if node.world.faults.take("talos.apply-busy-once"):
+            raise _not_yet("another apply configuration is already in progress")
         if node.rebooting:
             raise _not_yet(
                 "configuration was already applied and node is rebooting, "
@@ -65,6 +67,7 @@ class MachineService:
             details = f"Dry run summary:\n{details} (skipped in dry-run).\n{difference(node.config, config)}"
         else:
             self._apply(mode, config)
+            node.lose("talos.apply-lost-once")
         applied = api.ApplyConfiguration(mode=mode, mode_details=details, warnings=warnings)
         return api.ApplyConfigurationResponse(messages=[applied])
 
@@ -79,6 +82,7 @@ class MachineService:
         if node.disk.etcd is not None:
             raise GRPCError(Status.ALREADY_EXISTS, "etcd data directory is not empty")
         node.bootstrap()
+        node.lose("talos.bootstrap-lost-once")
         return api.BootstrapResponse(messages=[api.Bootstrap()])
 
     async def kubeconfig(self, _request: Any, _roles: frozenset[str]) -> AsyncIterator[Data]:

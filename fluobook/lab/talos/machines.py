@@ -26,11 +26,12 @@ T = TypeVar("T")
 
 
 class Call(NamedTuple):
-    """One RPC that a node was asked, at `time` in world seconds."""
+    """One RPC that a node let in, at `time` in world seconds; a dry run is not `mutating`."""
 
     time: float
     node: str
     path: str
+    mutating: bool
 
 
 class Cluster(Protocol):
@@ -168,9 +169,9 @@ class TalosMachines:
                 return other.disk.etcd
         return None
 
-    def asked(self, node: TalosMachine, path: str) -> None:
+    def asked(self, node: TalosMachine, path: str, *, mutating: bool) -> None:
         """Remember a call."""
-        self.calls.append(Call(self.clock.now(), node.vm.name, path))
+        self.calls.append(Call(self.clock.now(), node.vm.name, path, mutating))
 
     def changed(self) -> None:
         """Something about a node changed: wake who waits, and show members to each other."""

@@ -52,6 +52,14 @@ def allowed(path: str) -> frozenset[str]:
     return ALLOWED.get(path, _ADMIN)
 
 
+_ONLY_READ = {"Copy", "EtcdSnapshot", "GenerateClientConfiguration", "Kubeconfig", "PacketCapture", "Read"}
+
+
+def changes(path: str) -> bool:
+    """Whether an RPC changes anything: not what all may read, nor what is guarded for its secrets alone."""
+    return allowed(path) not in {_ALL, _ETCD} and path.rpartition("/")[2] not in _ONLY_READ
+
+
 def roles_of(certificate: Mapping[str, Any] | None) -> frozenset[str]:
     """The roles in a client certificate: its organizations, as far as Talos knows them."""
     subject = (certificate or {}).get("subject", ())

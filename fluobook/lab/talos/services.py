@@ -10,7 +10,7 @@ from grpclib.exceptions import GRPCError
 from fluobook.lab.grpc import Service
 from fluobook.lab.talos.machine_service import MachineService
 from fluobook.lab.talos.other_services import ImageService, StorageService, TimeService
-from fluobook.lab.talos.roles import READER, allowed, roles_of
+from fluobook.lab.talos.roles import READER, allowed, changes, roles_of
 from fluobook.lab.talos.state_service import StateService
 from fluobook.wire.generated import cluster_pb2, cosi_pb2, machine_pb2, storage_pb2, time_pb2
 
@@ -25,10 +25,12 @@ def services(node: TalosMachine) -> list[Service]:
 
     def authorise(path: str, certificate: Mapping[str, Any] | None) -> frozenset[str]:
         roles = frozenset({READER}) if node.in_maintenance else roles_of(certificate)
-        node.world.asked(node, path)
         if not roles & allowed(path):
             raise GRPCError(Status.PERMISSION_DENIED, "not authorized")
         return roles
+
+    def seen(path: str, request: Any) -> None:
+        node.world.asked(node, path, mutating=changes(path) and not getattr(request, "dry_run", False))
 
     implementations: list[tuple[Any, str, object]] = [
         (machine_pb2, "MachineService", MachineService(node)),
@@ -40,6 +42,6 @@ def services(node: TalosMachine) -> list[Service]:
         (time_pb2, "TimeService", TimeService()),
     ]
     return [
-        Service(module.DESCRIPTOR.services_by_name[name], implementation, authorise)
+        Service(module.DESCRIPTOR.services_by_name[name], implementation, authorise, seen=seen)
         for module, name, implementation in implementations
     ]

@@ -40,6 +40,7 @@ class StateService:
 
     async def get(self, request: Any, roles: frozenset[str]) -> GetResponse:
         """One resource."""
+        self._node.lose("talos.read-lost-once")
         _admit(request, roles)
         key = Key(request.namespace, request.type, request.id)
         found = self._node.state.get(key)
@@ -60,6 +61,8 @@ class StateService:
         _admit(request, roles)
         queue = self._node.state.watch()
         try:
+            if request.api_version >= 1:
+                yield WatchResponse()  # clients wait for this: the watch stands
             for event in self._first(request):
                 yield WatchResponse(event=[event])
             while True:
