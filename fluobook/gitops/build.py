@@ -18,8 +18,8 @@ import yaml
 
 from fluobook.clients.run_tool import run_tool
 from fluobook.clients.tools import find
-from fluobook.gitops import documents
 from fluobook.gitops.kustomization import NAME
+from fluobook.machine import manifests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,7 +59,7 @@ class Builder:
         env: dict[str, str | None] = {"KUSTOMIZE_PLUGIN_HOME": str(self.home / "plugins")}
         command: list[str | Path] = [find("kubectl").path, "kustomize", "--enable-alpha-plugins", here]
         text = run_tool("kubectl", command, env=env, remedy=f"correct {folder / NAME}").stdout
-        return [document for document in yaml.load_all(text, documents.Loader) if document]
+        return manifests.load(text)
 
     def _patched(self, folder: Path, patches: Sequence[dict[str, Any]]) -> Path:
         """A kustomization beside the tree that adds the patches, as Argo CD adds them to the folder's own."""

@@ -8,6 +8,7 @@ from fluobook.gitops.documents import Misplaced
 from fluobook.gitops.finding import Finding, Place
 from fluobook.gitops.look import Look
 from fluobook.gitops.rules import RULES
+from fluobook.gitops.tree import ROOT_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,17 +17,18 @@ if TYPE_CHECKING:
     from fluobook.gitops.rules import Rule
 
 
-def findings(root: Path, rules: dict[str, Rule] | None = None) -> list[Finding]:
+def findings(root: Path, rules: dict[str, Rule] | None = None, *, path: str = ROOT_PATH) -> list[Finding]:
     """What is wrong in a repository, in the order of files and lines; empty for a clean one.
 
     Args:
         root: the repository.
         rules: the rules to follow, by name; all of them unless given.
+        path: the folder of the root Application.
 
     Raises:
         ToolFailed: kubectl or sops is missing.
     """
-    look = Look(root)
+    look = Look(root, path)
     found = {finding for rule in (rules or RULES).values() for finding in _of_rule(look, rule)}
     return sorted(found)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluobook.errors import Rejected
+from fluobook.machine.manifests import KubernetesLoader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,13 +27,6 @@ class Misplaced(Rejected):
         super().__init__(f"{place} {message}", system=system, detail=detail, remedy=remedy)
         self.file = file
         self.line = line
-
-
-class Loader(yaml.CSafeLoader):
-    """As PyYAML's own, but `=` is a string, as in some upstream CRDs, and not a type that nothing can construct."""
-
-
-Loader.add_constructor("tag:yaml.org,2002:value", lambda _loader, node: node.value)
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,7 @@ def read(file: Path) -> list[Document]:
 
 
 def _documents(file: Path) -> Iterator[Document]:
-    loader = Loader(file.read_text())
+    loader = KubernetesLoader(file.read_text())
     try:
         while loader.check_node():
             node = loader.get_node()

@@ -34,6 +34,12 @@ class Look:
         """The tree that the root Application deploys."""
         return tree.read(self.root, self.path)
 
+    @cached_property
+    def roots(self) -> tuple[Tree, ...]:
+        """The tree of every root: bootstrap, and its variants."""
+        folders = (folder for folder in self.kustomizations if folder.name.startswith("bootstrap"))
+        return tuple(tree.read(self.root, folder.relative_to(self.root).as_posix()) for folder in folders)
+
     @property
     def top(self) -> Path:
         """The folder of the GitOps tree."""

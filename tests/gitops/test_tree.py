@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from fluobook import gitops
+from fluobook import gitops, params
 from fluobook.errors import NotFound, Rejected
 from fluobook.gitops import kustomization
+from fluobook.gitops.check import findings
+from fluobook.gitops.rules import RULES
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def names(objects):
@@ -24,6 +30,33 @@ def test_the_reader_and_the_real_kustomize_agree_on_what_applications_deploy(tre
         ):
             built = real.build(tree.root / one.path)
             assert names(built) == names(document.data for document in tree.deployed_by(one)), one.name
+
+
+def test_the_gateway_variant_is_the_same_platform_without_ingress_nginx(real):
+    variant = gitops.read(REPOSITORY, "cluster-gitops/bootstrap-gateway")
+    built = real.build(variant.root / variant.path)
+    assert {(one["kind"], one["metadata"]["name"]): one for one in built} == {
+        (one.kind, one.name): one.data for one in variant.documents
+    }
+    before = {one.name for one in gitops.read(REPOSITORY).applications}
+    assert {one.name for one in variant.applications} == before - {"ingress-nginx"} | {"gateway-api-crds"}
+    assert gitops.chart_source(variant, "cilium").values["gatewayAPI"]["enabled"] is True
+    rules = {name: rule for name, rule in RULES.items() if name not in ("wave-table", "reachability")}
+    assert findings(REPOSITORY, rules, path=variant.path) == []
+
+
+def test_the_gateway_variant_takes_the_values_of_a_phase(phase3, real):
+    variant = gitops.read(REPOSITORY, "cluster-gitops/bootstrap-gateway")
+    there = params.overlay(phase3, {"gitops": {"domain": "iot.example.net", "acme_email": "a@example.net"}})
+    seen = gitops.for_phase(there, variant)
+    issuers, routes = seen.application("cert-manager-issuers"), seen.application("routes")
+    built = real.build(variant.root / issuers.path, issuers.kustomize["patches"])
+    assert {one["spec"]["acme"]["email"] for one in built} == {"a@example.net"}
+    assert all("gatewayHTTPRoute" in one["spec"]["acme"]["solvers"][0]["http01"] for one in built)
+    hosts = {
+        one["metadata"]["name"]: one for one in real.build(variant.root / routes.path, routes.kustomize["patches"])
+    }
+    assert hosts["grafana"]["spec"]["hostnames"] == ["grafana.iot.example.net"]
 
 
 def test_secrets_are_built_by_ksops_and_stay_encrypted(tree, real):

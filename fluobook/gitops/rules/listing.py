@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 def files_are_listed(look: Look) -> Iterator[Finding]:
     """Each file is named by a kustomization, and each folder by a kustomization or an Application, or it is a root."""
     named = set().union(*(kustomization.files(folder) for folder in look.kustomizations))
-    paths = {
-        (look.root / one.data["spec"]["source"]["path"]).resolve()
-        for one in look.documents
-        if one.kind == "Application" and "path" in one.data["spec"]["source"]
-    }
+    paths = {(look.root / one.path).resolve() for root in look.roots for one in root.applications if one.path}
     for file in look.files:
         if file.name == kustomization.NAME:
             folder = file.parent.resolve()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fluobook.gitops.application import WAVE
-from fluobook.gitops.schemas import is_cluster_scoped
+from fluobook.gitops.schemas import is_cluster_scoped, is_known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,8 +67,12 @@ def _refused(look: Look, one: Application, project: Document) -> Iterator[Findin
 
 
 def _is_allowed(document: Document, spec: dict[str, Any]) -> bool:
-    cluster = is_cluster_scoped(document.group, document.kind)
-    listed = spec.get("clusterResourceWhitelist" if cluster else "namespaceResourceWhitelist") or ()
+    """Whether the kind is on the list it belongs to; either list does for a kind whose scope is not known."""
+    cluster, namespaced = spec.get("clusterResourceWhitelist") or (), spec.get("namespaceResourceWhitelist") or ()
+    if is_known(str(document.data.get("apiVersion", "")), document.kind):
+        listed = cluster if is_cluster_scoped(document.group, document.kind) else namespaced
+    else:
+        listed = (*cluster, *namespaced)
     return {"group": document.group, "kind": document.kind} in listed
 
 
