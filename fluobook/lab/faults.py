@@ -40,7 +40,7 @@ FAULTS: dict[str, str] = {
     "talos.apply-busy-once": "a node says that another configuration is just being applied",
     "talos.apply-lost-once": "a configuration is applied, but the connection breaks before the answer",
     "talos.bootstrap-lost-once": "etcd is bootstrapped, but the connection breaks before the answer",
-    "talos.install-fails-once": "an installation fails, and the node is in maintenance mode again, without a configuration",
+    "talos.install-fails-once": "an installation fails, and the node is in maintenance mode again",
     "talos.read-lost-once": "the connection to a node breaks as a resource is read",
     "talos.time-not-synced": "nodes never synchronise their clocks, so etcd is not bootstrapped",
     "talos.uuid-byte-order": "nodes tell their SMBIOS uuid with its first three fields in the other byte order",
