@@ -109,7 +109,7 @@ class Site:
 
     def _talos(self, node: Node, role: str) -> TalosNode:
         pair = self.vault.talos_identity(role)
-        return connect(self.talos_address(node), ca=self.vault.bundle().os.crt, crt=pair.crt, key=pair.key)
+        return connect(self.talos_address(node), ca=self.vault.bundle().talos.crt, crt=pair.crt, key=pair.key)
 
     @cached_property
     def kubeconfig_path(self) -> Path:

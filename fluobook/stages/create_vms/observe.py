@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from fluobook.clients.proxmox import ProxmoxClient, TaskStatus
@@ -61,7 +61,6 @@ class Observation:
         vms: for each node all VMs that have its number, its name or its uuid.
         tasks: running tasks.
         answering: addresses of absent nodes at which something answers already.
-        bundle: whether the secrets bundle exists.
     """
 
     image: Image
@@ -69,8 +68,6 @@ class Observation:
     vms: Mapping[str, Sequence[Seen]]
     tasks: Sequence[TaskStatus] = ()
     answering: frozenset[str] = frozenset()
-    bundle: bool = False
-    offline: Sequence[str] = field(default_factory=tuple)
 
     def ours(self, node: Node) -> Seen | None:
         """The node's VM, if it exists."""
@@ -91,7 +88,7 @@ def observe(site: Site) -> Observation:
         tasks = [task for part in parts for task in part[2]]
         absent = [node for node in site.platform.nodes if not found.get(node.name)]
         answering = frozenset(address for address in pool.map(lambda node: _taken(site, node), absent) if address)
-    return Observation(image, images, found, tasks, answering, site.vault.has_bundle())
+    return Observation(image, images, found, tasks, answering)
 
 
 def _endpoint(site: Site, endpoint: ProxmoxEndpoint, image: Image) -> tuple[frozenset[str], dict[str, list[Seen]], list[TaskStatus]]:

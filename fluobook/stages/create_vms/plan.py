@@ -16,10 +16,9 @@ def plan(platform: Platform, seen: Observation) -> Plan:
 
     Raises:
         ForeignObject: something that is not ours has a number, a name or an address of ours.
-        Refused: a disk would have to shrink, or VMs of ours exist without their secrets bundle.
+        Refused: a disk would have to shrink.
     """
     _nothing_in_the_way(platform, seen)
-    _bundle_fits(platform, seen)
     actions = _images(platform, seen)
     kept = len(platform.hosts) - len(actions)
     cycled = ""
@@ -57,13 +56,6 @@ def _shared(node: Node, vm: Seen) -> str:
 def _being_created(node: Node, vm: Seen, seen: Observation) -> bool:
     """A VM that is being created has neither name nor uuid yet; our own running task tells that it is ours."""
     return vm.vmid == node.vmid and vm.lock == "create" and seen.task("qmcreate", str(node.vmid)) is not None
-
-
-def _bundle_fits(platform: Platform, seen: Observation) -> None:
-    started = [node.name for node in platform.nodes if (vm := seen.ours(node)) and vm.running]
-    installed = [name for name in started if name in seen.answering]
-    if installed and not seen.bundle:
-        raise Refused(f"{', '.join(installed)} run already, but the secrets bundle is not here")
 
 
 def _images(platform: Platform, seen: Observation) -> list[Action]:

@@ -1,0 +1,23 @@
+"""Stage 2, apply-talos-config: the secrets bundle once, and every node's machine configuration.
+
+A machine without a configuration takes one from whoever reaches it, and cannot prove who it is. So before a secret is
+sent, its SMBIOS uuid and MAC address are compared with those of our VM. A configured node is asked for a dry run: what
+it would change is the plan.
+"""
+
+from fluobook.stages.apply_talos_config.observe import observe
+from fluobook.stages.apply_talos_config.perform import perform
+from fluobook.stages.apply_talos_config.plan import plan
+from fluobook.stages.apply_talos_config.verify import verify
+from fluobook.stages.core.stage import Stage
+
+STAGE = Stage(
+    2,
+    "apply-talos-config",
+    "Apply the Talos machine configurations",
+    observe,
+    plan,
+    perform,
+    verify,
+    widths={"talos": 16, "cycle": 1},
+)
