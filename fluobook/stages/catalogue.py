@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from fluobook.errors import UsageError
-from fluobook.stages import apply_talos_config, create_vms
+from fluobook.stages import apply_talos_config, bootstrap_kubernetes, create_vms
 from fluobook.stages.core.stage import Stage
 
 STAGES: tuple[Stage, ...] = (
     create_vms.STAGE,
     apply_talos_config.STAGE,
+    bootstrap_kubernetes.STAGE,
 )
 
 

@@ -1,0 +1,13 @@
+"""Stage 3, bootstrap-kubernetes: etcd started once, on one node; then Cilium up, nodes Ready, and the files that kubectl
+and talosctl read.
+
+Whether etcd was bootstrapped is asked of every control plane: starting it twice would make two clusters (F29).
+"""
+
+from fluobook.stages.bootstrap_kubernetes.observe import observe
+from fluobook.stages.bootstrap_kubernetes.perform import perform
+from fluobook.stages.bootstrap_kubernetes.plan import plan
+from fluobook.stages.bootstrap_kubernetes.verify import verify
+from fluobook.stages.core.stage import Stage
+
+STAGE = Stage(3, "bootstrap-kubernetes", "Bootstrap etcd and Kubernetes", observe, plan, perform, verify)

@@ -1,0 +1,104 @@
+"""Whether etcd runs, which nodes Kubernetes knows, and which files are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fluobook.clients.talos import EtcdMember, Mode
+from fluobook.errors import FluobookError
+from fluobook.params import Node
+from fluobook.stages.apply_talos_config.observe import look
+from fluobook.stages.core.site import Site
+
+CILIUM = "k8s-app=cilium"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What there is.
+
+    Args:
+        without_config: nodes that have no configuration of this cluster.
+        members: etcd's members as each control plane whose etcd runs tells them.
+        ready: for each Kubernetes node whether it is Ready; empty while the API does not answer.
+        cilium: nodes on which a Cilium agent is ready.
+        api: the API's version, "" while it does not answer.
+        files: which of kubeconfig and talosconfig are there and fit.
+    """
+
+    without_config: Sequence[str]
+    members: Mapping[str, Sequence[EtcdMember]] = field(default_factory=dict)
+    ready: Mapping[str, bool] = field(default_factory=dict)
+    cilium: frozenset[str] = frozenset()
+    api: str = ""
+    files: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def bootstrapped(self) -> bool:
+        """Whether etcd has data anywhere."""
+        return bool(self.members)
+
+
+def observe(site: Site) -> Observation:
+    """Look at all nodes, then at Kubernetes."""
+    nodes = site.platform.nodes
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        modes = list(pool.map(lambda node: look(site, node).mode, nodes))
+        missing = [node.name for node, mode in zip(nodes, modes, strict=True) if mode is not Mode.CONFIGURED]
+        if missing and not site.vault.has_bundle():
+            return Observation(missing)
+        answers = list(pool.map(lambda node: etcd_members(site, node), site.platform.control_planes))
+    members = {node.name: found for node, found in zip(site.platform.control_planes, answers, strict=True) if found}
+    ready, cilium, version = kubernetes(site) if members else ({}, frozenset(), "")
+    return Observation(missing, members, ready, cilium, version, files(site))
+
+
+def etcd_members(site: Site, node: Node) -> Sequence[EtcdMember]:
+    """The members that a control plane's etcd knows; none while it does not run."""
+    try:
+        return site.talos(node).etcd_members()
+    except FluobookError:
+        return ()
+
+
+def kubernetes(site: Site) -> tuple[dict[str, bool], frozenset[str], str]:
+    """Which nodes are Ready, on which Cilium is, and the API's version."""
+    try:
+        kube = site.kube()
+        version = kube.version()
+        nodes = kube.list("v1", "Node")
+        pods = kube.list("v1", "Pod", "kube-system", labels=CILIUM)
+    except FluobookError:
+        return {}, frozenset(), ""
+    ready = {node["metadata"]["name"]: condition(node, "Ready") for node in nodes}
+    return ready, frozenset(pod["spec"].get("nodeName", "") for pod in pods if condition(pod, "Ready")), version
+
+
+def condition(obj: Mapping[str, Any], name: str) -> bool:
+    """Whether a condition of an object is True."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == name and c["status"] == "True" for c in conditions)
+
+
+def files(site: Site) -> dict[str, bool]:
+    """Whether the files are there and belong to this cluster's bundle and endpoints."""
+    wanted = {"kubeconfig": _essence(site.vault.kubeconfig(site.platform)), "talosconfig": _essence(site.vault.talosconfig(site.platform))}
+    return {name: _essence(_read(site.home / name)) == essence for name, essence in wanted.items()}
+
+
+def _read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text()) if path.exists() else None
+
+
+def _essence(config: Any) -> Any:
+    """A kubeconfig or talosconfig without its client certificate, which is issued anew each time."""
+    if isinstance(config, dict):
+        own = ("crt", "key", "client-certificate-data", "client-key-data")
+        return {key: _essence(value) for key, value in config.items() if key not in own}
+    return [_essence(item) for item in config] if isinstance(config, list) else config

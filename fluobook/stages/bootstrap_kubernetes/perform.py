@@ -1,0 +1,77 @@
+"""Does one action of stage 3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fluobook.errors import Conflict, OutsideError
+from fluobook.machine.access import dump
+from fluobook.record.folder import write_text
+from fluobook.stages.bootstrap_kubernetes.observe import etcd_members, kubernetes
+from fluobook.stages.core.executor import Tell
+from fluobook.stages.core.plan import Action
+from fluobook.stages.core.site import Site
+
+NOT_YET = ("FAILED_PRECONDITION", "UNAVAILABLE")
+"""What a node says that is still on its way: bootstrap is not available yet, time is not in sync yet (F27, F30)."""
+
+
+def perform(site: Site, action: Action, tell: Tell) -> Mapping[str, Any] | None:
+    """Do one action."""
+    if action.verb == "bootstrap":
+        return _bootstrap(site, action, tell)
+    if action.verb == "await":
+        return _await(site, action.data["node"], tell)
+    return _write(site, action.data["file"])
+
+
+def _bootstrap(site: Site, action: Action, tell: Tell) -> Mapping[str, Any]:
+    node = site.platform.node(action.data["node"])
+    answer = site.wait_until("etcd", f"etcd is bootstrapped on {node.name}", lambda: _ask(site, action))
+    tell.evidence(bootstrap=answer)
+    tell("waits for etcd")
+    members = site.wait_until("etcd", f"etcd runs on {node.name}", lambda: etcd_members(site, node) or None)
+    return {"answer": answer, "members": [member.hostname for member in members]}
+
+
+def _ask(site: Site, action: Action) -> str | None:
+    """Ask once; AlreadyExists means that it was done, by a run that did not live to tell (F28)."""
+    node = site.platform.node(action.data["node"])
+    try:
+        site.talos(node, "os:admin").bootstrap()
+    except Conflict:
+        return "AlreadyExists"
+    except OutsideError as error:
+        if error.code in NOT_YET:
+            return None
+        raise
+    return "OK"
+
+
+def _await(site: Site, name: str, tell: Tell) -> Mapping[str, Any]:
+    site.wait_until("nodes_ready", f"node {name} is Ready with Cilium", lambda: _ready(site, name, tell))
+    return {"ready": True}
+
+
+def _ready(site: Site, name: str, tell: Tell) -> bool | None:
+    ready, cilium, version = kubernetes(site)
+    if not version:
+        tell("the API does not answer yet")
+    elif name not in ready:
+        tell("not registered yet")
+    elif not ready[name]:
+        tell("not Ready yet")
+    elif name not in cilium:
+        tell("Cilium is not ready yet")
+    else:
+        return True
+    return None
+
+
+def _write(site: Site, name: str) -> Mapping[str, Any]:
+    config = site.vault.kubeconfig(site.platform) if name == "kubeconfig" else site.vault.talosconfig(site.platform)
+    write_text(site.home / name, dump(config), mode=0o600)
+    return {"file": name}
+
+
