@@ -3,14 +3,18 @@
 from fluobook.gitops.application import Application, ChartSource
 from fluobook.gitops.patches import for_phase, mirrored, patches_for
 from fluobook.gitops.root import root_application
+from fluobook.gitops.secrets import EncryptedFile, encrypted_files, lab_recipients
 from fluobook.gitops.tree import Tree, chart_source, namespaces_needed_before_argocd, read, waves
 
 __all__ = [
     "Application",
     "ChartSource",
+    "EncryptedFile",
     "Tree",
     "chart_source",
+    "encrypted_files",
     "for_phase",
+    "lab_recipients",
     "mirrored",
     "namespaces_needed_before_argocd",
     "patches_for",

@@ -25,6 +25,7 @@ class Chart:
     classes: tuple[str, ...] = ()
     privileged: str = ""
     keeps: bool = False
+    retired: bool = False
 
 
 @cache

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from fluobook.gitops import documents, tree
+from fluobook.gitops import documents, secrets, tree
 from fluobook.gitops.finding import Finding, Place
 
 if TYPE_CHECKING:
@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
     from fluobook.gitops.application import Application
     from fluobook.gitops.documents import Document, Key
+    from fluobook.gitops.secrets import EncryptedFile
     from fluobook.gitops.tree import Tree
-
-ENCRYPTED = ".sops.yaml"
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,9 @@ class Look:
         return tuple(document for file in self.files for document in documents.read(file))
 
     @cached_property
-    def encrypted(self) -> tuple[Path, ...]:
-        """Every file that SOPS has encrypted, or should have: those of the tree, and the Talos secrets bundles."""
-        talos = (self.root / "talos" / "secrets").glob("*" + ENCRYPTED)
-        return tuple(sorted([*(file for file in self.files if file.name.endswith(ENCRYPTED)), *talos]))
+    def encrypted(self) -> tuple[EncryptedFile, ...]:
+        """Every file that SOPS has encrypted, or should have."""
+        return secrets.encrypted_files(self.root)
 
     @cached_property
     def kustomizations(self) -> tuple[Path, ...]:
@@ -84,4 +82,4 @@ class Look:
         return Place(self.root, file, line)
 
 
-__all__ = ["ENCRYPTED", "Finding", "Look", "Place"]
+__all__ = ["Finding", "Look", "Place"]

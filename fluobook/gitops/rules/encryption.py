@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from fluobook.clients import sops
 from fluobook.errors import AccessDenied, OutsideError
-from fluobook.gitops.look import ENCRYPTED
+from fluobook.gitops.secrets import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,13 +23,13 @@ _SECRET_NAME = re.compile(r"(password|passwd|secretkey|token|credential)s?$", re
 def secrets_are_encrypted(look: Look) -> Iterator[Finding]:
     """No Secret in clear, no value in clear in a file that SOPS should have encrypted, no password among values."""
     for document in look.documents:
-        if document.file.name.endswith(ENCRYPTED):
+        if document.file.name.endswith(SUFFIX):
             yield from _clear_values(look, document)
         elif document.kind == "Secret" and (document.data.get("data") or document.data.get("stringData")):
             yield look.at(document, "kind").finding(
                 "cleartext",
                 f"Secret {document.name} is not encrypted",
-                f"name it …{ENCRYPTED} and `sops encrypt -i` it",
+                f"name it …{SUFFIX} and `sops encrypt -i` it",
             )
     for application in look.tree.applications:
         for path in _passwords(application.values):
@@ -52,17 +50,17 @@ def keys_are_not_in_the_tree(look: Look) -> Iterator[Finding]:
 
 def recipients_are_right(look: Look) -> Iterator[Finding]:
     """Every encrypted file is for exactly the recipients that .sops.yaml names for it."""
-    rules = _rules(look.root / ".sops.yaml")
-    for file in look.encrypted:
-        relative = file.relative_to(look.root).as_posix()
-        wanted = next((ages for pattern, ages in rules if re.search(pattern, relative)), None)
-        actual = set(sops.recipients(file))
-        if wanted is None:
-            yield look.in_file(file).finding("recipient", "no rule of .sops.yaml fits it", "add a rule for its folder")
-        elif actual and actual != wanted:
-            yield look.in_file(file, _line(file, "recipient:")).finding(
+    for one in look.encrypted:
+        relative = one.file.relative_to(look.root).as_posix()
+        if one.wanted is None:
+            yield look.in_file(one.file).finding(
+                "recipient", "no rule of .sops.yaml fits it", "add a rule for its folder"
+            )
+        elif one.recipients and one.recipients != one.wanted:
+            actual, wanted = (", ".join(sorted(recipients)) for recipients in (one.recipients, one.wanted))
+            yield look.in_file(one.file, _line(one.file, "recipient:")).finding(
                 "recipient",
-                f"it is encrypted for {', '.join(sorted(actual))}, and .sops.yaml says {', '.join(sorted(wanted))}",
+                f"it is encrypted for {actual}, and .sops.yaml says {wanted}",
                 f"sops updatekeys {relative} && sops rotate -i {relative}",
             )
 
@@ -70,7 +68,7 @@ def recipients_are_right(look: Look) -> Iterator[Finding]:
 def macs_are_intact(look: Look) -> Iterator[Finding]:
     """Every file that the lab's key opens is as SOPS wrote it; other keys are not at hand in a check."""
     identities = [file.read_text() for file in sorted((look.root / "params" / "lab").glob("*.age"))]
-    for file in look.encrypted:
+    for file in (one.file for one in look.encrypted):
         for identity in identities:
             try:
                 sops.decrypt(file, identity)
@@ -101,11 +99,6 @@ def _passwords(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, .
             if isinstance(value, str) and value and _SECRET_NAME.search(key):
                 yield (*path, key)
             yield from _passwords(value, (*path, key))
-
-
-def _rules(file: Path) -> list[tuple[str, set[str]]]:
-    rules = (yaml.safe_load(file.read_text()) or {}).get("creation_rules") or [] if file.exists() else []
-    return [(rule.get("path_regex", ""), set(re.split(r"[,\s]+", rule.get("age", "").strip()))) for rule in rules]
 
 
 def _line(file: Path, text: str) -> int:

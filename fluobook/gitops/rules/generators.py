@@ -21,7 +21,7 @@ def generators_list_what_exists(look: Look) -> Iterator[Finding]:
     for generator in generators:
         yield from _of_one(look, generator)
     served = {generator.file.parent for generator in generators}
-    for file in look.encrypted:
+    for file in (one.file for one in look.encrypted):
         if file.is_relative_to(look.top) and file.parent not in served:
             yield look.in_file(file).finding("generator", "no KSOPS generator in its folder", "add one that lists it")
 
@@ -29,7 +29,7 @@ def generators_list_what_exists(look: Look) -> Iterator[Finding]:
 def _of_one(look: Look, generator: Document) -> Iterator[Finding]:
     folder = generator.file.parent
     listed = generator.data.get("files") or []
-    present = {file.name for file in look.encrypted if file.parent == folder}
+    present = {one.file.name for one in look.encrypted if one.file.parent == folder}
     for index, name in enumerate(listed):
         if name not in present:
             yield look.at(generator, "files", index).finding(

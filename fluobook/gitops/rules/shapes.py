@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluobook.gitops import schemas
-from fluobook.gitops.look import ENCRYPTED
+from fluobook.gitops.secrets import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def _version(look: Look, document: Document) -> Iterator[Finding]:
 
 def _shape(look: Look, document: Document) -> Iterator[Finding]:
     data = dict(document.data)
-    if document.file.name.endswith(ENCRYPTED):
+    if document.file.name.endswith(SUFFIX):
         data.pop("sops", None)
     for path, message in schemas.problems(data):
         where = ".".join(map(str, path)) or document.kind

@@ -1,0 +1,54 @@
+"""The encrypted files of a repository: where they are, whom they are for, and which keys are the lab's."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import yaml
+
+from fluobook.clients import sops
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SUFFIX = ".sops.yaml"
+_PUBLIC = re.compile(r"^# public key: (age1\w+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class EncryptedFile:
+    """One file that SOPS has encrypted, or should have.
+
+    `recipients` can decrypt it; `wanted` are those that .sops.yaml names for it, None where no rule fits it.
+    """
+
+    file: Path
+    recipients: frozenset[str]
+    wanted: frozenset[str] | None
+
+
+def encrypted_files(root: Path) -> tuple[EncryptedFile, ...]:
+    """Every *.sops.yaml of the GitOps tree and every Talos secrets bundle, in order."""
+    rules = creation_rules(root)
+    found = sorted([*(root / "cluster-gitops").rglob("*" + SUFFIX), *(root / "talos" / "secrets").glob("*" + SUFFIX)])
+    return tuple(EncryptedFile(file, frozenset(sops.recipients(file)), _wanted(file, root, rules)) for file in found)
+
+
+def lab_recipients(root: Path) -> frozenset[str]:
+    """The public halves of the lab's keys, which everybody has: a live run must refuse whatever is for one of them."""
+    keys = (file.read_text() for file in sorted((root / "params" / "lab").glob("*.age")))
+    return frozenset(recipient for text in keys for recipient in _PUBLIC.findall(text))
+
+
+def creation_rules(root: Path) -> list[tuple[str, frozenset[str]]]:
+    """The rules of .sops.yaml, the first that fits counts: a pattern for paths, and the recipients."""
+    file = root / ".sops.yaml"
+    rules = (yaml.safe_load(file.read_text()) or {}).get("creation_rules") or [] if file.exists() else []
+    return [(rule.get("path_regex", ""), frozenset(re.findall(r"age1\w+", rule.get("age", "")))) for rule in rules]
+
+
+def _wanted(file: Path, root: Path, rules: list[tuple[str, frozenset[str]]]) -> frozenset[str] | None:
+    relative = file.relative_to(root).as_posix()
+    return next((recipients for pattern, recipients in rules if re.search(pattern, relative)), None)

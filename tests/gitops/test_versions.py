@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from fluobook import gitops
+from fluobook.clients.helm import ChartVersion
+from fluobook.gitops.versions import newer
+
+
+def listing(*versions: str, deprecated: bool = False):
+    return lambda _repo, _chart: [ChartVersion(version, "", deprecated) for version in versions]
+
+
+def step(tree, name, *versions, **marks):
+    return next(one for one in newer(tree, listing(*versions, **marks)) if one.application == name)
+
+
+@pytest.mark.parametrize(
+    ("newest", "expected"),
+    [("1.12.1", "newest"), ("1.12.2", "patch"), ("1.13.0", "minor"), ("2.0.0", "major"), ("1.11.9", "newest")],
+)
+def test_how_far_the_newest_is(tree, newest, expected):
+    one = step(tree, "longhorn", "1.12.1", newest)
+    assert one.step == expected
+    assert one.pinned == "1.12.1"
+
+
+def test_candidates_are_not_stable(tree):
+    assert step(tree, "longhorn", "1.12.1", "1.13.0-rc1", "1.14.0-dev").newest == "1.12.1"
+
+
+def test_a_v_in_front_is_no_difference(tree):
+    assert step(tree, "cert-manager", "1.21.1", "1.21.2").step == "patch"
+
+
+def test_a_version_that_is_not_listed_is_told(tree):
+    assert step(tree, "longhorn", "1.12.0").step == "unlisted"
+
+
+def test_a_retired_project_is_told_even_at_its_newest(tree):
+    assert step(tree, "ingress-nginx", "4.15.1").step == "retired"
+    assert step(tree, "loki", "18.11.0", deprecated=True).step == "retired"
+
+
+def test_only_charts_are_compared(tree):
+    charts = {one.name for one in tree.applications if one.chart}
+    assert {one.application for one in newer(tree, listing("1.0.0"))} == charts
+
+
+def test_the_mirrors_are_asked_where_the_phase_has_some(phase3, tree):
+    asked = []
+    newer(gitops.for_phase(phase3, tree), lambda repo, chart: asked.append((repo, chart)) or [])
+    assert ("https://helm.cilium.io", "cilium") in asked
