@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fluobook.errors import UsageError
-from fluobook.stages import apply_talos_config, bootstrap_kubernetes, create_vms
+from fluobook.stages import apply_talos_config, approve_csrs, bootstrap_kubernetes, create_vms
 from fluobook.stages.core.stage import Stage
 
 STAGES: tuple[Stage, ...] = (
     create_vms.STAGE,
     apply_talos_config.STAGE,
     bootstrap_kubernetes.STAGE,
+    approve_csrs.STAGE,
 )
 
 

@@ -89,6 +89,20 @@ class Kube:
             raise
         return True
 
+    def kubelet_answers(self, node: str) -> bool:
+        """Whether the API server reaches a node's kubelet and accepts its serving certificate.
+
+        Raises:
+            Unreachable: the API server itself does not answer.
+        """
+        try:
+            self._raw("GET", f"/api/v1/nodes/{node}/proxy/healthz", what=f"ask the kubelet of {node}")
+        except Unreachable:
+            raise
+        except OutsideError:
+            return False
+        return True
+
     # ---- objects -----------------------------------------------------------------------------------------------
 
     def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> Obj:

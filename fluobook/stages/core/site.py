@@ -16,13 +16,16 @@ from fluobook.clients.factory import FactoryClient
 from fluobook.clients.kube import Kube
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
 from fluobook.clients.talos import Address, TalosNode, connect
-from fluobook.errors import DeadlineExceeded, FluobookError
+from fluobook.errors import AccessDenied, DeadlineExceeded, FluobookError, ForeignObject, ParamsError, Refused
 from fluobook.params import Node, Platform
 from fluobook.record.journal import Journal
 from fluobook.redact import Redactor
 from fluobook.stages.core.vault import Vault
 
 T = TypeVar("T")
+
+FINAL = (AccessDenied, ForeignObject, ParamsError, Refused)
+"""Errors that no waiting mends."""
 
 TALOS_PORT = 50000
 API_PORT = 6443
@@ -131,7 +134,7 @@ class Site:
         Args:
             name: the deadline's name in the params; it gives the seconds.
             what: what is waited for, for the error.
-            look: returns None while it has to be waited for. Our errors count as "not yet" and the last one is told.
+            look: returns None while it has to be waited for. Our errors but `FINAL` count as "not yet"; the last is told.
             every: seconds between two looks, at first; they grow to five times that.
 
         Raises:
@@ -142,6 +145,8 @@ class Site:
         while True:
             try:
                 found = look()
+            except FINAL:
+                raise
             except FluobookError as error:
                 found, last = None, error.message
             if found is not None:

@@ -1,0 +1,113 @@
+"""The four functions of stage 4."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from fluobook.errors import FluobookError
+from fluobook.params import Node, Platform
+from fluobook.stages.approve_csrs.judge import SIGNER, Request, judge
+from fluobook.stages.core.check import Check
+from fluobook.stages.core.executor import Tell
+from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.core.site import Site
+
+NAME = "approve-csrs"
+API, KIND = "certificates.k8s.io/v1", "CertificateSigningRequest"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What there is.
+
+    Args:
+        reachable: whether the Kubernetes API answers.
+        requests: every request for a kubelet's serving certificate.
+        serving: nodes whose kubelet the API server reaches, with a certificate it accepts.
+    """
+
+    reachable: bool
+    requests: Sequence[Request] = field(default_factory=tuple)
+    serving: frozenset[str] = frozenset()
+
+    def pending(self, node: str) -> list[Request]:
+        """What one of our nodes asks for, and fits."""
+        return [r for r in self.requests if r.pending and r.fits and r.node == node]
+
+    @property
+    def foreign(self) -> list[Request]:
+        """What nobody decided about, and does not fit."""
+        return [r for r in self.requests if r.pending and not r.fits]
+
+
+def observe(site: Site) -> Observation:
+    """Read the requests, and ask every kubelet through the API server."""
+    nodes = site.platform.nodes
+    if not site.vault.has_bundle():
+        return Observation(reachable=False)
+    try:
+        requests = requests_of(site)
+        with ThreadPoolExecutor(16) as pool:
+            answers = pool.map(lambda node: site.kube().kubelet_answers(node.name), nodes)
+            serving = frozenset(node.name for node, ok in zip(nodes, answers, strict=True) if ok)
+    except FluobookError:
+        return Observation(reachable=False)
+    return Observation(True, requests, serving)  # noqa: FBT003 (a field, by position as the rest)
+
+
+def requests_of(site: Site) -> list[Request]:
+    """Every request for a kubelet's serving certificate, judged."""
+    found = site.kube().list(API, KIND, fields=f"spec.signerName={SIGNER}")
+    return [judge(csr, site.platform) for csr in sorted(found, key=lambda csr: csr["metadata"]["name"])]
+
+
+def plan(platform: Platform, seen: Observation) -> Plan:
+    """One action for each node whose kubelet has no certificate yet, or asks for one."""
+    todo = [node for node in platform.nodes if node.name not in seen.serving or seen.pending(node.name)]
+    actions = tuple(_approve(node, seen) for node in todo)
+    notes = tuple(sorted({f"left alone, for {r.node or 'nobody'}: {'; '.join(r.problems)}" for r in seen.foreign}))
+    waits = "" if seen.reachable else "bootstrap-kubernetes"
+    return Plan(NAME, actions, len(platform.nodes) - len(actions), platform.digest_data(), waits, notes)
+
+
+def _approve(node: Node, seen: Observation) -> Action:
+    reason = "asks for its certificate" if seen.pending(node.name) else "has no certificate and has not asked yet"
+    data = {"node": node.name, "dns": [node.name], "ips": [str(node.address)]}
+    return Action(f"approve {node.name}", "approve", f"certificate of {node.name}", f"{node.name}, {node.address}", reason, system="kubernetes", data=data)
+
+
+def perform(site: Site, action: Action, tell: Tell) -> Mapping[str, Any] | None:
+    """Approve what a node asks for, once it does, and wait until its kubelet serves with the certificate."""
+    node = action.data["node"]
+    names = site.wait_until("csr", f"{node} asks for its certificate", lambda: _decide(site, node, tell))
+    tell("waits for the certificate")
+    site.wait_until("csr", f"the kubelet of {node} has its certificate", lambda: site.kube().kubelet_answers(node) or None)
+    return {"approved": names}
+
+
+def _decide(site: Site, node: str, tell: Tell) -> list[str] | None:
+    """Judge again at the moment of approval: a request may have changed since the plan."""
+    mine = [r for r in requests_of(site) if r.pending and r.fits and r.node == node]
+    for request in mine:
+        approved = site.kube().approve_csr(request.name, reason="FluobookApproved", message=f"fits the params of {node}")
+        tell.evidence(csr=request.name, resource_version=approved["metadata"]["resourceVersion"])
+    return [r.name for r in mine] or ([] if site.kube().kubelet_answers(node) else None)
+
+
+def verify(site: Site, seen: Observation) -> Sequence[Check]:
+    """The checks of stage 4."""
+    nodes = site.platform.nodes
+    silent = [node.name for node in nodes if node.name not in seen.serving]
+    wrong = [r for r in seen.requests if r.state in ("Approved", "Issued") and not r.fits]
+    told = _list("approved", wrong) or _list("left alone", seen.foreign) or "none came"
+    return (
+        Check("the API server reaches every kubelet", not silent, f"{len(nodes) - len(silent)} of {len(nodes)}" + (f"; not: {', '.join(silent)}" if silent else "")),
+        Check("no request that does not fit was approved", not wrong, told, remedy="find out who approved it; revoke it by replacing the cluster's CA"),
+    )
+
+
+def _list(word: str, requests: Sequence[Request]) -> str:
+    return "; ".join(sorted({f"{word} for {r.node or 'nobody'}: {', '.join(r.problems)}" for r in requests}))
