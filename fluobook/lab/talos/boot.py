@@ -116,7 +116,7 @@ async def _install(node: TalosMachine) -> None:
     device = str(config.install.get("disk") or "").removeprefix("/dev/")
     if device in node.devices and not node.world.faults.take("talos.install-fails-once"):
         node.disk.image = str(config.install.get("image") or f"ghcr.io/siderolabs/installer:{node.image.version}")
-        node.disk.device, node.disk.config = f"/dev/{device}", config.canonical()
+        node.disk.device, node.disk.config = f"/dev/{device}", config.canonical
     node.order("reboot", "rebooting")
 
 
@@ -124,7 +124,7 @@ async def _start(node: TalosMachine) -> None:
     """Boot from disk. A control plane is "booting" until its etcd runs, which is until somebody bootstraps it."""
     clock, delays = node.world.clock, node.world.delays
     node.config = node.config or load(node.disk.config)
-    node.disk.config = node.config.canonical()
+    node.disk.config = node.config.canonical
     for name in ("machined", "containerd", "udevd", "syslogd", "auditd", "dashboard"):
         node.services[name] = up()
     node.services["kubelet"] = waiting('Waiting for service "cri" to be "up"')
@@ -154,6 +154,7 @@ async def _open_api(node: TalosMachine) -> None:
     for name in ("apid", "trustd") if config.is_control_plane else ("apid",):
         node.services[name] = up()
     node.publish()
+    node.world.changed()
 
 
 def _keeps_its_address(node: TalosMachine) -> bool:
@@ -178,6 +179,7 @@ async def _start_etcd(node: TalosMachine) -> None:
     etcd.join(uuid, node.hostname, node.address, random=world.random)
     etcd.up.add(uuid)
     node.set_service("etcd", up())
+    world.changed()
     if not etcd.announced and node.config is not None:
         etcd.announced = True
         world.cluster.on_bootstrap(node, node.config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -69,7 +70,7 @@ class MachineConfiguration:
         """The cluster's name."""
         return str(self.cluster.get("clusterName") or "")
 
-    @property
+    @cached_property
     def cluster_id(self) -> str:
         """What tells clusters apart: members find each other by it."""
         return str(self.cluster.get("id") or self.cluster_name)
@@ -84,7 +85,7 @@ class MachineConfiguration:
         """The section `machine.install`."""
         return self.machine.get("install") or {}
 
-    @property
+    @cached_property
     def hostname(self) -> str:
         """The host name that the configuration gives, if it gives one."""
         for document in self.of_kind("HostnameConfig"):
@@ -105,6 +106,7 @@ class MachineConfiguration:
         """The documents of a kind, in their order."""
         return tuple(document for document in self.documents if document.get("kind") == kind)
 
+    @cached_property
     def canonical(self) -> str:
         """The configuration without comments and in one order, for comparison."""
         documents = ([self.main] if self.main else []) + list(self.documents)

@@ -125,7 +125,7 @@ def _platform(node: TalosMachine) -> Iterator[Described]:
 
 def _configured(node: TalosMachine, config: MachineConfiguration) -> Iterator[Described]:
     yield Key("config", "MachineTypes.config.talos.dev", "machine-type"), config.type
-    yield Key("config", "MachineConfigs.config.talos.dev", "v1alpha1"), config.canonical()
+    yield Key("config", "MachineConfigs.config.talos.dev", "v1alpha1"), config.canonical
     nodename = {"nodename": node.hostname, "hostnameVersion": "1", "skipNodeRegistration": False}
     yield Key("k8s", "Nodenames.kubernetes.talos.dev", "nodename"), nodename
     if node.address:

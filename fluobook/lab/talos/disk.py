@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Image:
     version: str
 
 
+@lru_cache
 def read_image(name: str) -> Image:
     """Read "factory.talos.dev/nocloud-installer/<schematic>:<version>", or the name of an ISO that has these parts."""
     schematic = re.search(r"[0-9a-f]{64}|(?<![0-9a-f])[0-9a-f]{8,63}(?![0-9a-f])", name)

@@ -36,7 +36,7 @@ class TalosMachine:
         self.vm, self.disk, self.world = vm, disk, world
         self.address = world.address_of(vm)
         self.endpoint = Endpoint(reserved) if reserved else None
-        self.state = State()
+        self.state = State(lambda: describe(self))
         self.stage = "unknown"
         self.config: MachineConfiguration | None = None
         self.services: dict[str, ServiceState] = {}
@@ -83,13 +83,13 @@ class TalosMachine:
         if first:
             self._applied.set()
             return
-        self.disk.config = config.canonical()
+        self.disk.config = config.canonical
         self.publish()
         self.world.cluster.on_config(self, config)
 
     def stage_for_reboot(self, config: MachineConfiguration) -> None:
         """Keep a configuration for the next start."""
-        self.disk.config = config.canonical()
+        self.disk.config = config.canonical
 
     def bootstrap(self) -> None:
         """Start etcd as the first member of a new cluster; from now on its data directory is not empty."""
@@ -133,9 +133,8 @@ class TalosMachine:
             self.publish()
 
     def publish(self) -> None:
-        """Bring the resources up to date, and those of the nodes that see this one."""
-        self.state.replace(describe(self))
-        self.world.changed()
+        """Let the resources be brought up to date."""
+        self.state.touch()
 
     async def applied(self) -> None:
         """Wait for the first configuration."""

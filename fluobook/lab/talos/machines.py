@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+DISCOVERY = 0.05
+"""Real seconds until nodes see that another one came or went; so a hundred that come at once cost one round."""
+
 
 class Call(NamedTuple):
     """One RPC that a node let in, at `time` in world seconds; a dry run is not `mutating`."""
@@ -104,7 +107,7 @@ class TalosMachines:
         self._sockets, self._leases, self._extensions = sockets, leases or {}, extensions
         self._disks: dict[str, SystemDisk] = {}
         self._waiting: set[asyncio.Event] = set()
-        self._seen: frozenset[tuple[str, str, str]] = frozenset()
+        self._discovery: asyncio.TimerHandle | None = None
 
     def power_on(self, vm: VmBoot) -> None:
         """Boot a machine; its disks hold what they held when it was last on."""
@@ -174,18 +177,16 @@ class TalosMachines:
         self.calls.append(Call(self.clock.now(), node.vm.name, path, mutating))
 
     def changed(self) -> None:
-        """Something about a node changed: wake who waits, and show members to each other."""
+        """A node's API or etcd came or went: wake who waits, and let nodes see each other's members soon."""
         for event in self._waiting:
             event.set()
-        seen = frozenset(
-            (node.vm.uuid, node.config.cluster_id, node.hostname)
-            for node in self.nodes.values()
-            if node.config and node.api_up
-        )
-        if seen != self._seen:
-            self._seen = seen
-            for node in self.nodes.values():
-                node.publish()
+        if self._discovery is None:
+            self._discovery = asyncio.get_running_loop().call_later(DISCOVERY, self._discover)
+
+    def _discover(self) -> None:
+        self._discovery = None
+        for node in self.nodes.values():
+            node.publish()
 
     async def until(self, find: Callable[[], T | None]) -> T:
         """What `find` finds, as soon as it finds something."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 
 class Key(NamedTuple):
@@ -39,29 +39,38 @@ class Change(NamedTuple):
 
 
 class State:
-    """All resources of one node."""
+    """All resources of one node, worked out when somebody looks: a hundred nodes boot with nobody watching.
 
-    def __init__(self) -> None:
+    Args:
+        describe: what the resources should be now.
+    """
+
+    def __init__(self, describe: Callable[[], Iterable[tuple[Key, Any]]]) -> None:
+        self._describe = describe
+        self._stale = True
         self._resources: dict[Key, Stored] = {}
         self._watchers: list[asyncio.Queue[Change]] = []
 
     def get(self, key: Key) -> Stored | None:
         """One resource."""
+        self._refresh()
         return self._resources.get(key)
 
     def list(self, namespace: str, type_: str) -> list[Stored]:
         """The resources of a type, by id."""
+        self._refresh()
         found = (item for key, item in self._resources.items() if key[:2] == (namespace, type_))
         return sorted(found, key=lambda item: item.key.id)
 
-    def replace(self, wanted: Iterable[tuple[Key, Any]]) -> None:
-        """Make the resources these and no others; what differs is told to watchers."""
-        specs = dict(wanted)
-        for change in list(self._changes(specs)):
-            self._apply(change)
+    def touch(self) -> None:
+        """Hear that something changed; watchers are told at once."""
+        self._stale = True
+        if self._watchers:
+            self._refresh()
 
     def watch(self) -> asyncio.Queue[Change]:
         """A queue that gets every change from now on; give it back with `unwatch`."""
+        self._refresh()
         queue: asyncio.Queue[Change] = asyncio.Queue()
         self._watchers.append(queue)
         return queue
@@ -69,6 +78,12 @@ class State:
     def unwatch(self, queue: asyncio.Queue[Change]) -> None:
         """Stop filling a queue."""
         self._watchers.remove(queue)
+
+    def _refresh(self) -> None:
+        if self._stale:
+            self._stale = False
+            for change in list(self._changes(dict(self._describe()))):
+                self._apply(change)
 
     def _changes(self, specs: dict[Key, Any]) -> Iterator[Change]:
         for key, old in self._resources.items():

@@ -113,8 +113,8 @@ def _listed(problems: list[str]) -> str:
 
 def difference(old: MachineConfiguration | None, new: MachineConfiguration) -> str:
     """What a dry run shows: a unified diff of both configurations, or "No changes."."""
-    before = old.canonical() if old else ""
-    lines = difflib.unified_diff(before.splitlines(), new.canonical().splitlines(), "a", "b", lineterm="")
+    before = old.canonical if old else ""
+    lines = difflib.unified_diff(before.splitlines(), new.canonical.splitlines(), "a", "b", lineterm="")
     return "Config diff:\n\n" + ("\n".join(lines) or "No changes.")
 
 

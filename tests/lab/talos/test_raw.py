@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 
 import pytest
@@ -12,6 +11,7 @@ from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from fluobook.clients.loop import background
 from fluobook.machine.pki import load_identity
 from fluobook.wire.generated import machine_pb2 as api
 from fluobook.wire.generated import storage_pb2 as storage
@@ -48,7 +48,7 @@ def ask(world, stub, method, request=None, context=None):
         async with Channel(address.host, address.port, ssl=context or insecure(), config=config) as channel:
             return await getattr(stub(channel), method)(request or Empty(), timeout=10)
 
-    return asyncio.run(call())
+    return background().run(call())
 
 
 def refused(world, *args, **more):
@@ -140,7 +140,7 @@ def test_a_watch_begins_with_an_empty_answer_as_cosi_clients_expect(empty):
                 await stream.cancel()
                 return replies
 
-    empty_one, created = asyncio.run(first_two())
+    empty_one, created = background().run(first_two())
     assert not empty_one.event
     assert (created.event[0].event_type, created.event[0].resource.metadata.id) == (EventType.CREATED, "sda")
 
