@@ -1,6 +1,6 @@
 """fluobook: runbooks that bring up and operate the FluoData platform.
 
-A notebook needs one name, `open_runbook`. It is looked up when it is first used, so that `import fluobook` costs nothing.
+A notebook needs one name, `open_runbook`. It is looked up when it is first used: `import fluobook` costs nothing.
 """
 
 from __future__ import annotations

@@ -7,10 +7,9 @@ and headless, against the lab and live; everything else is found here.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluobook import params
 from fluobook.clients import tools
@@ -26,9 +25,13 @@ from fluobook.stages import catalogue
 from fluobook.stages.core.check import Checks
 from fluobook.stages.core.executor import Executor, Progress
 from fluobook.stages.core.gate import Approval, Gate
-from fluobook.stages.core.plan import Plan
 from fluobook.stages.core.site import Site
-from fluobook.stages.core.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from fluobook.stages.core.plan import Plan
+    from fluobook.stages.core.stage import Stage
 
 LOCK_PATIENCE = 120.0
 """Seconds to wait for another run of ours on the same cluster: a killed one needs a moment until its kernel is gone."""
@@ -110,7 +113,9 @@ class StageRun:
         live = Live(lambda: _progress_table(plan, progress))
         progress.changed = live.touch
         executor = Executor(
-            lambda action, tell: self.stage.perform(self.site, action, tell), self.site.journal, widths=self.stage.widths
+            lambda action, tell: self.stage.perform(self.site, action, tell),
+            self.site.journal,
+            widths=self.stage.widths,
         )
         with live:
             executor.run(plan, progress)
@@ -150,7 +155,16 @@ class Book:
     def table(self) -> Table:
         """The platform in one table: its nodes and where they stand."""
         rows = [
-            [n.name, n.role, n.host, n.address, n.cores, f"{n.memory_gib} GiB", f"{n.boot_disk_gib} GiB", f"{n.data_disk_gib or 0} GiB"]
+            [
+                n.name,
+                n.role,
+                n.host,
+                n.address,
+                n.cores,
+                f"{n.memory_gib} GiB",
+                f"{n.boot_disk_gib} GiB",
+                f"{n.data_disk_gib or 0} GiB",
+            ]
             for n in self.site.platform.nodes
         ]
         columns = ["node", "role", "host", "address", "vCPU", "memory", "boot disk", "data disk"]
@@ -181,9 +195,15 @@ def open_runbook(
         UsageError: target or approve is not understood.
     """
     if target not in ("lab", "live"):
-        raise UsageError(f"target {target!r} is neither lab nor live", remedy='say target="lab" to rehearse, target="live" to act')
+        raise UsageError(
+            f"target {target!r} is neither lab nor live", remedy='say target="lab" to rehearse, target="live" to act'
+        )
     root = params.repository_root(Path.cwd())
-    chosen = params.parse({"phase": phase, "platform": dict(platform)}, root=root) if platform else params.load(phase, root=root)
+    chosen = (
+        params.parse({"phase": phase, "platform": dict(platform)}, root=root)
+        if platform
+        else params.load(phase, root=root)
+    )
     redactor = Redactor()
     if interactive() or os.environ.get("JPY_PARENT_PID"):
         guard_kernel(redactor)
@@ -209,7 +229,9 @@ def open_site(chosen: params.Params, *, root: Path, target: str, redactor: Redac
     folder = os.environ.get("FLUOBOOK_RUN")
     journal = Journal(Path(folder) / "events.jsonl" if folder else None, redactor)
     if target == "live":
-        return Site(chosen.phase, chosen.platform, target, root, params.home() / chosen.platform.cluster.name, redactor, journal)
+        return Site(
+            chosen.phase, chosen.platform, target, root, params.home() / chosen.platform.cluster.name, redactor, journal
+        )
     lab = life.for_phase(chosen, root=root, programs=lab_programs())
     platform = params.overlay(chosen.platform, lab.overlay)
     return Site(chosen.phase, platform, target, root, lab.site_folder, redactor, journal, remarks=lab.remarks)

@@ -19,14 +19,25 @@ def up(
     settings: Settings = [],  # noqa: B006 (typer copies it)
     speed: Annotated[float, typer.Option(help="World seconds per second; 1 is real time.")] = 0,
     seed: Annotated[int, typer.Option(help="What the lab's dice start from.")] = 1,
-    fault: Annotated[list[str], typer.Option(metavar="NAME", help="Play a fault; `fluobook lab faults` lists them.")] = [],  # noqa: B006
+    fault: Annotated[
+        list[str], typer.Option(metavar="NAME", help="Play a fault; `fluobook lab faults` lists them.")
+    ] = [],  # noqa: B006
 ) -> None:
     """Start a lab and leave it in the background. Example: fluobook lab up phase1 --speed 60."""
     from fluobook.lab import life  # noqa: PLC0415
     from fluobook.runbook import lab_programs  # noqa: PLC0415
 
     params = chosen(phase, settings)
-    lab = life.start(params, life.folder_of(params.phase), root=root(), programs=lab_programs(), owner=None, speed=speed or None, seed=seed, faults=fault)
+    lab = life.start(
+        params,
+        life.folder_of(params.phase),
+        root=root(),
+        programs=lab_programs(),
+        owner=None,
+        speed=speed or None,
+        seed=seed,
+        faults=fault,
+    )
     show(f"lab of {params.phase} is up, process {lab.pid}, state in {lab.folder}")
 
 

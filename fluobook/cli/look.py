@@ -47,7 +47,10 @@ def kubeconfig(phase: Phase, target: Target = "lab", settings: Settings = []) ->
     lab = life.folder_of(wanted.phase) / "site"
     path = (lab if target == "lab" else params.home() / wanted.platform.cluster.name) / "kubeconfig"
     if not path.exists():
-        raise StageMissing(f"there is no kubeconfig of {wanted.phase} yet", remedy=f"fluobook run {phase} writes it in stage bootstrap-kubernetes")
+        raise StageMissing(
+            f"there is no kubeconfig of {wanted.phase} yet",
+            remedy=f"fluobook run {phase} writes it in stage bootstrap-kubernetes",
+        )
     print(path)  # noqa: T201
     return 0
 
@@ -60,7 +63,9 @@ def report(run: Annotated[Path | None, typer.Argument(help="A run folder; the ne
 
     folder = run or newest(root() / "runs")
     if folder is None or not (folder / "summary.json").exists():
-        raise NotFound(f"no finished run in {folder or root() / 'runs'}", system="fluobook", remedy="fluobook run phase1 makes one")
+        raise NotFound(
+            f"no finished run in {folder or root() / 'runs'}", system="fluobook", remedy="fluobook run phase1 makes one"
+        )
     print(write_report(folder, Redactor()))  # noqa: T201
     return 0
 

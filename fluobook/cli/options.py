@@ -10,9 +10,16 @@ import typer
 if TYPE_CHECKING:
     from fluobook.params import Params
 
-Phase = Annotated[str, typer.Argument(metavar="PHASE", help="A name in params/ (phase1, phase2, phase3) or a path to such a file.")]
+Phase = Annotated[
+    str, typer.Argument(metavar="PHASE", help="A name in params/ (phase1, phase2, phase3) or a path to such a file.")
+]
 Target = Annotated[str, typer.Option(help="lab rehearses on this machine; live acts on the endpoints in the params.")]
-Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one parameter, such as nodes.talos-worker-1.memory_gib=16.")]
+Settings = Annotated[
+    list[str],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one parameter, such as nodes.talos-worker-1.memory_gib=16."
+    ),
+]
 
 
 def root() -> Path:

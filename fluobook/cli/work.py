@@ -27,7 +27,9 @@ def run(
     phase: Phase,
     target: Target = "lab",
     approve: Annotated[str, typer.Option(help='What is approved: "all" or "stage=digest,…".')] = "",
-    cluster: Annotated[str, typer.Option(help="The cluster's name; needed with --approve all on a live platform.")] = "",
+    cluster: Annotated[
+        str, typer.Option(help="The cluster's name; needed with --approve all on a live platform.")
+    ] = "",
     first: Annotated[str, typer.Option("--from", metavar="STAGE", help="Begin with this stage.")] = "",
     only: Annotated[list[str], typer.Option(metavar="STAGE", help="Run only this stage; may be repeated.")] = [],  # noqa: B006
     settings: Settings = [],  # noqa: B006
@@ -46,10 +48,14 @@ def run(
     place = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", params.phase)
     lab = None
     if target == "lab":
-        lab = life.find(life.folder_of(params.phase)) or life.own(params, root=root(), programs=lab_programs(), faults=fault)
+        lab = life.find(life.folder_of(params.phase)) or life.own(
+            params, root=root(), programs=lab_programs(), faults=fault
+        )
     approved = ",".join(filter(None, [approve, f"cluster={cluster}" if cluster else ""]))
     name = params.phase
-    order = Order(name, as_platform(phase, settings, params), target, approved, stages, root(), place, lab.folder if lab else None)
+    order = Order(
+        name, as_platform(phase, settings, params), target, approved, stages, root(), place, lab.folder if lab else None
+    )
     code = headless(order, told=_told)
     print(f"report: {place / 'report.html'}")  # noqa: T201
     return code
@@ -90,7 +96,9 @@ def render(
     phase: Phase,
     out: Annotated[Path, typer.Option(help="Folder to write to.")],
     secrets: Annotated[Path | None, typer.Option(help="A secrets bundle; without it, secrets are left out.")] = None,
-    gitops: Annotated[bool, typer.Option("--gitops", help="Write the GitOps tree as this phase sees it, instead.")] = False,
+    gitops: Annotated[
+        bool, typer.Option("--gitops", help="Write the GitOps tree as this phase sees it, instead.")
+    ] = False,
     settings: Settings = [],  # noqa: B006
 ) -> int:
     """Write what would be applied. Example: fluobook render phase1 --out build/phase1."""

@@ -1,1 +1,1 @@
-"""fluobook.lab"""
+"""The rehearsal world: everything outside that the stages talk to, played on loopback."""

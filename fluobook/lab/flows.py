@@ -1,4 +1,4 @@
-"""What Hubble sees in the lab: the pods of its cluster, and what the ingress rules of its NetworkPolicies let through."""
+"""What Hubble sees in the lab: the pods of its cluster, and what the ingress rules of NetworkPolicies let through."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""What happens to Kubernetes when Talos nodes come and go: the API server with the PKI of the applied configuration,
-inline manifests, kubelets."""
+"""What happens to Kubernetes when Talos nodes come and go.
+
+The API server starts with the PKI of the applied configuration, inline manifests are applied, kubelets join and leave.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,16 @@ from fluobook.lab.kube.errors import ApiError
 from fluobook.lab.kube.kubelet import Kubelet, NodeInfo
 from fluobook.lab.talos.config import pair
 from fluobook.machine import manifests, pki
-from fluobook.machine.pki import KeyPair
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-    from aiohttp import web
-
     from fluobook.lab.clock import Clock
     from fluobook.lab.faults import Faults
+    from fluobook.lab.http import HttpServer
     from fluobook.lab.talos import MachineConfiguration, TalosMachine
+    from fluobook.machine.pki import KeyPair
 
 API_DELAY = 12.0
 """World seconds from a bootstrapped etcd to an API server that answers."""
@@ -66,7 +67,7 @@ class KubernetesSide:
         self.cluster = KubeCluster(clock, faults, version=f"v{version}", seed=seed, **networks)
         self._sockets, self._shared, self._clock, self._ready = sockets, shared, clock, ready
         self._bootstrapped = asyncio.Event()
-        self._listeners: dict[str, list[web.AppRunner]] = {}
+        self._listeners: dict[str, list[HttpServer]] = {}
         self._kubelets: dict[str, Kubelet] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._version = version

@@ -1,7 +1,7 @@
 """The life of a lab: started, found, joined and ended; one process, owned by whoever needs it.
 
-`fluobook lab up` keeps a lab of a phase in the background. Without one, a run, a plan or a single notebook owns a lab for
-as long as it needs it; it dies with its owner.
+`fluobook lab up` keeps a lab of a phase in the background. Without one, a run, a plan or a single notebook owns a lab
+for as long as it needs it; it dies with its owner.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import FluobookError, UsageError
 from fluobook.params import Params, home
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 READY = 60.0
 """Seconds that a lab may take to say that it is ready."""
@@ -120,7 +122,12 @@ def start(
         raise UsageError(f"the lab of {folder.name} is up already", remedy="use it, or end it with `fluobook lab down`")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
-    order = {"phase": chosen.phase, "platform": dict(chosen.platform.written), "root": str(root), "owner": owner}
+    order: dict[str, Any] = {
+        "phase": chosen.phase,
+        "platform": dict(chosen.platform.written),
+        "root": str(root),
+        "owner": owner,
+    }
     order |= {
         "programs": dict(programs),
         "speed": speed or float(os.environ.get("FLUOBOOK_LAB_SPEED", DEFAULT_SPEED)),

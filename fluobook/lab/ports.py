@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook.lab.grpc import reserve
 
 if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
     from fluobook.params import Platform
 
 TALOS_PORT, API_PORT = 50000, 6443

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
 import random
 import secrets
 import ssl
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook.lab.argocd.controller import ArgoCD
-from fluobook.lab.argocd.processes import Programs
 from fluobook.lab.charts.pins import place, repositories
 from fluobook.lab.charts.server import HERE, ChartServer
 from fluobook.lab.clock import Clock
@@ -26,11 +25,13 @@ from fluobook.lab.ports import API_PORT, FACTORY, HUBBLE, TALOS_PORT, Ports, api
 from fluobook.lab.proxmox import Host, ProxmoxLab, Storage, Token
 from fluobook.lab.talos import TalosMachines
 from fluobook.machine import pki
-from fluobook.machine.pki import KeyPair
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
+    from fluobook.lab.argocd.processes import Programs
+    from fluobook.machine.pki import KeyPair
     from fluobook.params import Platform, ProxmoxEndpoint
 
 OWN_TREE = ("cluster-gitops", ".sops.yaml", "talos")
@@ -159,8 +160,12 @@ class World:
             random=self.random,
             cluster=self.kubernetes,
             leases={node.mac.upper(): node.address for node in nodes},
-            stopped=lambda uuid: [lab.guest_stopped(uuid) for lab in self.proxmox.values()] and None,
+            stopped=self._stopped,
         )
+
+    def _stopped(self, uuid: str) -> None:
+        for lab in self.proxmox.values():
+            lab.guest_stopped(uuid)
 
     def _proxmox(self, endpoint: ProxmoxEndpoint) -> ProxmoxLab:
         platform = self.platform
@@ -187,11 +192,9 @@ class World:
         )
 
     def _cluster_is_up(self) -> None:
-        import asyncio  # noqa: PLC0415
-
         self._later = asyncio.gather(self.argocd.start(), self.relay.start(self.ports.of(HUBBLE)))
 
-    def _mirrors(self) -> Mapping[str, str] | Any:
+    def _mirrors(self) -> dict[str, str]:
         """Charts, our own repository, and stand-ins for the repositories of others."""
         ours = place(self.platform.gitops.repository)
         self.git.seed(ours, self.root, OWN_TREE)

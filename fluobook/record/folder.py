@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import Refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def new_folder(parent: Path, phase: str) -> Path:
@@ -31,7 +33,11 @@ def named_folder(path: Path) -> Path:
         Refused: it exists and is not empty.
     """
     if path.exists() and any(path.iterdir()):
-        raise Refused(f"{path} holds something already", cause="a run folder is never overwritten", remedy="name a new folder with --out")
+        raise Refused(
+            f"{path} holds something already",
+            cause="a run folder is never overwritten",
+            remedy="name a new folder with --out",
+        )
     path.mkdir(parents=True, exist_ok=True)
     return path
 

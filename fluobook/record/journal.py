@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fluobook.redact import Redactor
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fluobook.redact import Redactor
 
 
 def now() -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ def summarise(stage: str, notebook: str, events: Sequence[dict[str, Any]], **res
     actions = sum(event["actions"] for event in mine if event["event"] == "applied")
     verified = [event["checks"] for event in mine if event["event"] == "verified"]
     claims = verified[-1] if verified else []
-    return StageSummary(stage, notebook, actions=actions, checks=sum(c["ok"] for c in claims), claims=len(claims), **rest)
+    return StageSummary(
+        stage, notebook, actions=actions, checks=sum(c["ok"] for c in claims), claims=len(claims), **rest
+    )
 
 
 def as_data(stages: Sequence[StageSummary], **head: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The papermill engine of fluobook.
 
-papermill calls a cell "completed" when its kernel died under it, and all later cells too; and a signal leaves a notebook
-"running" for ever. This engine marks a cell completed only when it ran to its end, passes signals on to the kernel so
+papermill calls a cell "completed" when its kernel died under it, and all later cells too; and a signal leaves a
+notebook "running" for ever. This engine marks a cell completed only when it ran to its end, passes signals on to the kernel so
 that the cell can say what it was doing, and speaks to kernels over IPC sockets that no other user can reach.
 """
 
@@ -10,14 +10,16 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from traitlets.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
 
 ENGINE = "fluobook"
 

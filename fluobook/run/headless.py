@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluobook import errors
 from fluobook.record import journal as journals
@@ -18,7 +16,12 @@ from fluobook.record.journal import Journal
 from fluobook.record.summary import StageSummary, as_data, summarise
 from fluobook.redact import Redactor
 from fluobook.run.report import write_report
-from fluobook.stages.core.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from fluobook.stages.core.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,9 @@ def _one(order: Order, stage: Stage, signals: Any, journal: Journal) -> StageSum
     status = "done" if not name else "refused" if code == errors.ApprovalNeeded.exit_code else "failed"
     journal.write("notebook-ended", stage=stage.name, status=status, seconds=seconds, error=error)
     events = journals.read(order.folder / "events.jsonl")
-    return summarise(stage.name, notebook, events, status=status, seconds=seconds, error=order.redactor.text(error), exit_code=code)
+    return summarise(
+        stage.name, notebook, events, status=status, seconds=seconds, error=order.redactor.text(error), exit_code=code
+    )
 
 
 def _execute(order: Order, notebook: str, signals: Any) -> tuple[str, str]:
@@ -101,7 +106,7 @@ def _execute(order: Order, notebook: str, signals: Any) -> tuple[str, str]:
     from fluobook.run.engine import ENGINE  # noqa: PLC0415
     from fluobook.run.output import redacted  # noqa: PLC0415
 
-    parameters = {"phase": order.phase, "target": order.target, "approve": order.approve}
+    parameters: dict[str, Any] = {"phase": order.phase, "target": order.target, "approve": order.approve}
     parameters |= {"platform": order.platform} if order.platform else {}
     try:
         papermill.execute_notebook(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from papermill.iorw import LocalHandler, papermill_io
 
 from fluobook.record.folder import write_text
-from fluobook.redact import Redactor
+
+if TYPE_CHECKING:
+    from fluobook.redact import Redactor
 
 SCHEME = "redacted://"
 

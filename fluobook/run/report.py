@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import html
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fluobook.record.folder import write_text
-from fluobook.redact import Redactor
 from fluobook.show.table import Cell, Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fluobook.redact import Redactor
 
 STYLE = """<style>:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}
 pre{background:color-mix(in srgb,currentColor 7%,transparent);padding:.6em .8em;overflow:auto;border-radius:4px}section{border-top:1px solid #8884;margin-top:2em}
@@ -19,9 +23,16 @@ def write_report(folder: Path, redactor: Redactor) -> Path:
     """Write `report.html` into a run folder from what the run left there; returns its path."""
     summary = json.loads((folder / "summary.json").read_text())
     title = f"fluobook · {summary['phase']} · {summary['target']} · {folder.name}"
-    bodies = [_notebook(folder / stage["notebook"]) for stage in summary["stages"] if (folder / stage["notebook"]).exists()]
+    bodies = [
+        _notebook(folder / stage["notebook"]) for stage in summary["stages"] if (folder / stage["notebook"]).exists()
+    ]
     page = "\n".join(
-        [f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>{STYLE}', _head(title, summary), *bodies, "</html>"]
+        [
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>{STYLE}',
+            _head(title, summary),
+            *bodies,
+            "</html>",
+        ]
     )
     path = folder / "report.html"
     write_text(path, redactor.text(page))
@@ -32,10 +43,18 @@ def _head(title: str, summary: dict[str, object]) -> str:
     stages = summary["stages"]
     assert isinstance(stages, list)  # noqa: S101 (narrowing for the type checker)
     rows = [
-        [Cell(s["status"], "ok" if s["status"] == "done" else "bad"), s["stage"], s["actions"], f"{s['checks']} of {s['claims']}", f"{s['seconds']:.1f} s"]
+        [
+            Cell(s["status"], "ok" if s["status"] == "done" else "bad"),
+            s["stage"],
+            s["actions"],
+            f"{s['checks']} of {s['claims']}",
+            f"{s['seconds']:.1f} s",
+        ]
         for s in stages
     ]
-    table = Table("stages", ["status", "stage", "actions", "checks", "time"], rows, note=f"exit code {summary['exit_code']}")
+    table = Table(
+        "stages", ["status", "stage", "actions", "checks", "time"], rows, note=f"exit code {summary['exit_code']}"
+    )
     return f"<h1>{html.escape(title)}</h1>{table.html()}"
 
 

@@ -1,13 +1,16 @@
-"""What fluobook does to the kernel it runs in: secrets are masked in every message that leaves it, errors speak plainly."""
+"""What fluobook does to the kernel it runs in: secrets are masked in every message, errors speak plainly."""
 
 from __future__ import annotations
 
 import sys
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import FluobookError
-from fluobook.redact import Redactor
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from fluobook.redact import Redactor
 
 
 def guard_kernel(redactor: Redactor) -> None:

@@ -9,11 +9,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from fluobook.show.table import Table
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from fluobook.show.table import Table
 
 REPAINTS_PER_SECOND = 2.0
 
@@ -59,7 +61,9 @@ class Live:
             self.paint()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self.paint()
         elif self._final:

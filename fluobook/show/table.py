@@ -1,15 +1,17 @@
 """A table that reads well as text (papermill, nbval, terminals) and as HTML (JupyterLab, the report).
 
-No widget and no own colours: text and borders take JupyterLab's theme variables, so the dark theme works, and a state is
-always told by a glyph and a word, never by colour alone.
+No widget and no own colours: text and borders take JupyterLab's theme variables, so the dark theme works, and a state
+is always told by a glyph and a word, never by colour alone.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 STYLE = """<style>.fluobook{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.3em 0}
 .fluobook caption{text-align:left;padding:2px 0;font-weight:600;color:var(--jp-content-font-color1,inherit)}
@@ -69,7 +71,9 @@ class Table:
         """The table in HTML, everything escaped."""
         head = "".join(f'<th scope="col">{html.escape(str(column))}</th>' for column in self.columns)
         body = "".join(_row(row) for row in self.rows[: self.limit])
-        note = "<br>".join(html.escape(line) for text in (self._more(), self.note) if text for line in text.splitlines())
+        note = "<br>".join(
+            html.escape(line) for text in (self._more(), self.note) if text for line in text.splitlines()
+        )
         rows = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>" if self.rows else ""
         table = f'{STYLE}<table class="fluobook"><caption>{html.escape(self.title)}</caption>{rows}</table>'
         return table + (f'<p class="fluobook-note">{note}</p>' if note else "")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fluobook.errors import UsageError
 from fluobook.stages import apply_talos_config, approve_csrs, bootstrap_kubernetes, create_vms
-from fluobook.stages.core.stage import Stage
+
+if TYPE_CHECKING:
+    from fluobook.stages.core.stage import Stage
 
 STAGES: tuple[Stage, ...] = (
     create_vms.STAGE,

@@ -1,11 +1,13 @@
-"""A node's machine configuration, from the params, the patches, the secrets and the Cilium Application. Pure but for
-rendering Cilium, which helm does."""
+"""A node's machine configuration, from the params, the patches, the secrets and the Cilium Application.
+
+Pure but for rendering Cilium, which helm does.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -15,8 +17,12 @@ from fluobook.machine import Documents, generate
 from fluobook.machine.documents import dump
 from fluobook.machine.node import NetworkSettings, NodeSettings, node_documents
 from fluobook.machine.schematic import image_of
-from fluobook.machine.secrets import Secrets
-from fluobook.params import Node, Platform
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fluobook.machine.secrets import Secrets
+    from fluobook.params import Node, Platform
 
 SYSTEM_DISK = "/dev/sda"
 """scsi0, where Talos is installed."""
@@ -46,7 +52,9 @@ class Ingredients:
 
 def gather(platform: Platform, root: Path) -> Ingredients:
     """Read the patches and the schematic, and render Cilium from its Application."""
-    patches = {name: (root / "talos" / "patches" / f"{name}.yaml").read_text() for name in ("common", "controlplane", "worker")}
+    patches = {
+        name: (root / "talos" / "patches" / f"{name}.yaml").read_text() for name in ("common", "controlplane", "worker")
+    }
     image = image_of((root / "talos" / "schematic.yaml").read_text(), platform.versions.talos)
     return Ingredients(patches, image.installer, cilium_manifest(platform, root))
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fluobook.clients.talos import Applied, Mode, Probe, probe
 from fluobook.errors import FluobookError
-from fluobook.machine.pki import KeyPair
-from fluobook.params import Node
 from fluobook.stages.apply_talos_config.documents import Ingredients, cluster_documents, gather, node_text
-from fluobook.stages.core.site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fluobook.machine.pki import KeyPair
+    from fluobook.params import Node
+    from fluobook.stages.core.site import Site
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,13 @@ def observe(site: Site) -> Observation:
         ingredients = gathered.result()
         configured = [node for node in nodes if probes[node.name].mode is Mode.CONFIGURED]
         texts = texts_of(site, ingredients) if configured else {}
-        dry = dict(zip([n.name for n in configured], pool.map(lambda n: _dry_run(site, n, texts[n.name]), configured), strict=True))
+        dry = dict(
+            zip(
+                [n.name for n in configured],
+                pool.map(lambda n: _dry_run(site, n, texts[n.name]), configured),
+                strict=True,
+            )
+        )
     versions = {name: version for name, (_, version) in dry.items()}
     return Observation(bundle, probes, ingredients, {name: applied for name, (applied, _) in dry.items()}, versions)
 

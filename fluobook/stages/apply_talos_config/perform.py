@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluobook.clients.talos import Mode, maintenance
 from fluobook.errors import ForeignObject, Unreachable
-from fluobook.params import Node
 from fluobook.stages.apply_talos_config.observe import ingredients_of, look, texts_of
-from fluobook.stages.core.executor import Tell
-from fluobook.stages.core.plan import Action
-from fluobook.stages.core.site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fluobook.params import Node
+    from fluobook.stages.core.executor import Tell
+    from fluobook.stages.core.plan import Action
+    from fluobook.stages.core.site import Site
 
 
 def perform(site: Site, action: Action, tell: Tell) -> Mapping[str, Any] | None:

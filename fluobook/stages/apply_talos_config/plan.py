@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fluobook.clients.talos import Mode
 from fluobook.errors import ForeignObject, Refused
-from fluobook.params import Node, Platform
-from fluobook.stages.apply_talos_config.observe import Observation
 from fluobook.stages.core.plan import Action, Plan
+
+if TYPE_CHECKING:
+    from fluobook.params import Node, Platform
+    from fluobook.stages.apply_talos_config.observe import Observation
 
 NAME = "apply-talos-config"
 
@@ -59,12 +63,34 @@ def _node(platform: Platform, node: Node, seen: Observation, cycled: str) -> Act
         if applied.unchanged:
             return None
         reason = "differs: " + _first_lines(applied.details)
-        return Action(f"apply {node.name}", "change", f"node {node.name}", detail, reason, (cycled,) if cycled else (), "cycle", data)
-    return Action(f"apply {node.name}", "apply", f"node {node.name}", detail, "has no configuration", ("secrets bundle",), "talos", data)
+        return Action(
+            f"apply {node.name}",
+            "change",
+            f"node {node.name}",
+            detail,
+            reason,
+            (cycled,) if cycled else (),
+            "cycle",
+            data,
+        )
+    return Action(
+        f"apply {node.name}",
+        "apply",
+        f"node {node.name}",
+        detail,
+        "has no configuration",
+        ("secrets bundle",),
+        "talos",
+        data,
+    )
 
 
 def _first_lines(details: str) -> str:
-    changed = [line.strip() for line in details.splitlines() if line.startswith(("+", "-")) and not line.startswith(("+++", "---"))]
+    changed = [
+        line.strip()
+        for line in details.splitlines()
+        if line.startswith(("+", "-")) and not line.startswith(("+++", "---"))
+    ]
     return "; ".join(changed[:3]) + (f" and {len(changed) - 3} more lines" if len(changed) > 3 else "")  # noqa: PLR2004
 
 

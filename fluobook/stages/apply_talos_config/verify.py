@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fluobook.clients.talos import Mode
-from fluobook.stages.apply_talos_config.observe import Observation
 from fluobook.stages.core.check import Check
-from fluobook.stages.core.site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fluobook.stages.apply_talos_config.observe import Observation
+    from fluobook.stages.core.site import Site
 
 
 def verify(site: Site, seen: Observation) -> Sequence[Check]:
@@ -21,7 +25,11 @@ def verify(site: Site, seen: Observation) -> Sequence[Check]:
     return (
         Check("the secrets bundle exists, encrypted", seen.bundle and encrypted(site), site.vault.path.name),
         Check("every node trusts this cluster's authority", not strangers, _count(total, strangers)),
-        Check("every node has exactly this configuration", not differing and not strangers, _count(total, differing or strangers)),
+        Check(
+            "every node has exactly this configuration",
+            not differing and not strangers,
+            _count(total, differing or strangers),
+        ),
         Check(f"every node runs Talos {wanted}", not other and not strangers, _count(total, other or strangers)),
     )
 

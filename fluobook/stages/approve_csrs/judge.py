@@ -7,14 +7,16 @@ itself, and every name and address in it is the node's own.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from fluobook.params import Node, Platform
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fluobook.params import Node, Platform
 
 SIGNER = "kubernetes.io/kubelet-serving"
 PREFIX = "system:node:"
@@ -75,7 +77,9 @@ def state_of(csr: Mapping[str, Any]) -> str:
     return next((word for word in ("Failed", "Denied", "Approved") if word in conditions), "Pending")
 
 
-def _form(spec: Mapping[str, Any], request: x509.CertificateSigningRequest, common: list[str], alternative: Any) -> list[str]:
+def _form(
+    spec: Mapping[str, Any], request: x509.CertificateSigningRequest, common: list[str], alternative: Any
+) -> list[str]:
     problems = []
     if spec.get("signerName") != SIGNER:
         problems.append(f"its signer is {spec.get('signerName')}")
@@ -87,9 +91,13 @@ def _form(spec: Mapping[str, Any], request: x509.CertificateSigningRequest, comm
         problems.append(f"its organization is not {GROUP}")
     if len(common) != 1 or not common[0].startswith(PREFIX):
         problems.append(f"its common name is {', '.join(common) or 'missing'}")
-    if alternative is None or not (alternative.get_values_for_type(x509.DNSName) or alternative.get_values_for_type(x509.IPAddress)):
+    if alternative is None or not (
+        alternative.get_values_for_type(x509.DNSName) or alternative.get_values_for_type(x509.IPAddress)
+    ):
         problems.append("it has no names or addresses")
-    elif alternative.get_values_for_type(x509.RFC822Name) or alternative.get_values_for_type(x509.UniformResourceIdentifier):
+    elif alternative.get_values_for_type(x509.RFC822Name) or alternative.get_values_for_type(
+        x509.UniformResourceIdentifier
+    ):
         problems.append("it asks for e-mail addresses or URIs")
     return problems
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import FluobookError
-from fluobook.params import Node, Platform
 from fluobook.stages.approve_csrs.judge import SIGNER, Request, judge
 from fluobook.stages.core.check import Check
-from fluobook.stages.core.executor import Tell
 from fluobook.stages.core.plan import Action, Plan
-from fluobook.stages.core.site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fluobook.params import Node, Platform
+    from fluobook.stages.core.executor import Tell
+    from fluobook.stages.core.site import Site
 
 NAME = "approve-csrs"
 API, KIND = "certificates.k8s.io/v1", "CertificateSigningRequest"
@@ -76,7 +79,15 @@ def plan(platform: Platform, seen: Observation) -> Plan:
 def _approve(node: Node, seen: Observation) -> Action:
     reason = "asks for its certificate" if seen.pending(node.name) else "has no certificate and has not asked yet"
     data = {"node": node.name, "dns": [node.name], "ips": [str(node.address)]}
-    return Action(f"approve {node.name}", "approve", f"certificate of {node.name}", f"{node.name}, {node.address}", reason, system="kubernetes", data=data)
+    return Action(
+        f"approve {node.name}",
+        "approve",
+        f"certificate of {node.name}",
+        f"{node.name}, {node.address}",
+        reason,
+        system="kubernetes",
+        data=data,
+    )
 
 
 def perform(site: Site, action: Action, tell: Tell) -> Mapping[str, Any] | None:
@@ -84,7 +95,9 @@ def perform(site: Site, action: Action, tell: Tell) -> Mapping[str, Any] | None:
     node = action.data["node"]
     names = site.wait_until("csr", f"{node} asks for its certificate", lambda: _decide(site, node, tell))
     tell("waits for the certificate")
-    site.wait_until("csr", f"the kubelet of {node} has its certificate", lambda: site.kube().kubelet_answers(node) or None)
+    site.wait_until(
+        "csr", f"the kubelet of {node} has its certificate", lambda: site.kube().kubelet_answers(node) or None
+    )
     return {"approved": names}
 
 
@@ -92,7 +105,9 @@ def _decide(site: Site, node: str, tell: Tell) -> list[str] | None:
     """Judge again at the moment of approval: a request may have changed since the plan."""
     mine = [r for r in requests_of(site) if r.pending and r.fits and r.node == node]
     for request in mine:
-        approved = site.kube().approve_csr(request.name, reason="FluobookApproved", message=f"fits the params of {node}")
+        approved = site.kube().approve_csr(
+            request.name, reason="FluobookApproved", message=f"fits the params of {node}"
+        )
         tell.evidence(csr=request.name, resource_version=approved["metadata"]["resourceVersion"])
     return [r.name for r in mine] or ([] if site.kube().kubelet_answers(node) else None)
 
@@ -104,8 +119,17 @@ def verify(site: Site, seen: Observation) -> Sequence[Check]:
     wrong = [r for r in seen.requests if r.state in ("Approved", "Issued") and not r.fits]
     told = _list("approved", wrong) or _list("left alone", seen.foreign) or "none came"
     return (
-        Check("the API server reaches every kubelet", not silent, f"{len(nodes) - len(silent)} of {len(nodes)}" + (f"; not: {', '.join(silent)}" if silent else "")),
-        Check("no request that does not fit was approved", not wrong, told, remedy="find out who approved it; revoke it by replacing the cluster's CA"),
+        Check(
+            "the API server reaches every kubelet",
+            not silent,
+            f"{len(nodes) - len(silent)} of {len(nodes)}" + (f"; not: {', '.join(silent)}" if silent else ""),
+        ),
+        Check(
+            "no request that does not fit was approved",
+            not wrong,
+            told,
+            remedy="find out who approved it; revoke it by replacing the cluster's CA",
+        ),
     )
 
 

@@ -1,5 +1,4 @@
-"""Stage 3, bootstrap-kubernetes: etcd started once, on one node; then Cilium up, nodes Ready, and the files that kubectl
-and talosctl read.
+"""Stage 3, bootstrap-kubernetes: etcd once, on one node; then Cilium, nodes Ready, kubeconfig and talosconfig.
 
 Whether etcd was bootstrapped is asked of every control plane: starting it twice would make two clusters (F29).
 """

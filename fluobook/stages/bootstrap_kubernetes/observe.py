@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from fluobook.clients.talos import EtcdMember, Mode
 from fluobook.errors import FluobookError
-from fluobook.params import Node
 from fluobook.stages.apply_talos_config.observe import look
-from fluobook.stages.core.site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from fluobook.params import Node
+    from fluobook.stages.core.site import Site
 
 CILIUM = "k8s-app=cilium"
 
@@ -88,7 +91,10 @@ def condition(obj: Mapping[str, Any], name: str) -> bool:
 
 def files(site: Site) -> dict[str, bool]:
     """Whether the files are there and belong to this cluster's bundle and endpoints."""
-    wanted = {"kubeconfig": _essence(site.vault.kubeconfig(site.platform)), "talosconfig": _essence(site.vault.talosconfig(site.platform))}
+    wanted = {
+        "kubeconfig": _essence(site.vault.kubeconfig(site.platform)),
+        "talosconfig": _essence(site.vault.talosconfig(site.platform)),
+    }
     return {name: _essence(_read(site.home / name)) == essence for name, essence in wanted.items()}
 
 

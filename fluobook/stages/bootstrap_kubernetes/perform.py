@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import Conflict, OutsideError
 from fluobook.machine.access import dump
 from fluobook.record.folder import write_text
 from fluobook.stages.bootstrap_kubernetes.observe import etcd_members, kubernetes
-from fluobook.stages.core.executor import Tell
-from fluobook.stages.core.plan import Action
-from fluobook.stages.core.site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fluobook.stages.core.executor import Tell
+    from fluobook.stages.core.plan import Action
+    from fluobook.stages.core.site import Site
 
 NOT_YET = ("FAILED_PRECONDITION", "UNAVAILABLE")
 """What a node says that is still on its way: bootstrap is not available yet, time is not in sync yet (F27, F30)."""
@@ -73,5 +76,3 @@ def _write(site: Site, name: str) -> Mapping[str, Any]:
     config = site.vault.kubeconfig(site.platform) if name == "kubeconfig" else site.vault.talosconfig(site.platform)
     write_text(site.home / name, dump(config), mode=0o600)
     return {"file": name}
-
-

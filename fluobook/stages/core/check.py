@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import CheckFailed
 from fluobook.show.table import Cell, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,18 @@ class Checks:
         failed = [check for check in self.checks if not check.ok]
         if failed:
             told = "; ".join(f"{check.claim} ({check.evidence})" for check in failed)
-            remedy = next((check.remedy for check in failed if check.remedy), "look at the evidence, then run the stage again")
+            remedy = next(
+                (check.remedy for check in failed if check.remedy), "look at the evidence, then run the stage again"
+            )
             raise CheckFailed(f"{self.stage}: not so: {told}", remedy=remedy)
 
     def table(self) -> Table:
         """Each claim with its mark and evidence."""
         rows = [[Cell("", "ok" if check.ok else "bad"), check.claim, check.evidence] for check in self.checks]
         good = sum(check.ok for check in self.checks)
-        return Table(f"checks of {self.stage}", ["", "claim", "evidence"], rows, note=f"{good} of {len(self.checks)} hold")
+        return Table(
+            f"checks of {self.stage}", ["", "claim", "evidence"], rows, note=f"{good} of {len(self.checks)} hold"
+        )
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
         return self.table()._repr_mimebundle_(**options)

@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import FluobookError
-from fluobook.record.journal import Journal
 from fluobook.stages.core.plan import Action, Plan
+
+if TYPE_CHECKING:
+    from fluobook.record.journal import Journal
 
 DEFAULT_WIDTH = 8
 """How many actions run at once against one foreign system, where nothing else is said."""
@@ -109,7 +111,9 @@ class Executor:
 
     def _limits(self, plan: Plan) -> dict[str, threading.Semaphore]:
         systems = {action.system for action in plan.actions}
-        return {system: threading.Semaphore(self._widths.get(system.split(":")[0], DEFAULT_WIDTH)) for system in systems}
+        return {
+            system: threading.Semaphore(self._widths.get(system.split(":")[0], DEFAULT_WIDTH)) for system in systems
+        }
 
     def _start(
         self,
@@ -136,7 +140,9 @@ class Executor:
         return {name for name, state in progress.state.items() if state == "skipped"}
 
     @staticmethod
-    def _collect(running: dict[Future[None], Action], done: set[str], failures: dict[str, Exception], progress: Progress) -> None:
+    def _collect(
+        running: dict[Future[None], Action], done: set[str], failures: dict[str, Exception], progress: Progress
+    ) -> None:
         finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
         for future in finished:
             action = running.pop(future)
@@ -154,7 +160,9 @@ class Executor:
     def _one(self, stage: str, action: Action, progress: Progress, limit: threading.Semaphore) -> None:
         try:
             progress.set(action, "running")
-            self._journal.write("intent", stage=stage, action=action.id, verb=action.verb, object=action.object, reason=action.reason)
+            self._journal.write(
+                "intent", stage=stage, action=action.id, verb=action.verb, object=action.object, reason=action.reason
+            )
             evidence = self._perform(action, Tell(action, stage, self._journal, progress))
             self._journal.write("outcome", stage=stage, action=action.id, result="done", evidence=dict(evidence or {}))
         except Exception as error:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fluobook.errors import ApprovalNeeded, PlanChanged, StageMissing, UsageError
-from fluobook.stages.core.plan import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fluobook.stages.core.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,10 @@ class Approval:
             if part == "all":
                 everything = True
             elif not value:
-                raise UsageError(f"--approve {part}: not understood", remedy='say "all", or "stage=digest" as `fluobook plan` shows it')
+                raise UsageError(
+                    f"--approve {part}: not understood",
+                    remedy='say "all", or "stage=digest" as `fluobook plan` shows it',
+                )
             elif key == "cluster":
                 cluster = value
             else:
@@ -67,7 +74,10 @@ class Gate:
             PlanChanged: another digest was approved.
         """
         if plan.waits_for:
-            raise StageMissing(f"{plan.stage} cannot run yet: {plan.waits_for} has not done its work", remedy=f"run the stage {plan.waits_for} first")
+            raise StageMissing(
+                f"{plan.stage} cannot run yet: {plan.waits_for} has not done its work",
+                remedy=f"run the stage {plan.waits_for} first",
+            )
         if not plan.actions:
             return "nothing to approve"
         if plan.stage in self.approval.digests:
@@ -95,11 +105,21 @@ class Gate:
         word = self.cluster if plan.destroys or self.target == "live" else "yes"
         answer = self.ask(f"{plan.summary()}. Type {word} to go on: ")
         if answer.strip() != word:
-            raise ApprovalNeeded(f"{plan.stage}: not approved; nothing was changed", remedy="run the cell again when it should happen")
+            raise ApprovalNeeded(
+                f"{plan.stage}: not approved; nothing was changed", remedy="run the cell again when it should happen"
+            )
         return f"typed {word}"
 
     def _needed(self, plan: Plan) -> ApprovalNeeded:
-        why = "`all` is never enough for what destroys data" if plan.destroys else "headless runs change nothing without approval"
+        why = (
+            "`all` is never enough for what destroys data"
+            if plan.destroys
+            else "headless runs change nothing without approval"
+        )
         if self.approval.everything and self.target == "live" and not plan.destroys:
             why = f"on a live platform `all` needs --cluster {self.cluster} too"
-        return ApprovalNeeded(f"{plan.stage} needs approval: {plan.summary()}", cause=why, remedy=f"approve it with --approve {plan.stage}={plan.digest}")
+        return ApprovalNeeded(
+            f"{plan.stage} needs approval: {plan.summary()}",
+            cause=why,
+            remedy=f"approve it with --approve {plan.stage}={plan.digest}",
+        )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluobook.show.table import Cell, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 TONES = {"create": "add", "delete": "lose", "reset": "lose"}
 """How verbs look in a plan; what is not listed changes something."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fluobook.clients import sops
 from fluobook.clients.factory import FactoryClient
@@ -17,10 +15,15 @@ from fluobook.clients.kube import Kube
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
 from fluobook.clients.talos import Address, TalosNode, connect
 from fluobook.errors import AccessDenied, DeadlineExceeded, FluobookError, ForeignObject, ParamsError, Refused
-from fluobook.params import Node, Platform
-from fluobook.record.journal import Journal
-from fluobook.redact import Redactor
 from fluobook.stages.core.vault import Vault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from fluobook.params import Node, Platform
+    from fluobook.record.journal import Journal
+    from fluobook.redact import Redactor
 
 T = TypeVar("T")
 
@@ -152,7 +155,11 @@ class Site:
             if found is not None:
                 return found
             if time.monotonic() + pause > until:
-                raise DeadlineExceeded(f"{what}: not within {seconds:g} s", cause=last, remedy=f"look at the systems; deadlines.{name} in the params sets the limit")
+                raise DeadlineExceeded(
+                    f"{what}: not within {seconds:g} s",
+                    cause=last,
+                    remedy=f"look at the systems; deadlines.{name} in the params sets the limit",
+                )
             time.sleep(pause)
             pause = min(pause * 1.3, every * 5)
 

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fluobook.params import Platform
-from fluobook.stages.core.check import Check
-from fluobook.stages.core.executor import Tell
-from fluobook.stages.core.plan import Action, Plan
-from fluobook.stages.core.site import Site
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fluobook.params import Platform
+    from fluobook.stages.core.check import Check
+    from fluobook.stages.core.executor import Tell
+    from fluobook.stages.core.plan import Action, Plan
+    from fluobook.stages.core.site import Site
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from fluobook.clients import age, sops
 from fluobook.errors import Refused
 from fluobook.machine import access
-from fluobook.machine.pki import KeyPair
 from fluobook.machine.secrets import Secrets as Bundle
 from fluobook.machine.secrets import new_secrets
-from fluobook.params import Platform
 from fluobook.params.secrets import Secrets, located
-from fluobook.redact import Redactor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fluobook.machine.pki import KeyPair
+    from fluobook.params import Platform
+    from fluobook.redact import Redactor
 
 
 class Vault:
@@ -81,14 +84,20 @@ class Vault:
             Refused: a bundle is there already; it is never overwritten.
         """
         bundle = self._known(new_secrets())
-        text = sops.encrypt(yaml.safe_dump(bundle.as_mapping(), sort_keys=False), path=self.path, recipients=[self.recipient()])
+        text = sops.encrypt(
+            yaml.safe_dump(bundle.as_mapping(), sort_keys=False), path=self.path, recipients=[self.recipient()]
+        )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(f".{os.getpid()}.{self.path.name}")
         partial.write_text(text)
         try:
             os.link(partial, self.path)  # unlike a rename this fails when somebody else was first
         except FileExistsError:
-            raise Refused(f"{self.path} exists already", cause="a secrets bundle is never overwritten", remedy="run the stage again: it uses what is there") from None
+            raise Refused(
+                f"{self.path} exists already",
+                cause="a secrets bundle is never overwritten",
+                remedy="run the stage again: it uses what is there",
+            ) from None
         finally:
             partial.unlink()
         self._bundle = bundle
@@ -122,7 +131,9 @@ class Vault:
             host, port = platform.route(node.address, 50000)
             endpoints.append(host if port == 50000 else f"{host}:{port}")
         nodes = [node.address for node in platform.nodes]
-        return access.talosconfig(platform.cluster.name, self.bundle(), self.talos_identity(role), endpoints=endpoints, nodes=nodes)
+        return access.talosconfig(
+            platform.cluster.name, self.bundle(), self.talos_identity(role), endpoints=endpoints, nodes=nodes
+        )
 
     def _known(self, bundle: Bundle) -> Bundle:
         self._redactor.add(*bundle.values())

@@ -7,11 +7,13 @@ of net0, the guest agent and start at boot. The rest of a VM is its administrato
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fluobook.params import Node, Platform
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fluobook.params import Node, Platform
 
 TAG = "fluobook"
 MIB = 1024
@@ -111,7 +113,9 @@ def tags_of(config: Mapping[str, Any]) -> set[str]:
     return {tag for tag in re.split(r"[;, ]", str(config.get("tags", ""))) if tag}
 
 
-def differences(platform: Platform, node: Node, config: Mapping[str, Any], resource: Mapping[str, Any]) -> tuple[Difference, ...]:
+def differences(
+    platform: Platform, node: Node, config: Mapping[str, Any], resource: Mapping[str, Any]
+) -> tuple[Difference, ...]:
     """In what owned fields a VM of ours differs from the platform.
 
     Args:
@@ -122,7 +126,11 @@ def differences(platform: Platform, node: Node, config: Mapping[str, Any], resou
     """
     found = [*_plain(platform, node, config), *_network(platform, node, config), *_sizes(platform, node, config)]
     if missing := set(tags(platform).split(";")) - tags_of(config):
-        found.append(Difference("tags", ";".join(sorted(tags_of(config))) or "none", f"with {';'.join(sorted(missing))}", cold=False))
+        found.append(
+            Difference(
+                "tags", ";".join(sorted(tags_of(config))) or "none", f"with {';'.join(sorted(missing))}", cold=False
+            )
+        )
     if not found and resource.get("status") == "running":
         found += _pending(node, resource)
     return tuple(found)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fluobook.clients.proxmox import ProxmoxClient, TaskStatus
 from fluobook.clients.talos import Mode, probe
 from fluobook.errors import NotFound
 from fluobook.machine.schematic import Image, image_of
-from fluobook.params import Node, Platform
-from fluobook.params.proxmox import ProxmoxEndpoint
-from fluobook.stages.core.site import Site
 from fluobook.stages.create_vms.hardware import TAG, tags_of, uuid_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fluobook.clients.proxmox import ProxmoxClient, TaskStatus
+    from fluobook.params import Node, Platform
+    from fluobook.params.proxmox import ProxmoxEndpoint
+    from fluobook.stages.core.site import Site
 
 WIDTH = 16
 PROBE = 1.0
@@ -91,7 +94,9 @@ def observe(site: Site) -> Observation:
     return Observation(image, images, found, tasks, answering)
 
 
-def _endpoint(site: Site, endpoint: ProxmoxEndpoint, image: Image) -> tuple[frozenset[str], dict[str, list[Seen]], list[TaskStatus]]:
+def _endpoint(
+    site: Site, endpoint: ProxmoxEndpoint, image: Image
+) -> tuple[frozenset[str], dict[str, list[Seen]], list[TaskStatus]]:
     client = site.proxmox(endpoint.name)
     nodes = [node for node in site.platform.nodes if node.host in endpoint.hosts]
     resources = client.resources()

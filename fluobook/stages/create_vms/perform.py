@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluobook.clients.proxmox import ProxmoxClient, Upid, VmLocked
 from fluobook.clients.talos import Mode, probe
 from fluobook.errors import Conflict, ForeignObject, NotFound, OutsideError, Rejected, TaskFailed, Unreachable
 from fluobook.machine.schematic import image_of
-from fluobook.params import Node
-from fluobook.stages.core.executor import Tell
-from fluobook.stages.core.plan import Action
-from fluobook.stages.core.site import Site
 from fluobook.stages.create_vms.hardware import TAG, create_params, disks, net0, tags, tags_of, uuid_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fluobook.params import Node
+    from fluobook.stages.core.executor import Tell
+    from fluobook.stages.core.plan import Action
+    from fluobook.stages.core.site import Site
 
 START_TRIES = 3
 """How often a start is tried; a VM whose start failed is never destroyed."""
@@ -37,7 +40,9 @@ def _download(site: Site, action: Action, tell: Tell) -> Mapping[str, Any]:
     endpoint = next(e for e in site.platform.proxmox if host in e.hosts)
     client = site.proxmox(endpoint.name)
     _register(site)
-    running = next((t.upid for t in client.cluster_tasks() if t.running and (t.upid.type, t.upid.id) == ("download", file)), None)
+    running = next(
+        (t.upid for t in client.cluster_tasks() if t.running and (t.upid.type, t.upid.id) == ("download", file)), None
+    )
     upid = running or client.download_url(host, endpoint.image_storage, url=action.data["url"], filename=file)
     return _wait(site, client, upid, tell, "image_download")
 
@@ -118,13 +123,19 @@ def _wait_for_lost(site: Site, client: ProxmoxClient, node: Node, tell: Tell) ->
         return _wait(site, client, task, tell, "vm_create")
     if _exists(client, node):
         return {"existed": True}
-    raise Unreachable(f"Proxmox VE did not answer when {node.name} was to be created, and it was not created", system="proxmox", remedy="run the stage again")
+    raise Unreachable(
+        f"Proxmox VE did not answer when {node.name} was to be created, and it was not created",
+        system="proxmox",
+        remedy="run the stage again",
+    )
 
 
 def _start(site: Site, node: Node, _action: Action, tell: Tell) -> Mapping[str, Any]:
     evidence = _power_on(site, node, tell)
     tell("waits for the Talos API")
-    site.wait_until("maintenance", f"{node.name} answers at {node.address}:50000", lambda: _answers(site, node), every=0.1)
+    site.wait_until(
+        "maintenance", f"{node.name} answers at {node.address}:50000", lambda: _answers(site, node), every=0.1
+    )
     return evidence
 
 
@@ -132,7 +143,12 @@ def _power_on(site: Site, node: Node, tell: Tell) -> Mapping[str, Any]:
     client, tries = _client(site, node), 0
     while True:
         try:
-            client.wait_unlocked(node.host, node.vmid, deadline=site.platform.deadlines.vm_lock, on_poll=lambda lock: tell(f"locked ({lock})"))
+            client.wait_unlocked(
+                node.host,
+                node.vmid,
+                deadline=site.platform.deadlines.vm_lock,
+                on_poll=lambda lock: tell(f"locked ({lock})"),
+            )
             if client.vm_status(node.host, node.vmid)["status"] == "running":
                 return {"running": True}
             return _wait(site, client, client.start(node.host, node.vmid), tell, "vm_start")
@@ -151,7 +167,9 @@ def _answers(site: Site, node: Node) -> bool | None:
 
 def _change(site: Site, node: Node, action: Action, tell: Tell) -> Mapping[str, Any]:
     client = _client(site, node)
-    client.wait_unlocked(node.host, node.vmid, deadline=site.platform.deadlines.vm_lock, on_poll=lambda lock: tell(f"locked ({lock})"))
+    client.wait_unlocked(
+        node.host, node.vmid, deadline=site.platform.deadlines.vm_lock, on_poll=lambda lock: tell(f"locked ({lock})")
+    )
     config = client.config(node.host, node.vmid)
     changes = _changes(site, node, config, action.data["fields"])
     if changes:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fluobook.errors import ForeignObject, Refused
-from fluobook.params import Node, Platform
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.create_vms.hardware import Difference, create_params, differences, size_gib
-from fluobook.stages.create_vms.observe import Observation, Seen
+
+if TYPE_CHECKING:
+    from fluobook.params import Node, Platform
+    from fluobook.stages.create_vms.observe import Observation, Seen
 
 NAME = "create-vms"
 
@@ -38,7 +42,9 @@ def _nothing_in_the_way(platform: Platform, seen: Observation) -> None:
             if not vm.is_ours(node) and not _being_created(node, vm, seen):
                 told.append(f"{vm} has {_shared(node, vm)} of {node.name} and is not ours")
         if node.address in seen.answering:
-            told.append(f"something answers at {node.address}, the address of {node.name}, although its VM does not exist")
+            told.append(
+                f"something answers at {node.address}, the address of {node.name}, although its VM does not exist"
+            )
     if told:
         raise ForeignObject(
             "; ".join(told),
@@ -91,7 +97,9 @@ def _create(platform: Platform, seen: Observation, node: Node) -> list[Action]:
 
 def _start(platform: Platform, node: Node, *, needs: tuple[str, ...] = (), reason: str) -> Action:
     system = f"proxmox:{platform.endpoint_of(node).name}"
-    return Action(f"start {node.name}", "start", f"vm {node.name}", node.address, reason, needs, system, {"node": node.name})
+    return Action(
+        f"start {node.name}", "start", f"vm {node.name}", node.address, reason, needs, system, {"node": node.name}
+    )
 
 
 def _detail(node: Node) -> str:

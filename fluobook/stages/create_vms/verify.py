@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from fluobook.clients.talos import Mode, probe
-from fluobook.params import Node
 from fluobook.stages.core.check import Check
-from fluobook.stages.core.site import Site
 from fluobook.stages.create_vms.hardware import differences
-from fluobook.stages.create_vms.observe import Observation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fluobook.params import Node
+    from fluobook.stages.core.site import Site
+    from fluobook.stages.create_vms.observe import Observation
 
 
 def verify(site: Site, seen: Observation) -> Sequence[Check]:
     """The checks of stage 1."""
     nodes = site.platform.nodes
     with ThreadPoolExecutor(16) as pool:
-        silent = [node.name for node, answers in zip(nodes, pool.map(lambda node: _answers(site, node), nodes), strict=True) if not answers]
+        silent = [
+            node.name
+            for node, answers in zip(nodes, pool.map(lambda node: _answers(site, node), nodes), strict=True)
+            if not answers
+        ]
     ours = {node.name: seen.ours(node) for node in nodes}
     stopped = [name for name, vm in ours.items() if vm is None or not vm.running]
-    differing = [node.name for node in nodes if (vm := ours[node.name]) and differences(site.platform, node, vm.config, vm.resource)]
+    differing = [
+        node.name
+        for node in nodes
+        if (vm := ours[node.name]) and differences(site.platform, node, vm.config, vm.resource)
+    ]
     total = len(nodes)
     return (
-        Check("every node's VM exists, ours by uuid and tag", None not in ours.values(), _count(total, [n for n, vm in ours.items() if vm is None])),
+        Check(
+            "every node's VM exists, ours by uuid and tag",
+            None not in ours.values(),
+            _count(total, [n for n, vm in ours.items() if vm is None]),
+        ),
         Check("every VM runs", not stopped, _count(total, stopped)),
         Check("every VM has what the params say", not differing, _count(total, differing)),
         Check("every node answers at its address", not silent, _count(total, silent)),

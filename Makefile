@@ -1,0 +1,56 @@
+# Two commands are enough on a fresh machine: make rehearse, make test.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.complete
+
+.DEFAULT_GOAL := help
+.PHONY: help rehearse test lab lint notebooks proto bench check clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# The lock is complete and holds hashes, so nothing is resolved and dependencies of the kubectl wheel stay out.
+# uv does the same faster where it is installed. The kernel of this environment does not warn about its transport.
+$(STAMP): requirements.lock pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --clear --seed --python $(PYTHON) $(VENV) && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock; \
+	else \
+	  $(PYTHON) -m venv --clear $(VENV) && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock; \
+	fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@mkdir -p $(VENV)/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > $(VENV)/etc/ipython/ipython_kernel_config.py
+	@touch $@
+
+rehearse: $(STAMP) ## bring up phase 1 against the embedded lab, every stage by its notebook
+	@$(BIN)/fluobook run phase1 --target lab --approve all
+
+test: $(STAMP) ## all tests
+	@$(BIN)/python -m pytest
+
+lab: $(STAMP) ## start the lab and JupyterLab on the notebooks
+	@$(BIN)/fluobook lab up phase1 || true
+	@cd notebooks && ../$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1; ../$(BIN)/fluobook lab down phase1
+
+lint: $(STAMP) ## format, style, types, layers
+	@$(BIN)/ruff format --check fluobook tests tools
+	@$(BIN)/ruff check fluobook tests tools
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+check: $(STAMP) ## check the platform tree, params and secrets
+	@$(BIN)/fluobook check
+
+notebooks: $(STAMP) ## run the notebooks once and store their outputs, which nbval compares with
+	@$(BIN)/python tools/notebooks.py
+
+bench: $(STAMP) ## requests and times as ratios to the lab's critical path
+	@$(BIN)/python tools/bench.py
+
+proto: $(STAMP) ## generate the gRPC code from fluobook/wire/proto
+	@sh tools/proto.sh
+
+clean: ## remove the environment and the runs
+	@rm -rf $(VENV) runs build
