@@ -55,10 +55,10 @@ class Application:
         self._comparer = Comparer(around.cluster, name)
         self._wake = asyncio.Event()
         self._spec = ""
-        self._revisions: tuple[str, ...] = ()
+        self._last: Rendered | None = None
         self._looked_at = float("-inf")
-        self._targets: tuple[object, list[Target], list[str]] = (None, [], [])
-        self._kept: Rendered | None = None  # keeps what `_targets` was made of alive, so that its id stays its own
+        self._targets: tuple[Rendered | None, list[Target], list[str]] = (None, [], [])
+        self._known: object = None
         self._operation: Operation | None = None
         self._ended_at = float("-inf")
 
@@ -112,35 +112,42 @@ class Application:
         return view
 
     async def _rendered(self, app: Obj, view: View) -> Rendered:
-        """The documents; the source is asked anew only when there is a reason to."""
+        """The documents; the source is asked anew only when there is a reason to, as the real controller does."""
         around, spec = self._around, app["spec"]
         refresh, told = annotation(app, REFRESH), json.dumps(spec, sort_keys=True)
-        due = around.clock.now() - self._looked_at >= around.settings().resync
-        if refresh or told != self._spec or due or not self._revisions:
-            view.looked, self._spec, self._looked_at = True, told, around.clock.now()
-            if refresh:
-                self._unmark()
-            try:
-                self._revisions = await around.sources.resolve(spec)
-            except CommandError as error:
-                self._revisions = ()
-                why = "failed to generate manifest for source 1 of 1"
-                raise CommandError(f"Failed to load target state: {why}: {error}") from error
-            self._wake_in(around.settings().resync)
-        order = around.order(self.name, spec, self._revisions)
-        return await around.sources.render(order, fresh=refresh == "hard")
+        afresh = self._operation is not None and self._operation.starts_afresh
+        due = afresh or around.clock.now() - self._looked_at >= around.settings().resync
+        if self._last is not None and told == self._spec and not (refresh or due):
+            return self._last
+        view.looked, self._spec, self._looked_at = True, told, around.clock.now()
+        self._wake_in(around.settings().resync)
+        if refresh:
+            self._unmark()
+        self._last = None
+        self._last = await self._fresh(spec, hard=refresh == "hard")
+        return self._last
+
+    async def _fresh(self, spec: Obj, *, hard: bool) -> Rendered:
+        around = self._around
+        try:
+            revisions = await around.sources.resolve(spec)
+        except CommandError as error:
+            why = "failed to generate manifest for source 1 of 1"
+            raise CommandError(
+                f"Failed to load target state: {why}: rpc error: code = Unknown desc = {error}"
+            ) from error
+        return await around.sources.render(around.order(self.name, spec, revisions), fresh=hard)
 
     def _wanted(self, spec: Obj, rendered: Rendered) -> tuple[list[Target], list[str]]:
         """The targets; the same objects as last time while nothing changed, so that comparing is cheap."""
         cluster, tracking = self._around.cluster, self._around.settings().tracking
         space = (spec.get("destination") or {}).get("namespace", "")
-        known = (id(rendered), space, tracking, cluster.store.registry.generation)
-        if self._targets[0] != known:
+        known = (space, tracking, cluster.store.registry.generation)
+        if self._targets[0] is not rendered or self._known != known:
             made = targets(
                 self.name, rendered.documents, namespace=space, tracking=tracking, namespaced=cluster.namespaced
             )
-            self._targets = (known, *made)
-            self._kept = rendered
+            self._targets, self._known = (rendered, *made), known
         return self._targets[1], self._targets[2]
 
     # ---- acting ------------------------------------------------------------------------------------------------
@@ -155,6 +162,8 @@ class Application:
             return
         if ((app.get("status") or {}).get("operationState") or {}).get("phase") == TERMINATING:
             operation.terminate()
+        if operation.starts_afresh and view.rendered is not None:
+            operation.rendered, operation.targets = view.rendered, self._targets[1]
         operation.step(around.judge())
         if operation.wake_in is not None:
             self._wake_in(operation.wake_in)
@@ -171,24 +180,22 @@ class Application:
                 self._wake_in(decision.later)
             asked = requested(app) if decision.go else None
         if asked is not None:
-            self._operation = Operation(
-                clone(asked), clone(app["spec"]), rendered, lambda: self._sync(app["spec"], asked), around.clock.now
-            )
+            wanted = self._targets[1]
+            begin = lambda chosen: self._sync(app["spec"], asked, chosen)  # noqa: E731
+            self._operation = Operation(clone(asked), clone(app["spec"]), rendered, wanted, begin, around.clock.now)
 
-    def _sync(self, spec: Obj, asked: Obj) -> Sync:
+    def _sync(self, spec: Obj, asked: Obj, wanted: list[Target]) -> Sync:
         """A sync of what is wanted now, for one attempt of an operation."""
         around, policy = self._around, spec.get("syncPolicy") or {}
         order = asked.get("sync") or {}
         options = order.get("syncOptions") or policy.get("syncOptions") or ()
         ignored = self._ignored(spec)
         destination = spec.get("destination") or {}
-        applier = Applier(around.cluster, options, ignored)
+        applier = Applier(around.cluster, options, ignored, around.faults)
         if "CreateNamespace=true" in options and destination.get("namespace"):
             applier.create_namespace(destination["namespace"], policy.get("managedNamespaceMetadata"))
-        comparison = self._comparer.compare(self._targets[1], ignored, around.judge())
-        made = tasks(
-            self._targets[1], comparison, prune=bool(order.get("prune")), prune_last="PruneLast=true" in options
-        )
+        comparison = self._comparer.compare(wanted, ignored, around.judge())
+        made = tasks(wanted, comparison, prune=bool(order.get("prune")), prune_last="PruneLast=true" in options)
         owner = around.cluster.store.find(API, "AppProject", spec.get("project") or "default", NAMESPACE) or {}
         return Sync(made, applier, around.cluster, owner, destination, around.clock.now, around.settings().wave_delay)
 

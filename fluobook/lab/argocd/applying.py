@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
     from fluobook.lab.argocd.cluster import Cluster
     from fluobook.lab.argocd.targets import Target
+    from fluobook.lab.faults import Faults
     from fluobook.lab.kube.objects import Obj
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+WEBHOOK = (
+    'Internal error occurred: failed calling webhook "validate.lab.invalid": failed to call webhook: '
+    'Post "https://webhook.lab.invalid:443/validate?timeout=10s": dial tcp 10.96.0.9:443: connect: connection refused'
+)
 LARGEST_ANNOTATIONS = 262144
 
 
@@ -27,10 +32,14 @@ class Applier:
         cluster: where to.
         options: the Application's `syncOptions`.
         ignored: its `ignoreDifferences`.
+        faults: what goes wrong on purpose.
     """
 
-    def __init__(self, cluster: Cluster, options: Iterable[str], ignored: Iterable[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, cluster: Cluster, options: Iterable[str], ignored: Iterable[Mapping[str, Any]], faults: Faults
+    ) -> None:
         self._cluster = cluster
+        self._faults = faults
         self._options = frozenset(options)
         self._ignored = tuple(ignored)
 
@@ -49,6 +58,8 @@ class Applier:
             obj = _client_side(obj)
         if target.is_hook and live is not None and "BeforeHookCreation" in target.delete_policies and not dry_run:
             self.delete(live)
+        if not dry_run and self._faults.take("argocd.webhook-refuses-once"):
+            raise ApiError(500, "InternalError", WEBHOOK)
         then = self._cluster.store.apply(obj, manager=MANAGER, force=True, dry_run=dry_run)
         name = f"{target.key.kind.lower()}{'.' + target.key.group if target.key.group else ''}/{target.key.name}"
         if server_side:

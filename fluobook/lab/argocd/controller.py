@@ -17,6 +17,7 @@ from fluobook.lab.argocd.processes import Programs, Runner
 from fluobook.lab.argocd.repositories import Repositories
 from fluobook.lab.argocd.server_start import first_start
 from fluobook.lab.argocd.sources import Capabilities, Order, Sources
+from fluobook.lab.faults import Faults
 from fluobook.lab.kube.identity import Write
 
 if TYPE_CHECKING:
@@ -37,13 +38,15 @@ class Surroundings:
         cluster: live objects.
         sources: renders.
         clock: the world clock.
+        faults: what goes wrong on purpose.
         kube_version: what charts are told.
     """
 
-    def __init__(self, cluster: Cluster, sources: Sources, clock: Clock, kube_version: str) -> None:
+    def __init__(self, cluster: Cluster, sources: Sources, clock: Clock, faults: Faults, *, kube_version: str) -> None:
         self.cluster = cluster
         self.sources = sources
         self.clock = clock
+        self.faults = faults
         self.active = False
         self.timeline: list[tuple[float, str, str]] = []
         self._kube_version = kube_version
@@ -100,17 +103,27 @@ class ArgoCD:
         folder: its own, for checkouts and caches; made if it is not there.
         kube_version: the cluster's version, as charts are told ("1.35.4").
         dice: where argocd-server's first passwords come from.
+        faults: what goes wrong on purpose.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, *, programs: Programs, folder: Path, kube_version: str, dice: random.Random
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        programs: Programs,
+        folder: Path,
+        kube_version: str,
+        dice: random.Random,
+        faults: Faults | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         runner = Runner(folder / "home")
-        sources = Sources(Repositories(folder / "repositories", programs, runner), programs, runner)
         self._store = store
         self._dice = dice
-        self._around = Surroundings(Cluster(store, self._changed), sources, clock, kube_version)
+        faults = faults or Faults()
+        sources = Sources(Repositories(folder / "repositories", programs, runner), programs, runner, faults)
+        self._around = Surroundings(Cluster(store, self._changed), sources, clock, faults, kube_version=kube_version)
         self._workers: dict[str, tuple[Application, asyncio.Task[None]]] = {}
         self._seen: dict[str, str] = {}
 

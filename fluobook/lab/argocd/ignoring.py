@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Path = tuple[str, ...]
 EACH = "[]"
 """A step into every item of a list."""
+LAST_APPLIED = ("metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration")
 UNCOMPARED = ("managedFields", "resourceVersion", "generation", "creationTimestamp", "uid", "selfLink")
 
 
@@ -39,7 +40,7 @@ def comparable(obj: Obj, overlooked: Iterable[Path]) -> Obj:
     """An object without its status, what the server keeps about it, and what is overlooked."""
     kept = {name: clone(value) for name, value in obj.items() if name not in {"status", "metadata", "apiVersion"}}
     kept["metadata"] = {name: clone(value) for name, value in obj["metadata"].items() if name not in UNCOMPARED}
-    for path in overlooked:
+    for path in (LAST_APPLIED, *overlooked):
         _remove(kept, path)
     return kept
 

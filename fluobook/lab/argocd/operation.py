@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fluobook.lab.argocd.health import Judge
     from fluobook.lab.argocd.sources import Rendered
     from fluobook.lab.argocd.sync import Outcome, Sync
+    from fluobook.lab.argocd.targets import Target
     from fluobook.lab.kube.objects import Obj
 
 SELF_HEAL = 5.0
@@ -94,14 +95,16 @@ class Operation:
         asked: the operation as it was asked for.
         spec: the Application's when it began.
         rendered: what is synced: a newer commit waits until this has ended.
-        begin: makes its sync, anew for each attempt.
+        targets: what that comes to.
+        begin: makes a sync of the targets, anew for each attempt.
         clock: world seconds now.
     """
 
     asked: Obj
     spec: Obj
     rendered: Rendered
-    begin: Callable[[], Sync]
+    targets: list[Target]
+    begin: Callable[[list[Target]], Sync]
     clock: Callable[[], float]
     started: str = field(default_factory=timestamp)
     attempts: int = 0
@@ -121,12 +124,18 @@ class Operation:
         until = self.retry_at if self.retry_at is not None else self._sync.not_before if self._sync else None
         return None if until is None or until < self.clock() else until - self.clock()
 
+    @property
+    def starts_afresh(self) -> bool:
+        """Whether it is about to be tried again, and is to look for a newer commit first (`retry.refresh`)."""
+        due = self.retry_at is not None and self.clock() >= self.retry_at
+        return due and bool((self.asked.get("retry") or {}).get("refresh"))
+
     def step(self, judge: Judge) -> None:
         """Go as far as can be gone now."""
         if self.ended or (self.retry_at is not None and self.clock() < self.retry_at):
             return
         if self._sync is None or self.retry_at is not None:
-            self._sync, self.retry_at = self.begin(), None
+            self._sync, self.retry_at = self.begin(self.targets), None
         outcome = self._advance(self._sync, judge)
         self.phase, self.message = outcome.phase, outcome.message
         if outcome.phase == FAILED:

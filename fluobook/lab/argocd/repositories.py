@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from fluobook.lab.argocd.processes import Programs, Runner
 
 SHA = re.compile(r"[0-9a-f]{40}")
-SHARED = 0.25
-"""Real seconds for which one look at a remote serves all that ask: many Applications live in one repository."""
 
 
 class Repositories:
@@ -78,10 +76,13 @@ class Repositories:
         return files
 
     async def _remote(self, url: str) -> dict[str, str]:
+        """The branches and tags; one look serves all that asked before it began, and never one that asked later."""
+        asked = time.monotonic()
         async with self._locks[f"refs {url}"]:
-            asked, refs = self._refs.get(url, (0.0, {}))
-            if time.monotonic() - asked > SHARED:
+            began, refs = self._refs.get(url, (0.0, {}))
+            if began < asked:
+                began = time.monotonic()
                 told = await self._runner.run([self._git, "ls-remote", url], name="git ls-remote")
                 refs = {name: sha for sha, _, name in (line.partition("\t") for line in told.splitlines())}
-                self._refs[url] = (time.monotonic(), refs)
+                self._refs[url] = (began, refs)
         return refs

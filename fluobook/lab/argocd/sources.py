@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fluobook.lab.argocd.processes import Programs, Runner
     from fluobook.lab.argocd.repositories import Repositories
     from fluobook.lab.argocd.settings import Settings
+    from fluobook.lab.faults import Faults
     from fluobook.lab.kube.objects import Obj
 
 LARGEST_CACHE = 200
@@ -72,19 +73,22 @@ class Order:
 
     def digest(self) -> str:
         """Equal for what renders to the same."""
-        settings = [self.settings.build_options, self.settings.has_ksops, self.settings.age_key]
-        known = [self.known.kube_version, self.known.api_versions]
-        value = [self.app, self.spec.get("destination"), self.sources, self.revisions, known, settings]
+        value: list[Any] = [self.app, self.spec.get("destination"), self.sources, self.revisions]
+        if any(source.get("chart") or source.get("helm") for source in self.sources):
+            value += [self.known.kube_version, self.known.api_versions]
+        if any(source.get("path") for source in self.sources):
+            value += [self.settings.build_options, self.settings.has_ksops, self.settings.age_key]
         return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class Sources:
     """Renders Applications, each (revision, source) once."""
 
-    def __init__(self, repositories: Repositories, programs: Programs, runner: Runner) -> None:
+    def __init__(self, repositories: Repositories, programs: Programs, runner: Runner, faults: Faults) -> None:
         self._repositories = repositories
         self._programs = programs
         self._runner = runner
+        self._faults = faults
         self._cache: dict[str, Rendered] = {}
 
     async def resolve(self, spec: dict[str, Any]) -> tuple[str, ...]:
@@ -93,6 +97,8 @@ class Sources:
         Raises:
             CommandError: as it goes into a condition.
         """
+        if self._faults.take("argocd.repository-down-once"):
+            raise CommandError(f"failed to list refs: {sources_of(spec)[0].get('repoURL')}: connection refused")
         return tuple([await self._revision(source) for source in sources_of(spec)])
 
     async def render(self, order: Order, *, fresh: bool = False) -> Rendered:

@@ -39,7 +39,8 @@ function judge(script, obj, limit)
   if not ok then error(told, 0) end
   return told
 end
-for _, name in ipairs({"python", "require", "package", "io", "dofile", "loadfile", "load", "debug", "os"}) do _G[name] = nil end
+local gone = {"python", "require", "package", "io", "dofile", "loadfile", "load", "debug", "os"}
+for _, name in ipairs(gone) do _G[name] = nil end
 return judge
 """
 
