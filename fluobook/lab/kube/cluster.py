@@ -14,6 +14,7 @@ from fluobook.lab.kube.controllers.certificates import CertificateSigner
 from fluobook.lab.kube.controllers.daemonsets import DaemonSets
 from fluobook.lab.kube.controllers.deployments import Deployments, ReplicaSets
 from fluobook.lab.kube.controllers.garbage import GarbageCollector
+from fluobook.lab.kube.controllers.ingresses import Ingresses
 from fluobook.lab.kube.controllers.jobs import Jobs
 from fluobook.lab.kube.controllers.namespaces import Namespaces
 from fluobook.lab.kube.controllers.nodes import Heartbeats, Nodes
@@ -102,6 +103,7 @@ class KubeCluster:
             Volumes(store, self._clock, self._seed),
             Endpoints(store),
             LoadBalancers(store),
+            Ingresses(store),
             CsrApprover(store),
             Operators(store, self._clock, self._seed),
         ]
