@@ -45,8 +45,9 @@ def applied(resource: Resource, live: Obj, intent: Obj, manager: Manager, *, for
     merged = _merged(clone(live), _body(intent), schema)
     merged["metadata"] = _metadata(live, intent)
     others = frozenset[Path]().union(*sets.values())
-    for path in sorted(before - mine - others, key=len, reverse=True):
-        removed(merged, path, schema)
+    for path in sorted(before - mine - others, key=len):  # an item before its fields: by some of these it is found
+        if not any(other[: len(path)] == path for other in others):
+            removed(merged, path, schema)
     taken = {path for _, path in conflicts}
     sets = {owner: fields - taken for owner, fields in sets.items()}
     sets[manager] = mine
