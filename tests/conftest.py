@@ -1,18 +1,26 @@
-"""Fixtures for every folder: an event loop in the background, and a Proxmox VE of the lab with our client to it."""
+"""Fixtures for every folder: an event loop in the background, and parts of the lab with our clients to them."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+import os
 import ssl
+import subprocess
 import threading
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fluobook.clients import tools
+from fluobook.clients.kube import Kube
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
 from fluobook.lab.clock import Clock
 from fluobook.lab.faults import Faults
+from fluobook.lab.kube.cluster import KubeCluster
 from fluobook.lab.proxmox import Durations, Host, ProxmoxLab, Storage, Token
 from fluobook.machine.pki import KeyPair, issue, load_identity, new_authority
 
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
+    from fluobook.lab.kube.kubelet import NodeInfo
     from fluobook.lab.vm import VmBoot
 
 BOUND = 30
@@ -174,6 +183,114 @@ def proxmox(
             ca_file=str(ca_file),
         )
         made.append(Rig(lab, played, plugs, endpoint, background, certificate))
+        return made[-1]
+
+    yield make
+    for rig in made:
+        for client in rig.clients:
+            client.close()
+        background.run(rig.lab.stop())
+
+
+@dataclass
+class KubeRig:
+    """A Kubernetes cluster of the lab over TLS, and ways to it."""
+
+    lab: KubeCluster
+    faults: Faults
+    authority: KeyPair
+    background: Background
+    context: ssl.SSLContext
+    port: int
+    folder: Path
+    clients: list[Kube] = field(default_factory=list)
+
+    def kubeconfig(self, common_name: str = "admin", *organizations: str) -> dict[str, Any]:
+        """A kubeconfig for a user; the administrator's by default."""
+        identity = issue(
+            self.authority, common_name=common_name, organizations=organizations or ("system:masters",), client=True
+        ).to_base64()
+        ca = base64.b64encode(self.authority.crt.encode()).decode()
+        cluster = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority-data": ca}
+        user = {"client-certificate-data": identity["crt"], "client-key-data": identity["key"]}
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "lab", "cluster": cluster}],
+            "users": [{"name": "user", "user": user}],
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "user"}}],
+            "current-context": "lab",
+        }
+
+    @property
+    def kube(self) -> Kube:
+        """The administrator's client."""
+        if not self.clients:
+            self.another()
+        return self.clients[0]
+
+    def another(self, kubeconfig: dict[str, Any] | None = None, **options: Any) -> Kube:
+        self.clients.append(Kube.from_kubeconfig(kubeconfig or self.kubeconfig(), **options))
+        return self.clients[-1]
+
+    async def restart(self) -> None:
+        """Listen again on the same port, after `api.stop()`."""
+        await self.lab.api.start(self.port, self.context)
+
+    def join(self, *nodes: NodeInfo) -> None:
+        for node in nodes:
+            self.background.call(self.lab.join, node)
+
+    def store(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call the store, in the lab's own thread."""
+        return self.background.call(getattr(self.lab.api.store, method), *args, **kwargs)
+
+    def run(self, tool: str, *args: str, stdin: str = "", ok: bool = True) -> str:
+        """Run kubectl or helm; both streams of what it wrote."""
+        config = self.folder / "kubeconfig"
+        if not config.exists():
+            config.write_text(json.dumps(self.kubeconfig()))
+        env = {**os.environ, "KUBECONFIG": str(config), "HOME": str(self.folder)}
+        command = [str(tools.find(tool).path), *args]
+        done = subprocess.run(command, input=stdin, env=env, capture_output=True, text=True, timeout=BOUND, check=False)
+        told = done.stdout + done.stderr
+        assert (done.returncode == 0) is ok, told
+        return told
+
+    def kubectl(self, *args: str, stdin: str = "", ok: bool = True) -> str:
+        return self.run("kubectl", *args, stdin=stdin, ok=ok)
+
+    def until(self, question: Callable[[], Any], seconds: float = BOUND) -> Any:
+        """Ask until the answer is true; that answer."""
+        deadline = time.monotonic() + seconds
+        while not (answer := question()):
+            assert time.monotonic() < deadline, "it did not come about in time"
+            time.sleep(0.02)
+        return answer
+
+
+@pytest.fixture
+def kubernetes(background: Background, authority: KeyPair, tmp_path: Path) -> Iterator[Callable[..., KubeRig]]:
+    """Makes a cluster; faults by name, `nodes`, and whether its controllers run."""
+    made: list[KubeRig] = []
+
+    def make(*faults: str, speed: float = 50, controllers: bool = True, nodes: tuple[NodeInfo, ...] = ()) -> KubeRig:
+        played = Faults(faults)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        load_identity(context, issue(authority, ips=("127.0.0.1",), dns=("kubernetes",), server=True))
+        context.load_verify_locations(cadata=authority.crt)
+        context.verify_mode = ssl.CERT_OPTIONAL
+
+        async def start() -> tuple[KubeCluster, int]:
+            lab = KubeCluster(Clock(speed), played)
+            server = await lab.api.start(0, context)
+            if controllers:
+                lab.start_controllers(authority, bootstrap_token="abcdef.0123456789abcdef")
+            return lab, server.port
+
+        lab, port = background.run(start())
+        made.append(KubeRig(lab, played, authority, background, context, port, tmp_path))
+        made[-1].join(*nodes)
         return made[-1]
 
     yield make

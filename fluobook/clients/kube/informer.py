@@ -88,7 +88,7 @@ class Informer:
         """
         until = None if seconds is None else time.monotonic() + seconds
         version = ""
-        while until is None or time.monotonic() < until:
+        while not self._stopped.is_set() and (until is None or time.monotonic() < until):
             if not version:
                 version = yield from self._listed()
             try:
@@ -136,6 +136,8 @@ class Informer:
         path = self._kube.kind(*self._what).path(namespace=self._select["namespace"])
         query = {"labelSelector": self._select["labels"], "fieldSelector": self._select["fields"]}
         self._request = WatchRequest(self._kube, path, query)
+        if self._stopped.is_set():
+            return version
         left = None if until is None else until - time.monotonic()
         for change in self._request.changes(version, left):
             with self._lock:

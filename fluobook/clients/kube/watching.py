@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ class WatchRequest:
         self._path = path
         self._query = query
         self._answer: Any = None
-        self._stopped = False
+        self._stopped = threading.Event()
         self.version = ""
 
     def changes(self, version: str, seconds: float | None = None) -> Iterator[Change]:
@@ -62,8 +63,10 @@ class WatchRequest:
         with translated(what, self._kube.at.name):
             self._answer = self._kube.stream(self._path, query, what=what, read_seconds=SILENCE_SECONDS)
             try:
+                if self._stopped.is_set():  # `stop` came while the connection was being made
+                    return
                 for line in _lines(self._answer):
-                    if self._stopped:
+                    if self._stopped.is_set():
                         return
                     yield from self._change(json.loads(line), what)
             finally:
@@ -71,7 +74,7 @@ class WatchRequest:
 
     def stop(self) -> None:
         """End it from another thread, also while it waits for the server."""
-        self._stopped = True
+        self._stopped.set()
         connection = getattr(self._answer, "connection", None)
         if (sock := getattr(connection, "sock", None)) is not None:
             with suppress(OSError):

@@ -69,6 +69,10 @@ def strategic(value: Any, patch: Any, schema: Obj) -> Any:
         merged = {key: item for key, item in merged.items() if key in keep}
     for key, item in patch.items():
         _merge_member(merged, key, item, schema)
+    for key, order in patch.items():
+        name = key.removeprefix("$setElementOrder/")
+        if name != key and name in merged:
+            merged[name] = _ordered(merged[name], order, schemas.child(schema, name))
     return merged
 
 
@@ -103,4 +107,18 @@ def _merge_list(current: list[Any], patch: list[Any], schema: Obj) -> list[Any]:
             added.append(strategic({}, item, below))
         else:
             merged[at] = strategic(merged[at], item, below)
-    return [*merged, *added]
+    return [*added, *merged]
+
+
+def _ordered(items: list[Any], order: list[Any] | None, schema: Obj) -> list[Any]:
+    """The items in the order that `$setElementOrder` asks for; those that it does not name come last."""
+    if order is None:
+        return items
+    merge_key = schema.get("x-kubernetes-patch-merge-key")
+    wanted = [item.get(merge_key) if merge_key else item for item in order]
+
+    def place(item: Any) -> int:
+        name = item.get(merge_key) if merge_key else item
+        return wanted.index(name) if name in wanted else len(wanted)
+
+    return sorted(items, key=place)

@@ -26,6 +26,38 @@ MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 
 _META = "k8s.io.apimachinery.pkg.apis.meta.v1."
 _SIGNED = {"int32", "int64"}
+_POINTERS = frozenset(
+    {
+        "activeDeadlineSeconds",
+        "allowPrivilegeEscalation",
+        "automountServiceAccountToken",
+        "backoffLimit",
+        "blockOwnerDeletion",
+        "completions",
+        "controller",
+        "defaultMode",
+        "enableServiceLinks",
+        "failedJobsHistoryLimit",
+        "fsGroup",
+        "gracePeriodSeconds",
+        "immutable",
+        "optional",
+        "parallelism",
+        "partition",
+        "privileged",
+        "readOnlyRootFilesystem",
+        "replicas",
+        "revisionHistoryLimit",
+        "runAsGroup",
+        "runAsNonRoot",
+        "runAsUser",
+        "successfulJobsHistoryLimit",
+        "suspend",
+        "terminationGracePeriodSeconds",
+        "ttlSecondsAfterFinished",
+    }
+)
+"""Fields where zero or false is something that was said, because they are pointers in Go."""
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 _MORE = 0x80
 
@@ -106,16 +138,25 @@ def _put(result: Obj, message: str, field: list[str], value: Any) -> None:
         result.setdefault(key, {})[entry.get(1, b"").decode()] = _value(entry.get(2, b""), kind)
     elif label == "repeated":
         result.setdefault(key, []).append(_value(value, kind))
-    elif (one := _value(value, kind)) not in ("", None):
+    elif (one := _value(value, kind)) not in ("", None) and (value != 0 or _is_said(message, key)):
         result[key] = one
+
+
+def _is_said(message: str, key: str) -> bool:
+    """Whether a zero or false means something: protobuf carries it for every field that is no pointer in Go."""
+    return key in _POINTERS or key in _schema(message).get("required", ())
 
 
 def _json_name(message: str, name: str) -> str | None:
     """The JSON member of a field; None if it is embedded, or too new for the schema."""
-    properties = schemas.named("io.k8s." + message.removeprefix("k8s.io.")).get("properties")
+    properties = _schema(message).get("properties")
     if properties is None or name in properties:
         return name
     return next((known for known in properties if known.lower() == name.lower()), None)
+
+
+def _schema(message: str) -> Obj:
+    return schemas.named("io.k8s." + message.removeprefix("k8s.io."))
 
 
 def _value(value: Any, kind: str) -> Any:

@@ -1,0 +1,139 @@
+"""Following a kind: from the first list on, through lost histories and connections, without missing anything."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fluobook.clients.kube import Change
+
+pytestmark = pytest.mark.lab
+
+WAIT = 15
+
+
+class Seen:
+    """What an informer told; can be waited for."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[str, str]] = []
+        self.errors: list[Exception] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, change: Change) -> None:
+        with self._changed:
+            self.changes.append((change.type, change.object["metadata"]["name"]))
+            self._changed.notify_all()
+
+    def failed(self, error: Exception) -> None:
+        with self._changed:
+            self.errors.append(error)
+            self._changed.notify_all()
+
+    def wait(self, done: Callable[[], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(done, WAIT), (self.changes[-5:], self.errors)
+
+
+def settings(name: str, **labels: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "default", "labels": labels}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+
+
+@pytest.fixture
+def rig(kubernetes: Callable[..., Any]) -> Any:
+    return kubernetes(controllers=False)
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+def test_it_tells_what_is_there_and_what_happens(rig: Any, seen: Seen) -> None:
+    rig.store("create", settings("a"))
+    informer = rig.kube.inform("v1", "ConfigMap", seen)
+    assert informer.synced.wait(WAIT)
+    rig.store("create", settings("b"))
+    rig.store("patch", "v1", "ConfigMap", "b", "default", body={"data": {"x": "y"}})
+    rig.store("delete", "v1", "ConfigMap", "a", "default")
+    seen.wait(lambda: len(seen.changes) == 4)
+    informer.stop()
+    assert seen.changes == [("ADDED", "a"), ("ADDED", "b"), ("MODIFIED", "b"), ("DELETED", "a")]
+    assert [item["metadata"]["name"] for item in informer.items()] == ["b"]
+
+
+def test_nothing_is_told_after_stop(rig: Any, seen: Seen) -> None:
+    informer = rig.kube.inform("v1", "ConfigMap", seen)
+    assert informer.synced.wait(WAIT)
+    informer.stop()
+    rig.store("create", settings("a"))
+    assert seen.changes == []
+    assert not [thread for thread in threading.enumerate() if thread.name == "inform ConfigMap"]
+
+
+def test_selectors_choose(rig: Any, seen: Seen) -> None:
+    informer = rig.kube.inform("v1", "ConfigMap", seen, namespace="default", labels="tier=front")
+    assert informer.synced.wait(WAIT)
+    rig.store("create", settings("a", tier="back"))
+    rig.store("create", settings("b", tier="front"))
+    seen.wait(lambda: bool(seen.changes))
+    informer.stop()
+    assert seen.changes == [("ADDED", "b")]
+
+
+def test_a_forgotten_history_is_made_up_for_by_a_new_list(rig: Any, seen: Seen) -> None:
+    for name in ("a", "b"):
+        rig.store("create", settings(name))
+    informer = rig.kube.inform("v1", "ConfigMap", seen)
+    seen.wait(lambda: len(seen.changes) == 2)
+
+    def rewrite() -> None:
+        store = rig.lab.api.store
+        store.storage.compact(("", "configmaps"))
+        store.delete("v1", "ConfigMap", "a", "default")
+        store.create(settings("c"))
+
+    rig.background.call(rewrite)
+    seen.wait(lambda: {("DELETED", "a"), ("ADDED", "c")} <= set(seen.changes))
+    informer.stop()
+    assert [item["metadata"]["name"] for item in informer.items()] == ["b", "c"]
+    assert len(seen.changes) == len(set(seen.changes))
+
+
+def test_a_lost_connection_is_told_and_found_again(rig: Any, seen: Seen) -> None:
+    informer = rig.kube.inform("v1", "ConfigMap", seen, on_error=seen.failed)
+    assert informer.synced.wait(WAIT)
+    rig.background.run(rig.lab.api.stop())
+    seen.wait(lambda: bool(seen.errors))
+    rig.store("create", settings("a"))
+    rig.background.run(rig.restart())
+    seen.wait(lambda: ("ADDED", "a") in seen.changes)
+    informer.stop()
+
+
+def test_a_thousand_changes_arrive_in_order(rig: Any, seen: Seen) -> None:
+    informer = rig.kube.inform("v1", "ConfigMap", seen)
+    assert informer.synced.wait(WAIT)
+
+    def burst() -> None:
+        for number in range(1000):
+            rig.lab.api.store.create(settings(f"s{number:04}"))
+
+    rig.background.call(burst)
+    seen.wait(lambda: len(seen.changes) == 1000)
+    informer.stop()
+    assert seen.changes == [("ADDED", f"s{number:04}") for number in range(1000)]
+
+
+def test_a_watch_is_an_iterator_that_ends(rig: Any) -> None:
+    rig.store("create", settings("a"))
+    changes = rig.kube.watch("v1", "ConfigMap", seconds=1)
+    assert next(changes).object["metadata"]["name"] == "a"
+    rig.store("create", settings("b"))
+    assert [change.object["metadata"]["name"] for change in changes] == ["b"]
