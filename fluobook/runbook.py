@@ -101,7 +101,7 @@ class StageRun:
         now = self.stage.plan(self.site.platform, self.stage.observe(self.site))
         if not now.rest_of(approved):
             raise PlanChanged(
-                f"{self.stage.name}: the plan that was shown ({approved.digest}) is not what would be done now ({now.digest})",
+                f"{self.stage.name}: {approved.digest} was approved, {now.digest} is what would be done now",
                 cause="somebody changed the live systems in between",
                 remedy="run the plan cell again and look at it",
             )

@@ -39,7 +39,7 @@ def doctor() -> int:
 
 
 def kubeconfig(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:  # noqa: B006
-    """Print the path of the written kubeconfig. Example: kubectl --kubeconfig $(fluobook kubeconfig phase1) get nodes."""
+    """Print the path of the kubeconfig. Example: kubectl --kubeconfig $(fluobook kubeconfig phase1) get nodes."""
     from fluobook import params  # noqa: PLC0415
     from fluobook.lab import life  # noqa: PLC0415
 
@@ -56,7 +56,7 @@ def kubeconfig(phase: Phase, target: Target = "lab", settings: Settings = []) ->
 
 
 def report(run: Annotated[Path | None, typer.Argument(help="A run folder; the newest if not given.")] = None) -> int:
-    """Write the HTML report of a run again and print its path. Example: fluobook report runs/20261123T120000Z-phase1."""
+    """Write the HTML report of a run again and print its path. Example: fluobook report runs/MY-RUN."""
     from fluobook.record.folder import newest  # noqa: PLC0415
     from fluobook.redact import Redactor  # noqa: PLC0415
     from fluobook.run.report import write_report  # noqa: PLC0415

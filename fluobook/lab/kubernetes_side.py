@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook.lab.grpc import bound
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from fluobook.lab.faults import Faults
     from fluobook.lab.http import HttpServer
     from fluobook.lab.talos import MachineConfiguration, TalosMachine
-    from fluobook.machine.pki import KeyPair
 
 API_DELAY = 12.0
 """World seconds from a bootstrapped etcd to an API server that answers."""
@@ -72,7 +69,7 @@ class KubernetesSide:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._version = version
 
-    def on_bootstrap(self, node: TalosMachine, config: MachineConfiguration) -> None:
+    def on_bootstrap(self, _node: TalosMachine, config: MachineConfiguration) -> None:
         """The first etcd member runs: start the control plane."""
         self._task("bootstrap", self._bootstrap(config))
 
@@ -177,17 +174,8 @@ def server_context(address: str, config: MachineConfiguration) -> ssl.SSLContext
     )
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=authority.crt)
     context.verify_mode = ssl.CERT_OPTIONAL
-    load(context, issued)
+    pki.load_identity(context, issued)
     return context
-
-
-def load(context: ssl.SSLContext, issued: KeyPair) -> None:
-    """Give a context its certificate; `ssl` reads it from a file, which only its owner can read and which goes at once."""
-    with tempfile.TemporaryDirectory(prefix="fluobook-tls-") as folder:
-        path = Path(folder) / "pair.pem"
-        path.touch(mode=0o600)
-        path.write_text(issued.crt + pki.openssl_key(issued.key))
-        context.load_cert_chain(path)
 
 
 def _is_ip(text: str) -> bool:

@@ -20,7 +20,7 @@ from fluobook.lab.faults import Faults
 from fluobook.lab.flows import ClusterFlows
 from fluobook.lab.git_server import GitServer
 from fluobook.lab.hubble import Relay
-from fluobook.lab.kubernetes_side import KubernetesSide, load
+from fluobook.lab.kubernetes_side import KubernetesSide
 from fluobook.lab.ports import API_PORT, FACTORY, HUBBLE, TALOS_PORT, Ports, api_addresses, overlay
 from fluobook.lab.proxmox import Host, ProxmoxLab, Storage, Token
 from fluobook.lab.talos import TalosMachines
@@ -212,7 +212,7 @@ class World:
         issued: KeyPair = pki.issue(
             self._authority, common_name=host, dns=() if is_ip else (host,), ips=(host,) if is_ip else (), server=True
         )
-        load(context, issued)
+        pki.load_identity(context, issued)
         return context
 
     def _write(self, name: str, text: str) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class StageSummary:
     """One stage of a run.
 
-    `status` is done, failed, refused or not run; `actions` were done, `checks` of `claims` hold, `seconds` of wall time.
+    `status` is done, failed or refused; `actions` were done, `checks` of `claims` hold, `seconds` of wall time.
     """
 
     stage: str

@@ -1,8 +1,8 @@
 """The papermill engine of fluobook.
 
 papermill calls a cell "completed" when its kernel died under it, and all later cells too; and a signal leaves a
-notebook "running" for ever. This engine marks a cell completed only when it ran to its end, passes signals on to the kernel so
-that the cell can say what it was doing, and speaks to kernels over IPC sockets that no other user can reach.
+notebook "running" for ever. This engine marks a cell completed only when it ran to its end, passes signals on to the
+kernel so that the cell can say what it was doing, and speaks to kernels over IPC sockets that nobody else can reach.
 """
 
 from __future__ import annotations

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from fluobook.redact import Redactor
 
-STYLE = """<style>:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}
-pre{background:color-mix(in srgb,currentColor 7%,transparent);padding:.6em .8em;overflow:auto;border-radius:4px}section{border-top:1px solid #8884;margin-top:2em}
-.prompt,.jp-InputPrompt,.jp-OutputPrompt,.anchor-link{display:none}.error pre{border-left:4px solid #c62828}</style>"""
+STYLE = """<style>:root{color-scheme:light dark}
+body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}
+pre{background:color-mix(in srgb,currentColor 7%,transparent);padding:.6em .8em;overflow:auto;border-radius:4px}
+section{border-top:1px solid #8884;margin-top:2em}
+.prompt,.jp-InputPrompt,.jp-OutputPrompt,.anchor-link{display:none}</style>"""
 
 
 def write_report(folder: Path, redactor: Redactor) -> Path:

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 STYLE = """<style>.fluobook{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.3em 0}
 .fluobook caption{text-align:left;padding:2px 0;font-weight:600;color:var(--jp-content-font-color1,inherit)}
-.fluobook th,.fluobook td{padding:2px 12px 2px 0!important;text-align:left!important;vertical-align:top;border-bottom:1px solid var(--jp-border-color2,#ccc);color:var(--jp-content-font-color1,inherit)}
-.fluobook .ok{color:var(--jp-success-color1,#2e7d32)}.fluobook .bad{color:var(--jp-error-color1,#c62828)}.fluobook .wait{color:var(--jp-warn-color1,#b26a00)}
+.fluobook th,.fluobook td{padding:2px 12px 2px 0!important;text-align:left!important;vertical-align:top;
+border-bottom:1px solid var(--jp-border-color2,#ccc);color:var(--jp-content-font-color1,inherit)}
+.fluobook .ok{color:var(--jp-success-color1,#2e7d32)}.fluobook .bad{color:var(--jp-error-color1,#c62828)}
+.fluobook .wait{color:var(--jp-warn-color1,#b26a00)}
 .fluobook-note{color:var(--jp-content-font-color2,inherit);margin:.2em 0}</style>"""
 
 GLYPHS = {"ok": "✓", "bad": "✗", "wait": "…", "add": "+", "change": "~", "lose": "−", "same": "·"}

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 DEFAULT_WIDTH = 8
 """How many actions run at once against one foreign system, where nothing else is said."""
 
+LOOK = 0.5
+"""Seconds after which the table is looked at again although nothing finished."""
+
 POOL = 64
 """Threads at most; a waiting action costs a thread and nothing else."""
 
@@ -83,94 +86,102 @@ class Executor:
         self._perform = perform
         self._journal = journal
         self._widths = dict(widths or {})
-        self._stopped = threading.Event()
 
     def run(self, plan: Plan, progress: Progress) -> None:
         """Do all actions; returns when each is done.
 
         Raises:
-            FluobookError: of the actions that failed, the first one; the others are named in its detail.
+            FluobookError: of the actions that failed, the first one; the others are named in its message.
         """
-        waiting = {action.id: action for action in plan.actions}
+        graph = _Graph(plan, progress)
         limits = self._limits(plan)
-        failures: dict[str, Exception] = {}
-        done: set[str] = set()
-        running: dict[Future[None], Action] = {}
         with ThreadPoolExecutor(max_workers=POOL, thread_name_prefix=plan.stage) as pool:
             try:
-                while waiting or running:
-                    self._start(plan, waiting, running, done, failures, limits, pool, progress)
-                    self._collect(running, done, failures, progress)
+                while graph.unfinished:
+                    for action in graph.startable():
+                        if limits[action.system].acquire(blocking=False):
+                            limit = limits[action.system]
+                            graph.started(action, pool.submit(self._one, plan.stage, action, progress, limit))
+                    graph.collect()
             except BaseException:
-                self._journal.write("interrupted", stage=plan.stage, running=[action.id for action in running.values()])
-                self._stopped.set()
+                self._journal.write("interrupted", stage=plan.stage, running=graph.at_work())
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        if failures:
-            raise _failure(plan, failures)
+        if graph.failures:
+            raise _failure(plan, graph.failures)
 
     def _limits(self, plan: Plan) -> dict[str, threading.Semaphore]:
         systems = {action.system for action in plan.actions}
-        return {
-            system: threading.Semaphore(self._widths.get(system.split(":")[0], DEFAULT_WIDTH)) for system in systems
-        }
-
-    def _start(
-        self,
-        plan: Plan,
-        waiting: dict[str, Action],
-        running: dict[Future[None], Action],
-        done: set[str],
-        failures: dict[str, Exception],
-        limits: Mapping[str, threading.Semaphore],
-        pool: ThreadPoolExecutor,
-        progress: Progress,
-    ) -> None:
-        known = {action.id for action in plan.actions}
-        for action in list(waiting.values()):
-            needs = set(action.needs) & known
-            if needs & (set(failures) | self._skipped(progress)):
-                progress.set(waiting.pop(action.id), "skipped", "what it needs failed")
-            elif needs <= done and limits[action.system].acquire(blocking=False):
-                del waiting[action.id]
-                running[pool.submit(self._one, plan.stage, action, progress, limits[action.system])] = action
-
-    @staticmethod
-    def _skipped(progress: Progress) -> set[str]:
-        return {name for name, state in progress.state.items() if state == "skipped"}
-
-    @staticmethod
-    def _collect(
-        running: dict[Future[None], Action], done: set[str], failures: dict[str, Exception], progress: Progress
-    ) -> None:
-        finished, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-        for future in finished:
-            action = running.pop(future)
-            error = future.exception()
-            if error is None:
-                done.add(action.id)
-                progress.set(action, "done")
-            elif isinstance(error, Exception):
-                failures[action.id] = error
-                progress.set(action, "failed", str(error))
-            else:
-                raise error
-        progress.changed()
+        return {one: threading.Semaphore(self._widths.get(one.split(":")[0], DEFAULT_WIDTH)) for one in systems}
 
     def _one(self, stage: str, action: Action, progress: Progress, limit: threading.Semaphore) -> None:
         try:
             progress.set(action, "running")
-            self._journal.write(
-                "intent", stage=stage, action=action.id, verb=action.verb, object=action.object, reason=action.reason
-            )
+            self._note("intent", stage, action, verb=action.verb, object=action.object, reason=action.reason)
             evidence = self._perform(action, Tell(action, stage, self._journal, progress))
-            self._journal.write("outcome", stage=stage, action=action.id, result="done", evidence=dict(evidence or {}))
+            self._note("outcome", stage, action, result="done", evidence=dict(evidence or {}))
         except Exception as error:
             told = error.diagnostics() if isinstance(error, FluobookError) else repr(error)
-            self._journal.write("outcome", stage=stage, action=action.id, result="failed", error=told)
+            self._note("outcome", stage, action, result="failed", error=told)
             raise
         finally:
             limit.release()
+
+    def _note(self, event: str, stage: str, action: Action, **fields: Any) -> None:
+        self._journal.write(event, stage=stage, action=action.id, **fields)
+
+
+class _Graph:
+    """Which actions of a plan wait, run, are done or have failed."""
+
+    def __init__(self, plan: Plan, progress: Progress) -> None:
+        self.failures: dict[str, Exception] = {}
+        self._known = {action.id for action in plan.actions}
+        self._waiting = {action.id: action for action in plan.actions}
+        self._running: dict[Future[None], Action] = {}
+        self._done: set[str] = set()
+        self._lost: set[str] = set()
+        self._progress = progress
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether anything waits or runs."""
+        return bool(self._waiting or self._running)
+
+    def at_work(self) -> list[str]:
+        """The ids of what runs."""
+        return [action.id for action in self._running.values()]
+
+    def startable(self) -> list[Action]:
+        """What waits for nothing any more; what waits for something that failed is given up."""
+        for action in [one for one in self._waiting.values() if set(one.needs) & self._lost]:
+            del self._waiting[action.id]
+            self._lost.add(action.id)
+            self._progress.set(action, "skipped", "what it needs failed")
+        return [one for one in self._waiting.values() if set(one.needs) & self._known <= self._done]
+
+    def started(self, action: Action, future: Future[None]) -> None:
+        """An action is at work."""
+        del self._waiting[action.id]
+        self._running[future] = action
+
+    def collect(self) -> None:
+        """Wait a moment for something to finish, and note how it ended."""
+        finished, _ = wait(self._running, timeout=LOOK, return_when=FIRST_COMPLETED)
+        for future in finished:
+            self._ended(self._running.pop(future), future.exception())
+        self._progress.changed()
+
+    def _ended(self, action: Action, error: BaseException | None) -> None:
+        if error is None:
+            self._done.add(action.id)
+            self._progress.set(action, "done")
+        elif isinstance(error, Exception):
+            self.failures[action.id] = error
+            self._lost.add(action.id)
+            self._progress.set(action, "failed", str(error))
+        else:
+            raise error
 
 
 def _failure(plan: Plan, failures: Mapping[str, Exception]) -> Exception:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Approval:
     """What was approved beforehand.
 
-    `everything` is `all`; `digests` maps a stage to the digest approved for it; `cluster` is the name typed for `all` on
-    a live platform.
+    `everything` is `all`; `digests` maps a stage to the digest approved for it; `cluster` is the name typed for `all`
+    on a live platform.
     """
 
     everything: bool = False

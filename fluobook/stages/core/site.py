@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fluobook.clients import sops
 from fluobook.clients.factory import FactoryClient
-from fluobook.clients.kube import Kube
+from fluobook.clients.kube import Kube, OperatorLease
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
 from fluobook.clients.talos import Address, TalosNode, connect
 from fluobook.errors import AccessDenied, DeadlineExceeded, FluobookError, ForeignObject, ParamsError, Refused
@@ -128,8 +130,19 @@ class Site:
 
     @contextmanager
     def lease(self) -> Iterator[None]:
-        """Keep other operators out while something is changed; a Lease in the cluster once its API answers."""
-        yield
+        """Keep other operators out while something is changed, by a Lease in the cluster as soon as its API answers.
+
+        The name of the holder has no process in it: a killed run of ours is taken over at once, since on one machine
+        the cluster's lock keeps two runs apart.
+
+        Raises:
+            Locked: another operator is at work.
+        """
+        if not (self.vault.has_bundle() and self.kube().ready()):
+            yield
+            return
+        with OperatorLease(self.kube(), f"{getpass.getuser()}@{socket.gethostname()}:{self.home}").held():
+            yield
 
     def wait_until(self, name: str, what: str, look: Callable[[], T | None], *, every: float = 0.2) -> T:
         """Look again and again until there is an answer.
@@ -137,7 +150,7 @@ class Site:
         Args:
             name: the deadline's name in the params; it gives the seconds.
             what: what is waited for, for the error.
-            look: returns None while it has to be waited for. Our errors but `FINAL` count as "not yet"; the last is told.
+            look: returns None while it has to be waited for. Our errors, but for `FINAL`, count as "not yet".
             every: seconds between two looks, at first; they grow to five times that.
 
         Raises:

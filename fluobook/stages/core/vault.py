@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from fluobook.redact import Redactor
 
 
+TALOS_PORT, API_PORT = 50000, 6443
+
+
 class Vault:
     """Reads and makes the secrets of one cluster; safe for threads.
 
@@ -114,7 +117,7 @@ class Vault:
 
     def kubeconfig(self, platform: Platform) -> dict[str, Any]:
         """An administrator's kubeconfig, made from the bundle; mapped endpoints get a `tls-server-name`."""
-        host, port = platform.route(platform.api_address, 6443)
+        host, port = platform.route(platform.api_address, API_PORT)
         config = access.kubeconfig(
             self.bundle(),
             platform.cluster.name,
@@ -128,8 +131,8 @@ class Vault:
         """A talosconfig for the control planes."""
         endpoints = []
         for node in platform.control_planes:
-            host, port = platform.route(node.address, 50000)
-            endpoints.append(host if port == 50000 else f"{host}:{port}")
+            host, port = platform.route(node.address, TALOS_PORT)
+            endpoints.append(host if port == TALOS_PORT else f"{host}:{port}")
         nodes = [node.address for node in platform.nodes]
         return access.talosconfig(
             platform.cluster.name, self.bundle(), self.talos_identity(role), endpoints=endpoints, nodes=nodes

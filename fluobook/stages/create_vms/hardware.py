@@ -1,7 +1,7 @@
 """A node's virtual machine as Proxmox VE parameters, and the part of them that is ours to keep.
 
-Owned are: name, cores, memory, CPU type, tags, the sizes of our disks (which only grow), the MAC address, bridge and VLAN
-of net0, the guest agent and start at boot. The rest of a VM is its administrator's.
+Owned are: name, cores, memory, CPU type, tags, the sizes of our disks (which only grow), the MAC address, bridge and
+VLAN of net0, and start at boot. The rest of a VM is its administrator's.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def net0(platform: Platform, node: Node) -> str:
     return f"virtio={node.mac},bridge={network.bridge}{vlan}{mtu},firewall=0"
 
 
-def disks(platform: Platform, node: Node) -> dict[str, int]:
+def disks(node: Node) -> dict[str, int]:
     """Our disks and their sizes in GiB."""
     return {"scsi0": node.boot_disk_gib} | ({"scsi1": node.data_disk_gib} if node.data_disk_gib else {})
 
@@ -83,7 +83,7 @@ def create_params(platform: Platform, node: Node, image: str) -> dict[str, Any]:
         "ostype": "l26",
         "tags": tags(platform),
         "smbios1": f"uuid={node.uuid}",
-        **{disk: f"{endpoint.disk_storage}:{size}{options}" for disk, size in disks(platform, node).items()},
+        **{disk: f"{endpoint.disk_storage}:{size}{options}" for disk, size in disks(node).items()},
     }
     if platform.vm.bios == "ovmf":
         params["efidisk0"] = f"{endpoint.disk_storage}:1,efitype=4m,pre-enrolled-keys=0"
@@ -124,7 +124,7 @@ def differences(
         config: the VM's configuration.
         resource: its line in the cluster's resources, which tells what a running VM really has.
     """
-    found = [*_plain(platform, node, config), *_network(platform, node, config), *_sizes(platform, node, config)]
+    found = [*_plain(platform, node, config), *_network(platform, node, config), *_sizes(node, config)]
     if missing := set(tags(platform).split(";")) - tags_of(config):
         found.append(
             Difference(
@@ -160,9 +160,9 @@ def _network(platform: Platform, node: Node, config: Mapping[str, Any]) -> list[
     ]
 
 
-def _sizes(platform: Platform, node: Node, config: Mapping[str, Any]) -> list[Difference]:
+def _sizes(node: Node, config: Mapping[str, Any]) -> list[Difference]:
     found = []
-    for disk, size in disks(platform, node).items():
+    for disk, size in disks(node).items():
         now = size_gib(_options(str(config.get(disk, ""))).get("size", "0"))
         if now != size:
             found.append(Difference(disk, f"{now:g} GiB" if now else "none", f"{size} GiB", cold=False))

@@ -114,7 +114,7 @@ def _online(resources: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -> No
     for host in {node.host for node in nodes}:
         if known.get(host) != "online":
             raise NotFound(
-                f"Proxmox VE host {host} is {known.get(host) or 'not there'}; there are {', '.join(sorted(known)) or 'none'}",
+                f"Proxmox VE host {host} is {known.get(host) or 'not there'}; known are {', '.join(sorted(known))}",
                 system="proxmox",
                 remedy="correct nodes[].host and proxmox[].hosts in the params, or bring the host up",
             )

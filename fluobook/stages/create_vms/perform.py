@@ -174,7 +174,7 @@ def _change(site: Site, node: Node, action: Action, tell: Tell) -> Mapping[str, 
     changes = _changes(site, node, config, action.data["fields"])
     if changes:
         client.configure(node.host, node.vmid, changes, digest=config.get("digest"))
-    for disk, size in disks(site.platform, node).items():
+    for disk, size in disks(node).items():
         if disk in action.data["fields"] and disk in config:
             _wait(site, client, client.resize(node.host, node.vmid, disk, size), tell, "vm_create")
     if action.data["cycle"]:

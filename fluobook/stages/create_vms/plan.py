@@ -9,6 +9,8 @@ from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.create_vms.hardware import Difference, create_params, differences, size_gib
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fluobook.params import Node, Platform
     from fluobook.stages.create_vms.observe import Observation, Seen
 
@@ -36,21 +38,21 @@ def plan(platform: Platform, seen: Observation) -> Plan:
 
 
 def _nothing_in_the_way(platform: Platform, seen: Observation) -> None:
-    told = []
-    for node in platform.nodes:
-        for vm in seen.vms[node.name]:
-            if not vm.is_ours(node) and not _being_created(node, vm, seen):
-                told.append(f"{vm} has {_shared(node, vm)} of {node.name} and is not ours")
-        if node.address in seen.answering:
-            told.append(
-                f"something answers at {node.address}, the address of {node.name}, although its VM does not exist"
-            )
+    told = [reason for node in platform.nodes for reason in _in_the_way(node, seen)]
     if told:
         raise ForeignObject(
             "; ".join(told),
-            cause="another administrator, or another cluster, uses it; fluobook knows its VMs by SMBIOS uuid and tag only",
+            cause="somebody else uses it; fluobook knows its own VMs by SMBIOS uuid and tag, never by number or name",
             remedy="choose another name or address for the node, or pin another number (nodes[].vmid), in the params",
         )
+
+
+def _in_the_way(node: Node, seen: Observation) -> Iterator[str]:
+    for vm in seen.vms[node.name]:
+        if not vm.is_ours(node) and not _being_created(node, vm, seen):
+            yield f"{vm} has {_shared(node, vm)} of {node.name} and is not ours"
+    if node.address in seen.answering:
+        yield f"something answers at {node.address}, the address of {node.name}, although its VM does not exist"
 
 
 def _shared(node: Node, vm: Seen) -> str:
