@@ -209,6 +209,7 @@ def open_runbook(
         guard_kernel(redactor)
     site = open_site(chosen, root=root, target=target, redactor=redactor)
     ask = ask_person if interactive() else None
+    approve = approve or (os.environ.get("FLUOBOOK_APPROVE", "") if target == "lab" else "")
     return Book(site, Gate(Approval.parse(approve), target, site.platform.cluster.name, ask))
 
 

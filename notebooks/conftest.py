@@ -1,0 +1,27 @@
+"""What `pytest --nbval-lax notebooks/` runs against: one lab for all notebooks, approved for the lab alone."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from fluobook import params
+from fluobook.lab import life
+from fluobook.runbook import lab_programs
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the lab before nbval starts a kernel; kernels find it in their environment."""
+    if not getattr(config.option, "nbval_lax", False) and not getattr(config.option, "nbval", False):
+        return
+    folder = Path(tempfile.mkdtemp(prefix="fluobook-nbval-"))
+    lab = life.start(
+        params.load("phase1", root=ROOT), folder, root=ROOT, programs=lab_programs(), owner=os.getpid(), seed=1
+    )
+    config.add_cleanup(lambda: life.end(lab, forget=True))
+    os.environ |= {"FLUOBOOK_LAB": str(folder), "FLUOBOOK_APPROVE": "all", "FLUOBOOK_RENDER": "final"}
