@@ -1,4 +1,3 @@
-# ruff: noqa: INP001  a script, run by hand
 """Builds fluobook/gitops/data/schemas.json.xz: the shapes that `fluobook check` holds every object of the tree against.
 
 Run it by hand for new versions: `build.py dump.json CRD… > schemas.json.xz`. `dump.json` holds what a running
