@@ -7,7 +7,7 @@ import re
 import socket
 from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf.message_factory import GetMessageClass
 from grpclib.const import Cardinality, Handler, Status
@@ -125,6 +125,14 @@ class _Tls(SSLProtocol):
             self._loop.call_later(LINGER, super()._on_handshake_complete, error)
 
 
+class Incoming(NamedTuple):
+    """A call as it comes in: the RPC's path, the peer's certificate as `ssl` gives it (or None), the metadata."""
+
+    path: str
+    certificate: Mapping[str, Any] | None
+    metadata: Any
+
+
 class Service:
     """Serves one gRPC service from an object whose methods have the RPCs' names in snake case.
 
@@ -134,8 +142,7 @@ class Service:
     Args:
         descriptor: the service, from a generated module's `DESCRIPTOR.services_by_name`.
         implementation: the object.
-        authorise: called with the RPC's path and the peer's certificate (as `ssl` gives it, or None) before anything
-            else; returns what methods get as `caller`, or raises `GRPCError`.
+        authorise: asked before anything else; returns what methods get as `caller`, or raises `GRPCError`.
         seen: told the path and the request (None for a stream) of every call that was let in.
     """
 
@@ -143,7 +150,7 @@ class Service:
         self,
         descriptor: Any,
         implementation: object,
-        authorise: Callable[[str, Mapping[str, Any] | None], Any],
+        authorise: Callable[[Incoming], Any],
         *,
         seen: Callable[[str, Any], None] = lambda _path, _request: None,
     ) -> None:
@@ -158,7 +165,7 @@ class Service:
         method = getattr(self._implementation, snake(rpc.name), None)
 
         async def handle(stream: Any) -> None:
-            caller = self._authorise(path, stream.peer.cert())
+            caller = self._authorise(Incoming(path, stream.peer.cert(), stream.metadata))
             if method is None:
                 raise GRPCError(Status.UNIMPLEMENTED, f"method {rpc.name} not implemented")
             request = None if rpc.client_streaming else await stream.recv_message()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 import stamina
 from google.protobuf.empty_pb2 import Empty
 
-from fluobook.clients.talos.resources import MACHINE_STATUS, READ, Resources
+from fluobook.clients.talos.identity import MachineIdentity
+from fluobook.clients.talos.resources import LINKS, MACHINE_STATUS, READ, SYSTEM_INFORMATION, Resources
 from fluobook.clients.talos.values import Applied, MachineStage, Version
 from fluobook.errors import OutsideError
 from fluobook.wire.generated.machine_grpc import MachineServiceStub
@@ -26,9 +27,13 @@ _Mode = ApplyConfigurationRequest.Mode
 
 
 class Node:
-    """A Talos node over one connection; blocking, safe for any thread."""
+    """A Talos node over one connection; blocking, safe for any thread.
 
-    def __init__(self, connection: Connection) -> None:
+    `fingerprint` is that of its server key where it is all there is to know the server by (maintenance mode).
+    """
+
+    def __init__(self, connection: Connection, fingerprint: str = "") -> None:
+        self.fingerprint = fingerprint
         self._connection = connection
         self._resources = Resources(connection)
 
@@ -65,6 +70,18 @@ class Node:
         status = spec.get("status") or {}
         unmet = tuple((entry["name"], entry["reason"]) for entry in status.get("unmetConditions") or ())
         return MachineStage(spec["stage"], bool(status.get("ready")), unmet)
+
+    def identity(self) -> MachineIdentity:
+        """Which machine this is, by its SMBIOS uuid, its links and its key.
+
+        Raises:
+            Unreachable: no answer, or the node asks for other certificates.
+            ForeignObject: another key than before (maintenance mode).
+        """
+        information = self.get(SYSTEM_INFORMATION).spec
+        links = (link.spec.get("hardwareAddr") or "" for link in self.list(LINKS))
+        macs = tuple(sorted(mac.lower() for mac in links if mac))
+        return MachineIdentity(str(information.get("uuid") or ""), macs, self.fingerprint)
 
     def version(self) -> Version:
         """The node's version and platform (Talos ≤ 1.12 refuses this in maintenance mode)."""

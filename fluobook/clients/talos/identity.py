@@ -11,7 +11,7 @@ class MachineIdentity:
     """What a machine says of itself.
 
     `uuid` is that of its SMBIOS table, `macs` are the hardware addresses of its links (lower case), `fingerprint` is
-    the SHA-256 of its server key (SPKI) in base64, as its console shows it.
+    the SHA-256 of its server key (SPKI) in base64, as its console shows it (empty where TLS itself was verified).
     """
 
     uuid: str

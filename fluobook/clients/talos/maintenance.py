@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 from fluobook.clients.rpc import Connection
 from fluobook.clients.talos.api import Node
-from fluobook.clients.talos.identity import MachineIdentity
-from fluobook.clients.talos.resources import LINKS, SYSTEM_INFORMATION
 from fluobook.clients.talos.tls import fingerprint as fingerprint_of
 from fluobook.clients.talos.tls import unverified
 from fluobook.errors import ForeignObject
@@ -29,20 +27,8 @@ class MaintenanceNode(Node):
     """
 
     def __init__(self, address: Address, fingerprint: str = "") -> None:
-        super().__init__(Connection(address, system="talos", context=unverified(), accept=self._accept))
-        self.fingerprint = fingerprint
-
-    def identity(self) -> MachineIdentity:
-        """Which machine this is, by its SMBIOS uuid, its links and its key.
-
-        Raises:
-            Unreachable: no answer, or the node asks for a certificate: it has a configuration already.
-            ForeignObject: another key than before.
-        """
-        information = self.get(SYSTEM_INFORMATION).spec
-        links = (link.spec.get("hardwareAddr") or "" for link in self.list(LINKS))
-        macs = tuple(sorted(mac.lower() for mac in links if mac))
-        return MachineIdentity(str(information.get("uuid") or ""), macs, self.fingerprint)
+        connection = Connection(address, system="talos", context=unverified(), accept=self._accept)
+        super().__init__(connection, fingerprint)
 
     def _accept(self, certificate: bytes) -> None:
         seen = fingerprint_of(certificate)

@@ -64,7 +64,7 @@ class Relay:
         """Serve on a reserved socket (`fluobook.lab.grpc.reserve`), or on a port of its own."""
         self._endpoint = GrpcEndpoint(reserved or reserve())
         descriptor = observer_pb2.DESCRIPTOR.services_by_name["Observer"]
-        await self._endpoint.open([Service(descriptor, self, lambda _path, _peer: None)])
+        await self._endpoint.open([Service(descriptor, self, lambda _incoming: None)])
         self._task = asyncio.create_task(self._run(), name="hubble relay")
 
     async def stop(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fluobook.lab.talos.config import load
 from fluobook.lab.talos.service_state import preparing, starting, up, waiting
@@ -50,12 +50,19 @@ async def live(node: TalosMachine) -> None:
             order = await node.ordered()
             await asyncio.sleep(ANSWER)
         finally:
-            running.cancel()
             go_down(node)
+            await _end(running)
         if order == "poweroff":
             node.world.stopped(node.vm.uuid)
             return
         await clock.sleep(delays.reboot)
+
+
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks, and wait until they have gone."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _report(running: asyncio.Task[None]) -> None:
@@ -112,7 +119,7 @@ async def _install(node: TalosMachine) -> None:
     try:
         await node.world.clock.sleep(node.world.delays.install)
     finally:
-        api.cancel()
+        await _end(api)
     device = str(config.install.get("disk") or "").removeprefix("/dev/")
     if device in node.devices and not node.world.faults.take("talos.install-fails-once"):
         node.disk.image = str(config.install.get("image") or f"ghcr.io/siderolabs/installer:{node.image.version}")
@@ -149,7 +156,8 @@ async def _open_api(node: TalosMachine) -> None:
         return
     authority = await node.world.until(lambda: node.world.authority_for(config))
     names = [node.address, *config.certificate_names]
-    await node.endpoint.open(services(node), api_context(authority, hostname=node.hostname, names=names))
+    context = api_context(authority, hostname=node.hostname, names=names, accepted=config.accepted_authorities)
+    await node.endpoint.open(services(node), context)
     node.api_up = True
     for name in ("apid", "trustd") if config.is_control_plane else ("apid",):
         node.services[name] = up()
@@ -193,5 +201,4 @@ async def _begin_or_join(node: TalosMachine) -> Etcd:
         await asyncio.wait([begin, join], return_when=asyncio.FIRST_COMPLETED)
         return node.disk.etcd or join.result()
     finally:
-        begin.cancel()
-        join.cancel()
+        await _end(begin, join)

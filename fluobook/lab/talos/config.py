@@ -98,6 +98,11 @@ class MachineConfiguration:
         """The further names and addresses of the node's API certificate."""
         return tuple(str(name) for name in self.machine.get("certSANs") or ())
 
+    @property
+    def accepted_authorities(self) -> tuple[str, ...]:
+        """Further certificate authorities whose clients are let in, PEM."""
+        return tuple(pair(entry).crt for entry in self.machine.get("acceptedCAs") or ())
+
     def authority(self) -> KeyPair:
         """Talos' certificate authority; a worker's has no key."""
         return pair(self.machine.get("ca"))

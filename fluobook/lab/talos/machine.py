@@ -155,7 +155,8 @@ class TalosMachine:
         self.config, self.services, self.node_ready, self.rebooting = None, {}, False, False
         self._applied, self._bootstrap = asyncio.Event(), asyncio.Event()
 
-    def power_off(self) -> None:
-        """Stop at once."""
+    def power_off(self) -> asyncio.Task[None]:
+        """Stop at once; what is returned ends when everything has gone."""
         self._life.cancel()
         boot.go_down(self)
+        return self._life

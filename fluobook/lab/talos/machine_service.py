@@ -63,6 +63,8 @@ class MachineService:
             raise GRPCError(Status.PERMISSION_DENIED, "not authorized")
         config, warnings = self._read(request.data)
         mode, details = self._mode(request.mode, config)
+        if mode == _Mode.TRY and not request.dry_run:
+            raise GRPCError(Status.UNIMPLEMENTED, "the lab's nodes do not play the try mode")
         if request.dry_run:
             details = f"Dry run summary:\n{details} (skipped in dry-run).\n{difference(node.config, config)}"
         else:

@@ -127,8 +127,11 @@ class TalosMachines:
 
     async def stop(self) -> None:
         """Cut everybody's power."""
-        for uuid in list(self.nodes):
-            self.power_off(uuid)
+        lives = [node.power_off() for node in self.nodes.values()]
+        self.nodes.clear()
+        if self._discovery is not None:
+            self._discovery.cancel()
+        await asyncio.gather(*lives, return_exceptions=True)
 
     def node(self, name: str) -> TalosMachine:
         """A node that is on, by its VM's name."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from fluobook.lab.grpc import Service
+from fluobook.lab.grpc import Incoming, Service
 from fluobook.lab.talos.machine_service import MachineService
 from fluobook.lab.talos.other_services import ImageService, StorageService, TimeService
 from fluobook.lab.talos.roles import READER, allowed, changes, roles_of
@@ -15,18 +15,17 @@ from fluobook.lab.talos.state_service import StateService
 from fluobook.wire.generated import cluster_pb2, cosi_pb2, machine_pb2, storage_pb2, time_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from fluobook.lab.talos.machine import TalosMachine
 
 
 def services(node: TalosMachine) -> list[Service]:
     """The services of one node, as its API serves them in both modes."""
 
-    def authorise(path: str, certificate: Mapping[str, Any] | None) -> frozenset[str]:
-        roles = frozenset({READER}) if node.in_maintenance else roles_of(certificate)
-        if not roles & allowed(path):
+    def authorise(incoming: Incoming) -> frozenset[str]:
+        roles = frozenset({READER}) if node.in_maintenance else roles_of(incoming.certificate)
+        if not roles & allowed(incoming.path):
             raise GRPCError(Status.PERMISSION_DENIED, "not authorized")
+        _refuse_others(node, incoming)
         return roles
 
     def seen(path: str, request: Any) -> None:
@@ -45,3 +44,10 @@ def services(node: TalosMachine) -> list[Service]:
         Service(module.DESCRIPTOR.services_by_name[name], implementation, authorise, seen=seen)
         for module, name, implementation in implementations
     ]
+
+
+def _refuse_others(node: TalosMachine, incoming: Incoming) -> None:
+    """A real API passes calls on to the nodes that metadata names; here that is refused, never answered by another."""
+    targets = {target for key in ("node", "nodes") for target in incoming.metadata.getall(key, [])}
+    if others := sorted(targets - {node.address, node.hostname}):
+        raise GRPCError(Status.UNIMPLEMENTED, f"the lab's nodes answer for themselves alone, not for {others[0]}")

@@ -20,11 +20,13 @@ def maintenance_context(addresses: Iterable[str]) -> ssl.SSLContext:
     return context
 
 
-def api_context(authority: KeyPair, *, hostname: str, names: Iterable[str]) -> ssl.SSLContext:
-    """Mutual TLS: a server certificate for these names and addresses, and clients of the same authority."""
+def api_context(
+    authority: KeyPair, *, hostname: str, names: Iterable[str], accepted: Iterable[str] = ()
+) -> ssl.SSLContext:
+    """Mutual TLS: a server certificate for these names and addresses, and clients of this and the accepted CAs."""
     ips, dns = _sorted_names(["127.0.0.1", hostname, *names])
     context = _server(issue(authority, common_name=hostname, dns=dns, ips=ips, server=True))
-    context.load_verify_locations(cadata=authority.crt)
+    context.load_verify_locations(cadata="".join([authority.crt, *accepted]))
     context.verify_mode = ssl.CERT_REQUIRED
     return context
 

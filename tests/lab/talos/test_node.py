@@ -400,3 +400,16 @@ def test_etcd_without_a_quorum_is_not_joined(world):
 def test_an_absent_resource_is_not_found(cp):
     with pytest.raises(NotFound):
         cp.get(ETCD_MEMBER)
+
+
+def test_a_configured_node_can_be_recognised_too(world, cp):
+    vm = world.machines.node("cp-1").vm
+    assert cp.identity().differs_from(uuid=vm.uuid, mac=vm.mac) == ()
+
+
+def test_clients_of_a_further_accepted_authority_are_let_in(world):
+    stranger = type(world.pki)()
+    configure(world, text=world.controlplane(acceptedCAs=[{"crt": stranger.talos.to_base64()["crt"]}]))
+    admin = stranger.client()
+    node = connect(world.address(), ca=world.pki.talos.crt, crt=admin.crt, key=admin.key)
+    assert node.version().tag == "v1.13.9"

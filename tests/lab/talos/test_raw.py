@@ -163,3 +163,14 @@ def test_a_configured_node_serves_official_clients_over_mutual_tls(empty):
     assert version.features.rbac
     services = ask(empty, MachineServiceStub, "ServiceList", context=trusted(empty)).messages[0].services
     assert [service.id for service in services] == sorted(service.id for service in services)
+
+
+def test_a_node_does_not_answer_for_another(empty):
+    async def version(node):
+        address = empty.address()
+        async with Channel(address.host, address.port, ssl=insecure()) as channel:
+            return await MachineServiceStub(channel).Version(Empty(), timeout=10, metadata={"node": node})
+
+    assert background().run(version("10.10.0.10")).messages[0].version.tag == "v1.13.9"
+    with pytest.raises(GRPCError, match=r"10\.10\.0\.11"):
+        background().run(version("10.10.0.11"))
