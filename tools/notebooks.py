@@ -13,10 +13,10 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
-from traitlets.config import Config
 
 from fluobook import params
 from fluobook.lab import life
+from fluobook.run.kernels import private_kernels
 from fluobook.runbook import lab_programs
 
 ROOT = Path(__file__).parents[1]
@@ -41,8 +41,9 @@ def main() -> int:
 def store(path: Path) -> None:
     """Execute one notebook in place."""
     notebook = nbformat.read(path, as_version=4)
-    config = Config({"KernelManager": {"transport": "ipc"}})
-    NotebookClient(notebook, timeout=300, config=config, resources={"metadata": {"path": str(FOLDER)}}).execute()
+    with private_kernels() as config:
+        resources = {"metadata": {"path": str(FOLDER)}}
+        NotebookClient(notebook, timeout=300, config=config, resources=resources).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
     notebook.metadata = _plain(notebook.metadata)

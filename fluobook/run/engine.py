@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
-from traitlets.config import Config
+
+from fluobook.run.kernels import private_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,15 +55,18 @@ class Engine(NBClientEngine):  # type: ignore[misc, unused-ignore]
         manager = TruthfulManager(nb, output_path=output_path, progress_bar=False, autosave_cell_every=5)
         manager.notebook_start()
         try:
-            client = PapermillNotebookClient(
-                manager,
-                kernel_name=kernel_name,
-                timeout=None,
-                startup_timeout=kwargs.get("start_timeout", 60),
-                config=Config({"KernelManager": {"transport": "ipc"}}),
-            )
-            with passed_on(kwargs["signals"], client):
-                client.execute()
+            with private_kernels() as config:
+                client = PapermillNotebookClient(
+                    manager,
+                    kernel_name=kernel_name,
+                    timeout=None,
+                    startup_timeout=kwargs.get("start_timeout", 60),
+                    config=config,
+                    # At its end a kernel is interrupted, and would say so on our terminal.
+                    extra_arguments=["--IPKernelApp.log_level=50"],
+                )
+                with passed_on(kwargs["signals"], client):
+                    client.execute()
         finally:
             manager.notebook_complete()
         return manager.nb
