@@ -68,8 +68,8 @@ def refusal(user: User, question: Question) -> ApiError:
 
 
 def _rules(store: Store, user: User, namespace: str) -> Iterator[Obj]:
-    bindings = store.list(_RBAC, "ClusterRoleBinding")
-    bindings += store.list(_RBAC, "RoleBinding", namespace) if namespace else []
+    bindings = store.view(_RBAC, "ClusterRoleBinding")
+    bindings += store.view(_RBAC, "RoleBinding", namespace) if namespace else []
     for binding in bindings:
         if any(_is_subject(subject, user, binding) for subject in binding.get("subjects") or []):
             role = binding["roleRef"]

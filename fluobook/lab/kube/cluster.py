@@ -66,7 +66,7 @@ class KubeCluster:
         self._seed = seed
         self._service_cidr = service_cidr
         self._pod_cidrs = ipaddress.ip_network(pod_cidr).subnets(new_prefix=24)
-        self._heartbeats = Heartbeats(clock)
+        self._heartbeats = Heartbeats(self.api.store.storage, clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._kubelets: dict[str, Kubelet] = {}
         self._bootstrap_user = "system:bootstrap:talos"

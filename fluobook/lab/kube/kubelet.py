@@ -23,18 +23,18 @@ from fluobook.lab.kube.identity import BOOTSTRAPPERS, NODE_PREFIX, NODES, User, 
 from fluobook.lab.kube.objects import is_true, name_of, timestamp, with_condition
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from fluobook.lab.clock import Clock
     from fluobook.lab.kube.controllers.nodes import Heartbeats
     from fluobook.lab.kube.objects import Obj
     from fluobook.lab.kube.store import Store
+    from fluobook.lab.kube.watching import Watch
 
 LEASE_SECONDS = 10.0
-"""World seconds between renewals of the lease, as kubelets have it."""
+"""Real seconds between renewals of the lease, as kubelets have it; its times are real ones too."""
+REFUSED_SECONDS = 10.0
+"""World seconds after which a refused request is followed by another."""
 RETRY_SECONDS = 900.0
 """World seconds after which a serving request that was not answered is filed again."""
-POLL_SECONDS = 0.2
 
 _CONDITIONS = (
     ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
@@ -113,6 +113,7 @@ class Kubelet:
 
     def stop(self) -> None:
         """End at once, as a power cut does: the Node stays and becomes NotReady after its grace period."""
+        self._heartbeats.end(self._node.name)
         for task in self._tasks:
             task.cancel()
         self._tasks = []
@@ -124,23 +125,21 @@ class Kubelet:
         self._register()
         self._static_pods()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._forever(LEASE_SECONDS, self._renew))
+            group.create_task(self._renew())
             if self._node.serving_certificate:
                 group.create_task(self._serve())
 
-    async def _forever(self, seconds: float, do: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            await do()
-            await self._clock.sleep(seconds)
-
     async def _renew(self) -> None:
-        name = self._node.name
-        self._heartbeats.beat(name)
-        wanted = lease(name)
-        if self._store.find(wanted["apiVersion"], "Lease", name, wanted["metadata"]["namespace"]) is None:
+        wanted = lease(self._node.name)
+        if self._lease() is None:
             self._store.create(wanted)
-        else:
-            self._store.update(wanted)
+        while True:
+            self._store.update(lease(self._node.name))
+            await asyncio.sleep(LEASE_SECONDS)
+
+    def _lease(self) -> Obj | None:
+        wanted = lease(self._node.name)
+        return self._store.find(wanted["apiVersion"], "Lease", self._node.name, wanted["metadata"]["namespace"])
 
     async def _serve(self) -> None:
         """Ask for a serving certificate until there is one; a request left lying is filed again."""
@@ -148,19 +147,24 @@ class Kubelet:
             if await self._certified(KUBELET_SERVING, self._node.user, RETRY_SECONDS):
                 return
 
-    async def _certified(self, signer: str, user: User, patience: float = float("inf")) -> bool:
+    async def _certified(self, signer: str, user: User, patience: float | None = None) -> bool:
         """File a request and wait for its certificate; False if it is refused, or patience ends."""
-        csr = self._store.create(self._request(signer), Write(user=user))
-        until = self._clock.now() + patience
-        while self._clock.now() < until:
-            found = self._store.find(CSR_VERSION, CSR_KIND, name_of(csr))
-            if found is None or is_true(found, "Denied") or is_true(found, "Failed"):
-                await self._clock.sleep(LEASE_SECONDS)
-                return False
-            if (found.get("status") or {}).get("certificate"):
-                return True
-            await self._clock.sleep(POLL_SECONDS)
-        return False
+        watch = self._store.watch(CSR_VERSION, CSR_KIND)
+        try:
+            name = name_of(self._store.create(self._request(signer), Write(user=user)))
+            answer = asyncio.create_task(_answer(watch, name))
+            ending = [asyncio.create_task(self._clock.sleep(patience))] if patience else []
+            try:
+                await asyncio.wait([answer, *ending], return_when=asyncio.FIRST_COMPLETED)
+                certified = answer.done() and answer.result()
+            finally:
+                for task in (answer, *ending):
+                    task.cancel()
+        finally:
+            watch.close()
+        if answer.done() and not certified:
+            await self._clock.sleep(REFUSED_SECONDS)
+        return certified
 
     def _has_certificate(self, signer: str) -> bool:
         requests = self._store.list(CSR_VERSION, CSR_KIND)
@@ -178,7 +182,7 @@ class Kubelet:
 
     def _register(self) -> None:
         node = self._store.find("v1", "Node", self._node.name)
-        self._heartbeats.beat(self._node.name)
+        self._heartbeats.begin(self._node.name)
         if node is None:
             self._store.create(self._described())
             return
@@ -239,6 +243,17 @@ class Kubelet:
             name = f"{component}-{self._node.name}"
             if self._store.find("v1", "Pod", name, "kube-system") is None:
                 self._store.create(_static_pod(component, name, self._node))
+
+
+async def _answer(watch: Watch, name: str) -> bool:
+    """Whether a request got its certificate, once that is decided."""
+    async for event in watch:
+        csr = event.object
+        if name_of(csr) == name and (csr.get("status") or {}).get("certificate"):
+            return True
+        if name_of(csr) == name and (event.type == "DELETED" or is_true(csr, "Denied") or is_true(csr, "Failed")):
+            return False
+    return False
 
 
 def _static_pod(component: str, name: str, node: NodeInfo) -> Obj:

@@ -66,7 +66,7 @@ def token_request(authenticator: Authenticator, key: tuple[str, str], request: O
 
 def has_serving_certificate(store: Store, node: str) -> bool:
     """Whether a kubelet has a serving certificate of the cluster's."""
-    requests = store.list("certificates.k8s.io/v1", "CertificateSigningRequest")
+    requests = store.view("certificates.k8s.io/v1", "CertificateSigningRequest")
     return any(
         request["spec"]["signerName"] == "kubernetes.io/kubelet-serving"
         and request["spec"]["username"] == NODE_PREFIX + node

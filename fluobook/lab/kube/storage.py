@@ -97,6 +97,11 @@ class Storage:
             raise expired(f"too old resource version: {revision} ({self._compacted[resource]})")
         return iter([event for event in self._history[resource] if event.revision > revision])
 
+    def signal(self, resource: Key, name: str) -> None:
+        """Tell those who listen to a resource of something that is no change of an object."""
+        for queue in self._queues[resource]:
+            queue.put_nowait(Event(self.revision, "SIGNAL", {"metadata": {"name": name}}))
+
     def is_compacted(self, resource: Key, revision: int) -> bool:
         """Whether events after a revision may have been forgotten."""
         return revision < self._compacted[resource]

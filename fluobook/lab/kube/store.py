@@ -36,6 +36,7 @@ SERVICE_CIDR = "10.96.0.0/12"
 SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 _NAMESPACES = ("", "namespaces")
 _DEFINITIONS = ("apiextensions.k8s.io", "customresourcedefinitions")
+Objs = list[Obj]
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 
 
@@ -72,9 +73,7 @@ class Store:
         found = self.storage.get(resource.store_key, (namespace, name)) if resource else None
         return _shown(resource, found) if resource and found else None
 
-    def list(
-        self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
-    ) -> list[Obj]:
+    def list(self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = "") -> Objs:
         """All objects of a kind (of one namespace, if it is named) that fit the selectors; [] for an unknown kind."""
         resource = self.registry.find(api_version, kind)
         if resource is None:
@@ -82,6 +81,11 @@ class Store:
         by_label, by_field = label_selector(labels), field_selector(fields)
         found = self.storage.scan(resource.store_key, namespace)
         return [_shown(resource, obj) for _, obj in found if by_label(obj) and by_field(obj)]
+
+    def view(self, api_version: str, kind: str, namespace: str = "") -> Objs:
+        """As `list`, but the stored objects themselves, not to be changed: for controllers, which look often."""
+        resource = self.registry.find(api_version, kind)
+        return [obj for _, obj in self.storage.scan(resource.store_key, namespace)] if resource else []
 
     def create(self, obj: Obj, write: Write = Write()) -> Obj:  # noqa: B008  (frozen)
         """Create an object of any kind.

@@ -64,8 +64,8 @@ class CsrApprover:
 
     def _settings(self) -> dict[str, str] | None:
         """Its environment, None if it does not run."""
-        found = self._store.list("apps/v1", "Deployment", labels=f"{LABEL}={NAME}")
-        running = [deployment for deployment in found if is_true(deployment, "Available")]
+        found = self._store.view("apps/v1", "Deployment")
+        running = [one for one in found if labels_of(one).get(LABEL) == NAME and is_true(one, "Available")]
         if not running:
             return None
         containers = running[0]["spec"]["template"]["spec"]["containers"]

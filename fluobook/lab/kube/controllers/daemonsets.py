@@ -47,7 +47,7 @@ class DaemonSets:
         if daemon_set is None or daemon_set["metadata"].get("deletionTimestamp"):
             return None
         spec = daemon_set["spec"]["template"]["spec"]
-        nodes = [name_of(node) for node in self._store.list("v1", "Node") if can_run(spec, node, daemon=True)]
+        nodes = [name_of(node) for node in self._store.view("v1", "Node") if can_run(spec, node, daemon=True)]
         digest = template_hash(daemon_set["spec"]["template"])
         pods = living(owned(self._store, daemon_set, "v1", "Pod"))
         stale = [p for p in pods if p["spec"]["nodeName"] not in nodes or labels_of(p).get(HASH) != digest]

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from fluobook.lab.clock import Clock
     from fluobook.lab.kube.controllers.loop import Sources
     from fluobook.lab.kube.objects import Obj
-    from fluobook.lab.kube.storage import Key
+    from fluobook.lab.kube.storage import Key, Storage
     from fluobook.lab.kube.store import Store
 
 RESOURCE = ("", "nodes")
-LEASES = "kube-node-lease"
+HEARTBEATS = ("lab", "heartbeats")
+LEASE_NAMESPACE = "kube-node-lease"
 CNI_LABEL = ("k8s-app", "cilium")
 GRACE_SECONDS = 40.0
 """World seconds without a lease after which a node's state is unknown, as in kube-controller-manager."""
@@ -31,19 +32,30 @@ _LIFE_TAINTS = (_NOT_READY["key"], _UNREACHABLE["key"])
 
 
 class Heartbeats:
-    """When each kubelet was last heard of, in world seconds; kubelets write it, the node controller reads it."""
+    """Which kubelets live, and since when the others are silent; kubelets write it, the node controller reads it.
 
-    def __init__(self, clock: Clock) -> None:
+    Stands for their leases, whose times are real ones and say nothing of world time.
+    """
+
+    def __init__(self, storage: Storage, clock: Clock) -> None:
+        self._storage = storage
         self._clock = clock
-        self._last: dict[str, float] = {}
+        self._silent: dict[str, float] = {}
 
-    def beat(self, node: str) -> None:
-        """A kubelet was heard of."""
-        self._last[node] = self._clock.now()
+    def begin(self, node: str) -> None:
+        """A kubelet renews its lease from now on."""
+        self._silent.pop(node, None)
+        self._storage.signal(HEARTBEATS, node)
 
-    def age(self, node: str) -> float:
-        """World seconds since the last heartbeat."""
-        return self._clock.now() - self._last.get(node, 0.0)
+    def end(self, node: str) -> None:
+        """It does so no longer."""
+        self._silent.setdefault(node, self._clock.now())
+        self._storage.signal(HEARTBEATS, node)
+
+    def silence(self, node: str) -> float | None:
+        """World seconds since it ended; None while it lives."""
+        since = self._silent.get(node)
+        return None if since is None else self._clock.now() - since
 
 
 class Nodes:
@@ -52,15 +64,15 @@ class Nodes:
     def __init__(self, store: Store, heartbeats: Heartbeats) -> None:
         self._store = store
         self._heartbeats = heartbeats
-        self.sources: Sources = {RESOURCE: own_key, ("", "pods"): _home_of_cni}
+        self.sources: Sources = {RESOURCE: own_key, ("", "pods"): _home_of_cni, HEARTBEATS: own_key}
 
     def reconcile(self, key: Key) -> float | None:
         """As in `Controller`."""
         node = self._store.find("v1", "Node", key[1])
         if node is None:
             return None
-        age = self._heartbeats.age(key[1])
-        lost = age >= GRACE_SECONDS
+        silence = self._heartbeats.silence(key[1])
+        lost = silence is not None and silence >= GRACE_SECONDS
         networked = self._has_cni(key[1])
         if lost:
             told = ("Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
@@ -69,7 +81,7 @@ class Nodes:
         else:
             told = ("False", "KubeletNotReady", NO_CNI)
         self._set(node, told, networked=networked)
-        return 5.0 if lost else GRACE_SECONDS - age + 0.1
+        return None if lost or silence is None else GRACE_SECONDS - silence
 
     def _has_cni(self, node: str) -> bool:
         pods = self._store.storage.scan(("", "pods"), "kube-system")
@@ -105,5 +117,5 @@ def lease(name: str, seconds: float = GRACE_SECONDS) -> Obj:
     """The Lease by which a kubelet says that it lives."""
     now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     spec = {"holderIdentity": name, "leaseDurationSeconds": int(seconds), "renewTime": now}
-    metadata = {"name": name, "namespace": LEASES}
+    metadata = {"name": name, "namespace": LEASE_NAMESPACE}
     return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}

@@ -277,8 +277,8 @@ class Operators:
         return self._store.find(found["apiVersion"], found["kind"], key[1], key[0]) if found else None
 
     def _runs(self, operator: str) -> bool:
-        found = self._store.list("apps/v1", "Deployment", labels=f"{NAME}={operator}")
-        return any(is_true(deployment, "Available") for deployment in found)
+        deployments = self._store.view("apps/v1", "Deployment")
+        return any(labels_of(one).get(NAME) == operator and is_true(one, "Available") for one in deployments)
 
     def _operate(self, obj: Obj, told: Operated) -> None:
         if obj["kind"] == "Certificate":

@@ -97,7 +97,7 @@ class Kubelets:
         return [key for key, pod in pods if (pod.get("status") or {}).get("phase", "Pending") == "Pending"]
 
     def _schedule(self, pod: Obj) -> float | None:
-        nodes = [node for node in self._store.list("v1", "Node") if can_run(pod["spec"], node)]
+        nodes = [node for node in self._store.view("v1", "Node") if can_run(pod["spec"], node)]
         if not nodes:
             message = f"0/{len(self._store.list('v1', 'Node'))} nodes are available"
             self._set(pod, conditions=[("PodScheduled", "False", "Unschedulable", message)])

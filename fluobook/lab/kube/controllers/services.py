@@ -51,7 +51,7 @@ class Endpoints:
         service = self._store.find("v1", "Service", key[1], key[0])
         if service is None or not service["spec"].get("selector"):
             return None
-        pods = [pod for pod in self._store.list("v1", "Pod", key[0]) if _selects(service, pod)]
+        pods = [pod for pod in self._store.view("v1", "Pod", key[0]) if _selects(service, pod)]
         self._store.apply(_slice(service, pods), manager="endpointslice-controller", force=True)
         return None
 
@@ -132,7 +132,7 @@ class LoadBalancers:
     def _listed(self, version: str) -> list[Obj]:
         served = self._store.registry.find("cilium.io/v2", "CiliumLoadBalancerIPPool")
         wanted = "v2" if served else "v2alpha1"
-        return self._store.list(f"cilium.io/{version}", "CiliumLoadBalancerIPPool") if version == wanted else []
+        return self._store.view(f"cilium.io/{version}", "CiliumLoadBalancerIPPool") if version == wanted else []
 
     def _assign(self, service: Obj, pools: list[Obj]) -> None:
         taken = {
@@ -152,9 +152,9 @@ class LoadBalancers:
 
     def _announce(self, service: Obj) -> None:
         """The lease of the node that answers ARP for the Service, if a policy asks for it."""
-        if not self._store.list("cilium.io/v2alpha1", "CiliumL2AnnouncementPolicy"):
+        if not self._store.view("cilium.io/v2alpha1", "CiliumL2AnnouncementPolicy"):
             return
-        nodes = [node for node in self._store.list("v1", "Node") if is_true(node, "Ready")]
+        nodes = [node for node in self._store.view("v1", "Node") if is_true(node, "Ready")]
         excluded = "node.kubernetes.io/exclude-from-external-load-balancers"
         holders = sorted(name_of(node) for node in nodes if excluded not in labels_of(node))
         name = f"cilium-l2announce-{namespace_of(service)}-{name_of(service)}"

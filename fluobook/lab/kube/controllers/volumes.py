@@ -62,7 +62,7 @@ class Volumes:
         wanted = claim["spec"].get("storageClassName")
         if wanted is not None:
             return self._store.find("storage.k8s.io/v1", "StorageClass", wanted)
-        classes = self._store.list("storage.k8s.io/v1", "StorageClass")
+        classes = self._store.view("storage.k8s.io/v1", "StorageClass")
         return next((one for one in classes if annotations_of(one).get(DEFAULT) == "true"), None)
 
     def _driver_runs(self, provisioner: str) -> bool:

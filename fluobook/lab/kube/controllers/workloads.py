@@ -31,8 +31,8 @@ def owner_key(kind: str) -> KeysOf:
 
 
 def owned(store: Store, owner: Obj, api_version: str, kind: str) -> list[Obj]:
-    """The objects of a kind that `owner` controls."""
-    found = store.list(api_version, kind, namespace_of(owner))
+    """The objects of a kind that `owner` controls; not to be changed."""
+    found = store.view(api_version, kind, namespace_of(owner))
     uid = owner["metadata"]["uid"]
     return [obj for obj in found if (controller_of(obj) or {}).get("uid") == uid]
 
