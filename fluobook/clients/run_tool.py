@@ -63,36 +63,28 @@ def run_tool(
         DeadlineExceeded: it took longer than `deadline`.
     """
     what = _echo(name, command)
+    around = {key: value for key, value in {**os.environ, **(env or {})}.items() if value is not None}
     try:
         done = subprocess.run(
             [str(part) for part in command],
             input=stdin.encode(),
             capture_output=True,
-            env={key: value for key, value in {**os.environ, **(env or {})}.items() if value is not None},
+            env=around,
             cwd=cwd,
             timeout=deadline,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise DeadlineExceeded(
-            f"{what} did not end within {deadline:g} s",
-            cause="it waits for something that does not answer",
-            remedy=remedy,
-        ) from None
+        cause = "it waits for something that does not answer"
+        raise DeadlineExceeded(f"{what} did not end within {deadline:g} s", cause=cause, remedy=remedy) from None
     except OSError as error:
-        raise ToolFailed(
-            f"{what} could not be started: {error.strerror}", system=name, remedy=remedy or "fluobook tools"
-        ) from error
-    stderr = done.stderr.decode(errors="replace")
+        message = f"{what} could not be started: {error.strerror}"
+        raise ToolFailed(message, system=name, remedy=remedy or "fluobook tools") from error
+    output = ToolOutput(done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
     if done.returncode not in ok:
-        raise ToolFailed(
-            f"{what} ended with exit code {done.returncode}",
-            system=name,
-            detail=stderr[-TAIL:],
-            code=str(done.returncode),
-            remedy=remedy,
-        )
-    return ToolOutput(done.stdout.decode(errors="replace"), stderr)
+        message, code = f"{what} ended with exit code {done.returncode}", str(done.returncode)
+        raise ToolFailed(message, system=name, detail=output.stderr[-TAIL:], code=code, remedy=remedy)
+    return output
 
 
 def _echo(name: str, command: Sequence[str | Path]) -> str:
