@@ -13,6 +13,7 @@ import stamina
 from fluobook.clients.kube.connection import CONNECT_SECONDS, READ_SECONDS, Endpoint, api_client, endpoint
 from fluobook.clients.kube.discovery import Discovery, Kind
 from fluobook.clients.kube.failures import is_busy, refused, translated
+from fluobook.clients.kube.forward import Forward
 from fluobook.clients.kube.informer import Informer
 from fluobook.errors import NotFound, OutsideError, Unreachable
 
@@ -299,6 +300,15 @@ class Kube:
         informer = Informer(self, api_version, kind, lambda _change: None, lambda _error: None)
         informer.select(namespace=namespace, labels=labels, fields=fields)
         return informer.changes(seconds)
+
+    def forward(self, service: str, namespace: str, port: int) -> Forward:
+        """A port of 127.0.0.1 that leads to a Service's pods; a context manager, `address` is where it listens.
+
+        Raises:
+            NotFound: no such Service or port.
+            OutsideError: no answer, or a refusal.
+        """
+        return Forward(self, service, namespace, port)
 
     # ---- requests ----------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from fluobook.lab.clock import Clock
     from fluobook.lab.faults import Faults
+    from fluobook.lab.kube.forwarding import Backend
 
 VERSION = "v1.35.2"
 BODY_LIMIT = 16 << 20
@@ -56,6 +57,10 @@ class KubeApi:
         self.authenticator = Authenticator(self.store)
         self._routes = Routes(self.store, self.authenticator, version)
         self._servers: list[HttpServer] = []
+
+    def publish(self, backend: Backend) -> None:
+        """Let port-forwards to some pods reach a server of the lab."""
+        self._routes.backends.append(backend)
 
     async def start(self, sock: socket.socket | int = 0, ssl_context: ssl.SSLContext | None = None) -> HttpServer:
         """Serve on a bound socket or a port; once for each control plane node.

@@ -12,6 +12,7 @@ from fluobook.lab.kube import discovery, openapi, patches, protobuf, reviews, su
 from fluobook.lab.kube.answers import Form, encoded, json_answer
 from fluobook.lab.kube.authorization import Question, allowed, refusal
 from fluobook.lab.kube.errors import bad_request, forbidden, no_such_path, unsupported_media
+from fluobook.lab.kube.forwarding import Backend, forward
 from fluobook.lab.kube.identity import User, Write
 from fluobook.lab.kube.lists import page, selector
 from fluobook.lab.kube.paths import Target, parse
@@ -39,6 +40,7 @@ class Routes:
         self._store = store
         self._authenticator = authenticator
         self._version = version
+        self.backends: list[Backend] = []
 
     async def answer(self, request: web.Request, user: User) -> web.StreamResponse:
         """The answer to an authenticated request.
@@ -99,6 +101,8 @@ class Routes:
             return json_answer(form.many(resource, objs, metadata))
         if verb == "get" and target.subresource in ("", "status", "approval"):
             return json_answer(form.one(resource, self._store.read(resource, (namespace, target.name))))
+        if target.subresource == "portforward":
+            return await forward(request, self._store.read(resource, (namespace, target.name)), self.backends)
         body = await _body(request)
         return self._act(request, user, resource, target, body)
 
