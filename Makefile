@@ -50,7 +50,7 @@ bench: $(STAMP) ## requests and times as ratios to the lab's critical path
 	@$(BIN)/python tools/bench.py
 
 proto: $(STAMP) ## generate the gRPC code from fluobook/wire/proto
-	@sh tools/proto.sh
+	@PYTHON=$(BIN)/python sh tools/proto.sh
 
 clean: ## remove the environment and the runs
 	@rm -rf $(VENV) runs build

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -67,8 +66,11 @@ def status(phase: Phase = "phase1") -> None:
     show(f"lab of {folder.name} is up, process {lab.pid}")
     for name, address in sorted(lab.overlay.get("endpoints", {}).items()):
         show(f"  {name:<28} {address}")
-    if (story := folder / "world.json").exists():
-        show(json.loads(story.read_text()))
+    story = life.story(lab)
+    show(f"world time {story['now']:.0f} s, at speed {story['speed']:g}; {len(story['requests'])} requests")
+    for stage, steps in story["critical_path"].items():
+        chain = " → ".join(f"{name} {seconds:g} s" for name, seconds in steps)
+        show(f"  critical path of {stage}: {chain or 'nothing yet'}")
 
 
 @app.command()

@@ -159,6 +159,19 @@ def _ready(folder: Path, process: subprocess.Popen[bytes]) -> Lab:
     raise FluobookError("the lab did not come up", cause=tail, remedy=f"read {folder / 'lab.log'}")
 
 
+def story(lab: Lab) -> dict[str, Any]:
+    """What happened in a lab so far: its requests, Applications and critical path; asked for with a signal."""
+    path = lab.folder / "world.json"
+    path.unlink(missing_ok=True)
+    os.kill(lab.pid, signal.SIGUSR1)
+    until = time.monotonic() + READY
+    while not path.exists():
+        if time.monotonic() > until:
+            raise FluobookError("the lab does not answer", remedy=f"read {lab.folder / 'lab.log'}")
+        time.sleep(0.02)
+    return dict(json.loads(path.read_text()))
+
+
 def end(lab: Lab, *, forget: bool = False) -> None:
     """End a lab and wait until its process is gone; `forget` removes its folder too."""
     try:

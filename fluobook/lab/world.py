@@ -11,10 +11,13 @@ import secrets
 import ssl
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from fluobook.lab.argocd.controller import ArgoCD
 from fluobook.lab.charts.pins import place, repositories
 from fluobook.lab.charts.server import HERE, ChartServer
 from fluobook.lab.clock import Clock
+from fluobook.lab.critical import machine_configuration, virtual_machines
 from fluobook.lab.factory import FactoryLab
 from fluobook.lab.faults import Faults
 from fluobook.lab.flows import ClusterFlows
@@ -124,17 +127,34 @@ class World:
             for r in log
         ]
         calls = [
-            {"at": round(c.time, 2), "server": f"talos {c.node}", "method": "RPC", "path": c.path}
+            {
+                "at": round(c.time, 2),
+                "server": f"talos {c.node}",
+                "method": "RPC",
+                "path": c.path,
+                "mutating": c.mutating,
+            }
             for c in self.machines.calls
         ]
         return sorted(told + calls, key=lambda line: line["at"])
 
     def story(self) -> dict[str, Any]:
-        """What happened so far: requests, and how Argo CD's Applications came to be."""
-        timeline = [
+        """What happened so far: requests, how Argo CD's Applications came to be, and the critical path."""
+        applications = [
             {"at": round(at, 2), "application": name, "state": state} for at, name, state in self.argocd.timeline
         ]
-        return {"now": round(self.clock.now(), 2), "requests": self.requests(), "applications": timeline}
+        tasks = [task for server in self.proxmox.values() for task in server.tasks.all.values()]
+        paths = {
+            "create-vms": virtual_machines(tasks, self.machines.delays),
+            "apply-talos-config": machine_configuration(self.machines.delays),
+        }
+        return {
+            "now": round(self.clock.now(), 2),
+            "speed": self.clock.speed,
+            "requests": self.requests(),
+            "applications": applications,
+            "critical_path": {name: [[s.name, round(s.seconds, 2)] for s in steps] for name, steps in paths.items()},
+        }
 
     def _kubernetes(self, seed: int) -> KubernetesSide:
         platform = self.platform
@@ -161,7 +181,14 @@ class World:
             cluster=self.kubernetes,
             leases={node.mac.upper(): node.address for node in nodes},
             stopped=self._stopped,
+            extensions=self._extensions,
         )
+
+    def _extensions(self, schematic: str) -> list[tuple[str, str]]:
+        """What a schematic that the factory was told brings, by short name, with a version."""
+        told = yaml.safe_load(self.factory.schematics.get(schematic, "{}")) or {}
+        wanted = ((told.get("customization") or {}).get("systemExtensions") or {}).get("officialExtensions") or []
+        return [(name.rpartition("/")[2], f"v{self.platform.versions.talos}") for name in wanted]
 
     def _stopped(self, uuid: str) -> None:
         for lab in self.proxmox.values():
@@ -189,6 +216,7 @@ class World:
             folder=self.folder / "argocd",
             kube_version=self.platform.versions.kubernetes,
             dice=self.random,
+            faults=self.faults,
         )
 
     def _cluster_is_up(self) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fluobook.stages.core.plan import Action
     from fluobook.stages.core.site import Site
 
-NOT_YET = ("FAILED_PRECONDITION", "UNAVAILABLE")
+NOT_YET = ("FAILED_PRECONDITION", "UNAVAILABLE", "ECONNREFUSED", "CONNECTION_LOST", "DEADLINE_EXCEEDED")
 """What a node says that is still on its way: bootstrap is not available yet, time is not in sync yet (F27, F30)."""
 
 

@@ -24,7 +24,7 @@ DEFAULT_WIDTH = 8
 LOOK = 0.5
 """Seconds after which the table is looked at again although nothing finished."""
 
-POOL = 64
+POOL = 512
 """Threads at most; a waiting action costs a thread and nothing else."""
 
 
@@ -59,6 +59,8 @@ class Tell:
     stage: str
     journal: Journal
     progress: Progress
+    leave: Callable[[], None] = lambda: None
+    """Says that the foreign system has done its part: what follows is waiting, and somebody else may have the place."""
 
     def __call__(self, word: str) -> None:
         """Show a word in the live table."""
@@ -115,20 +117,34 @@ class Executor:
         return {one: threading.Semaphore(self._widths.get(one.split(":")[0], DEFAULT_WIDTH)) for one in systems}
 
     def _one(self, stage: str, action: Action, progress: Progress, limit: threading.Semaphore) -> None:
+        place = _Place(limit)
         try:
             progress.set(action, "running")
             self._note("intent", stage, action, verb=action.verb, object=action.object, reason=action.reason)
-            evidence = self._perform(action, Tell(action, stage, self._journal, progress))
+            evidence = self._perform(action, Tell(action, stage, self._journal, progress, place.leave))
             self._note("outcome", stage, action, result="done", evidence=dict(evidence or {}))
         except Exception as error:
             told = error.diagnostics() if isinstance(error, FluobookError) else repr(error)
             self._note("outcome", stage, action, result="failed", error=told)
             raise
         finally:
-            limit.release()
+            place.leave()
 
     def _note(self, event: str, stage: str, action: Action, **fields: Any) -> None:
         self._journal.write(event, stage=stage, action=action.id, **fields)
+
+
+class _Place:
+    """One of the places that a foreign system's limit gives; given back once."""
+
+    def __init__(self, limit: threading.Semaphore) -> None:
+        self._limit: threading.Semaphore | None = limit
+
+    def leave(self) -> None:
+        """Give it back, if it has not been."""
+        if self._limit is not None:
+            self._limit.release()
+            self._limit = None
 
 
 class _Graph:

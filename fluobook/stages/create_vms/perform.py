@@ -69,15 +69,12 @@ def _wait(site: Site, client: ProxmoxClient, upid: Upid, tell: Tell, deadline: s
 
 
 def _create(site: Site, node: Node, action: Action, tell: Tell) -> Mapping[str, Any]:
+    """Ask for the VM; only if that gives no task, look at what there is: the plan was made a moment ago."""
     client = _client(site, node)
-    if task := _creating(client, node):
-        return _wait(site, client, task, tell, "vm_create")
-    if not _exists(client, node):
-        upid = _order(client, node, action.data["params"])
-        if upid is not None:
-            return _wait(site, client, upid, tell, "vm_create")
-        return _wait_for_lost(site, client, node, tell)
-    return {"existed": True}
+    upid = _order(client, node, action.data["params"])
+    if upid is not None:
+        return _wait(site, client, upid, tell, "vm_create")
+    return _wait_for_lost(site, client, node, tell)
 
 
 def _creating(client: ProxmoxClient, node: Node) -> Upid | None:
@@ -132,6 +129,7 @@ def _wait_for_lost(site: Site, client: ProxmoxClient, node: Node, tell: Tell) ->
 
 def _start(site: Site, node: Node, _action: Action, tell: Tell) -> Mapping[str, Any]:
     evidence = _power_on(site, node, tell)
+    tell.leave()
     tell("waits for the Talos API")
     site.wait_until(
         "maintenance", f"{node.name} answers at {node.address}:50000", lambda: _answers(site, node), every=0.1
@@ -140,20 +138,18 @@ def _start(site: Site, node: Node, _action: Action, tell: Tell) -> Mapping[str, 
 
 
 def _power_on(site: Site, node: Node, tell: Tell) -> Mapping[str, Any]:
-    client, tries = _client(site, node), 0
+    """Start the VM; a lock is waited for, a start that fails is tried again. One that runs already is fine."""
+    client, deadlines, tries = _client(site, node), site.platform.deadlines, 0
     while True:
         try:
-            client.wait_unlocked(
-                node.host,
-                node.vmid,
-                deadline=site.platform.deadlines.vm_lock,
-                on_poll=lambda lock: tell(f"locked ({lock})"),
-            )
-            if client.vm_status(node.host, node.vmid)["status"] == "running":
-                return {"running": True}
             return _wait(site, client, client.start(node.host, node.vmid), tell, "vm_start")
-        except VmLocked:
-            continue
+        except VmLocked as error:
+            tell.evidence(lock=error.lock)
+            tell(f"locked ({error.lock})")
+            wait_deadline = deadlines.vm_lock
+            client.wait_unlocked(
+                node.host, node.vmid, deadline=wait_deadline, on_poll=lambda lock: tell(f"locked ({lock})")
+            )
         except TaskFailed as error:
             tries += 1
             tell.evidence(start_failed=error.detail)
