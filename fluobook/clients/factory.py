@@ -70,6 +70,13 @@ class FactoryClient:
         answer = self._ask("POST", "/schematics", doing="register the schematic", body=text)
         return str(answer["id"])
 
+    def known(self, schematic_id: str) -> str | None:
+        """The schematic of that id as YAML, or None while nobody has told it to the factory; changes nothing."""
+        try:
+            return self._send("GET", f"/schematics/{schematic_id}", doing="look up the schematic").text
+        except NotFound:
+            return None
+
     def versions(self) -> tuple[str, ...]:
         """The Talos versions it makes images of, such as v1.13.9."""
         return tuple(self._ask("GET", "/versions", doing="list the Talos versions"))
@@ -93,21 +100,25 @@ class FactoryClient:
 
     def _ask(self, method: str, path: str, *, doing: str, body: str | None = None) -> Any:
         try:
+            return self._send(method, path, doing=doing, body=body).json()
+        except requests.JSONDecodeError as error:
+            raise self._unreachable(f"what answers at {self._target.name} is not an Image Factory", error) from None
+
+    def _send(self, method: str, path: str, *, doing: str, body: str | None = None) -> requests.Response:
+        try:
             answer = self._session.request(
                 method,
                 self._base + path,
                 data=body.encode() if body is not None else None,
-                headers={"Content-Type": "application/yaml", "Accept": "application/json"},
+                headers={"Content-Type": "application/yaml", "Accept": "application/json, */*;q=0.5"},
                 timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
             )
-            if answer.ok:
-                return answer.json()
-        except requests.JSONDecodeError as error:
-            raise self._unreachable(f"what answers at {self._target.name} is not an Image Factory", error) from None
         except (requests.RequestException, OSError) as error:
             raise self._unreachable(
                 f"the Image Factory does not answer at {self._target.name}; could not {doing}", error
             ) from None
+        if answer.ok:
+            return answer
         raise _refusal(answer.status_code, answer.text.strip(), doing)
 
     def _unreachable(self, message: str, error: Exception) -> Unreachable:

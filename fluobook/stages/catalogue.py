@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluobook.errors import UsageError
-from fluobook.stages import apply_talos_config, approve_csrs, bootstrap_kubernetes, create_vms
+from fluobook.stages import apply_talos_config, approve_csrs, bootstrap_kubernetes, create_vms, preflight
 
 if TYPE_CHECKING:
     from fluobook.stages.core.stage import Stage
 
 STAGES: tuple[Stage, ...] = (
+    preflight.STAGE,
     create_vms.STAGE,
     apply_talos_config.STAGE,
     bootstrap_kubernetes.STAGE,

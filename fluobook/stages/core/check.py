@@ -50,9 +50,8 @@ class Checks:
         failed = [check for check in self.checks if not check.ok]
         if failed:
             told = "; ".join(f"{check.claim} ({check.evidence})" for check in failed)
-            remedy = next(
-                (check.remedy for check in failed if check.remedy), "look at the evidence, then run the stage again"
-            )
+            remedies = list(dict.fromkeys(check.remedy for check in failed if check.remedy))
+            remedy = "\n".join(remedies) or "look at the evidence, then run the stage again"
             raise CheckFailed(f"{self.stage}: not so: {told}", remedy=remedy)
 
     def table(self) -> Table:

@@ -1,0 +1,104 @@
+"""The age key: that it is there, opens what it has to open, and that nothing secret is in Git beside it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from fluobook.clients import git, sops
+from fluobook.errors import NotFound
+from fluobook.gitops.secrets import creation_rules, encrypted_files, lab_recipients
+from fluobook.stages.core.check import Check
+from fluobook.stages.preflight.look import Look
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path, PurePath
+
+    from fluobook.stages.core.site import Site
+
+_PLAIN = re.compile(
+    r"(^|/)(kubeconfig[^/]*|talosconfig[^/]*|keys\.txt|[^/]*\.age|[^/]*\.agekey|age\.key"
+    r"|[^/]*\.tfstate[^/]*|[^/]*\.tfvars|secrets\.yaml|\.env)$"
+)
+_HARMLESS = re.compile(r"(^|/)params/lab/[^/]*\.age$|\.py$|\.md$|\.ipynb$|\.example$|\.sample$")
+
+
+def _key(site: Site) -> Iterator[Check]:
+    recipient = site.vault.recipient()
+    yield Check("the age key is there", ok=True, evidence=recipient)
+    if site.target == "live":
+        yield _own(site, recipient)
+    yield _fits(site, recipient)
+    yield _opens(site)
+
+
+def _own(site: Site, recipient: str) -> Check:
+    """The lab's key is public: whoever has this repository could read everything that is encrypted for it."""
+    named = {recipient, *(one for _, recipients in creation_rules(site.root) for one in recipients)}
+    public = named & lab_recipients(site.root)
+    return Check(
+        "the age key is yours alone, and not the lab's",
+        not public,
+        f"{', '.join(public)} is the lab's, and public" if public else "neither it nor .sops.yaml is the lab's",
+        "age-keygen -o ~/.config/sops/age/keys.txt; put its public key into .sops.yaml, then `sops updatekeys` and "
+        "`sops rotate -i` on every *.sops.yaml",
+    )
+
+
+def _fits(site: Site, recipient: str) -> Check:
+    rules = [pattern for pattern, recipients in creation_rules(site.root) if recipient not in recipients]
+    files = [_shown(one.file, site.root) for one in encrypted_files(site.root) if recipient not in one.recipients]
+    bundle = site.vault.path
+    if bundle.exists() and recipient not in sops.recipients(bundle):
+        files.append(_shown(bundle, site.root))
+    wrong = [*(f"rule {pattern} of .sops.yaml" for pattern in rules), *dict.fromkeys(files)]
+    return Check(
+        "it belongs to .sops.yaml and to every encrypted file",
+        not wrong,
+        f"not to {', '.join(wrong)}" if wrong else f"{len(encrypted_files(site.root))} files",
+        f"put {recipient} into .sops.yaml, then `sops updatekeys` on every file named; or name the right key in the "
+        "params (secrets.age_key)",
+    )
+
+
+def _opens(site: Site) -> Check:
+    """One file for all: a damaged key, or a file changed by hand, shows before a cluster waits for it."""
+    files = [one.file for one in encrypted_files(site.root) if sops.is_encrypted(one.file)]
+    if not files:
+        return Check("it decrypts what is in the tree", ok=True, evidence="nothing is encrypted yet")
+    sops.decrypt(files[0], site.vault.age_key())
+    return Check("it decrypts what is in the tree", ok=True, evidence=_shown(files[0], site.root))
+
+
+def _tracked(site: Site) -> Iterator[Check]:
+    claim = "Git tracks no secret in clear"
+    try:
+        git.root(site.root)
+    except NotFound:
+        yield Check(claim, ok=True, evidence="this is not a Git repository")
+        return
+    found = plaintext_secrets(path.relative_to(site.root) for path in git.tracked(site.root))
+    yield Check(
+        claim,
+        not found,
+        ", ".join(found) if found else "no kubeconfig, talosconfig, age key or state file",
+        f"git rm --cached {' '.join(found)}, then replace what is in them: Git forgets nothing",
+    )
+
+
+def plaintext_secrets(paths: Iterable[PurePath]) -> list[str]:
+    """Of files that Git tracks, those whose names say that they hold credentials in clear; the lab's key is public."""
+    names = (path.as_posix() for path in paths)
+    return sorted(name for name in names if _PLAIN.search(name) and not _HARMLESS.search(name))
+
+
+def _shown(file: Path, root: Path) -> str:
+    """A path as a person says it: inside the repository relative, else by name alone, since the rest differs."""
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+
+
+LOOKS = (
+    Look("the age key is there, and opens the tree's secrets", _key),
+    Look("Git tracks no secret in clear", _tracked),
+)

@@ -1,0 +1,68 @@
+"""Looks: each makes some checks; a client's error becomes a check that failed, so that the other looks still count."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fluobook.errors import FluobookError
+from fluobook.stages.core.check import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from fluobook.stages.core.site import Site
+
+T = TypeVar("T")
+R = TypeVar("R")
+WIDTH = 16
+"""Looks, or parts of one, that are taken at once."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look.
+
+    Args:
+        claim: what is shown as untrue if the look cannot be taken at all.
+        checks: takes it.
+    """
+
+    claim: str
+    checks: Callable[[Site], Iterable[Check]]
+
+
+def take(site: Site, looks: Iterable[Look]) -> Sequence[Check]:
+    """All checks of all looks, in the order of the looks; these are taken side by side."""
+    found = side_by_side(lambda look: safely(look.claim, lambda: look.checks(site)), looks)
+    return [check for checks in found for check in checks]
+
+
+def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """The work on every item, at once; results in the order of the items."""
+    with ThreadPoolExecutor(WIDTH) as pool:
+        return list(pool.map(work, items))
+
+
+def safely(claim: str, checks: Callable[[], Iterable[Check]]) -> list[Check]:
+    """The checks, or the one that says why they could not be made."""
+    try:
+        return list(checks())
+    except FluobookError as error:
+        return [failed(claim, error)]
+
+
+def failed(claim: str, error: FluobookError) -> Check:
+    """A check that an error answers; the error's own cause and remedy are kept."""
+    evidence = f"{error.message}; {error.cause}" if error.cause else error.message
+    return Check(claim, ok=False, evidence=evidence, remedy=error.remedy)
+
+
+def attempt(work: Callable[[], Any]) -> FluobookError | None:
+    """The error that the work ends in, None if it goes well."""
+    try:
+        work()
+    except FluobookError as error:
+        return error
+    return None

@@ -1,0 +1,47 @@
+"""This machine: the programs that fluobook calls; and, for DHCP, the reservations written for whoever needs them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fluobook.clients.tools import WANTED, inventory
+from fluobook.params import reservations
+from fluobook.params.reservations import FORMS
+from fluobook.record.folder import write_text
+from fluobook.stages.core.check import Check
+from fluobook.stages.preflight.look import Look
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fluobook.stages.core.site import Site
+
+
+def _tools(site: Site) -> Iterator[Check]:
+    found = inventory()
+    site.journal.write("evidence", stage="preflight", tools={t.name: f"{t.version} ({t.source})" for t in found})
+    missing = [tool.source for tool in found if not tool.version]
+    yield Check(
+        "the programs are there, in versions that fit",
+        not missing,
+        "; ".join(missing) or ", ".join(f"{name} {WANTED[name].says()}" for name in sorted(WANTED)),
+        "`fluobook tools` lists what was found; install requirements.lock again, or put the program on the PATH",
+    )
+
+
+def _dhcp(site: Site) -> Iterator[Check]:
+    if site.platform.network.addressing != "dhcp":
+        return
+    folder = _folder(site) / "dhcp"
+    for form in FORMS:
+        write_text(folder / f"{form}.conf", reservations(site.platform, form))
+    yield Check("the DHCP reservations are written", ok=True, evidence=f"{', '.join(FORMS)} in {folder}")
+
+
+def _folder(site: Site) -> Path:
+    """The run folder; without a run, the cluster's own."""
+    return site.journal.path.parent if site.journal.path else site.home
+
+
+LOOKS = (Look("the programs can be looked for", _tools), Look("the DHCP reservations are written", _dhcp))

@@ -1,0 +1,78 @@
+"""What Argo CD will fetch: our repository at its revision, the repositories of others, and every chart at its pin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from fluobook import gitops
+from fluobook.clients import git, helm
+from fluobook.errors import NotFound
+from fluobook.gitops.patches import own_source
+from fluobook.stages.core.check import Check
+from fluobook.stages.preflight.look import Look, attempt, side_by_side
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from fluobook.gitops import Application
+    from fluobook.stages.core.site import Site
+
+
+def _own(site: Site) -> Iterator[Check]:
+    told = site.platform.gitops
+    url = own_source(site.platform)
+    commit = git.ls_remote(url, told.revision, ca_file=_trusted(site, url))
+    site.journal.write("evidence", stage="preflight", repository=told.repository, revision=told.revision, commit=commit)
+    yield Check(
+        "our Git repository answers, and has the revision", ok=True, evidence=f"{told.revision} of {told.repository}"
+    )
+
+
+def _others(site: Site) -> Iterator[Check]:
+    tree = gitops.for_phase(site.platform, gitops.read(site.root, site.platform.gitops.path))
+    foreign = [one for one in tree.applications if one.path and not tree.is_ours(one)]
+    charts = [one for one in tree.applications if one.chart]
+    yield _all("every other Git source answers, and has its revision", foreign, lambda one: _revision(site, one))
+    yield _all("every chart source answers, and has the pinned version", charts, lambda one: _chart(site, one))
+
+
+def _all(claim: str, applications: Iterable[Application], look: Callable[[Application], None]) -> Check:
+    asked = list(applications)
+    errors = side_by_side(lambda one: attempt(lambda: look(one)), asked)
+    wrong = [(one, error) for one, error in zip(asked, errors, strict=True) if error]
+    told = "; ".join(f"{one.name}: {error.message}" for one, error in wrong)
+    evidence = f"{len(asked) - len(wrong)} of {len(asked)}" + (f"; {told}" if told else "")
+    remedies = dict.fromkeys(error.remedy for _, error in wrong if error.remedy)
+    return Check(claim, not wrong, evidence, "; ".join(remedies))
+
+
+def _revision(site: Site, one: Application) -> None:
+    git.ls_remote(one.repo, one.version, ca_file=_trusted(site, one.repo))
+
+
+def _chart(site: Site, one: Application) -> None:
+    listed = {
+        entry.version.removeprefix("v")
+        for entry in helm.versions(one.repo, one.chart, ca_file=_trusted(site, one.repo))
+    }
+    if one.version.removeprefix("v") not in listed:
+        raise NotFound(
+            f"{one.repo} does not list {one.chart} {one.version}",
+            system="chart repository",
+            remedy=f"correct targetRevision in {one.file.relative_to(site.root)}",
+        )
+
+
+def _trusted(site: Site, url: str) -> Path | None:
+    parts = urlsplit(url)
+    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 22)
+    file = site.platform.trusted_ca(parts.hostname or "", port)
+    return Path(file).expanduser() if file else None
+
+
+LOOKS = (
+    Look("our Git repository answers, and has the revision", _own),
+    Look("the GitOps tree can be read", _others),
+)
