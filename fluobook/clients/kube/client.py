@@ -1,25 +1,22 @@
 """The Kubernetes API as the stages use it: plain objects in, plain objects out, errors of ours.
 
-Stands on the dynamic client of the `kubernetes` package. Blocking, and safe for threads.
+Blocking, and safe for threads.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-import stamina
-
-from fluobook.clients.kube.connection import CONNECT_SECONDS, READ_SECONDS, Endpoint, api_client, endpoint
-from fluobook.clients.kube.discovery import Discovery, Kind
-from fluobook.clients.kube.failures import is_busy, refused, translated
+from fluobook.clients.kube.connection import Endpoint, endpoint
 from fluobook.clients.kube.forward import Forward
 from fluobook.clients.kube.informer import Informer
+from fluobook.clients.kube.transport import Transport
 from fluobook.errors import NotFound, OutsideError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from fluobook.clients.kube.discovery import Kind
     from fluobook.clients.kube.watching import Change
 
 Obj = dict[str, Any]
@@ -31,7 +28,6 @@ MANAGER = "fluobook"
 PAGE = 500
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
-ATTEMPTS = 3
 
 
 class Kube:
@@ -43,8 +39,7 @@ class Kube:
 
     def __init__(self, at: Endpoint) -> None:
         self.at = at
-        self._client = api_client(at)
-        self._discovery = Discovery(lambda path: self._call("GET", path, what="ask which kinds there are"))
+        self.transport = Transport(at)
 
     @classmethod
     def from_kubeconfig(cls, kubeconfig: Mapping[str, Any], *, address: tuple[str, int] | None = None) -> Kube:
@@ -64,7 +59,7 @@ class Kube:
 
     def close(self) -> None:
         """Close idle connections."""
-        self._client.rest_client.pool_manager.clear()
+        self.transport.close()
 
     # ---- the server itself -------------------------------------------------------------------------------------
 
@@ -74,7 +69,7 @@ class Kube:
         Raises:
             OutsideError: no answer, or a refusal.
         """
-        return self._call("GET", "/version", what="ask for the version")["gitVersion"]
+        return self.transport.call("GET", "/version", what="ask for the version")["gitVersion"]
 
     def ready(self) -> bool:
         """Whether the API server answers that it is ready; False as well if it does not answer at all.
@@ -83,7 +78,7 @@ class Kube:
             AccessDenied: it answers, and does not know us.
         """
         try:
-            self._raw("GET", "/readyz", what="ask whether it is ready")
+            self.transport.raw("GET", "/readyz", what="ask whether it is ready")
         except OutsideError as error:
             if isinstance(error, Unreachable) or error.code.startswith(("5", "InternalError")):
                 return False
@@ -97,7 +92,7 @@ class Kube:
             Unreachable: the API server itself does not answer.
         """
         try:
-            self._raw("GET", f"/api/v1/nodes/{node}/proxy/healthz", what=f"ask the kubelet of {node}")
+            self.transport.raw("GET", f"/api/v1/nodes/{node}/proxy/healthz", what=f"ask the kubelet of {node}")
         except Unreachable:
             raise
         except OutsideError:
@@ -113,8 +108,8 @@ class Kube:
             NotFound: no such object or kind.
             OutsideError: no answer, or a refusal.
         """
-        path = self._discovery.kind(api_version, kind).path(name, namespace)
-        return self._call("GET", path, what=f"read {_title(kind, name, namespace)}")
+        path = self.transport.kind(api_version, kind).path(name, namespace)
+        return self.transport.call("GET", path, what=f"read {_title(kind, name, namespace)}")
 
     def find(self, api_version: str, kind: str, name: str, namespace: str = "") -> Obj | None:
         """One object, None if it or its kind does not exist.
@@ -140,11 +135,11 @@ class Kube:
         self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = ""
     ) -> tuple[Objs, str]:
         """As `list`, with the resourceVersion to watch from."""
-        found = self._discovery.kind(api_version, kind)
+        found = self.transport.kind(api_version, kind)
         query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields}
         items: Objs = []
         while True:
-            answer = self._call("GET", found.path(namespace=namespace), query, what=f"list {found.plural}")
+            answer = self.transport.call("GET", found.path(namespace=namespace), query, what=f"list {found.plural}")
             # Items of a list have no kind of their own.
             items += [{"apiVersion": api_version, "kind": kind, **item} for item in answer["items"]]
             query["continue"] = answer["metadata"].get("continue", "")
@@ -168,7 +163,7 @@ class Kube:
         found, name, namespace = self._address(obj)
         query = _options(dry_run=dry_run) | {"fieldManager": manager, "force": str(force).lower()}
         what = f"apply {_title(found.kind, name, namespace)}"
-        return self._call("PATCH", found.path(name, namespace), query, body=obj, media_type=APPLY, what=what)
+        return self.transport.call("PATCH", found.path(name, namespace), query, body=obj, media_type=APPLY, what=what)
 
     def create(self, obj: Obj, *, dry_run: bool = False) -> Obj:
         """Create an object.
@@ -180,7 +175,9 @@ class Kube:
         """
         found, name, namespace = self._address(obj)
         what = f"create {_title(found.kind, name, namespace)}"
-        return self._call("POST", found.path(namespace=namespace), _options(dry_run=dry_run), body=obj, what=what)
+        return self.transport.call(
+            "POST", found.path(namespace=namespace), _options(dry_run=dry_run), body=obj, what=what
+        )
 
     def replace(self, obj: Obj, *, subresource: str = "") -> Obj:
         """Replace an object; with its resourceVersion only if nobody changed it since.
@@ -191,7 +188,9 @@ class Kube:
         """
         found, name, namespace = self._address(obj)
         path = found.path(name, namespace, subresource)
-        return self._call("PUT", path, _options(), body=obj, what=f"update {_title(found.kind, name, namespace)}")
+        return self.transport.call(
+            "PUT", path, _options(), body=obj, what=f"update {_title(found.kind, name, namespace)}"
+        )
 
     def patch(
         self, api_version: str, kind: str, name: str, namespace: str = "", *, body: Obj, subresource: str = ""
@@ -201,9 +200,9 @@ class Kube:
         Raises:
             OutsideError: no answer, or a refusal.
         """
-        path = self._discovery.kind(api_version, kind).path(name, namespace, subresource)
+        path = self.transport.kind(api_version, kind).path(name, namespace, subresource)
         what = f"patch {_title(kind, name, namespace)}"
-        return self._call("PATCH", path, _options(), body=body, media_type=MERGE, what=what)
+        return self.transport.call("PATCH", path, _options(), body=body, media_type=MERGE, what=what)
 
     def delete(
         self,
@@ -229,11 +228,11 @@ class Kube:
             Conflict: the object there has another uid.
             OutsideError: no answer, or a refusal.
         """
-        path = self._discovery.kind(api_version, kind).path(name, namespace)
+        path = self.transport.kind(api_version, kind).path(name, namespace)
         options: Obj = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
         options |= {"preconditions": {"uid": uid}} if uid else {}
         try:
-            self._call("DELETE", path, body=options, what=f"delete {_title(kind, name, namespace)}")
+            self.transport.call("DELETE", path, body=options, what=f"delete {_title(kind, name, namespace)}")
         except NotFound:
             return False
         return True
@@ -310,67 +309,11 @@ class Kube:
         """
         return Forward(self, service, namespace, port)
 
-    # ---- requests ----------------------------------------------------------------------------------------------
-
-    def kind(self, api_version: str, kind: str) -> Kind:
-        """The kind as the API serves it.
-
-        Raises:
-            NotFound: it does not.
-        """
-        return self._discovery.kind(api_version, kind)
-
-    def stream(self, path: str, query: Mapping[str, str], *, what: str, read_seconds: float) -> Any:
-        """An open answer (urllib3's), to be read bit by bit and closed by the caller.
-
-        Raises:
-            OutsideError: no answer, or a refusal.
-        """
-        return self._raw("GET", path, query, what=what, read_seconds=read_seconds, stream=True)
-
     def _address(self, obj: Obj) -> tuple[Kind, str, str]:
-        found = self._discovery.kind(obj["apiVersion"], obj["kind"])
+        found = self.transport.kind(obj["apiVersion"], obj["kind"])
         metadata = obj["metadata"]
         namespace = metadata.get("namespace") or "default" if found.namespaced else ""
         return found, metadata.get("name", ""), namespace
-
-    def _call(self, method: str, path: str, query: Mapping[str, str] | None = None, **more: Any) -> Obj:
-        """A request and its JSON; reads are tried again where the server is only busy."""
-        if method != "GET":
-            return json.loads(self._raw(method, path, query, **more).data)
-        for attempt in stamina.retry_context(on=is_busy, attempts=ATTEMPTS, wait_initial=0.2, wait_max=1.0):
-            with attempt:
-                return json.loads(self._raw(method, path, query, **more).data)
-        raise AssertionError  # retry_context raises by itself
-
-    def _raw(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        *,
-        what: str,
-        body: Obj | None = None,
-        media_type: str = "application/json",
-        read_seconds: float = READ_SECONDS,
-        stream: bool = False,
-    ) -> Any:
-        with translated(what, self.at.name):
-            request = self._client.param_serialize(
-                method,
-                path,
-                query_params=[(key, value) for key, value in (query or {}).items() if value],
-                header_params={"Accept": "application/json", "Content-Type": media_type},
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            answer = self._client.call_api(*request, _request_timeout=(CONNECT_SECONDS, read_seconds)).response
-            refusal = answer.status >= 400  # noqa: PLR2004
-            if not stream or refusal:
-                answer.read(cache_content=True)
-            if refusal:
-                raise refused(what, answer.status, answer.data)
-            return answer
 
 
 def _options(*, dry_run: bool = False) -> dict[str, str]:

@@ -80,7 +80,7 @@ class Forward:
 
         pod = self._pod()
         port = _container_port(pod, self._target)
-        path = self._kube.kind("v1", "Pod").path(pod["metadata"]["name"], self._namespace, "portforward")
+        path = self._kube.transport.kind("v1", "Pod").path(pod["metadata"]["name"], self._namespace, "portforward")
         with translated(f"forward a port to {self._name}", self._kube.at.name):
             query = [("ports", str(port))]
             url = self._kube.at.url + path

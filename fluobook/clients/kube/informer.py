@@ -133,7 +133,7 @@ class Informer:
         return version
 
     def _watched(self, version: str, until: float | None) -> Generator[Change, None, str]:
-        path = self._kube.kind(*self._what).path(namespace=self._select["namespace"])
+        path = self._kube.transport.kind(*self._what).path(namespace=self._select["namespace"])
         query = {"labelSelector": self._select["labels"], "fieldSelector": self._select["fields"]}
         self._request = WatchRequest(self._kube, path, query)
         if self._stopped.is_set():

@@ -61,7 +61,9 @@ class WatchRequest:
         query["resourceVersion"] = version
         what = f"watch {self._path}"
         with translated(what, self._kube.at.name):
-            self._answer = self._kube.stream(self._path, query, what=what, read_seconds=SILENCE_SECONDS)
+            self._answer = self._kube.transport.raw(
+                "GET", self._path, query, what=what, read_seconds=SILENCE_SECONDS, stream=True
+            )
             try:
                 if self._stopped.is_set():  # `stop` came while the connection was being made
                     return

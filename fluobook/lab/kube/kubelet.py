@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from fluobook.lab.kube.controllers.certificates import (
     API_VERSION as CSR_VERSION,
@@ -19,8 +12,9 @@ from fluobook.lab.kube.controllers.certificates import (
 from fluobook.lab.kube.controllers.certificates import KIND as CSR_KIND
 from fluobook.lab.kube.controllers.certificates import KUBELET_CLIENT, KUBELET_SERVING
 from fluobook.lab.kube.controllers.nodes import lease
-from fluobook.lab.kube.identity import BOOTSTRAPPERS, NODE_PREFIX, NODES, User, Write
-from fluobook.lab.kube.objects import is_true, name_of, timestamp, with_condition
+from fluobook.lab.kube.identity import BOOTSTRAPPERS, User, Write
+from fluobook.lab.kube.nodeinfo import NodeInfo, node_object, node_status, request_pem, static_pod
+from fluobook.lab.kube.objects import is_true, name_of
 
 if TYPE_CHECKING:
     from fluobook.lab.clock import Clock
@@ -36,49 +30,7 @@ REFUSED_SECONDS = 10.0
 RETRY_SECONDS = 900.0
 """World seconds after which a serving request that was not answered is filed again."""
 
-_CONDITIONS = (
-    ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-    ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-    ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-)
-
-
-@dataclass(frozen=True)
-class NodeInfo:
-    """What a kubelet knows of its machine.
-
-    Args:
-        name: host name, the Node's name.
-        addresses: its IP addresses, the first is the Node's InternalIP.
-        role: "controlplane" or "worker".
-        cores: CPUs.
-        memory_mib: memory.
-        kubernetes: kubelet's version, such as "v1.35.2".
-        talos: Talos' version, such as "v1.13.9".
-        uuid: SMBIOS uuid.
-        labels: `machine.nodeLabels` of the machine config.
-        taints: further taints.
-        schedulable: `allowSchedulingOnControlPlanes`, for control planes.
-        serving_certificate: `rotate-server-certificates`: whether the kubelet asks for a serving certificate.
-    """
-
-    name: str
-    addresses: tuple[str, ...]
-    role: str = "worker"
-    cores: int = 2
-    memory_mib: int = 4096
-    kubernetes: str = "v1.35.2"
-    talos: str = "v1.13.9"
-    uuid: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
-    taints: tuple[Obj, ...] = ()
-    schedulable: bool = False
-    serving_certificate: bool = True
-
-    @property
-    def user(self) -> User:
-        """Who its kubelet is to the API."""
-        return User(NODE_PREFIX + self.name, frozenset({NODES, "system:authenticated"}))
+__all__ = ["Kubelet", "NodeInfo"]
 
 
 class Kubelet:
@@ -176,7 +128,7 @@ class Kubelet:
     def _request(self, signer: str) -> Obj:
         serving = signer == KUBELET_SERVING
         usage = "server auth" if serving else "client auth"
-        pem = _request_pem(self._node, names=serving)
+        pem = request_pem(self._node, names=serving)
         spec = {"request": base64.b64encode(pem).decode(), "signerName": signer, "usages": ["digital signature", usage]}
         return {"apiVersion": CSR_VERSION, "kind": CSR_KIND, "metadata": {"generateName": "csr-"}, "spec": spec}
 
@@ -184,56 +136,12 @@ class Kubelet:
         node = self._store.find("v1", "Node", self._node.name)
         self._heartbeats.begin(self._node.name)
         if node is None:
-            self._store.create(self._described())
+            self._store.create(node_object(self._node, self._pod_cidr))
             return
-        self._store.set_status(node, {**node.get("status", {}), **self._status(node)})
-
-    def _described(self) -> Obj:
-        info = self._node
-        labels = {"kubernetes.io/hostname": info.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
-        labels |= info.labels
-        taints = [*info.taints, {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]
-        if info.role == "controlplane":
-            labels |= {"node-role.kubernetes.io/control-plane": ""}
-            labels |= {"node.kubernetes.io/exclude-from-external-load-balancers": ""}
-            if not info.schedulable:
-                taints = [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}, *taints]
-        spec = {"podCIDR": self._pod_cidr, "podCIDRs": [self._pod_cidr], "taints": taints}
-        spec |= {"providerID": f"proxmox://cluster/{info.uuid}"} if info.uuid else {}
-        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": info.name, "labels": labels}, "spec": spec}
-        return {**node, "status": self._status({})}
-
-    def _status(self, node: Obj) -> Obj:
-        info = self._node
-        conditions = (node.get("status") or {}).get("conditions") or []
-        for told in _CONDITIONS:
-            conditions = with_condition(conditions, *told)
-        conditions = [{**c, "lastHeartbeatTime": timestamp()} for c in conditions]
-        addresses = [{"type": "InternalIP", "address": address} for address in info.addresses]
-        capacity = {"cpu": str(info.cores), "memory": f"{info.memory_mib}Mi", "pods": "110"}
-        return {
-            "addresses": [*addresses, {"type": "Hostname", "address": info.name}],
-            "capacity": capacity,
-            "allocatable": capacity,
-            "conditions": conditions,
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
-            "nodeInfo": self._system(),
-        }
-
-    def _system(self) -> Obj:
-        info = self._node
-        return {
-            "machineID": info.uuid.replace("-", ""),
-            "systemUUID": info.uuid,
-            "bootID": info.uuid,
-            "architecture": "amd64",
-            "operatingSystem": "linux",
-            "osImage": f"Talos ({info.talos})",
-            "kernelVersion": "6.18.9-talos",
-            "containerRuntimeVersion": "containerd://2.2.2",
-            "kubeletVersion": info.kubernetes,
-            "kubeProxyVersion": "",
-        }
+        self._store.set_status(
+            node,
+            {**node.get("status", {}), **node_status(self._node, (node.get("status") or {}).get("conditions") or [])},
+        )
 
     def _static_pods(self) -> None:
         """Mirror pods of the control plane, which kubelets run from files and show in the API."""
@@ -242,7 +150,7 @@ class Kubelet:
         for component in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
             name = f"{component}-{self._node.name}"
             if self._store.find("v1", "Pod", name, "kube-system") is None:
-                self._store.create(_static_pod(component, name, self._node))
+                self._store.create(static_pod(component, self._node))
 
 
 async def _answer(watch: Watch, name: str) -> bool:
@@ -254,28 +162,3 @@ async def _answer(watch: Watch, name: str) -> bool:
         if name_of(csr) == name and (event.type == "DELETED" or is_true(csr, "Denied") or is_true(csr, "Failed")):
             return False
     return False
-
-
-def _static_pod(component: str, name: str, node: NodeInfo) -> Obj:
-    labels = {"k8s-app": component, "component": component, "tier": "control-plane"}
-    image = f"registry.k8s.io/{component}:{node.kubernetes}"
-    spec = {"nodeName": node.name, "hostNetwork": True, "containers": [{"name": component, "image": image}]}
-    metadata = {"name": name, "namespace": "kube-system", "labels": labels}
-    metadata["annotations"] = {"kubernetes.io/config.source": "file"}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-
-
-def _request_pem(node: NodeInfo, *, names: bool) -> bytes:
-    subject = x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, NODES),
-            x509.NameAttribute(NameOID.COMMON_NAME, NODE_PREFIX + node.name),
-        ]
-    )
-    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
-    if names:
-        listed: list[x509.GeneralName] = [x509.DNSName(node.name)]
-        listed += [x509.IPAddress(ipaddress.ip_address(address)) for address in node.addresses]
-        builder = builder.add_extension(x509.SubjectAlternativeName(listed), critical=False)
-    signed = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
-    return signed.public_bytes(serialization.Encoding.PEM)
