@@ -12,7 +12,7 @@ from fluobook.errors import Refused
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.stage import Stage
 from fluobook.stages.preflight import factory, keys, machine, proxmox, sources
-from fluobook.stages.preflight.look import Look, take
+from fluobook.stages.core.look import Look, take
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fluobook.machine import schematic
 from fluobook.stages.core.check import Check
-from fluobook.stages.preflight.look import Look
+from fluobook.stages.core.look import Look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

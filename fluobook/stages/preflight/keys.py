@@ -9,7 +9,7 @@ from fluobook.clients import git, sops
 from fluobook.errors import NotFound
 from fluobook.gitops.secrets import creation_rules, encrypted_files, lab_recipients
 from fluobook.stages.core.check import Check
-from fluobook.stages.preflight.look import Look
+from fluobook.stages.core.look import Look
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -9,7 +9,7 @@ from fluobook.params import reservations
 from fluobook.params.reservations import FORMS
 from fluobook.record.folder import write_text
 from fluobook.stages.core.check import Check
-from fluobook.stages.preflight.look import Look
+from fluobook.stages.core.look import Look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from fluobook.clients import git, helm
 from fluobook.errors import NotFound
 from fluobook.gitops.patches import own_source
 from fluobook.stages.core.check import Check
-from fluobook.stages.preflight.look import Look, attempt, side_by_side
+from fluobook.stages.core.look import Look, attempt, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
