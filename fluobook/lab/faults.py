@@ -13,6 +13,7 @@ FAULTS: dict[str, str] = {
     "argocd.webhook-refuses-once": "a webhook that is not up yet refuses an object that Argo CD applies",
     "kube.api-429": "a request to the Kubernetes API is answered with 429, too many requests",
     "kube.api-500": "a request to the Kubernetes API is answered with 500",
+    "kube.foreign-csr": "a machine that nobody declared asks for a kubelet's serving certificate",
     "kube.image-pull-fails": "images cannot be pulled, but for those of kube-system",
     "kube.watch-gone": "the history is compacted as a watch begins: it and all others get 410 Gone",
     "factory.503-once": "the Image Factory answers a request with 503",

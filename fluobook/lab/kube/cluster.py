@@ -23,7 +23,9 @@ from fluobook.lab.kube.controllers.pods import Kubelets
 from fluobook.lab.kube.controllers.services import Endpoints, LoadBalancers
 from fluobook.lab.kube.controllers.statefulsets import StatefulSets
 from fluobook.lab.kube.controllers.volumes import Volumes
-from fluobook.lab.kube.kubelet import Kubelet, NodeInfo
+from fluobook.lab.kube.identity import Write
+from fluobook.lab.kube.kubelet import Kubelet
+from fluobook.lab.kube.nodeinfo import NodeInfo, serving_request
 from fluobook.lab.kube.store import SERVICE_CIDR
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from fluobook.lab.kube.controllers.loop import Controller
     from fluobook.machine.pki import KeyPair
 
+INTRUDER = NodeInfo("intruder", ("192.0.2.66",))
+"""A machine that nobody declared, for the fault "kube.foreign-csr"."""
 POD_CIDR = "10.244.0.0/16"
 
 
@@ -69,6 +73,7 @@ class KubeCluster:
         self._heartbeats = Heartbeats(self.api.store.storage, clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._kubelets: dict[str, Kubelet] = {}
+        self._pod_networks: dict[str, str] = {}
         self._bootstrap_user = "system:bootstrap:talos"
 
     def start_controllers(self, authority: KeyPair, *, bootstrap_token: str = "") -> None:
@@ -87,6 +92,8 @@ class KubeCluster:
         for controller in self._controllers(authority):
             self._tasks.append(asyncio.create_task(loop.run(store, self._clock, controller)))
         self._tasks.append(asyncio.create_task(GarbageCollector(store).run()))
+        if self._faults.on("kube.foreign-csr"):
+            store.create(serving_request(INTRUDER), Write(user=INTRUDER.user))
 
     def _controllers(self, authority: KeyPair) -> list[Controller]:
         store = self.api.store
@@ -108,18 +115,27 @@ class KubeCluster:
             Operators(store, self._clock, self._seed),
         ]
 
-    def join(self, node: NodeInfo) -> Kubelet:
-        """A machine's kubelet starts for the first time: CSRs, Node, lease. `stop()` it at power-off."""
+    def join(self, node: NodeInfo, *, wiped: bool = False) -> Kubelet:
+        """A machine's kubelet starts: CSRs, Node, lease. `stop()` it at power-off.
+
+        Args:
+            node: the machine; one that was here before, by name and uuid, has its certificates still.
+            wiped: its disk was emptied since: it asks for new ones.
+        """
+        old = self._kubelets.pop(node.name, None)
+        if old is not None:
+            old.stop()
+        if node.name not in self._pod_networks:
+            self._pod_networks[node.name] = str(next(self._pod_cidrs))
         kubelet = Kubelet(
             self.api.store,
             self._clock,
             node,
             self._heartbeats,
             bootstrap_user=self._bootstrap_user,
-            pod_cidr=str(next(self._pod_cidrs)),
+            pod_cidr=self._pod_networks[node.name],
+            certified=old is not None and old.has_certificates_of(node) and not wiped,
         )
-        if old := self._kubelets.pop(node.name, None):
-            old.stop()
         self._kubelets[node.name] = kubelet
         kubelet.start()
         return kubelet

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import base64
+import logging
 from typing import TYPE_CHECKING
 
 from fluobook.lab.kube.controllers.certificates import (
     API_VERSION as CSR_VERSION,
 )
 from fluobook.lab.kube.controllers.certificates import KIND as CSR_KIND
-from fluobook.lab.kube.controllers.certificates import KUBELET_CLIENT, KUBELET_SERVING
+from fluobook.lab.kube.controllers.certificates import KUBELET_SERVING
 from fluobook.lab.kube.controllers.nodes import lease
 from fluobook.lab.kube.identity import BOOTSTRAPPERS, User, Write
-from fluobook.lab.kube.nodeinfo import NodeInfo, node_object, node_status, request_pem, static_pod
+from fluobook.lab.kube.nodeinfo import NodeInfo, client_request, node_object, node_status, serving_request, static_pod
 from fluobook.lab.kube.objects import is_true, name_of
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ REFUSED_SECONDS = 10.0
 RETRY_SECONDS = 900.0
 """World seconds after which a serving request that was not answered is filed again."""
 
+_log = logging.getLogger(__name__)
+
 __all__ = ["Kubelet", "NodeInfo"]
 
 
@@ -43,10 +45,19 @@ class Kubelet:
         heartbeats: where it says that it lives.
         bootstrap_user: the name of the bootstrap token's user.
         pod_cidr: the Node's own part of the pod network.
+        certified: it was here before, and its certificates are on its disk.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, node: NodeInfo, heartbeats: Heartbeats, *, bootstrap_user: str, pod_cidr: str
+        self,
+        store: Store,
+        clock: Clock,
+        node: NodeInfo,
+        heartbeats: Heartbeats,
+        *,
+        bootstrap_user: str,
+        pod_cidr: str,
+        certified: bool = False,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -57,11 +68,18 @@ class Kubelet:
         )
         self._pod_cidr = pod_cidr
         self._tasks: list[asyncio.Task[None]] = []
-        self._has_client_certificate = False
+        self._has_client_certificate = certified
+        self._may_have_serving_certificate = certified
+
+    def has_certificates_of(self, node: NodeInfo) -> bool:
+        """Whether it is that machine, and has been let in."""
+        return self._has_client_certificate and (node.name, node.uuid) == (self._node.name, self._node.uuid)
 
     def start(self) -> None:
         """Begin; returns at once."""
-        self._tasks = [asyncio.create_task(self._run())]
+        task = asyncio.create_task(self._run(), name=f"kubelet {self._node.name}")
+        task.add_done_callback(_tell)
+        self._tasks = [task]
 
     def stop(self) -> None:
         """End at once, as a power cut does: the Node stays and becomes NotReady after its grace period."""
@@ -69,10 +87,11 @@ class Kubelet:
         for task in self._tasks:
             task.cancel()
         self._tasks = []
+        self._may_have_serving_certificate = True
 
     async def _run(self) -> None:
         if not self._has_client_certificate:
-            await self._certified(KUBELET_CLIENT, self._bootstrap)
+            await self._certified(client_request(self._node), self._bootstrap)
             self._has_client_certificate = True
         self._register()
         self._static_pods()
@@ -95,15 +114,15 @@ class Kubelet:
 
     async def _serve(self) -> None:
         """Ask for a serving certificate until there is one; a request left lying is filed again."""
-        while not self._has_certificate(KUBELET_SERVING):
-            if await self._certified(KUBELET_SERVING, self._node.user, RETRY_SECONDS):
+        while not (self._may_have_serving_certificate and self._has_serving_certificate()):
+            if await self._certified(serving_request(self._node), self._node.user, RETRY_SECONDS):
                 return
 
-    async def _certified(self, signer: str, user: User, patience: float | None = None) -> bool:
+    async def _certified(self, request: Obj, user: User, patience: float | None = None) -> bool:
         """File a request and wait for its certificate; False if it is refused, or patience ends."""
         watch = self._store.watch(CSR_VERSION, CSR_KIND)
         try:
-            name = name_of(self._store.create(self._request(signer), Write(user=user)))
+            name = name_of(self._store.create(request, Write(user=user)))
             answer = asyncio.create_task(_answer(watch, name))
             ending = [asyncio.create_task(self._clock.sleep(patience))] if patience else []
             try:
@@ -118,19 +137,14 @@ class Kubelet:
             await self._clock.sleep(REFUSED_SECONDS)
         return certified
 
-    def _has_certificate(self, signer: str) -> bool:
+    def _has_serving_certificate(self) -> bool:
         requests = self._store.list(CSR_VERSION, CSR_KIND)
         mine = [
-            r for r in requests if r["spec"]["signerName"] == signer and r["spec"]["username"] == self._node.user.name
+            r
+            for r in requests
+            if r["spec"]["signerName"] == KUBELET_SERVING and r["spec"]["username"] == self._node.user.name
         ]
         return any((r.get("status") or {}).get("certificate") for r in mine)
-
-    def _request(self, signer: str) -> Obj:
-        serving = signer == KUBELET_SERVING
-        usage = "server auth" if serving else "client auth"
-        pem = request_pem(self._node, names=serving)
-        spec = {"request": base64.b64encode(pem).decode(), "signerName": signer, "usages": ["digital signature", usage]}
-        return {"apiVersion": CSR_VERSION, "kind": CSR_KIND, "metadata": {"generateName": "csr-"}, "spec": spec}
 
     def _register(self) -> None:
         node = self._store.find("v1", "Node", self._node.name)
@@ -151,6 +165,11 @@ class Kubelet:
             name = f"{component}-{self._node.name}"
             if self._store.find("v1", "Pod", name, "kube-system") is None:
                 self._store.create(static_pod(component, self._node))
+
+
+def _tell(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("%s failed", task.get_name(), exc_info=error)
 
 
 async def _answer(watch: Watch, name: str) -> bool:

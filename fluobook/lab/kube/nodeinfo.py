@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from fluobook.lab.kube.controllers.certificates import KUBELET_CLIENT, KUBELET_SERVING
 from fluobook.lab.kube.identity import NODE_PREFIX, NODES, User
 from fluobook.lab.kube.objects import timestamp, with_condition
 
@@ -118,6 +120,23 @@ def static_pod(component: str, node: NodeInfo) -> Obj:
     metadata: Obj = {"name": f"{component}-{node.name}", "namespace": "kube-system", "labels": labels}
     metadata["annotations"] = {"kubernetes.io/config.mirror": node.name, "kubernetes.io/config.source": "file"}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def serving_request(node: NodeInfo) -> Obj:
+    """The CertificateSigningRequest for a kubelet's own server certificate."""
+    return signing_request(request_pem(node, names=True), KUBELET_SERVING, "server auth")
+
+
+def client_request(node: NodeInfo) -> Obj:
+    """The CertificateSigningRequest by which a kubelet becomes system:node:NAME."""
+    return signing_request(request_pem(node, names=False), KUBELET_CLIENT, "client auth")
+
+
+def signing_request(pem: bytes, signer: str, usage: str) -> Obj:
+    """A CertificateSigningRequest with a generated name, as kubelets file them."""
+    spec = {"request": base64.b64encode(pem).decode(), "signerName": signer, "usages": ["digital signature", usage]}
+    head = {"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest"}
+    return {**head, "metadata": {"generateName": "csr-"}, "spec": spec}
 
 
 def request_pem(node: NodeInfo, *, names: bool) -> bytes:

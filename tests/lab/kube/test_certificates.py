@@ -209,3 +209,9 @@ def test_the_approver_decides_once_its_deployment_runs(
     assert rig.store("get", *CSR, name)["status"] == {}
     rig.kube.apply(approver[1])
     assert told in outcome(rig, name)[1]
+
+
+def test_an_intruder_asks_too_when_the_fault_is_played(kubernetes: Callable[..., Any]) -> None:
+    rig = kubernetes("kube.foreign-csr")
+    users = [csr["spec"]["username"] for csr in rig.kube.list(*CSR)]
+    assert users == ["system:node:intruder"]

@@ -57,17 +57,33 @@ def test_each_node_has_its_own_pod_network_and_lease(ready: Any) -> None:
     assert {lease["spec"]["holderIdentity"] for lease in leases} == {"cp-1", "worker-1"}
 
 
-def test_a_node_that_lost_power_becomes_unknown_and_comes_back(kubernetes: Callable[..., Any], cilium: Any) -> None:
+def test_a_node_that_lost_power_becomes_unknown_and_comes_back(
+    kubernetes: Callable[..., Any], cilium: Any, deployment: Any
+) -> None:
     rig = kubernetes(speed=200)
-    kubelet = rig.background.call(rig.lab.join, NodeInfo("worker-1", ("10.10.0.20",)))
+    machine = NodeInfo("worker-1", ("10.10.0.20",))
+    kubelet = rig.background.call(rig.lab.join, machine)
     rig.kube.apply(cilium)
-    rig.until(lambda: node_is(rig, "worker-1", "True"))
+    rig.kube.apply(deployment)
+    available(rig, "web")
+    network = rig.kube.get("v1", "Node", "worker-1")["spec"]["podCIDR"]
     rig.background.call(kubelet.stop)
     rig.until(lambda: node_is(rig, "worker-1", "Unknown"))
-    rig.background.call(kubelet.start)
+    taints = rig.kube.get("v1", "Node", "worker-1")["spec"]["taints"]
+    assert [taint["key"] for taint in taints] == ["node.kubernetes.io/unreachable"]
+    rig.until(lambda: not is_true(rig.kube.get(APPS, "Deployment", "web", "default"), "Available"))
+    rig.background.call(rig.lab.join, machine)
     rig.until(lambda: node_is(rig, "worker-1", "True"))
+    available(rig, "web")
+    assert rig.kube.get("v1", "Node", "worker-1")["spec"]["podCIDR"] == network
+    assert client_requests(rig) == 1
+    rig.background.call(lambda: rig.lab.join(machine, wiped=True))
+    rig.until(lambda: client_requests(rig) == 2)
+
+
+def client_requests(rig: Any) -> int:
     requests = rig.kube.list("certificates.k8s.io/v1", "CertificateSigningRequest")
-    assert len([r for r in requests if r["spec"]["signerName"].endswith("client-kubelet")]) == 1
+    return len([one for one in requests if one["spec"]["signerName"].endswith("client-kubelet")])
 
 
 def test_namespaces_have_their_account_and_ca(ready: Any) -> None:

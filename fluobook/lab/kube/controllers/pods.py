@@ -8,7 +8,15 @@ from fluobook.lab.kube.controllers.events import record
 from fluobook.lab.kube.controllers.loop import draw, own_key
 from fluobook.lab.kube.controllers.references import missing_for_containers, missing_for_volumes
 from fluobook.lab.kube.controllers.scheduling import can_run
-from fluobook.lab.kube.objects import controller_of, is_true, name_of, namespace_of, timestamp, with_condition
+from fluobook.lab.kube.objects import (
+    condition,
+    controller_of,
+    is_true,
+    name_of,
+    namespace_of,
+    timestamp,
+    with_condition,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,12 +93,31 @@ class Kubelets:
             if left is None:
                 self._complete(pod)
             return left
+        if phase == "Running" and is_true(pod, "Ready") == self._is_lost(node):
+            self._follow(pod, lost=self._is_lost(node))
         return None
 
     def _on_node(self, node: Obj) -> list[Key]:
-        """A change of a node concerns the pods that wait for one, and the ones that wait on it."""
-        del node
-        return self._waiting_in({"metadata": {}})
+        """A change of a node concerns the pods that wait for one, and the ones on it when it is lost or found."""
+        lost = self._is_lost(name_of(node))
+        running = [
+            key
+            for key, pod in self._store.storage.scan(RESOURCE)
+            if pod["spec"].get("nodeName") == name_of(node) and is_true(pod, "Ready") == lost
+        ]
+        return [*self._waiting_in({"metadata": {}}), *running]
+
+    def _is_lost(self, node: str) -> bool:
+        found = self._store.storage.get(NODES, ("", node))
+        return found is not None and (condition(found, "Ready") or {}).get("status") == "Unknown"
+
+    def _follow(self, pod: Obj, *, lost: bool) -> None:
+        """Nobody knows of the pods of a lost node; once it is back they were started again."""
+        reason = "NodeNotReady" if lost else ""
+        told = [(kind, "False" if lost else "True", reason, "") for kind in ("ContainersReady", "Ready")]
+        self._set(pod, conditions=told, running=not lost)
+        if not lost:
+            record(self._store, pod, "Started", "Started container", source="kubelet")
 
     def _waiting_in(self, obj: Obj) -> list[Key]:
         pods = self._store.storage.scan(RESOURCE, namespace_of(obj))
