@@ -1,4 +1,4 @@
-"""The command line: `fluobook run|plan|render|check|doctor|lab|kubeconfig|report|tools|version`.
+"""The command line: `fluobook run|plan|render|check|versions|doctor|lab|kubeconfig|report|tools|version`.
 
 Commands import what they need when they run, so that help and shell completion stay quick.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 import typer
 
-from fluobook.cli import lab, look, work
+from fluobook.cli import lab, look, versions, work
 from fluobook.errors import FluobookError, UsageError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 work.add_to(app)
 look.add_to(app)
+versions.add_to(app)
 app.add_typer(lab.app, name="lab")
 
 

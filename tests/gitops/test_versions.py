@@ -4,6 +4,7 @@ import pytest
 
 from fluobook import gitops
 from fluobook.clients.helm import ChartVersion
+from fluobook.errors import Unreachable
 from fluobook.gitops.versions import newer
 
 
@@ -51,3 +52,15 @@ def test_the_mirrors_are_asked_where_the_phase_has_some(phase3, tree):
     asked = []
     newer(gitops.for_phase(phase3, tree), lambda repo, chart: asked.append((repo, chart)) or [])
     assert ("https://helm.cilium.io", "cilium") in asked
+
+
+def test_a_repository_that_does_not_answer_keeps_nobody_from_the_others(tree):
+    def index(repo, _chart):
+        if "longhorn" in repo:
+            raise Unreachable(f"{repo} does not answer", system="chart repository")
+        return [ChartVersion("1.0.0", "", deprecated=False)]
+
+    found = {one.application: one for one in newer(tree, index)}
+    assert found["longhorn"].step == "unanswered"
+    assert found["longhorn"].problem == "https://charts.longhorn.io does not answer"
+    assert found["loki"].step == "unlisted"

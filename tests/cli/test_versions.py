@@ -1,0 +1,52 @@
+"""`fluobook versions` against a lab's chart server, by the command itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fluobook import cli, gitops, params
+from fluobook.lab import life
+from fluobook.runbook import lab_programs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(REPOSITORY)
+    chosen = params.load("phase1", root=REPOSITORY)
+    started = life.start(chosen, tmp_path / "lab", root=REPOSITORY, programs=lab_programs(), owner=os.getpid())
+    monkeypatch.setenv("FLUOBOOK_LAB", str(started.folder))
+    yield
+    life.end(started, forget=True)
+
+
+@pytest.mark.usefixtures("lab")
+def test_every_chart_is_compared_with_what_the_labs_repositories_list(capsys):
+    assert cli.run(["versions", "phase1"]) == 0
+    told = capsys.readouterr().out
+    for one in gitops.read(REPOSITORY).applications:
+        assert not one.chart or f"{one.chart} " in told
+    assert "✗ retired" in next(line for line in told.splitlines() if "ingress-nginx" in line)
+    assert "unanswered" not in told
+
+
+def test_a_repository_that_does_not_answer_is_told_and_the_exit_code_says_so(capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(REPOSITORY)
+    mirrors = {one.repo: "http://127.0.0.1:1" for one in gitops.read(REPOSITORY).applications if one.chart}
+    settings = [f"--set=gitops.mirrors={mirrors}".replace("'", '"')]
+    assert cli.run(["versions", "--target", "live", *settings]) == 1
+    assert "cilium: http://127.0.0.1:1 does not answer" in capsys.readouterr().err
+
+
+def test_another_target_is_refused(capsys):
+    assert cli.run(["versions", "--target", "moon"]) == 64
+    assert "neither lab nor live" in capsys.readouterr().err
