@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Self
 
 import requests
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SYSTEM = "factory"
+RETRY_AFTER = (0.3, 1.0)
+"""Seconds to wait before each repetition while the factory has trouble of its own; every call may be made twice."""
 _THREADS = 8
 
 
@@ -105,8 +108,18 @@ class FactoryClient:
             raise self._unreachable(f"what answers at {self._target.name} is not an Image Factory", error) from None
 
     def _send(self, method: str, path: str, *, doing: str, body: str | None = None) -> requests.Response:
+        for pause in (*RETRY_AFTER, None):
+            answer = self._once(method, path, doing=doing, body=body)
+            if answer.status_code < requests.codes.internal_server_error or pause is None:
+                break
+            time.sleep(pause)
+        if answer.ok:
+            return answer
+        raise _refusal(answer.status_code, answer.text.strip(), doing)
+
+    def _once(self, method: str, path: str, *, doing: str, body: str | None) -> requests.Response:
         try:
-            answer = self._session.request(
+            return self._session.request(
                 method,
                 self._base + path,
                 data=body.encode() if body is not None else None,
@@ -117,9 +130,6 @@ class FactoryClient:
             raise self._unreachable(
                 f"the Image Factory does not answer at {self._target.name}; could not {doing}", error
             ) from None
-        if answer.ok:
-            return answer
-        raise _refusal(answer.status_code, answer.text.strip(), doing)
 
     def _unreachable(self, message: str, error: Exception) -> Unreachable:
         told: Mapping[str, str] = {

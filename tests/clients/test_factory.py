@@ -78,8 +78,15 @@ def test_what_is_not_a_schematic_is_rejected(factory, text):
         client.schematic(text)
 
 
-def test_trouble_of_the_factory_is_told_as_its_own(factory):
-    _, client = factory("factory.503-once")
+def test_passing_trouble_of_the_factory_is_survived(factory):
+    lab, client = factory("factory.503-once")
+    client.check()
+    assert [request.status for request in lab.requests] == [503, 200]
+
+
+def test_lasting_trouble_of_the_factory_is_told_as_its_own(factory, monkeypatch):
+    monkeypatch.setattr("fluobook.clients.factory.RETRY_AFTER", (0.0, 0.0))
+    _, client = factory(*["factory.503-once"] * 3)
     with pytest.raises(OutsideError, match="upstream connect error"):
         client.check()
     client.check()

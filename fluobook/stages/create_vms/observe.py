@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fluobook.clients.proxmox import ProxmoxClient, TaskStatus
-    from fluobook.params import Node, Platform
+    from fluobook.params import Node
     from fluobook.params.proxmox import ProxmoxEndpoint
     from fluobook.stages.core.site import Site
 
@@ -80,6 +80,10 @@ class Observation:
         """A running task of a kind on a subject (a VM's number, a file's name)."""
         return next((t for t in self.tasks if t.running and t.upid.type == kind and t.upid.id == subject), None)
 
+    def at_work_on(self, vmid: int) -> Sequence[TaskStatus]:
+        """Running tasks that make, start, stop or change a VM; a backup is none of them."""
+        return [t for t in self.tasks if t.running and t.upid.type.startswith("qm") and t.upid.id == str(vmid)]
+
 
 def observe(site: Site) -> Observation:
     """Read all endpoints side by side."""
@@ -99,14 +103,20 @@ def _endpoint(
 ) -> tuple[frozenset[str], dict[str, list[Seen]], list[TaskStatus]]:
     client = site.proxmox(endpoint.name)
     nodes = [node for node in site.platform.nodes if node.host in endpoint.hosts]
+    # Tasks first: a creation that ends while we look then shows its VM whole, never as a nameless one without a task.
+    tasks = client.cluster_tasks()
     resources = client.resources()
     _online(resources, nodes)
-    images = frozenset(host for host in {node.host for node in nodes} if _has_image(client, host, endpoint, image))
+    images = frozenset(
+        host
+        for host in {node.host for node in nodes}
+        if has_image(client, host, endpoint.image_storage, image.filename)
+    )
     candidates = _candidates(resources, nodes)
     with ThreadPoolExecutor(WIDTH) as pool:
         found = list(pool.map(lambda resource: _look(client, resource), candidates.values()))
     seen = [one for one in found if one is not None]
-    return images, {node.name: [s for s in seen if _concerns(s, node)] for node in nodes}, client.cluster_tasks()
+    return images, {node.name: [s for s in seen if _concerns(s, node)] for node in nodes}, tasks
 
 
 def _online(resources: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -> None:
@@ -120,9 +130,10 @@ def _online(resources: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -> No
             )
 
 
-def _has_image(client: ProxmoxClient, host: str, endpoint: ProxmoxEndpoint, image: Image) -> bool:
-    wanted = f"{endpoint.image_storage}:iso/{image.filename}"
-    return any(volume["volid"] == wanted for volume in client.storage_content(host, endpoint.image_storage, "iso"))
+def has_image(client: ProxmoxClient, host: str, storage: str, filename: str) -> bool:
+    """Whether an ISO of that name is on a host's storage."""
+    wanted = f"{storage}:iso/{filename}"
+    return any(volume["volid"] == wanted for volume in client.storage_content(host, storage, "iso"))
 
 
 def _candidates(resources: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -> dict[int, Mapping[str, Any]]:
@@ -157,8 +168,3 @@ def _concerns(seen: Seen, node: Node) -> bool:
 def _taken(site: Site, node: Node) -> str:
     """The node's address if something answers there although its VM does not exist."""
     return node.address if probe(site.talos_address(node), timeout=PROBE).mode is not Mode.UNREACHABLE else ""
-
-
-def image_volume(platform: Platform, node: Node, image: Image) -> str:
-    """The image's volume id on a node's host."""
-    return f"{platform.endpoint_of(node).image_storage}:iso/{image.filename}"

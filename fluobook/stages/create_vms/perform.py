@@ -9,6 +9,7 @@ from fluobook.clients.talos import Mode, probe
 from fluobook.errors import Conflict, ForeignObject, NotFound, OutsideError, Rejected, TaskFailed, Unreachable
 from fluobook.machine.schematic import image_of
 from fluobook.stages.create_vms.hardware import TAG, create_params, disks, net0, tags, tags_of, uuid_of
+from fluobook.stages.create_vms.observe import has_image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,15 +37,22 @@ def _client(site: Site, node: Node) -> ProxmoxClient:
 
 
 def _download(site: Site, action: Action, tell: Tell) -> Mapping[str, Any]:
+    """Have the host fetch the image; one that another run has begun, or has just finished, will do."""
     host, file = action.data["host"], action.data["file"]
     endpoint = next(e for e in site.platform.proxmox if host in e.hosts)
     client = site.proxmox(endpoint.name)
     _register(site)
-    running = next(
-        (t.upid for t in client.cluster_tasks() if t.running and (t.upid.type, t.upid.id) == ("download", file)), None
+    wanted = ("download", file, host)
+    running = (t.upid for t in client.cluster_tasks() if t.running and (t.upid.type, t.upid.id, t.upid.node) == wanted)
+    upid = next(running, None) or client.download_url(
+        host, endpoint.image_storage, url=action.data["url"], filename=file
     )
-    upid = running or client.download_url(host, endpoint.image_storage, url=action.data["url"], filename=file)
-    return _wait(site, client, upid, tell, "image_download")
+    try:
+        return _wait(site, client, upid, tell, "image_download")
+    except TaskFailed:
+        if has_image(client, host, endpoint.image_storage, file):
+            return {"existed": True}
+        raise
 
 
 def _register(site: Site) -> None:

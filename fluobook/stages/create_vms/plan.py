@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fluobook.errors import ForeignObject, Refused
+from fluobook.errors import Refused
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.create_vms.hardware import Difference, create_params, differences, size_gib
+from fluobook.stages.create_vms.in_the_way import nobody_at_work, nothing_in_the_way
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fluobook.params import Node, Platform
     from fluobook.stages.create_vms.observe import Observation, Seen
 
@@ -22,9 +21,10 @@ def plan(platform: Platform, seen: Observation) -> Plan:
 
     Raises:
         ForeignObject: something that is not ours has a number, a name or an address of ours.
-        Refused: a disk would have to shrink.
+        Locked: somebody else is at work on a VM of ours.
+        Refused: a disk would have to shrink, or a VM of ours is not where the params say.
     """
-    _nothing_in_the_way(platform, seen)
+    nothing_in_the_way(platform, seen)
     actions = _images(platform, seen)
     kept = len(platform.hosts) - len(actions)
     cycled = ""
@@ -34,36 +34,9 @@ def plan(platform: Platform, seen: Observation) -> Plan:
         cycled = next((a.id for a in mine if a.system == "cycle"), cycled)
         kept += not mine
         actions += mine
+    if actions:
+        nobody_at_work(platform, seen)
     return Plan(NAME, tuple(actions), kept, platform.digest_data())
-
-
-def _nothing_in_the_way(platform: Platform, seen: Observation) -> None:
-    told = [reason for node in platform.nodes for reason in _in_the_way(node, seen)]
-    if told:
-        raise ForeignObject(
-            "; ".join(told),
-            cause="somebody else uses it; fluobook knows its own VMs by SMBIOS uuid and tag, never by number or name",
-            remedy="choose another name or address for the node, or pin another number (nodes[].vmid), in the params",
-        )
-
-
-def _in_the_way(node: Node, seen: Observation) -> Iterator[str]:
-    for vm in seen.vms[node.name]:
-        if not vm.is_ours(node) and not _being_created(node, vm, seen):
-            yield f"{vm} has {_shared(node, vm)} of {node.name} and is not ours"
-    if node.address in seen.answering:
-        yield f"something answers at {node.address}, the address of {node.name}, although its VM does not exist"
-
-
-def _shared(node: Node, vm: Seen) -> str:
-    if vm.vmid == node.vmid:
-        return f"the number {node.vmid}"
-    return "the name" if vm.resource.get("name") == node.name else "the uuid, but not the tag,"
-
-
-def _being_created(node: Node, vm: Seen, seen: Observation) -> bool:
-    """A VM that is being created has neither name nor uuid yet; our own running task tells that it is ours."""
-    return vm.vmid == node.vmid and vm.lock == "create" and seen.task("qmcreate", str(node.vmid)) is not None
 
 
 def _images(platform: Platform, seen: Observation) -> list[Action]:

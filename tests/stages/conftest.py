@@ -1,0 +1,119 @@
+"""A whole lab in this process, and books that are opened on it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hypothesis  # noqa: F401 (its plugin imports it as the session ends, where Python 3.11 may stumble over parsing)
+import pytest
+
+from fluobook import params
+from fluobook.lab.argocd.processes import Programs
+from fluobook.lab.world import World
+from fluobook.record.journal import Journal
+from fluobook.redact import Redactor
+from fluobook.runbook import Book, lab_programs
+from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fluobook.runbook import StageRun
+
+ROOT = Path(__file__).parents[2]
+SPEED = 300.0
+STAGES = ("create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-csrs")
+
+
+@dataclass
+class Lab:
+    """A world that runs in the background, and what was asked of it."""
+
+    world: World
+    background: Any
+    chosen: params.Params
+    folder: Path
+    marks: list[int] = field(default_factory=list)
+
+    def site(self, *settings: str, **changes: Any) -> Site:
+        """A site on this lab; settings as `--set`, changes as in `params.overlay`."""
+        told = json.loads((self.folder / "lab.json").read_text())["overlay"]
+        chosen = params.load(self.chosen.phase, overrides=settings, root=ROOT) if settings else self.chosen
+        platform = params.overlay(params.overlay(chosen.platform, told), changes)
+        redactor = Redactor()
+        return Site(chosen.phase, platform, "lab", ROOT, self.folder / "site", redactor, Journal(None, redactor))
+
+    def stage(self, name: str, *settings: str, approve: str = "all", site: Site | None = None) -> StageRun:
+        """A stage of a freshly opened book: nothing is remembered from an earlier one."""
+        site = site or self.site(*settings)
+        return Book(site, Gate(Approval.parse(approve), "lab", site.platform.cluster.name)).stage(name)
+
+    def bring_up(self, *names: str) -> None:
+        """Run stages from plan to verify."""
+        for name in names:
+            stage = self.stage(name)
+            stage.apply(stage.plan())
+            stage.verify()
+
+    def add_fault(self, name: str, times: int = 1) -> None:
+        """Play one more fault from now on."""
+        self.background.call(self.world.faults.add, name, times)
+
+    def requests(self, server: str = "", *, mutating: bool | None = None) -> list[dict[str, Any]]:
+        """What servers were asked since the last mark."""
+        found = self.background.call(self.world.requests)[sum(self.marks[-1:]) :]
+        return [
+            r for r in found if r["server"].startswith(server) and (mutating is None or bool(r["mutating"]) == mutating)
+        ]
+
+    def mark(self) -> None:
+        """Forget what was asked until now."""
+        self.marks.append(len(self.background.call(self.world.requests)))
+
+    def paths(self, method: str) -> list[str]:
+        """Paths that Proxmox VE was asked with a method since the last mark."""
+        return [r["path"].removeprefix("/api2/json") for r in self.requests("proxmox") if r["method"] == method]
+
+
+@pytest.fixture(scope="session")
+def programs() -> Programs:
+    return Programs(**{name: Path(path) for name, path in lab_programs().items()})
+
+
+def made(background: Any, programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Lab]]:
+    labs: list[Lab] = []
+
+    def make(*faults: str, phase: str = "phase1", speed: float = SPEED, **changes: Any) -> Lab:
+        chosen = params.load(phase, root=ROOT)
+        platform = params.overlay(chosen.platform, changes)
+        folder = tmp_path_factory.mktemp("lab")
+
+        async def start() -> World:
+            world = World(platform, root=ROOT, folder=folder, programs=programs, speed=speed, seed=1, faults=faults)
+            await world.start()
+            return world
+
+        labs.append(Lab(background.run(start()), background, chosen, folder))
+        return labs[-1]
+
+    yield make
+    for lab in labs:
+        background.run(lab.world.stop())
+
+
+@pytest.fixture
+def labs(background: Any, programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Lab]]:
+    """Makes labs of a phase for one test; faults by name, changes as in `params.overlay`."""
+    yield from made(background, programs, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def shared_labs(
+    background: Any, programs: Programs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Lab]]:
+    """As `labs`, for all tests of a module."""
+    yield from made(background, programs, tmp_path_factory)

@@ -1,0 +1,95 @@
+"""What stage 1 does about VMs of ours that are there already."""
+
+from __future__ import annotations
+
+import pytest
+
+from fluobook.errors import Refused
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture
+def lab(labs):
+    lab = labs()
+    lab.bring_up("create-vms")
+    lab.mark()
+    return lab
+
+
+def vms(lab):
+    return {vm.name: vm for vm in lab.world.proxmox["laptop"].site.vms.values()}
+
+
+def test_a_second_run_asks_three_times_and_once_for_each_vm(lab):
+    lab.bring_up("create-vms")
+    assert len(lab.requests("proxmox")) <= len(lab.chosen.platform.nodes) + 3
+    assert lab.requests(mutating=True) == []
+
+
+def test_more_memory_is_planned_with_a_power_cycle(lab):
+    stage = lab.stage("create-vms", "nodes.talos-worker-1.memory_gib=16")
+    plan = stage.plan()
+    assert [(a.verb, a.object) for a in plan.actions] == [("change", "vm talos-worker-1")]
+    assert plan.actions[0].detail == "memory 12288 → 16384, with a power cycle"
+    stage.apply(plan)
+    stage.verify()
+    assert vms(lab)["talos-worker-1"].config["memory"] == "16384"
+    powered = [path.rsplit("/", 2)[-1] for path in lab.paths("POST")]
+    assert powered == ["shutdown", "start"]
+
+
+def test_nodes_are_power_cycled_one_at_a_time(lab):
+    names = [node.name for node in lab.chosen.platform.nodes]
+    stage = lab.stage("create-vms", *(f"nodes.{name}.cores=8" for name in names))
+    plan = stage.plan()
+    assert [action.needs for action in plan.actions] == [(), (f"change {names[0]}",), (f"change {names[1]}",)]
+    stage.apply(plan)
+    stage.verify()
+    posts = [path.split("/")[-1] for path in lab.paths("POST")]
+    assert posts == ["shutdown", "start"] * len(names)
+
+
+def test_a_disk_grows_without_a_power_cycle(lab):
+    setting = "nodes.talos-worker-2.data_disk_gib=120"
+    stage = lab.stage("create-vms", setting)
+    plan = stage.plan()
+    assert "scsi1 80 GiB → 120 GiB" in plan.actions[0].detail
+    stage.apply(plan)
+    assert [path.rsplit("/", 1)[-1] for path in lab.paths("PUT")] == ["resize"]
+    assert lab.paths("POST") == []
+    assert "size=120G" in vms(lab)["talos-worker-2"].config["scsi1"]
+
+
+def test_a_disk_that_would_shrink_is_refused_and_nothing_is_changed(lab):
+    with pytest.raises(Refused, match=r"scsi1 .* → 40 GiB would shrink") as caught:
+        lab.stage("create-vms", "nodes.talos-worker-1.data_disk_gib=40").plan()
+    assert "80 GiB or more" in caught.value.remedy
+    assert lab.requests(mutating=True) == []
+
+
+def test_tags_of_others_stay_when_ours_are_put_back(lab):
+    vm = vms(lab)["talos-cp-1"]
+    lab.background.call(vm.config.update, {"tags": "fluobook;backup-nightly"})
+    stage = lab.stage("create-vms", "nodes.talos-cp-1.cores=8")
+    stage.apply(stage.plan())
+    assert set(vm.config["tags"].split(";")) == {"fluobook", "fluobook-fluodata", "backup-nightly"}
+
+
+def test_a_stopped_vm_is_started_and_nothing_else(lab):
+    node = lab.chosen.platform.nodes[2]
+    client = lab.site().proxmox("laptop")
+    client.wait(client.stop("pve1", node.vmid), deadline=30)
+    lab.mark()
+    stage = lab.stage("create-vms")
+    plan = stage.plan()
+    assert [(a.verb, a.object, a.reason) for a in plan.actions] == [("start", f"vm {node.name}", "stopped")]
+    stage.apply(plan)
+    stage.verify()
+
+
+def test_a_vm_of_ours_with_another_number_is_not_guessed_at(lab):
+    with pytest.raises(Refused, match="and the params say 4711 on pve1") as caught:
+        lab.stage("create-vms", "nodes.talos-cp-1.vmid=4711").plan()
+    assert "set host: pve1 and vmid:" in caught.value.remedy
+    assert lab.requests(mutating=True) == []

@@ -1,0 +1,170 @@
+"""Stage 1 against a Proxmox VE that fails, is slow, or holds what is not ours."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from fluobook import params
+from fluobook.errors import AccessDenied, FluobookError, ForeignObject, Locked, NotFound, TaskFailed
+from fluobook.stages.core.executor import Progress
+
+pytestmark = pytest.mark.lab
+NODES = 3
+
+
+def creations(lab):
+    """How often each VM was really created."""
+    tasks = lab.world.proxmox["laptop"].tasks.all.values()
+    return Counter(task.id for task in tasks if task.type == "qmcreate" and task.exit == "OK")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "proxmox.create-500-once",
+        "proxmox.create-596-once",
+        "proxmox.create-lost-once",
+        "proxmox.start-500-once",
+        "proxmox.start-596-once",
+        "proxmox.start-lost-once",
+        "proxmox.task-status-400-once",
+        "proxmox.task-status-500-once",
+        "proxmox.resources-stale",
+        "factory.503-once",
+    ],
+)
+def test_a_passing_fault_is_survived_and_each_vm_created_once(labs, fault):
+    lab = labs(fault)
+    lab.bring_up("create-vms")
+    assert not lab.stage("create-vms").plan().actions
+    assert sorted(creations(lab).values()) == [1] * NODES
+
+
+def test_a_start_that_fails_is_started_again_and_never_destroyed(labs):
+    lab = labs("proxmox.start-task-fails")
+    lab.bring_up("create-vms")
+    starts = [path for path in lab.paths("POST") if path.endswith("/status/start")]
+    assert len(starts) == NODES + 1
+    assert lab.paths("DELETE") == []
+
+
+def test_a_start_that_keeps_failing_is_told_with_the_tail_of_its_log(labs):
+    lab = labs(*["proxmox.start-task-fails"] * 3 * NODES)
+    stage = lab.stage("create-vms")
+    with pytest.raises(TaskFailed, match=r"create-vms, start talos-.*and 2 more failed") as caught:
+        stage.apply(stage.plan())
+    assert "proxmox said:\n    TASK ERROR: start failed" in caught.value.diagnostics()
+    assert lab.paths("DELETE") == []
+    lab.bring_up("create-vms")
+    assert sorted(creations(lab).values()) == [1] * NODES
+
+
+def test_a_creation_that_fails_is_told_and_what_needs_it_is_not_begun(labs):
+    lab = labs("proxmox.create-task-fails")
+    stage = lab.stage("create-vms")
+    with pytest.raises(TaskFailed) as caught:
+        stage.apply(stage.plan())
+    assert "TASK ERROR" in caught.value.diagnostics()
+    assert len([path for path in lab.paths("POST") if path.endswith("/status/start")]) == NODES - 1
+    lab.bring_up("create-vms")
+    assert sorted(creations(lab).values()) == [1] * NODES
+
+
+def test_a_backup_is_waited_for_and_its_lock_is_shown(labs, monkeypatch):
+    lab, words = labs("proxmox.lock-backup"), []
+    noted = Progress.set
+
+    def note(progress, action, state, word=""):
+        words.append(word)
+        noted(progress, action, state, word)
+
+    monkeypatch.setattr(Progress, "set", note)
+    lab.bring_up("create-vms")
+    assert "locked (backup)" in words
+
+
+def test_a_lock_that_stays_ends_in_an_error_that_names_it(labs):
+    lab = labs()
+    lab.bring_up("create-vms")
+    node = lab.chosen.platform.nodes[1]
+    proxmox = lab.world.proxmox["laptop"]
+    lab.background.call(proxmox.set_lock, node.vmid, "backup")
+    stage = lab.stage("create-vms", f"nodes.{node.name}.cores=8", "deadlines.vm_lock=1")
+    with pytest.raises(FluobookError, match=rf"VM {node.vmid} on pve1 is still locked \(backup\).*vm_lock"):
+        stage.apply(stage.plan())
+    lab.background.call(proxmox.remove_lock, node.vmid)
+
+
+def test_a_full_storage_is_named_and_nothing_is_made(labs):
+    lab = labs("proxmox.storage-full")
+    stage = lab.stage("create-vms")
+    with pytest.raises(TaskFailed, match="No space left") as caught:
+        stage.apply(stage.plan())
+    assert caught.value.cause == "the storage is full"
+    assert "free space" in caught.value.remedy
+    assert not creations(lab)
+
+
+def test_an_image_that_breaks_off_is_fetched_by_the_next_run(labs):
+    lab = labs("proxmox.download-fails")
+    stage = lab.stage("create-vms")
+    with pytest.raises(TaskFailed, match="image pve1"):
+        stage.apply(stage.plan())
+    assert not creations(lab)
+    lab.bring_up("create-vms")
+
+
+@pytest.mark.parametrize("fault", ["proxmox.token-wrong", "proxmox.token-no-rights"])
+def test_a_refused_token_changes_nothing_and_the_command_that_helps_is_told(labs, fault):
+    lab = labs(fault)
+    with pytest.raises(AccessDenied) as caught:
+        lab.stage("create-vms").plan()
+    assert "fluobook@pve!fluobook" in caught.value.diagnostics()
+    assert "pveum" in caught.value.remedy
+    assert lab.requests(mutating=True) == []
+
+
+@pytest.mark.parametrize(("fault", "told"), [("foreign-vmid", "number"), ("foreign-vm-with-our-name", "name")])
+def test_a_vm_of_somebody_else_stops_the_stage(labs, fault, told):
+    lab = labs(f"proxmox.{fault}")
+    with pytest.raises(ForeignObject, match=rf"has the {told}.* of talos-cp-1 and is not ours") as caught:
+        lab.stage("create-vms").plan()
+    assert "nodes[].vmid" in caught.value.remedy
+    assert lab.requests(mutating=True) == []
+
+
+def test_an_address_that_is_taken_stops_the_stage(labs):
+    lab = labs()
+    lab.bring_up("create-vms")
+    lab.mark()
+    written = lab.chosen.platform.written
+    renamed = [{**node, "name": node["name"].replace("worker-1", "worker-9")} for node in written["nodes"]]
+    lab.chosen = params.parse({"phase": "phase1", "platform": {**written, "nodes": renamed}}, root=lab.site().root)
+    with pytest.raises(ForeignObject, match=r"something answers at 10\.10\.0\.20, the address of talos-worker-9"):
+        lab.stage("create-vms").plan()
+    assert lab.requests(mutating=True) == []
+
+
+def test_a_host_that_is_not_there_is_named_with_those_that_are(labs):
+    lab = labs()
+    site = lab.site(
+        proxmox=[{"name": "laptop", "hosts": ["pve1", "pve9"]}], nodes=[{"name": "talos-cp-1", "host": "pve9"}]
+    )
+    with pytest.raises(NotFound, match="pve9 is not there; known are pve1"):
+        lab.stage("create-vms", site=site).plan()
+
+
+def test_another_operators_task_on_a_vm_of_ours_stops_the_stage_and_is_named(labs):
+    lab = labs(speed=20)
+    lab.bring_up("create-vms")
+    lab.add_fault("proxmox.shutdown-ignored")
+    node = lab.chosen.platform.nodes[0]
+    lab.site().proxmox("laptop").shutdown("pve1", node.vmid)
+    for task in lab.world.proxmox["laptop"].tasks.all.values():
+        if task.type == "qmshutdown":
+            task.upid, task.user = task.upid.replace("fluobook@pve!fluobook", "eve@pam"), "eve@pam"
+    assert not lab.stage("create-vms").plan().actions
+    with pytest.raises(Locked, match="eve@pam is at work on talos-cp-1: qmshutdown"):
+        lab.stage("create-vms", "nodes.talos-cp-1.cores=4").plan()
