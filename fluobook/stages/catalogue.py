@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluobook.errors import UsageError
-from fluobook.stages import apply_talos_config, approve_csrs, bootstrap_kubernetes, create_vms, preflight
+from fluobook.stages import (
+    apply_talos_config,
+    approve_csrs,
+    bootstrap_kubernetes,
+    create_vms,
+    install_argocd,
+    observe,
+    preflight,
+    privileged_namespaces,
+    root_application,
+    sops_age_key,
+)
 
 if TYPE_CHECKING:
     from fluobook.stages.core.stage import Stage
@@ -16,6 +27,11 @@ STAGES: tuple[Stage, ...] = (
     apply_talos_config.STAGE,
     bootstrap_kubernetes.STAGE,
     approve_csrs.STAGE,
+    privileged_namespaces.STAGE,
+    sops_age_key.STAGE,
+    install_argocd.STAGE,
+    root_application.STAGE,
+    observe.STAGE,
 )
 
 

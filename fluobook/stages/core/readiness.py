@@ -1,0 +1,77 @@
+"""Why a live object is not ready yet, "" once it is: workloads by their counts, others by their conditions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fluobook.clients.kube import Kube
+
+WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
+_TELLING = ("Ready", "Available", "Complete")
+"""Conditions that say of many kinds whether they are well."""
+
+
+def why_not(obj: Mapping[str, Any]) -> str:
+    """What keeps the object from being ready."""
+    if obj["kind"] in WORKLOADS:
+        return _workload(obj)
+    status = obj.get("status") or {}
+    if obj["kind"] == "PersistentVolumeClaim":
+        return "" if status.get("phase") == "Bound" else f"is {status.get('phase', 'Pending')}"
+    if obj["kind"] == "Job":
+        return _job(status)
+    for condition in status.get("conditions") or ():
+        if condition["type"] in _TELLING and condition["status"] == "False":
+            return str(condition.get("message") or condition.get("reason") or f"is not {condition['type']}")
+    return ""
+
+
+def _workload(obj: Mapping[str, Any]) -> str:
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    if status.get("observedGeneration", 0) < obj["metadata"].get("generation", 1):
+        return "has not been looked at by its controller yet"
+    if obj["kind"] == "DaemonSet":
+        wanted = status.get("desiredNumberScheduled", 0)
+        updated, ready = status.get("updatedNumberScheduled", 0), status.get("numberAvailable", 0)
+    else:
+        wanted = spec.get("replicas", 1)
+        updated, ready = status.get("updatedReplicas", 0), status.get("readyReplicas", 0)
+    return "" if min(updated, ready) >= wanted else f"{min(updated, ready)} of {wanted} pods are ready"
+
+
+def _job(status: Mapping[str, Any]) -> str:
+    conditions = {one["type"]: one for one in status.get("conditions") or () if one["status"] == "True"}
+    if "Complete" in conditions:
+        return ""
+    return str(conditions["Failed"].get("message") or "has failed") if "Failed" in conditions else "is not done yet"
+
+
+def failed(obj: Mapping[str, Any]) -> bool:
+    """Whether a Job came to a bad end, and will not be tried again."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return obj["kind"] == "Job" and any(one["type"] == "Failed" and one["status"] == "True" for one in conditions)
+
+
+def why_its_pods_wait(kube: Kube, obj: Mapping[str, Any]) -> str:
+    """What the first waiting pod of a workload says, such as "web-x: ImagePullBackOff: …"; "" if none does."""
+    labels = ((obj.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
+    if obj["kind"] not in WORKLOADS or not labels:
+        return ""
+    selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    pods = kube.list("v1", "Pod", obj["metadata"]["namespace"], labels=selector)
+    return next((f"{pod['metadata']['name']}: {told}" for pod in pods if (told := _pod(pod))), "")
+
+
+def _pod(pod: Mapping[str, Any]) -> str:
+    status = pod.get("status") or {}
+    for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") not in (None, "", "PodInitializing", "ContainerCreating"):
+            return ": ".join(filter(None, (waiting["reason"], waiting.get("message", ""))))
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return str(condition.get("message") or condition.get("reason", ""))
+    return ""

@@ -1,0 +1,110 @@
+"""The chart of Argo CD: what it is called, and what it comes to, hooks apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fluobook import gitops
+from fluobook.clients import helm
+from fluobook.errors import NotFound
+from fluobook.stages.core.sources import ca_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from fluobook.clients.kube import Kube
+    from fluobook.gitops import ChartSource
+    from fluobook.stages.core.site import Site
+
+    Obj = dict[str, Any]
+
+APPLICATION = "argocd"
+"""The Application in the tree that Argo CD manages itself with."""
+HOOK, WEIGHT = "helm.sh/hook", "helm.sh/hook-weight"
+BEFORE, AFTER = "pre-install", "post-install"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Where the chart comes from, and what it is given.
+
+    Args:
+        source: as the phase sees it, mirrors included.
+        digest: a short name of all of it but the mirrors.
+    """
+
+    source: ChartSource = field(repr=False)
+    digest: str
+
+    @property
+    def title(self) -> str:
+        """Chart and version: "argo-cd 10.1.1"."""
+        return f"{self.source.chart} {self.source.version}"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What the chart comes to: hooks before, the objects, hooks after, each in the order to be applied."""
+
+    before: tuple[Obj, ...]
+    objects: tuple[Obj, ...]
+    after: tuple[Obj, ...]
+
+
+def chart_of(site: Site) -> Chart:
+    """The chart that the tree's Application asks for."""
+    tree = gitops.read(site.root, site.platform.gitops.path)
+    source = gitops.chart_source(gitops.for_phase(site.platform, tree), APPLICATION)
+    told = [tree.application(APPLICATION).repo, source.chart, source.version, source.release, source.namespace]
+    content = json.dumps([*told, source.values], sort_keys=True)
+    return Chart(source, hashlib.sha256(content.encode()).hexdigest()[:12])
+
+
+def render(site: Site, kube: Kube, chart: Chart) -> Rendered:
+    """Render the chart as Argo CD will.
+
+    Raises:
+        OutsideError: the chart repository does not answer, or the chart refuses its values.
+    """
+    source = chart.source
+    objects = helm.template(
+        source.chart,
+        repo=source.repo,
+        version=source.version,
+        release=source.release,
+        namespace=source.namespace,
+        values=source.values,
+        kube_version=site.platform.versions.kubernetes,
+        ca_file=ca_file(site.platform, source.repo),
+    )
+    placed = [_placed(kube, obj, source.namespace) for obj in objects]
+    plain = tuple(obj for obj in placed if not _hooks(obj))
+    return Rendered(_hooked(placed, BEFORE), plain, _hooked(placed, AFTER))
+
+
+def _placed(kube: Kube, obj: Obj, namespace: str) -> Obj:
+    """The object in the release's namespace, unless it names one, or lives in none."""
+    if obj["metadata"].get("namespace"):
+        return obj
+    try:
+        namespaced = kube.transport.kind(obj["apiVersion"], obj["kind"]).namespaced
+    except NotFound:
+        namespaced = True
+    return {**obj, "metadata": {**obj["metadata"], "namespace": namespace}} if namespaced else obj
+
+
+def _hooked(objects: Iterable[Obj], hook: str) -> tuple[Obj, ...]:
+    """The objects of a hook in Helm's order: by weight; those of one weight as rendered."""
+    found = [obj for obj in objects if hook in _hooks(obj)]
+    return tuple(sorted(found, key=lambda obj: int(_annotations(obj).get(WEIGHT, "0"))))
+
+
+def _hooks(obj: Mapping[str, Any]) -> list[str]:
+    return [word.strip() for word in _annotations(obj).get(HOOK, "").split(",") if word.strip()]
+
+
+def _annotations(obj: Mapping[str, Any]) -> dict[str, str]:
+    return obj["metadata"].get("annotations") or {}
