@@ -21,7 +21,7 @@ from fluobook.redact import Redactor
 from fluobook.show.kernel import ask_person, guard_kernel
 from fluobook.show.live import Live, interactive
 from fluobook.show.table import Cell, Table
-from fluobook.stages import catalogue
+from fluobook.stages import catalogue, observe
 from fluobook.stages.core.check import Checks
 from fluobook.stages.core.executor import Executor, Progress
 from fluobook.stages.core.gate import Approval, Gate
@@ -152,6 +152,22 @@ class Book:
         """
         return StageRun(catalogue.find(name), self.site, self.gate)
 
+    def nodes(self, *, seconds: float = observe.SECONDS) -> None:
+        """Show the cluster's nodes; while a person watches, for so many seconds as they change."""
+        observe.watch_nodes(self.site, seconds=seconds)
+
+    def csrs(self, *, seconds: float = observe.SECONDS) -> None:
+        """Show certificate requests, and whether each fits the params; see `nodes`."""
+        observe.watch_csrs(self.site, seconds=seconds)
+
+    def applications(self, *, seconds: float = observe.SECONDS) -> None:
+        """Show Argo CD's Applications, wave by wave; see `nodes`."""
+        observe.watch_applications(self.site, seconds=seconds)
+
+    def flows(self, *, seconds: float = observe.SECONDS) -> None:
+        """Show who talks to whom, and what network policies let through; see `nodes`."""
+        observe.watch_flows(self.site, seconds=seconds)
+
     def table(self) -> Table:
         """The platform in one table: its nodes and where they stand."""
         rows = [
@@ -236,3 +252,12 @@ def open_site(chosen: params.Params, *, root: Path, target: str, redactor: Redac
     lab = life.for_phase(chosen, root=root, programs=lab_programs())
     platform = params.overlay(chosen.platform, lab.overlay)
     return Site(chosen.phase, platform, target, root, lab.site_folder, redactor, journal, remarks=lab.remarks)
+
+
+def with_mirrors(chosen: params.Params, *, root: Path, target: str) -> params.Params:
+    """The parameters with their chart sources as the target has them; all else stays as it was written."""
+    if target == "live":
+        return chosen
+    lab = life.for_phase(chosen, root=root, programs=lab_programs())
+    platform = params.overlay(chosen.platform, {"gitops": {"mirrors": lab.overlay["gitops"]["mirrors"]}})
+    return params.Params.model_construct(phase=chosen.phase, platform=platform)

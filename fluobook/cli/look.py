@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fluobook.cli.options import Phase, Settings, Target, chosen, root
-from fluobook.errors import NotFound, StageMissing
+from fluobook.errors import CheckFailed, NotFound, ParamsError, StageMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,11 +24,23 @@ def check() -> int:
     """Check the repository alone: params, the GitOps tree, secrets. Example: fluobook check."""
     from fluobook.gitops.check import findings  # noqa: PLC0415
 
-    found = findings(root())
-    for finding in found:
-        print(finding.line_of_text())  # noqa: T201
-    print(f"{len(found)} findings")  # noqa: T201
-    return 4 if found else 0
+    told = [*_wrong_params(root()), *(finding.line_of_text() for finding in findings(root()))]
+    for line in told:
+        print(line)  # noqa: T201
+    print(f"{len(told)} findings")  # noqa: T201
+    return CheckFailed.exit_code if told else 0
+
+
+def _wrong_params(repository: Path) -> Iterator[str]:
+    """What is wrong with the params of every phase, a line each."""
+    from fluobook import params  # noqa: PLC0415
+
+    for phase in params.phases(repository):
+        try:
+            params.load(phase, root=repository)
+        except ParamsError as error:
+            for problem in error.problems or (error.message,):
+                yield f"params/{phase}.yaml: [params] {problem}"
 
 
 def doctor() -> int:
@@ -35,7 +50,7 @@ def doctor() -> int:
     looks = examine(root())
     for look in looks:
         print(look.text())  # noqa: T201
-    return 0 if all(look.ok for look in looks) else 4
+    return 0 if all(look.ok for look in looks) else CheckFailed.exit_code
 
 
 def kubeconfig(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:  # noqa: B006

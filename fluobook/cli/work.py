@@ -99,13 +99,20 @@ def render(
     gitops: Annotated[
         bool, typer.Option("--gitops", help="Write the GitOps tree as this phase sees it, instead.")
     ] = False,
+    target: Annotated[
+        str, typer.Option(help="Where Cilium's chart comes from: the lab's stand-in, or its own.")
+    ] = "lab",
     settings: Settings = [],  # noqa: B006
 ) -> int:
-    """Write what would be applied. Example: fluobook render phase1 --out build/phase1."""
+    """Write what would be applied. Example: fluobook render phase1 --out build/phase1 --target live."""
+    from fluobook.runbook import with_mirrors  # noqa: PLC0415
     from fluobook.stages.rendering import write_gitops, write_machines  # noqa: PLC0415
 
     params = chosen(phase, settings)
-    written = write_gitops(params, root(), out) if gitops else write_machines(params, root(), out, secrets)
+    if gitops:
+        written = write_gitops(params, root(), out)
+    else:
+        written = write_machines(with_mirrors(params, root=root(), target=target), root(), out, secrets)
     for path in written:
         print(path)  # noqa: T201
     return 0

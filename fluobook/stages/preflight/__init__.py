@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluobook.errors import Refused
+from fluobook.stages.core.look import Look, take
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.stage import Stage
 from fluobook.stages.preflight import factory, keys, machine, proxmox, sources
-from fluobook.stages.core.look import Look, take
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

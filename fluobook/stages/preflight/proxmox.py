@@ -10,10 +10,10 @@ from fluobook.clients.proxmox.privileges import grant_commands, missing, require
 from fluobook.errors import FluobookError
 from fluobook.params.versions import major_of
 from fluobook.stages.core.check import Check
+from fluobook.stages.core.look import Look, failed, safely, side_by_side
 from fluobook.stages.create_vms.observe import Observation, observe
 from fluobook.stages.create_vms.plan import plan
 from fluobook.stages.preflight import room
-from fluobook.stages.core.look import Look, failed, safely, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from fluobook import gitops
 from fluobook.clients import git, helm
@@ -12,6 +10,7 @@ from fluobook.errors import NotFound
 from fluobook.gitops.patches import own_source
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.look import Look, attempt, side_by_side
+from fluobook.stages.core.sources import ca_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 def _own(site: Site) -> Iterator[Check]:
     told = site.platform.gitops
     url = own_source(site.platform)
-    commit = git.ls_remote(url, told.revision, ca_file=_trusted(site, url))
+    commit = git.ls_remote(url, told.revision, ca_file=ca_file(site.platform, url))
     site.journal.write("evidence", stage="preflight", repository=told.repository, revision=told.revision, commit=commit)
     yield Check(
         "our Git repository answers, and has the revision", ok=True, evidence=f"{told.revision} of {told.repository}"
@@ -49,13 +48,13 @@ def _all(claim: str, applications: Iterable[Application], look: Callable[[Applic
 
 
 def _revision(site: Site, one: Application) -> None:
-    git.ls_remote(one.repo, one.version, ca_file=_trusted(site, one.repo))
+    git.ls_remote(one.repo, one.version, ca_file=ca_file(site.platform, one.repo))
 
 
 def _chart(site: Site, one: Application) -> None:
     listed = {
         entry.version.removeprefix("v")
-        for entry in helm.versions(one.repo, one.chart, ca_file=_trusted(site, one.repo))
+        for entry in helm.versions(one.repo, one.chart, ca_file=ca_file(site.platform, one.repo))
     }
     if one.version.removeprefix("v") not in listed:
         raise NotFound(
@@ -63,13 +62,6 @@ def _chart(site: Site, one: Application) -> None:
             system="chart repository",
             remedy=f"correct targetRevision in {one.file.relative_to(site.root)}",
         )
-
-
-def _trusted(site: Site, url: str) -> Path | None:
-    parts = urlsplit(url)
-    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 22)
-    file = site.platform.trusted_ca(parts.hostname or "", port)
-    return Path(file).expanduser() if file else None
 
 
 LOOKS = (

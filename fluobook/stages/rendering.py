@@ -1,0 +1,109 @@
+"""What would be applied, as files to read and compare: machine configurations, and the GitOps tree of one phase.
+
+Nothing is asked of the platform. Without a secrets bundle the secrets are made up and masked, so that what is written
+may be shown to anybody, and is the same each time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fluobook import gitops
+from fluobook.clients import sops
+from fluobook.errors import NotFound
+from fluobook.gitops.build import builder
+from fluobook.machine import access
+from fluobook.machine.secrets import Secrets, new_secrets
+from fluobook.record.folder import write_text
+from fluobook.redact import Redactor
+from fluobook.stages.apply_talos_config import documents
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from fluobook.params import Params, Platform
+
+SHARED, PRIVATE = 0o644, 0o600
+
+
+def write_machines(params: Params, root: Path, out: Path, secrets: Path | None = None) -> list[Path]:
+    """Write every node's machine configuration, the inline Cilium manifest and a talosconfig.
+
+    Args:
+        params: the phase.
+        root: the repository.
+        out: the folder to write to.
+        secrets: a secrets bundle, encrypted with SOPS or not. With it the files hold secrets and are their owner's
+            alone; without it everything secret or random in them is masked.
+
+    Returns:
+        The files, in the order of the nodes.
+
+    Raises:
+        NotFound: there is no such bundle, or the chart repository does not have Cilium's chart.
+        AccessDenied: the age key does not open the bundle.
+        ParamsError: the bundle, a patch or the schematic is wrong.
+        Unreachable: the chart repository does not answer.
+    """
+    platform = params.platform
+    bundle = _bundle(platform, root, secrets) if secrets else new_secrets()
+    identity = access.talos_client(bundle, access.ADMIN)
+    redactor = Redactor()
+    if not secrets:
+        authorities = (bundle.talos, bundle.kubernetes, bundle.etcd, bundle.aggregator)
+        redactor.add(*bundle.values(), identity.key, identity.crt, *(pair.crt for pair in authorities))
+    ingredients = documents.gather(platform, root)
+    generated = documents.cluster_documents(platform, bundle, ingredients)
+    texts = {
+        f"{node.name}.yaml": documents.node_text(platform, node, generated, ingredients) for node in platform.nodes
+    }
+    texts["cilium.yaml"] = ingredients.cilium
+    endpoints = [str(node.address) for node in platform.control_planes]
+    nodes = [str(node.address) for node in platform.nodes]
+    config = access.talosconfig(platform.cluster.name, bundle, identity, endpoints=endpoints, nodes=nodes)
+    texts["talosconfig"] = access.dump(config)
+    return _write(out, {name: redactor.text(text) for name, text in texts.items()}, PRIVATE if secrets else SHARED)
+
+
+def write_gitops(params: Params, root: Path, out: Path) -> list[Path]:
+    """Write the GitOps tree as Argo CD sees it in a phase: root, projects, Applications, and what our folders bring.
+
+    Encrypted values stay encrypted; charts are not rendered.
+
+    Raises:
+        ParamsError: the tree and the platform do not fit each other.
+        ToolFailed: kustomize refuses a folder.
+    """
+    platform = params.platform
+    as_written = gitops.read(root, platform.gitops.path)
+    tree = gitops.for_phase(platform, as_written)
+    texts = {"root.yaml": _yaml([gitops.root_application(platform, as_written)])}
+    texts |= {f"projects/{one.name}.yaml": _yaml([one.data]) for one in tree.projects}
+    texts |= {f"applications/{one.name}.yaml": _yaml([one.document.data]) for one in tree.applications}
+    with builder(tree.top) as build:
+        for one in tree.applications:
+            if tree.is_ours(one):
+                objects = build.build(root / one.path, one.kustomize.get("patches") or ())
+                texts[f"objects/{one.name}.yaml"] = _yaml(objects)
+    return _write(out, texts, SHARED)
+
+
+def _bundle(platform: Platform, root: Path, file: Path) -> Secrets:
+    if not file.is_file():
+        raise NotFound(f"there is no secrets bundle {file}", system="fluobook", remedy="name the file that holds it")
+    encrypted = sops.is_encrypted(file)
+    data = sops.read(file, platform.secrets.age_key.resolve(root)) if encrypted else yaml.safe_load(file.read_text())
+    return Secrets.parse(data)
+
+
+def _yaml(objects: Iterable[dict[str, Any]]) -> str:
+    return yaml.safe_dump_all(list(objects), sort_keys=False, width=1_000_000)
+
+
+def _write(out: Path, texts: dict[str, str], mode: int) -> list[Path]:
+    for name, text in texts.items():
+        write_text(out / name, text, mode=mode)
+    return [out / name for name in texts]
