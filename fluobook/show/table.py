@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-STYLE = """<style>.fluobook{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.3em 0}
-.fluobook caption{text-align:left;padding:2px 0;font-weight:600;color:var(--jp-content-font-color1,inherit)}
+STYLE = """<style>.fluobook{--ink:var(--jp-content-font-color1,CanvasText);border-collapse:collapse;
+font-variant-numeric:tabular-nums;margin:.3em 0}
+.fluobook caption{text-align:left;padding:2px 0;font-weight:600;color:var(--ink)}
 .fluobook th,.fluobook td{padding:2px 12px 2px 0!important;text-align:left!important;vertical-align:top;
-border-bottom:1px solid var(--jp-border-color2,#ccc);color:var(--jp-content-font-color1,inherit)}
-.fluobook .ok{color:var(--jp-success-color1,#2e7d32)}.fluobook .bad{color:var(--jp-error-color1,#c62828)}
-.fluobook .wait{color:var(--jp-warn-color1,#b26a00)}
-.fluobook-note{color:var(--jp-content-font-color2,inherit);margin:.2em 0}</style>"""
+border-bottom:1px solid var(--jp-border-color2,#8886);color:var(--ink);white-space:pre-wrap!important}
+.fluobook .ok,.fluobook .bad,.fluobook .wait{white-space:nowrap!important}
+.fluobook .ok{color:color-mix(in srgb,var(--jp-success-color1,#2e7d32) 60%,var(--ink))}
+.fluobook .bad{color:color-mix(in srgb,var(--jp-error-color1,#c62828) 60%,var(--ink))}
+.fluobook .wait{color:color-mix(in srgb,var(--jp-warn-color1,#b26a00) 50%,var(--ink))}
+.fluobook-note{color:var(--jp-content-font-color1,inherit);margin:.2em 0}</style>"""
+"""Tones are mixed with the colour of the text: alone, JupyterLab's are too pale on its light background to be read."""
 
 GLYPHS = {"ok": "✓", "bad": "✗", "wait": "…", "add": "+", "change": "~", "lose": "−", "same": "·"}
 """What stands before a cell of each tone."""
