@@ -1,0 +1,27 @@
+"""The whole job, headless, in the other two phases; phase 1 is what nbval runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fluobook.params import repository_root
+from fluobook.stages.catalogue import STAGES
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
+
+FLUOBOOK = Path(sys.executable).with_name("fluobook")
+
+
+@pytest.mark.parametrize("phase", ["phase2", "phase3"])
+def test_a_phase_comes_up_from_nothing_by_its_notebooks(phase: str, tmp_path: Path) -> None:
+    command = [str(FLUOBOOK), "run", phase, "--approve", "all", "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=repository_root(), capture_output=True, text=True, timeout=380, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [stage["status"] for stage in summary["stages"]] == ["done"] * len(STAGES)
+    assert (tmp_path / "run" / "report.html").exists()
