@@ -38,6 +38,7 @@ class Lab:
     chosen: params.Params
     folder: Path
     marks: list[int] = field(default_factory=list)
+    sites: list[Site] = field(default_factory=list)
 
     def site(self, *settings: str, **changes: Any) -> Site:
         """A site on this lab; settings as `--set`, changes as in `params.overlay`."""
@@ -45,7 +46,10 @@ class Lab:
         chosen = params.load(self.chosen.phase, overrides=settings, root=ROOT) if settings else self.chosen
         platform = params.overlay(params.overlay(chosen.platform, told), changes)
         redactor = Redactor()
-        return Site(chosen.phase, platform, "lab", ROOT, self.folder / "site", redactor, Journal(None, redactor))
+        self.sites.append(
+            Site(chosen.phase, platform, "lab", ROOT, self.folder / "site", redactor, Journal(None, redactor))
+        )
+        return self.sites[-1]
 
     def stage(self, name: str, *settings: str, approve: str = "all", site: Site | None = None) -> StageRun:
         """A stage of a freshly opened book: nothing is remembered from an earlier one."""
@@ -102,6 +106,8 @@ def made(background: Any, programs: Programs, tmp_path_factory: pytest.TempPathF
 
     yield make
     for lab in labs:
+        for site in lab.sites:
+            site.close()
         background.run(lab.world.stop())
 
 

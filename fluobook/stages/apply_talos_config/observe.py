@@ -6,16 +6,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fluobook.clients.talos import Applied, Mode, Probe, probe
-from fluobook.errors import FluobookError
+from fluobook.clients.talos import Applied, Mode, Probe
+from fluobook.errors import OutsideError
 from fluobook.stages.apply_talos_config.documents import Ingredients, cluster_documents, gather, node_text
+from fluobook.stages.core.look import side_by_side
+from fluobook.stages.core.nodes import looks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fluobook.machine.pki import KeyPair
     from fluobook.params import Node
     from fluobook.stages.core.site import Site
+
+NOT_YET = ("FAILED_PRECONDITION", "UNAVAILABLE")
+"""What a node says that is busy with another configuration, or is just about to restart."""
+
+BUSY = (0.3, 1.0, 3.0)
+"""Seconds to wait before each repetition of a dry run to which a node says so."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +50,18 @@ class Observation:
 
 def observe(site: Site) -> Observation:
     """Look at all nodes side by side."""
-    nodes = site.platform.nodes
     bundle = site.vault.has_bundle()
-    with ThreadPoolExecutor(len(nodes) + 1) as pool:
+    with ThreadPoolExecutor(1) as pool:
         gathered = pool.submit(ingredients_of, site)
-        probes = dict(zip([n.name for n in nodes], pool.map(lambda n: look(site, n), nodes), strict=True))
+        probes = looks(site)
         ingredients = gathered.result()
-        configured = [node for node in nodes if probes[node.name].mode is Mode.CONFIGURED]
-        texts = texts_of(site, ingredients) if configured else {}
-        dry = dict(
-            zip(
-                [n.name for n in configured],
-                pool.map(lambda n: _dry_run(site, n, texts[n.name]), configured),
-                strict=True,
-            )
-        )
-    versions = {name: version for name, (_, version) in dry.items()}
-    return Observation(bundle, probes, ingredients, {name: applied for name, (applied, _) in dry.items()}, versions)
+    configured = [node for node in site.platform.nodes if probes[node.name].mode is Mode.CONFIGURED]
+    texts = texts_of(site, ingredients) if configured else {}
+    asked = side_by_side(lambda node: dry_run(site, node, texts[node.name]), configured)
+    names = [node.name for node in configured]
+    dry_runs = dict(zip(names, (applied for applied, _ in asked), strict=True))
+    versions = dict(zip(names, (version for _, version in asked), strict=True))
+    return Observation(bundle, probes, ingredients, dry_runs, versions)
 
 
 def ingredients_of(site: Site) -> Ingredients:
@@ -73,18 +75,18 @@ def texts_of(site: Site, ingredients: Ingredients) -> dict[str, str]:
     return {node.name: node_text(site.platform, node, generated, ingredients) for node in site.platform.nodes}
 
 
-def look(site: Site, node: Node, *, patience: float = 3.0) -> Probe:
-    """What answers at a node's address, with our certificates if there are any."""
-    if not site.vault.has_bundle():
-        return probe(site.talos_address(node), timeout=patience)
-    identity: KeyPair = site.vault.talos_identity("os:reader")
-    return probe(site.talos_address(node), ca=site.vault.bundle().talos.crt, identity=identity, timeout=patience)
+def dry_run(site: Site, node: Node, text: str) -> tuple[Applied, str]:
+    """What applying a configuration to a configured node would change, and the node's Talos version.
 
-
-def _dry_run(site: Site, node: Node, text: str) -> tuple[Applied, str]:
-    """What applying the configuration again would change; a node that is just rebooting counts as not running yet."""
+    Raises:
+        OutsideError: the node refuses the configuration, or has no answer.
+    """
     talos = site.talos(node, "os:admin")
-    try:
-        return talos.apply_configuration(text, dry_run=True), talos.version().tag
-    except FluobookError as error:
-        return Applied("", f"unknown: {error.message}", ()), ""
+    for pause in BUSY:
+        try:
+            return talos.apply_configuration(text, dry_run=True), talos.version().tag
+        except OutsideError as error:
+            if error.code not in NOT_YET:
+                raise
+        site.halt.pause(pause)
+    return talos.apply_configuration(text, dry_run=True), talos.version().tag

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from fluobook.clients.talos import Mode, maintenance
-from fluobook.errors import ForeignObject, Unreachable
-from fluobook.stages.apply_talos_config.observe import ingredients_of, look, texts_of
+from fluobook.clients.talos import Mode
+from fluobook.errors import Rejected
+from fluobook.stages.apply_talos_config.deliver import Delivery
+from fluobook.stages.apply_talos_config.observe import dry_run, ingredients_of, texts_of
+from fluobook.stages.core.nodes import AT_REST, is_ready, look, stage_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,46 +28,34 @@ def perform(site: Site, action: Action, tell: Tell) -> Mapping[str, Any] | None:
     node = site.platform.node(action.data["node"])
     text = site.once("talos texts", lambda: texts_of(site, ingredients_of(site)))[node.name]
     tell.evidence(config_sha256=hashlib.sha256(text.encode()).hexdigest())
-    mode = look(site, node).mode
-    applied = _again(site, node, text) if mode is Mode.CONFIGURED else _first(site, node, text, tell)
-    tell("installs and restarts")
-    site.wait_until("install", f"{node.name} runs with its configuration", lambda: _runs(site, node))
-    return applied
+    if look(site, node).mode is Mode.CONFIGURED:
+        return _again(site, node, text, tell)
+    delivery = Delivery(site, node, text, tell)
+    what = f"{node.name} runs with its configuration"
+    mode = site.wait_until("install", what, delivery.step, final=(Rejected,))
+    return {"mode": mode}
 
 
-def _first(site: Site, node: Node, text: str, tell: Tell) -> Mapping[str, Any]:
-    """Give a configuration to a machine that has none, if it is ours.
-
-    Raises:
-        ForeignObject: it is not the VM that we made.
-    """
-    machine = maintenance(site.talos_address(node))
-    identity = site.wait_until("maintenance", f"{node.name} tells who it is", machine.identity)
-    if wrong := identity.differs_from(uuid=node.uuid, mac=node.mac):
-        raise ForeignObject(
-            f"the machine at {node.address} is not our VM {node.name}: {'; '.join(wrong)}",
-            cause="another machine has this address",
-            remedy="give the node another address, or take the other machine off the network; no secret was sent",
-        )
-    tell.evidence(fingerprint=identity.fingerprint)
-    try:
-        applied = machine.apply_configuration(text)
-    except Unreachable:
-        # The answer can be lost because the node restarts at once; whether it took the configuration shows below.
-        return {"mode": "unknown"}
-    finally:
-        machine.close()
+def _again(site: Site, node: Node, text: str, tell: Tell) -> Mapping[str, Any]:
+    """Change the configuration of a configured node; the next node's turn comes when this one is itself again."""
+    ready = is_ready(site, node)
+    applied = site.wait_until(
+        "maintenance",
+        f"{node.name} takes its configuration",
+        lambda: site.talos(node, "os:admin").apply_configuration(text),
+        final=(Rejected,),
+    )
+    tell.evidence(mode=applied.mode)
+    tell("takes it over")
+    site.wait_until(
+        "install", f"{node.name} runs with its configuration", lambda: _is_itself(site, node, text, ready=ready)
+    )
     return {"mode": applied.mode}
 
 
-def _again(site: Site, node: Node, text: str) -> Mapping[str, Any]:
-    applied = site.talos(node, "os:admin").apply_configuration(text)
-    return {"mode": applied.mode}
-
-
-def _runs(site: Site, node: Node) -> bool | None:
-    """Whether the node answers with this cluster's certificates and is past its installation."""
-    if look(site, node).mode is not Mode.CONFIGURED:
-        return None
-    stage = site.talos(node).machine_stage().stage
-    return True if stage in ("booting", "running") else None
+def _is_itself(site: Site, node: Node, text: str, *, ready: bool) -> bool | None:
+    """Whether a node has taken a configuration over, has come to rest, and is as ready as it was before."""
+    applied, _ = dry_run(site, node, text)
+    stage = stage_of(site, node)
+    at_rest = stage is not None and stage.stage in AT_REST
+    return True if applied.unchanged and at_rest and (is_ready(site, node) or not ready) else None

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 NAME = "apply-talos-config"
 
+SHOWN = 6
+"""Changed keys that a plan names."""
+
 
 def plan(platform: Platform, seen: Observation) -> Plan:
     """The actions of stage 2.
@@ -62,7 +65,7 @@ def _node(platform: Platform, node: Node, seen: Observation, cycled: str) -> Act
         applied = seen.dry_runs[node.name]
         if applied.unchanged:
             return None
-        reason = "differs: " + _first_lines(applied.details)
+        reason = "differs: " + what_differs(applied.details)
         return Action(
             f"apply {node.name}",
             "change",
@@ -85,13 +88,20 @@ def _node(platform: Platform, node: Node, seen: Observation, cycled: str) -> Act
     )
 
 
-def _first_lines(details: str) -> str:
+def what_differs(details: str) -> str:
+    """The keys in the changed lines of a difference; never their values, some of which nobody but the node knows."""
     changed = [
-        line.strip()
+        f"{line[0]} {_key(line[1:])}"
         for line in details.splitlines()
         if line.startswith(("+", "-")) and not line.startswith(("+++", "---"))
     ]
-    return "; ".join(changed[:3]) + (f" and {len(changed) - 3} more lines" if len(changed) > 3 else "")  # noqa: PLR2004
+    shown = list(dict.fromkeys(changed))
+    return ", ".join(shown[:SHOWN]) + (f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else "")
+
+
+def _key(line: str) -> str:
+    key, colon, _ = line.strip().removeprefix("- ").partition(":")
+    return key if colon else "(an item of a list)"
 
 
 def _notes(seen: Observation) -> tuple[str, ...]:

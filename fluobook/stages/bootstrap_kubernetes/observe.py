@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,8 @@ import yaml
 
 from fluobook.clients.talos import EtcdMember, Mode
 from fluobook.errors import FluobookError
-from fluobook.stages.apply_talos_config.observe import look
+from fluobook.stages.core.look import side_by_side
+from fluobook.stages.core.nodes import looks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,13 +50,10 @@ class Observation:
 
 def observe(site: Site) -> Observation:
     """Look at all nodes, then at Kubernetes."""
-    nodes = site.platform.nodes
-    with ThreadPoolExecutor(len(nodes)) as pool:
-        modes = list(pool.map(lambda node: look(site, node).mode, nodes))
-        missing = [node.name for node, mode in zip(nodes, modes, strict=True) if mode is not Mode.CONFIGURED]
-        if missing and not site.vault.has_bundle():
-            return Observation(missing)
-        answers = list(pool.map(lambda node: etcd_members(site, node), site.platform.control_planes))
+    missing = [name for name, seen in looks(site).items() if seen.mode is not Mode.CONFIGURED]
+    if missing and not site.vault.has_bundle():
+        return Observation(missing)
+    answers = side_by_side(lambda node: etcd_members(site, node), site.platform.control_planes)
     members = {node.name: found for node, found in zip(site.platform.control_planes, answers, strict=True) if found}
     ready, cilium, version = kubernetes(site) if members else ({}, frozenset(), "")
     return Observation(missing, members, ready, cilium, version, files(site))

@@ -17,6 +17,7 @@ from fluobook.clients.kube import Kube, OperatorLease
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
 from fluobook.clients.talos import Address, TalosNode, connect
 from fluobook.errors import AccessDenied, DeadlineExceeded, FluobookError, ForeignObject, ParamsError, Refused
+from fluobook.stages.core.halt import Halt
 from fluobook.stages.core.vault import Vault
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Site:
         redactor: learns every secret that is loaded.
         journal: gets every event.
         remarks: what a person should know.
+        halt: says when work is to be broken off.
     """
 
     phase: str
@@ -59,6 +61,7 @@ class Site:
     redactor: Redactor
     journal: Journal
     remarks: tuple[str, ...] = ()
+    halt: Halt = field(default_factory=Halt, repr=False)
     _made: dict[str, Any] = field(default_factory=dict, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
@@ -74,10 +77,18 @@ class Site:
         with self._lock:
             self._made.pop(name, None)
 
+    def close(self) -> None:
+        """Close every connection that was made; a later call makes it anew."""
+        with self._lock:
+            made, self._made = [*self._made.values(), self.__dict__.pop("factory", None)], {}
+        for one in made:
+            if callable(close := getattr(one, "close", None)):
+                close()
+
     @cached_property
     def vault(self) -> Vault:
         """The age key and the Talos secrets bundle."""
-        return Vault(self.platform.secrets, self.root, self.redactor)
+        return Vault(self.platform.secrets, self.root, self.redactor, live=self.target == "live")
 
     def proxmox(self, name: str) -> ProxmoxClient:
         """The client of a Proxmox VE endpoint of the platform."""
@@ -144,7 +155,15 @@ class Site:
         with OperatorLease(self.kube(), f"{getpass.getuser()}@{socket.gethostname()}:{self.home}").held():
             yield
 
-    def wait_until(self, name: str, what: str, look: Callable[[], T | None], *, every: float = 0.2) -> T:
+    def wait_until(
+        self,
+        name: str,
+        what: str,
+        look: Callable[[], T | None],
+        *,
+        every: float = 0.2,
+        final: tuple[type[FluobookError], ...] = (),
+    ) -> T:
         """Look again and again until there is an answer.
 
         Args:
@@ -152,16 +171,19 @@ class Site:
             what: what is waited for, for the error.
             look: returns None while it has to be waited for. Our errors, but for `FINAL`, count as "not yet".
             every: seconds between two looks, at first; they grow to five times that.
+            final: further errors that no waiting mends here.
 
         Raises:
             DeadlineExceeded: it did not come in time.
+            Halted: the run was interrupted.
         """
         seconds = float(getattr(self.platform.deadlines, name))
         until, pause, last = time.monotonic() + seconds, every, ""
+        kinds: tuple[type[FluobookError], ...] = (*FINAL, *final)
         while True:
             try:
                 found = look()
-            except FINAL:
+            except kinds:
                 raise
             except FluobookError as error:
                 found, last = None, error.message
@@ -173,7 +195,7 @@ class Site:
                     cause=last,
                     remedy=f"look at the systems; deadlines.{name} in the params sets the limit",
                 )
-            time.sleep(pause)
+            self.halt.pause(pause)
             pause = min(pause * 1.3, every * 5)
 
 

@@ -8,6 +8,7 @@ from fluobook.clients.proxmox import ProxmoxClient, Upid, VmLocked
 from fluobook.clients.talos import Mode, probe
 from fluobook.errors import Conflict, ForeignObject, NotFound, OutsideError, Rejected, TaskFailed, Unreachable
 from fluobook.machine.schematic import image_of
+from fluobook.stages.core.nodes import is_ready
 from fluobook.stages.create_vms.hardware import TAG, create_params, disks, net0, tags, tags_of, uuid_of
 from fluobook.stages.create_vms.observe import has_image
 
@@ -72,7 +73,9 @@ def _wait(site: Site, client: ProxmoxClient, upid: Upid, tell: Tell, deadline: s
     """Journal the task's id before asking for it the first time: after a crash it is the trace of what runs."""
     tell.evidence(upid=str(upid))
     tell(f"task {upid.type}")
-    status = client.wait(upid, deadline=getattr(site.platform.deadlines, deadline), name=deadline)
+    status = client.wait(
+        upid, deadline=getattr(site.platform.deadlines, deadline), name=deadline, on_poll=site.halt.check
+    )
     return {"upid": str(upid), "exit": status.exit}
 
 
@@ -198,8 +201,12 @@ def _changes(site: Site, node: Node, config: Mapping[str, Any], fields: list[str
 
 
 def _cycle(site: Site, client: ProxmoxClient, node: Node, tell: Tell) -> None:
-    """Off and on again; the next node's turn comes when this one answers."""
+    """Off and on again; the next node's turn comes when this one is as ready as it was before."""
+    ready = is_ready(site, node)
     _wait(site, client, client.shutdown(node.host, node.vmid, timeout=60), tell, "vm_start")
     _power_on(site, node, tell)
     tell("waits for the Talos API")
     site.wait_until("maintenance", f"{node.name} answers again", lambda: _answers(site, node))
+    if ready:
+        tell("waits until it is ready again")
+        site.wait_until("nodes_ready", f"{node.name} is ready again", lambda: is_ready(site, node) or None)

@@ -1,0 +1,88 @@
+"""A machine's first configuration: sent to the VM that we made and to no other, and followed until it runs with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fluobook.clients.talos import Mode, maintenance
+from fluobook.errors import ForeignObject, OutsideError, Rejected, Unreachable
+from fluobook.stages.apply_talos_config.observe import NOT_YET
+from fluobook.stages.core.nodes import AT_REST, look, stage_of
+
+if TYPE_CHECKING:
+    from fluobook.clients.talos import MachineIdentity, MaintenanceNode
+    from fluobook.params import Node
+    from fluobook.stages.core.executor import Tell
+    from fluobook.stages.core.site import Site
+
+TRIES = 3
+"""How often a machine gets its configuration: an installation that fails brings it back without one."""
+
+
+class Delivery:
+    """Brings one machine from maintenance mode to running; `step` is called until it has an answer."""
+
+    def __init__(self, site: Site, node: Node, text: str, tell: Tell) -> None:
+        self._site, self._node, self._text, self._tell = site, node, text, tell
+        self._tries = 0
+        self._sent = self._mode = ""
+
+    def step(self) -> str | None:
+        """Look at the machine, and do what is next.
+
+        Returns:
+            How Talos took the configuration ("REBOOT"…) once the node runs with it, else None.
+
+        Raises:
+            ForeignObject: it is not our VM, or belongs to another cluster.
+            Rejected: it refuses the configuration, or its installation keeps failing.
+        """
+        seen = look(self._site, self._node)
+        if seen.mode is Mode.FOREIGN:
+            raise ForeignObject(f"{self._node.name}: {seen.detail}", remedy="find out which cluster it belongs to")
+        if seen.mode is Mode.MAINTENANCE:
+            self._in_maintenance(seen.fingerprint)
+            return None
+        self._tell("installs and restarts")
+        stage = stage_of(self._site, self._node) if seen.mode is Mode.CONFIGURED else None
+        return (self._mode or "unknown") if stage and stage.stage in AT_REST else None
+
+    def _in_maintenance(self, fingerprint: str) -> None:
+        """Send the configuration, unless this very boot of the machine has it: each boot makes a new key."""
+        if self._sent == fingerprint:
+            return
+        if self._tries == TRIES:
+            raise Rejected(
+                f"{self._node.name} is without a configuration again after {TRIES} installations",
+                system="talos",
+                cause="the installation fails: its disk is not there, or the installer image cannot be fetched",
+                remedy=f"look at the console of the VM {self._node.name}, then run the stage again",
+            )
+        machine = maintenance(self._site.talos_address(self._node), fingerprint=fingerprint)
+        try:
+            self._must_be_ours(machine.identity())
+            self._tell.evidence(fingerprint=fingerprint)
+            self._send(machine)
+        finally:
+            machine.close()
+
+    def _send(self, machine: MaintenanceNode) -> None:
+        try:
+            self._mode = machine.apply_configuration(self._text).mode
+        except Unreachable:
+            # The answer can be lost because the node restarts at once; whether it took the configuration shows later.
+            self._mode = "unknown"
+        except OutsideError as error:
+            if error.code in NOT_YET:
+                return
+            raise
+        self._tries += 1
+        self._sent = machine.fingerprint
+
+    def _must_be_ours(self, identity: MachineIdentity) -> None:
+        if wrong := identity.differs_from(uuid=self._node.uuid, mac=self._node.mac):
+            raise ForeignObject(
+                f"the machine at {self._node.address} is not our VM {self._node.name}: {'; '.join(wrong)}",
+                cause="another machine has this address",
+                remedy="give the node another address, or take the other machine off the network; no secret was sent",
+            )

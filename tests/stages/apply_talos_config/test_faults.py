@@ -1,0 +1,132 @@
+"""Stage 2 against nodes that lose answers, fail to install, are not ours, or are just restarting."""
+
+from __future__ import annotations
+
+import pytest
+
+from fluobook.errors import ForeignObject, Refused, Rejected, StageMissing
+
+pytestmark = pytest.mark.lab
+
+
+def configured(lab):
+    return [r for r in lab.requests("talos") if r["mutating"] and r["path"].endswith("ApplyConfiguration")]
+
+
+@pytest.fixture
+def made(labs):
+    """A lab whose VMs run; faults by name."""
+
+    def make(*faults, **options):
+        lab = labs(*faults, **options)
+        lab.bring_up("create-vms")
+        lab.mark()
+        return lab
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "fault", ["talos.apply-busy-once", "talos.apply-lost-once", "talos.read-lost-once", "talos.uuid-byte-order"]
+)
+def test_a_passing_fault_is_survived(made, fault):
+    lab = made(fault)
+    lab.bring_up("apply-talos-config")
+    assert not lab.stage("apply-talos-config").plan().actions
+
+
+def test_a_failed_installation_is_begun_again(made):
+    lab = made("talos.install-fails-once")
+    lab.bring_up("apply-talos-config")
+    assert len(configured(lab)) == len(lab.chosen.platform.nodes) + 1
+
+
+def test_installations_that_keep_failing_end_in_an_error_that_names_the_node(made):
+    lab = made(*["talos.install-fails-once"] * 20)
+    stage = lab.stage("apply-talos-config")
+    with pytest.raises(Rejected, match="without a configuration again after 3 installations") as caught:
+        stage.apply(stage.plan())
+    assert "console" in caught.value.remedy
+    assert lab.paths("DELETE") == []
+
+
+def test_the_bundle_is_written_once_and_never_changed(made):
+    lab = made()
+    bundle = lab.folder / "site" / "secrets.sops.yaml"
+    lab.bring_up("apply-talos-config")
+    first = bundle.read_bytes()
+    with pytest.raises(Refused, match="exists already"):
+        lab.site().vault.create_bundle()
+    lab.bring_up("apply-talos-config")
+    assert bundle.read_bytes() == first
+
+
+def test_a_second_run_only_reads(made):
+    lab = made()
+    lab.bring_up("apply-talos-config")
+    lab.mark()
+    lab.bring_up("apply-talos-config")
+    assert lab.requests(mutating=True) == []
+
+
+def test_configured_nodes_without_the_bundle_are_refused_and_no_second_pki_is_made(made):
+    lab = made()
+    lab.bring_up("apply-talos-config")
+    (lab.folder / "site" / "secrets.sops.yaml").rename(lab.folder / "kept")
+    lab.mark()
+    with pytest.raises(Refused, match="no secrets bundle here"):
+        lab.stage("apply-talos-config").plan()
+    assert not (lab.folder / "site" / "secrets.sops.yaml").exists()
+    assert lab.requests(mutating=True) == []
+
+
+def test_nodes_of_another_cluster_are_named_and_never_touched(made):
+    lab = made()
+    lab.bring_up("apply-talos-config")
+    (lab.folder / "site" / "secrets.sops.yaml").unlink()
+    lab.site().vault.create_bundle()
+    lab.mark()
+    with pytest.raises(ForeignObject, match="a node of another cluster answers: talos-cp-1"):
+        lab.stage("apply-talos-config").plan()
+    assert lab.requests(mutating=True) == []
+
+
+def test_a_machine_that_is_not_our_vm_gets_no_secret(made):
+    lab = made()
+    site = lab.site(nodes=[{"name": "talos-worker-1", "mac": "BC:24:11:00:00:01"}])
+    stage = lab.stage("apply-talos-config", site=site)
+    with pytest.raises(ForeignObject, match=r"at 10\.10\.0\.20 is not our VM talos-worker-1: it has no link") as caught:
+        stage.apply(stage.plan())
+    assert "no secret was sent" in caught.value.remedy
+    assert "talos-worker-1" not in {r["server"].removeprefix("talos ") for r in configured(lab)}
+
+
+def test_without_machines_the_missing_stage_is_named_and_nothing_is_changed(labs):
+    lab = labs()
+    stage = lab.stage("apply-talos-config")
+    plan = stage.plan()
+    assert plan.digest == ""
+    with pytest.raises(StageMissing, match="create-vms has not done its work") as caught:
+        stage.apply(plan)
+    assert caught.value.remedy == "run the stage create-vms first"
+    assert lab.requests(mutating=True) == []
+    assert not (lab.folder / "site" / "secrets.sops.yaml").exists()
+
+
+def test_a_node_that_is_just_restarting_is_waited_for(made):
+    lab = made()
+    lab.bring_up("apply-talos-config")
+    lab.site().talos(lab.chosen.platform.nodes[1], "os:admin").reboot()
+    assert not lab.stage("apply-talos-config").plan().actions
+
+
+def test_a_changed_patch_is_applied_to_one_node_at_a_time(made):
+    lab = made()
+    lab.bring_up("apply-talos-config")
+    stage = lab.stage("apply-talos-config", "network.ntp=[time.google.com]")
+    plan = stage.plan()
+    names = [node.name for node in lab.chosen.platform.nodes]
+    assert [action.needs for action in plan.actions] == [(), (f"apply {names[0]}",), (f"apply {names[1]}",)]
+    assert "time.google.com" not in plan.table().text()
+    stage.apply(plan)
+    stage.verify()
