@@ -18,10 +18,10 @@ from fluobook.lab import life
 from fluobook.record.journal import Journal
 from fluobook.record.lock import cluster_lock
 from fluobook.redact import Redactor
-from fluobook.show.kernel import ask_person, guard_kernel
+from fluobook.show.kernel import ask_person, ask_secret, guard_kernel
 from fluobook.show.live import Live, interactive
 from fluobook.show.table import Cell, Table
-from fluobook.stages import catalogue, observe
+from fluobook.stages import catalogue, observe, secrets_care
 from fluobook.stages.core.check import Checks
 from fluobook.stages.core.executor import Executor, Progress
 from fluobook.stages.core.gate import Approval, Gate
@@ -151,6 +151,18 @@ class Book:
             UsageError: there is no such stage.
         """
         return StageRun(catalogue.find(name), self.site, self.gate)
+
+    def secrets(self, wanted: Mapping[str, Mapping[str, str]] | None = None) -> StageRun:
+        """The stage that keeps the secrets in Git, with what shall be set in them.
+
+        Args:
+            wanted: for each file a word for each key, never a value; see `fluobook.stages.secrets_care.wishes`.
+
+        Raises:
+            UsageError: it is not understood, or a value is to be typed and nobody can be asked.
+        """
+        ask = ask_secret if interactive() else None
+        return StageRun(secrets_care.stage(wanted or {}, ask), self.site, self.gate)
 
     def nodes(self, *, seconds: float = observe.SECONDS) -> None:
         """Show the cluster's nodes; while a person watches, for so many seconds as they change."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUFFIX = ".sops.yaml"
+_RECIPIENT = re.compile(r"age1[0-9a-z]+")
 _PUBLIC = re.compile(r"^# public key: (age1\w+)$", re.MULTILINE)
 
 
@@ -31,9 +32,8 @@ class EncryptedFile:
 
 def encrypted_files(root: Path) -> tuple[EncryptedFile, ...]:
     """Every *.sops.yaml of the GitOps tree and every Talos secrets bundle, in order."""
-    rules = creation_rules(root)
     found = sorted([*(root / "cluster-gitops").rglob("*" + SUFFIX), *(root / "talos" / "secrets").glob("*" + SUFFIX)])
-    return tuple(EncryptedFile(file, frozenset(sops.recipients(file)), _wanted(file, root, rules)) for file in found)
+    return tuple(EncryptedFile(file, frozenset(sops.recipients(file)), wanted_for(file, root)) for file in found)
 
 
 def lab_recipients(root: Path) -> frozenset[str]:
@@ -42,13 +42,14 @@ def lab_recipients(root: Path) -> frozenset[str]:
     return frozenset(recipient for text in keys for recipient in _PUBLIC.findall(text))
 
 
+def wanted_for(file: Path, root: Path) -> frozenset[str] | None:
+    """The recipients that .sops.yaml names for a file, there or not; None where no rule fits it."""
+    relative = file.relative_to(root).as_posix()
+    return next((recipients for pattern, recipients in creation_rules(root) if re.search(pattern, relative)), None)
+
+
 def creation_rules(root: Path) -> list[tuple[str, frozenset[str]]]:
-    """The rules of .sops.yaml, the first that fits counts: a pattern for paths, and the recipients."""
+    """The rules of .sops.yaml, the first that fits counts: a pattern for paths, and the recipients however given."""
     file = root / ".sops.yaml"
     rules = (yaml.safe_load(file.read_text()) or {}).get("creation_rules") or [] if file.exists() else []
-    return [(rule.get("path_regex", ""), frozenset(re.findall(r"age1\w+", rule.get("age", "")))) for rule in rules]
-
-
-def _wanted(file: Path, root: Path, rules: list[tuple[str, frozenset[str]]]) -> frozenset[str] | None:
-    relative = file.relative_to(root).as_posix()
-    return next((recipients for pattern, recipients in rules if re.search(pattern, relative)), None)
+    return [(rule.get("path_regex", ""), frozenset(_RECIPIENT.findall(str(rule)))) for rule in rules]

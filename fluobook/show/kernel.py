@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,11 @@ def _tell(shell: Any, kind: type[BaseException], error: BaseException, _trace: T
     lines = [f"{kind.__name__}: {told}"]
     shell._showtraceback(kind, str(error), lines)  # noqa: SLF001 (the one place where ipykernel publishes an error)
     return lines
+
+
+def ask_secret(question: str) -> str:
+    """Ask the person for a secret; what is typed does not show."""
+    return getpass.getpass(question)
 
 
 def ask_person(question: str) -> str:

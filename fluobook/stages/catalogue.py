@@ -15,6 +15,7 @@ from fluobook.stages import (
     preflight,
     privileged_namespaces,
     root_application,
+    secrets_care,
     sops_age_key,
 )
 
@@ -33,6 +34,10 @@ STAGES: tuple[Stage, ...] = (
     root_application.STAGE,
     observe.STAGE,
 )
+"""The bring-up."""
+
+DAY_TWO: tuple[Stage, ...] = (secrets_care.STAGE,)
+"""What is done now and then on a platform that stands; no run comes to these by itself."""
 
 
 def find(name: str) -> Stage:
@@ -41,8 +46,8 @@ def find(name: str) -> Stage:
     Raises:
         UsageError: there is none.
     """
-    for stage in STAGES:
+    for stage in (*STAGES, *DAY_TWO):
         if name in (stage.name, str(stage.number), f"{stage.number:02d}"):
             return stage
-    known = ", ".join(stage.name for stage in STAGES)
+    known = ", ".join(stage.name for stage in (*STAGES, *DAY_TWO))
     raise UsageError(f"there is no stage {name!r}", remedy=f"stages are {known}")
