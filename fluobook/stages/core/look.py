@@ -46,11 +46,13 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 
 def safely(claim: str, checks: Callable[[], Iterable[Check]]) -> list[Check]:
-    """The checks, or the one that says why they could not be made."""
+    """The checks; where an error ends them, those made until then, and one that tells it under the claim."""
+    made: list[Check] = []
     try:
-        return list(checks())
+        made.extend(checks())
     except FluobookError as error:
-        return [failed(claim, error)]
+        made.append(failed(claim, error))
+    return made
 
 
 def failed(claim: str, error: FluobookError) -> Check:

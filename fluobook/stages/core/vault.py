@@ -13,6 +13,7 @@ import yaml
 
 from fluobook.clients import age, sops
 from fluobook.errors import Refused
+from fluobook.gitops.secrets import lab_recipients
 from fluobook.machine import access
 from fluobook.machine.secrets import Secrets as Bundle
 from fluobook.machine.secrets import new_secrets
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 TALOS_PORT, API_PORT = 50000, 6443
 
+OWN_KEY = (
+    "age-keygen -o ~/.config/sops/age/keys.txt; put its public key into .sops.yaml, then `sops updatekeys` and "
+    "`sops rotate -i` on every *.sops.yaml"
+)
+"""How a platform gets an age key of its own."""
+
 
 class Vault:
     """Reads and makes the secrets of one cluster; safe for threads.
@@ -36,9 +43,11 @@ class Vault:
         secrets: where the params say that they are.
         root: the repository; relative paths begin there.
         redactor: learns every value.
+        live: whether the platform is a real one; then the lab's age key, which is public, is refused.
     """
 
-    def __init__(self, secrets: Secrets, root: Path, redactor: Redactor) -> None:
+    def __init__(self, secrets: Secrets, root: Path, redactor: Redactor, *, live: bool = False) -> None:
+        self._live = live
         self._secrets = secrets
         self._root = root
         self._redactor = redactor
@@ -52,9 +61,19 @@ class Vault:
         return located(self._secrets.bundle, self._root)
 
     def age_key(self) -> str:
-        """The text of the age key file."""
+        """The text of the age key file.
+
+        Raises:
+            Refused: it is the lab's, and the platform is a real one.
+        """
         text = self._secrets.age_key.resolve(self._root)
         self._redactor.add(*(line for line in text.splitlines() if not line.startswith("#")))
+        if self._live and age.public_key(text) in lab_recipients(self._root):
+            raise Refused(
+                f"the age key in {self._secrets.age_key} is the lab's",
+                cause="it is public: what is encrypted for it, anybody who has this repository can read",
+                remedy=OWN_KEY,
+            )
         return text
 
     def recipient(self) -> str:
