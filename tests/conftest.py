@@ -53,12 +53,21 @@ class Background:
         return self.run(work())
 
 
+async def _connections_closed(loop: Any) -> None:
+    """Wait for TLS to say goodbye: a transport left open warns as it is collected, wherever pytest is by then."""
+    for _ in range(BOUND * 100):
+        if not any(transport._sock for transport in list(loop._transports.values())):
+            return
+        await asyncio.sleep(0.01)
+
+
 @pytest.fixture(scope="session")
 def background() -> Iterator[Background]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     yield Background(loop)
+    asyncio.run_coroutine_threadsafe(_connections_closed(loop), loop).result(BOUND)
     loop.call_soon_threadsafe(loop.stop)
     thread.join(BOUND)
     loop.close()
