@@ -11,7 +11,7 @@ from fluobook.clients.kube.connection import Endpoint, endpoint
 from fluobook.clients.kube.forward import Forward
 from fluobook.clients.kube.informer import Informer
 from fluobook.clients.kube.transport import Transport
-from fluobook.errors import NotFound, OutsideError, Unreachable
+from fluobook.errors import Conflict, NotFound, OutsideError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -237,14 +237,21 @@ class Kube:
             return False
         return True
 
-    def approve_csr(self, name: str, *, reason: str, message: str) -> Obj:
-        """Approve a CertificateSigningRequest, as it is now; one that is approved already stays as it is.
+    def approve_csr(self, name: str, *, uid: str, reason: str, message: str) -> Obj:
+        """Approve the CertificateSigningRequest that was looked at; one that is approved already stays as it is.
 
         Raises:
-            Conflict: somebody decided about it in between.
+            Conflict: somebody decided about it in between, or it is another one of the same name now.
             OutsideError: no answer, or a refusal.
         """
         csr = self.get("certificates.k8s.io/v1", "CertificateSigningRequest", name)
+        if csr["metadata"]["uid"] != uid:
+            raise Conflict(
+                f"the certificate request {name} is not the one that was looked at",
+                system="kubernetes",
+                cause="it was deleted, and another one was filed under its name",
+                remedy="look at it again",
+            )
         conditions = (csr.get("status") or {}).get("conditions") or []
         if any(condition["type"] == "Approved" for condition in conditions):
             return csr

@@ -23,6 +23,9 @@ PREFIX = "system:node:"
 GROUP = "system:nodes"
 USAGES = frozenset({"digital signature", "key encipherment", "server auth"})
 
+UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+"""What reading a request ends in that somebody has made up; it must not keep the others waiting."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -38,6 +41,7 @@ class Request:
     ips: tuple[str, ...]
     state: str
     problems: tuple[str, ...] = ()
+    uid: str = ""
 
     @property
     def fits(self) -> bool:
@@ -52,20 +56,20 @@ class Request:
 
 def judge(csr: Mapping[str, Any], platform: Platform) -> Request:
     """Read a request for a kubelet's serving certificate and hold it against the params."""
-    spec, name = csr["spec"], csr["metadata"]["name"]
+    spec, name, uid = csr["spec"], csr["metadata"]["name"], csr["metadata"].get("uid", "")
     requestor, state = str(spec.get("username", "")), state_of(csr)
     try:
         request = x509.load_pem_x509_csr(base64.b64decode(spec["request"]))
-    except ValueError as error:
-        return Request(name, "", requestor, (), (), state, (f"its request cannot be read: {error}",))
+        alternative = _alternative(request)
+    except UNREADABLE as error:
+        return Request(name, "", requestor, (), (), state, (f"its request cannot be read: {error}",), uid)
     common = _names(request, NameOID.COMMON_NAME)
-    alternative = _alternative(request)
     node = common[0].removeprefix(PREFIX) if common else ""
     dns = tuple(alternative.get_values_for_type(x509.DNSName)) if alternative else ()
     ips = tuple(str(ip) for ip in alternative.get_values_for_type(x509.IPAddress)) if alternative else ()
     declared = next((one for one in platform.nodes if one.name == node), None)
     problems = (*_form(spec, request, common, alternative), *_belongs(requestor, node, dns, ips, declared))
-    return Request(name, node, requestor, dns, ips, state, problems)
+    return Request(name, node, requestor, dns, ips, state, problems, uid)
 
 
 def state_of(csr: Mapping[str, Any]) -> str:
@@ -95,10 +99,8 @@ def _form(
         alternative.get_values_for_type(x509.DNSName) or alternative.get_values_for_type(x509.IPAddress)
     ):
         problems.append("it has no names or addresses")
-    elif alternative.get_values_for_type(x509.RFC822Name) or alternative.get_values_for_type(
-        x509.UniformResourceIdentifier
-    ):
-        problems.append("it asks for e-mail addresses or URIs")
+    elif not all(isinstance(name, x509.DNSName | x509.IPAddress) for name in alternative):
+        problems.append("it asks for more than names and addresses")
     return problems
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import FluobookError
+from fluobook.errors import Unreachable
 from fluobook.stages.approve_csrs.judge import SIGNER, Request, judge
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.plan import Action, Plan
@@ -56,7 +56,7 @@ def observe(site: Site) -> Observation:
         with ThreadPoolExecutor(16) as pool:
             answers = pool.map(lambda node: site.kube().kubelet_answers(node.name), nodes)
             serving = frozenset(node.name for node, ok in zip(nodes, answers, strict=True) if ok)
-    except FluobookError:
+    except Unreachable:
         return Observation(reachable=False)
     return Observation(True, requests, serving)  # noqa: FBT003 (a field, by position as the rest)
 
@@ -105,9 +105,8 @@ def _decide(site: Site, node: str, tell: Tell) -> list[str] | None:
     """Judge again at the moment of approval: a request may have changed since the plan."""
     mine = [r for r in requests_of(site) if r.pending and r.fits and r.node == node]
     for request in mine:
-        approved = site.kube().approve_csr(
-            request.name, reason="FluobookApproved", message=f"fits the params of {node}"
-        )
+        message = f"fits the params of {node}"
+        approved = site.kube().approve_csr(request.name, uid=request.uid, reason="FluobookApproved", message=message)
         tell.evidence(csr=request.name, resource_version=approved["metadata"]["resourceVersion"])
     return [r.name for r in mine] or ([] if site.kube().kubelet_answers(node) else None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import Conflict, OutsideError
+from fluobook.errors import Conflict
 from fluobook.machine.access import dump
 from fluobook.record.folder import write_text
 from fluobook.stages.bootstrap_kubernetes.observe import etcd_members, kubernetes
@@ -12,12 +12,10 @@ from fluobook.stages.bootstrap_kubernetes.observe import etcd_members, kubernete
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fluobook.params import Node
     from fluobook.stages.core.executor import Tell
     from fluobook.stages.core.plan import Action
     from fluobook.stages.core.site import Site
-
-NOT_YET = ("FAILED_PRECONDITION", "UNAVAILABLE", "ECONNREFUSED", "CONNECTION_LOST", "DEADLINE_EXCEEDED")
-"""What a node says that is still on its way: bootstrap is not available yet, time is not in sync yet (F27, F30)."""
 
 
 def perform(site: Site, action: Action, tell: Tell) -> Mapping[str, Any] | None:
@@ -38,18 +36,26 @@ def _bootstrap(site: Site, action: Action, tell: Tell) -> Mapping[str, Any]:
     return {"answer": answer, "members": [member.hostname for member in members]}
 
 
-def _ask(site: Site, action: Action) -> str | None:
-    """Ask once; AlreadyExists means that it was done, by a run that did not live to tell (F28)."""
+def _ask(site: Site, action: Action) -> str:
+    """Ask once; AlreadyExists means that it was done, by a run that did not live to tell (F28).
+
+    A node that is still on its way says that it is not available yet, or its time not in sync: the caller asks again.
+
+    Where any control plane's etcd runs, the others join it by themselves, and asking could only make a second cluster.
+    """
     node = site.platform.node(action.data["node"])
+    if any(_etcd_runs(site, other) for other in site.platform.control_planes if other != node):
+        return "runs elsewhere"
     try:
         site.talos(node, "os:admin").bootstrap()
     except Conflict:
         return "AlreadyExists"
-    except OutsideError as error:
-        if error.code in NOT_YET:
-            return None
-        raise
     return "OK"
+
+
+def _etcd_runs(site: Site, node: Node) -> bool:
+    """Whether a control plane's etcd runs, healthy or not: it has data then. No answer raises: then nobody knows."""
+    return any(service.id == "etcd" and service.state == "Running" for service in site.talos(node).services())
 
 
 def _await(site: Site, name: str, tell: Tell) -> Mapping[str, Any]:

@@ -181,8 +181,11 @@ def test_a_request_is_approved_once(kubernetes: Callable[..., Any]) -> None:
     def serving() -> list[Any]:
         return [one for one in rig.kube.list(*csr) if one["spec"]["signerName"].endswith("serving")]
 
-    name = rig.until(serving)[0]["metadata"]["name"]
+    seen = rig.until(serving)[0]["metadata"]
+    name, uid = seen["name"], seen["uid"]
+    with pytest.raises(Conflict, match="not the one that was looked at"):
+        rig.kube.approve_csr(name, uid="another", reason="Checked", message="names and addresses fit")
     for _ in range(2):
-        approved = rig.kube.approve_csr(name, reason="Checked", message="names and addresses fit")
+        approved = rig.kube.approve_csr(name, uid=uid, reason="Checked", message="names and addresses fit")
         assert [c["reason"] for c in approved["status"]["conditions"]] == ["Checked"]
     rig.until(lambda: rig.kube.get(*csr, name)["status"].get("certificate"))

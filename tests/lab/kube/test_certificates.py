@@ -67,7 +67,8 @@ def outcome(rig: Any, name: str) -> tuple[list[str], str, bytes]:
 
 
 def approve(rig: Any, name: str) -> None:
-    rig.kube.approve_csr(name, reason="Test", message="approved by a test")
+    uid = rig.kube.get("certificates.k8s.io/v1", "CertificateSigningRequest", name)["metadata"]["uid"]
+    rig.kube.approve_csr(name, uid=uid, reason="Test", message="approved by a test")
 
 
 def test_an_approved_serving_request_is_signed_by_the_cluster(kubernetes: Callable[..., Any]) -> None:

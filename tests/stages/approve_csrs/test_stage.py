@@ -1,0 +1,125 @@
+"""Stage 4 among requests of all kinds: our kubelets' are approved, strangers' are named and stay as they are."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from fluobook.clients.kube import Kube
+from fluobook.errors import CheckFailed, StageMissing
+from fluobook.machine.pki import issue
+from fluobook.stages.approve_csrs.judge import SIGNER
+
+pytestmark = pytest.mark.lab
+
+
+def pem(node, *, dns=(), ips=()):
+    """A request as a kubelet makes it."""
+    subject = [(NameOID.ORGANIZATION_NAME, "system:nodes"), (NameOID.COMMON_NAME, f"system:node:{node}")]
+    names = [*map(x509.DNSName, dns), *(x509.IPAddress(ipaddress.ip_address(ip)) for ip in ips)]
+    builder = x509.CertificateSigningRequestBuilder(x509.Name([x509.NameAttribute(*pair) for pair in subject]))
+    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    signed = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM)
+
+
+def file(kube, name, request):
+    spec = {
+        "request": base64.b64encode(request).decode(),
+        "signerName": SIGNER,
+        "usages": ["digital signature", "server auth"],
+    }
+    kind = {"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest"}
+    kube.create({**kind, "metadata": {"name": name}, "spec": spec})
+
+
+@pytest.fixture
+def lab(labs):
+    lab = labs()
+    lab.bring_up("create-vms", "apply-talos-config", "bootstrap-kubernetes")
+    lab.mark()
+    return lab
+
+
+@pytest.fixture
+def as_node(lab):
+    """The API as one of our nodes' kubelets sees it."""
+    site = lab.site()
+    kubes = []
+
+    def make(name):
+        subject = {"common_name": f"system:node:{name}", "organizations": ("system:nodes",)}
+        who = issue(site.vault.bundle().kubernetes, **subject, client=True)
+        config = site.vault.kubeconfig(site.platform)
+        pair = who.to_base64()
+        config["users"][0]["user"] = {"client-certificate-data": pair["crt"], "client-key-data": pair["key"]}
+        kubes.append(Kube.from_kubeconfig(config))
+        return kubes[-1]
+
+    yield make
+    for kube in kubes:
+        kube.close()
+
+
+def state(kube, name):
+    return [
+        c["type"]
+        for c in kube.get("certificates.k8s.io/v1", "CertificateSigningRequest", name)["status"].get("conditions", [])
+    ]
+
+
+def test_foreign_requests_are_named_and_stay_pending_while_ours_are_approved(lab, as_node):
+    admin, node = lab.site().kube(), as_node("talos-worker-1")
+    file(node, "evil-name", pem("talos-worker-1", dns=["talos-worker-1", "kubernetes.default"], ips=["10.10.0.20"]))
+    file(node, "evil-address", pem("talos-worker-1", dns=["talos-worker-1"], ips=["10.10.0.10"]))
+    file(admin, "wrong-requestor", pem("talos-worker-2", dns=["talos-worker-2"], ips=["10.10.0.21"]))
+    file(admin, "unknown-node", pem("mallory", dns=["mallory"], ips=["10.10.0.66"]))
+    stage = lab.stage("approve-csrs")
+    plan = stage.plan()
+    told = plan.table().text()
+    for sign in (
+        "kubernetes.default is not a name of",
+        "10.10.0.10 is not an address of",
+        "was filed by",
+        "mallory is not a node",
+    ):
+        assert sign in told
+    stage.apply(plan)
+    checks = stage.verify()
+    assert checks.ok
+    assert "left alone for mallory" in str(checks)
+    strangers = ("evil-name", "evil-address", "wrong-requestor", "unknown-node")
+    assert {name: state(admin, name) for name in strangers} == {name: [] for name in strangers}
+
+
+def test_a_second_run_only_reads_although_strangers_wait(lab):
+    lab.bring_up("approve-csrs")
+    file(lab.site().kube(), "unknown-node", pem("mallory", dns=["mallory"]))
+    lab.mark()
+    lab.bring_up("approve-csrs")
+    assert lab.requests(mutating=True) == []
+
+
+def test_a_stranger_that_somebody_approved_fails_the_check_and_is_named(lab):
+    lab.bring_up("approve-csrs")
+    admin = lab.site().kube()
+    file(admin, "unknown-node", pem("mallory", dns=["mallory"]))
+    uid = admin.get("certificates.k8s.io/v1", "CertificateSigningRequest", "unknown-node")["metadata"]["uid"]
+    admin.approve_csr("unknown-node", uid=uid, reason="Oops", message="by mistake")
+    stage = lab.stage("approve-csrs")
+    with pytest.raises(CheckFailed, match="approved for mallory"):
+        stage.verify()
+
+
+def test_without_a_cluster_the_missing_stage_is_named(labs):
+    lab = labs()
+    stage = lab.stage("approve-csrs")
+    with pytest.raises(StageMissing, match="bootstrap-kubernetes has not done its work"):
+        stage.apply(stage.plan())
+    assert lab.requests(mutating=True) == []

@@ -1,0 +1,109 @@
+"""Stage 3: etcd once, whatever gets lost; and files that kubectl and talosctl can use."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+import yaml
+
+from fluobook.clients import tools
+from fluobook.errors import DeadlineExceeded, StageMissing
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture
+def made(labs):
+    def make(*faults, **options):
+        lab = labs(*faults, **options)
+        lab.bring_up("create-vms", "apply-talos-config")
+        lab.mark()
+        return lab
+
+    return make
+
+
+def bootstraps(lab):
+    return [r for r in lab.requests("talos") if r["path"].endswith("/Bootstrap")]
+
+
+def test_etcd_is_bootstrapped_once_although_the_answer_is_lost(made):
+    lab = made("talos.bootstrap-lost-once")
+    lab.bring_up("bootstrap-kubernetes")
+    assert len(lab.world.machines.etcds) == 1
+
+
+def test_the_written_kubeconfig_serves_kubectl_and_a_second_run_only_reads(made):
+    lab = made()
+    lab.bring_up("bootstrap-kubernetes")
+    config = lab.folder / "site" / "kubeconfig"
+    command = [str(tools.find("kubectl").path), "--kubeconfig", str(config), "get", "nodes", "--output", "name"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert set(told.split()) == {f"node/{node.name}" for node in lab.chosen.platform.nodes}
+    assert {config.stat().st_mode & 0o777, (lab.folder / "site" / "talosconfig").stat().st_mode & 0o777} == {0o600}
+    lab.mark()
+    lab.bring_up("bootstrap-kubernetes")
+    assert lab.requests(mutating=True) == []
+
+
+def test_a_lost_kubeconfig_is_written_again_and_nothing_else_is_done(made):
+    lab = made()
+    lab.bring_up("bootstrap-kubernetes")
+    config = lab.folder / "site" / "kubeconfig"
+    config.unlink()
+    stage = lab.stage("bootstrap-kubernetes")
+    plan = stage.plan()
+    assert [action.id for action in plan.actions] == ["file kubeconfig"]
+    stage.apply(plan)
+    assert yaml.safe_load(config.read_text())["kind"] == "Config"
+    assert bootstraps(lab) == bootstraps(lab)[:1]
+
+
+def test_without_configured_nodes_the_missing_stage_is_named_and_nothing_is_changed(labs):
+    lab = labs()
+    lab.bring_up("create-vms")
+    lab.mark()
+    stage = lab.stage("bootstrap-kubernetes")
+    with pytest.raises(StageMissing, match="apply-talos-config has not done its work"):
+        stage.apply(stage.plan())
+    assert lab.requests(mutating=True) == []
+
+
+def test_a_clock_that_is_never_right_ends_at_the_deadline_with_talos_own_words(made):
+    lab = made("talos.time-not-synced")
+    stage = lab.stage("bootstrap-kubernetes", "deadlines.etcd=1")
+    with pytest.raises(DeadlineExceeded, match="etcd is bootstrapped on talos-cp-1: not within 1 s") as caught:
+        stage.apply(stage.plan())
+    assert "time is not in sync yet" in caught.value.cause
+
+
+def test_three_control_planes_make_one_etcd(labs):
+    lab = labs(phase="phase3")
+    lab.bring_up("create-vms", "apply-talos-config", "bootstrap-kubernetes")
+    assert len(lab.world.machines.etcds) == 1
+    assert len(lab.world.machines.etcds[0].members) == 3
+
+
+def test_a_control_plane_without_data_joins_and_is_not_told_to_begin_a_cluster(labs):
+    """The first control plane was replaced, and the others cannot tell their members just now."""
+    lab = labs(phase="phase3")
+    lab.bring_up("create-vms", "apply-talos-config", "bootstrap-kubernetes")
+    stage = lab.stage("bootstrap-kubernetes")
+    observation = stage.stage.observe(stage.site)
+    forgotten = type(observation)((), {}, observation.ready, observation.cilium, observation.api, observation.files)
+    plan = stage.stage.plan(stage.site.platform, forgotten)
+    lab.mark()
+    bootstrap = next(action for action in plan.actions if action.verb == "bootstrap")
+    assert stage.stage.perform(stage.site, bootstrap, Silent())["answer"] == "runs elsewhere"
+    assert bootstraps(lab) == []
+
+
+class Silent:
+    """Hears what an action tells, and keeps it."""
+
+    def __call__(self, word):
+        pass
+
+    def evidence(self, **fields):
+        pass
