@@ -1,0 +1,91 @@
+"""The tables and checks of stage 9 against a lab, before and after there is a cluster."""
+
+from __future__ import annotations
+
+import pytest
+
+from fluobook.errors import StageMissing
+from fluobook.lab.kube.forwarding import Backend
+from fluobook.runbook import Book
+from fluobook.stages import observe
+from fluobook.stages.core.gate import Approval, Gate
+
+pytestmark = pytest.mark.lab
+STAGES = ("create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-csrs")
+
+
+@pytest.fixture(scope="module")
+def lab(shared_labs):
+    lab = shared_labs()
+    lab.bring_up(*STAGES)
+    return lab
+
+
+def book(site):
+    return Book(site, Gate(Approval(), "lab", site.platform.cluster.name))
+
+
+def test_before_there_is_a_cluster_the_missing_stage_is_named(labs):
+    lab = labs()
+    opened = book(lab.site())
+    lab.mark()
+    for look in (opened.nodes, opened.csrs, opened.applications, opened.flows, opened.stage("observe").verify):
+        with pytest.raises(StageMissing) as raised:
+            look()
+        assert "bootstrap-kubernetes" in raised.value.remedy
+    assert lab.requests(mutating=True) == []
+
+
+def test_nodes_and_requests_are_shown_once(lab, capsys):
+    opened = book(lab.site())
+    opened.nodes()
+    opened.csrs()
+    told = capsys.readouterr().out
+    assert told.count("3 of 3 Ready") == 1
+    assert told.count("fits the params") == 3
+    assert "csr-" not in told
+
+
+def test_without_argo_cd_its_stage_is_named(lab):
+    with pytest.raises(StageMissing) as raised:
+        book(lab.site()).applications()
+    assert "install-argocd" in raised.value.remedy
+
+
+def test_flows_are_summed_up_and_their_paths_go_into_the_journal(lab, capsys):
+    site = lab.site()
+    book(site).flows()
+    assert "it knows the nodes  3 of 3" in capsys.readouterr().out
+    (event,) = [event for event in site.journal.events if event["event"] == "flows"]
+    verdict, _, destination, port, number = event["paths"][0]
+    assert verdict in {"FORWARDED", "DROPPED"}
+    assert destination.startswith("kube-system/")
+    assert port.endswith("/TCP")
+    assert number >= 1
+
+
+def test_an_unmapped_relay_is_reached_through_the_kubernetes_api(lab, capsys):
+    name, labels = "hubble-relay.kube-system:80", {"k8s-app": "hubble-relay"}
+    there = Backend("kube-system", labels, 4245, ("127.0.0.1", lab.world.relay.port))
+    lab.background.call(lab.world.kubernetes.cluster.api.publish, there)
+    book(lab.site(endpoints={name: name})).flows()
+    assert "flows are seen      yes" in capsys.readouterr().out
+
+
+def test_the_checks_tell_what_is_well_and_what_is_not_there_yet(lab):
+    found = {check.claim: check.ok for check in observe.STAGE.verify(lab.site(), None)}
+    assert found == {
+        "every node is Ready": True,
+        "no node of ours waits for a certificate": True,
+        "every Application is Synced and Healthy": False,
+        "the Hubble relay answers with flows of every node": True,
+    }
+
+
+def test_watching_changes_nothing(lab):
+    lab.mark()
+    opened = book(lab.site())
+    opened.nodes()
+    opened.csrs()
+    opened.flows()
+    assert lab.requests(mutating=True) == []

@@ -1,0 +1,60 @@
+"""Whether a host has what is planned: bridges, storages, room."""
+
+from __future__ import annotations
+
+import pytest
+
+from fluobook.stages.preflight.room import GIB, Wanted, bridge, storages
+
+LOCAL = {"storage": "local", "content": "iso,vztmpl", "active": 1, "enabled": 1, "avail": 10 * GIB}
+LVM = {"storage": "local-lvm", "content": "images,rootdir", "active": 1, "enabled": 1, "avail": 100 * GIB}
+WANTED = Wanted("pve1", "local", "local-lvm", image_gib=0.5, disks_gib=100, shared_gib=300)
+
+
+def wrong(wanted, *found):
+    return [check.evidence for check in storages(wanted, found) if not check.ok]
+
+
+def test_disks_that_just_fit_do():
+    assert wrong(WANTED, LOCAL, LVM) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"avail": 100 * GIB - 1}, "local-lvm has 100.0 GiB free, 100 GiB are planned"),
+        ({"shared": 1}, "local-lvm has 100.0 GiB free, 300 GiB are planned"),
+        ({"active": 0}, "it is not active"),
+        ({"enabled": 0}, "it is not active"),
+        ({"content": "rootdir"}, "it takes rootdir"),
+        ({"content": ""}, "it takes nothing"),
+    ],
+)
+def test_a_storage_that_will_not_do_says_why(change, told):
+    assert wrong(WANTED, LOCAL, {**LVM, **change}) == [told]
+
+
+def test_one_storage_for_both_needs_room_for_both():
+    both = Wanted("pve1", "tank", "tank", image_gib=0.5, disks_gib=100)
+    tank = {**LVM, "storage": "tank", "content": "iso,images", "avail": 100 * GIB}
+    assert wrong(both, tank) == ["tank has 100.0 GiB free, 100.5 GiB are planned"]
+
+
+def test_a_storage_that_does_not_tell_its_room_is_not_blamed():
+    silent = {key: value for key, value in LVM.items() if key != "avail"}
+    assert wrong(WANTED, LOCAL, silent) == []
+
+
+def test_the_command_keeps_what_a_storage_takes_already():
+    (check,) = [check for check in storages(WANTED, [{**LOCAL, "content": "vztmpl"}, LVM]) if not check.ok]
+    assert check.remedy.startswith("pvesm set local --content vztmpl,iso")
+
+
+def test_an_open_vswitch_bridge_is_a_bridge_and_a_bond_is_none():
+    networks = [{"iface": "vmbr0", "type": "OVSBridge"}, {"iface": "bond0", "type": "bond"}]
+    assert bridge("", networks, "vmbr0").ok
+    assert bridge("", networks, "bond0").evidence == "it shows vmbr0"
+
+
+def test_a_host_without_visible_bridges_says_so():
+    assert bridge("", [], "vmbr0").evidence == "it shows none"
