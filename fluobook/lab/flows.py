@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from fluobook.lab.hubble import Endpoint, Port, Traffic
@@ -26,12 +27,18 @@ class ClusterFlows:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._versions: list[str] = []
+        self._endpoints: Sequence[Endpoint] = (WORLD,)
 
     def endpoints(self) -> Sequence[Endpoint]:
-        """Every running pod that has an address, and the world outside."""
-        pods = [pod for pod in self._store.list("v1", "Pod") if _ip(pod)]
-        pods.sort(key=lambda pod: (pod["metadata"]["namespace"], pod["metadata"]["name"]))
-        return [WORLD, *(_endpoint(number, pod) for number, pod in enumerate(pods))]
+        """Every running pod that has an address, and the world outside; made anew when a pod changed."""
+        pods = [pod for pod in self._store.view("v1", "Pod") if _ip(pod)]
+        versions = [pod["metadata"]["resourceVersion"] for pod in pods]
+        if versions != self._versions:
+            pods.sort(key=lambda pod: (pod["metadata"]["namespace"], pod["metadata"]["name"]))
+            self._endpoints = (WORLD, *(_endpoint(number, pod) for number, pod in enumerate(pods)))
+            self._versions = versions
+        return self._endpoints
 
     def denied(self, traffic: Traffic) -> bool:
         """Whether no policy that selects the destination lets the packet in, although some policy selects it."""
@@ -40,7 +47,7 @@ class ClusterFlows:
             return False
         policies = [
             p
-            for p in self._store.list("networking.k8s.io/v1", "NetworkPolicy", target.namespace)
+            for p in self._store.view("networking.k8s.io/v1", "NetworkPolicy", target.namespace)
             if _selects(p, target)
         ]
         rules = [rule for policy in policies for rule in policy["spec"].get("ingress") or ()]
@@ -65,8 +72,9 @@ class ClusterFlows:
         return here and matches(peer.get("podSelector") or {}, labels_of(source))
 
 
+@lru_cache(maxsize=1024)
 def labels_of(endpoint: Endpoint) -> dict[str, str]:
-    """A pod's labels, out of Cilium's."""
+    """A pod's labels, out of Cilium's; not to be changed."""
     pairs = (label.removeprefix("k8s:").partition("=") for label in endpoint.labels if label.startswith("k8s:"))
     return {key: value for key, _, value in pairs}
 

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections import deque
 from contextlib import suppress
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from fluobook.lab.grpc import Endpoint as GrpcEndpoint
@@ -19,7 +20,6 @@ from fluobook.wire.generated.relay_pb2 import NodeState
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Iterable
-    from random import Random
 
     from fluobook.lab.clock import Clock
     from fluobook.lab.hubble.source import FlowSource
@@ -31,6 +31,9 @@ RING = 4095
 TICK = 0.05
 """Real seconds between bursts: often enough to look alive, seldom enough to cost little."""
 
+LARGEST_BURST = 10
+"""Flows in a burst at most: a world that runs fast, or a machine that lags behind, must not drown in its own flows."""
+
 VERSION = "1.20.2"
 
 
@@ -40,12 +43,13 @@ class Relay:
     Args:
         source: the world.
         clock: the world clock.
-        random: what flows are drawn with.
-        rate: flows in a world second.
+        random: what seeds the relay's own dice, since how often those are thrown depends on real time.
+        rate: flows in a world second, up to `LARGEST_BURST` a tick.
     """
 
     def __init__(self, source: FlowSource, *, clock: Clock, random: Random, rate: float = 2.0) -> None:
-        self._source, self._clock, self._random, self._rate = source, clock, random, rate
+        self._source, self._clock, self._rate = source, clock, rate
+        self._random = Random(random.getrandbits(64))
         self._ring: deque[Flow] = deque(maxlen=RING)
         self._seen = 0
         self._followers: set[asyncio.Queue[list[Flow]]] = set()
@@ -146,7 +150,7 @@ class Relay:
         while True:
             await asyncio.sleep(TICK)
             now = self._clock.now()
-            owed, before = owed + (now - before) * self._rate, now
+            owed, before = min(owed + (now - before) * self._rate, LARGEST_BURST), now
             self.add(draw(self._source, self._random, int(owed)))
             owed -= int(owed)
 
