@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-import click
 import typer
 
 from fluobook.cli import lab, look, versions, work
 from fluobook.errors import FluobookError, UsageError
+
+WrongUsage: Any = typer.BadParameter.__bases__[0]
+"""What typer raises for a wrong command line; newer ones bring a click of their own, so click's name would miss it."""
 
 app = typer.Typer(
     name="fluobook",
@@ -39,12 +42,12 @@ def run(arguments: Sequence[str]) -> int:
         return int(app(list(arguments), prog_name="fluobook", standalone_mode=False) or 0)
     except FluobookError as error:
         return _tell(f"{type(error).__name__}: {error.diagnostics()}", error.exit_code)
-    except click.UsageError as error:
+    except WrongUsage as error:
         usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
         return _tell(f"{usage}{error.format_message()}", UsageError.exit_code)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         return _tell("interrupted", 130)
-    except click.exceptions.Exit as ended:
+    except typer.Exit as ended:
         return ended.exit_code
 
 

@@ -1,0 +1,44 @@
+"""`fluobook check`: params of every phase and the rules of the tree, by the command itself."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fluobook import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("params", "talos", "cluster-gitops")
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    for part in PARTS:
+        shutil.copytree(ROOT / part, tmp_path / part)
+    shutil.copy(ROOT / ".sops.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path / "params")
+    return tmp_path
+
+
+def test_this_repository_is_clean_from_any_folder_in_it(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT / "cluster-gitops" / "apps")
+    assert cli.run(["check"]) == 0
+    assert capsys.readouterr().out == "0 findings\n"
+
+
+def test_wrong_params_are_a_finding_of_their_own(repository, capsys):
+    file = repository / "params" / "phase2.yaml"
+    file.write_text(file.read_text().replace("cidr:", "cdir:", 1))
+    assert cli.run(["check"]) == 4
+    assert "params/phase2.yaml: [params] " in capsys.readouterr().out
+
+
+def test_a_secret_in_clear_is_found(repository, capsys):
+    secret = repository / "cluster-gitops" / "apps" / "secrets" / "plain.yaml"
+    secret.write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: plain}\nstringData: {password: hunter2}\n")
+    assert cli.run(["check"]) == 4
+    told = capsys.readouterr().out
+    assert "[cleartext]" in told
+    assert "hunter2" not in told
