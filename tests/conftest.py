@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fluobook.lab.kube.kubelet import NodeInfo
     from fluobook.lab.vm import VmBoot
 
-BOUND = 30
+BOUND = 60
 """Seconds that anything in the background may take."""
 
 

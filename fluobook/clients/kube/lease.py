@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fluobook.clients.kube.connection import CONNECT_SECONDS, READ_SECONDS
 from fluobook.errors import Conflict, Locked, OutsideError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class OperatorLease:
             yield self
         finally:
             self.release()
-            thread.join(self._seconds)
+            thread.join(CONNECT_SECONDS + READ_SECONDS)  # a renewal under way ends by then
 
     def _keep(self) -> None:
         while not self._stop.wait(self._seconds / RENEWALS):

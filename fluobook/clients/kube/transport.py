@@ -33,7 +33,11 @@ class Transport:
 
     def close(self) -> None:
         """Close idle connections."""
-        self._client.rest_client.pool_manager.clear()
+        pools = self._client.rest_client.pool_manager.pools
+        for key in pools.keys():  # noqa: SIM118  (no dict; clear() alone would leave them to the garbage collector)
+            if (pool := pools.get(key)) is not None:
+                pool.close()
+        pools.clear()
 
     def kind(self, api_version: str, kind: str) -> Kind:
         """The kind as the API serves it.

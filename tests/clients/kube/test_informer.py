@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.lab
 
-WAIT = 15
+WAIT = 60
 
 
 class Seen:

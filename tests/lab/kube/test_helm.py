@@ -34,7 +34,7 @@ def test_a_chart_is_installed_upgraded_rolled_back_and_removed(
     rig = kubernetes(nodes=nodes)
     rig.kube.apply(cilium)
     where = ("demo", "-n", "demo")
-    rig.run("helm", "install", *where[:1], str(chart), *where[1:], "--create-namespace", "--wait", "--timeout", "25s")
+    rig.run("helm", "install", *where[:1], str(chart), *where[1:], "--create-namespace", "--wait", "--timeout", "50s")
     rig.run("helm", "upgrade", *where[:1], str(chart), *where[1:], "--set", "replicas=2")
     assert rig.kube.get("apps/v1", "Deployment", "web", "demo")["spec"]["replicas"] == 2
     rig.run("helm", "rollback", "demo", "1", "-n", "demo")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.lab
 
-TIMEOUT = 10
+TIMEOUT = 60
 JSON = "application/json"
 
 

@@ -142,9 +142,9 @@ def test_a_workload_rolls_out_and_is_watched(
 ) -> None:
     rig = kubernetes(nodes=nodes)
     rig.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(cilium))
-    rig.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=20s")
+    rig.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=50s")
     rig.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(deployment))
-    assert "successfully rolled out" in rig.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    assert "successfully rolled out" in rig.kubectl("rollout", "status", "deployment/web", "--timeout=50s")
     assert "1/1" in rig.kubectl("get", "deployment", "web")
     assert "Running" in rig.kubectl("get", "pods")
     assert "started" in rig.kubectl("logs", "deployment/web")
@@ -173,8 +173,8 @@ def test_drain_moves_pods_away(
     rig = kubernetes(nodes=nodes)
     for obj in (cilium, deployment):
         rig.kube.apply(obj)
-    rig.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
-    rig.kubectl("drain", "worker-1", "--ignore-daemonsets", "--timeout=20s")
+    rig.kubectl("rollout", "status", "deployment/web", "--timeout=50s")
+    rig.kubectl("drain", "worker-1", "--ignore-daemonsets", "--timeout=50s")
     assert "SchedulingDisabled" in rig.kubectl("get", "node", "worker-1")
     rig.kubectl("uncordon", "worker-1")
     assert "SchedulingDisabled" not in rig.kubectl("get", "node", "worker-1")
@@ -184,7 +184,7 @@ def test_deleting_a_namespace_waits_for_what_is_in_it(kubernetes: Callable[..., 
     rig = kubernetes()
     rig.kubectl("create", "namespace", "team")
     rig.kubectl("create", "configmap", "settings", "-n", "team")
-    rig.kubectl("delete", "namespace", "team", "--timeout=20s")
+    rig.kubectl("delete", "namespace", "team", "--timeout=50s")
     assert rig.kube.find("v1", "ConfigMap", "settings", "team") is None
 
 
@@ -231,7 +231,7 @@ CRD = {
 def test_custom_resources_are_served_as_soon_as_they_are_defined(kubernetes: Callable[..., Any]) -> None:
     rig = kubernetes(controllers=False)
     rig.kubectl("apply", "-f", "-", stdin=json.dumps(CRD))
-    rig.kubectl("wait", "--for=condition=Established", "crd/lamps.example.org", "--timeout=10s")
+    rig.kubectl("wait", "--for=condition=Established", "crd/lamps.example.org", "--timeout=50s")
     lamp = {"apiVersion": "example.org/v1", "kind": "Lamp", "metadata": {"name": "hall"}, "spec": {"watts": 40}}
     rig.kubectl("apply", "-f", "-", stdin=json.dumps(lamp))
     status = {"conditions": [{"type": "On", "status": "True"}]}
