@@ -37,4 +37,4 @@ def test_help_lists_every_command(capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_every_command_has_an_example(command, capsys):
     assert cli.run([command, "--help"]) == 0
-    assert "Example: " in capsys.readouterr().out
+    assert "Example:" in capsys.readouterr().out
