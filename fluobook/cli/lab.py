@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich import print as show
 
-from fluobook.cli.options import Phase, Settings, chosen, root
+from fluobook.cli.options import Engine, Phase, Settings, chosen, engines, root
 
 app = typer.Typer(help="The rehearsal world on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -21,6 +21,7 @@ def up(
     fault: Annotated[
         list[str], typer.Option(metavar="NAME", help="Play a fault; `fluobook lab faults` lists them.")
     ] = [],  # noqa: B006
+    engine: Engine = "embedded",
 ) -> None:
     """Start a lab and leave it in the background. Example: fluobook lab up phase1 --speed 60."""
     from fluobook.lab import life  # noqa: PLC0415
@@ -36,6 +37,7 @@ def up(
         speed=speed or None,
         seed=seed,
         faults=fault,
+        engines=engines(engine),
     )
     show(f"lab of {params.phase} is up, process {lab.pid}, state in {lab.folder}")
 

@@ -87,10 +87,14 @@ def report(run: Annotated[Path | None, typer.Argument(help="A run folder; the ne
 
 def tools() -> int:
     """List the programs fluobook calls, where each was found and its version. Example: fluobook tools."""
+    from fluobook.clients import engines  # noqa: PLC0415
     from fluobook.clients.tools import inventory  # noqa: PLC0415
 
     for tool in inventory():
         print(f"{tool.name:<8} {tool.version:<12} {tool.source:<8} {tool.path}")  # noqa: T201
+    print("\nfor the lab's engine `real`:")  # noqa: T201
+    for one in engines.find(root()):
+        print(f"{one.name:<24} {one.version:<9} {one.purpose:<38} {one.path or one.source}")  # noqa: T201
     return 0
 
 

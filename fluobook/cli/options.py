@@ -21,6 +21,10 @@ Settings = Annotated[
     ),
 ]
 
+Engine = Annotated[
+    str, typer.Option(help="What plays Kubernetes and Argo CD in the lab: embedded, or real (the programs themselves).")
+]
+
 
 def root() -> Path:
     """The repository this command is called in."""
@@ -34,6 +38,21 @@ def chosen(phase: str, settings: list[str]) -> Params:
     from fluobook import params  # noqa: PLC0415
 
     return params.load(phase, overrides=settings, root=root())
+
+
+def engines(engine: str) -> dict[str, str]:
+    """The real engine's programs by name; none for the embedded one.
+
+    Raises:
+        UsageError: there is no such engine.
+        ToolFailed: programs are missing.
+    """
+    from fluobook.clients.engines import programs  # noqa: PLC0415
+    from fluobook.errors import UsageError  # noqa: PLC0415
+
+    if engine not in ("embedded", "real"):
+        raise UsageError(f"there is no engine {engine!r}", remedy="engines are embedded and real")
+    return programs(root()) if engine == "real" else {}
 
 
 def as_platform(phase: str, settings: list[str], loaded: Params) -> dict[str, Any]:

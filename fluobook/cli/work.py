@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fluobook.cli.options import Phase, Settings, Target, as_platform, chosen, root
+from fluobook.cli.options import Engine, Phase, Settings, Target, as_platform, chosen, engines, root
 from fluobook.errors import EXIT_CHANGES_PENDING
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def run(
     settings: Settings = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="The run folder; a new one below runs/ if not given.")] = None,
     fault: Annotated[list[str], typer.Option(metavar="NAME", help="Play a fault in the lab this run starts.")] = [],  # noqa: B006
+    engine: Engine = "embedded",
 ) -> int:
     """Run the stages' notebooks headless. Example: fluobook run phase1 --approve all."""
     from fluobook.lab import life  # noqa: PLC0415
@@ -49,7 +50,7 @@ def run(
     lab = None
     if target == "lab":
         lab = life.find(life.folder_of(params.phase)) or life.own(
-            params, root=root(), programs=lab_programs(), faults=fault
+            params, root=root(), programs=lab_programs(), faults=fault, engines=engines(engine)
         )
     approved = ",".join(filter(None, [approve, f"cluster={cluster}" if cluster else ""]))
     name = params.phase

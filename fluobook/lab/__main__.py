@@ -41,6 +41,7 @@ async def _play(folder: Path, order: dict[str, Any]) -> None:
         speed=order["speed"],
         seed=order["seed"],
         faults=order["faults"],
+        engines=order["engines"],
     )
     await world.start()
     # A person or a test asks for the story so far with SIGUSR1: it is written beside lab.json.

@@ -19,11 +19,12 @@ from fluobook.machine import manifests, pki
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from fluobook.lab.clock import Clock
     from fluobook.lab.faults import Faults
-    from fluobook.lab.http import HttpServer
+    from fluobook.lab.http import HttpServer, Request
+    from fluobook.lab.kube.store import Store
     from fluobook.lab.talos import MachineConfiguration, TalosMachine
 
 API_DELAY = 12.0
@@ -68,6 +69,16 @@ class KubernetesSide:
         self._kubelets: dict[str, Kubelet] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._version = version
+
+    @property
+    def store(self) -> Store:
+        """The cluster's objects."""
+        return self.cluster.api.store
+
+    @property
+    def requests(self) -> Sequence[Request]:
+        """What the API was asked."""
+        return self.cluster.api.requests
 
     def on_bootstrap(self, _node: TalosMachine, config: MachineConfiguration) -> None:
         """The first etcd member runs: start the control plane."""

@@ -82,11 +82,19 @@ def for_phase(chosen: Params, *, root: Path, programs: Mapping[str, str]) -> Lab
 
 
 def own(
-    chosen: Params, *, root: Path, programs: Mapping[str, str], speed: float | None = None, faults: Sequence[str] = ()
+    chosen: Params,
+    *,
+    root: Path,
+    programs: Mapping[str, str],
+    speed: float | None = None,
+    faults: Sequence[str] = (),
+    engines: Mapping[str, str] | None = None,
 ) -> Lab:
     """Start a lab in a temporary folder; it ends, and the folder goes, when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="fluobook-lab-"))
-    lab = start(chosen, folder, root=root, programs=programs, owner=os.getpid(), speed=speed, faults=faults)
+    lab = start(
+        chosen, folder, root=root, programs=programs, owner=os.getpid(), speed=speed, faults=faults, engines=engines
+    )
     atexit.register(end, lab, forget=True)
     return lab
 
@@ -101,6 +109,7 @@ def start(
     speed: float | None = None,
     seed: int = 1,
     faults: Sequence[str] = (),
+    engines: Mapping[str, str] | None = None,
 ) -> Lab:
     """Start a lab process and wait until it is ready.
 
@@ -113,6 +122,7 @@ def start(
         speed: world seconds per real second.
         seed: what the lab's dice start from.
         faults: names of faults to play.
+        engines: the real engine's programs, by name; without them, the lab plays Kubernetes and Argo CD itself.
 
     Raises:
         UsageError: a lab is already up there.
@@ -133,6 +143,7 @@ def start(
         "speed": speed or float(os.environ.get("FLUOBOOK_LAB_SPEED", DEFAULT_SPEED)),
         "seed": seed,
         "faults": list(faults),
+        "engines": dict(engines or {}),
     }
     (folder / "order.json").write_text(json.dumps(order))
     with (folder / "lab.log").open("wb") as log:

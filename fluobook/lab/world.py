@@ -18,6 +18,8 @@ from fluobook.lab.charts.pins import place, repositories
 from fluobook.lab.charts.server import HERE, ChartServer
 from fluobook.lab.clock import Clock
 from fluobook.lab.critical import machine_configuration, virtual_machines
+from fluobook.lab.engines.argocd import RealArgoCD
+from fluobook.lab.engines.kubernetes import RealKubernetes
 from fluobook.lab.factory import FactoryLab
 from fluobook.lab.faults import Faults
 from fluobook.lab.flows import ClusterFlows
@@ -30,7 +32,8 @@ from fluobook.lab.talos import TalosMachines
 from fluobook.machine import pki
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import socket
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from fluobook.lab.argocd.processes import Programs
@@ -54,6 +57,7 @@ class World:
         speed: world seconds per real second.
         seed: what the dice start from.
         faults: names of faults.
+        engines: the real engine's programs, by name; without them, Kubernetes and Argo CD are played here too.
     """
 
     def __init__(
@@ -66,22 +70,24 @@ class World:
         speed: float,
         seed: int,
         faults: Sequence[str],
+        engines: Mapping[str, str] | None = None,
     ) -> None:
         self.platform, self.root, self.folder = platform, root, folder
+        self._engines = engines or {}
         self.clock, self.faults = Clock(speed), Faults(faults)
         self.random = random.Random(seed)
         self.ports = Ports.reserved(platform)
         self._programs = programs
         self._authority = pki.new_authority(organization="fluobook lab", common_name="fluobook lab CA")
         self._token = secrets.token_hex(16)
-        self.kubernetes = self._kubernetes(seed)
+        self.kubernetes = self._real_kubernetes(engines, seed) if engines else self._kubernetes(seed)
         self.factory = FactoryLab(clock=self.clock, faults=self.faults, versions=(platform.versions.talos,))
         self.machines = self._machines()
         self.proxmox = {endpoint.name: self._proxmox(endpoint) for endpoint in platform.proxmox}
         self.charts = ChartServer(root / "cluster-gitops", self.clock)
         self.git = GitServer(folder / "git", self.clock, git=programs.git)
         self.argocd = self._argocd()
-        self.relay = Relay(ClusterFlows(self.kubernetes.cluster.api.store), clock=self.clock, random=self.random)
+        self.relay = Relay(ClusterFlows(self.kubernetes.store), clock=self.clock, random=self.random)
 
     async def start(self) -> None:
         """Start every server and write what a platform needs to know to be rehearsed here."""
@@ -110,7 +116,7 @@ class World:
         """Every request that changed something, or could have, by server, in the order of the world's time."""
         logs = {
             **{f"proxmox {name}": server.requests for name, server in self.proxmox.items()},
-            "kubernetes": self.kubernetes.cluster.api.requests,
+            "kubernetes": self.kubernetes.requests,
             "factory": self.factory.requests,
         }
         told = [
@@ -152,17 +158,33 @@ class World:
             "now": round(self.clock.now(), 2),
             "speed": self.clock.speed,
             "requests": self.requests(),
+            "etcds": len(self.machines.etcds),
             "applications": applications,
             "critical_path": {name: [[s.name, round(s.seconds, 2)] for s in steps] for name, steps in paths.items()},
         }
 
-    def _kubernetes(self, seed: int) -> KubernetesSide:
+    def _api(self) -> tuple[dict[str, socket.socket], str]:
+        """The API's reserved sockets by address, and the address that the control planes share, or ""."""
         platform = self.platform
         sockets = {address: self.ports.of(f"{address}:{API_PORT}") for address in api_addresses(platform)}
         own = {node.address for node in platform.control_planes}
+        return sockets, "" if platform.api_address in own else platform.api_address
+
+    def _real_kubernetes(self, engines: Mapping[str, str], seed: int) -> RealKubernetes:
+        return RealKubernetes(
+            *self._api(),
+            programs=engines,
+            folder=self.folder / "engines",
+            clock=self.clock,
+            version=self.platform.versions.kubernetes,
+            seed=seed,
+            ready=self._cluster_is_up,
+        )
+
+    def _kubernetes(self, seed: int) -> KubernetesSide:
+        platform = self.platform
         return KubernetesSide(
-            sockets,
-            "" if platform.api_address in own else platform.api_address,
+            *self._api(),
             clock=self.clock,
             faults=self.faults,
             version=platform.versions.kubernetes,
@@ -208,9 +230,12 @@ class World:
             planned=[(n.vmid, n.name, n.host) for n in platform.nodes if n.host in endpoint.hosts],
         )
 
-    def _argocd(self) -> ArgoCD:
+    def _argocd(self) -> ArgoCD | RealArgoCD:
+        if isinstance(self.kubernetes, RealKubernetes):
+            folder = self.folder / "argocd"
+            return RealArgoCD(self.kubernetes, folder=folder, programs=self._programs, engines=self._engines)
         return ArgoCD(
-            self.kubernetes.cluster.api.store,
+            self.kubernetes.store,
             self.clock,
             programs=self._programs,
             folder=self.folder / "argocd",

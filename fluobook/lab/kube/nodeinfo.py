@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 from fluobook.lab.kube.controllers.certificates import KUBELET_CLIENT, KUBELET_SERVING
 from fluobook.lab.kube.identity import NODE_PREFIX, NODES, User
 from fluobook.lab.kube.objects import timestamp, with_condition
+from fluobook.machine.keys import key_pem
 
 if TYPE_CHECKING:
     from fluobook.lab.kube.objects import Obj
@@ -140,7 +141,12 @@ def signing_request(pem: bytes, signer: str, usage: str) -> Obj:
 
 
 def request_pem(node: NodeInfo, *, names: bool) -> bytes:
-    """A certificate request with a new key; with the machine's name and addresses for a server's certificate."""
+    """A certificate request with a new key that nobody keeps, as `requested`."""
+    return requested(node, names=names)[0]
+
+
+def requested(node: NodeInfo, *, names: bool) -> tuple[bytes, str]:
+    """A certificate request and its new key; with the machine's name and addresses for a server's certificate."""
     subject = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, NODES),
@@ -152,5 +158,6 @@ def request_pem(node: NodeInfo, *, names: bool) -> bytes:
         listed: list[x509.GeneralName] = [x509.DNSName(node.name)]
         listed += [x509.IPAddress(ipaddress.ip_address(address)) for address in node.addresses]
         builder = builder.add_extension(x509.SubjectAlternativeName(listed), critical=False)
-    signed = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
-    return signed.public_bytes(serialization.Encoding.PEM)
+    key = ec.generate_private_key(ec.SECP256R1())
+    signed = builder.sign(key, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM), key_pem(key)

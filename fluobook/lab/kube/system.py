@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 MANAGER = "talos"
 _RBAC = "rbac.authorization.k8s.io"
+_ADMIN = ("cluster-admin", ("system:masters",), "cluster-admin")
 _BINDINGS = (
-    ("cluster-admin", ("system:masters",), "cluster-admin"),
     (
         "system-bootstrap-node-bootstrapper",
         ("system:bootstrappers:nodes", "system:nodes"),
@@ -41,11 +41,15 @@ def install(store: Store, *, bootstrap_token: str, service_cidr: str) -> None:
         service_cidr: the first address is the API's, the tenth the DNS server's.
     """
     network = ipaddress.ip_network(service_cidr)
-    objects = [_binding(*told) for told in _BINDINGS]
-    objects += [_cluster_admin(), _api_service(str(network[1])), *_dns(str(network[10]))]
-    objects += [_token_secret(bootstrap_token)] if bootstrap_token else []
-    for obj in objects:
+    kubernetes_own = [_binding(*_ADMIN), _cluster_admin(), _api_service(str(network[1]))]
+    for obj in [*kubernetes_own, *of_talos(bootstrap_token=bootstrap_token, service_cidr=service_cidr)]:
         store.apply(obj, manager=MANAGER, force=True)
+
+
+def of_talos(*, bootstrap_token: str, service_cidr: str) -> list[Obj]:
+    """What Talos alone brings: the rest is made by the API server and its controllers."""
+    objects = [_binding(*told) for told in _BINDINGS] + _dns(str(ipaddress.ip_network(service_cidr)[10]))
+    return objects + ([_token_secret(bootstrap_token)] if bootstrap_token else [])
 
 
 def _cluster_admin() -> Obj:

@@ -1,0 +1,207 @@
+"""Finds the programs of the lab's real engine: etcd, the control plane, KWOK, Argo CD and what it calls, redis.
+
+Each family has a Go module under tools/engines with its pins. A program on the PATH is taken if it is of the pinned
+version; else the one that `make engines` built. Nothing here builds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fluobook.clients import payload
+from fluobook.errors import ToolFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+ENGINES = "tools/engines"
+BUILT = "2026-01-01T00:00:00Z"
+"""The date stamped into programs: a fixed one, so that the same pins give the same program."""
+
+_KUBERNETES = "k8s.io/kubernetes"
+_ARGOCD = "github.com/argoproj/argo-cd/v3"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Programs that are built from one Go module.
+
+    Args:
+        name: of the folder below tools/engines.
+        pin: the required module whose version they have.
+        programs: each program's name and package.
+        purpose: what is missing without them.
+        variables: Go variables that are stamped; `{version}`, `{major}` and `{minor}` are filled in.
+        ask: the argument that makes a program tell its version.
+    """
+
+    name: str
+    pin: str
+    programs: dict[str, str]
+    purpose: str
+    variables: dict[str, str] = field(default_factory=dict)
+    ask: tuple[str, ...] = ("--version",)
+
+    def version(self, root: Path) -> str:
+        """The pinned version, such as 1.35.4."""
+        text = (module(self, root) / "go.mod").read_text()
+        found = re.search(rf"^(?:require |\t){re.escape(self.pin)} v(\S+)", text, re.MULTILINE)
+        if found is None:
+            raise ToolFailed(f"{module(self, root)}/go.mod does not require {self.pin}", system=self.name)
+        return found[1]
+
+    def stamps(self, root: Path) -> list[str]:
+        """Linker flags. Unstamped, /version is a placeholder that kubectl, helm and Argo CD cannot read."""
+        version = self.version(root)
+        major, minor, *_ = version.split(".")
+        filled = {k: v.format(version=version, major=major, minor=minor) for k, v in self.variables.items()}
+        return [word for name, value in filled.items() for word in ("-X", f"{name}={value}")]
+
+
+def _kubernetes_stamps() -> dict[str, str]:
+    values = {"gitVersion": "v{version}", "gitMajor": "{major}", "gitMinor": "{minor}", "gitCommit": "modproxy"}
+    values |= {"gitTreeState": "clean", "buildDate": BUILT}
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return {f"{package}.{name}": value for package in packages for name, value in values.items()}
+
+
+def _argocd_stamps() -> dict[str, str]:
+    values = {"version": "{version}", "gitTag": "v{version}", "gitCommit": "modproxy", "gitTreeState": "clean"}
+    return {f"{_ARGOCD}/common.{name}": value for name, value in {**values, "buildDate": BUILT}.items()}
+
+
+_CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+FAMILIES = (
+    Family(
+        "kubernetes",
+        _KUBERNETES,
+        {name: f"{_KUBERNETES}/cmd/{name}" for name in _CONTROL_PLANE},
+        "the control plane",
+        _kubernetes_stamps(),
+    ),
+    Family("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"}, "the control plane's store"),
+    Family(
+        "kwok",
+        "sigs.k8s.io/kwok",
+        {"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
+        "pods that run",
+        {"sigs.k8s.io/kwok/pkg/consts.Version": "v{version}"},
+    ),
+    Family(
+        "kustomize",
+        "sigs.k8s.io/kustomize/kustomize/v5",
+        {"kustomize": "sigs.k8s.io/kustomize/kustomize/v5"},
+        "what Argo CD builds applications with",
+        {"sigs.k8s.io/kustomize/api/provenance.version": "v{version}"},
+        ("version",),
+    ),
+    Family(
+        "argocd",
+        _ARGOCD,
+        {"argocd": f"{_ARGOCD}/cmd"},
+        "Argo CD",
+        _argocd_stamps(),
+        ("version", "--client", "--short"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A program of the real engine: name, family, where it is (None if missing), version, how it came here, and why."""
+
+    name: str
+    family: str
+    path: Path | None
+    version: str
+    source: str
+    purpose: str
+
+
+def module(family: Family, root: Path) -> Path:
+    """The Go module with the family's pins."""
+    return root / ENGINES / family.name
+
+
+def key(family: Family, root: Path) -> str:
+    """What a family's programs are made of, in short: pins and stamps."""
+    parts = [(module(family, root) / name).read_bytes() for name in ("go.mod", "go.sum")]
+    parts.append(" ".join(family.stamps(root)).encode())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
+
+
+def folder(family: Family, root: Path, go: str) -> Path:
+    """Where what this Go builds from these pins is kept."""
+    return payload.cache_folder() / "engines" / f"{family.name}-{key(family, root)}-{go}"
+
+
+def built(family: Family, root: Path) -> dict[str, Path]:
+    """The programs that were built from these pins, by whichever Go."""
+    kept = payload.cache_folder() / "engines"
+    for place in sorted(kept.glob(f"{family.name}-{key(family, root)}-*"), reverse=True):
+        programs = {name: place / name for name in family.programs}
+        if all(path.exists() for path in programs.values()):
+            return programs
+    return {}
+
+
+def on_path(family: Family, root: Path) -> dict[str, Path]:
+    """Programs of the operator's own that are of the pinned version."""
+    found = {name: shutil.which(name) for name in family.programs}
+    wanted = family.version(root)
+    return {name: Path(path) for name, path in found.items() if path and wanted in _told(path, family.ask)}
+
+
+def find(root: Path) -> list[Engine]:
+    """Every program of the real engine, found or missing."""
+    engines = []
+    for family in FAMILIES:
+        own, made, version = on_path(family, root), built(family, root), family.version(root)
+        for name in family.programs:
+            path = own.get(name) or made.get(name)
+            source = "PATH" if name in own else "make engines" if path else "missing: `make engines` builds it"
+            engines.append(Engine(name, family.name, path, version if path else "", source, family.purpose))
+    return [*engines, _redis()]
+
+
+def programs(root: Path, *, needed: Container[str] | None = None) -> dict[str, str]:
+    """Where each program is that the real engine runs.
+
+    Args:
+        root: the repository.
+        needed: families that must be there, such as "kubernetes"; all, if not given.
+
+    Raises:
+        ToolFailed: some are missing; names them and what builds them.
+    """
+    found = find(root)
+    if missing := [one for one in found if one.path is None and (needed is None or one.family in needed)]:
+        raise ToolFailed(
+            f"the real engine needs {', '.join(one.name for one in missing)}",
+            system="engines",
+            cause="they are neither on the PATH in the pinned version, nor built",
+            remedy="run `make engines`; redis-server is the operating system's (Debian: apt install redis-server)",
+        )
+    return {one.name: str(one.path) for one in found if one.path}
+
+
+def _redis() -> Engine:
+    path = shutil.which("redis-server")
+    told = re.search(r"v=(\S+)", _told(path, ("--version",))) if path else None
+    source = "PATH" if path else "missing: install the package redis-server"
+    return Engine(
+        "redis-server", "redis", Path(path) if path else None, told[1] if told else "", source, "Argo CD's cache"
+    )
+
+
+def _told(program: str, ask: tuple[str, ...]) -> str:
+    try:
+        return subprocess.run([program, *ask], capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,138 @@
+"""The control plane's processes: one etcd, an API server for each control plane node, and the controllers once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fluobook.lab.engines import arguments
+from fluobook.lab.engines.egress import Egress
+from fluobook.lab.engines.identities import MASTERS, Files, write_identities, write_kubeconfig
+from fluobook.lab.engines.processes import Processes, Running, free_port
+from fluobook.lab.engines.requests import Api
+from fluobook.machine.pki import KeyPair
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from fluobook.lab.talos import MachineConfiguration
+
+_NO_NODES = """\
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
+metadata: {name: nodes-are-the-kubelets-own}
+spec:
+  resourceRef: {apiGroup: v1, kind: Node}
+  selector: {matchAnnotations: {fluobook.lab/never: "true"}}
+  next: {}
+"""
+
+
+@dataclass
+class Server:
+    """One node's API server.
+
+    Args:
+        files: what it reads.
+        config: what its node was given.
+        address: the node's.
+        port: where it listens on loopback.
+    """
+
+    files: Files
+    config: MachineConfiguration
+    address: str
+    port: int
+    running: Running | None = None
+
+
+class ControlPlane:
+    """Starts and ends the programs.
+
+    Args:
+        programs: where they are, by name.
+        folder: for all their files.
+    """
+
+    def __init__(self, programs: Mapping[str, str], folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.processes = Processes(folder)
+        self._programs, self._folder = programs, folder
+        self._etcd = arguments.Etcd(free_port(), free_port())
+        self._servers: dict[str, Server] = {}
+        self.egress = Egress()
+
+    async def begin(self, name: str, config: MachineConfiguration, address: str) -> None:
+        """Start etcd with the identity that the first control plane's configuration gives it.
+
+        Raises:
+            FluobookError: the configuration lacks an authority or key.
+        """
+        server = self._server(name, config, address)
+        await self._start("etcd", arguments.etcd(server.files, self._etcd))
+
+    async def serve(self, name: str, config: MachineConfiguration, address: str) -> Server:
+        """Start a node's API server, and wait until it is ready.
+
+        Raises:
+            FluobookError: the configuration lacks an authority or key.
+        """
+        server = self._server(name, config, address)
+        await self.egress.start()
+        flags = arguments.api_server(server.files, config, address, port=server.port, etcd=self._etcd)
+        server.running = await self._start("kube-apiserver", flags, log=f"kube-apiserver-{name}")
+        api = self.administrator(server)
+        try:
+            await api.until_answered("/readyz")
+        finally:
+            await api.close()
+        return server
+
+    async def end(self, name: str) -> None:
+        """End a node's API server."""
+        server = self._servers.get(name)
+        if server and server.running:
+            await self.processes.end(server.running)
+
+    async def control(self, server: Server) -> None:
+        """Start the controllers, the scheduler, and KWOK for pods."""
+        files, config = server.files, server.config
+        files.write("kwok.yaml", _NO_NODES)
+        await self._start("kube-controller-manager", arguments.controller_manager(files, config))
+        await self._start("kube-scheduler", arguments.scheduler(files, config))
+        await self._start("kwok", arguments.kwok(files, config, server.address))
+
+    def administrator(self, server: Server) -> Api:
+        """A client with all rights, straight to one API server."""
+        folder = server.files.folder
+        identity = KeyPair((folder / "admin.crt").read_text(), (folder / "admin.key").read_text())
+        authority = (folder / "ca.crt").read_text()
+        return Api(f"https://127.0.0.1:{server.port}", authority, identity=identity)
+
+    def audits(self) -> list[Path]:
+        """The API servers' audit logs."""
+        return [server.files.folder / "audit.log" for server in self._servers.values()]
+
+    async def stop(self) -> None:
+        """End all."""
+        await self.processes.stop()
+        await self.egress.stop()
+
+    def _server(self, name: str, config: MachineConfiguration, address: str) -> Server:
+        """Write a node's files, once: what a reboot finds again."""
+        if name not in self._servers:
+            server = Server(Files(self._folder / name), config, address, free_port())
+            write_identities(server.files, config, address)
+            arguments.write_settings(server.files, config)
+            self.egress.write_settings(server.files)
+            url = f"https://127.0.0.1:{server.port}"
+            write_kubeconfig(server.files, "admin", url, "fluobook:lab", [MASTERS])
+            for part in ("controller-manager", "scheduler"):
+                user = f"system:kube-{part}"
+                write_kubeconfig(server.files, part, url, user, [user])
+            self._servers[name] = server
+        return self._servers[name]
+
+    async def _start(self, program: str, flags: list[str], log: str = "") -> Running:
+        return await self.processes.start(log or program, [self._programs[program], *flags])

@@ -1,0 +1,126 @@
+"""The programs of the engine as children of the lab: started, watched, told apart in their logs, and ended with it."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+ENDING = 10.0
+"""Real seconds that a program has to end by itself."""
+TAIL = 15
+"""Lines of a program's log that are told when it ended unasked."""
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+_log = logging.getLogger(__name__)
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+@dataclass
+class Running:
+    """A program that was started; `failure` says what its log ended with, once it ended unasked."""
+
+    name: str
+    process: asyncio.subprocess.Process
+    log: Path
+    asked: bool = False
+    failure: str = ""
+
+
+class Processes:
+    """Starts programs and ends them in reverse order.
+
+    Args:
+        folder: where their logs go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: list[Running] = []
+        self._watching: list[asyncio.Task[None]] = []
+
+    async def start(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None) -> Running:
+        """Start a program; its output goes to NAME.log.
+
+        Args:
+            name: of the log, and for messages.
+            command: program and arguments.
+            env: its whole environment; a bare one if not given.
+
+        Raises:
+            OSError: it cannot be run.
+        """
+        path = self._folder / f"{name}.log"
+        with path.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env=dict(env) if env is not None else {"PATH": os.environ.get("PATH", ""), "HOME": str(self._folder)},
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        running = Running(name, process, path)
+        self._running.append(running)
+        self._watching.append(asyncio.create_task(_watch(running)))
+        return running
+
+    async def end(self, running: Running) -> None:
+        """End one program and wait until it is gone."""
+        running.asked = True
+        if running.process.returncode is None:
+            with suppress(ProcessLookupError):
+                running.process.terminate()
+            try:
+                await asyncio.wait_for(running.process.wait(), ENDING)
+            except TimeoutError:
+                running.process.kill()
+                await running.process.wait()
+
+    async def stop(self) -> None:
+        """End all, the last one first."""
+        for running in reversed(self._running):
+            await self.end(running)
+        await asyncio.gather(*self._watching)
+
+    def failures(self) -> dict[str, str]:
+        """What programs ended unasked, and the last they said."""
+        return {running.name: running.failure for running in self._running if running.failure}
+
+
+async def _watch(running: Running) -> None:
+    code = await running.process.wait()
+    if not running.asked:
+        running.failure = f"exit code {code}\n{tail(running.log)}"
+        _log.error("%s ended: %s", running.name, running.failure)
+
+
+def tail(log: Path, lines: int = TAIL) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def free_port() -> int:
+    """A loopback port that nobody has at this moment; the programs cannot take over a socket."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def die_with_parent() -> None:
+    """Between fork and exec: whoever started the program takes it along, even when killed."""
+    if _libc:
+        _libc.prctl(_DEATH_SIGNAL, signal.SIGTERM)
