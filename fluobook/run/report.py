@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from typing import TYPE_CHECKING
 
 from fluobook.record.folder import write_text
+from fluobook.record.journal import read
 from fluobook.show.table import Cell, Table
 
 if TYPE_CHECKING:
@@ -18,7 +20,10 @@ STYLE = """<style>:root{color-scheme:light dark}
 body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}
 pre{background:color-mix(in srgb,currentColor 7%,transparent);padding:.6em .8em;overflow:auto;border-radius:4px}
 section{border-top:1px solid #8884;margin-top:2em}
+section:target{border-top:3px solid currentColor}a{color:inherit}
 .prompt,.jp-InputPrompt,.jp-OutputPrompt,.anchor-link{display:none}</style>"""
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def write_report(folder: Path, redactor: Redactor) -> Path:
@@ -31,7 +36,7 @@ def write_report(folder: Path, redactor: Redactor) -> Path:
     page = "\n".join(
         [
             f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>{STYLE}',
-            _head(title, summary),
+            _head(title, summary, _began(folder)),
             *bodies,
             "</html>",
         ]
@@ -41,7 +46,14 @@ def write_report(folder: Path, redactor: Redactor) -> Path:
     return path
 
 
-def _head(title: str, summary: dict[str, object]) -> str:
+def _began(folder: Path) -> str:
+    """When the run began, from its journal; "" if there is none."""
+    journal = folder / "events.jsonl"
+    events = read(journal) if journal.exists() else []
+    return f"began {events[0]['at'][:19].replace('T', ' ')} UTC, " if events else ""
+
+
+def _head(title: str, summary: dict[str, object], began: str) -> str:
     stages = summary["stages"]
     assert isinstance(stages, list)  # noqa: S101 (narrowing for the type checker)
     rows = [
@@ -54,10 +66,14 @@ def _head(title: str, summary: dict[str, object]) -> str:
         ]
         for s in stages
     ]
-    table = Table(
-        "stages", ["status", "stage", "actions", "checks", "time"], rows, note=f"exit code {summary['exit_code']}"
+    seconds = sum(s["seconds"] for s in stages)
+    note = f"{began}{seconds:.1f} s in all, exit code {summary['exit_code']}"
+    table = Table("stages", ["status", "stage", "actions", "checks", "time"], rows, note=note)
+    errors = "".join(f"<pre>{html.escape(ANSI.sub('', s['error']))}</pre>" for s in stages if s["error"])
+    links = " · ".join(
+        f'<a href="#{s["notebook"].removesuffix(".ipynb")}">{html.escape(s["stage"])}</a>' for s in stages
     )
-    return f"<h1>{html.escape(title)}</h1>{table.html()}"
+    return f"<h1>{html.escape(title)}</h1>{table.html()}{errors}<nav>{links}</nav>"
 
 
 def _notebook(path: Path) -> str:
