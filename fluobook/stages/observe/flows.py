@@ -16,11 +16,12 @@ from fluobook.stages.observe.rows import count
 from fluobook.stages.observe.watch import SECONDS, Pulse, cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fluobook.clients.hubble import Endpoint, Flow
     from fluobook.stages.core.site import Site
 
+FORWARDED = "FORWARDED"
 RELAY, NAMESPACE, PORT = "hubble-relay", "kube-system", 80
 SHOWN = 40
 """Rows at most while a person watches."""
@@ -62,20 +63,33 @@ class Tally:
         """How often each path was seen, what was dropped first, then by name."""
         with self._lock:
             found = dict(self._counts)
-        return dict(sorted(found.items(), key=lambda item: (item[0].verdict == "FORWARDED", item[0])))
+        return dict(sorted(found.items(), key=lambda item: (item[0].verdict == FORWARDED, item[0])))
 
     def table(self, notes: Sequence[str] = ()) -> Table:
-        """The paths for a person."""
+        """The busiest paths for a person: half the rows for what went through, half for what did not."""
         counts = self.counts()
-        rows = [[Cell(p.verdict, _tone(p)), p.source, p.destination, p.port, number] for p, number in counts.items()]
-        dropped = sum(number for path, number in counts.items() if path.verdict == "DROPPED")
-        note = [f"{sum(counts.values())} flows, {dropped} dropped", f"{self.lost} not told" if self.lost else ""]
+        through = {path: number for path, number in counts.items() if path.verdict == FORWARDED}
+        stopped = {path: number for path, number in counts.items() if path.verdict != FORWARDED}
+        shown = {**busiest(stopped, SHOWN // 2), **busiest(through, SHOWN // 2)}
+        rows = [[Cell(p.verdict, _tone(p)), p.source, p.destination, p.port, number] for p, number in shown.items()]
+        hidden = len(counts) - len(shown)
+        note = [
+            f"+ {hidden} more paths" if hidden else "",
+            f"{sum(counts.values())} flows, {sum(stopped.values())} not let through",
+            f"{self.lost} not told" if self.lost else "",
+        ]
         columns = ["verdict", "from", "to", "port", "flows"]
-        return Table("Hubble flows", columns, rows, note="\n".join(filter(None, [*note, *notes])), limit=SHOWN)
+        return Table("Hubble flows", columns, rows, note="\n".join(filter(None, [*note, *notes])))
+
+
+def busiest(counts: Mapping[Path, int], most: int) -> dict[Path, int]:
+    """The paths with most flows, in the order in which they came: rows then stay where they are as numbers grow."""
+    chosen = set(sorted(counts, key=lambda path: (-counts[path], path))[:most])
+    return {path: number for path, number in counts.items() if path in chosen}
 
 
 def _tone(path: Path) -> str:
-    return {"FORWARDED": "ok", "DROPPED": "bad"}.get(path.verdict, "wait")
+    return {FORWARDED: "ok", "DROPPED": "bad"}.get(path.verdict, "wait")
 
 
 def workload(end: Endpoint) -> str:

@@ -115,7 +115,7 @@ def watch_applications(site: Site, *, seconds: float = SECONDS) -> None:
     """
     kube = cluster(site)
     try:
-        kube.list("argoproj.io/v1alpha1", "Application", "argocd", labels="fluobook/no-such=label")
+        kube.transport.kind("argoproj.io/v1alpha1", "Application")
     except NotFound:
         raise StageMissing("Argo CD is not installed", remedy="run the stage install-argocd first") from None
     follow(kube, "argoproj.io/v1alpha1", "Application", rows.applications, seconds=seconds)

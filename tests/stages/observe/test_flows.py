@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fluobook.clients.hubble import Endpoint, Flow
-from fluobook.stages.observe.flows import Tally, workload
+from fluobook.stages.observe.flows import SHOWN, Tally, workload
 
 WORLD = Endpoint("", "", "203.0.113.7", 2, ("reserved:world",))
 
@@ -56,4 +56,21 @@ def test_what_was_dropped_stands_first():
     tally.add(flow(WORLD, pod("a")))
     tally.add(flow(WORLD, pod("z"), "DROPPED"))
     assert [path.verdict for path in tally.counts()] == ["DROPPED", "FORWARDED"]
-    assert "2 flows, 1 dropped" in tally.table().text()
+    assert "2 flows, 1 not let through" in tally.table().text()
+
+
+def test_the_busiest_of_both_kinds_are_shown_and_the_rest_is_counted():
+    tally = Tally()
+    for number in range(SHOWN):
+        for verdict in ("FORWARDED", "DROPPED"):
+            tally.add(flow(WORLD, pod(f"quiet{number:02d}"), verdict))
+    for verdict in ("FORWARDED", "DROPPED"):
+        for _ in range(2):
+            tally.add(flow(WORLD, pod("zz"), verdict))
+    table = tally.table()
+    assert len(table.rows) == SHOWN
+    assert [(str(row[0]), row[4]) for row in table.rows if row[2] == "monitoring/zz"] == [
+        ("✗ DROPPED", 2),
+        ("✓ FORWARDED", 2),
+    ]
+    assert f"+ {2 * (SHOWN + 1) - SHOWN} more paths" in table.note
