@@ -7,6 +7,7 @@ and headless, against the lab and live; everything else is found here.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from fluobook.record.journal import Journal
 from fluobook.record.lock import cluster_lock
 from fluobook.redact import Redactor
 from fluobook.show.kernel import ask_person, ask_secret, guard_kernel
-from fluobook.show.live import Live, interactive
+from fluobook.show.live import Live, interactive, show_once
 from fluobook.show.table import Cell, Table
 from fluobook.stages import catalogue, observe, secrets_care
 from fluobook.stages.core.check import Checks
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 LOCK_PATIENCE = 120.0
 """Seconds to wait for another run of ours on the same cluster: a killed one needs a moment until its kernel is gone."""
 
+GOOD_FOR = 60.0
+"""Seconds for which the checks may rest on the plan's observation, where nothing was applied in between."""
+
 _TONES = {"done": "ok", "failed": "bad", "skipped": "bad"}
 
 
@@ -47,16 +51,15 @@ class StageRun:
     site: Site
     gate: Gate
     _observation: Any = field(default=None, repr=False)
-    _fresh: bool = field(default=False, repr=False)
+    _good_until: float = field(default=0.0, repr=False)
 
     def plan(self) -> Plan:
         """Observe the live systems and say what leads from there to the platform. Changes nothing."""
-        self._observation = self.stage.observe(self.site)
-        self._fresh = True
+        with self.site.halt.on_interrupt():
+            self._observe()
         plan = self.stage.plan(self.site.platform, self._observation)
-        self.site.journal.write(
+        self._note(
             "planned",
-            stage=self.stage.name,
             digest=plan.digest,
             waits_for=plan.waits_for,
             kept=plan.kept,
@@ -70,15 +73,17 @@ class StageRun:
         Raises:
             ApprovalNeeded: the gate stays shut; nothing was changed.
             StageMissing: an earlier stage has not run; nothing was changed.
+            Locked: somebody else is at work on this cluster; nothing was changed.
             FluobookError: an action failed; run the notebook again when the cause is gone.
         """
         form = self.gate.admit(plan)
         if not plan.actions:
-            self._done(plan, 0)
-            Live(lambda: Table(f"{self.stage.name}: nothing to do", []), live=False).__exit__(None, None, None)
+            self._note("applied", digest="", actions=0)
+            show_once(Table(f"{self.stage.name}: nothing to do", []))
             return
-        self.site.journal.write("approved", stage=self.stage.name, digest=plan.digest, form=form)
-        with cluster_lock(self.site.home, patience=LOCK_PATIENCE, on_wait=self._waiting), self.site.lease():
+        self._note("approved", digest=plan.digest, form=form)
+        lock = cluster_lock(self.site.home, patience=LOCK_PATIENCE, on_wait=self._waiting)
+        with self.site.halt.on_interrupt(), lock, self.site.lease():
             self._execute(self._rest_of(plan))
 
     def verify(self) -> Checks:
@@ -87,28 +92,34 @@ class StageRun:
         Raises:
             CheckFailed: the systems are not as they should be.
         """
-        if not self._fresh:
-            self._observation = self.stage.observe(self.site)
-        checks = Checks(self.stage.name, tuple(self.stage.verify(self.site, self._observation)))
+        with self.site.halt.on_interrupt():
+            if time.monotonic() > self._good_until:
+                self._observe()
+            checks = Checks(self.stage.name, tuple(self.stage.verify(self.site, self._observation)))
         told = [{"claim": c.claim, "ok": c.ok, "evidence": c.evidence} for c in checks.checks]
-        self.site.journal.write("verified", stage=self.stage.name, ok=checks.ok, checks=told)
+        self._note("verified", ok=checks.ok, checks=told)
         if not checks.ok:
-            Live(checks.table, live=False).__exit__(None, None, None)
+            show_once(checks.table())
         checks.require()
         return checks
+
+    def _observe(self) -> None:
+        self._observation = self.stage.observe(self.site)
+        self._good_until = time.monotonic() + GOOD_FOR
 
     def _rest_of(self, approved: Plan) -> Plan:
         now = self.stage.plan(self.site.platform, self.stage.observe(self.site))
         if not now.rest_of(approved):
             raise PlanChanged(
-                f"{self.stage.name}: {approved.digest} was approved, {now.digest} is what would be done now",
+                f"{self.stage.name}: {approved.digest} was approved, {now.digest or now.summary()} is what would be "
+                "done now",
                 cause="somebody changed the live systems in between",
                 remedy="run the plan cell again and look at it",
             )
         return now
 
     def _execute(self, plan: Plan) -> None:
-        self._fresh = False
+        self._good_until = 0.0
         progress = Progress(plan.actions)
         live = Live(lambda: _progress_table(plan, progress))
         progress.changed = live.touch
@@ -116,16 +127,18 @@ class StageRun:
             lambda action, tell: self.stage.perform(self.site, action, tell),
             self.site.journal,
             widths=self.stage.widths,
+            check=self.site.halt.check,
         )
         with live:
             executor.run(plan, progress)
-        self._done(plan, len(plan.actions))
-
-    def _done(self, plan: Plan, actions: int) -> None:
-        self.site.journal.write("applied", stage=self.stage.name, digest=plan.digest, actions=actions)
+        self._note("applied", digest=plan.digest, actions=len(plan.actions))
 
     def _waiting(self, holder: str) -> None:
-        self.site.journal.write("waiting", stage=self.stage.name, holder=holder)
+        self._note("waiting", holder=holder)
+        show_once(Table(f"{self.stage.name} waits: {holder} is at work on this cluster", []))
+
+    def _note(self, event: str, **fields: Any) -> None:
+        self.site.journal.write(event, stage=self.stage.name, **fields)
 
 
 def _progress_table(plan: Plan, progress: Progress) -> Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -38,22 +39,25 @@ class Journal:
         self._redactor = redactor
         self._clock = clock
         self._lock = threading.Lock()
-        self._file = path.open("a", encoding="utf-8") if path else None
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if path else None
 
     def write(self, event: str, **fields: Any) -> None:
-        """Add one event; `fields` are plain JSON values."""
+        """Add one event; `fields` are plain JSON values, others are told as text.
+
+        A line goes to the file in one piece: several processes write to it, and each may be killed at any moment.
+        """
         line = {"at": self._clock(), "event": event, **_plain(self._redactor.data(fields))}
+        text = json.dumps(line, ensure_ascii=False, default=lambda value: self._redactor.text(str(value)))
         with self._lock:
             self.events.append(line)
-            if self._file:
-                self._file.write(json.dumps(line, ensure_ascii=False, default=str) + "\n")
-                self._file.flush()
-                os.fsync(self._file.fileno())
+            if self._file is not None:
+                os.write(self._file, f"{text}\n".encode())
+                os.fsync(self._file)
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._file:
-            self._file.close()
+        if self._file is not None:
+            os.close(self._file)
             self._file = None
 
 
@@ -62,11 +66,9 @@ def _plain(value: object) -> dict[str, Any]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The events of a journal; a last line cut short by a crash is left out."""
+    """The events of a journal; a line cut short by a crash is left out."""
     events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        with suppress(json.JSONDecodeError):
             events.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
     return events

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 class StageSummary:
     """One stage of a run.
 
-    `status` is done, failed or refused; `actions` were done, `checks` of `claims` hold, `seconds` of wall time.
+    `status` is done, failed, refused, interrupted or not run; `actions` were done, `checks` of `claims` hold,
+    `seconds` of wall time.
     """
 
     stage: str
@@ -28,7 +29,7 @@ class StageSummary:
 
     def line(self) -> str:
         """One line for the terminal."""
-        mark = {"done": "✓", "failed": "✗", "refused": "■"}.get(self.status, "·")
+        mark = {"done": "✓", "failed": "✗", "refused": "■", "interrupted": "✗"}.get(self.status, "·")
         actions = f"{self.actions} action{'s' * (self.actions != 1)}"
         return f"{mark} {self.stage:<22} {actions:>11}  {self.checks:>2}/{self.claims:<2} checks  {self.seconds:6.1f} s"
 
@@ -36,12 +37,17 @@ class StageSummary:
 def summarise(stage: str, notebook: str, events: Sequence[dict[str, Any]], **rest: Any) -> StageSummary:
     """Sum up one stage from the events of its run."""
     mine = [event for event in events if event.get("stage") == stage]
-    actions = sum(event["actions"] for event in mine if event["event"] == "applied")
+    actions = sum(event["event"] == "outcome" and event["result"] == "done" for event in mine)
     verified = [event["checks"] for event in mine if event["event"] == "verified"]
     claims = verified[-1] if verified else []
     return StageSummary(
         stage, notebook, actions=actions, checks=sum(c["ok"] for c in claims), claims=len(claims), **rest
     )
+
+
+def not_run(stage: str, notebook: str) -> StageSummary:
+    """A stage whose turn did not come."""
+    return StageSummary(stage, notebook, status="not run", actions=0, checks=0, claims=0, seconds=0.0)
 
 
 def as_data(stages: Sequence[StageSummary], **head: Any) -> dict[str, Any]:

@@ -7,10 +7,7 @@ kernel so that the cell can say what it was doing, and speaks to kernels over IP
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from papermill.clientwrap import PapermillNotebookClient
@@ -19,20 +16,30 @@ from papermill.engines import NBClientEngine, NotebookExecutionManager, papermil
 from fluobook.run.kernels import private_kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
+    from fluobook.run.signals import Signals
 
 ENGINE = "fluobook"
 
-GRACE = 10.0
-"""Seconds that an interrupted cell gets to end by itself before its kernel is killed."""
+PATIENCE = 60
+"""Seconds that a busy machine may take to start a kernel, and to deliver what a cell has put out."""
 
 
 class TruthfulManager(NotebookExecutionManager):  # type: ignore[misc, unused-ignore]
-    """Keeps the status of cells: completed means that it ran to its end."""
+    """Keeps the status of cells: completed means that it ran to its end. No cell begins once a signal came."""
+
+    def __init__(self, nb: Any, signals: Signals, **options: Any) -> None:
+        super().__init__(nb, progress_bar=False, **options)
+        self._signals = signals
+
+    def cell_start(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
+        """As papermill's, unless a signal came."""
+        self._signals.check()
+        super().cell_start(cell, cell_index=cell_index, **kwargs)
 
     def cell_complete(self, cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
-        """Called in a `finally`: an exception on its way out means that the cell did not complete."""
+        """Called in a `finally`: an exception on its way out means that the cell did not complete, or never began."""
+        if not cell.metadata.papermill.get("start_time"):
+            return
         if sys.exc_info()[0] is not None:
             self.cell_exception(cell, cell_index=cell_index)
         super().cell_complete(cell, cell_index=cell_index, **kwargs)
@@ -46,68 +53,46 @@ class TruthfulManager(NotebookExecutionManager):  # type: ignore[misc, unused-ig
         self.save()
 
 
+class Client(PapermillNotebookClient):  # type: ignore[misc, unused-ignore]
+    """Executes cells, and lets signals through to the one at work."""
+
+    def __init__(self, manager: TruthfulManager, signals: Signals, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._signals = signals
+
+    def execute_cell(self, cell: Any, cell_index: int, **options: Any) -> Any:
+        """Execute a cell within earshot of signals."""
+        self._signals.at_work(self.km.provisioner.process)
+        try:
+            return super().execute_cell(cell, cell_index, **options)
+        finally:
+            self._signals.at_rest()
+
+
 class Engine(NBClientEngine):  # type: ignore[misc, unused-ignore]
-    """papermill's engine with the manager above, IPC transport and signals."""
+    """papermill's engine with the parts above, and private sockets."""
 
     @classmethod
     def execute_notebook(cls, nb: Any, kernel_name: str, output_path: str | None = None, **kwargs: Any) -> Any:
         """Execute one notebook; papermill has injected its parameters."""
-        manager = TruthfulManager(nb, output_path=output_path, progress_bar=False, autosave_cell_every=5)
+        manager = TruthfulManager(nb, kwargs["signals"], output_path=output_path, autosave_cell_every=5)
         manager.notebook_start()
         try:
             with private_kernels() as config:
-                client = PapermillNotebookClient(
+                Client(
                     manager,
+                    kwargs["signals"],
                     kernel_name=kernel_name,
                     timeout=None,
-                    startup_timeout=kwargs.get("start_timeout", 60),
+                    iopub_timeout=PATIENCE,
+                    startup_timeout=PATIENCE,
                     config=config,
                     # At its end a kernel is interrupted, and would say so on our terminal.
                     extra_arguments=["--IPKernelApp.log_level=50"],
-                )
-                with passed_on(kwargs["signals"], client):
-                    client.execute()
+                ).execute()
         finally:
             manager.notebook_complete()
         return manager.nb
 
 
 papermill_engines.register(ENGINE, Engine)
-
-
-class Signals:
-    """What signal ended a run, if one did."""
-
-    def __init__(self) -> None:
-        self.caught: int | None = None
-
-    @property
-    def exit_code(self) -> int | None:
-        """128 plus the signal's number, or None."""
-        return None if self.caught is None else 128 + self.caught
-
-
-@contextmanager
-def passed_on(signals: Signals, client: Any) -> Iterator[None]:
-    """While a notebook runs, let SIGINT and SIGTERM interrupt its cell, and kill its kernel after `GRACE` seconds."""
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        process = client.km.provisioner.process if client.km else None
-        if signals.caught is not None and process:
-            process.kill()
-        signals.caught = number
-        if process:
-            process.send_signal(signal.SIGINT)
-            killer = threading.Timer(GRACE, process.kill)
-            killer.daemon = True
-            killer.start()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -13,9 +13,10 @@ from fluobook import errors
 from fluobook.record import journal as journals
 from fluobook.record.folder import write_json
 from fluobook.record.journal import Journal
-from fluobook.record.summary import StageSummary, as_data, summarise
+from fluobook.record.summary import StageSummary, as_data, not_run, summarise
 from fluobook.redact import Redactor
 from fluobook.run.report import write_report
+from fluobook.run.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,24 +57,29 @@ def notebook_of(stage: Stage) -> str:
 
 
 def run(order: Order, *, told: Callable[[StageSummary], None]) -> int:
-    """Run the notebooks; stops at the first that fails.
+    """Run the notebooks; stops at the first that fails. Whatever happens, a summary and a report are left.
 
     Returns:
         The exit code of the whole run, as in `fluobook.errors`.
     """
-    from fluobook.run.engine import Signals  # noqa: PLC0415 (papermill is heavy; `fluobook --help` must not pay for it)
-
     signals = Signals()
     done: list[StageSummary] = []
     journal = Journal(order.folder / "events.jsonl", order.redactor)
     journal.write("run-started", phase=order.phase, target=order.target, stages=[stage.name for stage in order.stages])
-    with _surroundings(order):
+    with signals.heard(), _surroundings(order):
         for stage in order.stages:
-            done.append(_one(order, stage, signals, journal))
-            told(done[-1])
-            if done[-1].exit_code:
-                break
-    code = signals.exit_code or (done[-1].exit_code if done else 0)
+            if signals.caught is None and not (done and done[-1].exit_code):
+                done.append(_one(order, stage, signals, journal))
+                told(done[-1])
+            else:
+                done.append(not_run(stage.name, notebook_of(stage)))
+        return _finished(order, done, signals, journal)
+
+
+def _finished(order: Order, done: Sequence[StageSummary], signals: Signals, journal: Journal) -> int:
+    code = signals.exit_code or max((stage.exit_code for stage in done), default=0)
+    if signals.caught is not None:
+        journal.write("interrupted", signal=signals.name)
     journal.write("run-ended", exit_code=code)
     journal.close()
     head = {"phase": order.phase, "target": order.target, "exit_code": code}
@@ -82,25 +88,33 @@ def run(order: Order, *, told: Callable[[StageSummary], None]) -> int:
     return code
 
 
-def _one(order: Order, stage: Stage, signals: Any, journal: Journal) -> StageSummary:
+def _one(order: Order, stage: Stage, signals: Signals, journal: Journal) -> StageSummary:
     notebook = notebook_of(stage)
     journal.write("notebook-started", stage=stage.name, notebook=notebook)
     began = time.monotonic()
     name, error = _execute(order, notebook, signals)
     seconds = round(time.monotonic() - began, 2)
-    code = signals.exit_code or exit_code_of(name)
-    status = "done" if not name else "refused" if code == errors.ApprovalNeeded.exit_code else "failed"
+    # A signal that came as the last cell ended leaves a stage that is done: the run alone was interrupted.
+    code = (signals.exit_code or exit_code_of(name)) if name else 0
+    status = _status(name, code, signals)
     journal.write("notebook-ended", stage=stage.name, status=status, seconds=seconds, error=error)
     events = journals.read(order.folder / "events.jsonl")
-    return summarise(
-        stage.name, notebook, events, status=status, seconds=seconds, error=order.redactor.text(error), exit_code=code
-    )
+    error = order.redactor.text(error)
+    return summarise(stage.name, notebook, events, status=status, seconds=seconds, error=error, exit_code=code)
 
 
-def _execute(order: Order, notebook: str, signals: Any) -> tuple[str, str]:
+def _status(name: str, code: int, signals: Signals) -> str:
+    if not name:
+        return "done"
+    if signals.caught is not None:
+        return "interrupted"
+    return "refused" if code == errors.ApprovalNeeded.exit_code else "failed"
+
+
+def _execute(order: Order, notebook: str, signals: Signals) -> tuple[str, str]:
     """Execute one notebook; returns the error's class name and text, both empty when it went well."""
-    import papermill  # noqa: PLC0415
-    from nbclient.exceptions import DeadKernelError  # noqa: PLC0415
+    import papermill  # noqa: PLC0415 (papermill is heavy; `fluobook --help` must not pay for it)
+    from nbconvert.filters import strip_ansi  # noqa: PLC0415
     from papermill.exceptions import PapermillExecutionError  # noqa: PLC0415
 
     from fluobook.run.engine import ENGINE  # noqa: PLC0415
@@ -119,9 +133,11 @@ def _execute(order: Order, notebook: str, signals: Any) -> tuple[str, str]:
             signals=signals,
         )
     except PapermillExecutionError as error:
-        return error.ename, "\n".join(error.traceback) or error.evalue
-    except DeadKernelError as error:
-        return "DeadKernel", f"the kernel of {notebook} died: {error}"
+        return error.ename, strip_ansi("\n".join(error.traceback) or error.evalue)
+    except Interrupted as error:
+        return "Interrupted", f"{error} came between two cells; the next one was not begun"
+    except Exception as error:  # noqa: BLE001 (kernels die in many ways, and papermill breaks in its own: all end a run)
+        return type(error).__name__, f"{notebook} ended early: {strip_ansi(str(error)) or type(error).__name__}"
     return "", ""
 
 

@@ -5,6 +5,7 @@ nbval and papermill keep only the first or the last frame of a changing display,
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -44,15 +45,21 @@ class Live:
     Args:
         render: makes the table as things stand now.
         live: whether somebody watches; found out when not given.
-        final: whether the last frame is displayed on leaving.
+        clock: tells the seconds by which repaints are spaced.
     """
 
-    def __init__(self, render: Callable[[], Table], *, live: bool | None = None, final: bool = True) -> None:
+    def __init__(
+        self,
+        render: Callable[[], Table],
+        *,
+        live: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._render = render
+        self._clock = clock
         self._live = interactive() if live is None else live
-        self._final = final
         self._handle: Any = None
-        self._painted = 0.0
+        self._painted = -math.inf
         self._last = ""
         self._lock = threading.Lock()
 
@@ -66,26 +73,36 @@ class Live:
     ) -> None:
         if self._live:
             self.paint()
-        elif self._final:
+        else:
             _display(self._render())
 
     def touch(self) -> None:
         """Say that something changed; it is shown if the last repaint was long enough ago."""
-        if self._live and time.monotonic() - self._painted >= 1 / REPAINTS_PER_SECOND:
-            self.paint()
+        if not self._live:
+            return
+        with self._lock:
+            if self._clock() - self._painted >= 1 / REPAINTS_PER_SECOND:
+                self._paint()
 
     def paint(self) -> None:
         """Show the table as it stands, if it differs from what is shown."""
         with self._lock:
-            table = self._render()
-            self._painted = time.monotonic()
-            if (text := table.text()) == self._last:
-                return
-            self._last = text
-            if self._handle is None:
-                self._handle = _display(table, display_id=True)
-            else:
-                self._handle.update(table)
+            self._paint()
+
+    def _paint(self) -> None:
+        table = self._render()
+        if (text := table.text()) == self._last:
+            return
+        self._last, self._painted = text, self._clock()
+        if self._handle is None:
+            self._handle = _display(table, display_id=True)
+        else:
+            self._handle.update(table)
+
+
+def show_once(table: Table) -> None:
+    """Show a finished table."""
+    _display(table)
 
 
 def _display(table: Table, **options: Any) -> Any:

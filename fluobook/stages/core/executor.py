@@ -59,11 +59,14 @@ class Tell:
     stage: str
     journal: Journal
     progress: Progress
+    check: Callable[[], None] = lambda: None
+    """Raises when the work is to be broken off."""
     leave: Callable[[], None] = lambda: None
     """Says that the foreign system has done its part: what follows is waiting, and somebody else may have the place."""
 
     def __call__(self, word: str) -> None:
-        """Show a word in the live table."""
+        """Show a word in the live table, if the work is to go on."""
+        self.check()
         self.progress.set(self.action, "running", word)
 
     def evidence(self, **fields: Any) -> None:
@@ -82,10 +85,19 @@ class Executor:
         perform: does one action.
         journal: gets intent before and outcome after each action.
         widths: how many actions run at once, by foreign system.
+        check: raises when the work is to be broken off.
     """
 
-    def __init__(self, perform: Perform, journal: Journal, *, widths: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        perform: Perform,
+        journal: Journal,
+        *,
+        widths: Mapping[str, int] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._perform = perform
+        self._check = check
         self._journal = journal
         self._widths = dict(widths or {})
 
@@ -121,7 +133,7 @@ class Executor:
         try:
             progress.set(action, "running")
             self._note("intent", stage, action, verb=action.verb, object=action.object, reason=action.reason)
-            evidence = self._perform(action, Tell(action, stage, self._journal, progress, place.leave))
+            evidence = self._perform(action, Tell(action, stage, self._journal, progress, self._check, place.leave))
             self._note("outcome", stage, action, result="done", evidence=dict(evidence or {}))
         except Exception as error:
             told = error.diagnostics() if isinstance(error, FluobookError) else repr(error)

@@ -91,7 +91,7 @@ class Plan:
         """Whether this plan is the approved one, or what is left of it after a part was done."""
         before = {json.dumps(action.canonical(), sort_keys=True, default=str) for action in approved.actions}
         now = {json.dumps(action.canonical(), sort_keys=True, default=str) for action in self.actions}
-        return now <= before and self.platform == approved.platform
+        return now <= before and self.platform == approved.platform and not self.waits_for
 
     def summary(self) -> str:
         """The plan in one line."""
