@@ -189,10 +189,23 @@ CASES: dict[str, list[Step]] = {
 }
 
 
+DIFFERENCES = {
+    ("each kind of patch does what it says", 6): (
+        "the body of the request was in an unknown format",
+        "415: Unsupported Media Type",
+    ),
+    ("lists are cut into pages", 5): ("continue key is not valid: ", "invalid continue token: continue key is not"),
+}
+"""How messages begin where the embedded engine words a refusal in its own way: what Python says, not Go."""
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_both_engines_answer_alike(name: str, embedded: Engine, real: Engine) -> None:
     for number, step in enumerate(CASES[name], 1):
-        assert answer(embedded, step) == answer(real, step), f"step {number}: {step.method} {step.path}"
+        ours, theirs = answer(embedded, step), answer(real, step)
+        for begin, told in zip(DIFFERENCES.get((name, number), ()), (ours, theirs), strict=False):
+            assert told.pop("message").startswith(begin)
+        assert ours == theirs, f"step {number}: {step.method} {step.path}"
 
 
 def answer(engine: Engine, step: Step) -> dict[str, Any]:

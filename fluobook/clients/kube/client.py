@@ -23,6 +23,7 @@ Obj = dict[str, Any]
 """A Kubernetes object as JSON."""
 Objs = list[Obj]
 
+KUBELET_LOST = "error trying to reach service"
 MANAGER = "fluobook"
 """Our field manager in server-side apply."""
 PAGE = 500
@@ -93,8 +94,11 @@ class Kube:
         """
         try:
             self.transport.raw("GET", f"/api/v1/nodes/{node}/proxy/healthz", what=f"ask the kubelet of {node}")
-        except Unreachable:
-            raise
+        except Unreachable as error:
+            # The API server answers 503 for itself and for a kubelet that it does not reach; only the words differ.
+            if KUBELET_LOST not in error.message:
+                raise
+            return False
         except OutsideError:
             return False
         return True

@@ -107,5 +107,5 @@ def certificate_request(resource: Resource, obj: Obj) -> x509.CertificateSigning
     try:
         return x509.load_pem_x509_csr(pem)
     except ValueError as error:
-        what = f"Invalid value: {list(pem)[:3]}...: PEM block type must be CERTIFICATE REQUEST"
+        what = f'Invalid value: "{obj["spec"]["request"]}": PEM block type must be CERTIFICATE REQUEST'
         raise invalid(resource, name_of(obj), [("spec.request", what)]) from error

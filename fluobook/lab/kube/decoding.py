@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from fluobook.lab.kube import defaults, schemas
 from fluobook.lab.kube.errors import ApiError, bad_request, invalid
-from fluobook.lab.kube.validation import broken_rules, defaulted, pruned, unknown_fields, wrong_types
+from fluobook.lab.kube.validation import (
+    WORKLOADS,
+    broken_rules,
+    defaulted,
+    pruned,
+    unknown_fields,
+    workload_problems,
+    wrong_types,
+)
 
 if TYPE_CHECKING:
     from fluobook.lab.kube.identity import Write
@@ -108,6 +116,7 @@ def validated(resource: Resource, obj: Obj) -> None:
         problems = list(wrong_types(body, resource.schema)) or list(broken_rules(body, resource.schema))
     else:
         problems = list(broken_rules(obj.get("spec"), schemas.child(resource.schema, "spec"), "spec"))
+        problems += workload_problems(obj["spec"]) if resource.store_key in WORKLOADS and not problems else []
     if problems:
         raise invalid(resource, name, problems)
 

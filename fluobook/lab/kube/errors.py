@@ -77,6 +77,11 @@ def bad_request(message: str) -> ApiError:
     return ApiError(400, "BadRequest", message)
 
 
+def unreachable_service(why: str) -> ApiError:
+    """503: the API server did not reach what it was to pass a request on to."""
+    return ApiError(503, "ServiceUnavailable", f"error trying to reach service: {why}")
+
+
 def unsupported_media(accepted: str) -> ApiError:
     """415: the body is of a type that the server does not take here."""
     words = "the body of the request was in an unknown format - accepted media types include: " + accepted

@@ -48,7 +48,9 @@ def page(storage: Storage, resource: Resource, namespace: str, query: Mapping[st
     limit = int(query.get("limit") or 0)
     metadata: Obj = {"resourceVersion": str(revision)}
     if limit and len(found) > limit:
-        metadata |= {"continue": _token(revision, list(found[limit - 1][0])), "remainingItemCount": len(found) - limit}
+        metadata |= {"continue": _token(revision, list(found[limit - 1][0]))}
+        if not (query.get("labelSelector") or query.get("fieldSelector")):  # else nobody can tell
+            metadata |= {"remainingItemCount": len(found) - limit}
         found = found[:limit]
     return [{**obj, "apiVersion": resource.api_version} for _, obj in found], metadata
 

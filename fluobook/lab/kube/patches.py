@@ -39,8 +39,8 @@ def _json_patched(obj: Obj, body: Any) -> Obj:
     try:
         return jsonpatch.apply_patch(clone(obj), body)
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError) as error:
-        words = f"the server rejected our request due to an error in our request: {error}"
-        raise ApiError(422, "Invalid", words) from error
+        # The real server does not say which operation it was.
+        raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request") from error
 
 
 def merge(value: Any, patch: Any) -> Any:

@@ -11,7 +11,13 @@ from aiohttp import web
 from fluobook.lab.kube import discovery, openapi, patches, protobuf, reviews, subresources
 from fluobook.lab.kube.answers import Form, encoded, json_answer
 from fluobook.lab.kube.authorization import Question, allowed, refusal
-from fluobook.lab.kube.errors import bad_request, forbidden, no_such_path, unsupported_media
+from fluobook.lab.kube.errors import (
+    ApiError,
+    bad_request,
+    no_such_path,
+    unreachable_service,
+    unsupported_media,
+)
 from fluobook.lab.kube.forwarding import Backend, forward
 from fluobook.lab.kube.identity import User, Write
 from fluobook.lab.kube.lists import page, selector
@@ -133,9 +139,8 @@ class Routes:
         if request.content_type != patches.APPLY:
             return self._store.change(resource, key, body, request.content_type, write)
         if not request.query.get("fieldManager"):
-            raise bad_request(
-                'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
-            )
+            what = "fieldManager: Required value: is required for apply patch"
+            raise ApiError(422, "Invalid", f'PatchOptions.meta.k8s.io "" is invalid: {what}')
         return self._store.merge_in(resource, key, body, write)
 
     def _on_collection(
@@ -162,7 +167,7 @@ class Routes:
         key = (target.namespace if resource.namespaced else "", target.name)
         obj = self._store.read(resource, key)
         if target.subresource.startswith("proxy") and resource.plural == "nodes":
-            return self._node_proxy(resource, obj, target.subresource)
+            return self._node_proxy(obj, target.subresource)
         match (request.method, target.subresource):
             case ("GET", "scale"):
                 return json_answer(subresources.scale_of(obj))
@@ -180,10 +185,10 @@ class Routes:
                 raise no_such_path()
         return json_answer(done, 201)
 
-    def _node_proxy(self, resource: Resource, node: Obj, sub: str) -> web.Response:
+    def _node_proxy(self, node: Obj, sub: str) -> web.Response:
         """A kubelet's health; it needs a serving certificate, as the API server verifies it."""
         if not reviews.has_serving_certificate(self._store, node["metadata"]["name"]):
-            raise forbidden(resource, node["metadata"]["name"], "remote error: tls: internal error")
+            raise unreachable_service("remote error: tls: internal error")
         return web.Response(text="ok" if sub == "proxy/healthz" else "")
 
 

@@ -42,7 +42,8 @@ def _label_test(part: str) -> Test:
     if found := _EXISTS.fullmatch(part):
         key, wanted = found["key"], not found["no"]
         return lambda labels: (key in labels) == wanted
-    raise bad_request(f"unable to parse requirement: {part!r}")
+    operator = " ".join(part.split()[1:2])
+    raise bad_request(f"unable to parse requirement: found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
 
 
 def field_selector(text: str) -> Callable[[Obj], bool]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from fluobook.lab.kube import schemas
+from fluobook.lab.kube.selectors import matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +39,19 @@ _LIMITS: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
 
 def _whole(value: Any) -> bool:
     return isinstance(value, float) and value.is_integer()
+
+
+WORKLOADS = {("apps", plural) for plural in ("daemonsets", "deployments", "replicasets", "statefulsets")}
+
+
+def workload_problems(spec: Obj) -> Iterator[Problem]:
+    """What no schema can say of a workload: its template must be what it selects, and there is no negative count."""
+    if spec.get("replicas", 0) < 0:
+        yield "spec.replicas", f"Invalid value: {spec['replicas']}: must be greater than or equal to 0"
+    labels = (spec["template"].get("metadata") or {}).get("labels") or {}
+    if not matches(spec["selector"], labels):
+        shown = json.dumps(labels, separators=(",", ":"), sort_keys=True)
+        yield "spec.template.metadata.labels", f"Invalid value: {shown}: `selector` does not match template `labels`"
 
 
 def unknown_fields(value: Any, schema: Obj, path: str = "") -> Iterator[str]:
