@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from fluobook.lab.argocd.sources import Rendered
     from fluobook.lab.kube.objects import Obj
 
+RESYNC = 120.0
+"""World seconds between two looks at a source, as the real controller's default."""
+SELDOM = 30.0
+"""Real seconds between two such looks at least: a world that runs fast would else spend all its time on them."""
 DEBOUNCE = 0.01
 """Real seconds in which changes are gathered before an Application is looked at."""
 UNKNOWN = Health("Unknown")
@@ -116,16 +120,24 @@ class Application:
         around, spec = self._around, app["spec"]
         refresh, told = annotation(app, REFRESH), json.dumps(spec, sort_keys=True)
         afresh = self._operation is not None and self._operation.starts_afresh
-        due = afresh or around.clock.now() - self._looked_at >= around.settings().resync
+        due = afresh or around.clock.now() - self._looked_at >= self._resync()
         if self._last is not None and told == self._spec and not (refresh or due):
             return self._last
         view.looked, self._spec, self._looked_at = True, told, around.clock.now()
-        self._wake_in(around.settings().resync)
         if refresh:
             self._unmark()
         self._last = None
-        self._last = await self._fresh(spec, hard=refresh == "hard")
+        try:
+            self._last = await self._fresh(spec, hard=refresh == "hard")
+        finally:
+            self._wake_in(self._resync())
         return self._last
+
+    def _resync(self) -> float:
+        """World seconds until the next look at the source; what could not be had is soon asked for again."""
+        told = self._around.settings().resync
+        seldom = 0.0 if self._last is None else SELDOM * self._around.clock.speed
+        return max(RESYNC, seldom) if told is None else told
 
     async def _fresh(self, spec: Obj, *, hard: bool) -> Rendered:
         around = self._around

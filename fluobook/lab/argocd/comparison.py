@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fluobook.lab.argocd.health.verdict import HEALTHY, Health
-from fluobook.lab.argocd.ignoring import comparable, paths
+from fluobook.lab.argocd.ignoring import UNCOMPARED, comparable, paths
 from fluobook.lab.argocd.names import IGNORE_HEALTH, MANAGER, annotation
 from fluobook.lab.kube.errors import ApiError
 
@@ -76,13 +76,33 @@ class Comparison:
         return worst
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What was found out of one object, and of what exactly."""
+
+    target: Target
+    rules: tuple[Mapping[str, Any], ...]
+    version: str
+    judge: Judge
+    essence: Obj
+    differs: bool
+    health: Health | None
+
+    def is_of(self, target: Target, rules: tuple[Mapping[str, Any], ...]) -> bool:
+        """Whether the same was wanted then."""
+        return self.target is target and self.rules == rules
+
+
 class Comparer:
-    """Compares one Application again and again; asks the server only about what changed since the last time."""
+    """Compares one Application again and again; asks the server only about what changed since the last time.
+
+    A status that changes is no reason to ask: workloads and Applications write theirs all the time.
+    """
 
     def __init__(self, cluster: Cluster, app: str) -> None:
         self._cluster = cluster
         self._app = app
-        self._known: dict[Key, tuple[Target, str, Any, bool]] = {}
+        self._known: dict[Key, _Known] = {}
 
     def compare(self, targets: Iterable[Target], ignored: Iterable[Mapping[str, Any]], judge: Judge) -> Comparison:
         """The comparison now.
@@ -106,10 +126,16 @@ class Comparer:
             return Compared(target.key, target, None, differs=True, health=Health("Missing"))
         version = live["metadata"]["resourceVersion"]
         known = self._known.get(target.key)
-        if known is None or known[0] is not target or known[1] != version or known[2] != rules:
-            known = (target, version, rules, self._differs(target, live, rules))
+        if known is None or not known.is_of(target, rules) or (known.version, known.judge) != (version, judge):
+            known = self._look(target, live, rules, judge)
             self._known[target.key] = known
-        return Compared(target.key, target, live, differs=known[3], health=judge.health(live))
+        return Compared(target.key, target, live, differs=known.differs, health=known.health)
+
+    def _look(self, target: Target, live: Obj, rules: tuple[Mapping[str, Any], ...], judge: Judge) -> _Known:
+        before, essence = self._known.get(target.key), _essence(live)
+        same = before is not None and before.is_of(target, rules) and before.essence == essence
+        differs = before.differs if before is not None and same else self._differs(target, live, rules)
+        return _Known(target, rules, live["metadata"]["resourceVersion"], judge, essence, differs, judge.health(live))
 
     def _differs(self, target: Target, live: Obj, rules: tuple[Mapping[str, Any], ...]) -> bool:
         overlooked = paths(target.key, rules)
@@ -118,3 +144,9 @@ class Comparer:
         except ApiError:
             return True
         return comparable(then, overlooked) != comparable(live, overlooked)
+
+
+def _essence(live: Obj) -> Obj:
+    """What of a live object a comparison looks at; shares its parts, which never change."""
+    kept = {name: value for name, value in live.items() if name not in ("status", "operation", "metadata")}
+    return {**kept, "metadata": {name: value for name, value in live["metadata"].items() if name not in UNCOMPARED}}

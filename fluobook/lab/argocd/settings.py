@@ -38,7 +38,7 @@ class Settings:
         tracking: "annotation", "label" or "annotation+label".
         persist_health: whether `status.resources` carries health; Argo CD 3 leaves it out unless told.
         wave_delay: world seconds between waves.
-        resync: world seconds between looks at the source.
+        resync: world seconds between looks at the source; None where nobody said how many.
         age_key: the text of keys.txt, if the repo-server mounts it.
         has_ksops: whether the repo-server has the ksops program.
     """
@@ -49,7 +49,7 @@ class Settings:
     tracking: str = "annotation"
     persist_health: bool = False
     wave_delay: float = 2.0
-    resync: float = 120.0
+    resync: float | None = None
     age_key: str = field(default="", repr=False)
     has_ksops: bool = False
 
@@ -67,7 +67,7 @@ def read(store: Store) -> Settings:
         tracking=data.get("application.resourceTrackingMethod", "annotation"),
         persist_health=params.get("controller.resource.health.persist", "false") == "true",
         wave_delay=float(_env(controller).get("ARGOCD_SYNC_WAVE_DELAY") or 2),
-        resync=duration(data.get("timeout.reconciliation", "120s")),
+        resync=duration(data["timeout.reconciliation"]) if "timeout.reconciliation" in data else None,
         age_key=_age_key(store, repo_server),
         has_ksops=any(mount.get("mountPath", "").endswith("/ksops") for mount in _mounts(repo_server)),
     )
