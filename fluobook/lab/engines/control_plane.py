@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fluobook.errors import FluobookError
 from fluobook.lab.engines import arguments
 from fluobook.lab.engines.egress import Egress
 from fluobook.lab.engines.identities import MASTERS, Files, write_identities, write_kubeconfig
-from fluobook.lab.engines.processes import Processes, Running, free_port
+from fluobook.lab.engines.processes import Processes, Running, free_port, last_words
 from fluobook.lab.engines.requests import Api
 from fluobook.machine.pki import KeyPair
 
@@ -76,17 +78,13 @@ class ControlPlane:
         """Start a node's API server, and wait until it is ready.
 
         Raises:
-            FluobookError: the configuration lacks an authority or key.
+            FluobookError: the configuration lacks an authority or key, or the API server ended over it.
         """
         server = self._server(name, config, address)
         await self.egress.start()
         flags = arguments.api_server(server.files, config, address, port=server.port, etcd=self._etcd)
         server.running = await self._start("kube-apiserver", flags, log=f"kube-apiserver-{name}")
-        api = self.administrator(server)
-        try:
-            await api.until_answered("/readyz")
-        finally:
-            await api.close()
+        await self._ready(server, server.running)
         return server
 
     async def end(self, name: str) -> None:
@@ -118,6 +116,25 @@ class ControlPlane:
         """End all."""
         await self.processes.stop()
         await self.egress.stop()
+
+    async def _ready(self, server: Server, running: Running) -> None:
+        """Wait until an API server answers, or has ended."""
+        api = self.administrator(server)
+        answered = asyncio.create_task(api.until_answered("/readyz"))
+        ended = asyncio.create_task(running.process.wait())
+        try:
+            await asyncio.wait([answered, ended], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (answered, ended):
+                task.cancel()
+            await asyncio.gather(answered, ended, return_exceptions=True)
+            await api.close()
+        if running.process.returncode is not None:
+            raise FluobookError(
+                f"kube-apiserver ended with exit code {running.process.returncode}",
+                cause=last_words(running.log),
+                remedy=f"correct the machine configuration of stage 2; all of its log is {running.log}",
+            )
 
     def _server(self, name: str, config: MachineConfiguration, address: str) -> Server:
         """Write a node's files, once: what a reboot finds again."""

@@ -113,6 +113,13 @@ def tail(log: Path, lines: int = TAIL) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
+def last_words(log: Path) -> str:
+    """Why a program ended, as far as its log tells: its last error, without the advice on flags around it."""
+    lines = log.read_text(errors="replace").splitlines()
+    told = [line for line in lines if line.startswith(("Error:", "E", "F")) or "error" in line.lower()]
+    return (told or lines or ["it said nothing"])[-1]
+
+
 def free_port() -> int:
     """A loopback port that nobody has at this moment; the programs cannot take over a socket."""
     with socket.socket() as sock:
