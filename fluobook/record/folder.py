@@ -30,8 +30,10 @@ def named_folder(path: Path) -> Path:
     """Make and return the run folder a person named.
 
     Raises:
-        Refused: it exists and is not empty.
+        Refused: it exists and is not empty, or not a folder.
     """
+    if path.exists() and not path.is_dir():
+        raise Refused(f"{path} is not a folder", remedy="name a new folder with --out")
     if path.exists() and any(path.iterdir()):
         raise Refused(
             f"{path} holds something already",

@@ -1,0 +1,29 @@
+"""Checks: claims with their evidence; one that does not hold stops the run."""
+
+from __future__ import annotations
+
+import pytest
+
+from fluobook.errors import CheckFailed
+from fluobook.stages.core.check import Check, Checks
+
+GOOD = Check("every VM runs", ok=True, evidence="3 of 3")
+BAD = Check("every node answers", ok=False, evidence="2 of 3; not: a", remedy="look at a's console")
+
+
+def test_checks_that_hold_let_pass():
+    Checks("create-vms", (GOOD,)).require()
+
+
+def test_one_that_does_not_is_named_with_its_evidence_and_remedy():
+    with pytest.raises(CheckFailed, match=r"every node answers \(2 of 3; not: a\)") as caught:
+        Checks("create-vms", (GOOD, BAD)).require()
+    assert caught.value.remedy == "look at a's console"
+    assert caught.value.exit_code == 4
+
+
+def test_the_table_marks_each_with_a_glyph():
+    text = str(Checks("create-vms", (GOOD, BAD)))
+    assert "✓" in text
+    assert "✗" in text
+    assert text.endswith("1 of 2 hold")

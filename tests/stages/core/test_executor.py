@@ -1,0 +1,150 @@
+"""Actions run as soon as what they need is done, and what fails stops only what needs it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+import pytest
+
+from fluobook.errors import Refused
+from fluobook.record.journal import Journal
+from fluobook.redact import Redactor
+from fluobook.stages.core.executor import Executor, Progress
+from fluobook.stages.core.plan import Action, Plan
+
+BOUND = 10
+
+
+def action(name, *needs, system="proxmox"):
+    return Action(name, "create", name, needs=needs, system=system)
+
+
+class Work:
+    """Performs actions: notes their order, fails where it is told to."""
+
+    def __init__(self, **fails):
+        self.fails, self.order = fails, []
+        self.journal = Journal(None, Redactor())
+
+    def run(self, *actions, perform=None, **options):
+        plan = Plan("a-stage", actions)
+        progress = Progress(plan.actions)
+        Executor(perform or self.perform, self.journal, **options).run(plan, progress)
+        return progress
+
+    def perform(self, one, tell):
+        self.order.append(one.id)
+        tell.evidence(upid=f"UPID:{one.id}")
+        if error := self.fails.get(one.id):
+            raise error
+        return {"done": one.id}
+
+    def told(self, event):
+        return [line["action"] for line in self.journal.events if line["event"] == event]
+
+
+def test_what_is_needed_comes_first():
+    work = Work()
+    work.run(action("c", "b"), action("b", "a"), action("a"))
+    assert work.order == ["a", "b", "c"]
+
+
+def test_a_need_that_is_not_in_the_plan_was_met_before():
+    work = Work()
+    work.run(action("b", "a"))
+    assert work.order == ["b"]
+
+
+def test_independent_actions_run_at_the_same_time():
+    meeting = threading.Barrier(3)
+    Work().run(*(action(name) for name in "abc"), perform=lambda *_: {"arrived": meeting.wait(BOUND)})
+    assert not meeting.broken
+
+
+def test_no_more_actions_run_on_one_system_than_it_bears():
+    now, most, lock = Counter(), Counter(), threading.Lock()
+
+    def perform(one, _tell):
+        with lock:
+            now[one.system] += 1
+            most[one.system] = max(most[one.system], now[one.system])
+        threading.Event().wait(0.02)
+        with lock:
+            now[one.system] -= 1
+
+    actions = [action(f"{system} {n}", system=system) for n in range(6) for system in ("proxmox:a", "cycle")]
+    Work().run(*actions, perform=perform, widths={"proxmox": 3, "cycle": 1})
+    assert most["cycle"] == 1
+    assert 1 < most["proxmox:a"] <= 3
+
+
+def test_who_only_waits_gives_its_place_to_the_next():
+    both = threading.Barrier(2)
+
+    def perform(_one, tell):
+        tell.leave()
+        both.wait(BOUND)
+
+    Work().run(action("a"), action("b"), perform=perform, widths={"proxmox": 1})
+    assert not both.broken
+
+
+def test_what_needs_a_failed_action_is_skipped_and_all_else_is_done():
+    work = Work(a=Refused("no"))
+    with pytest.raises(Refused, match="a-stage, a: no"):
+        work.run(action("a"), action("b", "a"), action("c", "b"), action("d"))
+    assert sorted(work.order) == ["a", "d"]
+
+
+def test_the_error_names_everything_that_failed():
+    work = Work(a=Refused("one"), b=Refused("two"))
+    with pytest.raises(Refused, match=r"and 1 more failed: [ab]\)"):
+        work.run(action("a"), action("b"))
+
+
+def test_states_are_told_while_it_goes_on():
+    plan = Plan("a-stage", (action("a"), action("b", "a")))
+    progress, states = Progress(plan.actions), []
+    progress.changed = lambda: states.append(dict(progress.state))
+    with pytest.raises(ValueError, match="bad"):
+        Executor(lambda *_: (_ for _ in ()).throw(ValueError("bad")), Journal(None, Redactor())).run(plan, progress)
+    assert {"a": "running"} in states
+    assert progress.of(plan.actions[0]) == ("failed", "bad")
+    assert progress.of(plan.actions[1]) == ("skipped", "what it needs failed")
+
+
+def test_intent_is_in_the_journal_before_and_the_outcome_after():
+    work = Work(b=Refused("no", remedy="do it"))
+    with pytest.raises(Refused):
+        work.run(action("a"), action("b", "a"))
+    events = [(line["event"], line["action"]) for line in work.journal.events]
+    assert events == [(event, name) for name in "ab" for event in ("intent", "evidence", "outcome")]
+    assert work.journal.events[2]["evidence"] == {"done": "a"}
+    assert work.journal.events[-1]["error"] == "no\n  remedy: do it"
+
+
+def test_an_interrupt_is_journalled_with_what_was_at_work():
+    work = Work()
+    started, plan = threading.Event(), Plan("a-stage", (action("a"), action("b", "a")))
+    progress = Progress(plan.actions)
+
+    def perform(*_):
+        started.set()
+
+    def changed():
+        if started.is_set():
+            raise KeyboardInterrupt
+
+    progress.changed = changed
+    with pytest.raises(KeyboardInterrupt):
+        Executor(perform, work.journal).run(plan, progress)
+    assert "interrupted" in [line["event"] for line in work.journal.events]
+
+
+def test_a_word_is_not_told_any_more_once_work_is_broken_off():
+    def check():
+        raise Refused("halted")
+
+    with pytest.raises(Refused, match="halted"):
+        Work().run(action("a"), perform=lambda _, tell: tell("still here"), check=check)

@@ -1,0 +1,93 @@
+"""The gate: who may let which plan pass, and in which form."""
+
+from __future__ import annotations
+
+import pytest
+
+from fluobook.errors import ApprovalNeeded, PlanChanged, StageMissing, UsageError
+from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Action, Plan
+
+CHANGE = Plan("create-vms", (Action("create a", "create", "vm a"),))
+LOSS = Plan("reset", (Action("reset a", "reset", "node a", destroys="all data of a"),))
+DIGEST = CHANGE.digest
+
+
+def gate(approve="", *, target="lab", answer=None):
+    return Gate(Approval.parse(approve), target, "fluodata", None if answer is None else lambda _: answer)
+
+
+def test_a_plan_with_nothing_to_do_needs_no_approval():
+    assert gate().admit(Plan("create-vms")) == "nothing to approve"
+
+
+def test_without_approval_the_command_that_approves_is_told():
+    with pytest.raises(ApprovalNeeded, match="create-vms needs approval: 1 to create") as caught:
+        gate().admit(CHANGE)
+    assert caught.value.remedy == f"approve it with --approve create-vms={DIGEST}"
+
+
+def test_the_right_digest_opens_the_gate():
+    assert gate(f"create-vms={DIGEST}").admit(CHANGE) == f"digest {DIGEST}"
+
+
+def test_a_stale_digest_is_refused_and_both_are_named():
+    with pytest.raises(PlanChanged, match=f"000000 was approved, the plan is now {DIGEST}"):
+        gate("create-vms=000000").admit(CHANGE)
+
+
+def test_a_stale_digest_is_refused_even_beside_all():
+    with pytest.raises(PlanChanged):
+        gate("all,create-vms=000000").admit(CHANGE)
+
+
+def test_the_digest_of_another_stage_opens_nothing():
+    with pytest.raises(ApprovalNeeded):
+        gate(f"reset={DIGEST}").admit(CHANGE)
+
+
+def test_all_is_enough_for_the_lab():
+    assert gate("all").admit(CHANGE) == "all"
+
+
+def test_all_on_a_live_platform_needs_the_clusters_name():
+    with pytest.raises(ApprovalNeeded, match="needs approval") as caught:
+        gate("all", target="live").admit(CHANGE)
+    assert "--cluster fluodata" in caught.value.cause
+    with pytest.raises(ApprovalNeeded):
+        gate("all,cluster=another", target="live").admit(CHANGE)
+    assert gate("all,cluster=fluodata", target="live").admit(CHANGE) == "all"
+
+
+@pytest.mark.parametrize("approve", ["all", "all,cluster=fluodata"])
+def test_all_is_never_enough_for_what_destroys_data(approve):
+    for target in ("lab", "live"):
+        with pytest.raises(ApprovalNeeded) as caught:
+            gate(approve, target=target).admit(LOSS)
+        assert "never enough" in caught.value.cause
+
+
+def test_a_prediction_is_refused_and_the_missing_stage_named():
+    with pytest.raises(StageMissing, match="apply-talos-config cannot run yet: create-vms has not"):
+        gate("all").admit(Plan("apply-talos-config", CHANGE.actions, waits_for="create-vms"))
+
+
+@pytest.mark.parametrize(
+    ("plan", "target", "word"), [(CHANGE, "lab", "yes"), (CHANGE, "live", "fluodata"), (LOSS, "lab", "fluodata")]
+)
+def test_a_person_types_yes_in_the_lab_and_the_clusters_name_where_it_matters(plan, target, word):
+    assert gate(target=target, answer=f" {word} ").admit(plan) == f"typed {word}"
+    with pytest.raises(ApprovalNeeded, match="not approved; nothing was changed"):
+        gate(target=target, answer="no").admit(plan)
+
+
+@pytest.mark.parametrize("text", ["everything", "create-vms", "create-vms="])
+def test_what_is_not_understood_is_a_usage_error(text):
+    with pytest.raises(UsageError, match="not understood"):
+        Approval.parse(text)
+
+
+def test_approvals_are_separated_by_commas():
+    approval = Approval.parse(" create-vms=aa , approve-csrs=bb,")
+    assert dict(approval.digests) == {"create-vms": "aa", "approve-csrs": "bb"}
+    assert not approval.everything
