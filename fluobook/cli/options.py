@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import traceback
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fluobook.errors import FluobookError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fluobook.params import Params
+    from fluobook.redact import Redactor
 
 Phase = Annotated[
     str, typer.Argument(metavar="PHASE", help="A name in params/ (phase1, phase2, phase3) or a path to such a file.")
 ]
-Target = Annotated[str, typer.Option(help="lab rehearses on this machine; live acts on the endpoints in the params.")]
+Target = Annotated[
+    Literal["lab", "live"],
+    typer.Option(help="lab rehearses on this machine; live acts on the endpoints in the params."),
+]
 Settings = Annotated[
     list[str],
     typer.Option(
@@ -56,6 +66,22 @@ def engines(engine: str) -> dict[str, str]:
 
 
 def as_platform(phase: str, settings: list[str], loaded: Params) -> dict[str, Any]:
-    """The platform to hand to the notebooks: empty when they can read the phase's own file."""
-    by_name = (root() / "params" / f"{phase}.yaml").exists() and not settings
+    """The platform to hand to the notebooks: empty when they find the very same by the name of the phase."""
+    by_name = phase == loaded.phase and not settings and (root() / "params" / f"{phase}.yaml").exists()
     return {} if by_name else dict(loaded.platform.written)
+
+
+@contextmanager
+def masked(redactor: Redactor) -> Iterator[None]:
+    """Take the secrets that were loaded out of every error that leaves the block."""
+    try:
+        yield
+    except FluobookError as error:
+        for name, value in vars(error).items():
+            known = tuple(map(redactor.text, value)) if isinstance(value, tuple) else redactor.data(value)
+            setattr(error, name, known)
+        error.args = (error.message,)
+        raise
+    except Exception as error:  # noqa: BLE001 (its frames and message are shown all the same, masked)
+        told = "".join(traceback.format_exception(error))
+        raise FluobookError(redactor.text(told), remedy="this is a defect of fluobook: please report it") from None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fluobook.cli.options import Engine, Phase, Settings, Target, as_platform, chosen, engines, root
-from fluobook.errors import EXIT_CHANGES_PENDING
+from fluobook.cli.options import Engine, Phase, Settings, Target, as_platform, chosen, engines, masked, root
+from fluobook.errors import EXIT_CHANGES_PENDING, UsageError
 
 if TYPE_CHECKING:
     from fluobook.stages.core.stage import Stage
@@ -43,20 +43,23 @@ def run(
     from fluobook.run.headless import Order  # noqa: PLC0415
     from fluobook.run.headless import run as headless  # noqa: PLC0415
     from fluobook.runbook import lab_programs  # noqa: PLC0415
+    from fluobook.stages.core.gate import Approval  # noqa: PLC0415
 
     params = chosen(phase, settings)
     stages = _stages(first, only)
-    place = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", params.phase)
-    lab = None
-    if target == "lab":
-        lab = life.find(life.folder_of(params.phase)) or life.own(
-            params, root=root(), programs=lab_programs(), faults=fault, engines=engines(engine)
-        )
     approved = ",".join(filter(None, [approve, f"cluster={cluster}" if cluster else ""]))
-    name = params.phase
-    order = Order(
-        name, as_platform(phase, settings, params), target, approved, stages, root(), place, lab.folder if lab else None
-    )
+    Approval.parse(approved)
+    lab = life.find(life.folder_of(params.phase)) if target == "lab" else None
+    if fault and (lab or target == "live"):
+        raise UsageError(
+            "--fault is for a lab that this run starts itself",
+            remedy=f"fluobook lab down {params.phase}, or fluobook lab up {params.phase} --fault {fault[0]}",
+        )
+    place = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", params.phase)
+    if target == "lab" and lab is None:
+        lab = life.own(params, root=root(), programs=lab_programs(), faults=fault, engines=engines(engine))
+    platform = as_platform(phase, settings, params)
+    order = Order(params.phase, platform, target, approved, stages, root(), place, lab.folder if lab else None)
     code = headless(order, told=_told)
     print(f"report: {place / 'report.html'}")  # noqa: T201
     return code
@@ -75,7 +78,8 @@ def _stages(first: str, only: Sequence[str]) -> Sequence[Stage]:
     from fluobook.stages import catalogue  # noqa: PLC0415
 
     if only:
-        return [catalogue.find(name) for name in only]
+        wanted = {catalogue.find(name).number for name in only}
+        return [stage for stage in catalogue.STAGES if stage.number in wanted]
     begin = catalogue.find(first).number if first else 0
     return [stage for stage in catalogue.STAGES if stage.number >= begin]
 
@@ -87,9 +91,10 @@ def plan(phase: Phase, target: Target = "lab", settings: Settings = []) -> int: 
 
     pending = False
     redactor = Redactor()
-    for shown in plans(chosen(phase, settings), root=root(), target=target, redactor=redactor):
-        print(redactor.text(shown.table().text()), end="\n\n", flush=True)  # noqa: T201
-        pending = pending or bool(shown.actions)
+    with masked(redactor):
+        for shown in plans(chosen(phase, settings), root=root(), target=target, redactor=redactor):
+            print(redactor.text(shown.table().text()), end="\n\n", flush=True)  # noqa: T201
+            pending = pending or bool(shown.actions)
     return EXIT_CHANGES_PENDING if pending else 0
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import FluobookError, UsageError
+from fluobook.lab.faults import Faults
 from fluobook.params import Params, home
 
 if TYPE_CHECKING:
@@ -125,11 +126,15 @@ def start(
         engines: the real engine's programs, by name; without them, the lab plays Kubernetes and Argo CD itself.
 
     Raises:
-        UsageError: a lab is already up there.
+        UsageError: a lab is already up there, or a fault is unknown.
         FluobookError: it did not become ready; its log's tail is told.
     """
     if find(folder):
         raise UsageError(f"the lab of {folder.name} is up already", remedy="use it, or end it with `fluobook lab down`")
+    try:
+        Faults(faults)
+    except ValueError as error:
+        raise UsageError(str(error), remedy="`fluobook lab faults` lists them") from None
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     order: dict[str, Any] = {
