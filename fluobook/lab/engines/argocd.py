@@ -34,6 +34,15 @@ LOOK = 0.3
 EXEC_SECONDS = "90s"
 """What one program of the repository server may take."""
 
+RESYNC = "5s"
+"""How often Applications are looked at though no event asks for it; 120 s and more on a site, where some wait so long:
+Argo CD does not always look again when a CustomResourceDefinition that it made becomes established."""
+PARAMETERS = {
+    "controller.diff.server.side": "ARGOCD_APPLICATION_CONTROLLER_SERVER_SIDE_DIFF",
+    "controller.sync.timeout.seconds": "ARGOCD_APPLICATION_CONTROLLER_SYNC_TIMEOUT",
+}
+"""What the controller's pod takes from argocd-cmd-params-cm into its environment; no process looks there itself."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -91,7 +100,7 @@ class RealArgoCD:
             await _until(api, APPLICATIONS)
             await self._begin(api, server)
             await _until(api, f"{apps}/statefulsets/argocd-application-controller")
-            await self._control(server)
+            await self._control(server, await _parameters(api))
             await self._follow(api)
         finally:
             await api.close()
@@ -114,7 +123,7 @@ class RealArgoCD:
         for port in ("repo-metrics", "server"):
             await _healthy(f"http://127.0.0.1:{ports[port]}/healthz")
 
-    async def _control(self, server: Server) -> None:
+    async def _control(self, server: Server, parameters: Mapping[str, str]) -> None:
         """Start the controller in a network of its own: its metrics listen at every address, whatever it is told."""
         self._sockets = Path(tempfile.mkdtemp(prefix="fluobook-"))
         ports = [server.port, self._ports["redis"], self._ports["repo"]]
@@ -126,6 +135,8 @@ class RealArgoCD:
         flags += ["--repo-server-plaintext", "--persist-resource-health", "--metrics-port=8082"]
         env = self._environment(server) | {"ARGOCD_CONTROLLER_REPLICAS": "1", "ARGOCD_SYNC_WAVE_DELAY": "0"}
         env |= {"HOSTNAME": "argocd-application-controller-0", "PYTHONPATH": str(Path(__file__).parents[3])}
+        env |= {"ARGOCD_RECONCILIATION_TIMEOUT": RESYNC, "ARGOCD_RECONCILIATION_JITTER": "0s"}
+        env |= {PARAMETERS[name]: value for name, value in parameters.items() if name in PARAMETERS}
         inside = [sys.executable, "-m", "fluobook.lab.engines.namespace"]
         inside += [str(self._sockets), ",".join(map(str, ports))]
         await self._argocd("application-controller", flags, env, before=inside)
@@ -211,6 +222,11 @@ async def _until(api: Api, path: str) -> dict[str, dict[str, str]]:
             return await api.get(path)
         except (ApiError, OSError, aiohttp.ClientError, TimeoutError):
             await asyncio.sleep(LOOK)
+
+
+async def _parameters(api: Api) -> Mapping[str, str]:
+    found = await _until(api, f"/api/v1/namespaces/{NAMESPACE}/configmaps/argocd-cmd-params-cm")
+    return found.get("data") or {}
 
 
 async def _healthy(url: str) -> None:

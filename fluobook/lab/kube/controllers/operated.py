@@ -133,8 +133,11 @@ def _scylla_storage(obj: Obj) -> tuple[str | None, str]:
 
 _READY = _conditions(Ready="True")
 _VM = "victoria-metrics-operator"
+_VM_SETTINGS = ("vmnodescrapes", "vmpodscrapes", "vmprobes", "vmrules", "vmscrapeconfigs", "vmservicescrapes")
+"""What the operator only reads; it reports on them too, and Argo CD 3.5 waits for that."""
 
 OPERATED: dict[tuple[str, str], Operated] = {
+    **{("operator.victoriametrics.com", kind): Operated(_VM, _victoria) for kind in _VM_SETTINGS},
     ("cert-manager.io", "certificates"): Operated("cert-manager", _READY),
     ("cert-manager.io", "clusterissuers"): Operated("cert-manager", _READY),
     ("cert-manager.io", "issuers"): Operated("cert-manager", _READY),
