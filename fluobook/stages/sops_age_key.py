@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.clients import age, sops
 from fluobook.errors import OutsideError, Refused, Rejected
-from fluobook.gitops.secrets import encrypted_files, lab_recipients
+from fluobook.gitops.secrets import encrypted_files
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.cluster_state import Missing, api
 from fluobook.stages.core.plan import Action, Plan
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 NAME = "sops-age-key"
 NAMESPACE, SECRET, KEY = "argocd", "sops-age-key", "keys.txt"
-LAB_MARK = "LAB KEY"
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,6 @@ class Observation:
 
     Args:
         recipients: of the operator's age key file.
-        is_public: whether the key is the lab's, which everybody has, and the target is live.
         problems: what the key does not fit.
         files: how many encrypted files it was held against.
         missing: the earlier stage without which nothing can be looked at.
@@ -47,7 +45,6 @@ class Observation:
     """
 
     recipients: tuple[str, ...]
-    is_public: bool
     problems: tuple[str, ...]
     files: int
     missing: Missing | None = None
@@ -55,13 +52,16 @@ class Observation:
 
 
 def observe(site: Site) -> Observation:
-    """Hold the key against the tree, then look at the Secret."""
+    """Hold the key against the tree, then look at the Secret.
+
+    Raises:
+        Refused: the key is the lab's, and the target is live.
+    """
     text = site.vault.age_key()
     recipients = tuple(identity.recipient for identity in age.read(text))
-    named = bool(set(recipients) & lab_recipients(site.root)) or LAB_MARK in text
     files, problems = _held_against_the_tree(site, text, frozenset(recipients))
-    missing, secret = _look(site)
-    return Observation(recipients, named and site.target == "live", problems, files, missing, secret)
+    missing, secret = (None, None) if problems else _look(site)
+    return Observation(recipients, problems, files, missing, secret)
 
 
 def _held_against_the_tree(site: Site, text: str, recipients: frozenset[str]) -> tuple[int, tuple[str, ...]]:
@@ -110,9 +110,9 @@ def plan(platform: Platform, seen: Observation) -> Plan:
     """One action, unless the Secret holds the operator's key already.
 
     Raises:
-        Refused: the key is the lab's and the target is live, or it does not open what is in the tree.
+        Refused: the key does not open what is in the tree.
     """
-    _is_the_right_key(seen)
+    _opens_the_tree(seen)
     if seen.secret is not None and set(seen.secret) == set(seen.recipients):
         return Plan(NAME, (), 1, platform.digest_data())
     public = ", ".join(seen.recipients)
@@ -129,14 +129,7 @@ def plan(platform: Platform, seen: Observation) -> Plan:
     return Plan(NAME, (action,), 0, platform.digest_data(), waits, notes)
 
 
-def _is_the_right_key(seen: Observation) -> None:
-    if seen.is_public:
-        raise Refused(
-            f"the age key ({', '.join(seen.recipients)}) is the lab's: everybody has it",
-            cause="a live cluster's secrets would be open to whoever has this repository",
-            remedy="make your own with age-keygen, name it in the params (secrets.age_key), put its public half into "
-            ".sops.yaml, then `sops updatekeys` and `sops rotate -i` on every encrypted file",
-        )
+def _opens_the_tree(seen: Observation) -> None:
     if seen.problems:
         raise Refused(
             f"the age key ({', '.join(seen.recipients)}) does not fit: {'; '.join(seen.problems)}",

@@ -123,3 +123,15 @@ def shared_labs(
 ) -> Iterator[Callable[..., Lab]]:
     """As `labs`, for all tests of a module."""
     yield from made(background, programs, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def platform() -> params.Platform:
+    """The platform of phase 1."""
+    return params.load("phase1", root=ROOT).platform

@@ -69,10 +69,11 @@ class _Wait:
         return {**told, "resourceVersion": self._last.objects[self._name]["metadata"]["resourceVersion"]}
 
     def _look(self, seen: Seen) -> bool:
+        self._tell.check()
         self._last = seen
         state = seen.states.get(self._name)
         for name in seen.states if self._name == ROOT else [self._name]:
-            if seen.failed(name):
+            if seen.failed(name) and not self._tip.is_left_behind(seen.states[name]):
                 raise failure(self._kube, seen.objects[name])
         if state is None:
             self._say("not there yet")
@@ -94,20 +95,15 @@ class _Wait:
     def _ask_on(self, state: State) -> None:
         """Ask on what would else stand still for good, each once.
 
-        That is a failed sync, a look at an old revision, and an operation that waits for what Git has left behind.
+        That is an operation about a commit that Git has left behind, a look at such a commit, and a sync that failed at
+        the right one: Argo CD does not repeat it by itself.
         """
-        if state.failed:
-            self._once("sync", {"operation": _operation(self._last.objects[self._name])})
-        elif state.operation == RUNNING and not self._tip.reached(state) and self._is_of_old(state):
+        if state.operation == RUNNING and self._tip.is_left_behind(state):
             self._once("terminate", {"status": {"operationState": {"phase": "Terminating"}}})
         elif state.sync and not self._tip.reached(state):
             self._once("refresh", {"metadata": {"annotations": {REFRESH: "normal"}}})
-
-    def _is_of_old(self, state: State) -> bool:
-        status = self._last.objects[self._name].get("status") or {}
-        operation = status.get("operationState") or {}
-        revision = (operation.get("syncResult") or {}).get("revision", "")
-        return bool(revision) and revision != self._tip.commit() and self._tip.concerns(state)
+        elif state.failed and not self._tip.is_left_behind(state):
+            self._once("sync", {"operation": _operation(self._last.objects[self._name])})
 
     def _once(self, verb: str, patch: dict[str, Any]) -> None:
         if verb in self._asked:

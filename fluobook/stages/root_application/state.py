@@ -25,6 +25,7 @@ class State:
         health: Healthy, Progressing, Degraded…; "" before.
         operation: phase of its last operation; "" if there was none.
         started: when that began.
+        operated: the revision that it was about.
         message: what the operation says.
         revision: what it was last compared with.
         up_to_date: whether that comparison was with its present source.
@@ -39,6 +40,7 @@ class State:
     health: str
     operation: str
     started: str
+    operated: str
     message: str
     revision: str
     up_to_date: bool
@@ -81,6 +83,7 @@ def state_of(obj: Mapping[str, Any]) -> State:
         health=(status.get("health") or {}).get("status", ""),
         operation=operation.get("phase", ""),
         started=operation.get("startedAt", ""),
+        operated=(operation.get("syncResult") or {}).get("revision", ""),
         message=operation.get("message", ""),
         revision=sync.get("revision", ""),
         up_to_date=compared is None or compared == source,

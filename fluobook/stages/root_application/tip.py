@@ -49,6 +49,10 @@ class Tip:
         """Whether an Application follows this repository."""
         return (state.repo, state.wanted) == (self._url, self._platform.gitops.revision)
 
+    def is_left_behind(self, state: State) -> bool:
+        """Whether an Application's last operation is about another commit, and what came of it does not matter."""
+        return self.concerns(state) and state.operated not in ("", self.commit())
+
     def reached(self, state: State, *, again: bool = False) -> bool:
         """Whether an Application is at the commit, if it follows this repository at all."""
         if not self.concerns(state) or state.revision == self.commit():

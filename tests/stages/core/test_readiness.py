@@ -1,0 +1,54 @@
+"""Why an object is not ready, in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from fluobook.stages.core.readiness import failed, why_not
+
+
+def workload(kind="Deployment", replicas=1, generation=2, **status):
+    spec = {} if kind == "DaemonSet" else {"replicas": replicas}
+    return {"kind": kind, "metadata": {"generation": generation}, "spec": spec, "status": status}
+
+
+def well(count=1):
+    return {"observedGeneration": 2, "updatedReplicas": count, "readyReplicas": count}
+
+
+def condition(kind, name, status, message=""):
+    return {
+        "kind": kind,
+        "metadata": {},
+        "status": {"conditions": [{"type": name, "status": status, "message": message}]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("obj", "told"),
+    [
+        (workload(**well()), ""),
+        (workload(replicas=0, observedGeneration=2), ""),
+        (workload(replicas=3, **well(2)), "2 of 3 pods are ready"),
+        (workload(**{**well(), "observedGeneration": 1}), "has not been looked at by its controller yet"),
+        (workload(**{**well(), "updatedReplicas": 0}), "0 of 1 pods are ready"),
+        (
+            workload("DaemonSet", observedGeneration=2, desiredNumberScheduled=3, updatedNumberScheduled=3),
+            "0 of 3 pods are ready",
+        ),
+        ({"kind": "PersistentVolumeClaim", "metadata": {}, "status": {"phase": "Pending"}}, "is Pending"),
+        ({"kind": "PersistentVolumeClaim", "metadata": {}, "status": {"phase": "Bound"}}, ""),
+        ({"kind": "Job", "metadata": {}}, "is not done yet"),
+        (condition("Job", "Complete", "True"), ""),
+        (condition("Job", "Failed", "True", "BackoffLimitExceeded"), "BackoffLimitExceeded"),
+        (condition("Cluster", "Ready", "False", "Cluster is not ready"), "Cluster is not ready"),
+        ({"kind": "ConfigMap", "metadata": {}}, ""),
+    ],
+)
+def test_the_reason_is_told(obj, told):
+    assert why_not(obj) == told
+
+
+def test_only_a_failed_job_is_given_up():
+    assert failed(condition("Job", "Failed", "True"))
+    assert not failed(condition("Job", "Complete", "True"))

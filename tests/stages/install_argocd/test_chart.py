@@ -1,0 +1,25 @@
+"""Which of a chart's objects are hooks, and in which order they come."""
+
+from __future__ import annotations
+
+from fluobook.stages.install_argocd.chart import AFTER, BEFORE, _hooked
+
+
+def hook(name, when, weight=None):
+    annotations = {"helm.sh/hook": when} | ({"helm.sh/hook-weight": weight} if weight else {})
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "annotations": annotations}}
+
+
+def names(objects):
+    return [obj["metadata"]["name"] for obj in objects]
+
+
+def test_hooks_come_by_weight_and_those_of_one_weight_as_they_were_rendered():
+    hooks = [hook("late", BEFORE, "5"), hook("first", BEFORE, "-1"), hook("a", BEFORE), hook("b", BEFORE)]
+    assert names(_hooked(hooks, BEFORE)) == ["first", "a", "b", "late"]
+
+
+def test_hooks_of_upgrades_tests_and_deletions_do_not_belong_to_an_installation():
+    hooks = [hook("both", "pre-install, pre-upgrade"), hook("test", "test"), hook("gone", "pre-delete")]
+    assert names(_hooked(hooks, BEFORE)) == ["both"]
+    assert _hooked(hooks, AFTER) == ()

@@ -1,0 +1,108 @@
+"""What stage 8 plans, and what its history says of the waves."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from fluobook.stages.core.cluster_state import Missing
+from fluobook.stages.root_application.observe import ROOT, Observation
+from fluobook.stages.root_application.plan import plan
+from fluobook.stages.root_application.state import state_of
+from fluobook.stages.root_application.verify import _waves
+
+TREE = tuple(SimpleNamespace(name=n, wave=w, source=f"{n} 1.0") for n, w in (("crds", -4), ("cni", -2), ("web", 0)))
+
+
+def live(name, wave=0, *, sync="Synced", made="2026-01-01T00:00:00Z", deployed="2026-01-01T00:00:05Z", first=0):
+    history = [{"id": first, "deployStartedAt": made, "deployedAt": deployed}]
+    status = {"sync": {"status": sync}, "health": {"status": "Healthy"}, "operationState": {"phase": "Succeeded"}}
+    annotations = {"argocd.argoproj.io/sync-wave": str(wave)}
+    return {
+        "metadata": {"name": name, "annotations": annotations, "creationTimestamp": made},
+        "spec": {"source": {}},
+        "status": {**status, "history": history},
+    }
+
+
+def seen(*objects, root_is_right=True, behind=()):
+    states = {obj["metadata"]["name"]: state_of(obj) for obj in objects}
+    known = {obj["metadata"]["name"]: obj for obj in objects}
+    return Observation(TREE, "0a1b", None, root_is_right, states, frozenset(behind), known)
+
+
+ALL = (live(ROOT), live("crds", -4), live("cni", -2), live("web", 0))
+
+
+def needs(planned):
+    return {action.id: action.needs for action in planned.actions}
+
+
+def test_a_first_run_waits_for_each_wave_after_the_one_before(platform):
+    assert needs(plan(platform, seen(root_is_right=False))) == {
+        "apply root": (),
+        "await crds": ("apply root",),
+        "await cni": ("await crds",),
+        "await web": ("await cni",),
+        "await root": ("apply root",),
+    }
+
+
+def test_nothing_is_planned_when_all_is_well(platform):
+    planned = plan(platform, seen(*ALL))
+    assert (planned.actions, planned.kept) == ((), 4)
+
+
+def test_only_what_is_not_well_is_waited_for_and_the_root_with_it(platform):
+    objects = [live(ROOT), live("crds", -4), live("cni", -2, sync="OutOfSync"), live("web", 0)]
+    assert needs(plan(platform, seen(*objects))) == {"await cni": (), "await root": ()}
+
+
+def test_an_old_revision_is_not_done(platform):
+    planned = plan(platform, seen(*ALL, behind=["web"]))
+    assert [action.id for action in planned.actions] == ["await web", "await root"]
+    assert "not at the revision that was pushed" in planned.actions[0].reason
+
+
+def test_a_root_that_differs_is_applied_though_all_else_is_well(platform):
+    planned = plan(platform, seen(*ALL, root_is_right=False))
+    assert [action.id for action in planned.actions] == ["apply root", "await root"]
+
+
+def test_without_argocd_all_of_it_is_predicted(platform):
+    planned = plan(platform, Observation(TREE, "0a1b", Missing("install-argocd", "no CRD")))
+    assert (planned.waits_for, planned.digest, len(planned.actions)) == ("install-argocd", "", 5)
+
+
+def waved(*rows):
+    """Applications of (wave, seconds at which they were made and deployed), below a root deployed from 0 to 50 s."""
+    stamp = "2026-01-01T00:00:{:02d}Z".format
+    root = live(ROOT, made=stamp(0), deployed=stamp(50))
+    apps = [live(f"a{i}", wave, made=stamp(a), deployed=stamp(b)) for i, (wave, a, b) in enumerate(rows)]
+    return seen(root, *apps)
+
+
+@pytest.mark.parametrize(
+    ("rows", "ok"),
+    [
+        ([(-1, 0, 10), (0, 10, 12), (0, 10, 30), (2, 30, 40)], True),
+        ([(-1, 0, 10), (0, 9, 12)], False),
+        ([(-1, 0, 10), (-1, 0, 20), (0, 15, 30)], False),
+    ],
+)
+def test_the_history_tells_whether_a_wave_began_too_early(rows, ok):
+    (check,) = _waves(waved(*rows))
+    assert check.ok is ok
+
+
+def test_what_was_made_long_after_says_nothing_about_the_waves():
+    later = live("a9", -1, made="2026-03-01T00:00:00Z", deployed="2026-03-01T00:00:09Z")
+    observation = waved((-1, 0, 10), (0, 10, 20))
+    with_later = seen(*observation.objects.values(), later)
+    (check,) = _waves(with_later)
+    assert check.ok
+
+
+def test_a_forgotten_first_deployment_makes_no_check():
+    assert _waves(seen(live(ROOT, first=12))) == ()

@@ -1,0 +1,127 @@
+"""Stage 8 against a lab: everything gets well, a push is followed, and what is stuck is named."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from fluobook.errors import DeadlineExceeded, TaskFailed
+from fluobook.lab.charts.pins import place
+
+NAME = "root-application"
+BEFORE = (
+    "create-vms",
+    "apply-talos-config",
+    "bootstrap-kubernetes",
+    "approve-csrs",
+    "privileged-namespaces",
+    "sops-age-key",
+    "install-argocd",
+)
+API = "argoproj.io/v1alpha1"
+MANIFEST = "cluster-gitops/infrastructure/namespaces/fluodata.yaml"
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def cluster(shared_labs):
+    lab = shared_labs()
+    lab.bring_up(*BEFORE, NAME)
+    return lab
+
+
+@pytest.fixture
+def lab(cluster):
+    cluster.mark()
+    return cluster
+
+
+def push(lab, **files):
+    """Push files by their paths."""
+    name = place(lab.chosen.platform.gitops.repository)
+    return lab.background.call(lab.world.git.commit, name, files)
+
+
+def manifest(lab, *others, **labels):
+    document = yaml.safe_load((lab.site().root / MANIFEST).read_text())
+    document["metadata"]["labels"] |= labels
+    return yaml.safe_dump_all([document, *others])
+
+
+def live(lab, kind, name, namespace=""):
+    return lab.background.call(lab.world.kubernetes.store.find, "v1", kind, name, namespace)
+
+
+def test_the_second_run_has_nothing_to_do_and_changes_nothing(lab):
+    stage = lab.stage(NAME)
+    assert stage.plan().actions == ()
+    stage.apply(stage.plan())
+    stage.verify()
+    assert lab.requests(mutating=True) == []
+
+
+def test_argocd_keeps_itself_from_then_on(lab):
+    stage = lab.stage("install-argocd")
+    assert stage.plan().actions == ()
+    stage.verify()
+    assert lab.requests(mutating=True) == []
+
+
+def test_every_check_has_evidence_and_the_password_is_in_none(lab):
+    checks = lab.stage(NAME).verify()
+    secret = live(lab, "Secret", "argocd-initial-admin-secret", "argocd")
+    assert secret is not None
+    assert all(check.evidence for check in checks.checks)
+    assert "port-forward" in str(checks)
+    assert "→" in next(check.evidence for check in checks.checks if "wave" in check.claim)
+
+
+def test_a_push_is_planned_followed_and_proved(lab):
+    push(lab, **{MANIFEST: manifest(lab, team="day")})
+    stage = lab.stage(NAME)
+    plan = stage.plan()
+    assert {"await namespaces", "await root"} <= {action.id for action in plan.actions}
+    stage.apply(plan)
+    stage.verify()
+    assert live(lab, "Namespace", "fluodata")["metadata"]["labels"]["team"] == "day"
+    assert lab.stage(NAME).plan().actions == ()
+
+
+def test_a_sync_that_fails_names_the_application_and_the_object_and_the_next_push_mends_it(lab):
+    broken = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "broken", "namespace": "fluodata"}}
+    push(lab, **{MANIFEST: manifest(lab, {**broken, "spec": {"ports": [{"port": "eighty"}]}})})
+    stage = lab.stage(NAME)
+    with pytest.raises(TaskFailed, match=r"Application namespaces \(wave -4\) could not be synced") as caught:
+        stage.apply(stage.plan())
+    assert caught.value.cause.startswith("Service fluodata/broken: ")
+    push(lab, **{MANIFEST: manifest(lab)})
+    lab.bring_up(NAME)
+    assert lab.stage(NAME).plan().actions == ()
+
+
+def test_what_does_not_get_well_in_time_is_named_with_its_first_unhealthy_object(lab):
+    path = "cluster-gitops/infrastructure/ingress-nginx/routes/"
+    kustomization = (lab.site().root / path / "kustomization.yaml").read_text()
+    stuck = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "stuck", "namespace": "argocd"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "stuck"}},
+            "template": {
+                "metadata": {"labels": {"app": "stuck"}},
+                "spec": {"nodeSelector": {"there": "is-none"}, "containers": [{"name": "a", "image": "a:1"}]},
+            },
+        },
+    }
+    files = {
+        f"{path}stuck.yaml": yaml.safe_dump(stuck),
+        f"{path}kustomization.yaml": kustomization + "  - stuck.yaml\n",
+    }
+    push(lab, **files)
+    stage = lab.stage(NAME, "deadlines.applications=8")
+    with pytest.raises(DeadlineExceeded, match=r"Application routes \(wave 1\) is not well within 8 s") as caught:
+        stage.apply(stage.plan())
+    assert caught.value.cause.startswith("Deployment argocd/stuck: 0 of 1 pods are ready")
+    push(lab, **{f"{path}stuck.yaml": None, f"{path}kustomization.yaml": kustomization})
+    lab.bring_up(NAME)
