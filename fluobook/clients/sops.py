@@ -95,13 +95,17 @@ def read(source: Path | str, identity: str, *, name: str = "") -> Any:
 
 def recipients(source: Path | str) -> tuple[str, ...]:
     """The age recipients that a file (or text) is encrypted for; empty when it is not encrypted."""
-    metadata = _metadata(source if isinstance(source, str) else _read(source))
-    return tuple(entry["recipient"] for entry in metadata.get("age") or ())
+    return tuple(entry["recipient"] for entry in metadata(source).get("age") or ())
 
 
 def is_encrypted(source: Path | str) -> bool:
     """Whether it carries SOPS metadata with a MAC."""
-    return bool(_metadata(source if isinstance(source, str) else _read(source)).get("mac"))
+    return bool(metadata(source).get("mac"))
+
+
+def metadata(source: Path | str) -> dict[str, Any]:
+    """What SOPS has noted in a file (or text): key holders, MAC, rules; empty when it is not encrypted."""
+    return _metadata(source if isinstance(source, str) else _read(source))
 
 
 def _relative(path: Path, config: Path) -> tuple[str, Path]:

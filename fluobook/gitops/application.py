@@ -93,7 +93,7 @@ def parse(document: Document) -> Application:
             kustomize=source.get("kustomize") or {},
             sync_options=tuple((spec.get("syncPolicy") or {}).get("syncOptions") or ()),
             prune=bool(automated.get("prune")),
-            finalizer=FINALIZER in (document.data["metadata"].get("finalizers") or ()),
+            finalizer=any(name.startswith(FINALIZER) for name in document.data["metadata"].get("finalizers") or ()),
             phase_values=phase_values(document.annotations.get(ANNOTATION, "")),
             document=document,
         )

@@ -38,4 +38,8 @@ def _of_rule(look: Look, rule: Rule) -> Iterator[Finding]:
     try:
         yield from rule(look)
     except Misplaced as error:
-        yield Place(look.root, error.file, error.line).finding("readable", error.message, error.remedy)
+        yield Place(look.root, error.file, error.line).finding("readable", f"it {error.what}", error.remedy)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        # Objects of another shape than their kind's: the rule `shape` says which; this one cannot tell.
+        told = f"rule {rule.__name__} cannot be followed: {error!r}"
+        yield Place(look.root, look.top).finding("readable", told, "correct the other findings first")

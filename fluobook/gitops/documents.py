@@ -18,13 +18,14 @@ Key = str | int
 
 
 class Misplaced(Rejected):
-    """A file of the tree is not what it should be; `file` and `line` say where (line 0: the whole file)."""
+    """A file of the tree is not what it should be: `file`, `line` (0: the whole file), and `what` is wrong there."""
 
     def __init__(
         self, message: str, *, file: Path, line: int = 0, system: str = "yaml", detail: str = "", remedy: str
     ) -> None:
         place = f"{file}:{line}" if line else str(file)
         super().__init__(f"{place} {message}", system=system, detail=detail, remedy=remedy)
+        self.what = message
         self.file = file
         self.line = line
 
@@ -101,9 +102,22 @@ def _documents(file: Path) -> Iterator[Document]:
             node = loader.get_node()
             data = loader.construct_document(node) if node else None
             if node and isinstance(data, dict):
-                yield Document(file, data, node)
+                yield from _items(Document(file, data, node))
     finally:
         loader.dispose()
+
+
+def _items(document: Document) -> Iterator[Document]:
+    """The objects of a `List`, which kubectl and kustomize take apart; else the document itself."""
+    items = document.data.get("items")
+    if document.kind != "List" or not isinstance(items, list):
+        yield document
+        return
+    found = _child(document.node, "items")
+    nodes = found[0].value if found else []
+    yield from (
+        Document(document.file, item, node) for item, node in zip(items, nodes, strict=False) if isinstance(item, dict)
+    )
 
 
 def _child(node: yaml.Node, step: Key) -> tuple[yaml.Node, int] | None:

@@ -17,6 +17,36 @@ PRIVILEGED_KINDS = {"ScyllaCluster": "ScyllaDB's container asks for SYS_NICE"}
 
 
 @dataclass(frozen=True)
+class Setting:
+    """A value that a chart must be given: `at` is its path, `why` what goes wrong otherwise.
+
+    It must be one of `one_of`; hold none of `without`; hold the text `contains`; with none of these, be there.
+    """
+
+    at: tuple[str, ...]
+    why: str
+    one_of: tuple[Any, ...] = ()
+    without: tuple[str, ...] = ()
+    contains: str = ""
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is as it must be; None stands for no value."""
+        if self.one_of:
+            return any(value == one and type(value) is type(one) for one in self.one_of)
+        if self.without:
+            return isinstance(value, list) and not set(self.without) & set(value)
+        return self.contains in str(value) if self.contains else value not in (None, "")
+
+    def wanted(self) -> str:
+        """What it must be, for a person."""
+        if self.one_of:
+            return " or ".join(str(one).lower() if isinstance(one, bool) else str(one) for one in self.one_of)
+        if self.without:
+            return f"a list without {' and '.join(self.without)}"
+        return f"a text with {self.contains}" if self.contains else "set"
+
+
+@dataclass(frozen=True)
 class Chart:
     """One chart, or one operator's repository; see data/charts.yaml for what each field means."""
 
@@ -26,6 +56,9 @@ class Chart:
     privileged: str = ""
     keeps: bool = False
     retired: bool = False
+    large: bool = False
+    exposes: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
 
 
 @cache
@@ -35,8 +68,12 @@ def _charts() -> dict[str, Chart]:
 
 
 def _chart(known: dict[str, Any]) -> Chart:
-    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
-    return Chart(**plain)
+    settings = tuple(Setting(**_plain(setting)) for setting in known.get("settings") or ())
+    return Chart(**{**_plain(known), "settings": settings})
+
+
+def _plain(known: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
 
 
 def chart_of(application: Application) -> Chart:

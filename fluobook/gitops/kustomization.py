@@ -52,8 +52,16 @@ def resources(folder: Path) -> list[Document]:
             remedy="write it with resources and patches; fluobook reads no more than that",
         )
     found: list[Document] = []
-    for entry in kustomization.data.get("resources") or []:
+    for index, entry in enumerate(kustomization.data.get("resources") or []):
         path = folder / entry
+        if not path.exists():
+            raise Misplaced(
+                f"lists {entry}, which is not there",
+                file=kustomization.file,
+                line=kustomization.line("resources", index),
+                system="kustomize",
+                remedy="take it off the list, or bring the file back",
+            )
         found += resources(path) if path.is_dir() else documents.read(path)
     for patch in kustomization.data.get("patches") or []:
         found = _patched(found, patch, folder)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
+from fluobook import params
+from fluobook.errors import ParamsError
 from fluobook.gitops import documents, secrets, tree
 from fluobook.gitops.finding import Finding, Place
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from fluobook.gitops.documents import Document, Key
     from fluobook.gitops.secrets import EncryptedFile
     from fluobook.gitops.tree import Tree
+    from fluobook.params import Params
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,36 @@ class Look:
             for document in self.tree.deployed_by(application)
         )
 
+    @cached_property
+    def phases(self) -> dict[Path, Params | ParamsError]:
+        """Each phase's params file, read; or why it cannot be."""
+        return {file: _loaded(file) for file in sorted((self.root / "params").glob("phase*.yaml"))}
+
+    @property
+    def networks(self) -> tuple[IPv4Network, ...]:
+        """The network of each phase, each of them once."""
+        found = (one.platform.network.cidr for one in self.phases.values() if not isinstance(one, ParamsError))
+        return tuple(dict.fromkeys(IPv4Network(str(cidr)) for cidr in found))
+
     def at(self, document: Document, *path: Key) -> Place:
         """The place of a value in a document."""
         return Place(self.root, document.file, document.line(*path))
 
+    def told(self, document: Document, *path: Key) -> str:
+        """The place of a value in a document, for a message: "cluster-gitops/projects/apps.yaml:12"."""
+        place = self.at(document, *path)
+        return f"{place.file.resolve().relative_to(self.root.resolve())}:{place.line}"
+
     def in_file(self, file: Path, line: int = 0) -> Place:
         """A place in a file."""
         return Place(self.root, file, line)
+
+
+def _loaded(file: Path) -> Params | ParamsError:
+    try:
+        return params.load(file)
+    except ParamsError as error:
+        return error
 
 
 __all__ = ["Finding", "Look", "Place"]

@@ -18,7 +18,7 @@ SHORT, SHORT_ENOUGH = 4, 6
 
 
 def matrix_table(questions: Sequence[Question], namespaces: Mapping[str, str]) -> Table:
-    """The matrix.
+    """The matrix of the ports that reachability.yaml lists, and of others whose answer is not the expected one.
 
     Args:
         questions: every source against every port, answered.
@@ -30,6 +30,8 @@ def matrix_table(questions: Sequence[Question], namespaces: Mapping[str, str]) -
     for _, group in groupby(questions, key=lambda one: (one.target, one.port, one.protocol)):
         asked = list(group)
         good = all(one.is_as_expected for one in asked)
+        if good and not asked[0].is_listed:
+            continue
         port = f"{asked[0].port}/{asked[0].protocol}"
         of = {name: [one for one in asked if (namespaces[one.source] or one.source) == name] for name in columns}
         rows.append([Cell(asked[0].target, "ok" if good else "bad"), port, *(_mark(of[name]) for name in columns)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from dataclasses import replace
@@ -15,6 +16,7 @@ from fluobook.clients.tools import find
 from fluobook.gitops.check import findings
 from fluobook.gitops.finding import Finding
 from fluobook.gitops.rules import RULES
+from fluobook.machine.manifests import KubernetesLoader
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 APPS = "cluster-gitops/apps"
@@ -33,18 +35,47 @@ def with_charts(repository: Path) -> Path:
     return repository
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_a_planted_mistake_is_named(name: str, with_charts: Path):
-    mistake = MISTAKES[name]
-    file = with_charts / mistake["file"]
+def plant(repository: Path, mistake: dict[str, str]) -> Path:
+    file = repository / mistake["file"]
     assert mistake["old"] in file.read_text()
     file.write_text(file.read_text().replace(mistake["old"], mistake["new"]))
-    rules = {key: rule for key, rule in RULES.items() if key in (mistake["rule"], "shape")}
-    found = [one for one in findings(with_charts, rules) if one.rule == mistake["rule"]]
-    named = [one for one in found if one.file == mistake.get("named", mistake["file"])]
-    assert named, found
-    lines = (with_charts / named[0].file).read_text().splitlines()
-    assert any(mistake.get("at", "") in lines[one.line - 1] for one in named), found
+    return file
+
+
+def named(repository: Path, mistake: dict[str, str]) -> list[Finding]:
+    """What the rule says of the file that it must name."""
+    wanted = {"namespace", "pin"} if mistake["rule"] == "readable" else {mistake["rule"]}
+    found = findings(repository, {key: rule for key, rule in RULES.items() if key in wanted})
+    there = [one for one in found if one.file == mistake.get("named", mistake["file"]) and one.rule == mistake["rule"]]
+    assert there, found
+    return there
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_planted_mistake_is_named(name: str, with_charts: Path):
+    plant(with_charts, MISTAKES[name])
+    found = named(with_charts, MISTAKES[name])
+    lines = (with_charts / found[0].file).read_text().splitlines()
+    assert any(MISTAKES[name].get("at", "") in lines[one.line - 1] for one in found), found
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, mistake in MISTAKES.items() if mistake["rule"] not in ("readable", "build", "key")]
+)
+def test_a_mistake_is_named_however_it_is_typed(name: str, with_charts: Path):
+    """As JSON, which is YAML too: other lines, quotes and order."""
+    file = plant(with_charts, MISTAKES[name])
+    if file.name != ".sops.yaml":
+        documents = list(yaml.load_all(file.read_text(), Loader=KubernetesLoader))
+        file.write_text("".join(f"---\n{json.dumps(one, indent=1, sort_keys=True)}\n" for one in documents))
+    assert all(one.line > 0 for one in named(with_charts, MISTAKES[name]))
+
+
+def test_a_mistake_that_a_rule_cannot_follow_does_not_keep_the_others_from_their_work(with_charts: Path):
+    file = with_charts / "cluster-gitops/infrastructure/network-policies/logging.yaml"
+    file.write_text(file.read_text().replace("podSelector: {}", "podSelector: 7", 1))
+    found = findings(with_charts)
+    assert {"shape"} <= {one.rule for one in found}
 
 
 def test_every_rule_has_a_planted_mistake():

@@ -53,7 +53,7 @@ def test_a_clean_tree_passes(tree: TreeView):
 
 
 def test_a_spoiled_tree_is_told_and_does_not_pass(spoiled: TreeView):
-    assert "cluster-gitops/reachability.yaml:" in str(spoiled.findings())
+    assert "network-policies/fluodata.yaml:" in str(spoiled.findings())
     assert "✗ rabbitmq" in str(spoiled.reachability())
     assert "✗ 1883/TCP" in str(spoiled.reaching("rabbitmq"))
     with pytest.raises(CheckFailed, match=r"\[reachability\]"):

@@ -1,4 +1,8 @@
-"""The expected answers of cluster-gitops/reachability.yaml, and the matrix of what is expected and what is so."""
+"""The expected answers of cluster-gitops/reachability.yaml, and the matrix of what is expected and what is so.
+
+What the table does not list is asked too, so that a policy that opens more than it should is found: some other pod in
+each namespace, a port that no pod of the table has, and pods elsewhere that carry the labels of those in the table.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +24,18 @@ SAME_NAMESPACE = "same-namespace"
 EVERYONE = "everyone"
 ALL = "*"
 Port = tuple[int, str]
+OTHER: Port = (65000, TCP)
+"""Stands for any port that a pod of the table does not list."""
+ELSEWHERE = "elsewhere"
+"""A namespace that the tree does not know."""
 
 
 @dataclass(frozen=True)
 class Cell:
     """One question and its answers: may `source` reach `target` on `port`?
 
-    `row` is the line of the row that expects it to be open, 0 where none does; `why` is that row's reason.
+    `row` is the line of the row that expects it to be open, 0 where none does; `why` is that row's reason. `is_listed`
+    tells whether the table lists the target and its port.
     """
 
     source: str
@@ -36,6 +45,7 @@ class Cell:
     verdict: Verdict
     row: int
     why: str
+    is_listed: bool = True
 
     @property
     def is_as_expected(self) -> bool:
@@ -60,13 +70,31 @@ class Expected:
         return {name: Endpoint(name, pod["namespace"], pod["labels"]) for name, pod in pods}
 
     @cached_property
+    def others(self) -> dict[str, Endpoint]:
+        """Some other pod of each namespace, without a label."""
+        spaces = dict.fromkeys(pod.namespace for pod in self.pods.values())
+        return {f"other pods of {name}": Endpoint(f"other pods of {name}", name) for name in spaces}
+
+    @cached_property
     def sources(self) -> dict[str, Endpoint]:
-        """Every source: the pods, the nodes and the world."""
-        return {**self.pods, "nodes": NODES, "world": WORLD}
+        """Every source: the pods and others beside them, pods elsewhere with the same labels, the nodes, the world."""
+        alike = (Endpoint(f"{ELSEWHERE} labelled {name}", ELSEWHERE, pod.labels) for name, pod in self.pods.items())
+        labelled = {one.name: one for one in alike if one.labels}
+        return {**self.pods, **self.others, **labelled, "nodes": NODES, "world": WORLD}
 
     def ports(self, pod: str) -> list[Port]:
-        """The ports of a pod."""
+        """The ports that the table lists for a pod."""
         return [_port(text) for text in self.document.data["pods"][pod]["ports"]]
+
+    def targets(self) -> Iterator[tuple[Endpoint, Port, bool]]:
+        """Every port to ask for, and whether the table lists it: the pod's own, and all others of its namespace."""
+        near: dict[str, set[Port]] = {}
+        for name, pod in self.pods.items():
+            near.setdefault(pod.namespace, {OTHER}).update(self.ports(name))
+        for name, pod in {**self.pods, **self.others}.items():
+            own = self.ports(name) if name in self.pods else []
+            yield from ((pod, port, True) for port in own)
+            yield from ((pod, port, False) for port in sorted(near[pod.namespace] - set(own)))
 
     def row(self, source: Endpoint, target: Endpoint, port: Port) -> tuple[int, str]:
         """The line and the reason of the first row that expects this to be open; 0 and "" if none does."""
@@ -78,8 +106,9 @@ class Expected:
     def _is_of(self, row: dict[str, Any], source: Endpoint, target: Endpoint, port: Port) -> bool:
         froms, targets = _names(row["from"]), _names(row["to"])
         near = SAME_NAMESPACE in froms and source.namespace == target.namespace and not source.entity
+        named = {source.name, f"namespace {source.namespace}"} & set(froms)
         return (
-            (near or EVERYONE in froms or source.name in froms)
+            (near or EVERYONE in froms or bool(named))
             and (ALL in targets or target.name in targets)
             and ("ports" not in row or port in map(_port, row["ports"]))
         )
@@ -96,13 +125,13 @@ def read(file: Path) -> Expected:
 
 def matrix(expected: Expected, policies: Policies) -> Iterator[Cell]:
     """Every source against every port of every pod."""
-    for target in expected.pods.values():
-        for port, protocol in expected.ports(target.name):
-            for source in expected.sources.values():
-                if source != target:
-                    row, why = expected.row(source, target, (port, protocol))
-                    verdict = policies.verdict(source, target, port, protocol)
-                    yield Cell(source.name, target.name, port, protocol, verdict, row, why)
+    for target, (port, protocol), is_listed in expected.targets():
+        here = policies.isolating(target)
+        for source in expected.sources.values():
+            if source.name != target.name:
+                row, why = expected.row(source, target, (port, protocol))
+                verdict = policies.judge(here, source, target, (port, protocol))
+                yield Cell(source.name, target.name, port, protocol, verdict, row, why, is_listed)
 
 
 def _names(value: str | list[str]) -> list[str]:

@@ -61,13 +61,20 @@ class Policies:
 
     def verdict(self, source: Endpoint, target: Endpoint, port: int, protocol: str = TCP) -> Verdict:
         """Whether `source` may open a connection to a port of `target`; answers always come back."""
+        return self.judge(self.isolating(target), source, target, (port, protocol))
+
+    def isolating(self, target: Endpoint) -> tuple[Document, ...]:
+        """The policies that close a pod but for what they allow; none where it is open to all."""
         if target.host_network or target.entity:
-            return Verdict(allowed=True, policies=())
-        isolating = [policy for policy in self.documents if _selects(policy, target)]
-        if not isolating:
-            return Verdict(allowed=True, policies=())
-        allowing = [policy for policy in isolating if self._allows(policy, source, target, (port, protocol))]
-        return Verdict(bool(allowing), tuple(allowing or isolating))
+            return ()
+        return tuple(policy for policy in self.documents if _selects(policy, target))
+
+    def judge(
+        self, isolating: Sequence[Document], source: Endpoint, target: Endpoint, port: tuple[int, str]
+    ) -> Verdict:
+        """As `verdict`, for a target whose isolating policies are known: many sources ask for each."""
+        allowing = tuple(policy for policy in isolating if self._allows(policy, source, target, port))
+        return Verdict(bool(allowing) or not isolating, allowing or tuple(isolating))
 
     def _allows(self, policy: Document, source: Endpoint, target: Endpoint, port: tuple[int, str]) -> bool:
         spec = policy.data["spec"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,10 +23,7 @@ def objects_have_one_owner(look: Look) -> Iterator[Finding]:
                 "keep one of them",
             )
         seen[key] = application.name
-    names: set[str] = set()
-    for one in look.tree.applications:
-        if one.name in names:
-            yield look.at(one.document, "metadata", "name").finding(
-                "duplicate", f"there are two Applications {one.name}", "rename one of them"
-            )
-        names.add(one.name)
+    for one, other in permutations(look.tree.applications, 2):
+        if one.name == other.name:
+            message = f"there is another Application {one.name}, at {look.told(other.document, 'metadata', 'name')}"
+            yield look.at(one.document, "metadata", "name").finding("duplicate", message, "rename one of them")

@@ -7,17 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.clients import sops
 from fluobook.errors import AccessDenied, OutsideError
+from fluobook.gitops import documents
 from fluobook.gitops.secrets import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fluobook.gitops.documents import Document
-    from fluobook.gitops.look import Finding, Look
+    from fluobook.gitops.documents import Document, Key
+    from fluobook.gitops.look import Finding, Look, Place
 
-_KEY = re.compile(r"AGE-SECRET-KEY-1|-----BEGIN [A-Z ]*PRIVATE KEY-----")
-_SECRET_NAME = re.compile(r"(password|passwd|secretkey|token|credential)s?$", re.IGNORECASE)
+_KEY = re.compile(
+    r"AGE-SECRET-KEY-1[0-9A-Z]|-----BEGIN [A-Z ]*PRIVATE KEY-----|\b(ghp|glpat|xox[abp])[-_][0-9A-Za-z]{16}"
+)
+_SECRET_NAME = re.compile(r"(password|passwd|pass|secret_?key|token|credential)s?$", re.IGNORECASE)
+_SECRET_LINE = re.compile(
+    r"^\s*[\w.-]*(password|passwd|pass|secret|token)\s*[=:]\s*[^\s{$]\S{3,}", re.IGNORECASE | re.MULTILINE
+)
+_OTHER_HOLDERS = ("pgp", "kms", "gcp_kms", "azure_kv", "hc_vault", "key_groups")
+_WITH_KEYS = ("cluster-gitops", "talos", "params", "notebooks")
 
 
 def secrets_are_encrypted(look: Look) -> Iterator[Finding]:
@@ -31,17 +39,25 @@ def secrets_are_encrypted(look: Look) -> Iterator[Finding]:
                 f"Secret {document.name} is not encrypted",
                 f"name it …{SUFFIX} and `sops encrypt -i` it",
             )
-    for application in look.tree.applications:
-        for path in _passwords(application.values):
-            yield look.at(application.document, "spec", "source", "helm", "valuesObject", *path).finding(
-                "cleartext", f"{'.'.join(path)} holds a secret in clear", "name an existing Secret instead"
+        else:
+            for path in _passwords(document.data):
+                yield look.at(document, *path).finding(
+                    "cleartext",
+                    f"{document.kind} {document.name}: {'.'.join(map(str, path))} holds a secret in clear",
+                    "name an existing Secret instead",
+                )
+    for one in look.encrypted:
+        if not one.file.is_relative_to(look.top) and not sops.is_encrypted(one.file):
+            yield look.in_file(one.file, 1).finding(
+                "cleartext", "SOPS has not encrypted it", f"sops encrypt -i {one.file.name}"
             )
 
 
 def keys_are_not_in_the_tree(look: Look) -> Iterator[Finding]:
-    """No private key in the GitOps tree, encrypted or not."""
-    for file in look.files:
-        for number, line in enumerate(file.read_text().splitlines(), 1):
+    """No private key or token in what is committed beside the code; the lab's own key is public and named so."""
+    files = (file for name in _WITH_KEYS for file in sorted((look.root / name).rglob("*")))
+    for file in (file for file in files if file.is_file() and not file.is_relative_to(look.root / "params" / "lab")):
+        for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
             if _KEY.search(line):
                 yield look.in_file(file, number).finding(
                     "key", "a private key stands here", "take it out, and replace the key: Git forgets nothing"
@@ -51,17 +67,20 @@ def keys_are_not_in_the_tree(look: Look) -> Iterator[Finding]:
 def recipients_are_right(look: Look) -> Iterator[Finding]:
     """Every encrypted file is for exactly the recipients that .sops.yaml names for it."""
     for one in look.encrypted:
-        relative = one.file.relative_to(look.root).as_posix()
         if one.wanted is None:
-            yield look.in_file(one.file).finding(
+            yield look.in_file(one.file, 1).finding(
                 "recipient", "no rule of .sops.yaml fits it", "add a rule for its folder"
             )
         elif one.recipients and one.recipients != one.wanted:
             actual, wanted = (", ".join(sorted(recipients)) for recipients in (one.recipients, one.wanted))
-            yield look.in_file(one.file, _line(one.file, "recipient:")).finding(
+            yield _at(look, one.file, "sops", "age").finding(
                 "recipient",
                 f"it is encrypted for {actual}, and .sops.yaml says {wanted}",
-                f"sops updatekeys {relative} && sops rotate -i {relative}",
+                "10_secrets.ipynb re-keys it, with a new data key",
+            )
+        if others := [name for name in _OTHER_HOLDERS if sops.metadata(one.file).get(name)]:
+            yield _at(look, one.file, "sops", others[0]).finding(
+                "recipient", f"{others[0]} can open it too, and only age recipients are meant to", "encrypt it anew"
             )
 
 
@@ -76,7 +95,7 @@ def macs_are_intact(look: Look) -> Iterator[Finding]:
                 continue
             except OutsideError as error:
                 if sops.is_encrypted(file):
-                    yield look.in_file(file, _line(file, "mac:")).finding("mac", error.message, error.remedy)
+                    yield _at(look, file, "sops", "mac").finding("mac", error.message, error.remedy)
             break
 
 
@@ -93,14 +112,19 @@ def _clear_values(look: Look, document: Document) -> Iterator[Finding]:
                 )
 
 
-def _passwords(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def _passwords(values: Any, path: tuple[Key, ...] = ()) -> Iterator[tuple[Key, ...]]:
+    """The paths of texts that a name, before them or in one of their lines, tells to be secrets."""
     if isinstance(values, dict):
         for key, value in values.items():
-            if isinstance(value, str) and value and _SECRET_NAME.search(key):
+            named = isinstance(value, str) and value and _SECRET_NAME.search(str(key))
+            if named or (isinstance(value, str) and _SECRET_LINE.search(value)):
                 yield (*path, key)
             yield from _passwords(value, (*path, key))
+    elif isinstance(values, list):
+        for index, item in enumerate(values):
+            yield from _passwords(item, (*path, index))
 
 
-def _line(file: Path, text: str) -> int:
-    lines = file.read_text().splitlines()
-    return next((number for number, line in enumerate(lines, 1) if text in line), 0)
+def _at(look: Look, file: Path, *path: Key) -> Place:
+    """The place of a value in an encrypted file."""
+    return next((look.at(document, *path) for document in documents.read(file)), look.in_file(file, 1))

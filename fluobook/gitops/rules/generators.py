@@ -23,7 +23,9 @@ def generators_list_what_exists(look: Look) -> Iterator[Finding]:
     served = {generator.file.parent for generator in generators}
     for file in (one.file for one in look.encrypted):
         if file.is_relative_to(look.top) and file.parent not in served:
-            yield look.in_file(file).finding("generator", "no KSOPS generator in its folder", "add one that lists it")
+            yield look.in_file(file, 1).finding(
+                "generator", "no KSOPS generator in its folder", "add one that lists it"
+            )
 
 
 def _of_one(look: Look, generator: Document) -> Iterator[Finding]:

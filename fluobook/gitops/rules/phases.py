@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fluobook import params
 from fluobook.errors import ParamsError
 from fluobook.gitops.patches import patches_for
 from fluobook.gitops.patching import MISSING, value_at
@@ -25,8 +24,11 @@ def phases_find_their_places(look: Look) -> Iterator[Finding]:
             if value_at(data, value.path) is MISSING:
                 where = f"{value.kind} {value.name}" if value.kind else f"Application {one.name}"
                 yield place.finding("phase-value", f"{where} has nothing at {value.path}", "correct the path")
-    for file in sorted((look.root / "params").glob("phase*.yaml")):
+    for file, loaded in look.phases.items():
         try:
-            patches_for(params.load(file).platform, look.tree)
+            if isinstance(loaded, ParamsError):
+                raise loaded
+            patches_for(loaded.platform, look.tree)
         except ParamsError as error:
-            yield look.in_file(file).finding("phase-value", error.message, error.remedy)
+            told = "; ".join([error.message, *error.problems])
+            yield look.in_file(file, 1).finding("phase-value", told, error.remedy)

@@ -22,7 +22,7 @@ _SHOWN = 3
 
 def policies_of(look: Look) -> Policies:
     """The policies that the tree deploys, with the labels of its namespaces."""
-    documents = tuple(document for _, document in look.deployed if document.kind in _KINDS)
+    documents = tuple(one for _, one in look.deployed if one.kind in _KINDS and isinstance(one.data.get("spec"), dict))
     labels = {name: one.data["metadata"].get("labels") or {} for name, (_, one) in made(look).items()}
     return Policies(documents, labels)
 
@@ -33,8 +33,7 @@ def namespaces_deny_first(look: Look) -> Iterator[Finding]:
     denied = {policy.namespace for policy in policies if _denies_all(policy)}
     for name in [*_WITH_PODS, *made(look)]:
         if name not in denied:
-            document = made(look)[name][1] if name in made(look) else look.tree.application("network-policies").document
-            yield look.at(document, "metadata", "name").finding(
+            yield look.at(_of_namespace(look, name), "metadata", "name").finding(
                 "policy",
                 f"namespace {name} has no default deny for ingress",
                 "add default-deny-ingress to its policies",
@@ -50,28 +49,34 @@ def namespaces_deny_first(look: Look) -> Iterator[Finding]:
             )
 
 
+def _of_namespace(look: Look, name: str) -> Document:
+    """Where the policies of a namespace stand: the first of them, else the namespace itself, else their Application."""
+    policies = (policy for policy in policies_of(look).documents if policy.namespace == name)
+    namespace = made(look).get(name)
+    here = namespace[1] if namespace else look.tree.application("network-policies").document
+    return next(policies, here)
+
+
 def reachability_is_as_expected(look: Look) -> Iterator[Finding]:
     """What the table says is open is open, and nothing else is."""
     table = expected.read(look.top / expected.NAME)
-    wrong: dict[tuple[Place, bool], list[str]] = {}
+    wrong: dict[tuple[Place, int], list[str]] = {}
     for cell in expected.matrix(table, policies_of(look)):
         if not cell.is_as_expected:
-            wrong.setdefault((_place(look, table, cell), bool(cell.row)), []).append(cell.question())
-    for (place, wanted), questions in wrong.items():
+            wrong.setdefault((_place(look, table, cell), cell.row), []).append(cell.question())
+    for (place, row), questions in wrong.items():
         some = ", ".join(questions[:_SHOWN]) + (
             f" and {len(questions) - _SHOWN} more" if len(questions) > _SHOWN else ""
         )
         yield place.finding(
             "reachability",
-            f"{'closed, and must be open' if wanted else 'open, and no row expects it'}: {some}",
-            "let a policy allow it" if wanted else f"narrow the policy, or add a row to {expected.NAME}",
+            f"{f'closed, and {expected.NAME}:{row} wants it open' if row else 'open, and no row expects it'}: {some}",
+            "let a policy allow it" if row else f"narrow the policy, or add a row to {expected.NAME}",
         )
 
 
 def _place(look: Look, table: Expected, cell: Cell) -> Place:
-    """Where the mistake is: the row that expects more, the policy that allows too much, or the pod without any."""
-    if cell.row:
-        return look.in_file(table.document.file, cell.row)
+    """Where the mistake is: the policy that allows too much, or stays in the way; or the pod without any."""
     if cell.verdict.policies:
         return look.at(cell.verdict.policies[0], "metadata", "name")
     return look.at(table.document, "pods", cell.target)

@@ -16,12 +16,17 @@ Span = tuple[int, int]
 
 
 def pools_are_disjoint(look: Look) -> Iterator[Finding]:
-    """No two blocks share an address, and each block ends where it should."""
+    """No two blocks share an address, and each ends where it should, inside the network of a phase."""
     pools = [document for document in look.documents if document.kind == "CiliumLoadBalancerIPPool"]
-    blocks = [(pool, index, _span(block)) for pool in pools for index, block in enumerate(pool.data["spec"]["blocks"])]
+    blocks = [(pool, index, _span(block)) for pool in pools for index, block in enumerate(_blocks(pool))]
+    networks = [(int(one[0]), int(one[-1])) for one in look.networks]
     for pool, index, span in blocks:
         if span is None or span[0] > span[1]:
             yield _at(look, pool, index, f"pool {pool.name} has a block that is none", "give start and stop, or cidr")
+        elif networks and not any(first <= span[0] and span[1] <= last for first, last in networks):
+            known = ", ".join(map(str, look.networks))
+            message = f"pool {pool.name} has {IPv4Address(span[0])}, which is in no phase's network"
+            yield _at(look, pool, index, message, f"take addresses of {known}")
     sound = [(pool, index, span) for pool, index, span in blocks if span]
     for (one, _, a), (other, index, b) in combinations(sound, 2):
         if a[0] <= b[1] and b[0] <= a[1]:
@@ -31,6 +36,10 @@ def pools_are_disjoint(look: Look) -> Iterator[Finding]:
 
 def _at(look: Look, pool: Document, index: int, message: str, remedy: str) -> Finding:
     return look.at(pool, "spec", "blocks", index).finding("pool", message, remedy)
+
+
+def _blocks(pool: Document) -> list[dict[str, Any]]:
+    return (pool.data.get("spec") or {}).get("blocks") or []
 
 
 def _span(block: dict[str, Any]) -> Span | None:

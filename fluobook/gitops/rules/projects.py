@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fluobook.gitops.application import WAVE
@@ -14,70 +15,90 @@ if TYPE_CHECKING:
     from fluobook.gitops.documents import Document
     from fluobook.gitops.look import Finding, Look
 
+_KINDS = ("clusterResourceWhitelist", "namespaceResourceWhitelist")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one Application asks of its project: an entry of one of the project's lists, and where it asks for it."""
+
+    field: str
+    entry: Any
+    document: Document
+    path: tuple[str, ...]
+
+    def told(self) -> str:
+        """The entry, for a person."""
+        return f"kind {self.entry['kind']}" if isinstance(self.entry, dict) else str(self.entry)
+
 
 def projects_allow_their_applications(look: Look) -> Iterator[Finding]:
     """What Argo CD would refuse for a project's sake, and projects that allow everything."""
     projects = {project.name: project for project in look.tree.projects}
-    for declared in projects.values():
-        yield from _too_wide(look, declared)
+    for project in projects.values():
+        members = [one for one in look.tree.applications if one.project == project.name]
+        yield from _too_wide(look, project)
+        yield from _refused(look, project, [asked for one in members for asked in _asked(look, one)])
+        if late := [one.name for one in members if one.wave <= int(project.annotations.get(WAVE, "0"))]:
+            yield look.at(project, "metadata", "annotations", WAVE).finding(
+                "project", f"project {project.name} comes no earlier than {late[0]}", "give it a wave before all others"
+            )
     for one in look.tree.applications:
-        project = projects.get(one.project)
-        if project is None:
+        if one.project not in projects:
             message = f"{one.name} is in project {one.project}, which does not exist"
             yield look.at(one.document, "spec", "project").finding("project", message, "correct it, or add the project")
-            continue
-        yield from _refused(look, one, project)
-        if int(project.annotations.get(WAVE, "0")) >= one.wave:
-            yield look.at(project, "metadata", "annotations", WAVE).finding(
-                "project",
-                f"project {project.name} comes no earlier than {one.name}",
-                "give it a wave before all others",
+
+
+def _asked(look: Look, one: Application) -> Iterator[Asked]:
+    yield Asked("sourceRepos", one.repo, one.document, ("spec", "source", "repoURL"))
+    yield Asked("destinations", one.namespace, one.document, ("spec", "destination", "namespace"))
+    for document in look.tree.deployed_by(one):
+        if document.namespace:
+            yield Asked("destinations", document.namespace, document, ("metadata", "namespace"))
+        kind = {"group": document.group, "kind": document.kind}
+        known = is_known(str(document.data.get("apiVersion", "")), document.kind)
+        cluster = is_cluster_scoped(document.group, document.kind)
+        field = _KINDS[0] if cluster else _KINDS[1]
+        yield Asked(field if known else "", kind, document, ("kind",))
+
+
+def _refused(look: Look, project: Document, asked: list[Asked]) -> Iterator[Finding]:
+    """What the project does not allow, told where the mistake is.
+
+    What several ask for, or any if every entry of the list is used, the list lacks; what one alone asks for while an
+    entry is left over is likely misspelt.
+    """
+    wanting: dict[tuple[str, str], list[Asked]] = {}
+    for one in asked:
+        if one.entry not in _allowed(project, one.field):
+            wanting.setdefault((one.field, one.told()), []).append(one)
+    for (field, told), found in wanting.items():
+        message = f"project {project.name} does not allow {told}"
+        at = ("spec", field or _KINDS[1])
+        used = [one.entry for one in asked if one.field == field]
+        if field in ("", *_KINDS) or len(found) > 1 or all(entry in used for entry in _allowed(project, field)):
+            where = look.told(found[0].document, *found[0].path)
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            yield look.at(project, *at).finding("project", f"{message}, which {where}{more} asks for", "add it here")
+        else:
+            yield from (
+                look.at(one.document, *one.path).finding(
+                    "project", message, f"correct it, or add it at {look.told(project, *at)}"
+                )
+                for one in found
             )
 
 
-def _refused(look: Look, one: Application, project: Document) -> Iterator[Finding]:
-    spec = project.data["spec"]
-    if one.repo not in spec["sourceRepos"]:
-        yield look.at(one.document, "spec", "source", "repoURL").finding(
-            "project", f"project {project.name} does not allow {one.repo}", f"add it to {project.file.name}"
-        )
-    allowed = {destination["namespace"] for destination in spec["destinations"]}
-    objects = look.tree.deployed_by(one)
-    for place, namespace in [
-        (look.at(one.document, "spec", "destination", "namespace"), one.namespace),
-        *(
-            (look.at(document, "metadata", "namespace"), document.namespace)
-            for document in objects
-            if document.namespace
-        ),
-    ]:
-        if namespace not in allowed:
-            yield place.finding(
-                "project",
-                f"project {project.name} does not allow namespace {namespace}",
-                f"add it to {project.file.name}",
-            )
-    for document in objects:
-        if not _is_allowed(document, spec):
-            yield look.at(document, "kind").finding(
-                "project",
-                f"project {project.name} does not allow kind {document.kind}",
-                f"add it to {project.file.name}",
-            )
-
-
-def _is_allowed(document: Document, spec: dict[str, Any]) -> bool:
-    """Whether the kind is on the list it belongs to; either list does for a kind whose scope is not known."""
-    cluster, namespaced = spec.get("clusterResourceWhitelist") or (), spec.get("namespaceResourceWhitelist") or ()
-    if is_known(str(document.data.get("apiVersion", "")), document.kind):
-        listed = cluster if is_cluster_scoped(document.group, document.kind) else namespaced
-    else:
-        listed = (*cluster, *namespaced)
-    return {"group": document.group, "kind": document.kind} in listed
+def _allowed(project: Document, field: str) -> list[Any]:
+    """The entries of a list; of both lists of kinds for a kind whose scope is not known."""
+    spec = project.data.get("spec") or {}
+    if field == "destinations":
+        return [destination.get("namespace") for destination in spec.get(field) or ()]
+    return [entry for name in ((field,) if field else _KINDS) for entry in spec.get(name) or ()]
 
 
 def _too_wide(look: Look, project: Document) -> Iterator[Finding]:
-    spec = project.data["spec"]
+    spec = project.data.get("spec") or {}
     for field in ("sourceRepos", "destinations", "clusterResourceWhitelist", "namespaceResourceWhitelist"):
         if not spec.get(field):
             yield look.at(project, "spec").finding("project", f"{project.name} has no {field}", "list what it needs")

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fluobook.gitops.application import Application
-    from fluobook.gitops.look import Finding, Look
+    from fluobook.gitops.documents import Key
+    from fluobook.gitops.look import Finding, Look, Place
 
 _MONITORS = {"serviceMonitor", "servicemonitor", "podMonitor"}
+_SECRETS = {"secret", "superuserSecret", "passwordSecret"}
 _ROW = re.compile(r"^\|\s*(-?\d+)\s*\|([^|]*)\|")
 
 
@@ -25,10 +27,11 @@ def waves_fit_what_is_needed(look: Look) -> Iterator[Finding]:
     """Kinds, namespaces, storage classes and Secrets come in an earlier wave than what uses them."""
     there = _providers(look)
     for one in look.tree.applications:
-        for need, why in _needs(look, one):
+        for need, why, place in _needs(look, one):
             provider = there.get(need)
             if provider is None:
-                yield _finding(look, one, f"{one.name} needs {need} ({why}), which no Application brings", "add it")
+                told = f"{one.name} needs {need} ({why}), which no Application brings"
+                yield place.finding("wave", told, "add it, or correct the name")
             elif provider.wave >= one.wave and provider is not one:
                 told = f"{one.name} (wave {one.wave}) needs {need} ({why})"
                 message = f"{told}, which {provider.name} brings in wave {provider.wave}"
@@ -78,20 +81,24 @@ def _providers(look: Look) -> dict[str, Application]:
     return found
 
 
-def _needs(look: Look, one: Application) -> Iterator[tuple[str, str]]:
-    """What must be there before an Application is synced, and why."""
-    yield from ((f"group {group}", one.chart or one.repo) for group in chart_of(one).needs)
-    yield from _needs_of_values(one.values, one.namespace)
+def _needs(look: Look, one: Application) -> Iterator[tuple[str, str, Place]]:
+    """What must be there before an Application is synced, why, and where that is said."""
+    here = look.at(one.document, "spec", "source")
+    yield from ((f"group {group}", one.chart or one.repo, here) for group in chart_of(one).needs)
+    for need, path in _needs_of_values(one.values, one.namespace):
+        yield need, str(path[-1]), look.at(one.document, "spec", "source", "helm", "valuesObject", *path)
     late = _made_late(look)
     if one.namespace in late:
-        yield f"namespace {one.namespace}", "its destination"
+        place = look.at(one.document, "spec", "destination", "namespace")
+        yield f"namespace {one.namespace}", "its destination", place
     for document in look.tree.deployed_by(one):
-        version = str(document.data.get("apiVersion", ""))
-        if not schemas.is_built_in(version):
-            yield f"group {document.group}", f"{document.kind} {document.name}"
+        told = f"{document.kind} {document.name}"
+        if not schemas.is_built_in(str(document.data.get("apiVersion", ""))):
+            yield f"group {document.group}", told, look.at(document, "apiVersion")
         if document.namespace in late:
-            yield f"namespace {document.namespace}", f"{document.kind} {document.name}"
-        yield from _needs_of_values(document.data.get("spec") or {}, document.namespace)
+            yield f"namespace {document.namespace}", told, look.at(document, "metadata", "namespace")
+        for need, path in _needs_of_values(document.data.get("spec") or {}, document.namespace):
+            yield need, f"{told}, {path[-1]}", look.at(document, "spec", *path)
 
 
 def _made_late(look: Look) -> set[str]:
@@ -99,20 +106,27 @@ def _made_late(look: Look) -> set[str]:
     return {name for name, (_, document) in made(look).items() if NEEDED_BEFORE not in document.annotations}
 
 
-def _needs_of_values(values: Any, namespace: str) -> Iterator[tuple[str, str]]:
-    """Storage classes, Secrets and monitors that values or a spec ask for."""
+def _needs_of_values(values: Any, namespace: str, path: tuple[Key, ...] = ()) -> Iterator[tuple[str, tuple[Key, ...]]]:
+    """Storage classes, Secrets and monitors that values or a spec ask for, and the paths where they do."""
     if isinstance(values, list):
-        for item in values:
-            yield from _needs_of_values(item, namespace)
+        for index, item in enumerate(values):
+            yield from _needs_of_values(item, namespace, (*path, index))
     if not isinstance(values, dict):
         return
     for key, value in values.items():
-        if key in ("storageClass", "storageClassName") and isinstance(value, str) and value:
-            yield f"class {value}", key
-        elif key == "existingSecret" and isinstance(value, str) and value:
-            yield f"secret {namespace}/{value}", key
-        elif (key in _MONITORS and isinstance(value, dict) and value.get("enabled")) or (
-            key == "podMonitorEnabled" and value
-        ):
-            yield "group monitoring.coreos.com", key
-        yield from _needs_of_values(value, namespace)
+        if need := _need(str(key), value, namespace):
+            yield need, (*path, key)
+        yield from _needs_of_values(value, namespace, (*path, key))
+
+
+def _need(key: str, value: Any, namespace: str) -> str:
+    """What one value asks for; "" if nothing."""
+    if key in ("storageClass", "storageClassName"):
+        return f"class {value}" if value and isinstance(value, str) else ""
+    if key == "existingSecret":
+        return f"secret {namespace}/{value}" if value and isinstance(value, str) else ""
+    if key in _SECRETS:
+        return f"secret {namespace}/{value['name']}" if isinstance(value, dict) and set(value) == {"name"} else ""
+    enabled = value.get("enabled") if isinstance(value, dict) else None
+    monitors = (key in _MONITORS and enabled) or (key == "podMonitorEnabled" and value)
+    return "group monitoring.coreos.com" if monitors else ""

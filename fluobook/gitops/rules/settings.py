@@ -1,0 +1,48 @@
+"""Settings without which a chart does harm here: the list, and the reasons, are data (data/charts.yaml)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fluobook.gitops.knowledge import chart_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fluobook.gitops.look import Finding, Look
+
+_VALUES = ("spec", "source", "helm", "valuesObject")
+_ELSEWHERE = ("values", "parameters", "fileParameters", "valueFiles")
+
+
+def charts_are_set_as_they_must_be(look: Look) -> Iterator[Finding]:
+    """Every setting that a chart must be given is given, in valuesObject, where all can see it."""
+    for one in look.tree.applications:
+        for setting in chart_of(one).settings:
+            if not setting.holds(_at(one.values, setting.at)):
+                yield look.at(one.document, *_VALUES, *setting.at).finding(
+                    "setting",
+                    f"{one.name}: {'.'.join(setting.at)} is not {setting.wanted()}",
+                    f"set it so: {setting.why}",
+                )
+        helm = one.document.data["spec"]["source"].get("helm") or {}
+        for place in _ELSEWHERE:
+            if helm.get(place):
+                yield look.at(one.document, "spec", "source", "helm", place).finding(
+                    "setting", f"{one.name} has values in helm.{place} too", "move them to helm.valuesObject"
+                )
+
+
+def large_objects_are_applied_by_the_server(look: Look) -> Iterator[Finding]:
+    """Charts with objects beyond 256 KiB are applied server-side: the other way's annotation could not hold them."""
+    for one in look.tree.applications:
+        if chart_of(one).large and "ServerSideApply=true" not in one.sync_options:
+            yield look.at(one.document, "spec", "syncPolicy", "syncOptions").finding(
+                "server-side", f"{one.name} has no ServerSideApply=true", "add it to syncOptions"
+            )
+
+
+def _at(values: Any, path: Sequence[str]) -> Any:
+    for step in path:
+        values = values.get(step) if isinstance(values, dict) else None
+    return values
