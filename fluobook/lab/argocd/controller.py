@@ -17,6 +17,7 @@ from fluobook.lab.argocd.processes import Programs, Runner
 from fluobook.lab.argocd.repositories import Repositories
 from fluobook.lab.argocd.server_start import first_start
 from fluobook.lab.argocd.sources import Capabilities, Order, Sources
+from fluobook.lab.argocd.targets import is_run
 from fluobook.lab.faults import Faults
 from fluobook.lab.kube.identity import Write
 
@@ -153,6 +154,8 @@ class ArgoCD:
         kind, metadata = obj["kind"], obj["metadata"]
         if app in self._workers:
             self._workers[app][0].wake()
+        elif is_run(obj):
+            self._wake_all()  # a hook bears nobody's mark: whoever runs it looks how far it is
         if metadata.get("namespace") != NAMESPACE:
             return
         if kind == "Application":

@@ -138,6 +138,11 @@ def _phases(obj: Obj) -> tuple[tuple[str, ...], bool]:
     return ("Sync",), False
 
 
+def is_run(obj: Obj) -> bool:
+    """Whether an object is a hook, Argo CD's or Helm's."""
+    return bool(annotation(obj, HOOK) or annotation(obj, HELM_HOOK))
+
+
 def skips_dry_run(target: Target) -> bool:
     """Whether a missing kind is no reason to refuse it before the sync."""
     return "SkipDryRunOnMissingResource=true" in options_of(target.obj)

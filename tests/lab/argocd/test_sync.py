@@ -175,7 +175,7 @@ def test_hooks_run_in_their_phases_and_tests_of_helm_do_not(world):
         w.write(
             {"base/jobs.yaml": [job, trial], "base/kustomization.yaml": kustomization("settings.yaml", "jobs.yaml")}
         )
-        await w.up()
+        await w.up(**{"timeout.reconciliation": "9h"})
         w.application("base", PATH, namespace="base")
         waiting = "waiting for completion of hook batch/Job/before"
         await w.until(lambda: w.status("base").get("operationState", {}).get("message") == waiting)
