@@ -11,8 +11,6 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import jsonschema
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -54,20 +52,24 @@ def versions_of(api_version: str, kind: str) -> list[str]:
 
 def problems(data: dict[str, Any]) -> Iterator[tuple[tuple[Key, ...], str]]:
     """What does not fit the shape of the object's kind: where, and why. Nothing for a kind without a shape."""
+    from jsonschema.exceptions import best_match  # noqa: PLC0415 (see `_validator`)
+
     validator = _validator(_key(str(data.get("apiVersion", "")), str(data.get("kind", ""))))
     if validator is None:
         return
     for error in validator.iter_errors(data):
-        best = jsonschema.exceptions.best_match([error]) or error
+        best = best_match([error]) or error
         yield tuple(best.absolute_path), best.message
 
 
 @cache
 def _validator(key: str) -> Any:
+    from jsonschema import Draft7Validator  # noqa: PLC0415 (it takes a second to import, which every kernel would pay)
+
     kinds = _data()["kinds"]
     if key not in kinds:
         return None
-    return jsonschema.Draft7Validator({**kinds[key], "definitions": _data()["definitions"]})
+    return Draft7Validator({**kinds[key], "definitions": _data()["definitions"]})
 
 
 def _key(api_version: str, kind: str) -> str:

@@ -1,0 +1,155 @@
+"""Headless runs of the notebooks against one lab: approval, out of order, the whole job, and once more."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from contextlib import closing
+
+import pytest
+import yaml
+
+from fluobook import params
+from fluobook.clients import sops
+from fluobook.clients.kube import Kube
+from fluobook.lab import life
+from fluobook.machine.secrets import Secrets
+from fluobook.record.journal import Journal
+from fluobook.redact import Redactor
+from fluobook.run.headless import exit_code_of
+from fluobook.runbook import Book
+from fluobook.stages.catalogue import STAGES
+from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.site import Site
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+
+def mutating(lab):
+    return [request for request in life.story(lab)["requests"] if request["mutating"]]
+
+
+@pytest.fixture(scope="module")
+def lab(shared_operator):
+    return shared_operator.lab_up()
+
+
+@pytest.fixture(scope="module")
+def root():
+    return params.repository_root()
+
+
+def bring_up(lab, root, *names):
+    """Run stages in this process, without notebooks."""
+    chosen = params.load("phase1", root=root)
+    platform = params.overlay(chosen.platform, lab.overlay)
+    redactor = Redactor()
+    site = Site("phase1", platform, "lab", root, lab.site_folder, redactor, Journal(None, redactor))
+    for name in names:
+        stage = Book(site, Gate(Approval.parse("all"), "lab", platform.cluster.name)).stage(name)
+        stage.apply(stage.plan())
+        stage.verify()
+    return site
+
+
+def secrets_of(lab, root):
+    """Everything that must not be found anywhere: token, age key, bundle, keys, passwords."""
+    age_key = (root / lab.overlay["secrets"]["age_key"]["file"]).read_text()
+    bundle = Secrets.parse(sops.read(lab.site_folder / "secrets.sops.yaml", age_key))
+    kubeconfig = yaml.safe_load((lab.site_folder / "kubeconfig").read_text())
+    with closing(Kube.from_kubeconfig(kubeconfig)) as kube:
+        password = kube.find("v1", "Secret", "argocd-initial-admin-secret", "argocd")
+    found = [(lab.folder / "token").read_text(), *age_key.splitlines()[-1:], *bundle.values()]
+    found += [kubeconfig["users"][0]["user"]["client-key-data"]]
+    found += [base64.b64decode(password["data"]["password"]).decode()] if password else []
+    return found
+
+
+def test_without_approval_nothing_is_changed_and_the_exit_code_says_so(shared_operator, lab, tmp_path):
+    done = shared_operator.types("run", "phase1", "--only", "create-vms", "--out", str(tmp_path / "run"))
+    assert done.returncode == 3
+    assert re.search(r"ApprovalNeeded: create-vms needs approval: 7 to create", done.stderr)
+    assert "--approve create-vms=" in done.stderr
+    assert mutating(lab) == []
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["exit_code"], summary["stages"][0]["status"]) == (3, "refused")
+
+
+def test_a_notebook_out_of_order_names_the_missing_stage_and_changes_nothing(shared_operator, lab, tmp_path):
+    words = ("--only", "bootstrap-kubernetes", "--approve", "all")
+    done = shared_operator.types("run", "phase1", *words, "--out", str(tmp_path / "run"))
+    assert done.returncode == 1
+    assert "StageMissing: bootstrap-kubernetes cannot run yet: apply-talos-config has not done its work" in done.stderr
+    assert mutating(lab) == []
+
+
+def test_a_plan_exits_2_and_its_digest_approves_just_that_plan(shared_operator, lab, root, tmp_path):
+    planned = shared_operator.types("plan", "phase1", cwd=root / "docs")
+    assert planned.returncode == 2, planned.stderr
+    digest = re.search(r"to lose, 0 as they should be · (\w{6})\n", planned.stdout)[1]
+    words = ("run", "phase1", "--only", "create-vms", "--out")
+    stale = shared_operator.types(*words, str(tmp_path / "stale"), "--approve", "create-vms=000000")
+    assert stale.returncode == 3
+    assert f"000000 was approved, the plan is now {digest}" in stale.stderr
+    assert mutating(lab) == []
+    done = shared_operator.types(*words, str(tmp_path / "run"), "--approve", f"create-vms={digest}")
+    assert done.returncode == 0, done.stderr
+    approved = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert [e["form"] for e in approved if e["event"] == "approved"] == [f"digest {digest}"]
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_params_file_elsewhere_and_a_changed_setting_are_run_as_they_are(shared_operator, root, tmp_path):
+    shutil.copy(root / "params" / "phase1.yaml", tmp_path / "berlin.yaml")
+    words = ("--set", "nodes.talos-worker-1.memory_gib=16", "--only", "1", "--approve", "all")
+    done = shared_operator.types("run", str(tmp_path / "berlin.yaml"), *words, "--out", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    notebook = (tmp_path / "run" / "01_create_vms.ipynb").read_text()
+    assert "memory 12288 → 16384, with a power cycle" in notebook
+    back = shared_operator.types("run", "phase1", "--only", "1", "--approve", "all", "--out", str(tmp_path / "back"))
+    assert back.returncode == 0, back.stderr
+
+
+def test_the_whole_job_is_done_and_a_second_run_changes_nothing_and_no_secret_shows(
+    shared_operator, lab, root, tmp_path
+):
+    site = bring_up(lab, root, *[stage.name for stage in STAGES[1:7]])
+    first = shared_operator.types(
+        "run", "phase1", "--from", "install-argocd", "--approve", "all", "--out", str(tmp_path / "first")
+    )
+    assert first.returncode == 0, first.stdout + first.stderr
+    planned = shared_operator.types("plan", "phase1")
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    before = mutating(lab)
+    second = shared_operator.types("run", "phase1", "--out", str(tmp_path / "second"))
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert second.stderr == ""
+    assert second.stdout.count(" 0 actions ") == len(STAGES)
+    assert mutating(lab)[len(before) :] == []
+    site.close()
+    shown = [path.read_text() for folder in ("first", "second") for path in (tmp_path / folder).iterdir()]
+    shown += [done.stdout + done.stderr for done in (first, planned, second)]
+    secrets = secrets_of(lab, root)
+    assert len(secrets) > 15
+    redactor = Redactor()
+    redactor.add(*secrets)
+    assert not any(redactor.leaks(text) for text in shown)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("", 0),
+        ("StageMissing", 1),
+        ("ApprovalNeeded", 3),
+        ("PlanChanged", 3),
+        ("CheckFailed", 4),
+        ("ParamsError", 64),
+        ("ValueError", 1),
+        ("ClassVar", 1),
+    ],
+)
+def test_the_exit_code_follows_from_the_errors_name(name, code):
+    assert exit_code_of(name) == code
