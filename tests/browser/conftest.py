@@ -54,8 +54,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in browser]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """A browser for one module only: Playwright runs an event loop in this thread, and other tests want their own."""
     if not CHROMIUM.exists():
         pytest.fail(
             f"{CHROMIUM} is missing: `apt-get install chromium`, or say where one is with FLUOBOOK_CHROMIUM, "
