@@ -1,0 +1,183 @@
+"""Writes the pages of docs/reference that are drawn from the program itself, so that they cannot say something else.
+
+python tools/reference.py            writes them
+python tools/reference.py --check    says which differ, and exits 1 if any does
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+import yaml
+from typer.core import TyperGroup
+
+from fluobook import cli, errors
+from fluobook.diagnose.catalogue import catalogue
+from fluobook.lab.faults import FAULTS
+from fluobook.stages import catalogue as stages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import click
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "reference"
+WIDTH = 100
+HEAD = "<!-- Drawn from the program by tools/reference.py; do not edit. -->\n"
+
+
+def commands() -> str:
+    """Every command with its help."""
+    text = (
+        "# Commands\n\nPHASE is a name in `params/` or a path to such a file. Commands work from any folder inside the "
+    )
+    text += "repository. What they return stands in [exit-codes.md](exit-codes.md).\n"
+    for name, command in every_command():
+        text += f"\n## {name}\n\n```text\n{help_of(name, command)}\n```\n"
+    return text
+
+
+def every_command() -> Iterator[tuple[str, click.Command]]:
+    """The program and each of its commands, by the words to type."""
+
+    def below(words: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+        yield words, command
+        if isinstance(command, TyperGroup):
+            for name, child in command.commands.items():
+                yield from below(f"{words} {name}", child)
+
+    return below("fluobook", typer.main.get_command(cli.app))
+
+
+def help_of(name: str, command: click.Command) -> str:
+    """What `--help` says, at a fixed width."""
+    context = command.make_context(name, [], resilient_parsing=True, terminal_width=WIDTH, max_content_width=WIDTH)
+    told = re.sub(r"  --(install|show)-completion .*?(?=\n  --)\n", "", command.get_help(context), flags=re.DOTALL)
+    return "\n".join(line.rstrip() for line in told.splitlines())
+
+
+def exit_codes() -> str:
+    """The table in the docstring of `fluobook.errors`."""
+    table = inspect.cleandoc(errors.__doc__ or "").partition("\n\n")[2]
+    tree = table.partition("\n\n")[2]
+    return (
+        "# Exit codes\n\nWhat the command line returns. Each error says what happened, and where they are known the "
+        f"likely cause and the next command.\n\n```text\n{tree}\n```\n"
+    )
+
+
+def faults() -> str:
+    """The faults a lab can play."""
+    rows = (f"| `{name}` | {meaning} |" for name, meaning in sorted(FAULTS.items()))
+    return (
+        "# Faults\n\nWhat goes wrong in a lab when it is asked for by name; `--fault` may be given several times, and "
+        "a name given twice happens twice.\n\n    fluobook lab up phase1 --fault proxmox.start-596-once\n"
+        "    fluobook run phase1 --approve all --fault talos.bootstrap-lost-once\n\n"
+        "| name | what happens |\n|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
+def failures() -> str:
+    """The catalogue of known failures."""
+    text = "# Known failures\n\nThe catalogue that `fluobook.diagnose` matches errors with: by their words, or by the "
+    text += "code of whoever answered. Which of them were met here stands in [EXPERIENCE.md](../../EXPERIENCE.md).\n"
+    for one in catalogue():
+        who = f" ({', '.join(sorted(one.systems))})" if one.systems else ""
+        text += f"\n## {one.code} · {one.title}{who}\n\n**Cause:** {one.cause}\n\n"
+        text += f"**Remedy:** {one.remedy}\n\n    {one.next}\n"
+    return text
+
+
+def list_of_stages() -> str:
+    """The stages, what they are for and the notebook of each."""
+    text = (
+        "# Stages\n\nA stage observes, plans, is approved, applies and verifies. `--only` and `--from` take its name "
+    )
+    text += "or its number, `--approve` its name.\n"
+    for stage in (*stages.STAGES, *stages.DAY_TWO):
+        notebook = next(iter(sorted((ROOT / "notebooks").glob(f"{stage.number:02d}_*.ipynb")))).name
+        reason = inspect.getdoc(inspect.getmodule(stage.observe)) or ""
+        home = (
+            sys.modules[stage.observe.__module__.rpartition(".")[0]].__doc__ if "." in stage.observe.__module__ else ""
+        )
+        told = inspect.cleandoc(home if home and home.startswith(("Stage", "Day")) else reason)
+        text += f"\n## {stage.number} · {stage.name}\n\n{stage.title}\n\n{told}\n\n"
+        text += f"Notebook: [{notebook}](../../notebooks/{notebook})\n"
+    return text
+
+
+def params() -> str:
+    """The keys of a params file, from its schema."""
+    schema = json.loads((ROOT / "params" / "schema.json").read_text())
+    definitions: Mapping[str, Any] = schema["$defs"]
+    pins = yaml.safe_load((ROOT / "params" / "versions.yaml").read_text())["pins"]
+    rows = [
+        f"| `{path}` | {told} | {default} |" for path, told, default in keys("", definitions["Platform"], definitions)
+    ]
+    pinned = ", ".join(f"{name} {version}" for name, version in pins.items())
+    return (
+        "# Params\n\nA params file has two keys: `phase` (phase1, phase2 or phase3) and `platform`. Unknown keys are "
+        "refused. [phase1.yaml](../../params/phase1.yaml) shows every key with a comment; editors complete them by "
+        "[schema.json](../../params/schema.json). `[]` stands for each item of a list. A secret is never a value: it "
+        "is `{env: NAME}`, `{file: PATH}` or `{sops: PATH, key: KEY}`.\n\n"
+        f"Pinned in [versions.yaml](../../params/versions.yaml), with the matrix of what goes together: {pinned}.\n\n"
+        "| key below `platform` | what it is | default |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
+def keys(path: str, definition: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Every key below a definition: its path, its description and its default."""
+    for name, field in definition["properties"].items():
+        here = f"{path}.{name}" if path else name
+        parts = [field, *field.get("anyOf", ()), field.get("items", {})]
+        inside = [part["$ref"].rpartition("/")[2] for part in parts if "$ref" in part]
+        if inside and inside[0] != "SecretRef":
+            yield from keys(here + "[]" * ("items" in field), known[inside[0]], known)
+            continue
+        default = "" if name in definition.get("required", ()) else default_of(field)
+        yield here, field.get("description", "").replace("|", "\\|"), default
+
+
+def default_of(field: Mapping[str, Any]) -> str:
+    """A default as it would be written; derived values have none."""
+    if "default" not in field:
+        return "derived" if field.get("type") != "object" else "none"
+    value = field["default"]
+    if isinstance(value, dict):
+        value = {key: item for key, item in value.items() if item is not None}
+    return "none" if value in (None, {}, []) else f"`{json.dumps(value)}`"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "commands.md": commands,
+    "exit-codes.md": exit_codes,
+    "failures.md": failures,
+    "faults.md": faults,
+    "params.md": params,
+    "stages.md": list_of_stages,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or compare them with what stands there; returns the exit code."""
+    differing = 0
+    for name, draw in PAGES.items():
+        path, text = FOLDER / name, HEAD + re.sub(r"\n{3,}", "\n\n", draw())
+        same = path.exists() and path.read_text() == text
+        differing += not same
+        if not same:
+            print(f"{path.relative_to(ROOT)} differs" if "--check" in arguments else path.relative_to(ROOT))
+        if not same and "--check" not in arguments:
+            path.write_text(text)
+    return 1 if differing and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
