@@ -180,6 +180,7 @@ def test_hooks_run_in_their_phases_and_tests_of_helm_do_not(world):
         waiting = "waiting for completion of hook batch/Job/before"
         await w.until(lambda: w.status("base").get("operationState", {}).get("message") == waiting)
         assert w.store.find("v1", "ConfigMap", "settings", "base") is None
+        await w.clock.sleep(30)  # past the pause between waves, which would make it look again anyway
         live = w.store.get("batch/v1", "Job", "before", "base")
         w.store.set_status(live, {"conditions": [{"type": "Complete", "status": "True"}], "succeeded": 1})
         await w.well("base")
