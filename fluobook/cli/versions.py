@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from fluobook.cli.options import Phase, Settings, Target, chosen, root
-from fluobook.errors import UsageError
 
 if TYPE_CHECKING:
     import typer
@@ -41,8 +40,6 @@ def _platform(params: Params, target: str) -> Platform:
     from fluobook.params import overlay  # noqa: PLC0415
     from fluobook.runbook import lab_programs  # noqa: PLC0415
 
-    if target not in ("lab", "live"):
-        raise UsageError(f"target {target!r} is neither lab nor live", remedy="say --target lab or --target live")
     if target == "live":
         return params.platform
     return overlay(params.platform, life.for_phase(params, root=root(), programs=lab_programs()).overlay)

@@ -49,4 +49,4 @@ def test_a_repository_that_does_not_answer_is_told_and_the_exit_code_says_so(cap
 
 def test_another_target_is_refused(capsys):
     assert cli.run(["versions", "--target", "moon"]) == 64
-    assert "neither lab nor live" in capsys.readouterr().err
+    assert "'moon' is not one of 'lab', 'live'" in capsys.readouterr().err

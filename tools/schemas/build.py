@@ -1,15 +1,16 @@
 """Builds fluobook/gitops/data/schemas.json.xz: the shapes that `fluobook check` holds every object of the tree against.
 
-Run it by hand for new versions: `build.py dump.json CRD… > schemas.json.xz`. `dump.json` holds what a running
-kube-apiserver serves ({"openapi": {path: document}, "api": …, "apis": …}, the last two its aggregated discovery); each
-CRD is the JSON schema of one version of a custom resource, with `x-kubernetes-group-version-kind`. All of it is
-Apache-2.0 (RabbitMQ's: MPL-2.0); prose is left out.
+Run it by hand for new versions: `build.py _definitions.json CRD… > schemas.json.xz`. `_definitions.json` is Kubernetes' own
+OpenAPI as JSON schemas; the PyPI package kubernetes-validate has one for each minor release
+(kubernetes_validate/kubernetes-json-schema/v1.35.0-local/_definitions.json). Each CRD is the JSON schema of one version of
+a custom resource, with `x-kubernetes-group-version-kind`. All of it is Apache-2.0 (RabbitMQ's: MPL-2.0); prose is left out.
 """
 
 from __future__ import annotations
 
 import json
 import lzma
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,43 @@ from typing import Any
 PLAIN = {"type", "enum", "required", "$ref", "pattern", "minimum", "maximum"}
 PLAIN |= {"minLength", "maxLength", "minItems", "maxItems"}
 SCHEMAS = {"items", "additionalProperties", "allOf", "anyOf", "oneOf", "not"}
+SERVED = re.compile(r"v\d+")
+"""Versions that an API server serves unless told otherwise: alpha and beta are off."""
+CLUSTER = (
+    "/ComponentStatus",
+    "/Namespace",
+    "/Node",
+    "/PersistentVolume",
+    "admissionregistration.k8s.io/MutatingWebhookConfiguration",
+    "admissionregistration.k8s.io/ValidatingAdmissionPolicy",
+    "admissionregistration.k8s.io/ValidatingAdmissionPolicyBinding",
+    "admissionregistration.k8s.io/ValidatingWebhookConfiguration",
+    "apiextensions.k8s.io/CustomResourceDefinition",
+    "apiregistration.k8s.io/APIService",
+    "authentication.k8s.io/SelfSubjectReview",
+    "authentication.k8s.io/TokenReview",
+    "authorization.k8s.io/SelfSubjectAccessReview",
+    "authorization.k8s.io/SelfSubjectRulesReview",
+    "authorization.k8s.io/SubjectAccessReview",
+    "certificates.k8s.io/CertificateSigningRequest",
+    "flowcontrol.apiserver.k8s.io/FlowSchema",
+    "flowcontrol.apiserver.k8s.io/PriorityLevelConfiguration",
+    "networking.k8s.io/IPAddress",
+    "networking.k8s.io/IngressClass",
+    "networking.k8s.io/ServiceCIDR",
+    "node.k8s.io/RuntimeClass",
+    "rbac.authorization.k8s.io/ClusterRole",
+    "rbac.authorization.k8s.io/ClusterRoleBinding",
+    "resource.k8s.io/DeviceClass",
+    "resource.k8s.io/ResourceSlice",
+    "scheduling.k8s.io/PriorityClass",
+    "storage.k8s.io/CSIDriver",
+    "storage.k8s.io/CSINode",
+    "storage.k8s.io/StorageClass",
+    "storage.k8s.io/VolumeAttachment",
+    "storage.k8s.io/VolumeAttributesClass",
+)
+"""Built-in kinds without a namespace, as group/Kind: the schemas do not say."""
 META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 
@@ -33,7 +71,7 @@ def strict(schema: Any) -> Any:
         if not schema.get("x-kubernetes-preserve-unknown-fields") and "additionalProperties" not in schema:
             found["additionalProperties"] = False
     if "$ref" in found:
-        found["$ref"] = found["$ref"].replace("#/components/schemas/", "#/definitions/")
+        found["$ref"] = "#/definitions/" + found["$ref"].rpartition("/")[2]
     if schema.get("format") == "int-or-string" or schema.get("x-kubernetes-int-or-string"):
         return {"type": ["integer", "string"]}
     if schema.get("nullable") and isinstance(found.get("type"), str):
@@ -41,29 +79,16 @@ def strict(schema: Any) -> Any:
     return found
 
 
-def cluster_scoped(served: dict[str, Any]) -> set[str]:
-    """The built-in kinds without a namespace, as group/Kind."""
-    return {
-        f"{group['metadata'].get('name', '')}/{resource['responseKind']['kind']}"
-        for group in [*served["api"]["items"], *served["apis"]["items"]]
-        for version in group["versions"]
-        for resource in version["resources"]
-        if resource["scope"] == "Cluster"
-    }
-
-
-def main(dump: Path, custom: list[Path]) -> None:
+def main(kubernetes: Path, custom: list[Path]) -> None:
     """Write the file to standard output."""
-    served = json.loads(dump.read_text())
     kinds: dict[str, Any] = {}
-    cluster = sorted(cluster_scoped(served))
+    cluster = list(CLUSTER)
     definitions: dict[str, Any] = {}
-    for document in served["openapi"].values():
-        for name, schema in (document.get("components") or {}).get("schemas", {}).items():
-            definitions[name] = strict(schema)
-            for one in schema.get("x-kubernetes-group-version-kind") or []:
-                if not one["kind"].endswith(("List", "Options", "Event")):
-                    kinds["/".join((one["group"], one["version"], one["kind"]))] = {"$ref": f"#/definitions/{name}"}
+    for name, schema in json.loads(kubernetes.read_text())["$defs"].items():
+        definitions[name] = strict(schema)
+        for one in schema.get("x-kubernetes-group-version-kind") or []:
+            if SERVED.fullmatch(one["version"]) and not one["kind"].endswith(("List", "Options", "Event")):
+                kinds["/".join((one["group"], one["version"], one["kind"]))] = {"$ref": f"#/definitions/{name}"}
     for path in custom:
         schema = json.loads(path.read_text())
         one = schema["x-kubernetes-group-version-kind"][0]
