@@ -87,7 +87,7 @@ def main(kubernetes: Path, custom: list[Path]) -> None:
     for name, schema in json.loads(kubernetes.read_text())["$defs"].items():
         definitions[name] = strict(schema)
         for one in schema.get("x-kubernetes-group-version-kind") or []:
-            if SERVED.fullmatch(one["version"]) and not one["kind"].endswith(("List", "Options", "Event")):
+            if SERVED.fullmatch(one["version"]) and not one["kind"].endswith(("List", "Options", "Event", "APIVersions")):
                 kinds["/".join((one["group"], one["version"], one["kind"]))] = {"$ref": f"#/definitions/{name}"}
     for path in custom:
         schema = json.loads(path.read_text())
