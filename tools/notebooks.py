@@ -41,9 +41,9 @@ def main() -> int:
 def store(path: Path) -> None:
     """Execute one notebook in place."""
     notebook = nbformat.read(path, as_version=4)
-    with private_kernels() as config:
+    with private_kernels() as place:
         resources = {"metadata": {"path": str(FOLDER)}}
-        NotebookClient(notebook, timeout=300, config=config, resources=resources).execute()
+        NotebookClient(notebook, timeout=300, config=place.config, resources=resources).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
     notebook.metadata = _plain(notebook.metadata)

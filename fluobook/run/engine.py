@@ -10,12 +10,14 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 
 from fluobook.run.kernels import private_kernels
 
 if TYPE_CHECKING:
+    from fluobook.run.kernels import Place
     from fluobook.run.signals import Signals
 
 ENGINE = "fluobook"
@@ -57,7 +59,7 @@ class Client(PapermillNotebookClient):  # type: ignore[misc, unused-ignore]
     """Executes cells, and lets signals through to the one at work."""
 
     def __init__(self, manager: TruthfulManager, signals: Signals, **options: Any) -> None:
-        super().__init__(manager, **options)
+        super().__init__(manager, timeout=None, iopub_timeout=PATIENCE, startup_timeout=PATIENCE, **options)
         self._signals = signals
 
     def execute_cell(self, cell: Any, cell_index: int, **options: Any) -> Any:
@@ -78,21 +80,20 @@ class Engine(NBClientEngine):  # type: ignore[misc, unused-ignore]
         manager = TruthfulManager(nb, kwargs["signals"], output_path=output_path, autosave_cell_every=5)
         manager.notebook_start()
         try:
-            with private_kernels() as config:
-                Client(
-                    manager,
-                    kwargs["signals"],
-                    kernel_name=kernel_name,
-                    timeout=None,
-                    iopub_timeout=PATIENCE,
-                    startup_timeout=PATIENCE,
-                    config=config,
-                    # At its end a kernel is interrupted, and would say so on our terminal.
-                    extra_arguments=["--IPKernelApp.log_level=50"],
-                ).execute()
+            with private_kernels() as place:
+                _execute(Client(manager, kwargs["signals"], kernel_name=kernel_name, config=place.config), place)
         finally:
             manager.notebook_complete()
         return manager.nb
+
+
+def _execute(client: Client, place: Place) -> None:
+    """Execute the notebook; a kernel that dies leaves its last words in the error, not on our terminal."""
+    with place.words.open("wb") as words:
+        try:
+            client.execute(stdout=words, stderr=words)
+        except DeadKernelError as error:
+            raise DeadKernelError(f"{error}\n{place.last_words()}".strip()) from None
 
 
 papermill_engines.register(ENGINE, Engine)

@@ -1,0 +1,42 @@
+"""papermill's engine: what a kernel leaves behind when it dies."""
+
+from __future__ import annotations
+
+import nbformat
+import papermill
+import pytest
+from nbclient.exceptions import DeadKernelError
+
+from fluobook.run.engine import ENGINE
+from fluobook.run.signals import Signals
+
+KERNEL = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
+
+
+@pytest.fixture
+def execute(tmp_path):
+    def run(*cells):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=KERNEL)
+        nbformat.write(notebook, tmp_path / "in.ipynb")
+        papermill.execute_notebook(
+            tmp_path / "in.ipynb", tmp_path / "out.ipynb", engine_name=ENGINE, progress_bar=False, signals=Signals()
+        )
+
+    return run
+
+
+def statuses(folder):
+    cells = nbformat.read(folder / "out.ipynb", as_version=4).cells
+    return [cell.metadata.papermill["status"] for cell in cells]
+
+
+def test_cells_that_ran_are_completed(execute, tmp_path):
+    execute("1 + 1", "2 + 2")
+    assert statuses(tmp_path) == ["completed", "completed"]
+
+
+def test_a_kernel_that_dies_leaves_its_last_words_and_cells_that_never_ran_are_pending(execute, tmp_path, capfd):
+    with pytest.raises(DeadKernelError, match="Fatal Python error: Aborted"):
+        execute("import faulthandler, os\nfaulthandler.enable()", "os.abort()", "print('never')")
+    assert statuses(tmp_path) == ["completed", "failed", "pending"]
+    assert capfd.readouterr().err == ""
