@@ -319,8 +319,12 @@ class TestLive:
 
     def test_the_labs_recipient_is_refused(self, care: Care):
         with pytest.raises(Refused, match="names the lab's recipient") as caught:
-            Care(care.root, LAB_KEY, "live").stage().plan()
+            Care(care.root, age.generate().file(), "live").stage().plan()
         assert "put your own recipient" in caught.value.remedy
+
+    def test_the_labs_key_is_refused(self, care: Care):
+        with pytest.raises(Refused, match="the age key in .* is the lab's"):
+            Care(care.root, LAB_KEY, "live").stage().plan()
 
     def test_values_that_everybody_knows_must_be_replaced(self, live: Care):
         with pytest.raises(Refused, match="known to everybody: admin-user, admin-password in") as caught:
