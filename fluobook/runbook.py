@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,7 +204,7 @@ class Book:
                 n.cores,
                 f"{n.memory_gib} GiB",
                 f"{n.boot_disk_gib} GiB",
-                f"{n.data_disk_gib or 0} GiB",
+                f"{n.data_disk_gib} GiB" if n.data_disk_gib else "–",
             ]
             for n in self.site.platform.nodes
         ]
@@ -251,7 +251,17 @@ def open_runbook(
     site = open_site(chosen, root=root, target=target, redactor=redactor)
     ask = ask_person if interactive() else None
     approve = approve or (os.environ.get("FLUOBOOK_APPROVE", "") if target == "lab" else "")
-    return Book(site, Gate(Approval.parse(approve), target, site.platform.cluster.name, ask))
+    return Book(site, Gate(approval(approve), target, site.platform.cluster.name, ask))
+
+
+def approval(text: str) -> Approval:
+    """What was approved beforehand; each digest is one of a stage that there is.
+
+    Raises:
+        UsageError: it is not understood, or there is no such stage.
+    """
+    approved = Approval.parse(text)
+    return replace(approved, digests={catalogue.find(name).name: told for name, told in approved.digests.items()})
 
 
 def lab_programs() -> dict[str, str]:

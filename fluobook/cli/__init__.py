@@ -49,6 +49,18 @@ def run(arguments: Sequence[str]) -> int:
         return _tell("interrupted", 130)
     except typer.Exit as ended:
         return ended.exit_code
+    except OSError as error:
+        return _of_this_machine(error)
+
+
+def _of_this_machine(error: OSError) -> int:
+    """A place that cannot be read or written. That nobody reads our words any more (`| head`), typer has answered."""
+    told = FluobookError(
+        f"{error.filename or 'the system'}: {error.strerror or error}",
+        remedy="make it readable and writable, or name another place (--out, FLUOBOOK_HOME, FLUOBOOK_CACHE, TMPDIR); "
+        "`fluobook doctor` looks at all of them",
+    )
+    return _tell(told.diagnostics(), told.exit_code)
 
 
 def _tell(text: str, code: int) -> int:

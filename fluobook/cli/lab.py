@@ -16,12 +16,14 @@ app = typer.Typer(help="The rehearsal world on this machine.", no_args_is_help=T
 def up(
     phase: Phase = "phase1",
     settings: Settings = [],  # noqa: B006 (typer copies it)
-    speed: Annotated[float, typer.Option(help="World seconds per second; 1 is real time.")] = 0,
+    speed: Annotated[
+        float | None, typer.Option(min=0.01, help="World seconds per second; 1 is real time, 60 the default.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="What the lab's dice start from.")] = 1,
     fault: Annotated[
         list[str], typer.Option(metavar="NAME", help="Play a fault; `fluobook lab faults` lists them.")
     ] = [],  # noqa: B006
-    engine: Engine = "embedded",
+    engine: Engine = None,
 ) -> None:
     """Start a lab and leave it in the background. Example: fluobook lab up phase1 --speed 60."""
     from fluobook.lab import life  # noqa: PLC0415
@@ -34,7 +36,7 @@ def up(
         root=root(),
         programs=lab_programs(),
         owner=None,
-        speed=speed or None,
+        speed=speed,
         seed=seed,
         faults=fault,
         engines=engines(engine),

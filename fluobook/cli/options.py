@@ -32,7 +32,8 @@ Settings = Annotated[
 ]
 
 Engine = Annotated[
-    str, typer.Option(help="What plays Kubernetes and Argo CD in the lab: embedded, or real (the programs themselves).")
+    Literal["embedded", "real"] | None,
+    typer.Option(help="What plays Kubernetes and Argo CD in the lab: embedded (the default), or the real programs."),
 ]
 
 
@@ -50,18 +51,14 @@ def chosen(phase: str, settings: list[str]) -> Params:
     return params.load(phase, overrides=settings, root=root())
 
 
-def engines(engine: str) -> dict[str, str]:
+def engines(engine: str | None) -> dict[str, str]:
     """The real engine's programs by name; none for the embedded one.
 
     Raises:
-        UsageError: there is no such engine.
         ToolFailed: programs are missing.
     """
     from fluobook.clients.engines import programs  # noqa: PLC0415
-    from fluobook.errors import UsageError  # noqa: PLC0415
 
-    if engine not in ("embedded", "real"):
-        raise UsageError(f"there is no engine {engine!r}", remedy="engines are embedded and real")
     return programs(root()) if engine == "real" else {}
 
 
@@ -82,6 +79,8 @@ def masked(redactor: Redactor) -> Iterator[None]:
             setattr(error, name, known)
         error.args = (error.message,)
         raise
+    except OSError:
+        raise  # a place on this machine: it holds no secret, and the command line has words for it
     except Exception as error:  # noqa: BLE001 (its frames and message are shown all the same, masked)
         told = "".join(traceback.format_exception(error))
         raise FluobookError(redactor.text(told), remedy="this is a defect of fluobook: please report it") from None

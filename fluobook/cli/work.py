@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ from fluobook.cli.options import Engine, Phase, Settings, Target, as_platform, c
 from fluobook.errors import EXIT_CHANGES_PENDING, UsageError
 
 if TYPE_CHECKING:
+    from fluobook.lab.life import Lab
+    from fluobook.record.summary import StageSummary
     from fluobook.stages.core.stage import Stage
 
 
@@ -35,26 +38,22 @@ def run(
     settings: Settings = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="The run folder; a new one below runs/ if not given.")] = None,
     fault: Annotated[list[str], typer.Option(metavar="NAME", help="Play a fault in the lab this run starts.")] = [],  # noqa: B006
-    engine: Engine = "embedded",
+    engine: Engine = None,
 ) -> int:
     """Run the stages' notebooks headless. Example: fluobook run phase1 --approve all."""
     from fluobook.lab import life  # noqa: PLC0415
     from fluobook.record import folder  # noqa: PLC0415
     from fluobook.run.headless import Order  # noqa: PLC0415
     from fluobook.run.headless import run as headless  # noqa: PLC0415
-    from fluobook.runbook import lab_programs  # noqa: PLC0415
-    from fluobook.stages.core.gate import Approval  # noqa: PLC0415
+    from fluobook.runbook import approval, lab_programs  # noqa: PLC0415
 
     params = chosen(phase, settings)
     stages = _stages(first, only)
     approved = ",".join(filter(None, [approve, f"cluster={cluster}" if cluster else ""]))
-    Approval.parse(approved)
+    approval(approved)
     lab = life.find(life.folder_of(params.phase)) if target == "lab" else None
-    if fault and (lab or target == "live"):
-        raise UsageError(
-            "--fault is for a lab that this run starts itself",
-            remedy=f"fluobook lab down {params.phase}, or fluobook lab up {params.phase} --fault {fault[0]}",
-        )
+    if (fault or engine) and (lab or target == "live"):
+        _fits(params.phase, lab, fault, engine)
     place = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", params.phase)
     if target == "lab" and lab is None:
         lab = life.own(params, root=root(), programs=lab_programs(), faults=fault, engines=engines(engine))
@@ -65,21 +64,32 @@ def run(
     return code
 
 
-def _told(summary: object) -> None:
-    from fluobook.record.summary import StageSummary  # noqa: PLC0415
+def _fits(phase: str, lab: Lab | None, fault: Sequence[str], engine: str | None) -> None:
+    """Refuse what only a lab of this run's own could do: another is up, or none is wanted."""
+    if lab and not fault and engine == lab.engine:
+        return
+    asked = f"--fault {fault[0]}" if fault else f"--engine {engine}"
+    raise UsageError(
+        f"{asked.split(maxsplit=1)[0]} is for a lab that this run starts itself",
+        cause=f"the lab of {phase} is up, with the {lab.engine} engine" if lab else "a live run has no lab",
+        remedy=f"fluobook lab down {phase}; then run again, or: fluobook lab up {phase} {asked}",
+    )
 
-    assert isinstance(summary, StageSummary)  # noqa: S101
-    print(summary.line(), flush=True)  # noqa: T201
-    if summary.error:
-        print(summary.error, file=sys.stderr)  # noqa: T201
+
+def _told(summary: StageSummary) -> None:
+    with suppress(BrokenPipeError):  # whoever read along has gone; the run goes on to its end all the same
+        print(summary.line(), flush=True)  # noqa: T201
+        if summary.error:
+            print(summary.error, file=sys.stderr)  # noqa: T201
 
 
 def _stages(first: str, only: Sequence[str]) -> Sequence[Stage]:
     from fluobook.stages import catalogue  # noqa: PLC0415
 
+    if only and first:
+        raise UsageError("--from and --only exclude each other", remedy="--only may be given several times")
     if only:
-        wanted = {catalogue.find(name).number for name in only}
-        return [stage for stage in catalogue.STAGES if stage.number in wanted]
+        return catalogue.numbered(only)
     begin = catalogue.find(first).number if first else 0
     return [stage for stage in catalogue.STAGES if stage.number >= begin]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -23,7 +25,13 @@ def main() -> None:
     """Read the order and play it."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     folder = Path(sys.argv[1])
-    asyncio.run(_play(folder, json.loads((folder / "order.json").read_text())))
+    order = json.loads((folder / "order.json").read_text())
+    with (folder / "alive").open("w") as mark:
+        # Held while this process lives, and no longer: a process's number may be somebody else's by now.
+        fcntl.flock(mark, fcntl.LOCK_EX)
+        asyncio.run(_play(folder, order))
+    if order["owner"] is not None and not _lives(order["owner"]):
+        shutil.rmtree(folder, ignore_errors=True)  # it had no time to clear up
 
 
 async def _play(folder: Path, order: dict[str, Any]) -> None:

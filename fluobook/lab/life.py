@@ -7,6 +7,7 @@ for as long as it needs it; it dies with its owner.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,12 +42,14 @@ class Lab:
         folder: its state folder.
         overlay: what the platform's params become when they are rehearsed in it.
         pid: its process.
+        engine: what plays Kubernetes and Argo CD in it: "embedded" or "real".
         remarks: what a person should know about it.
     """
 
     folder: Path
     overlay: Mapping[str, Any]
     pid: int
+    engine: str = "embedded"
     remarks: tuple[str, ...] = ()
 
     @property
@@ -64,10 +67,20 @@ def find(folder: Path) -> Lab | None:
     """The lab whose state folder this is, if it is up."""
     try:
         told = json.loads((folder / "lab.json").read_text())
-        os.kill(told["pid"], 0)
+        lab = Lab(folder, told["overlay"], told["pid"], told["engine"])
+        return lab if _held(folder / "alive") else None
     except (OSError, ValueError, KeyError):
         return None
-    return Lab(folder, told["overlay"], told["pid"])
+
+
+def _held(mark: Path) -> bool:
+    """Whether the process that wrote the folder lives; its number alone may be another's by now."""
+    with mark.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def for_phase(chosen: Params, *, root: Path, programs: Mapping[str, str]) -> Lab:
@@ -79,7 +92,7 @@ def for_phase(chosen: Params, *, root: Path, programs: Mapping[str, str]) -> Lab
         raise FluobookError(f"the lab of this run ({owned}) is not up any more", remedy="start the run again")
     lab = own(chosen, root=root, programs=programs)
     remark = f"a lab was started for this notebook and ends with its kernel; `fluobook lab up {chosen.phase}` keeps one"
-    return Lab(lab.folder, lab.overlay, lab.pid, (remark,))
+    return replace(lab, remarks=(remark,))
 
 
 def own(

@@ -100,8 +100,9 @@ class World:
             await self.proxmox[endpoint.name].start(sock, self._tls(endpoint.host))
         await self.charts.start()
         await self.git.start()
+        engine = "real" if self._engines else "embedded"
         changes = overlay(self.platform, self.ports, self.folder, root=self.root, mirrors=self._mirrors())
-        self._write("lab.json", json.dumps({"pid": os.getpid(), "overlay": changes}))
+        self._write("lab.json", json.dumps({"pid": os.getpid(), "engine": engine, "overlay": changes}))
 
     async def stop(self) -> None:
         """Stop every server."""

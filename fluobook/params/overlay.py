@@ -42,7 +42,8 @@ def with_overrides(platform: Mapping[str, Any], overrides: tuple[str, ...]) -> A
         path, equals, value = override.partition("=")
         keys = _keys(path.strip().removeprefix("platform."))
         if not equals or not all(keys):
-            raise _wrong(override if not equals else path, "such as network.vip=10.10.0.5")
+            missing = "no key stands before the =" if equals else "there is no = in it"
+            raise _wrong(override, f"{missing}; what is meant is path=value, such as network.vip=10.10.0.5")
         result = merged(result, _nested(keys, parse_yaml(value, f"--set {path}"), result, path))
     return result
 

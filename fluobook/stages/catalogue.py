@@ -20,6 +20,8 @@ from fluobook.stages import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fluobook.stages.core.stage import Stage
 
 STAGES: tuple[Stage, ...] = (
@@ -38,6 +40,16 @@ STAGES: tuple[Stage, ...] = (
 
 DAY_TWO: tuple[Stage, ...] = (secrets_care.STAGE,)
 """What is done now and then on a platform that stands; no run comes to these by itself."""
+
+
+def numbered(names: Iterable[str]) -> tuple[Stage, ...]:
+    """The stages of these names or numbers, each once, in their order.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    wanted = {find(name).number for name in names}
+    return tuple(stage for stage in (*STAGES, *DAY_TWO) if stage.number in wanted)
 
 
 def find(name: str) -> Stage:

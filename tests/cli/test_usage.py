@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from fluobook import cli
+from fluobook.stages import catalogue
 
 
 @pytest.mark.parametrize(
@@ -15,6 +19,15 @@ from fluobook import cli
         (["plan", "phase1", "--nonsense"], "No such option"),
         (["lab", "up", "--speed", "fast"], "--speed"),
         (["plan", "phase9"], "there is no params/phase9.yaml"),
+        (["plan", "sites/nowhere.yaml"], "sites/berlin.yaml"),
+        (["plan", "phase1", "--set", "nodes"], "there is no = in it"),
+        (["plan", "phase1", "--set", "=4"], "no key stands before the ="),
+        (["lab", "up", "--speed", "0"], "--speed"),
+        (["run", "phase1", "--engine", "steam"], "--engine"),
+        (["run", "phase1", "--engine", "real", "--target", "live"], "a live run has no lab"),
+        (["run", "phase1", "--from", "1", "--only", "2"], "exclude each other"),
+        (["run", "phase1", "--only", "nonsense"], "there is no stage 'nonsense'"),
+        (["run", "phase1", "--approve", "create-vmz=abc"], "there is no stage 'create-vmz'"),
     ],
 )
 def test_a_wrong_command_line_is_told_with_exit_code_64(arguments, told, capsys):
@@ -38,3 +51,24 @@ def test_help_lists_every_command(capsys):
 def test_the_help_of_every_command_has_an_example(command, capsys):
     assert cli.run([command, "--help"]) == 0
     assert "Example:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["run", "phase1", "--only", "preflight"], ["render", "phase1", "--gitops"]])
+def test_a_place_that_cannot_be_written_is_named_with_what_helps(arguments, capsys, tmp_path):
+    tmp_path.joinpath("file").touch()
+    assert cli.run([*arguments, "--out", str(tmp_path / "file" / "folder")]) == 1
+    said = capsys.readouterr().err
+    assert str(tmp_path / "file") in said
+    assert "remedy" in said
+    assert "Traceback" not in said
+
+
+def test_who_reads_only_the_first_line_sees_no_error():
+    plan = f"'{sys.executable}' -c 'from fluobook.cli import main; main()' plan phase1 --target live"
+    told = subprocess.run(["bash", "-c", f"{plan} | true"], capture_output=True, text=True, timeout=60, check=True)
+    assert "defect" not in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_a_stage_of_day_two_is_run_when_it_is_named():
+    assert [stage.name for stage in catalogue.numbered(["secrets", "1", "create-vms"])] == ["create-vms", "secrets"]
