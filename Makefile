@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help rehearse test lab lint notebooks proto bench check clean
+.PHONY: help rehearse test engines test-engines lab lint notebooks proto bench check clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,12 @@ rehearse: $(STAMP) ## bring up phase 1 against the embedded lab, every stage by 
 
 test: $(STAMP) ## all tests
 	@$(BIN)/python -m pytest
+
+engines: $(STAMP) ## build the real engine's programs
+	@$(BIN)/python tools/engines.py
+
+test-engines: $(STAMP) ## tests on the real control plane and Argo CD
+	@FLUOBOOK_ENGINES=1 $(BIN)/python -m pytest tests/engines --durations=15
 
 lab: $(STAMP) ## start the lab and JupyterLab on the notebooks
 	@$(BIN)/fluobook lab up phase1 || true

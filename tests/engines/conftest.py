@@ -38,6 +38,7 @@ ROOT = HERE.parents[1]
 BOUND = 180
 """Seconds that a control plane may take on a busy machine."""
 ADDRESS = "10.10.0.10"
+LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,8 +51,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker("engines")
         item.add_marker(pytest.mark.timeout(900))
     if os.environ.get("FLUOBOOK_ENGINES") != "1":
+        config.stash[LEFT_OUT] = len(ours)
         config.hook.pytest_deselected(items=ours)
         items[:] = [item for item in items if item not in ours]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say what was left out, and how to run it: a number among others is overlooked."""
+    if count := config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(f"{count} tests on the real engine were left out: `make test-engines` runs them")
 
 
 @pytest.fixture(scope="session")

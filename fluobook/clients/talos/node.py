@@ -17,11 +17,14 @@ from fluobook.clients.talos.tls import mutual
 from fluobook.clients.talos.values import EtcdMember, Service, Snapshot
 from fluobook.errors import OutsideError
 from fluobook.machine.pki import KeyPair
+from fluobook.wire.generated.common_pb2 import ContainerDriver
 from fluobook.wire.generated.machine_grpc import MachineServiceStub
 from fluobook.wire.generated.machine_pb2 import (
     BootstrapRequest,
+    ContainersRequest,
     EtcdMemberListRequest,
     EtcdSnapshotRequest,
+    LogsRequest,
     RebootRequest,
     ResetPartitionSpec,
     ResetRequest,
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fluobook.clients.rpc import Address
+
+POD_NAMESPACE = "k8s.io"
+"""Where containerd keeps the containers of pods."""
 
 
 class TalosNode(Node):
@@ -75,6 +81,32 @@ class TalosNode(Node):
             Service(s.id, s.state, None if s.health.unknown else s.health.healthy, s.health.last_message)
             for s in self._read("ServiceList").services
         )
+
+    def logs(self, name: str, *, lines: int = 50) -> str:
+        """The last lines of a log.
+
+        Args:
+            name: of a system service ("kubelet"), of "controller-runtime", or of a static pod's container
+                ("kube-apiserver"), whose latest instance is meant; "" if there is none.
+            lines: how many.
+
+        Raises:
+            OutsideError: there is no such log.
+        """
+        request = LogsRequest(namespace="system", id=name, tail_lines=lines)
+        if name.startswith("kube-"):
+            container = self._container(name)
+            request = LogsRequest(namespace=POD_NAMESPACE, id=container, driver=ContainerDriver.CRI, tail_lines=lines)
+            if not container:
+                return ""
+        replies = self._connection.stream(MachineServiceStub, "Logs", request, timeout=READ)
+        return b"".join(reply.bytes for reply in replies).decode(errors="replace")
+
+    def _container(self, name: str) -> str:
+        """The id of a static pod's container; exited ones are listed too."""
+        request = ContainersRequest(namespace=POD_NAMESPACE, driver=ContainerDriver.CRI)
+        listed = self._read("Containers", request).containers
+        return next((one.id for one in reversed(listed) if one.name == name and one.id.count(":") > 1), "")
 
     def reboot(self) -> None:
         """Restart the node; it is gone for a while."""

@@ -101,6 +101,11 @@ class ControlPlane:
         await self._start("kube-scheduler", arguments.scheduler(files, config))
         await self._start("kwok", arguments.kwok(files, config, server.address))
 
+    def log_of(self, name: str) -> Path | None:
+        """The log of a node's API server, if it was ever started."""
+        server = self._servers.get(name)
+        return server.running.log if server and server.running else None
+
     def administrator(self, server: Server) -> Api:
         """A client with all rights, straight to one API server."""
         folder = server.files.folder

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from fluobook.errors import FluobookError
 from fluobook.lab.talos.config import pair
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
     from fluobook.machine.pki import KeyPair
 
 MASTERS = "system:masters"
-API_SERVICE = "10.96.0.1"
+REMEDY = "see what stage 2 rendered: `fluobook render PHASE --out build`"
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,26 @@ def authority(config: MachineConfiguration, *path: str) -> KeyPair:
     if not found.crt or not found.key:
         raise FluobookError(
             f"the machine configuration has no {'.'.join(path)} with certificate and key",
-            remedy="see what stage 2 rendered: `fluobook render PHASE --out build`",
+            remedy=REMEDY,
+        )
+    if not _fit(found):
+        raise FluobookError(
+            f"{'.'.join(path)} of the machine configuration cannot sign",
+            cause="x509: provided PrivateKey doesn't match parent's PublicKey",
+            remedy=REMEDY,
         )
     return found
+
+
+def _fit(found: KeyPair) -> bool:
+    """Whether a key is its certificate's; what cannot be read fits nothing."""
+    try:
+        certificate = x509.load_pem_x509_certificate(found.crt.encode())
+        key = load_pem_private_key(pki.openssl_key(found.key).encode(), None)
+    except ValueError:
+        return False
+    shape = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return certificate.public_key().public_bytes(*shape) == key.public_key().public_bytes(*shape)
 
 
 def write_identities(files: Files, config: MachineConfiguration, address: str) -> None:
@@ -129,7 +151,7 @@ def _api_server(cluster: KeyPair, config: MachineConfiguration, address: str) ->
     names = [str(name) for name in (config.cluster.get("apiServer") or {}).get("certSANs") or ()]
     names += [config.endpoint.removeprefix("https://").rpartition(":")[0], address, "127.0.0.1", "localhost"]
     names += ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
-    names += [API_SERVICE]
+    names += _first_of_services(config)
     return pki.issue(
         cluster,
         common_name="kube-apiserver",
@@ -139,6 +161,14 @@ def _api_server(cluster: KeyPair, config: MachineConfiguration, address: str) ->
         server=True,
         key_encipherment=True,
     )
+
+
+def _first_of_services(config: MachineConfiguration) -> list[str]:
+    """The address of the Service `kubernetes`: the first of each subnet."""
+    subnets = (config.cluster.get("network") or {}).get("serviceSubnets") or ["10.96.0.0/12"]
+    with suppress(ValueError):
+        return [str(ip_network(subnet)[1]) for subnet in subnets]
+    return []
 
 
 def _client(signer: KeyPair, name: str, *groups: str) -> KeyPair:

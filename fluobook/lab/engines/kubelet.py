@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -32,8 +34,11 @@ LEASE_SECONDS, LOOK_SECONDS, PATIENCE = 10.0, 0.5, 900.0
 AGAIN = 2.0
 """Real seconds after which what the API refused is tried again, as kubelets do."""
 
+LINES = 100
+"""How much of its log is kept."""
+
 _log = logging.getLogger(__name__)
-_Lost = (ApiError, OSError, aiohttp.ClientError, TimeoutError)
+_Lost = (ApiError, OSError, aiohttp.ClientError, TimeoutError, ValueError)
 
 
 class RealKubelet:
@@ -62,6 +67,7 @@ class RealKubelet:
         self._identity: KeyPair | None = None
         self._api: Api | None = None
         self._task: asyncio.Task[None] | None = None
+        self.log: deque[str] = deque(maxlen=LINES)
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -88,6 +94,7 @@ class RealKubelet:
                 await self._live()
             except _Lost as error:
                 _log.warning("kubelet of %s: %s", self._node.name, error)
+                self.log.append(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {_words(error)}\n")
                 await asyncio.sleep(AGAIN)
 
     async def _live(self) -> None:
@@ -196,6 +203,12 @@ class RealKubelet:
             except ApiError as error:
                 if error.reason != "AlreadyExists":
                     _log.warning("static pod of %s: %s", self._node.name, error.message)
+
+
+def _words(error: BaseException) -> str:
+    """An error as a kubelet writes it: certificates are refused in Go's words."""
+    text = getattr(error, "message", "") or str(error)
+    return f"tls: failed to verify certificate: x509: {text}" if "certificate verify failed" in text else text
 
 
 async def _again(work: Callable[[Api], Any], api: Api) -> None:

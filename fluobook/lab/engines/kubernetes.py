@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 
+from fluobook.errors import FluobookError
 from fluobook.lab.engines import audit, operators
 from fluobook.lab.engines.control_plane import ControlPlane
-from fluobook.lab.engines.kubelet import RealKubelet
+from fluobook.lab.engines.kubelet import LINES, RealKubelet
 from fluobook.lab.engines.kubelet_server import KubeletServer
 from fluobook.lab.engines.mirror import Mirror, MirroredStore
 from fluobook.lab.engines.passage import Passage
+from fluobook.lab.engines.processes import tail
 from fluobook.lab.engines.requests import MERGE, Api
 from fluobook.lab.kube import system
 from fluobook.lab.kube.errors import ApiError
@@ -24,7 +28,7 @@ from fluobook.machine import manifests
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from fluobook.lab.clock import Clock
@@ -36,9 +40,14 @@ if TYPE_CHECKING:
 RETRY = 0.2
 """Real seconds between two tries of what the API does not take yet."""
 TRIES = 150
+RESTART = 2.0
+"""Real seconds until what a document made fail is tried again."""
+NOBODY = ("127.0.0.1", 1)
+"""Where an address leads that no node of the lab has: nothing outside loopback is ever dialled."""
 ROLE = "node-role.kubernetes.io/control-plane"
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class RealKubernetes:
@@ -83,6 +92,7 @@ class RealKubernetes:
         self._kubelets: dict[str, RealKubelet] = {}
         self._passages: dict[str, list[Passage]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._refusals: dict[str, deque[str]] = {}
         self._admin: Api | None = None
         self.first: Server | None = None
 
@@ -112,6 +122,15 @@ class RealKubernetes:
     def on_config(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """A configuration without a reboot changes nothing that the lab plays."""
 
+    def logs(self, node: TalosMachine) -> Mapping[str, str]:
+        """What Talos' controllers, the kubelet and the API server of a node have to say."""
+        told = {"controller-runtime": "".join(self._refusals.get(node.vm.uuid, ()))}
+        if kubelet := self._kubelets.get(node.vm.uuid):
+            told["kubelet"] = "".join(kubelet.log)
+        if log := self.plane.log_of(node.hostname):
+            told["kube-apiserver"] = tail(log, LINES)
+        return told
+
     async def stop(self) -> None:
         """End everything."""
         tasks = [*self._tasks.values(), *self._operating]
@@ -132,7 +151,7 @@ class RealKubernetes:
         task.add_done_callback(_tell)
 
     async def _begin(self, node: TalosMachine, config: MachineConfiguration) -> None:
-        await self.plane.begin(node.hostname, config, node.address)
+        await self._until_done(node, lambda: self.plane.begin(node.hostname, config, node.address))
         self._begun.set()
 
     async def _join(self, node: TalosMachine, config: MachineConfiguration) -> None:
@@ -154,7 +173,7 @@ class RealKubernetes:
 
     async def _serve(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """Answer at the node's address, and at the shared one if nobody does yet."""
-        server = await self.plane.serve(node.hostname, config, node.address)
+        server = await self._until_done(node, lambda: self.plane.serve(node.hostname, config, node.address))
         shared = self._shared and not any(len(held) > 1 for held in self._passages.values())
         for address in [node.address, *([self._shared] if shared else [])]:
             passage = Passage(server.port)
@@ -162,6 +181,18 @@ class RealKubernetes:
             self._passages.setdefault(node.vm.uuid, []).append(passage)
         if self._admin is None:
             await self._first(server)
+
+    async def _until_done(self, node: TalosMachine, work: Callable[[], Awaitable[T]]) -> T:
+        """As Talos' controllers and the kubelet do: again and again, though a wrong document never gets better."""
+        while True:
+            try:
+                return await work()
+            except FluobookError as error:
+                said = "; ".join(filter(None, (error.message, error.cause)))
+                _log.error("%s: %s", node.hostname, said)
+                stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                self._refusals.setdefault(node.vm.uuid, deque(maxlen=LINES)).append(f"{stamp} {said}\n")
+                await asyncio.sleep(RESTART)
 
     async def _first(self, server: Server) -> None:
         """The cluster's first API server is there: what one control plane does for all."""
@@ -195,7 +226,7 @@ class RealKubernetes:
     def _connect(self, config: MachineConfiguration) -> Callable[..., Api]:
         """A client as the node's own configuration makes it: its endpoint, its authority."""
         host = config.endpoint.removeprefix("https://").rpartition(":")[0]
-        place = self._sockets[host].getsockname() if host in self._sockets else None
+        place = self._sockets[host].getsockname() if host in self._sockets else NOBODY
         return partial(Api, config.endpoint, pair(config.cluster.get("ca")).crt, place=place)
 
     async def _label(self, info: NodeInfo) -> None:

@@ -6,22 +6,27 @@ import asyncio
 import ctypes
 import logging
 import os
+import random
 import signal
 import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fluobook.errors import FluobookError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 ENDING = 10.0
 """Real seconds that a program has to end by itself."""
 TAIL = 15
 """Lines of a program's log that are told when it ended unasked."""
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+_LOWEST = 15000
+_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 _log = logging.getLogger(__name__)
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -121,10 +126,27 @@ def last_words(log: Path) -> str:
 
 
 def free_port() -> int:
-    """A loopback port that nobody has at this moment; the programs cannot take over a socket."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A loopback port that nobody has, and that the system hands to nobody who asks for any port.
+
+    Programs cannot take over a socket, and some start a minute after their port was chosen: one of the range that
+    other labs' servers and every outgoing connection draw from would be gone by then now and then.
+    """
+    below = _first_of_any() - 1
+    for port in random.SystemRandom().sample(range(_LOWEST, below), min(below - _LOWEST, 1000)):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                sock.bind(("127.0.0.1", port))
+                return port
+    raise FluobookError("no port is free on loopback", remedy="end labs that are not needed: `fluobook lab status`")
+
+
+def _first_of_any() -> int:
+    """Where the range begins that the system takes ports from for whoever asks for any."""
+    try:
+        return max(int(_RANGE.read_text().split()[0]), _LOWEST + 1000)
+    except OSError:
+        return 32768
 
 
 def die_with_parent() -> None:

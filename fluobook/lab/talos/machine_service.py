@@ -105,6 +105,31 @@ class MachineService:
         ]
         return api.ServiceListResponse(messages=[api.ServiceList(services=infos)])
 
+    async def containers(self, request: Any, _roles: frozenset[str]) -> api.ContainersResponse:
+        """Of pods, those of the control plane alone: what runs in others is nobody's question here."""
+        infos = [
+            api.ContainerInfo(
+                namespace=request.namespace, id=self._container(name), name=name, status="CONTAINER_RUNNING"
+            )
+            for name in self._node.world.cluster.logs(self._node)
+            if name.startswith("kube-")
+        ]
+        return api.ContainersResponse(messages=[api.Container(containers=infos)])
+
+    async def logs(self, request: Any, _roles: frozenset[str]) -> AsyncIterator[Data]:
+        """The log of a service, of Talos' controllers, or of a container."""
+        told = dict.fromkeys(("controller-runtime", *self._node.services), "")
+        told |= {self._container(name): text for name, text in self._node.world.cluster.logs(self._node).items()}
+        if request.id not in told:
+            raise GRPCError(Status.UNKNOWN, f'log "{request.id}" was not registered')
+        lines = told[request.id].splitlines(keepends=True)
+        yield Data(bytes="".join(lines[-request.tail_lines :] if request.tail_lines > 0 else lines).encode())
+
+    def _container(self, name: str) -> str:
+        """The id of a container; of anything else its name."""
+        pod = f"kube-system/{name}-{self._node.hostname}"
+        return f"{pod}:{name}:{hashlib.sha256(pod.encode()).hexdigest()[:12]}" if name.startswith("kube-") else name
+
     async def etcd_member_list(self, _request: Any, _roles: frozenset[str]) -> api.EtcdMemberListResponse:
         """The members; the question fails until etcd runs."""
         etcd = self._etcd("member list")

@@ -52,6 +52,9 @@ class Cluster(Protocol):
     def on_config(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """A running node took another configuration without a reboot."""
 
+    def logs(self, node: TalosMachine) -> Mapping[str, str]:
+        """What runs on a node has to say: "controller-runtime", "kubelet", and containers of the control plane."""
+
 
 class NoCluster:
     """Nobody listens."""
@@ -67,6 +70,10 @@ class NoCluster:
 
     def on_config(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """Nothing happens."""
+
+    def logs(self, _node: TalosMachine) -> Mapping[str, str]:
+        """Nothing is said."""
+        return {}
 
 
 class TalosMachines:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import Conflict
+from fluobook.errors import Conflict, FluobookError, Rejected
 from fluobook.machine.access import dump
 from fluobook.record.folder import write_text
+from fluobook.stages.bootstrap_kubernetes.complaints import Complaints
 from fluobook.stages.bootstrap_kubernetes.observe import etcd_members, kubernetes
 
 if TYPE_CHECKING:
@@ -59,16 +60,19 @@ def _etcd_runs(site: Site, node: Node) -> bool:
 
 
 def _await(site: Site, name: str, tell: Tell) -> Mapping[str, Any]:
-    site.wait_until("nodes_ready", f"node {name} is Ready with Cilium", lambda: _ready(site, name, tell))
+    complaints = Complaints(site, site.platform.node(name))
+    what = f"node {name} is Ready with Cilium"
+    site.wait_until("nodes_ready", what, lambda: _ready(site, complaints, tell), final=(Rejected,))
     return {"ready": True}
 
 
-def _ready(site: Site, name: str, tell: Tell) -> bool | None:
+def _ready(site: Site, complaints: Complaints, tell: Tell) -> bool | None:
+    name = complaints.node.name
     ready, cilium, version = kubernetes(site)
-    if not version:
-        tell("the API does not answer yet")
-    elif name not in ready:
-        tell("not registered yet")
+    if name not in ready:
+        tell("not registered yet" if version else "the API does not answer yet")
+        if said := complaints.look(api=bool(version)):
+            raise FluobookError(said)
     elif not ready[name]:
         tell("not Ready yet")
     elif name not in cilium:

@@ -164,6 +164,10 @@ class MachineServiceBase(abc.ABC):
         pass
 
     @abc.abstractmethod
+    async def Containers(self, stream: 'grpclib.server.Stream[fluobook.wire.generated.machine_pb2.ContainersRequest, fluobook.wire.generated.machine_pb2.ContainersResponse]') -> None:
+        pass
+
+    @abc.abstractmethod
     async def Dmesg(self, stream: 'grpclib.server.Stream[fluobook.wire.generated.machine_pb2.DmesgRequest, fluobook.wire.generated.common_pb2.Data]') -> None:
         pass
 
@@ -312,6 +316,12 @@ class MachineServiceBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 fluobook.wire.generated.machine_pb2.BootstrapRequest,
                 fluobook.wire.generated.machine_pb2.BootstrapResponse,
+            ),
+            '/machine.MachineService/Containers': grpclib.const.Handler(
+                self.Containers,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                fluobook.wire.generated.machine_pb2.ContainersRequest,
+                fluobook.wire.generated.machine_pb2.ContainersResponse,
             ),
             '/machine.MachineService/Dmesg': grpclib.const.Handler(
                 self.Dmesg,
@@ -534,6 +544,12 @@ class MachineServiceStub:
             '/machine.MachineService/Bootstrap',
             fluobook.wire.generated.machine_pb2.BootstrapRequest,
             fluobook.wire.generated.machine_pb2.BootstrapResponse,
+        )
+        self.Containers = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/machine.MachineService/Containers',
+            fluobook.wire.generated.machine_pb2.ContainersRequest,
+            fluobook.wire.generated.machine_pb2.ContainersResponse,
         )
         self.Dmesg = grpclib.client.UnaryStreamMethod(
             channel,

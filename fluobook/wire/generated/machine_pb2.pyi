@@ -367,6 +367,48 @@ class FileInfo(_message.Message):
     xattrs: _containers.RepeatedCompositeFieldContainer[Xattr]
     def __init__(self, metadata: _Optional[_Union[_common_pb2.Metadata, _Mapping]] = ..., name: _Optional[str] = ..., size: _Optional[int] = ..., mode: _Optional[int] = ..., modified: _Optional[int] = ..., is_dir: _Optional[bool] = ..., error: _Optional[str] = ..., link: _Optional[str] = ..., relative_name: _Optional[str] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., xattrs: _Optional[_Iterable[_Union[Xattr, _Mapping]]] = ...) -> None: ...
 
+class ContainersRequest(_message.Message):
+    __slots__ = ("namespace", "driver")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    driver: _common_pb2.ContainerDriver
+    def __init__(self, namespace: _Optional[str] = ..., driver: _Optional[_Union[_common_pb2.ContainerDriver, str]] = ...) -> None: ...
+
+class ContainerInfo(_message.Message):
+    __slots__ = ("namespace", "id", "image", "pid", "status", "pod_id", "name", "network_namespace")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    POD_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    id: str
+    image: str
+    pid: int
+    status: str
+    pod_id: str
+    name: str
+    network_namespace: str
+    def __init__(self, namespace: _Optional[str] = ..., id: _Optional[str] = ..., image: _Optional[str] = ..., pid: _Optional[int] = ..., status: _Optional[str] = ..., pod_id: _Optional[str] = ..., name: _Optional[str] = ..., network_namespace: _Optional[str] = ...) -> None: ...
+
+class Container(_message.Message):
+    __slots__ = ("metadata", "containers")
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    CONTAINERS_FIELD_NUMBER: _ClassVar[int]
+    metadata: _common_pb2.Metadata
+    containers: _containers.RepeatedCompositeFieldContainer[ContainerInfo]
+    def __init__(self, metadata: _Optional[_Union[_common_pb2.Metadata, _Mapping]] = ..., containers: _Optional[_Iterable[_Union[ContainerInfo, _Mapping]]] = ...) -> None: ...
+
+class ContainersResponse(_message.Message):
+    __slots__ = ("messages",)
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    messages: _containers.RepeatedCompositeFieldContainer[Container]
+    def __init__(self, messages: _Optional[_Iterable[_Union[Container, _Mapping]]] = ...) -> None: ...
+
 class LogsRequest(_message.Message):
     __slots__ = ("namespace", "id", "driver", "follow", "tail_lines")
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]

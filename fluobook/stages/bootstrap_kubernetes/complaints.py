@@ -1,0 +1,103 @@
+"""What the nodes complain of while Kubernetes does not come up.
+
+A machine configuration with another authority, a wrong token or a flag that nobody knows never heals by waiting, and
+Kubernetes cannot tell of it: the node's own logs can. What is said again and again is believed after a while.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fluobook.errors import FluobookError, Rejected
+
+if TYPE_CHECKING:
+    from fluobook.params import Node
+    from fluobook.stages.core.site import Site
+
+DOUBT = 120.0
+"""Seconds that the same complaint may be made again and again: some are made by every cluster that comes up."""
+PAUSE = 5.0
+"""Seconds between two looks at logs."""
+SERIOUS = re.compile(
+    r"x509:|certificate|Unauthorized|[Ff]orbidden|PrivateKey|the machine configuration has no|no such host"
+    r"|no route to host|^Error:|^F\d{4} |invalid",
+)
+_TIME = re.compile(r"^(?:[EFWI]\d{4} [\d:.]+ +\d+ \S+\] |\S*\d{2}:\d{2}:\d{2}\S* )")
+
+
+@dataclass
+class Complaint:
+    """The last serious words of a log, since when they are the same, and whether the log went on meanwhile."""
+
+    words: str
+    tail: str
+    since: float
+    repeated: bool = False
+
+
+@dataclass
+class Complaints:
+    """Follows the logs that may tell why one node does not come up.
+
+    Args:
+        site: the platform.
+        node: what is waited for.
+    """
+
+    site: Site
+    node: Node
+    _known: dict[str, Complaint] = field(default_factory=dict)
+    _looked: float = 0.0
+
+    def look(self, *, api: bool) -> str:
+        """What is complained of now, "" if nothing is.
+
+        Args:
+            api: whether the Kubernetes API answers; if so a kubelet's complaint is its node's own.
+
+        Raises:
+            Rejected: it has been the same for `DOUBT` seconds, made again and again.
+        """
+        if time.monotonic() - self._looked >= PAUSE:
+            self._looked = time.monotonic()
+            for node, log in self._logs(api=api):
+                self._hear(node, log)
+        return "; ".join(f"{log}: {complaint.words}" for log, complaint in self._known.items())
+
+    def _logs(self, *, api: bool) -> list[tuple[Node, str]]:
+        first = self.site.platform.control_planes[0]
+        if not api:
+            return [(first, "controller-runtime"), (first, "kube-apiserver")]
+        return [(self.node, "controller-runtime"), (self.node, "kubelet")]
+
+    def _hear(self, node: Node, log: str) -> None:
+        name, now = f"{log} on {node.name}", time.monotonic()
+        try:
+            tail = self.site.talos(node).logs(log)
+        except FluobookError:
+            return
+        words = serious(tail)
+        if not words:
+            self._known.pop(name, None)
+            return
+        before = self._known.get(name)
+        if before is None or before.words != words:
+            self._known[name] = Complaint(words, tail, now)
+            return
+        before.repeated = before.repeated or tail != before.tail
+        if before.repeated and now - before.since >= DOUBT:
+            raise Rejected(
+                f"{self.node.name} does not come up: {name} says: {words}",
+                system="talos",
+                cause="the machine configuration does not fit: an authority, a token, an address, or a setting",
+                remedy=f"`talosctl -n {node.address} logs {log}`; compare with `fluobook render`, then apply it again",
+            )
+
+
+def serious(tail: str) -> str:
+    """The last line of a log that tells what waiting does not mend, without its time; "" if there is none."""
+    found = [line.strip() for line in tail.splitlines() if SERIOUS.search(_TIME.sub("", line))]
+    return _TIME.sub("", found[-1])[:500] if found else ""
