@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import yaml
 
 from fluobook import gitops
-from fluobook.clients import helm
 from fluobook.machine import Documents, generate
 from fluobook.machine.documents import dump
 from fluobook.machine.node import NetworkSettings, NodeSettings, node_documents
 from fluobook.machine.schematic import image_of
+from fluobook.stages.core.sources import rendered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,16 +62,7 @@ def gather(platform: Platform, root: Path) -> Ingredients:
 def cilium_manifest(platform: Platform, root: Path) -> str:
     """The inline manifest: the chart, version and values of the Application `cilium`, as the phase sees it."""
     tree = gitops.for_phase(platform, gitops.read(root, platform.gitops.path))
-    source = gitops.chart_source(tree, "cilium")
-    objects = helm.template(
-        source.chart,
-        repo=source.repo,
-        version=source.version,
-        release=source.release,
-        namespace=source.namespace,
-        values=source.values,
-        kube_version=platform.versions.kubernetes,
-    )
+    objects = rendered(platform, gitops.chart_source(tree, "cilium"))
     return yaml.safe_dump_all(objects, sort_keys=False, width=1_000_000)
 
 

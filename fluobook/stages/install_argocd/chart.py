@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fluobook import gitops
-from fluobook.clients import helm
 from fluobook.errors import NotFound
-from fluobook.stages.core.sources import ca_file
+from fluobook.stages.core.sources import rendered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -69,18 +68,7 @@ def render(site: Site, kube: Kube, chart: Chart) -> Rendered:
     Raises:
         OutsideError: the chart repository does not answer, or the chart refuses its values.
     """
-    source = chart.source
-    objects = helm.template(
-        source.chart,
-        repo=source.repo,
-        version=source.version,
-        release=source.release,
-        namespace=source.namespace,
-        values=source.values,
-        kube_version=site.platform.versions.kubernetes,
-        ca_file=ca_file(site.platform, source.repo),
-    )
-    placed = [_placed(kube, obj, source.namespace) for obj in objects]
+    placed = [_placed(kube, obj, chart.source.namespace) for obj in rendered(site.platform, chart.source)]
     plain = tuple(obj for obj in placed if not _hooks(obj))
     return Rendered(_hooked(placed, BEFORE), plain, _hooked(placed, AFTER))
 

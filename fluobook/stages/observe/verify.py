@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fluobook.stages.core.site import Site
 
 
-def verify(site: Site, _seen: None) -> Sequence[Check]:
+def verify(site: Site) -> Sequence[Check]:
     """The checks of stage 9.
 
     Raises:

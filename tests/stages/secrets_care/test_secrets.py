@@ -323,7 +323,7 @@ class TestLive:
         assert "put your own recipient" in caught.value.remedy
 
     def test_the_labs_key_is_refused(self, care: Care):
-        with pytest.raises(Refused, match="the age key in .* is the lab's"):
+        with pytest.raises(Refused, match=r"the age key in .* is the lab's"):
             Care(care.root, LAB_KEY, "live").stage().plan()
 
     def test_values_that_everybody_knows_must_be_replaced(self, live: Care):
