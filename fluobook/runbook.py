@@ -204,7 +204,7 @@ class Book:
                 n.cores,
                 f"{n.memory_gib} GiB",
                 f"{n.boot_disk_gib} GiB",
-                f"{n.data_disk_gib} GiB" if n.data_disk_gib else "–",
+                f"{n.data_disk_gib} GiB" if n.data_disk_gib else "none",
             ]
             for n in self.site.platform.nodes
         ]

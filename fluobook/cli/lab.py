@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich import print as show
+from typer import echo as show
 
 from fluobook.cli.options import Engine, Phase, Settings, chosen, engines, root
 

@@ -68,7 +68,7 @@ def run(order: Order, *, told: Callable[[StageSummary], None]) -> int:
     journal.write("run-started", phase=order.phase, target=order.target, stages=[stage.name for stage in order.stages])
     with signals.heard(), _surroundings(order):
         for stage in order.stages:
-            if signals.caught is None and not (done and done[-1].exit_code):
+            if signals.caught is None and not any(earlier.exit_code for earlier in done):
                 done.append(_one(order, stage, signals, journal))
                 told(done[-1])
             else:

@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 STYLE = """<style>:root{color-scheme:light dark}
 body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}
-pre{background:color-mix(in srgb,currentColor 7%,transparent);padding:.6em .8em;overflow:auto;border-radius:4px}
+h1{font-size:1.7em;margin:.8em 0 .4em}h2{font-size:1.25em;margin:1.2em 0 .3em}
+pre{background:color-mix(in srgb,currentColor 7%,transparent);padding:.6em .8em;border-radius:4px;
+font-size:13px;white-space:pre-wrap;overflow-wrap:anywhere}
+.fluobook th,.fluobook td{padding:4px 20px 4px 0!important}
 section{border-top:1px solid #8884;margin-top:2em}
 section:target{border-top:3px solid currentColor}a{color:inherit}
 .prompt,.jp-InputPrompt,.jp-OutputPrompt,.anchor-link{display:none}</style>"""
+
+TONES = {"done": "ok", "not run": "same"}
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -58,8 +63,8 @@ def _head(title: str, summary: dict[str, object], began: str) -> str:
     assert isinstance(stages, list)  # noqa: S101 (narrowing for the type checker)
     rows = [
         [
-            Cell(s["status"], "ok" if s["status"] == "done" else "bad"),
-            s["stage"],
+            Cell(s["status"], TONES.get(s["status"], "bad")),
+            Cell(s["stage"], link=f"#{s['notebook'].removesuffix('.ipynb')}"),
             s["actions"],
             f"{s['checks']} of {s['claims']}",
             f"{s['seconds']:.1f} s",
@@ -67,19 +72,21 @@ def _head(title: str, summary: dict[str, object], began: str) -> str:
         for s in stages
     ]
     seconds = sum(s["seconds"] for s in stages)
-    note = f"{began}{seconds:.1f} s in all, exit code {summary['exit_code']}"
+    actions, checks, claims = (sum(s[what] for s in stages) for what in ("actions", "checks", "claims"))
+    note = f"{began}{seconds:.1f} s in all, exit code {summary['exit_code']}\n"
+    note += f"{actions} actions, {checks} of {claims} checks"
     table = Table("stages", ["status", "stage", "actions", "checks", "time"], rows, note=note)
     errors = "".join(f"<pre>{html.escape(ANSI.sub('', s['error']))}</pre>" for s in stages if s["error"])
-    links = " · ".join(
-        f'<a href="#{s["notebook"].removesuffix(".ipynb")}">{html.escape(s["stage"])}</a>' for s in stages
-    )
-    return f"<h1>{html.escape(title)}</h1>{table.html()}{errors}<nav>{links}</nav>"
+    return f"<h1>{html.escape(title)}</h1>{table.html()}{errors}"
 
 
 def _notebook(path: Path) -> str:
+    """A notebook's body, with the parameters it ran with and not those that it would have without any."""
     import nbformat  # noqa: PLC0415 (heavy; only a report needs it)
     from nbconvert import HTMLExporter  # noqa: PLC0415
 
     exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
-    body, _ = exporter.from_notebook_node(nbformat.read(path, as_version=4))  # type: ignore[no-untyped-call, unused-ignore]
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if "parameters" not in cell.metadata.get("tags", ())]
+    body, _ = exporter.from_notebook_node(notebook)  # type: ignore[no-untyped-call, unused-ignore]
     return f'<section id="{path.stem}">{body}</section>'

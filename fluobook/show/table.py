@@ -18,7 +18,7 @@ font-variant-numeric:tabular-nums;margin:.3em 0}
 .fluobook caption{text-align:left;padding:2px 0;font-weight:600;color:var(--ink)}
 .fluobook th,.fluobook td{padding:2px 12px 2px 0!important;text-align:left!important;vertical-align:top;
 border-bottom:1px solid var(--jp-border-color2,#8886);color:var(--ink);white-space:pre-wrap!important}
-.fluobook .ok,.fluobook .bad,.fluobook .wait{white-space:nowrap!important}
+.fluobook td:first-child,.fluobook .ok,.fluobook .bad,.fluobook .wait{white-space:nowrap!important}
 .fluobook .ok{color:color-mix(in srgb,var(--jp-success-color1,#2e7d32) 60%,var(--ink))}
 .fluobook .bad{color:color-mix(in srgb,var(--jp-error-color1,#c62828) 60%,var(--ink))}
 .fluobook .wait{color:color-mix(in srgb,var(--jp-warn-color1,#b26a00) 50%,var(--ink))}
@@ -33,10 +33,11 @@ _CLASS = {"ok": "ok", "bad": "bad", "wait": "wait", "add": "ok", "change": "wait
 
 @dataclass(frozen=True)
 class Cell:
-    """A word with a tone: one of `GLYPHS`."""
+    """A word with a tone, one of `GLYPHS`, and where a click on it leads in HTML."""
 
     text: str
     tone: str = ""
+    link: str = ""
 
     def __str__(self) -> str:
         return f"{GLYPHS[self.tone]} {self.text}".rstrip() if self.tone else self.text
@@ -98,4 +99,7 @@ def _row(row: Iterable[Any]) -> str:
 
 def _cell(cell: Any) -> str:
     tone = _CLASS.get(cell.tone, "") if isinstance(cell, Cell) else ""
-    return f'<td class="{tone}">{html.escape(str(cell))}</td>' if tone else f"<td>{html.escape(str(cell))}</td>"
+    text = html.escape(str(cell))
+    if isinstance(cell, Cell) and cell.link:
+        text = f'<a href="{html.escape(cell.link)}">{text}</a>'
+    return f'<td class="{tone}">{text}</td>' if tone else f"<td>{text}</td>"

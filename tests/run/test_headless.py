@@ -17,7 +17,9 @@ from fluobook.clients.kube import Kube
 from fluobook.lab import life
 from fluobook.machine.secrets import Secrets
 from fluobook.record.journal import Journal
+from fluobook.record.summary import StageSummary
 from fluobook.redact import Redactor
+from fluobook.run import headless
 from fluobook.run.headless import exit_code_of
 from fluobook.runbook import Book
 from fluobook.stages.catalogue import STAGES
@@ -136,6 +138,21 @@ def test_the_whole_job_is_done_and_a_second_run_changes_nothing_and_no_secret_sh
     redactor = Redactor()
     redactor.add(*secrets)
     assert not any(redactor.leaks(text) for text in shown)
+
+
+def test_nothing_after_the_first_stage_that_fails_is_begun(tmp_path, root, monkeypatch):
+    def fails(_order, stage, _signals, _journal):
+        return StageSummary(
+            stage.name, "none.ipynb", status="failed", actions=0, checks=0, claims=0, seconds=0.0, exit_code=3
+        )
+
+    monkeypatch.setattr(headless, "_one", fails)
+    order = headless.Order("phase1", {}, "lab", "", STAGES, root, tmp_path)
+    told = []
+    assert headless.run(order, told=told.append) == 3
+    assert [summary.stage for summary in told] == [STAGES[0].name]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [stage["status"] for stage in summary["stages"]] == ["failed"] + ["not run"] * (len(STAGES) - 1)
 
 
 @pytest.mark.parametrize(
