@@ -165,11 +165,16 @@ PAGES: dict[str, Callable[[], str]] = {
 }
 
 
+def drawn(name: str) -> str:
+    """A page as the program draws it now."""
+    return HEAD + re.sub(r"\n{3,}", "\n\n", PAGES[name]())
+
+
 def main(arguments: list[str]) -> int:
     """Write the pages, or compare them with what stands there; returns the exit code."""
     differing = 0
-    for name, draw in PAGES.items():
-        path, text = FOLDER / name, HEAD + re.sub(r"\n{3,}", "\n\n", draw())
+    for name in PAGES:
+        path, text = FOLDER / name, drawn(name)
         same = path.exists() and path.read_text() == text
         differing += not same
         if not same:
