@@ -36,9 +36,9 @@ engines: $(STAMP) ## build the real engine's programs
 test-engines: $(STAMP) ## tests on the real control plane and Argo CD
 	@FLUOBOOK_ENGINES=1 $(BIN)/python -m pytest tests/engines --durations=15
 
-lab: $(STAMP) ## start the lab and JupyterLab on the notebooks
+lab: $(STAMP) ## start the lab and JupyterLab on the notebooks; Ctrl-C ends both
 	@$(BIN)/fluobook lab up phase1 || true
-	@cd notebooks && ../$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1; ../$(BIN)/fluobook lab down phase1
+	@trap : INT TERM HUP; (cd notebooks && ../$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --allow-root -y); $(BIN)/fluobook lab down phase1
 
 lint: $(STAMP) ## format, style, types, layers
 	@$(BIN)/ruff format --check fluobook tests tools
