@@ -37,7 +37,7 @@ test-engines: $(STAMP) ## tests on the real control plane and Argo CD
 	@FLUOBOOK_ENGINES=1 $(BIN)/python -m pytest tests/engines --durations=15
 
 lab: $(STAMP) ## start the lab and JupyterLab on the notebooks; Ctrl-C ends both
-	@$(BIN)/fluobook lab up phase1 || true
+	@$(BIN)/fluobook lab status phase1 >/dev/null || $(BIN)/fluobook lab up phase1
 	@trap : INT TERM HUP; (cd notebooks && ../$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --allow-root -y); $(BIN)/fluobook lab down phase1
 
 lint: $(STAMP) ## format, style, types, layers
