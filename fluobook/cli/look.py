@@ -22,9 +22,9 @@ def add_to(app: typer.Typer) -> None:
 
 def check() -> int:
     """Check the repository alone: params, the GitOps tree, secrets. Example: fluobook check."""
-    from fluobook.gitops.check import findings  # noqa: PLC0415
+    from fluobook.gitops.check import all_findings  # noqa: PLC0415
 
-    told = [*_wrong_params(root()), *(finding.line_of_text() for finding in findings(root()))]
+    told = [*_wrong_params(root()), *(finding.line_of_text() for finding in all_findings(root()))]
     for line in told:
         print(line)  # noqa: T201
     print(f"{len(told)} findings")  # noqa: T201

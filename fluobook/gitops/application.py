@@ -69,6 +69,14 @@ class ChartSource:
     values: dict[str, Any] = field(repr=False)
 
 
+def _wave(document: Document) -> int:
+    text = str(document.annotations.get(WAVE, "0"))
+    if not text.lstrip("-").isdigit():
+        line = document.line("metadata", "annotations", WAVE)
+        raise Misplaced(f"has the wave {text}", file=document.file, line=line, system="argocd", remedy="a whole number")
+    return int(text)
+
+
 def parse(document: Document) -> Application:
     """The Application in a document.
 
@@ -82,7 +90,7 @@ def parse(document: Document) -> Application:
         return Application(
             name=document.name,
             project=spec["project"],
-            wave=int(document.annotations.get(WAVE, "0")),
+            wave=_wave(document),
             repo=source["repoURL"],
             version=str(source["targetRevision"]),
             chart=source.get("chart", ""),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fluobook.errors import Rejected
 from fluobook.gitops.documents import Misplaced
 from fluobook.gitops.finding import Finding, Place
 from fluobook.gitops.look import Look
-from fluobook.gitops.rules import RULES
+from fluobook.gitops.rules import OF_A_VARIANT, RULES
 from fluobook.gitops.tree import ROOT_PATH
 
 if TYPE_CHECKING:
@@ -28,8 +29,20 @@ def findings(root: Path, rules: dict[str, Rule] | None = None, *, path: str = RO
     Raises:
         ToolFailed: kubectl or sops is missing.
     """
-    look = Look(root, path)
-    found = {finding for rule in (rules or RULES).values() for finding in _of_rule(look, rule)}
+    found = {finding for rule in (rules or RULES).values() for finding in _of_rule(Look(root, path), rule)}
+    return sorted(found)
+
+
+def all_findings(root: Path) -> list[Finding]:
+    """As `findings`, and what is wrong in the variants of the root alone (bootstrap-…)."""
+    found = set(findings(root))
+    try:
+        others = [tree.path for tree in Look(root).roots if tree.path != ROOT_PATH]
+    except Rejected:
+        return sorted(found)  # told already: a variant that cannot be read is not listed
+    rules = {name: rule for name, rule in RULES.items() if name in OF_A_VARIANT}
+    for path in others:
+        found |= set(findings(root, rules, path=path))
     return sorted(found)
 
 
@@ -39,6 +52,8 @@ def _of_rule(look: Look, rule: Rule) -> Iterator[Finding]:
         yield from rule(look)
     except Misplaced as error:
         yield Place(look.root, error.file, error.line).finding("readable", f"it {error.what}", error.remedy)
+    except Rejected as error:
+        yield Place(look.root, look.top).finding("readable", error.message, error.remedy)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         # Objects of another shape than their kind's: the rule `shape` says which; this one cannot tell.
         told = f"rule {rule.__name__} cannot be followed: {error!r}"

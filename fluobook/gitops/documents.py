@@ -11,7 +11,7 @@ from fluobook.errors import Rejected
 from fluobook.machine.manifests import KubernetesLoader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 Key = str | int
@@ -89,10 +89,24 @@ def read(file: Path) -> list[Document]:
         return list(_documents(file))
     except OSError as error:
         raise Misplaced(f"cannot be read: {error.strerror}", file=file, remedy="check the path") from error
+    except UnicodeDecodeError as error:
+        raise Misplaced("is no text", file=file, line=1, remedy="write it in UTF-8") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 0
         raise Misplaced("is no YAML", file=file, line=line, detail=str(error), remedy="correct the file") from error
+
+
+def steps_of(data: Any, above: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], Key, Any]]:
+    """Every value below some data: its path, its own key or index, and itself."""
+    pairs: Iterable[tuple[Key, Any]] = ()
+    if isinstance(data, dict):
+        pairs = data.items()
+    elif isinstance(data, list):
+        pairs = enumerate(data)
+    for key, value in pairs:
+        yield (*above, key), key, value
+        yield from steps_of(value, (*above, key))
 
 
 def _documents(file: Path) -> Iterator[Document]:
@@ -100,11 +114,28 @@ def _documents(file: Path) -> Iterator[Document]:
     try:
         while loader.check_node():
             node = loader.get_node()
+            _refuse_doubles(node, file)
             data = loader.construct_document(node) if node else None
             if node and isinstance(data, dict):
                 yield from _items(Document(file, data, node))
     finally:
         loader.dispose()
+
+
+def _refuse_doubles(node: yaml.Node | None, file: Path) -> None:
+    """A key given twice: YAML readers take the last one, kustomize refuses it, and its author meant both."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_doubles(item, file)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[Any] = set()
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            line = key.start_mark.line + 1
+            raise Misplaced(f"has `{key.value}` twice", file=file, line=line, remedy="keep one of the two")
+        seen.add(str(key.value))
+        _refuse_doubles(value, file)
 
 
 def _items(document: Document) -> Iterator[Document]:

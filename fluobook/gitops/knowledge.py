@@ -58,6 +58,8 @@ class Chart:
     retired: bool = False
     large: bool = False
     exposes: tuple[str, ...] = ()
+    home: str = ""
+    makes: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()
 
 
@@ -74,6 +76,13 @@ def _chart(known: dict[str, Any]) -> Chart:
 
 def _plain(known: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
+
+
+@cache
+def settings_of(kind: str) -> tuple[Setting, ...]:
+    """What objects of a kind must be given in this tree, whoever brings the kind."""
+    text = files("fluobook.gitops").joinpath("data", "kinds.yaml").read_text()
+    return tuple(Setting(**_plain(setting)) for setting in yaml.safe_load(text).get(kind) or ())
 
 
 def chart_of(application: Application) -> Chart:

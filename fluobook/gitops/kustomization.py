@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fluobook.errors import Rejected
 from fluobook.gitops import documents, patching
 from fluobook.gitops.documents import Misplaced
 
@@ -63,8 +64,18 @@ def resources(folder: Path) -> list[Document]:
                 remedy="take it off the list, or bring the file back",
             )
         found += resources(path) if path.is_dir() else documents.read(path)
-    for patch in kustomization.data.get("patches") or []:
-        found = _patched(found, patch, folder)
+    for index, patch in enumerate(kustomization.data.get("patches") or []):
+        try:
+            found = _patched(found, patch, folder)
+        except Misplaced as error:
+            line = kustomization.line("patches", index)
+            raise Misplaced(
+                error.what, file=kustomization.file, line=line, system="kustomize", remedy=error.remedy
+            ) from error
+        except Rejected as error:
+            file = folder / patch["path"] if "path" in patch else kustomization.file
+            line = 1 if "path" in patch else kustomization.line("patches", index)
+            raise Misplaced(error.message, file=file, line=line, system="kustomize", remedy=error.remedy) from error
     return found
 
 

@@ -59,7 +59,15 @@ def problems(data: dict[str, Any]) -> Iterator[tuple[tuple[Key, ...], str]]:
         return
     for error in validator.iter_errors(data):
         best = best_match([error]) or error
-        yield tuple(best.absolute_path), best.message
+        path = tuple(best.absolute_path)
+        yield (*path, *_unexpected(best)[:1]), best.message
+
+
+def _unexpected(error: Any) -> list[str]:
+    """The fields that a schema does not have, where that is what is wrong."""
+    if error.validator != "additionalProperties" or not isinstance(error.instance, dict):
+        return []
+    return [key for key in error.instance if key not in (error.schema.get("properties") or {})]
 
 
 @cache

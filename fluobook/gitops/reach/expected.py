@@ -123,6 +123,12 @@ def read(file: Path) -> Expected:
     return Expected(documents.read(file)[0])
 
 
+def on_hosts(file: Path) -> list[Endpoint]:
+    """The pods of the table that are on their node's own network: policies do not touch them, scrapes select them."""
+    pods = read(file).document.data.get("on_hosts") or {}
+    return [Endpoint(name, pod["namespace"], pod["labels"], host_network=True) for name, pod in pods.items()]
+
+
 def matrix(expected: Expected, policies: Policies) -> Iterator[Cell]:
     """Every source against every port of every pod."""
     for target, (port, protocol), is_listed in expected.targets():

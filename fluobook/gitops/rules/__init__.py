@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from fluobook.gitops.finding import Finding
 from fluobook.gitops.look import Look
 from fluobook.gitops.rules import (
+    addresses,
     builds,
+    creation,
     duplicates,
     encryption,
     exposure,
@@ -27,6 +29,8 @@ from fluobook.gitops.rules import (
     references,
     settings,
     shapes,
+    sources,
+    validity,
     values,
     waves,
 )
@@ -34,6 +38,7 @@ from fluobook.gitops.rules import (
 Rule = Callable[[Look], Iterator[Finding]]
 
 RULES: dict[str, Rule] = {
+    "address": addresses.services_get_an_address,
     "build": builds.kustomizations_build,
     "cleartext": encryption.secrets_are_encrypted,
     "duplicate": duplicates.objects_have_one_owner,
@@ -54,10 +59,31 @@ RULES: dict[str, Rule] = {
     "recipient": encryption.recipients_are_right,
     "reference": references.names_point_at_something,
     "server-side": settings.large_objects_are_applied_by_the_server,
-    "setting": settings.charts_are_set_as_they_must_be,
+    "setting": settings.all_is_set_as_it_must_be,
     "shape": shapes.objects_have_their_shape,
+    "sops-rule": creation.creation_rules_leave_nothing_clear,
+    "source": sources.applications_are_sound,
+    "valid": validity.objects_are_valid,
     "value": values.values_are_known,
     "wave": waves.waves_fit_what_is_needed,
     "wave-table": waves.the_table_tells_the_waves,
 }
 """Every rule by the name that its findings carry."""
+
+OF_A_VARIANT = (
+    "address",
+    "duplicate",
+    "exposure",
+    "keeping",
+    "namespace",
+    "phase-value",
+    "pin",
+    "project",
+    "reference",
+    "server-side",
+    "setting",
+    "source",
+    "value",
+    "wave",
+)
+"""The rules that look at Applications and what they deploy: a variant of the root has others than bootstrap."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fluobook.gitops.build import Builder
-    from fluobook.gitops.look import Finding, Look
+    from fluobook.gitops.look import Finding, Look, Place
 
 
 def kustomizations_build(look: Look) -> Iterator[Finding]:
@@ -23,16 +23,27 @@ def kustomizations_build(look: Look) -> Iterator[Finding]:
 
 
 def _built(look: Look, builder: Builder, folder: Path) -> Iterator[Finding]:
-    place = look.in_file(folder / kustomization.NAME, 1)
     try:
         made = builder.build(folder)
     except ToolFailed as error:
         said = error.detail.strip().splitlines()[-1:] or [error.message]
+        place = _spoken_of(look, folder, error.detail)
         yield place.finding("build", f"kustomize refuses it: {said[0]}", f"kubectl kustomize {folder.name} shows more")
         return
     generators = kustomization.load(folder).data.get("generators") or []
     listed = sum(len(one.data.get("files") or []) for name in generators for one in documents.read(folder / name))
     if generators and len(made) != listed:
-        yield place.finding(
+        yield look.in_file(folder / kustomization.NAME, 1).finding(
             "build", f"its generators list {listed} files and make {len(made)} objects", "give each file one Secret"
         )
+
+
+def _spoken_of(look: Look, folder: Path, said: str) -> Place:
+    """The entry of the kustomization whose last part kustomize's words name; its first line where they name none."""
+    file = folder / kustomization.NAME
+    lines = file.read_text().splitlines()
+    if "kind should be" in said:
+        return look.in_file(file, next((at for at, line in enumerate(lines, 1) if line.startswith("kind:")), 1))
+    entries = [(at, line.strip()[2:].strip()) for at, line in enumerate(lines, 1) if line.strip().startswith("- ")]
+    named = [at for at, entry in entries if entry and entry.rpartition("/")[2] in said]
+    return look.in_file(file, named[-1] if named else 1)

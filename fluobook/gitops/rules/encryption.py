@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 _KEY = re.compile(
     r"AGE-SECRET-KEY-1[0-9A-Z]|-----BEGIN [A-Z ]*PRIVATE KEY-----|\b(ghp|glpat|xox[abp])[-_][0-9A-Za-z]{16}"
 )
-_SECRET_NAME = re.compile(r"(password|passwd|pass|secret_?key|token|credential)s?$", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"(password|passwd|pass|secret_?(access_?)?key|api_?key|token|credential)s?$", re.IGNORECASE)
 _SECRET_LINE = re.compile(
     r"^\s*[\w.-]*(password|passwd|pass|secret|token)\s*[=:]\s*[^\s{$]\S{3,}", re.IGNORECASE | re.MULTILINE
 )
+_SECRET_URL = re.compile(r"://[^/\s:@]+:[^/\s:@]+@")
 _OTHER_HOLDERS = ("pgp", "kms", "gcp_kms", "azure_kv", "hc_vault", "key_groups")
 _WITH_KEYS = ("cluster-gitops", "talos", "params", "notebooks")
 
@@ -73,7 +74,7 @@ def recipients_are_right(look: Look) -> Iterator[Finding]:
             )
         elif one.recipients and one.recipients != one.wanted:
             actual, wanted = (", ".join(sorted(recipients)) for recipients in (one.recipients, one.wanted))
-            yield _at(look, one.file, "sops", "age").finding(
+            yield _at(look, one.file, "sops", "age", 0, "recipient").finding(
                 "recipient",
                 f"it is encrypted for {actual}, and .sops.yaml says {wanted}",
                 "10_secrets.ipynb re-keys it, with a new data key",
@@ -113,16 +114,23 @@ def _clear_values(look: Look, document: Document) -> Iterator[Finding]:
 
 
 def _passwords(values: Any, path: tuple[Key, ...] = ()) -> Iterator[tuple[Key, ...]]:
-    """The paths of texts that a name, before them or in one of their lines, tells to be secrets."""
+    """The paths of texts that a name, before or beside them or in one of their lines, tells to be secrets."""
     if isinstance(values, dict):
         for key, value in values.items():
-            named = isinstance(value, str) and value and _SECRET_NAME.search(str(key))
-            if named or (isinstance(value, str) and _SECRET_LINE.search(value)):
+            if _is_secret(str(key), value):
                 yield (*path, key)
             yield from _passwords(value, (*path, key))
+        if _is_secret(str(values.get("name", "")), values.get("value")):
+            yield (*path, "value")
     elif isinstance(values, list):
         for index, item in enumerate(values):
             yield from _passwords(item, (*path, index))
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    if not isinstance(value, str) or not value:
+        return False
+    return any((_SECRET_NAME.search(name), _SECRET_LINE.search(value), _SECRET_URL.search(value)))
 
 
 def _at(look: Look, file: Path, *path: Key) -> Place:

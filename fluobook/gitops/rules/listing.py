@@ -17,6 +17,9 @@ def files_are_listed(look: Look) -> Iterator[Finding]:
     """Each file is named by a kustomization, and each folder by a kustomization or an Application, or it is a root."""
     named = set().union(*(kustomization.files(folder) for folder in look.kustomizations))
     paths = {(look.root / one.path).resolve() for root in look.roots for one in root.applications if one.path}
+    for file in sorted(look.top.rglob("*.json")):
+        if file.resolve() not in named:
+            yield look.in_file(file, 1).finding("listing", "no kustomization reads it", "list it, or delete it")
     for file in look.files:
         if file.name == kustomization.NAME:
             folder = file.parent.resolve()

@@ -18,7 +18,7 @@ Span = tuple[int, int]
 def pools_are_disjoint(look: Look) -> Iterator[Finding]:
     """No two blocks share an address, and each ends where it should, inside the network of a phase."""
     pools = [document for document in look.documents if document.kind == "CiliumLoadBalancerIPPool"]
-    blocks = [(pool, index, _span(block)) for pool in pools for index, block in enumerate(_blocks(pool))]
+    blocks = [(pool, index, span_of(block)) for pool in pools for index, block in enumerate(blocks_of(pool))]
     networks = [(int(one[0]), int(one[-1])) for one in look.networks]
     for pool, index, span in blocks:
         if span is None or span[0] > span[1]:
@@ -38,11 +38,13 @@ def _at(look: Look, pool: Document, index: int, message: str, remedy: str) -> Fi
     return look.at(pool, "spec", "blocks", index).finding("pool", message, remedy)
 
 
-def _blocks(pool: Document) -> list[dict[str, Any]]:
+def blocks_of(pool: Document) -> list[dict[str, Any]]:
+    """The blocks of a pool, as they stand."""
     return (pool.data.get("spec") or {}).get("blocks") or []
 
 
-def _span(block: dict[str, Any]) -> Span | None:
+def span_of(block: dict[str, Any]) -> Span | None:
+    """The first and the last address of a block, as numbers; None for what is no block."""
     try:
         if "cidr" in block:
             network = ip_network(block["cidr"], strict=False)

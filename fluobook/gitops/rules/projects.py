@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fluobook.gitops.application import WAVE
+from fluobook.gitops.knowledge import chart_of
 from fluobook.gitops.schemas import is_cluster_scoped, is_known
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def projects_allow_their_applications(look: Look) -> Iterator[Finding]:
         members = [one for one in look.tree.applications if one.project == project.name]
         yield from _too_wide(look, project)
         yield from _refused(look, project, [asked for one in members for asked in _asked(look, one)])
-        if late := [one.name for one in members if one.wave <= int(project.annotations.get(WAVE, "0"))]:
+        if late := [one.name for one in look.tree.applications if one.wave <= int(project.annotations.get(WAVE, "0"))]:
             yield look.at(project, "metadata", "annotations", WAVE).finding(
                 "project", f"project {project.name} comes no earlier than {late[0]}", "give it a wave before all others"
             )
@@ -52,6 +53,9 @@ def projects_allow_their_applications(look: Look) -> Iterator[Finding]:
 def _asked(look: Look, one: Application) -> Iterator[Asked]:
     yield Asked("sourceRepos", one.repo, one.document, ("spec", "source", "repoURL"))
     yield Asked("destinations", one.namespace, one.document, ("spec", "destination", "namespace"))
+    for made in chart_of(one).makes:
+        name, _, group = made.partition(".")
+        yield Asked("", {"group": group, "kind": name}, one.document, ("spec", "source"))
     for document in look.tree.deployed_by(one):
         if document.namespace:
             yield Asked("destinations", document.namespace, document, ("metadata", "namespace"))
@@ -99,6 +103,11 @@ def _allowed(project: Document, field: str) -> list[Any]:
 
 def _too_wide(look: Look, project: Document) -> Iterator[Finding]:
     spec = project.data.get("spec") or {}
+    for field in ("clusterResourceBlacklist", "namespaceResourceBlacklist"):
+        if spec.get(field):
+            yield look.at(project, "spec", field).finding(
+                "project", f"{project.name} forbids what it allows elsewhere", "list what it needs, and nothing else"
+            )
     for field in ("sourceRepos", "destinations", "clusterResourceWhitelist", "namespaceResourceWhitelist"):
         if not spec.get(field):
             yield look.at(project, "spec").finding("project", f"{project.name} has no {field}", "list what it needs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fluobook.gitops.knowledge import chart_of
+from fluobook.gitops.knowledge import chart_of, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,7 +15,13 @@ _VALUES = ("spec", "source", "helm", "valuesObject")
 _ELSEWHERE = ("values", "parameters", "fileParameters", "valueFiles")
 
 
-def charts_are_set_as_they_must_be(look: Look) -> Iterator[Finding]:
+def all_is_set_as_it_must_be(look: Look) -> Iterator[Finding]:
+    """Charts and objects are given what they must be given here."""
+    yield from _charts(look)
+    yield from _objects(look)
+
+
+def _charts(look: Look) -> Iterator[Finding]:
     """Every setting that a chart must be given is given, in valuesObject, where all can see it."""
     for one in look.tree.applications:
         for setting in chart_of(one).settings:
@@ -30,6 +36,18 @@ def charts_are_set_as_they_must_be(look: Look) -> Iterator[Finding]:
             if helm.get(place):
                 yield look.at(one.document, "spec", "source", "helm", place).finding(
                     "setting", f"{one.name} has values in helm.{place} too", "move them to helm.valuesObject"
+                )
+
+
+def _objects(look: Look) -> Iterator[Finding]:
+    """Every field that objects of a kind must have here is there."""
+    for _, document in look.deployed:
+        for setting in settings_of(document.kind):
+            if not setting.holds(_at(document.data, setting.at)):
+                yield look.at(document, *setting.at).finding(
+                    "setting",
+                    f"{document.kind} {document.name}: {'.'.join(setting.at)} is not {setting.wanted()}",
+                    f"set it so: {setting.why}",
                 )
 
 

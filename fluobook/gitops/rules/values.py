@@ -40,9 +40,11 @@ def _known(look: Look, one: Application) -> dict[str, Any] | None:
 
 
 def _unknown(values: dict[str, Any], known: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Keys without a counterpart; an empty mapping in the chart takes any key."""
+    """Keys without a counterpart, or that are mappings in the chart alone; an empty mapping there takes any key."""
     for key, value in values.items():
         if key not in known:
             yield (*path, key)
         elif isinstance(value, dict) and isinstance(known[key], dict) and known[key]:
             yield from _unknown(value, known[key], (*path, key))
+        elif isinstance(known[key], dict) and known[key] and value is not None and not isinstance(value, dict):
+            yield (*path, key)
