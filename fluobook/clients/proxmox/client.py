@@ -6,13 +6,15 @@ lost answer only a look at what exists can tell (`task_of`, `config`).
 
 from __future__ import annotations
 
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from fluobook.clients.proxmox import waiting
 from fluobook.clients.proxmox.failures import may_help_to_repeat
+from fluobook.clients.proxmox.pace import Pace, poll_interval
 from fluobook.clients.proxmox.privileges import Need
 from fluobook.clients.proxmox.reader import ProxmoxReader, vm_path
-from fluobook.clients.proxmox.tasks import TaskStatus, Upid, poll_interval
+from fluobook.clients.proxmox.tasks import TaskStatus, Upid
 from fluobook.errors import OutsideError
 
 if TYPE_CHECKING:
@@ -23,6 +25,10 @@ _POWER = (Need("/vms", "VM.PowerMgmt"),)
 
 class ProxmoxClient(ProxmoxReader):
     """A Proxmox VE endpoint, looked at and changed."""
+
+    @cached_property
+    def _tasks(self) -> Pace:
+        return Pace()
 
     def download_url(
         self, node: str, storage: str, *, url: str, filename: str, content: str = "iso", checksum: str | None = None
@@ -143,7 +149,6 @@ class ProxmoxClient(ProxmoxReader):
         deadline: float,
         name: str = "",
         on_poll: Callable[[TaskStatus], None] | None = None,
-        poll: Callable[[float], float] = poll_interval,
     ) -> TaskStatus:
         """Wait until a task has ended well.
 
@@ -152,7 +157,6 @@ class ProxmoxClient(ProxmoxReader):
             deadline: seconds to wait at most.
             name: the wait's name in the params' deadlines, for the message.
             on_poll: called with each status that was read.
-            poll: from the seconds waited so far, the seconds until the next look.
 
         Returns:
             The last status; its `exit` is OK, or tells of warnings.
@@ -163,8 +167,10 @@ class ProxmoxClient(ProxmoxReader):
             DeadlineExceeded: it still runs.
             NotFound: Proxmox VE does not know it.
         """
-        wait = waiting.Wait(name, deadline, poll)
-        return waiting.until_ended(self, upid, wait, on_poll or (lambda _: None))
+        wait = waiting.Wait(name, deadline, partial(self._tasks.pause, upid.type))
+        status = waiting.until_ended(self, upid, wait, on_poll or (lambda _: None))
+        self._tasks.learn(upid.type, wait.waited)
+        return status
 
     def wait_unlocked(
         self,
@@ -174,12 +180,11 @@ class ProxmoxClient(ProxmoxReader):
         deadline: float,
         name: str = "vm_lock",
         on_poll: Callable[[str], None] | None = None,
-        poll: Callable[[float], float] = poll_interval,
     ) -> None:
         """Wait until nothing locks a machine any more; `on_poll` gets the lock's name at each look.
 
         Raises:
             DeadlineExceeded: it is still locked; the message names the lock.
         """
-        wait = waiting.Wait(name, deadline, poll)
+        wait = waiting.Wait(name, deadline, poll_interval)
         waiting.until_unlocked(self, (node, vmid), wait, on_poll or (lambda _: None))

@@ -74,8 +74,3 @@ class TaskStatus:
         """From an item of GET /cluster/tasks, which has an end time and `status` once it is over."""
         ended = bool(data.get("endtime"))
         return cls(Upid.parse(data["upid"]), str(data.get("status") or "unexpected status") if ended else "")
-
-
-def poll_interval(waited: float) -> float:
-    """Seconds until a task is asked again after `waited` seconds: 0.1 at first, growing with it to 0.5."""
-    return min(0.5, 0.1 + waited / 20)

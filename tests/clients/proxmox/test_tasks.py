@@ -1,9 +1,6 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fluobook.clients.proxmox import TaskStatus, Upid
-from fluobook.clients.proxmox.tasks import poll_interval
 from fluobook.errors import Rejected
 
 TEXT = "UPID:pve2:0003C7E4:01A3F0C1:66A5B3C4:qmcreate:110:fluobook@pve!fluobook:"
@@ -40,9 +37,3 @@ def test_only_ok_and_warnings_are_success(data, running, ok):
 def test_a_listed_task_without_an_end_still_runs():
     assert TaskStatus.listed({"upid": TEXT}).running
     assert TaskStatus.listed({"upid": TEXT, "endtime": 1, "status": "OK"}).ok
-
-
-@given(st.floats(min_value=0, max_value=1e6))
-def test_polling_backs_off_from_a_tenth_to_half_a_second(waited):
-    assert 0.1 <= poll_interval(waited) <= 0.5
-    assert poll_interval(waited) <= poll_interval(waited + 1)
