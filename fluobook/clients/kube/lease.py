@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,9 @@ class OperatorLease:
     def held(self) -> Iterator[OperatorLease]:
         """Hold it for the length of a block, renewed in the background; `lost` says why, if it got lost meanwhile.
 
+        That it cannot be given back is no error: what was to be done is done, and it runs out by itself. So it is when
+        the block has just restarted the only control plane.
+
         Raises:
             Locked: somebody else holds it.
             OutsideError: no answer, or a refusal.
@@ -115,7 +118,8 @@ class OperatorLease:
         try:
             yield self
         finally:
-            self.release()
+            with suppress(OutsideError):
+                self.release()
             thread.join(CONNECT_SECONDS + READ_SECONDS)  # a renewal under way ends by then
 
     def _keep(self) -> None:

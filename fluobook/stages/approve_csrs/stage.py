@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import Unreachable
+from fluobook.errors import FluobookError, Unreachable
 from fluobook.stages.approve_csrs.judge import SIGNER, Request, judge
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.plan import Action, Plan
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fluobook.stages.core.site import Site
 
 NAME = "approve-csrs"
+APPROVER = "app.kubernetes.io/name=kubelet-csr-approver"
 API, KIND = "certificates.k8s.io/v1", "CertificateSigningRequest"
 
 
@@ -30,11 +31,14 @@ class Observation:
         reachable: whether the Kubernetes API answers.
         requests: every request for a kubelet's serving certificate.
         serving: nodes whose kubelet the API server reaches, with a certificate it accepts.
+        denied: nodes that the platform's own approver denies their certificate: it learns of a new node in stage
+            root-application, and denies at once until then; their kubelets ask again by themselves.
     """
 
     reachable: bool
     requests: Sequence[Request] = field(default_factory=tuple)
     serving: frozenset[str] = frozenset()
+    denied: frozenset[str] = frozenset()
 
     def pending(self, node: str) -> list[Request]:
         """What one of our nodes asks for, and fits."""
@@ -56,9 +60,18 @@ def observe(site: Site) -> Observation:
         with ThreadPoolExecutor(16) as pool:
             answers = pool.map(lambda node: site.kube().kubelet_answers(node.name), nodes)
             serving = frozenset(node.name for node, ok in zip(nodes, answers, strict=True) if ok)
+        denied = frozenset(node.name for node in nodes if node.name not in serving and _is_denied(site, node, requests))
     except Unreachable:
         return Observation(reachable=False)
-    return Observation(True, requests, serving)  # noqa: FBT003 (a field, by position as the rest)
+    return Observation(True, requests, serving, denied)  # noqa: FBT003 (a field, by position as the rest)
+
+
+def _is_denied(site: Site, node: Node, requests: Sequence[Request]) -> bool:
+    """Whether what a node asks for fits, and was denied by the approver that Argo CD has brought."""
+    fitting = [request for request in requests if request.fits and request.node == node.name]
+    if any(request.pending for request in fitting) or "Denied" not in [request.state for request in fitting]:
+        return False
+    return bool(site.kube().list("apps/v1", "Deployment", labels=APPROVER))
 
 
 def requests_of(site: Site) -> list[Request]:
@@ -69,11 +82,16 @@ def requests_of(site: Site) -> list[Request]:
 
 def plan(platform: Platform, seen: Observation) -> Plan:
     """One action for each node whose kubelet has no certificate yet, or asks for one."""
-    todo = [node for node in platform.nodes if node.name not in seen.serving or seen.pending(node.name)]
+    settled = seen.serving | seen.denied
+    todo = [node for node in platform.nodes if node.name not in settled or seen.pending(node.name)]
     actions = tuple(_approve(node, seen) for node in todo)
     notes = tuple(sorted({f"left alone, for {r.node or 'nobody'}: {'; '.join(r.problems)}" for r in seen.foreign}))
+    notes += tuple(f"left to kubelet-csr-approver: {name}; {_LEARNS}" for name in sorted(seen.denied))
     waits = "" if seen.reachable else "bootstrap-kubernetes"
     return Plan(NAME, actions, len(platform.nodes) - len(actions), platform.digest_data(), waits, notes)
+
+
+_LEARNS = "it denies new nodes until stage root-application has told it of them; then they get their certificates"
 
 
 def _approve(node: Node, seen: Observation) -> Action:
@@ -94,6 +112,8 @@ def perform(site: Site, action: Action, tell: Tell) -> Mapping[str, Any] | None:
     """Approve what a node asks for, once it does, and wait until its kubelet serves with the certificate."""
     node = action.data["node"]
     names = site.wait_until("csr", f"{node} asks for its certificate", lambda: _decide(site, node, tell))
+    if not names and not site.kube().kubelet_answers(node):
+        return {"left": f"to kubelet-csr-approver; {_LEARNS}"}
     tell("waits for the certificate")
     site.wait_until(
         "csr", f"the kubelet of {node} has its certificate", lambda: site.kube().kubelet_answers(node) or None
@@ -101,27 +121,38 @@ def perform(site: Site, action: Action, tell: Tell) -> Mapping[str, Any] | None:
     return {"approved": names}
 
 
-def _decide(site: Site, node: str, tell: Tell) -> list[str] | None:
+def _decide(site: Site, node: str, tell: Tell) -> list[str]:
     """Judge again at the moment of approval: a request may have changed since the plan."""
-    mine = [r for r in requests_of(site) if r.pending and r.fits and r.node == node]
+    requests = requests_of(site)
+    if _is_denied(site, site.platform.node(node), requests):
+        return []
+    mine = [r for r in requests if r.pending and r.fits and r.node == node]
     for request in mine:
         message = f"fits the params of {node}"
         approved = site.kube().approve_csr(request.name, uid=request.uid, reason="FluobookApproved", message=message)
         tell.evidence(csr=request.name, resource_version=approved["metadata"]["resourceVersion"])
-    return [r.name for r in mine] or ([] if site.kube().kubelet_answers(node) else None)
+    if not mine and not site.kube().kubelet_answers(node):
+        raise FluobookError(
+            f"{node} has filed no request for kubernetes.io/kubelet-serving that fits: kubelets file one with"
+            " `rotate-server-certificates: true` among machine.kubelet.extraArgs"
+        )
+    return [r.name for r in mine]
 
 
 def verify(site: Site, seen: Observation) -> Sequence[Check]:
     """The checks of stage 4."""
     nodes = site.platform.nodes
-    silent = [node.name for node in nodes if node.name not in seen.serving]
+    silent = [node.name for node in nodes if node.name not in seen.serving | seen.denied]
+    reached = f"{len(seen.serving)} of {len(nodes)}"
+    reached += f"; not: {', '.join(silent)}" if silent else ""
+    left = f" but those left to kubelet-csr-approver ({', '.join(sorted(seen.denied))})" if seen.denied else ""
     wrong = [r for r in seen.requests if r.state in ("Approved", "Issued") and not r.fits]
     told = _list("approved", wrong) or _list("left alone", seen.foreign) or "none came"
     return (
         Check(
-            "the API server reaches every kubelet",
+            f"the API server reaches every kubelet{left}",
             not silent,
-            f"{len(nodes) - len(silent)} of {len(nodes)}" + (f"; not: {', '.join(silent)}" if silent else ""),
+            reached,
         ),
         Check(
             "no request that does not fit was approved",

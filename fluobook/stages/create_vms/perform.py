@@ -209,4 +209,9 @@ def _cycle(site: Site, client: ProxmoxClient, node: Node, tell: Tell) -> None:
     site.wait_until("maintenance", f"{node.name} answers again", lambda: _answers(site, node))
     if ready:
         tell("waits until it is ready again")
-        site.wait_until("nodes_ready", f"{node.name} is ready again", lambda: is_ready(site, node) or None)
+        site.wait_until("nodes_ready", f"{node.name} is ready again", lambda: _is_back(site, node) or None)
+
+
+def _is_back(site: Site, node: Node) -> bool:
+    """Whether it is ready, and with a control plane the API as well: the next stages begin by asking it."""
+    return is_ready(site, node) and (node.role != "controlplane" or site.kube().ready())

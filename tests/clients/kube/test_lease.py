@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fluobook.clients.kube import OperatorLease
-from fluobook.errors import Locked
+from fluobook.errors import Locked, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,3 +60,16 @@ def test_a_holder_learns_that_it_lost_the_lease(rig: Any) -> None:
         body = {"spec": {"holderIdentity": "bob", "leaseDurationSeconds": 600}}
         rig.kube.patch(*LEASE, body=body)
         assert isinstance(rig.until(lambda: lease.lost), Locked)
+
+
+def test_work_is_done_even_if_the_lease_cannot_be_given_back(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = OperatorLease(rig.kube, "ann")
+    done = []
+    with lease.held():
+        monkeypatch.setattr(rig.kube, "find", _silent)
+        done.append("work")
+    assert done == ["work"]
+
+
+def _silent(*_: object) -> None:
+    raise Unreachable("the control plane restarts", system="kubernetes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import time
 
 import pytest
 from cryptography import x509
@@ -123,3 +124,39 @@ def test_without_a_cluster_the_missing_stage_is_named(labs):
     with pytest.raises(StageMissing, match="bootstrap-kubernetes has not done its work"):
         stage.apply(stage.plan())
     assert lab.requests(mutating=True) == []
+
+
+def approver(regex):
+    """The Deployment that Argo CD brings, as far as it decides."""
+    labels = {"app.kubernetes.io/name": "kubelet-csr-approver"}
+    container = {"name": "approver", "image": "approver:1", "env": [{"name": "PROVIDER_REGEX", "value": regex}]}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "kubelet-csr-approver", "namespace": "kube-system", "labels": labels},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    }
+
+
+def until(question):
+    end = time.monotonic() + 60
+    while not question():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.02)
+
+
+def test_a_new_node_that_the_platforms_own_approver_does_not_know_yet_is_left_to_it(lab):
+    admin = lab.site().kube()
+    admin.apply(approver("^talos-(cp-1|worker-1)$"))
+    seen = lab.stage("approve-csrs")
+    until(lambda: "left to kubelet-csr-approver: talos-worker-2" in seen.plan().table().text())
+    until(lambda: not seen.plan().actions)  # the others got theirs from it
+    lab.mark()
+    stage = lab.stage("approve-csrs")
+    stage.apply(stage.plan())
+    assert "every kubelet but those left to kubelet-csr-approver (talos-worker-2)" in str(stage.verify())
+    assert lab.requests(mutating=True) == []
+    admin.apply(approver("^talos-.*$"))
+    until(lambda: admin.kubelet_answers("talos-worker-2"))
+    lab.bring_up("approve-csrs")

@@ -50,6 +50,15 @@ def test_nodes_are_power_cycled_one_at_a_time(lab):
     assert posts == ["shutdown", "start"] * len(names)
 
 
+def test_the_only_control_plane_is_cycled_and_answers_again_before_the_stage_ends(labs):
+    lab = labs()
+    lab.bring_up("create-vms", "apply-talos-config", "bootstrap-kubernetes")
+    stage = lab.stage("create-vms", "nodes.talos-cp-1.memory_gib=10")
+    stage.apply(stage.plan())
+    assert stage.site.kube().ready()
+    stage.verify()
+
+
 def test_a_disk_grows_without_a_power_cycle(lab):
     setting = "nodes.talos-worker-2.data_disk_gib=120"
     stage = lab.stage("create-vms", setting)
