@@ -17,8 +17,10 @@ import typer
 import yaml
 from typer.core import TyperGroup
 
-from fluobook import cli, errors
+from fluobook import cli, errors, gitops
 from fluobook.diagnose.catalogue import catalogue
+from fluobook.gitops.rules import RULES
+from fluobook.gitops.tree import NEEDED_BEFORE
 from fluobook.lab.faults import FAULTS
 from fluobook.stages import catalogue as stages
 
@@ -113,6 +115,37 @@ def list_of_stages() -> str:
     return text
 
 
+def platform_tree() -> str:
+    """Every Application by wave, the namespaces with their PodSecurity level, and the rules that hold all of it."""
+    tree = gitops.read(ROOT)
+    text = "# The platform tree\n\nWhat [cluster-gitops](../../cluster-gitops/README.md) deploys, as Argo CD syncs it. "
+    text += "Versions stand in each "
+    text += "`application.yaml` and nowhere else.\n\n"
+    text += "| wave | Application | source | version | namespace | project |\n"
+    text += "|---|---|---|---|---|---|\n"
+    for one in tree.applications:
+        place = one.file.resolve().relative_to(ROOT.resolve())
+        version = one.version if one.chart or not tree.is_ours(one) else ""
+        source = f"{one.chart}, {one.repo}" if one.chart else f"`{one.path}`" if tree.is_ours(one) else one.repo
+        text += (
+            f"| {one.wave} | [{one.name}](../../{place}) | {source} | {version} | {one.namespace} | {one.project} |\n"
+        )
+    text += "\n## Namespaces\n\n| namespace | PodSecurity | made by |\n|---|---|---|\n"
+    for document in (one for app in tree.applications for one in tree.deployed_by(app) if one.kind == "Namespace"):
+        level = document.data["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+        maker = "stage 5" if NEEDED_BEFORE in document.annotations else "Argo CD, wave -4"
+        text += f"| {document.name} | {level} | {maker} |\n"
+    text += "\n## What differs between phases\n\n| Application | place | value |\n|---|---|---|\n"
+    for one in tree.applications:
+        for value in one.phase_values:
+            place = f"{value.kind} {value.name} " if value.kind else ""
+            text += f"| {one.name} | {place}`{value.path}` | `{value.value}` |\n"
+    text += "\n## The rules of `fluobook check`\n\n| rule | what holds |\n|---|---|\n"
+    for name, rule in sorted(RULES.items()):
+        text += f"| {name} | {(inspect.getdoc(rule) or '').splitlines()[0]} |\n"
+    return text
+
+
 def params() -> str:
     """The keys of a params file, from its schema."""
     schema = json.loads((ROOT / "params" / "schema.json").read_text())
@@ -161,6 +194,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "failures.md": failures,
     "faults.md": faults,
     "params.md": params,
+    "platform-tree.md": platform_tree,
     "stages.md": list_of_stages,
 }
 

@@ -49,8 +49,8 @@ def _images(data: Any, path: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, 
 
 
 def _floats(image: str) -> bool:
-    """Whether an image has no tag, or one that moves."""
+    """Whether an image has no tag, or one that moves: `latest`, or a major version alone."""
     if "@sha256:" in image:
         return False
     tag = image.rpartition("/")[2].partition(":")[2]
-    return not any(character.isdigit() for character in tag)
+    return not re.search(r"\d+\.\d+", tag)
