@@ -49,10 +49,11 @@ class Checks:
         """
         failed = [check for check in self.checks if not check.ok]
         if failed:
-            told = "; ".join(f"{check.claim} ({check.evidence})" for check in failed)
+            listed = "".join(f"\n  ✗ {check.claim}: {check.evidence}" for check in failed)
             remedies = list(dict.fromkeys(check.remedy for check in failed if check.remedy))
-            remedy = "\n".join(remedies) or "look at the evidence, then run the stage again"
-            raise CheckFailed(f"{self.stage}: not so: {told}", remedy=remedy)
+            remedy = "\n          ".join(remedies) or "look at the evidence, then run the stage again"
+            count = f"{len(failed)} of {len(self.checks)} checks"
+            raise CheckFailed(f"{self.stage}: {count} do not hold{listed}", remedy=remedy)
 
     def table(self) -> Table:
         """Each claim with its mark and evidence."""

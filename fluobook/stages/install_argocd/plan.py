@@ -42,7 +42,7 @@ def _install(seen: Observation, reason: str) -> Action:
         "install",
         "install",
         f"chart {seen.chart.title}",
-        f"release {source.release} in namespace {source.namespace}",
+        f"{source.release} in namespace {source.namespace}, rendered as Argo CD will; no Helm release",
         reason,
         system="kubernetes",
         data={"chart": source.chart, "version": source.version, "content": seen.chart.digest},
