@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from fluobook.stages.core.stage import Stage
 
+AGAIN = "run it again: every stage looks at what there is, and does only what is missing"
+
 
 @dataclass(frozen=True)
 class Order:
@@ -133,11 +135,15 @@ def _execute(order: Order, notebook: str, signals: Signals) -> tuple[str, str]:
             signals=signals,
         )
     except PapermillExecutionError as error:
+        if signals.caught is not None and error.ename == "KeyboardInterrupt":
+            return error.ename, f"{signals.name} interrupted {notebook}; {AGAIN}"
         return error.ename, strip_ansi("\n".join(error.traceback) or error.evalue)
     except Interrupted as error:
         return "Interrupted", f"{error} came between two cells; the next one was not begun"
     except Exception as error:  # noqa: BLE001 (kernels die in many ways, and papermill breaks in its own: all end a run)
-        return type(error).__name__, f"{notebook} ended early: {strip_ansi(str(error)) or type(error).__name__}"
+        return type(
+            error
+        ).__name__, f"{notebook} ended early: {strip_ansi(str(error)) or type(error).__name__}\n{AGAIN}"
     return "", ""
 
 

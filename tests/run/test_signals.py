@@ -35,6 +35,8 @@ def test_a_signal_interrupts_the_cell_at_work_and_the_record_tells_the_truth(
     os.kill(run.pid, number)
     told, _ = run.communicate(timeout=BOUND)
     assert run.returncode == code, told
+    assert f"{signal.Signals(number).name} interrupted 01_create_vms.ipynb; run it again" in told
+    assert "Traceback" not in told
     events = events_of(out)
     assert [e["signal"] for e in events if e["event"] == "interrupted" and "signal" in e] == [
         signal.Signals(number).name
