@@ -63,7 +63,7 @@ def resources(folder: Path) -> list[Document]:
                 system="kustomize",
                 remedy="take it off the list, or bring the file back",
             )
-        found += resources(path) if path.is_dir() else documents.read(path)
+        found += resources(path) if path.is_dir() else _objects(path)
     for index, patch in enumerate(kustomization.data.get("patches") or []):
         try:
             found = _patched(found, patch, folder)
@@ -76,6 +76,15 @@ def resources(folder: Path) -> list[Document]:
             file = folder / patch["path"] if "path" in patch else kustomization.file
             line = 1 if "path" in patch else kustomization.line("patches", index)
             raise Misplaced(error.message, file=file, line=line, system="kustomize", remedy=error.remedy) from error
+    return found
+
+
+def _objects(file: Path) -> list[Document]:
+    found = documents.read(file)
+    if not found:
+        raise Misplaced(
+            "holds no object", file=file, line=1, system="kustomize", remedy="write one, or delete the file"
+        )
     return found
 
 

@@ -43,6 +43,12 @@ def is_cluster_scoped(group: str, kind: str) -> bool:
     return f"{group}/{kind}" in _data()["cluster"]
 
 
+def has_group(api_version: str) -> bool:
+    """Whether there are shapes for kinds of that group: one that is not among them is likely misspelt."""
+    group = api_version.rpartition("/")[0]
+    return any(key.startswith(f"{group}/") for key in _data()["kinds"])
+
+
 def versions_of(api_version: str, kind: str) -> list[str]:
     """The versions in which the cluster does serve a kind of that group, newest last."""
     group = api_version.rpartition("/")[0]
