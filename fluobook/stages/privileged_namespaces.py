@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fluobook import gitops
-from fluobook.errors import Refused
+from fluobook.errors import AccessDenied, Refused
 from fluobook.stages.core import handover
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.cluster_state import Missing, api
@@ -114,7 +114,23 @@ def perform(site: Site, action: Action, _tell: Tell) -> Mapping[str, Any]:
     return {"resourceVersion": applied["metadata"]["resourceVersion"]}
 
 
-def verify(_site: Site, seen: Observation) -> Sequence[Check]:
+def admission(site: Site) -> Check:
+    """Ask the API for a privileged pod where none is allowed, as a dry run.
+
+    The level elsewhere is the API server's own setting, from the machine configuration; nothing else would miss it.
+    """
+    claim = "a namespace without a level of its own refuses privileged pods"
+    container = {"name": "main", "image": "registry.invalid/none", "securityContext": {"privileged": True}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "fluobook-asks", "namespace": "default"}}
+    try:
+        site.kube().create({**pod, "spec": {"containers": [container]}}, dry_run=True)
+    except AccessDenied as error:
+        return Check(claim, "PodSecurity" in str(error) + error.detail, "refused by PodSecurity")
+    remedy = "cluster.apiServer.admissionControl of the machine configuration lacks PodSecurity: see stage 2"
+    return Check(claim, False, "a privileged pod would be accepted", remedy=remedy)  # noqa: FBT003
+
+
+def verify(site: Site, seen: Observation) -> Sequence[Check]:
     """The checks of stage 5."""
     total, missing = len(seen.wanted), [one.title for one in seen.compared if one.missing]
     differing = [one.title for one in seen.compared if one.differs and not one.missing]
@@ -133,6 +149,7 @@ def verify(_site: Site, seen: Observation) -> Sequence[Check]:
             levels or "none is there",
             remedy="run stage privileged-namespaces again",
         ),
+        admission(site),
     )
 
 

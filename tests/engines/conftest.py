@@ -14,30 +14,21 @@ import yaml
 from fluobook import params
 from fluobook.clients import engines
 from fluobook.lab import life
-from fluobook.lab.clock import Clock
-from fluobook.lab.engines.control_plane import ControlPlane
-from fluobook.lab.engines.requests import Api
-from fluobook.lab.faults import Faults
-from fluobook.lab.grpc import reserve
-from fluobook.lab.kube.cluster import KubeCluster
-from fluobook.lab.kubernetes_side import server_context
 from fluobook.lab.talos.config import MachineConfiguration, load, pair
-from fluobook.machine import generate, pki
+from fluobook.machine import generate
 from fluobook.machine.secrets import new_secrets
 from fluobook.record.journal import Journal
 from fluobook.redact import Redactor
 from fluobook.runbook import Book, lab_programs
 from fluobook.stages.core.gate import Approval, Gate
 from fluobook.stages.core.site import Site
+from tests.engines.engine import ADDRESS, BOUND, Embedded, Engine, Real
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-BOUND = 180
-"""Seconds that a control plane may take on a busy machine."""
-ADDRESS = "10.10.0.10"
 LEFT_OUT = pytest.StashKey[int]()
 
 
@@ -51,9 +42,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker("engines")
         item.add_marker(pytest.mark.timeout(900))
     if os.environ.get("FLUOBOOK_ENGINES") != "1":
-        config.stash[LEFT_OUT] = len(ours)
-        config.hook.pytest_deselected(items=ours)
-        items[:] = [item for item in items if item not in ours]
+        left_out = [item for item in ours if "programs" in getattr(item, "fixturenames", ())]
+        config.stash[LEFT_OUT] = len(left_out)
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -88,11 +80,12 @@ class RealLab:
 
 
 @pytest.fixture(scope="module")
-def real_labs(programs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], RealLab]]:
+def real_labs(programs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RealLab]]:
     started: list[life.Lab] = []
 
-    def make(phase: str = "phase1") -> RealLab:
+    def make(phase: str = "phase1", **changes: Any) -> RealLab:
         chosen, folder = params.load(phase, root=ROOT), tmp_path_factory.mktemp("lab")
+        chosen = params.Params(phase=chosen.phase, platform=params.overlay(chosen.platform, changes))
         lab = life.start(
             chosen, folder, root=ROOT, programs=lab_programs(), owner=os.getpid(), speed=300, engines=programs
         )
@@ -110,32 +103,18 @@ def configuration() -> MachineConfiguration:
     return load(yaml.safe_dump_all(made.controlplane))
 
 
-class Engine:
-    """One of the two engines: `ask` answers as (status, object)."""
-
-    def __init__(self, name: str, api: Api, loop: asyncio.AbstractEventLoop) -> None:
-        self.name, self.api, self._loop = name, api, loop
-
-    def call(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(BOUND)
-
-
 @pytest.fixture(scope="session")
-def embedded(background: Any, configuration: MachineConfiguration) -> Iterator[Engine]:
+def embedded(
+    background: Any, configuration: MachineConfiguration, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
+    played, folder = Embedded(configuration), tmp_path_factory.mktemp("embedded")
+    background.run(played.start())
     authority = pair(configuration.cluster["ca"])
-    sock = reserve()
-
-    async def start() -> KubeCluster:
-        cluster = KubeCluster(Clock(300), Faults(()), version="v1.35.4")
-        cluster.start_controllers(authority, bootstrap_token=configuration.cluster["token"])
-        await cluster.api.start(sock, server_context(ADDRESS, configuration))
-        return cluster
-
-    cluster = background.run(start())
-    engine = Engine("embedded", _administrator(configuration, sock.getsockname()), background.loop)
+    engine = Engine("embedded", authority, played.sock.getsockname(), folder, background.loop)
+    engine.settle()
     yield engine
-    engine.call(engine.api.close())
-    background.run(cluster.stop())
+    engine.call(engine.close())
+    background.run(played.stop())
 
 
 @pytest.fixture(scope="session")
@@ -145,25 +124,18 @@ def real(
     programs: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Engine]:
-    folder = tmp_path_factory.mktemp("control-plane")
+    folder = tmp_path_factory.mktemp("real")
     run = partial(asyncio.run_coroutine_threadsafe, loop=background.loop)
-
-    async def start() -> tuple[ControlPlane, int]:
-        plane = ControlPlane(programs, folder)
-        await plane.begin("cp-1", configuration, ADDRESS)
-        server = await plane.serve("cp-1", configuration, ADDRESS)
-        await plane.control(server)
-        return plane, server.port
-
-    plane, port = run(start()).result(BOUND)
-    engine = Engine("real", _administrator(configuration, ("127.0.0.1", port)), background.loop)
-    engine.call(engine.api.until_answered("/api/v1/namespaces/default/serviceaccounts/default"))
-    yield engine
-    engine.call(engine.api.close())
-    run(plane.stop()).result(BOUND)
-
-
-def _administrator(configuration: MachineConfiguration, place: tuple[str, int]) -> Api:
+    started = Real(configuration, programs, folder / "programs")
+    run(started.start()).result(BOUND)
     authority = pair(configuration.cluster["ca"])
-    admin = pki.issue(authority, common_name="admin", organizations=["system:masters"], client=True)
-    return Api(configuration.endpoint, authority.crt, identity=admin, place=place)
+    engine = Engine("real", authority, ("127.0.0.1", started.port), folder, background.loop)
+    engine.settle()
+    yield engine
+    engine.call(engine.close())
+    run(started.stop()).result(BOUND)
+
+
+@pytest.fixture(scope="session")
+def both(embedded: Engine, real: Engine) -> tuple[Engine, Engine]:
+    return embedded, real

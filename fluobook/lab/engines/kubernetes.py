@@ -19,7 +19,7 @@ from fluobook.lab.engines.kubelet_server import KubeletServer
 from fluobook.lab.engines.mirror import Mirror, MirroredStore
 from fluobook.lab.engines.passage import Passage
 from fluobook.lab.engines.processes import tail
-from fluobook.lab.engines.requests import MERGE, Api
+from fluobook.lab.engines.requests import MERGE, NOBODY, Api
 from fluobook.lab.kube import system
 from fluobook.lab.kube.errors import ApiError
 from fluobook.lab.kube.nodeinfo import NodeInfo
@@ -42,8 +42,6 @@ RETRY = 0.2
 TRIES = 150
 RESTART = 2.0
 """Real seconds until what a document made fail is tried again."""
-NOBODY = ("127.0.0.1", 1)
-"""Where an address leads that no node of the lab has: nothing outside loopback is ever dialled."""
 ROLE = "node-role.kubernetes.io/control-plane"
 
 _log = logging.getLogger(__name__)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MERGE, APPLY, JSON_TYPE = "application/merge-patch+json", "application/apply-patch+yaml", "application/json"
 DEADLINE = aiohttp.ClientTimeout(total=30)
+NOBODY = ("127.0.0.1", 1)
+"""The place of an address that no node of the lab has: nothing outside loopback is ever dialled."""
 RETRY = 0.1
 """Real seconds between two tries while the API is not there."""
 
@@ -51,6 +53,7 @@ class Api:
         self._name = host
         self._base = f"https://{place[0]}:{place[1]}" if place else f"https://{host}:{port}"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._nobody = place == NOBODY
         self._session: aiohttp.ClientSession | None = None
         self._plurals: dict[tuple[str, str], tuple[str, bool]] = {}
 
@@ -72,6 +75,8 @@ class Api:
             ApiError: refused.
             OSError: not reached; a certificate that does not fit counts as that.
         """
+        if self._nobody:
+            raise OSError(f"dial tcp {self._name}: connect: no route to host")
         data = json.dumps(body) if body is not None else None
         headers = {**self._headers, "Content-Type": media, "Accept": JSON_TYPE, "User-Agent": "fluobook-lab"}
         async with self._open().request(

@@ -19,6 +19,7 @@ RESERVED = 256
 """The first addresses are only given to those who ask for them by name."""
 NODE_PORTS = range(30000, 32768)
 _HEADLESS = ("None", "")
+_OUTSIDE = "the provided network does not match the current range"
 
 
 class ServiceAddresses:
@@ -46,6 +47,9 @@ class ServiceAddresses:
         if asked in taken:
             what = f"Invalid value: [{asked!r}]: failed to allocate IP {asked}: provided IP is already allocated"
             raise invalid(resource, service["metadata"]["name"], [("spec.clusterIPs", what.replace("'", '"'))])
+        if asked and asked not in _HEADLESS and ipaddress.ip_address(asked) not in self._network:
+            what = f'Invalid value: ["{asked}"]: failed to allocate IP {asked}: {_OUTSIDE}'
+            raise invalid(resource, service["metadata"]["name"], [("spec.clusterIPs", what)])
         if not asked:
             spec["clusterIP"] = self._free(_hash(service), taken)
         spec.setdefault("clusterIPs", [spec["clusterIP"]])

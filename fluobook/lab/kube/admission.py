@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fluobook.lab.kube.resources import Resource
 
 _WORKLOADS = frozenset({"deployments", "replicasets", "daemonsets", "statefulsets", "jobs"})
+_FOR_EVER = frozenset({"default", "kube-system", "kube-public"})
 _RESERVED = ("node-role.kubernetes.io/", "node-restriction.kubernetes.io/")
 
 
@@ -35,9 +36,23 @@ def namespace_is_open(resource: Resource, name: str, namespace: Obj | None, want
         why = f"unable to create new content in namespace {wanted} because it is being terminated"
         error = forbidden(resource, name, why)
         error.details["causes"] = [
-            {"reason": "NamespaceTerminating", "message": f"namespace {wanted} is being terminated"}
+            {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {wanted} is being terminated",
+                "field": "metadata.namespace",
+            }
         ]
         raise error
+
+
+def may_be_deleted(resource: Resource, name: str) -> None:
+    """Refuse to delete the namespaces that a cluster cannot be without.
+
+    Raises:
+        ApiError: 403.
+    """
+    if resource.store_key == ("", "namespaces") and name in _FOR_EVER:
+        raise forbidden(resource, name, "this namespace may not be deleted")
 
 
 def pod_security(resource: Resource, obj: Obj, namespace: Obj, write: Write) -> None:
@@ -88,7 +103,7 @@ def _own_labels_only(resource: Resource, old: Obj | None, new: Obj, user: User) 
     before = labels_of(old) if old else {}
     changed = {key for key in {*before, *labels_of(new)} if before.get(key) != labels_of(new).get(key)}
     if bad := sorted(key for key in changed if key.startswith(_RESERVED)):
-        why = f'node "{user.node}" is not allowed to modify labels: {", ".join(bad)}'
+        why = f"is not allowed to modify labels: {', '.join(bad)}"
         raise forbidden(resource, name_of(new), why)
     if old is not None and (old.get("spec") or {}).get("taints") != (new.get("spec") or {}).get("taints"):
         raise forbidden(resource, name_of(new), f'node "{user.node}" is not allowed to modify taints')

@@ -64,4 +64,10 @@ class Form:
             head = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
             return {**head, "metadata": metadata, "items": [partial(obj) for obj in objs]}
         head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
-        return {**head, "metadata": metadata, "items": objs}
+        items = objs if resource.custom else [_headless(obj) for obj in objs]
+        return {**head, "metadata": metadata, "items": items}
+
+
+def _headless(obj: Obj) -> Obj:
+    """Items of a list have no apiVersion and kind of their own, but for custom resources."""
+    return {key: value for key, value in obj.items() if key not in ("apiVersion", "kind")}

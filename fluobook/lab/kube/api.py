@@ -91,6 +91,8 @@ class KubeApi:
         try:
             return await self._answered(request)
         except ApiError as error:
+            if not error.reason and error.code == HTTPStatus.NOT_FOUND:
+                return web.Response(text=error.message, status=error.code)
             response = json_answer(error.status(), error.code)
             if error.code == HTTPStatus.TOO_MANY_REQUESTS:
                 response.headers["Retry-After"] = "1"

@@ -27,6 +27,8 @@ _NODE_WRITES = {
     ("coordination.k8s.io", "leases"): frozenset({"create", "update", "patch", "delete", "get"}),
     ("storage.k8s.io", "csinodes"): frozenset({"create", "update", "patch", "get", "delete"}),
 }
+_RELATED = frozenset({"secrets", "configmaps", "persistentvolumeclaims"})
+"""What a node may read as far as its pods need it."""
 _NODE_READS = frozenset({"services", "endpointslices", "runtimeclasses", "csidrivers", "persistentvolumes"})
 
 
@@ -57,14 +59,21 @@ def allowed(store: Store, user: User, question: Question) -> bool:
 def refusal(user: User, question: Question) -> ApiError:
     """403 as the real server words it."""
     where = f' in the namespace "{question.namespace}"' if question.namespace else " at the cluster scope"
-    qualified = f"{question.resource}.{question.group}" if question.group else question.resource
+    if question.path:
+        return ApiError(
+            403, "Forbidden", f'forbidden: User "{user.name}" cannot {question.verb} path "{question.path}"'
+        )
+    kind = question.resource.partition("/")[0]
+    qualified = f"{kind}.{question.group}" if question.group else kind
     name = f' "{question.name}"' if question.name else ""
     words = (
         f'{qualified}{name} is forbidden: User "{user.name}" cannot {question.verb} resource "{question.resource}" '
         f'in API group "{question.group}"{where}'
     )
-    details = {"name": question.name, "group": question.group, "kind": question.resource}
-    return ApiError(403, "Forbidden", words, details)
+    if user.node and kind in _RELATED and question.name:
+        words += f": no relationship found between node '{user.node}' and this object"
+    details = {"name": question.name, "group": question.group, "kind": kind}
+    return ApiError(403, "Forbidden", words, {key: value for key, value in details.items() if value})
 
 
 def _rules(store: Store, user: User, namespace: str) -> Iterator[Obj]:

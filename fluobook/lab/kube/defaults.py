@@ -53,7 +53,14 @@ def _service(obj: Obj) -> None:
 def _pod(obj: Obj) -> None:
     _pod_spec(obj.setdefault("spec", {}))
     _set(obj["spec"], serviceAccountName="default", enableServiceLinks=True, preemptionPolicy="PreemptLowerPriority")
+    _set(obj["spec"], serviceAccount=obj["spec"]["serviceAccountName"], priority=0)
     _set(obj, status={"phase": "Pending", "qosClass": "BestEffort"})
+    listed = obj["spec"].setdefault("tolerations", [])
+    for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
+        if not any(
+            item.get("key") in (key, None) and item.get("effect", "NoExecute") == "NoExecute" for item in listed
+        ):
+            listed.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
 
 
 def _pod_spec(spec: Obj) -> None:

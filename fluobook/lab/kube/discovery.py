@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import TYPE_CHECKING
 
-from fluobook.lab.kube.errors import no_such_path
+from fluobook.lab.kube.errors import no_such_group
 
 if TYPE_CHECKING:
     from fluobook.lab.kube.objects import Obj
@@ -57,7 +59,7 @@ def group(registry: Registry, name: str) -> Obj:
     """
     found = groups(registry).get(name)
     if not name or found is None:
-        raise no_such_path()
+        raise no_such_group()
     return {"kind": "APIGroup", "apiVersion": "v1", **_group(name, list(found))}
 
 
@@ -74,7 +76,7 @@ def resource_list(registry: Registry, name: str, version: str) -> Obj:
     """
     found = groups(registry).get(name, {}).get(version)
     if not found:
-        raise no_such_path()
+        raise no_such_group()
     listed = [entry for resource in found for entry in _entries(resource)]
     api_version = f"{name}/{version}" if name else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": listed}
@@ -90,11 +92,25 @@ def _entries(resource: Resource) -> list[Obj]:
         "verbs": told["verbs"],
     }
     entry |= {key: told[key] for key in ("shortNames", "categories") if told.get(key)}
+    entry["storageVersionHash"] = storage_hash(resource)
     return [entry, *(_sub_entry(resource, sub) for sub in told.get("subresources", ()))]
 
 
+_STORED_AS_BETA = frozenset({"CustomResourceDefinition", "VolumeAttributesClass"})
+
+
+def storage_hash(resource: Resource) -> str:
+    """What clients tell stored versions apart by: the first half of a digest of group, version and kind."""
+    version = "v1beta1" if resource.kind in _STORED_AS_BETA else resource.version
+    told = f"{resource.group}/{version}/{resource.kind}".encode()
+    return base64.b64encode(hashlib.sha256(told).digest()[:8]).decode()
+
+
 def _sub_entry(resource: Resource, sub: Obj) -> Obj:
-    return {
+    told = sub.get("responseKind") or {}
+    other = told.get("group") and told["group"] != resource.group
+    where = {"group": told["group"], "version": told["version"]} if other else {}
+    return where | {
         "name": f"{resource.plural}/{sub['subresource']}",
         "singularName": "",
         "namespaced": resource.namespaced,

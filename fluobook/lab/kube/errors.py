@@ -43,9 +43,20 @@ def no_such_path() -> ApiError:
     return ApiError(404, "NotFound", "the server could not find the requested resource")
 
 
-def already_exists(resource: Resource, name: str) -> ApiError:
-    """409: the name is taken."""
-    message = f'{resource.qualified} "{name}" already exists'
+def no_such_group() -> ApiError:
+    """404: a group, a version or a path that nobody serves; told in plain text."""
+    return ApiError(404, "", "404 page not found\n")
+
+
+def outdated(resource: Resource, name: str, why: str) -> ApiError:
+    """409: a precondition of a deletion does not hold."""
+    message = f'Operation cannot be fulfilled on {resource.kind} "{name}": {why}'
+    return ApiError(409, "Conflict", message, {**_details(resource, name), "kind": resource.kind})
+
+
+def already_exists(resource: Resource, name: str, *, going: bool = False) -> ApiError:
+    """409: the name is taken; `going` while what has it is being deleted."""
+    message = f'{"object is being deleted: " if going else ""}{resource.qualified} "{name}" already exists'
     return ApiError(409, "AlreadyExists", message, _details(resource, name))
 
 
@@ -62,6 +73,7 @@ def invalid(resource: Resource, name: str, causes: list[tuple[str, str]]) -> Api
     words = told[0] if len(told) == 1 else "[" + ", ".join(told) + "]"
     kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
     details = {"name": name, "group": resource.group, "kind": resource.kind}
+    details = {key: value for key, value in details.items() if value}
     listed = [{"reason": _cause(what), "message": what, "field": field} for field, what in causes]
     return ApiError(422, "Invalid", f'{kind} "{name}" is invalid: {words}', details | {"causes": listed})
 
@@ -105,4 +117,7 @@ def _details(resource: Resource, name: str) -> dict[str, Any]:
 
 def _cause(what: str) -> str:
     reasons = {"Required value": "FieldValueRequired", "Unsupported value": "FieldValueNotSupported"}
+    reasons |= {"Forbidden": "FieldValueForbidden"}
+    if " in body must be of type " in what:
+        return "FieldValueTypeInvalid"
     return next((reason for begin, reason in reasons.items() if what.startswith(begin)), "FieldValueInvalid")

@@ -21,30 +21,46 @@ Fields = frozenset[Path]
 _META = ("labels", "annotations", "finalizers", "ownerReferences")
 
 
-def fields_of(obj: Obj, schema: Obj) -> Fields:
-    """Every field that an object sets, but for the server's own metadata."""
+def fields_of(obj: Obj, schema: Obj, *, whole: bool = False) -> Fields:
+    """Every field that an object sets, but for the server's own metadata.
+
+    Args:
+        obj: the object.
+        schema: of its kind.
+        whole: also the objects, maps and lists that hold them ("."), which an update owns and an apply does not.
+    """
     body = {key: value for key, value in obj.items() if key not in ("apiVersion", "kind", "metadata")}
     metadata = {key: obj["metadata"][key] for key in _META if key in obj.get("metadata", {})}
-    found = set(_walk(body, schema, ()))
+    found = set(_walk(body, schema, (), whole=whole))
     if metadata:
-        found.update(_walk(metadata, schemas.named(schemas.OBJECT_META), ("f:metadata",)))
+        found.update(_walk(metadata, schemas.named(schemas.OBJECT_META), ("f:metadata",), whole=whole))
     return frozenset(found)
 
 
-def _walk(value: Any, schema: Obj, path: Path) -> Iterator[Path]:
+def _walk(value: Any, schema: Obj, path: Path, *, whole: bool) -> Iterator[Path]:
     if isinstance(value, dict) and value and schema.get("x-kubernetes-map-type") != "atomic":
         for key, item in value.items():
-            yield from _walk(item, schemas.child(schema, key), (*path, f"f:{key}"))
+            here = (*path, f"f:{key}")
+            found = list(_walk(item, schemas.child(schema, key), here, whole=whole))
+            yield from found
+            if whole and found not in ([], [here]) and _comes_into_being(schema, key):
+                yield (*here, ".")
     elif isinstance(value, list) and schemas.map_keys(schema):
         below = schemas.items(schema)
         for item in value:
             here = (*path, item_element(item, schema))
             yield here
-            yield from _walk(item, below, here)
+            yield from _walk(item, below, here, whole=whole)
     elif isinstance(value, list) and schema.get("x-kubernetes-list-type") == "set":
         yield from ((*path, f"v:{json.dumps(item)}") for item in value)
     elif path:
         yield path
+
+
+def _comes_into_being(schema: Obj, key: str) -> bool:
+    """Whether a member can be absent: structures that are always there, and what is required, belong to nobody."""
+    told = schema.get("properties", {}).get(key, {})
+    return key not in schema.get("required", ()) and told.get("default") != {}
 
 
 def item_element(item: Obj, schema: Obj) -> str:
@@ -69,8 +85,10 @@ def to_v1(fields: Iterable[Path]) -> Obj:
 
 def from_v1(node: Obj, path: Path = ()) -> Iterator[Path]:
     """The fields of a managedFields entry."""
-    if path and (not node or "." in node):
+    if path and (not node or ("." in node and path[-1].startswith("k:"))):
         yield path
+    elif path and "." in node:
+        yield (*path, ".")
     for element, below in node.items():
         if element != ".":
             yield from from_v1(below, (*path, element))
@@ -82,6 +100,8 @@ ABSENT = object()
 
 def value_at(obj: Any, path: Path, schema: Obj) -> Any:
     """What stands at a path, None for a list item as such; `ABSENT` where nothing does."""
+    if path[-1] == ".":
+        return ABSENT if value_at(obj, path[:-1], schema) is ABSENT else None
     for element in path:
         kind, _, rest = element.partition(":")
         if kind == "f":
@@ -97,6 +117,8 @@ def value_at(obj: Any, path: Path, schema: Obj) -> Any:
 
 def removed(obj: Any, path: Path, schema: Obj) -> None:
     """Take what stands at a path out of an object, and the members that are left empty by that."""
+    if path[-1] == ".":
+        return
     element, rest = path[0], path[1:]
     kind, _, key = element.partition(":")
     if kind == "f" and isinstance(obj, dict) and key in obj:

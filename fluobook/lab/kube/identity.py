@@ -44,6 +44,7 @@ class Write:
         validation: what happens to unknown fields: "Strict" (400), "Warn" or "Ignore" (both drop them).
         force: server-side apply takes fields that others own.
         subresource: "status", "approval", "scale", "finalize" or "".
+        through: a subresource that changes a part of the object by another shape: "scale".
         warnings: where warnings for the client are put.
     """
 
@@ -53,4 +54,5 @@ class Write:
     validation: str = "Ignore"
     force: bool = False
     subresource: str = ""
+    through: str = ""
     warnings: list[str] = field(default_factory=list)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
-from fluobook.lab.kube.errors import invalid
+from fluobook.lab.kube import rules
 from fluobook.lab.kube.objects import Obj, timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fluobook.lab.kube.identity import User
     from fluobook.lab.kube.resources import Resource
+    from fluobook.lab.kube.validation import Problem
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
@@ -23,6 +27,18 @@ _KEPT = (
     "deletionGracePeriodSeconds",
     "generateName",
 )
+_APPS = ("deployments", "daemonsets", "replicasets", "statefulsets")
+_COUNTED = {*(("apps", plural) for plural in _APPS), ("batch", "jobs"), ("batch", "cronjobs"), ("", "pods")} | {
+    ("networking.k8s.io", "ingresses"),
+    ("networking.k8s.io", "networkpolicies"),
+    ("policy", "poddisruptionbudgets"),
+    ("apiextensions.k8s.io", "customresourcedefinitions"),
+    ("", "replicationcontrollers"),
+    ("scheduling.k8s.io", "priorityclasses"),
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
+}
+"""The kinds whose wanted state has a generation."""
 _IMMUTABLE = {
     ("apps", "deployments"): ("spec.selector",),
     ("apps", "daemonsets"): ("spec.selector",),
@@ -41,12 +57,21 @@ def new_object(resource: Resource, obj: Obj, user: User, uid: str) -> None:
     for key in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"):
         metadata.pop(key, None)
     metadata |= {"uid": uid, "creationTimestamp": timestamp()}
-    if "spec" in obj or resource.custom:
+    if resource.custom or resource.store_key in _COUNTED:
         metadata["generation"] = 1
     if "status" in resource.subresources and resource.store_key != ("", "nodes"):
         obj.pop("status", None)
     if resource.plural == "certificatesigningrequests":
-        obj["spec"] |= {"username": user.name, "groups": sorted(user.groups)}
+        obj["spec"] |= {"username": user.name, "groups": _listed(user.groups)}
+
+
+def _timed(condition: Obj) -> Obj:
+    return {"lastUpdateTime": timestamp(), "lastTransitionTime": timestamp(), **condition}
+
+
+def _listed(groups: Iterable[str]) -> list[str]:
+    """Groups as a request's user has them: what the certificate says, then what everybody is in."""
+    return sorted(groups, key=lambda group: (group == "system:authenticated", group))
 
 
 def kept(resource: Resource, old: Obj, new: Obj, subresource: str) -> Obj:
@@ -59,7 +84,7 @@ def kept(resource: Resource, old: Obj, new: Obj, subresource: str) -> Obj:
         kept_metadata = {**old["metadata"]}
         return {**old, "metadata": kept_metadata} | ({"status": new["status"]} if "status" in new else {})
     if subresource == "approval":
-        conditions = (new.get("status") or {}).get("conditions") or []
+        conditions = [_timed(item) for item in (new.get("status") or {}).get("conditions") or []]
         return {
             **old,
             "metadata": dict(old["metadata"]),
@@ -74,19 +99,21 @@ def kept(resource: Resource, old: Obj, new: Obj, subresource: str) -> Obj:
     return result
 
 
-def unchanged_where_immutable(resource: Resource, old: Obj, new: Obj) -> None:
-    """Refuse changes of fields that are fixed at creation.
+_GO = {"apiGroup": "APIGroup", "kind": "Kind", "name": "Name"}
 
-    Raises:
-        ApiError: 422.
-    """
+
+def change_problems(resource: Resource, old: Obj, new: Obj) -> list[Problem]:
+    """Changes of what is fixed at creation, or later."""
+    problems = []
     for path in _IMMUTABLE.get(resource.store_key, ()):
         if _at(old, path) != _at(new, path):
-            raise invalid(resource, old["metadata"]["name"], [(path, "Invalid value: field is immutable")])
-    frozen = resource.store_key in (("", "secrets"), ("", "configmaps")) and old.get("immutable")
-    if frozen and old.get("data") != new.get("data"):
-        what = "Forbidden: field is immutable when `immutable` is set"
-        raise invalid(resource, old["metadata"]["name"], [("data", what)])
+            value = _at(new, path)
+            if path == "roleRef":  # shown by the names of its fields in Go
+                value = {_GO.get(key, key): item for key, item in sorted(value.items())}
+            shown = json.dumps(value, separators=(",", ":"))
+            why = "cannot change roleRef" if path == "roleRef" else "field is immutable"
+            problems.append((path, f"Invalid value: {shown}: {why}"))
+    return problems + list(rules.change_problems(resource, old, new))
 
 
 def _at(obj: Any, path: str) -> Any:
@@ -102,9 +129,12 @@ def is_new_generation(resource: Resource, old: Obj, new: Obj) -> bool:
     return any(old.get(key) != new.get(key) for key in keys)
 
 
-def approval_problem(conditions: list[Obj]) -> str:
-    """What is wrong with the conditions of a CertificateSigningRequest; "" if nothing."""
-    kinds = {item.get("type") for item in conditions}
+def approval_problem(before: list[Obj], after: list[Obj]) -> str:
+    """What is wrong with the new conditions of a CertificateSigningRequest; "" if nothing."""
+    kinds = {item.get("type") for item in after}
+    for item in before:
+        if item.get("type") in ("Approved", "Denied", "Failed") and item["type"] not in kinds:
+            return f'Forbidden: updates may not remove a condition of type "{item["type"]}"'
     return "Approved and Denied conditions are mutually exclusive" if {"Approved", "Denied"} <= kinds else ""
 
 

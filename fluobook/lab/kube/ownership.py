@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fluobook.lab.kube import schemas
+from fluobook.lab.kube.addresses import SERVICES
 from fluobook.lab.kube.errors import ApiError
 from fluobook.lab.kube.fields import ABSENT, Fields, Path, fields_of, from_v1, item_element, removed, to_v1, value_at
 from fluobook.lab.kube.objects import clone, timestamp
@@ -14,6 +15,10 @@ from fluobook.lab.kube.objects import clone, timestamp
 if TYPE_CHECKING:
     from fluobook.lab.kube.objects import Obj
     from fluobook.lab.kube.resources import Resource
+
+
+_ALLOCATED = {("f:spec", f"f:{name}") for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")}
+"""What the server gives a Service after its fields were counted."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,10 @@ def applied(resource: Resource, live: Obj, intent: Obj, manager: Manager, *, for
     """
     schema, sets = resource.schema, _sets(live)
     mine, before = fields_of(intent, schema), sets.pop(manager, frozenset())
-    changed = _changed(live, intent, mine, schema)
+    changed = frozenset(p for p in _changed(live, intent, mine, schema) if value_at(intent, p, schema) != {})
     conflicts = [(owner, path) for owner, fields in sets.items() for path in sorted(fields & changed)]
     if conflicts and not force:
-        raise _conflict_error(conflicts)
+        raise _conflict_error(resource, conflicts)
     merged = _merged(clone(live), _body(intent), schema)
     merged["metadata"] = _metadata(live, intent)
     others = frozenset[Path]().union(*sets.values())
@@ -57,10 +62,15 @@ def applied(resource: Resource, live: Obj, intent: Obj, manager: Manager, *, for
 
 def updated(resource: Resource, old: Obj | None, new: Obj, manager: Manager) -> None:
     """Bring managedFields of `new` up to date after a create, update or patch; changes `new`."""
+    if old and new["metadata"].get("managedFields") in ([], [{}]):
+        new["metadata"].pop("managedFields")  # how a client says that nobody owns anything any more
+        return
     schema, sets = resource.schema, _sets(old or {"metadata": {}})
-    now = fields_of(new, schema)
+    now = fields_of(new, schema, whole=True)
     if manager.subresource != "status" and "status" in resource.subresources:
         now = frozenset(path for path in now if path[0] != "f:status")
+    if old is None and resource.store_key == SERVICES:
+        now = frozenset(path for path in now if path[:2] not in _ALLOCATED)
     changed = _changed(old, new, now, schema) if old else now
     gone = {path for fields in sets.values() for path in fields if value_at(new, path, schema) is ABSENT}
     sets = {owner: fields - changed - gone for owner, fields in sets.items()}
@@ -69,12 +79,19 @@ def updated(resource: Resource, old: Obj | None, new: Obj, manager: Manager) -> 
 
 
 def _changed(old: Obj, new: Obj, paths: Fields, schema: Obj) -> Fields:
-    return frozenset(path for path in paths if value_at(old, path, schema) != value_at(new, path, schema))
+    return frozenset(
+        path for path in paths if _valued(value_at(old, path, schema)) != _valued(value_at(new, path, schema))
+    )
 
 
-def _conflict_error(conflicts: list[tuple[Manager, Path]]) -> ApiError:
+def _valued(value: Any) -> Any:
+    """A value for comparison: an empty map is as good as none."""
+    return ABSENT if value == {} else value
+
+
+def _conflict_error(resource: Resource, conflicts: list[tuple[Manager, Path]]) -> ApiError:
     causes = [
-        {"reason": "FieldManagerConflict", "message": _conflict_words(owner), "field": field_name(path)}
+        {"reason": "FieldManagerConflict", "message": _conflict_words(resource, owner), "field": field_name(path)}
         for owner, path in conflicts
     ]
     told = ", ".join(f"{cause['message']}: {cause['field']}" for cause in causes)
@@ -82,8 +99,8 @@ def _conflict_error(conflicts: list[tuple[Manager, Path]]) -> ApiError:
     return ApiError(409, "Conflict", f"Apply failed with {len(causes)} conflict{plural}: {told}", {"causes": causes})
 
 
-def _conflict_words(owner: Manager) -> str:
-    using = "" if owner.operation == "Apply" else " using v1"
+def _conflict_words(resource: Resource, owner: Manager) -> str:
+    using = "" if owner.operation == "Apply" else f" using {resource.api_version}"
     sub = f' with subresource "{owner.subresource}"' if owner.subresource else ""
     return f'conflict with "{owner.name}"{sub}{using}'
 
@@ -152,7 +169,7 @@ def _record(resource: Resource, old: Obj | None, new: Obj, sets: dict[Manager, F
     """Write the sets into `new`; an entry whose fields are the same keeps its time."""
     before = {Manager.of(e): e for e in (old or {"metadata": {}})["metadata"].get("managedFields") or []}
     entries = []
-    for manager, fields in sets.items():
+    for manager, fields in sorted(sets.items(), key=lambda told: told[0].operation):
         v1, last = to_v1(fields), before.get(manager)
         if fields:
             same = last is not None and last["fieldsV1"] == v1

@@ -99,7 +99,7 @@ def _host_namespaces(spec: Obj) -> Iterator[str]:
 
 
 def _privileged(spec: Obj) -> Iterator[str]:
-    if found := [c["name"] for c in _containers(spec) if _security(c).get("privileged")]:
+    if found := [c.get("name", "") for c in _containers(spec) if _security(c).get("privileged")]:
         yield f"privileged ({_named(found)} must not set securityContext.privileged=true)"
 
 
@@ -131,7 +131,7 @@ def _host_ports(spec: Obj) -> Iterator[str]:
 
 
 def _proc_mount(spec: Obj) -> Iterator[str]:
-    found = [c["name"] for c in _containers(spec) if _security(c).get("procMount", "Default") != "Default"]
+    found = [c.get("name", "") for c in _containers(spec) if _security(c).get("procMount", "Default") != "Default"]
     if found:
         yield f'procMount ({_named(found)} must not set securityContext.procMount to "Unmasked")'
 
@@ -143,7 +143,7 @@ def _sysctls(spec: Obj) -> Iterator[str]:
 
 
 def _unconfined(spec: Obj) -> Iterator[str]:
-    found = [c["name"] for c in _containers(spec) if _seccomp(c) == "Unconfined"]
+    found = [c.get("name", "") for c in _containers(spec) if _seccomp(c) == "Unconfined"]
     if _seccomp(spec) == "Unconfined" or found:
         where = _named(found) if found else "pod"
         yield f'seccompProfile ({where} must not set securityContext.seccompProfile.type to "Unconfined")'
@@ -154,7 +154,9 @@ def _seccomp(holder: Obj) -> str:
 
 
 def _escalation(spec: Obj) -> Iterator[str]:
-    if found := [c["name"] for c in _containers(spec) if _security(c).get("allowPrivilegeEscalation") is not False]:
+    if found := [
+        c.get("name", "") for c in _containers(spec) if _security(c).get("allowPrivilegeEscalation") is not False
+    ]:
         yield (
             f"allowPrivilegeEscalation != false ({_named(found)} must set "
             "securityContext.allowPrivilegeEscalation=false)"
@@ -165,7 +167,7 @@ def _undropped(spec: Obj) -> Iterator[str]:
     def drops(container: Obj) -> list[str]:
         return (_security(container).get("capabilities") or {}).get("drop") or []
 
-    if found := [c["name"] for c in _containers(spec) if "ALL" not in drops(c)]:
+    if found := [c.get("name", "") for c in _containers(spec) if "ALL" not in drops(c)]:
         yield f'unrestricted capabilities ({_named(found)} must set securityContext.capabilities.drop=["ALL"])'
 
 
@@ -177,13 +179,13 @@ def _volume_types(spec: Obj) -> Iterator[str]:
 
 def _as_root(spec: Obj) -> Iterator[str]:
     pod = (spec.get("securityContext") or {}).get("runAsNonRoot")
-    if found := [c["name"] for c in _containers(spec) if _security(c).get("runAsNonRoot", pod) is not True]:
+    if found := [c.get("name", "") for c in _containers(spec) if _security(c).get("runAsNonRoot", pod) is not True]:
         yield f"runAsNonRoot != true (pod or {_named(found)} must set securityContext.runAsNonRoot=true)"
 
 
 def _no_seccomp(spec: Obj) -> Iterator[str]:
     allowed = ("RuntimeDefault", "Localhost")
-    if found := [c["name"] for c in _containers(spec) if (_seccomp(c) or _seccomp(spec)) not in allowed]:
+    if found := [c.get("name", "") for c in _containers(spec) if (_seccomp(c) or _seccomp(spec)) not in allowed]:
         yield (
             f"seccompProfile (pod or {_named(found)} must set securityContext.seccompProfile.type to "
             '"RuntimeDefault" or "Localhost")'

@@ -94,6 +94,10 @@ class Registry:
             raise no_such_path()
         return found
 
+    def versions(self) -> set[tuple[str, str]]:
+        """The groups and versions that are served."""
+        return {(group, version) for group, version, _ in self._by_path}
+
     def by_kind(self, api_version: str, kind: str) -> Resource:
         """The resource of an object's apiVersion and kind.
 
@@ -139,6 +143,10 @@ def _builtin(group: str, version: str, discovery: Obj) -> Resource:
     )
 
 
+_SCALE = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+_CUSTOM_VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")
+
+
 def custom_resources(definition: Obj) -> list[Resource]:
     """What a CustomResourceDefinition makes the API serve, in its own order of versions."""
     spec = definition["spec"]
@@ -153,9 +161,13 @@ def _custom(spec: Obj, version: Obj) -> Resource:
         "responseKind": {"group": spec["group"], "version": version["name"], "kind": names["kind"]},
         "scope": spec["scope"],
         "singularResource": names.get("singular") or names["kind"].lower(),
-        "verbs": list(VERBS),
+        "verbs": list(_CUSTOM_VERBS),
         "subresources": [
-            {"subresource": name, "responseKind": kind, "verbs": ["get", "patch", "update"]}
+            {
+                "subresource": name,
+                "responseKind": _SCALE if name == "scale" else kind,
+                "verbs": ["get", "patch", "update"],
+            }
             for name in version.get("subresources") or {}
         ],
     }

@@ -8,29 +8,34 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from aiohttp import web
 
-from fluobook.lab.kube import discovery, openapi, patches, protobuf, reviews, subresources
+from fluobook.lab.kube import discovery, openapi, options, patches, protobuf, reviews, subresources
 from fluobook.lab.kube.answers import Form, encoded, json_answer
 from fluobook.lab.kube.authorization import Question, allowed, refusal
 from fluobook.lab.kube.errors import (
     ApiError,
     bad_request,
+    no_such_group,
     no_such_path,
     unreachable_service,
     unsupported_media,
 )
 from fluobook.lab.kube.forwarding import Backend, forward
-from fluobook.lab.kube.identity import User, Write
 from fluobook.lab.kube.lists import page, selector
 from fluobook.lab.kube.paths import Target, parse
 from fluobook.lab.kube.streaming import Stream
 
 if TYPE_CHECKING:
     from fluobook.lab.kube.authentication import Authenticator
+    from fluobook.lab.kube.identity import User, Write
     from fluobook.lab.kube.objects import Obj
     from fluobook.lab.kube.resources import Resource
     from fluobook.lab.kube.store import Store
 
 _ACCEPTED = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+
+
+_OPEN = frozenset({"/", "/api", "/apis", "/version", "/openapi/v2"})
+"""Paths beside the resources that everybody who is known may read."""
 
 
 class Routes:
@@ -63,7 +68,10 @@ class Routes:
             return told
         target = parse(path)
         if target is None:
-            raise no_such_path()
+            question = Question(request.method.lower(), path=path)
+            if not user.is_admin and path not in _OPEN:
+                raise refusal(user, question)
+            raise no_such_group()
         return await self._resource(request, user, target)
 
     def _told(self, path: str, request: web.Request) -> web.Response | None:
@@ -92,6 +100,8 @@ class Routes:
         return json_answer(told)
 
     async def _resource(self, request: web.Request, user: User, target: Target) -> web.StreamResponse:
+        if (target.group, target.version) not in self._store.registry.versions():
+            raise no_such_group()
         resource = self._store.registry.by_path(target.group, target.version, target.plural)
         watch = request.query.get("watch") in ("true", "1")
         verb = target.verb(request.method, watch=watch)
@@ -117,14 +127,14 @@ class Routes:
     ) -> web.StreamResponse:
         namespace = target.namespace if resource.namespaced else ""
         key = (namespace, target.name)
-        write = _write(request, user, target, body)
+        write = options.write_of(request, user, target, body)
         if not target.name:
             return self._on_collection(request, resource, namespace, body, write)
         if target.subresource not in subresources.WRITABLE:
             return self._on_subresource(request, resource, target, body, write)
         if request.method == "DELETE":
             status = 200
-            done = self._store.remove(resource, key, _delete_options(request, body), write)
+            done = self._store.remove(resource, key, options.delete_options(request, body), write)
         elif request.method == "PUT":
             status, done = 200, self._store.replace(resource, key, body, write)
         elif request.method == "PATCH":
@@ -139,8 +149,7 @@ class Routes:
         if request.content_type != patches.APPLY:
             return self._store.change(resource, key, body, request.content_type, write)
         if not request.query.get("fieldManager"):
-            what = "fieldManager: Required value: is required for apply patch"
-            raise ApiError(422, "Invalid", f'PatchOptions.meta.k8s.io "" is invalid: {what}')
+            raise options.refused("PATCH", "fieldManager", "Required value: is required for apply patch")
         return self._store.merge_in(resource, key, body, write)
 
     def _on_collection(
@@ -154,10 +163,10 @@ class Routes:
             return json_answer(self._store.insert(resource, namespace, body, write), 201, write.warnings)
         if request.method != "DELETE":
             raise no_such_path()
-        fits, gone = selector(namespace, request.query), []
+        fits, gone = selector(resource, namespace, request.query), []
         for key, obj in self._store.storage.scan(resource.store_key, namespace):
             if fits(obj):
-                self._store.remove(resource, key, _delete_options(request, body), write)
+                self._store.remove(resource, key, options.delete_options(request, body), write)
                 gone.append(obj)
         return json_answer(Form("", "").many(resource, gone, {"resourceVersion": str(self._store.storage.revision)}))
 
@@ -170,7 +179,7 @@ class Routes:
             return self._node_proxy(obj, target.subresource)
         match (request.method, target.subresource):
             case ("GET", "scale"):
-                return json_answer(subresources.scale_of(obj))
+                return json_answer(subresources.scale_of(obj, custom=resource.custom))
             case (_, "scale"):
                 return json_answer(subresources.scaled(self._store, resource, key, body, write))
             case ("GET", "log"):
@@ -205,29 +214,9 @@ async def _body(request: web.Request) -> Any:
             return json.loads(data)
     except (ValueError, yaml.YAMLError) as error:
         raise bad_request(f"error decoding the body: {error}") from error
+    if request.method == "PATCH":
+        raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type")
     raise unsupported_media(_ACCEPTED)
-
-
-def _write(request: web.Request, user: User, target: Target, body: Any) -> Write:
-    options = body if isinstance(body, dict) and body.get("kind") == "DeleteOptions" else {}
-    agent = request.headers.get("User-Agent", "unknown").partition("/")[0]
-    return Write(
-        manager=request.query.get("fieldManager") or agent,
-        user=user,
-        dry_run="All" in (*request.query.getall("dryRun", ()), *(options.get("dryRun") or ())),
-        validation=request.query.get("fieldValidation") or "Warn",
-        force=request.query.get("force") == "true",
-        subresource=target.subresource if target.subresource in subresources.WRITABLE else "",
-    )
-
-
-def _delete_options(request: web.Request, body: Any) -> Obj:
-    options: Obj = dict(body) if isinstance(body, dict) else {}
-    if policy := request.query.get("propagationPolicy"):
-        options.setdefault("propagationPolicy", policy)
-    if grace := request.query.get("gracePeriodSeconds"):
-        options.setdefault("gracePeriodSeconds", int(grace))
-    return options
 
 
 def _version_info(version: str) -> Obj:

@@ -46,8 +46,8 @@ def _label_test(part: str) -> Test:
     raise bad_request(f"unable to parse requirement: found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
 
 
-def field_selector(text: str) -> Callable[[Obj], bool]:
-    """The test that a `fieldSelector` parameter asks for; any path is taken, which the real server does not.
+def field_selector(text: str, known: Callable[[str], str] = lambda _path: "") -> Callable[[Obj], bool]:
+    """The test that a `fieldSelector` parameter asks for; `known` says what is wrong with a path, "" if nothing.
 
     Raises:
         ApiError: 400, it cannot be parsed.
@@ -57,6 +57,8 @@ def field_selector(text: str) -> Callable[[Obj], bool]:
         found = re.fullmatch(r"([^=!]+)(!=|==|=)(.*)", part.strip())
         if not found:
             raise bad_request(f"invalid selector: '{part}'; can't understand '{part}'")
+        if problem := known(found[1]):
+            raise bad_request(problem)
         tests.append((found[1], found[3], found[2] != "!="))
     return lambda obj: all((_field(obj, path) == value) == wanted for path, value, wanted in tests)
 

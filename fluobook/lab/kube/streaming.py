@@ -52,7 +52,7 @@ class Stream:
         Raises:
             ApiError: 400, a selector cannot be parsed.
         """
-        fits = selector(self.namespace, self.query)
+        fits = selector(self.resource, self.namespace, self.query)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         queue = self.storage.subscribe(self.resource.store_key)
         try:

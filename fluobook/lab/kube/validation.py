@@ -103,8 +103,10 @@ def wrong_types(value: Any, schema: Obj, path: str = "") -> Iterator[Problem]:
     if value is None or _is_int_or_string(schema):
         return
     if kind in _TYPES and not _TYPES[kind](value):
-        shown = f'"{value}"' if isinstance(value, str) else _type_name(value)
-        yield path, f'Invalid value: {shown}: {path} in body must be of type {kind}: "{_type_name(value)}"'
+        yield (
+            path,
+            f'Invalid value: "{_type_name(value)}": {path} in body must be of type {kind}: "{_type_name(value)}"',
+        )
         return
     for below, item, here in _members(value, schema, path):
         yield from wrong_types(item, below, here)
@@ -123,7 +125,8 @@ def broken_rules(value: Any, schema: Obj, path: str = "") -> Iterator[Problem]:
         yield path, f'Unsupported value: "{value}": supported values: {supported}'
     for word, holds, told in _LIMITS:
         if word in schema and not _is_int_or_string(schema) and not _holds(holds, value, schema[word]):
-            yield path, f'Invalid value: "{value}": {path} in body {told} {schema[word]!r}'
+            shown = value if isinstance(value, int | float) else f'"{value}"'
+            yield path, f"Invalid value: {shown}: {path} in body {told} {schema[word]!r}"
     for below, item, here in _members(value, schema, path):
         yield from broken_rules(item, below, here)
 

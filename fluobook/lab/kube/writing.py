@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.lab.kube import admission, decoding, lifecycle, ownership, patches
 from fluobook.lab.kube.addresses import SERVICES, ServiceAddresses
-from fluobook.lab.kube.errors import already_exists, bad_request, conflict, invalid, no_such_path, not_found
+from fluobook.lab.kube.errors import (
+    already_exists,
+    bad_request,
+    conflict,
+    forbidden,
+    invalid,
+    no_such_path,
+    not_found,
+    outdated,
+)
 from fluobook.lab.kube.naming import Names
 from fluobook.lab.kube.objects import Obj, clone
 from fluobook.lab.kube.resources import Registry, Resource, custom_resources
@@ -57,28 +66,25 @@ class Writes:
         self._names.complete(resource, metadata)
         space = self._namespace(resource, obj)
         key = (namespace if resource.namespaced else "", metadata["name"])
-        if self.storage.get(resource.store_key, key) is not None:
-            raise already_exists(resource, metadata["name"])
         obj = decoding.typed(resource, obj, write)
         lifecycle.new_object(resource, obj, write.user, self._names.uid(resource, key))
         obj = decoding.completed(resource, obj)
         if resource.store_key == SERVICES:
             self._addresses.assign(resource, obj, [other for _, other in self.storage.scan(SERVICES)])
-        decoding.validated(resource, obj)
         self._admit(resource, None, obj, space, write)
+        decoding.validated(resource, obj)
+        if there := self.storage.get(resource.store_key, key):
+            raise already_exists(resource, metadata["name"], going="deletionTimestamp" in there["metadata"])
         if write.manager:
             ownership.updated(resource, None, obj, ownership.Manager(write.manager, "Update"))
         return self._commit(resource, key, obj, write)
 
     def replace(self, resource: Resource, key: Key, obj: Obj, write: Write) -> Obj:
         """As `update`, at the key of the request."""
-        old = self._stored(resource, key)
         obj = clone(obj)
         decoding.headed(resource, key[0], obj)
-        if obj["metadata"].get("name", key[1]) != key[1]:
-            raise bad_request(
-                f"the name of the object ({obj['metadata']['name']}) does not match the name on the URL ({key[1]})"
-            )
+        decoding.same_name(obj, key[1])
+        old = self._stored(resource, key)
         return self._write_over(resource, key, old, obj, write)
 
     def change(self, resource: Resource, key: Key, body: Any, media_type: str, write: Write) -> Obj:
@@ -87,6 +93,8 @@ class Writes:
         if media_type == patches.APPLY:
             return self.merge_in(resource, key, body, write)
         new = patches.patched(resource, old, body, media_type)
+        decoding.same_name(new, key[1])
+        decoding.fits_its_kind(resource, new, write)
         return self._write_over(resource, key, old, new, write)
 
     def merge_in(self, resource: Resource, key: Key, intent: Obj, write: Write) -> Obj:
@@ -94,7 +102,8 @@ class Writes:
         intent = clone(intent)
         decoding.headed(resource, key[0], intent)
         intent["metadata"].setdefault("name", key[1])
-        if intent["metadata"].get("managedFields"):
+        decoding.same_name(intent, key[1])
+        if intent["metadata"].get("managedFields") is not None:
             raise bad_request("metadata.managedFields must be nil")
         decoding.typed_for_apply(resource, intent)
         manager = ownership.Manager(write.manager, "Apply", write.subresource)
@@ -115,6 +124,7 @@ class Writes:
         old = self._stored(resource, key)
         self._check_preconditions(resource, old, options)
         admission.node_restriction(resource, old, old, write.user)
+        admission.may_be_deleted(resource, key[1])
         policy = options.get("propagationPolicy") or ("Orphan" if options.get("orphanDependents") else "Background")
         extra = {"Foreground": lifecycle.FOREGROUND, "Orphan": lifecycle.ORPHAN}.get(policy, "")
         grace = self._grace(resource, old, options)
@@ -124,6 +134,8 @@ class Writes:
             return self._commit(resource, key, marked, write) if marked != old else shown(resource, old)
         if not write.dry_run:
             self._take_out(resource, key)
+        if resource.store_key == ("", "pods"):
+            return shown(resource, old)
         details = {"name": key[1], "kind": resource.plural, "uid": old["metadata"]["uid"]}
         details |= {"group": resource.group} if resource.group else {}
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
@@ -133,19 +145,23 @@ class Writes:
         if asked not in (None, "", old["metadata"]["resourceVersion"]):
             raise conflict(resource, key[1])
         fields = new["metadata"].get("managedFields")
+        if new["metadata"].get("uid") not in (None, "", old["metadata"]["uid"]):
+            what = f'Invalid value: "{new["metadata"]["uid"]}": field is immutable'
+            raise invalid(resource, key[1], [("metadata.uid", what)])
         new = decoding.typed(resource, lifecycle.kept(resource, old, new, write.subresource), write)
         new = decoding.completed(resource, new)
-        if problem := _approval_problem(new, write):
+        if problem := _approval_problem(old, new, write):
             raise invalid(resource, key[1], [("status.conditions", problem)])
         if resource.store_key == SERVICES:
             _keep_addresses(old, new)
             self._addresses.assign(resource, new, [other for _, other in self.storage.scan(SERVICES)])
         if write.subresource not in ("status", "approval"):
-            lifecycle.unchanged_where_immutable(resource, old, new)
-            decoding.validated(resource, new)
+            decoding.validated(resource, new, lifecycle.change_problems(resource, old, new))
             self._admit(resource, old, new, self._namespace_of(resource, new), write)
         if write.manager:
-            ownership.updated(resource, old, new, ownership.Manager(write.manager, "Update", write.subresource))
+            ownership.updated(
+                resource, old, new, ownership.Manager(write.manager, "Update", write.subresource or write.through)
+            )
         elif fields is not None:
             new["metadata"]["managedFields"] = fields
         if lifecycle.is_new_generation(resource, old, new) and "generation" in old["metadata"]:
@@ -181,8 +197,17 @@ class Writes:
         admission.node_restriction(resource, old, new, write.user)
         if resource.plural == "certificatesigningrequests":
             admission.certificate_request(resource, new)
+        if old is None and namespace is not None and resource.store_key == ("", "pods"):
+            self._has_service_account(resource, new)
         if namespace is not None and (old is None or old.get("spec") != new.get("spec")):
             admission.pod_security(resource, new, namespace, write)
+
+    def _has_service_account(self, resource: Resource, pod: Obj) -> None:
+        """Refuse a pod of a service account that is not there; that of each namespace comes with it in a moment."""
+        wanted, space = pod["spec"].get("serviceAccountName") or "default", pod["metadata"]["namespace"]
+        if wanted != "default" and self.storage.get(("", "serviceaccounts"), (space, wanted)) is None:
+            why = f'error looking up service account {space}/{wanted}: serviceaccount "{wanted}" not found'
+            raise forbidden(resource, pod["metadata"]["name"], why)
 
     def _stored(self, resource: Resource, key: Key) -> Obj:
         if not resource.storable:
@@ -207,8 +232,10 @@ class Writes:
         for field, value in (options.get("preconditions") or {}).items():
             if value and old["metadata"].get(field) != value:
                 what = "UID" if field == "uid" else "ResourceVersion"
-                why = f"Precondition failed: {what} in precondition: {value}, {what} in object meta: "
-                raise conflict(resource, old["metadata"]["name"], why + str(old["metadata"].get(field)))
+                why = f"the {what} in the precondition ({value}) does not match the {what} in record "
+                then = "deleted and then recreated" if field == "uid" else "modified"
+                why += f"({old['metadata'].get(field)}). The object might have been {then}"
+                raise outdated(resource, old["metadata"]["name"], why)
 
     def _grace(self, resource: Resource, old: Obj, options: Obj) -> int:
         """Seconds that a pod gets to end; only a pod that runs somewhere has any."""
@@ -226,9 +253,9 @@ def _keep_addresses(old: Obj, new: Obj) -> None:
                 new["spec"].setdefault(key, old["spec"][key])
 
 
-def _approval_problem(new: Obj, write: Write) -> str:
-    conditions = (new.get("status") or {}).get("conditions") or []
-    return lifecycle.approval_problem(conditions) if write.subresource == "approval" else ""
+def _approval_problem(old: Obj, new: Obj, write: Write) -> str:
+    before, after = ((obj.get("status") or {}).get("conditions") or [] for obj in (old, new))
+    return lifecycle.approval_problem(before, after) if write.subresource == "approval" else ""
 
 
 def shown(resource: Resource, obj: Obj) -> Obj:

@@ -158,7 +158,9 @@ def verify(site: Site, seen: Observation) -> Sequence[Check]:
             "no request that does not fit was approved",
             not wrong,
             told,
-            remedy="find out who approved it; revoke it by replacing the cluster's CA",
+            remedy="if it was a node once, put it back into the params, or remove it from the cluster (kubectl delete "
+            "node) and delete its requests (kubectl delete csr); else find out who approved it, and replace the "
+            "cluster's CA, which revokes it",
         ),
     )
 

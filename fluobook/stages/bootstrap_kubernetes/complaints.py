@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from fluobook.params import Node
     from fluobook.stages.core.site import Site
 
+API = "the API"
 DOUBT = 120.0
 """Seconds that the same complaint may be made again and again: some are made by every cluster that comes up."""
 PAUSE = 5.0
 """Seconds between two looks at logs."""
 SERIOUS = re.compile(
     r"x509:|certificate|Unauthorized|[Ff]orbidden|PrivateKey|the machine configuration has no|no such host"
-    r"|no route to host|^Error:|^F\d{4} |invalid",
+    r"|no route to host|^Error:|command failed|invalid",
 )
-_TIME = re.compile(r"^(?:[EFWI]\d{4} [\d:.]+ +\d+ \S+\] |\S*\d{2}:\d{2}:\d{2}\S* )")
+_CALM = re.compile(r"[IW]\d{4} ")
+LONGEST = 400
+_TIME = re.compile(r"^(?:[EF]\d{4} [\d:.]+ +\d+ \S+\] |\S*\d{2}:\d{2}:\d{2}\S* )")
 
 
 @dataclass
@@ -51,6 +54,7 @@ class Complaints:
     node: Node
     _known: dict[str, Complaint] = field(default_factory=dict)
     _looked: float = 0.0
+    _api: bool = False
 
     def look(self, *, api: bool) -> str:
         """What is complained of now, "" if nothing is.
@@ -61,10 +65,14 @@ class Complaints:
         Raises:
             Rejected: it has been the same for `DOUBT` seconds, made again and again.
         """
+        if api is not self._api:
+            self._api, self._known = api, {}
         if time.monotonic() - self._looked >= PAUSE:
             self._looked = time.monotonic()
             for node, log in self._logs(api=api):
-                self._hear(node, log)
+                self._read(node, log)
+            if not api:
+                self._ask()
         return "; ".join(f"{log}: {complaint.words}" for log, complaint in self._known.items())
 
     def _logs(self, *, api: bool) -> list[tuple[Node, str]]:
@@ -73,13 +81,23 @@ class Complaints:
             return [(first, "controller-runtime"), (first, "kube-apiserver")]
         return [(self.node, "controller-runtime"), (self.node, "kubelet")]
 
-    def _hear(self, node: Node, log: str) -> None:
-        name, now = f"{log} on {node.name}", time.monotonic()
+    def _read(self, node: Node, log: str) -> None:
         try:
             tail = self.site.talos(node).logs(log)
         except FluobookError:
             return
-        words = serious(tail)
+        self._hear(f"{log} on {node.name}", tail, f"`talosctl -n {node.address} logs {log}`")
+
+    def _ask(self) -> None:
+        """Why the API does not answer us: it may, with a certificate that is not our cluster's."""
+        try:
+            self.site.kube().version()
+        except FluobookError as error:
+            told = f"{error.message} {error.cause} {getattr(error, 'detail', '')}"
+            self._hear(API, told, "compare cluster.ca with the bundle")
+
+    def _hear(self, name: str, tail: str, look: str) -> None:
+        now, words = time.monotonic(), serious(tail)
         if not words:
             self._known.pop(name, None)
             return
@@ -87,17 +105,17 @@ class Complaints:
         if before is None or before.words != words:
             self._known[name] = Complaint(words, tail, now)
             return
-        before.repeated = before.repeated or tail != before.tail
+        before.repeated = before.repeated or tail != before.tail or name == API
         if before.repeated and now - before.since >= DOUBT:
             raise Rejected(
                 f"{self.node.name} does not come up: {name} says: {words}",
                 system="talos",
                 cause="the machine configuration does not fit: an authority, a token, an address, or a setting",
-                remedy=f"`talosctl -n {node.address} logs {log}`; compare with `fluobook render`, then apply it again",
+                remedy=f"{look}; compare with `fluobook render`, then apply it again",
             )
 
 
 def serious(tail: str) -> str:
     """The last line of a log that tells what waiting does not mend, without its time; "" if there is none."""
-    found = [line.strip() for line in tail.splitlines() if SERIOUS.search(_TIME.sub("", line))]
-    return _TIME.sub("", found[-1])[:500] if found else ""
+    lines = [_TIME.sub("", line.strip()) for line in tail.splitlines() if not _CALM.match(line)]
+    return next((line[:LONGEST] for line in reversed(lines) if SERIOUS.search(line)), "")

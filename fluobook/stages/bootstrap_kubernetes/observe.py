@@ -23,6 +23,19 @@ CILIUM = "k8s-app=cilium"
 
 
 @dataclass(frozen=True)
+class Networks:
+    """Addresses that tell which networks the cluster was started with.
+
+    Args:
+        service: that of the Service `kubernetes`, the first of its subnet.
+        pods: the subnets of the nodes that have one.
+    """
+
+    service: str
+    pods: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Observation:
     """What there is.
 
@@ -33,6 +46,7 @@ class Observation:
         cilium: nodes on which a Cilium agent is ready.
         api: the API's version, "" while it does not answer.
         files: which of kubeconfig and talosconfig are there and fit.
+        networks: the addresses that the cluster gives out; None while the API does not answer.
     """
 
     without_config: Sequence[str]
@@ -41,6 +55,7 @@ class Observation:
     cilium: frozenset[str] = frozenset()
     api: str = ""
     files: Mapping[str, bool] = field(default_factory=dict)
+    networks: Networks | None = None
 
     @property
     def bootstrapped(self) -> bool:
@@ -56,7 +71,7 @@ def observe(site: Site) -> Observation:
     answers = side_by_side(lambda node: etcd_members(site, node), site.platform.control_planes)
     members = {node.name: found for node, found in zip(site.platform.control_planes, answers, strict=True) if found}
     ready, cilium, version = kubernetes(site) if members else ({}, frozenset(), "")
-    return Observation(missing, members, ready, cilium, version, files(site))
+    return Observation(missing, members, ready, cilium, version, files(site), networks(site) if version else None)
 
 
 def etcd_members(site: Site, node: Node) -> Sequence[EtcdMember]:
@@ -78,6 +93,18 @@ def kubernetes(site: Site) -> tuple[dict[str, bool], frozenset[str], str]:
         return {}, frozenset(), ""
     ready = {node["metadata"]["name"]: condition(node, "Ready") for node in nodes}
     return ready, frozenset(pod["spec"].get("nodeName", "") for pod in pods if condition(pod, "Ready")), version
+
+
+def networks(site: Site) -> Networks | None:
+    """The addresses that the cluster gives out."""
+    try:
+        service = site.kube().get("v1", "Service", "kubernetes", "default")
+        nodes = site.kube().list("v1", "Node")
+    except FluobookError:
+        return None
+    return Networks(
+        service["spec"]["clusterIP"], tuple(n["spec"]["podCIDR"] for n in nodes if n["spec"].get("podCIDR"))
+    )
 
 
 def condition(obj: Mapping[str, Any], name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from fluobook.stages.core.check import Check
@@ -9,7 +10,8 @@ from fluobook.stages.core.check import Check
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fluobook.stages.bootstrap_kubernetes.observe import Observation
+    from fluobook.params import Platform
+    from fluobook.stages.bootstrap_kubernetes.observe import Networks, Observation
     from fluobook.stages.core.site import Site
 
 
@@ -27,6 +29,7 @@ def verify(site: Site, seen: Observation) -> Sequence[Check]:
             "etcd has exactly our control planes as members", members == wanted, ", ".join(sorted(members)) or "none"
         ),
         Check("the Kubernetes API answers", seen.api == version, seen.api or "no answer"),
+        _networks(platform, seen.networks),
         Check("every node is Ready", not unready, _count(total, unready)),
         Check("a Cilium agent is ready on every node", not bare, _count(total, bare)),
         Check(
@@ -35,6 +38,21 @@ def verify(site: Site, seen: Observation) -> Sequence[Check]:
             ", ".join(sorted(seen.files)),
         ),
     )
+
+
+def _networks(platform: Platform, seen: Networks | None) -> Check:
+    """A cluster with other networks than the params' works at first, and cannot be changed later."""
+    claim, cluster = "Services and pods have the networks of the params", platform.cluster
+    if seen is None:
+        return Check(claim, False, "no answer")  # noqa: FBT003 (a check's outcome, by position as the others)
+    fits = ip_address(seen.service) in ip_network(cluster.service_cidr)
+    fits = fits and all(ip_network(pods).subnet_of(ip_network(cluster.pod_cidr)) for pods in seen.pods)  # type: ignore[arg-type]
+    told = f"Services {seen.service}, pods {', '.join(seen.pods) or 'none'}"
+    wanted = f"; wanted {cluster.service_cidr} and {cluster.pod_cidr}"
+    remedy = (
+        "cluster.network of the machine configurations differs: correct it before anything is stored, and begin anew"
+    )
+    return Check(claim, fits, told + ("" if fits else wanted), remedy=remedy)
 
 
 def _count(total: int, wrong: Sequence[str]) -> str:

@@ -111,7 +111,8 @@ def test_discovery_in_both_forms_names_the_same_resources(http: Http) -> None:
 
 
 def test_unknown_paths_and_objects_are_told_apart(http: Http) -> None:
-    assert http("GET", "/apis/nowhere/v1/things").json()["message"].startswith("the server could not find")
+    assert http("GET", "/apis/nowhere/v1/things").text == "404 page not found\n"
+    assert http("GET", "/apis/apps/v1/things").json()["message"].startswith("the server could not find")
     missing = http("GET", f"{CONFIG_MAPS}/none")
     assert missing.status_code == 404
     assert missing.json()["details"] == {"name": "none", "kind": "configmaps"}

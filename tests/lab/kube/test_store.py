@@ -70,7 +70,7 @@ def test_finalizers_hold_an_object_back(store: Store) -> None:
 
 def test_a_deletion_can_be_for_one_uid_only(store: Store) -> None:
     store.create(pod("p"))
-    with pytest.raises(ApiError, match="Precondition failed: UID"):
+    with pytest.raises(ApiError, match="the UID in the precondition"):
         store.delete("v1", "Pod", "p", "default", options={"preconditions": {"uid": "other"}})
 
 

@@ -43,6 +43,9 @@ _MOMENT = 1e-6
 """Less than this is no time at all."""
 
 
+SCHEDULER = "default-scheduler"
+
+
 class Hurdle(NamedTuple):
     """Why a pod does not run yet, when to look again (None: when something changes), and what to tell of it."""
 
@@ -124,6 +127,8 @@ class Kubelets:
         return [key for key, pod in pods if (pod.get("status") or {}).get("phase", "Pending") == "Pending"]
 
     def _schedule(self, pod: Obj) -> float | None:
+        if pod["spec"].get("schedulerName", SCHEDULER) != SCHEDULER:
+            return None  # another scheduler's business
         nodes = [node for node in self._store.view("v1", "Node") if can_run(pod["spec"], node)]
         if not nodes:
             message = f"0/{len(self._store.list('v1', 'Node'))} nodes are available"
