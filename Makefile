@@ -27,8 +27,9 @@ $(STAMP): requirements.lock pyproject.toml
 rehearse: $(STAMP) ## bring up phase 1 against the embedded lab, every stage by its notebook
 	@$(BIN)/fluobook run phase1 --target lab --approve all
 
+# By file, since the labs of a file are shared by its tests; more than four at once bring nothing.
 test: $(STAMP) ## all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 engines: $(STAMP) ## build the real engine's programs
 	@$(BIN)/python tools/engines.py
