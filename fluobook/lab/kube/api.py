@@ -83,9 +83,10 @@ class KubeApi:
 
     async def stop(self, server: HttpServer | None = None) -> None:
         """End one listener, or all of them."""
-        for ending in [server] if server else list(self._servers):
-            self._servers.remove(ending)
-            await ending.stop()
+        ending = [one for one in self._servers if server in (None, one)]
+        self._servers = [one for one in self._servers if one not in ending]
+        for one in ending:
+            await one.stop()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         try:

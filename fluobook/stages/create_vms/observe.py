@@ -64,6 +64,7 @@ class Observation:
         vms: for each node all VMs that have its number, its name or its uuid.
         tasks: running tasks.
         answering: addresses of absent nodes at which something answers already.
+        strays: VMs with this cluster's tag that belong to no node of the params.
     """
 
     image: Image
@@ -71,6 +72,7 @@ class Observation:
     vms: Mapping[str, Sequence[Seen]]
     tasks: Sequence[TaskStatus] = ()
     answering: frozenset[str] = frozenset()
+    strays: Sequence[Seen] = ()
 
     def ours(self, node: Node) -> Seen | None:
         """The node's VM, if it exists."""
@@ -93,14 +95,15 @@ def observe(site: Site) -> Observation:
         images = frozenset[str]().union(*(part[0] for part in parts))
         found = {name: seen for part in parts for name, seen in part[1].items()}
         tasks = [task for part in parts for task in part[2]]
+        strays = [stray for part in parts for stray in part[3]]
         absent = [node for node in site.platform.nodes if not found.get(node.name)]
         answering = frozenset(address for address in pool.map(lambda node: _taken(site, node), absent) if address)
-    return Observation(image, images, found, tasks, answering)
+    return Observation(image, images, found, tasks, answering, strays)
 
 
 def _endpoint(
     site: Site, endpoint: ProxmoxEndpoint, image: Image
-) -> tuple[frozenset[str], dict[str, list[Seen]], list[TaskStatus]]:
+) -> tuple[frozenset[str], dict[str, list[Seen]], list[TaskStatus], list[Seen]]:
     client = site.proxmox(endpoint.name)
     nodes = [node for node in site.platform.nodes if node.host in endpoint.hosts]
     # Tasks first: a creation that ends while we look then shows its VM whole, never as a nameless one without a task.
@@ -116,7 +119,10 @@ def _endpoint(
     with ThreadPoolExecutor(WIDTH) as pool:
         found = list(pool.map(lambda resource: _look(client, resource), candidates.values()))
     seen = [one for one in found if one is not None]
-    return images, {node.name: [s for s in seen if _concerns(s, node)] for node in nodes}, tasks
+    of_nodes = {node.name: [s for s in seen if _concerns(s, node)] for node in nodes}
+    cluster = f"{TAG}-{site.platform.cluster.name}"
+    strays = [s for s in seen if cluster in tags_of(s.config) and not any(s in vms for vms in of_nodes.values())]
+    return images, of_nodes, tasks, strays
 
 
 def _online(resources: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -> None:

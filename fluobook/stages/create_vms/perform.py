@@ -202,16 +202,21 @@ def _changes(site: Site, node: Node, config: Mapping[str, Any], fields: list[str
 
 def _cycle(site: Site, client: ProxmoxClient, node: Node, tell: Tell) -> None:
     """Off and on again; the next node's turn comes when this one is as ready as it was before."""
-    ready = is_ready(site, node)
+    before = _serves(site, node)
     _wait(site, client, client.shutdown(node.host, node.vmid, timeout=60), tell, "vm_start")
     _power_on(site, node, tell)
     tell("waits for the Talos API")
     site.wait_until("maintenance", f"{node.name} answers again", lambda: _answers(site, node))
-    if ready:
-        tell("waits until it is ready again")
-        site.wait_until("nodes_ready", f"{node.name} is ready again", lambda: _is_back(site, node) or None)
+    tell("waits until it is ready again")
+    site.wait_until("nodes_ready", f"{node.name} is ready again", lambda: before <= _serves(site, node) or None)
 
 
-def _is_back(site: Site, node: Node) -> bool:
-    """Whether it is ready, and with a control plane the API as well: the next stages begin by asking it."""
-    return is_ready(site, node) and (node.role != "controlplane" or site.kube().ready())
+def _serves(site: Site, node: Node) -> set[str]:
+    """What a node is good for: whether all is well with it, and, on a control plane, whether the API answers.
+
+    The stages that follow begin by asking that API, and where there is one control plane it goes with the node.
+    """
+    told = {"ready"} if is_ready(site, node) else set()
+    if node.role == "controlplane" and site.vault.has_bundle() and site.kube().ready():
+        told.add("api")
+    return told

@@ -36,7 +36,15 @@ def plan(platform: Platform, seen: Observation) -> Plan:
         actions += mine
     if actions:
         nobody_at_work(platform, seen)
-    return Plan(NAME, tuple(actions), kept, platform.digest_data())
+    return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(map(_stray, seen.strays)))
+
+
+def _stray(vm: Seen) -> str:
+    """What is said of a VM of this cluster whose node is not in the params any more; it is never removed here."""
+    return (
+        f"left alone: {vm} has this cluster's tag, and no node of the params is it; put its node back, or drain it,"
+        " remove it from Kubernetes and Talos, then destroy the VM"
+    )
 
 
 def _images(platform: Platform, seen: Observation) -> list[Action]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from fluobook import params
 from fluobook.errors import Refused
+
+ROOT = Path(__file__).parents[3]
 
 pytestmark = pytest.mark.lab
 
@@ -101,4 +107,16 @@ def test_a_vm_of_ours_with_another_number_is_not_guessed_at(lab):
     with pytest.raises(Refused, match="and the params say 4711 on pve1") as caught:
         lab.stage("create-vms", "nodes.talos-cp-1.vmid=4711").plan()
     assert "set host: pve1 and vmid:" in caught.value.remedy
+    assert lab.requests(mutating=True) == []
+
+
+def test_a_vm_whose_node_is_not_in_the_params_any_more_is_named_and_left_alone(lab):
+    written = lab.chosen.platform.written
+    fewer = [node for node in written["nodes"] if node["name"] != "talos-worker-2"]
+    chosen = params.parse({"phase": "phase1", "platform": {**written, "nodes": fewer}}, root=ROOT)
+    stage = replace(lab, chosen=chosen).stage("create-vms")
+    plan = stage.plan()
+    assert "(talos-worker-2) on pve1 has this cluster's tag, and no node of the params is it" in plan.table().text()
+    stage.apply(plan)
+    stage.verify()
     assert lab.requests(mutating=True) == []
