@@ -89,12 +89,14 @@ def tools() -> int:
     """List the programs fluobook calls, where each was found and its version. Example: fluobook tools."""
     from fluobook.clients import engines  # noqa: PLC0415
     from fluobook.clients.tools import inventory  # noqa: PLC0415
+    from fluobook.show.table import Table  # noqa: PLC0415
 
-    for tool in inventory():
-        print(f"{tool.name:<8} {tool.version:<12} {tool.source:<8} {tool.path}")  # noqa: T201
-    print("\nfor the lab's engine `real`:")  # noqa: T201
-    for one in engines.find(root()):
-        print(f"{one.name:<24} {one.version:<9} {one.purpose:<38} {one.path or one.source}")  # noqa: T201
+    called = [[tool.name, tool.version, tool.source, str(tool.path)] for tool in inventory()]
+    real = [[one.name, one.version, one.purpose, str(one.path or one.source)] for one in engines.find(root())]
+    columns = ["program", "version"]
+    print(Table("what fluobook calls", [*columns, "from", "path"], called))  # noqa: T201
+    print()  # noqa: T201
+    print(Table("for the lab's engine `real`", [*columns, "for", "path"], real))  # noqa: T201
     return 0
 
 
