@@ -61,23 +61,19 @@ def _with(value: Any, *path: str) -> Callable[[dict[str, Any]], None]:
     return spoil
 
 
-def _other_authority(*, key: bool, only_certificate: bool = False) -> dict[str, str]:
-    other = pki.new_authority(organization="somebody else", common_name="another CA").to_base64()
-    if only_certificate:
-        return {"crt": other["crt"]}
-    return other if key else {"crt": other["crt"], "key": ""}
+ANOTHER = pki.new_authority(organization="somebody else", common_name="another CA").to_base64()
 
 
 def _mismatched(main: dict[str, Any]) -> None:
-    main["cluster"]["etcd"]["ca"]["crt"] = _other_authority(key=True)["crt"]
+    main["cluster"]["etcd"]["ca"]["crt"] = ANOTHER["crt"]
 
 
 SPOILED = {
     "the control plane has another authority of the cluster": Spoiled(
-        "controlplane", _with(_other_authority(key=True), "cluster", "ca"), ("certificate",)
+        "controlplane", _with(dict(ANOTHER), "cluster", "ca"), ("certificate",)
     ),
     "a worker has another authority of the cluster": Spoiled(
-        "worker", _with(_other_authority(key=False), "cluster", "ca"), ("talos-worker-1", "kubelet", "x509")
+        "worker", _with({"crt": ANOTHER["crt"], "key": ""}, "cluster", "ca"), ("talos-worker-1", "kubelet", "x509")
     ),
     "a worker has another bootstrap token": Spoiled(
         "worker", _with("aaaaaa.bbbbbbbbbbbbbbbb", "cluster", "token"), ("talos-worker-1", "kubelet", "Unauthorized")

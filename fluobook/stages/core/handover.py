@@ -25,6 +25,8 @@ MANAGER = "argocd-controller"
 TRACKING = "argocd.argoproj.io/tracking-id"
 """The annotation by which Argo CD knows its objects."""
 WIDTH = 16
+LOOKS = 4
+"""How often an object is looked at that is being written all the while."""
 _OF_THE_SERVER = ("managedFields", "resourceVersion", "generation", "creationTimestamp", "uid")
 
 
@@ -53,16 +55,29 @@ def title(obj: Mapping[str, Any]) -> str:
 
 
 def compare(kube: Kube, wanted: Obj, *, manager: str = MANAGER) -> Compared:
-    """Ask the server what applying would change, by a dry run: so defaults and other managers' fields do not count."""
+    """Ask the server what applying would change, by a dry run: so defaults and other managers' fields do not count.
+
+    An object that somebody wrote between the two looks is looked at again: what they wrote is no difference.
+    """
+    for _ in range(LOOKS - 1):
+        compared, moved = _compare(kube, wanted, manager)
+        if not (compared.differs and moved):
+            return compared
+    return _compare(kube, wanted, manager)[0]
+
+
+def _compare(kube: Kube, wanted: Obj, manager: str) -> tuple[Compared, bool]:
+    """As `compare`, once; and whether the object was written meanwhile."""
     metadata = wanted["metadata"]
     live = kube.find(wanted["apiVersion"], wanted["kind"], metadata["name"], metadata.get("namespace", ""))
     if live is None:
-        return Compared(wanted, None, differs=True)
+        return Compared(wanted, None, differs=True), False
     try:
         then = kube.apply(_still_tracked(wanted, live), force=True, dry_run=True, manager=manager)
     except Rejected:
-        return Compared(wanted, live, differs=True)
-    return Compared(wanted, live, differs=_essence(then) != _essence(live))
+        return Compared(wanted, live, differs=True), False
+    moved = then["metadata"].get("resourceVersion") != live["metadata"].get("resourceVersion")
+    return Compared(wanted, live, differs=_essence(then) != _essence(live)), moved
 
 
 def compare_all(kube: Kube, objects: Sequence[Obj]) -> list[Compared]:
