@@ -18,6 +18,7 @@ from fluobook.machine import access
 from fluobook.machine.secrets import Secrets as Bundle
 from fluobook.machine.secrets import new_secrets
 from fluobook.params.secrets import Secrets, located
+from fluobook.record.folder import write_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,9 +110,8 @@ class Vault:
         text = sops.encrypt(
             yaml.safe_dump(bundle.as_mapping(), sort_keys=False), path=self.path, recipients=[self.recipient()]
         )
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name(f".{os.getpid()}.{self.path.name}")
-        partial.write_text(text)
+        write_text(partial, text)  # synced: what is linked below must never be an empty file after a power cut
         try:
             os.link(partial, self.path)  # unlike a rename this fails when somebody else was first
         except FileExistsError:
