@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 UP_TO_THREE = ("create-vms", "apply-talos-config", "bootstrap-kubernetes")
 UP_TO_FIVE = (*UP_TO_THREE, "approve-csrs", "privileged-namespaces")
-SHARED = "10.10.0.5"
 
 
 @dataclass(frozen=True)
@@ -162,20 +161,3 @@ def test_a_run_fails_and_names_the_cause(
         lab.bring_up(*case.stages)
     said = f"{caught.value.message} {caught.value.cause} {caught.value.remedy}"
     assert [word for word in case.named if word not in said] == []
-
-
-@pytest.mark.usefixtures("haste")
-def test_an_address_that_the_api_s_certificate_lacks_is_named(
-    real_labs: Callable[..., RealLab], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def spoil(main: dict[str, Any]) -> None:
-        main["cluster"]["controlPlane"]["endpoint"] = "https://10.10.0.10:6443"
-        main["cluster"]["apiServer"].pop("certSANs", None)
-
-    spoiling(monkeypatch, "controlplane", spoil)
-    lab = real_labs(network={"vip": SHARED})
-    with pytest.raises(FluobookError) as caught:
-        lab.bring_up(*UP_TO_THREE)
-    said = f"{caught.value.message} {caught.value.cause}"
-    assert SHARED in said
-    assert "certificate" in said

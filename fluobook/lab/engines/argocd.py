@@ -56,7 +56,7 @@ class RealArgoCD:
         engines: argocd, kustomize and redis-server.
 
     Attributes:
-        timeline: how Applications came to be: world time, name, and sync/health.
+        timeline: how Applications came to be: world time, name, and sync, health and phase of the operation.
     """
 
     def __init__(
@@ -209,7 +209,9 @@ class RealArgoCD:
             for found in listed["items"]:
                 name, status = found["metadata"]["name"], found.get("status") or {}
                 sync, health = (str((status.get(part) or {}).get("status", "")) for part in ("sync", "health"))
-                state = f"{sync}/{health}"
+                state = " ".join(
+                    filter(None, (sync, health, str((status.get("operationState") or {}).get("phase", ""))))
+                )
                 if last.get(name) != state:
                     last[name] = state
                     self.timeline.append((self._kubernetes.clock.now(), name, state))
