@@ -29,8 +29,8 @@ def findings(root: Path, rules: dict[str, Rule] | None = None, *, path: str = RO
     Raises:
         ToolFailed: kubectl or sops is missing.
     """
-    found = {finding for rule in (rules or RULES).values() for finding in _of_rule(Look(root, path), rule)}
-    return sorted(found)
+    look = Look(root, path)
+    return sorted({finding for rule in (rules or RULES).values() for finding in _of_rule(look, rule)})
 
 
 def all_findings(root: Path) -> list[Finding]:

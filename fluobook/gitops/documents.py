@@ -11,7 +11,7 @@ from fluobook.errors import Rejected
 from fluobook.machine.manifests import KubernetesLoader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 Key = str | int
@@ -107,6 +107,13 @@ def steps_of(data: Any, above: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key
     for key, value in pairs:
         yield (*above, key), key, value
         yield from steps_of(value, (*above, key))
+
+
+def value_at(data: Any, path: Sequence[str]) -> Any:
+    """The value at a path of keys; None where there is none."""
+    for step in path:
+        data = data.get(step) if isinstance(data, dict) else None
+    return data
 
 
 def _documents(file: Path) -> Iterator[Document]:

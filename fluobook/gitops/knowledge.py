@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,7 @@ class Chart:
 
     brings: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    needs_with: dict[str, str] = field(default_factory=dict, hash=False)
     classes: tuple[str, ...] = ()
     privileged: str = ""
     keeps: bool = False

@@ -1,6 +1,7 @@
 """The shapes of Kubernetes' own kinds and of the custom resources that the tree uses, and what does not fit them.
 
-The data is built by tools/schemas/build.py. Structure only: what a webhook would refuse is not in it.
+tools/schemas/build.py makes schemas.json.xz; shapes.yaml, for kinds without one, is written by hand. Structure only:
+what a webhook would refuse is not in it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import lzma
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +26,21 @@ _THIRD_PARTY = {"gateway.networking.k8s.io"}
 
 @cache
 def _data() -> dict[str, Any]:
-    packed = files("fluobook.gitops").joinpath("data", "schemas.json.xz").read_bytes()
-    return json.loads(lzma.decompress(packed))
+    """The packed shapes, and those written by hand for kinds without one."""
+    folder = files("fluobook.gitops").joinpath("data")
+    data = json.loads(lzma.decompress(folder.joinpath("schemas.json.xz").read_bytes()))
+    own = yaml.safe_load(folder.joinpath("shapes.yaml").read_text())
+    return {**data, "kinds": data["kinds"] | _closed(own["kinds"]), "cluster": data["cluster"] + own["cluster"]}
+
+
+def _closed(schema: Any) -> Any:
+    """A schema that refuses the fields it does not name, wherever it names some."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(value) for key, value in schema.items()}
+    return {**closed, "additionalProperties": False} if isinstance(schema.get("properties"), dict) else closed
 
 
 def is_known(api_version: str, kind: str) -> bool:

@@ -78,6 +78,14 @@ def test_a_mistake_that_a_rule_cannot_follow_does_not_keep_the_others_from_their
     assert {"shape"} <= {one.rule for one in found}
 
 
+def test_the_gateways_kinds_come_before_cilium_which_asks_for_them_once(repository: Path):
+    file = repository / "cluster-gitops/infrastructure/gateway-api/crds/application.yaml"
+    file.write_text(file.read_text().replace('sync-wave: "-4"', 'sync-wave: "-1"'))
+    found = findings(repository, {"wave": RULES["wave"]}, path="cluster-gitops/bootstrap-gateway")
+    told = "needs group gateway.networking.k8s.io (gatewayAPI.enabled), which gateway-api-crds brings in wave -1"
+    assert [one.message for one in found] == [f"cilium (wave -2) {told}"]
+
+
 def test_every_rule_has_a_planted_mistake():
     assert set(RULES) == {mistake["rule"] for mistake in MISTAKES.values()} - {"readable"} | {"key"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from fluobook.errors import ToolFailed
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 def kustomizations_build(look: Look) -> Iterator[Finding]:
     """Every kustomization builds; one with a KSOPS generator gives as many Secrets as the generator has files."""
-    with build.builder(look.top) as builder:
-        for folder in look.kustomizations:
-            yield from _built(look, builder, folder)
+    with build.builder(look.top) as builder, ThreadPoolExecutor() as pool:
+        for found in pool.map(lambda folder: list(_built(look, builder, folder)), look.kustomizations):
+            yield from found
 
 
 def _built(look: Look, builder: Builder, folder: Path) -> Iterator[Finding]:

@@ -43,6 +43,10 @@ def namespaces_deny_first(look: Look) -> Iterator[Finding]:
             yield look.at(policy, "metadata", "name").finding(
                 "policy", f"{policy.name} would be applied after the default deny", "let its name begin with allow-"
             )
+        for field in _closes_egress(policy):
+            yield look.at(policy, "spec", field).finding(
+                "policy", f"{policy.name} closes egress, which no row of {expected.NAME} proves", "leave egress open"
+            )
         for index in _open_to_all_pods(policy):
             yield look.at(policy, "spec", "ingress", index).finding(
                 "policy", f"{policy.name} lets every pod in, on every port", "name a namespace, or a port"
@@ -85,6 +89,13 @@ def _place(look: Look, table: Expected, cell: Cell) -> Place:
 def _denies_all(policy: Document) -> bool:
     spec = policy.data["spec"]
     return policy.kind == "NetworkPolicy" and not spec.get("podSelector") and not spec.get("ingress")
+
+
+def _closes_egress(policy: Document) -> list[str]:
+    """The fields by which a policy isolates its pods for what they open themselves: DNS and the API first of all."""
+    spec = policy.data["spec"]
+    types = ["policyTypes"] if "Egress" in (spec.get("policyTypes") or ()) else []
+    return types or [key for key in ("egress", "egressDeny") if key in spec]
 
 
 def _open_to_all_pods(policy: Document) -> Iterator[int]:

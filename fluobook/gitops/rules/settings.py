@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fluobook.gitops.documents import value_at
 from fluobook.gitops.knowledge import chart_of, settings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from fluobook.gitops.look import Finding, Look
 
@@ -25,7 +26,7 @@ def _charts(look: Look) -> Iterator[Finding]:
     """Every setting that a chart must be given is given, in valuesObject, where all can see it."""
     for one in look.tree.applications:
         for setting in chart_of(one).settings:
-            if not setting.holds(_at(one.values, setting.at)):
+            if not setting.holds(value_at(one.values, setting.at)):
                 yield look.at(one.document, *_VALUES, *setting.at).finding(
                     "setting",
                     f"{one.name}: {'.'.join(setting.at)} is not {setting.wanted()}",
@@ -43,7 +44,7 @@ def _objects(look: Look) -> Iterator[Finding]:
     """Every field that objects of a kind must have here is there."""
     for _, document in look.deployed:
         for setting in settings_of(document.kind):
-            if not setting.holds(_at(document.data, setting.at)):
+            if not setting.holds(value_at(document.data, setting.at)):
                 yield look.at(document, *setting.at).finding(
                     "setting",
                     f"{document.kind} {document.name}: {'.'.join(setting.at)} is not {setting.wanted()}",
@@ -58,9 +59,3 @@ def large_objects_are_applied_by_the_server(look: Look) -> Iterator[Finding]:
             yield look.at(one.document, "spec", "syncPolicy", "syncOptions").finding(
                 "server-side", f"{one.name} has no ServerSideApply=true", "add it to syncOptions"
             )
-
-
-def _at(values: Any, path: Sequence[str]) -> Any:
-    for step in path:
-        values = values.get(step) if isinstance(values, dict) else None
-    return values

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from fluobook.gitops.documents import Document
     from fluobook.gitops.look import Finding, Look
 
-_WITHOUT_SHAPE = {"CiliumNetworkPolicy"}
 _NOT_FOR_THE_CLUSTER = {"Kustomization", "ksops"}
 
 
@@ -30,7 +29,7 @@ def _version(look: Look, document: Document) -> Iterator[Finding]:
     if schemas.is_known(version, document.kind):
         return
     served = schemas.versions_of(version, document.kind)
-    if not served and schemas.has_group(version) and document.kind not in _WITHOUT_SHAPE:
+    if not served and schemas.has_group(version):
         yield look.at(document, "kind").finding("shape", f"{version} has no kind {document.kind}", "correct the kind")
         return
     if schemas.is_built_in(version) or served:

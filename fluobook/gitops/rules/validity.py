@@ -22,8 +22,6 @@ _WORDS = {
     "pathType": {"Exact", "Prefix", "ImplementationSpecific"},
 }
 _OPERATORS = {"In", "NotIn", "Exists", "DoesNotExist"}
-_CILIUM_RULE = {"fromEntities", "toPorts"}
-_ENTITIES = {"all", "world", "cluster", "host", "remote-node", "kube-apiserver", "ingress", "health", "init"}
 _GROUPS = {"", "apps", "batch", "networking.k8s.io", "policy"}
 _PLACES = {"fluobook/phase-values", "fluobook/needed-before", "fluobook/pool"}
 _FOR_ARGOCD = {"sync-wave", "sync-options", "compare-options", "hook", "hook-delete-policy", "refresh"}
@@ -53,8 +51,6 @@ def _wrong(document: Document) -> Iterator[tuple[tuple[Key, ...], str, str]]:
     if document.group in _GROUPS:
         yield from _words(document.data.get("spec"), ("spec",))
     yield from _own_pods(document)
-    if document.kind == "CiliumNetworkPolicy":
-        yield from _cilium(document)
 
 
 def _is_known(key: str) -> bool:
@@ -76,18 +72,6 @@ def _is_port(value: Any) -> bool:
     if isinstance(value, str):
         return not value.isdigit()
     return not isinstance(value, int) or 0 < value <= _LARGEST_PORT
-
-
-def _cilium(document: Document) -> Iterator[tuple[tuple[Key, ...], str, str]]:
-    """The part of CiliumNetworkPolicy that the reachability model reads; no schema of the kind is at hand."""
-    for at, rule in enumerate((document.data.get("spec") or {}).get("ingress") or ()):
-        for key in rule if isinstance(rule, dict) else ():
-            if key not in _CILIUM_RULE:
-                yield ("spec", "ingress", at, key), f"{key} is not known", f"one of {', '.join(sorted(_CILIUM_RULE))}"
-        for entity in (rule.get("fromEntities") or ()) if isinstance(rule, dict) else ():
-            if entity not in _ENTITIES:
-                path = ("spec", "ingress", at, "fromEntities")
-                yield path, f"{entity} is no entity", f"one of {', '.join(sorted(_ENTITIES))}"
 
 
 def _own_pods(document: Document) -> Iterator[tuple[tuple[Key, ...], str, str]]:

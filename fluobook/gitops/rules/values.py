@@ -40,11 +40,20 @@ def _known(look: Look, one: Application) -> dict[str, Any] | None:
 
 
 def _unknown(values: dict[str, Any], known: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Keys without a counterpart, or that are mappings in the chart alone; an empty mapping there takes any key."""
+    """Keys without a counterpart, or with a value of another kind; an empty mapping in the chart takes any key."""
     for key, value in values.items():
         if key not in known:
             yield (*path, key)
         elif isinstance(value, dict) and isinstance(known[key], dict) and known[key]:
             yield from _unknown(value, known[key], (*path, key))
-        elif isinstance(known[key], dict) and known[key] and value is not None and not isinstance(value, dict):
+        elif value is not None and not _fits(value, known[key]):
             yield (*path, key)
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value may stand where the chart has its own: helm templates fail late, or take any text for true."""
+    if default in (None, "", {}, []):
+        return True  # nothing is said of the kind of value
+    if isinstance(default, dict | list | bool):
+        return type(value) is type(default)
+    return not isinstance(value, dict | list) and (isinstance(default, str) or isinstance(value, type(default)))
