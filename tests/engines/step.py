@@ -30,7 +30,7 @@ OTHERWISE = {"time", "managedFields", "extra", "deployment.kubernetes.io/revisio
 """Fields left out: when a manager last wrote; managedFields is compared by a case of its own."""
 _WHOLE = re.compile(r'Invalid value: "\{.*\}"', re.DOTALL)
 """A whole object inside a message."""
-_NUMBERS = re.compile(r"(?<=in record \()[^)]+|\b\d{3,}\b|\b[0-9a-f]{8}-[0-9a-f-]{27}\b")
+_NUMBERS = re.compile(r"(?<=kube-api-access-)\w+|(?<=in record \()[^)]+|\b\d{3,}\b|\b[0-9a-f]{8}-[0-9a-f-]{27}\b")
 
 
 @dataclass(frozen=True)

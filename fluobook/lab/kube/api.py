@@ -125,6 +125,9 @@ class KubeApi:
         user = self.authenticator.user(certificate, request.headers.get("Authorization", ""))
         if user is None:
             raise unauthorized()
+        other = request.headers.get("Impersonate-User", "")
+        if other and user.is_admin:
+            return User(other, frozenset({*request.headers.getall("Impersonate-Group", ()), "system:authenticated"}))
         return user
 
 
