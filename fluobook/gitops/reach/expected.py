@@ -137,6 +137,9 @@ def matrix(expected: Expected, policies: Policies) -> Iterator[Cell]:
             if source.name != target.name:
                 row, why = expected.row(source, target, (port, protocol))
                 verdict = policies.judge(here, source, target, (port, protocol))
+                if row and not verdict.allowed:
+                    near = policies.nearest(source, target, (port, protocol))
+                    verdict = Verdict(False, near or verdict.policies)  # noqa: FBT003 (what the verdict is)
                 yield Cell(source.name, target.name, port, protocol, verdict, row, why, is_listed)
 
 

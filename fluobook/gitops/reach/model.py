@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fluobook.gitops.documents import Document
 
 TCP = "TCP"
+_NEAR = 3
+"""Two of three fit, one of them by name."""
 _EVERY_PORT: tuple[dict[str, Any], ...] = ({},)
 
 
@@ -75,6 +77,26 @@ class Policies:
         """As `verdict`, for a target whose isolating policies are known: many sources ask for each."""
         allowing = tuple(policy for policy in isolating if self._allows(policy, source, target, port))
         return Verdict(bool(allowing) or not isolating, allowing or tuple(isolating))
+
+    def nearest(self, source: Endpoint, target: Endpoint, port: tuple[int, str]) -> tuple[Document, ...]:
+        """The policy that lacks one thing alone to allow it (its pods, a peer or a port), where there is one."""
+        here = [one for one in self.documents if one.namespace == target.namespace and one.kind == "NetworkPolicy"]
+        fitting = [self._fitting(policy, source, target, port) for policy in here]
+        best = max(fitting, default=0)
+        return (here[fitting.index(best)],) if best >= _NEAR else ()
+
+    def _fitting(self, policy: Document, source: Endpoint, target: Endpoint, port: tuple[int, str]) -> int:
+        """How much of a policy and its best rule fits: 2 for what it names, 1 where it takes any, else 0."""
+        spec = policy.data["spec"]
+        pods = _selects(policy, target) * (2 if spec.get("podSelector") else 1)
+        return pods + max(
+            (
+                _ports(rule.get("ports"), target, port) * (2 if rule.get("ports") else 1)
+                + self._peers(rule.get("from"), source, policy.namespace) * (2 if rule.get("from") else 1)
+                for rule in spec.get("ingress") or ()
+            ),
+            default=0,
+        )
 
     def _allows(self, policy: Document, source: Endpoint, target: Endpoint, port: tuple[int, str]) -> bool:
         spec = policy.data["spec"]

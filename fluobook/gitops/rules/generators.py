@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fluobook.gitops import kustomization
+from fluobook.gitops import documents, kustomization
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,7 @@ def generators_list_what_exists(look: Look) -> Iterator[Finding]:
     generators = [document for document in look.documents if document.kind == "ksops"]
     for generator in generators:
         yield from _of_one(look, generator)
+    yield from _others(look)
     served = {generator.file.parent for generator in generators}
     for file in (one.file for one in look.encrypted):
         if file.is_relative_to(look.top) and file.parent not in served:
@@ -28,11 +29,22 @@ def generators_list_what_exists(look: Look) -> Iterator[Finding]:
             )
 
 
+def _others(look: Look) -> Iterator[Finding]:
+    """What stands under `generators` and is none."""
+    for folder in look.kustomizations:
+        for name in kustomization.load(folder).data.get("generators") or []:
+            for one in documents.read(folder / name):
+                if one.kind != "ksops":
+                    yield look.at(one, "kind").finding("generator", f"{one.kind} generates nothing", "write ksops")
+
+
 def _of_one(look: Look, generator: Document) -> Iterator[Finding]:
     folder = generator.file.parent
     listed = generator.data.get("files") or []
     present = {one.file.name for one in look.encrypted if one.file.parent == folder}
     for index, name in enumerate(listed):
+        if name in listed[:index]:
+            yield look.at(generator, "files", index).finding("generator", f"{name} is listed twice", "list it once")
         if name not in present:
             yield look.at(generator, "files", index).finding(
                 "generator", f"{name} does not exist", "create it with sops, or take it off the list"

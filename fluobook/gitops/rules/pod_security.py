@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fluobook.gitops.documents import steps_of
 from fluobook.gitops.knowledge import PRIVILEGED_KINDS, chart_of
 from fluobook.gitops.rules.namespaces import made
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fluobook.gitops.documents import Document
     from fluobook.gitops.look import Finding, Look
 
 _LABEL = "pod-security.kubernetes.io/"
+_WORKLOADS = {"", "apps", "batch"}
+_HOST = {"hostNetwork", "hostPID", "hostIPC", "hostPort", "privileged"}
 _MODES = ("enforce", "audit", "warn")
 
 
@@ -39,4 +43,14 @@ def _privileged(look: Look) -> dict[str, str]:
     """The namespaces that must be privileged, and why."""
     charts = {one.namespace: chart_of(one).privileged for one in look.tree.applications if chart_of(one).privileged}
     kinds = {one.namespace: PRIVILEGED_KINDS[one.kind] for _, one in look.deployed if one.kind in PRIVILEGED_KINDS}
-    return charts | kinds
+    return charts | kinds | {one.namespace: told for _, one in look.deployed if (told := _asks(one))}
+
+
+def _asks(document: Document) -> str:
+    """What a workload of ours asks for that only a privileged namespace allows; "" for nothing."""
+    if document.group not in _WORKLOADS:
+        return ""
+    asked = (
+        key for _, key, value in steps_of(document.data.get("spec")) if key == "hostPath" or (key in _HOST and value)
+    )
+    return next((f"{document.kind} {document.name} asks for {key}" for key in asked), "")

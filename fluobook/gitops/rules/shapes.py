@@ -22,6 +22,10 @@ def objects_have_their_shape(look: Look) -> Iterator[Finding]:
         if document.kind and document.kind not in _NOT_FOR_THE_CLUSTER:
             yield from _version(look, document)
             yield from _shape(look, document)
+    for _, document in look.deployed:
+        for key, told in (("kind", document.kind), ("metadata", document.name)):
+            if not told:
+                yield look.at(document, key).finding("shape", f"the object has no {key}", "give it kind and name")
 
 
 def _version(look: Look, document: Document) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from fluobook.gitops.documents import steps_of
+from fluobook.gitops.schemas import is_cluster_scoped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,8 @@ def _wrong(document: Document) -> Iterator[tuple[tuple[Key, ...], str, str]]:
     name = metadata.get("name")
     if isinstance(name, str) and not _NAME.fullmatch(name) and document.kind not in ("Role", "ClusterRole"):
         yield ("metadata", "name"), f"{name} is no name", "lower case letters, digits, - and ."
+    if document.namespace and is_cluster_scoped(document.group, document.kind):
+        yield ("metadata", "namespace"), "objects of this kind have no namespace", "take it out"
     for key, value in (metadata.get("labels") or {}).items():
         if isinstance(value, str) and not _LABEL.fullmatch(value):
             yield ("metadata", "labels", key), f"{value} is no label value", "63 letters, digits, -, _ and . at most"
