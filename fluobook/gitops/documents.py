@@ -109,10 +109,13 @@ def steps_of(data: Any, above: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key
         yield from steps_of(value, (*above, key))
 
 
-def value_at(data: Any, path: Sequence[str]) -> Any:
-    """The value at a path of keys; None where there is none."""
+def value_at(data: Any, path: Sequence[Key]) -> Any:
+    """The value at a path of keys and indexes; None where there is none."""
     for step in path:
-        data = data.get(step) if isinstance(data, dict) else None
+        if isinstance(data, list) and isinstance(step, int):
+            data = data[step] if step < len(data) else None
+        else:
+            data = data.get(step) if isinstance(data, dict) else None
     return data
 
 

@@ -11,6 +11,7 @@ import yaml
 
 if TYPE_CHECKING:
     from fluobook.gitops.application import Application
+    from fluobook.gitops.documents import Key
 
 PRIVILEGED_KINDS = {"ScyllaCluster": "ScyllaDB's container asks for SYS_NICE"}
 """Custom resources whose pods need a privileged namespace, and why."""
@@ -23,7 +24,7 @@ class Setting:
     It must be one of `one_of`; hold none of `without`; hold the text `contains`; with none of these, be there.
     """
 
-    at: tuple[str, ...]
+    at: tuple[Key, ...]
     why: str
     one_of: tuple[Any, ...] = ()
     without: tuple[str, ...] = ()

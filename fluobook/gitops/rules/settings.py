@@ -29,7 +29,7 @@ def _charts(look: Look) -> Iterator[Finding]:
             if not setting.holds(value_at(one.values, setting.at)):
                 yield look.at(one.document, *_VALUES, *setting.at).finding(
                     "setting",
-                    f"{one.name}: {'.'.join(setting.at)} is not {setting.wanted()}",
+                    f"{one.name}: {'.'.join(map(str, setting.at))} is not {setting.wanted()}",
                     f"set it so: {setting.why}",
                 )
         helm = one.document.data["spec"]["source"].get("helm") or {}
@@ -47,7 +47,7 @@ def _objects(look: Look) -> Iterator[Finding]:
             if not setting.holds(value_at(document.data, setting.at)):
                 yield look.at(document, *setting.at).finding(
                     "setting",
-                    f"{document.kind} {document.name}: {'.'.join(setting.at)} is not {setting.wanted()}",
+                    f"{document.kind} {document.name}: {'.'.join(map(str, setting.at))} is not {setting.wanted()}",
                     f"set it so: {setting.why}",
                 )
 
