@@ -109,7 +109,7 @@ def steps_of(data: Any, above: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key
         yield from steps_of(value, (*above, key))
 
 
-def value_at(data: Any, path: Sequence[Key]) -> Any:
+def value_under(data: Any, path: Sequence[Key]) -> Any:
     """The value at a path of keys and indexes; None where there is none."""
     for step in path:
         if isinstance(data, list) and isinstance(step, int):

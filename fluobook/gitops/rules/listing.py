@@ -42,9 +42,9 @@ def files_are_listed(look: Look) -> Iterator[Finding]:
 def _unseen(look: Look, document: Document) -> Iterator[Finding]:
     """Generators of dashboards whose ConfigMap has no label that Grafana's sidecar asks for."""
     path = ("grafana", "sidecar", "dashboards", "label")
-    wanted = {str(documents.value_at(one.values, path) or _DASHBOARD) for one in look.tree.applications}
+    wanted = {str(documents.value_under(one.values, path) or _DASHBOARD) for one in look.tree.applications}
     for index, generator in enumerate(document.data.get("configMapGenerator") or ()):
-        labels = documents.value_at(generator, ("options", "labels")) or {}
+        labels = documents.value_under(generator, ("options", "labels")) or {}
         holds = any(str(entry).endswith(".json") for entry in generator.get("files") or ())
         if holds and not wanted & set(labels):
             message = f"nothing reads the dashboards of {generator.get('name')}"

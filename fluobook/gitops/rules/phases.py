@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fluobook.errors import ParamsError
 from fluobook.gitops.patches import patches_for
 from fluobook.gitops.patching import MISSING, value_at
+from fluobook.gitops.phase import names_in, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,9 +18,14 @@ if TYPE_CHECKING:
 def phases_find_their_places(look: Look) -> Iterator[Finding]:
     """Each place that an Application names exists, and each params file has every value that the tree asks for."""
     objects = {(document.kind, document.name): document.data for _, document in look.deployed}
+    given = {
+        name for one in look.phases.values() if not isinstance(one, ParamsError) for name in values_of(one.platform)
+    }
     for one in look.tree.applications:
         place = look.at(one.document, "metadata", "annotations", "fluobook/phase-values")
         for value in one.phase_values:
+            for name in sorted(set(names_in(value.value)) - given) if given else ():
+                yield place.finding("phase-value", f"no phase has a value {name}", "correct the name")
             data = objects.get((value.kind, value.name), {}) if value.kind else one.document.data
             if value_at(data, value.path) is MISSING:
                 where = f"{value.kind} {value.name}" if value.kind else f"Application {one.name}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fluobook.gitops.documents import value_at
+from fluobook.gitops.documents import value_under
 from fluobook.gitops.knowledge import chart_of, settings_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def _charts(look: Look) -> Iterator[Finding]:
     """Every setting that a chart must be given is given, in valuesObject, where all can see it."""
     for one in look.tree.applications:
         for setting in chart_of(one).settings:
-            if not setting.holds(value_at(one.values, setting.at)):
+            if not setting.holds(value_under(one.values, setting.at)):
                 yield look.at(one.document, *_VALUES, *setting.at).finding(
                     "setting",
                     f"{one.name}: {'.'.join(map(str, setting.at))} is not {setting.wanted()}",
@@ -44,7 +44,7 @@ def _objects(look: Look) -> Iterator[Finding]:
     """Every field that objects of a kind must have here is there."""
     for _, document in look.deployed:
         for setting in settings_of(document.kind):
-            if not setting.holds(value_at(document.data, setting.at)):
+            if not setting.holds(value_under(document.data, setting.at)):
                 yield look.at(document, *setting.at).finding(
                     "setting",
                     f"{document.kind} {document.name}: {'.'.join(map(str, setting.at))} is not {setting.wanted()}",

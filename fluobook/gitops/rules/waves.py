@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.gitops import schemas
 from fluobook.gitops.application import WAVE
-from fluobook.gitops.documents import value_at
+from fluobook.gitops.documents import value_under
 from fluobook.gitops.knowledge import chart_of
 from fluobook.gitops.rules.namespaces import made
 from fluobook.gitops.tree import NEEDED_BEFORE
@@ -87,7 +87,7 @@ def _needs(look: Look, one: Application) -> Iterator[tuple[str, str, Place]]:
     here = look.at(one.document, "spec", "source")
     yield from ((f"group {group}", one.chart or one.repo, here) for group in chart_of(one).needs)
     for setting, group in chart_of(one).needs_with.items():
-        if value_at(one.values, setting.split(".")):
+        if value_under(one.values, setting.split(".")):
             yield f"group {group}", setting, here
     for need, path in _needs_of_values(one.values, one.namespace):
         yield need, str(path[-1]), look.at(one.document, "spec", "source", "helm", "valuesObject", *path)
