@@ -46,8 +46,10 @@ def _networks(platform: Platform, seen: Networks | None) -> Check:
     if seen is None:
         return Check(claim, False, "no answer")  # noqa: FBT003 (a check's outcome, by position as the others)
     fits = ip_address(seen.service) in ip_network(cluster.service_cidr)
-    fits = fits and all(ip_network(pods).subnet_of(ip_network(cluster.pod_cidr)) for pods in seen.pods)  # type: ignore[arg-type]
-    told = f"Services {seen.service}, pods {', '.join(seen.pods) or 'none'}"
+    # Which node got which part is chance; a stored output may not depend on it.
+    parts = sorted(ip_network(pods) for pods in seen.pods)
+    fits = fits and all(part.subnet_of(ip_network(cluster.pod_cidr)) for part in parts)  # type: ignore[arg-type]
+    told = f"Services {seen.service}, pods {', '.join(map(str, parts)) or 'none'}"
     wanted = f"; wanted {cluster.service_cidr} and {cluster.pod_cidr}"
     remedy = (
         "cluster.network of the machine configurations differs: correct it before anything is stored, and begin anew"
