@@ -29,7 +29,7 @@ from fluobook.stages.core.gate import Approval, Gate
 from fluobook.stages.core.site import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from fluobook.stages.core.plan import Plan
     from fluobook.stages.core.stage import Stage
@@ -83,8 +83,8 @@ class StageRun:
             return
         self._note("approved", digest=plan.digest, form=form)
         lock = cluster_lock(self.site.home, patience=LOCK_PATIENCE, on_wait=self._waiting)
-        with self.site.halt.on_interrupt(), lock, self.site.lease():
-            self._execute(self._rest_of(plan))
+        with self.site.halt.on_interrupt(), lock, self.site.lease() as still_ours:
+            self._execute(self._rest_of(plan), still_ours)
 
     def verify(self) -> Checks:
         """Prove the outcome from the live systems.
@@ -118,7 +118,11 @@ class StageRun:
             )
         return now
 
-    def _execute(self, plan: Plan) -> None:
+    def _execute(self, plan: Plan, still_ours: Callable[[], None]) -> None:
+        def check() -> None:
+            self.site.halt.check()
+            still_ours()
+
         self._good_until = 0.0
         progress = Progress(plan.actions)
         live = Live(lambda: _progress_table(plan, progress))
@@ -127,7 +131,7 @@ class StageRun:
             lambda action, tell: self.stage.perform(self.site, action, tell),
             self.site.journal,
             widths=self.stage.widths,
-            check=self.site.halt.check,
+            check=check,
         )
         with live:
             executor.run(plan, progress)

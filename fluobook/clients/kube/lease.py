@@ -55,6 +55,7 @@ class OperatorLease:
         self._seconds = seconds
         self._stop = threading.Event()
         self.lost: OutsideError | Locked | None = None
+        """Why the last renewal failed; None while all is well."""
 
     def holder(self) -> Holder | None:
         """Who holds it now, None if nobody ever did.
@@ -84,6 +85,15 @@ class OperatorLease:
             raise _locked(self.holder() or Holder("another operator", None, None, 0)) from None
 
     renew = acquire
+
+    def check(self) -> None:
+        """Whether work may go on; that the API did not answer a renewal is no reason to stop, a new holder is.
+
+        Raises:
+            Locked: another operator has taken the lease, since we did not renew it in time.
+        """
+        if isinstance(self.lost, Locked):
+            raise self.lost
 
     def release(self) -> None:
         """Give it back, if it is ours.
@@ -123,7 +133,7 @@ class OperatorLease:
             thread.join(CONNECT_SECONDS + READ_SECONDS)  # a renewal under way ends by then
 
     def _keep(self) -> None:
-        while not self._stop.wait(self._seconds / RENEWALS):
+        while not (self._stop.wait(self._seconds / RENEWALS) or isinstance(self.lost, Locked)):
             try:
                 self.renew()
                 self.lost = None

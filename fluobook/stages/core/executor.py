@@ -131,6 +131,7 @@ class Executor:
     def _one(self, stage: str, action: Action, progress: Progress, limit: threading.Semaphore) -> None:
         place = _Place(limit)
         try:
+            self._check()
             progress.set(action, "running")
             self._note("intent", stage, action, verb=action.verb, object=action.object, reason=action.reason)
             evidence = self._perform(action, Tell(action, stage, self._journal, progress, self._check, place.leave))

@@ -16,7 +16,7 @@ from fluobook.clients.factory import FactoryClient
 from fluobook.clients.kube import Kube, OperatorLease
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
 from fluobook.clients.talos import Address, TalosNode, connect
-from fluobook.errors import AccessDenied, DeadlineExceeded, FluobookError, ForeignObject, ParamsError, Refused
+from fluobook.errors import AccessDenied, DeadlineExceeded, FluobookError, ForeignObject, Locked, ParamsError, Refused
 from fluobook.stages.core.halt import Halt
 from fluobook.stages.core.vault import Vault
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FINAL = (AccessDenied, ForeignObject, ParamsError, Refused)
+FINAL = (AccessDenied, ForeignObject, Locked, ParamsError, Refused)
 """Errors that no waiting mends."""
 
 TALOS_PORT = 50000
@@ -140,8 +140,11 @@ class Site:
         return self.once("kube", lambda: Kube.from_kubeconfig(self.vault.kubeconfig(self.platform)))
 
     @contextmanager
-    def lease(self) -> Iterator[None]:
+    def lease(self) -> Iterator[Callable[[], None]]:
         """Keep other operators out while something is changed, by a Lease in the cluster as soon as its API answers.
+
+        Yields what raises `Locked` once another operator has taken the lease from us: after a sleep of this machine,
+        say, that was longer than the lease is good for.
 
         The name of the holder has no process in it: a killed run of ours is taken over at once, since on one machine
         the cluster's lock keeps two runs apart.
@@ -150,10 +153,10 @@ class Site:
             Locked: another operator is at work.
         """
         if not (self.vault.has_bundle() and self.kube().ready()):
-            yield
+            yield lambda: None
             return
-        with OperatorLease(self.kube(), f"{getpass.getuser()}@{socket.gethostname()}:{self.home}").held():
-            yield
+        with OperatorLease(self.kube(), f"{getpass.getuser()}@{socket.gethostname()}:{self.home}").held() as lease:
+            yield lease.check
 
     def wait_until(
         self,

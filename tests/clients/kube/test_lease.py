@@ -60,6 +60,17 @@ def test_a_holder_learns_that_it_lost_the_lease(rig: Any) -> None:
         body = {"spec": {"holderIdentity": "bob", "leaseDurationSeconds": 600}}
         rig.kube.patch(*LEASE, body=body)
         assert isinstance(rig.until(lambda: lease.lost), Locked)
+        with pytest.raises(Locked, match="bob is at work"):
+            lease.check()
+
+
+def test_a_renewal_without_an_answer_is_no_reason_to_stop(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with OperatorLease(rig.kube, "ann", seconds=1).held() as lease:
+        with monkeypatch.context() as broken:
+            broken.setattr(rig.kube, "find", _silent)
+            assert isinstance(rig.until(lambda: lease.lost), Unreachable)
+            lease.check()
+        rig.until(lambda: lease.lost is None)
 
 
 def test_work_is_done_even_if_the_lease_cannot_be_given_back(rig: Any, monkeypatch: pytest.MonkeyPatch) -> None:

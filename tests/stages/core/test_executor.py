@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from fluobook.errors import Refused
+from fluobook.errors import Locked, Refused
 from fluobook.record.journal import Journal
 from fluobook.redact import Redactor
 from fluobook.stages.core.executor import Executor, Progress
@@ -148,3 +148,19 @@ def test_a_word_is_not_told_any_more_once_work_is_broken_off():
 
     with pytest.raises(Refused, match="halted"):
         Work().run(action("a"), perform=lambda _, tell: tell("still here"), check=check)
+
+
+def test_no_action_begins_once_work_is_broken_off():
+    work, lost = Work(), []
+
+    def check():
+        if lost:
+            raise Locked("bob is at work on this cluster")
+
+    def perform(one, _):
+        lost.append(one.id)
+
+    with pytest.raises(Locked, match="bob is at work"):
+        work.run(action("a"), action("b", "a"), perform=perform, check=check)
+    assert lost == ["a"]
+    assert work.told("intent") == ["a"]
