@@ -24,8 +24,9 @@ from fluobook.show.live import Live, interactive, show_once
 from fluobook.show.table import Cell, Table
 from fluobook.stages import catalogue, observe, secrets_care
 from fluobook.stages.core.check import Checks
-from fluobook.stages.core.executor import Executor, Progress
+from fluobook.stages.core.executor import Executor
 from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.progress import Progress
 from fluobook.stages.core.site import Site
 
 if TYPE_CHECKING:

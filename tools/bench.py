@@ -1,32 +1,48 @@
-"""Prints what stage 1 costs, as ratios: wall time to the lab's critical path, requests to virtual machines.
+"""Prints what stage 1 costs: wall time as a ratio to the lab's critical path and to a plain script, requests a machine.
 
-Nothing here is a test: times depend on the machine. For each size a lab is started, the stage applied and run again.
+Nothing here is a test: times depend on the machine. For each size a lab is started, the stage applied and run again;
+then a second lab, for a script that does the same as plainly as can be, as many at once.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import tempfile
 import time
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from plain import bring_up
 
 from fluobook import params
 from fluobook.lab import life
 from fluobook.redact import Redactor
 from fluobook.runbook import Book, lab_programs, open_site
+from fluobook.stages import catalogue
 from fluobook.stages.core.gate import Approval, Gate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluobook.stages.core.site import Site
 
 ROOT = Path(__file__).parents[1]
 SIZES = (3, 20, 100)
 SPEED = 2.0
 
 
+HEAD = """\
+          critical          plain            requests   again
+ VMs   wall   path  ratio   script  ratio    a VM   asked  seconds"""
+
+
 def main(sizes: tuple[int, ...]) -> int:
     """Measure each size; returns the exit code."""
     os.environ["FLUOBOOK_RENDER"] = "final"
-    print("VMs, wall and critical path in seconds, their ratio, requests a VM; requests and seconds of a second run")
+    print(HEAD)
     for size in sizes:
         print(measure(size), flush=True)
     return 0
@@ -35,32 +51,51 @@ def main(sizes: tuple[int, ...]) -> int:
 def measure(size: int) -> str:
     """One line of figures for a platform of `size` machines."""
     chosen = platform_of(size)
-    folder = Path(tempfile.mkdtemp(prefix="fluobook-bench-"))
-    lab = life.start(chosen, folder, root=ROOT, programs=lab_programs(), owner=os.getpid(), speed=SPEED)
-    os.environ["FLUOBOOK_LAB"] = str(folder)
-    try:
+    with lab_of(chosen) as lab:
         first = timed(chosen)
         story = life.story(lab)
         asked = len(proxmox(story))
         path = sum(seconds for _, seconds in story["critical_path"]["create-vms"]) / SPEED
         again = timed(chosen)
         more = len(proxmox(life.story(lab))) - asked
+    with lab_of(chosen):
+        plain = scripted(site_of(chosen))
+    figures = f"{first:7.2f}{path:7.2f}{first / path:7.2f}{plain:9.2f}{first / plain:7.2f}"
+    return f"{size:>4}{figures}{asked / size:8.1f}{more:>8}{again:9.2f}"
+
+
+@contextmanager
+def lab_of(chosen: params.Params) -> Iterator[life.Lab]:
+    """A new lab, which the runs of this process use."""
+    folder = Path(tempfile.mkdtemp(prefix="fluobook-bench-"))
+    lab = life.start(chosen, folder, root=ROOT, programs=lab_programs(), owner=os.getpid(), speed=SPEED)
+    os.environ["FLUOBOOK_LAB"] = str(folder)
+    try:
+        yield lab
     finally:
         life.end(lab, forget=True)
-    return f"{size:>4} {first:7.2f} {path:7.2f} {first / path:6.2f} {asked / size:12.1f} {more:>16} {again:8.2f}"
+
+
+def site_of(chosen: params.Params) -> Site:
+    """The platform on that lab."""
+    return open_site(chosen, root=ROOT, target="lab", redactor=Redactor())
 
 
 def timed(chosen: params.Params) -> float:
     """Seconds that planning, applying and verifying stage 1 take."""
-    site = open_site(chosen, root=ROOT, target="lab", redactor=Redactor())
+    site = site_of(chosen)
     stage = Book(site, Gate(Approval.parse("all"), "lab", site.platform.cluster.name)).stage("create-vms")
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 (tables are not what is measured)
     began = time.monotonic()
-    try:
+    with redirect_stdout(io.StringIO()):  # tables are not what is measured
         stage.apply(stage.plan())
         stage.verify()
-    finally:
-        sys.stdout = sys.__stdout__
+    return time.monotonic() - began
+
+
+def scripted(site: Site) -> float:
+    """Seconds that the plain script takes, with as many at once as stage 1 has."""
+    began = time.monotonic()
+    bring_up(site, (catalogue.find("create-vms").widths or {})["proxmox"])
     return time.monotonic() - began
 
 

@@ -10,8 +10,9 @@ import pytest
 from fluobook.errors import Locked, Refused
 from fluobook.record.journal import Journal
 from fluobook.redact import Redactor
-from fluobook.stages.core.executor import Executor, Progress
+from fluobook.stages.core.executor import Executor
 from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.core.progress import Progress
 
 BOUND = 10
 
