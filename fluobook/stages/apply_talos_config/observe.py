@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fluobook.clients.talos import Applied, Mode, Probe
 from fluobook.errors import OutsideError
+from fluobook.stages.apply_talos_config.contradictions import refuse_contradictions
 from fluobook.stages.apply_talos_config.documents import Ingredients, cluster_documents, gather, node_text
 from fluobook.stages.core.look import side_by_side
 from fluobook.stages.core.nodes import looks
@@ -70,9 +71,16 @@ def ingredients_of(site: Site) -> Ingredients:
 
 
 def texts_of(site: Site, ingredients: Ingredients) -> dict[str, str]:
-    """Every node's configuration. They hold secrets that the vault has told the redactor."""
-    generated = cluster_documents(site.platform, site.vault.bundle(), ingredients)
-    return {node.name: node_text(site.platform, node, generated, ingredients) for node in site.platform.nodes}
+    """Every node's configuration. They hold secrets that the vault has told the redactor.
+
+    Raises:
+        ParamsError: they contradict the params or the bundle.
+    """
+    platform, bundle = site.platform, site.vault.bundle()
+    generated = cluster_documents(platform, bundle, ingredients)
+    texts = {node.name: node_text(platform, node, generated, ingredients) for node in platform.nodes}
+    refuse_contradictions(platform, bundle, ingredients, texts)
+    return texts
 
 
 def dry_run(site: Site, node: Node, text: str) -> tuple[Applied, str]:
