@@ -32,17 +32,10 @@ def _alike(*parts: str) -> Callable[[Any, Any], bool]:
     return holds
 
 
-_GO = "the real message names Go's types, which no schema tells"
 DELIBERATE: dict[tuple[str, int], Deliberate] = {
-    ("each kind of patch does what it says", 10): Deliberate(_GO, _alike("json: cannot unmarshal", "ConfigMap.data")),
     ("each kind of patch does what it says", 13): Deliberate(
         "a patch to another kind is refused for that, not for what that kind cannot decode", _alike("is invalid: patch")
     ),
-    ("a strategic merge patch merges lists by their keys", 6): Deliberate(
-        "`$patch: replace` on a map keeps what stands beside it; the real server drops that too",
-        lambda ours, theirs: ours["metadata"]["labels"] == {"only": "this"} and "labels" not in theirs["metadata"],
-    ),
-    ("invalid objects are refused with their causes", 3): Deliberate(_GO, _alike("json: cannot unmarshal")),
     ("lists are cut into pages", 6): Deliberate(
         "what is wrong with a token is told in the words of another decoder",
         _alike("invalid continue token: continue key is not valid: "),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from fluobook.lab.http import HttpServer, Request
-from fluobook.lab.kube.answers import json_answer
+from fluobook.lab.kube.answers import YAML, as_yaml, json_answer
 from fluobook.lab.kube.authentication import Authenticator
 from fluobook.lab.kube.errors import ApiError, unauthorized
 from fluobook.lab.kube.identity import ADMIN, User
@@ -74,7 +74,7 @@ class KubeApi:
             the listener: its `port`, and what `stop` takes to end it alone.
         """
         app = web.Application(client_max_size=BODY_LIMIT)
-        app.router.add_route("*", "/{path:.*}", self._handle)
+        app.router.add_route("*", "/{path:.*}", self._serve)
         server = HttpServer(app, self._clock, read_only=_only_asks, follow_clients=True)
         server.requests = self.requests
         await server.start(sock, ssl_context)
@@ -88,6 +88,13 @@ class KubeApi:
         for one in ending:
             await one.stop()
 
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        answer = await self._handle(request)
+        wanted = request.headers.get("Accept", "").partition(",")[0].partition(";")[0].strip()
+        if wanted == YAML and isinstance(answer, web.Response) and answer.content_type == "application/json":
+            as_yaml(answer)
+        return answer
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         try:
             return await self._answered(request)
@@ -95,7 +102,7 @@ class KubeApi:
             if not error.reason and error.code == HTTPStatus.NOT_FOUND:
                 return web.Response(text=error.message, status=error.code)
             response = json_answer(error.status(), error.code)
-            if error.code == HTTPStatus.TOO_MANY_REQUESTS:
+            if error.code == HTTPStatus.TOO_MANY_REQUESTS or "retryAfterSeconds" in error.details:
                 response.headers["Retry-After"] = "1"
             return response
         except ConnectionError:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fluobook.lab.kube import defaults, rules, schemas
-from fluobook.lab.kube.errors import ApiError, bad_request, invalid
+from fluobook.lab.kube.errors import SCHEME, ApiError, bad_request, invalid
+from fluobook.lab.kube.go_types import undecodable
+from fluobook.lab.kube.metadata_rules import metadata_problems
 from fluobook.lab.kube.validation import (
     WORKLOADS,
     broken_rules,
     defaulted,
     pruned,
+    repeated_items,
     unknown_fields,
     workload_problems,
     wrong_types,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=\n\r]")
+_HEAD = {"properties": {"metadata": {"$ref": schemas.REF + schemas.OBJECT_META}}}
 _OMITTED = ("data", "binaryData")
 """Members that are not kept while they are empty."""
 
@@ -46,16 +50,24 @@ def headed(resource: Resource, namespace: str, obj: Obj) -> None:
         raise bad_request(
             f'{obj["kind"]} in version "{_version_of(obj)}" cannot be handled as a {resource.kind}: {why}'
         )
+    if not resource.custom and not schemas.schema_name(*_gvk(obj)):
+        why = f'no kind "{obj["kind"]}" is registered for version "{obj["apiVersion"]}" in scheme "{SCHEME}"'
+        told = f'{obj["kind"]} in version "{_version_of(obj)}" cannot be handled as a {resource.kind}'
+        raise bad_request(f"{told}: {why}")
     if (obj["apiVersion"], obj["kind"]) != (resource.api_version, resource.kind):
         raise bad_request(
             f'{obj["kind"]} in version "{obj["apiVersion"]}" cannot be handled as a {resource.kind}: '
             f"the API version in the data ({obj['apiVersion']}) does not match the expected API version "
             f"({resource.api_version})"
         )
-    metadata = obj.setdefault("metadata", {})
+    if obj.get("metadata") is None:
+        obj["metadata"] = {}
+    metadata = obj["metadata"]
+    if why := undecodable({"metadata": metadata}, _HEAD, resource.kind):
+        raise bad_request(_cannot_be(resource, why))
     if resource.namespaced:
-        if metadata.setdefault("namespace", namespace) != namespace:
-            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        metadata["namespace"] = metadata.get("namespace") or namespace
+        same_namespace(resource, obj, namespace)
     else:
         metadata.pop("namespace", None)
 
@@ -80,30 +92,40 @@ def same_name(obj: Obj, name: str) -> None:
         raise bad_request(f"the name of the object ({told}) does not match the name on the URL ({name})")
 
 
+def same_namespace(resource: Resource, obj: Obj, namespace: str) -> None:
+    """Refuse an object of another namespace than the URL's.
+
+    Raises:
+        ApiError: 400.
+    """
+    if resource.namespaced and obj["metadata"].get("namespace", namespace) != namespace:
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+
+
 def typed(resource: Resource, obj: Obj, write: Write) -> Obj:
     """The object without what its kind does not know.
 
     Raises:
         ApiError: 400, values of wrong types, or unknown fields with validation "Strict".
     """
-    unknown = [] if write.validation == "Ignore" else list(unknown_fields(obj, resource.schema))
-    told = ", ".join(f'unknown field "{path}"' for path in unknown)
-    version = resource.version
-    if unknown and write.validation == "Strict":
-        raise bad_request(
-            f'{resource.kind} in version "{version}" cannot be handled as a {resource.kind}: '
-            f"strict decoding error: {told}"
-        )
-    write.warnings.extend(f'unknown field "{path}"' for path in unknown)
+    told = [] if write.validation == "Ignore" else [*write.twice, *_unknown(obj, resource)]
+    if told and write.validation == "Strict":
+        raise bad_request(_cannot_be(resource, f"strict decoding error: {', '.join(told)}"))
+    write.warnings.extend(line.strip() for text in told for line in text.splitlines() if line[:5] != "yaml:")
     obj = pruned(obj, resource.schema)
-    if resource.store_key == ("", "secrets"):
-        _check_base64(resource, obj.get("data") or {})
-    if not resource.custom and (wrong := next(wrong_types(_body(obj), resource.schema), None)):
-        raise bad_request(
-            f'{resource.kind} in version "{version}" cannot be handled as a {resource.kind}: json: cannot unmarshal '
-            f"into Go struct field {resource.kind}.{wrong[0]}: {wrong[1]}"
-        )
+    if resource.store_key in (("", "secrets"), ("", "configmaps")):
+        _check_base64(resource, obj.get("data" if resource.kind == "Secret" else "binaryData") or {})
+    if not resource.custom and (why := undecodable(obj, resource.schema, resource.kind)):
+        raise bad_request(_cannot_be(resource, why))
     return obj
+
+
+def _unknown(obj: Obj, resource: Resource) -> list[str]:
+    return [f'unknown field "{path}"' for path in unknown_fields(obj, resource.schema)]
+
+
+def _cannot_be(resource: Resource, why: str) -> str:
+    return f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {why}'
 
 
 def fits_its_kind(resource: Resource, obj: Obj, write: Write) -> None:
@@ -114,19 +136,31 @@ def fits_its_kind(resource: Resource, obj: Obj, write: Write) -> None:
     """
     why = ""
     if obj.get("kind") != resource.kind or obj.get("apiVersion") != resource.api_version:
-        told, wanted = (f"{kind}" for kind in (obj.get("kind"), resource.kind))
-        why = f"no kind {told!r} may become a {wanted!r}"
+        why = f'no kind "{obj.get("kind")}" is registered for version "{obj.get("apiVersion")}" in scheme "{SCHEME}"'
     elif not resource.custom:
-        unknown = list(unknown_fields(obj, resource.schema)) if write.validation == "Strict" else []
-        if unknown:
-            why = "strict decoding error: " + ", ".join(f'unknown field "{path}"' for path in unknown)
-        elif wrong := next(wrong_types(_body(obj), resource.schema), None):
-            why = f"json: cannot unmarshal into Go struct field {resource.kind}.{wrong[0]}: {wrong[1]}"
+        unknown = [*write.twice, *_unknown(obj, resource)] if write.validation == "Strict" else []
+        why = f"strict decoding error: {', '.join(unknown)}" if unknown else ""
+        why = why or undecodable(obj, resource.schema, resource.kind)
     if why:
         shown = json.dumps(json.dumps(obj, separators=(",", ":"), sort_keys=True))
         what = f"Invalid value: {shown}: {why}"
         cause = {"reason": "FieldValueInvalid", "message": what, "field": "patch"}
         raise ApiError(422, "Invalid", f' "" is invalid: patch: {what}', {"causes": [cause]})
+
+
+def fits_apply(resource: Resource, intent: Any, name: str) -> Obj:
+    """Refuse an applied configuration that does not say what it is.
+
+    Raises:
+        ApiError: 400.
+    """
+    told = intent if isinstance(intent, dict) else {}
+    version, kind = str(told.get("apiVersion") or ""), str(told.get("kind") or "")
+    if (version, kind) != (resource.api_version, resource.kind):
+        raise bad_request(f"invalid object type: {version if '/' in version else '/' + version}, Kind={kind}")
+    if not (told.get("metadata") or {}).get("name"):
+        raise bad_request(f"the name of the object ({name} based on URL) was undeterminable: name must be provided")
+    return told
 
 
 def typed_for_apply(resource: Resource, obj: Obj) -> None:
@@ -142,7 +176,24 @@ def typed_for_apply(resource: Resource, obj: Obj) -> None:
     if unknown := next(unknown_fields(obj, resource.schema), None):
         raise ApiError(500, "", f"{words}.{unknown}: field not declared in schema")
     if wrong := next(wrong_types(_body(obj), resource.schema), None):
-        raise ApiError(500, "", f"{words}.{wrong[0]}: {wrong[1]}")
+        raise ApiError(500, "", f"{words}.{wrong[0]}: {_expected(obj, wrong)}")
+    if double := next(repeated_items(_body(obj), resource.schema), None):
+        raise ApiError(500, "", f"{words}.{double[0]}: {double[1]}")
+
+
+def _expected(obj: Obj, wrong: Problem) -> str:
+    """What a typed object would have there, in the words of the real server, which show Go's own."""
+    kind = wrong[1].partition("must be of type ")[2].partition(":")[0]
+    value: Any = obj
+    for key in wrong[0].split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    shown = (
+        f"&{{{json.dumps(value)}}}" if isinstance(value, dict | list) else f"&value.valueUnstructured{{Value:{value}}}"
+    )
+    return f"expected {_EXPECTED.get(kind, kind)}, got {shown}"
+
+
+_EXPECTED = {"object": "map", "array": "list", "integer": "numeric (int or float)", "number": "numeric (int or float)"}
 
 
 def completed(resource: Resource, obj: Obj) -> Obj:
@@ -160,7 +211,7 @@ def validated(resource: Resource, obj: Obj, changes: Iterable[Problem] = ()) -> 
         ApiError: 422.
     """
     name = obj["metadata"].get("name", "")
-    if problems := [*rules.metadata_problems(resource, obj["metadata"]), *rules.kind_problems(resource, obj)]:
+    if problems := [*metadata_problems(resource, obj["metadata"]), *rules.kind_problems(resource, obj)]:
         raise invalid(resource, name, problems)
     if resource.custom:
         body = {key: value for key, value in obj.items() if key != "metadata"}
@@ -177,8 +228,7 @@ def _check_base64(resource: Resource, data: Obj) -> None:
     for value in data.values():
         wrong = _NOT_BASE64.search(value) if isinstance(value, str) else None
         if wrong:
-            why = f"illegal base64 data at input byte {wrong.start()}"
-            raise bad_request(f'Secret in version "{resource.version}" cannot be handled as a Secret: {why}')
+            raise bad_request(_cannot_be(resource, f"illegal base64 data at input byte {wrong.start()}"))
 
 
 def _body(obj: Obj) -> Obj:

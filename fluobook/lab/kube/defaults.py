@@ -51,6 +51,8 @@ def _service(obj: Obj) -> None:
 
 
 def _pod(obj: Obj) -> None:
+    if not obj.get("spec", {}).get("nodeName", "chosen"):
+        del obj["spec"]["nodeName"]
     _pod_spec(obj.setdefault("spec", {}))
     _set(obj["spec"], serviceAccountName="default", enableServiceLinks=True, preemptionPolicy="PreemptLowerPriority")
     _set(obj["spec"], serviceAccount=obj["spec"]["serviceAccountName"], priority=0)
@@ -74,6 +76,10 @@ def _pod_spec(spec: Obj) -> None:
     )
     for container in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
         _container(container)
+    for volume in spec.get("volumes") or []:
+        for kind in ("configMap", "secret", "projected", "downwardAPI"):
+            if isinstance(volume.get(kind), dict):
+                _set(volume[kind], defaultMode=0o644)
 
 
 def _container(container: Obj) -> None:
@@ -99,6 +105,8 @@ def _template(obj: Obj) -> Obj:
 def _deployment(obj: Obj) -> None:
     rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}
     spec = _template(obj)
+    if not spec.get("paused", True):
+        del spec["paused"]
     if not spec.get("strategy"):  # kubectl create sends an empty one
         spec["strategy"] = rolling
     _set(spec, replicas=1, revisionHistoryLimit=10, progressDeadlineSeconds=600)

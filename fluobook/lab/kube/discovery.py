@@ -6,7 +6,7 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING
 
-from fluobook.lab.kube.errors import no_such_group
+from fluobook.lab.kube.errors import no_such_group, no_such_path
 
 if TYPE_CHECKING:
     from fluobook.lab.kube.objects import Obj
@@ -74,12 +74,22 @@ def resource_list(registry: Registry, name: str, version: str) -> Obj:
     Raises:
         ApiError: 404.
     """
-    found = groups(registry).get(name, {}).get(version)
-    if not found:
-        raise no_such_group()
+    check_served(registry, name, version)
+    found = groups(registry)[name][version]
     listed = [entry for resource in found for entry in _entries(resource)]
     api_version = f"{name}/{version}" if name else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": listed}
+
+
+def check_served(registry: Registry, group: str, version: str) -> None:
+    """Refuse a group and version that are not served; how depends on whether the group is.
+
+    Raises:
+        ApiError: 404.
+    """
+    served = registry.versions()
+    if (group, version) not in served:
+        raise no_such_path() if any(group == one for one, _ in served) else no_such_group()
 
 
 def _entries(resource: Resource) -> list[Obj]:

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from fluobook.lab.kube.resources import Resource
 
 
+SCHEME = "pkg/runtime/scheme.go:110"
+"""Where the real server's list of kinds stands in its source; its messages say so."""
+
+
 class ApiError(Exception):
     """A refusal of the API server.
 
@@ -25,12 +29,14 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
         self.details = details or {}
+        self._told = details is not None
 
     def status(self) -> Obj:
         """The `Status` object of the answer."""
         status: Obj = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
         status |= {"message": self.message, "reason": self.reason, "code": self.code}
-        return status | ({"details": self.details} if self.details else {})
+        status = {key: value for key, value in status.items() if value != "" or key == "message"}
+        return status | ({"details": self.details} if self._told else {})
 
 
 def not_found(resource: Resource, name: str) -> ApiError:
@@ -40,7 +46,13 @@ def not_found(resource: Resource, name: str) -> ApiError:
 
 def no_such_path() -> ApiError:
     """404: no such resource type or path."""
-    return ApiError(404, "NotFound", "the server could not find the requested resource")
+    return ApiError(404, "NotFound", "the server could not find the requested resource", {})
+
+
+def not_allowed() -> ApiError:
+    """405: something is there, but not for this method."""
+    words = "the server does not allow this method on the requested resource"
+    return ApiError(405, "MethodNotAllowed", words, {})
 
 
 def no_such_group() -> ApiError:
@@ -74,7 +86,7 @@ def invalid(resource: Resource, name: str, causes: list[tuple[str, str]]) -> Api
     kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
     details = {"name": name, "group": resource.group, "kind": resource.kind}
     details = {key: value for key, value in details.items() if value}
-    listed = [{"reason": _cause(what), "message": what, "field": field} for field, what in causes]
+    listed = [{"reason": cause_of(what), "message": what, "field": field} for field, what in causes]
     return ApiError(422, "Invalid", f'{kind} "{name}" is invalid: {words}', details | {"causes": listed})
 
 
@@ -89,6 +101,16 @@ def bad_request(message: str) -> ApiError:
     return ApiError(400, "BadRequest", message)
 
 
+def versioned_creation() -> ApiError:
+    """500: a new object cannot have a version yet."""
+    return ApiError(500, "", "resourceVersion should not be set on objects to be created")
+
+
+def no_number(text: str) -> ApiError:
+    """500: a version that is no number."""
+    return ApiError(500, "", f'strconv.ParseUint: parsing "{text}": invalid syntax')
+
+
 def unreachable_service(why: str) -> ApiError:
     """503: the API server did not reach what it was to pass a request on to."""
     return ApiError(503, "ServiceUnavailable", f"error trying to reach service: {why}")
@@ -98,6 +120,11 @@ def unsupported_media(accepted: str) -> ApiError:
     """415: the body is of a type that the server does not take here."""
     words = "the body of the request was in an unknown format - accepted media types include: " + accepted
     return ApiError(415, "UnsupportedMediaType", words)
+
+
+def unsupported_patch() -> ApiError:
+    """415: no patch is of that type."""
+    return ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
 
 
 def expired(message: str) -> ApiError:
@@ -115,9 +142,10 @@ def _details(resource: Resource, name: str) -> dict[str, Any]:
     return {"name": name, **group, "kind": resource.plural}
 
 
-def _cause(what: str) -> str:
+def cause_of(what: str) -> str:
+    """The machine-readable reason of a cause, by how its words begin."""
     reasons = {"Required value": "FieldValueRequired", "Unsupported value": "FieldValueNotSupported"}
-    reasons |= {"Forbidden": "FieldValueForbidden"}
+    reasons |= {"Forbidden": "FieldValueForbidden", "Too long": "FieldValueTooLong"}
     if " in body must be of type " in what:
         return "FieldValueTypeInvalid"
     return next((reason for begin, reason in reasons.items() if what.startswith(begin)), "FieldValueInvalid")

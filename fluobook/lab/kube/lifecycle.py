@@ -161,7 +161,9 @@ def established(definition: Obj) -> None:
 
 def marked_for_deletion(obj: Obj, seconds: int, extra_finalizer: str = "") -> Obj:
     """A copy that is on its way out: everybody sees it, nobody can take it back."""
-    metadata = {**obj["metadata"], "deletionGracePeriodSeconds": seconds}
+    metadata = dict(obj["metadata"])
+    if obj["kind"] != "Namespace":
+        metadata["deletionGracePeriodSeconds"] = min(seconds, metadata.get("deletionGracePeriodSeconds", seconds))
     metadata.setdefault("deletionTimestamp", timestamp())
     if extra_finalizer and extra_finalizer not in (metadata.get("finalizers") or []):
         metadata["finalizers"] = [*(metadata.get("finalizers") or []), extra_finalizer]

@@ -8,6 +8,8 @@ import json
 from typing import TYPE_CHECKING
 
 from fluobook.lab.kube.errors import bad_request, expired
+from fluobook.lab.kube.list_options import check, check_reached
+from fluobook.lab.kube.options import number
 from fluobook.lab.kube.selectors import field_selector, label_selector
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from fluobook.lab.kube.objects import Obj
     from fluobook.lab.kube.resources import Resource
-    from fluobook.lab.kube.storage import Storage
+    from fluobook.lab.kube.storage import Key, Storage
 
 
 _EVERY = ("metadata.name", "metadata.namespace")
@@ -68,53 +70,65 @@ def selector(resource: Resource, namespace: str, query: Mapping[str, str]) -> Ca
 def page(storage: Storage, resource: Resource, namespace: str, query: Mapping[str, str]) -> tuple[list[Obj], Obj]:
     """The objects of one page, and the list's metadata with the token of the next.
 
-    Pages after the first show the objects as they are now, not as they were when the first was asked for.
+    All pages of a list, and lists of an exact version, show the objects as they were then.
 
     Raises:
-        ApiError: 400 for a bad token or selector, 410 for a token whose time is over.
+        ApiError: 400 or 422 for options that make no sense, 410 for a version whose time is over, 504 for one to come.
     """
+    check(query, watch=False)
     fits = selector(resource, namespace, query)
-    after, revision = _resume(storage, resource, query.get("continue", ""))
-    found = [item for item in storage.scan(resource.store_key, namespace) if list(item[0]) > after and fits(item[1])]
-    limit = _number(query.get("limit") or "0")
-    _check_version(query.get("resourceVersion", ""))
-    metadata: Obj = {"resourceVersion": str(revision)}
-    if limit and len(found) > limit:
-        metadata |= {"continue": _token(revision, list(found[limit - 1][0]))}
+    after, revision = _begin(storage, query)
+    if revision and storage.is_compacted(resource.store_key, revision):
+        raise expired(_TOO_OLD if query.get("continue") else "The resourceVersion for the provided list is too old.")
+    items = storage.scan(resource.store_key, namespace, revision)
+    found = [item for item in items if list(item[0]) > after and fits(item[1])]
+    metadata: Obj = {"resourceVersion": str(revision or storage.revision)}
+    limit = 0 if query.get("resourceVersion") == "0" else number(query.get("limit") or "0")
+    if 0 < limit < len(found):
+        metadata |= {"continue": _token(revision or storage.revision, found[limit - 1][0])}
         if not (query.get("labelSelector") or query.get("fieldSelector")):  # else nobody can tell
             metadata |= {"remainingItemCount": len(found) - limit}
         found = found[:limit]
     return [{**obj, "apiVersion": resource.api_version} for _, obj in found], metadata
 
 
-def _number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+_TOO_OLD = (
+    "The provided continue parameter is too old to display a consistent list result. "
+    "You can start a new list without the continue parameter, or use the continue token in this response to "
+    "retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - "
+    "objects that were created, modified, or deleted between the time the first chunk was returned and now may show "
+    "up in the list."
+)
 
 
-def _check_version(text: str) -> None:
-    if text and not text.isdecimal():
-        why = f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+def _begin(storage: Storage, query: Mapping[str, str]) -> tuple[list[str], int]:
+    """After which key a page begins, and the version that it shows; 0 is the newest."""
+    asked, token = query.get("resourceVersion", ""), query.get("continue", "")
+    if asked and not asked.isdecimal():
+        why = f'Invalid value: "{asked}": strconv.ParseUint: parsing "{asked}": invalid syntax'
         raise bad_request(f"invalid resource version: resourceVersion: {why}")
+    if token:
+        if asked not in ("", "0"):
+            raise bad_request("specifying resource version is not allowed when using continue")
+        return _resumed(token)
+    check_reached(int(asked or "0"), storage.revision)
+    paged_at = query.get("limit") and asked not in ("", "0") and not query.get("resourceVersionMatch")
+    return [], int(asked) if query.get("resourceVersionMatch") == "Exact" or paged_at else 0
 
 
-def _token(revision: int, after: list[str]) -> str:
-    return base64.urlsafe_b64encode(json.dumps({"rv": revision, "after": after}).encode()).decode()
+def _token(revision: int, key: Key) -> str:
+    told = {"v": "meta.k8s.io/v1", "rv": revision, "start": "/".join(filter(None, key)) + "\0"}
+    return base64.urlsafe_b64encode(json.dumps(told, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
-def _resume(storage: Storage, resource: Resource, token: str) -> tuple[list[str], int]:
-    if not token:
-        return [], storage.revision
+def _resumed(token: str) -> tuple[list[str], int]:
     try:
-        told = json.loads(base64.urlsafe_b64decode(token))
-        after, revision = list(told["after"]), int(told["rv"])
-    except (binascii.Error, ValueError, KeyError, TypeError) as error:
+        told = dict(json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))))
+        namespace, _, name = str(told.get("start", "")).rstrip("\0").rpartition("/")
+        version, revision = told.get("v", ""), int(told.get("rv", 0))
+    except (binascii.Error, ValueError, TypeError) as error:
         raise bad_request(f"invalid continue token: continue key is not valid: {error}") from error
-    if storage.is_compacted(resource.store_key, revision):
-        raise expired(
-            "The provided continue parameter is too old to display a consistent list result. "
-            "You must start a new list without the continue parameter."
-        )
-    return after, revision
+    if version != "meta.k8s.io/v1":
+        why = f"server does not recognize this encoded version {version}"
+        raise bad_request(f"invalid continue token: continue key is not valid: {why}")
+    return [namespace, name], revision

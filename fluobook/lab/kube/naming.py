@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fluobook.lab.kube.resources import Resource
     from fluobook.lab.kube.storage import Key
 
+_LONGEST = 58
+"""Of a prefix; what is made up has room after it in a DNS label."""
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 
 
@@ -39,7 +41,7 @@ class Names:
             where = f"{resource.qualified}/{metadata.get('namespace', '')}/{prefix}"
             self._born[where] += 1
             chosen = random.Random(f"{self._seed}/{where}/{self._born[where]}")
-            metadata["name"] = prefix + "".join(chosen.choices(_SUFFIX, k=5))
+            metadata["name"] = prefix[:_LONGEST] + "".join(chosen.choices(_SUFFIX, k=5))
         if not metadata.get("name"):
             what = "Required value: name or generateName is required"
             raise invalid(resource, "", [("metadata.name", what)])

@@ -168,12 +168,13 @@ def _sets(obj: Obj) -> dict[Manager, Fields]:
 def _record(resource: Resource, old: Obj | None, new: Obj, sets: dict[Manager, Fields]) -> None:
     """Write the sets into `new`; an entry whose fields are the same keeps its time."""
     before = {Manager.of(e): e for e in (old or {"metadata": {}})["metadata"].get("managedFields") or []}
-    entries = []
-    for manager, fields in sorted(sets.items(), key=lambda told: told[0].operation):
+    entries: list[Obj] = []
+    for manager, fields in sets.items():
         v1, last = to_v1(fields), before.get(manager)
         if fields:
             same = last is not None and last["fieldsV1"] == v1
-            entries.append(last if same else _entry(resource, manager, v1))
+            entries.append(last if same and last else _entry(resource, manager, v1))
+    entries.sort(key=lambda e: (e["operation"], e["time"], e["manager"], e["apiVersion"], e.get("subresource", "")))
     if entries:
         new["metadata"]["managedFields"] = entries
     else:

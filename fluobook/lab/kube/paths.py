@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _PATH = re.compile(
-    r"/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+)/(?P<version>[^/]+))"
-    r"(?:/namespaces/(?P<namespace>[^/]+)(?=/(?!status$|finalize$)[^/]))?"
+    r"/(?:api/(?P<core>v[^/]+)|apis/(?P<group>[^/]+)/(?P<version>[^/]+))"
+    r"(?P<watch>/watch)?(?:/namespaces/(?P<namespace>[^/]+)(?=/(?!status$|finalize$)[^/]))?"
     r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<subresource>.+?))?/?"
 )
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -23,6 +27,7 @@ class Target:
     namespace: str = ""
     name: str = ""
     subresource: str = ""
+    watched: bool = False
 
     @property
     def resource(self) -> str:
@@ -32,8 +37,12 @@ class Target:
     def verb(self, method: str, *, watch: bool) -> str:
         """What a method means here."""
         if method in ("GET", "HEAD"):
-            return "get" if self.name else "watch" if watch else "list"
+            return "watch" if watch and (self.watched or not self.name) else "get" if self.name else "list"
         return "deletecollection" if method == "DELETE" and not self.name else _VERBS.get(method, method.lower())
+
+    def narrowed(self, query: Mapping[str, str]) -> Mapping[str, str]:
+        """The query of a watch; one object is watched by a selector of its name."""
+        return {**query, "fieldSelector": f"metadata.name={self.name}"} if self.name else query
 
 
 def parse(path: str) -> Target | None:
@@ -48,4 +57,5 @@ def parse(path: str) -> Target | None:
         namespace=found["namespace"] or "",
         name=found["name"] or "",
         subresource=found["subresource"] or "",
+        watched=bool(found["watch"]),
     )

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from aiohttp import web
 
-from fluobook.lab.kube import discovery, openapi, options, patches, protobuf, reviews, subresources
+from fluobook.lab.kube import bodies, discovery, methods, openapi, options, patches, reviews, subresources
 from fluobook.lab.kube.answers import Form, encoded, json_answer
 from fluobook.lab.kube.authorization import Question, allowed, refusal
+from fluobook.lab.kube.bodies import Body
 from fluobook.lab.kube.errors import (
-    ApiError,
-    bad_request,
     no_such_group,
     no_such_path,
+    not_allowed,
     unreachable_service,
-    unsupported_media,
 )
 from fluobook.lab.kube.forwarding import Backend, forward
+from fluobook.lab.kube.list_options import check_reached, version_of, wants_watch
 from fluobook.lab.kube.lists import page, selector
 from fluobook.lab.kube.paths import Target, parse
 from fluobook.lab.kube.streaming import Stream
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from fluobook.lab.kube.objects import Obj
     from fluobook.lab.kube.resources import Resource
     from fluobook.lab.kube.store import Store
-
-_ACCEPTED = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
-
 
 _OPEN = frozenset({"/", "/api", "/apis", "/version", "/openapi/v2"})
 """Paths beside the resources that everybody who is known may read."""
@@ -62,6 +59,8 @@ class Routes:
         path = request.path.rstrip("/") or "/"
         if path in ("/readyz", "/livez", "/healthz"):
             return web.Response(text="ok")
+        if path == "/version" and request.method != "GET":
+            raise not_allowed()
         if path == "/version":
             return json_answer(_version_info(self._version))
         if (told := self._told(path, request)) is not None:
@@ -100,34 +99,37 @@ class Routes:
         return json_answer(told)
 
     async def _resource(self, request: web.Request, user: User, target: Target) -> web.StreamResponse:
-        if (target.group, target.version) not in self._store.registry.versions():
-            raise no_such_group()
+        discovery.check_served(self._store.registry, target.group, target.version)
         resource = self._store.registry.by_path(target.group, target.version, target.plural)
-        watch = request.query.get("watch") in ("true", "1")
+        watch = target.watched or wants_watch(request.query)
         verb = target.verb(request.method, watch=watch)
         namespace = target.namespace if resource.namespaced else ""
         question = Question(verb, target.group, target.resource, target.name, namespace)
         if not allowed(self._store, user, question):
             raise refusal(user, question)
-        form = Form.of(request.headers.get("Accept", ""), request.query.get("includeObject", ""))
+        methods.check(resource, target, request.method)
+        form = Form.of(
+            request.headers.get("Accept", ""), request.query.get("includeObject", ""), listed=verb in ("list", "watch")
+        )
         if verb == "watch":
-            return await Stream(self._store.storage, resource, form, request.query, namespace).serve(request)
+            query = target.narrowed(request.query)
+            return await Stream(self._store.storage, resource, form, query, namespace).serve(request)
         if verb == "list":
             objs, metadata = page(self._store.storage, resource, namespace, request.query)
             return json_answer(form.many(resource, objs, metadata))
+        if verb == "get":
+            check_reached(version_of(request.query.get("resourceVersion", "")), self._store.storage.revision)
         if verb == "get" and target.subresource in ("", "status", "approval"):
             return json_answer(form.one(resource, self._store.read(resource, (namespace, target.name))))
         if target.subresource == "portforward":
             return await forward(request, self._store.read(resource, (namespace, target.name)), self.backends)
-        body = await _body(request)
-        return self._act(request, user, resource, target, body)
+        answer = self._act(request, user, resource, target, await _body(request, resource))
+        return _formed(answer, form, resource)
 
-    def _act(
-        self, request: web.Request, user: User, resource: Resource, target: Target, body: Any
-    ) -> web.StreamResponse:
+    def _act(self, request: web.Request, user: User, resource: Resource, target: Target, told: Body) -> web.Response:
         namespace = target.namespace if resource.namespaced else ""
         key = (namespace, target.name)
-        write = options.write_of(request, user, target, body)
+        write, body = options.write_of(request, user, target, told), told.value
         if not target.name:
             return self._on_collection(request, resource, namespace, body, write)
         if target.subresource not in subresources.WRITABLE:
@@ -156,8 +158,6 @@ class Routes:
         self, request: web.Request, resource: Resource, namespace: str, body: Any, write: Write
     ) -> web.Response:
         if request.method == "POST":
-            if not isinstance(body, dict):
-                raise bad_request("the request has no object in its body")
             if not resource.storable:
                 return json_answer(reviews.reviewed(self._store, resource, body, write.user), 201)
             return json_answer(self._store.insert(resource, namespace, body, write), 201, write.warnings)
@@ -168,7 +168,7 @@ class Routes:
             if fits(obj):
                 self._store.remove(resource, key, options.delete_options(request, body), write)
                 gone.append(obj)
-        return json_answer(Form("", "").many(resource, gone, {"resourceVersion": str(self._store.storage.revision)}))
+        return json_answer(Form().many(resource, gone, {"resourceVersion": str(self._store.storage.revision)}))
 
     def _on_subresource(
         self, request: web.Request, resource: Resource, target: Target, body: Any, write: Write
@@ -201,22 +201,25 @@ class Routes:
         return web.Response(text="ok" if sub == "proxy/healthz" else "")
 
 
-async def _body(request: web.Request) -> Any:
+def _formed(answer: web.Response, form: Form, resource: Resource) -> web.Response:
+    """The answer to a write in the form that was asked for; what is no object of the resource stays as it is."""
+    if form.kind and answer.status < HTTPStatus.BAD_REQUEST:
+        told = json.loads(bytes(answer.body))  # type: ignore[arg-type]
+        if told.get("kind") == resource.kind:
+            answer.body = encoded(form.one(resource, told))
+        elif told.get("kind") == f"{resource.kind}List":
+            answer.body = encoded(form.many(resource, told["items"], told["metadata"]))
+    return answer
+
+
+async def _body(request: web.Request, resource: Resource) -> Body:
     data = await request.read()
-    if not data:
-        return None
-    if data.startswith(protobuf.MAGIC):
-        return protobuf.decode(data)
-    try:
-        if "yaml" in request.content_type:
-            return yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-        if "json" in request.content_type or request.content_type == "application/octet-stream":
-            return json.loads(data)
-    except (ValueError, yaml.YAMLError) as error:
-        raise bad_request(f"error decoding the body: {error}") from error
-    if request.method == "PATCH":
-        raise ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type")
-    raise unsupported_media(_ACCEPTED)
+    if not data and request.method not in ("POST", "PUT", "PATCH"):
+        return Body()
+    kind = "" if request.method == "DELETE" else resource.kind
+    return bodies.read(
+        data, request.content_type, kind, patch=request.content_type if request.method == "PATCH" else ""
+    )
 
 
 def _version_info(version: str) -> Obj:

@@ -12,57 +12,14 @@ if TYPE_CHECKING:
     from fluobook.lab.kube.resources import Resource
     from fluobook.lab.kube.validation import Problem
 
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_QUALIFIED = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 _KEY = re.compile(r"[-._a-zA-Z0-9]+")
-_SUBDOMAIN_RULE = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "
-    "and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
-    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-)
-_DNS_LABEL_RULE = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end "
-    "with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
-    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-)
 _KEY_RULE = (
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  "
     "or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
 )
-_NAME_PART_RULE = (
-    "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
-    "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
-    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
-)
-_VALUE_RULE = (
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
-    "end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
-    "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-)
-_FREE_NAMES = frozenset({"rbac.authorization.k8s.io"})
-"""Groups whose objects may have colons and capitals in their names."""
-_FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
+_KEY_LENGTH, _DATA_LENGTH = 253, 1 << 20
 _PORTS = range(1, 65536)
 _SHORTEST = 600
-
-
-def metadata_problems(resource: Resource, metadata: Obj) -> Iterator[Problem]:
-    """What is wrong with name, labels and finalizers."""
-    name = metadata.get("name", "")
-    label = resource.store_key == ("", "namespaces")
-    rule, words = (_DNS_LABEL, _DNS_LABEL_RULE) if label else (_SUBDOMAIN, _SUBDOMAIN_RULE)
-    if resource.group not in _FREE_NAMES and not rule.fullmatch(name):
-        yield "metadata.name", f'Invalid value: "{name}": {words}'
-    for key, value in (metadata.get("labels") or {}).items():
-        if not _QUALIFIED.fullmatch(key.rpartition("/")[2]):
-            yield "metadata.labels", f'Invalid value: "{key}": {_NAME_PART_RULE}'
-        if value and not _QUALIFIED.fullmatch(str(value)):
-            yield "metadata.labels", f'Invalid value: "{value}": {_VALUE_RULE}'
-    for index, finalizer in enumerate(metadata.get("finalizers") or []):
-        if not resource.custom and "/" not in finalizer and finalizer not in _FINALIZERS:
-            what = "name is neither a standard finalizer name nor is it fully qualified"
-            yield f"metadata.finalizers[{index}]", f'Invalid value: "{finalizer}": {what}'
 
 
 def kind_problems(resource: Resource, obj: Obj) -> Iterator[Problem]:
@@ -113,10 +70,38 @@ _POD_RULE = (
 )
 
 
+def _key_problems(key: str) -> Iterator[str]:
+    if len(key) > _KEY_LENGTH:
+        yield f"must be no more than {_KEY_LENGTH} characters"
+    if not _KEY.fullmatch(key):
+        yield _KEY_RULE
+    if key in (".", ".."):
+        yield f"must not be '{key}'"
+    elif key.startswith(".."):
+        yield "must not start with '..'"
+
+
 def _data(obj: Obj) -> Iterator[Problem]:
-    for key in obj.get("data") or {}:
-        if not _KEY.fullmatch(key):
-            yield f"data[{key}]", f'Invalid value: "{key}": {_KEY_RULE}'
+    data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
+    for key in sorted(data):
+        for problem in _key_problems(key):
+            yield f"data[{key}]", f'Invalid value: "{key}": {problem}'
+        if key in binary:
+            yield f"data[{key}]", f'Invalid value: "{key}": duplicate of key present in binaryData'
+    for key in sorted(binary):
+        for problem in _key_problems(key):
+            yield f"binaryData[{key}]", f'Invalid value: "{key}": {problem}'
+    if sum(len(text) for text in data.values()) + sum(len(text) * 3 // 4 for text in binary.values()) > _DATA_LENGTH:
+        yield "[]", f"Too long: may not be more than {_DATA_LENGTH} bytes"
+
+
+def _secret(obj: Obj) -> Iterator[Problem]:
+    data = obj.get("data") or {}
+    for key in sorted(data):
+        for problem in _key_problems(key):
+            yield f"data[{key}]", f'Invalid value: "{key}": {problem}'
+    if sum(len(text) * 3 // 4 for text in data.values()) > _DATA_LENGTH:
+        yield "data", f"Too long: may not be more than {_DATA_LENGTH} bytes"
 
 
 def _service(obj: Obj) -> Iterator[Problem]:
@@ -124,10 +109,18 @@ def _service(obj: Obj) -> Iterator[Problem]:
     if not spec.get("ports") and spec.get("clusterIP") != "None" and spec.get("type") != "ExternalName":
         yield "spec.ports", "Required value"
     for index, port in enumerate(spec.get("ports") or []):
+        if len(spec["ports"]) > 1 and not port.get("name"):
+            yield f"spec.ports[{index}].name", "Required value"
         for field in ("port", "targetPort"):
             value = port.get(field)
             if isinstance(value, int) and value not in _PORTS:
                 yield f"spec.ports[{index}].{field}", f"Invalid value: {value}: must be between 1 and 65535, inclusive"
+
+
+def _deployment(obj: Obj) -> Iterator[Problem]:
+    strategy = (obj.get("spec") or {}).get("strategy") or {}
+    if strategy.get("type") == "Recreate" and strategy.get("rollingUpdate"):
+        yield "spec.strategy.rollingUpdate", "Forbidden: may not be specified when strategy `type` is 'Recreate'"
 
 
 def _pod(obj: Obj) -> Iterator[Problem]:
@@ -167,9 +160,10 @@ def _shown(versions: Any) -> str:
 
 _KINDS: dict[tuple[str, str], Callable[[Obj], Iterator[Problem]]] = {
     ("", "configmaps"): _data,
-    ("", "secrets"): _data,
+    ("", "secrets"): _secret,
     ("", "services"): _service,
     ("", "pods"): _pod,
+    ("apps", "deployments"): _deployment,
     ("certificates.k8s.io", "certificatesigningrequests"): _request,
     ("apiextensions.k8s.io", "customresourcedefinitions"): _definition,
 }

@@ -52,10 +52,29 @@ class Storage:
         """The object as it is stored; not to be changed."""
         return self._objects[resource].get(key)
 
-    def scan(self, resource: Key, namespace: str = "") -> list[tuple[Key, Obj]]:
-        """All objects of a resource, of one namespace if it is named, in the order of their keys."""
-        found = self._objects[resource].items()
+    def scan(self, resource: Key, namespace: str = "", revision: int = 0) -> list[tuple[Key, Obj]]:
+        """All objects of a resource, of one namespace if it is named, in the order of their keys.
+
+        Args:
+            resource: whose.
+            namespace: only this one's, if it is named.
+            revision: as they were then; 0 is now.
+        """
+        found = (self._at(resource, revision) if revision else self._objects[resource]).items()
         return sorted((item for item in found if not namespace or item[0][0] == namespace), key=lambda item: item[0])
+
+    def _at(self, resource: Key, revision: int) -> dict[Key, Obj]:
+        """The objects at an earlier revision: what happened since, undone."""
+        objects = dict(self._objects[resource])
+        for event in reversed(self._history[resource]):
+            if event.revision <= revision:
+                break
+            metadata = event.object["metadata"]
+            key = (metadata.get("namespace", ""), metadata["name"])
+            objects.pop(key, None)
+            if event.previous is not None:
+                objects[key] = event.previous
+        return objects
 
     def put(self, resource: Key, key: Key, obj: Obj) -> Obj:
         """Store an object under a new revision, and tell the watches."""

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from fluobook.lab.kube.answers import encoded
 from fluobook.lab.kube.errors import ApiError
+from fluobook.lab.kube.list_options import check, version_of
 from fluobook.lab.kube.lists import selector
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ class Stream:
         """Answer until the time is over, the client goes, or the history breaks off.
 
         Raises:
-            ApiError: 400, a selector cannot be parsed.
+            ApiError: 400, 422 or 500, an option makes no sense.
         """
+        version_of(self.query.get("resourceVersion", ""))
+        check(self.query, watch=True)
         fits = selector(self.resource, self.namespace, self.query)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         queue = self.storage.subscribe(self.resource.store_key)
@@ -74,16 +77,17 @@ class Stream:
 
     def _begin(self, fits: Callable[[Obj], bool]) -> Iterator[bytes]:
         asked = self.query.get("resourceVersion", "")
+        since = version_of(asked)
         initial = self.query.get("sendInitialEvents")
-        if initial == "true" or (asked in ("", "0") and initial is None):
+        if initial == "true" or (since == 0 and initial is None):
             for _, obj in self.storage.scan(self.resource.store_key, self.namespace):
                 if fits(obj):
                     yield self._line("ADDED", obj)
-            if initial == "true":
+            if initial == "true" and self.query.get("allowWatchBookmarks") == "true":
                 yield self._bookmark({"k8s.io/initial-events-end": "true"})
             return
-        if asked and asked != "0":
-            yield from self._lines(self.storage.since(self.resource.store_key, int(asked)), fits)
+        if since:
+            yield from self._lines(self.storage.since(self.resource.store_key, since), fits)
 
     async def _follow(
         self,
@@ -112,7 +116,8 @@ class Stream:
             if event.type == "GONE":
                 yield encoded({"type": "ERROR", "object": event.object})
             elif kind := _as_seen(event, fits):
-                yield self._encoded_event(event, kind)
+                gone = kind == "DELETED" and event.type != kind
+                yield self._line(kind, _last_seen(event)) if gone else self._encoded_event(event, kind)
 
     def _encoded_event(self, event: Event, kind: str) -> bytes:
         """Many watches show the same event: its plain form is encoded once."""
@@ -129,7 +134,7 @@ class Stream:
         return encoded({"type": kind, "object": shown})
 
     def _bookmark(self, annotations: dict[str, str]) -> bytes:
-        metadata: Obj = {"resourceVersion": str(self.storage.revision), "creationTimestamp": None}
+        metadata: Obj = {"resourceVersion": str(self.storage.revision)}
         metadata |= {"annotations": annotations} if annotations else {}
         obj = {"kind": self.resource.kind, "apiVersion": self.resource.api_version, "metadata": metadata}
         return encoded({"type": "BOOKMARK", "object": obj})
@@ -142,6 +147,13 @@ def _as_seen(event: Event, fits: Callable[[Obj], bool]) -> str:
     if after:
         return "MODIFIED" if before else "ADDED"
     return "DELETED" if before else ""
+
+
+def _last_seen(event: Event) -> Obj:
+    """What somebody saw of an object that left the view: as it was, in the version in which it left."""
+    before = event.previous or event.object
+    version = event.object["metadata"]["resourceVersion"]
+    return {**before, "metadata": {**before["metadata"], "resourceVersion": version}}
 
 
 async def _write(response: web.StreamResponse, lines: list[bytes]) -> None:

@@ -22,6 +22,7 @@ class TableFormat:
     """How rows are wanted: `include` is "Object", "Metadata" or "None"; `headers` is off after a watch's first row."""
 
     include: str = "Metadata"
+    version: str = "meta.k8s.io/v1"
     headers: bool = True
 
 
@@ -32,20 +33,20 @@ def table(resource: Resource, items: list[Obj], metadata: Obj, form: TableFormat
         {"name": c.name, "type": c.type, "format": c.format, "description": c.description, "priority": c.priority}
         for c in columns
     ]
-    rows = [{"cells": [c.cell(obj) for c in columns], "object": _row_object(obj, form.include)} for obj in items]
-    head = {"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
-    return {**head, "columnDefinitions": headers if form.headers else [], "rows": rows}
+    rows = [{"cells": [c.cell(obj) for c in columns], "object": _row_object(obj, form)} for obj in items]
+    head = {"kind": "Table", "apiVersion": form.version, "metadata": metadata}
+    return {**head, "columnDefinitions": headers if form.headers else None, "rows": rows}
 
 
-def _row_object(obj: Obj, include: str) -> Obj | None:
-    if include == "None":
+def _row_object(obj: Obj, form: TableFormat) -> Obj | None:
+    if form.include == "None":
         return None
-    return obj if include == "Object" else partial(obj)
+    return obj if form.include == "Object" else partial(obj, form.version)
 
 
-def partial(obj: Obj) -> Obj:
+def partial(obj: Obj, version: str = "meta.k8s.io/v1") -> Obj:
     """The object's metadata alone."""
-    return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
+    return {"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": obj["metadata"]}
 
 
 def columns_of(resource: Resource) -> tuple[Column, ...]:

@@ -97,6 +97,19 @@ def defaulted(value: Any, schema: Obj) -> Any:
     return filled
 
 
+def repeated_items(value: Any, schema: Obj, path: str = "") -> Iterator[Problem]:
+    """Items of keyed lists that have the keys of one before them."""
+    keys = schemas.map_keys(schema)
+    if keys and isinstance(value, list):
+        told = [json.dumps([item.get(key) for key in keys]) for item in value if isinstance(item, dict)]
+        for index, item in enumerate(value[: len(told)]):
+            if told[index] in told[:index]:
+                named = ",".join(f"{key}={json.dumps(item[key])}" for key in keys if key in item)
+                yield path, f"duplicate entries for key [{named}]"
+    for below, item, here in _members(value, schema, path):
+        yield from repeated_items(item, below, here)
+
+
 def wrong_types(value: Any, schema: Obj, path: str = "") -> Iterator[Problem]:
     """Values of another type than the schema says."""
     kind = schema.get("type", "")

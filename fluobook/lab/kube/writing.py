@@ -13,9 +13,11 @@ from fluobook.lab.kube.errors import (
     conflict,
     forbidden,
     invalid,
+    no_number,
     no_such_path,
     not_found,
     outdated,
+    versioned_creation,
 )
 from fluobook.lab.kube.naming import Names
 from fluobook.lab.kube.objects import Obj, clone
@@ -61,6 +63,8 @@ class Writes:
         obj = clone(obj)
         decoding.headed(resource, namespace, obj)
         metadata = obj["metadata"]
+        if metadata.get("resourceVersion"):
+            raise versioned_creation()
         if write.manager:
             metadata.pop("managedFields", None)
         self._names.complete(resource, metadata)
@@ -94,14 +98,14 @@ class Writes:
             return self.merge_in(resource, key, body, write)
         new = patches.patched(resource, old, body, media_type)
         decoding.same_name(new, key[1])
+        decoding.same_namespace(resource, new, key[0])
         decoding.fits_its_kind(resource, new, write)
         return self._write_over(resource, key, old, new, write)
 
     def merge_in(self, resource: Resource, key: Key, intent: Obj, write: Write) -> Obj:
         """As `apply`."""
-        intent = clone(intent)
+        intent = clone(decoding.fits_apply(resource, intent, key[1]))
         decoding.headed(resource, key[0], intent)
-        intent["metadata"].setdefault("name", key[1])
         decoding.same_name(intent, key[1])
         if intent["metadata"].get("managedFields") is not None:
             raise bad_request("metadata.managedFields must be nil")
@@ -115,8 +119,9 @@ class Writes:
             new = ownership.applied(resource, bare, intent, manager, force=True)
             return self.insert(resource, key[0], new, silent)
         new = ownership.applied(resource, old, intent, manager, force=write.force)
-        if version := intent["metadata"].get("resourceVersion"):
-            new["metadata"]["resourceVersion"] = version
+        for field in ("resourceVersion", "uid"):
+            if value := intent["metadata"].get(field):
+                new["metadata"][field] = value
         return self._write_over(resource, key, old, new, silent)
 
     def remove(self, resource: Resource, key: Key, options: Obj, write: Write) -> Obj:
@@ -134,20 +139,15 @@ class Writes:
             return self._commit(resource, key, marked, write) if marked != old else shown(resource, old)
         if not write.dry_run:
             self._take_out(resource, key)
-        if resource.store_key == ("", "pods"):
+        if resource.store_key in (("", "pods"), SERVICES):
             return shown(resource, old)
         details = {"name": key[1], "kind": resource.plural, "uid": old["metadata"]["uid"]}
         details |= {"group": resource.group} if resource.group else {}
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
     def _write_over(self, resource: Resource, key: Key, old: Obj, new: Obj, write: Write) -> Obj:
-        asked = new["metadata"].get("resourceVersion")
-        if asked not in (None, "", old["metadata"]["resourceVersion"]):
-            raise conflict(resource, key[1])
+        _check_is_same(resource, old, new)
         fields = new["metadata"].get("managedFields")
-        if new["metadata"].get("uid") not in (None, "", old["metadata"]["uid"]):
-            what = f'Invalid value: "{new["metadata"]["uid"]}": field is immutable'
-            raise invalid(resource, key[1], [("metadata.uid", what)])
         new = decoding.typed(resource, lifecycle.kept(resource, old, new, write.subresource), write)
         new = decoding.completed(resource, new)
         if problem := _approval_problem(old, new, write):
@@ -199,7 +199,7 @@ class Writes:
             admission.certificate_request(resource, new)
         if old is None and namespace is not None and resource.store_key == ("", "pods"):
             self._has_service_account(resource, new)
-        if namespace is not None and (old is None or old.get("spec") != new.get("spec")):
+        if namespace is not None and (old is None or old.get("spec") != new.get("spec") or resource.kind != "Pod"):
             admission.pod_security(resource, new, namespace, write)
 
     def _has_service_account(self, resource: Resource, pod: Obj) -> None:
@@ -243,6 +243,18 @@ class Writes:
             return 0
         asked = options.get("gracePeriodSeconds")
         return old["spec"].get("terminationGracePeriodSeconds", 30) if asked is None else asked
+
+
+def _check_is_same(resource: Resource, old: Obj, new: Obj) -> None:
+    """Refuse to write over another version, or another object of that name, than the writer knows."""
+    name, version = old["metadata"]["name"], new["metadata"].get("resourceVersion")
+    if version and not str(version).isdecimal():
+        raise no_number(str(version))
+    if version not in (None, "", old["metadata"]["resourceVersion"]):
+        raise conflict(resource, name)
+    if new["metadata"].get("uid") not in (None, "", old["metadata"]["uid"]):
+        what = f'Invalid value: "{new["metadata"]["uid"]}": field is immutable'
+        raise invalid(resource, name, [("metadata.uid", what)])
 
 
 def _keep_addresses(old: Obj, new: Obj) -> None:

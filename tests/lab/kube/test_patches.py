@@ -44,7 +44,7 @@ def test_null_deletes_and_maps_merge() -> None:
 def test_lists_of_plain_values() -> None:
     meta = schemas.named(schemas.OBJECT_META)
     old = {"finalizers": ["a", "b"]}
-    assert strategic(old, {"finalizers": ["c"]}, meta)["finalizers"] == ["a", "b", "c"]
+    assert strategic(old, {"finalizers": ["c"]}, meta)["finalizers"] == ["c", "a", "b"]
     assert strategic(old, {"$deleteFromPrimitiveList/finalizers": ["a"]}, meta)["finalizers"] == ["b"]
 
 

@@ -32,6 +32,8 @@ class GarbageCollector:
                     self._owner_gone(event.object)
                 elif event.type == "MODIFIED" and event.object["metadata"].get("deletionTimestamp"):
                     self._owner_going(event.object)
+                elif event.type in ("ADDED", "MODIFIED") and event.object["metadata"].get("ownerReferences"):
+                    self._orphaned(event.object)
         finally:
             self._store.storage.unsubscribe(EVERYTHING, queue)
 
@@ -41,6 +43,23 @@ class GarbageCollector:
                 self._delete(resource, key, {"propagationPolicy": "Background"})
         for reference in owner["metadata"].get("ownerReferences") or []:
             self._look_again(reference, owner["metadata"].get("namespace", ""))
+
+    def _orphaned(self, obj: Obj) -> None:
+        """Delete what belongs to nothing that is there."""
+        resource = self._store.registry.find(obj["apiVersion"], obj["kind"])
+        namespace = obj["metadata"].get("namespace", "")
+        if resource is not None and not any(
+            self._is_there(one, namespace) for one in obj["metadata"]["ownerReferences"]
+        ):
+            self._delete(resource, (namespace, obj["metadata"]["name"]), {"propagationPolicy": "Background"})
+
+    def _is_there(self, reference: Obj, namespace: str) -> bool:
+        owner = self._store.registry.find(reference.get("apiVersion", ""), reference.get("kind", ""))
+        if owner is None:
+            return True  # nobody knows
+        key = (namespace if owner.namespaced else "", reference.get("name", ""))
+        found = self._store.storage.get(owner.store_key, key)
+        return found is not None and found["metadata"]["uid"] == reference.get("uid")
 
     def _owner_going(self, owner: Obj) -> None:
         finalizers = owner["metadata"].get("finalizers") or []
@@ -54,7 +73,7 @@ class GarbageCollector:
         elif ORPHAN in finalizers:
             for resource, key, obj in self._dependents(owner["metadata"]["uid"]):
                 uid = owner["metadata"]["uid"]
-                left = [one for one in obj["metadata"]["ownerReferences"] if one["uid"] != uid]
+                left = [one for one in obj["metadata"]["ownerReferences"] if one.get("uid") != uid]
                 body = {"metadata": {"ownerReferences": left or None}}
                 self._store.change(resource, key, body, "application/merge-patch+json", Write())
             self._release(owner, ORPHAN)
@@ -72,7 +91,7 @@ class GarbageCollector:
             for store_key in self._store.storage.resources()
             if store_key in resources
             for key, obj in self._store.storage.scan(store_key)
-            if any(reference["uid"] == uid for reference in obj["metadata"].get("ownerReferences") or ())
+            if any(reference.get("uid") == uid for reference in obj["metadata"].get("ownerReferences") or ())
         ]
 
     def _delete(self, resource: Resource, key: Key, options: Obj) -> None:

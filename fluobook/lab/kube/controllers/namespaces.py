@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from fluobook.lab.kube.store import Store
 
 RESOURCE = ("", "namespaces")
+_DESCRIPTION = "kubernetes.io/description"
+_CA = (
+    "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the "
+    "internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes "
+    "clusters."
+)
 
 
 class Namespaces:
@@ -38,12 +44,12 @@ class Namespaces:
         if namespace["metadata"].get("deletionTimestamp"):
             return self._empty(namespace, key[1])
         self._provide("ServiceAccount", "default", key[1], {})
-        self._provide("ConfigMap", "kube-root-ca.crt", key[1], {"data": {"ca.crt": self._ca}})
+        self._provide("ConfigMap", "kube-root-ca.crt", key[1], {"data": {"ca.crt": self._ca}}, {_DESCRIPTION: _CA})
         return None
 
-    def _provide(self, kind: str, name: str, namespace: str, content: Obj) -> None:
+    def _provide(self, kind: str, name: str, namespace: str, content: Obj, notes: Obj | None = None) -> None:
         if self._store.find("v1", kind, name, namespace) is None:
-            metadata = {"name": name, "namespace": namespace}
+            metadata = {"name": name, "namespace": namespace} | ({"annotations": notes} if notes else {})
             self._store.create({"apiVersion": "v1", "kind": kind, "metadata": metadata, **content})
 
     def _empty(self, namespace: Obj, name: str) -> float | None:
