@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fluobook.lab.engines.control_plane import Server
     from fluobook.lab.engines.kubernetes import RealKubernetes
     from fluobook.lab.engines.requests import Api
+    from fluobook.lab.kube.objects import Obj
 
 NAMESPACE = "argocd"
 APPLICATIONS = f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}/applications"
@@ -36,7 +37,7 @@ EXEC_SECONDS = "90s"
 
 RESYNC = "5s"
 """How often Applications are looked at though no event asks for it; 120 s and more on a site, where some wait so long:
-Argo CD does not always look again when a CustomResourceDefinition that it made becomes established."""
+no event of a CustomResourceDefinition makes Argo CD look again, not even that it became established."""
 PARAMETERS = {
     "controller.diff.server.side": "ARGOCD_APPLICATION_CONTROLLER_SERVER_SIDE_DIFF",
     "controller.sync.timeout.seconds": "ARGOCD_APPLICATION_CONTROLLER_SYNC_TIMEOUT",
@@ -205,17 +206,24 @@ class RealArgoCD:
         """Keep the timeline."""
         last: dict[str, str] = {}
         while True:
-            listed = await api.get(APPLICATIONS)
-            for found in listed["items"]:
-                name, status = found["metadata"]["name"], found.get("status") or {}
-                sync, health = (str((status.get(part) or {}).get("status", "")) for part in ("sync", "health"))
-                state = " ".join(
-                    filter(None, (sync, health, str((status.get("operationState") or {}).get("phase", ""))))
-                )
-                if last.get(name) != state:
-                    last[name] = state
-                    self.timeline.append((self._kubernetes.clock.now(), name, state))
-            await asyncio.sleep(LOOK)
+            try:
+                listed = await api.get(APPLICATIONS)
+                for found in listed["items"]:
+                    self._note(last, found)
+                async for event in api.watch(APPLICATIONS, listed["metadata"]["resourceVersion"]):
+                    if event["type"] in ("ADDED", "MODIFIED"):
+                        self._note(last, event["object"])
+            except (ApiError, OSError, aiohttp.ClientError, TimeoutError) as error:
+                _log.info("watch of Applications: %s", error)
+                await asyncio.sleep(LOOK)
+
+    def _note(self, last: dict[str, str], found: Obj) -> None:
+        name, status = found["metadata"]["name"], found.get("status") or {}
+        parts = [str((status.get(part) or {}).get("status", "")) for part in ("sync", "health")]
+        state = " ".join(filter(None, [*parts, str((status.get("operationState") or {}).get("phase", ""))]))
+        if last.get(name) != state:
+            last[name] = state
+            self.timeline.append((self._kubernetes.clock.now(), name, state))
 
 
 async def _until(api: Api, path: str) -> dict[str, dict[str, str]]:

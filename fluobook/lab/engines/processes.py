@@ -24,6 +24,8 @@ ENDING = 10.0
 """Real seconds that a program has to end by itself."""
 TAIL = 15
 """Lines of a program's log that are told when it ended unasked."""
+HASTE = {"GOGC": "400", "GOMEMLIMIT": "768MiB"}
+"""Go's programs collect garbage less often, up to so much memory: a rehearsal is short of processors first."""
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _LOWEST = 15000
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -74,7 +76,7 @@ class Processes:
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
-                env=dict(env) if env is not None else {"PATH": os.environ.get("PATH", ""), "HOME": str(self._folder)},
+                env={**HASTE, **(env if env is not None else self._bare())},
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
@@ -82,6 +84,9 @@ class Processes:
         self._running.append(running)
         self._watching.append(asyncio.create_task(_watch(running)))
         return running
+
+    def _bare(self) -> dict[str, str]:
+        return {"PATH": os.environ.get("PATH", ""), "HOME": str(self._folder)}
 
     async def end(self, running: Running) -> None:
         """End one program and wait until it is gone."""

@@ -1,0 +1,66 @@
+"""The tree's health check for Applications, run by Argo CD itself and by the lab's stand-in: the same verdicts."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from fluobook.lab.argocd.health.lua import LuaCheckError, LuaHealth
+from tests.engines.health_cases import CASES, KEY, Case, script
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIBRARIES = (
+    *("string", "math", "io", "debug", "coroutine", "table", "os", "os.time", "os.date", "require", "('x'):len()"),
+    *(f"require('os').{name}" for name in ("time", "date", "clock", "getenv")),
+)
+KNOWN = "return {{status = type({name}) == 'nil' and 'Missing' or 'Healthy', message = ''}}"
+"""Answers Missing for what is not there, and breaks where not even its library is."""
+
+by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+@by_name
+def test_the_stand_in_judges_applications_as_it_should(case: Case) -> None:
+    assert played(script(), case) == case.verdict
+
+
+@by_name
+def test_argo_cd_itself_judges_them_the_same(case: Case, programs: dict[str, str], tmp_path: Path) -> None:
+    assert judged(script(), case, programs["argocd"], tmp_path) == case.verdict
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_script_finds_the_same_libraries_in_both(name: str, programs: dict[str, str], tmp_path: Path) -> None:
+    asking, case = KNOWN.format(name=name), CASES[0]
+    assert played(asking, case) == judged(asking, case, programs["argocd"], tmp_path)
+
+
+def played(check: str, case: Case) -> str:
+    try:
+        told = LuaHealth({"Application": check}).health("", "Application", case.application())
+    except LuaCheckError:
+        return "error"
+    return told.status if told else "none"
+
+
+def judged(check: str, case: Case, argocd: str, folder: Path) -> str:
+    """What Argo CD says, asked without a cluster."""
+    name = {"namespace": "argocd", "labels": {"app.kubernetes.io/part-of": "argocd"}}
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "argocd-cm", **name}}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "argocd-secret", **name}}
+    files = {"app": case.application(), "argocd-cm": {**settings, "data": {KEY: check}}, "argocd-secret": secret}
+    paths = {one: folder / f"{one}.yaml" for one in files}
+    for one, content in files.items():
+        paths[one].write_text(yaml.safe_dump(content))
+    command = [argocd, "admin", "settings", "resource-overrides", "health", str(paths["app"])]
+    command += ["--argocd-cm-path", str(paths["argocd-cm"]), "--argocd-secret-path", str(paths["argocd-secret"])]
+    around = {"ARGOCD_BINARY_NAME": "argocd", "HOME": str(folder), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, capture_output=True, text=True, env=around, timeout=60, check=False)
+    found = re.search(r"^STATUS: (\S+)", done.stdout, re.MULTILINE)
+    return found[1] if found else "error" if done.returncode else "none"
