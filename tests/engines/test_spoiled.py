@@ -1,8 +1,13 @@
-"""Machine configurations that are wrong in one way each: a run on the real engine fails, and names the cause."""
+"""Machine configurations that are wrong in one way each: a run on the real engine fails, and names the cause.
+
+Stage 2 refuses most of them before a node has one (tests/stages/apply_talos_config/test_contradictions.py). Here it is
+made blind: what the real programs and the nodes then say must be enough to name the cause.
+"""
 
 from __future__ import annotations
 
 import base64
+import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,19 +15,26 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from fluobook import params
 from fluobook.errors import FluobookError
+from fluobook.lab import life
 from fluobook.machine import pki
+from fluobook.runbook import lab_programs
 from fluobook.stages import apply_talos_config
 from fluobook.stages.apply_talos_config import documents
 from fluobook.stages.bootstrap_kubernetes import complaints
+from tests.engines.conftest import ROOT, RealLab
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from tests.engines.conftest import RealLab
+BEFORE, CHECKED = ("create-vms", "apply-talos-config"), ("bootstrap-kubernetes",)
+UP_TO_FIVE = (*CHECKED, "approve-csrs", "privileged-namespaces")
+OBSERVE = sys.modules[f"{apply_talos_config.__name__}.observe"]
+"""The package has a function of its module's name, which hides the module."""
 
-UP_TO_THREE = ("create-vms", "apply-talos-config", "bootstrap-kubernetes")
-UP_TO_FIVE = (*UP_TO_THREE, "approve-csrs", "privileged-namespaces")
+Documents = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -31,19 +43,20 @@ class Spoiled:
 
     Args:
         role: whose configuration is spoiled, "" for all.
-        spoil: changes its v1alpha1 document.
+        spoil: changes its documents; the v1alpha1 document is the first.
         named: what the error must say, each of these.
-        stages: how far a run gets at the most.
+        stages: how far a run gets at the most, after stage 2.
     """
 
     role: str
-    spoil: Callable[[dict[str, Any]], None]
+    spoil: Callable[[Documents], None]
     named: tuple[str, ...]
-    stages: tuple[str, ...] = UP_TO_THREE
+    stages: tuple[str, ...] = CHECKED
 
 
-def _without(*path: str) -> Callable[[dict[str, Any]], None]:
-    def spoil(main: dict[str, Any]) -> None:
+def _without(*path: str) -> Callable[[Documents], None]:
+    def spoil(found: Documents) -> None:
+        main = found[0]
         for name in path[:-1]:
             main = main[name]
         del main[path[-1]]
@@ -51,8 +64,9 @@ def _without(*path: str) -> Callable[[dict[str, Any]], None]:
     return spoil
 
 
-def _with(value: Any, *path: str) -> Callable[[dict[str, Any]], None]:
-    def spoil(main: dict[str, Any]) -> None:
+def _with(value: Any, *path: str) -> Callable[[Documents], None]:
+    def spoil(found: Documents) -> None:
+        main = found[0]
         for name in path[:-1]:
             main = main.setdefault(name, {})
         main[path[-1]] = value
@@ -60,19 +74,49 @@ def _with(value: Any, *path: str) -> Callable[[dict[str, Any]], None]:
     return spoil
 
 
-ANOTHER = pki.new_authority(organization="somebody else", common_name="another CA").to_base64()
+ANOTHER_PAIR = pki.new_authority(organization="somebody else", common_name="another CA")
+ANOTHER = ANOTHER_PAIR.to_base64()
+NO_AUTHORITY = pki.issue(ANOTHER_PAIR, common_name="a server", server=True).to_base64()
+EXPIRED = pki.new_authority(organization="kubernetes", years=0).to_base64()
+ADMISSION = ("cluster", "apiServer", "admissionControl")
+API = ("cluster", "apiServer")
 
 
-def _mismatched(main: dict[str, Any]) -> None:
-    main["cluster"]["etcd"]["ca"]["crt"] = ANOTHER["crt"]
+def _mismatched(found: Documents) -> None:
+    found[0]["cluster"]["etcd"]["ca"]["crt"] = ANOTHER["crt"]
+
+
+def _admits(**settings: Any) -> Callable[[Documents], None]:
+    def spoil(found: Documents) -> None:
+        found[0]["cluster"]["apiServer"]["admissionControl"][0]["configuration"] |= settings
+
+    return spoil
+
+
+def _renamed(found: Documents) -> None:
+    next(one for one in found if one.get("kind") == "HostnameConfig")["hostname"] = "somebody"
 
 
 SPOILED = {
     "the control plane has another authority of the cluster": Spoiled(
         "controlplane", _with(dict(ANOTHER), "cluster", "ca"), ("certificate",)
     ),
+    "the control plane's authority of the cluster has no key": Spoiled(
+        "controlplane", _with({"crt": ANOTHER["crt"], "key": ""}, "cluster", "ca"), ("no cluster.ca with",)
+    ),
+    "the control plane's authority is none": Spoiled(
+        "controlplane", _with(dict(NO_AUTHORITY), "cluster", "ca"), ("cluster.ca", "cannot sign this kind")
+    ),
+    "the control plane's authority has expired": Spoiled(
+        "controlplane", _with(dict(EXPIRED), "cluster", "ca"), ("cluster.ca", "certificate has expired")
+    ),
     "a worker has another authority of the cluster": Spoiled(
-        "worker", _with({"crt": ANOTHER["crt"], "key": ""}, "cluster", "ca"), ("talos-worker-1", "kubelet", "x509")
+        "worker",
+        _with({"crt": ANOTHER["crt"], "key": ""}, "cluster", "ca"),
+        ("talos-worker-1", "kubelet", "x509: certificate signed by unknown authority"),
+    ),
+    "a worker has no authority of the cluster": Spoiled(
+        "worker", _without("cluster", "ca"), ("talos-worker-1", "x509: certificate signed by unknown authority")
     ),
     "a worker has another bootstrap token": Spoiled(
         "worker", _with("aaaaaa.bbbbbbbbbbbbbbbb", "cluster", "token"), ("talos-worker-1", "kubelet", "Unauthorized")
@@ -82,6 +126,12 @@ SPOILED = {
         _with("https://10.10.0.99:6443", "cluster", "controlPlane", "endpoint"),
         ("talos-worker-1", "10.10.0.99", "no route to host"),
     ),
+    "a worker's addresses lie elsewhere": Spoiled(
+        "worker",
+        _with(["192.168.0.0/24"], "machine", "kubelet", "nodeIP", "validSubnets"),
+        ("talos-worker-1", "no suitable node IP", ".machine.kubelet.nodeIP"),
+    ),
+    "a worker goes by another name": Spoiled("worker", _renamed, ("somebody", "talos-worker-1", "HostnameConfig")),
     "no aggregator authority": Spoiled("controlplane", _without("cluster", "aggregatorCA"), ("cluster.aggregatorCA",)),
     "etcd's authority has another's certificate": Spoiled(
         "controlplane", _mismatched, ("cluster.etcd.ca", "PrivateKey doesn't match")
@@ -99,18 +149,41 @@ SPOILED = {
     ),
     "an admission plugin with settings that nobody knows": Spoiled(
         "controlplane",
-        _with([{"name": "PodSecurity", "configuration": {"kind": "No"}}], "cluster", "apiServer", "admissionControl"),
+        _with([{"name": "PodSecurity", "configuration": {"kind": "No"}}], *ADMISSION),
         ("kube-apiserver", "PodSecurity"),
     ),
+    "an audit policy with a level that nobody knows": Spoiled(
+        "controlplane",
+        _with({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Loud"}]}, *API, "auditPolicy"),
+        ("kube-apiserver", "audit"),
+    ),
     "a flag that the API server does not have": Spoiled(
-        "controlplane", _with("1", "cluster", "apiServer", "extraArgs", "nonsense"), ("unknown flag: --nonsense",)
+        "controlplane", _with("1", *API, "extraArgs", "nonsense"), ("unknown flag: --nonsense",)
+    ),
+    "a flag that the controllers do not have": Spoiled(
+        "controlplane",
+        _with("1", "cluster", "controllerManager", "extraArgs", "nonsense"),
+        ("kube-controller-manager", "unknown flag: --nonsense"),
+    ),
+    "a network of pods that is none": Spoiled(
+        "controlplane", _with(["nonsense"], "cluster", "network", "podSubnets"), ("kube-controller-manager", "nonsense")
     ),
     "no admission settings": Spoiled(
+        "controlplane", _without(*ADMISSION), ("refuses privileged pods", "admissionControl"), UP_TO_FIVE
+    ),
+    "an admission plugin of another name": Spoiled(
         "controlplane",
-        _without("cluster", "apiServer", "admissionControl"),
+        _with([{"name": "PodSecurty", "configuration": {}}], *ADMISSION),
+        ("admission",),
+        UP_TO_FIVE,
+    ),
+    "namespaces exempt from admission": Spoiled(
+        "controlplane",
+        _admits(exemptions={"namespaces": ["kube-system", "default"]}),
         ("refuses privileged pods", "admissionControl"),
         UP_TO_FIVE,
     ),
+    "no Cilium": Spoiled("controlplane", _without("cluster", "inlineManifests"), ("Cilium", "cluster.inlineManifests")),
     "another network of Services": Spoiled(
         "", _with(["10.112.0.0/12"], "cluster", "network", "serviceSubnets"), ("10.112.0.1", "10.96.0.0/12")
     ),
@@ -128,36 +201,57 @@ SPOILED = {
 
 @pytest.fixture
 def haste(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Doubt complaints for seconds instead of minutes: nothing here gets better."""
-    monkeypatch.setattr(complaints, "DOUBT", 6.0)
-    monkeypatch.setattr(complaints, "PAUSE", 1.0)
+    """Doubt complaints for seconds instead of minutes, since nothing here gets better, and render Cilium once."""
+    monkeypatch.setattr(complaints, "DOUBT", 3.0)
+    monkeypatch.setattr(complaints, "PAUSE", 0.5)
+    monkeypatch.setattr(OBSERVE, "gather", _gathered)
 
 
-def spoiling(monkeypatch: pytest.MonkeyPatch, role: str, spoil: Callable[[dict[str, Any]], None]) -> None:
-    """Let stage 2 render documents that are wrong."""
+INGREDIENTS: list[documents.Ingredients] = []
+
+
+def _gathered(platform: params.Platform, root: Path) -> documents.Ingredients:
+    if not INGREDIENTS:
+        INGREDIENTS.append(documents.gather(platform, root))
+    return INGREDIENTS[0]
+
+
+@pytest.fixture
+def lab(programs: dict[str, str], tmp_path: Path) -> Iterator[RealLab]:
+    """A lab that ends with its test: three dozen at once would be too many."""
+    chosen = params.load("phase1", root=ROOT)
+    chosen = params.Params(phase="phase1", platform=params.overlay(chosen.platform, {"deadlines": {"csr": 6}}))
+    started = life.start(
+        chosen, tmp_path, root=ROOT, programs=lab_programs(), owner=os.getpid(), speed=300, engines=programs
+    )
+    yield RealLab(started, chosen)
+    life.end(started, forget=True)
+
+
+def spoiling(monkeypatch: pytest.MonkeyPatch, role: str, spoil: Callable[[Documents], None]) -> None:
+    """Let stage 2 render documents that are wrong, and not see it."""
     right = documents.node_text
 
     def wrong(platform: Any, node: Any, *rest: Any) -> str:
         text = right(platform, node, *rest)
         if role not in ("", node.role):
             return text
-        main, *others = yaml.safe_load_all(text)
-        spoil(main)
-        return yaml.safe_dump_all([main, *others], sort_keys=False)
+        found = list(yaml.safe_load_all(text))
+        spoil(found)
+        return yaml.safe_dump_all(found, sort_keys=False)
 
-    # The package has a function of its module's name, which hides the module.
-    monkeypatch.setattr(sys.modules[f"{apply_talos_config.__name__}.observe"], "node_text", wrong)
+    monkeypatch.setattr(OBSERVE, "node_text", wrong)
+    monkeypatch.setattr(OBSERVE, "refuse_contradictions", lambda *_: None)
 
 
 @pytest.mark.usefixtures("haste")
 @pytest.mark.parametrize("how", SPOILED)
-def test_a_run_fails_and_names_the_cause(
-    how: str, real_labs: Callable[..., RealLab], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_fails_and_names_the_cause(how: str, lab: RealLab, monkeypatch: pytest.MonkeyPatch) -> None:
     case = SPOILED[how]
     spoiling(monkeypatch, case.role, case.spoil)
-    lab = real_labs(deadlines={"csr": 20})
+    lab.apply(*BEFORE)
     with pytest.raises(FluobookError) as caught:
         lab.bring_up(*case.stages)
-    said = f"{caught.value.message} {caught.value.cause} {caught.value.remedy}"
+    said = caught.value.diagnostics()
     assert [word for word in case.named if word not in said] == []
+    assert caught.value.remedy

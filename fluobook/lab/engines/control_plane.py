@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import FluobookError
 from fluobook.lab.engines import arguments
@@ -15,11 +15,13 @@ from fluobook.lab.engines.requests import Api
 from fluobook.machine.pki import KeyPair
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
     from pathlib import Path
 
     from fluobook.lab.talos import MachineConfiguration
 
+DEFAULT_ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/default"
+"""What the controllers make when they are up, and no pod is accepted without."""
 _NO_NODES = """\
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
@@ -40,6 +42,8 @@ class Server:
         config: what its node was given.
         address: the node's.
         port: where it listens on loopback.
+        running: its API server, once it was started.
+        parts: the controllers and what else stands beside it, on the first control plane.
     """
 
     files: Files
@@ -47,6 +51,7 @@ class Server:
     address: str
     port: int
     running: Running | None = None
+    parts: dict[str, Running] = field(default_factory=dict)
 
 
 class ControlPlane:
@@ -84,7 +89,7 @@ class ControlPlane:
         await self.egress.start()
         flags = arguments.api_server(server.files, config, address, port=server.port, etcd=self._etcd)
         server.running = await self._start("kube-apiserver", flags, log=f"kube-apiserver-{name}")
-        await self._ready(server, server.running)
+        await self._answered(server, "/readyz", server.running)
         return server
 
     async def end(self, name: str) -> None:
@@ -94,17 +99,29 @@ class ControlPlane:
             await self.processes.end(server.running)
 
     async def control(self, server: Server) -> None:
-        """Start the controllers, the scheduler, and KWOK for pods."""
+        """Start the controllers, the scheduler, and KWOK for pods, unless they run; wait for the controllers' work.
+
+        Raises:
+            FluobookError: one of them ended over its configuration.
+        """
         files, config = server.files, server.config
         files.write("kwok.yaml", _NO_NODES)
-        await self._start("kube-controller-manager", arguments.controller_manager(files, config))
-        await self._start("kube-scheduler", arguments.scheduler(files, config))
-        await self._start("kwok", arguments.kwok(files, config, server.address))
+        wanted = {
+            "kube-controller-manager": arguments.controller_manager(files, config),
+            "kube-scheduler": arguments.scheduler(files, config),
+            "kwok": arguments.kwok(files, config, server.address),
+        }
+        for program, flags in wanted.items():
+            if program not in server.parts or server.parts[program].process.returncode is not None:
+                server.parts[program] = await self._start(program, flags)
+        await self._answered(server, DEFAULT_ACCOUNT, *server.parts.values())
 
-    def log_of(self, name: str) -> Path | None:
-        """The log of a node's API server, if it was ever started."""
-        server = self._servers.get(name)
-        return server.running.log if server and server.running else None
+    def logs_of(self, name: str) -> dict[str, Path]:
+        """The logs of a node's part of the control plane, as far as it was ever started."""
+        if (server := self._servers.get(name)) is None:
+            return {}
+        started = {**server.parts, **({"kube-apiserver": server.running} if server.running else {})}
+        return {program: running.log for program, running in started.items() if program.startswith("kube-")}
 
     def administrator(self, server: Server) -> Api:
         """A client with all rights, straight to one API server."""
@@ -122,24 +139,13 @@ class ControlPlane:
         await self.processes.stop()
         await self.egress.stop()
 
-    async def _ready(self, server: Server, running: Running) -> None:
-        """Wait until an API server answers, or has ended."""
+    async def _answered(self, server: Server, path: str, *needed: Running) -> None:
+        """Wait until an API server answers, or one of the programs that this takes has ended."""
         api = self.administrator(server)
-        answered = asyncio.create_task(api.until_answered("/readyz"))
-        ended = asyncio.create_task(running.process.wait())
         try:
-            await asyncio.wait([answered, ended], return_when=asyncio.FIRST_COMPLETED)
+            await _first_of(api.until_answered(path), *needed)
         finally:
-            for task in (answered, ended):
-                task.cancel()
-            await asyncio.gather(answered, ended, return_exceptions=True)
             await api.close()
-        if running.process.returncode is not None:
-            raise FluobookError(
-                f"kube-apiserver ended with exit code {running.process.returncode}",
-                cause=last_words(running.log),
-                remedy=f"correct the machine configuration of stage 2; all of its log is {running.log}",
-            )
 
     def _server(self, name: str, config: MachineConfiguration, address: str) -> Server:
         """Write a node's files, once: what a reboot finds again."""
@@ -158,3 +164,25 @@ class ControlPlane:
 
     async def _start(self, program: str, flags: list[str], log: str = "") -> Running:
         return await self.processes.start(log or program, [self._programs[program], *flags])
+
+
+async def _first_of(answer: Coroutine[Any, Any, Any], *needed: Running) -> None:
+    """Wait for an answer, unless a program that it needs has ended.
+
+    Raises:
+        FluobookError: one has.
+    """
+    waits = [asyncio.create_task(one) for one in (answer, *(running.process.wait() for running in needed))]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waits:
+            task.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+    for running in needed:
+        if running.process.returncode is not None:
+            raise FluobookError(
+                f"{running.name} ended with exit code {running.process.returncode}",
+                cause=last_words(running.log),
+                remedy=f"correct the machine configuration of stage 2; all of its log is {running.log}",
+            )

@@ -6,6 +6,7 @@ A document that lacks an authority or a key fails here by its name, where a node
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,24 +81,29 @@ def authority(config: MachineConfiguration, *path: str) -> KeyPair:
             f"the machine configuration has no {'.'.join(path)} with certificate and key",
             remedy=REMEDY,
         )
-    if not _fit(found):
+    if fault := _fault(found):
         raise FluobookError(
-            f"{'.'.join(path)} of the machine configuration cannot sign",
-            cause="x509: provided PrivateKey doesn't match parent's PublicKey",
-            remedy=REMEDY,
+            f"{'.'.join(path)} of the machine configuration cannot sign", cause=f"x509: {fault}", remedy=REMEDY
         )
     return found
 
 
-def _fit(found: KeyPair) -> bool:
-    """Whether a key is its certificate's; what cannot be read fits nothing."""
+def _fault(found: KeyPair) -> str:
+    """Why nobody would trust what an authority signs, in Go's words; "" if nothing is wrong with it."""
     try:
         certificate = x509.load_pem_x509_certificate(found.crt.encode())
         key = load_pem_private_key(pki.openssl_key(found.key).encode(), None)
-    except ValueError:
-        return False
+    except ValueError as error:
+        return f"malformed certificate or key: {error}"
     shape = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return certificate.public_key().public_bytes(*shape) == key.public_key().public_bytes(*shape)
+    if certificate.public_key().public_bytes(*shape) != key.public_key().public_bytes(*shape):
+        return "provided PrivateKey doesn't match parent's PublicKey"
+    if certificate.not_valid_after_utc < dt.datetime.now(dt.UTC):
+        return "certificate has expired or is not yet valid"
+    with suppress(x509.ExtensionNotFound):
+        if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return ""
+    return "invalid signature: parent certificate cannot sign this kind of certificate"
 
 
 def write_identities(files: Files, config: MachineConfiguration, address: str) -> None:
@@ -150,7 +156,9 @@ def _api_server(cluster: KeyPair, config: MachineConfiguration, address: str) ->
     """Its certificate is good for what the configuration names, and for what Talos and Kubernetes always add."""
     names = [str(name) for name in (config.cluster.get("apiServer") or {}).get("certSANs") or ()]
     names += [config.endpoint.removeprefix("https://").rpartition(":")[0], address, "127.0.0.1", "localhost"]
-    names += ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
+    domain = (config.cluster.get("network") or {}).get("dnsDomain") or "cluster.local"
+    names += ["kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{domain}"]
+    names += [config.hostname]
     names += _first_of_services(config)
     return pki.issue(
         cluster,

@@ -37,6 +37,11 @@ AGAIN = 2.0
 LINES = 100
 """How much of its log is kept."""
 
+_GO = {
+    "unable to get local issuer certificate": "certificate signed by unknown authority",
+    "self-signed certificate": "certificate signed by unknown authority",
+    "certificate has expired": "certificate has expired or is not yet valid",
+}
 _log = logging.getLogger(__name__)
 _Lost = (ApiError, OSError, aiohttp.ClientError, TimeoutError, ValueError)
 
@@ -208,7 +213,10 @@ class RealKubelet:
 def _words(error: BaseException) -> str:
     """An error as a kubelet writes it: certificates are refused in Go's words."""
     text = getattr(error, "message", "") or str(error)
-    return f"tls: failed to verify certificate: x509: {text}" if "certificate verify failed" in text else text
+    if "certificate verify failed" not in text:
+        return text
+    told = next((words for python, words in _GO.items() if python in text), text)
+    return f"tls: failed to verify certificate: x509: {told}"
 
 
 async def _again(work: Callable[[Api], Any], api: Api) -> None:

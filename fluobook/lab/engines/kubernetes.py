@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections import deque
 from functools import partial
@@ -25,10 +26,11 @@ from fluobook.lab.kube.errors import ApiError
 from fluobook.lab.kube.nodeinfo import NodeInfo
 from fluobook.lab.talos.config import pair
 from fluobook.machine import manifests
+from fluobook.machine.subnets import lets_through
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from fluobook.lab.clock import Clock
@@ -43,6 +45,11 @@ TRIES = 150
 RESTART = 2.0
 """Real seconds until what a document made fail is tried again."""
 ROLE = "node-role.kubernetes.io/control-plane"
+NO_ADDRESS = (
+    "no suitable node IP found, please make sure .machine.kubelet.nodeIP filters and pod/service subnets are set up"
+    " correctly"
+)
+"""Talos' own words."""
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -125,8 +132,7 @@ class RealKubernetes:
         told = {"controller-runtime": "".join(self._refusals.get(node.vm.uuid, ()))}
         if kubelet := self._kubelets.get(node.vm.uuid):
             told["kubelet"] = "".join(kubelet.log)
-        if log := self.plane.log_of(node.hostname):
-            told["kube-apiserver"] = tail(log, LINES)
+        told |= {program: tail(log, LINES) for program, log in self.plane.logs_of(node.hostname).items()}
         return told
 
     async def stop(self) -> None:
@@ -157,17 +163,25 @@ class RealKubernetes:
         if config.is_control_plane:
             await self._serve(node, config)
         await self._serving.wait()
+        if (kubelet := self._kubelets.get(node.vm.uuid)) is None:
+            kubelet = await self._until_done(node, partial(self._kubelet, node, config))
+        self._kubelets[node.vm.uuid] = kubelet
+        kubelet.start()
+        await self._label(_node_info(node, config, self._version))
+
+    async def _kubelet(self, node: TalosMachine, config: MachineConfiguration) -> RealKubelet:
+        """What Talos makes of a configuration: without an address for its node the kubelet does not start."""
+        subnets = ((config.machine.get("kubelet") or {}).get("nodeIP") or {}).get("validSubnets")
+        if not lets_through(subnets or (), node.address):
+            raise FluobookError(NO_ADDRESS)
         info = _node_info(node, config, self._version)
-        kubelet = self._kubelets.get(node.vm.uuid) or RealKubelet(
+        return RealKubelet(
             info,
             self._connect(config),
             str(config.cluster.get("token") or ""),
             server=KubeletServer(pair(config.cluster.get("ca")).crt, info.name),
             places=self.plane.egress.places,
         )
-        self._kubelets[node.vm.uuid] = kubelet
-        kubelet.start()
-        await self._label(info)
 
     async def _serve(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """Answer at the node's address, and at the shared one if nobody does yet."""
@@ -178,7 +192,7 @@ class RealKubernetes:
             await passage.open(self._sockets[address])
             self._passages.setdefault(node.vm.uuid, []).append(passage)
         if self._admin is None:
-            await self._first(server)
+            await self._first(node, server)
 
     async def _until_done(self, node: TalosMachine, work: Callable[[], Awaitable[T]]) -> T:
         """As Talos' controllers and the kubelet do: again and again, though a wrong document never gets better."""
@@ -186,31 +200,36 @@ class RealKubernetes:
             try:
                 return await work()
             except FluobookError as error:
-                said = "; ".join(filter(None, (error.message, error.cause)))
-                _log.error("%s: %s", node.hostname, said)
-                stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                self._refusals.setdefault(node.vm.uuid, deque(maxlen=LINES)).append(f"{stamp} {said}\n")
-                await asyncio.sleep(RESTART)
+                self._complain(node, "; ".join(filter(None, (error.message, error.cause))))
+            except (AttributeError, LookupError, TypeError, ValueError, ssl.SSLError) as error:
+                self._complain(node, f"the machine configuration cannot be read: {error}")
+            await asyncio.sleep(RESTART)
 
-    async def _first(self, server: Server) -> None:
+    def _complain(self, node: TalosMachine, said: str) -> None:
+        """Write a line into the log of a node's controllers."""
+        _log.error("%s: %s", node.hostname, said)
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._refusals.setdefault(node.vm.uuid, deque(maxlen=LINES)).append(f"{stamp} {said}\n")
+
+    async def _first(self, node: TalosMachine, server: Server) -> None:
         """The cluster's first API server is there: what one control plane does for all."""
-        self._admin, self.first = self.plane.administrator(server), server
-        await self.plane.control(server)
-        await self._admin.until_answered("/api/v1/namespaces/default/serviceaccounts/default")
-        token = str(server.config.cluster.get("token") or "")
-        cidr = ((server.config.cluster.get("network") or {}).get("serviceSubnets") or ["10.96.0.0/12"])[0]
-        for obj in system.of_talos(bootstrap_token=token, service_cidr=cidr):
-            await self._applied(self._admin, obj)
+        admin = self._admin = self.plane.administrator(server)
+        self.first = server
+        await self._until_done(node, partial(self.plane.control, server))
+        await self._apply(node, await self._until_done(node, partial(_of_talos, server.config)))
         self._serving.set()
-        self.mirror.start(self._admin)
+        self.mirror.start(admin)
         self._operating = operators.start(self.store, self.clock, self._controllers)
         self._ready()
-        texts = [entry.get("contents") or "" for entry in server.config.cluster.get("inlineManifests") or ()]
-        for manifest in [document for text in texts for document in manifests.load(text) if document]:
-            await self._applied(self._admin, manifest)
+        await self._apply(node, await self._until_done(node, partial(_inline, server.config)))
 
-    async def _applied(self, admin: Api, obj: Obj) -> None:
-        """As Talos does: again and again until it is taken."""
+    async def _apply(self, node: TalosMachine, objs: Iterable[Obj]) -> None:
+        for obj in objs:
+            if self._admin and (said := await self._applied(self._admin, obj)):
+                self._complain(node, f"error applying manifest: {said}")
+
+    async def _applied(self, admin: Api, obj: Obj) -> str:
+        """As Talos does: again and again until it is taken; returns why it was not."""
         for _ in range(TRIES):
             try:
                 await admin.apply(obj, manager=system.MANAGER)
@@ -218,8 +237,8 @@ class RealKubernetes:
                 last = error
                 await asyncio.sleep(RETRY)
             else:
-                return
-        _log.error("%s %s: %s", obj.get("kind"), (obj.get("metadata") or {}).get("name"), last)
+                return ""
+        return f"{obj.get('kind')} {(obj.get('metadata') or {}).get('name')}: {last}"
 
     def _connect(self, config: MachineConfiguration) -> Callable[..., Api]:
         """A client as the node's own configuration makes it: its endpoint, its authority."""
@@ -235,6 +254,17 @@ class RealKubernetes:
         path = f"/api/v1/nodes/{info.name}"
         await self._admin.until_answered(path)
         await self._admin.send("PATCH", path, {"metadata": {"labels": labels}}, media=MERGE)
+
+
+async def _of_talos(config: MachineConfiguration) -> list[Obj]:
+    """What Talos itself brings: the bootstrap token, roles, DNS."""
+    cidr = ((config.cluster.get("network") or {}).get("serviceSubnets") or ["10.96.0.0/12"])[0]
+    return list(system.of_talos(bootstrap_token=str(config.cluster.get("token") or ""), service_cidr=cidr))
+
+
+async def _inline(config: MachineConfiguration) -> list[Obj]:
+    texts = [entry.get("contents") or "" for entry in config.cluster.get("inlineManifests") or ()]
+    return [document for text in texts for document in manifests.load(text) if document]
 
 
 def _node_info(node: TalosMachine, config: MachineConfiguration, version: str) -> NodeInfo:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fluobook.lab.talos.fields import UndecodableError, type_of, unknown_keys
 from fluobook.machine.pki import KeyPair
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class MachineConfiguration:
 def pair(value: Mapping[str, Any] | None) -> KeyPair:
     """A `{crt, key}` of the configuration, decoded; empty where it is absent."""
     value = value or {}
-    crt, key = (base64.b64decode(str(value.get(name) or "")).decode() for name in ("crt", "key"))
+    crt, key = (base64.b64decode(str(value.get(name) or "")).decode(errors="replace") for name in ("crt", "key"))
     return KeyPair(crt, key)
 
 
@@ -161,12 +162,18 @@ def _refuse_unknown(document: Mapping[str, Any], number: int) -> None:
     if not kind:
         if version and not V1ALPHA1_KEYS & set(document):
             raise InvalidConfigurationError(f"{where}: missing kind")
-        if unknown := {key: value for key, value in document.items() if key not in V1ALPHA1_KEYS}:
-            raise InvalidConfigurationError(f"{where}: unknown keys found during decoding:\n{yaml.dump(unknown)}")
     elif not version:
         raise InvalidConfigurationError(f"{where}: missing apiVersion")
     elif kind not in KINDS or version != "v1alpha1":
         raise InvalidConfigurationError(f'{where}: "{kind}" "{version}": not registered')
+    if type_name := type_of(document):
+        try:
+            unknown = unknown_keys(document, type_name)
+        except UndecodableError as error:
+            raise InvalidConfigurationError(f"{where}: {error}") from None
+        if unknown:
+            told = yaml.dump(unknown, indent=4)
+            raise InvalidConfigurationError(f"{where}: unknown keys found during decoding:\n{told}")
 
 
 def _identity(document: Mapping[str, Any]) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fluobook.lab.talos.config import InvalidConfigurationError
+from fluobook.lab.talos.config import InvalidConfigurationError, pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from fluobook.lab.talos.config import MachineConfiguration
 
@@ -18,8 +20,18 @@ _LIVE = """
     seccompProfiles nodeAnnotations nodeLabels nodeTaints
 """
 
+_PROTECTED = """
+    apiVersion authentication authorization cgroupRoot kind kubeletCgroups port protectKernelDefaults resolvConf
+    rotateCertificates systemCgroups staticPodPath seccompDefault
+"""
+
 LIVE_MACHINE_KEYS = frozenset(_LIVE.split())
 """Keys of `machine` that change without a reboot; so do `cluster`, `debug` and every other document."""
+
+CNIS = ("flannel", "custom", "none")
+PROTECTED = frozenset(_PROTECTED.split())
+"""Fields of the kubelet's configuration that Talos keeps to itself."""
+_DNS_NAME = re.compile(r"^([a-zA-Z0-9_][a-zA-Z0-9_-]{0,62})(\.[a-zA-Z0-9_][a-zA-Z0-9_-]{0,62})*[._]?$")
 
 LIVE_FEATURES = frozenset(
     {"kubernetesTalosAPIAccess", "kubePrism", "hostDNS", "imageCache", "nodeAddressSortAlgorithm"}
@@ -57,6 +69,28 @@ def _v1alpha1(config: MachineConfiguration) -> Iterator[str]:
         yield from role[config.type](config)
     else:
         yield f'unknown machine type "{config.machine.get("type") or ""}"'
+    yield from _machine(config)
+
+
+def _machine(config: MachineConfiguration) -> Iterator[str]:
+    kubelet, features = config.machine.get("kubelet") or {}, config.machine.get("features") or {}
+    yield from _subnets("kubelet nodeIP subnet", (kubelet.get("nodeIP") or {}).get("validSubnets"))
+    for field in sorted(PROTECTED & set(kubelet.get("extraConfig") or ())):
+        yield f'kubelet configuration field "{field}" can\'t be overridden'
+    dns = features.get("hostDNS") or {}
+    if dns.get("forwardKubeDNSToHost") and not dns.get("enabled"):
+        yield ("feature hostDNS.forwardKubeDNSToHost requires hostDNS.enabled to be true (.machine.features.hostDNS)")
+    if config.main.get("persist") is False:
+        yield ".persist should be enabled"
+
+
+def _subnets(what: str, told: Iterable[str] | None) -> Iterator[str]:
+    for subnet in told or ():
+        bare = str(subnet).removeprefix("!")
+        try:
+            ip_network(bare, strict=False)
+        except ValueError:
+            yield f'{what} is not valid: "{bare}"'
 
 
 def _cluster(config: MachineConfiguration) -> Iterator[str]:
@@ -66,6 +100,26 @@ def _cluster(config: MachineConfiguration) -> Iterator[str]:
         yield "cluster controlplane endpoint is required"
     elif urlsplit(config.endpoint).scheme != "https" or not urlsplit(config.endpoint).hostname:
         yield f'invalid controlplane endpoint: "{config.endpoint}"'
+    domain = str((config.cluster.get("network") or {}).get("dnsDomain") or "")
+    if domain and not _DNS_NAME.match(domain):
+        yield f'"{domain}" is not a valid DNS name'
+    yield from _manifests(config)
+    discovery = config.cluster.get("discovery") or {}
+    service = (discovery.get("registries") or {}).get("service") or {}
+    if discovery.get("enabled") and not service.get("disabled"):
+        yield from (
+            f"cluster discovery service requires .cluster.{key}"
+            for key in ("id", "secret")
+            if not config.cluster.get(key)
+        )
+
+
+def _manifests(config: MachineConfiguration) -> Iterator[str]:
+    names = [str(entry.get("name") or "").strip() for entry in config.cluster.get("inlineManifests") or ()]
+    if "" in names:
+        yield "inline manifest name can't be empty"
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f'inline manifest name "{name}" is duplicate'
 
 
 def _control_plane(config: MachineConfiguration) -> Iterator[str]:
@@ -74,6 +128,16 @@ def _control_plane(config: MachineConfiguration) -> Iterator[str]:
         yield "issuing CA is required (.machine.ca)"
     elif not authority.key:
         yield "issuing CA key is required for controlplane nodes (.machine.ca.key)"
+    cni = (config.cluster.get("network") or {}).get("cni") or {}
+    if cni and cni.get("name") not in CNIS:
+        yield 'cni name should be one of ["flannel", "custom", "none"]'
+    elif cni.get("urls") and cni["name"] != "custom":
+        yield f'"urls" field should be empty for "{cni["name"]}" CNI'
+    etcd = config.cluster.get("etcd")
+    if etcd and not pair(etcd.get("ca")).crt:
+        yield "key/cert combination should not be empty"
+    yield from _subnets("etcd advertised subnet", (etcd or {}).get("advertisedSubnets"))
+    yield from _subnets("etcd listen subnet", (etcd or {}).get("listenSubnets"))
 
 
 def _worker(config: MachineConfiguration) -> Iterator[str]:

@@ -7,11 +7,15 @@ fails when the second control plane is asked; other networks cannot be changed o
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+import datetime as dt
 from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
 
 from fluobook.errors import ParamsError
 from fluobook.machine.documents import load
+from fluobook.machine.pki import certificate
+from fluobook.machine.subnets import lets_through
 from fluobook.stages.apply_talos_config.documents import API_PORT, names
 
 if TYPE_CHECKING:
@@ -76,7 +80,7 @@ def contradictions(
     yield from _names(main, "machine.certSANs", names(platform, node))
     if node.role == "controlplane":
         yield from _names(main, "cluster.apiServer.certSANs", names(platform, node))
-        yield from _of_the_platform(main, platform, ingredients)
+        yield from _of_the_platform(main, platform, node, ingredients)
         yield from _admission(main)
 
 
@@ -95,11 +99,25 @@ def _of_the_bundle(main: Main, node: Node, secrets: Secrets) -> Iterator[str]:
         wanted["cluster.serviceAccount.key"] = secrets.as_mapping()["certs"]["k8sserviceaccount"]["key"]
         pairs |= {"cluster.aggregatorCA": secrets.aggregator, "cluster.etcd.ca": secrets.etcd}
     for path, pair in pairs.items():
+        yield from _authority(path, pair)
         wanted |= _halves(path, pair, key=node.role == "controlplane")
     for path, value in wanted.items():
         found = _at(main, path) or ""
         if found != value:
             yield f"{path} {'is not that of' if found else 'is missing, unlike in'} the secrets bundle"
+
+
+def _authority(path: str, pair: KeyPair) -> Iterator[str]:
+    """The bundle may be of old, or put together by hand."""
+    found = certificate(pair.crt)
+    if found.not_valid_after_utc < dt.datetime.now(dt.UTC):
+        yield f"{path}.crt expired at {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, and so did the secrets bundle's"
+    try:
+        can_sign = found.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        can_sign = False
+    if not can_sign:
+        yield f"{path}.crt is no certificate authority's, nor is it in the secrets bundle"
 
 
 def _halves(path: str, pair: KeyPair, *, key: bool) -> dict[str, str]:
@@ -131,8 +149,9 @@ def _of_the_params(main: Main, platform: Platform, node: Node) -> Iterator[str]:
         )
 
 
-def _of_the_platform(main: Main, platform: Platform, ingredients: Ingredients) -> Iterator[str]:
+def _of_the_platform(main: Main, platform: Platform, node: Node, ingredients: Ingredients) -> Iterator[str]:
     """What control planes need for what the tree brings, Cilium above all."""
+    yield from _holds(main, "cluster.etcd.advertisedSubnets", str(node.address))
     for component in IMAGES:
         yield from _version(main, f"cluster.{component}.image", platform)
     if (found := _at(main, "cluster.network.cni.name")) != "none":
@@ -174,16 +193,13 @@ def _version(main: Main, path: str, platform: Platform) -> Iterator[str]:
 
 
 def _holds(main: Main, path: str, address: str) -> Iterator[str]:
-    """Whether subnets let an address through, as Talos filters: one that begins with ! takes out."""
-    told = [str(subnet) for subnet in _at(main, path) or ()]
+    """Where Talos chooses among addresses, it must come upon the one that the params give the node."""
+    subnets = _at(main, path) or ()
     try:
-        hits = {one: ip_address(address) in ip_network(one.lstrip("!"), strict=False) for one in told}
+        if not lets_through(subnets, address):
+            yield f"{path} is {_shown(list(subnets))}, which leaves out the node's own address {address}"
     except ValueError as error:
         yield f"{path}: {error}"
-        return
-    chosen = [hit for one, hit in hits.items() if not one.startswith("!")]
-    if (chosen and not any(chosen)) or any(hit for one, hit in hits.items() if one.startswith("!")):
-        yield f"{path} is {_shown(told)}, which leaves out the node's own address {address}"
 
 
 def _at(main: Mapping[str, Any], path: str) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fluobook.errors import FluobookError, Rejected
+from fluobook.stages.bootstrap_kubernetes.observe import CILIUM
 
 if TYPE_CHECKING:
     from fluobook.params import Node
@@ -23,11 +24,18 @@ DOUBT = 120.0
 PAUSE = 5.0
 """Seconds between two looks at logs."""
 SERIOUS = re.compile(
-    r"x509:|certificate|Unauthorized|[Ff]orbidden|PrivateKey|the machine configuration has no|no such host"
-    r"|no route to host|^Error:|command failed|invalid",
+    r"x509:|certificate|Unauthorized|[Ff]orbidden|PrivateKey|the machine configuration|no such host"
+    r"|no route to host|^Error:|command failed|ended with exit|invalid|no suitable node IP|error applying",
 )
+CERTAIN = re.compile(
+    r"the machine configuration|unknown flag|PrivateKey|no suitable node IP|signed by unknown authority"
+    r"|(?:^Error: |command failed|ended with exit code)(?!.*(?:deadline|etcd|refused|timed? ?out))",
+)
+"""What is only said of a setting or key that is wrong; once it is said again, no more doubt is due."""
 _CALM = re.compile(r"[IW]\d{4} ")
+ANOTHER_NAME = "the HostnameConfig of a machine configuration gives another name than the params"
 LONGEST = 400
+MANIFESTS = "`talosctl -n {} logs controller-runtime` tells what became of cluster.inlineManifests"
 _TIME = re.compile(r"^(?:[EF]\d{4} [\d:.]+ +\d+ \S+\] |\S*\d{2}:\d{2}:\d{2}\S* )")
 
 
@@ -71,22 +79,59 @@ class Complaints:
             self._looked = time.monotonic()
             for node, log in self._logs(api=api):
                 self._read(node, log)
-            if not api:
+            if api:
+                self._named_otherwise()
+            else:
                 self._ask()
-        return "; ".join(f"{log}: {complaint.words}" for log, complaint in self._known.items())
+        return self._told()
 
     def _logs(self, *, api: bool) -> list[tuple[Node, str]]:
         first = self.site.platform.control_planes[0]
         if not api:
             return [(first, "controller-runtime"), (first, "kube-apiserver")]
-        return [(self.node, "controller-runtime"), (self.node, "kubelet")]
+        controllers = [(first, "kube-controller-manager"), (first, "controller-runtime")]
+        own = [(self.node, "controller-runtime"), (self.node, "kubelet")]
+        served = [(self.node, "kube-apiserver")] if self.node.role == "controlplane" else []
+        return list(dict.fromkeys([*controllers, *served, *own]))
+
+    def of_the_network(self) -> str:
+        """What is missing for a registered node to become Ready, "" if nothing is.
+
+        Raises:
+            Rejected: it has been missing for `DOUBT` seconds, or its node goes by another name.
+        """
+        if time.monotonic() - self._looked >= PAUSE:
+            self._looked = time.monotonic()
+            self._known = {name: one for name, one in self._known.items() if name == API}
+            found = self.site.kube().list("apps/v1", "DaemonSet", "kube-system", labels=CILIUM)
+            words = "" if found else f"no DaemonSet in kube-system is Cilium's ({CILIUM}), so no network comes up"
+            first = self.site.platform.control_planes[0]
+            self._hear(API, words, str(self._looked), MANIFESTS.format(first.address))
+        return self._told()
+
+    def _named_otherwise(self) -> None:
+        """A machine whose Kubernetes name is another one would be waited for in vain."""
+        ours = {node.name for node in self.site.platform.nodes}
+        strangers = [node for node in self.site.kube().list("v1", "Node") if node["metadata"]["name"] not in ours]
+        names = ", ".join(sorted(node["metadata"]["name"] for node in strangers))
+        for node in strangers:
+            addresses = [one.get("address") for one in (node.get("status") or {}).get("addresses") or ()]
+            if self.node.address in addresses:
+                told = f"Kubernetes knows the machine at {self.node.address} as {names}, not as {self.node.name}"
+                remedy = f"compare with `fluobook render`, apply it again, then kubectl delete node {names}"
+                raise Rejected(told, system="kubernetes", cause=ANOTHER_NAME, remedy=remedy)
+        words = f"nodes that the params do not name: {names}; {ANOTHER_NAME}" if strangers else ""
+        self._hear(API, words, str(self._looked), "compare HostnameConfig with the params")
+
+    def _told(self) -> str:
+        return "; ".join(f"{log}: {complaint.words}" for log, complaint in self._known.items())
 
     def _read(self, node: Node, log: str) -> None:
         try:
             tail = self.site.talos(node).logs(log)
         except FluobookError:
             return
-        self._hear(f"{log} on {node.name}", tail, f"`talosctl -n {node.address} logs {log}`")
+        self._hear(f"{log} on {node.name}", serious(tail), tail, f"`talosctl -n {node.address} logs {log}`")
 
     def _ask(self) -> None:
         """Why the API does not answer us: it may, with a certificate that is not our cluster's."""
@@ -94,10 +139,10 @@ class Complaints:
             self.site.kube().version()
         except FluobookError as error:
             told = f"{error.message} {error.cause} {getattr(error, 'detail', '')}"
-            self._hear(API, told, "compare cluster.ca with the bundle")
+            self._hear(API, serious(told), told, "compare cluster.ca with the bundle")
 
-    def _hear(self, name: str, tail: str, look: str) -> None:
-        now, words = time.monotonic(), serious(tail)
+    def _hear(self, name: str, words: str, tail: str, look: str) -> None:
+        now = time.monotonic()
         if not words:
             self._known.pop(name, None)
             return
@@ -106,7 +151,7 @@ class Complaints:
             self._known[name] = Complaint(words, tail, now)
             return
         before.repeated = before.repeated or tail != before.tail or name == API
-        if before.repeated and now - before.since >= DOUBT:
+        if before.repeated and (CERTAIN.search(words) or now - before.since >= DOUBT):
             raise Rejected(
                 f"{self.node.name} does not come up: {name} says: {words}",
                 system="talos",

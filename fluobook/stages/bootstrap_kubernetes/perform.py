@@ -73,12 +73,12 @@ def _ready(site: Site, complaints: Complaints, tell: Tell) -> bool | None:
         tell("not registered yet" if version else "the API does not answer yet")
         if said := complaints.look(api=bool(version)):
             raise FluobookError(said)
-    elif not ready[name]:
-        tell("not Ready yet")
-    elif name not in cilium:
-        tell("Cilium is not ready yet")
-    else:
+    elif ready[name] and name in cilium:
         return True
+    else:
+        tell("Cilium is not ready yet" if ready[name] else "not Ready yet")
+        if said := complaints.of_the_network():
+            raise FluobookError(said)
     return None
 
 

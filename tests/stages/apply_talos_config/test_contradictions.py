@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 
 from fluobook import params
 from fluobook.errors import ParamsError
+from fluobook.machine import pki
 from fluobook.machine.secrets import new_secrets
 from fluobook.stages.apply_talos_config import documents
 from fluobook.stages.apply_talos_config.contradictions import refuse_contradictions
@@ -47,6 +49,7 @@ CONTROL_PLANE: dict[str, tuple[str, Any, str]] = {
     "no aggregator authority": ("cluster.aggregatorCA", REMOVED, "cluster.aggregatorCA.crt is missing"),
     "another aggregator authority": ("cluster.aggregatorCA", OTHER.aggregator.to_base64(), "cluster.aggregatorCA.crt"),
     "another authority of etcd": ("cluster.etcd.ca", OTHER.etcd.to_base64(), "cluster.etcd.ca.crt"),
+    "etcd elsewhere": ("cluster.etcd.advertisedSubnets", ["192.168.0.0/24"], "cluster.etcd.advertisedSubnets"),
     "another service account key": (
         "cluster.serviceAccount.key",
         OTHER.as_mapping()["certs"]["k8sserviceaccount"]["key"],
@@ -160,6 +163,22 @@ def test_admission_that_lets_more_through_is_named(change: dict[str, Any], told:
     texts = rendered.spoiled(of_role(rendered, "controlplane"), ("cluster.apiServer.admissionControl", plugins))
     with pytest.raises(ParamsError, match=told):
         rendered.refuse(texts)
+
+
+@pytest.mark.parametrize(
+    ("authority", "told"),
+    [
+        (pki.new_authority(organization="etcd", years=0), "cluster.etcd.ca.crt expired at"),
+        (pki.issue(SECRETS.etcd, common_name="etcd", server=True), "cluster.etcd.ca.crt is no certificate authority's"),
+    ],
+)
+def test_a_bundle_whose_authority_cannot_sign_is_named(authority: pki.KeyPair, told: str) -> None:
+    rendered, secrets = Rendered("phase1"), replace(SECRETS, etcd=authority)
+    generated = documents.cluster_documents(rendered.platform, secrets, rendered.ingredients)
+    nodes = rendered.platform.nodes
+    texts = {n.name: documents.node_text(rendered.platform, n, generated, rendered.ingredients) for n in nodes}
+    with pytest.raises(ParamsError, match=told):
+        refuse_contradictions(rendered.platform, secrets, rendered.ingredients, texts)
 
 
 def test_a_name_that_is_not_the_nodes_is_named() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from fluobook.errors import ForeignObject, Refused, Rejected, StageMissing
+from fluobook.errors import ForeignObject, ParamsError, Refused, Rejected, StageMissing
+from fluobook.stages import apply_talos_config
+from fluobook.stages.apply_talos_config import documents
 
 pytestmark = pytest.mark.lab
 
@@ -130,3 +134,28 @@ def test_a_changed_patch_is_applied_to_one_node_at_a_time(made):
     assert "time.google.com" not in plan.table().text()
     stage.apply(plan)
     stage.verify()
+
+
+def spoiled(monkeypatch, old, new):
+    """Let what is rendered say something else."""
+    observe = sys.modules[f"{apply_talos_config.__name__}.observe"]
+    monkeypatch.setattr(observe, "node_text", lambda *given: documents.node_text(*given).replace(old, new))
+
+
+def test_a_configuration_that_contradicts_the_params_reaches_no_node(made, monkeypatch):
+    spoiled(monkeypatch, "10.244.0.0/16", "10.200.0.0/16")
+    lab = made()
+    stage = lab.stage("apply-talos-config")
+    with pytest.raises(ParamsError, match=r"podSubnets is 10\.200\.0\.0/16; the params say 10\.244"):
+        stage.apply(stage.plan())
+    assert configured(lab) == []
+
+
+def test_a_configuration_that_talos_does_not_read_is_refused_in_its_words(made, monkeypatch):
+    spoiled(monkeypatch, "disableManifestsDirectory:", "disableManifestDirectory:")
+    lab = made()
+    stage = lab.stage("apply-talos-config")
+    with pytest.raises(Rejected) as caught:
+        stage.apply(stage.plan())
+    assert "unknown keys found during decoding" in caught.value.diagnostics()
+    assert "disableManifestDirectory" in caught.value.diagnostics()
