@@ -53,8 +53,9 @@ check: $(STAMP) ## check the platform tree, params and secrets
 notebooks: $(STAMP) ## run the notebooks once and store their outputs, which nbval compares with
 	@$(BIN)/python tools/notebooks.py
 
-bench: $(STAMP) ## requests and times as ratios to the lab's critical path
+bench: $(STAMP) ## requests and times as ratios to the lab's critical path and to a plain script; events a second
 	@$(BIN)/python tools/bench.py
+	@$(BIN)/python tools/streams.py
 
 proto: $(STAMP) ## generate the gRPC code from fluobook/wire/proto
 	@PYTHON=$(BIN)/python sh tools/proto.sh
