@@ -126,7 +126,10 @@ def admission(site: Site) -> Check:
         site.kube().create({**pod, "spec": {"containers": [container]}}, dry_run=True)
     except AccessDenied as error:
         return Check(claim, "PodSecurity" in str(error) + error.detail, "refused by PodSecurity")
-    remedy = "cluster.apiServer.admissionControl of the machine configuration lacks PodSecurity: see stage 2"
+    remedy = (
+        "cluster.apiServer.admissionControl of the machine configuration lacks PodSecurity or exempts the namespace,"
+        " or its extraArgs turn it off: see stage 2"
+    )
     return Check(claim, False, "a privileged pod would be accepted", remedy=remedy)  # noqa: FBT003
 
 

@@ -131,6 +131,11 @@ SPOILED = {
         _with(["192.168.0.0/24"], "machine", "kubelet", "nodeIP", "validSubnets"),
         ("talos-worker-1", "no suitable node IP", ".machine.kubelet.nodeIP"),
     ),
+    "a flag that kubelets do not have": Spoiled(
+        "worker",
+        _with("1", "machine", "kubelet", "extraArgs", "nonsense"),
+        ("kubelet on talos-worker-", "unknown flag: --nonsense"),
+    ),
     "a worker goes by another name": Spoiled("worker", _renamed, ("somebody", "talos-worker-1", "HostnameConfig")),
     "no aggregator authority": Spoiled("controlplane", _without("cluster", "aggregatorCA"), ("cluster.aggregatorCA",)),
     "etcd's authority has another's certificate": Spoiled(
@@ -164,6 +169,22 @@ SPOILED = {
         "controlplane",
         _with("1", "cluster", "controllerManager", "extraArgs", "nonsense"),
         ("kube-controller-manager", "unknown flag: --nonsense"),
+    ),
+    "a flag that the scheduler does not have": Spoiled(
+        "controlplane",
+        _with("1", "cluster", "scheduler", "extraArgs", "nonsense"),
+        ("kube-scheduler", "unknown flag: --nonsense"),
+    ),
+    "a flag that Talos keeps to itself": Spoiled(
+        "controlplane",
+        _with("/dev/null", *API, "extraArgs", "encryption-provider-config"),
+        ("cluster.apiServer.extraArgs", 'extra arg "encryption-provider-config" is not allowed'),
+    ),
+    "admission that a flag turns off": Spoiled(
+        "controlplane",
+        _with("PodSecurity", *API, "extraArgs", "disable-admission-plugins"),
+        ("refuses privileged pods", "extraArgs"),
+        UP_TO_FIVE,
     ),
     "a network of pods that is none": Spoiled(
         "controlplane", _with(["nonsense"], "cluster", "network", "podSubnets"), ("kube-controller-manager", "nonsense")

@@ -9,8 +9,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fluobook.lab.engines.extra_args import command_line, merged
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from fluobook.lab.engines.identities import Files
     from fluobook.lab.talos import MachineConfiguration
@@ -42,13 +44,20 @@ def write_settings(files: Files, config: MachineConfiguration) -> None:
     plugins = [dict(plugin) for plugin in server.get("admissionControl") or ()]
     files.write("admission.json", json.dumps({**_ADMISSION_KIND, "plugins": plugins}))
     files.write("audit.json", json.dumps(server.get("auditPolicy") or _no_audit()))
-    authorizers = [{"type": "Node", "name": "node"}, {"type": "RBAC", "name": "rbac"}]
+    authorizers = _authorizers(server.get("authorizationConfig") or ())
     head = {"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration"}
     files.write("authorization.json", json.dumps({**head, "authorizers": authorizers}))
     files.write("encryption.json", json.dumps(_encryption(config)))
     scheduler = {"apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration"}
     own = {"clientConnection": {"kubeconfig": files.named("scheduler.kubeconfig"), "qps": 500, "burst": 1000}}
     files.write("scheduler.json", json.dumps({**scheduler, **own, "leaderElection": {"leaderElect": False}}))
+
+
+def _authorizers(told: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the configuration names; Node and RBAC stand first unless it names them itself."""
+    named = [dict(one) for one in told]
+    types = [one.get("type") for one in named]
+    return [{"type": one, "name": one.lower()} for one in ("Node", "RBAC") if one not in types] + named
 
 
 def _no_audit() -> dict[str, Any]:
@@ -134,7 +143,7 @@ def api_server(files: Files, config: MachineConfiguration, address: str, *, port
         "tls-cert-file": files.crt("apiserver"),
         "tls-private-key-file": files.key("apiserver"),
     }
-    return _flags(told | _extra(config, "apiServer"))
+    return command_line(merged(told, "apiServer", _extra(config, "apiServer")))
 
 
 def controller_manager(files: Files, config: MachineConfiguration) -> list[str]:
@@ -164,7 +173,7 @@ def controller_manager(files: Files, config: MachineConfiguration) -> list[str]:
         "kube-api-qps": "500",
         "kube-api-burst": "1000",
     }
-    return _flags(told | _extra(config, "controllerManager"))
+    return command_line(merged(told, "controllerManager", _extra(config, "controllerManager")))
 
 
 def scheduler(files: Files, config: MachineConfiguration) -> list[str]:
@@ -181,7 +190,7 @@ def scheduler(files: Files, config: MachineConfiguration) -> list[str]:
         "tls-min-version": "VersionTLS13",
         "cert-dir": files.named("scheduler-certificates"),
     }
-    return _flags(told | _extra(config, "scheduler"))
+    return command_line(merged(told, "scheduler", _extra(config, "scheduler")))
 
 
 def kwok(files: Files, config: MachineConfiguration, address: str) -> list[str]:
@@ -205,9 +214,9 @@ def network(config: MachineConfiguration, name: str, default: str) -> str:
     return ",".join((config.cluster.get("network") or {}).get(name) or [default])
 
 
-def _extra(config: MachineConfiguration, component: str) -> dict[str, str]:
-    told = (config.cluster.get(component) or {}).get("extraArgs") or {}
-    return {str(name): str(value) for name, value in told.items()}
+def _extra(config: MachineConfiguration, component: str) -> Mapping[str, Any] | None:
+    told: Mapping[str, Any] | None = (config.cluster.get(component) or {}).get("extraArgs")
+    return told
 
 
 def _flags(told: Mapping[str, str]) -> list[str]:

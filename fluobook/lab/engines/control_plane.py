@@ -89,7 +89,7 @@ class ControlPlane:
         await self.egress.start()
         flags = arguments.api_server(server.files, config, address, port=server.port, etcd=self._etcd)
         server.running = await self._start("kube-apiserver", flags, log=f"kube-apiserver-{name}")
-        await self._answered(server, "/readyz", server.running)
+        await self._answered(server, "/readyz", {"kube-apiserver": server.running})
         return server
 
     async def end(self, name: str) -> None:
@@ -114,7 +114,15 @@ class ControlPlane:
         for program, flags in wanted.items():
             if program not in server.parts or server.parts[program].process.returncode is not None:
                 server.parts[program] = await self._start(program, flags)
-        await self._answered(server, DEFAULT_ACCOUNT, *server.parts.values())
+        await self._answered(server, DEFAULT_ACCOUNT, server.parts)
+
+    async def ended(self, server: Server) -> None:
+        """Wait until one of the programs beside an API server ends unasked.
+
+        Raises:
+            FluobookError: always, about that program.
+        """
+        await _first_of(asyncio.Event().wait(), server.parts)
 
     def logs_of(self, name: str) -> dict[str, Path]:
         """The logs of a node's part of the control plane, as far as it was ever started."""
@@ -139,11 +147,11 @@ class ControlPlane:
         await self.processes.stop()
         await self.egress.stop()
 
-    async def _answered(self, server: Server, path: str, *needed: Running) -> None:
+    async def _answered(self, server: Server, path: str, needed: Mapping[str, Running]) -> None:
         """Wait until an API server answers, or one of the programs that this takes has ended."""
         api = self.administrator(server)
         try:
-            await _first_of(api.until_answered(path), *needed)
+            await _first_of(api.until_answered(path), needed)
         finally:
             await api.close()
 
@@ -166,23 +174,23 @@ class ControlPlane:
         return await self.processes.start(log or program, [self._programs[program], *flags])
 
 
-async def _first_of(answer: Coroutine[Any, Any, Any], *needed: Running) -> None:
+async def _first_of(answer: Coroutine[Any, Any, Any], needed: Mapping[str, Running]) -> None:
     """Wait for an answer, unless a program that it needs has ended.
 
     Raises:
         FluobookError: one has.
     """
-    waits = [asyncio.create_task(one) for one in (answer, *(running.process.wait() for running in needed))]
+    waits = [asyncio.create_task(one) for one in (answer, *(running.process.wait() for running in needed.values()))]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in waits:
             task.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-    for running in needed:
+    for program, running in needed.items():
         if running.process.returncode is not None:
             raise FluobookError(
-                f"{running.name} ended with exit code {running.process.returncode}",
+                f"{program} ended with exit code {running.process.returncode}",
                 cause=last_words(running.log),
                 remedy=f"correct the machine configuration of stage 2; all of its log is {running.log}",
             )

@@ -16,6 +16,7 @@ from fluobook.errors import FluobookError
 from fluobook.lab.engines import audit, operators
 from fluobook.lab.engines.control_plane import ControlPlane
 from fluobook.lab.engines.kubelet import LINES, RealKubelet
+from fluobook.lab.engines.kubelet_flags import refused_by_kubelet, refused_by_talos
 from fluobook.lab.engines.kubelet_server import KubeletServer
 from fluobook.lab.engines.mirror import Mirror, MirroredStore
 from fluobook.lab.engines.passage import Passage
@@ -97,7 +98,7 @@ class RealKubernetes:
         self._kubelets: dict[str, RealKubelet] = {}
         self._passages: dict[str, list[Passage]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._refusals: dict[str, deque[str]] = {}
+        self._refusals: dict[tuple[str, str], deque[str]] = {}
         self._admin: Api | None = None
         self.first: Server | None = None
 
@@ -129,9 +130,10 @@ class RealKubernetes:
 
     def logs(self, node: TalosMachine) -> Mapping[str, str]:
         """What Talos' controllers, the kubelet and the API server of a node have to say."""
-        told = {"controller-runtime": "".join(self._refusals.get(node.vm.uuid, ()))}
+        uuid = node.vm.uuid
+        told = {log: "".join(self._refusals.get((uuid, log), ())) for log in ("controller-runtime", "kubelet")}
         if kubelet := self._kubelets.get(node.vm.uuid):
-            told["kubelet"] = "".join(kubelet.log)
+            told["kubelet"] += "".join(kubelet.log)
         told |= {program: tail(log, LINES) for program, log in self.plane.logs_of(node.hostname).items()}
         return told
 
@@ -171,9 +173,14 @@ class RealKubernetes:
 
     async def _kubelet(self, node: TalosMachine, config: MachineConfiguration) -> RealKubelet:
         """What Talos makes of a configuration: without an address for its node the kubelet does not start."""
-        subnets = ((config.machine.get("kubelet") or {}).get("nodeIP") or {}).get("validSubnets")
-        if not lets_through(subnets or (), node.address):
+        told = config.machine.get("kubelet") or {}
+        if not lets_through((told.get("nodeIP") or {}).get("validSubnets") or (), node.address):
             raise FluobookError(NO_ADDRESS)
+        if said := refused_by_talos(told.get("extraArgs") or ()):
+            raise FluobookError(said)
+        while said := refused_by_kubelet(told.get("extraArgs") or ()):
+            self._complain(node, said, log="kubelet")
+            await asyncio.sleep(RESTART)
         info = _node_info(node, config, self._version)
         return RealKubelet(
             info,
@@ -205,23 +212,34 @@ class RealKubernetes:
                 self._complain(node, f"the machine configuration cannot be read: {error}")
             await asyncio.sleep(RESTART)
 
-    def _complain(self, node: TalosMachine, said: str) -> None:
-        """Write a line into the log of a node's controllers."""
+    def _complain(self, node: TalosMachine, said: str, *, log: str = "controller-runtime") -> None:
+        """Write a line into a log of a node."""
         _log.error("%s: %s", node.hostname, said)
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self._refusals.setdefault(node.vm.uuid, deque(maxlen=LINES)).append(f"{stamp} {said}\n")
+        self._refusals.setdefault((node.vm.uuid, log), deque(maxlen=LINES)).append(f"{stamp} {said}\n")
 
     async def _first(self, node: TalosMachine, server: Server) -> None:
         """The cluster's first API server is there: what one control plane does for all."""
         admin = self._admin = self.plane.administrator(server)
         self.first = server
         await self._until_done(node, partial(self.plane.control, server))
+        self._task("controllers", self._mind(node, server))
         await self._apply(node, await self._until_done(node, partial(_of_talos, server.config)))
         self._serving.set()
         self.mirror.start(admin)
         self._operating = operators.start(self.store, self.clock, self._controllers)
         self._ready()
         await self._apply(node, await self._until_done(node, partial(_inline, server.config)))
+
+    async def _mind(self, node: TalosMachine, server: Server) -> None:
+        """Start again what ended, as a kubelet does with static pods."""
+        while True:
+            try:
+                await self.plane.ended(server)
+            except FluobookError as error:
+                self._complain(node, "; ".join(filter(None, (error.message, error.cause))))
+            await asyncio.sleep(RESTART)
+            await self._until_done(node, partial(self.plane.control, server))
 
     async def _apply(self, node: TalosMachine, objs: Iterable[Obj]) -> None:
         for obj in objs:

@@ -77,11 +77,29 @@ def contradictions(
     hostnames = [one.get("hostname") for one in documents if one.get("kind") == "HostnameConfig"]
     if hostnames != [node.name]:
         yield f"HostnameConfig gives the name {_shown(*hostnames)}; the params say {node.name}"
+    yield from _shared(documents, platform, node)
     yield from _names(main, "machine.certSANs", names(platform, node))
     if node.role == "controlplane":
         yield from _names(main, "cluster.apiServer.certSANs", names(platform, node))
         yield from _of_the_platform(main, platform, node, ingredients)
         yield from _admission(main)
+
+
+def _shared(documents: Iterable[Main], platform: Platform, node: Node) -> Iterator[str]:
+    """The address that the control planes share stands on the interface with the node's MAC address, or nowhere."""
+    wanted = str(platform.network.vip or "") if node.role == "controlplane" else ""
+    found = [one for one in documents if one.get("kind") == "Layer2VIPConfig"]
+    if [one.get("name") for one in found] != ([wanted] if wanted else []):
+        told = _shown([one.get("name") for one in found])
+        yield f"Layer2VIPConfig gives the address {told}; the params say {_shown(wanted)}"
+    links = {one.get("name"): str((one.get("selector") or {}).get("match")) for one in documents if _is_alias(one)}
+    for one in found:
+        if (link := one.get("link")) in links and node.mac.lower() not in links[link].lower():
+            yield f"LinkAliasConfig {link} does not choose the interface with the MAC address {node.mac.lower()}"
+
+
+def _is_alias(document: Main) -> bool:
+    return document.get("kind") == "LinkAliasConfig"
 
 
 def _of_the_bundle(main: Main, node: Node, secrets: Secrets) -> Iterator[str]:
@@ -141,6 +159,8 @@ def _of_the_params(main: Main, platform: Platform, node: Node) -> Iterator[str]:
             yield f"{path} is {_shown(found)}; the params say {_shown(value)}"
     yield from _version(main, "machine.kubelet.image", platform)
     yield from _holds(main, "machine.kubelet.nodeIP.validSubnets", str(node.address))
+    if _at(main, "machine.kubelet.skipNodeRegistration"):
+        yield "machine.kubelet.skipNodeRegistration is true: Kubernetes would never know the node"
     arguments = _at(main, "machine.kubelet.extraArgs") or {}
     if str(arguments.get("rotate-server-certificates")).lower() != "true":
         yield (

@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from fluobook.stages.core.site import Site
 
 API = "the API"
+CONTROLLERS = ("kube-controller-manager", "kube-scheduler", "controller-runtime")
+"""Logs of the first control plane that tell why nothing happens although the API answers."""
 DOUBT = 120.0
 """Seconds that the same complaint may be made again and again: some are made by every cluster that comes up."""
 PAUSE = 5.0
 """Seconds between two looks at logs."""
 SERIOUS = re.compile(
     r"x509:|certificate|Unauthorized|[Ff]orbidden|PrivateKey|the machine configuration|no such host"
-    r"|no route to host|^Error:|command failed|ended with exit|invalid|no suitable node IP|error applying",
+    r"|no route to host|^Error:|command failed|ended with exit|invalid|no suitable node IP|error applying|extra arg",
 )
 CERTAIN = re.compile(
-    r"the machine configuration|unknown flag|PrivateKey|no suitable node IP|signed by unknown authority"
+    r"the machine configuration|unknown flag|PrivateKey|extra arg|no suitable node IP|signed by unknown authority"
     r"|(?:^Error: |command failed|ended with exit code)(?!.*(?:deadline|etcd|refused|timed? ?out))",
 )
 """What is only said of a setting or key that is wrong; once it is said again, no more doubt is due."""
@@ -89,7 +91,7 @@ class Complaints:
         first = self.site.platform.control_planes[0]
         if not api:
             return [(first, "controller-runtime"), (first, "kube-apiserver")]
-        controllers = [(first, "kube-controller-manager"), (first, "controller-runtime")]
+        controllers = [(first, log) for log in CONTROLLERS]
         own = [(self.node, "controller-runtime"), (self.node, "kubelet")]
         served = [(self.node, "kube-apiserver")] if self.node.role == "controlplane" else []
         return list(dict.fromkeys([*controllers, *served, *own]))
@@ -102,10 +104,12 @@ class Complaints:
         """
         if time.monotonic() - self._looked >= PAUSE:
             self._looked = time.monotonic()
-            self._known = {name: one for name, one in self._known.items() if name == API}
+            self._known = {name: one for name, one in self._known.items() if not name.startswith("kubelet ")}
+            first = self.site.platform.control_planes[0]
+            for log in CONTROLLERS:
+                self._read(first, log, only_certain=True)
             found = self.site.kube().list("apps/v1", "DaemonSet", "kube-system", labels=CILIUM)
             words = "" if found else f"no DaemonSet in kube-system is Cilium's ({CILIUM}), so no network comes up"
-            first = self.site.platform.control_planes[0]
             self._hear(API, words, str(self._looked), MANIFESTS.format(first.address))
         return self._told()
 
@@ -126,12 +130,14 @@ class Complaints:
     def _told(self) -> str:
         return "; ".join(f"{log}: {complaint.words}" for log, complaint in self._known.items())
 
-    def _read(self, node: Node, log: str) -> None:
+    def _read(self, node: Node, log: str, *, only_certain: bool = False) -> None:
         try:
             tail = self.site.talos(node).logs(log)
         except FluobookError:
             return
-        self._hear(f"{log} on {node.name}", serious(tail), tail, f"`talosctl -n {node.address} logs {log}`")
+        words = serious(tail)
+        words = "" if only_certain and not CERTAIN.search(words) else words
+        self._hear(f"{log} on {node.name}", words, tail, f"`talosctl -n {node.address} logs {log}`")
 
     def _ask(self) -> None:
         """Why the API does not answer us: it may, with a certificate that is not our cluster's."""

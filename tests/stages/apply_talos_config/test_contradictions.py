@@ -40,6 +40,7 @@ ANYWHERE: dict[str, tuple[str, Any, str]] = {
     "node addresses that are none": ("machine.kubelet.nodeIP.validSubnets", ["nonsense"], "nodeIP.validSubnets"),
     "node addresses left out": ("machine.kubelet.nodeIP.validSubnets", ["!10.10.0.0/24"], "nodeIP.validSubnets"),
     "kubelets that sign for themselves": ("machine.kubelet.extraArgs", {}, "rotate-server-certificates"),
+    "kubelets that keep to themselves": ("machine.kubelet.skipNodeRegistration", True, "skipNodeRegistration"),
     "the other role": ("machine.type", "init", "machine.type is init"),
 }
 
@@ -186,6 +187,24 @@ def test_a_name_that_is_not_the_nodes_is_named() -> None:
     texts = rendered.spoiled("talos-worker-1")
     texts["talos-worker-1"] = texts["talos-worker-1"].replace("hostname: talos-worker-1", "hostname: somebody")
     with pytest.raises(ParamsError, match="HostnameConfig gives the name somebody; the params say talos-worker-1"):
+        rendered.refuse(texts)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("kind: Layer2VIPConfig\nname: 10.10.0.5", "kind: Layer2VIPConfig\nname: 10.10.0.6", "10.10.0.6; the params"),
+        ("kind: Layer2VIPConfig", "kind: DummyLinkConfig", "the address not set; the params say 10.10.0.5"),
+        ('link.hardware_addr) == "', 'link.hardware_addr) == "00:', "LinkAliasConfig net0 does not choose"),
+    ],
+)
+def test_a_shared_address_elsewhere_is_named(old: str, new: str, told: str) -> None:
+    rendered = Rendered("phase3")
+    texts = rendered.spoiled("talos-cp-2")
+    changed = texts["talos-cp-2"].replace(old, new)
+    mac = rendered.platform.node("talos-cp-2").mac.lower()
+    texts["talos-cp-2"] = changed.replace(f"00:{mac}", "00:00:00:00:00:01")
+    with pytest.raises(ParamsError, match=f"the machine configuration of talos-cp-2: .*{told}"):
         rendered.refuse(texts)
 
 

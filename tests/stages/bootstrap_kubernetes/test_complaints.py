@@ -131,3 +131,13 @@ def test_a_registered_node_is_not_held_to_what_its_kubelet_said_before() -> None
     asked = of(cluster)
     assert asked.look(api=True)
     assert asked.of_the_network() == ""
+
+
+def test_a_scheduler_that_refuses_its_flags_is_named_though_nodes_are_registered() -> None:
+    said = "kube-scheduler ended with exit code 1; Error: unknown flag: --nonsense"
+    cluster = Cluster({("talos-cp-1", "controller-runtime"): said}, {"DaemonSet": [{}]})
+    asked = of(cluster)
+    assert "unknown flag" in asked.of_the_network()
+    cluster.logs["talos-cp-1", "controller-runtime"] += f"\n{said}"
+    with pytest.raises(Rejected, match="unknown flag: --nonsense"):
+        asked.of_the_network()
