@@ -11,6 +11,7 @@ from fluobook.gitops.finding import Finding
 from fluobook.gitops.look import Look
 from fluobook.gitops.rules import (
     addresses,
+    backends,
     builds,
     creation,
     duplicates,
@@ -40,6 +41,7 @@ Rule = Callable[[Look], Iterator[Finding]]
 
 RULES: dict[str, Rule] = {
     "address": addresses.services_get_an_address,
+    "backend": backends.routes_lead_somewhere,
     "build": builds.kustomizations_build,
     "cleartext": encryption.secrets_are_encrypted,
     "duplicate": duplicates.objects_have_one_owner,
@@ -74,6 +76,7 @@ RULES: dict[str, Rule] = {
 
 OF_A_VARIANT = (
     "address",
+    "backend",
     "duplicate",
     "exposure",
     "keeping",

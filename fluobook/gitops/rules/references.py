@@ -1,11 +1,10 @@
-"""Names that point at something: issuers, classes, hosts, Services, accounts, listeners, and what scrapes select."""
+"""Names that point at something: issuers, classes, hosts, accounts, listeners, and what scrapes select."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fluobook.gitops.documents import steps_of
 from fluobook.gitops.reach import expected
 from fluobook.gitops.reach.selectors import matches
 
@@ -39,7 +38,6 @@ def names_point_at_something(look: Look) -> Iterator[Finding]:
     for _, document in look.deployed:
         yield from _issuer(look, document, names)
         yield from _accounts(look, document, names)
-        yield from _backends(look, document)
         if document.kind == "Ingress":
             yield from _ingress(look, document, names, hosts)
         elif document.kind in ("Gateway", "HTTPRoute"):
@@ -148,21 +146,6 @@ def _gateway(look: Look, document: Document, names: Names) -> Iterator[Finding]:
         if f"{space}/{parent.get('name')}/{parent.get('sectionName', '')}" not in names.gateways:
             told = f"listener {parent.get('sectionName', '')} of Gateway {parent.get('name')}"
             yield _nothing(look, document, ("spec", "parentRefs", index), told, names.gateways)
-
-
-def _backends(look: Look, document: Document) -> Iterator[Finding]:
-    """Services behind a host are named after what makes them: a release, or an object of the same namespace."""
-    if document.kind not in ("Ingress", "HTTPRoute"):
-        return
-    here = [one for one in look.tree.applications if one.namespace == document.namespace]
-    releases = {str(name) for one in here for name in (one.release, one.values.get("fullnameOverride")) if name}
-    makers = releases | {
-        one.name for _, one in look.deployed if one.namespace == document.namespace and one != document
-    }
-    for path, key, value in steps_of(document.data.get("spec"), ("spec",)):
-        service = value if key == "name" and ("service" in path or "backendRefs" in path) else None
-        if service and not any(f"-{maker}-" in f"-{service}-" for maker in makers):
-            yield _nothing(look, document, path, f"Service {service} in {document.namespace}", releases)
 
 
 def _scrape(look: Look, document: Document) -> Iterator[Finding]:
