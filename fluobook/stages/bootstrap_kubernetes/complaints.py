@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fluobook.errors import FluobookError, Rejected
+from fluobook.stages.bootstrap_kubernetes.fields import field_of
 from fluobook.stages.bootstrap_kubernetes.observe import CILIUM
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ CERTAIN = re.compile(
 """What is only said of a setting or key that is wrong; once it is said again, no more doubt is due."""
 _CALM = re.compile(r"[IW]\d{4} ")
 ANOTHER_NAME = "the HostnameConfig of a machine configuration gives another name than the params"
+UNTOLD = "an authority, a token, an address, or a setting"
 LONGEST = 400
 MANIFESTS = "`talosctl -n {} logs controller-runtime` tells what became of cluster.inlineManifests"
 _TIME = re.compile(r"^(?:[EF]\d{4} [\d:.]+ +\d+ \S+\] |\S*\d{2}:\d{2}:\d{2}\S* )")
@@ -161,8 +163,8 @@ class Complaints:
             raise Rejected(
                 f"{self.node.name} does not come up: {name} says: {words}",
                 system="talos",
-                cause="the machine configuration does not fit: an authority, a token, an address, or a setting",
-                remedy=f"{look}; compare with `fluobook render`, then apply it again",
+                cause=f"wrong in the machine configuration: {field_of(name, words) or UNTOLD}",
+                remedy=f"{look}; compare with `fluobook render`, correct it, then run again from apply-talos-config",
             )
 
 

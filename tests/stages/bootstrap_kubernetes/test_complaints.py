@@ -12,6 +12,7 @@ from fluobook import params
 from fluobook.errors import Rejected, Unreachable
 from fluobook.stages.bootstrap_kubernetes import complaints
 from fluobook.stages.bootstrap_kubernetes.complaints import Complaints, serious
+from fluobook.stages.bootstrap_kubernetes.fields import field_of
 
 ROOT = Path(__file__).parents[3]
 UNKNOWN = "2026-11-24T01:00:00Z tls: failed to verify certificate: x509: certificate signed by unknown authority"
@@ -141,3 +142,29 @@ def test_a_scheduler_that_refuses_its_flags_is_named_though_nodes_are_registered
     cluster.logs["talos-cp-1", "controller-runtime"] += f"\n{said}"
     with pytest.raises(Rejected, match="unknown flag: --nonsense"):
         asked.of_the_network()
+
+
+@pytest.mark.parametrize(
+    ("log", "words", "field"),
+    [
+        ("kubelet on talos-worker-1", "unknown flag: --nonsense", "machine.kubelet.extraArgs"),
+        (
+            "controller-runtime on a",
+            "kube-scheduler ended with exit code 1; Error: unknown flag: --x",
+            "cluster.scheduler",
+        ),
+        ("kube-apiserver on a", "Error: unknown flag: --x", "cluster.apiServer.extraArgs"),
+        ("kubelet on a", "x509: certificate signed by unknown authority", "cluster.ca"),
+        (
+            "controller-runtime on a",
+            "the machine configuration has no cluster.aggregatorCA with",
+            "cluster.aggregatorCA",
+        ),
+        ("kube-apiserver on a", "Error: loading audit policy file: failed", "cluster.apiServer.auditPolicy"),
+        ("kubelet on a", "dial tcp 10.0.0.9: connect: no route to host", "cluster.controlPlane.endpoint"),
+        ("kubelet on a", "something else", ""),
+    ],
+)
+def test_a_complaint_names_the_field_that_it_is_about(log: str, words: str, field: str) -> None:
+    assert field_of(log, words).startswith(field)
+    assert bool(field_of(log, words)) is bool(field)
