@@ -41,7 +41,7 @@ def up(
         faults=fault,
         engines=engines(engine),
     )
-    show(f"lab of {params.phase} is up, process {lab.pid}, state in {lab.folder}")
+    show(f"lab of {params.phase} is up, {lab.engine} engine, process {lab.pid}, state in {lab.folder}")
 
 
 @app.command()
@@ -67,7 +67,7 @@ def status(phase: Phase = "phase1") -> None:
     if lab is None:
         show(f"no lab of {folder.name} is up")
         raise typer.Exit(1)
-    show(f"lab of {folder.name} is up, process {lab.pid}")
+    show(f"lab of {folder.name} is up, {lab.engine} engine, process {lab.pid}")
     for name, address in sorted(lab.overlay.get("endpoints", {}).items()):
         show(f"  {name:<28} {address}")
     story = life.story(lab)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import FluobookError, UsageError
+from fluobook.lab.engines import namespace
 from fluobook.lab.faults import Faults
 from fluobook.params import Params, home
 
@@ -140,10 +141,12 @@ def start(
 
     Raises:
         UsageError: a lab is already up there, or a fault is unknown.
-        FluobookError: it did not become ready; its log's tail is told.
+        FluobookError: it did not become ready, and its log's tail is told; or the system does not let it.
     """
     if find(folder):
         raise UsageError(f"the lab of {folder.name} is up already", remedy="use it, or end it with `fluobook lab down`")
+    if engines:
+        namespace.require()
     try:
         Faults(faults)
     except ValueError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+FLUOBOOK = Path(sys.executable).with_name("fluobook")
 LEFT_OUT = pytest.StashKey[int]()
 
 
@@ -63,7 +66,7 @@ class RealLab:
     """A lab with the real engine in its own process, and stages of freshly opened books on it."""
 
     def __init__(self, lab: life.Lab, chosen: params.Params, root: Path = ROOT) -> None:
-        self.lab, self.chosen = lab, chosen
+        self.lab, self.chosen, self.ended = lab, chosen, False
         redactor = Redactor()
         platform = params.overlay(chosen.platform, lab.overlay)
         self.site = Site(chosen.phase, platform, "lab", root, lab.site_folder, redactor, Journal(None, redactor))
@@ -85,16 +88,43 @@ class RealLab:
             stage = Book(self.site, gate).stage(name)
             stage.apply(stage.plan())
 
+    def notebooks(self, out: Path) -> str:
+        """Run every notebook headless, as a person would; what it said."""
+        command = [str(FLUOBOOK), "run", self.chosen.phase, "--target", "lab", "--engine", self.lab.engine]
+        command += ["--approve", "all", "--out", str(out)]
+        around = {**os.environ, "FLUOBOOK_HOME": str(self.home)}
+        done = subprocess.run(
+            command, cwd=self.site.root, env=around, capture_output=True, text=True, timeout=800, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    @property
+    def home(self) -> Path:
+        """What FLUOBOOK_HOME is for whoever shall find this lab."""
+        return self.lab.folder.parents[1]
+
+    def end(self) -> None:
+        if not self.ended:
+            self.ended = True
+            life.end(self.lab, forget=True)
+
     def mutating(self) -> list[dict[str, Any]]:
         return [request for request in life.story(self.lab)["requests"] if request["mutating"]]
 
 
+@pytest.fixture(scope="session")
+def argocd(programs: dict[str, str]) -> str:
+    return {**programs, **engines.programs(ROOT, needed=("argocd",))}["argocd"]
+
+
 @pytest.fixture(scope="module")
 def real_labs(programs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RealLab]]:
-    started: list[life.Lab] = []
+    everything = {**programs, **engines.programs(ROOT)}
+    started: list[RealLab] = []
 
     def make(phase: str = "phase1", *, root: Path = ROOT, engine: str = "real", **changes: Any) -> RealLab:
-        chosen, folder = params.load(phase, root=ROOT), tmp_path_factory.mktemp("lab")
+        chosen, folder = params.load(phase, root=ROOT), tmp_path_factory.mktemp("home") / "lab" / phase
         chosen = params.Params(phase=chosen.phase, platform=params.overlay(chosen.platform, changes))
         lab = life.start(
             chosen,
@@ -103,14 +133,14 @@ def real_labs(programs: dict[str, str], tmp_path_factory: pytest.TempPathFactory
             programs=lab_programs(),
             owner=os.getpid(),
             speed=300 if engine == "real" else 60,
-            engines=programs if engine == "real" else None,
+            engines=everything if engine == "real" else None,
         )
-        started.append(lab)
-        return RealLab(lab, chosen, root)
+        started.append(RealLab(lab, chosen, root))
+        return started[-1]
 
     yield make
     for lab in started:
-        life.end(lab, forget=True)
+        lab.end()
 
 
 @pytest.fixture(scope="session")

@@ -31,14 +31,14 @@ def test_the_stand_in_judges_applications_as_it_should(case: Case) -> None:
 
 
 @by_name
-def test_argo_cd_itself_judges_them_the_same(case: Case, programs: dict[str, str], tmp_path: Path) -> None:
-    assert judged(script(), case, programs["argocd"], tmp_path) == case.verdict
+def test_argo_cd_itself_judges_them_the_same(case: Case, argocd: str, tmp_path: Path) -> None:
+    assert judged(script(), case, argocd, tmp_path) == case.verdict
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_a_script_finds_the_same_libraries_in_both(name: str, programs: dict[str, str], tmp_path: Path) -> None:
+def test_a_script_finds_the_same_libraries_in_both(name: str, argocd: str, tmp_path: Path) -> None:
     asking, case = KNOWN.format(name=name), CASES[0]
-    assert played(asking, case) == judged(asking, case, programs["argocd"], tmp_path)
+    assert played(asking, case) == judged(asking, case, argocd, tmp_path)
 
 
 def played(check: str, case: Case) -> str:

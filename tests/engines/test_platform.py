@@ -3,60 +3,66 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-from typing import TYPE_CHECKING, Any
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
 from fluobook import gitops
-from fluobook.lab import life
-from fluobook.lab.world import OWN_TREE
+from fluobook.clients import tools
+from fluobook.stages import catalogue
+from fluobook.stages.observe.rows import WAVE
+from tests.engines import tree
+from tests.engines.history import applications, resources, states, too_early, waves_of
+from tests.engines.live_table import watching
+from tests.engines.outcomes import of_run, verified
+from tests.engines.running import LOOPBACK, alone, family, listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.engines.conftest import RealLab
+    from tests.engines.outcomes import Verified
 
-TO_ARGOCD = (
-    *("create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-csrs", "privileged-namespaces"),
-    "sops-age-key",
-)
-STAGES = (*TO_ARGOCD, "install-argocd", "root-application")
-HEALTH = "resource.customizations.health.argoproj.io_Application"
-WELL = "Healthy Succeeded"
-"""How the state of an Application ends that lets the next wave begin."""
+STAGES = tuple(stage.name for stage in catalogue.STAGES)
 
-Claims = dict[str, list[tuple[str, bool]]]
+LATE = "scylladb"
+EVERY = re.compile(r"\b(\d+) of \1 Synced and Healthy")
 
 
 @pytest.fixture(scope="module")
-def platform(real_labs: Callable[..., RealLab]) -> tuple[RealLab, Claims]:
-    lab = real_labs()
-    return lab, lab.bring_up(*STAGES)
+def platform(real_labs: Callable[..., RealLab], tmp_path_factory: pytest.TempPathFactory) -> tuple[RealLab, Verified]:
+    lab, run = real_labs(), tmp_path_factory.mktemp("run") / "run"
+    lab.notebooks(run)
+    return lab, of_run(run)
 
 
 @pytest.fixture(scope="module")
-def played(real_labs: Callable[..., RealLab]) -> tuple[RealLab, Claims]:
+def played(real_labs: Callable[..., RealLab]) -> tuple[RealLab, Verified]:
     lab = real_labs(engine="embedded")
-    return lab, lab.bring_up(*STAGES)
+    lab.bring_up(*STAGES)
+    return lab, verified(lab.site.journal.events)
 
 
-def test_argo_cd_brings_up_the_whole_tree(platform: tuple[RealLab, Claims]) -> None:
+def test_argo_cd_brings_up_the_whole_tree(platform: tuple[RealLab, Verified]) -> None:
     lab, _ = platform
     told = states(lab)
-    tree = gitops.for_phase(lab.site.platform, gitops.read(lab.site.root, lab.site.platform.gitops.path))
-    assert set(told) >= {application.name for application in tree.applications}
+    wanted = gitops.for_phase(lab.site.platform, gitops.read(lab.site.root, lab.site.platform.gitops.path))
+    assert set(told) >= {application.name for application in wanted.applications}
     assert set(told.values()) == {("Synced", "Healthy")}
 
 
-def test_both_engines_verify_the_same(platform: tuple[RealLab, Claims], played: tuple[RealLab, Claims]) -> None:
+def test_every_notebook_verifies_the_same_on_both_engines(
+    platform: tuple[RealLab, Verified], played: tuple[RealLab, Verified]
+) -> None:
+    assert tuple(platform[1]) == STAGES
     assert platform[1] == played[1]
 
 
 def test_both_engines_leave_the_same_applications_and_the_same_objects_in_them(
-    platform: tuple[RealLab, Claims], played: tuple[RealLab, Claims]
+    platform: tuple[RealLab, Verified], played: tuple[RealLab, Verified]
 ) -> None:
     assert states(platform[0]) == states(played[0])
     ours, theirs = resources(played[0]), resources(platform[0])
@@ -64,12 +70,12 @@ def test_both_engines_leave_the_same_applications_and_the_same_objects_in_them(
     assert {name: told for name, told in differing.items() if told} == {}
 
 
-def test_no_wave_began_before_the_one_before_was_healthy(platform: tuple[RealLab, Claims]) -> None:
+def test_no_wave_began_before_the_one_before_was_healthy(platform: tuple[RealLab, Verified]) -> None:
     lab, _ = platform
     assert too_early(lab) == []
 
 
-def test_the_real_controller_s_own_history_agrees(platform: tuple[RealLab, Claims]) -> None:
+def test_the_real_controller_s_own_history_agrees(platform: tuple[RealLab, Verified]) -> None:
     """Seconds are all that its timestamps tell; a wave's first sync is not before the first one of the wave before."""
     lab, _ = platform
     began = {app["metadata"]["name"]: app["status"]["history"][0]["deployStartedAt"] for app in applications(lab)}
@@ -78,74 +84,70 @@ def test_the_real_controller_s_own_history_agrees(platform: tuple[RealLab, Claim
         assert max(earlier) <= min(later)
 
 
-def test_the_played_controller_s_waves_are_in_the_same_order(played: tuple[RealLab, Claims]) -> None:
+def test_the_played_controller_s_waves_are_in_the_same_order(played: tuple[RealLab, Verified]) -> None:
     assert too_early(played[0]) == []
 
 
-def test_without_the_health_check_waves_do_not_wait_and_that_is_noticed(
-    real_labs: Callable[..., RealLab], tmp_path: Path
+def test_a_second_run_changes_nothing(platform: tuple[RealLab, Verified]) -> None:
+    lab, _ = platform
+    before = lab.mutating()
+    lab.bring_up(*STAGES)
+    assert lab.mutating() == before
+
+
+def test_kubectl_reads_the_kubeconfig_that_was_written(platform: tuple[RealLab, Verified]) -> None:
+    lab, _ = platform
+    nodes = kubectl(lab, "get", "nodes", "-o", "wide")
+    assert [line.split()[:2] for line in nodes.splitlines()[1:]] == [
+        [node.name, "Ready"] for node in sorted(lab.site.platform.nodes, key=lambda node: node.name)
+    ]
+    requests = kubectl(lab, "get", "certificatesigningrequests").splitlines()[1:]
+    assert len(requests) == 2 * len(lab.site.platform.nodes)
+    assert {line.split()[-1] for line in requests} == {"Approved,Issued"}
+    told = [line.split() for line in kubectl(lab, "-n", "argocd", "get", "applications").splitlines()[1:]]
+    assert {name for name, *_ in told} == set(states(lab))
+    assert {tuple(state) for _, *state in told} == {("Synced", "Healthy")}
+
+
+def test_nothing_of_it_can_be_reached_from_outside_loopback(platform: tuple[RealLab, Verified]) -> None:
+    """Argo CD's controller listens on every address: of a network in which there is nothing but its own loopback."""
+    lab, _ = platform
+    programs = family(lab.lab.pid)
+    names = [Path(f"/proc/{pid}/comm").read_text().strip() for pid in programs]
+    assert {"etcd", "kube-apiserver", "kube-controller", "kube-scheduler", "kwok", "redis-server"} <= set(names)
+    assert names.count("argocd") == 3
+    heard = [(address, alone(pid)) for pid in programs for address in listening(pid)]
+    assert {is_alone for address, is_alone in heard if address not in LOOPBACK} == {True}
+
+
+@pytest.mark.parametrize("engine", ["embedded", "real"])
+def test_a_push_changes_an_application_before_the_eyes_of_who_watches(
+    engine: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    lab = real_labs(root=without_health_check(tmp_path))
-    lab.bring_up(*TO_ARGOCD)
-    lab.apply("install-argocd", "root-application")
-    assert too_early(lab) != []
+    lab: RealLab = request.getfixturevalue({"embedded": "played", "real": "platform"}[engine])[0]
+    url = lab.site.platform.gitops.mirrors[lab.site.platform.gitops.repository]
+    with watching(lab, "book.applications(seconds=600)") as table:
+        table.until(lambda text: wave_in(text, LATE) == "2")
+        commit = tree.push(url, tmp_path / "clone", one_wave_later)
+        drawn = table.until(lambda text: wave_in(text, LATE) == "3" and EVERY.search(text))
+    assert "Synced" in drawn
+    assert len(table.displays) == 1
+    live = {app["metadata"]["name"]: app for app in applications(lab)}
+    assert live[LATE]["metadata"]["annotations"][WAVE] == "3"
+    assert live["root"]["status"]["sync"]["revision"] == commit
 
 
-def without_health_check(folder: Path) -> Path:
-    """A copy of the tree whose Argo CD does not know how healthy an Application is."""
-    from tests.engines.conftest import ROOT  # noqa: PLC0415 (a conftest is no module to import from at the top)
-
-    for name in (*OWN_TREE, "params"):
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name)
-        else:
-            shutil.copy(source, folder / name)
-    path = folder / "cluster-gitops/infrastructure/argocd/application.yaml"
-    document = yaml.safe_load(path.read_text())
-    del document["spec"]["source"]["helm"]["valuesObject"]["configs"]["cm"][HEALTH]
-    path.write_text(yaml.safe_dump(document, sort_keys=False))
-    return folder
+def one_wave_later(root: Path) -> None:
+    path = root / "cluster-gitops/apps/scylladb/cluster/application.yaml"
+    path.write_text(path.read_text().replace(f'{WAVE}: "2"', f'{WAVE}: "3"'))
 
 
-def applications(lab: RealLab) -> list[dict[str, Any]]:
-    return list(lab.site.kube().list("argoproj.io/v1alpha1", "Application", "argocd"))
+def wave_in(table: str, name: str) -> str:
+    """What the table says of an Application's wave; its rows are wave, name and more."""
+    return next((line.split()[0] for line in table.splitlines() if line.split()[1:2] == [name]), "")
 
 
-def states(lab: RealLab) -> dict[str, tuple[str, str]]:
-    return {
-        app["metadata"]["name"]: (app["status"]["sync"]["status"], app["status"]["health"]["status"])
-        for app in applications(lab)
-    }
-
-
-def resources(lab: RealLab) -> dict[str, dict[str, str]]:
-    """Of each Application its objects with their sync status; their health is persisted by the real one alone."""
-    return {
-        app["metadata"]["name"]: {
-            f"{one.get('group', '')}/{one['kind']} {one.get('namespace', '')}/{one['name']}": one.get("status", "")
-            for one in app["status"].get("resources") or []
-            if one.get("status")  # hooks have none, and are listed by one of the two alone
-        }
-        for app in applications(lab)
-    }
-
-
-def waves_of(lab: RealLab) -> list[list[gitops.Application]]:
-    tree = gitops.for_phase(lab.site.platform, gitops.read(lab.site.root, lab.site.platform.gitops.path))
-    return [list(wave) for wave in gitops.waves(tree).values()]
-
-
-def too_early(lab: RealLab) -> list[str]:
-    """Applications that were there before every one of an earlier wave had been synced and Healthy once."""
-    seen: dict[str, float] = {}
-    well: dict[str, float] = {}
-    for line in life.story(lab.lab)["applications"]:
-        seen.setdefault(line["application"], line["at"])
-        if line["state"].endswith(WELL):
-            well.setdefault(line["application"], line["at"])
-    early, bound = [], 0.0
-    for wave in waves_of(lab):
-        early += [one.name for one in wave if seen.get(one.name, bound) < bound]
-        bound = max([bound, *(well.get(one.name, float("inf")) for one in wave)])
-    return early
+def kubectl(lab: RealLab, *arguments: str) -> str:
+    config = str(lab.site.home / "kubeconfig")
+    command = [str(tools.find("kubectl").path), "--kubeconfig", config, "--request-timeout=30s", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout

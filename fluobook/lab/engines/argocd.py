@@ -136,7 +136,6 @@ class RealArgoCD:
         flags += ["--repo-server-plaintext", "--persist-resource-health", "--metrics-port=8082"]
         env = self._environment(server) | {"ARGOCD_CONTROLLER_REPLICAS": "1", "ARGOCD_SYNC_WAVE_DELAY": "0"}
         env |= {"HOSTNAME": "argocd-application-controller-0", "PYTHONPATH": str(Path(__file__).parents[3])}
-        env |= {"ARGOCD_RECONCILIATION_TIMEOUT": RESYNC, "ARGOCD_RECONCILIATION_JITTER": "0s"}
         env |= {PARAMETERS[name]: value for name, value in parameters.items() if name in PARAMETERS}
         inside = [sys.executable, "-m", "fluobook.lab.engines.namespace"]
         inside += [str(self._sockets), ",".join(map(str, ports))]
@@ -188,6 +187,8 @@ class RealArgoCD:
             "ARGOCD_APP_CONF_PATH": str(folder / "conf"),
             "ARGOCD_ASK_PASS_SOCK": str(folder / "ask.sock"),
             "ARGOCD_EXEC_TIMEOUT": EXEC_SECONDS,
+            "ARGOCD_RECONCILIATION_TIMEOUT": RESYNC,  # and how long a branch's commit is remembered
+            "ARGOCD_RECONCILIATION_JITTER": "0s",
             "REDIS_PASSWORD": self._password,
             "SOPS_AGE_KEY_FILE": str(home / ".config/sops/age/keys.txt"),
             "SOPS_DISABLE_VERSION_CHECK": "1",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 from fluobook.lab.http import Request
@@ -47,10 +46,9 @@ def _user(event: dict[str, Any]) -> str:
 
 def _request(event: dict[str, Any], clock: Clock) -> Request:
     began = dt.datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp()
-    at = clock.now() - (time.time() - began) * clock.speed
     status = int((event.get("responseStatus") or {}).get("code") or 0)
     path, verb = event["requestURI"].partition("?")[0], event["verb"]
     dry = "dryRun=" in event["requestURI"]
     review = path.endswith("reviews")
     mutating = verb not in READING and not dry and not review
-    return Request(at, verb.upper(), path, status, mutating, str(event.get("userAgent") or ""))
+    return Request(clock.at(began), verb.upper(), path, status, mutating, str(event.get("userAgent") or ""))

@@ -1,0 +1,40 @@
+"""Every notebook of a phase on the real engine: they pass, verify what they do on the embedded one, and change nothing
+when run again.
+
+Phase 1, on which much else is tried, is in `test_platform`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fluobook.stages.catalogue import STAGES
+from tests.engines.outcomes import of_run, verified
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.engines.conftest import RealLab
+
+BRING_UP = tuple(stage.name for stage in STAGES)
+
+
+@pytest.mark.parametrize("phase", ["phase2", "phase3"])
+def test_a_phase_s_notebooks_verify_the_same_on_both_engines(
+    phase: str, real_labs: Callable[..., RealLab], tmp_path: Path
+) -> None:
+    played = real_labs(phase, engine="embedded")
+    played.bring_up(*BRING_UP)
+    played.end()
+    lab = real_labs(phase)
+    lab.notebooks(tmp_path / "run")
+    told = of_run(tmp_path / "run")
+    assert tuple(told) == BRING_UP
+    assert told == verified(played.site.journal.events)
+    before = lab.mutating()
+    lab.bring_up(*BRING_UP)
+    assert lab.mutating() == before
+    lab.end()
