@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 from fluobook.lab.kube.nodeinfo import NodeInfo, requested, signing_request
+from tests.engines.cases_requests import REQUESTS
 from tests.engines.step import APPLY, JSON_PATCH, MERGE, STRATEGIC, Step
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -618,4 +619,4 @@ CLUSTER: dict[str, list[Step]] = {
     ],
 }
 
-CASES = OBJECTS | CLUSTER
+CASES = OBJECTS | CLUSTER | REQUESTS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ OTHERWISE = {"time", "managedFields", "extra", "deployment.kubernetes.io/revisio
 """Fields left out: when a manager last wrote; managedFields is compared by a case of its own."""
 _WHOLE = re.compile(r'Invalid value: "\{.*\}"', re.DOTALL)
 """A whole object inside a message."""
+_AGE = re.compile(r"(\d+m)?\d+s|\d+m")
 _NUMBERS = re.compile(r"(?<=kube-api-access-)\w+|(?<=in record \()[^)]+|\b\d{3,}\b|\b[0-9a-f]{8}-[0-9a-f-]{27}\b")
 
 
@@ -46,6 +48,7 @@ class Step:
         who: user, and groups after it.
         pick: a path in the answer ("items.0.metadata.name") where only that is compared, because the rest differs
             between two clusters in use.
+        accept: the form that is asked for.
         until: ask again until the answer is no refusal, or is one (False), or whatever it is (None).
     """
 
@@ -56,6 +59,7 @@ class Step:
     query: dict[str, str] = field(default_factory=dict)
     who: tuple[str, ...] = ()
     pick: str = ""
+    accept: str = JSON
     until: bool | None = None
 
 
@@ -76,9 +80,14 @@ def answer(engine: Engine, step: Step) -> Any:
 def _once(engine: Engine, step: Step) -> Any:
     api = engine.of(*step.who) if step.who else engine.api
     try:
-        told = engine.call(api.send(step.method, step.path, step.body, media=step.media, query=step.query))
+        text = engine.call(
+            api.text(step.method, step.path, step.body, media=step.media, query=step.query, accept=step.accept)
+        )
     except ApiError as error:
         return {"refused": error.code, "reason": error.reason, "message": masked(error.message)} | _details(error)
+    if "watch" in step.query:
+        return [plain(json.loads(line)) for line in text.splitlines()]
+    told = json.loads(text) if text.startswith("{") else {"message": masked(text)}
     if told.get("kind") == "Deployment" and not step.pick:
         told = {**told, "status": {}}  # the controllers' own, and theirs to write at any moment
     return plain(picked(told, step.pick))
@@ -111,4 +120,4 @@ def plain(obj: Any) -> Any:
 
 def masked(text: str) -> str:
     """A text without numbers that are chance."""
-    return _NUMBERS.sub("…", _WHOLE.sub("Invalid value: …", text))
+    return _AGE.sub("AGE", text) if _AGE.fullmatch(text) else _NUMBERS.sub("…", _WHOLE.sub("Invalid value: …", text))

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Builds fluobook/lab/kube/data/api.json.xz: what the lab's Kubernetes API knows of the built-in kinds.
+"""Builds fluobook/lab/kube/data/*.json.xz: what the lab's Kubernetes API knows of the built-in kinds.
 
-Run it by hand for a new Kubernetes version: `build.py dump.json PROTO… > api.json.xz`. `dump.json` holds what a running
-kube-apiserver serves: {"openapi": {path: document}, "api": …, "apis": …} (the last two asked for with
-`Accept: application/json;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io`). PROTO are the generated.proto files of
-kubernetes/api and kubernetes/apimachinery of the same version. All of it is Apache-2.0.
+Run it by hand for a new Kubernetes version: `build.py dump.json PROTO…`. `dump.json` holds what a running
+kube-apiserver serves: {"openapi": {path: document}, "api": …, "apis": …, "tables": {"GROUP/VERSION/PLURAL": columns}}:
+discovery asked for with `Accept: application/json;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io`, and the
+columnDefinitions of each list asked for with `as=Table;v=v1;g=meta.k8s.io`. PROTO are the generated.proto files of
+kubernetes/api, kubernetes/apimachinery and kubernetes/apiextensions-apiserver of the same version. All of it is
+Apache-2.0. What people read (prose.json.xz) is apart: only `kubectl explain` and the headings of tables need it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+DATA = Path(__file__).parents[2] / "fluobook" / "lab" / "kube" / "data"
 SCALARS = {"string", "bytes", "bool", "int32", "int64", "double"}
 FIELD = re.compile(
     r"^\s*(?P<label>optional|repeated|map<string, (?P<value>[.\w]+)>)\s*(?P<type>[.\w]+)? "
@@ -57,6 +60,25 @@ def bare(value: Any) -> Any:
     return kept
 
 
+def prose(openapi: dict[str, Any]) -> dict[str, Any]:
+    """What each schema says of itself ("") and of its members."""
+    found: dict[str, Any] = {}
+    for document in openapi.values():
+        for name, schema in document.get("components", {}).get("schemas", {}).items():
+            told = {
+                key: item["description"] for key, item in schema.get("properties", {}).items() if "description" in item
+            }
+            found[name] = told | ({"": schema["description"]} if "description" in schema else {})
+    return found
+
+
+def columns(tables: dict[str, Any]) -> dict[str, Any]:
+    """The headings of each list's table, by group and plural: name, type, format, priority, description."""
+    keys = ("name", "type", "format", "priority", "description")
+    listed = ((path.split("/"), told) for path, told in tables.items())
+    return {f"{group}/{plural}": [[c[key] for key in keys] for c in told] for (group, _, plural), told in listed}
+
+
 def resources(*discoveries: dict[str, Any]) -> list[dict[str, Any]]:
     """One entry for each built-in group and version, in the server's order of preference."""
     return [
@@ -68,17 +90,21 @@ def resources(*discoveries: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def written(name: str, value: dict[str, Any]) -> None:
+    """Write one file."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    (DATA / name).write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
+
+
 def main(dump: str, protos: list[str]) -> None:
-    """Write the file to standard output."""
+    """Write the files."""
     data = json.loads(Path(dump).read_text())
-    built: dict[str, Any] = {
-        "resources": resources(data["api"], data["apis"]),
-        "schemas": schemas(data["openapi"]),
-        "messages": {},
-    }
+    found: dict[str, Any] = {}
     for proto in protos:
-        built["messages"].update(messages(Path(proto).read_text()))
-    sys.stdout.buffer.write(lzma.compress(json.dumps(built, sort_keys=True, separators=(",", ":")).encode(), preset=9))
+        found.update(messages(Path(proto).read_text()))
+    served = resources(data["api"], data["apis"])
+    written("api.json.xz", {"resources": served, "schemas": schemas(data["openapi"]), "messages": found})
+    written("prose.json.xz", {"schemas": prose(data["openapi"]), "columns": columns(data["tables"])})
 
 
 if __name__ == "__main__":

@@ -75,18 +75,32 @@ class Api:
             ApiError: refused.
             OSError: not reached; a certificate that does not fit counts as that.
         """
+        text = await self.text(method, path, body, media=media, query=query)
+        return dict(json.loads(text)) if text.startswith("{") else {"message": text}
+
+    async def text(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        media: str = JSON_TYPE,
+        query: dict[str, str] | None = None,
+        accept: str = JSON_TYPE,
+    ) -> str:
+        """As `send`, the answer as it comes: of a watch with an end, a line each."""
         if self._nobody:
             raise OSError(f"dial tcp {self._name}: connect: no route to host")
         data = json.dumps(body) if body is not None else None
-        headers = {**self._headers, "Content-Type": media, "Accept": JSON_TYPE, "User-Agent": "fluobook-lab"}
+        headers = {**self._headers, "Content-Type": media, "Accept": accept, "User-Agent": "fluobook-lab"}
         async with self._open().request(
             method, self._base + path, data=data, headers=headers, params=query or {}, server_hostname=self._name
         ) as answer:
             text = await answer.text()
-        told: Obj = json.loads(text) if text.startswith("{") else {"message": text}
         if answer.status >= 400:  # noqa: PLR2004 (HTTP's own)
+            told: Obj = json.loads(text) if text.startswith("{") else {"message": text}
             raise ApiError(answer.status, told.get("reason", ""), told.get("message", text), told.get("details"))
-        return dict(told)
+        return text
 
     async def watch(self, path: str, revision: str) -> AsyncIterator[Obj]:
         """Events of a list path after a revision, until the server ends the watch.

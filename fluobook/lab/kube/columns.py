@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 WIDE = 1
 _ROLE = "node-role.kubernetes.io/"
-_NONE = "<none>"
-_MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
+NONE = "<none>"
+MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,21 @@ class Column:
     AGE: ClassVar[Column]
 
 
-def age_since(when: str) -> str:
-    """The time since a timestamp, as kubectl words it."""
-    seconds = int((dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(when)).total_seconds())
-    for unit, size, until in (("s", 1, 120), ("m", 60, 10 * 60), ("m", 60, 3 * 3600), ("h", 3600, 48 * 3600)):
-        if seconds < until:
+def age_since(when: str, until: str = "") -> str:
+    """The time since a timestamp, until another or now, as kubectl words it."""
+    end = dt.datetime.fromisoformat(until) if until else dt.datetime.now(dt.UTC)
+    seconds = int((end - dt.datetime.fromisoformat(when)).total_seconds())
+    for unit, size, below in (("s", 1, 120), ("m", 60, 10 * 60), ("m", 60, 3 * 3600), ("h", 3600, 48 * 3600)):
+        if seconds < below:
             rest = seconds % 60
             whole = f"{seconds // size}{unit}"
-            return whole + (f"{rest}s" if until == 10 * 60 and rest else "")
+            return whole + (f"{rest}s" if below == 10 * 60 and rest else "")
     return f"{seconds // 86400}d"
 
 
-def _at(path: str, default: Any = _NONE) -> Callable[[Obj], Any]:
+def at(path: str, default: Any = NONE) -> Callable[[Obj], Any]:
+    """What stands at a path, or the default if that is nothing."""
+
     def cell(obj: Any) -> Any:
         for key in path.split("."):
             obj = obj.get(key) if isinstance(obj, dict) else None
@@ -54,15 +57,17 @@ def _at(path: str, default: Any = _NONE) -> Callable[[Obj], Any]:
     return cell
 
 
-def _text(name: str, path: str, default: Any = _NONE, *, wide: bool = False) -> Column:
-    return Column(name, _at(path, default), priority=WIDE if wide else 0)
+def text(name: str, path: str, default: Any = NONE, *, wide: bool = False) -> Column:
+    """A column of what stands at a path."""
+    return Column(name, at(path, default), priority=WIDE if wide else 0)
 
 
-def _number(name: str, path: str) -> Column:
-    return Column(name, _at(path, 0), "integer")
+def number(name: str, path: str) -> Column:
+    """A column of a number at a path, 0 if there is none."""
+    return Column(name, at(path, 0), "integer")
 
 
-Column.NAME = Column("Name", _at("metadata.name"), format="name")
+Column.NAME = Column("Name", at("metadata.name"), format="name")
 Column.AGE = Column("Age", lambda obj: age_since(obj["metadata"]["creationTimestamp"]))
 
 
@@ -74,13 +79,13 @@ def _node_status(obj: Obj) -> str:
 
 
 def _node_roles(obj: Obj) -> str:
-    return ",".join(sorted(key.removeprefix(_ROLE) for key in labels_of(obj) if key.startswith(_ROLE))) or _NONE
+    return ",".join(sorted(key.removeprefix(_ROLE) for key in labels_of(obj) if key.startswith(_ROLE))) or NONE
 
 
 def _node_address(kind: str) -> Callable[[Obj], str]:
     def cell(obj: Obj) -> str:
         found = [a["address"] for a in (obj.get("status") or {}).get("addresses") or [] if a["type"] == kind]
-        return found[0] if found else _NONE
+        return found[0] if found else NONE
 
     return cell
 
@@ -106,7 +111,7 @@ def _restarts(obj: Obj) -> str:
 
 
 def _of(ready: str, wanted: str, default: int = 1) -> Callable[[Obj], str]:
-    return lambda obj: f"{_at(ready, 0)(obj)}/{_at(wanted, default)(obj)}"
+    return lambda obj: f"{at(ready, 0)(obj)}/{at(wanted, default)(obj)}"
 
 
 def _csr_condition(obj: Obj) -> str:
@@ -117,7 +122,7 @@ def _csr_condition(obj: Obj) -> str:
 
 def _external_ip(obj: Obj) -> str:
     found = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
-    pending = "<pending>" if obj["spec"].get("type") == "LoadBalancer" else _NONE
+    pending = "<pending>" if obj["spec"].get("type") == "LoadBalancer" else NONE
     return ",".join(entry.get("ip") or entry.get("hostname", "") for entry in found) or pending
 
 
@@ -126,12 +131,12 @@ def _service_ports(obj: Obj) -> str:
         node = f":{told['nodePort']}" if told.get("nodePort") else ""
         return f"{told['port']}{node}/{told.get('protocol', 'TCP')}"
 
-    return ",".join(port(told) for told in obj["spec"].get("ports") or []) or _NONE
+    return ",".join(port(told) for told in obj["spec"].get("ports") or []) or NONE
 
 
 def _selector(obj: Obj) -> str:
     selector = obj["spec"].get("selector") or {}
-    return ",".join(f"{k}={v}" for k, v in (selector.get("matchLabels", selector) or {}).items()) or _NONE
+    return ",".join(f"{k}={v}" for k, v in (selector.get("matchLabels", selector) or {}).items()) or NONE
 
 
 def _images(field: str) -> Callable[[Obj], str]:
@@ -142,8 +147,18 @@ def _last_event(obj: Obj) -> str:
     return age_since(obj.get("lastTimestamp") or obj["metadata"]["creationTimestamp"])
 
 
+def _first_event(obj: Obj) -> str:
+    return age_since(obj.get("firstTimestamp") or obj.get("eventTime") or obj["metadata"]["creationTimestamp"])
+
+
+def _source(obj: Obj) -> str:
+    source = obj.get("source") or obj.get("deprecatedSource") or {}
+    told = [source.get("component") or obj.get("reportingComponent") or "", source.get("host") or ""]
+    return ", ".join(filter(None, told))
+
+
 def _involved(obj: Obj) -> str:
-    about = obj.get("involvedObject") or {}
+    about = obj.get("involvedObject") or obj.get("regarding") or {}
     return f"{about.get('kind', '').lower()}/{about.get('name', '')}"
 
 
@@ -156,50 +171,50 @@ _NODE = (
     Column("Status", _node_status),
     Column("Roles", _node_roles),
     Column.AGE,
-    _text("Version", "status.nodeInfo.kubeletVersion", ""),
+    text("Version", "status.nodeInfo.kubeletVersion", ""),
     Column("Internal-IP", _node_address("InternalIP"), priority=WIDE),
     Column("External-IP", _node_address("ExternalIP"), priority=WIDE),
-    _text("OS-Image", "status.nodeInfo.osImage", "<unknown>", wide=True),
-    _text("Kernel-Version", "status.nodeInfo.kernelVersion", "<unknown>", wide=True),
-    _text("Container-Runtime", "status.nodeInfo.containerRuntimeVersion", "<unknown>", wide=True),
+    text("OS-Image", "status.nodeInfo.osImage", "<unknown>", wide=True),
+    text("Kernel-Version", "status.nodeInfo.kernelVersion", "<unknown>", wide=True),
+    text("Container-Runtime", "status.nodeInfo.containerRuntimeVersion", "<unknown>", wide=True),
 )
 _POD = (
     Column("Ready", _pod_ready),
     Column("Status", _pod_status),
     Column("Restarts", _restarts),
     Column.AGE,
-    _text("IP", "status.podIP", wide=True),
-    _text("Node", "spec.nodeName", wide=True),
-    _text("Nominated Node", "status.nominatedNodeName", wide=True),
-    Column("Readiness Gates", lambda _: _NONE, priority=WIDE),
+    text("IP", "status.podIP", wide=True),
+    text("Node", "spec.nodeName", wide=True),
+    text("Nominated Node", "status.nominatedNodeName", wide=True),
+    Column("Readiness Gates", lambda _: NONE, priority=WIDE),
 )
 _DEPLOYMENT = (
     Column("Ready", _of("status.readyReplicas", "spec.replicas")),
-    _number("Up-to-date", "status.updatedReplicas"),
-    _number("Available", "status.availableReplicas"),
+    number("Up-to-date", "status.updatedReplicas"),
+    number("Available", "status.availableReplicas"),
     Column.AGE,
     *_CONTAINERS,
 )
 _DAEMON_SET = (
-    _number("Desired", "status.desiredNumberScheduled"),
-    _number("Current", "status.currentNumberScheduled"),
-    _number("Ready", "status.numberReady"),
-    _number("Up-to-date", "status.updatedNumberScheduled"),
-    _number("Available", "status.numberAvailable"),
-    Column("Node Selector", lambda _: _NONE),
+    number("Desired", "status.desiredNumberScheduled"),
+    number("Current", "status.currentNumberScheduled"),
+    number("Ready", "status.numberReady"),
+    number("Up-to-date", "status.updatedNumberScheduled"),
+    number("Available", "status.numberAvailable"),
+    Column("Node Selector", lambda _: NONE),
     Column.AGE,
     *_CONTAINERS,
 )
 _REPLICA_SET = (
-    _number("Desired", "spec.replicas"),
-    _number("Current", "status.replicas"),
-    _number("Ready", "status.readyReplicas"),
+    number("Desired", "spec.replicas"),
+    number("Current", "status.replicas"),
+    number("Ready", "status.readyReplicas"),
     Column.AGE,
     *_CONTAINERS,
 )
 _SERVICE = (
-    _text("Type", "spec.type", "ClusterIP"),
-    _text("Cluster-IP", "spec.clusterIP"),
+    text("Type", "spec.type", "ClusterIP"),
+    text("Cluster-IP", "spec.clusterIP"),
     Column("External-IP", _external_ip),
     Column("Port(s)", _service_ports),
     Column.AGE,
@@ -207,29 +222,37 @@ _SERVICE = (
 )
 _CSR = (
     Column.AGE,
-    _text("SignerName", "spec.signerName"),
-    _text("Requestor", "spec.username"),
-    _text("RequestedDuration", "spec.expirationSeconds"),
+    text("SignerName", "spec.signerName"),
+    text("Requestor", "spec.username"),
+    text("RequestedDuration", "spec.expirationSeconds"),
     Column("Condition", _csr_condition),
 )
 _CLAIM = (
-    _text("Status", "status.phase"),
-    _text("Volume", "spec.volumeName", ""),
-    _text("Capacity", "status.capacity.storage", ""),
-    Column("Access Modes", lambda obj: ",".join(_MODES.get(m, m) for m in obj["spec"].get("accessModes") or [])),
-    _text("StorageClass", "spec.storageClassName", ""),
+    text("Status", "status.phase"),
+    text("Volume", "spec.volumeName", ""),
+    text("Capacity", "status.capacity.storage", ""),
+    Column("Access Modes", lambda obj: ",".join(MODES.get(m, m) for m in obj["spec"].get("accessModes") or [])),
+    text("StorageClass", "spec.storageClassName", ""),
+    text("VolumeAttributesClass", "spec.volumeAttributesClassName", "<unset>"),
     Column.AGE,
+    text("VolumeMode", "spec.volumeMode", "<unset>"),
 )
 _EVENT = (
     Column("Last Seen", _last_event),
-    _text("Type", "type", ""),
-    _text("Reason", "reason", ""),
+    text("Type", "type", ""),
+    text("Reason", "reason", ""),
     Column("Object", _involved),
-    _text("Message", "message", ""),
+    text("Subobject", "involvedObject.fieldPath", ""),
+    Column("Source", _source),
+    Column("Message", lambda obj: str(obj.get("message") or obj.get("note") or "").strip()),
+    Column("First Seen", _first_event),
+    Column("Count", lambda obj: obj.get("count") or obj.get("deprecatedCount") or 1),
+    Column.NAME,
 )
 
 
-def _named(*columns: Column) -> tuple[Column, ...]:
+def named(*columns: Column) -> tuple[Column, ...]:
+    """The columns after that of the name."""
     return (Column.NAME, *columns)
 
 
@@ -238,49 +261,59 @@ def _job_status(obj: Obj) -> str:
     return "Complete" if "Complete" in done else "Failed" if "Failed" in done else "Running"
 
 
+def _duration(obj: Obj) -> str:
+    status = obj.get("status") or {}
+    if not (begin := status.get("startTime")):
+        return ""
+    return age_since(begin, status.get("completionTime", ""))
+
+
+def _ingress_ports(obj: Obj) -> str:
+    return "80, 443" if obj["spec"].get("tls") else "80"
+
+
 def _pod_selector(obj: Obj) -> str:
     labels = (obj["spec"].get("podSelector") or {}).get("matchLabels") or {}
-    return ",".join(f"{key}={value}" for key, value in labels.items()) or _NONE
+    return ",".join(f"{key}={value}" for key, value in labels.items()) or NONE
 
 
 COLUMNS: dict[tuple[str, str], tuple[Column, ...]] = {
-    ("", "nodes"): _named(*_NODE),
-    ("", "pods"): _named(*_POD),
-    ("", "services"): _named(*_SERVICE),
-    ("", "namespaces"): _named(_text("Status", "status.phase"), Column.AGE),
-    ("", "configmaps"): _named(
+    ("", "nodes"): named(*_NODE),
+    ("", "pods"): named(*_POD),
+    ("", "services"): named(*_SERVICE),
+    ("", "namespaces"): named(text("Status", "status.phase"), Column.AGE),
+    ("", "configmaps"): named(
         Column("Data", lambda obj: len(obj.get("data") or {}) + len(obj.get("binaryData") or {}), "integer"), Column.AGE
     ),
-    ("", "secrets"): _named(
-        _text("Type", "type"), Column("Data", lambda obj: len(obj.get("data") or {}), "integer"), Column.AGE
+    ("", "secrets"): named(
+        text("Type", "type"), Column("Data", lambda obj: len(obj.get("data") or {}), "integer"), Column.AGE
     ),
-    ("", "serviceaccounts"): _named(
-        Column("Secrets", lambda obj: len(obj.get("secrets") or ()), "integer"), Column.AGE
-    ),
-    ("", "persistentvolumeclaims"): _named(*_CLAIM),
+    ("", "serviceaccounts"): named(Column.AGE),
+    ("", "persistentvolumeclaims"): named(*_CLAIM),
     ("", "events"): _EVENT,
-    ("apps", "deployments"): _named(*_DEPLOYMENT),
-    ("apps", "daemonsets"): _named(*_DAEMON_SET),
-    ("apps", "replicasets"): _named(*_REPLICA_SET),
-    ("apps", "statefulsets"): _named(
+    ("events.k8s.io", "events"): _EVENT,
+    ("apps", "deployments"): named(*_DEPLOYMENT),
+    ("apps", "daemonsets"): named(*_DAEMON_SET),
+    ("apps", "replicasets"): named(*_REPLICA_SET),
+    ("apps", "statefulsets"): named(
         Column("Ready", _of("status.readyReplicas", "spec.replicas")), Column.AGE, *_CONTAINERS[:2]
     ),
-    ("batch", "jobs"): _named(
+    ("batch", "jobs"): named(
         Column("Status", _job_status),
         Column("Completions", _of("status.succeeded", "spec.completions")),
+        Column("Duration", _duration),
         Column.AGE,
+        *_CONTAINERS,
     ),
-    ("certificates.k8s.io", "certificatesigningrequests"): _named(*_CSR),
-    ("coordination.k8s.io", "leases"): _named(_text("Holder", "spec.holderIdentity", ""), Column.AGE),
-    ("storage.k8s.io", "storageclasses"): _named(
-        _text("Provisioner", "provisioner"), _text("ReclaimPolicy", "reclaimPolicy"), Column.AGE
-    ),
-    ("apiextensions.k8s.io", "customresourcedefinitions"): _named(_text("Created At", "metadata.creationTimestamp")),
-    ("networking.k8s.io", "networkpolicies"): _named(Column("Pod-Selector", _pod_selector), Column.AGE),
-    ("networking.k8s.io", "ingresses"): _named(
-        _text("Class", "spec.ingressClassName"),
+    ("certificates.k8s.io", "certificatesigningrequests"): named(*_CSR),
+    ("coordination.k8s.io", "leases"): named(text("Holder", "spec.holderIdentity", ""), Column.AGE),
+    ("apiextensions.k8s.io", "customresourcedefinitions"): named(text("Created At", "metadata.creationTimestamp")),
+    ("networking.k8s.io", "networkpolicies"): named(Column("Pod-Selector", _pod_selector), Column.AGE),
+    ("networking.k8s.io", "ingresses"): named(
+        text("Class", "spec.ingressClassName"),
         Column("Hosts", lambda obj: ",".join(rule.get("host", "*") for rule in obj["spec"].get("rules") or []) or "*"),
-        Column("Address", lambda obj: _external_ip(obj).replace(_NONE, "")),
+        Column("Address", lambda obj: _external_ip(obj).replace(NONE, "")),
+        Column("Ports", _ingress_ports),
         Column.AGE,
     ),
 }

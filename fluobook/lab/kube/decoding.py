@@ -148,7 +148,7 @@ def fits_its_kind(resource: Resource, obj: Obj, write: Write) -> None:
         raise ApiError(422, "Invalid", f' "" is invalid: patch: {what}', {"causes": [cause]})
 
 
-def fits_apply(resource: Resource, intent: Any, name: str) -> Obj:
+def fits_apply(resource: Resource, intent: Any) -> Obj:
     """Refuse an applied configuration that does not say what it is.
 
     Raises:
@@ -158,8 +158,6 @@ def fits_apply(resource: Resource, intent: Any, name: str) -> Obj:
     version, kind = str(told.get("apiVersion") or ""), str(told.get("kind") or "")
     if (version, kind) != (resource.api_version, resource.kind):
         raise bad_request(f"invalid object type: {version if '/' in version else '/' + version}, Kind={kind}")
-    if not (told.get("metadata") or {}).get("name"):
-        raise bad_request(f"the name of the object ({name} based on URL) was undeterminable: name must be provided")
     return told
 
 

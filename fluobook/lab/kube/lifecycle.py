@@ -62,14 +62,14 @@ def new_object(resource: Resource, obj: Obj, user: User, uid: str) -> None:
     if "status" in resource.subresources and resource.store_key != ("", "nodes"):
         obj.pop("status", None)
     if resource.plural == "certificatesigningrequests":
-        obj["spec"] |= {"username": user.name, "groups": _listed(user.groups)}
+        obj["spec"] |= {"username": user.name, "groups": listed(user.groups)}
 
 
 def _timed(condition: Obj) -> Obj:
     return {"lastUpdateTime": timestamp(), "lastTransitionTime": timestamp(), **condition}
 
 
-def _listed(groups: Iterable[str]) -> list[str]:
+def listed(groups: Iterable[str]) -> list[str]:
     """Groups as a request's user has them: what the certificate says, then what everybody is in."""
     return sorted(groups, key=lambda group: (group == "system:authenticated", group))
 

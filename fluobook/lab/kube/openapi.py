@@ -109,7 +109,7 @@ def _closure(name: str) -> Obj:
     while waiting:
         current = waiting.pop()
         if current not in found:
-            found[current] = schemas.named(current)
+            found[current] = schemas.described(current)
             waiting.extend(_references(found[current]))
     return found
 

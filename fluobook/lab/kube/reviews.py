@@ -9,6 +9,7 @@ from fluobook.lab.kube.authentication import TOKEN_SECONDS
 from fluobook.lab.kube.authorization import Question, allowed
 from fluobook.lab.kube.errors import no_such_path
 from fluobook.lab.kube.identity import NODE_PREFIX, User
+from fluobook.lab.kube.lifecycle import listed
 from fluobook.lab.kube.objects import timestamp
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def reviewed(store: Store, resource: Resource, review: Obj, user: User) -> Obj:
         return {
             **review,
             "metadata": {},
-            "status": {"userInfo": {"username": user.name, "groups": sorted(user.groups)}},
+            "status": {"userInfo": {"username": user.name, "groups": listed(user.groups)}},
         }
     if resource.plural == "selfsubjectrulesreviews":
         rules = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}] if user.is_admin else []

@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fluobook.lab.kube.columns import COLUMNS, Column, age_since
+from fluobook.lab.kube import schemas
+from fluobook.lab.kube.columns import COLUMNS, NONE, Column, age_since
+from fluobook.lab.kube.columns_rare import RARE
 
 if TYPE_CHECKING:
     from fluobook.lab.kube.objects import Obj
@@ -29,13 +31,18 @@ class TableFormat:
 def table(resource: Resource, items: list[Obj], metadata: Obj, form: TableFormat) -> Obj:
     """The `Table` of some objects."""
     columns = columns_of(resource)
-    headers = [
-        {"name": c.name, "type": c.type, "format": c.format, "description": c.description, "priority": c.priority}
-        for c in columns
-    ]
+    headers = _headers(resource, columns) if form.headers else None
     rows = [{"cells": [c.cell(obj) for c in columns], "object": _row_object(obj, form)} for obj in items]
     head = {"kind": "Table", "apiVersion": form.version, "metadata": metadata}
-    return {**head, "columnDefinitions": headers if form.headers else None, "rows": rows}
+    return {**head, "columnDefinitions": headers, "rows": rows}
+
+
+def _headers(resource: Resource, columns: tuple[Column, ...]) -> list[Obj]:
+    told = schemas.columns(*resource.store_key) or [
+        [c.name, c.type, c.format, c.priority, c.description] for c in columns
+    ]
+    keys = ("name", "type", "format", "priority", "description")
+    return [dict(zip(keys, values, strict=True)) for values in told]
 
 
 def _row_object(obj: Obj, form: TableFormat) -> Obj | None:
@@ -54,7 +61,12 @@ def columns_of(resource: Resource) -> tuple[Column, ...]:
     if resource.custom and resource.columns:
         custom = tuple(_custom_column(column) for column in resource.columns)
         return (Column.NAME, *custom)
-    return COLUMNS.get(resource.store_key, (Column.NAME, Column.AGE))
+    found = COLUMNS.get(resource.store_key) or RARE.get(resource.store_key) or (Column.NAME, Column.AGE)
+    told = schemas.columns(*resource.store_key)
+    if told and len(told) != len(found):  # a kind that nothing of the platform has: what is not known is "<none>"
+        known = {column.name: column for column in found}
+        return tuple(known.get(name) or Column(name, lambda _: NONE) for name, *_ in told)
+    return found
 
 
 def _custom_column(told: Obj) -> Column:

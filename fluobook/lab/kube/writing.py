@@ -104,8 +104,9 @@ class Writes:
 
     def merge_in(self, resource: Resource, key: Key, intent: Obj, write: Write) -> Obj:
         """As `apply`."""
-        intent = clone(decoding.fits_apply(resource, intent, key[1]))
+        intent = clone(decoding.fits_apply(resource, intent))
         decoding.headed(resource, key[0], intent)
+        intent["metadata"].setdefault("name", key[1])
         decoding.same_name(intent, key[1])
         if intent["metadata"].get("managedFields") is not None:
             raise bad_request("metadata.managedFields must be nil")
