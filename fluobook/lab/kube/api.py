@@ -11,6 +11,7 @@ from aiohttp import web
 from fluobook.lab.http import HttpServer, Request
 from fluobook.lab.kube.answers import YAML, as_yaml, json_answer
 from fluobook.lab.kube.authentication import Authenticator
+from fluobook.lab.kube.authorization import Question, refusal
 from fluobook.lab.kube.errors import ApiError, unauthorized
 from fluobook.lab.kube.identity import ADMIN, User
 from fluobook.lab.kube.routes import Routes
@@ -133,7 +134,9 @@ class KubeApi:
         if user is None:
             raise unauthorized()
         other = request.headers.get("Impersonate-User", "")
-        if other and user.is_admin:
+        if other and not user.is_admin:
+            raise refusal(user, Question("impersonate", resource="users", name=other))
+        if other:
             return User(other, frozenset({*request.headers.getall("Impersonate-Group", ()), "system:authenticated"}))
         return user
 
