@@ -35,7 +35,7 @@ engines: $(STAMP) ## build the real engine's programs
 	@$(BIN)/python tools/engines.py
 
 test-engines: $(STAMP) ## tests on the real control plane and Argo CD
-	@FLUOBOOK_ENGINES=1 $(BIN)/python -m pytest tests/engines --durations=15
+	@FLUOBOOK_ENGINES=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder tests/engines --durations=15
 
 lab: $(STAMP) ## start the lab and JupyterLab on the notebooks; Ctrl-C ends both
 	@$(BIN)/fluobook lab status phase1 >/dev/null || $(BIN)/fluobook lab up phase1

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FLUOBOOK = Path(sys.executable).with_name("fluobook")
+LONG = ("test_phases.py", "test_spoiled.py")
+"""Files that take minutes: they begin first, so that no worker is left with them at the end."""
 LEFT_OUT = pytest.StashKey[int]()
 
 
@@ -49,6 +51,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.stash[LEFT_OUT] = len(left_out)
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    # The embedded engine first: where that is wrong, the real one has little to add. Then what takes longest.
+    on_engines = {id(item) for item in ours}
+    items.sort(key=lambda item: (id(item) in on_engines, id(item) in on_engines and item.path.name not in LONG))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
