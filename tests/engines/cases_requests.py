@@ -122,6 +122,7 @@ REQUESTS: dict[str, list[Step]] = {
     "lists and watches show what was asked for": [
         Step("POST", MAPS, config_map("one", labels={"seen": "yes"})),
         Step("POST", MAPS, config_map("two", labels={"seen": "yes"})),
+        _listed(),  # the newest: version 0 is whatever a cache has, and after this it has both
         _listed(resourceVersion="0"),
         _listed(resourceVersion="0", resourceVersionMatch="Exact"),
         _listed(resourceVersionMatch="Exact"),
