@@ -119,7 +119,7 @@ class Engine:
         }
 
     def run(self, tool: str, *args: str, stdin: str = "") -> tuple[int, str]:
-        """Run kubectl or helm; its exit code and both streams of what it wrote."""
+        """Run kubectl, helm, or a program by its path; its exit code and both streams of what it wrote."""
         home = self.folder / f"home-{self.name}"
         home.mkdir(exist_ok=True)
         env = {
@@ -130,7 +130,7 @@ class Engine:
         }
         env.pop("XDG_CONFIG_HOME", None)
         done = subprocess.run(
-            [str(tools.find(tool).path), *args],
+            [tool if "/" in tool else str(tools.find(tool).path), *args],
             input=stdin,
             env=env,
             capture_output=True,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.engines.cases import config_map, deployment
+from tests.engines.test_second_opinion import go_program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +117,16 @@ def test_kubectl_says_the_same(name: str, both: tuple[Engine, Engine]) -> None:
         assert ours == theirs, line
 
 
-def test_helm_installs_upgrades_rolls_back_and_removes_on_both(both: tuple[Engine, Engine], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def helms() -> dict[int, str]:
+    """The helm that is run here, and the one before, which many people still have."""
+    return {4: "helm", 3: go_program("helm.sh/helm/v3/cmd/helm", "v3.20.0")}
+
+
+@pytest.mark.parametrize("major", [4, 3])
+def test_helm_installs_upgrades_rolls_back_and_removes_on_both(
+    major: int, helms: dict[int, str], both: tuple[Engine, Engine], tmp_path: Path
+) -> None:
     chart = tmp_path / "demo"
     (chart / "templates").mkdir(parents=True)
     (chart / "Chart.yaml").write_text("apiVersion: v2\nname: demo\nversion: 0.1.0\nkubeVersion: '>=1.30.0-0'\n")
@@ -124,6 +134,7 @@ def test_helm_installs_upgrades_rolls_back_and_removes_on_both(both: tuple[Engin
     (chart / "templates" / "map.yaml").write_text(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: demo}\ndata: {word: {{ .Values.word }}}\n"
     )
+    assert said(both[1], helms[major], "version", "--short")[1][0].startswith(f"v{major}.")
     for line in (
         f"install demo {chart} -n demo --create-namespace --wait",
         f"install demo {chart} -n demo",
@@ -136,7 +147,7 @@ def test_helm_installs_upgrades_rolls_back_and_removes_on_both(both: tuple[Engin
         "uninstall demo -n demo --wait",
         "status demo -n demo",
     ):
-        ours, theirs = (said(engine, "helm", *line.split(" ")) for engine in both)
+        ours, theirs = (said(engine, helms[major], *line.split(" ")) for engine in both)
         assert ours == theirs, line
 
 

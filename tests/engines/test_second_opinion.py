@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FOREIGN = Path(__file__).with_name("foreign")
 TOKEN, SECRET = "root@pam!fluobook", "0f1e2d3c-aaaa-bbbb-cccc-0123456789ab"
-BOUND = 120
+BOUND, BUILD_BOUND = 120, 840
 
 
 def environment(name: str, *packages: str) -> str:
@@ -44,6 +44,17 @@ def environment(name: str, *packages: str) -> str:
         subprocess.run(pip, check=True, timeout=300)
         (folder / ".complete").touch()
     return str(python)
+
+
+def go_program(package: str, version: str) -> str:
+    """A program built from a Go package of this version, if it is not there."""
+    folder = payload.cache_folder() / "second-opinions" / f"{package.rpartition('/')[2]}-{version}"
+    program = folder / package.rpartition("/")[2]
+    if not program.exists():
+        settings = {"GOBIN": str(folder), "GOFLAGS": "", "GOWORK": "off", "CGO_ENABLED": "0"}
+        install = ["go", "install", f"{package}@{version}"]
+        subprocess.run(install, check=True, timeout=BUILD_BOUND, env=os.environ | settings)
+    return str(program)
 
 
 @contextmanager
