@@ -27,8 +27,9 @@ POLL = 0.2
 
 def bring_up(site: Site, width: int) -> None:
     """Make and start every virtual machine and wait until each answers, `width` of them at work at once."""
-    image = image_of((site.root / "talos" / "schematic.yaml").read_text(), site.platform.versions.talos)
-    site.factory.schematic((site.root / "talos" / "schematic.yaml").read_text())
+    text = (site.root / "talos" / "schematic.yaml").read_text()
+    image = image_of(text, site.platform.versions.talos)
+    site.factory.schematic(text)
     for endpoint in site.platform.proxmox:
         for host in endpoint.hosts:
             storage = _api(site, endpoint).nodes(host).storage(endpoint.image_storage)

@@ -153,13 +153,11 @@ def start(
         raise UsageError(str(error), remedy="`fluobook lab faults` lists them") from None
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
-    order: dict[str, Any] = {
+    order = {
         "phase": chosen.phase,
         "platform": dict(chosen.platform.written),
         "root": str(root),
         "owner": owner,
-    }
-    order |= {
         "programs": dict(programs),
         "speed": speed or float(os.environ.get("FLUOBOOK_LAB_SPEED", DEFAULT_SPEED)),
         "seed": seed,
@@ -167,15 +165,18 @@ def start(
         "engines": dict(engines or {}),
     }
     (folder / "order.json").write_text(json.dumps(order))
+    return _ready(folder, _begun(folder))
+
+
+def _begun(folder: Path) -> subprocess.Popen[bytes]:
     with (folder / "lab.log").open("wb") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "fluobook.lab", str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
-    return _ready(folder, process)
 
 
 def _ready(folder: Path, process: subprocess.Popen[bytes]) -> Lab:

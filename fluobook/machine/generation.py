@@ -133,6 +133,10 @@ def generate(
         schedule_on_controlplanes=allow_scheduling_on_controlplanes,
         local_api_port=local_api_server_port,
     )
+    return _documents(given)
+
+
+def _documents(given: _Input) -> Documents:
     return Documents(
         controlplane=[_v1alpha1(_controlplane_machine(given), _controlplane_cluster(given)), *_others(given)],
         worker=[_v1alpha1(_machine(given, "worker"), _cluster(given)), *_others(given)],

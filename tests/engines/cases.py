@@ -19,6 +19,8 @@ CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 LAMPS = "/apis/example.org/v1/namespaces/default/lamps"
 REVIEWS = "/apis/authorization.k8s.io/v1"
 STRICT = {"fieldValidation": "Strict"}
+WORKER = ("system:node:worker-1", "system:nodes")
+"""Who the worker's kubelet is."""
 
 
 def config_map(name: str, **data: str) -> dict[str, Any]:
@@ -473,35 +475,29 @@ CLUSTER: dict[str, list[Step]] = {
         Step("POST", CSRS, request("odd-signer", signerName="nonsense")),
         Step("POST", CSRS, request("no-request", request=base64.b64encode(b"x").decode())),
         Step("POST", CSRS, request("short", expirationSeconds=60)),
-        Step("POST", CSRS, request("by-node"), who=("system:node:worker-1", "system:nodes")),
-        Step("POST", CSRS, request("by-own-node", "worker-1"), who=("system:node:worker-1", "system:nodes")),
+        Step("POST", CSRS, request("by-node"), who=WORKER),
+        Step("POST", CSRS, request("by-own-node", "worker-1"), who=WORKER),
     ],
     "a node may touch what is its own": [
-        Step(
-            "PATCH",
-            "/api/v1/nodes/cp-1",
-            {"metadata": {"labels": {"x": "y"}}},
-            MERGE,
-            who=("system:node:worker-1", "system:nodes"),
-        ),
+        Step("PATCH", "/api/v1/nodes/cp-1", {"metadata": {"labels": {"x": "y"}}}, MERGE, who=WORKER),
         Step(
             "PATCH",
             "/api/v1/nodes/worker-1",
             {"metadata": {"labels": {"node-role.kubernetes.io/x": ""}}},
             MERGE,
-            who=("system:node:worker-1", "system:nodes"),
+            who=WORKER,
         ),
         Step(
             "PATCH",
             "/api/v1/nodes/worker-1",
             {"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}},
             MERGE,
-            who=("system:node:worker-1", "system:nodes"),
+            who=WORKER,
         ),
         Step(
             "GET",
             "/api/v1/namespaces/kube-system/secrets/bootstrap-token-x",
-            who=("system:node:worker-1", "system:nodes"),
+            who=WORKER,
         ),
     ],
     "who has no role is denied": [

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.engines.test_second_opinion import alone, environment
+from tests.engines.environments import alone, environment
 
 if TYPE_CHECKING:
     from tests.engines.engine import Engine

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.engines.cases import config_map, deployment
-from tests.engines.test_second_opinion import go_program
+from tests.engines.environments import go_program
 
 if TYPE_CHECKING:
     from pathlib import Path

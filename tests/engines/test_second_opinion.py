@@ -1,15 +1,13 @@
 """Second opinions: our Proxmox VE client on somebody else's Proxmox VE, our Talos client and nodes on foreign bindings.
 
-Each lives in an environment of its own, made once below the cache folder: their dependencies do not fit ours.
+Each lives in an environment of its own, see `environments`: their dependencies do not fit ours.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from fluobook.clients import payload
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
 from fluobook.clients.talos import Address, connect
 from fluobook.errors import AccessDenied, Conflict
 from fluobook.machine import pki
+from tests.engines.environments import alone, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,30 +29,7 @@ if TYPE_CHECKING:
 
 FOREIGN = Path(__file__).with_name("foreign")
 TOKEN, SECRET = "root@pam!fluobook", "0f1e2d3c-aaaa-bbbb-cccc-0123456789ab"
-BOUND, BUILD_BOUND = 120, 840
-
-
-def environment(name: str, *packages: str) -> str:
-    """The interpreter of an environment with these packages, made if it is not there."""
-    folder = payload.cache_folder() / "second-opinions" / name
-    python = folder / "bin" / "python"
-    if not (folder / ".complete").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, timeout=BOUND)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
-        subprocess.run(pip, check=True, timeout=300)
-        (folder / ".complete").touch()
-    return str(python)
-
-
-def go_program(package: str, version: str) -> str:
-    """A program built from a Go package of this version, if it is not there."""
-    folder = payload.cache_folder() / "second-opinions" / f"{package.rpartition('/')[2]}-{version}"
-    program = folder / package.rpartition("/")[2]
-    if not program.exists():
-        settings = {"GOBIN": str(folder), "GOFLAGS": "", "GOWORK": "off", "CGO_ENABLED": "0"}
-        install = ["go", "install", f"{package}@{version}"]
-        subprocess.run(install, check=True, timeout=BUILD_BOUND, env=os.environ | settings)
-    return str(program)
+BOUND = 120
 
 
 @contextmanager
@@ -66,11 +41,6 @@ def served(*command: str) -> Iterator[int]:
             yield int(process.stdout.readline())
         finally:
             process.terminate()
-
-
-def alone() -> dict[str, str]:
-    """An environment in which nothing of ours is on the path of modules."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fluobook.lab.kube.errors import ApiError, cause_of
-from fluobook.lab.kube.options import number
+from fluobook.lab.kube.errors import ApiError
+from fluobook.lab.kube.options import invalid, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ _FALSE = ("", "false", "0", "f")
 
 def wants_watch(query: Query) -> bool:
     """Whether a request is a watch; whatever is not false is true to the real server."""
-    return query.get("watch", "false").lower() not in (*_FALSE, "f")
+    return query.get("watch", "false").lower() not in _FALSE
 
 
 def check(query: Query, *, watch: bool) -> None:
@@ -33,18 +33,13 @@ def check(query: Query, *, watch: bool) -> None:
     for name in ("limit", "timeoutSeconds"):
         if query.get(name):
             number(query[name])
-    problems = list(_watch_problems(query) if watch or "sendInitialEvents" in query else _list_problems(query))
-    if not watch and "sendInitialEvents" in query:
-        problems = [("sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list"), *_list_problems(query)]
-    if problems:
-        causes = [{"reason": cause_of(what), "message": what, "field": field} for field, what in problems]
-        told = [f"{field}: {what}" for field, what in problems]
-        words = told[0] if len(told) == 1 else f"[{', '.join(told)}]"
-        details = {"group": "meta.k8s.io", "kind": "ListOptions", "causes": causes}
-        raise ApiError(422, "Invalid", f'ListOptions.meta.k8s.io "" is invalid: {words}', details)
+    if problems := list(_watch_problems(query) if watch else _list_problems(query)):
+        raise invalid("ListOptions", problems)
 
 
 def _list_problems(query: Query) -> Iterator[Problem]:
+    if "sendInitialEvents" in query:
+        yield "sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list"
     match, version = query.get(_MATCH, ""), query.get("resourceVersion", "")
     if not match:
         return

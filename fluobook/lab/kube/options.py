@@ -9,11 +9,14 @@ from fluobook.lab.kube.errors import SCHEME, ApiError, bad_request, cause_of
 from fluobook.lab.kube.identity import User, Write
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aiohttp import web
 
     from fluobook.lab.kube.bodies import Body
     from fluobook.lab.kube.objects import Obj
     from fluobook.lab.kube.paths import Target
+    from fluobook.lab.kube.validation import Problem
 
 _KINDS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions", "DELETE": "DeleteOptions"}
 _VALIDATIONS = ("", "Ignore", "Strict", "Warn")
@@ -66,10 +69,16 @@ def _is_apply(request: web.Request) -> bool:
 
 def refused(method: str, field: str, what: str) -> ApiError:
     """422: an option that a request lacks, or that has a value that there is not."""
-    kind = _KINDS.get(method, "ListOptions")
-    cause = {"reason": cause_of(what), "message": what, "field": field}
-    details = {"group": "meta.k8s.io", "kind": kind, "causes": [cause]}
-    return ApiError(422, "Invalid", f'{kind}.meta.k8s.io "" is invalid: {field}: {what}', details)
+    return invalid(_KINDS.get(method, "ListOptions"), [(field, what)])
+
+
+def invalid(kind: str, problems: Sequence[Problem]) -> ApiError:
+    """422: what is wrong with options of a kind."""
+    causes = [{"reason": cause_of(what), "message": what, "field": field} for field, what in problems]
+    told = [f"{field}: {what}" for field, what in problems]
+    words = told[0] if len(told) == 1 else f"[{', '.join(told)}]"
+    details = {"group": "meta.k8s.io", "kind": kind, "causes": causes}
+    return ApiError(422, "Invalid", f'{kind}.meta.k8s.io "" is invalid: {words}', details)
 
 
 def delete_options(request: web.Request, body: Any) -> Obj:

@@ -81,16 +81,19 @@ def _key_problems(key: str) -> Iterator[str]:
         yield "must not start with '..'"
 
 
+def _key(field: str, key: str) -> Iterator[Problem]:
+    for problem in _key_problems(key):
+        yield f"{field}[{key}]", f'Invalid value: "{key}": {problem}'
+
+
 def _data(obj: Obj) -> Iterator[Problem]:
     data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
     for key in sorted(data):
-        for problem in _key_problems(key):
-            yield f"data[{key}]", f'Invalid value: "{key}": {problem}'
+        yield from _key("data", key)
         if key in binary:
             yield f"data[{key}]", f'Invalid value: "{key}": duplicate of key present in binaryData'
     for key in sorted(binary):
-        for problem in _key_problems(key):
-            yield f"binaryData[{key}]", f'Invalid value: "{key}": {problem}'
+        yield from _key("binaryData", key)
     if sum(len(text) for text in data.values()) + sum(len(text) * 3 // 4 for text in binary.values()) > _DATA_LENGTH:
         yield "[]", f"Too long: may not be more than {_DATA_LENGTH} bytes"
 
@@ -98,8 +101,7 @@ def _data(obj: Obj) -> Iterator[Problem]:
 def _secret(obj: Obj) -> Iterator[Problem]:
     data = obj.get("data") or {}
     for key in sorted(data):
-        for problem in _key_problems(key):
-            yield f"data[{key}]", f'Invalid value: "{key}": {problem}'
+        yield from _key("data", key)
     if sum(len(text) * 3 // 4 for text in data.values()) > _DATA_LENGTH:
         yield "data", f"Too long: may not be more than {_DATA_LENGTH} bytes"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 
 from fluobook.errors import ParamsError
+from fluobook.gitops.documents import value_under
 from fluobook.machine.documents import load
 from fluobook.machine.pki import certificate
 from fluobook.machine.subnets import lets_through
@@ -222,11 +223,8 @@ def _holds(main: Main, path: str, address: str) -> Iterator[str]:
         yield f"{path}: {error}"
 
 
-def _at(main: Mapping[str, Any], path: str) -> Any:
-    value: Any = main
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
+def _at(main: Main, path: str) -> Any:
+    return value_under(main, path.split("."))
 
 
 def _shown(*values: Any) -> str:
