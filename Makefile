@@ -12,7 +12,7 @@ help: ## list the commands
 
 # The lock is complete and holds hashes, so nothing is resolved and dependencies of the kubectl wheel stay out.
 # uv does the same faster where it is installed. The kernel of this environment does not warn about its transport.
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml lab/pyproject.toml
 	@if command -v uv >/dev/null 2>&1; then \
 	  uv venv --quiet --clear --seed --python $(PYTHON) $(VENV) && \
 	  uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock; \
@@ -20,7 +20,7 @@ $(STAMP): requirements.lock pyproject.toml
 	  $(PYTHON) -m venv --clear $(VENV) && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock; \
 	fi
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e lab
 	@mkdir -p $(VENV)/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > $(VENV)/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
@@ -42,8 +42,8 @@ lab: $(STAMP) ## start the lab and JupyterLab on the notebooks; Ctrl-C ends both
 	@trap : INT TERM HUP; (cd notebooks && ../$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --allow-root -y); $(BIN)/fluobook lab down phase1
 
 lint: $(STAMP) ## format, style, types, layers
-	@$(BIN)/ruff format --check fluobook tests tools
-	@$(BIN)/ruff check fluobook tests tools
+	@$(BIN)/ruff format --check fluobook lab tests tools
+	@$(BIN)/ruff check fluobook lab tests tools
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 

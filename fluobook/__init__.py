@@ -9,16 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fluobook.runbook import Book, open_runbook
-    from fluobook.show.tree import open_tree
+    from fluobook.display.tree import open_tree
+    from fluobook.notebook import Runbook, open_runbook
 
-__all__ = ["Book", "open_runbook", "open_tree"]
+__all__ = ["Runbook", "open_runbook", "open_tree"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from fluobook import runbook  # noqa: PLC0415 (the point of this function)
-        from fluobook.show import tree  # noqa: PLC0415
+        from fluobook import notebook  # noqa: PLC0415 (the point of this function)
+        from fluobook.display import tree  # noqa: PLC0415
 
-        return tree.open_tree if name == "open_tree" else getattr(runbook, name)
+        return tree.open_tree if name == "open_tree" else getattr(notebook, name)
     raise AttributeError(f"module 'fluobook' has no attribute {name!r}")

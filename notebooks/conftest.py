@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fluobook import params
-from fluobook.lab import life
-from fluobook.runbook import lab_programs
+from fluobook_lab import life
+from fluobook.lab import programs as lab_programs
 
 ROOT = Path(__file__).parents[1]
 

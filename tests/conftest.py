@@ -14,22 +14,22 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fluobook_lab.clock import Clock
+from fluobook_lab.faults import Faults
+from fluobook_lab.kube.cluster import KubeCluster
+from fluobook_lab.proxmox import Durations, Host, ProxmoxLab, Storage, Token
 
 from fluobook.clients import tools
 from fluobook.clients.kube import Kube
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
-from fluobook.lab.clock import Clock
-from fluobook.lab.faults import Faults
-from fluobook.lab.kube.cluster import KubeCluster
-from fluobook.lab.proxmox import Durations, Host, ProxmoxLab, Storage, Token
 from fluobook.machine.pki import KeyPair, issue, load_identity, new_authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
-    from fluobook.lab.kube.kubelet import NodeInfo
-    from fluobook.lab.vm import VmBoot
+    from fluobook_lab.kube.kubelet import NodeInfo
+    from fluobook_lab.vm import VmBoot
 
 BOUND = 60
 """Seconds that anything in the background may take."""

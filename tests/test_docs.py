@@ -13,11 +13,11 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 import typer
+from fluobook_lab.faults import FAULTS
 from typer._click.exceptions import MissingParameter
 from typer.core import TyperGroup
 
 from fluobook import cli
-from fluobook.lab.faults import FAULTS
 from fluobook.stages import catalogue
 
 if TYPE_CHECKING:

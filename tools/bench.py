@@ -15,19 +15,20 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fluobook_lab import life
 from plain import bring_up
 
 from fluobook import params
-from fluobook.lab import life
+from fluobook.lab import programs as lab_programs
+from fluobook.notebook import Runbook, open_context
 from fluobook.redact import Redactor
-from fluobook.runbook import Book, lab_programs, open_site
 from fluobook.stages import catalogue
 from fluobook.stages.core.gate import Approval, Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fluobook.stages.core.site import Site
+    from fluobook.context import RunContext
 
 ROOT = Path(__file__).parents[1]
 SIZES = (3, 20, 100)
@@ -76,15 +77,15 @@ def lab_of(chosen: params.Params) -> Iterator[life.Lab]:
         life.end(lab, forget=True)
 
 
-def site_of(chosen: params.Params) -> Site:
+def site_of(chosen: params.Params) -> RunContext:
     """The platform on that lab."""
-    return open_site(chosen, root=ROOT, target="lab", redactor=Redactor())
+    return open_context(chosen, root=ROOT, target="lab", redactor=Redactor())
 
 
 def timed(chosen: params.Params) -> float:
     """Seconds that planning, applying and verifying stage 1 take."""
-    site = site_of(chosen)
-    stage = Book(site, Gate(Approval.parse("all"), "lab", site.platform.cluster.name)).stage("create-vms")
+    context = site_of(chosen)
+    stage = Runbook(context, Gate(Approval.parse("all"), "lab", context.platform.cluster.name)).stage("create-vms")
     began = time.monotonic()
     with redirect_stdout(io.StringIO()):  # tables are not what is measured
         stage.apply(stage.plan())
@@ -92,10 +93,10 @@ def timed(chosen: params.Params) -> float:
     return time.monotonic() - began
 
 
-def scripted(site: Site) -> float:
+def scripted(context: RunContext) -> float:
     """Seconds that the plain script takes, with as many at once as stage 1 has."""
     began = time.monotonic()
-    bring_up(site, (catalogue.find("create-vms").widths or {})["proxmox"])
+    bring_up(context, (catalogue.find("create-vms").widths or {})["proxmox"])
     return time.monotonic() - began
 
 

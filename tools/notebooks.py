@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from fluobook_lab import life
 from nbclient import NotebookClient
 
 from fluobook import params
-from fluobook.lab import life
+from fluobook.lab import programs as lab_programs
 from fluobook.run.kernels import private_kernels
-from fluobook.runbook import lab_programs
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"

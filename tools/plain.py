@@ -18,35 +18,35 @@ from fluobook.machine.schematic import image_of
 from fluobook.stages.create_vms.hardware import create_params
 
 if TYPE_CHECKING:
+    from fluobook.context import RunContext
     from fluobook.params import Node
-    from fluobook.stages.core.site import Site
 
 POLL = 0.2
 """Seconds between two looks at a task."""
 
 
-def bring_up(site: Site, width: int) -> None:
+def bring_up(context: RunContext, width: int) -> None:
     """Make and start every virtual machine and wait until each answers, `width` of them at work at once."""
-    text = (site.root / "talos" / "schematic.yaml").read_text()
-    image = image_of(text, site.platform.versions.talos)
-    site.factory.schematic(text)
-    for endpoint in site.platform.proxmox:
+    text = (context.root / "talos" / "schematic.yaml").read_text()
+    image = image_of(text, context.platform.versions.talos)
+    context.factory.schematic(text)
+    for endpoint in context.platform.proxmox:
         for host in endpoint.hosts:
-            storage = _api(site, endpoint).nodes(host).storage(endpoint.image_storage)
+            storage = _api(context, endpoint).nodes(host).storage(endpoint.image_storage)
             task = storage("download-url").post(content="iso", filename=image.filename, url=image.url)
-            _wait(_api(site, endpoint), host, task)
-    places, nodes = Semaphore(width), site.platform.nodes
+            _wait(_api(context, endpoint), host, task)
+    places, nodes = Semaphore(width), context.platform.nodes
     with ThreadPoolExecutor(len(nodes)) as pool:
-        list(pool.map(lambda node: _machine(site, node, image.filename, places), nodes))
+        list(pool.map(lambda node: _machine(context, node, image.filename, places), nodes))
 
 
-def _machine(site: Site, node: Node, file: str, places: Semaphore) -> None:
+def _machine(context: RunContext, node: Node, file: str, places: Semaphore) -> None:
     with places:
-        api = _api(site, site.platform.endpoint_of(node))
+        api = _api(context, context.platform.endpoint_of(node))
         qemu = api.nodes(node.host).qemu
-        _wait(api, node.host, qemu.post(vmid=node.vmid, **create_params(site.platform, node, file)))
+        _wait(api, node.host, qemu.post(vmid=node.vmid, **create_params(context.platform, node, file)))
         _wait(api, node.host, qemu(node.vmid).status.start.post())
-    while not _answers(site, node):
+    while not _answers(context, node):
         time.sleep(POLL)
 
 
@@ -55,18 +55,18 @@ def _wait(api: Any, host: str, task: str) -> None:
         time.sleep(POLL)
 
 
-def _answers(site: Site, node: Node) -> bool:
+def _answers(context: RunContext, node: Node) -> bool:
     try:
-        socket.create_connection(site.platform.route(node.address, 50000), timeout=2).close()
+        socket.create_connection(context.platform.route(node.address, 50000), timeout=2).close()
     except OSError:
         return False
     return True
 
 
-def _api(site: Site, endpoint: Any) -> Any:
-    host, port = site.platform.route(endpoint.host, endpoint.port)
+def _api(context: RunContext, endpoint: Any) -> Any:
+    host, port = context.platform.route(endpoint.host, endpoint.port)
     user, _, name = endpoint.token_id.partition("!")
-    secret = endpoint.token_secret.resolve(site.root, lambda _: {})
+    secret = endpoint.token_secret.resolve(context.root, lambda _: {})
     # The lab's certificate is for the name that the params give, not for the loopback address it is reached at.
     urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return ProxmoxAPI(host, port=port, user=user, token_name=name, token_value=secret, verify_ssl=False)

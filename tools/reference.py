@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 import yaml
+from fluobook_lab.faults import FAULTS
 from typer.core import TyperGroup
 
 from fluobook import cli, errors, gitops
-from fluobook.diagnose.catalogue import catalogue
+from fluobook.failures.catalogue import catalogue
 from fluobook.gitops.rules import RULES
 from fluobook.gitops.tree import NEEDED_BEFORE
-from fluobook.lab.faults import FAULTS
 from fluobook.stages import catalogue as stages
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def faults() -> str:
 
 def failures() -> str:
     """The catalogue of known failures."""
-    text = "# Known failures\n\nThe catalogue that `fluobook.diagnose` matches errors with: by their words, or by the "
+    text = "# Known failures\n\nThe catalogue that `fluobook.failures` matches errors with: by their words, or by the "
     text += "code of whoever answered. Which of them were met here stands in [EXPERIENCE.md](../../EXPERIENCE.md).\n"
     for one in catalogue():
         who = f" ({', '.join(sorted(one.systems))})" if one.systems else ""

@@ -166,7 +166,7 @@ class Flows(ObserverBase):  # type: ignore[misc]
     """A relay with one flow, told again and again."""
 
     async def GetFlows(self, stream: Any) -> None:  # noqa: N802 (the service's name for it)
-        """Tell it as often as was counted on."""
+        """Reporter it as often as was counted on."""
         await stream.recv_message()
         told = GetFlowsResponse(node_name="talos-worker-1")
         told.flow.verdict, told.flow.uuid, told.flow.node_name = Verdict.FORWARDED, "0" * 36, "talos-worker-1"

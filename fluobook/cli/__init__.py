@@ -41,12 +41,12 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return int(app(list(arguments), prog_name="fluobook", standalone_mode=False) or 0)
     except FluobookError as error:
-        return _tell(f"{type(error).__name__}: {error.diagnostics()}", error.exit_code)
+        return _report(f"{type(error).__name__}: {error.diagnostics()}", error.exit_code)
     except WrongUsage as error:
         usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
-        return _tell(f"{usage}{error.format_message()}", UsageError.exit_code)
+        return _report(f"{usage}{error.format_message()}", UsageError.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        return _tell("interrupted", 130)
+        return _report("interrupted", 130)
     except typer.Exit as ended:
         return ended.exit_code
     except OSError as error:
@@ -60,9 +60,9 @@ def _of_this_machine(error: OSError) -> int:
         remedy="make it readable and writable, or name another place (--out, FLUOBOOK_HOME, FLUOBOOK_CACHE, TMPDIR); "
         "`fluobook doctor` looks at all of them",
     )
-    return _tell(told.diagnostics(), told.exit_code)
+    return _report(told.diagnostics(), told.exit_code)
 
 
-def _tell(text: str, code: int) -> int:
+def _report(text: str, code: int) -> int:
     print(text, file=sys.stderr)  # noqa: T201 (the command line's own voice)
     return code

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from fluobook import lab as labs
 from fluobook import params
 from fluobook.clients import payload
 from fluobook.clients.tools import inventory
-from fluobook.lab import life
-from fluobook.show.table import GLYPHS
+from fluobook.display.table import GLYPHS
+from fluobook.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,8 +149,13 @@ def _ports() -> Look:
 
 
 def _labs() -> Iterator[Look]:
+    try:
+        find = labs.provider().find
+    except NotFound as error:
+        yield Look("labs", ok=True, seen=error.message)
+        return
     folders = sorted(one for one in (params.home() / "lab").glob("*") if one.is_dir())
-    up = {folder: lab for folder in folders if (lab := life.find(folder))}
+    up = {folder: lab for folder in folders if (lab := find(folder))}
     yield Look(
         "labs", ok=True, seen=", ".join(f"{f.name} is up, process {lab.pid}" for f, lab in up.items()) or "none is up"
     )

@@ -26,15 +26,15 @@ def up(
     engine: Engine = None,
 ) -> None:
     """Start a lab and leave it in the background. Example: fluobook lab up phase1 --speed 60."""
-    from fluobook.lab import life  # noqa: PLC0415
-    from fluobook.runbook import lab_programs  # noqa: PLC0415
+    from fluobook import lab as labs  # noqa: PLC0415
 
+    provider = labs.provider()
     params = chosen(phase, settings)
-    lab = life.start(
+    lab = provider.start(
         params,
-        life.folder_of(params.phase),
+        provider.folder_of(params.phase),
         root=root(),
-        programs=lab_programs(),
+        programs=labs.programs(),
         owner=None,
         speed=speed,
         seed=seed,
@@ -47,11 +47,12 @@ def up(
 @app.command()
 def down(phase: Phase = "phase1") -> None:
     """End a lab. Example: fluobook lab down phase1."""
-    from fluobook.lab import life  # noqa: PLC0415
+    from fluobook import lab as labs  # noqa: PLC0415
 
-    folder = life.folder_of(chosen(phase, []).phase)
-    if lab := life.find(folder):
-        life.end(lab, forget=True)
+    provider = labs.provider()
+    folder = provider.folder_of(chosen(phase, []).phase)
+    if lab := provider.find(folder):
+        provider.end(lab, forget=True)
         show(f"lab of {folder.name} is down")
     else:
         show(f"no lab of {folder.name} is up")
@@ -60,17 +61,18 @@ def down(phase: Phase = "phase1") -> None:
 @app.command()
 def status(phase: Phase = "phase1") -> None:
     """Say whether a lab is up, and what its world did. Example: fluobook lab status phase1."""
-    from fluobook.lab import life  # noqa: PLC0415
+    from fluobook import lab as labs  # noqa: PLC0415
 
-    folder = life.folder_of(chosen(phase, []).phase)
-    lab = life.find(folder)
+    provider = labs.provider()
+    folder = provider.folder_of(chosen(phase, []).phase)
+    lab = provider.find(folder)
     if lab is None:
         show(f"no lab of {folder.name} is up")
         raise typer.Exit(1)
     show(f"lab of {folder.name} is up, {lab.engine} engine, process {lab.pid}")
     for name, address in sorted(lab.overlay.get("endpoints", {}).items()):
         show(f"  {name:<28} {address}")
-    story = life.story(lab)
+    story = provider.story(lab)
     show(f"world time {story['now']:.0f} s, at speed {story['speed']:g}; {len(story['requests'])} requests")
     for stage, steps in story["critical_path"].items():
         chain = " → ".join(f"{name} {seconds:g} s" for name, seconds in steps)
@@ -80,7 +82,7 @@ def status(phase: Phase = "phase1") -> None:
 @app.command()
 def faults() -> None:
     """List the faults a lab can play. Example: fluobook lab faults."""
-    from fluobook.lab.faults import FAULTS  # noqa: PLC0415
+    from fluobook import lab as labs  # noqa: PLC0415
 
-    for name, meaning in sorted(FAULTS.items()):
+    for name, meaning in sorted(labs.provider().FAULTS.items()):
         show(f"{name:<34} {meaning}")

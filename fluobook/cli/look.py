@@ -55,12 +55,15 @@ def doctor() -> int:
 
 def kubeconfig(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:  # noqa: B006
     """Print the path of the kubeconfig. Example: kubectl --kubeconfig $(fluobook kubeconfig phase1) get nodes."""
+    from fluobook import lab as labs  # noqa: PLC0415
     from fluobook import params  # noqa: PLC0415
-    from fluobook.lab import life  # noqa: PLC0415
 
     wanted = chosen(phase, settings)
-    lab = life.folder_of(wanted.phase) / "site"
-    path = (lab if target == "lab" else params.home() / wanted.platform.cluster.name) / "kubeconfig"
+    if target == "lab":
+        folder = labs.provider().folder_of(wanted.phase) / "cluster"
+    else:
+        folder = params.home() / wanted.platform.cluster.name
+    path = folder / "kubeconfig"
     if not path.exists():
         raise StageMissing(
             f"there is no kubeconfig of {wanted.phase} yet",
@@ -72,7 +75,7 @@ def kubeconfig(phase: Phase, target: Target = "lab", settings: Settings = []) ->
 
 def report(run: Annotated[Path | None, typer.Argument(help="A run folder; the newest if not given.")] = None) -> int:
     """Write the HTML report of a run again and print its path. Example: fluobook report runs/MY-RUN."""
-    from fluobook.record.folder import newest  # noqa: PLC0415
+    from fluobook.journal.folder import newest  # noqa: PLC0415
     from fluobook.redact import Redactor  # noqa: PLC0415
     from fluobook.run.report import write_report  # noqa: PLC0415
 
@@ -89,7 +92,7 @@ def tools() -> int:
     """List the programs fluobook calls, where each was found and its version. Example: fluobook tools."""
     from fluobook.clients import engines  # noqa: PLC0415
     from fluobook.clients.tools import inventory  # noqa: PLC0415
-    from fluobook.show.table import Table  # noqa: PLC0415
+    from fluobook.display.table import Table  # noqa: PLC0415
 
     called = [[tool.name, tool.version, tool.source, str(tool.path)] for tool in inventory()]
     real = [[one.name, one.version, one.purpose, str(one.path or one.source)] for one in engines.find(root())]

@@ -23,8 +23,8 @@ def versions(phase: Phase = "phase1", target: Target = "lab", settings: Settings
     """Compare each chart's version with the newest stable one. Example: fluobook versions phase1 --target live."""
     from fluobook import gitops  # noqa: PLC0415
     from fluobook.clients import helm  # noqa: PLC0415
+    from fluobook.display.tree import versions_table  # noqa: PLC0415
     from fluobook.gitops.versions import newer  # noqa: PLC0415
-    from fluobook.show.tree import versions_table  # noqa: PLC0415
     from fluobook.stages.core.sources import ca_file  # noqa: PLC0415
 
     platform = _platform(chosen(phase, settings), target)
@@ -36,17 +36,16 @@ def versions(phase: Phase = "phase1", target: Target = "lab", settings: Settings
 
 def _platform(params: Params, target: str) -> Platform:
     """The platform whose mirrors are asked: a rehearsal's are the lab's chart server."""
-    from fluobook.lab import life  # noqa: PLC0415
+    from fluobook import lab  # noqa: PLC0415
     from fluobook.params import overlay  # noqa: PLC0415
-    from fluobook.runbook import lab_programs  # noqa: PLC0415
 
     if target == "live":
         return params.platform
-    return overlay(params.platform, life.for_phase(params, root=root(), programs=lab_programs()).overlay)
+    return overlay(params.platform, lab.for_phase(params, root=root()).overlay)
 
 
 def _unanswered(found: list[Newer]) -> int:
-    """Tell what no repository answered for; 1 if there is any, since nobody knows then whether something is newer."""
+    """Report what no repository answered for; 1 if there is any: whether something is newer is unknown then."""
     silent = [one for one in found if one.problem]
     for one in silent:
         print(f"{one.chart}: {one.problem}", file=sys.stderr)  # noqa: T201

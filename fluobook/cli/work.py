@@ -14,8 +14,8 @@ from fluobook.cli.options import Engine, Phase, Settings, Target, as_platform, c
 from fluobook.errors import EXIT_CHANGES_PENDING, UsageError
 
 if TYPE_CHECKING:
-    from fluobook.lab.life import Lab
-    from fluobook.record.summary import StageSummary
+    from fluobook.journal.summary import StageSummary
+    from fluobook.lab import Lab
     from fluobook.stages.core.stage import Stage
 
 
@@ -41,27 +41,35 @@ def run(
     engine: Engine = None,
 ) -> int:
     """Run the stages' notebooks headless. Example: fluobook run phase1 --approve all."""
-    from fluobook.lab import life  # noqa: PLC0415
-    from fluobook.record import folder  # noqa: PLC0415
+    from fluobook import lab as labs  # noqa: PLC0415
+    from fluobook.journal import folder  # noqa: PLC0415
+    from fluobook.notebook import approval  # noqa: PLC0415
     from fluobook.run.headless import Order  # noqa: PLC0415
     from fluobook.run.headless import run as headless  # noqa: PLC0415
-    from fluobook.runbook import approval, lab_programs  # noqa: PLC0415
 
     params = chosen(phase, settings)
     stages = _stages(first, only)
     approved = ",".join(filter(None, [approve, f"cluster={cluster}" if cluster else ""]))
     approval(approved)
-    lab = life.find(life.folder_of(params.phase)) if target == "lab" else None
+    lab = _kept(params.phase) if target == "lab" else None
     if (fault or engine) and (lab or target == "live"):
         _fits(params.phase, lab, fault, engine)
     place = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", params.phase)
     if target == "lab" and lab is None:
-        lab = life.own(params, root=root(), programs=lab_programs(), faults=fault, engines=engines(engine))
+        lab = labs.provider().own(params, root=root(), programs=labs.programs(), faults=fault, engines=engines(engine))
     platform = as_platform(phase, settings, params)
     order = Order(params.phase, platform, target, approved, stages, root(), place, lab.folder if lab else None)
     code = headless(order, told=_told)
     print(f"report: {place / 'report.html'}")  # noqa: T201
     return code
+
+
+def _kept(phase: str) -> Lab | None:
+    """The lab of the phase that `fluobook lab up` left running."""
+    from fluobook import lab as labs  # noqa: PLC0415
+
+    provider = labs.provider()
+    return provider.find(provider.folder_of(phase))
 
 
 def _fits(phase: str, lab: Lab | None, fault: Sequence[str], engine: str | None) -> None:
@@ -96,8 +104,8 @@ def _stages(first: str, only: Sequence[str]) -> Sequence[Stage]:
 
 def plan(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:  # noqa: B006
     """Show what every stage would do; changes nothing, exits 2 if there is something. Example: fluobook plan phase1."""
+    from fluobook.notebook import plans  # noqa: PLC0415
     from fluobook.redact import Redactor  # noqa: PLC0415
-    from fluobook.runbook import plans  # noqa: PLC0415
 
     pending = False
     redactor = Redactor()
@@ -121,7 +129,7 @@ def render(
     settings: Settings = [],  # noqa: B006
 ) -> int:
     """Write what would be applied. Example: fluobook render phase1 --out build/phase1 --target live."""
-    from fluobook.runbook import with_mirrors  # noqa: PLC0415
+    from fluobook.notebook import with_mirrors  # noqa: PLC0415
     from fluobook.stages.rendering import write_gitops, write_machines  # noqa: PLC0415
 
     params = chosen(phase, settings)

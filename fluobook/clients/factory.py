@@ -63,7 +63,7 @@ class FactoryClient:
         self._session.close()
 
     def schematic(self, text: str) -> str:
-        """Tell the factory a schematic (YAML), so that it makes images of it; the id is the SHA-256 of its form.
+        """Reporter the factory a schematic (YAML), so that it makes images of it; the id is the SHA-256 of its form.
 
         Repeating it changes nothing: the id says what the schematic is.
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fluobook import errors
-from fluobook.record import journal as journals
-from fluobook.record.folder import write_json
-from fluobook.record.journal import Journal
-from fluobook.record.summary import StageSummary, as_data, not_run, summarise
+from fluobook.journal import journal as journals
+from fluobook.journal.folder import write_json
+from fluobook.journal.journal import Journal
+from fluobook.journal.summary import StageSummary, as_data, not_run, summarise
 from fluobook.redact import Redactor
 from fluobook.run.report import write_report
 from fluobook.run.signals import Interrupted, Signals

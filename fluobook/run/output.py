@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from papermill.iorw import LocalHandler, papermill_io
 
-from fluobook.record.folder import write_text
+from fluobook.journal.folder import write_text
 
 if TYPE_CHECKING:
     from fluobook.redact import Redactor

@@ -7,9 +7,9 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from fluobook.record.folder import write_text
-from fluobook.record.journal import read
-from fluobook.show.table import Cell, Table
+from fluobook.display.table import Cell, Table
+from fluobook.journal.folder import write_text
+from fluobook.journal.journal import read
 
 if TYPE_CHECKING:
     from pathlib import Path

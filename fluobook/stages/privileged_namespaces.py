@@ -21,10 +21,10 @@ from fluobook.stages.core.stage import Stage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from fluobook.context import RunContext
     from fluobook.params import Platform
-    from fluobook.stages.core.executor import Tell
+    from fluobook.stages.core.executor import Reporter
     from fluobook.stages.core.handover import Compared
-    from fluobook.stages.core.site import Site
 
 NAME = "privileged-namespaces"
 LEVEL = "pod-security.kubernetes.io/enforce"
@@ -47,10 +47,10 @@ class Observation:
     compared: Sequence[Compared] = field(default_factory=tuple)
 
 
-def observe(site: Site) -> Observation:
+def observe(context: RunContext) -> Observation:
     """Read the tree, and ask the API what applying each manifest would change."""
-    wanted = gitops.namespaces_needed_before_argocd(gitops.read(site.root, site.platform.gitops.path))
-    kube = api(site)
+    wanted = gitops.namespaces_needed_before_argocd(gitops.read(context.root, context.platform.gitops.path))
+    kube = api(context)
     if isinstance(kube, Missing):
         return Observation(wanted, kube)
     return Observation(wanted, None, handover.compare_all(kube, wanted))
@@ -108,13 +108,13 @@ def _reason(manifest: Mapping[str, Any], live: Mapping[str, Any]) -> str:
     return ", ".join(told) or "has labels or annotations that the tree took out"
 
 
-def perform(site: Site, action: Action, _tell: Tell) -> Mapping[str, Any]:
+def perform(context: RunContext, action: Action, _report: Reporter) -> Mapping[str, Any]:
     """Apply one namespace."""
-    applied = handover.apply(site.kube(), dict(action.data["manifest"]))
+    applied = handover.apply(context.kube(), dict(action.data["manifest"]))
     return {"resourceVersion": applied["metadata"]["resourceVersion"]}
 
 
-def admission(site: Site) -> Check:
+def admission(context: RunContext) -> Check:
     """Ask the API for a privileged pod where none is allowed, as a dry run.
 
     The level elsewhere is the API server's own setting, from the machine configuration; nothing else would miss it.
@@ -123,7 +123,7 @@ def admission(site: Site) -> Check:
     container = {"name": "main", "image": "registry.invalid/none", "securityContext": {"privileged": True}}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "fluobook-asks", "namespace": "default"}}
     try:
-        site.kube().create({**pod, "spec": {"containers": [container]}}, dry_run=True)
+        context.kube().create({**pod, "spec": {"containers": [container]}}, dry_run=True)
     except AccessDenied as error:
         return Check(claim, "PodSecurity" in str(error) + error.detail, "refused by PodSecurity")
     remedy = (
@@ -133,7 +133,7 @@ def admission(site: Site) -> Check:
     return Check(claim, False, "a privileged pod would be accepted", remedy=remedy)  # noqa: FBT003
 
 
-def verify(site: Site, seen: Observation) -> Sequence[Check]:
+def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
     """The checks of stage 5."""
     total, missing = len(seen.wanted), [one.title for one in seen.compared if one.missing]
     differing = [one.title for one in seen.compared if one.differs and not one.missing]
@@ -152,7 +152,7 @@ def verify(site: Site, seen: Observation) -> Sequence[Check]:
             levels or "none is there",
             remedy="run stage privileged-namespaces again",
         ),
-        admission(site),
+        admission(context),
     )
 
 

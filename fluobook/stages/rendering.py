@@ -14,9 +14,9 @@ from fluobook import gitops
 from fluobook.clients import sops
 from fluobook.errors import NotFound
 from fluobook.gitops.build import builder
+from fluobook.journal.folder import write_text
 from fluobook.machine import access
 from fluobook.machine.secrets import Secrets, new_secrets
-from fluobook.record.folder import write_text
 from fluobook.redact import Redactor
 from fluobook.stages.apply_talos_config import documents
 

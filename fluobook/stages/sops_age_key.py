@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fluobook.clients.kube import Kube
+    from fluobook.context import RunContext
     from fluobook.params import Platform
-    from fluobook.stages.core.executor import Tell
-    from fluobook.stages.core.site import Site
+    from fluobook.stages.core.executor import Reporter
 
 NAME = "sops-age-key"
 NAMESPACE, SECRET, KEY = "argocd", "sops-age-key", "keys.txt"
@@ -51,25 +51,25 @@ class Observation:
     secret: tuple[str, ...] | None = None
 
 
-def observe(site: Site) -> Observation:
+def observe(context: RunContext) -> Observation:
     """Hold the key against the tree, then look at the Secret.
 
     Raises:
         Refused: the key is the lab's, and the target is live.
     """
-    text = site.vault.age_key()
+    text = context.secrets.age_key()
     recipients = tuple(identity.recipient for identity in age.read(text))
-    files, problems = _held_against_the_tree(site, text, frozenset(recipients))
-    missing, secret = (None, None) if problems else _look(site)
+    files, problems = _held_against_the_tree(context, text, frozenset(recipients))
+    missing, secret = (None, None) if problems else _look(context)
     return Observation(recipients, problems, files, missing, secret)
 
 
-def _held_against_the_tree(site: Site, text: str, recipients: frozenset[str]) -> tuple[int, tuple[str, ...]]:
-    top = site.root / "cluster-gitops"
-    files = [one for one in encrypted_files(site.root) if one.file.is_relative_to(top)]
+def _held_against_the_tree(context: RunContext, text: str, recipients: frozenset[str]) -> tuple[int, tuple[str, ...]]:
+    top = context.root / "cluster-gitops"
+    files = [one for one in encrypted_files(context.root) if one.file.is_relative_to(top)]
     problems = []
     for one in files:
-        name = one.file.relative_to(site.root).as_posix()
+        name = one.file.relative_to(context.root).as_posix()
         if not recipients & (one.wanted or frozenset()):
             problems.append(f".sops.yaml names {_listed(one.wanted)} for {name}")
         if not recipients & one.recipients:
@@ -86,8 +86,8 @@ def _listed(recipients: frozenset[str] | None) -> str:
     return ", ".join(sorted(recipients or ())) or "nobody"
 
 
-def _look(site: Site) -> tuple[Missing | None, tuple[str, ...] | None]:
-    kube = api(site)
+def _look(context: RunContext) -> tuple[Missing | None, tuple[str, ...] | None]:
+    kube = api(context)
     if isinstance(kube, Missing):
         return kube, None
     if kube.find("v1", "Namespace", NAMESPACE) is None:
@@ -145,11 +145,11 @@ def _reason(seen: Observation) -> str:
     return f"holds the key of {', '.join(seen.secret)}" if seen.secret else "holds no age key that can be read"
 
 
-def perform(site: Site, action: Action, _tell: Tell) -> Mapping[str, Any]:
+def perform(context: RunContext, action: Action, _report: Reporter) -> Mapping[str, Any]:
     """Write the Secret. It answers with its resource version and nothing else."""
-    identities = age.read(site.vault.age_key())
+    identities = age.read(context.secrets.age_key())
     text = "".join(f"# public key: {one.recipient}\n{one.secret}\n" for one in identities)
-    site.redactor.add(text)
+    context.redactor.add(text)
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -157,11 +157,11 @@ def perform(site: Site, action: Action, _tell: Tell) -> Mapping[str, Any]:
         "type": "Opaque",
         "data": {action.data["key"]: base64.b64encode(text.encode()).decode()},
     }
-    applied = site.kube().apply(secret, force=True)
+    applied = context.kube().apply(secret, force=True)
     return {"resourceVersion": applied["metadata"]["resourceVersion"]}
 
 
-def verify(_site: Site, seen: Observation) -> Sequence[Check]:
+def verify(_context: RunContext, seen: Observation) -> Sequence[Check]:
     """The checks of stage 6."""
     public = ", ".join(seen.recipients)
     here = ", ".join(seen.secret or ()) or ("nothing that can be read" if seen.secret == () else "no such Secret")

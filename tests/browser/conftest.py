@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 import pytest
+from fluobook_lab import life
 from playwright.sync_api import expect, sync_playwright
 
 from fluobook import params
-from fluobook.lab import life
-from fluobook.runbook import lab_programs
+from fluobook.lab import programs as lab_programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

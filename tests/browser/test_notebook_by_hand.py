@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fluobook_lab import life
 from playwright.sync_api import expect
-
-from fluobook.lab import life
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +60,7 @@ READABLE = 4.5
 
 
 EVERY_TONE = """
-from fluobook.show.table import GLYPHS, Cell, Table
+from fluobook.display.table import GLYPHS, Cell, Table
 Table("every tone", ["state", "text"], [[Cell(tone, tone), tone] for tone in GLYPHS], note="a note")
 """
 

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from fluobook_lab import life
 
 from fluobook import cli, params
-from fluobook.lab import life
-from fluobook.runbook import lab_programs
+from fluobook.lab import programs as lab_programs
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.lab

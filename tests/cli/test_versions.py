@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from fluobook_lab import life
 
 from fluobook import cli, gitops, params
-from fluobook.lab import life
-from fluobook.runbook import lab_programs
+from fluobook.lab import programs as lab_programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,10 +1,10 @@
 import pytest
+from fluobook_lab.clock import Clock
+from fluobook_lab.factory import FactoryLab
+from fluobook_lab.faults import Faults
 
 from fluobook.clients.factory import FactoryClient
 from fluobook.errors import NotFound, OutsideError, Rejected, Unreachable
-from fluobook.lab.clock import Clock
-from fluobook.lab.factory import FactoryLab
-from fluobook.lab.faults import Faults
 
 pytestmark = pytest.mark.lab
 

@@ -1,12 +1,12 @@
 import json
 
 import pytest
+from fluobook_lab.charts.server import ChartServer
+from fluobook_lab.clock import Clock
 
 from fluobook.clients import helm
 from fluobook.clients.helm import Release
 from fluobook.errors import NotFound, Rejected, Unreachable
-from fluobook.lab.charts.server import ChartServer
-from fluobook.lab.clock import Clock
 
 pytestmark = pytest.mark.lab
 REPO = "https://charts.example.org"

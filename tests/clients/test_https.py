@@ -6,10 +6,10 @@ from contextlib import closing
 import pytest
 import requests
 from aiohttp import web
+from fluobook_lab.clock import Clock
+from fluobook_lab.http import HttpServer
 
 from fluobook.clients.https import Target, TargetAdapter, fingerprint_seen
-from fluobook.lab.clock import Clock
-from fluobook.lab.http import HttpServer
 from fluobook.machine.pki import fingerprint
 
 pytestmark = pytest.mark.lab

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from fluobook_lab import life
+from fluobook_lab.talos.config import MachineConfiguration, load, pair
 
 from fluobook import params
 from fluobook.clients import engines
-from fluobook.lab import life
-from fluobook.lab.talos.config import MachineConfiguration, load, pair
+from fluobook.context import RunContext
+from fluobook.journal.journal import Journal
+from fluobook.lab import programs as lab_programs
 from fluobook.machine import generate
 from fluobook.machine.secrets import new_secrets
-from fluobook.record.journal import Journal
+from fluobook.notebook import Runbook
 from fluobook.redact import Redactor
-from fluobook.runbook import Book, lab_programs
 from fluobook.stages.core.gate import Approval, Gate
-from fluobook.stages.core.site import Site
 from tests.engines.engine import ADDRESS, BOUND, Embedded, Engine, Real
 
 if TYPE_CHECKING:
@@ -74,14 +75,16 @@ class RealLab:
         self.lab, self.chosen, self.ended = lab, chosen, False
         redactor = Redactor()
         platform = params.overlay(chosen.platform, lab.overlay)
-        self.site = Site(chosen.phase, platform, "lab", root, lab.site_folder, redactor, Journal(None, redactor))
+        self.site = RunContext(
+            chosen.phase, platform, "lab", root, lab.cluster_folder, redactor, Journal(None, redactor)
+        )
 
     def bring_up(self, *names: str) -> dict[str, list[tuple[str, bool]]]:
         """Apply and verify stages; each one's claims, and whether they hold."""
         told = {}
         for name in names:
             gate = Gate(Approval.parse("all"), "lab", self.site.platform.cluster.name)
-            stage = Book(self.site, gate).stage(name)
+            stage = Runbook(self.site, gate).stage(name)
             stage.apply(stage.plan())
             told[name] = [(check.claim, check.ok) for check in stage.verify().checks]
         return told
@@ -90,7 +93,7 @@ class RealLab:
         """Apply stages, whatever their checks would say."""
         for name in names:
             gate = Gate(Approval.parse("all"), "lab", self.site.platform.cluster.name)
-            stage = Book(self.site, gate).stage(name)
+            stage = Runbook(self.site, gate).stage(name)
             stage.apply(stage.plan())
 
     def notebooks(self, out: Path) -> str:

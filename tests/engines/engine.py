@@ -12,19 +12,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from fluobook_lab.clock import Clock
+from fluobook_lab.engines.control_plane import ControlPlane
+from fluobook_lab.engines.kubelet import RealKubelet
+from fluobook_lab.engines.kubelet_server import KubeletServer
+from fluobook_lab.engines.requests import Api
+from fluobook_lab.faults import Faults
+from fluobook_lab.grpc import reserve
+from fluobook_lab.kube import system
+from fluobook_lab.kube.cluster import KubeCluster
+from fluobook_lab.kube.nodeinfo import NodeInfo
+from fluobook_lab.kubernetes_side import server_context
+from fluobook_lab.talos.config import MachineConfiguration, pair
+
 from fluobook.clients import tools
-from fluobook.lab.clock import Clock
-from fluobook.lab.engines.control_plane import ControlPlane
-from fluobook.lab.engines.kubelet import RealKubelet
-from fluobook.lab.engines.kubelet_server import KubeletServer
-from fluobook.lab.engines.requests import Api
-from fluobook.lab.faults import Faults
-from fluobook.lab.grpc import reserve
-from fluobook.lab.kube import system
-from fluobook.lab.kube.cluster import KubeCluster
-from fluobook.lab.kube.nodeinfo import NodeInfo
-from fluobook.lab.kubernetes_side import server_context
-from fluobook.lab.talos.config import MachineConfiguration, pair
 from fluobook.machine import pki
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fluobook_lab import life
+
 from fluobook import gitops
-from fluobook.lab import life
 
 if TYPE_CHECKING:
     from tests.engines.conftest import RealLab

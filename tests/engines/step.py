@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fluobook.lab.kube.errors import ApiError
+from fluobook_lab.kube.errors import ApiError
 
 if TYPE_CHECKING:
     from tests.engines.engine import Engine

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from fluobook_lab.argocd.health.lua import LuaCheckError, LuaHealth
 
-from fluobook.lab.argocd.health.lua import LuaCheckError, LuaHealth
 from tests.engines.health_cases import CASES, KEY, Case, script
 
 if TYPE_CHECKING:

@@ -108,7 +108,7 @@ def test_foreign_bindings_understand_our_talos_nodes(
 ) -> None:
     lab = real_labs(engine="embedded")
     lab.bring_up("create-vms", "apply-talos-config", "bootstrap-kubernetes")
-    config = yaml.safe_load((lab.lab.site_folder / "talosconfig").read_text())
+    config = yaml.safe_load((lab.lab.cluster_folder / "talosconfig").read_text())
     context = config["contexts"][config["context"]]
     pair = {name: decoded(context[name]) for name in ("ca", "crt", "key")}
     (tmp_path / "ca.pem").write_text(pair["ca"])

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from fluobook_lab import life
 
 from fluobook import params
 from fluobook.errors import FluobookError
-from fluobook.lab import life
+from fluobook.lab import programs as lab_programs
 from fluobook.machine import pki
-from fluobook.runbook import lab_programs
 from fluobook.stages import apply_talos_config
 from fluobook.stages.apply_talos_config import documents
 from fluobook.stages.bootstrap_kubernetes import complaints

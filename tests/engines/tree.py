@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-
-from fluobook.lab.world import OWN_TREE
+from fluobook_lab.world import OWN_TREE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

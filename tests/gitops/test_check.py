@@ -31,7 +31,7 @@ def test_a_clean_tree_gives_no_finding():
 
 @pytest.fixture
 def with_charts(repository: Path) -> Path:
-    shutil.copytree(REPOSITORY / "fluobook/lab/charts", repository / "fluobook/lab/charts")
+    shutil.copytree(REPOSITORY / "lab/fluobook_lab/charts", repository / "lab/fluobook_lab/charts")
     return repository
 
 

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fluobook_lab.charts.package import package
+from fluobook_lab.charts.pins import place
+from fluobook_lab.charts.server import GENERIC, ChartServer
+from fluobook_lab.clock import Clock
 
 from fluobook.clients import helm
 from fluobook.errors import NotFound
-from fluobook.lab.charts.package import package
-from fluobook.lab.charts.pins import place
-from fluobook.lab.charts.server import GENERIC, ChartServer
-from fluobook.lab.clock import Clock
 
 pytestmark = pytest.mark.lab
 REPO = "https://charts.example.org/stable/"

@@ -3,11 +3,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from fluobook_lab.clock import Clock
+from fluobook_lab.git_server import GitServer
 
 from fluobook.clients import git as git_client
 from fluobook.clients import tools
-from fluobook.lab.clock import Clock
-from fluobook.lab.git_server import GitServer
 
 pytestmark = pytest.mark.lab
 

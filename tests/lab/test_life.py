@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from fluobook_lab import life
 
 from fluobook import params
-from fluobook.lab import life
-from fluobook.runbook import lab_programs
+from fluobook.lab import programs as lab_programs
 
 BOUND = 60
 ROOT = Path(__file__).parents[2]

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fluobook_lab import life
 
 from fluobook import params
-from fluobook.lab import life
-from fluobook.record import journal as journals
-from fluobook.runbook import lab_programs
+from fluobook.journal import journal as journals
+from fluobook.lab import programs as lab_programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

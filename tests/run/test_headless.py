@@ -10,21 +10,21 @@ from contextlib import closing
 
 import pytest
 import yaml
+from fluobook_lab import life
 
 from fluobook import params
 from fluobook.clients import sops
 from fluobook.clients.kube import Kube
-from fluobook.lab import life
+from fluobook.context import RunContext
+from fluobook.journal.journal import Journal
+from fluobook.journal.summary import StageSummary
 from fluobook.machine.secrets import Secrets
-from fluobook.record.journal import Journal
-from fluobook.record.summary import StageSummary
+from fluobook.notebook import Runbook
 from fluobook.redact import Redactor
 from fluobook.run import headless
 from fluobook.run.headless import exit_code_of
-from fluobook.runbook import Book
 from fluobook.stages.catalogue import STAGES
 from fluobook.stages.core.gate import Approval, Gate
-from fluobook.stages.core.site import Site
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -48,19 +48,19 @@ def bring_up(lab, root, *names):
     chosen = params.load("phase1", root=root)
     platform = params.overlay(chosen.platform, lab.overlay)
     redactor = Redactor()
-    site = Site("phase1", platform, "lab", root, lab.site_folder, redactor, Journal(None, redactor))
+    context = RunContext("phase1", platform, "lab", root, lab.cluster_folder, redactor, Journal(None, redactor))
     for name in names:
-        stage = Book(site, Gate(Approval.parse("all"), "lab", platform.cluster.name)).stage(name)
+        stage = Runbook(context, Gate(Approval.parse("all"), "lab", platform.cluster.name)).stage(name)
         stage.apply(stage.plan())
         stage.verify()
-    return site
+    return context
 
 
 def secrets_of(lab, root):
     """Everything that must not be found anywhere: token, age key, bundle, keys, passwords."""
     age_key = (root / lab.overlay["secrets"]["age_key"]["file"]).read_text()
-    bundle = Secrets.parse(sops.read(lab.site_folder / "secrets.sops.yaml", age_key))
-    kubeconfig = yaml.safe_load((lab.site_folder / "kubeconfig").read_text())
+    bundle = Secrets.parse(sops.read(lab.cluster_folder / "secrets.sops.yaml", age_key))
+    kubeconfig = yaml.safe_load((lab.cluster_folder / "kubeconfig").read_text())
     with closing(Kube.from_kubeconfig(kubeconfig)) as kube:
         password = kube.find("v1", "Secret", "argocd-initial-admin-secret", "argocd")
     found = [(lab.folder / "token").read_text(), *age_key.splitlines()[-1:], *bundle.values()]
@@ -117,7 +117,7 @@ def test_a_params_file_elsewhere_and_a_changed_setting_are_run_as_they_are(share
 def test_the_whole_job_is_done_and_a_second_run_changes_nothing_and_no_secret_shows(
     shared_operator, lab, root, tmp_path
 ):
-    site = bring_up(lab, root, *[stage.name for stage in STAGES[1:7]])
+    context = bring_up(lab, root, *[stage.name for stage in STAGES[1:7]])
     first = shared_operator.types(
         "run", "phase1", "--from", "install-argocd", "--approve", "all", "--out", str(tmp_path / "first")
     )
@@ -130,7 +130,7 @@ def test_the_whole_job_is_done_and_a_second_run_changes_nothing_and_no_secret_sh
     assert second.stderr == ""
     assert second.stdout.count(" 0 actions ") == len(STAGES)
     assert mutating(lab)[len(before) :] == []
-    site.close()
+    context.close()
     shown = [path.read_text() for folder in ("first", "second") for path in (tmp_path / folder).iterdir()]
     shown += [done.stdout + done.stderr for done in (first, planned, second)]
     secrets = secrets_of(lab, root)

@@ -11,8 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-
-from fluobook.lab import life
+from fluobook_lab import life
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
@@ -72,7 +71,7 @@ def is_at(events, stage, count):
 
 def test_a_run_that_is_killed_at_any_moment_converges_when_it_is_run_again(operator, events_of, tmp_path):
     lab = operator.lab_up(speed=30)
-    bundle = lab.site_folder / "secrets.sops.yaml"
+    bundle = lab.cluster_folder / "secrets.sops.yaml"
     bundles = set()
     for number, (stage, count, pause) in enumerate(MOMENTS):
         out, last = tmp_path / f"run-{number}", number % 2

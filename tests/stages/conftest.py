@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis  # noqa: F401 (its plugin imports it as the session ends, where Python 3.11 may stumble over parsing)
 import pytest
+from fluobook_lab.argocd.processes import Programs
+from fluobook_lab.world import World
 
 from fluobook import params
-from fluobook.lab.argocd.processes import Programs
-from fluobook.lab.world import World
-from fluobook.record.journal import Journal
+from fluobook.context import RunContext
+from fluobook.journal.journal import Journal
+from fluobook.lab import programs as lab_programs
+from fluobook.notebook import Runbook
 from fluobook.redact import Redactor
-from fluobook.runbook import Book, lab_programs
 from fluobook.stages.core.gate import Approval, Gate
-from fluobook.stages.core.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fluobook.runbook import StageRun
+    from fluobook.notebook import StageRun
 
 ROOT = Path(__file__).parents[2]
 SPEED = 300.0
@@ -38,23 +39,23 @@ class Lab:
     chosen: params.Params
     folder: Path
     marks: list[int] = field(default_factory=list)
-    sites: list[Site] = field(default_factory=list)
+    sites: list[RunContext] = field(default_factory=list)
 
-    def site(self, *settings: str, **changes: Any) -> Site:
-        """A site on this lab; settings as `--set`, changes as in `params.overlay`."""
+    def context(self, *settings: str, **changes: Any) -> RunContext:
+        """A context on this lab; settings as `--set`, changes as in `params.overlay`."""
         told = json.loads((self.folder / "lab.json").read_text())["overlay"]
         chosen = params.load(self.chosen.phase, overrides=settings, root=ROOT) if settings else self.chosen
         platform = params.overlay(params.overlay(chosen.platform, told), changes)
         redactor = Redactor()
         self.sites.append(
-            Site(chosen.phase, platform, "lab", ROOT, self.folder / "site", redactor, Journal(None, redactor))
+            RunContext(chosen.phase, platform, "lab", ROOT, self.folder / "cluster", redactor, Journal(None, redactor))
         )
         return self.sites[-1]
 
-    def stage(self, name: str, *settings: str, approve: str = "all", site: Site | None = None) -> StageRun:
+    def stage(self, name: str, *settings: str, approve: str = "all", context: RunContext | None = None) -> StageRun:
         """A stage of a freshly opened book: nothing is remembered from an earlier one."""
-        site = site or self.site(*settings)
-        return Book(site, Gate(Approval.parse(approve), "lab", site.platform.cluster.name)).stage(name)
+        context = context or self.context(*settings)
+        return Runbook(context, Gate(Approval.parse(approve), "lab", context.platform.cluster.name)).stage(name)
 
     def bring_up(self, *names: str) -> None:
         """Run stages from plan to verify."""
@@ -106,8 +107,8 @@ def made(background: Any, programs: Programs, tmp_path_factory: pytest.TempPathF
 
     yield make
     for lab in labs:
-        for site in lab.sites:
-            site.close()
+        for context in lab.sites:
+            context.close()
         background.run(lab.world.stop())
 
 

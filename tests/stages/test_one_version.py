@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fluobook_lab.charts.server import ChartServer
+from fluobook_lab.clock import Clock
 
 from fluobook import gitops, params
-from fluobook.lab.charts.server import ChartServer
-from fluobook.lab.clock import Clock
 from fluobook.stages.apply_talos_config.documents import cilium_manifest, gather
 
 ROOT = Path(__file__).parents[2]

@@ -120,7 +120,9 @@ def test_the_trees_secrets_stay_encrypted(tmp_path):
 
 def test_phase_three_renders_three_control_planes(shared_labs, tmp_path):
     lab = shared_labs(phase="phase3")
-    files = write_machines(params.Params.model_construct(phase="phase3", platform=lab.site().platform), ROOT, tmp_path)
+    files = write_machines(
+        params.Params.model_construct(phase="phase3", platform=lab.context().platform), ROOT, tmp_path
+    )
     kinds = [documents(file)[0].get("machine", {}).get("type") for file in files[:-2]]
     assert kinds.count("controlplane") == 3
     redactor = Redactor()

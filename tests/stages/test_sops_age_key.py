@@ -42,8 +42,8 @@ def key_in(lab):
 
 @pytest.mark.lab
 def test_argocd_gets_the_key_that_opens_the_tree(lab):
-    site = lab.site()
-    assert age.public_key(key_in(lab)) == site.vault.recipient()
+    context = lab.context()
+    assert age.public_key(key_in(lab)) == context.secrets.recipient()
 
 
 @pytest.mark.lab
@@ -63,7 +63,7 @@ def test_another_key_in_the_cluster_is_named_by_its_public_half_and_replaced(lab
     assert (action.verb, action.reason) == ("change", f"holds the key of {other.recipient}")
     assert other.secret not in str(plan)
     stage.apply(plan)
-    assert age.public_key(key_in(lab)) == lab.site().vault.recipient()
+    assert age.public_key(key_in(lab)) == lab.context().secrets.recipient()
 
 
 @pytest.mark.lab
@@ -77,28 +77,28 @@ def test_what_is_no_key_at_all_is_replaced_too(lab):
 @pytest.mark.lab
 def test_the_written_value_is_masked_wherever_it_might_be_shown(lab):
     put(lab, "hunter2")
-    site = lab.site()
-    stage = lab.stage(NAME, site=site)
+    context = lab.context()
+    stage = lab.stage(NAME, context=context)
     stage.apply(stage.plan())
     value = base64.b64encode(key_in(lab).encode()).decode()
-    assert value not in site.redactor.text(f"data: {{keys.txt: {value}}}")
+    assert value not in context.redactor.text(f"data: {{keys.txt: {value}}}")
 
 
 @pytest.mark.lab
 def test_the_labs_key_is_refused_for_a_live_platform(lab):
-    site = lab.site()
-    site.target = "live"
+    context = lab.context()
+    context.target = "live"
     with pytest.raises(Refused, match="is the lab's"):
-        lab.stage(NAME, site=site).plan()
+        lab.stage(NAME, context=context).plan()
 
 
 @pytest.mark.lab
 def test_a_key_that_opens_nothing_is_refused_before_the_cluster_is_asked(lab, tmp_path):
     other = age.generate()
     (tmp_path / "keys.txt").write_text(other.file())
-    site = lab.site(secrets={"age_key": {"file": str(tmp_path / "keys.txt")}})
+    context = lab.context(secrets={"age_key": {"file": str(tmp_path / "keys.txt")}})
     with pytest.raises(Refused, match=f"{other.recipient}.*does not fit.*is encrypted for age1"):
-        lab.stage(NAME, site=site).plan()
+        lab.stage(NAME, context=context).plan()
     assert lab.requests("kubernetes") == []
 
 
@@ -109,8 +109,8 @@ def test_a_file_that_was_changed_by_hand_is_found_by_its_mac(root, tmp_path):
     key = (root / "params/lab/lab.age").read_text()
     for file in (tmp_path / "cluster-gitops").rglob("*.sops.yaml"):
         file.write_text(file.read_text().replace("kind: Secret", "kind: ConfigMap"))
-    site = SimpleNamespace(root=tmp_path, vault=SimpleNamespace(age_key=lambda: key))
-    (problem,) = sops_age_key.observe(site).problems
+    context = SimpleNamespace(root=tmp_path, secrets=SimpleNamespace(age_key=lambda: key))
+    (problem,) = sops_age_key.observe(context).problems
     assert "was changed after it was encrypted" in problem
 
 

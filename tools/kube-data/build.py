@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds fluobook/lab/kube/data/*.json.xz: what the lab's Kubernetes API knows of the built-in kinds.
+"""Builds lab/fluobook_lab/kube/data/*.json.xz: what the lab's Kubernetes API knows of the built-in kinds.
 
 Run it by hand for a new Kubernetes version: `build.py dump.json PROTO…`. `dump.json` holds what a running
 kube-apiserver serves: {"openapi": {path: document}, "api": …, "apis": …, "tables": {"GROUP/VERSION/PLURAL": columns}}:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fluobook.gitops.application import Application
     from fluobook.gitops.look import Finding, Look
 
-_STAND_INS = "fluobook/lab/charts/standins"
+_STAND_INS = "lab/fluobook_lab/charts/standins"
 
 
 def values_are_known(look: Look) -> Iterator[Finding]:

@@ -11,9 +11,9 @@ from fluobook.stages.core.nodes import AT_REST, look, stage_of
 
 if TYPE_CHECKING:
     from fluobook.clients.talos import MachineIdentity, MaintenanceNode
+    from fluobook.context import RunContext
     from fluobook.params import Node
-    from fluobook.stages.core.executor import Tell
-    from fluobook.stages.core.site import Site
+    from fluobook.stages.core.executor import Reporter
 
 TRIES = 3
 """How often a machine gets its configuration: an installation that fails brings it back without one."""
@@ -22,8 +22,8 @@ TRIES = 3
 class Delivery:
     """Brings one machine from maintenance mode to running; `step` is called until it has an answer."""
 
-    def __init__(self, site: Site, node: Node, text: str, tell: Tell) -> None:
-        self._site, self._node, self._text, self._tell = site, node, text, tell
+    def __init__(self, context: RunContext, node: Node, text: str, report: Reporter) -> None:
+        self._context, self._node, self._text, self._report = context, node, text, report
         self._tries = 0
         self._sent = self._mode = ""
 
@@ -37,14 +37,14 @@ class Delivery:
             ForeignObject: it is not our VM, or belongs to another cluster.
             Rejected: it refuses the configuration, or its installation keeps failing.
         """
-        seen = look(self._site, self._node)
+        seen = look(self._context, self._node)
         if seen.mode is Mode.FOREIGN:
             raise ForeignObject(f"{self._node.name}: {seen.detail}", remedy="find out which cluster it belongs to")
         if seen.mode is Mode.MAINTENANCE:
             self._in_maintenance(seen.fingerprint)
             return None
-        self._tell("installs and restarts")
-        stage = stage_of(self._site, self._node) if seen.mode is Mode.CONFIGURED else None
+        self._report("installs and restarts")
+        stage = stage_of(self._context, self._node) if seen.mode is Mode.CONFIGURED else None
         return (self._mode or "unknown") if stage and stage.stage in AT_REST else None
 
     def _in_maintenance(self, fingerprint: str) -> None:
@@ -58,10 +58,10 @@ class Delivery:
                 cause="the installation fails: its disk is not there, or the installer image cannot be fetched",
                 remedy=f"look at the console of the VM {self._node.name}, then run the stage again",
             )
-        machine = maintenance(self._site.talos_address(self._node), fingerprint=fingerprint)
+        machine = maintenance(self._context.talos_address(self._node), fingerprint=fingerprint)
         try:
             self._must_be_ours(machine.identity())
-            self._tell.evidence(fingerprint=fingerprint)
+            self._report.evidence(fingerprint=fingerprint)
             self._send(machine)
         finally:
             machine.close()

@@ -16,8 +16,8 @@ from fluobook.stages.core.nodes import looks
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fluobook.context import RunContext
     from fluobook.params import Node
-    from fluobook.stages.core.site import Site
 
 NOT_YET = ("FAILED_PRECONDITION", "UNAVAILABLE")
 """What a node says that is busy with another configuration, or is just about to restart."""
@@ -49,52 +49,52 @@ class Observation:
         return self.probes[node.name].mode
 
 
-def observe(site: Site) -> Observation:
+def observe(context: RunContext) -> Observation:
     """Look at all nodes side by side."""
-    bundle = site.vault.has_bundle()
+    bundle = context.secrets.has_bundle()
     with ThreadPoolExecutor(1) as pool:
-        gathered = pool.submit(ingredients_of, site)
-        probes = looks(site)
+        gathered = pool.submit(ingredients_of, context)
+        probes = looks(context)
         ingredients = gathered.result()
-    configured = [node for node in site.platform.nodes if probes[node.name].mode is Mode.CONFIGURED]
-    texts = texts_of(site, ingredients) if configured else {}
-    asked = side_by_side(lambda node: dry_run(site, node, texts[node.name]), configured)
+    configured = [node for node in context.platform.nodes if probes[node.name].mode is Mode.CONFIGURED]
+    texts = texts_of(context, ingredients) if configured else {}
+    asked = side_by_side(lambda node: dry_run(context, node, texts[node.name]), configured)
     names = [node.name for node in configured]
     dry_runs = dict(zip(names, (applied for applied, _ in asked), strict=True))
     versions = dict(zip(names, (version for _, version in asked), strict=True))
     return Observation(bundle, probes, ingredients, dry_runs, versions)
 
 
-def ingredients_of(site: Site) -> Ingredients:
-    """What goes into the configurations; gathered once for a site, since rendering takes a moment."""
-    return site.once("talos ingredients", lambda: gather(site.platform, site.root))
+def ingredients_of(context: RunContext) -> Ingredients:
+    """What goes into the configurations; gathered once for a context, since rendering takes a moment."""
+    return context.once("talos ingredients", lambda: gather(context.platform, context.root))
 
 
-def texts_of(site: Site, ingredients: Ingredients) -> dict[str, str]:
-    """Every node's configuration. They hold secrets that the vault has told the redactor.
+def texts_of(context: RunContext, ingredients: Ingredients) -> dict[str, str]:
+    """Every node's configuration. They hold secrets that the secrets has told the redactor.
 
     Raises:
         ParamsError: they contradict the params or the bundle.
     """
-    platform, bundle = site.platform, site.vault.bundle()
+    platform, bundle = context.platform, context.secrets.bundle()
     generated = cluster_documents(platform, bundle, ingredients)
     texts = {node.name: node_text(platform, node, generated, ingredients) for node in platform.nodes}
     refuse_contradictions(platform, bundle, ingredients, texts)
     return texts
 
 
-def dry_run(site: Site, node: Node, text: str) -> tuple[Applied, str]:
+def dry_run(context: RunContext, node: Node, text: str) -> tuple[Applied, str]:
     """What applying a configuration to a configured node would change, and the node's Talos version.
 
     Raises:
         OutsideError: the node refuses the configuration, or has no answer.
     """
-    talos = site.talos(node, "os:admin")
+    talos = context.talos(node, "os:admin")
     for pause in BUSY:
         try:
             return talos.apply_configuration(text, dry_run=True), talos.version().tag
         except OutsideError as error:
             if error.code not in NOT_YET:
                 raise
-        site.halt.pause(pause)
+        context.cancellation.pause(pause)
     return talos.apply_configuration(text, dry_run=True), talos.version().tag

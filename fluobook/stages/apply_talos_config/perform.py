@@ -14,48 +14,48 @@ from fluobook.stages.core.nodes import AT_REST, is_ready, look, stage_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fluobook.context import RunContext
     from fluobook.params import Node
-    from fluobook.stages.core.executor import Tell
+    from fluobook.stages.core.executor import Reporter
     from fluobook.stages.core.plan import Action
-    from fluobook.stages.core.site import Site
 
 
-def perform(site: Site, action: Action, tell: Tell) -> Mapping[str, Any] | None:
+def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:
     """Do one action."""
     if action.id == "secrets bundle":
-        site.vault.create_bundle()
-        return {"file": site.vault.path.name}
-    node = site.platform.node(action.data["node"])
-    text = site.once("talos texts", lambda: texts_of(site, ingredients_of(site)))[node.name]
-    tell.evidence(config_sha256=hashlib.sha256(text.encode()).hexdigest())
-    if look(site, node).mode is Mode.CONFIGURED:
-        return _again(site, node, text, tell)
-    delivery = Delivery(site, node, text, tell)
+        context.secrets.create_bundle()
+        return {"file": context.secrets.path.name}
+    node = context.platform.node(action.data["node"])
+    text = context.once("talos texts", lambda: texts_of(context, ingredients_of(context)))[node.name]
+    report.evidence(config_sha256=hashlib.sha256(text.encode()).hexdigest())
+    if look(context, node).mode is Mode.CONFIGURED:
+        return _again(context, node, text, report)
+    delivery = Delivery(context, node, text, report)
     what = f"{node.name} runs with its configuration"
-    mode = site.wait_until("install", what, delivery.step, final=(Rejected,))
+    mode = context.wait_until("install", what, delivery.step, final=(Rejected,))
     return {"mode": mode}
 
 
-def _again(site: Site, node: Node, text: str, tell: Tell) -> Mapping[str, Any]:
+def _again(context: RunContext, node: Node, text: str, report: Reporter) -> Mapping[str, Any]:
     """Change the configuration of a configured node; the next node's turn comes when this one is itself again."""
-    ready = is_ready(site, node)
-    applied = site.wait_until(
+    ready = is_ready(context, node)
+    applied = context.wait_until(
         "maintenance",
         f"{node.name} takes its configuration",
-        lambda: site.talos(node, "os:admin").apply_configuration(text),
+        lambda: context.talos(node, "os:admin").apply_configuration(text),
         final=(Rejected,),
     )
-    tell.evidence(mode=applied.mode)
-    tell("takes it over")
-    site.wait_until(
-        "install", f"{node.name} runs with its configuration", lambda: _is_itself(site, node, text, ready=ready)
+    report.evidence(mode=applied.mode)
+    report("takes it over")
+    context.wait_until(
+        "install", f"{node.name} runs with its configuration", lambda: _is_itself(context, node, text, ready=ready)
     )
     return {"mode": applied.mode}
 
 
-def _is_itself(site: Site, node: Node, text: str, *, ready: bool) -> bool | None:
+def _is_itself(context: RunContext, node: Node, text: str, *, ready: bool) -> bool | None:
     """Whether a node has taken a configuration over, has come to rest, and is as ready as it was before."""
-    applied, _ = dry_run(site, node, text)
-    stage = stage_of(site, node)
+    applied, _ = dry_run(context, node, text)
+    stage = stage_of(context, node)
     at_rest = stage is not None and stage.stage in AT_REST
-    return True if applied.unchanged and at_rest and (is_ready(site, node) or not ready) else None
+    return True if applied.unchanged and at_rest and (is_ready(context, node) or not ready) else None

@@ -10,20 +10,20 @@ from fluobook.stages.core.check import Check
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fluobook.context import RunContext
     from fluobook.stages.apply_talos_config.observe import Observation
-    from fluobook.stages.core.site import Site
 
 
-def verify(site: Site, seen: Observation) -> Sequence[Check]:
+def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
     """The checks of stage 2."""
-    nodes = site.platform.nodes
+    nodes = context.platform.nodes
     strangers = [node.name for node in nodes if seen.mode(node) is not Mode.CONFIGURED]
     differing = [name for name, applied in seen.dry_runs.items() if not applied.unchanged]
-    wanted = f"v{site.platform.versions.talos.removeprefix('v')}"
+    wanted = f"v{context.platform.versions.talos.removeprefix('v')}"
     other = [f"{name} has {version or 'unknown'}" for name, version in seen.versions.items() if version != wanted]
     total = len(nodes)
     return (
-        Check("the secrets bundle exists, encrypted", seen.bundle and encrypted(site), site.vault.path.name),
+        Check("the secrets bundle exists, encrypted", seen.bundle and encrypted(context), context.secrets.path.name),
         Check("every node trusts this cluster's authority", not strangers, _count(total, strangers)),
         Check(
             "every node has exactly this configuration",
@@ -34,10 +34,10 @@ def verify(site: Site, seen: Observation) -> Sequence[Check]:
     )
 
 
-def encrypted(site: Site) -> bool:
+def encrypted(context: RunContext) -> bool:
     """Whether the bundle's file carries SOPS metadata and no private key in clear."""
-    text = site.vault.path.read_text()
-    return "sops:" in text and "PRIVATE KEY" not in text and not site.redactor.leaks(text)
+    text = context.secrets.path.read_text()
+    return "sops:" in text and "PRIVATE KEY" not in text and not context.redactor.leaks(text)
 
 
 def _count(total: int, wrong: Sequence[str]) -> str:

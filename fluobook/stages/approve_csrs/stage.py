@@ -14,9 +14,9 @@ from fluobook.stages.core.plan import Action, Plan
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from fluobook.context import RunContext
     from fluobook.params import Node, Platform
-    from fluobook.stages.core.executor import Tell
-    from fluobook.stages.core.site import Site
+    from fluobook.stages.core.executor import Reporter
 
 NAME = "approve-csrs"
 APPROVER = "app.kubernetes.io/name=kubelet-csr-approver"
@@ -50,34 +50,36 @@ class Observation:
         return [r for r in self.requests if r.pending and not r.fits]
 
 
-def observe(site: Site) -> Observation:
+def observe(context: RunContext) -> Observation:
     """Read the requests, and ask every kubelet through the API server."""
-    nodes = site.platform.nodes
-    if not site.vault.has_bundle():
+    nodes = context.platform.nodes
+    if not context.secrets.has_bundle():
         return Observation(reachable=False)
     try:
-        requests = requests_of(site)
+        requests = requests_of(context)
         with ThreadPoolExecutor(16) as pool:
-            answers = pool.map(lambda node: site.kube().kubelet_answers(node.name), nodes)
+            answers = pool.map(lambda node: context.kube().kubelet_answers(node.name), nodes)
             serving = frozenset(node.name for node, ok in zip(nodes, answers, strict=True) if ok)
-        denied = frozenset(node.name for node in nodes if node.name not in serving and _is_denied(site, node, requests))
+        denied = frozenset(
+            node.name for node in nodes if node.name not in serving and _is_denied(context, node, requests)
+        )
     except Unreachable:
         return Observation(reachable=False)
     return Observation(True, requests, serving, denied)  # noqa: FBT003 (a field, by position as the rest)
 
 
-def _is_denied(site: Site, node: Node, requests: Sequence[Request]) -> bool:
+def _is_denied(context: RunContext, node: Node, requests: Sequence[Request]) -> bool:
     """Whether what a node asks for fits, and was denied by the approver that Argo CD has brought."""
     fitting = [request for request in requests if request.fits and request.node == node.name]
     if any(request.pending for request in fitting) or "Denied" not in [request.state for request in fitting]:
         return False
-    return bool(site.kube().list("apps/v1", "Deployment", labels=APPROVER))
+    return bool(context.kube().list("apps/v1", "Deployment", labels=APPROVER))
 
 
-def requests_of(site: Site) -> list[Request]:
+def requests_of(context: RunContext) -> list[Request]:
     """Every request for a kubelet's serving certificate, judged."""
-    found = site.kube().list(API, KIND, fields=f"spec.signerName={SIGNER}")
-    return [judge(csr, site.platform) for csr in sorted(found, key=lambda csr: csr["metadata"]["name"])]
+    found = context.kube().list(API, KIND, fields=f"spec.signerName={SIGNER}")
+    return [judge(csr, context.platform) for csr in sorted(found, key=lambda csr: csr["metadata"]["name"])]
 
 
 def plan(platform: Platform, seen: Observation) -> Plan:
@@ -108,30 +110,30 @@ def _approve(node: Node, seen: Observation) -> Action:
     )
 
 
-def perform(site: Site, action: Action, tell: Tell) -> Mapping[str, Any] | None:
+def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:
     """Approve what a node asks for, once it does, and wait until its kubelet serves with the certificate."""
     node = action.data["node"]
-    names = site.wait_until("csr", f"{node} asks for its certificate", lambda: _decide(site, node, tell))
-    if not names and not site.kube().kubelet_answers(node):
+    names = context.wait_until("csr", f"{node} asks for its certificate", lambda: _decide(context, node, report))
+    if not names and not context.kube().kubelet_answers(node):
         return {"left": f"to kubelet-csr-approver; {_LEARNS}"}
-    tell("waits for the certificate")
-    site.wait_until(
-        "csr", f"the kubelet of {node} has its certificate", lambda: site.kube().kubelet_answers(node) or None
+    report("waits for the certificate")
+    context.wait_until(
+        "csr", f"the kubelet of {node} has its certificate", lambda: context.kube().kubelet_answers(node) or None
     )
     return {"approved": names}
 
 
-def _decide(site: Site, node: str, tell: Tell) -> list[str]:
+def _decide(context: RunContext, node: str, report: Reporter) -> list[str]:
     """Judge again at the moment of approval: a request may have changed since the plan."""
-    requests = requests_of(site)
-    if _is_denied(site, site.platform.node(node), requests):
+    requests = requests_of(context)
+    if _is_denied(context, context.platform.node(node), requests):
         return []
     mine = [r for r in requests if r.pending and r.fits and r.node == node]
     for request in mine:
         message = f"fits the params of {node}"
-        approved = site.kube().approve_csr(request.name, uid=request.uid, reason="FluobookApproved", message=message)
-        tell.evidence(csr=request.name, resource_version=approved["metadata"]["resourceVersion"])
-    if not mine and not site.kube().kubelet_answers(node):
+        approved = context.kube().approve_csr(request.name, uid=request.uid, reason="FluobookApproved", message=message)
+        report.evidence(csr=request.name, resource_version=approved["metadata"]["resourceVersion"])
+    if not mine and not context.kube().kubelet_answers(node):
         raise FluobookError(
             f"{node} has filed no request for kubernetes.io/kubelet-serving that fits: kubelets file one with"
             " `rotate-server-certificates: true` among machine.kubelet.extraArgs"
@@ -139,9 +141,9 @@ def _decide(site: Site, node: str, tell: Tell) -> list[str]:
     return [r.name for r in mine]
 
 
-def verify(site: Site, seen: Observation) -> Sequence[Check]:
+def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
     """The checks of stage 4."""
-    nodes = site.platform.nodes
+    nodes = context.platform.nodes
     silent = [node.name for node in nodes if node.name not in seen.serving | seen.denied]
     reached = f"{len(seen.serving)} of {len(nodes)}"
     reached += f"; not: {', '.join(silent)}" if silent else ""

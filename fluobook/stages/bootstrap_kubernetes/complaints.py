@@ -1,7 +1,7 @@
 """What the nodes complain of while Kubernetes does not come up.
 
 A machine configuration with another authority, a wrong token or a flag that nobody knows never heals by waiting, and
-Kubernetes cannot tell of it: the node's own logs can. What is said again and again is believed after a while.
+Kubernetes cannot report of it: the node's own logs can. What is said again and again is believed after a while.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fluobook.stages.bootstrap_kubernetes.fields import field_of
 from fluobook.stages.bootstrap_kubernetes.observe import CILIUM
 
 if TYPE_CHECKING:
+    from fluobook.context import RunContext
     from fluobook.params import Node
-    from fluobook.stages.core.site import Site
 
 API = "the API"
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler", "controller-runtime")
-"""Logs of the first control plane that tell why nothing happens although the API answers."""
+"""Logs of the first control plane that report why nothing happens although the API answers."""
 DOUBT = 120.0
 """Seconds that the same complaint may be made again and again: some are made by every cluster that comes up."""
 PAUSE = 5.0
@@ -55,14 +55,14 @@ class Complaint:
 
 @dataclass
 class Complaints:
-    """Follows the logs that may tell why one node does not come up.
+    """Follows the logs that may report why one node does not come up.
 
     Args:
-        site: the platform.
+        context: the platform.
         node: what is waited for.
     """
 
-    site: Site
+    context: RunContext
     node: Node
     _known: dict[str, Complaint] = field(default_factory=dict)
     _looked: float = 0.0
@@ -90,7 +90,7 @@ class Complaints:
         return self._told()
 
     def _logs(self, *, api: bool) -> list[tuple[Node, str]]:
-        first = self.site.platform.control_planes[0]
+        first = self.context.platform.control_planes[0]
         if not api:
             return [(first, "controller-runtime"), (first, "kube-apiserver")]
         controllers = [(first, log) for log in CONTROLLERS]
@@ -107,18 +107,18 @@ class Complaints:
         if time.monotonic() - self._looked >= PAUSE:
             self._looked = time.monotonic()
             self._known = {name: one for name, one in self._known.items() if not name.startswith("kubelet ")}
-            first = self.site.platform.control_planes[0]
+            first = self.context.platform.control_planes[0]
             for log in CONTROLLERS:
                 self._read(first, log, only_certain=True)
-            found = self.site.kube().list("apps/v1", "DaemonSet", "kube-system", labels=CILIUM)
+            found = self.context.kube().list("apps/v1", "DaemonSet", "kube-system", labels=CILIUM)
             words = "" if found else f"no DaemonSet in kube-system is Cilium's ({CILIUM}), so no network comes up"
             self._hear(API, words, str(self._looked), MANIFESTS.format(first.address))
         return self._told()
 
     def _named_otherwise(self) -> None:
         """A machine whose Kubernetes name is another one would be waited for in vain."""
-        ours = {node.name for node in self.site.platform.nodes}
-        strangers = [node for node in self.site.kube().list("v1", "Node") if node["metadata"]["name"] not in ours]
+        ours = {node.name for node in self.context.platform.nodes}
+        strangers = [node for node in self.context.kube().list("v1", "Node") if node["metadata"]["name"] not in ours]
         names = ", ".join(sorted(node["metadata"]["name"] for node in strangers))
         for node in strangers:
             addresses = [one.get("address") for one in (node.get("status") or {}).get("addresses") or ()]
@@ -134,7 +134,7 @@ class Complaints:
 
     def _read(self, node: Node, log: str, *, only_certain: bool = False) -> None:
         try:
-            tail = self.site.talos(node).logs(log)
+            tail = self.context.talos(node).logs(log)
         except FluobookError:
             return
         words = serious(tail)
@@ -144,7 +144,7 @@ class Complaints:
     def _ask(self) -> None:
         """Why the API does not answer us: it may, with a certificate that is not our cluster's."""
         try:
-            self.site.kube().version()
+            self.context.kube().version()
         except FluobookError as error:
             told = f"{error.message} {error.cause} {getattr(error, 'detail', '')}"
             self._hear(API, serious(told), told, "compare cluster.ca with the bundle")

@@ -1,4 +1,4 @@
-"""Which field of a machine configuration a complaint is about, as far as its words tell. Pure."""
+"""Which field of a machine configuration a complaint is about, as far as its words report. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NAMED = re.compile(r"\b(?:machine|cluster)\.[a-zA-Z.]+[a-zA-Z]")
 
 
 def field_of(log: str, words: str) -> str:
-    """The field that a complaint is about, "" if its words do not tell.
+    """The field that a complaint is about, "" if its words do not report.
 
     Args:
         log: whose words they are, such as "kubelet on talos-worker-1".

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from fluobook.context import RunContext
     from fluobook.params import Node
-    from fluobook.stages.core.site import Site
 
 CILIUM = "k8s-app=cilium"
 
 
 @dataclass(frozen=True)
 class Networks:
-    """Addresses that tell which networks the cluster was started with.
+    """Addresses that report which networks the cluster was started with.
 
     Args:
         service: that of the Service `kubernetes`, the first of its subnet.
@@ -63,29 +63,29 @@ class Observation:
         return bool(self.members)
 
 
-def observe(site: Site) -> Observation:
+def observe(context: RunContext) -> Observation:
     """Look at all nodes, then at Kubernetes."""
-    missing = [name for name, seen in looks(site).items() if seen.mode is not Mode.CONFIGURED]
-    if missing and not site.vault.has_bundle():
+    missing = [name for name, seen in looks(context).items() if seen.mode is not Mode.CONFIGURED]
+    if missing and not context.secrets.has_bundle():
         return Observation(missing)
-    answers = side_by_side(lambda node: etcd_members(site, node), site.platform.control_planes)
-    members = {node.name: found for node, found in zip(site.platform.control_planes, answers, strict=True) if found}
-    ready, cilium, version = kubernetes(site) if members else ({}, frozenset(), "")
-    return Observation(missing, members, ready, cilium, version, files(site), networks(site) if version else None)
+    answers = side_by_side(lambda node: etcd_members(context, node), context.platform.control_planes)
+    members = {node.name: found for node, found in zip(context.platform.control_planes, answers, strict=True) if found}
+    ready, cilium, version = kubernetes(context) if members else ({}, frozenset(), "")
+    return Observation(missing, members, ready, cilium, version, files(context), networks(context) if version else None)
 
 
-def etcd_members(site: Site, node: Node) -> Sequence[EtcdMember]:
+def etcd_members(context: RunContext, node: Node) -> Sequence[EtcdMember]:
     """The members that a control plane's etcd knows; none while it does not run."""
     try:
-        return site.talos(node).etcd_members()
+        return context.talos(node).etcd_members()
     except FluobookError:
         return ()
 
 
-def kubernetes(site: Site) -> tuple[dict[str, bool], frozenset[str], str]:
+def kubernetes(context: RunContext) -> tuple[dict[str, bool], frozenset[str], str]:
     """Which nodes are Ready, on which Cilium is, and the API's version."""
     try:
-        kube = site.kube()
+        kube = context.kube()
         version = kube.version()
         nodes = kube.list("v1", "Node")
         pods = kube.list("v1", "Pod", "kube-system", labels=CILIUM)
@@ -95,11 +95,11 @@ def kubernetes(site: Site) -> tuple[dict[str, bool], frozenset[str], str]:
     return ready, frozenset(pod["spec"].get("nodeName", "") for pod in pods if condition(pod, "Ready")), version
 
 
-def networks(site: Site) -> Networks | None:
+def networks(context: RunContext) -> Networks | None:
     """The addresses that the cluster gives out."""
     try:
-        service = site.kube().get("v1", "Service", "kubernetes", "default")
-        nodes = site.kube().list("v1", "Node")
+        service = context.kube().get("v1", "Service", "kubernetes", "default")
+        nodes = context.kube().list("v1", "Node")
     except FluobookError:
         return None
     return Networks(
@@ -113,13 +113,13 @@ def condition(obj: Mapping[str, Any], name: str) -> bool:
     return any(c["type"] == name and c["status"] == "True" for c in conditions)
 
 
-def files(site: Site) -> dict[str, bool]:
+def files(context: RunContext) -> dict[str, bool]:
     """Whether the files are there and belong to this cluster's bundle and endpoints."""
     wanted = {
-        "kubeconfig": _essence(site.vault.kubeconfig(site.platform)),
-        "talosconfig": _essence(site.vault.talosconfig(site.platform)),
+        "kubeconfig": _essence(context.secrets.kubeconfig(context.platform)),
+        "talosconfig": _essence(context.secrets.talosconfig(context.platform)),
     }
-    return {name: _essence(_read(site.home / name)) == essence for name, essence in wanted.items()}
+    return {name: _essence(_read(context.home / name)) == essence for name, essence in wanted.items()}
 
 
 def _read(path: Path) -> Any:

@@ -10,20 +10,20 @@ from fluobook.stages.core.check import Check
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fluobook.context import RunContext
     from fluobook.params import Platform
     from fluobook.stages.bootstrap_kubernetes.observe import Networks, Observation
-    from fluobook.stages.core.site import Site
 
 
-def verify(site: Site, seen: Observation) -> Sequence[Check]:
+def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
     """The checks of stage 3."""
-    platform = site.platform
+    platform = context.platform
     wanted = {node.name for node in platform.control_planes}
     members = {member.hostname for found in seen.members.values() for member in found}
     unready = [node.name for node in platform.nodes if not seen.ready.get(node.name)]
     bare = [node.name for node in platform.nodes if node.name not in seen.cilium]
     total, version = len(platform.nodes), f"v{platform.versions.kubernetes.removeprefix('v')}"
-    private = all((site.home / name).stat().st_mode & 0o077 == 0 for name in seen.files if seen.files[name])
+    private = all((context.home / name).stat().st_mode & 0o077 == 0 for name in seen.files if seen.files[name])
     return (
         Check(
             "etcd has exactly our control planes as members", members == wanted, ", ".join(sorted(members)) or "none"

@@ -1,1 +1,1 @@
-"""What all stages share: actions, plans and their digests, the gate, the executor, checks and the site."""
+"""What all stages share: actions, plans and their digests, the gate, the executor, checks and the context."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fluobook.display.table import Cell, Table
 from fluobook.errors import CheckFailed
-from fluobook.show.table import Cell, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

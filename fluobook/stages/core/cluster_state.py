@@ -9,7 +9,7 @@ from fluobook.errors import Unreachable
 
 if TYPE_CHECKING:
     from fluobook.clients.kube import Kube
-    from fluobook.stages.core.site import Site
+    from fluobook.context import RunContext
 
 
 @dataclass(frozen=True)
@@ -20,20 +20,20 @@ class Missing:
     reason: str
 
 
-def api(site: Site) -> Kube | Missing:
+def api(context: RunContext) -> Kube | Missing:
     """The cluster's API if it answers; else what is missing. One request at most.
 
     Raises:
         Unreachable: another cluster answers there; going on could only do harm.
         AccessDenied: it answers, and does not know us.
     """
-    if not site.vault.has_bundle():
+    if not context.secrets.has_bundle():
         return Missing("bootstrap-kubernetes", "there is no secrets bundle yet, so there is no cluster")
     try:
-        kube = site.kube()
+        kube = context.kube()
         kube.version()
     except Unreachable as error:
         if "SSL" in error.code or "Certificate" in error.code:
             raise
-        return Missing("bootstrap-kubernetes", f"no Kubernetes API answers at {site.platform.api_address}")
+        return Missing("bootstrap-kubernetes", f"no Kubernetes API answers at {context.platform.api_address}")
     return kube

@@ -17,7 +17,7 @@ from fluobook.stages.core.places import Limit, Place
 from fluobook.stages.core.plan import Action, Plan
 
 if TYPE_CHECKING:
-    from fluobook.record.journal import Journal
+    from fluobook.journal.journal import Journal
     from fluobook.stages.core.progress import Progress
 
 DEFAULT_WIDTH = 8
@@ -28,7 +28,7 @@ POOL = 512
 
 
 @dataclass(frozen=True)
-class Tell:
+class Reporter:
     """What an action says while it is at work: words for the table, evidence for the journal."""
 
     action: Action
@@ -50,7 +50,7 @@ class Tell:
         self.journal.write("evidence", stage=self.stage, action=self.action.id, **fields)
 
 
-Perform = Callable[[Action, Tell], Mapping[str, Any] | None]
+Perform = Callable[[Action, Reporter], Mapping[str, Any] | None]
 """Does one action and returns its evidence."""
 
 
@@ -108,7 +108,7 @@ class Executor:
             self._check()
             progress.set(action, "running")
             self._note("intent", stage, action, verb=action.verb, object=action.object, reason=action.reason)
-            evidence = self._perform(action, Tell(action, stage, self._journal, progress, self._check, place.leave))
+            evidence = self._perform(action, Reporter(action, stage, self._journal, progress, self._check, place.leave))
             self._note("outcome", stage, action, result="done", evidence=dict(evidence or {}))
         except Exception as error:
             told = error.diagnostics() if isinstance(error, FluobookError) else repr(error)

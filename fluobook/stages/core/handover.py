@@ -32,7 +32,7 @@ _OF_THE_SERVER = ("managedFields", "resourceVersion", "generation", "creationTim
 
 @dataclass(frozen=True)
 class Compared:
-    """An object as it should be, and as it is (None: not there); `differs` is what applying it would tell."""
+    """An object as it should be, and as it is (None: not there); `differs` is what applying it would report."""
 
     wanted: Obj = field(repr=False)
     live: Obj | None = field(repr=False)

@@ -12,7 +12,7 @@ from fluobook.stages.core.check import Check
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from fluobook.stages.core.site import Site
+    from fluobook.context import RunContext
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,12 +30,12 @@ class Look:
     """
 
     claim: str
-    checks: Callable[[Site], Iterable[Check]]
+    checks: Callable[[RunContext], Iterable[Check]]
 
 
-def take(site: Site, looks: Iterable[Look]) -> Sequence[Check]:
+def take(context: RunContext, looks: Iterable[Look]) -> Sequence[Check]:
     """All checks of all looks, in the order of the looks; these are taken side by side."""
-    found = side_by_side(lambda look: safely(look.claim, lambda: look.checks(site)), looks)
+    found = side_by_side(lambda look: safely(look.claim, lambda: look.checks(context)), looks)
     return [check for checks in found for check in checks]
 
 

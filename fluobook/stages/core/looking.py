@@ -11,20 +11,20 @@ from fluobook.stages.core.stage import Stage
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fluobook.context import RunContext
     from fluobook.params import Platform
     from fluobook.stages.core.check import Check
-    from fluobook.stages.core.executor import Tell
+    from fluobook.stages.core.executor import Reporter
     from fluobook.stages.core.plan import Action
-    from fluobook.stages.core.site import Site
 
 
-def looking_stage(number: int, name: str, title: str, verify: Callable[[Site], Sequence[Check]]) -> Stage:
+def looking_stage(number: int, name: str, title: str, verify: Callable[[RunContext], Sequence[Check]]) -> Stage:
     """A stage that changes nothing, with its checks."""
 
     def plan(platform: Platform, _seen: None) -> Plan:
         return Plan(name, (), 0, platform.digest_data())
 
-    def perform(_site: Site, action: Action, _tell: Tell) -> NoReturn:
+    def perform(_context: RunContext, action: Action, _report: Reporter) -> NoReturn:
         raise Refused(f"stage {name} changes nothing, so it will not {action.verb} {action.object}")
 
-    return Stage(number, name, title, lambda _site: None, plan, perform, lambda site, _seen: verify(site))
+    return Stage(number, name, title, lambda _context: None, plan, perform, lambda context, _seen: verify(context))

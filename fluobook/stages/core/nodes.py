@@ -11,8 +11,8 @@ from fluobook.errors import FluobookError
 
 if TYPE_CHECKING:
     from fluobook.clients.talos import MachineStage
+    from fluobook.context import RunContext
     from fluobook.params import Node
-    from fluobook.stages.core.site import Site
 
 ON_ITS_WAY = 60.0
 """Seconds that a look waits for a node that is just installing or restarting, before it counts as silent."""
@@ -21,57 +21,59 @@ AT_REST = ("booting", "running")
 """How far a node has come that will not restart by itself any more; a control plane boots until etcd runs."""
 
 
-def look(site: Site, node: Node, *, patience: float = 3.0) -> Probe:
+def look(context: RunContext, node: Node, *, patience: float = 3.0) -> Probe:
     """What answers at a node's address, with our certificates if there are any."""
-    if not site.vault.has_bundle():
-        return probe(site.talos_address(node), timeout=patience)
-    identity = site.vault.talos_identity("os:reader")
-    return probe(site.talos_address(node), ca=site.vault.bundle().talos.crt, identity=identity, timeout=patience)
+    if not context.secrets.has_bundle():
+        return probe(context.talos_address(node), timeout=patience)
+    identity = context.secrets.talos_identity("os:reader")
+    return probe(
+        context.talos_address(node), ca=context.secrets.bundle().talos.crt, identity=identity, timeout=patience
+    )
 
 
-def looks(site: Site) -> dict[str, Probe]:
+def looks(context: RunContext) -> dict[str, Probe]:
     """What answers at the addresses of all nodes, by name; see `settled_look`."""
-    nodes = site.platform.nodes
+    nodes = context.platform.nodes
     with ThreadPoolExecutor(len(nodes)) as pool:
-        return dict(zip([n.name for n in nodes], pool.map(lambda n: settled_look(site, n), nodes), strict=True))
+        return dict(zip([n.name for n in nodes], pool.map(lambda n: settled_look(context, n), nodes), strict=True))
 
 
-def settled_look(site: Site, node: Node) -> Probe:
+def settled_look(context: RunContext, node: Node) -> Probe:
     """What answers at a node's address once the node has come to rest.
 
     A run may begin while nodes still install what a killed run gave them. Without a secrets bundle none has been given
     anything, so there is nothing to wait for; and who was waited for in vain is not waited for again.
     """
-    silent: set[str] = site.once("silent nodes", set)
+    silent: set[str] = context.once("silent nodes", set)
     until = time.monotonic() + ON_ITS_WAY
     while True:
-        seen = look(site, node)
-        if not site.vault.has_bundle() or _has_settled(site, node, seen) or node.name in silent:
+        seen = look(context, node)
+        if not context.secrets.has_bundle() or _has_settled(context, node, seen) or node.name in silent:
             return seen
         if time.monotonic() > until:
             silent.add(node.name)
             return seen
-        site.halt.pause(0.2)
+        context.cancellation.pause(0.2)
 
 
-def _has_settled(site: Site, node: Node, seen: Probe) -> bool:
+def _has_settled(context: RunContext, node: Node, seen: Probe) -> bool:
     if seen.mode is not Mode.CONFIGURED:
         return seen.mode is not Mode.UNREACHABLE
-    stage = stage_of(site, node)
+    stage = stage_of(context, node)
     return stage is not None and stage.stage in AT_REST
 
 
-def stage_of(site: Site, node: Node) -> MachineStage | None:
+def stage_of(context: RunContext, node: Node) -> MachineStage | None:
     """How far a configured node has come; None while it does not answer."""
     try:
-        return site.talos(node).machine_stage()
+        return context.talos(node).machine_stage()
     except FluobookError:
         return None
 
 
-def is_ready(site: Site, node: Node) -> bool:
+def is_ready(context: RunContext, node: Node) -> bool:
     """Whether a node runs and says that all is well with it: etcd, kubelet, its place in Kubernetes."""
-    if not site.vault.has_bundle():
+    if not context.secrets.has_bundle():
         return False
-    stage = stage_of(site, node)
+    stage = stage_of(context, node)
     return stage is not None and stage.stage == "running" and stage.ready

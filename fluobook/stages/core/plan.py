@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fluobook.show.table import Cell, Table
+from fluobook.display.table import Cell, Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -24,7 +24,7 @@ class Progress:
     changed: Callable[[], None] = lambda: None
 
     def set(self, action: Action, state: str, word: str = "") -> None:
-        """Note a new state and tell whoever shows it."""
+        """Note a new state and report whoever shows it."""
         self.state[action.id] = state
         self.word[action.id] = word
         self.changed()

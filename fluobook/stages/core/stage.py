@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from fluobook.context import RunContext
     from fluobook.params import Platform
     from fluobook.stages.core.check import Check
-    from fluobook.stages.core.executor import Tell
+    from fluobook.stages.core.executor import Reporter
     from fluobook.stages.core.plan import Action, Plan
-    from fluobook.stages.core.site import Site
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Stage:
         observe: reads the live systems.
         plan: what leads from the observation to the platform; pure.
         perform: does one action and returns its evidence.
-        verify: the checks, given a site and an observation made after the work.
+        verify: the checks, given a context and an observation made after the work.
         widths: how many actions run at once, by foreign system.
     """
 
     number: int
     name: str
     title: str
-    observe: Callable[[Site], Any]
+    observe: Callable[[RunContext], Any]
     plan: Callable[[Platform, Any], Plan]
-    perform: Callable[[Site, Action, Tell], Mapping[str, Any] | None]
-    verify: Callable[[Site, Any], Sequence[Check]]
+    perform: Callable[[RunContext, Action, Reporter], Mapping[str, Any] | None]
+    verify: Callable[[RunContext, Any], Sequence[Check]]
     widths: Mapping[str, int] | None = None

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fluobook.clients.proxmox import ProxmoxClient, TaskStatus
+    from fluobook.context import RunContext
     from fluobook.params import Node
     from fluobook.params.proxmox import ProxmoxEndpoint
-    from fluobook.stages.core.site import Site
 
 WIDTH = 16
 PROBE = 1.0
@@ -87,25 +87,25 @@ class Observation:
         return [t for t in self.tasks if t.running and t.upid.type.startswith("qm") and t.upid.id == str(vmid)]
 
 
-def observe(site: Site) -> Observation:
+def observe(context: RunContext) -> Observation:
     """Read all endpoints side by side."""
-    image = image_of((site.root / "talos" / "schematic.yaml").read_text(), site.platform.versions.talos)
+    image = image_of((context.root / "talos" / "schematic.yaml").read_text(), context.platform.versions.talos)
     with ThreadPoolExecutor(WIDTH) as pool:
-        parts = list(pool.map(lambda endpoint: _endpoint(site, endpoint, image), site.platform.proxmox))
+        parts = list(pool.map(lambda endpoint: _endpoint(context, endpoint, image), context.platform.proxmox))
         images = frozenset[str]().union(*(part[0] for part in parts))
         found = {name: seen for part in parts for name, seen in part[1].items()}
         tasks = [task for part in parts for task in part[2]]
         strays = [stray for part in parts for stray in part[3]]
-        absent = [node for node in site.platform.nodes if not found.get(node.name)]
-        answering = frozenset(address for address in pool.map(lambda node: _taken(site, node), absent) if address)
+        absent = [node for node in context.platform.nodes if not found.get(node.name)]
+        answering = frozenset(address for address in pool.map(lambda node: _taken(context, node), absent) if address)
     return Observation(image, images, found, tasks, answering, strays)
 
 
 def _endpoint(
-    site: Site, endpoint: ProxmoxEndpoint, image: Image
+    context: RunContext, endpoint: ProxmoxEndpoint, image: Image
 ) -> tuple[frozenset[str], dict[str, list[Seen]], list[TaskStatus], list[Seen]]:
-    client = site.proxmox(endpoint.name)
-    nodes = [node for node in site.platform.nodes if node.host in endpoint.hosts]
+    client = context.proxmox(endpoint.name)
+    nodes = [node for node in context.platform.nodes if node.host in endpoint.hosts]
     # Tasks first: a creation that ends while we look then shows its VM whole, never as a nameless one without a task.
     tasks = client.cluster_tasks()
     resources = client.resources()
@@ -120,7 +120,7 @@ def _endpoint(
         found = list(pool.map(lambda resource: _look(client, resource), candidates.values()))
     seen = [one for one in found if one is not None]
     of_nodes = {node.name: [s for s in seen if _concerns(s, node)] for node in nodes}
-    cluster = f"{TAG}-{site.platform.cluster.name}"
+    cluster = f"{TAG}-{context.platform.cluster.name}"
     strays = [s for s in seen if cluster in tags_of(s.config) and not any(s in vms for vms in of_nodes.values())]
     return images, of_nodes, tasks, strays
 
@@ -171,6 +171,6 @@ def _concerns(seen: Seen, node: Node) -> bool:
     return seen.vmid == node.vmid or seen.resource.get("name") == node.name or uuid_of(seen.config) == node.uuid.lower()
 
 
-def _taken(site: Site, node: Node) -> str:
+def _taken(context: RunContext, node: Node) -> str:
     """The node's address if something answers there although its VM does not exist."""
-    return node.address if probe(site.talos_address(node), timeout=PROBE).mode is not Mode.UNREACHABLE else ""
+    return node.address if probe(context.talos_address(node), timeout=PROBE).mode is not Mode.UNREACHABLE else ""

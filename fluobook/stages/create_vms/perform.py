@@ -15,52 +15,52 @@ from fluobook.stages.create_vms.observe import has_image
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fluobook.context import RunContext
     from fluobook.params import Node
-    from fluobook.stages.core.executor import Tell
+    from fluobook.stages.core.executor import Reporter
     from fluobook.stages.core.plan import Action
-    from fluobook.stages.core.site import Site
 
 START_TRIES = 3
 """How often a start is tried; a VM whose start failed is never destroyed."""
 
 
-def perform(site: Site, action: Action, tell: Tell) -> Mapping[str, Any] | None:
+def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:
     """Do one action."""
     if action.verb == "download":
-        return _download(site, action, tell)
-    node = site.platform.node(action.data["node"])
+        return _download(context, action, report)
+    node = context.platform.node(action.data["node"])
     does = {"create": _create, "start": _start, "change": _change}[action.verb]
-    return does(site, node, action, tell)
+    return does(context, node, action, report)
 
 
-def _client(site: Site, node: Node) -> ProxmoxClient:
-    return site.proxmox(site.platform.endpoint_of(node).name)
+def _client(context: RunContext, node: Node) -> ProxmoxClient:
+    return context.proxmox(context.platform.endpoint_of(node).name)
 
 
-def _download(site: Site, action: Action, tell: Tell) -> Mapping[str, Any]:
+def _download(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any]:
     """Have the host fetch the image; one that another run has begun, or has just finished, will do."""
     host, file = action.data["host"], action.data["file"]
-    endpoint = next(e for e in site.platform.proxmox if host in e.hosts)
-    client = site.proxmox(endpoint.name)
-    _register(site)
+    endpoint = next(e for e in context.platform.proxmox if host in e.hosts)
+    client = context.proxmox(endpoint.name)
+    _register(context)
     wanted = ("download", file, host)
     running = (t.upid for t in client.cluster_tasks() if t.running and (t.upid.type, t.upid.id, t.upid.node) == wanted)
     upid = next(running, None) or client.download_url(
         host, endpoint.image_storage, url=action.data["url"], filename=file
     )
     try:
-        return _wait(site, client, upid, tell, "image_download")
+        return _wait(context, client, upid, report, "image_download")
     except TaskFailed:
         if has_image(client, host, endpoint.image_storage, file):
             return {"existed": True}
         raise
 
 
-def _register(site: Site) -> None:
+def _register(context: RunContext) -> None:
     """The factory makes only images of schematics it was told; telling it again changes nothing."""
-    text = (site.root / "talos" / "schematic.yaml").read_text()
-    image = image_of(text, site.platform.versions.talos)
-    if (told := site.factory.schematic(text)) != image.schematic:
+    text = (context.root / "talos" / "schematic.yaml").read_text()
+    image = image_of(text, context.platform.versions.talos)
+    if (told := context.factory.schematic(text)) != image.schematic:
         raise Rejected(
             f"the Image Factory calls the schematic {told[:16]}, computed here it is {image.schematic[:16]}",
             system="factory",
@@ -69,23 +69,23 @@ def _register(site: Site) -> None:
         )
 
 
-def _wait(site: Site, client: ProxmoxClient, upid: Upid, tell: Tell, deadline: str) -> Mapping[str, Any]:
+def _wait(context: RunContext, client: ProxmoxClient, upid: Upid, report: Reporter, deadline: str) -> Mapping[str, Any]:
     """Journal the task's id before asking for it the first time: after a crash it is the trace of what runs."""
-    tell.evidence(upid=str(upid))
-    tell(f"task {upid.type}")
+    report.evidence(upid=str(upid))
+    report(f"task {upid.type}")
     status = client.wait(
-        upid, deadline=getattr(site.platform.deadlines, deadline), name=deadline, on_poll=site.halt.check
+        upid, deadline=getattr(context.platform.deadlines, deadline), name=deadline, on_poll=context.cancellation.check
     )
     return {"upid": str(upid), "exit": status.exit}
 
 
-def _create(site: Site, node: Node, action: Action, tell: Tell) -> Mapping[str, Any]:
+def _create(context: RunContext, node: Node, action: Action, report: Reporter) -> Mapping[str, Any]:
     """Ask for the VM; only if that gives no task, look at what there is: the plan was made a moment ago."""
-    client = _client(site, node)
+    client = _client(context, node)
     upid = _order(client, node, action.data["params"])
     if upid is not None:
-        return _wait(site, client, upid, tell, "vm_create")
-    return _wait_for_lost(site, client, node, tell)
+        return _wait(context, client, upid, report, "vm_create")
+    return _wait_for_lost(context, client, node, report)
 
 
 def _creating(client: ProxmoxClient, node: Node) -> Upid | None:
@@ -113,7 +113,7 @@ def _exists(client: ProxmoxClient, node: Node) -> bool:
 
 
 def _order(client: ProxmoxClient, node: Node, params: Mapping[str, Any]) -> Upid | None:
-    """Ask for the VM; None when no answer came or when it turned out to exist: only a look can tell then."""
+    """Ask for the VM; None when no answer came or when it turned out to exist: only a look can report then."""
     try:
         return client.create_vm(node.host, vmid=node.vmid, **params)
     except (Conflict, Unreachable):
@@ -126,9 +126,9 @@ def _order(client: ProxmoxClient, node: Node, params: Mapping[str, Any]) -> Upid
         return client.create_vm(node.host, vmid=node.vmid, **params)
 
 
-def _wait_for_lost(site: Site, client: ProxmoxClient, node: Node, tell: Tell) -> Mapping[str, Any]:
+def _wait_for_lost(context: RunContext, client: ProxmoxClient, node: Node, report: Reporter) -> Mapping[str, Any]:
     if task := _creating(client, node):
-        return _wait(site, client, task, tell, "vm_create")
+        return _wait(context, client, task, report, "vm_create")
     if _exists(client, node):
         return {"existed": True}
     raise Unreachable(
@@ -138,85 +138,88 @@ def _wait_for_lost(site: Site, client: ProxmoxClient, node: Node, tell: Tell) ->
     )
 
 
-def _start(site: Site, node: Node, _action: Action, tell: Tell) -> Mapping[str, Any]:
-    evidence = _power_on(site, node, tell)
-    tell.leave()
-    tell("waits for the Talos API")
-    site.wait_until(
-        "maintenance", f"{node.name} answers at {node.address}:50000", lambda: _answers(site, node), every=0.1
+def _start(context: RunContext, node: Node, _action: Action, report: Reporter) -> Mapping[str, Any]:
+    evidence = _power_on(context, node, report)
+    report.leave()
+    report("waits for the Talos API")
+    context.wait_until(
+        "maintenance", f"{node.name} answers at {node.address}:50000", lambda: _answers(context, node), every=0.1
     )
     return evidence
 
 
-def _power_on(site: Site, node: Node, tell: Tell) -> Mapping[str, Any]:
+def _power_on(context: RunContext, node: Node, report: Reporter) -> Mapping[str, Any]:
     """Start the VM; a lock is waited for, a start that fails is tried again. One that runs already is fine."""
-    client, deadlines, tries = _client(site, node), site.platform.deadlines, 0
+    client, deadlines, tries = _client(context, node), context.platform.deadlines, 0
     while True:
         try:
-            return _wait(site, client, client.start(node.host, node.vmid), tell, "vm_start")
+            return _wait(context, client, client.start(node.host, node.vmid), report, "vm_start")
         except VmLocked as error:
-            tell.evidence(lock=error.lock)
-            tell(f"locked ({error.lock})")
+            report.evidence(lock=error.lock)
+            report(f"locked ({error.lock})")
             wait_deadline = deadlines.vm_lock
             client.wait_unlocked(
-                node.host, node.vmid, deadline=wait_deadline, on_poll=lambda lock: tell(f"locked ({lock})")
+                node.host, node.vmid, deadline=wait_deadline, on_poll=lambda lock: report(f"locked ({lock})")
             )
         except TaskFailed as error:
             tries += 1
-            tell.evidence(start_failed=error.detail)
+            report.evidence(start_failed=error.detail)
             if tries == START_TRIES:
                 raise
 
 
-def _answers(site: Site, node: Node) -> bool | None:
-    return True if probe(site.talos_address(node), timeout=2).mode is not Mode.UNREACHABLE else None
+def _answers(context: RunContext, node: Node) -> bool | None:
+    return True if probe(context.talos_address(node), timeout=2).mode is not Mode.UNREACHABLE else None
 
 
-def _change(site: Site, node: Node, action: Action, tell: Tell) -> Mapping[str, Any]:
-    client = _client(site, node)
+def _change(context: RunContext, node: Node, action: Action, report: Reporter) -> Mapping[str, Any]:
+    client = _client(context, node)
     client.wait_unlocked(
-        node.host, node.vmid, deadline=site.platform.deadlines.vm_lock, on_poll=lambda lock: tell(f"locked ({lock})")
+        node.host,
+        node.vmid,
+        deadline=context.platform.deadlines.vm_lock,
+        on_poll=lambda lock: report(f"locked ({lock})"),
     )
     config = client.config(node.host, node.vmid)
-    changes = _changes(site, node, config, action.data["fields"])
+    changes = _changes(context, node, config, action.data["fields"])
     if changes:
         client.configure(node.host, node.vmid, changes, digest=config.get("digest"))
     for disk, size in disks(node).items():
         if disk in action.data["fields"] and disk in config:
-            _wait(site, client, client.resize(node.host, node.vmid, disk, size), tell, "vm_create")
+            _wait(context, client, client.resize(node.host, node.vmid, disk, size), report, "vm_create")
     if action.data["cycle"]:
-        _cycle(site, client, node, tell)
+        _cycle(context, client, node, report)
     return {"changed": action.data["fields"]}
 
 
-def _changes(site: Site, node: Node, config: Mapping[str, Any], fields: list[str]) -> dict[str, Any]:
-    wanted = create_params(site.platform, node, "")
+def _changes(context: RunContext, node: Node, config: Mapping[str, Any], fields: list[str]) -> dict[str, Any]:
+    wanted = create_params(context.platform, node, "")
     heads = {field.split()[0] for field in fields} - {"running"}
     changes = {head: wanted[head] for head in heads if not head.startswith("scsi") or head not in config}
     if "tags" in changes:
-        changes["tags"] = ";".join(sorted(tags_of(config) | set(tags(site.platform).split(";"))))
+        changes["tags"] = ";".join(sorted(tags_of(config) | set(tags(context.platform).split(";"))))
     if "net0" in changes:
-        changes["net0"] = net0(site.platform, node)
+        changes["net0"] = net0(context.platform, node)
     return changes
 
 
-def _cycle(site: Site, client: ProxmoxClient, node: Node, tell: Tell) -> None:
+def _cycle(context: RunContext, client: ProxmoxClient, node: Node, report: Reporter) -> None:
     """Off and on again; the next node's turn comes when this one is as ready as it was before."""
-    before = _serves(site, node)
-    _wait(site, client, client.shutdown(node.host, node.vmid, timeout=60), tell, "vm_start")
-    _power_on(site, node, tell)
-    tell("waits for the Talos API")
-    site.wait_until("maintenance", f"{node.name} answers again", lambda: _answers(site, node))
-    tell("waits until it is ready again")
-    site.wait_until("nodes_ready", f"{node.name} is ready again", lambda: before <= _serves(site, node) or None)
+    before = _serves(context, node)
+    _wait(context, client, client.shutdown(node.host, node.vmid, timeout=60), report, "vm_start")
+    _power_on(context, node, report)
+    report("waits for the Talos API")
+    context.wait_until("maintenance", f"{node.name} answers again", lambda: _answers(context, node))
+    report("waits until it is ready again")
+    context.wait_until("nodes_ready", f"{node.name} is ready again", lambda: before <= _serves(context, node) or None)
 
 
-def _serves(site: Site, node: Node) -> set[str]:
+def _serves(context: RunContext, node: Node) -> set[str]:
     """What a node is good for: whether all is well with it, and, on a control plane, whether the API answers.
 
     The stages that follow begin by asking that API, and where there is one control plane it goes with the node.
     """
-    told = {"ready"} if is_ready(site, node) else set()
-    if node.role == "controlplane" and site.vault.has_bundle() and site.kube().ready():
+    told = {"ready"} if is_ready(context, node) else set()
+    if node.role == "controlplane" and context.secrets.has_bundle() and context.kube().ready():
         told.add("api")
     return told

@@ -12,18 +12,18 @@ from fluobook.stages.create_vms.hardware import differences
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fluobook.context import RunContext
     from fluobook.params import Node
-    from fluobook.stages.core.site import Site
     from fluobook.stages.create_vms.observe import Observation
 
 
-def verify(site: Site, seen: Observation) -> Sequence[Check]:
+def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
     """The checks of stage 1."""
-    nodes = site.platform.nodes
+    nodes = context.platform.nodes
     with ThreadPoolExecutor(16) as pool:
         silent = [
             node.name
-            for node, answers in zip(nodes, pool.map(lambda node: _answers(site, node), nodes), strict=True)
+            for node, answers in zip(nodes, pool.map(lambda node: _answers(context, node), nodes), strict=True)
             if not answers
         ]
     ours = {node.name: seen.ours(node) for node in nodes}
@@ -31,7 +31,7 @@ def verify(site: Site, seen: Observation) -> Sequence[Check]:
     differing = [
         node.name
         for node in nodes
-        if (vm := ours[node.name]) and differences(site.platform, node, vm.config, vm.resource)
+        if (vm := ours[node.name]) and differences(context.platform, node, vm.config, vm.resource)
     ]
     total = len(nodes)
     return (
@@ -50,13 +50,13 @@ def _count(total: int, wrong: Sequence[str]) -> str:
     return f"{total - len(wrong)} of {total}" + (f"; not: {', '.join(wrong)}" if wrong else "")
 
 
-def _answers(site: Site, node: Node) -> bool:
+def _answers(context: RunContext, node: Node) -> bool:
     try:
-        site.wait_until("maintenance", node.name, lambda: _mode(site, node))
+        context.wait_until("maintenance", node.name, lambda: _mode(context, node))
     except Exception:  # noqa: BLE001 (a check tells, it does not raise)
         return False
     return True
 
 
-def _mode(site: Site, node: Node) -> bool | None:
-    return True if probe(site.talos_address(node), timeout=2).mode is not Mode.UNREACHABLE else None
+def _mode(context: RunContext, node: Node) -> bool | None:
+    return True if probe(context.talos_address(node), timeout=2).mode is not Mode.UNREACHABLE else None

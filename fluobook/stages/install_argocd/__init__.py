@@ -3,7 +3,7 @@
 The chart is rendered by helm and applied by the server, as Argo CD itself does with every chart, and not by
 `helm install`:
 
-- Argo CD never makes Helm releases. A release Secret would tell of the first installation for ever, and whoever
+- Argo CD never makes Helm releases. A release Secret would report of the first installation for ever, and whoever
   upgrades or uninstalls "the release" later would work against Argo CD.
 - Helm keeps its own field manager beside Argo CD's, so what a later chart takes out would stay (see `core.handover`).
 - An install that was killed leaves Helm's release locked. Objects that were applied are simply there, and a second run

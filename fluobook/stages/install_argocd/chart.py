@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from fluobook.clients.kube import Kube
+    from fluobook.context import RunContext
     from fluobook.gitops import ChartSource
-    from fluobook.stages.core.site import Site
 
     Obj = dict[str, Any]
 
@@ -53,22 +53,22 @@ class Rendered:
     after: tuple[Obj, ...]
 
 
-def chart_of(site: Site) -> Chart:
+def chart_of(context: RunContext) -> Chart:
     """The chart that the tree's Application asks for."""
-    tree = gitops.read(site.root, site.platform.gitops.path)
-    source = gitops.chart_source(gitops.for_phase(site.platform, tree), APPLICATION)
+    tree = gitops.read(context.root, context.platform.gitops.path)
+    source = gitops.chart_source(gitops.for_phase(context.platform, tree), APPLICATION)
     told = [tree.application(APPLICATION).repo, source.chart, source.version, source.release, source.namespace]
     content = json.dumps([*told, source.values], sort_keys=True)
     return Chart(source, hashlib.sha256(content.encode()).hexdigest()[:12])
 
 
-def render(site: Site, kube: Kube, chart: Chart) -> Rendered:
+def render(context: RunContext, kube: Kube, chart: Chart) -> Rendered:
     """Render the chart as Argo CD will.
 
     Raises:
         OutsideError: the chart repository does not answer, or the chart refuses its values.
     """
-    placed = [_placed(kube, obj, chart.source.namespace) for obj in rendered(site.platform, chart.source)]
+    placed = [_placed(kube, obj, chart.source.namespace) for obj in rendered(context.platform, chart.source)]
     plain = tuple(obj for obj in placed if not _hooks(obj))
     return Rendered(_hooked(placed, BEFORE), plain, _hooked(placed, AFTER))
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fluobook.clients.kube import Kube
+    from fluobook.context import RunContext
     from fluobook.stages.core.handover import Compared
-    from fluobook.stages.core.site import Site
     from fluobook.stages.install_argocd.chart import Chart
 
 API = "argoproj.io/v1alpha1"
@@ -42,17 +42,17 @@ class Observation:
     workloads: Mapping[str, str] = field(default_factory=dict)
 
 
-def observe(site: Site) -> Observation:
+def observe(context: RunContext) -> Observation:
     """Ask whether Argo CD keeps itself; if it does not, what applying the chart would change."""
-    chart = chart_of(site)
-    kube = api(site)
+    chart = chart_of(context)
+    kube = api(context)
     missing = kube if isinstance(kube, Missing) else _before(kube)
     if missing or isinstance(kube, Missing):
         return Observation(chart, missing)
     own = _own_workloads(kube)
     if own and not any(own.values()):
         return Observation(chart, keeps_itself=True, workloads=own)
-    compared = handover.compare_all(kube, render(site, kube, chart).objects)
+    compared = handover.compare_all(kube, render(context, kube, chart).objects)
     workloads = {
         one.title: readiness.why_not(one.live) if one.live else "not there"
         for one in compared

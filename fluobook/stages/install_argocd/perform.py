@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from fluobook.clients.kube import Kube
-    from fluobook.stages.core.executor import Tell
+    from fluobook.context import RunContext
+    from fluobook.stages.core.executor import Reporter
     from fluobook.stages.core.plan import Action
-    from fluobook.stages.core.site import Site
 
     Obj = dict[str, Any]
 
@@ -24,25 +24,25 @@ WIDTH = 8
 APPS = "apps/v1"
 
 
-def perform(site: Site, action: Action, tell: Tell) -> Mapping[str, Any]:
+def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any]:
     """Do one action."""
     if action.verb == "install":
-        return _install(site, tell)
-    tell.leave()
-    return _await(site, action.data["kind"], action.data["name"], tell)
+        return _install(context, report)
+    report.leave()
+    return _await(context, action.data["kind"], action.data["name"], report)
 
 
-def _install(site: Site, tell: Tell) -> Mapping[str, Any]:
+def _install(context: RunContext, report: Reporter) -> Mapping[str, Any]:
     """Hooks before, then kinds, then what workloads stand on, then workloads, then hooks after: Helm's order."""
-    kube = site.kube()
-    tell("renders the chart")
-    rendered = render(site, kube, chart_of(site))
-    _hooks(site, rendered.before, tell)
+    kube = context.kube()
+    report("renders the chart")
+    rendered = render(context, kube, chart_of(context))
+    _hooks(context, rendered.before, report)
     applied = 0
     for group in _groups(rendered.objects):
         applied += _apply(kube, group)
-        tell(f"{applied} objects applied")
-    _hooks(site, rendered.after, tell)
+        report(f"{applied} objects applied")
+    _hooks(context, rendered.after, report)
     return {"objects": len(rendered.objects), "applied": applied}
 
 
@@ -61,27 +61,27 @@ def _apply(kube: Kube, objects: list[Obj]) -> int:
         return len(list(pool.map(lambda obj: handover.apply(kube, obj), differing)))
 
 
-def _hooks(site: Site, hooks: Iterable[Obj], tell: Tell) -> None:
+def _hooks(context: RunContext, hooks: Iterable[Obj], report: Reporter) -> None:
     """Run hooks one after the other; a Job is made anew and waited for."""
-    kube = site.kube()
+    kube = context.kube()
     for hook in hooks:
-        tell(f"hook {handover.title(hook)}")
+        report(f"hook {handover.title(hook)}")
         if hook["kind"] == "Job":
-            _job(site, kube, hook)
+            _job(context, kube, hook)
         else:
             handover.apply(kube, hook)
 
 
-def _job(site: Site, kube: Kube, job: Obj) -> None:
+def _job(context: RunContext, kube: Kube, job: Obj) -> None:
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
     kube.delete(job["apiVersion"], "Job", name, namespace)
-    site.wait_until("argocd", f"hook Job {name} begins", lambda: kube.create(job))
+    context.wait_until("argocd", f"hook Job {name} begins", lambda: kube.create(job))
 
     def done() -> bool | None:
         live = kube.get(job["apiVersion"], "Job", name, namespace)
         return True if readiness.failed(live) or not readiness.why_not(live) else None
 
-    site.wait_until("argocd", f"hook Job {name} is done", done)
+    context.wait_until("argocd", f"hook Job {name} is done", done)
     live = kube.get(job["apiVersion"], "Job", name, namespace)
     if readiness.failed(live):
         raise TaskFailed(
@@ -91,17 +91,17 @@ def _job(site: Site, kube: Kube, job: Obj) -> None:
         )
 
 
-def _await(site: Site, kind: str, name: str, tell: Tell) -> Mapping[str, Any]:
-    kube = site.kube()
+def _await(context: RunContext, kind: str, name: str, report: Reporter) -> Mapping[str, Any]:
+    kube = context.kube()
 
     def ready() -> Obj | None:
         live = kube.get(APPS, kind, name, NAMESPACE)
         why = readiness.why_not(live)
-        tell(why)
+        report(why)
         return None if why else live
 
     try:
-        live = site.wait_until("argocd", f"{kind} {name} is ready", ready, every=0.1)
+        live = context.wait_until("argocd", f"{kind} {name} is ready", ready, every=0.1)
     except DeadlineExceeded as error:
         error.cause = _cause(kube, kind, name) or error.cause
         error.remedy = f"kubectl -n {NAMESPACE} describe {kind.lower()} {name}"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fluobook.clients.kube import Kube
-    from fluobook.stages.core.site import Site
+    from fluobook.context import RunContext
     from fluobook.stages.install_argocd.observe import Observation
 
 WAVES = "resource.customizations.health.argoproj.io_Application"
@@ -23,14 +23,14 @@ BUILD = "kustomize.buildOptions"
 KSOPS = ("--enable-alpha-plugins", "--enable-exec")
 
 
-def verify(site: Site, seen: Observation) -> Sequence[Check]:
+def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
     """The checks of stage 7."""
     again = "run stage install-argocd again"
     total, waiting = len(seen.workloads), {title: why for title, why in seen.workloads.items() if why}
     differing = [one.title for one in seen.compared if one.differs]
     told = "; ".join(f"{title}: {why}" for title, why in waiting.items())
     ready = f"{total - len(waiting)} of {total}" + (f"; {told}" if told else "")
-    kube = api(site)
+    kube = api(context)
     return (
         Check("every workload of Argo CD is ready", bool(seen.workloads) and not waiting, ready, again),
         Check(

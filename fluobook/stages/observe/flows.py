@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from fluobook.clients.hubble import Address, Hubble
+from fluobook.display.live import Live, interactive
+from fluobook.display.table import Cell, Table
 from fluobook.errors import FluobookError, NotFound, StageMissing
-from fluobook.show.live import Live, interactive
-from fluobook.show.table import Cell, Table
 from fluobook.stages.observe.rows import count
 from fluobook.stages.observe.watch import SECONDS, Pulse, cluster
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from fluobook.clients.hubble import Endpoint, Flow
-    from fluobook.stages.core.site import Site
+    from fluobook.context import RunContext
 
 FORWARDED = "FORWARDED"
 RELAY, NAMESPACE, PORT = "hubble-relay", "kube-system", 80
@@ -102,16 +102,16 @@ def workload(end: Endpoint) -> str:
 
 
 @contextmanager
-def relay(site: Site) -> Iterator[Hubble]:
+def relay(context: RunContext) -> Iterator[Hubble]:
     """Hubble's relay: where the params map it to, else through the Kubernetes API.
 
     Raises:
         StageMissing: there is no cluster, or no relay in it, yet.
         Unreachable: it does not answer.
     """
-    kube = cluster(site)
+    kube = cluster(context)
     name = f"{RELAY}.{NAMESPACE}"
-    host, port = site.platform.route(name, PORT)
+    host, port = context.platform.route(name, PORT)
     if (host, port) != (name, PORT):
         yield from _opened(Address(host, port, name))
         return
@@ -131,13 +131,13 @@ def _opened(address: Address) -> Iterator[Hubble]:
         hubble.close()
 
 
-def watch_flows(site: Site, *, seconds: float = SECONDS) -> None:
+def watch_flows(context: RunContext, *, seconds: float = SECONDS) -> None:
     """Show flows as they happen, for some seconds if a person watches; else what does not depend on the moment."""
-    with relay(site) as hubble:
+    with relay(context) as hubble:
         if interactive():
             _live(hubble, seconds)
         else:
-            table = _summary(site, hubble)
+            table = _summary(context, hubble)
             with Live(lambda: table, live=False):
                 pass
 
@@ -161,14 +161,14 @@ def _live(hubble: Hubble, seconds: float) -> None:
         pulse.drive(live.paint, seconds)
 
 
-def _summary(site: Site, hubble: Hubble) -> Table:
+def _summary(context: RunContext, hubble: Hubble) -> Table:
     """Which flows there were depends on the moment; that goes into the journal, and what is shown does not."""
     seen = read(hubble)
-    site.journal.write("flows", stage="observe", paths=[[*path, number] for path, number in seen.counts().items()])
+    context.journal.write("flows", stage="observe", paths=[[*path, number] for path, number in seen.counts().items()])
     reporting = set(hubble.nodes())
     rows = [
         ["the relay answers", "yes"],
-        ["it knows the nodes", count(len(site.platform.nodes), silent(site, reporting))],
+        ["it knows the nodes", count(len(context.platform.nodes), silent(context, reporting))],
         ["flows are seen", "yes" if seen.counts() else "none yet"],
     ]
     return Table(
@@ -184,7 +184,7 @@ def read(hubble: Hubble) -> Tally:
     return tally
 
 
-def silent(site: Site, reporting: Iterable[str]) -> list[str]:
+def silent(context: RunContext, reporting: Iterable[str]) -> list[str]:
     """The nodes of the params that Hubble hears nothing from; it may put the cluster's name before theirs."""
     known = {name.rpartition("/")[2] for name in reporting}
-    return [node.name for node in site.platform.nodes if node.name not in known]
+    return [node.name for node in context.platform.nodes if node.name not in known]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fluobook.show.table import Cell, Table
+from fluobook.display.table import Cell, Table
 from fluobook.stages.approve_csrs.judge import SIGNER, judge, state_of
 
 if TYPE_CHECKING:

@@ -13,28 +13,28 @@ from fluobook.stages.observe.watch import cluster
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from fluobook.stages.core.site import Site
+    from fluobook.context import RunContext
 
 
-def verify(site: Site) -> Sequence[Check]:
+def verify(context: RunContext) -> Sequence[Check]:
     """The checks of stage 9.
 
     Raises:
         StageMissing: there is no cluster yet.
     """
-    cluster(site)
-    return take(site, LOOKS)
+    cluster(context)
+    return take(context, LOOKS)
 
 
-def _nodes(site: Site) -> Iterator[Check]:
-    ready = {node["metadata"]["name"] for node in site.kube().list("v1", "Node") if rows.is_ready(node)}
-    unready = [node.name for node in site.platform.nodes if node.name not in ready]
-    evidence = rows.count(len(site.platform.nodes), unready)
+def _nodes(context: RunContext) -> Iterator[Check]:
+    ready = {node["metadata"]["name"] for node in context.kube().list("v1", "Node") if rows.is_ready(node)}
+    unready = [node.name for node in context.platform.nodes if node.name not in ready]
+    evidence = rows.count(len(context.platform.nodes), unready)
     yield Check("every node is Ready", not unready, evidence, "kubectl describe node; talosctl -n ADDRESS dmesg")
 
 
-def _requests(site: Site) -> Iterator[Check]:
-    pending = [request for request in requests_of(site) if request.pending]
+def _requests(context: RunContext) -> Iterator[Check]:
+    pending = [request for request in requests_of(context) if request.pending]
     ours = sorted({request.node for request in pending if request.fits})
     foreign = sorted({request.node or "nobody" for request in pending if not request.fits})
     told = f"pending for {', '.join(ours)}" if ours else "none is pending"
@@ -46,8 +46,8 @@ def _requests(site: Site) -> Iterator[Check]:
     )
 
 
-def _applications(site: Site) -> Iterator[Check]:
-    found = site.kube().list("argoproj.io/v1alpha1", "Application", "argocd")
+def _applications(context: RunContext) -> Iterator[Check]:
+    found = context.kube().list("argoproj.io/v1alpha1", "Application", "argocd")
     wrong = [f"{one['metadata']['name']} ({', '.join(rows.status_of(one))})" for one in found if not rows.is_well(one)]
     evidence = rows.count(len(found), wrong) if found else "there is none"
     yield Check(
@@ -58,10 +58,10 @@ def _applications(site: Site) -> Iterator[Check]:
     )
 
 
-def _flows(site: Site) -> Iterator[Check]:
-    with flows.relay(site) as hubble:
-        silent = flows.silent(site, hubble.nodes())
-        evidence = f"nodes known to it: {rows.count(len(site.platform.nodes), silent)}"
+def _flows(context: RunContext) -> Iterator[Check]:
+    with flows.relay(context) as hubble:
+        silent = flows.silent(context, hubble.nodes())
+        evidence = f"nodes known to it: {rows.count(len(context.platform.nodes), silent)}"
         seen = flows.read(hubble).counts()
     yield Check(
         "the Hubble relay answers with flows of every node",

@@ -12,8 +12,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fluobook.display.live import REPAINTS_PER_SECOND, Live, interactive
 from fluobook.errors import NotFound, StageMissing
-from fluobook.show.live import REPAINTS_PER_SECOND, Live, interactive
 from fluobook.stages.core import cluster_state
 from fluobook.stages.core.cluster_state import Missing
 from fluobook.stages.observe import rows
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from fluobook.clients.kube import Change, Kube
+    from fluobook.context import RunContext
+    from fluobook.display.table import Table
     from fluobook.errors import OutsideError
-    from fluobook.show.table import Table
-    from fluobook.stages.core.site import Site
 
 SECONDS = 30.0
 """How long a cell watches unless it is told otherwise."""
@@ -75,13 +75,13 @@ class Pulse:
         return f"{self.events} events", f"connection lost: {self.trouble}" if self.trouble else ""
 
 
-def cluster(site: Site) -> Kube:
+def cluster(context: RunContext) -> Kube:
     """The cluster's API.
 
     Raises:
         StageMissing: there is no cluster yet.
     """
-    found = cluster_state.api(site)
+    found = cluster_state.api(context)
     if isinstance(found, Missing):
         raise StageMissing(
             f"there is no cluster to look at: {found.reason}", remedy=f"run the stage {found.stage} first"
@@ -89,31 +89,31 @@ def cluster(site: Site) -> Kube:
     return found
 
 
-def watch_nodes(site: Site, *, seconds: float = SECONDS) -> None:
+def watch_nodes(context: RunContext, *, seconds: float = SECONDS) -> None:
     """Show the cluster's nodes, for some seconds if a person watches."""
 
     def draw(found: Iterable[Mapping[str, Any]], *, now: datetime | None = None) -> Table:
-        return rows.nodes(site.platform, found, now=now)
+        return rows.nodes(context.platform, found, now=now)
 
-    follow(cluster(site), "v1", "Node", draw, seconds=seconds)
+    follow(cluster(context), "v1", "Node", draw, seconds=seconds)
 
 
-def watch_csrs(site: Site, *, seconds: float = SECONDS) -> None:
+def watch_csrs(context: RunContext, *, seconds: float = SECONDS) -> None:
     """Show certificate requests and what stage 4 thinks of them."""
 
     def draw(found: Iterable[Mapping[str, Any]], *, now: datetime | None = None) -> Table:
-        return rows.csrs(site.platform, found, now=now)
+        return rows.csrs(context.platform, found, now=now)
 
-    follow(cluster(site), "certificates.k8s.io/v1", "CertificateSigningRequest", draw, seconds=seconds)
+    follow(cluster(context), "certificates.k8s.io/v1", "CertificateSigningRequest", draw, seconds=seconds)
 
 
-def watch_applications(site: Site, *, seconds: float = SECONDS) -> None:
+def watch_applications(context: RunContext, *, seconds: float = SECONDS) -> None:
     """Show Argo CD's Applications, wave by wave.
 
     Raises:
         StageMissing: Argo CD is not there yet.
     """
-    kube = cluster(site)
+    kube = cluster(context)
     try:
         kube.transport.kind("argoproj.io/v1alpha1", "Application")
     except NotFound:

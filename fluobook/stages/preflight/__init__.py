@@ -15,16 +15,16 @@ from fluobook.stages.preflight import factory, keys, machine, proxmox, sources
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fluobook.context import RunContext
     from fluobook.stages.core.check import Check
-    from fluobook.stages.core.site import Site
 
 LOOKS: tuple[Look, ...] = (*machine.LOOKS, *keys.LOOKS, *proxmox.LOOKS, *factory.LOOKS, *sources.LOOKS)
 """All looks, in the order in which their checks are shown."""
 
 
-def verify(site: Site) -> Sequence[Check]:
+def verify(context: RunContext) -> Sequence[Check]:
     """Take every look."""
-    return take(site, LOOKS)
+    return take(context, LOOKS)
 
 
 STAGE = looking_stage(0, "preflight", "Look at everything before acting", verify)

@@ -11,12 +11,12 @@ from fluobook.stages.core.look import Look
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fluobook.stages.core.site import Site
+    from fluobook.context import RunContext
 
 
-def _checks(site: Site) -> Iterator[Check]:
-    version = site.platform.versions.talos.removeprefix("v")
-    versions = site.factory.versions()
+def _checks(context: RunContext) -> Iterator[Check]:
+    version = context.platform.versions.talos.removeprefix("v")
+    versions = context.factory.versions()
     has = f"v{version}" in versions
     near = ", ".join(v for v in versions if v.startswith(f"v{version.rpartition('.')[0]}.")) or "none of that minor"
     yield Check(
@@ -26,13 +26,13 @@ def _checks(site: Site) -> Iterator[Check]:
         "set versions.talos in the params, or the pin in params/versions.yaml, to one that it has",
     )
     if has:
-        yield from _schematic(site, version)
+        yield from _schematic(context, version)
 
 
-def _schematic(site: Site, version: str) -> Iterator[Check]:
-    ours = schematic.parse((site.root / "talos" / "schematic.yaml").read_text())
+def _schematic(context: RunContext, version: str) -> Iterator[Check]:
+    ours = schematic.parse((context.root / "talos" / "schematic.yaml").read_text())
     wanted = schematic.extensions(ours)
-    absent = sorted(set(wanted) - set(site.factory.extensions(version)))
+    absent = sorted(set(wanted) - set(context.factory.extensions(version)))
     yield Check(
         "it has the extensions of talos/schematic.yaml for it",
         not absent,
@@ -40,7 +40,7 @@ def _schematic(site: Site, version: str) -> Iterator[Check]:
         "correct their names in talos/schematic.yaml, or choose a Talos version that has them",
     )
     name = schematic.schematic_id(ours)
-    known = site.factory.known(name)
+    known = context.factory.known(name)
     yield Check(
         "its id of the schematic is the one computed here",
         # Nobody may have told it the schematic yet; stage 1 does, and compares the ids again.

@@ -6,17 +6,17 @@ import re
 from typing import TYPE_CHECKING
 
 from fluobook.clients import git, sops
+from fluobook.cluster_secrets import OWN_KEY
 from fluobook.errors import NotFound
 from fluobook.gitops.secrets import creation_rules, encrypted_files, lab_recipients
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.look import Look
-from fluobook.stages.core.vault import OWN_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path, PurePath
 
-    from fluobook.stages.core.site import Site
+    from fluobook.context import RunContext
 
 _PLAIN = re.compile(
     r"(^|/)(kubeconfig[^/]*|talosconfig[^/]*|keys\.txt|[^/]*\.age|[^/]*\.agekey|age\.key"
@@ -25,19 +25,19 @@ _PLAIN = re.compile(
 _HARMLESS = re.compile(r"(^|/)params/lab/[^/]*\.age$|\.py$|\.md$|\.ipynb$|\.example$|\.sample$")
 
 
-def _key(site: Site) -> Iterator[Check]:
-    if site.target == "live":
-        yield _own(site)
-    recipient = site.vault.recipient()
+def _key(context: RunContext) -> Iterator[Check]:
+    if context.target == "live":
+        yield _own(context)
+    recipient = context.secrets.recipient()
     yield Check("the age key is there", ok=True, evidence=recipient)
-    yield _fits(site, recipient)
-    yield _opens(site)
+    yield _fits(context, recipient)
+    yield _opens(context)
 
 
-def _own(site: Site) -> Check:
-    """The vault refuses the lab's key for a live platform; here it is what the tree is encrypted for that counts."""
-    named = {one for _, recipients in creation_rules(site.root) for one in recipients}
-    public = named & lab_recipients(site.root)
+def _own(context: RunContext) -> Check:
+    """The secrets refuses the lab's key for a live platform; here it is what the tree is encrypted for that counts."""
+    named = {one for _, recipients in creation_rules(context.root) for one in recipients}
+    public = named & lab_recipients(context.root)
     return Check(
         "what is in the tree is not for the lab's key, which is public",
         not public,
@@ -46,39 +46,39 @@ def _own(site: Site) -> Check:
     )
 
 
-def _fits(site: Site, recipient: str) -> Check:
-    rules = [pattern for pattern, recipients in creation_rules(site.root) if recipient not in recipients]
-    files = [_shown(one.file, site.root) for one in encrypted_files(site.root) if recipient not in one.recipients]
-    bundle = site.vault.path
+def _fits(context: RunContext, recipient: str) -> Check:
+    rules = [pattern for pattern, recipients in creation_rules(context.root) if recipient not in recipients]
+    files = [_shown(one.file, context.root) for one in encrypted_files(context.root) if recipient not in one.recipients]
+    bundle = context.secrets.path
     if bundle.exists() and recipient not in sops.recipients(bundle):
-        files.append(_shown(bundle, site.root))
+        files.append(_shown(bundle, context.root))
     wrong = [*(f"rule {pattern} of .sops.yaml" for pattern in rules), *dict.fromkeys(files)]
     return Check(
         "it belongs to .sops.yaml and to every encrypted file",
         not wrong,
-        f"not to {', '.join(wrong)}" if wrong else f"{len(encrypted_files(site.root))} files",
+        f"not to {', '.join(wrong)}" if wrong else f"{len(encrypted_files(context.root))} files",
         f"put {recipient} into .sops.yaml, then `sops updatekeys` on every file named; or name the right key in the "
         "params (secrets.age_key)",
     )
 
 
-def _opens(site: Site) -> Check:
+def _opens(context: RunContext) -> Check:
     """One file for all: a damaged key, or a file changed by hand, shows before a cluster waits for it."""
-    files = [one.file for one in encrypted_files(site.root) if sops.is_encrypted(one.file)]
+    files = [one.file for one in encrypted_files(context.root) if sops.is_encrypted(one.file)]
     if not files:
         return Check("it decrypts what is in the tree", ok=True, evidence="nothing is encrypted yet")
-    sops.decrypt(files[0], site.vault.age_key())
-    return Check("it decrypts what is in the tree", ok=True, evidence=_shown(files[0], site.root))
+    sops.decrypt(files[0], context.secrets.age_key())
+    return Check("it decrypts what is in the tree", ok=True, evidence=_shown(files[0], context.root))
 
 
-def _tracked(site: Site) -> Iterator[Check]:
+def _tracked(context: RunContext) -> Iterator[Check]:
     claim = "Git tracks no secret in clear"
     try:
-        git.root(site.root)
+        git.root(context.root)
     except NotFound:
         yield Check(claim, ok=True, evidence="this is not a Git repository")
         return
-    found = plaintext_secrets(path.relative_to(site.root) for path in git.tracked(site.root))
+    found = plaintext_secrets(path.relative_to(context.root) for path in git.tracked(context.root))
     yield Check(
         claim,
         not found,

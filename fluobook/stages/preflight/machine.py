@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluobook.clients.tools import WANTED, inventory
+from fluobook.journal.folder import write_text
 from fluobook.params import reservations
 from fluobook.params.reservations import FORMS
-from fluobook.record.folder import write_text
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.look import Look
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fluobook.stages.core.site import Site
+    from fluobook.context import RunContext
 
 
-def _tools(site: Site) -> Iterator[Check]:
+def _tools(context: RunContext) -> Iterator[Check]:
     found = inventory()
-    site.journal.write("evidence", stage="preflight", tools={t.name: f"{t.version} ({t.source})" for t in found})
+    context.journal.write("evidence", stage="preflight", tools={t.name: f"{t.version} ({t.source})" for t in found})
     missing = [tool.source for tool in found if not tool.version]
     yield Check(
         "the programs are there, in versions that fit",
@@ -30,18 +30,18 @@ def _tools(site: Site) -> Iterator[Check]:
     )
 
 
-def _dhcp(site: Site) -> Iterator[Check]:
-    if site.platform.network.addressing != "dhcp":
+def _dhcp(context: RunContext) -> Iterator[Check]:
+    if context.platform.network.addressing != "dhcp":
         return
-    folder = _folder(site) / "dhcp"
+    folder = _folder(context) / "dhcp"
     for form in FORMS:
-        write_text(folder / f"{form}.conf", reservations(site.platform, form))
+        write_text(folder / f"{form}.conf", reservations(context.platform, form))
     yield Check("the DHCP reservations are written", ok=True, evidence=f"{', '.join(FORMS)} in {folder}")
 
 
-def _folder(site: Site) -> Path:
+def _folder(context: RunContext) -> Path:
     """The run folder; without a run, the cluster's own."""
-    return site.journal.path.parent if site.journal.path else site.home
+    return context.journal.path.parent if context.journal.path else context.home
 
 
 LOOKS = (Look("the programs can be looked for", _tools), Look("the DHCP reservations are written", _dhcp))

@@ -18,8 +18,8 @@ from fluobook.stages.preflight import room
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from fluobook.context import RunContext
     from fluobook.params import ProxmoxEndpoint
-    from fluobook.stages.core.site import Site
 
 _FREE = "every host is online; numbers, names and addresses of the nodes are free, or ours"
 
@@ -32,55 +32,55 @@ class _Answer:
     check: Check
 
 
-def _checks(site: Site) -> Iterator[Check]:
+def _checks(context: RunContext) -> Iterator[Check]:
     """An endpoint that does not answer is asked nothing more; what remains would only repeat it."""
-    endpoints = site.platform.proxmox
-    answers = side_by_side(lambda endpoint: _version(site, endpoint), endpoints)
+    endpoints = context.platform.proxmox
+    answers = side_by_side(lambda endpoint: _version(context, endpoint), endpoints)
     yield from (answer.check for answer in answers)
     up = [(endpoint, answer) for endpoint, answer in zip(endpoints, answers, strict=True) if answer.major]
     with ThreadPoolExecutor(1) as beside:
-        machines = beside.submit(_machines, site) if len(up) == len(endpoints) else None
-        yield from (check for checks in side_by_side(lambda one: _rights(site, *one), up) for check in checks)
+        machines = beside.submit(_machines, context) if len(up) == len(endpoints) else None
+        yield from (check for checks in side_by_side(lambda one: _rights(context, *one), up) for check in checks)
         seen, check = machines.result() if machines else (None, None)
     yield from [check] if check else []
-    yield from _hosts(site, [endpoint for endpoint, _ in up], seen)
+    yield from _hosts(context, [endpoint for endpoint, _ in up], seen)
 
 
-def _version(site: Site, endpoint: ProxmoxEndpoint) -> _Answer:
+def _version(context: RunContext, endpoint: ProxmoxEndpoint) -> _Answer:
     claim = f"Proxmox VE {endpoint.name} answers, and is a version that is supported"
     try:
-        version = str(site.proxmox(endpoint.name).version()["version"])
+        version = str(context.proxmox(endpoint.name).version()["version"])
     except FluobookError as error:
         return _Answer(0, failed(claim, error))
-    known = site.platform.supported.matrix.proxmox
+    known = context.platform.supported.matrix.proxmox
     check = Check(
         claim,
         major_of(version) in known,
-        f"{version}, its certificate verified by {_trust(site, endpoint)}",
+        f"{version}, its certificate verified by {_trust(context, endpoint)}",
         f"supported are {', '.join(known)} (params/versions.yaml)",
     )
     return _Answer(int(major_of(version)), check)
 
 
-def _trust(site: Site, endpoint: ProxmoxEndpoint) -> str:
-    if site.platform.trusted_ca(endpoint.host, endpoint.port):
+def _trust(context: RunContext, endpoint: ProxmoxEndpoint) -> str:
+    if context.platform.trusted_ca(endpoint.host, endpoint.port):
         return "a CA file"
     return "its pinned fingerprint" if endpoint.fingerprint else "the system's authorities"
 
 
-def _rights(site: Site, endpoint: ProxmoxEndpoint, answer: _Answer) -> list[Check]:
+def _rights(context: RunContext, endpoint: ProxmoxEndpoint, answer: _Answer) -> list[Check]:
     claim = f"the token has every privilege that is needed on {endpoint.name}"
-    hosts = sorted({node.host for node in site.platform.nodes if node.host in endpoint.hosts})
+    hosts = sorted({node.host for node in context.platform.nodes if node.host in endpoint.hosts})
     needs = required(
         answer.major,
         hosts=hosts,
         image_storages=[endpoint.image_storage],
         disk_storages=[endpoint.disk_storage],
-        bridge=site.platform.network.bridge,
+        bridge=context.platform.network.bridge,
     )
 
     def look() -> Iterable[Check]:
-        lacking = missing(needs, site.proxmox(endpoint.name).permissions())
+        lacking = missing(needs, context.proxmox(endpoint.name).permissions())
         told = "; ".join(f"{need.privilege} on {need.path}" for need in lacking)
         commands = grant_commands(lacking, endpoint.token_id, among=needs)
         yield Check(
@@ -93,30 +93,30 @@ def _rights(site: Site, endpoint: ProxmoxEndpoint, answer: _Answer) -> list[Chec
     return safely(claim, look)
 
 
-def _machines(site: Site) -> tuple[Observation | None, Check]:
+def _machines(context: RunContext) -> tuple[Observation | None, Check]:
     """What stage 1 would see; its plan refuses what is in the way."""
     try:
-        seen = observe(site)
-        plan(site.platform, seen)
+        seen = observe(context)
+        plan(context.platform, seen)
     except FluobookError as error:
         return None, failed(_FREE, error)
-    ours = sum(seen.ours(node) is not None for node in site.platform.nodes)
-    return seen, Check(_FREE, ok=True, evidence=f"{len(site.platform.nodes) - ours} free, {ours} ours")
+    ours = sum(seen.ours(node) is not None for node in context.platform.nodes)
+    return seen, Check(_FREE, ok=True, evidence=f"{len(context.platform.nodes) - ours} free, {ours} ours")
 
 
-def _hosts(site: Site, endpoints: Iterable[ProxmoxEndpoint], seen: Observation | None) -> list[Check]:
-    used = set(site.platform.hosts)
+def _hosts(context: RunContext, endpoints: Iterable[ProxmoxEndpoint], seen: Observation | None) -> list[Check]:
+    used = set(context.platform.hosts)
     asked = [(endpoint, host) for endpoint in endpoints for host in endpoint.hosts if host in used]
-    found = side_by_side(lambda one: _host(site, *one, seen), asked)
+    found = side_by_side(lambda one: _host(context, *one, seen), asked)
     return [check for checks in found for check in checks]
 
 
-def _host(site: Site, endpoint: ProxmoxEndpoint, host: str, seen: Observation | None) -> list[Check]:
-    client = site.proxmox(endpoint.name)
-    wanted = room.Wanted.of(site.platform, endpoint, host, seen)
-    bridge = f"{host} has the bridge {site.platform.network.bridge}"
+def _host(context: RunContext, endpoint: ProxmoxEndpoint, host: str, seen: Observation | None) -> list[Check]:
+    client = context.proxmox(endpoint.name)
+    wanted = room.Wanted.of(context.platform, endpoint, host, seen)
+    bridge = f"{host} has the bridge {context.platform.network.bridge}"
     return [
-        *safely(bridge, lambda: [room.bridge(bridge, client.networks(host), site.platform.network.bridge)]),
+        *safely(bridge, lambda: [room.bridge(bridge, client.networks(host), context.platform.network.bridge)]),
         *safely(f"{host} has the storages", lambda: room.storages(wanted, client.storages(host))),
     ]
 

@@ -115,7 +115,7 @@ def _is_active(storage: Mapping[str, Any]) -> bool:
 
 
 def _tight(storage: Mapping[str, Any], gib: float) -> str:
-    """What is said of a storage without the room for so much; "" if it has it, or does not tell."""
+    """What is said of a storage without the room for so much; "" if it has it, or does not report."""
     if "avail" not in storage or int(storage["avail"]) >= gib * GIB:
         return ""
     return f"{storage['storage']} has {int(storage['avail']) / GIB:.1f} GiB free, {gib:g} GiB are planned"

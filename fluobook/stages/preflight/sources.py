@@ -15,26 +15,28 @@ from fluobook.stages.core.sources import ca_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from fluobook.context import RunContext
     from fluobook.gitops import Application
-    from fluobook.stages.core.site import Site
 
 
-def _own(site: Site) -> Iterator[Check]:
-    told = site.platform.gitops
-    url = own_source(site.platform)
-    commit = git.ls_remote(url, told.revision, ca_file=ca_file(site.platform, url))
-    site.journal.write("evidence", stage="preflight", repository=told.repository, revision=told.revision, commit=commit)
+def _own(context: RunContext) -> Iterator[Check]:
+    told = context.platform.gitops
+    url = own_source(context.platform)
+    commit = git.ls_remote(url, told.revision, ca_file=ca_file(context.platform, url))
+    context.journal.write(
+        "evidence", stage="preflight", repository=told.repository, revision=told.revision, commit=commit
+    )
     yield Check(
         "our Git repository answers, and has the revision", ok=True, evidence=f"{told.revision} of {told.repository}"
     )
 
 
-def _others(site: Site) -> Iterator[Check]:
-    tree = gitops.for_phase(site.platform, gitops.read(site.root, site.platform.gitops.path))
+def _others(context: RunContext) -> Iterator[Check]:
+    tree = gitops.for_phase(context.platform, gitops.read(context.root, context.platform.gitops.path))
     foreign = [one for one in tree.applications if one.path and not tree.is_ours(one)]
     charts = [one for one in tree.applications if one.chart]
-    yield _all("every other Git source answers, and has its revision", foreign, lambda one: _revision(site, one))
-    yield _all("every chart source answers, and has the pinned version", charts, lambda one: _chart(site, one))
+    yield _all("every other Git source answers, and has its revision", foreign, lambda one: _revision(context, one))
+    yield _all("every chart source answers, and has the pinned version", charts, lambda one: _chart(context, one))
 
 
 def _all(claim: str, applications: Iterable[Application], look: Callable[[Application], None]) -> Check:
@@ -47,20 +49,20 @@ def _all(claim: str, applications: Iterable[Application], look: Callable[[Applic
     return Check(claim, not wrong, evidence, "; ".join(remedies))
 
 
-def _revision(site: Site, one: Application) -> None:
-    git.ls_remote(one.repo, one.version, ca_file=ca_file(site.platform, one.repo))
+def _revision(context: RunContext, one: Application) -> None:
+    git.ls_remote(one.repo, one.version, ca_file=ca_file(context.platform, one.repo))
 
 
-def _chart(site: Site, one: Application) -> None:
+def _chart(context: RunContext, one: Application) -> None:
     listed = {
         entry.version.removeprefix("v")
-        for entry in helm.versions(one.repo, one.chart, ca_file=ca_file(site.platform, one.repo))
+        for entry in helm.versions(one.repo, one.chart, ca_file=ca_file(context.platform, one.repo))
     }
     if one.version.removeprefix("v") not in listed:
         raise NotFound(
             f"{one.repo} does not list {one.chart} {one.version}",
             system="chart repository",
-            remedy=f"correct targetRevision in {one.file.relative_to(site.root)}",
+            remedy=f"correct targetRevision in {one.file.relative_to(context.root)}",
         )
 
 

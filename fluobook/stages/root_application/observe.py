@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fluobook.clients.kube import Kube
+    from fluobook.context import RunContext
     from fluobook.gitops import Application
     from fluobook.params import Platform
-    from fluobook.stages.core.site import Site
 
     Obj = dict[str, Any]
 
@@ -58,18 +58,18 @@ class Observation:
         return state is not None and state.well and name not in self.behind
 
 
-def observe(site: Site) -> Observation:
+def observe(context: RunContext) -> Observation:
     """Read every Application, and what Git has."""
-    tree = gitops.read(site.root, site.platform.gitops.path)
-    digest = _digest(site.platform, tree)
-    kube = api(site)
+    tree = gitops.read(context.root, context.platform.gitops.path)
+    digest = _digest(context.platform, tree)
+    kube = api(context)
     missing = kube if isinstance(kube, Missing) else _before(kube)
     if missing or isinstance(kube, Missing):
         return Observation(tree.applications, digest, missing)
-    compared = handover.compare(kube, gitops.root_application(site.platform, tree), manager=MANAGER)
+    compared = handover.compare(kube, gitops.root_application(context.platform, tree), manager=MANAGER)
     objects = {obj["metadata"]["name"]: obj for obj in kube.list(API, KIND, NAMESPACE)}
     states = {name: state_of(obj) for name, obj in objects.items()}
-    tip = Tip(site.platform)
+    tip = Tip(context.platform)
     behind = frozenset(name for name, state in states.items() if not tip.reached(state))
     return Observation(tree.applications, digest, None, not compared.differs, states, behind, objects)
 

@@ -18,37 +18,37 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fluobook.clients.kube import Kube
-    from fluobook.stages.core.executor import Tell
+    from fluobook.context import RunContext
+    from fluobook.stages.core.executor import Reporter
     from fluobook.stages.core.plan import Action
-    from fluobook.stages.core.site import Site
 
 REFRESH = "argocd.argoproj.io/refresh"
 RUNNING = "Running"
 
 
-def perform(site: Site, action: Action, tell: Tell) -> Mapping[str, Any]:
+def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any]:
     """Do one action."""
     if action.verb == "apply":
-        return _apply(site)
-    tell.leave()
-    seconds = site.platform.deadlines.applications
-    following = site.once("applications", lambda: Following(site.kube(), seconds))
-    tip = site.once("tip", lambda: Tip(site.platform))
+        return _apply(context)
+    report.leave()
+    seconds = context.platform.deadlines.applications
+    following = context.once("applications", lambda: Following(context.kube(), seconds))
+    tip = context.once("tip", lambda: Tip(context.platform))
     with following.joined():
-        return _Wait(site.kube(), action.data["application"], following, tip, tell).until(seconds)
+        return _Wait(context.kube(), action.data["application"], following, tip, report).until(seconds)
 
 
-def _apply(site: Site) -> Mapping[str, Any]:
-    tree = gitops.read(site.root, site.platform.gitops.path)
-    applied = handover.apply(site.kube(), gitops.root_application(site.platform, tree), manager=MANAGER)
+def _apply(context: RunContext) -> Mapping[str, Any]:
+    tree = gitops.read(context.root, context.platform.gitops.path)
+    applied = handover.apply(context.kube(), gitops.root_application(context.platform, tree), manager=MANAGER)
     return {"resourceVersion": applied["metadata"]["resourceVersion"]}
 
 
 class _Wait:
     """Waits for one Application."""
 
-    def __init__(self, kube: Kube, name: str, following: Following, tip: Tip, tell: Tell) -> None:
-        self._kube, self._name, self._following, self._tip, self._tell = kube, name, following, tip, tell
+    def __init__(self, kube: Kube, name: str, following: Following, tip: Tip, report: Reporter) -> None:
+        self._kube, self._name, self._following, self._tip, self._report = kube, name, following, tip, report
         self._asked: set[str] = set()
         self._word = ""
         self._last = Seen({}, {}, frozenset())
@@ -69,7 +69,7 @@ class _Wait:
         return {**told, "resourceVersion": self._last.objects[self._name]["metadata"]["resourceVersion"]}
 
     def _look(self, seen: Seen) -> bool:
-        self._tell.check()
+        self._report.check()
         self._last = seen
         state = seen.states.get(self._name)
         for name in seen.states if self._name == ROOT else [self._name]:
@@ -90,7 +90,7 @@ class _Wait:
     def _say(self, word: str) -> None:
         if word != self._word:
             self._word = word
-            self._tell(word)
+            self._report(word)
 
     def _ask_on(self, state: State) -> None:
         """Ask on what would else stand still for good, each once.
@@ -109,7 +109,7 @@ class _Wait:
         if verb in self._asked:
             return
         self._asked.add(verb)
-        self._tell.evidence(asked=verb)
+        self._report.evidence(asked=verb)
         self._kube.patch(API, KIND, self._name, NAMESPACE, body=patch)
 
 

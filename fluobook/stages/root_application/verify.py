@@ -13,7 +13,7 @@ from fluobook.stages.root_application.observe import ROOT
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fluobook.stages.core.site import Site
+    from fluobook.context import RunContext
     from fluobook.stages.root_application.observe import Observation
 
     Obj = dict[str, Any]
@@ -22,13 +22,13 @@ SERVER, PORT = "argocd-server", 8080
 LABEL = "kubernetes.io/service-name"
 
 
-def verify(site: Site, seen: Observation) -> Sequence[Check]:
+def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
     """The checks of stage 8."""
     names = [ROOT, *(one.name for one in seen.applications)]
     there = [name for name in names if name in seen.states]
     unwell = [f"{name} ({_words(seen, name)})" for name in names if name not in there or not seen.states[name].well]
     again = "run stage root-application again"
-    told = site.platform.gitops
+    told = context.platform.gitops
     ours = [name for name in names if name in seen.states and seen.states[name].repo == _repo(seen)]
     return (
         Check(
@@ -47,7 +47,7 @@ def verify(site: Site, seen: Observation) -> Sequence[Check]:
             again,
         ),
         *_waves(seen),
-        *_way_in(site),
+        *_way_in(context),
     )
 
 
@@ -66,7 +66,7 @@ def _count(total: int, wrong: Sequence[str]) -> str:
 def _waves(seen: Observation) -> Sequence[Check]:
     """Whether the waves came one after the other, by the history of the root's first deployment.
 
-    Only Applications that this deployment made can tell; what was made later says nothing about it. Argo CD keeps ten
+    Only Applications that this deployment made can report; what was made later says nothing about it. Argo CD keeps ten
     deployments, so later the question cannot be asked any more, and no check is made.
     """
     history = _history(seen.objects.get(ROOT))
@@ -92,9 +92,9 @@ def _history(obj: Mapping[str, Any] | None) -> list[Obj]:
     return ((obj or {}).get("status") or {}).get("history") or []
 
 
-def _way_in(site: Site) -> Sequence[Check]:
+def _way_in(context: RunContext) -> Sequence[Check]:
     """How a person reaches Argo CD; the password is asked for by a command, and never shown here."""
-    kube = api(site)
+    kube = api(context)
     if isinstance(kube, Missing):
         return ()
     slices = kube.list("discovery.k8s.io/v1", "EndpointSlice", NAMESPACE, labels=f"{LABEL}={SERVER}")

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fluobook.stages.core.site import Site
+    from fluobook.context import RunContext
 
 FIELDS = ("data", "stringData")
 
 
-def text_of(site: Site, file: Path) -> str:
+def text_of(context: RunContext, file: Path) -> str:
     """The clear text of a file: with the operator's key, or the lab's where it was for that one.
 
     Raises:
@@ -31,14 +31,14 @@ def text_of(site: Site, file: Path) -> str:
         Rejected: it was changed without sops, or is damaged.
     """
     if not sops.is_encrypted(file):
-        return _learnt(site, file.read_text())
+        return _learnt(context, file.read_text())
     try:
-        return _learnt(site, sops.decrypt(file, site.vault.age_key()))
+        return _learnt(context, sops.decrypt(file, context.secrets.age_key()))
     except AccessDenied:
-        if not set(sops.recipients(file)) & lab_recipients(site.root):
+        if not set(sops.recipients(file)) & lab_recipients(context.root):
             raise
-    keys = "\n".join(key.read_text() for key in sorted((site.root / "params" / "lab").glob("*.age")))
-    return _learnt(site, sops.decrypt(file, keys))
+    keys = "\n".join(key.read_text() for key in sorted((context.root / "params" / "lab").glob("*.age")))
+    return _learnt(context, sops.decrypt(file, keys))
 
 
 def stamp_of(file: Path) -> str:
@@ -78,12 +78,12 @@ def plain(text: str) -> Any:
     return yaml.safe_load(text)
 
 
-def _learnt(site: Site, text: str) -> str:
+def _learnt(context: RunContext, text: str) -> str:
     for document in yaml.safe_load_all(text):
         if isinstance(document, dict):
             inside = [document.get(field) for field in FIELDS] if document.get("kind") == "Secret" else [document]
-            site.redactor.add(*_leaves(inside))
-            site.redactor.add(*values(document).values())
+            context.redactor.add(*_leaves(inside))
+            context.redactor.add(*values(document).values())
     return text
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from fluobook.context import RunContext
     from fluobook.gitops import EncryptedFile
-    from fluobook.stages.core.site import Site
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Observation:
 
 
 def observe(
-    site: Site, wishes: Sequence[Wish] = (), renewed: AbstractSet[tuple[str, str]] = frozenset()
+    context: RunContext, wishes: Sequence[Wish] = (), renewed: AbstractSet[tuple[str, str]] = frozenset()
 ) -> Observation:
     """Read the repository; each file is decrypted in memory, which proves that nobody changed it without sops.
 
@@ -105,31 +105,31 @@ def observe(
         Rejected: a file was changed without sops.
     """
     by_file = {wish.file: wish for wish in wishes}
-    root = site.root
+    root = context.root
     for wish in wishes:
-        site.redactor.add(*wish.asked.values())
+        context.redactor.add(*wish.asked.values())
 
     def read(one: EncryptedFile) -> SecretFile:
-        return _file(site, one, by_file.get(one.file.relative_to(root).as_posix()))
+        return _file(context, one, by_file.get(one.file.relative_to(root).as_posix()))
 
-    tree = gitops.read(root, site.platform.gitops.path)
+    tree = gitops.read(root, context.platform.gitops.path)
     new = {file: wanted_for(root / file, root) for file in by_file if not (root / file).exists()}
     return Observation(
         tuple(side_by_side(read, encrypted_files(root))),
-        _generators(site),
+        _generators(context),
         {one.path: one.namespace for one in tree.applications if one.path},
         new,
-        frozenset(identity.recipient for identity in age.read(site.vault.age_key())),
+        frozenset(identity.recipient for identity in age.read(context.secrets.age_key())),
         lab_recipients(root),
-        site.target == "live",
+        context.target == "live",
         tuple(wishes),
         frozenset(renewed),
     )
 
 
-def _file(site: Site, one: EncryptedFile, wish: Wish | None) -> SecretFile:
-    document = clear.document_of(clear.text_of(site, one.file), one.file)
-    file = one.file.relative_to(site.root).as_posix()
+def _file(context: RunContext, one: EncryptedFile, wish: Wish | None) -> SecretFile:
+    document = clear.document_of(clear.text_of(context, one.file), one.file)
+    file = one.file.relative_to(context.root).as_posix()
     bundle = not file.startswith(TOP + "/")
     metadata = document.get("metadata") or {}
     held = {} if bundle else clear.values(document)
@@ -147,12 +147,12 @@ def _file(site: Site, one: EncryptedFile, wish: Wish | None) -> SecretFile:
     )
 
 
-def _generators(site: Site) -> tuple[Generator, ...]:
+def _generators(context: RunContext) -> tuple[Generator, ...]:
     found = []
-    for file in sorted((site.root / TOP).rglob("*.yaml")):
+    for file in sorted((context.root / TOP).rglob("*.yaml")):
         if "viaduct.ai" in file.read_text():
             for document in documents.read(file):
                 listed = tuple(document.data.get("files") or ())
-                where = file.relative_to(site.root)
+                where = file.relative_to(context.root)
                 found.append(Generator(where.as_posix(), where.parent.as_posix(), listed))
     return tuple(found)

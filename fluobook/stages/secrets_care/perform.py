@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, MutableSet, Sequence
     from pathlib import Path
 
-    from fluobook.stages.core.executor import Tell
+    from fluobook.context import RunContext
+    from fluobook.stages.core.executor import Reporter
     from fluobook.stages.core.plan import Action
-    from fluobook.stages.core.site import Site
     from fluobook.stages.secrets_care.wishes import Wish
 
 RANDOM_BYTES = 24
@@ -28,24 +28,24 @@ RANDOM_BYTES = 24
 
 
 def perform(
-    site: Site,
+    context: RunContext,
     action: Action,
-    _tell: Tell,
+    _report: Reporter,
     *,
     wishes: Sequence[Wish] = (),
     renewed: MutableSet[tuple[str, str]] | None = None,
 ) -> Mapping[str, Any]:
     """Do one action and note what was made anew; the evidence names keys and recipients, never values."""
-    file = site.root / action.data["file"]
+    file = context.root / action.data["file"]
     if action.verb == "list":
         return _list(file, action.data["files"])
     asked = next((wish.asked for wish in wishes if wish.file == action.data["file"]), {})
-    document = _new(action.data["secret"]) if action.verb == "create" else _present(site, file, action.data["stamp"])
+    document = _new(action.data["secret"]) if action.verb == "create" else _present(context, file, action.data["stamp"])
     for key in action.data.get("remove") or ():
         _remove(document, key)
     for key in action.data["set"]:
-        _put(document, key, asked.get(key) or _made_up(site))
-    _replace(site, file, _unmarked(site, clear.written(document), action), action)
+        _put(document, key, asked.get(key) or _made_up(context))
+    _replace(context, file, _unmarked(context, clear.written(document), action), action)
     if renewed is not None:
         renewed |= {(action.data["file"], key) for key in (DATA_KEY, *action.data["set"])}
     return {"recipients": action.data["recipients"], "set": action.data["set"]}
@@ -56,12 +56,12 @@ def _new(secret: Mapping[str, str]) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": named, "type": secret["type"], "stringData": {}}
 
 
-def _present(site: Site, file: Path, stamp: str) -> Any:
+def _present(context: RunContext, file: Path, stamp: str) -> Any:
     if clear.stamp_of(file) != stamp:
         raise Conflict(
             f"{file} was changed in the meantime", system="file", remedy="run the plan cell again and look at it"
         )
-    return clear.document_of(clear.text_of(site, file), file)
+    return clear.document_of(clear.text_of(context, file), file)
 
 
 def _remove(document: Any, key: str) -> None:
@@ -76,26 +76,26 @@ def _put(document: Any, key: str, value: str) -> None:
         document.setdefault("stringData", {})[key] = value
 
 
-def _made_up(site: Site) -> str:
+def _made_up(context: RunContext) -> str:
     value = secrets.token_urlsafe(RANDOM_BYTES)
-    site.redactor.add(value)
+    context.redactor.add(value)
     return value
 
 
-def _unmarked(site: Site, text: str, action: Action) -> str:
+def _unmarked(context: RunContext, text: str, action: Action) -> str:
     """The text without the mark of a lab secret, once it is none any more."""
-    mine = lab_recipients(site.root).isdisjoint(action.data["recipients"])
+    mine = lab_recipients(context.root).isdisjoint(action.data["recipients"])
     return re.sub(r"^# LAB SECRET.*\n", "", text) if mine else text
 
 
-def _replace(site: Site, file: Path, text: str, action: Action) -> None:
+def _replace(context: RunContext, file: Path, text: str, action: Action) -> None:
     """Encrypt, read back what was encrypted, and only then let it take the file's place.
 
     Raises:
         Rejected: what was encrypted is not what it should be; the file stays as it was.
     """
-    encrypted = sops.encrypt(text, path=file, config=site.root / ".sops.yaml")
-    back = sops.read(encrypted, site.vault.age_key(), name=action.data["file"])
+    encrypted = sops.encrypt(text, path=file, config=context.root / ".sops.yaml")
+    back = sops.read(encrypted, context.secrets.age_key(), name=action.data["file"])
     meant = clear.plain(text)
     if back != meant or sorted(sops.recipients(encrypted)) != list(action.data["recipients"]):
         raise Rejected(

@@ -11,7 +11,7 @@ from fluobook.stages.core.check import Check
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fluobook.stages.core.site import Site
+    from fluobook.context import RunContext
     from fluobook.stages.secrets_care.observe import Observation
 
 CLAIMS = {
@@ -23,9 +23,9 @@ CLAIMS = {
 """Rules of `fluobook check`, and what it means that they find nothing."""
 
 
-def verify(site: Site, seen: Observation) -> Sequence[Check]:
+def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
     """The checks: that every file opened and had its MAC intact is what the observation has proved."""
-    found = findings(site.root, {name: RULES[name] for name in CLAIMS}, path=site.platform.gitops.path)
+    found = findings(context.root, {name: RULES[name] for name in CLAIMS}, path=context.platform.gitops.path)
     files = len(seen.files)
     by_rule = [
         _check(

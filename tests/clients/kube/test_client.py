@@ -173,7 +173,7 @@ def test_threads_share_one_client(kube: Kube) -> None:
 
 
 def test_a_request_is_approved_once(kubernetes: Callable[..., Any]) -> None:
-    from fluobook.lab.kube.kubelet import NodeInfo  # noqa: PLC0415
+    from fluobook_lab.kube.kubelet import NodeInfo  # noqa: PLC0415
 
     rig = kubernetes(nodes=(NodeInfo("worker-1", ("10.10.0.20",)),))
     csr = ("certificates.k8s.io/v1", "CertificateSigningRequest")

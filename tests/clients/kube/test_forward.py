@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fluobook_lab.kube.forwarding import Backend
 
 from fluobook.errors import NotFound, Unreachable
-from fluobook.lab.kube.forwarding import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

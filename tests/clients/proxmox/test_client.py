@@ -2,6 +2,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from fluobook_lab.proxmox import Host, Storage, Token
 
 from fluobook.clients.proxmox import ProxmoxClient, TaskStatus, VmLocked
 from fluobook.errors import (
@@ -15,7 +16,6 @@ from fluobook.errors import (
     Unreachable,
     UsageError,
 )
-from fluobook.lab.proxmox import Host, Storage, Token
 from fluobook.machine.pki import fingerprint
 
 pytestmark = pytest.mark.lab

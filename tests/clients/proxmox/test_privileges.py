@@ -1,9 +1,9 @@
 import pytest
+from fluobook_lab.proxmox import Token, administrator
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fluobook.clients.proxmox.privileges import Need, grant_commands, missing, required
-from fluobook.lab.proxmox import Token, administrator
 
 SITE = {"hosts": ["pve1"], "image_storages": ["local"], "disk_storages": ["local-lvm"], "bridge": "vmbr0"}
 TOKEN = "fluobook@pve!fluobook"

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from fluobook_lab.argocd.controller import ArgoCD
+from fluobook_lab.argocd.processes import Programs
+from fluobook_lab.charts.server import ChartServer
+from fluobook_lab.clock import Clock
+from fluobook_lab.faults import Faults
+from fluobook_lab.git_server import GitServer
+from fluobook_lab.kube.store import Store
 
 from fluobook.clients import tools
-from fluobook.lab.argocd.controller import ArgoCD
-from fluobook.lab.argocd.processes import Programs
-from fluobook.lab.charts.server import ChartServer
-from fluobook.lab.clock import Clock
-from fluobook.lab.faults import Faults
-from fluobook.lab.git_server import GitServer
-from fluobook.lab.kube.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -1,9 +1,8 @@
 """Health of objects: Argo CD's own checks, and the operator's Lua, which is shut in."""
 
 import pytest
-
-from fluobook.lab.argocd.health import Judge
-from fluobook.lab.argocd.health.lua import LuaCheckError, LuaHealth
+from fluobook_lab.argocd.health import Judge
+from fluobook_lab.argocd.health.lua import LuaCheckError, LuaHealth
 
 
 def obj(api_version, kind, status=None, spec=None, **metadata):

@@ -1,9 +1,8 @@
 """AppProjects refuse what does not belong to them, in the controller's own words."""
 
 import pytest
-
-from fluobook.lab.argocd.names import Key
-from fluobook.lab.argocd.project import forbids, refusals
+from fluobook_lab.argocd.names import Key
+from fluobook_lab.argocd.project import forbids, refusals
 
 SERVER = "https://kubernetes.default.svc"
 

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fluobook_lab.argocd.controller import ArgoCD
+from fluobook_lab.argocd.processes import Programs
+from fluobook_lab.charts.pins import place, repositories
+from fluobook_lab.charts.server import HERE, ChartServer
+from fluobook_lab.clock import Clock
+from fluobook_lab.faults import Faults
+from fluobook_lab.git_server import GitServer
+from fluobook_lab.kube.cluster import KubeCluster
+from fluobook_lab.kube.kubelet import NodeInfo
 
 from fluobook import params
 from fluobook.clients import helm, tools
 from fluobook.gitops import tree as trees
 from fluobook.gitops.root import root_application
-from fluobook.lab.argocd.controller import ArgoCD
-from fluobook.lab.argocd.processes import Programs
-from fluobook.lab.charts.pins import place, repositories
-from fluobook.lab.charts.server import HERE, ChartServer
-from fluobook.lab.clock import Clock
-from fluobook.lab.faults import Faults
-from fluobook.lab.git_server import GitServer
-from fluobook.lab.kube.cluster import KubeCluster
-from fluobook.lab.kube.kubelet import NodeInfo
 from fluobook.machine import manifests
 from fluobook.machine.pki import new_authority
 

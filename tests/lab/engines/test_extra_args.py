@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from fluobook_lab.engines.extra_args import command_line, merged
 
 from fluobook.errors import FluobookError
-from fluobook.lab.engines.extra_args import command_line, merged
 
 OWN = {
     "bind-address": "127.0.0.1",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fluobook.lab.engines.kubelet_flags import refused_by_kubelet, refused_by_talos
+from fluobook_lab.engines.kubelet_flags import refused_by_kubelet, refused_by_talos
 
 OURS = {"rotate-server-certificates": "true", "node-labels": "a=b", "v": "2"}
 

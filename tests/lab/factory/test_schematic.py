@@ -1,6 +1,5 @@
 import pytest
-
-from fluobook.lab.factory.schematic import id_of
+from fluobook_lab.factory.schematic import id_of
 
 EMPTY = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba"
 

@@ -9,16 +9,16 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from fluobook_lab.clock import Clock
+from fluobook_lab.grpc import reserve
+from fluobook_lab.hubble import Endpoint, Port, Relay
+from fluobook_lab.hubble.source import draw
 from grpclib.client import Channel
 from grpclib.const import Status as Code
 from grpclib.exceptions import GRPCError
 
 from fluobook.clients.hubble import Address, Filter, Hubble
 from fluobook.errors import Unreachable
-from fluobook.lab.clock import Clock
-from fluobook.lab.grpc import reserve
-from fluobook.lab.hubble import Endpoint, Port, Relay
-from fluobook.lab.hubble.source import draw
 from fluobook.wire.generated.flow_pb2 import FlowFilter
 from fluobook.wire.generated.observer_grpc import ObserverStub
 from fluobook.wire.generated.observer_pb2 import GetFlowsRequest

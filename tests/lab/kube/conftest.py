@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from fluobook.lab.kube.kubelet import NodeInfo
-from fluobook.lab.kube.store import Store
+from fluobook_lab.kube.kubelet import NodeInfo
+from fluobook_lab.kube.store import Store
 
 CONTROL_PLANE = NodeInfo("cp-1", ("10.10.0.10",), role="controlplane", uuid="7d3a7f9e-0000-4000-8000-000000000001")
 WORKER = NodeInfo("worker-1", ("10.10.0.20",), uuid="7d3a7f9e-0000-4000-8000-000000000002")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from fluobook.lab.kube.kubelet import NodeInfo
-from fluobook.lab.kube.objects import condition, is_true
+from fluobook_lab.kube.kubelet import NodeInfo
+from fluobook_lab.kube.objects import condition, is_true
 
 if TYPE_CHECKING:
     from collections.abc import Callable

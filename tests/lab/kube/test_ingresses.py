@@ -3,11 +3,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from fluobook.lab.kube.controllers.ingresses import Ingresses
+from fluobook_lab.kube.controllers.ingresses import Ingresses
 
 if TYPE_CHECKING:
-    from fluobook.lab.kube.store import Store
+    from fluobook_lab.kube.store import Store
 
 KEY = ("default", "web")
 SELECTOR = {"app.kubernetes.io/name": "ingress-nginx", "app.kubernetes.io/component": "controller"}

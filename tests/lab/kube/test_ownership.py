@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from fluobook.lab.kube.errors import ApiError
-from fluobook.lab.kube.identity import Write
+from fluobook_lab.kube.errors import ApiError
+from fluobook_lab.kube.identity import Write
 
 if TYPE_CHECKING:
-    from fluobook.lab.kube.store import Store
+    from fluobook_lab.kube.store import Store
 
 
 def settings(**data: str) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from fluobook.lab.kube import schemas
-from fluobook.lab.kube.patches import merge, strategic
+from fluobook_lab.kube import schemas
+from fluobook_lab.kube.patches import merge, strategic
 
 POD = schemas.named("io.k8s.api.core.v1.PodSpec")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from fluobook.lab.kube.errors import ApiError
-from fluobook.lab.kube.selectors import field_selector, label_selector, matches
+from fluobook_lab.kube.errors import ApiError
+from fluobook_lab.kube.selectors import field_selector, label_selector, matches
 
 LABELS = {"app": "web", "tier": "front"}
 

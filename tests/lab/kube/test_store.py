@@ -6,10 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from fluobook.lab.kube.errors import ApiError
-from fluobook.lab.kube.identity import User, Write
-from fluobook.lab.kube.store import Store
+from fluobook_lab.kube.errors import ApiError
+from fluobook_lab.kube.identity import User, Write
+from fluobook_lab.kube.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,11 +1,10 @@
 import pytest
+from fluobook_lab.proxmox.boot import boot_of
+from fluobook_lab.proxmox.errors import PveError
+from fluobook_lab.proxmox.options import bytes_of, parse, read_net, render, show_net, size_of, sorted_tags
+from fluobook_lab.proxmox.site import Vm
 from hypothesis import given
 from hypothesis import strategies as st
-
-from fluobook.lab.proxmox.boot import boot_of
-from fluobook.lab.proxmox.errors import PveError
-from fluobook.lab.proxmox.options import bytes_of, parse, read_net, render, show_net, size_of, sorted_tags
-from fluobook.lab.proxmox.site import Vm
 
 UUID = "6e1b0f3c-2a55-5b9c-8f55-0a7a0f2a1b3c"
 

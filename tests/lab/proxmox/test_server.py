@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import requests
+from fluobook_lab.proxmox import Host, Token
+from fluobook_lab.proxmox.api import ROUTES
 from proxmoxer import ProxmoxAPI
 from proxmoxer.core import ResourceException
-
-from fluobook.lab.proxmox import Host, Token
-from fluobook.lab.proxmox.api import ROUTES
 
 pytestmark = pytest.mark.lab
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 import pytest
 import yaml
+from fluobook_lab.clock import Clock
+from fluobook_lab.faults import Faults
+from fluobook_lab.grpc import reserve
+from fluobook_lab.talos import TalosMachines
+from fluobook_lab.vm import VmBoot
 
 from fluobook.clients.talos import Address, connect, probe
-from fluobook.lab.clock import Clock
-from fluobook.lab.faults import Faults
-from fluobook.lab.grpc import reserve
-from fluobook.lab.talos import TalosMachines
-from fluobook.lab.vm import VmBoot
 from fluobook.machine.pki import KeyPair, issue, new_authority
 
 SPEED = 400

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from fluobook_lab.talos import fields
+from fluobook_lab.talos.config import InvalidConfigurationError, load
+from fluobook_lab.talos.validate import validate
 
-from fluobook.lab.talos import fields
-from fluobook.lab.talos.config import InvalidConfigurationError, load
-from fluobook.lab.talos.validate import validate
 from fluobook.machine import generate
 from fluobook.machine.secrets import new_secrets
 

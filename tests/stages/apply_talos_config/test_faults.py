@@ -56,11 +56,11 @@ def test_installations_that_keep_failing_end_in_an_error_that_names_the_node(mad
 
 def test_the_bundle_is_written_once_and_never_changed(made):
     lab = made()
-    bundle = lab.folder / "site" / "secrets.sops.yaml"
+    bundle = lab.folder / "cluster" / "secrets.sops.yaml"
     lab.bring_up("apply-talos-config")
     first = bundle.read_bytes()
     with pytest.raises(Refused, match="exists already"):
-        lab.site().vault.create_bundle()
+        lab.context().secrets.create_bundle()
     lab.bring_up("apply-talos-config")
     assert bundle.read_bytes() == first
 
@@ -76,19 +76,19 @@ def test_a_second_run_only_reads(made):
 def test_configured_nodes_without_the_bundle_are_refused_and_no_second_pki_is_made(made):
     lab = made()
     lab.bring_up("apply-talos-config")
-    (lab.folder / "site" / "secrets.sops.yaml").rename(lab.folder / "kept")
+    (lab.folder / "cluster" / "secrets.sops.yaml").rename(lab.folder / "kept")
     lab.mark()
     with pytest.raises(Refused, match="no secrets bundle here"):
         lab.stage("apply-talos-config").plan()
-    assert not (lab.folder / "site" / "secrets.sops.yaml").exists()
+    assert not (lab.folder / "cluster" / "secrets.sops.yaml").exists()
     assert lab.requests(mutating=True) == []
 
 
 def test_nodes_of_another_cluster_are_named_and_never_touched(made):
     lab = made()
     lab.bring_up("apply-talos-config")
-    (lab.folder / "site" / "secrets.sops.yaml").unlink()
-    lab.site().vault.create_bundle()
+    (lab.folder / "cluster" / "secrets.sops.yaml").unlink()
+    lab.context().secrets.create_bundle()
     lab.mark()
     with pytest.raises(ForeignObject, match="a node of another cluster answers: talos-cp-1"):
         lab.stage("apply-talos-config").plan()
@@ -97,8 +97,8 @@ def test_nodes_of_another_cluster_are_named_and_never_touched(made):
 
 def test_a_machine_that_is_not_our_vm_gets_no_secret(made):
     lab = made()
-    site = lab.site(nodes=[{"name": "talos-worker-1", "mac": "BC:24:11:00:00:01"}])
-    stage = lab.stage("apply-talos-config", site=site)
+    context = lab.context(nodes=[{"name": "talos-worker-1", "mac": "BC:24:11:00:00:01"}])
+    stage = lab.stage("apply-talos-config", context=context)
     with pytest.raises(ForeignObject, match=r"at 10\.10\.0\.20 is not our VM talos-worker-1: it has no link") as caught:
         stage.apply(stage.plan())
     assert "no secret was sent" in caught.value.remedy
@@ -114,13 +114,13 @@ def test_without_machines_the_missing_stage_is_named_and_nothing_is_changed(labs
         stage.apply(plan)
     assert caught.value.remedy == "run the stage create-vms first"
     assert lab.requests(mutating=True) == []
-    assert not (lab.folder / "site" / "secrets.sops.yaml").exists()
+    assert not (lab.folder / "cluster" / "secrets.sops.yaml").exists()
 
 
 def test_a_node_that_is_just_restarting_is_waited_for(made):
     lab = made()
     lab.bring_up("apply-talos-config")
-    lab.site().talos(lab.chosen.platform.nodes[1], "os:admin").reboot()
+    lab.context().talos(lab.chosen.platform.nodes[1], "os:admin").reboot()
     assert not lab.stage("apply-talos-config").plan().actions
 
 

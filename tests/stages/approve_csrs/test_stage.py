@@ -51,13 +51,13 @@ def lab(labs):
 @pytest.fixture
 def as_node(lab):
     """The API as one of our nodes' kubelets sees it."""
-    site = lab.site()
+    context = lab.context()
     kubes = []
 
     def make(name):
         subject = {"common_name": f"system:node:{name}", "organizations": ("system:nodes",)}
-        who = issue(site.vault.bundle().kubernetes, **subject, client=True)
-        config = site.vault.kubeconfig(site.platform)
+        who = issue(context.secrets.bundle().kubernetes, **subject, client=True)
+        config = context.secrets.kubeconfig(context.platform)
         pair = who.to_base64()
         config["users"][0]["user"] = {"client-certificate-data": pair["crt"], "client-key-data": pair["key"]}
         kubes.append(Kube.from_kubeconfig(config))
@@ -76,7 +76,7 @@ def state(kube, name):
 
 
 def test_foreign_requests_are_named_and_stay_pending_while_ours_are_approved(lab, as_node):
-    admin, node = lab.site().kube(), as_node("talos-worker-1")
+    admin, node = lab.context().kube(), as_node("talos-worker-1")
     file(node, "evil-name", pem("talos-worker-1", dns=["talos-worker-1", "kubernetes.default"], ips=["10.10.0.20"]))
     file(node, "evil-address", pem("talos-worker-1", dns=["talos-worker-1"], ips=["10.10.0.10"]))
     file(admin, "wrong-requestor", pem("talos-worker-2", dns=["talos-worker-2"], ips=["10.10.0.21"]))
@@ -101,7 +101,7 @@ def test_foreign_requests_are_named_and_stay_pending_while_ours_are_approved(lab
 
 def test_a_second_run_only_reads_although_strangers_wait(lab):
     lab.bring_up("approve-csrs")
-    file(lab.site().kube(), "unknown-node", pem("mallory", dns=["mallory"]))
+    file(lab.context().kube(), "unknown-node", pem("mallory", dns=["mallory"]))
     lab.mark()
     lab.bring_up("approve-csrs")
     assert lab.requests(mutating=True) == []
@@ -109,7 +109,7 @@ def test_a_second_run_only_reads_although_strangers_wait(lab):
 
 def test_a_stranger_that_somebody_approved_fails_the_check_and_is_named(lab):
     lab.bring_up("approve-csrs")
-    admin = lab.site().kube()
+    admin = lab.context().kube()
     file(admin, "unknown-node", pem("mallory", dns=["mallory"]))
     uid = admin.get("certificates.k8s.io/v1", "CertificateSigningRequest", "unknown-node")["metadata"]["uid"]
     admin.approve_csr("unknown-node", uid=uid, reason="Oops", message="by mistake")
@@ -147,7 +147,7 @@ def until(question):
 
 
 def test_a_new_node_that_the_platforms_own_approver_does_not_know_yet_is_left_to_it(lab):
-    admin = lab.site().kube()
+    admin = lab.context().kube()
     admin.apply(approver("^talos-(cp-1|worker-1)$"))
     seen = lab.stage("approve-csrs")
     until(lambda: "left to kubelet-csr-approver: talos-worker-2" in seen.plan().table().text())

@@ -22,7 +22,7 @@ POLICY = 'E1124 01:00:00.000000       1 run.go:72] "command failed" err="loading
 
 @dataclass
 class Cluster:
-    """A site whose logs and Kubernetes are what a test says."""
+    """A context whose logs and Kubernetes are what a test says."""
 
     logs: dict[tuple[str, str], str] = field(default_factory=dict)
     objects: dict[str, list[dict[str, Any]]] = field(default_factory=dict)

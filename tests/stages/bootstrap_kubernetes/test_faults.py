@@ -37,11 +37,11 @@ def test_etcd_is_bootstrapped_once_although_the_answer_is_lost(made):
 def test_the_written_kubeconfig_serves_kubectl_and_a_second_run_only_reads(made):
     lab = made()
     lab.bring_up("bootstrap-kubernetes")
-    config = lab.folder / "site" / "kubeconfig"
+    config = lab.folder / "cluster" / "kubeconfig"
     command = [str(tools.find("kubectl").path), "--kubeconfig", str(config), "get", "nodes", "--output", "name"]
     told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     assert set(told.split()) == {f"node/{node.name}" for node in lab.chosen.platform.nodes}
-    assert {config.stat().st_mode & 0o777, (lab.folder / "site" / "talosconfig").stat().st_mode & 0o777} == {0o600}
+    assert {config.stat().st_mode & 0o777, (lab.folder / "cluster" / "talosconfig").stat().st_mode & 0o777} == {0o600}
     lab.mark()
     lab.bring_up("bootstrap-kubernetes")
     assert lab.requests(mutating=True) == []
@@ -50,7 +50,7 @@ def test_the_written_kubeconfig_serves_kubectl_and_a_second_run_only_reads(made)
 def test_a_lost_kubeconfig_is_written_again_and_nothing_else_is_done(made):
     lab = made()
     lab.bring_up("bootstrap-kubernetes")
-    config = lab.folder / "site" / "kubeconfig"
+    config = lab.folder / "cluster" / "kubeconfig"
     config.unlink()
     stage = lab.stage("bootstrap-kubernetes")
     plan = stage.plan()
@@ -86,16 +86,16 @@ def test_three_control_planes_make_one_etcd(labs):
 
 
 def test_a_control_plane_without_data_joins_and_is_not_told_to_begin_a_cluster(labs):
-    """The first control plane was replaced, and the others cannot tell their members just now."""
+    """The first control plane was replaced, and the others cannot report their members just now."""
     lab = labs(phase="phase3")
     lab.bring_up("create-vms", "apply-talos-config", "bootstrap-kubernetes")
     stage = lab.stage("bootstrap-kubernetes")
-    observation = stage.stage.observe(stage.site)
+    observation = stage.stage.observe(stage.context)
     forgotten = type(observation)((), {}, observation.ready, observation.cilium, observation.api, observation.files)
-    plan = stage.stage.plan(stage.site.platform, forgotten)
+    plan = stage.stage.plan(stage.context.platform, forgotten)
     lab.mark()
     bootstrap = next(action for action in plan.actions if action.verb == "bootstrap")
-    assert stage.stage.perform(stage.site, bootstrap, Silent())["answer"] == "runs elsewhere"
+    assert stage.stage.perform(stage.context, bootstrap, Silent())["answer"] == "runs elsewhere"
     assert bootstraps(lab) == []
 
 

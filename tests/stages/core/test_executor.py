@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from fluobook.errors import Locked, Refused
-from fluobook.record.journal import Journal
+from fluobook.journal.journal import Journal
 from fluobook.redact import Redactor
 from fluobook.stages.core.executor import Executor
 from fluobook.stages.core.plan import Action, Plan
@@ -34,9 +34,9 @@ class Work:
         Executor(perform or self.perform, self.journal, **options).run(plan, progress)
         return progress
 
-    def perform(self, one, tell):
+    def perform(self, one, report):
         self.order.append(one.id)
-        tell.evidence(upid=f"UPID:{one.id}")
+        report.evidence(upid=f"UPID:{one.id}")
         if error := self.fails.get(one.id):
             raise error
         return {"done": one.id}
@@ -66,7 +66,7 @@ def test_independent_actions_run_at_the_same_time():
 def test_no_more_actions_run_on_one_system_than_it_bears():
     now, most, lock = Counter(), Counter(), threading.Lock()
 
-    def perform(one, _tell):
+    def perform(one, _report):
         with lock:
             now[one.system] += 1
             most[one.system] = max(most[one.system], now[one.system])
@@ -83,8 +83,8 @@ def test_no_more_actions_run_on_one_system_than_it_bears():
 def test_who_only_waits_gives_its_place_to_the_next():
     both = threading.Barrier(2)
 
-    def perform(_one, tell):
-        tell.leave()
+    def perform(_one, report):
+        report.leave()
         both.wait(BOUND)
 
     Work().run(action("a"), action("b"), perform=perform, widths={"proxmox": 1})
@@ -148,7 +148,7 @@ def test_a_word_is_not_told_any_more_once_work_is_broken_off():
         raise Refused("halted")
 
     with pytest.raises(Refused, match="halted"):
-        Work().run(action("a"), perform=lambda _, tell: tell("still here"), check=check)
+        Work().run(action("a"), perform=lambda _, report: report("still here"), check=check)
 
 
 def test_no_action_begins_once_work_is_broken_off():

@@ -8,62 +8,62 @@ import threading
 
 import pytest
 
-from fluobook.stages.core.halt import Halt, Halted
+from fluobook.cancellation import Cancellation, Cancelled
 
 BOUND = 10
 
 
 def test_a_pause_in_another_thread_ends_at_once():
-    halt, ended = Halt(), []
+    cancellation, ended = Cancellation(), []
 
     def work():
         try:
-            halt.pause(1000)
-        except Halted:
+            cancellation.pause(1000)
+        except Cancelled:
             ended.append(True)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    halt.order()
+    cancellation.order()
     thread.join(BOUND)
     assert ended == [True]
-    with pytest.raises(Halted):
-        halt.check()
+    with pytest.raises(Cancelled):
+        cancellation.check()
 
 
 def test_a_pause_that_nobody_breaks_off_just_ends():
-    halt = Halt()
-    halt.pause(0.001)
-    halt.check()
+    cancellation = Cancellation()
+    cancellation.pause(0.001)
+    cancellation.check()
 
 
 def test_sigint_orders_the_halt_and_still_raises_keyboard_interrupt():
-    halt = Halt()
+    cancellation = Cancellation()
     before = signal.getsignal(signal.SIGINT)
 
     def interrupted():
         os.kill(os.getpid(), signal.SIGINT)
         threading.Event().wait(BOUND)
 
-    with pytest.raises(KeyboardInterrupt), halt.on_interrupt():
+    with pytest.raises(KeyboardInterrupt), cancellation.on_interrupt():
         interrupted()
-    with pytest.raises(Halted):
-        halt.check()
+    with pytest.raises(Cancelled):
+        cancellation.check()
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_next_attempt_begins_anew():
-    halt = Halt()
-    halt.order()
-    with halt.on_interrupt():
-        halt.check()
+    cancellation = Cancellation()
+    cancellation.order()
+    with cancellation.on_interrupt():
+        cancellation.check()
 
 
 def test_in_another_thread_signals_are_left_alone():
-    halt, seen = Halt(), []
+    cancellation, seen = Cancellation(), []
 
     def work():
-        with halt.on_interrupt():
+        with cancellation.on_interrupt():
             seen.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)

@@ -24,7 +24,7 @@ def lab(labs):
 
 
 def vms(lab):
-    return {vm.name: vm for vm in lab.world.proxmox["laptop"].site.vms.values()}
+    return {vm.name: vm for vm in lab.world.proxmox["laptop"].context.vms.values()}
 
 
 def test_a_second_run_asks_three_times_and_once_for_each_vm(lab):
@@ -61,7 +61,7 @@ def test_the_only_control_plane_is_cycled_and_answers_again_before_the_stage_end
     lab.bring_up("create-vms", "apply-talos-config", "bootstrap-kubernetes")
     stage = lab.stage("create-vms", "nodes.talos-cp-1.memory_gib=10")
     stage.apply(stage.plan())
-    assert stage.site.kube().ready()
+    assert stage.context.kube().ready()
     stage.verify()
 
 
@@ -93,7 +93,7 @@ def test_tags_of_others_stay_when_ours_are_put_back(lab):
 
 def test_a_stopped_vm_is_started_and_nothing_else(lab):
     node = lab.chosen.platform.nodes[2]
-    client = lab.site().proxmox("laptop")
+    client = lab.context().proxmox("laptop")
     client.wait(client.stop("pve1", node.vmid), deadline=30)
     lab.mark()
     stage = lab.stage("create-vms")

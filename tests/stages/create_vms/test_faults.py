@@ -141,7 +141,7 @@ def test_an_address_that_is_taken_stops_the_stage(labs):
     lab.mark()
     written = lab.chosen.platform.written
     renamed = [{**node, "name": node["name"].replace("worker-1", "worker-9")} for node in written["nodes"]]
-    lab.chosen = params.parse({"phase": "phase1", "platform": {**written, "nodes": renamed}}, root=lab.site().root)
+    lab.chosen = params.parse({"phase": "phase1", "platform": {**written, "nodes": renamed}}, root=lab.context().root)
     with pytest.raises(ForeignObject, match=r"something answers at 10\.10\.0\.20, the address of talos-worker-9"):
         lab.stage("create-vms").plan()
     assert lab.requests(mutating=True) == []
@@ -149,11 +149,11 @@ def test_an_address_that_is_taken_stops_the_stage(labs):
 
 def test_a_host_that_is_not_there_is_named_with_those_that_are(labs):
     lab = labs()
-    site = lab.site(
+    context = lab.context(
         proxmox=[{"name": "laptop", "hosts": ["pve1", "pve9"]}], nodes=[{"name": "talos-cp-1", "host": "pve9"}]
     )
     with pytest.raises(NotFound, match="pve9 is not there; known are pve1"):
-        lab.stage("create-vms", site=site).plan()
+        lab.stage("create-vms", context=context).plan()
 
 
 def test_another_operators_task_on_a_vm_of_ours_stops_the_stage_and_is_named(labs):
@@ -161,7 +161,7 @@ def test_another_operators_task_on_a_vm_of_ours_stops_the_stage_and_is_named(lab
     lab.bring_up("create-vms")
     lab.add_fault("proxmox.shutdown-ignored")
     node = lab.chosen.platform.nodes[0]
-    lab.site().proxmox("laptop").shutdown("pve1", node.vmid)
+    lab.context().proxmox("laptop").shutdown("pve1", node.vmid)
     for task in lab.world.proxmox["laptop"].tasks.all.values():
         if task.type == "qmshutdown":
             task.upid, task.user = task.upid.replace("fluobook@pve!fluobook", "eve@pam"), "eve@pam"

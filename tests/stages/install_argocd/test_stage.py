@@ -64,7 +64,7 @@ def test_what_somebody_took_away_is_put_back_and_nothing_else_is_touched(lab):
 
 def test_the_digest_knows_nothing_of_mirrors(lab):
     store(lab, "delete", "v1", "ConfigMap", "argocd-cm", "argocd")
-    here = lab.site()
+    here = lab.context()
     host = next(iter(here.platform.gitops.mirrors))
-    elsewhere = lab.site(gitops={"mirrors": {host: here.platform.gitops.mirrors[host] + "/"}})
-    assert lab.stage(NAME, site=here).plan().digest == lab.stage(NAME, site=elsewhere).plan().digest
+    elsewhere = lab.context(gitops={"mirrors": {host: here.platform.gitops.mirrors[host] + "/"}})
+    assert lab.stage(NAME, context=here).plan().digest == lab.stage(NAME, context=elsewhere).plan().digest

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from fluobook_lab.kube.forwarding import Backend
 
 from fluobook.errors import StageMissing
-from fluobook.lab.kube.forwarding import Backend
-from fluobook.runbook import Book
+from fluobook.notebook import Runbook
 from fluobook.stages import observe
 from fluobook.stages.core.gate import Approval, Gate
 
@@ -21,13 +21,13 @@ def lab(shared_labs):
     return lab
 
 
-def book(site):
-    return Book(site, Gate(Approval(), "lab", site.platform.cluster.name))
+def book(context):
+    return Runbook(context, Gate(Approval(), "lab", context.platform.cluster.name))
 
 
 def test_before_there_is_a_cluster_the_missing_stage_is_named(labs):
     lab = labs()
-    opened = book(lab.site())
+    opened = book(lab.context())
     lab.mark()
     for look in (opened.nodes, opened.csrs, opened.applications, opened.flows, opened.stage("observe").verify):
         with pytest.raises(StageMissing) as raised:
@@ -37,7 +37,7 @@ def test_before_there_is_a_cluster_the_missing_stage_is_named(labs):
 
 
 def test_nodes_and_requests_are_shown_once(lab, capsys):
-    opened = book(lab.site())
+    opened = book(lab.context())
     opened.nodes()
     opened.csrs()
     told = capsys.readouterr().out
@@ -48,15 +48,15 @@ def test_nodes_and_requests_are_shown_once(lab, capsys):
 
 def test_without_argo_cd_its_stage_is_named(lab):
     with pytest.raises(StageMissing) as raised:
-        book(lab.site()).applications()
+        book(lab.context()).applications()
     assert "install-argocd" in raised.value.remedy
 
 
 def test_flows_are_summed_up_and_their_paths_go_into_the_journal(lab, capsys):
-    site = lab.site()
-    book(site).flows()
+    context = lab.context()
+    book(context).flows()
     assert "it knows the nodes  3 of 3" in capsys.readouterr().out
-    (event,) = [event for event in site.journal.events if event["event"] == "flows"]
+    (event,) = [event for event in context.journal.events if event["event"] == "flows"]
     verdict, _, destination, port, number = event["paths"][0]
     assert verdict in {"FORWARDED", "DROPPED"}
     assert destination.startswith("kube-system/")
@@ -68,12 +68,12 @@ def test_an_unmapped_relay_is_reached_through_the_kubernetes_api(lab, capsys):
     name, labels = "hubble-relay.kube-system:80", {"k8s-app": "hubble-relay"}
     there = Backend("kube-system", labels, 4245, ("127.0.0.1", lab.world.relay.port))
     lab.background.call(lab.world.kubernetes.cluster.api.publish, there)
-    book(lab.site(endpoints={name: name})).flows()
+    book(lab.context(endpoints={name: name})).flows()
     assert "flows are seen      yes" in capsys.readouterr().out
 
 
 def test_the_checks_tell_what_is_well_and_what_is_not_there_yet(lab):
-    found = {check.claim: check.ok for check in observe.STAGE.verify(lab.site(), None)}
+    found = {check.claim: check.ok for check in observe.STAGE.verify(lab.context(), None)}
     assert found == {
         "every node is Ready": True,
         "no node of ours waits for a certificate": True,
@@ -84,7 +84,7 @@ def test_the_checks_tell_what_is_well_and_what_is_not_there_yet(lab):
 
 def test_watching_changes_nothing(lab):
     lab.mark()
-    opened = book(lab.site())
+    opened = book(lab.context())
     opened.nodes()
     opened.csrs()
     opened.flows()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 from fluobook.clients.kube import Change
+from fluobook.display.table import Table
 from fluobook.errors import Unreachable
-from fluobook.show.table import Table
 from fluobook.stages.observe import watch
 from fluobook.stages.observe.watch import Pulse, follow
 
@@ -22,14 +22,14 @@ class Store:
         self.lists = 0
 
     def inform(self, _api, _kind, on_change, *, on_error):
-        def tell():
+        def report():
             self.synced.set()
             for number in range(self._events):
                 on_change(Change("MODIFIED", {"number": number}))
             if self._error:
                 on_error(self._error)
 
-        threading.Thread(target=tell, daemon=True).start()
+        threading.Thread(target=report, daemon=True).start()
         return self
 
     def items(self):

@@ -16,11 +16,11 @@ ROOT = Path(__file__).parents[3]
     "name",
     [
         "kubeconfig",
-        "site/kubeconfig.yaml",
+        "context/kubeconfig.yaml",
         "talosconfig",
         "age.key",
         "keys.txt",
-        "site/mine.age",
+        "context/mine.age",
         "terraform.tfstate",
         "terraform.tfstate.backup",
         "infra/terraform.tfvars",

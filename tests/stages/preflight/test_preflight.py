@@ -15,8 +15,8 @@ from fluobook.stages.core.check import Checks
 from fluobook.stages.preflight import machine
 
 if TYPE_CHECKING:
+    from fluobook.context import RunContext
     from fluobook.stages.core.check import Check
-    from fluobook.stages.core.site import Site
 
 pytestmark = pytest.mark.lab
 
@@ -26,16 +26,16 @@ def lab(shared_labs):
     return shared_labs()
 
 
-def checks(site: Site) -> list[Check]:
-    return list(preflight.STAGE.verify(site, None))
+def checks(context: RunContext) -> list[Check]:
+    return list(preflight.STAGE.verify(context, None))
 
 
-def wrong(site: Site) -> list[Check]:
-    return [check for check in checks(site) if not check.ok]
+def wrong(context: RunContext) -> list[Check]:
+    return [check for check in checks(context) if not check.ok]
 
 
-def only(site: Site) -> Check:
-    (check,) = wrong(site)
+def only(context: RunContext) -> Check:
+    (check,) = wrong(context)
     return check
 
 
@@ -56,14 +56,14 @@ def test_a_plan_of_it_asks_nothing(lab):
 
 def test_a_proxmox_endpoint_is_asked_seven_times_for_a_host(lab):
     lab.mark()
-    checks(lab.site())
+    checks(lab.context())
     assert sorted(path.split("/")[1] for path in lab.paths("GET")) == sorted(
         ["version", "access", "cluster", "cluster", "nodes", "nodes", "nodes"]
     )
 
 
 def test_what_is_shown_is_the_same_in_every_fresh_lab(lab, labs):
-    told = [Checks("preflight", checks(one.site())).table().text() for one in (lab, labs())]
+    told = [Checks("preflight", checks(one.context())).table().text() for one in (lab, labs())]
     assert told[0] == told[1]
     assert "127.0.0.1" not in told[0]
     assert str(lab.folder) not in told[0]
@@ -72,14 +72,14 @@ def test_what_is_shown_is_the_same_in_every_fresh_lab(lab, labs):
 def test_our_own_vms_are_not_in_the_way(labs):
     lab = labs()
     lab.bring_up("create-vms")
-    found = {check.claim: check.evidence for check in checks(lab.site())}
+    found = {check.claim: check.evidence for check in checks(lab.context())}
     assert "0 free, 3 ours" in found.values()
     assert "0 GiB of disks are to come" in found.values()
 
 
 def test_a_token_without_rights_is_told_each_privilege_and_the_commands(labs):
-    site = labs("proxmox.token-no-rights").site()
-    first = wrong(site)[0]
+    context = labs("proxmox.token-no-rights").context()
+    first = wrong(context)[0]
     assert "VM.Allocate on /vms" in first.evidence
     assert "SDN.Use on /sdn/zones/localnetwork/vmbr0" in first.evidence
     assert "pveum acl modify /vms --tokens 'fluobook@pve!fluobook'" in first.remedy
@@ -87,8 +87,8 @@ def test_a_token_without_rights_is_told_each_privilege_and_the_commands(labs):
 
 
 def test_a_wrong_token_is_told_once_and_the_rest_is_still_looked_at(labs):
-    site = labs("proxmox.token-wrong").site()
-    found = checks(site)
+    context = labs("proxmox.token-wrong").context()
+    found = checks(context)
     (refused,) = [check for check in found if not check.ok]
     assert "does not accept the token fluobook@pve!fluobook" in refused.evidence
     assert "pveum user token" in refused.remedy
@@ -96,7 +96,7 @@ def test_a_wrong_token_is_told_once_and_the_rest_is_still_looked_at(labs):
 
 
 def test_an_unreachable_host_is_told_with_the_next_command(lab):
-    found = only(lab.site(endpoints={"192.168.1.100:8006": "127.0.0.1:1"}))
+    found = only(lab.context(endpoints={"192.168.1.100:8006": "127.0.0.1:1"}))
     assert "does not answer at 192.168.1.100:8006" in found.evidence
     assert "curl -k https://192.168.1.100:8006/" in found.remedy
 
@@ -104,31 +104,31 @@ def test_an_unreachable_host_is_told_with_the_next_command(lab):
 def test_a_certificate_of_another_authority_is_refused_with_its_fingerprint_to_compare(lab, tmp_path):
     ca = tmp_path / "other.pem"
     ca.write_text(pki.new_authority(organization="another").crt)
-    found = only(lab.site(trust={"192.168.1.100:8006": str(ca)}))
+    found = only(lab.context(trust={"192.168.1.100:8006": str(ca)}))
     assert "is not trusted" in found.evidence
     assert "fingerprint" in found.remedy
 
 
 def test_a_missing_bridge_is_told_with_those_that_there_are(lab):
-    found = only(lab.site("network.bridge=vmbr7"))
+    found = only(lab.context("network.bridge=vmbr7"))
     assert (found.claim, found.evidence) == ("pve1 has the bridge vmbr7", "it shows vmbr0")
 
 
 def test_a_missing_storage_is_told_with_those_that_take_disks(lab):
-    found = only(lab.site("proxmox.laptop.disk_storage=tank"))
+    found = only(lab.context("proxmox.laptop.disk_storage=tank"))
     assert found.evidence == "it shows local, local-lvm"
     assert "proxmox[].disk_storage in the params to local-lvm" in found.remedy
 
 
 def test_a_storage_that_takes_no_images_is_told_with_the_command(lab):
-    found = only(lab.site("proxmox.laptop.image_storage=local-lvm"))
+    found = only(lab.context("proxmox.laptop.image_storage=local-lvm"))
     assert found.evidence == "it takes images"
     assert found.remedy.startswith("pvesm set local-lvm --content images,iso")
 
 
 def test_a_full_storage_is_told_with_what_is_free_and_planned(labs):
-    site = labs("proxmox.storage-full").site()
-    room = next(check for check in wrong(site) if "room" in check.claim)
+    context = labs("proxmox.storage-full").context()
+    room = next(check for check in wrong(context) if "room" in check.claim)
     assert "local-lvm has 0.0 GiB free, 220 GiB are planned" in room.evidence
 
 
@@ -137,7 +137,7 @@ def test_a_full_storage_is_told_with_what_is_free_and_planned(labs):
     [("proxmox.foreign-vmid", "has the number"), ("proxmox.foreign-vm-with-our-name", "has the name of talos-cp-1")],
 )
 def test_somebody_elses_vm_in_our_place_is_named(labs, fault, told):
-    found = only(labs(fault).site())
+    found = only(labs(fault).context())
     assert told in found.evidence
     assert "nodes[].vmid" in found.remedy
 
@@ -146,13 +146,13 @@ def test_an_address_that_answers_already_is_named(labs):
     lab = labs()
     lab.bring_up("create-vms")
     # Another cluster's name makes other uuids: the VMs are then somebody else's, and answer at our addresses.
-    site = lab.site("cluster.name=another")
-    names = [check.evidence for check in wrong(site)]
+    context = lab.context("cluster.name=another")
+    names = [check.evidence for check in wrong(context)]
     assert any("is not ours" in told for told in names)
 
 
 def test_a_host_that_is_not_there_is_named(lab):
-    found = wrong(lab.site("proxmox.laptop.hosts=[pve9]", *(f"nodes.{n.name}.host=pve9" for n in nodes(lab))))
+    found = wrong(lab.context("proxmox.laptop.hosts=[pve9]", *(f"nodes.{n.name}.host=pve9" for n in nodes(lab))))
     assert any("host pve9 is not there; known are pve1" in check.evidence for check in found)
 
 
@@ -161,49 +161,49 @@ def nodes(lab):
 
 
 def test_a_talos_version_that_the_factory_lacks_is_told_with_those_that_it_has(lab):
-    found = only(lab.site('versions.talos="1.13.1"'))
+    found = only(lab.context('versions.talos="1.13.1"'))
     assert "it has v1.13.9" in found.evidence
 
 
 def test_an_extension_that_the_factory_lacks_is_named(labs):
-    found = only(labs("factory.extension-missing").site())
+    found = only(labs("factory.extension-missing").context())
     assert found.evidence == "not siderolabs/iscsi-tools"
 
 
 def test_a_revision_that_is_not_there_is_told_with_the_branches(lab):
-    found = only(lab.site(gitops={"revision": "nowhere"}))
+    found = only(lab.context(gitops={"revision": "nowhere"}))
     assert "no branch or tag 'nowhere'; its branches are main" in found.evidence
 
 
 def test_chart_sources_that_do_not_answer_are_named_and_the_others_counted(lab):
-    found = only(lab.site(gitops={"mirrors": {"https://helm.cilium.io": "http://127.0.0.1:1"}}))
+    found = only(lab.context(gitops={"mirrors": {"https://helm.cilium.io": "http://127.0.0.1:1"}}))
     assert found.evidence.startswith("11 of 12; cilium: ")
     assert "mirrors" in found.remedy
 
 
 def test_a_chart_version_that_is_not_listed_is_named(lab):
-    mirrors = lab.site().platform.gitops.mirrors
+    mirrors = lab.context().platform.gitops.mirrors
     other = {"https://helm.cilium.io": mirrors["https://charts.longhorn.io"]}
-    found = only(lab.site(gitops={"mirrors": other}))
+    found = only(lab.context(gitops={"mirrors": other}))
     assert "has no chart cilium" in found.evidence
 
 
 def test_an_age_key_that_opens_nothing_is_told_with_the_files(lab, tmp_path):
     key = tmp_path / "keys.txt"
     key.write_text(age.generate().file())
-    fits, opens = wrong(lab.site(secrets={"age_key": {"file": str(key)}}))
+    fits, opens = wrong(lab.context(secrets={"age_key": {"file": str(key)}}))
     assert "rule ^talos/secrets/" in fits.evidence
     assert "pg-credentials.sops.yaml" in fits.evidence
     assert "cannot be decrypted" in opens.evidence
 
 
 def test_a_missing_age_key_is_told_with_its_place(lab, tmp_path):
-    found = only(lab.site(secrets={"age_key": {"file": str(tmp_path / "keys.txt")}}))
+    found = only(lab.context(secrets={"age_key": {"file": str(tmp_path / "keys.txt")}}))
     assert "no secret in file" in found.evidence
 
 
 def test_the_labs_age_key_is_refused_for_a_live_platform(lab):
-    tree, key = wrong(replace(lab.site(), target="live"))
+    tree, key = wrong(replace(lab.context(), target="live"))
     assert "the lab's" in tree.evidence
     assert "is the lab's; it is public" in key.evidence
     assert "age-keygen" in key.remedy
@@ -215,20 +215,20 @@ def test_missing_programs_are_named(lab, monkeypatch):
         for tool in machine.inventory()
     ]
     monkeypatch.setattr(machine, "inventory", lambda: missing)
-    assert only(lab.site()).evidence == "no helm 3.17 or newer"
+    assert only(lab.context()).evidence == "no helm 3.17 or newer"
 
 
 def test_dhcp_reservations_are_written_for_every_kind_of_server(lab):
-    site = lab.site("network.addressing=dhcp")
-    (written,) = [check for check in checks(site) if "DHCP" in check.claim]
+    context = lab.context("network.addressing=dhcp")
+    (written,) = [check for check in checks(context) if "DHCP" in check.claim]
     assert written.ok
-    told = (site.home / "dhcp" / "dnsmasq.conf").read_text()
-    assert all(f"{node.mac},{node.address},{node.name}" in told for node in site.platform.nodes)
-    assert {path.stem for path in (site.home / "dhcp").iterdir()} == {"dnsmasq", "isc", "kea", "routeros"}
+    told = (context.home / "dhcp" / "dnsmasq.conf").read_text()
+    assert all(f"{node.mac},{node.address},{node.name}" in told for node in context.platform.nodes)
+    assert {path.stem for path in (context.home / "dhcp").iterdir()} == {"dnsmasq", "isc", "kea", "routeros"}
 
 
 def test_a_failed_preflight_ends_with_exit_code_4_and_every_remedy(lab):
-    stage = lab.stage("preflight", site=lab.site("network.bridge=vmbr7", "proxmox.laptop.disk_storage=tank"))
+    stage = lab.stage("preflight", context=lab.context("network.bridge=vmbr7", "proxmox.laptop.disk_storage=tank"))
     with pytest.raises(CheckFailed) as raised:
         stage.verify()
     assert raised.value.exit_code == 4
@@ -237,8 +237,8 @@ def test_a_failed_preflight_ends_with_exit_code_4_and_every_remedy(lab):
 
 
 def test_three_hosts_are_all_looked_at(labs):
-    site = labs(phase="phase3").site()
-    found = checks(site)
+    context = labs(phase="phase3").context()
+    found = checks(context)
     assert [check for check in found if not check.ok] == []
-    for host in site.platform.hosts:
+    for host in context.platform.hosts:
         assert sum(check.claim.startswith(f"{host} has") for check in found) >= 3

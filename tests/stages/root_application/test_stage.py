@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import yaml
+from fluobook_lab.charts.pins import place
 
 from fluobook.errors import DeadlineExceeded, TaskFailed
-from fluobook.lab.charts.pins import place
 
 NAME = "root-application"
 BEFORE = (
@@ -43,7 +43,7 @@ def push(lab, **files):
 
 
 def manifest(lab, *others, **labels):
-    document = yaml.safe_load((lab.site().root / MANIFEST).read_text())
+    document = yaml.safe_load((lab.context().root / MANIFEST).read_text())
     document["metadata"]["labels"] |= labels
     return yaml.safe_dump_all([document, *others])
 
@@ -101,7 +101,7 @@ def test_a_sync_that_fails_names_the_application_and_the_object_and_the_next_pus
 
 def test_what_does_not_get_well_in_time_is_named_with_its_first_unhealthy_object(lab):
     path = "cluster-gitops/infrastructure/ingress-nginx/routes/"
-    kustomization = (lab.site().root / path / "kustomization.yaml").read_text()
+    kustomization = (lab.context().root / path / "kustomization.yaml").read_text()
     stuck = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -14,16 +14,16 @@ import yaml
 
 from fluobook import params
 from fluobook.clients import age, sops
+from fluobook.context import RunContext
 from fluobook.errors import ApprovalNeeded, PlanChanged, Refused, Rejected, UsageError
 from fluobook.gitops.check import findings
 from fluobook.gitops.rules import RULES
+from fluobook.journal.journal import Journal
 from fluobook.machine.secrets import new_secrets
-from fluobook.record.journal import Journal
+from fluobook.notebook import StageRun
 from fluobook.redact import Redactor
-from fluobook.runbook import StageRun
 from fluobook.stages import secrets_care
 from fluobook.stages.core.gate import Approval, Gate
-from fluobook.stages.core.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,9 +54,11 @@ class Care:
         nowhere = {"endpoints": {"10.10.0.10:6443": "127.0.0.1:1"}}
         platform = params.overlay(platform, {"secrets": {"age_key": {"file": str(key)}}, **nowhere})
         redactor = Redactor()
-        site = Site("phase1", platform, self.target, self.root, self.root / "site", redactor, Journal(None, redactor))
+        context = RunContext(
+            "phase1", platform, self.target, self.root, self.root / "cluster", redactor, Journal(None, redactor)
+        )
         gate = Gate(Approval.parse(approve), self.target, "fluodata", None)
-        return StageRun(secrets_care.stage(told or {}, **options), site, gate)
+        return StageRun(secrets_care.stage(told or {}, **options), context, gate)
 
     def run(self, told: dict[str, dict[str, str]] | None = None, **options: Any) -> StageRun:
         stage = self.stage(told, **options)
@@ -94,7 +96,7 @@ def care(tmp_path: Path) -> Care:
     for name in ("cluster-gitops", "params"):
         shutil.copytree(REPOSITORY / name, root / name)
     shutil.copy(REPOSITORY / ".sops.yaml", root)
-    (root / "site").mkdir()
+    (root / "cluster").mkdir()
     return Care(root)
 
 
@@ -243,7 +245,7 @@ def test_nothing_clear_reaches_a_disk_a_journal_or_an_output(
     stage.apply(plan)
     checks = stage.verify()
     known = [TYPED, *care.values(MAIL).values(), care.values(PG)["password"]]
-    shown = [str(plan), str(checks), str(stage.site.journal.events), repr(stage), *capsys.readouterr()]
+    shown = [str(plan), str(checks), str(stage.context.journal.events), repr(stage), *capsys.readouterr()]
     files = [file.read_text(errors="replace") for file in tmp_path.rglob("*") if file.is_file()]
     for value in known:
         spellings = {value, base64.b64encode(value.encode()).decode()}

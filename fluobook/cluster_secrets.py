@@ -1,0 +1,162 @@
+"""The secrets of one cluster: the age key and the Talos secrets bundle; whatever is loaded, the redactor learns first.
+
+The bundle is the only durable file of a cluster. It is written once, whole, encrypted, and never overwritten.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fluobook.clients import age, sops
+from fluobook.errors import Refused
+from fluobook.gitops.secrets import lab_recipients
+from fluobook.journal.folder import write_text
+from fluobook.machine import access
+from fluobook.machine.secrets import Secrets as Bundle
+from fluobook.machine.secrets import new_secrets
+from fluobook.params.secrets import Secrets, located
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fluobook.machine.pki import KeyPair
+    from fluobook.params import Platform
+    from fluobook.redact import Redactor
+
+
+TALOS_PORT, API_PORT = 50000, 6443
+
+OWN_KEY = (
+    "age-keygen -o ~/.config/sops/age/keys.txt; put its public key into .sops.yaml, then `sops updatekeys` and "
+    "`sops rotate -i` on every *.sops.yaml"
+)
+"""How a platform gets an age key of its own."""
+
+
+class ClusterSecrets:
+    """Reads and makes the secrets of one cluster; safe for threads.
+
+    Args:
+        secrets: where the params say that they are.
+        root: the repository; relative paths begin there.
+        redactor: learns every value.
+        live: whether the platform is a real one; then the lab's age key, which is public, is refused.
+    """
+
+    def __init__(self, secrets: Secrets, root: Path, redactor: Redactor, *, live: bool = False) -> None:
+        self._live = live
+        self._secrets = secrets
+        self._root = root
+        self._redactor = redactor
+        self._lock = threading.RLock()
+        self._bundle: Bundle | None = None
+        self._identities: dict[str, KeyPair] = {}
+
+    @property
+    def path(self) -> Path:
+        """Where the bundle is, or will be."""
+        return located(self._secrets.bundle, self._root)
+
+    def age_key(self) -> str:
+        """The text of the age key file.
+
+        Raises:
+            Refused: it is the lab's, and the platform is a real one.
+        """
+        text = self._secrets.age_key.resolve(self._root)
+        self._redactor.add(*(line for line in text.splitlines() if not line.startswith("#")))
+        if self._live and age.public_key(text) in lab_recipients(self._root):
+            raise Refused(
+                f"the age key in {self._secrets.age_key} is the lab's",
+                cause="it is public: what is encrypted for it, anybody who has this repository can read",
+                remedy=OWN_KEY,
+            )
+        return text
+
+    def recipient(self) -> str:
+        """The public half of the age key."""
+        return age.public_key(self.age_key())
+
+    def has_bundle(self) -> bool:
+        """Whether the bundle exists."""
+        return self.path.exists()
+
+    def bundle(self) -> Bundle:
+        """The Talos secrets bundle.
+
+        Raises:
+            NotFound: there is none yet.
+            AccessDenied: the age key does not fit.
+        """
+        with self._lock:
+            if self._bundle is None:
+                self._bundle = self._known(Bundle.parse(sops.read(self.path, self.age_key())))
+            return self._bundle
+
+    def create_bundle(self) -> str:
+        """Make a new bundle and write it, encrypted, in one step.
+
+        Returns:
+            The cluster id in it, which is no secret.
+
+        Raises:
+            Refused: a bundle is there already; it is never overwritten.
+        """
+        bundle = self._known(new_secrets())
+        text = sops.encrypt(
+            yaml.safe_dump(bundle.as_mapping(), sort_keys=False), path=self.path, recipients=[self.recipient()]
+        )
+        partial = self.path.with_name(f".{os.getpid()}.{self.path.name}")
+        write_text(partial, text)  # synced: what is linked below must never be an empty file after a power cut
+        try:
+            os.link(partial, self.path)  # unlike a rename this fails when somebody else was first
+        except FileExistsError:
+            raise Refused(
+                f"{self.path} exists already",
+                cause="a secrets bundle is never overwritten",
+                remedy="run the stage again: it uses what is there",
+            ) from None
+        finally:
+            partial.unlink()
+        self._bundle = bundle
+        return bundle.cluster_id
+
+    def talos_identity(self, role: str) -> KeyPair:
+        """A client certificate for Talos with one role."""
+        with self._lock:
+            if role not in self._identities:
+                pair = access.talos_client(self.bundle(), role)
+                self._redactor.add(pair.key)
+                self._identities[role] = pair
+            return self._identities[role]
+
+    def kubeconfig(self, platform: Platform) -> dict[str, Any]:
+        """An administrator's kubeconfig, made from the bundle; mapped endpoints get a `tls-server-name`."""
+        host, port = platform.route(platform.api_address, API_PORT)
+        config = access.kubeconfig(
+            self.bundle(),
+            platform.cluster.name,
+            f"https://{host}:{port}",
+            server_name="" if host == platform.api_address else platform.api_address,
+        )
+        self._redactor.add(config["users"][0]["user"]["client-key-data"])
+        return config
+
+    def talosconfig(self, platform: Platform, role: str = "os:admin") -> dict[str, Any]:
+        """A talosconfig for the control planes."""
+        endpoints = []
+        for node in platform.control_planes:
+            host, port = platform.route(node.address, TALOS_PORT)
+            endpoints.append(host if port == TALOS_PORT else f"{host}:{port}")
+        nodes = [node.address for node in platform.nodes]
+        return access.talosconfig(
+            platform.cluster.name, self.bundle(), self.talos_identity(role), endpoints=endpoints, nodes=nodes
+        )
+
+    def _known(self, bundle: Bundle) -> Bundle:
+        self._redactor.add(*bundle.values())
+        return bundle

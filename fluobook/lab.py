@@ -1,0 +1,124 @@
+"""How fluobook finds the lab: one entry point, group `fluobook`, name `lab`.
+
+The lab is a distribution of its own (`pip install "fluobook[lab]"`, package `fluobook_lab`). fluobook imports nothing
+of it: it loads the object behind the entry point and uses it as `Provider` describes.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fluobook.clients import tools
+from fluobook.errors import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from fluobook.params import Params
+
+
+class Lab(Protocol):
+    """A lab that is up."""
+
+    @property
+    def folder(self) -> Path:
+        """Its state folder."""
+
+    @property
+    def cluster_folder(self) -> Path:
+        """Where the cluster's own files are: bundle, kubeconfig, talosconfig, lock."""
+
+    @property
+    def overlay(self) -> Mapping[str, Any]:
+        """What replaces parts of the platform's params in a rehearsal: endpoints, trust, mirrors, secrets."""
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+
+    @property
+    def engine(self) -> str:
+        """What plays Kubernetes and Argo CD in it: "embedded" or "real"."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a person should know about it."""
+
+
+class Provider(Protocol):
+    """What the lab's distribution offers."""
+
+    FAULTS: Mapping[str, str]
+    """Each fault that a lab can inject, with what happens."""
+
+    def folder_of(self, phase: str) -> Path:
+        """The state folder of the lab that is kept for a phase."""
+
+    def find(self, folder: Path) -> Lab | None:
+        """The lab whose state folder this is, if it is up."""
+
+    def for_phase(self, chosen: Params, *, root: Path, programs: Mapping[str, str]) -> Lab:
+        """The lab of this run, the one that is kept up, or a new one that ends with this process."""
+
+    def own(
+        self,
+        chosen: Params,
+        *,
+        root: Path,
+        programs: Mapping[str, str],
+        speed: float | None = None,
+        faults: Sequence[str] = (),
+        engines: Mapping[str, str] | None = None,
+    ) -> Lab:
+        """Start a lab that ends with this process."""
+
+    def start(
+        self,
+        chosen: Params,
+        folder: Path,
+        *,
+        root: Path,
+        programs: Mapping[str, str],
+        owner: int | None,
+        speed: float | None = None,
+        seed: int = 1,
+        faults: Sequence[str] = (),
+        engines: Mapping[str, str] | None = None,
+    ) -> Lab:
+        """Start a lab in a folder; without an owner it stays until `end`."""
+
+    def story(self, lab: Any) -> dict[str, Any]:
+        """What happened in a lab so far."""
+
+    def end(self, lab: Any, *, forget: bool = False) -> None:
+        """End a lab and wait until its process is gone."""
+
+
+@cache
+def provider() -> Provider:
+    """The installed lab.
+
+    Raises:
+        NotFound: no distribution offers the entry point.
+    """
+    for entry in entry_points(group="fluobook", name="lab"):
+        return entry.load()
+    raise NotFound(
+        "the lab is not installed",
+        system="fluobook",
+        cause="`pip install fluobook` does not install it: only a rehearsal needs it",
+        remedy='pip install "fluobook[lab]", or run `make rehearse` in a clone',
+    )
+
+
+def programs() -> dict[str, str]:
+    """Where the programs are that a lab runs; a lab does not search for them itself."""
+    return {name: str(tools.find(name).path) for name in ("git", "kubectl", "helm", "sops")}
+
+
+def for_phase(chosen: Params, *, root: Path) -> Lab:
+    """The lab to rehearse a phase in; see `Provider.for_phase`."""
+    return provider().for_phase(chosen, root=root, programs=programs())

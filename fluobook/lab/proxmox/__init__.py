@@ -1,8 +1,0 @@
-"""The lab's Proxmox VE: an emulator of the REST API, as far as virtual machines, storages and tasks go."""
-
-from fluobook.lab.proxmox.access import Token, administrator
-from fluobook.lab.proxmox.context import Durations
-from fluobook.lab.proxmox.server import ProxmoxLab
-from fluobook.lab.proxmox.site import Host, Storage
-
-__all__ = ["Durations", "Host", "ProxmoxLab", "Storage", "Token", "administrator"]

@@ -1,0 +1,161 @@
+"""Plays the Git host: smart HTTP through git's own http-backend, with push allowed.
+
+A repository starts from what lies in a working tree (committed or not, as a rehearsal should see it) as one commit
+whose id depends on the content alone, so that two labs of one tree agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import tempfile
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from fluobook_lab.http import HttpServer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from fluobook_lab.clock import Clock
+
+BRANCH = "main"
+LARGEST_PUSH = 64 << 20
+WHO = {
+    "GIT_AUTHOR_NAME": "lab",
+    "GIT_AUTHOR_EMAIL": "lab@fluobook.invalid",
+    "GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z",
+    "GIT_COMMITTER_NAME": "lab",
+    "GIT_COMMITTER_EMAIL": "lab@fluobook.invalid",
+    "GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z",
+}
+ALONE = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0"}
+
+
+class GitServer(HttpServer):
+    """Repositories below a folder, at `http://127.0.0.1:<port>/<name>.git`.
+
+    Args:
+        root: the folder of the bare repositories; made if it is not there.
+        clock: the world clock.
+        git: the git program.
+    """
+
+    def __init__(self, root: Path, clock: Clock, *, git: Path) -> None:
+        app = web.Application(client_max_size=LARGEST_PUSH)
+        app.router.add_route("*", "/{path:.+}", self._answer)
+        super().__init__(app, clock, read_only=_is_fetch)
+        self.root = root
+        self._git = git
+        root.mkdir(parents=True, exist_ok=True)
+
+    def url(self, name: str) -> str:
+        """The address of a repository, once the server listens."""
+        return f"http://127.0.0.1:{self.port}/{name}.git"
+
+    def seed(self, name: str, tree: Path, paths: Sequence[str] = (".",), *, tags: Sequence[str] = ()) -> str:
+        """Make a repository of files of a working tree; what the tree's .gitignore names stays out.
+
+        Args:
+            name: "fluobook", or with folders: "github.com/rabbitmq/cluster-operator".
+            tree: the top of the working tree, in git or not.
+            paths: files and folders in it; missing ones are passed over.
+            tags: tags to set on the commit.
+
+        Returns:
+            the commit's id.
+        """
+        there = [path for path in paths if (tree / path).exists()]
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=".seed-") as scratch:
+            env = {"GIT_WORK_TREE": str(tree), "GIT_INDEX_FILE": f"{scratch}/index"}
+            self._init(name)
+            self._run(name, "add", "-A", "--", *there, env=env, cwd=tree)
+            sha = self._commit(name, self._run(name, "write-tree", env=env), "the platform tree")
+        for tag in tags:
+            self._run(name, "tag", "-f", tag, sha)
+        return sha
+
+    def commit(self, name: str, files: Mapping[str, str | None], message: str = "change") -> str:
+        """Change files on `main` as a push would, and return the commit's id; None removes a file."""
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=".commit-") as scratch:
+            env = {"GIT_WORK_TREE": scratch, "GIT_INDEX_FILE": f"{scratch}/index"}
+            self._run(name, "read-tree", BRANCH, env=env)
+            for path, content in files.items():
+                if content is None:
+                    self._run(name, "update-index", "--force-remove", "--", path, env=env)
+                    continue
+                blob = self._run(name, "hash-object", "-w", "--stdin", stdin=content)
+                self._run(name, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", env=env)
+            return self._commit(name, self._run(name, "write-tree", env=env), message, parent=self.head(name))
+
+    def head(self, name: str) -> str:
+        """The commit that `main` stands at."""
+        return self._run(name, "rev-parse", BRANCH)
+
+    def _init(self, name: str) -> None:
+        folder = self.root / f"{name}.git"
+        command = [str(self._git), "init", "-q", "--bare", "-b", BRANCH, str(folder)]
+        subprocess.run(command, check=True, env={**os.environ, **ALONE}, timeout=60)
+        self._run(name, "config", "http.receivepack", "true")
+
+    def _commit(self, name: str, tree: str, message: str, parent: str = "") -> str:
+        parents = ["-p", parent] if parent else []
+        sha = self._run(name, "commit-tree", tree, *parents, "-m", message, env=WHO)
+        self._run(name, "update-ref", f"refs/heads/{BRANCH}", sha)
+        return sha
+
+    def _run(
+        self, name: str, *arguments: str, env: Mapping[str, str] | None = None, stdin: str = "", cwd: Path | None = None
+    ) -> str:
+        around = {**os.environ, **ALONE, "GIT_DIR": str(self.root / f"{name}.git"), **(env or {})}
+        command = [str(self._git), *arguments]
+        done = subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=True,
+            env=around,
+            cwd=cwd or self.root,
+            timeout=60,
+        )
+        return done.stdout.strip()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        """One request as CGI."""
+        body = await request.read()  # aiohttp has unpacked a gzip body already
+        env = {
+            **os.environ,
+            **ALONE,
+            "GIT_PROJECT_ROOT": str(self.root),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "PATH_INFO": request.path,
+            "QUERY_STRING": request.query_string,
+            "REQUEST_METHOD": request.method,
+            "CONTENT_TYPE": request.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": str(len(body)),
+            "GIT_PROTOCOL": request.headers.get("Git-Protocol", ""),
+            "REMOTE_USER": "lab",
+            "REMOTE_ADDR": "127.0.0.1",
+        }
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            str(self._git), "http-backend", stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL, env=env
+        )
+        told, _ = await process.communicate(body)
+        return _response(told)
+
+
+def _is_fetch(request: web.Request) -> bool:
+    return not request.path.endswith("/git-receive-pack")
+
+
+def _response(told: bytes) -> web.Response:
+    """What the CGI program wrote, as an HTTP response."""
+    head, _, body = told.partition(b"\r\n\r\n")
+    headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line)
+    status = int(headers.pop("Status", "200").split()[0])
+    return web.Response(status=status, headers=headers, body=body)

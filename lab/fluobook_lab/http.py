@@ -1,0 +1,105 @@
+"""What the lab's HTTP servers have in common: a socket on loopback, TLS, and a log of what was asked of them."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp.typedefs import Middleware
+
+    from fluobook_lab.clock import Clock
+
+READ_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as the lab answered it, at `time` in world seconds.
+
+    `mutating` says whether it could have changed anything; `status` is 0 where the connection broke before an answer.
+    """
+
+    time: float
+    method: str
+    path: str
+    status: int
+    mutating: bool
+    user_agent: str
+
+
+class HttpServer:
+    """One aiohttp application on loopback that remembers its requests.
+
+    Args:
+        app: what answers.
+        clock: the world clock.
+        read_only: says of a request whether it changes nothing although its method could.
+        follow_clients: end a handler when its client goes away; for answers that last, such as watches.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        clock: Clock,
+        *,
+        read_only: Callable[[web.Request], bool] = lambda _: False,
+        follow_clients: bool = False,
+    ) -> None:
+        self.requests: list[Request] = []
+        self.port = 0
+        self._clock = clock
+        self._read_only = read_only
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, handler_cancellation=follow_clients)
+        app.middlewares.insert(0, self._middleware())
+
+    async def start(self, sock: socket.socket | int = 0, ssl_context: ssl.SSLContext | None = None) -> None:
+        """Listen on a bound socket, or on a port of 127.0.0.1 (0 for a free one, then found in `port`)."""
+        bound = sock if isinstance(sock, socket.socket) else socket.create_server(("127.0.0.1", sock))
+        self.port = bound.getsockname()[1]
+        await self._runner.setup()
+        await web.SockSite(self._runner, bound, ssl_context=ssl_context, backlog=512).start()
+
+    async def stop(self) -> None:
+        """Stop listening and drop the connections at once: a machine that is off answers nobody any more."""
+        for site in list(self._runner.sites):
+            await site.stop()
+        for connection in self._runner.server.connections if self._runner.server else ():
+            connection.force_close()
+        await self._runner.cleanup()
+
+    def _middleware(self) -> Middleware:
+        @web.middleware
+        async def remember(
+            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        ) -> web.StreamResponse:
+            status = 0
+            try:
+                response = await handler(request)
+                status = response.status
+            except web.HTTPException as refusal:
+                status = refusal.status
+                raise
+            finally:
+                self._log(request, status)
+            return response
+
+        return remember
+
+    def _log(self, request: web.Request, status: int) -> None:
+        self.requests.append(
+            Request(
+                time=self._clock.now(),
+                method=request.method,
+                path=request.path_qs,
+                status=status,
+                mutating=request.method not in READ_ONLY and not self._read_only(request),
+                user_agent=request.headers.get("User-Agent", ""),
+            )
+        )

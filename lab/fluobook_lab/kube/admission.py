@@ -1,0 +1,126 @@
+"""What admission plugins refuse or warn of: namespace lifecycle, PodSecurity and NodeRestriction."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from fluobook_lab.kube import podsecurity
+from fluobook_lab.kube.errors import ApiError, bad_request, forbidden, invalid
+from fluobook_lab.kube.identity import NODE_PREFIX
+from fluobook_lab.kube.objects import Obj, labels_of, name_of
+
+if TYPE_CHECKING:
+    from fluobook_lab.kube.identity import User, Write
+    from fluobook_lab.kube.resources import Resource
+
+_WORKLOADS = frozenset({"deployments", "replicasets", "daemonsets", "statefulsets", "jobs"})
+_FOR_EVER = frozenset({"default", "kube-system", "kube-public"})
+_RESERVED = ("node-role.kubernetes.io/", "node-restriction.kubernetes.io/")
+
+
+def namespace_is_open(resource: Resource, name: str, namespace: Obj | None, wanted: str) -> None:
+    """Refuse to create in a namespace that is not there or is going.
+
+    Raises:
+        ApiError: 404 or 403.
+    """
+    if namespace is None:
+        error = ApiError(404, "NotFound", f'namespaces "{wanted}" not found', {"name": wanted, "kind": "namespaces"})
+        raise error
+    if namespace["metadata"].get("deletionTimestamp"):
+        why = f"unable to create new content in namespace {wanted} because it is being terminated"
+        error = forbidden(resource, name, why)
+        error.details["causes"] = [
+            {
+                "reason": "NamespaceTerminating",
+                "message": f"namespace {wanted} is being terminated",
+                "field": "metadata.namespace",
+            }
+        ]
+        raise error
+
+
+def may_be_deleted(resource: Resource, name: str) -> None:
+    """Refuse to delete the namespaces that a cluster cannot be without.
+
+    Raises:
+        ApiError: 403.
+    """
+    if resource.store_key == ("", "namespaces") and name in _FOR_EVER:
+        raise forbidden(resource, name, "this namespace may not be deleted")
+
+
+def pod_security(resource: Resource, obj: Obj, namespace: Obj, write: Write) -> None:
+    """Refuse pods that break the namespace's level, and warn of workloads that would.
+
+    Raises:
+        ApiError: 403.
+    """
+    if resource.store_key == ("", "pods"):
+        if why := podsecurity.violation(obj["spec"], namespace, "enforce"):
+            raise forbidden(resource, name_of(obj), f"violates PodSecurity {why}")
+        spec = obj["spec"]
+    elif resource.plural in _WORKLOADS and not resource.custom:
+        spec = obj["spec"].get("template", {}).get("spec", {})
+    else:
+        return
+    if why := podsecurity.violation(spec, namespace, "warn"):
+        write.warnings.append(f"would violate PodSecurity {why}")
+
+
+def node_restriction(resource: Resource, old: Obj | None, new: Obj, user: User) -> None:
+    """Refuse what a kubelet may not change.
+
+    Raises:
+        ApiError: 403.
+    """
+    if not user.node:
+        return
+    if resource.plural == "certificatesigningrequests" and old is None:
+        _own_request_only(resource, new, user)
+    if resource.store_key == ("", "nodes"):
+        if name_of(new) != user.node:
+            raise forbidden(
+                resource, name_of(new), f'node "{user.node}" is not allowed to modify node "{name_of(new)}"'
+            )
+        _own_labels_only(resource, old, new, user)
+
+
+def _own_request_only(resource: Resource, new: Obj, user: User) -> None:
+    if not new["spec"].get("signerName", "").endswith(("kubelet-serving", "client-kubelet")):
+        return
+    names = certificate_request(resource, new).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if [name.value for name in names] != [NODE_PREFIX + user.node]:
+        raise forbidden(resource, name_of(new), f"can only create a node CSR with CN={NODE_PREFIX}{user.node}")
+
+
+def _own_labels_only(resource: Resource, old: Obj | None, new: Obj, user: User) -> None:
+    before = labels_of(old) if old else {}
+    changed = {key for key in {*before, *labels_of(new)} if before.get(key) != labels_of(new).get(key)}
+    if bad := sorted(key for key in changed if key.startswith(_RESERVED)):
+        why = f"is not allowed to modify labels: {', '.join(bad)}"
+        raise forbidden(resource, name_of(new), why)
+    if old is not None and (old.get("spec") or {}).get("taints") != (new.get("spec") or {}).get("taints"):
+        raise forbidden(resource, name_of(new), f'node "{user.node}" is not allowed to modify taints')
+
+
+def certificate_request(resource: Resource, obj: Obj) -> x509.CertificateSigningRequest:
+    """The PKCS#10 request inside a CertificateSigningRequest.
+
+    Raises:
+        ApiError: 422, it cannot be read; 400, it is not base64.
+    """
+    try:
+        pem = base64.b64decode(obj["spec"].get("request", ""), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise bad_request(f"CertificateSigningRequest: spec.request: {error}") from error
+    try:
+        return x509.load_pem_x509_csr(pem)
+    except ValueError as error:
+        what = f'Invalid value: "{obj["spec"]["request"]}": PEM block type must be CERTIFICATE REQUEST'
+        raise invalid(resource, name_of(obj), [("spec.request", what)]) from error

@@ -1,0 +1,150 @@
+"""A whole cluster: the API server, the controllers once there is a CA, and the kubelets that joined."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from typing import TYPE_CHECKING
+
+from fluobook_lab.kube import system
+from fluobook_lab.kube.api import VERSION, KubeApi
+from fluobook_lab.kube.controllers import loop
+from fluobook_lab.kube.controllers.approver import CsrApprover
+from fluobook_lab.kube.controllers.certificates import CertificateSigner
+from fluobook_lab.kube.controllers.daemonsets import DaemonSets
+from fluobook_lab.kube.controllers.deployments import Deployments, ReplicaSets
+from fluobook_lab.kube.controllers.garbage import GarbageCollector
+from fluobook_lab.kube.controllers.ingresses import Ingresses
+from fluobook_lab.kube.controllers.jobs import Jobs
+from fluobook_lab.kube.controllers.namespaces import Namespaces
+from fluobook_lab.kube.controllers.nodes import Heartbeats, Nodes
+from fluobook_lab.kube.controllers.operators import Operators
+from fluobook_lab.kube.controllers.pods import Kubelets
+from fluobook_lab.kube.controllers.services import Endpoints, LoadBalancers
+from fluobook_lab.kube.controllers.statefulsets import StatefulSets
+from fluobook_lab.kube.controllers.volumes import Volumes
+from fluobook_lab.kube.identity import Write
+from fluobook_lab.kube.kubelet import Kubelet
+from fluobook_lab.kube.nodeinfo import NodeInfo, serving_request
+from fluobook_lab.kube.store import SERVICE_CIDR
+
+if TYPE_CHECKING:
+    from fluobook.machine.pki import KeyPair
+    from fluobook_lab.clock import Clock
+    from fluobook_lab.faults import Faults
+    from fluobook_lab.kube.controllers.loop import Controller
+
+INTRUDER = NodeInfo("intruder", ("192.0.2.66",))
+"""A machine that nobody declared, for the fault "kube.foreign-csr"."""
+POD_CIDR = "10.244.0.0/16"
+
+
+class KubeCluster:
+    """One Kubernetes cluster of the lab.
+
+    Args:
+        clock: the world clock.
+        faults: what goes wrong on purpose.
+        version: gitVersion of the API server.
+        seed: makes names and delays the same in every run.
+        pod_cidr: cut into a /24 for each node.
+        service_cidr: where cluster IPs come from.
+
+    Attributes:
+        api: the API server; `api.store` is the in-process handle, `api.start(sock, ssl_context)` a listener.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        faults: Faults,
+        *,
+        version: str = VERSION,
+        seed: int = 0,
+        pod_cidr: str = POD_CIDR,
+        service_cidr: str = SERVICE_CIDR,
+    ) -> None:
+        self.api = KubeApi(clock, faults, version=version, seed=seed, service_cidr=service_cidr)
+        self._clock = clock
+        self._faults = faults
+        self._seed = seed
+        self._service_cidr = service_cidr
+        self._pod_cidrs = ipaddress.ip_network(pod_cidr).subnets(new_prefix=24)
+        self._heartbeats = Heartbeats(self.api.store.storage, clock)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._kubelets: dict[str, Kubelet] = {}
+        self._pod_networks: dict[str, str] = {}
+        self._bootstrap_user = "system:bootstrap:talos"
+
+    def start_controllers(self, authority: KeyPair, *, bootstrap_token: str = "") -> None:
+        """Bring the control plane to life: system objects and all controllers; a second call does nothing.
+
+        Args:
+            authority: the cluster's CA, out of the machine config (`cluster.ca`).
+            bootstrap_token: `cluster.token` of the machine config.
+        """
+        if self._tasks:
+            return
+        store = self.api.store
+        system.install(store, bootstrap_token=bootstrap_token, service_cidr=self._service_cidr)
+        if bootstrap_token:
+            self._bootstrap_user = f"system:bootstrap:{bootstrap_token.partition('.')[0]}"
+        for controller in self._controllers(authority):
+            self._tasks.append(asyncio.create_task(loop.run(store, self._clock, controller)))
+        self._tasks.append(asyncio.create_task(GarbageCollector(store).run()))
+        if self._faults.on("kube.foreign-csr"):
+            store.create(serving_request(INTRUDER), Write(user=INTRUDER.user))
+
+    def _controllers(self, authority: KeyPair) -> list[Controller]:
+        store = self.api.store
+        return [
+            CertificateSigner(store, authority),
+            Namespaces(store, authority.crt),
+            Nodes(store, self._heartbeats),
+            Kubelets(store, self._clock, self._faults, self._seed),
+            Deployments(store),
+            ReplicaSets(store),
+            DaemonSets(store),
+            StatefulSets(store),
+            Jobs(store),
+            Volumes(store, self._clock, self._seed),
+            Endpoints(store),
+            LoadBalancers(store),
+            Ingresses(store),
+            CsrApprover(store),
+            Operators(store, self._clock, self._seed),
+        ]
+
+    def join(self, node: NodeInfo, *, wiped: bool = False) -> Kubelet:
+        """A machine's kubelet starts: CSRs, Node, lease. `stop()` it at power-off.
+
+        Args:
+            node: the machine; one that was here before, by name and uuid, has its certificates still.
+            wiped: its disk was emptied since: it asks for new ones.
+        """
+        old = self._kubelets.pop(node.name, None)
+        if old is not None:
+            old.stop()
+        if node.name not in self._pod_networks:
+            self._pod_networks[node.name] = str(next(self._pod_cidrs))
+        kubelet = Kubelet(
+            self.api.store,
+            self._clock,
+            node,
+            self._heartbeats,
+            bootstrap_user=self._bootstrap_user,
+            pod_cidr=self._pod_networks[node.name],
+            certified=old is not None and old.has_certificates_of(node) and not wiped,
+        )
+        self._kubelets[node.name] = kubelet
+        kubelet.start()
+        return kubelet
+
+    async def stop(self) -> None:
+        """End kubelets, controllers and listeners."""
+        for kubelet in self._kubelets.values():
+            kubelet.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.api.stop()

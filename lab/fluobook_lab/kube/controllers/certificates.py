@@ -1,0 +1,173 @@
+"""The CSR controllers: approval of kubelets' client certificates, and the signer with its own refusals.
+
+The signer looks at neither the values of alternative names nor at who filed a request: only the approver protects.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from fluobook.errors import FluobookError
+from fluobook.machine.pki import KeyPair, sign_request
+from fluobook_lab.kube.controllers.loop import own_key
+from fluobook_lab.kube.identity import BOOTSTRAPPERS, NODE_PREFIX, NODES
+from fluobook_lab.kube.objects import is_true, name_of, timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluobook_lab.kube.controllers.loop import Sources
+    from fluobook_lab.kube.objects import Obj
+    from fluobook_lab.kube.storage import Key
+    from fluobook_lab.kube.store import Store
+
+API_VERSION, KIND = "certificates.k8s.io/v1", "CertificateSigningRequest"
+RESOURCE = ("certificates.k8s.io", "certificatesigningrequests")
+CLIENT = "kubernetes.io/kube-apiserver-client"
+KUBELET_CLIENT = "kubernetes.io/kube-apiserver-client-kubelet"
+KUBELET_SERVING = "kubernetes.io/kubelet-serving"
+
+SIGNING_SECONDS = 0.06
+DAYS = 365.0
+_USAGES = {
+    KUBELET_CLIENT: ("client auth", {"client auth", "digital signature", "key encipherment"}),
+    KUBELET_SERVING: ("server auth", {"digital signature", "key encipherment", "server auth"}),
+    CLIENT: ("client auth", {"client auth", "digital signature", "key encipherment"}),
+}
+
+
+class CertificateSigner:
+    """Approves kubelets' client requests and signs what is approved.
+
+    Args:
+        store: the cluster.
+        authority: the cluster's CA.
+    """
+
+    def __init__(self, store: Store, authority: KeyPair) -> None:
+        self._store = store
+        self._authority = authority
+        self.sources: Sources = {RESOURCE: own_key}
+
+    def reconcile(self, key: Key) -> float | None:
+        """As in `Controller`."""
+        csr = self._store.find(API_VERSION, KIND, key[1])
+        if csr is None or csr["spec"]["signerName"] not in _USAGES or _is_final(csr):
+            return None
+        if problem := _refusal(csr):
+            early = problem.endswith("is required") or is_true(csr, "Approved")
+            if early:
+                self._fail(csr, problem)
+            return None
+        if is_true(csr, "Approved"):
+            self._sign(csr)
+        elif csr["spec"]["signerName"] == KUBELET_CLIENT and (words := _auto_approval(csr)):
+            condition = {"type": "Approved", "status": "True", "reason": "AutoApproved", "message": words}
+            approve(self._store, csr, condition)
+        return None
+
+    def _fail(self, csr: Obj, problem: str) -> None:
+        condition = {"type": "Failed", "status": "True", "reason": "SignerValidationFailure", "message": problem}
+        status = csr.get("status") or {}
+        self._store.set_status(csr, {**status, "conditions": [*(status.get("conditions") or []), _stamped(condition)]})
+
+    def _sign(self, csr: Obj) -> None:
+        usages = set(csr["spec"].get("usages") or ())
+        days = (csr["spec"].get("expirationSeconds") or DAYS * 86400) / 86400
+        try:
+            signed = sign_request(
+                self._authority,
+                base64.b64decode(csr["spec"]["request"]).decode(),
+                days=min(max(days, 600 / 86400), DAYS),
+                server="server auth" in usages,
+                client="client auth" in usages,
+                key_encipherment="key encipherment" in usages,
+            )
+        except FluobookError as error:
+            self._fail(csr, error.message)
+            return
+        certificate = base64.b64encode(signed.encode()).decode()
+        self._store.set_status(csr, {**csr["status"], "certificate": certificate})
+
+
+def approve(store: Store, csr: Obj, condition: Obj) -> None:
+    """Add a condition of type Approved or Denied; `condition` has type, status, reason and message."""
+    fresh = store.get(API_VERSION, KIND, name_of(csr))
+    status = fresh.get("status") or {}
+    conditions = [*(status.get("conditions") or []), _stamped(condition)]
+    store.set_status(fresh, {**status, "conditions": conditions})
+
+
+def is_pending(csr: Obj) -> bool:
+    """Whether nobody has decided about it."""
+    return not (csr.get("status") or {}).get("conditions")
+
+
+def _stamped(condition: Obj) -> Obj:
+    return {**condition, "lastUpdateTime": timestamp(), "lastTransitionTime": timestamp()}
+
+
+def _is_final(csr: Obj) -> bool:
+    status = csr.get("status") or {}
+    return bool(status.get("certificate")) or is_true(csr, "Denied") or is_true(csr, "Failed")
+
+
+def _auto_approval(csr: Obj) -> str:
+    groups, user = set(csr["spec"].get("groups") or ()), csr["spec"]["username"]
+    if BOOTSTRAPPERS in groups:
+        return "Auto approving kubelet client certificate after SubjectAccessReview."
+    names = _values(_request(csr), NameOID.COMMON_NAME)
+    if NODES in groups and names == [user]:
+        return "Auto approving self kubelet client certificate after SubjectAccessReview."
+    return ""
+
+
+def _refusal(csr: Obj) -> str:
+    """Why the signer will not sign, "" if it will."""
+    return "" if csr["spec"]["signerName"] == CLIENT else next(_refusals(csr), "")
+
+
+def _refusals(csr: Obj) -> Iterator[str]:
+    request, signer = _request(csr), csr["spec"]["signerName"]
+    if _values(request, NameOID.ORGANIZATION_NAME) != [NODES]:
+        yield "subject organization is not system:nodes"
+    if signer == KUBELET_SERVING:
+        yield from _name_refusals(request)
+    elif kinds := _alternative_kinds(request):
+        yield f"{kinds[0]} subjectAltNames are not allowed"
+    if not all(name.startswith(NODE_PREFIX) for name in _values(request, NameOID.COMMON_NAME) or [""]):
+        yield "subject common name does not begin with system:node:"
+    needed, known = _USAGES[signer]
+    usages = set(csr["spec"].get("usages") or ())
+    if needed not in usages or not usages <= known:
+        yield f"usages did not match {sorted(known)}".replace("'", "").replace(",", "")
+
+
+def _name_refusals(request: x509.CertificateSigningRequest) -> Iterator[str]:
+    kinds = _alternative_kinds(request)
+    if not {"DNS", "IP"} & set(kinds):
+        yield "DNS or IP subjectAltName is required"
+    for kind in ("Email", "URI"):
+        if kind in kinds:
+            yield f"{kind} subjectAltNames are not allowed"
+
+
+def _alternative_kinds(request: x509.CertificateSigningRequest) -> list[str]:
+    try:
+        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    kinds: dict[type[x509.GeneralName], str] = {x509.DNSName: "DNS", x509.IPAddress: "IP", x509.RFC822Name: "Email"}
+    return [kinds.get(type(name), "URI") for name in names]
+
+
+def _request(csr: Obj) -> x509.CertificateSigningRequest:
+    return x509.load_pem_x509_csr(base64.b64decode(csr["spec"]["request"]))
+
+
+def _values(request: x509.CertificateSigningRequest, oid: x509.ObjectIdentifier) -> list[str]:
+    return [str(attribute.value) for attribute in request.subject.get_attributes_for_oid(oid)]

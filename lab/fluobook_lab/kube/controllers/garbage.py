@@ -1,0 +1,111 @@
+"""The garbage collector: what belongs to something that went goes too, or is set free, as the deletion asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fluobook_lab.kube.errors import ApiError
+from fluobook_lab.kube.identity import Write
+from fluobook_lab.kube.lifecycle import FOREGROUND, ORPHAN
+from fluobook_lab.kube.storage import EVERYTHING
+
+if TYPE_CHECKING:
+    from fluobook_lab.kube.objects import Obj
+    from fluobook_lab.kube.resources import Resource
+    from fluobook_lab.kube.storage import Key
+    from fluobook_lab.kube.store import Store
+
+
+class GarbageCollector:
+    """Follows every deletion there is."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def run(self) -> None:
+        """Collect until cancelled."""
+        queue = self._store.storage.subscribe(EVERYTHING)
+        try:
+            while True:
+                event = await queue.get()
+                if event.type == "DELETED":
+                    self._owner_gone(event.object)
+                elif event.type == "MODIFIED" and event.object["metadata"].get("deletionTimestamp"):
+                    self._owner_going(event.object)
+                elif event.type in ("ADDED", "MODIFIED") and event.object["metadata"].get("ownerReferences"):
+                    self._orphaned(event.object)
+        finally:
+            self._store.storage.unsubscribe(EVERYTHING, queue)
+
+    def _owner_gone(self, owner: Obj) -> None:
+        for resource, key, obj in self._dependents(owner["metadata"]["uid"]):
+            if len(obj["metadata"]["ownerReferences"]) == 1:
+                self._delete(resource, key, {"propagationPolicy": "Background"})
+        for reference in owner["metadata"].get("ownerReferences") or []:
+            self._look_again(reference, owner["metadata"].get("namespace", ""))
+
+    def _orphaned(self, obj: Obj) -> None:
+        """Delete what belongs to nothing that is there."""
+        resource = self._store.registry.find(obj["apiVersion"], obj["kind"])
+        namespace = obj["metadata"].get("namespace", "")
+        if resource is not None and not any(
+            self._is_there(one, namespace) for one in obj["metadata"]["ownerReferences"]
+        ):
+            self._delete(resource, (namespace, obj["metadata"]["name"]), {"propagationPolicy": "Background"})
+
+    def _is_there(self, reference: Obj, namespace: str) -> bool:
+        owner = self._store.registry.find(reference.get("apiVersion", ""), reference.get("kind", ""))
+        if owner is None:
+            return True  # nobody knows
+        key = (namespace if owner.namespaced else "", reference.get("name", ""))
+        found = self._store.storage.get(owner.store_key, key)
+        return found is not None and found["metadata"]["uid"] == reference.get("uid")
+
+    def _owner_going(self, owner: Obj) -> None:
+        finalizers = owner["metadata"].get("finalizers") or []
+        if FOREGROUND in finalizers:
+            dependents = self._dependents(owner["metadata"]["uid"])
+            for resource, key, obj in dependents:
+                if not obj["metadata"].get("deletionTimestamp"):
+                    self._delete(resource, key, {"propagationPolicy": "Foreground"})
+            if not self._dependents(owner["metadata"]["uid"]):
+                self._release(owner, FOREGROUND)
+        elif ORPHAN in finalizers:
+            for resource, key, obj in self._dependents(owner["metadata"]["uid"]):
+                uid = owner["metadata"]["uid"]
+                left = [one for one in obj["metadata"]["ownerReferences"] if one.get("uid") != uid]
+                body = {"metadata": {"ownerReferences": left or None}}
+                self._store.change(resource, key, body, "application/merge-patch+json", Write())
+            self._release(owner, ORPHAN)
+
+    def _look_again(self, reference: Obj, namespace: str) -> None:
+        """A dependent went: its owner may have waited for that."""
+        found = self._store.find(reference["apiVersion"], reference["kind"], reference["name"], namespace)
+        if found and found["metadata"].get("deletionTimestamp"):
+            self._owner_going(found)
+
+    def _dependents(self, uid: str) -> list[tuple[Resource, Key, Obj]]:
+        resources = {resource.store_key: resource for resource in self._store.registry}
+        return [
+            (resources[store_key], key, obj)
+            for store_key in self._store.storage.resources()
+            if store_key in resources
+            for key, obj in self._store.storage.scan(store_key)
+            if any(reference.get("uid") == uid for reference in obj["metadata"].get("ownerReferences") or ())
+        ]
+
+    def _delete(self, resource: Resource, key: Key, options: Obj) -> None:
+        try:
+            self._store.remove(resource, key, options, Write())
+        except ApiError as error:
+            if error.reason != "NotFound":
+                raise
+
+    def _release(self, owner: Obj, finalizer: str) -> None:
+        metadata = owner["metadata"]
+        left = [one for one in metadata["finalizers"] if one != finalizer]
+        resource = self._store.registry.find(owner["apiVersion"], owner["kind"])
+        if resource is not None:
+            body = {"metadata": {"finalizers": left or None}}
+            key = (metadata.get("namespace", ""), metadata["name"])
+            self._store.change(resource, key, body, "application/merge-patch+json", Write())

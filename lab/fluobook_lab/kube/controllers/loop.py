@@ -1,0 +1,118 @@
+"""The loop that every controller is: events name keys, each key is reconciled, and some again after a while."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING, Protocol
+
+from fluobook_lab.kube.errors import ApiError
+from fluobook_lab.kube.objects import name_of, namespace_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from fluobook_lab.clock import Clock
+    from fluobook_lab.kube.objects import Obj
+    from fluobook_lab.kube.storage import Event, Key
+    from fluobook_lab.kube.store import Store
+
+    KeysOf = Callable[[Obj], Iterable[Key]]
+    Sources = dict[Key, KeysOf]
+
+_log = logging.getLogger(__name__)
+
+
+class Controller(Protocol):
+    """Something that reconciles keys.
+
+    Attributes:
+        sources: which changes concern it: (group, plural) → the keys that an object of that resource touches.
+    """
+
+    sources: Sources
+
+    def reconcile(self, key: Key) -> float | None:
+        """Bring one key in order; the world seconds after which to look again, None if events suffice."""
+
+
+def own_key(obj: Obj) -> list[Key]:
+    """An object concerns itself."""
+    return [(namespace_of(obj), name_of(obj))]
+
+
+def draw(seed: int, what: str, low: float, high: float) -> float:
+    """A number between two, always the same for one seed and name."""
+    return random.Random(f"{seed}/{what}").uniform(low, high)
+
+
+async def run(store: Store, clock: Clock, controller: Controller) -> None:
+    """Reconcile all there is, then whatever changes, until cancelled."""
+    await _Loop(store, clock, controller).run()
+
+
+class _Loop:
+    def __init__(self, store: Store, clock: Clock, controller: Controller) -> None:
+        self._store = store
+        self._clock = clock
+        self._controller = controller
+        self._waiting: dict[Key, None] = {}  # in order of arrival, each once
+        self._changed = asyncio.Event()
+        self._timers: dict[Key, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        storage = self._store.storage
+        queues = {resource: storage.subscribe(resource) for resource in self._controller.sources}
+        for resource in queues:
+            for _, obj in storage.scan(resource):
+                self._touch(resource, obj)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for resource, queue in queues.items():
+                    group.create_task(self._listen(resource, queue))
+                group.create_task(self._work())
+        finally:
+            for resource, queue in queues.items():
+                storage.unsubscribe(resource, queue)
+            for timer in self._timers.values():
+                timer.cancel()
+
+    async def _listen(self, resource: Key, queue: asyncio.Queue[Event]) -> None:
+        while True:
+            event = await queue.get()
+            if event.type != "GONE":
+                self._touch(resource, event.object)
+
+    def _touch(self, resource: Key, obj: Obj) -> None:
+        for key in self._controller.sources[resource](obj):
+            self._waiting.setdefault(key)
+        self._changed.set()
+
+    async def _work(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while self._waiting:
+                key = next(iter(self._waiting))
+                del self._waiting[key]
+                self._reconcile(key)
+                await asyncio.sleep(0)
+
+    def _reconcile(self, key: Key) -> None:
+        try:
+            delay = self._controller.reconcile(key)
+        except ApiError as error:
+            # A race with somebody else's write, or an object that cannot be admitted: look again, as the real ones do.
+            _log.debug("%s %s: %s", type(self._controller).__name__, key, error)
+            delay = 1.0
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+        if delay is not None:
+            self._timers[key] = asyncio.create_task(self._later(key, delay))
+
+    async def _later(self, key: Key, delay: float) -> None:
+        await self._clock.sleep(delay)
+        self._timers.pop(key, None)
+        self._waiting.setdefault(key)
+        self._changed.set()

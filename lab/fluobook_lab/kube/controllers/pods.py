@@ -1,0 +1,240 @@
+"""Scheduler and kubelets in one: pods get a node, pull their image, start, and end when they are told to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from fluobook_lab.kube.controllers.events import record
+from fluobook_lab.kube.controllers.loop import draw, own_key
+from fluobook_lab.kube.controllers.references import missing_for_containers, missing_for_volumes
+from fluobook_lab.kube.controllers.scheduling import can_run
+from fluobook_lab.kube.objects import (
+    condition,
+    controller_of,
+    is_true,
+    name_of,
+    namespace_of,
+    timestamp,
+    with_condition,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluobook_lab.clock import Clock
+    from fluobook_lab.faults import Faults
+    from fluobook_lab.kube.controllers.loop import Sources
+    from fluobook_lab.kube.objects import Obj
+    from fluobook_lab.kube.storage import Key
+    from fluobook_lab.kube.store import Store
+
+RESOURCE = ("", "pods")
+NODES = ("", "nodes")
+PULL_SECONDS = (3.0, 9.0)
+"""World seconds for an image that the node does not have yet."""
+START_SECONDS = (0.8, 2.5)
+"""World seconds from an image that is there to a container that is ready."""
+JOB_SECONDS = (1.0, 4.0)
+STOP_SECONDS = 1.5
+LOOK_AGAIN_SECONDS = 2.0
+"""World seconds between looks for a Secret, ConfigMap or claim that a pod waits for."""
+BACK_OFF_SECONDS = 10.0
+_MOMENT = 1e-6
+"""Less than this is no time at all."""
+
+
+SCHEDULER = "default-scheduler"
+
+
+class Hurdle(NamedTuple):
+    """Why a pod does not run yet, when to look again (None: when something changes), and what to tell of it."""
+
+    reason: str
+    seconds: float | None
+    message: str = ""
+
+
+class Kubelets:
+    """Runs the pods of all nodes.
+
+    Args:
+        store: the cluster.
+        clock: the world clock.
+        faults: "kube.image-pull-fails": images of pods in `default` and application namespaces cannot be pulled.
+        seed: makes every delay the same in every run.
+    """
+
+    def __init__(self, store: Store, clock: Clock, faults: Faults, seed: int) -> None:
+        self._store = store
+        self._clock = clock
+        self._faults = faults
+        self._seed = seed
+        self._pulled: set[tuple[str, str]] = set()
+        self._due: dict[str, float] = {}  # uid → when the next step is done
+        self._addresses = 0
+        self.sources: Sources = {
+            RESOURCE: own_key,
+            NODES: self._on_node,
+            ("", "persistentvolumeclaims"): self._waiting_in,
+        }
+
+    def reconcile(self, key: Key) -> float | None:
+        """As in `Controller`."""
+        pod = self._store.find("v1", "Pod", key[1], key[0])
+        if pod is None:
+            return None
+        if pod["metadata"].get("deletionTimestamp"):
+            return self._end(pod)
+        node = pod["spec"].get("nodeName")
+        if not node:
+            return self._schedule(pod)
+        phase = (pod.get("status") or {}).get("phase", "Pending")
+        if phase == "Pending":
+            return self._start(pod, node)
+        if phase == "Running" and _is_job(pod):
+            left = self._wait(pod, "job", JOB_SECONDS)
+            if left is None:
+                self._complete(pod)
+            return left
+        if phase == "Running" and is_true(pod, "Ready") == self._is_lost(node):
+            self._follow(pod, lost=self._is_lost(node))
+        return None
+
+    def _on_node(self, node: Obj) -> list[Key]:
+        """A change of a node concerns the pods that wait for one, and the ones on it when it is lost or found."""
+        lost = self._is_lost(name_of(node))
+        running = [
+            key
+            for key, pod in self._store.storage.scan(RESOURCE)
+            if pod["spec"].get("nodeName") == name_of(node) and is_true(pod, "Ready") == lost
+        ]
+        return [*self._waiting_in({"metadata": {}}), *running]
+
+    def _is_lost(self, node: str) -> bool:
+        found = self._store.storage.get(NODES, ("", node))
+        return found is not None and (condition(found, "Ready") or {}).get("status") == "Unknown"
+
+    def _follow(self, pod: Obj, *, lost: bool) -> None:
+        """Nobody knows of the pods of a lost node; once it is back they were started again."""
+        reason = "NodeNotReady" if lost else ""
+        told = [(kind, "False" if lost else "True", reason, "") for kind in ("ContainersReady", "Ready")]
+        self._set(pod, conditions=told, running=not lost)
+        if not lost:
+            record(self._store, pod, "Started", "Started container", source="kubelet")
+
+    def _waiting_in(self, obj: Obj) -> list[Key]:
+        pods = self._store.storage.scan(RESOURCE, namespace_of(obj))
+        return [key for key, pod in pods if (pod.get("status") or {}).get("phase", "Pending") == "Pending"]
+
+    def _schedule(self, pod: Obj) -> float | None:
+        if pod["spec"].get("schedulerName", SCHEDULER) != SCHEDULER:
+            return None  # another scheduler's business
+        nodes = [node for node in self._store.view("v1", "Node") if can_run(pod["spec"], node)]
+        if not nodes:
+            message = f"0/{len(self._store.list('v1', 'Node'))} nodes are available"
+            self._set(pod, conditions=[("PodScheduled", "False", "Unschedulable", message)])
+            return None
+        taken = [p["spec"].get("nodeName") for _, p in self._store.storage.scan(RESOURCE)]
+        chosen = min(nodes, key=lambda node: (taken.count(name_of(node)), name_of(node)))
+        pod["spec"]["nodeName"] = name_of(chosen)
+        self._store.update(pod)
+        return None
+
+    def _start(self, pod: Obj, node: str) -> float | None:
+        hurdle = next(self._hurdles(pod, node), None)
+        if hurdle is None:
+            self._run(pod, node)
+            return None
+        if hurdle.message:
+            record(self._store, pod, "Failed", hurdle.message, source="kubelet", warning=True)
+        self._set(pod, waiting=hurdle.reason)
+        return hurdle.seconds
+
+    def _hurdles(self, pod: Obj, node: str) -> Iterator[Hurdle]:
+        """What still keeps a pod from running, in the order in which a kubelet comes upon it."""
+        image = pod["spec"]["containers"][0].get("image", "")
+        if not self._has_network(pod, node):
+            yield Hurdle("ContainerCreating", None)
+        if missing := missing_for_volumes(self._store, pod):
+            yield Hurdle("ContainerCreating", LOOK_AGAIN_SECONDS, f"MountVolume.SetUp failed: {missing} not found")
+        if self._faults.on("kube.image-pull-fails") and namespace_of(pod) != "kube-system":
+            yield Hurdle("ImagePullBackOff", BACK_OFF_SECONDS, f'Failed to pull image "{image}": not found')
+        if (node, image) not in self._pulled:
+            if left := self._wait(pod, "pull", PULL_SECONDS):
+                yield Hurdle("ContainerCreating", left)
+            self._pulled.add((node, image))
+        if missing := missing_for_containers(self._store, pod):
+            yield Hurdle("CreateContainerConfigError", LOOK_AGAIN_SECONDS, f"Error: {missing} not found")
+        if left := self._wait(pod, "start", START_SECONDS):
+            yield Hurdle("ContainerCreating", left)
+
+    def _has_network(self, pod: Obj, node: str) -> bool:
+        found = self._store.find("v1", "Node", node)
+        return found is not None and (bool(pod["spec"].get("hostNetwork")) or is_true(found, "Ready"))
+
+    def _wait(self, pod: Obj, step: str, bounds: tuple[float, float]) -> float | None:
+        """The seconds that a step still takes; None once it is done."""
+        key = f"{pod['metadata']['uid']}/{step}"
+        now = self._clock.now()
+        image = pod["spec"]["containers"][0].get("image", "")
+        what = image if step == "pull" else f"{namespace_of(pod)}/{name_of(pod)}"
+        due = self._due.setdefault(key, now + draw(self._seed, f"{step}/{what}", *bounds))
+        return due - now if due - now > _MOMENT else None
+
+    def _run(self, pod: Obj, node: str) -> None:
+        found = self._store.get("v1", "Node", node)
+        host = next((a["address"] for a in found["status"].get("addresses") or [] if a["type"] == "InternalIP"), "")
+        address = host if pod["spec"].get("hostNetwork") else self._next_address(found)
+        told: Obj = {"phase": "Running", "hostIP": host, "podIP": address, "podIPs": [{"ip": address}]}
+        ready = [(kind, "True", "", "") for kind in ("Initialized", "PodScheduled", "ContainersReady", "Ready")]
+        self._set(pod, conditions=ready, running=True, told=told | {"startTime": timestamp()})
+        record(self._store, pod, "Started", "Started container", source="kubelet")
+
+    def _next_address(self, node: Obj) -> str:
+        self._addresses += 1
+        base = (node["spec"].get("podCIDR") or "10.244.0.0/24").partition("/")[0].rpartition(".")[0]
+        return f"{base}.{2 + self._addresses % 250}"
+
+    def _complete(self, pod: Obj) -> None:
+        done = [("Ready", "False", "PodCompleted", ""), ("ContainersReady", "False", "PodCompleted", "")]
+        self._set(pod, conditions=done, completed=True, told={"phase": "Succeeded"})
+
+    def _end(self, pod: Obj) -> float | None:
+        if left := self._wait(pod, "stop", (STOP_SECONDS, STOP_SECONDS)):
+            return left
+        self._store.delete("v1", "Pod", name_of(pod), namespace_of(pod), options={"gracePeriodSeconds": 0})
+        return None
+
+    def _set(
+        self,
+        pod: Obj,
+        *,
+        conditions: list[tuple[str, str, str, str]] | None = None,
+        waiting: str = "",
+        running: bool = False,
+        completed: bool = False,
+        told: Obj | None = None,
+    ) -> None:
+        """Write a pod's status: conditions, what its containers do, and whatever else is told."""
+        status = {**(pod.get("status") or {}), **(told or {})}
+        for one in conditions or [("PodScheduled", "True", "", "")]:
+            status["conditions"] = with_condition(status.get("conditions") or [], *one)
+        state: Obj = {"waiting": {"reason": waiting}} if waiting else {"running": {"startedAt": timestamp()}}
+        if completed:
+            state = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+        if waiting or running or completed:
+            status["containerStatuses"] = [
+                _container_status(c, state, ready=running) for c in pod["spec"]["containers"]
+            ]
+        self._store.set_status(pod, status)
+
+
+def _container_status(container: Obj, state: Obj, *, ready: bool) -> Obj:
+    image = container.get("image", "")
+    status = {"name": container["name"], "image": image, "imageID": "", "restartCount": 0}
+    return {**status, "ready": ready, "started": ready, "state": state}
+
+
+def _is_job(pod: Obj) -> bool:
+    owner = controller_of(pod)
+    return owner is not None and owner["kind"] == "Job"

@@ -1,0 +1,93 @@
+"""Claims are bound once their StorageClass is there and its driver runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fluobook_lab.kube.controllers.loop import draw, own_key
+from fluobook_lab.kube.objects import annotations_of, name_of, namespace_of
+
+if TYPE_CHECKING:
+    from fluobook_lab.clock import Clock
+    from fluobook_lab.kube.controllers.loop import Sources
+    from fluobook_lab.kube.objects import Obj
+    from fluobook_lab.kube.storage import Key
+    from fluobook_lab.kube.store import Store
+
+CLAIMS = ("", "persistentvolumeclaims")
+CLASSES = ("storage.k8s.io", "storageclasses")
+DEFAULT = "storageclass.kubernetes.io/is-default-class"
+BIND_SECONDS = (0.5, 2.0)
+DRIVERS = {"driver.longhorn.io": ("longhorn-system", "longhorn-manager")}
+"""Provisioners that are a DaemonSet: namespace and name; others bind at once."""
+
+
+class Volumes:
+    """Makes a PersistentVolume for each claim.
+
+    Args:
+        store: the cluster.
+        clock: the world clock.
+        seed: makes delays the same in every run.
+    """
+
+    def __init__(self, store: Store, clock: Clock, seed: int) -> None:
+        self._store = store
+        self._clock = clock
+        self._seed = seed
+        self._due: dict[str, float] = {}
+        self.sources: Sources = {CLAIMS: own_key, CLASSES: self._pending, ("apps", "daemonsets"): self._pending}
+
+    def _pending(self, obj: Obj) -> list[Key]:
+        del obj
+        claims = self._store.storage.scan(CLAIMS)
+        return [key for key, claim in claims if (claim.get("status") or {}).get("phase") != "Bound"]
+
+    def reconcile(self, key: Key) -> float | None:
+        """As in `Controller`."""
+        claim = self._store.find("v1", "PersistentVolumeClaim", key[1], key[0])
+        if claim is None or (claim.get("status") or {}).get("phase") == "Bound":
+            return None
+        storage_class = self._class(claim)
+        if storage_class is None or not self._driver_runs(storage_class["provisioner"]):
+            return None
+        now = self._clock.now()
+        due = self._due.setdefault(claim["metadata"]["uid"], now + draw(self._seed, f"bind/{key}", *BIND_SECONDS))
+        if now < due:
+            return due - now
+        self._bind(claim, storage_class)
+        return None
+
+    def _class(self, claim: Obj) -> Obj | None:
+        wanted = claim["spec"].get("storageClassName")
+        if wanted is not None:
+            return self._store.find("storage.k8s.io/v1", "StorageClass", wanted)
+        classes = self._store.view("storage.k8s.io/v1", "StorageClass")
+        return next((one for one in classes if annotations_of(one).get(DEFAULT) == "true"), None)
+
+    def _driver_runs(self, provisioner: str) -> bool:
+        if provisioner not in DRIVERS:
+            return True
+        namespace, name = DRIVERS[provisioner]
+        driver = self._store.find("apps/v1", "DaemonSet", name, namespace)
+        return driver is not None and (driver.get("status") or {}).get("numberReady", 0) > 0
+
+    def _bind(self, claim: Obj, storage_class: Obj) -> None:
+        uid = claim["metadata"]["uid"]
+        volume, capacity = f"pvc-{uid}", {"storage": claim["spec"]["resources"]["requests"]["storage"]}
+        modes = claim["spec"].get("accessModes") or ["ReadWriteOnce"]
+        reference = {"kind": "PersistentVolumeClaim", "apiVersion": "v1", "name": name_of(claim), "uid": uid}
+        spec = {
+            "capacity": capacity,
+            "accessModes": modes,
+            "claimRef": {**reference, "namespace": namespace_of(claim)},
+            "storageClassName": name_of(storage_class),
+            "persistentVolumeReclaimPolicy": storage_class.get("reclaimPolicy", "Delete"),
+            "csi": {"driver": storage_class["provisioner"], "volumeHandle": volume},
+        }
+        if self._store.find("v1", "PersistentVolume", volume) is None:
+            made = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": volume}, "spec": spec}
+            self._store.set_status(self._store.create(made), {"phase": "Bound"})
+        body = {"spec": {"volumeName": volume, "storageClassName": name_of(storage_class)}}
+        bound = self._store.patch("v1", "PersistentVolumeClaim", name_of(claim), namespace_of(claim), body=body)
+        self._store.set_status(bound, {"phase": "Bound", "accessModes": modes, "capacity": capacity})

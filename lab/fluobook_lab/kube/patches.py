@@ -1,0 +1,165 @@
+"""The three patches that are not server-side apply: JSON patch, merge patch and strategic merge patch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jsonpatch
+import jsonpointer
+
+from fluobook_lab.kube import schemas
+from fluobook_lab.kube.errors import ApiError, bad_request, unsupported_media, unsupported_patch
+from fluobook_lab.kube.objects import clone
+
+if TYPE_CHECKING:
+    from fluobook_lab.kube.objects import Obj
+    from fluobook_lab.kube.resources import Resource
+
+JSON = "application/json-patch+json"
+MERGE = "application/merge-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+
+def patched(resource: Resource, obj: Obj, body: Any, media_type: str) -> Obj:
+    """The object with a patch applied; the object itself stays as it is.
+
+    Raises:
+        ApiError: 422, the patch does not fit; 415, the kind does not take patches of that type.
+    """
+    if media_type == JSON:
+        return _json_patched(obj, body)
+    if media_type not in (MERGE, STRATEGIC):
+        raise unsupported_patch()
+    if media_type == STRATEGIC and resource.custom:
+        raise unsupported_media(f"{JSON}, {MERGE}, {APPLY}")
+    if body is None and media_type == MERGE:
+        raise bad_request("Invalid JSON Patch")
+    if not isinstance(body, dict | None):
+        kind = "array" if isinstance(body, list) else "string" if isinstance(body, str) else "number"
+        begin = "error decoding patch: " if media_type == MERGE else ""
+        raise bad_request(f"{begin}json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}")
+    return merge(clone(obj), body) if media_type == MERGE else strategic(clone(obj), body or {}, resource.schema)
+
+
+def _json_patched(obj: Obj, body: Any) -> Obj:
+    if not isinstance(body, list):
+        kind = "object" if isinstance(body, dict) else "string"
+        why = f"json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
+        raise bad_request(f"error decoding patch: {why}")
+    try:
+        for operation in body:
+            obj = _operated(obj, dict(operation))
+    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError, ValueError) as error:
+        # The real server does not say which operation it was.
+        raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request", {}) from error
+    return obj
+
+
+def _operated(obj: Obj, operation: Obj) -> Obj:
+    """The object after one operation; a member that is not there can be replaced, and tested to be null."""
+    path = str(operation.get("path", ""))
+    operation["path"] = path if path.startswith("/") or not path else "/" + path.partition("/")[2]
+    pointer = jsonpointer.JsonPointer(operation["path"])
+    parent = jsonpointer.JsonPointer.from_parts(pointer.parts[:-1]).resolve(obj, None)
+    if isinstance(parent, dict) and pointer.parts and pointer.parts[-1] not in parent:
+        if operation.get("op") == "test" and operation.get("value", "") is None:
+            return obj
+        if operation.get("op") == "replace":
+            operation["op"] = "add"
+    return dict(jsonpatch.apply_patch(obj, [operation]))
+
+
+def merge(value: Any, patch: Any) -> Any:
+    """RFC 7386: null deletes, objects merge, all else replaces."""
+    if not isinstance(patch, dict):
+        return clone(patch)
+    merged = dict(value) if isinstance(value, dict) else {}
+    for key, item in patch.items():
+        if item is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge(merged.get(key), item)
+    return merged
+
+
+def strategic(value: Any, patch: Any, schema: Obj) -> Any:
+    """Kubernetes' own merge: lists that have a merge key in the schema merge item by item."""
+    if not isinstance(patch, dict):
+        return clone(patch)
+    if patch.get("$patch") == "replace":
+        return clone({key: item for key, item in patch.items() if key != "$patch"})
+    if patch.get("$patch") == "delete":
+        return {}
+    if "$patch" in patch:
+        told = patch["$patch"]
+        raise ApiError(500, "", f"unknown patch type: {told} in map: {_go(patch)}")
+    merged = dict(value) if isinstance(value, dict) else {}
+    if keep := patch.get("$retainKeys"):
+        merged = {key: item for key, item in merged.items() if key in keep}
+    for key, item in patch.items():
+        _merge_member(merged, key, item, schema)
+    for key, order in patch.items():
+        name = key.removeprefix("$setElementOrder/")
+        if name != key and name in merged:
+            merged[name] = _ordered(merged[name], order, schemas.child(schema, name))
+    return merged
+
+
+def _merge_member(merged: Obj, key: str, item: Any, schema: Obj) -> None:
+    if key.startswith("$deleteFromPrimitiveList/"):
+        name = key.partition("/")[2]
+        merged[name] = [value for value in merged.get(name) or [] if value not in item]
+        return
+    if key.startswith("$"):
+        return
+    below = schemas.child(schema, key)
+    if item is None:
+        merged.pop(key, None)
+    elif isinstance(item, dict) and key not in merged and "$patch" in item:
+        return  # a directive for what is not there goes, with all that stands beside it
+    elif isinstance(item, list) and "merge" in below.get("x-kubernetes-patch-strategy", ""):
+        merged[key] = _merge_list(merged.get(key) or [], item, below)
+    else:
+        merged[key] = strategic(merged.get(key), item, below)
+
+
+def _merge_list(current: list[Any], patch: list[Any], schema: Obj) -> list[Any]:
+    merge_key = schema.get("x-kubernetes-patch-merge-key")
+    if not merge_key:
+        return [*(item for item in patch if item not in current), *current]
+    if any(item.get("$patch") == "replace" for item in patch):
+        return clone([item for item in patch if "$patch" not in item])
+    if lost := next((item for item in patch if merge_key not in item), None):
+        raise ApiError(500, "", f"map: {_go(lost)} does not contain declared merge key: {merge_key}")
+    merged, added, below = list(current), [], schemas.items(schema)
+    for item in patch:
+        at = next((i for i, old in enumerate(merged) if old.get(merge_key) == item.get(merge_key)), None)
+        if item.get("$patch") == "delete":
+            merged = [old for old in merged if old.get(merge_key) != item.get(merge_key)]
+        elif at is None:
+            added.append(strategic({}, item, below))
+        else:
+            merged[at] = strategic(merged[at], item, below)
+    return [*added, *merged]
+
+
+def _go(value: Any) -> str:
+    """A value as Go prints it."""
+    if isinstance(value, dict):
+        return f"map[{' '.join(f'{key}:{_go(item)}' for key, item in sorted(value.items()))}]"
+    return f"[{' '.join(map(_go, value))}]" if isinstance(value, list) else str(value)
+
+
+def _ordered(items: list[Any], order: list[Any] | None, schema: Obj) -> list[Any]:
+    """The items in the order that `$setElementOrder` asks for; those that it does not name come last."""
+    if order is None:
+        return items
+    merge_key = schema.get("x-kubernetes-patch-merge-key")
+    wanted = [item.get(merge_key) if merge_key else item for item in order]
+
+    def place(item: Any) -> int:
+        name = item.get(merge_key) if merge_key else item
+        return wanted.index(name) if name in wanted else len(wanted)
+
+    return sorted(items, key=place)

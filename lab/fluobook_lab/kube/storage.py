@@ -1,0 +1,151 @@
+"""Where objects live: one revision counter, the objects, and the history that watches are served from.
+
+Plays etcd and the watch cache. Objects that are stored are never changed in place: every write puts a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fluobook_lab.kube.errors import expired
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluobook_lab.kube.objects import Obj
+
+Key = tuple[str, str]
+"""(group, plural) of a resource, or (namespace, name) of an object."""
+
+HISTORY = 20_000
+"""Events kept for each resource; a watch that asks for older ones gets 410 Gone."""
+
+EVERYTHING: Key = ("*", "*")
+"""Stands for all resources in `Storage.subscribe`."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One change of one object; `previous` is what stood there before (None if nothing)."""
+
+    revision: int
+    type: str
+    object: Obj
+    previous: Obj | None = None
+    encoded: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+
+
+class Storage:
+    """All objects of the cluster, by resource and by namespace and name."""
+
+    def __init__(self) -> None:
+        self.revision = 1
+        self._objects: defaultdict[Key, dict[Key, Obj]] = defaultdict(dict)
+        self._history: defaultdict[Key, deque[Event]] = defaultdict(lambda: deque(maxlen=HISTORY))
+        self._compacted: defaultdict[Key, int] = defaultdict(int)
+        self._queues: defaultdict[Key, list[asyncio.Queue[Event]]] = defaultdict(list)
+
+    def get(self, resource: Key, key: Key) -> Obj | None:
+        """The object as it is stored; not to be changed."""
+        return self._objects[resource].get(key)
+
+    def scan(self, resource: Key, namespace: str = "", revision: int = 0) -> list[tuple[Key, Obj]]:
+        """All objects of a resource, of one namespace if it is named, in the order of their keys.
+
+        Args:
+            resource: whose.
+            namespace: only this one's, if it is named.
+            revision: as they were then; 0 is now.
+        """
+        found = (self._at(resource, revision) if revision else self._objects[resource]).items()
+        return sorted((item for item in found if not namespace or item[0][0] == namespace), key=lambda item: item[0])
+
+    def _at(self, resource: Key, revision: int) -> dict[Key, Obj]:
+        """The objects at an earlier revision: what happened since, undone."""
+        objects = dict(self._objects[resource])
+        for event in reversed(self._history[resource]):
+            if event.revision <= revision:
+                break
+            metadata = event.object["metadata"]
+            key = (metadata.get("namespace", ""), metadata["name"])
+            objects.pop(key, None)
+            if event.previous is not None:
+                objects[key] = event.previous
+        return objects
+
+    def put(self, resource: Key, key: Key, obj: Obj) -> Obj:
+        """Store an object under a new revision, and tell the watches."""
+        previous = self._objects[resource].get(key)
+        self._stamp(obj)
+        self._objects[resource][key] = obj
+        self._tell(resource, Event(self.revision, "MODIFIED" if previous else "ADDED", obj, previous))
+        return obj
+
+    def remove(self, resource: Key, key: Key) -> Obj:
+        """Take an object out, and tell the watches."""
+        previous = self._objects[resource].pop(key)
+        last = {**previous, "metadata": dict(previous["metadata"])}
+        self._stamp(last)
+        self._tell(resource, Event(self.revision, "DELETED", last, previous))
+        return last
+
+    def resources(self) -> list[Key]:
+        """The resources that have objects."""
+        return [resource for resource, objects in self._objects.items() if objects]
+
+    def subscribe(self, resource: Key) -> asyncio.Queue[Event]:
+        """A queue that gets every event of a resource from now on; of all of them for `EVERYTHING`."""
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._queues[resource].append(queue)
+        return queue
+
+    def unsubscribe(self, resource: Key, queue: asyncio.Queue[Event]) -> None:
+        """Stop filling a queue."""
+        self._queues[resource].remove(queue)
+
+    def since(self, resource: Key, revision: int) -> Iterator[Event]:
+        """The events after a revision.
+
+        Raises:
+            ApiError: 410, they are no longer all there.
+        """
+        if self.is_compacted(resource, revision):
+            raise expired(f"too old resource version: {revision} ({self._compacted[resource]})")
+        return iter([event for event in self._history[resource] if event.revision > revision])
+
+    def signal(self, resource: Key, name: str) -> None:
+        """Tell those who listen to a resource of something that is no change of an object."""
+        for queue in self._queues[resource]:
+            queue.put_nowait(Event(self.revision, "SIGNAL", {"metadata": {"name": name}}))
+
+    def is_compacted(self, resource: Key, revision: int) -> bool:
+        """Whether events after a revision may have been forgotten."""
+        return revision < self._compacted[resource]
+
+    def compact(self, resource: Key) -> None:
+        """Forget the history of a resource, as etcd does after some minutes, and break its watches off with 410."""
+        self._history[resource].clear()
+        self._compacted[resource] = self.revision
+        gone = expired(f"too old resource version: {self.revision}").status()
+        for queue in self._queues[resource]:
+            queue.put_nowait(Event(self.revision, "GONE", gone))
+
+    def forget(self, resource: Key) -> None:
+        """Drop all objects of a resource that is served no longer."""
+        for key in list(self._objects[resource]):
+            self.remove(resource, key)
+
+    def _stamp(self, obj: Obj) -> None:
+        self.revision += 1
+        obj["metadata"]["resourceVersion"] = str(self.revision)
+
+    def _tell(self, resource: Key, event: Event) -> None:
+        history = self._history[resource]
+        if len(history) == HISTORY:
+            self._compacted[resource] = history[0].revision
+        history.append(event)
+        for queue in (*self._queues[resource], *self._queues[EVERYTHING]):
+            queue.put_nowait(event)

@@ -1,0 +1,203 @@
+"""What happens to Kubernetes when Talos nodes come and go.
+
+The API server starts with the PKI of the applied configuration, inline manifests are applied, kubelets join and leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from fluobook.machine import manifests, pki
+from fluobook_lab.grpc import bound
+from fluobook_lab.kube.cluster import KubeCluster
+from fluobook_lab.kube.errors import ApiError
+from fluobook_lab.kube.kubelet import Kubelet, NodeInfo
+from fluobook_lab.talos.config import pair
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fluobook_lab.clock import Clock
+    from fluobook_lab.faults import Faults
+    from fluobook_lab.http import HttpServer, Request
+    from fluobook_lab.kube.store import Store
+    from fluobook_lab.talos import MachineConfiguration, TalosMachine
+
+API_DELAY = 12.0
+"""World seconds from a bootstrapped etcd to an API server that answers."""
+RETRY = 0.05
+"""Real seconds between two tries of a manifest whose kind is not served yet."""
+TRIES = 200
+
+_log = logging.getLogger(__name__)
+
+
+class KubernetesSide:
+    """The hooks that Talos nodes call (`fluobook_lab.talos.Cluster`), and the one Kubernetes cluster behind them.
+
+    Args:
+        sockets: reserved sockets of the API, by the address it is asked for.
+        shared: the address that the control planes share, or "".
+        clock: the world clock.
+        faults: what goes wrong.
+        version: of Kubernetes, such as 1.35.4.
+        seed: makes names and delays the same in every run.
+        ready: called once, when the API answers.
+        networks: `pod_cidr` and `service_cidr`.
+    """
+
+    def __init__(
+        self,
+        sockets: Mapping[str, socket.socket],
+        shared: str,
+        *,
+        clock: Clock,
+        faults: Faults,
+        version: str,
+        seed: int,
+        ready: Callable[[], None],
+        networks: Mapping[str, str],
+    ) -> None:
+        self.cluster = KubeCluster(clock, faults, version=f"v{version}", seed=seed, **networks)
+        self._sockets, self._shared, self._clock, self._ready = sockets, shared, clock, ready
+        self._bootstrapped = asyncio.Event()
+        self._listeners: dict[str, list[HttpServer]] = {}
+        self._kubelets: dict[str, Kubelet] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._version = version
+
+    @property
+    def store(self) -> Store:
+        """The cluster's objects."""
+        return self.cluster.api.store
+
+    @property
+    def requests(self) -> Sequence[Request]:
+        """What the API was asked."""
+        return self.cluster.api.requests
+
+    def on_bootstrap(self, _node: TalosMachine, config: MachineConfiguration) -> None:
+        """The first etcd member runs: start the control plane."""
+        self._task("bootstrap", self._bootstrap(config))
+
+    def on_node_up(self, node: TalosMachine, config: MachineConfiguration) -> None:
+        """A kubelet runs; on a control plane an API server too."""
+        self._task(node.vm.uuid, self._join(node, config))
+
+    def on_node_down(self, node: TalosMachine) -> None:
+        """Its kubelet and its API server are gone."""
+        if task := self._tasks.pop(node.vm.uuid, None):
+            task.cancel()
+        if kubelet := self._kubelets.pop(node.vm.uuid, None):
+            kubelet.stop()
+        for listener in self._listeners.pop(node.vm.uuid, []):
+            self._task(f"close {id(listener)}", self.cluster.api.stop(listener))
+
+    def on_config(self, node: TalosMachine, config: MachineConfiguration) -> None:
+        """A configuration without a reboot changes nothing that the lab plays."""
+
+    def logs(self, _node: TalosMachine) -> Mapping[str, str]:
+        """Nobody complains: documents are read here for their authorities and tokens alone."""
+        return {}
+
+    async def stop(self) -> None:
+        """End everything."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self.cluster.stop()
+
+    def _task(self, name: str, work: Any) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks[name] = task
+        task.add_done_callback(_tell)
+
+    async def _bootstrap(self, config: MachineConfiguration) -> None:
+        await self._clock.sleep(API_DELAY)
+        token = str(config.cluster.get("token") or "")
+        self.cluster.start_controllers(pair(config.cluster.get("ca")), bootstrap_token=token)
+        self._bootstrapped.set()
+        self._ready()
+        await self._apply_inline(config)
+
+    async def _apply_inline(self, config: MachineConfiguration) -> None:
+        """As Talos does: server-side apply with its own field manager, again and again until each is taken."""
+        texts = [entry.get("contents") or "" for entry in config.cluster.get("inlineManifests") or ()]
+        for manifest in [document for text in texts for document in manifests.load(text) if document]:
+            for _ in range(TRIES):
+                try:
+                    self.cluster.api.store.apply(manifest, manager="talos", force=True)
+                    break
+                except ApiError as error:
+                    last = error
+                    await asyncio.sleep(RETRY)
+            else:
+                _log.error("inline manifest %s: %s", manifest.get("metadata"), last)
+
+    async def _join(self, node: TalosMachine, config: MachineConfiguration) -> None:
+        await self._bootstrapped.wait()
+        if config.is_control_plane:
+            await self._listen(node, config)
+        address = node.address
+        machine = config.machine
+        info = NodeInfo(
+            node.hostname,
+            (address,),
+            role=config.type,
+            cores=node.vm.cores,
+            memory_mib=node.vm.memory_mib,
+            kubernetes=f"v{self._version}",
+            uuid=node.vm.uuid,
+            labels={str(k): str(v) for k, v in (machine.get("nodeLabels") or {}).items()},
+            schedulable=bool(config.cluster.get("allowSchedulingOnControlPlanes")),
+            serving_certificate=_rotates(machine),
+        )
+        self._kubelets[node.vm.uuid] = self.cluster.join(info)
+
+    async def _listen(self, node: TalosMachine, config: MachineConfiguration) -> None:
+        """Serve the API at the node's address, and at the shared one if nobody does yet."""
+        context = server_context(node.address, config)
+        addresses = [node.address] + ([self._shared] if self._shared and self._holder() is None else [])
+        for address in addresses:
+            listener = await self.cluster.api.start(bound(self._sockets[address].getsockname()), context)
+            self._listeners.setdefault(node.vm.uuid, []).append(listener)
+
+    def _holder(self) -> str | None:
+        return next((uuid for uuid, listeners in self._listeners.items() if len(listeners) > 1), None)
+
+
+def _rotates(machine: Mapping[str, Any]) -> bool:
+    arguments = (machine.get("kubelet") or {}).get("extraArgs") or {}
+    return str(arguments.get("rotate-server-certificates", "")).lower() == "true"
+
+
+def server_context(address: str, config: MachineConfiguration) -> ssl.SSLContext:
+    """TLS of an API server: its certificate from the cluster's CA, for the names in the configuration."""
+    authority = pair(config.cluster.get("ca"))
+    names = [*((config.cluster.get("apiServer") or {}).get("certSANs") or ()), "kubernetes", "localhost"]
+    ips = {str(n) for n in [*names, address, "127.0.0.1", "10.96.0.1"] if _is_ip(str(n))}
+    issued = pki.issue(
+        authority,
+        common_name="kube-apiserver",
+        dns=[str(n) for n in names if not _is_ip(str(n))],
+        ips=sorted(ips),
+        server=True,
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=authority.crt)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    pki.load_identity(context, issued)
+    return context
+
+
+def _is_ip(text: str) -> bool:
+    parts = text.split(".")
+    return len(parts) == 4 and all(part.isdigit() for part in parts)  # noqa: PLR2004 (an IPv4 address)
+
+
+def _tell(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        _log.error("%s: %r", task.get_name(), error, exc_info=error)

@@ -1,0 +1,201 @@
+"""A node's resources, derived from what it is: the work that some hundred controllers do in Talos."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from fluobook_lab.talos.disk import GIB
+from fluobook_lab.talos.state import Key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluobook_lab.talos.config import MachineConfiguration
+    from fluobook_lab.talos.machine import TalosMachine
+
+LINK = "ens18"
+"""What Talos calls the first virtio card of a Proxmox VM."""
+
+Described = tuple[Key, Any]
+
+
+def describe(node: TalosMachine) -> Iterator[Described]:
+    """Everything that a client may read of a node now."""
+    yield _runtime("MachineStatuses.runtime.talos.dev", "machine", _machine_status(node))
+    yield from _hardware(node)
+    yield from _network(node)
+    yield from _platform(node)
+    for name, service in node.services.items():
+        unknown = service.healthy is None
+        spec = {"running": service.running, "healthy": bool(service.healthy), "unknown": unknown}
+        yield _runtime("Services.v1alpha1.talos.dev", name, spec)
+    if node.config is not None:
+        yield from _configured(node, node.config)
+
+
+def _machine_status(node: TalosMachine) -> dict[str, Any]:
+    unmet = list(_unmet(node)) if node.stage in {"booting", "running"} else []
+    return {"stage": node.stage, "status": {"ready": not unmet, "unmetConditions": unmet}}
+
+
+def _unmet(node: TalosMachine) -> Iterator[dict[str, str]]:
+    missing = [f"{name} not running" for name in _required(node) if not _runs(node, name)]
+    if missing:
+        yield {"name": "services", "reason": ", ".join(missing)}
+    if not node.node_ready:
+        reason = "is not ready" if node.told_up else "status is not available yet"
+        yield {"name": "nodeReady", "reason": f'node "{node.hostname}" {reason}'}
+
+
+def _required(node: TalosMachine) -> tuple[str, ...]:
+    control_plane = node.config is not None and node.config.is_control_plane
+    return ("apid", "machined", "kubelet", *(("etcd", "trustd") if control_plane else ()))
+
+
+def _runs(node: TalosMachine, name: str) -> bool:
+    return name in node.services and node.services[name].running
+
+
+def _hardware(node: TalosMachine) -> Iterator[Described]:
+    vm = node.vm
+    swapped = node.world.faults.on("talos.uuid-byte-order")
+    uuid = str(UUID(bytes_le=UUID(vm.uuid).bytes)) if swapped else vm.uuid
+    system = {"manufacturer": "QEMU", "productName": "Standard PC (Q35 + ICH9, 2009)", "uuid": uuid}
+    yield Key("hardware", "SystemInformations.hardware.talos.dev", "systeminformation"), system
+    cpu = {"socket": "CPU 0", "manufacturer": "QEMU", "coreCount": vm.cores, "threadCount": vm.cores}
+    yield Key("hardware", "Processors.hardware.talos.dev", "CPU-0"), cpu
+    memory = {"sizeMiB": vm.memory_mib, "deviceLocator": "DIMM 0", "manufacturer": "QEMU"}
+    yield Key("hardware", "MemoryModules.hardware.talos.dev", "DIMM-0"), memory
+    for name, gib in node.devices.items():
+        yield _runtime("Disks.block.talos.dev", name, _disk(name, gib))
+    if vm.image:
+        cdrom = _disk("sr0", 0) | {"cdrom": True, "readonly": True, "model": "QEMU DVD-ROM", "transport": "ata"}
+        yield _runtime("Disks.block.talos.dev", "sr0", cdrom)
+
+
+def _disk(name: str, gib: int) -> dict[str, Any]:
+    return {
+        "dev_path": f"/dev/{name}",
+        "size": gib * GIB,
+        "pretty_size": f"{gib * GIB / 1e9:.0f} GB",
+        "io_size": 512,
+        "sector_size": 512,
+        "readonly": False,
+        "cdrom": False,
+        "model": "QEMU HARDDISK",
+        "sub_system": "/sys/class/block",
+        "transport": "virtio",
+    }
+
+
+def _network(node: TalosMachine) -> Iterator[Described]:
+    mac, up = node.vm.mac.lower(), {"operationalState": "up", "linkState": True}
+    links = {
+        "lo": {"index": 1, "type": "loopback", "hardwareAddr": "", "mtu": 65536, "kind": "", **up},
+        LINK: {"index": 2, "type": "ether", "hardwareAddr": mac, "permanentAddr": mac, "mtu": 1500, "kind": "", **up},
+    }
+    for name, spec in links.items():
+        yield Key("network", "LinkStatuses.net.talos.dev", name), spec
+    prefix = node.vm.address or (f"{node.address}/24" if node.address else "")
+    if prefix:
+        for kind in ("default", "current", "accumulative", "routed"):
+            addresses = {"addresses": [prefix], "sortAlgorithm": "v1"}
+            yield Key("network", "NodeAddresses.net.talos.dev", kind), addresses
+        address = {"address": prefix, "linkName": LINK, "family": "inet4", "scope": "global"}
+        yield Key("network", "AddressStatuses.net.talos.dev", f"{LINK}/{prefix}"), address
+    hostname = {"hostname": node.hostname, "domainname": ""}
+    yield Key("network", "HostnameStatuses.net.talos.dev", "hostname"), hostname
+    ready = dict.fromkeys(("addressReady", "connectivityReady", "hostnameReady", "etcFilesReady"), True)
+    yield Key("network", "NetworkStatuses.net.talos.dev", "status"), ready
+
+
+def _platform(node: TalosMachine) -> Iterator[Described]:
+    metadata = {"platform": node.image.platform, "hostname": node.vm.hostname, "instanceId": f"{node.vm.vmid}"}
+    yield _runtime("PlatformMetadatas.talos.dev", "platformmetadata", metadata)
+    synced = not node.world.faults.on("talos.time-not-synced")
+    yield _runtime("TimeStatuses.v1alpha1.talos.dev", "node", {"synced": synced, "epoch": 1, "syncDisabled": False})
+    yield _runtime("SecurityStates.talos.dev", "securitystate", {"secureBoot": False, "bootedWithUKI": True})
+    yield _runtime("Versions.runtime.talos.dev", "version", {"name": "Talos", "version": node.image.version})
+    for number, (name, version) in enumerate(node.world.extensions_of(node.image)):
+        metadata = {"name": name, "version": version, "author": "Sidero Labs", "description": ""}
+        yield _runtime("ExtensionStatuses.runtime.talos.dev", str(number), {"image": "", "metadata": metadata})
+
+
+def _configured(node: TalosMachine, config: MachineConfiguration) -> Iterator[Described]:
+    yield Key("config", "MachineTypes.config.talos.dev", "machine-type"), config.type
+    yield Key("config", "MachineConfigs.config.talos.dev", "v1alpha1"), config.canonical
+    nodename = {"nodename": node.hostname, "hostnameVersion": "1", "skipNodeRegistration": False}
+    yield Key("k8s", "Nodenames.kubernetes.talos.dev", "nodename"), nodename
+    if node.address:
+        yield Key("k8s", "NodeIPs.kubernetes.talos.dev", "kubelet"), {"addresses": [node.address]}
+    if node.told_up:
+        status = {"nodename": node.hostname, "nodeReady": node.node_ready, "unschedulable": False}
+        yield Key("k8s", "NodeStatuses.kubernetes.talos.dev", node.hostname), status
+    yield from _cluster(node, config)
+    yield from _volumes(node, config)
+    if node.etcd_is_up and node.disk.etcd:
+        member = {"memberID": f"{node.disk.etcd.members[node.vm.uuid].id:016x}"}
+        yield Key("etcd", "EtcdMembers.etcd.talos.dev", "local"), member
+
+
+def _cluster(node: TalosMachine, config: MachineConfiguration) -> Iterator[Described]:
+    info = {"clusterId": config.cluster_id, "clusterName": config.cluster_name}
+    yield Key("cluster", "Infos.cluster.talos.dev", "current"), info
+    yield Key("cluster", "Identities.cluster.talos.dev", "local"), {"nodeId": node_id(node)}
+    for member in node.world.members_of(config.cluster_id):
+        yield Key("cluster", "Members.cluster.talos.dev", member.hostname), _member(member)
+
+
+def _member(node: TalosMachine) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "nodeId": node_id(node),
+        "addresses": [node.address],
+        "hostname": node.hostname,
+        "machineType": node.config.type if node.config else "",
+        "operatingSystem": f"Talos ({node.image.version})",
+    }
+    return spec | ({"controlPlane": {"port": 6443}} if spec["machineType"] == "controlplane" else {})
+
+
+def _volumes(node: TalosMachine, config: MachineConfiguration) -> Iterator[Described]:
+    if not node.disk.image:
+        return
+    device = node.disk.device
+    yield _runtime("SystemDisks.block.talos.dev", "system-disk", {"diskID": device[5:], "devPath": device})
+    size = node.devices.get(device[5:], 0) * GIB
+    sizes = {"META": 1 << 20, "STATE": 100 << 20, "EPHEMERAL": size - (3 * GIB)}
+    for number, (name, volume) in enumerate(sizes.items(), 3):
+        yield _runtime("VolumeStatuses.block.talos.dev", name, _volume(device, number, volume))
+    spare = [name for name in node.devices if f"/dev/{name}" != device]
+    for document in config.of_kind("UserVolumeConfig"):
+        name = f"u-{document.get('name')}"
+        spec = _volume(f"/dev/{spare[0]}", 1, node.devices[spare[0]] * GIB) if spare else _missing()
+        yield _runtime("VolumeStatuses.block.talos.dev", name, spec)
+
+
+def _volume(device: str, number: int, size: int) -> dict[str, Any]:
+    return {
+        "phase": "ready",
+        "type": "partition",
+        "location": f"{device}{number}",
+        "parentLocation": device,
+        "partitionIndex": number,
+        "size": size,
+        "prettySize": f"{size / 1e9:.1f} GB",
+        "filesystem": "xfs",
+    }
+
+
+def _missing() -> dict[str, Any]:
+    return {"phase": "failed", "type": "partition", "errorMessage": "no disks matched for volume"}
+
+
+def node_id(node: TalosMachine) -> str:
+    """The node's identity in discovery, made from its uuid; the real one is random and kept on disk."""
+    return hashlib.sha256(node.vm.uuid.encode()).hexdigest()[:44]
+
+
+def _runtime(type_: str, name: str, spec: Any) -> Described:
+    return Key("runtime", type_, name), spec
