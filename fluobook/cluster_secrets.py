@@ -16,9 +16,8 @@ from fluobook.errors import Refused
 from fluobook.gitops.secrets import lab_recipients
 from fluobook.journal.folder import write_text
 from fluobook.machine import access
-from fluobook.machine.secrets import Secrets as Bundle
-from fluobook.machine.secrets import new_secrets
-from fluobook.params.secrets import Secrets, located
+from fluobook.machine.secrets import SecretsBundle, new_secrets
+from fluobook.params.secrets import SecretReferences, located
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,13 +46,13 @@ class ClusterSecrets:
         live: whether the platform is a real one; then the lab's age key, which is public, is refused.
     """
 
-    def __init__(self, secrets: Secrets, root: Path, redactor: Redactor, *, live: bool = False) -> None:
+    def __init__(self, secrets: SecretReferences, root: Path, redactor: Redactor, *, live: bool = False) -> None:
         self._live = live
         self._secrets = secrets
         self._root = root
         self._redactor = redactor
         self._lock = threading.RLock()
-        self._bundle: Bundle | None = None
+        self._bundle: SecretsBundle | None = None
         self._identities: dict[str, KeyPair] = {}
 
     @property
@@ -85,7 +84,7 @@ class ClusterSecrets:
         """Whether the bundle exists."""
         return self.path.exists()
 
-    def bundle(self) -> Bundle:
+    def bundle(self) -> SecretsBundle:
         """The Talos secrets bundle.
 
         Raises:
@@ -94,7 +93,7 @@ class ClusterSecrets:
         """
         with self._lock:
             if self._bundle is None:
-                self._bundle = self._known(Bundle.parse(sops.read(self.path, self.age_key())))
+                self._bundle = self._known(SecretsBundle.parse(sops.read(self.path, self.age_key())))
             return self._bundle
 
     def create_bundle(self) -> str:
@@ -157,6 +156,6 @@ class ClusterSecrets:
             platform.cluster.name, self.bundle(), self.talos_identity(role), endpoints=endpoints, nodes=nodes
         )
 
-    def _known(self, bundle: Bundle) -> Bundle:
+    def _known(self, bundle: SecretsBundle) -> SecretsBundle:
         self._redactor.add(*bundle.values())
         return bundle

@@ -5,33 +5,29 @@ from __future__ import annotations
 import getpass
 import socket
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fluobook.cancellation import Cancellation
 from fluobook.clients import sops
 from fluobook.clients.factory import FactoryClient
 from fluobook.clients.kube import Kube, OperatorLease
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
 from fluobook.clients.talos import Address, TalosNode, connect
 from fluobook.cluster_secrets import ClusterSecrets
-from fluobook.errors import AccessDenied, DeadlineExceeded, FluobookError, ForeignObject, Locked, ParamsError, Refused
+from fluobook.waiting import Cancellation, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from fluobook.errors import FluobookError
     from fluobook.journal.journal import Journal
     from fluobook.params import Node, Platform
     from fluobook.redact import Redactor
 
 T = TypeVar("T")
-
-FINAL = (AccessDenied, ForeignObject, Locked, ParamsError, Refused)
-"""Errors that no waiting mends."""
 
 TALOS_PORT = 50000
 API_PORT = 6443
@@ -180,26 +176,15 @@ class RunContext:
             DeadlineExceeded: it did not come in time.
             Cancelled: the run was interrupted.
         """
-        seconds = float(getattr(self.platform.deadlines, name))
-        until, pause, last = time.monotonic() + seconds, every, ""
-        kinds: tuple[type[FluobookError], ...] = (*FINAL, *final)
-        while True:
-            try:
-                found = look()
-            except kinds:
-                raise
-            except FluobookError as error:
-                found, last = None, error.message
-            if found is not None:
-                return found
-            if time.monotonic() + pause > until:
-                raise DeadlineExceeded(
-                    f"{what}: not within {seconds:g} s",
-                    cause=last,
-                    remedy=f"look at the systems; deadlines.{name} in the params sets the limit",
-                )
-            self.cancellation.pause(pause)
-            pause = min(pause * 1.3, every * 5)
+        return wait_until(
+            look,
+            what=what,
+            timeout=float(getattr(self.platform.deadlines, name)),
+            cancellation=self.cancellation,
+            interval=every,
+            final=final,
+            remedy=f"inspect the systems; deadlines.{name} in the params sets the limit",
+        )
 
 
 def plain(mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class StageRun:
             if time.monotonic() > self._good_until:
                 self._observe()
             checks = Checks(self.stage.name, tuple(self.stage.verify(self.context, self._observation)))
-        told = [{"claim": c.claim, "ok": c.ok, "evidence": c.evidence} for c in checks.checks]
+        told = [{"check": c.name, "passed": c.passed, "result": c.result} for c in checks.checks]
         self._note("verified", ok=checks.ok, checks=told)
         if not checks.ok:
             show_once(checks.table())

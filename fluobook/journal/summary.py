@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class StageSummary:
     """One stage of a run.
 
-    `status` is done, failed, refused, interrupted or not run; `actions` were done, `checks` of `claims` hold,
+    `status` is done, failed, refused, interrupted or not run; `actions` were done, `checks` of `total` checks passed,
     `seconds` of wall time.
     """
 
@@ -22,7 +22,7 @@ class StageSummary:
     status: str
     actions: int
     checks: int
-    claims: int
+    total: int
     seconds: float
     error: str = ""
     exit_code: int = 0
@@ -31,7 +31,7 @@ class StageSummary:
         """One line for the terminal."""
         mark = {"done": "✓", "failed": "✗", "refused": "■", "interrupted": "✗"}.get(self.status, "·")
         actions = f"{self.actions} action{'s' * (self.actions != 1)}"
-        return f"{mark} {self.stage:<22} {actions:>11}  {self.checks:>2}/{self.claims:<2} checks  {self.seconds:6.1f} s"
+        return f"{mark} {self.stage:<22} {actions:>11}  {self.checks:>2}/{self.total:<2} checks  {self.seconds:6.1f} s"
 
 
 def summarise(stage: str, notebook: str, events: Sequence[dict[str, Any]], **rest: Any) -> StageSummary:
@@ -39,15 +39,15 @@ def summarise(stage: str, notebook: str, events: Sequence[dict[str, Any]], **res
     mine = [event for event in events if event.get("stage") == stage]
     actions = sum(event["event"] == "outcome" and event["result"] == "done" for event in mine)
     verified = [event["checks"] for event in mine if event["event"] == "verified"]
-    claims = verified[-1] if verified else []
+    total = verified[-1] if verified else []
     return StageSummary(
-        stage, notebook, actions=actions, checks=sum(c["ok"] for c in claims), claims=len(claims), **rest
+        stage, notebook, actions=actions, checks=sum(c["passed"] for c in total), total=len(total), **rest
     )
 
 
 def not_run(stage: str, notebook: str) -> StageSummary:
     """A stage whose turn did not come."""
-    return StageSummary(stage, notebook, status="not run", actions=0, checks=0, claims=0, seconds=0.0)
+    return StageSummary(stage, notebook, status="not run", actions=0, checks=0, total=0, seconds=0.0)
 
 
 def as_data(stages: Sequence[StageSummary], **head: Any) -> dict[str, Any]:

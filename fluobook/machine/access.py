@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from fluobook.machine.pki import KeyPair
-    from fluobook.machine.secrets import Secrets
+    from fluobook.machine.secrets import SecretsBundle
 
 ADMIN, READER, ETCD_BACKUP = "os:admin", "os:reader", "os:etcd:backup"
 """Roles of the Talos API."""
 
 
-def talos_client(secrets: Secrets, *roles: str, days: float = 365) -> KeyPair:
+def talos_client(secrets: SecretsBundle, *roles: str, days: float = 365) -> KeyPair:
     """A client certificate for the Talos API; Talos reads the roles from its organizations."""
     return pki.issue(secrets.talos, organizations=roles, client=True, days=days)
 
 
 def talosconfig(
-    name: str, secrets: Secrets, identity: KeyPair, *, endpoints: Iterable[str], nodes: Iterable[str] = ()
+    name: str, secrets: SecretsBundle, identity: KeyPair, *, endpoints: Iterable[str], nodes: Iterable[str] = ()
 ) -> dict[str, Any]:
     """A talosconfig with one context.
 
@@ -42,7 +42,7 @@ def talosconfig(
 
 
 def kubernetes_client(
-    secrets: Secrets,
+    secrets: SecretsBundle,
     *,
     common_name: str = "admin",
     organizations: Iterable[str] = ("system:masters",),
@@ -60,7 +60,7 @@ def kubernetes_client(
 
 
 def kubeconfig(
-    secrets: Secrets, name: str, server: str, *, server_name: str = "", identity: KeyPair | None = None
+    secrets: SecretsBundle, name: str, server: str, *, server_name: str = "", identity: KeyPair | None = None
 ) -> dict[str, Any]:
     """A kubeconfig with one context, `admin@<name>`, as Talos names it.
 

@@ -10,7 +10,7 @@ import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fluobook.machine.secrets import Secrets
+from fluobook.machine.secrets import SecretsBundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -61,7 +61,7 @@ class _Input:
     name: str
     endpoint: str
     kubernetes_version: str
-    secrets: Secrets
+    secrets: SecretsBundle
     install: dict[str, Any]
     sans: list[str]
     dns_domain: str
@@ -78,7 +78,7 @@ def generate(
     name: str,
     endpoint: str,
     kubernetes_version: str,
-    secrets: Secrets | Mapping[str, Any],
+    secrets: SecretsBundle | Mapping[str, Any],
     install_disk: str = "",
     *,
     install_image: str = "",
@@ -121,7 +121,7 @@ def generate(
         name=name,
         endpoint=endpoint,
         kubernetes_version=kubernetes_version.removeprefix("v"),
-        secrets=secrets if isinstance(secrets, Secrets) else Secrets.parse(secrets),
+        secrets=secrets if isinstance(secrets, SecretsBundle) else SecretsBundle.parse(secrets),
         install={**_present(install), "wipe": False, "grubUseUKICmdline": True},
         sans=list(additional_sans),
         dns_domain=dns_domain,

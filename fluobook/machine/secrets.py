@@ -21,7 +21,7 @@ _NO_PAIR = KeyPair("", "")
 
 
 @dataclass(frozen=True)
-class Secrets:
+class SecretsBundle:
     """All secrets of a cluster. Certificates and keys are PEM; nothing secret is in the repr."""
 
     cluster_id: str
@@ -43,12 +43,12 @@ class Secrets:
     service_account_key: str = field(repr=False)
     """Signs service account tokens."""
     secretbox_encryption_secret: str = field(default="", repr=False)
-    """Encrypts Kubernetes Secrets in etcd."""
+    """Encrypts Kubernetes SecretsBundle in etcd."""
     aescbc_encryption_secret: str = field(default="", repr=False)
     """The same for clusters that began before Talos 1.3."""
 
     @classmethod
-    def parse(cls, bundle: Mapping[str, Any]) -> Secrets:
+    def parse(cls, bundle: Mapping[str, Any]) -> SecretsBundle:
         """Read a bundle as YAML holds it.
 
         Raises:
@@ -90,9 +90,9 @@ class Secrets:
         return tuple(value for value in (*found, self.service_account_key) if value)
 
 
-def new_secrets() -> Secrets:
+def new_secrets() -> SecretsBundle:
     """Make the secrets of a new cluster, as Talos 1.13 would; takes about a second, for the RSA key."""
-    return Secrets(
+    return SecretsBundle(
         cluster_id=base64.urlsafe_b64encode(random.token_bytes(32)).decode(),
         cluster_secret=base64.b64encode(random.token_bytes(32)).decode(),
         bootstrap_token=_token(),
@@ -118,11 +118,11 @@ class _Reader:
         self._bundle = bundle
         self._problems: list[str] = []
 
-    def secrets(self) -> Secrets:
+    def secrets(self) -> SecretsBundle:
         """The bundle's content, or one error for everything that is wrong."""
         if "sops" in self._bundle:
             raise ParamsError("the secrets bundle is still encrypted", remedy="decrypt it with sops first")
-        found = Secrets(
+        found = SecretsBundle(
             cluster_id=self._text("cluster", "id"),
             cluster_secret=self._text("cluster", "secret"),
             bootstrap_token=self._text("secrets", "bootstraptoken"),

@@ -15,7 +15,7 @@ from fluobook.params.gitops import GitOps
 from fluobook.params.network import Network, Wireguard
 from fluobook.params.nodes import Node, Vm
 from fluobook.params.proxmox import ProxmoxEndpoint
-from fluobook.params.secrets import Secrets
+from fluobook.params.secrets import SecretReferences
 from fluobook.params.versions import Supported, Versions
 
 _NOT_IN_A_DIGEST: dict[str, Any] = {
@@ -67,7 +67,7 @@ class Platform(Model):
     """Longhorn."""
     gitops: GitOps
     """What Argo CD is told."""
-    secrets: Secrets
+    secrets: SecretReferences
     """Where the keys of the platform are kept."""
     wireguard: Wireguard | None = None
     """The mesh between hosts, where they need one."""

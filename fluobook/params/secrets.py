@@ -1,4 +1,4 @@
-"""Secrets are never parameters, only references to where they are kept."""
+"""SecretReferences are never parameters, only references to where they are kept."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class SecretRef(Model):
         return here
 
 
-class Secrets(Model):
+class SecretReferences(Model):
     """Where the keys of the platform are kept."""
 
     age_key: SecretRef = SecretRef(file="~/.config/sops/age/keys.txt")

@@ -66,15 +66,15 @@ def _head(title: str, summary: dict[str, object], began: str) -> str:
             Cell(s["status"], TONES.get(s["status"], "bad")),
             Cell(s["stage"], link=f"#{s['notebook'].removesuffix('.ipynb')}"),
             s["actions"],
-            f"{s['checks']} of {s['claims']}",
+            f"{s['checks']} of {s['total']}",
             f"{s['seconds']:.1f} s",
         ]
         for s in stages
     ]
     seconds = sum(s["seconds"] for s in stages)
-    actions, checks, claims = (sum(s[what] for s in stages) for what in ("actions", "checks", "claims"))
+    actions, checks, total = (sum(s[what] for s in stages) for what in ("actions", "checks", "total"))
     note = f"{began}{seconds:.1f} s in all, exit code {summary['exit_code']}\n"
-    note += f"{actions} actions, {checks} of {claims} checks"
+    note += f"{actions} actions, {checks} of {total} checks"
     table = Table("stages", ["status", "stage", "actions", "checks", "time"], rows, note=note)
     errors = "".join(f"<pre>{html.escape(ANSI.sub('', s['error']))}</pre>" for s in stages if s["error"])
     return f"<h1>{html.escape(title)}</h1>{table.html()}{errors}"

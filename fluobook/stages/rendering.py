@@ -16,7 +16,7 @@ from fluobook.errors import NotFound
 from fluobook.gitops.build import builder
 from fluobook.journal.folder import write_text
 from fluobook.machine import access
-from fluobook.machine.secrets import Secrets, new_secrets
+from fluobook.machine.secrets import SecretsBundle, new_secrets
 from fluobook.redact import Redactor
 from fluobook.stages.apply_talos_config import documents
 
@@ -91,12 +91,12 @@ def write_gitops(params: Params, root: Path, out: Path) -> list[Path]:
     return _write(out, texts, SHARED)
 
 
-def _bundle(platform: Platform, root: Path, file: Path) -> Secrets:
+def _bundle(platform: Platform, root: Path, file: Path) -> SecretsBundle:
     if not file.is_file():
         raise NotFound(f"there is no secrets bundle {file}", system="fluobook", remedy="name the file that holds it")
     encrypted = sops.is_encrypted(file)
     data = sops.read(file, platform.secrets.age_key.resolve(root)) if encrypted else yaml.safe_load(file.read_text())
-    return Secrets.parse(data)
+    return SecretsBundle.parse(data)
 
 
 def _yaml(objects: Iterable[dict[str, Any]]) -> str:

@@ -80,13 +80,13 @@ class RealLab:
         )
 
     def bring_up(self, *names: str) -> dict[str, list[tuple[str, bool]]]:
-        """Apply and verify stages; each one's claims, and whether they hold."""
+        """Apply and verify stages; each check, and whether it passed."""
         told = {}
         for name in names:
             gate = Gate(Approval.parse("all"), "lab", self.site.platform.cluster.name)
             stage = Runbook(self.site, gate).stage(name)
             stage.apply(stage.plan())
-            told[name] = [(check.claim, check.ok) for check in stage.verify().checks]
+            told[name] = [(check.name, check.passed) for check in stage.verify().checks]
         return told
 
     def apply(self, *names: str) -> None:

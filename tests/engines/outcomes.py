@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Verified = dict[str, list[tuple[str, bool, str]]]
-"""By stage, each claim, whether it holds, and its evidence."""
+"""By stage: each check, whether it passed, and its result."""
 
 CHANCE = "Services and pods have the networks of the params"
 """Its evidence names each node's pod network; which of them the real controller manager takes is chance."""
@@ -20,7 +20,7 @@ def verified(events: Iterable[Mapping[str, Any]]) -> Verified:
     """Of each stage what it verified last."""
     return {
         event["stage"]: [
-            (one["claim"], one["ok"], "" if one["claim"] == CHANCE else one["evidence"]) for one in event["checks"]
+            (one["check"], one["passed"], "" if one["check"] == CHANCE else one["result"]) for one in event["checks"]
         ]
         for event in events
         if event["event"] == "verified"

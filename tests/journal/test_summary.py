@@ -8,14 +8,14 @@ EVENTS = [
     {"event": "outcome", "stage": "create-vms", "result": "done"},
     {"event": "outcome", "stage": "create-vms", "result": "failed"},
     {"event": "outcome", "stage": "another", "result": "done"},
-    {"event": "verified", "stage": "create-vms", "checks": [{"ok": False}]},
-    {"event": "verified", "stage": "create-vms", "checks": [{"ok": True}, {"ok": False}]},
+    {"event": "verified", "stage": "create-vms", "checks": [{"passed": False}]},
+    {"event": "verified", "stage": "create-vms", "checks": [{"passed": True}, {"passed": False}]},
 ]
 
 
 def test_actions_that_were_done_count_even_where_the_stage_failed():
     summary = summarise("create-vms", "01.ipynb", EVENTS, status="failed", seconds=1.0, exit_code=1)
-    assert (summary.actions, summary.checks, summary.claims) == (1, 1, 2)
+    assert (summary.actions, summary.checks, summary.total) == (1, 1, 2)
     assert summary.line() == "✗ create-vms                1 action   1/2  checks     1.0 s"
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
-from fluobook.machine.secrets import Secrets, new_secrets
+from fluobook.machine.secrets import SecretsBundle, new_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ SCHEMA = Path(__file__).parent / "data" / "talos-1.13-config.schema.json"
 
 
 @pytest.fixture(scope="session")
-def secrets() -> Secrets:
+def secrets() -> SecretsBundle:
     """One set of secrets for all tests: the RSA key in it takes a while."""
     return new_secrets()
 

@@ -16,18 +16,18 @@ from fluobook.machine import Documents, generate
 from fluobook.machine.documents import dump, load
 
 if TYPE_CHECKING:
-    from fluobook.machine.secrets import Secrets
+    from fluobook.machine.secrets import SecretsBundle
 
 Problems = Callable[[dict[str, Any]], list[str]]
 
 
 @pytest.fixture(scope="module")
-def documents(secrets: Secrets) -> Documents:
+def documents(secrets: SecretsBundle) -> Documents:
     return generate("harbour", "https://192.0.2.9:6443", "1.35.2", secrets, "/dev/sda")
 
 
 @pytest.fixture(scope="module")
-def everything(secrets: Secrets) -> Documents:
+def everything(secrets: SecretsBundle) -> Documents:
     return generate(
         "harbour",
         "https://api.example.net:6443",
@@ -67,7 +67,7 @@ def test_the_schema_does_refuse_what_is_wrong(documents: Documents, problems_by_
     assert len(problems_by_schema(broken)) == 2
 
 
-def test_a_worker_gets_exactly_this(documents: Documents, secrets: Secrets) -> None:
+def test_a_worker_gets_exactly_this(documents: Documents, secrets: SecretsBundle) -> None:
     expected = yaml.safe_load(f"""
         version: v1alpha1
         debug: false
@@ -103,7 +103,7 @@ def test_a_worker_gets_exactly_this(documents: Documents, secrets: Secrets) -> N
     assert documents.worker == [expected, hostname]
 
 
-def test_a_worker_holds_no_private_key(documents: Documents, secrets: Secrets) -> None:
+def test_a_worker_holds_no_private_key(documents: Documents, secrets: SecretsBundle) -> None:
     text = dump(documents.worker)
     keys = [secrets.talos, secrets.kubernetes, secrets.etcd, secrets.aggregator]
     assert [pair.to_base64()["key"] for pair in keys if pair.to_base64()["key"] in text] == []
@@ -111,7 +111,7 @@ def test_a_worker_holds_no_private_key(documents: Documents, secrets: Secrets) -
     assert "PRIVATE KEY" not in text
 
 
-def test_a_control_plane_holds_all_authorities(documents: Documents, secrets: Secrets) -> None:
+def test_a_control_plane_holds_all_authorities(documents: Documents, secrets: SecretsBundle) -> None:
     machine, cluster = documents.controlplane[0]["machine"], documents.controlplane[0]["cluster"]
     assert machine["ca"] == secrets.talos.to_base64()
     assert cluster["ca"] == secrets.kubernetes.to_base64()
@@ -128,7 +128,7 @@ def test_a_control_plane_runs_the_kubernetes_that_was_asked_for(documents: Docum
     assert [cluster[each]["image"] for each in components] == [f"registry.k8s.io/{name}:v1.35.2" for name in names]
 
 
-def test_without_a_kubernetes_version_the_images_are_left_to_talos(secrets: Secrets) -> None:
+def test_without_a_kubernetes_version_the_images_are_left_to_talos(secrets: SecretsBundle) -> None:
     machine = generate("harbour", "https://192.0.2.9:6443", "", secrets).controlplane[0]
     assert "image" not in machine["machine"]["kubelet"]
     assert machine["cluster"]["scheduler"] == {}
@@ -158,12 +158,12 @@ def test_every_option_arrives(everything: Documents) -> None:
     assert "allowSchedulingOnControlPlanes" not in everything.worker[0]["cluster"]
 
 
-def test_the_same_arguments_give_the_same_documents(documents: Documents, secrets: Secrets) -> None:
+def test_the_same_arguments_give_the_same_documents(documents: Documents, secrets: SecretsBundle) -> None:
     again = generate("harbour", "https://192.0.2.9:6443", "1.35.2", secrets.as_mapping(), "/dev/sda")
     assert again == documents
 
 
-def test_changing_one_result_changes_no_other(secrets: Secrets) -> None:
+def test_changing_one_result_changes_no_other(secrets: SecretsBundle) -> None:
     first = generate("harbour", "https://192.0.2.9:6443", "1.35.2", secrets)
     first.controlplane[0]["cluster"]["apiServer"]["admissionControl"][0]["configuration"]["defaults"].clear()
     first.controlplane[0]["machine"]["certSANs"].append("x")
@@ -172,14 +172,14 @@ def test_changing_one_result_changes_no_other(secrets: Secrets) -> None:
     assert second.controlplane[0]["cluster"]["apiServer"]["admissionControl"][0]["configuration"]["defaults"]
 
 
-def test_an_incomplete_bundle_is_refused(secrets: Secrets) -> None:
+def test_an_incomplete_bundle_is_refused(secrets: SecretsBundle) -> None:
     bundle = secrets.as_mapping()
     del bundle["trustdinfo"]
     with pytest.raises(ParamsError, match="bundle"):
         generate("harbour", "https://192.0.2.9:6443", "1.35.2", bundle)
 
 
-def test_secrets_are_not_in_the_repr(documents: Documents, secrets: Secrets) -> None:
+def test_secrets_are_not_in_the_repr(documents: Documents, secrets: SecretsBundle) -> None:
     assert secrets.cluster_secret not in repr(documents)
 
 

@@ -15,7 +15,7 @@ from fluobook.machine.documents import dump, load
 from fluobook.machine.node import NetworkSettings, NodeSettings, node_documents
 
 if TYPE_CHECKING:
-    from fluobook.machine.secrets import Secrets
+    from fluobook.machine.secrets import SecretsBundle
 
 Problems = Callable[[dict[str, Any]], list[str]]
 
@@ -33,7 +33,7 @@ OTHER = NetworkSettings(**{**vars(NETWORK), "vip": "192.0.2.5", "mtu": 1370, "dh
 
 
 @pytest.fixture(scope="module")
-def generated(secrets: Secrets) -> Documents:
+def generated(secrets: SecretsBundle) -> Documents:
     return generate("harbour", "https://192.0.2.9:6443", "1.35.2", secrets, "/dev/sda")
 
 
@@ -185,7 +185,7 @@ def test_a_patch_that_does_not_fit_is_refused(generated: Documents) -> None:
         node_documents(generated, WORKER, NETWORK, patches=["machine: {certSANs: {a: b}}"])
 
 
-def test_what_was_generated_is_left_as_it_was(generated: Documents, secrets: Secrets) -> None:
+def test_what_was_generated_is_left_as_it_was(generated: Documents, secrets: SecretsBundle) -> None:
     _node(generated, CONTROLPLANE, OTHER, cert_sans=["x"], inline_manifests={"a": "b"})
     assert generated == generate("harbour", "https://192.0.2.9:6443", "1.35.2", secrets, "/dev/sda")
 

@@ -13,14 +13,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from fluobook.errors import ParamsError
 from fluobook.machine import pki
-from fluobook.machine.secrets import Secrets, new_secrets
+from fluobook.machine.secrets import SecretsBundle, new_secrets
 
 
 def _organizations(pair: pki.KeyPair) -> str:
     return pki.certificate(pair.crt).subject.rfc4514_string()
 
 
-def test_a_new_bundle_has_the_sections_that_talosctl_writes(secrets: Secrets) -> None:
+def test_a_new_bundle_has_the_sections_that_talosctl_writes(secrets: SecretsBundle) -> None:
     bundle = secrets.as_mapping()
     assert {section: sorted(content) for section, content in bundle.items()} == {
         "cluster": ["id", "secret"],
@@ -30,7 +30,7 @@ def test_a_new_bundle_has_the_sections_that_talosctl_writes(secrets: Secrets) ->
     }
 
 
-def test_authorities_have_the_subjects_and_kinds_of_keys_that_talos_gives_them(secrets: Secrets) -> None:
+def test_authorities_have_the_subjects_and_kinds_of_keys_that_talos_gives_them(secrets: SecretsBundle) -> None:
     found = {
         _organizations(pair): type(pki.private_key(pair.key))
         for pair in (secrets.etcd, secrets.kubernetes, secrets.aggregator, secrets.talos)
@@ -41,13 +41,13 @@ def test_authorities_have_the_subjects_and_kinds_of_keys_that_talos_gives_them(s
     assert issubclass(kinds[3], ed25519.Ed25519PrivateKey)
 
 
-def test_the_service_account_key_is_rsa_with_4096_bits(secrets: Secrets) -> None:
+def test_the_service_account_key_is_rsa_with_4096_bits(secrets: SecretsBundle) -> None:
     key = pki.private_key(secrets.service_account_key)
     assert isinstance(key, rsa.RSAPrivateKey)
     assert key.key_size == 4096
 
 
-def test_tokens_and_random_values_have_talos_lengths(secrets: Secrets) -> None:
+def test_tokens_and_random_values_have_talos_lengths(secrets: SecretsBundle) -> None:
     for token in (secrets.bootstrap_token, secrets.trustd_token):
         assert re.fullmatch(r"[0-9a-z]{6}\.[0-9a-z]{16}", token)
     assert len(base64.urlsafe_b64decode(secrets.cluster_id)) == 32
@@ -56,18 +56,18 @@ def test_tokens_and_random_values_have_talos_lengths(secrets: Secrets) -> None:
     assert len(base64.b64decode(secrets.secretbox_encryption_secret)) == 32
 
 
-def test_no_two_bundles_are_alike(secrets: Secrets) -> None:
+def test_no_two_bundles_are_alike(secrets: SecretsBundle) -> None:
     assert not set(new_secrets().values()) & set(secrets.values())
 
 
-def test_a_bundle_survives_the_way_through_yaml(secrets: Secrets) -> None:
-    assert Secrets.parse(yaml.safe_load(yaml.safe_dump(secrets.as_mapping()))) == secrets
+def test_a_bundle_survives_the_way_through_yaml(secrets: SecretsBundle) -> None:
+    assert SecretsBundle.parse(yaml.safe_load(yaml.safe_dump(secrets.as_mapping()))) == secrets
 
 
-def test_an_old_cluster_keeps_its_aescbc_secret(secrets: Secrets) -> None:
+def test_an_old_cluster_keeps_its_aescbc_secret(secrets: SecretsBundle) -> None:
     bundle = secrets.as_mapping()
     bundle["secrets"]["aescbcencryptionsecret"] = bundle["secrets"].pop("secretboxencryptionsecret")
-    assert Secrets.parse(bundle).as_mapping() == bundle
+    assert SecretsBundle.parse(bundle).as_mapping() == bundle
 
 
 def _without(bundle: dict[str, Any], *path: str) -> dict[str, Any]:
@@ -93,13 +93,13 @@ def _without(bundle: dict[str, Any], *path: str) -> dict[str, Any]:
         (("certs", "k8sserviceaccount"), "certs.k8sserviceaccount.key: is needed"),
     ],
 )
-def test_what_is_missing_is_named(secrets: Secrets, path: tuple[str, ...], problem: str) -> None:
+def test_what_is_missing_is_named(secrets: SecretsBundle, path: tuple[str, ...], problem: str) -> None:
     with pytest.raises(ParamsError) as caught:
-        Secrets.parse(_without(secrets.as_mapping(), *path))
+        SecretsBundle.parse(_without(secrets.as_mapping(), *path))
     assert any(problem in each for each in caught.value.problems)
 
 
-def test_all_problems_are_told_at_once_and_no_value_with_them(secrets: Secrets) -> None:
+def test_all_problems_are_told_at_once_and_no_value_with_them(secrets: SecretsBundle) -> None:
     bundle = secrets.as_mapping()
     bundle["certs"]["etcd"]["key"] = "not base64"
     bundle["certs"]["k8s"]["crt"] = base64.b64encode(b"no certificate").decode()
@@ -108,27 +108,27 @@ def test_all_problems_are_told_at_once_and_no_value_with_them(secrets: Secrets) 
     bundle["secrets"]["aescbcencryptionsecret"] = "one too many"
     bundle["trustdinfo"]["token"] = 7
     with pytest.raises(ParamsError) as caught:
-        Secrets.parse(bundle)
+        SecretsBundle.parse(bundle)
     told = caught.value.diagnostics()
     for place in ("certs.etcd", "certs.k8s:", "certs.os", "certs.k8sserviceaccount", "exactly one", "trustdinfo.token"):
         assert place in told
     assert "one too many" not in told
 
 
-def test_a_key_that_belongs_to_another_certificate_is_refused(secrets: Secrets) -> None:
+def test_a_key_that_belongs_to_another_certificate_is_refused(secrets: SecretsBundle) -> None:
     bundle = secrets.as_mapping()
     bundle["certs"]["etcd"]["key"] = bundle["certs"]["k8s"]["key"]
     with pytest.raises(ParamsError) as caught:
-        Secrets.parse(bundle)
+        SecretsBundle.parse(bundle)
     assert caught.value.problems == ("certs.etcd: the key does not belong to the certificate",)
 
 
-def test_a_bundle_that_is_still_encrypted_is_told_so(secrets: Secrets) -> None:
+def test_a_bundle_that_is_still_encrypted_is_told_so(secrets: SecretsBundle) -> None:
     with pytest.raises(ParamsError, match="still encrypted"):
-        Secrets.parse({**secrets.as_mapping(), "sops": {"mac": "…"}})
+        SecretsBundle.parse({**secrets.as_mapping(), "sops": {"mac": "…"}})
 
 
-def test_everything_secret_is_listed_and_nothing_of_it_is_in_the_repr(secrets: Secrets) -> None:
+def test_everything_secret_is_listed_and_nothing_of_it_is_in_the_repr(secrets: SecretsBundle) -> None:
     bundle = secrets.as_mapping()
     leaves = [*bundle["cluster"].values(), *bundle["secrets"].values(), *bundle["trustdinfo"].values()]
     leaves += [pki.KeyPair.from_base64({"crt": "", **pair}).key for pair in bundle["certs"].values() if "key" in pair]
@@ -136,5 +136,5 @@ def test_everything_secret_is_listed_and_nothing_of_it_is_in_the_repr(secrets: S
     assert [value for value in secrets.values() if value in repr(secrets)] == [secrets.cluster_id]
 
 
-def test_the_secret_half_of_a_token_is_a_secret_too(secrets: Secrets) -> None:
+def test_the_secret_half_of_a_token_is_a_secret_too(secrets: SecretsBundle) -> None:
     assert secrets.bootstrap_token.split(".")[1] in secrets.values()

@@ -18,7 +18,7 @@ from fluobook.clients.kube import Kube
 from fluobook.context import RunContext
 from fluobook.journal.journal import Journal
 from fluobook.journal.summary import StageSummary
-from fluobook.machine.secrets import Secrets
+from fluobook.machine.secrets import SecretsBundle
 from fluobook.notebook import Runbook
 from fluobook.redact import Redactor
 from fluobook.run import headless
@@ -59,7 +59,7 @@ def bring_up(lab, root, *names):
 def secrets_of(lab, root):
     """Everything that must not be found anywhere: token, age key, bundle, keys, passwords."""
     age_key = (root / lab.overlay["secrets"]["age_key"]["file"]).read_text()
-    bundle = Secrets.parse(sops.read(lab.cluster_folder / "secrets.sops.yaml", age_key))
+    bundle = SecretsBundle.parse(sops.read(lab.cluster_folder / "secrets.sops.yaml", age_key))
     kubeconfig = yaml.safe_load((lab.cluster_folder / "kubeconfig").read_text())
     with closing(Kube.from_kubeconfig(kubeconfig)) as kube:
         password = kube.find("v1", "Secret", "argocd-initial-admin-secret", "argocd")
@@ -143,7 +143,7 @@ def test_the_whole_job_is_done_and_a_second_run_changes_nothing_and_no_secret_sh
 def test_nothing_after_the_first_stage_that_fails_is_begun(tmp_path, root, monkeypatch):
     def fails(_order, stage, _signals, _journal):
         return StageSummary(
-            stage.name, "none.ipynb", status="failed", actions=0, checks=0, claims=0, seconds=0.0, exit_code=3
+            stage.name, "none.ipynb", status="failed", actions=0, checks=0, total=0, seconds=0.0, exit_code=3
         )
 
     monkeypatch.setattr(headless, "_one", fails)

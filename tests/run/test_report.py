@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def run(tmp_path: Path) -> Path:
     """A run folder with one stage that failed."""
     stage: dict[str, Any] = {"stage": "create-vms", "notebook": "01_create_vms.ipynb", "status": "failed"}
-    stage |= {"actions": 1, "checks": 0, "claims": 0, "seconds": 1.5, "exit_code": 1}
+    stage |= {"actions": 1, "checks": 0, "total": 0, "seconds": 1.5, "exit_code": 1}
     stage |= {"error": "\x1b[31mTaskFailed\x1b[39m: no room on <local-lvm>, the token is hunter2-hunter2"}
     summary = {"phase": "phase1", "target": "lab", "exit_code": 1, "stages": [stage]}
     (tmp_path / "summary.json").write_text(json.dumps(summary))

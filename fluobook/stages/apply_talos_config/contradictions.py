@@ -1,8 +1,8 @@
 """What a machine configuration must not say, whatever the patches want: what contradicts the params or the bundle.
 
-Patches have the last word over what is made from params and secrets, and much of what they could spoil shows late or
-never: a cluster without an encryption key keeps Secrets in clear and runs; a service account key of another cluster
-fails when the second control plane is asked; other networks cannot be changed once something is stored. Pure.
+Patches are merged last, over what is generated from params and secrets, and much of what they can break shows late or
+never: a cluster without an encryption key stores Secrets in plaintext and still runs; a service account key of another
+cluster fails only when a second control plane is asked; pod and service networks cannot be changed afterwards. Pure.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from fluobook.machine.pki import KeyPair
-    from fluobook.machine.secrets import Secrets
+    from fluobook.machine.secrets import SecretsBundle
     from fluobook.params import Node, Platform
     from fluobook.stages.apply_talos_config.documents import Ingredients
 
@@ -39,7 +39,7 @@ Main = dict[str, Any]
 
 
 def refuse_contradictions(
-    platform: Platform, secrets: Secrets, ingredients: Ingredients, texts: Mapping[str, str]
+    platform: Platform, secrets: SecretsBundle, ingredients: Ingredients, texts: Mapping[str, str]
 ) -> None:
     """Refuse configurations that cannot be right, before any node has one.
 
@@ -68,7 +68,7 @@ def refuse_contradictions(
 
 
 def contradictions(
-    platform: Platform, node: Node, secrets: Secrets, ingredients: Ingredients, text: str
+    platform: Platform, node: Node, secrets: SecretsBundle, ingredients: Ingredients, text: str
 ) -> Iterator[str]:
     """What is wrong with one node's configuration, by the names of its fields."""
     documents = load(text)
@@ -103,7 +103,7 @@ def _is_alias(document: Main) -> bool:
     return document.get("kind") == "LinkAliasConfig"
 
 
-def _of_the_bundle(main: Main, node: Node, secrets: Secrets) -> Iterator[str]:
+def _of_the_bundle(main: Main, node: Node, secrets: SecretsBundle) -> Iterator[str]:
     """Every secret has one value in the whole cluster."""
     wanted = {
         "machine.token": secrets.trustd_token,

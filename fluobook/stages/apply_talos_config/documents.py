@@ -21,7 +21,7 @@ from fluobook.stages.core.sources import rendered
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fluobook.machine.secrets import Secrets
+    from fluobook.machine.secrets import SecretsBundle
     from fluobook.params import Node, Platform
 
 SYSTEM_DISK = "/dev/sda"
@@ -66,7 +66,7 @@ def cilium_manifest(platform: Platform, root: Path) -> str:
     return yaml.safe_dump_all(objects, sort_keys=False, width=1_000_000)
 
 
-def cluster_documents(platform: Platform, secrets: Secrets, ingredients: Ingredients) -> Documents:
+def cluster_documents(platform: Platform, secrets: SecretsBundle, ingredients: Ingredients) -> Documents:
     """What Talos generates for the cluster, before anything of ours."""
     return generate(
         platform.cluster.name,

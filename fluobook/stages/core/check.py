@@ -1,4 +1,4 @@
-"""Checks: claims about the live system, each with the evidence it rests on."""
+"""Checks: verified statements about the live system, each with its result."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Check:
-    """One verified claim.
+    """One verified statement about the live system.
 
     Args:
-        claim: what should be true, in words.
-        ok: whether it is.
-        evidence: what was seen; without times, ports and random names, so that two runs say the same.
-        remedy: what to do when it is not true.
+        name: the statement, such as "every VM is running".
+        passed: whether it is true.
+        result: what was observed; without times, ports and random names, so that two runs report the same.
+        remedy: what to do when the check failed.
     """
 
-    claim: str
-    ok: bool
-    evidence: str = ""
+    name: str
+    passed: bool
+    result: str = ""
     remedy: str = ""
 
 
@@ -38,29 +38,32 @@ class Checks:
 
     @property
     def ok(self) -> bool:
-        """Whether every claim holds."""
-        return all(check.ok for check in self.checks)
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
 
     def require(self) -> None:
-        """Go on only if every claim holds.
+        """Raise unless every check passed.
 
         Raises:
-            CheckFailed: some do not; it lists them.
+            CheckFailed: at least one check failed; the message lists them.
         """
-        failed = [check for check in self.checks if not check.ok]
+        failed = [check for check in self.checks if not check.passed]
         if failed:
-            listed = "".join(f"\n  ✗ {check.claim}: {check.evidence}" for check in failed)
+            listed = "".join(f"\n  ✗ {check.name}: {check.result}" for check in failed)
             remedies = list(dict.fromkeys(check.remedy for check in failed if check.remedy))
-            remedy = "\n          ".join(remedies) or "look at the evidence, then run the stage again"
+            remedy = "\n          ".join(remedies) or "inspect the results, then run the stage again"
             count = f"{len(failed)} of {len(self.checks)} checks"
-            raise CheckFailed(f"{self.stage}: {count} do not hold{listed}", remedy=remedy)
+            raise CheckFailed(f"{self.stage}: {count} failed{listed}", remedy=remedy)
 
     def table(self) -> Table:
-        """Each claim with its mark and evidence."""
-        rows = [[Cell("", "ok" if check.ok else "bad"), check.claim, check.evidence] for check in self.checks]
-        good = sum(check.ok for check in self.checks)
+        """Each check with its result."""
+        rows = [[Cell("", "ok" if check.passed else "bad"), check.name, check.result] for check in self.checks]
+        good = sum(check.passed for check in self.checks)
         return Table(
-            f"checks of {self.stage}", ["", "claim", "evidence"], rows, note=f"{good} of {len(self.checks)} hold"
+            f"checks of {self.stage}",
+            ["", "check", "result"],
+            rows,
+            note="all checks passed" if self.ok else f"{good} of {len(self.checks)} checks passed",
         )
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:

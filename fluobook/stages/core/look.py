@@ -25,17 +25,17 @@ class Look:
     """One look.
 
     Args:
-        claim: what is shown as untrue if the look cannot be taken at all.
+        name: what is shown as untrue if the look cannot be taken at all.
         checks: takes it.
     """
 
-    claim: str
+    name: str
     checks: Callable[[RunContext], Iterable[Check]]
 
 
 def take(context: RunContext, looks: Iterable[Look]) -> Sequence[Check]:
     """All checks of all looks, in the order of the looks; these are taken side by side."""
-    found = side_by_side(lambda look: safely(look.claim, lambda: look.checks(context)), looks)
+    found = side_by_side(lambda look: safely(look.name, lambda: look.checks(context)), looks)
     return [check for checks in found for check in checks]
 
 
@@ -45,20 +45,20 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
         return list(pool.map(work, items))
 
 
-def safely(claim: str, checks: Callable[[], Iterable[Check]]) -> list[Check]:
-    """The checks; where an error ends them, those made until then, and one that tells it under the claim."""
+def safely(name: str, checks: Callable[[], Iterable[Check]]) -> list[Check]:
+    """The checks; where an error ends them, those made until then, and one that tells it under the name."""
     made: list[Check] = []
     try:
         made.extend(checks())
     except FluobookError as error:
-        made.append(failed(claim, error))
+        made.append(failed(name, error))
     return made
 
 
-def failed(claim: str, error: FluobookError) -> Check:
+def failed(name: str, error: FluobookError) -> Check:
     """A check that an error answers; the error's own cause and remedy are kept."""
     evidence = f"{error.message}; {error.cause}" if error.cause else error.message
-    return Check(claim, ok=False, evidence=evidence, remedy=error.remedy)
+    return Check(name, passed=False, result=evidence, remedy=error.remedy)
 
 
 def attempt(work: Callable[[], Any]) -> FluobookError | None:

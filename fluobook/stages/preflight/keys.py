@@ -29,7 +29,7 @@ def _key(context: RunContext) -> Iterator[Check]:
     if context.target == "live":
         yield _own(context)
     recipient = context.secrets.recipient()
-    yield Check("the age key is there", ok=True, evidence=recipient)
+    yield Check("the age key is there", passed=True, result=recipient)
     yield _fits(context, recipient)
     yield _opens(context)
 
@@ -66,9 +66,9 @@ def _opens(context: RunContext) -> Check:
     """One file for all: a damaged key, or a file changed by hand, shows before a cluster waits for it."""
     files = [one.file for one in encrypted_files(context.root) if sops.is_encrypted(one.file)]
     if not files:
-        return Check("it decrypts what is in the tree", ok=True, evidence="nothing is encrypted yet")
+        return Check("it decrypts what is in the tree", passed=True, result="nothing is encrypted yet")
     sops.decrypt(files[0], context.secrets.age_key())
-    return Check("it decrypts what is in the tree", ok=True, evidence=_shown(files[0], context.root))
+    return Check("it decrypts what is in the tree", passed=True, result=_shown(files[0], context.root))
 
 
 def _tracked(context: RunContext) -> Iterator[Check]:
@@ -76,7 +76,7 @@ def _tracked(context: RunContext) -> Iterator[Check]:
     try:
         git.root(context.root)
     except NotFound:
-        yield Check(claim, ok=True, evidence="this is not a Git repository")
+        yield Check(claim, passed=True, result="this is not a Git repository")
         return
     found = plaintext_secrets(path.relative_to(context.root) for path in git.tracked(context.root))
     yield Check(

@@ -36,7 +36,7 @@ def _dhcp(context: RunContext) -> Iterator[Check]:
     folder = _folder(context) / "dhcp"
     for form in FORMS:
         write_text(folder / f"{form}.conf", reservations(context.platform, form))
-    yield Check("the DHCP reservations are written", ok=True, evidence=f"{', '.join(FORMS)} in {folder}")
+    yield Check("the DHCP reservations are written", passed=True, result=f"{', '.join(FORMS)} in {folder}")
 
 
 def _folder(context: RunContext) -> Path:

@@ -101,7 +101,7 @@ def _machines(context: RunContext) -> tuple[Observation | None, Check]:
     except FluobookError as error:
         return None, failed(_FREE, error)
     ours = sum(seen.ours(node) is not None for node in context.platform.nodes)
-    return seen, Check(_FREE, ok=True, evidence=f"{len(context.platform.nodes) - ours} free, {ours} ours")
+    return seen, Check(_FREE, passed=True, result=f"{len(context.platform.nodes) - ours} free, {ours} ours")
 
 
 def _hosts(context: RunContext, endpoints: Iterable[ProxmoxEndpoint], seen: Observation | None) -> list[Check]:

@@ -27,7 +27,7 @@ def _own(context: RunContext) -> Iterator[Check]:
         "evidence", stage="preflight", repository=told.repository, revision=told.revision, commit=commit
     )
     yield Check(
-        "our Git repository answers, and has the revision", ok=True, evidence=f"{told.revision} of {told.repository}"
+        "our Git repository answers, and has the revision", passed=True, result=f"{told.revision} of {told.repository}"
     )
 
 

@@ -37,7 +37,7 @@ def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
     ]
     public = [one.file for one in seen.files if seen.live and one.recipients & seen.lab]
     return [
-        Check("each file opens with your key and is as SOPS wrote it", ok=True, evidence=f"{files} of {files}"),
+        Check("each file opens with your key and is as SOPS wrote it", passed=True, result=f"{files} of {files}"),
         *by_rule,
         _check("none is for the lab's key, if it is to go live", public, "live" if seen.live else "a rehearsal"),
         _check("what was wished is there", list(_missing(seen)), f"{len(seen.wishes)} wishes"),

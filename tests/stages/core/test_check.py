@@ -1,4 +1,4 @@
-"""Checks: claims with their evidence; one that does not hold stops the run."""
+"""Checks: each with its result; one that failed stops the run."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import pytest
 from fluobook.errors import CheckFailed
 from fluobook.stages.core.check import Check, Checks
 
-GOOD = Check("every VM runs", ok=True, evidence="3 of 3")
-BAD = Check("every node answers", ok=False, evidence="2 of 3; not: a", remedy="look at a's console")
+GOOD = Check("every VM runs", passed=True, result="3 of 3")
+BAD = Check("every node answers", passed=False, result="2 of 3; not: a", remedy="look at a's console")
 
 
-def test_checks_that_hold_let_pass():
+def test_checks_that_passed_let_the_run_go_on():
     Checks("create-vms", (GOOD,)).require()
 
 
-def test_one_that_does_not_is_named_with_its_evidence_and_remedy():
+def test_a_failed_check_is_named_with_its_result_and_remedy():
     with pytest.raises(CheckFailed, match="every node answers: 2 of 3; not: a") as caught:
         Checks("create-vms", (GOOD, BAD)).require()
     assert caught.value.remedy == "look at a's console"
@@ -26,4 +26,4 @@ def test_the_table_marks_each_with_a_glyph():
     text = str(Checks("create-vms", (GOOD, BAD)))
     assert "✓" in text
     assert "✗" in text
-    assert text.endswith("1 of 2 hold")
+    assert text.endswith("1 of 2 checks passed")

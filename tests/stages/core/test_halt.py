@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from fluobook.cancellation import Cancellation, Cancelled
+from fluobook.waiting import Cancellation, Cancelled
 
 BOUND = 10
 

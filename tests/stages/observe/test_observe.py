@@ -73,7 +73,7 @@ def test_an_unmapped_relay_is_reached_through_the_kubernetes_api(lab, capsys):
 
 
 def test_the_checks_tell_what_is_well_and_what_is_not_there_yet(lab):
-    found = {check.claim: check.ok for check in observe.STAGE.verify(lab.context(), None)}
+    found = {check.name: check.passed for check in observe.STAGE.verify(lab.context(), None)}
     assert found == {
         "every node is Ready": True,
         "no node of ours waits for a certificate": True,

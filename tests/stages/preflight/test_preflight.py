@@ -31,7 +31,7 @@ def checks(context: RunContext) -> list[Check]:
 
 
 def wrong(context: RunContext) -> list[Check]:
-    return [check for check in checks(context) if not check.ok]
+    return [check for check in checks(context) if not check.passed]
 
 
 def only(context: RunContext) -> Check:
@@ -72,7 +72,7 @@ def test_what_is_shown_is_the_same_in_every_fresh_lab(lab, labs):
 def test_our_own_vms_are_not_in_the_way(labs):
     lab = labs()
     lab.bring_up("create-vms")
-    found = {check.claim: check.evidence for check in checks(lab.context())}
+    found = {check.name: check.result for check in checks(lab.context())}
     assert "0 free, 3 ours" in found.values()
     assert "0 GiB of disks are to come" in found.values()
 
@@ -80,8 +80,8 @@ def test_our_own_vms_are_not_in_the_way(labs):
 def test_a_token_without_rights_is_told_each_privilege_and_the_commands(labs):
     context = labs("proxmox.token-no-rights").context()
     first = wrong(context)[0]
-    assert "VM.Allocate on /vms" in first.evidence
-    assert "SDN.Use on /sdn/zones/localnetwork/vmbr0" in first.evidence
+    assert "VM.Allocate on /vms" in first.result
+    assert "SDN.Use on /sdn/zones/localnetwork/vmbr0" in first.result
     assert "pveum acl modify /vms --tokens 'fluobook@pve!fluobook'" in first.remedy
     assert "VM.GuestAgent.Audit" in first.remedy
 
@@ -89,15 +89,15 @@ def test_a_token_without_rights_is_told_each_privilege_and_the_commands(labs):
 def test_a_wrong_token_is_told_once_and_the_rest_is_still_looked_at(labs):
     context = labs("proxmox.token-wrong").context()
     found = checks(context)
-    (refused,) = [check for check in found if not check.ok]
-    assert "does not accept the token fluobook@pve!fluobook" in refused.evidence
+    (refused,) = [check for check in found if not check.passed]
+    assert "does not accept the token fluobook@pve!fluobook" in refused.result
     assert "pveum user token" in refused.remedy
-    assert any("chart source" in check.claim for check in found)
+    assert any("chart source" in check.name for check in found)
 
 
 def test_an_unreachable_host_is_told_with_the_next_command(lab):
     found = only(lab.context(endpoints={"192.168.1.100:8006": "127.0.0.1:1"}))
-    assert "does not answer at 192.168.1.100:8006" in found.evidence
+    assert "does not answer at 192.168.1.100:8006" in found.result
     assert "curl -k https://192.168.1.100:8006/" in found.remedy
 
 
@@ -105,31 +105,31 @@ def test_a_certificate_of_another_authority_is_refused_with_its_fingerprint_to_c
     ca = tmp_path / "other.pem"
     ca.write_text(pki.new_authority(organization="another").crt)
     found = only(lab.context(trust={"192.168.1.100:8006": str(ca)}))
-    assert "is not trusted" in found.evidence
+    assert "is not trusted" in found.result
     assert "fingerprint" in found.remedy
 
 
 def test_a_missing_bridge_is_told_with_those_that_there_are(lab):
     found = only(lab.context("network.bridge=vmbr7"))
-    assert (found.claim, found.evidence) == ("pve1 has the bridge vmbr7", "it shows vmbr0")
+    assert (found.name, found.result) == ("pve1 has the bridge vmbr7", "it shows vmbr0")
 
 
 def test_a_missing_storage_is_told_with_those_that_take_disks(lab):
     found = only(lab.context("proxmox.laptop.disk_storage=tank"))
-    assert found.evidence == "it shows local, local-lvm"
+    assert found.result == "it shows local, local-lvm"
     assert "proxmox[].disk_storage in the params to local-lvm" in found.remedy
 
 
 def test_a_storage_that_takes_no_images_is_told_with_the_command(lab):
     found = only(lab.context("proxmox.laptop.image_storage=local-lvm"))
-    assert found.evidence == "it takes images"
+    assert found.result == "it takes images"
     assert found.remedy.startswith("pvesm set local-lvm --content images,iso")
 
 
 def test_a_full_storage_is_told_with_what_is_free_and_planned(labs):
     context = labs("proxmox.storage-full").context()
-    room = next(check for check in wrong(context) if "room" in check.claim)
-    assert "local-lvm has 0.0 GiB free, 220 GiB are planned" in room.evidence
+    room = next(check for check in wrong(context) if "room" in check.name)
+    assert "local-lvm has 0.0 GiB free, 220 GiB are planned" in room.result
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_full_storage_is_told_with_what_is_free_and_planned(labs):
 )
 def test_somebody_elses_vm_in_our_place_is_named(labs, fault, told):
     found = only(labs(fault).context())
-    assert told in found.evidence
+    assert told in found.result
     assert "nodes[].vmid" in found.remedy
 
 
@@ -147,13 +147,13 @@ def test_an_address_that_answers_already_is_named(labs):
     lab.bring_up("create-vms")
     # Another cluster's name makes other uuids: the VMs are then somebody else's, and answer at our addresses.
     context = lab.context("cluster.name=another")
-    names = [check.evidence for check in wrong(context)]
+    names = [check.result for check in wrong(context)]
     assert any("is not ours" in told for told in names)
 
 
 def test_a_host_that_is_not_there_is_named(lab):
     found = wrong(lab.context("proxmox.laptop.hosts=[pve9]", *(f"nodes.{n.name}.host=pve9" for n in nodes(lab))))
-    assert any("host pve9 is not there; known are pve1" in check.evidence for check in found)
+    assert any("host pve9 is not there; known are pve1" in check.result for check in found)
 
 
 def nodes(lab):
@@ -162,22 +162,22 @@ def nodes(lab):
 
 def test_a_talos_version_that_the_factory_lacks_is_told_with_those_that_it_has(lab):
     found = only(lab.context('versions.talos="1.13.1"'))
-    assert "it has v1.13.9" in found.evidence
+    assert "it has v1.13.9" in found.result
 
 
 def test_an_extension_that_the_factory_lacks_is_named(labs):
     found = only(labs("factory.extension-missing").context())
-    assert found.evidence == "not siderolabs/iscsi-tools"
+    assert found.result == "not siderolabs/iscsi-tools"
 
 
 def test_a_revision_that_is_not_there_is_told_with_the_branches(lab):
     found = only(lab.context(gitops={"revision": "nowhere"}))
-    assert "no branch or tag 'nowhere'; its branches are main" in found.evidence
+    assert "no branch or tag 'nowhere'; its branches are main" in found.result
 
 
 def test_chart_sources_that_do_not_answer_are_named_and_the_others_counted(lab):
     found = only(lab.context(gitops={"mirrors": {"https://helm.cilium.io": "http://127.0.0.1:1"}}))
-    assert found.evidence.startswith("11 of 12; cilium: ")
+    assert found.result.startswith("11 of 12; cilium: ")
     assert "mirrors" in found.remedy
 
 
@@ -185,27 +185,27 @@ def test_a_chart_version_that_is_not_listed_is_named(lab):
     mirrors = lab.context().platform.gitops.mirrors
     other = {"https://helm.cilium.io": mirrors["https://charts.longhorn.io"]}
     found = only(lab.context(gitops={"mirrors": other}))
-    assert "has no chart cilium" in found.evidence
+    assert "has no chart cilium" in found.result
 
 
 def test_an_age_key_that_opens_nothing_is_told_with_the_files(lab, tmp_path):
     key = tmp_path / "keys.txt"
     key.write_text(age.generate().file())
     fits, opens = wrong(lab.context(secrets={"age_key": {"file": str(key)}}))
-    assert "rule ^talos/secrets/" in fits.evidence
-    assert "pg-credentials.sops.yaml" in fits.evidence
-    assert "cannot be decrypted" in opens.evidence
+    assert "rule ^talos/secrets/" in fits.result
+    assert "pg-credentials.sops.yaml" in fits.result
+    assert "cannot be decrypted" in opens.result
 
 
 def test_a_missing_age_key_is_told_with_its_place(lab, tmp_path):
     found = only(lab.context(secrets={"age_key": {"file": str(tmp_path / "keys.txt")}}))
-    assert "no secret in file" in found.evidence
+    assert "no secret in file" in found.result
 
 
 def test_the_labs_age_key_is_refused_for_a_live_platform(lab):
     tree, key = wrong(replace(lab.context(), target="live"))
-    assert "the lab's" in tree.evidence
-    assert "is the lab's; it is public" in key.evidence
+    assert "the lab's" in tree.result
+    assert "is the lab's; it is public" in key.result
     assert "age-keygen" in key.remedy
 
 
@@ -215,13 +215,13 @@ def test_missing_programs_are_named(lab, monkeypatch):
         for tool in machine.inventory()
     ]
     monkeypatch.setattr(machine, "inventory", lambda: missing)
-    assert only(lab.context()).evidence == "no helm 3.17 or newer"
+    assert only(lab.context()).result == "no helm 3.17 or newer"
 
 
 def test_dhcp_reservations_are_written_for_every_kind_of_server(lab):
     context = lab.context("network.addressing=dhcp")
-    (written,) = [check for check in checks(context) if "DHCP" in check.claim]
-    assert written.ok
+    (written,) = [check for check in checks(context) if "DHCP" in check.name]
+    assert written.passed
     told = (context.home / "dhcp" / "dnsmasq.conf").read_text()
     assert all(f"{node.mac},{node.address},{node.name}" in told for node in context.platform.nodes)
     assert {path.stem for path in (context.home / "dhcp").iterdir()} == {"dnsmasq", "isc", "kea", "routeros"}
@@ -239,6 +239,6 @@ def test_a_failed_preflight_ends_with_exit_code_4_and_every_remedy(lab):
 def test_three_hosts_are_all_looked_at(labs):
     context = labs(phase="phase3").context()
     found = checks(context)
-    assert [check for check in found if not check.ok] == []
+    assert [check for check in found if not check.passed] == []
     for host in context.platform.hosts:
-        assert sum(check.claim.startswith(f"{host} has") for check in found) >= 3
+        assert sum(check.name.startswith(f"{host} has") for check in found) >= 3

@@ -12,7 +12,7 @@ WANTED = Wanted("pve1", "local", "local-lvm", image_gib=0.5, disks_gib=100, shar
 
 
 def wrong(wanted, *found):
-    return [check.evidence for check in storages(wanted, found) if not check.ok]
+    return [check.result for check in storages(wanted, found) if not check.passed]
 
 
 def test_disks_that_just_fit_do():
@@ -46,15 +46,15 @@ def test_a_storage_that_does_not_tell_its_room_is_not_blamed():
 
 
 def test_the_command_keeps_what_a_storage_takes_already():
-    (check,) = [check for check in storages(WANTED, [{**LOCAL, "content": "vztmpl"}, LVM]) if not check.ok]
+    (check,) = [check for check in storages(WANTED, [{**LOCAL, "content": "vztmpl"}, LVM]) if not check.passed]
     assert check.remedy.startswith("pvesm set local --content vztmpl,iso")
 
 
 def test_an_open_vswitch_bridge_is_a_bridge_and_a_bond_is_none():
     networks = [{"iface": "vmbr0", "type": "OVSBridge"}, {"iface": "bond0", "type": "bond"}]
-    assert bridge("", networks, "vmbr0").ok
-    assert bridge("", networks, "bond0").evidence == "it shows vmbr0"
+    assert bridge("", networks, "vmbr0").passed
+    assert bridge("", networks, "bond0").result == "it shows vmbr0"
 
 
 def test_a_host_without_visible_bridges_says_so():
-    assert bridge("", [], "vmbr0").evidence == "it shows none"
+    assert bridge("", [], "vmbr0").result == "it shows none"

@@ -93,7 +93,7 @@ def waved(*rows):
 )
 def test_the_history_tells_whether_a_wave_began_too_early(rows, ok):
     (check,) = _waves(waved(*rows))
-    assert check.ok is ok
+    assert check.passed is ok
 
 
 def test_what_was_made_long_after_says_nothing_about_the_waves():
@@ -101,7 +101,7 @@ def test_what_was_made_long_after_says_nothing_about_the_waves():
     observation = waved((-1, 0, 10), (0, 10, 20))
     with_later = seen(*observation.objects.values(), later)
     (check,) = _waves(with_later)
-    assert check.ok
+    assert check.passed
 
 
 def test_a_forgotten_first_deployment_makes_no_check():
