@@ -12,7 +12,8 @@ help: ## list the commands
 
 # The lock is complete and holds hashes, so nothing is resolved and dependencies of the kubectl wheel stay out.
 # uv does the same faster where it is installed. The kernel of this environment does not warn about its transport.
-$(STAMP): requirements.lock pyproject.toml lab/pyproject.toml
+$(VENV)/.locked: requirements.lock
+	@echo "make: installing the locked packages into $(VENV) (about 1 GB; minutes with pip, seconds with uv)"
 	@if command -v uv >/dev/null 2>&1; then \
 	  uv venv --quiet --clear --seed --python $(PYTHON) $(VENV) && \
 	  uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock; \
@@ -20,8 +21,12 @@ $(STAMP): requirements.lock pyproject.toml lab/pyproject.toml
 	  $(PYTHON) -m venv --clear $(VENV) && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock; \
 	fi
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e lab
 	@mkdir -p $(VENV)/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > $(VENV)/etc/ipython/ipython_kernel_config.py
+	@touch $@
+
+$(STAMP): $(VENV)/.locked pyproject.toml lab/pyproject.toml
+	@echo "make: installing fluobook and fluobook-lab from this clone"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e lab
 	@touch $@
 
 rehearse: $(STAMP) ## bring up phase 1 against the embedded lab, every stage by its notebook
