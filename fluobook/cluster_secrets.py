@@ -17,6 +17,7 @@ from fluobook.gitops.secrets import lab_recipients
 from fluobook.journal.folder import write_text
 from fluobook.machine import access
 from fluobook.machine.secrets import SecretsBundle, new_secrets
+from fluobook.params import KUBERNETES_PORT, TALOS_PORT
 from fluobook.params.secrets import SecretReferences, located
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from fluobook.params import Platform
     from fluobook.redact import Redactor
 
-
-TALOS_PORT, API_PORT = 50000, 6443
 
 OWN_KEY = (
     "age-keygen -o ~/.config/sops/age/keys.txt; put its public key into .sops.yaml, then `sops updatekeys` and "
@@ -135,7 +134,7 @@ class ClusterSecrets:
 
     def kubeconfig(self, platform: Platform) -> dict[str, Any]:
         """An administrator's kubeconfig, made from the bundle; mapped endpoints get a `tls-server-name`."""
-        host, port = platform.route(platform.api_address, API_PORT)
+        host, port = platform.route(platform.api_address, KUBERNETES_PORT)
         config = access.kubeconfig(
             self.bundle(),
             platform.cluster.name,

@@ -16,6 +16,7 @@ from fluobook.clients.kube import Kube, OperatorLease
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
 from fluobook.clients.talos import Address, TalosNode, connect
 from fluobook.cluster_secrets import ClusterSecrets
+from fluobook.params import TALOS_PORT
 from fluobook.waiting import Cancellation, wait_until
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from fluobook.redact import Redactor
 
 T = TypeVar("T")
-
-TALOS_PORT = 50000
-API_PORT = 6443
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The parameters: what the platform of a phase should be, validated before anything is asked of the outside."""
 
 from fluobook.params.load import load, overlay, parse
-from fluobook.params.network import Pool
+from fluobook.params.network import KUBERNETES_PORT, TALOS_PORT, Pool
 from fluobook.params.nodes import Node
 from fluobook.params.places import home, phases, repository_root
 from fluobook.params.platform import Params, Platform
@@ -11,6 +11,8 @@ from fluobook.params.secrets import SecretRef, located
 from fluobook.params.versions import Matrix, Supported, load_supported, pins
 
 __all__ = [
+    "KUBERNETES_PORT",
+    "TALOS_PORT",
     "Matrix",
     "Node",
     "Params",

@@ -8,6 +8,11 @@ from pydantic import Field
 
 from fluobook.params.fields import Cidr, Flag, Host, HostName, Interface, Ipv4, Model, Mtu, NodeName, Port, VlanTag
 
+TALOS_PORT = 50000
+"""Port of the Talos API on every node."""
+KUBERNETES_PORT = 6443
+"""Port of the Kubernetes API on control planes and on the shared address."""
+
 
 class AddressRange(Model):
     """Addresses from `start` to `stop`, both included."""

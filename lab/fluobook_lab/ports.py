@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fluobook.params import KUBERNETES_PORT, TALOS_PORT
 from fluobook_lab.grpc import reserve
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
     from fluobook.params import Platform
 
-TALOS_PORT, API_PORT = 50000, 6443
 FACTORY = "factory.talos.dev:443"
 HUBBLE = "hubble-relay.kube-system:80"
 
@@ -30,7 +30,7 @@ class Ports:
         names = [f"{endpoint.host}:{endpoint.port}" for endpoint in platform.proxmox]
         names += [FACTORY, HUBBLE]
         names += [f"{node.address}:{TALOS_PORT}" for node in platform.nodes]
-        names += [f"{address}:{API_PORT}" for address in api_addresses(platform)]
+        names += [f"{address}:{KUBERNETES_PORT}" for address in api_addresses(platform)]
         return cls({name: reserve() for name in dict.fromkeys(names)})
 
     def of(self, name: str) -> socket.socket:
@@ -50,7 +50,11 @@ def api_addresses(platform: Platform) -> tuple[str, ...]:
 
 def overlay(platform: Platform, ports: Ports, folder: Path, *, root: Path, mirrors: dict[str, str]) -> dict[str, Any]:
     """What the params become in the lab: endpoints, trust, mirrors, and the lab's own keys."""
-    named = [name for name in ports.sockets if name != HUBBLE and not name.endswith((f":{TALOS_PORT}", f":{API_PORT}"))]
+    named = [
+        name
+        for name in ports.sockets
+        if name != HUBBLE and not name.endswith((f":{TALOS_PORT}", f":{KUBERNETES_PORT}"))
+    ]
     tokens = [{"name": e.name, "token_secret": {"file": str(folder / "token")}} for e in platform.proxmox]
     return {
         "endpoints": ports.endpoints(),

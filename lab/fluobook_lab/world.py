@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluobook.machine import pki
+from fluobook.params import KUBERNETES_PORT, TALOS_PORT
 from fluobook_lab.argocd.controller import ArgoCD
 from fluobook_lab.charts.pins import place, repositories
 from fluobook_lab.charts.server import HERE, ChartServer
@@ -27,7 +28,7 @@ from fluobook_lab.flows import ClusterFlows
 from fluobook_lab.git_server import GitServer
 from fluobook_lab.hubble import Relay
 from fluobook_lab.kubernetes_side import KubernetesSide
-from fluobook_lab.ports import API_PORT, FACTORY, HUBBLE, TALOS_PORT, Ports, api_addresses, overlay
+from fluobook_lab.ports import FACTORY, HUBBLE, Ports, api_addresses, overlay
 from fluobook_lab.proxmox import Host, ProxmoxLab, Storage, Token
 from fluobook_lab.talos import TalosMachines
 
@@ -167,7 +168,7 @@ class World:
     def _api(self) -> tuple[dict[str, socket.socket], str]:
         """The API's reserved sockets by address, and the address that the control planes share, or ""."""
         platform = self.platform
-        sockets = {address: self.ports.of(f"{address}:{API_PORT}") for address in api_addresses(platform)}
+        sockets = {address: self.ports.of(f"{address}:{KUBERNETES_PORT}") for address in api_addresses(platform)}
         own = {node.address for node in platform.control_planes}
         return sockets, "" if platform.api_address in own else platform.api_address
 

@@ -17,7 +17,8 @@ from fluobook.gitops.documents import value_under
 from fluobook.machine.documents import load
 from fluobook.machine.pki import certificate
 from fluobook.machine.subnets import lets_through
-from fluobook.stages.apply_talos_config.documents import API_PORT, names
+from fluobook.params import KUBERNETES_PORT
+from fluobook.stages.apply_talos_config.documents import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -150,7 +151,7 @@ def _of_the_params(main: Main, platform: Platform, node: Node) -> Iterator[str]:
     wanted = {
         "machine.type": node.role,
         "cluster.clusterName": cluster.name,
-        "cluster.controlPlane.endpoint": f"https://{platform.api_address}:{API_PORT}",
+        "cluster.controlPlane.endpoint": f"https://{platform.api_address}:{KUBERNETES_PORT}",
         "cluster.network.dnsDomain": DNS_DOMAIN,
         "cluster.network.podSubnets": [str(cluster.pod_cidr)],
         "cluster.network.serviceSubnets": [str(cluster.service_cidr)],

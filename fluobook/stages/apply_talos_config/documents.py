@@ -16,6 +16,7 @@ from fluobook.machine import Documents, generate
 from fluobook.machine.documents import dump
 from fluobook.machine.node import NetworkSettings, NodeSettings, node_documents
 from fluobook.machine.schematic import image_of
+from fluobook.params import KUBERNETES_PORT, TALOS_PORT
 from fluobook.stages.core.sources import rendered
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 SYSTEM_DISK = "/dev/sda"
 """scsi0, where Talos is installed."""
-
-API_PORT, TALOS_PORT = 6443, 50000
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def cluster_documents(platform: Platform, secrets: SecretsBundle, ingredients: I
     """What Talos generates for the cluster, before anything of ours."""
     return generate(
         platform.cluster.name,
-        f"https://{platform.api_address}:{API_PORT}",
+        f"https://{platform.api_address}:{KUBERNETES_PORT}",
         platform.versions.kubernetes,
         secrets,
         SYSTEM_DISK,
@@ -95,7 +94,7 @@ def names(platform: Platform, node: Node) -> list[str]:
     """Further names in a node's certificates: the shared address, and where params map its endpoints to."""
     routes = [(node.address, TALOS_PORT)]
     if node.role == "controlplane":
-        routes += [(node.address, API_PORT), (platform.api_address, API_PORT)]
+        routes += [(node.address, KUBERNETES_PORT), (platform.api_address, KUBERNETES_PORT)]
     reached = [platform.route(host, port)[0] for host, port in routes]
     shared = [platform.api_address] if node.role == "controlplane" else []
     return [name for name in dict.fromkeys([*shared, *reached]) if name != node.address]

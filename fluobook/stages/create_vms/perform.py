@@ -8,6 +8,7 @@ from fluobook.clients.proxmox import ProxmoxClient, Upid, VmLocked
 from fluobook.clients.talos import Mode, probe
 from fluobook.errors import Conflict, ForeignObject, NotFound, OutsideError, Rejected, TaskFailed, Unreachable
 from fluobook.machine.schematic import image_of
+from fluobook.params import TALOS_PORT
 from fluobook.stages.core.nodes import is_ready
 from fluobook.stages.create_vms.hardware import TAG, create_params, disks, net0, tags, tags_of, uuid_of
 from fluobook.stages.create_vms.observe import has_image
@@ -143,7 +144,7 @@ def _start(context: RunContext, node: Node, _action: Action, report: Reporter) -
     report.leave()
     report("waits for the Talos API")
     context.wait_until(
-        "maintenance", f"{node.name} answers at {node.address}:50000", lambda: _answers(context, node), every=0.1
+        "maintenance", f"{node.name} answers at {node.address}:{TALOS_PORT}", lambda: _answers(context, node), every=0.1
     )
     return evidence
 

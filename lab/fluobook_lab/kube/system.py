@@ -6,6 +6,8 @@ import base64
 import ipaddress
 from typing import TYPE_CHECKING
 
+from fluobook.params import KUBERNETES_PORT
+
 if TYPE_CHECKING:
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.store import Store
@@ -82,7 +84,7 @@ def _token_secret(token: str) -> Obj:
 
 def _api_service(address: str) -> Obj:
     labels = {"component": "apiserver", "provider": "kubernetes"}
-    port = {"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}
+    port = {"name": "https", "port": 443, "protocol": "TCP", "targetPort": KUBERNETES_PORT}
     return {
         "apiVersion": "v1",
         "kind": "Service",

@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from fluobook.params import KUBERNETES_PORT
 from fluobook_lab.talos.disk import GIB
 from fluobook_lab.talos.state import Key
 
@@ -156,7 +157,7 @@ def _member(node: TalosMachine) -> dict[str, Any]:
         "machineType": node.config.type if node.config else "",
         "operatingSystem": f"Talos ({node.image.version})",
     }
-    return spec | ({"controlPlane": {"port": 6443}} if spec["machineType"] == "controlplane" else {})
+    return spec | ({"controlPlane": {"port": KUBERNETES_PORT}} if spec["machineType"] == "controlplane" else {})
 
 
 def _volumes(node: TalosMachine, config: MachineConfiguration) -> Iterator[Described]:
