@@ -17,7 +17,7 @@ from fluobook.clients import payload
 from fluobook.clients.run_tool import run_tool
 from fluobook.clients.tools import find
 from fluobook.errors import NotFound, OutsideError, Rejected, ToolFailed, Unreachable
-from fluobook.machine import manifests
+from fluobook.kubernetes import manifests, rendering
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,10 +98,14 @@ def template(
         Rejected: the chart refuses these values.
         ToolFailed: helm failed otherwise.
     """
-    flags = ["--kube-version", kube_version, "--values", "-", "--namespace", namespace]
-    flags += [f"--api-versions={api}" for api in api_versions]
-    flags += ["--include-crds"] if include_crds else []
-    command = ["template", release, *_source(chart, repo, version, ca_file), *flags]
+    command = rendering.helm_template(
+        rendering.chart_arguments(chart, repo, version, ca_file),
+        release=release,
+        namespace=namespace,
+        kube_version=kube_version,
+        api_versions=api_versions,
+        include_crds=include_crds,
+    )
     return manifests.load(_helm(command, stdin=json.dumps(values), what=f"{chart} {version} of {repo}"))
 
 
@@ -138,7 +142,8 @@ def upgrade(
         DeadlineExceeded: it took longer.
     """
     flags = ["--install", "--reset-values", "--values", "-", "--timeout", f"{int(deadline)}s", "--output", "json"]
-    command = ["upgrade", release, *_source(chart, repo, version, ca_file), *flags, *_cluster(kubeconfig, namespace)]
+    source = rendering.chart_arguments(chart, repo, version, ca_file)
+    command = ["upgrade", release, *source, *flags, *_cluster(kubeconfig, namespace)]
     told = _helm(command, stdin=json.dumps(values), what=f"{chart} {version} of {repo}", deadline=deadline + 30)
     return _release(json.loads(told))
 
@@ -210,22 +215,14 @@ def versions(repo: str, chart: str, *, ca_file: Path | None = None) -> list[Char
     ]
 
 
-def _source(chart: str, repo: str, version: str, ca_file: Path | None) -> list[str]:
-    """The arguments that say which chart: OCI registries have no index and are part of the name."""
-    trust = ["--ca-file", str(ca_file)] if ca_file else []
-    if repo.startswith("oci://"):
-        return [f"{repo.rstrip('/')}/{chart}", "--version", version, *trust]
-    return [chart, "--repo", repo, "--version", version, *trust]
-
-
 def _cluster(kubeconfig: Path, namespace: str) -> list[str]:
     return ["--kubeconfig", str(kubeconfig), "--namespace", namespace]
 
 
 def _helm(arguments: list[str], *, what: str, stdin: str = "", deadline: float = DEADLINE) -> str:
     home = payload.cache_folder() / "helm"
-    env: dict[str, str | None] = {f"HELM_{kind.upper()}_HOME": str(home / kind) for kind in ("cache", "config", "data")}
-    env |= {"KUBECONFIG": None, "HELM_PLUGINS": str(home / "plugins"), "HELM_NAMESPACE": None}
+    env: dict[str, str | None] = {**rendering.helm_environment(home), "HELM_PLUGINS": str(home / "plugins")}
+    env |= {"KUBECONFIG": None, "HELM_NAMESPACE": None}
     command: list[str | Path] = [find("helm").path, *arguments]
     try:
         return run_tool("helm", command, stdin=stdin, env=env, deadline=deadline).stdout

@@ -7,7 +7,6 @@ The plugin here takes the SOPS metadata off and leaves the values encrypted: a b
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,15 +18,14 @@ import yaml
 from fluobook.clients.run_tool import run_tool
 from fluobook.clients.tools import find
 from fluobook.gitops.kustomization import NAME
-from fluobook.machine import manifests
+from fluobook.kubernetes import manifests, rendering
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from fluobook.gitops.patching import Patch
 
-_PLUGIN = """#!{python}
-import sys, yaml
+_PLUGIN = """import sys, yaml
 for name in yaml.safe_load(open(sys.argv[1])).get("files") or []:
     for document in yaml.safe_load_all(open(name)):
         document.pop("sops", None)
@@ -56,8 +54,8 @@ class Builder:
         here = self.home / "tree" / folder.relative_to(self.top)
         if patches:
             here = self._patched(here, patches)
-        env: dict[str, str | None] = {"KUSTOMIZE_PLUGIN_HOME": str(self.home / "plugins")}
-        command: list[str | Path] = [find("kubectl").path, "kustomize", "--enable-alpha-plugins", here]
+        env = rendering.kustomize_environment(self.home / "plugins")
+        command: list[str | Path] = [find("kubectl").path, *rendering.kustomize_build(here)]
         text = run_tool("kubectl", command, env=env, remedy=f"correct {folder / NAME}").stdout
         return manifests.load(text)
 
@@ -79,25 +77,11 @@ def builder(top: Path) -> Iterator[Builder]:
     with tempfile.TemporaryDirectory(prefix="fluobook-kustomize-") as temporary:
         home = Path(temporary).resolve()
         shutil.copytree(top, home / "tree")
-        for generator in (home / "tree").rglob("*.yaml"):
-            _take_annotation_off(generator)
-        plugin = home / "plugins" / "viaduct.ai" / "v1" / "ksops" / "ksops"
-        plugin.parent.mkdir(parents=True)
-        plugin.write_text(_PLUGIN.format(python=sys.executable))
-        plugin.chmod(0o755)
+        rendering.use_legacy_ksops(home / "tree")
+        rendering.install_ksops(home / "plugins", _PLUGIN)
         yield Builder(home, top)
 
 
 def for_kustomize(patches: Sequence[Patch]) -> list[dict[str, Any]]:
     """Patches as `Builder.build` takes them."""
     return [patch.for_kustomize() for patch in patches]
-
-
-def _take_annotation_off(file: Path) -> None:
-    """Make an exec function into a plain plugin; kubectl answers the former with nothing."""
-    if "viaduct.ai" not in file.read_text():
-        return
-    data = yaml.safe_load(file.read_text())
-    if data.get("kind") == "ksops":
-        data["metadata"].pop("annotations", None)
-        file.write_text(yaml.safe_dump(data))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluobook.errors import Rejected
-from fluobook.machine.manifests import KubernetesLoader
+from fluobook.kubernetes.manifests import KubernetesLoader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import ParamsError
 from fluobook.gitops import patching
-from fluobook.gitops.patching import MISSING, Operation, Patch, value_at
+from fluobook.gitops.patching import Patch
 from fluobook.gitops.phase import filled, names_in, values_of
 from fluobook.gitops.tree import Tree
+from fluobook.kubernetes.json_patch import MISSING, Operation, value_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

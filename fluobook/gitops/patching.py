@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
-
-import jsonpatch
+from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import Rejected
+from fluobook.kubernetes import json_patch
 
-Operation = dict[str, Any]
-MISSING: Any = object()
-"""What `value_at` answers where there is nothing."""
+if TYPE_CHECKING:
+    from fluobook.kubernetes.json_patch import Operation
 
 
 @dataclass(frozen=True)
@@ -40,30 +38,13 @@ def apply(data: dict[str, Any], operations: tuple[Operation, ...], what: str) ->
         Rejected: an operation does not fit the data, as kustomize would refuse it too.
     """
     try:
-        return jsonpatch.apply_patch(data, list(operations))
-    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
+        return json_patch.apply(data, operations)
+    except json_patch.PatchError as error:
         raise Rejected(
             f"a patch does not fit {what}: {error}",
             system="kustomize",
             remedy="compare the patch's paths with the object",
         ) from error
-
-
-def value_at(data: Any, pointer: str) -> Any:
-    """What stands at a JSON pointer, or `MISSING`."""
-    for step in steps(pointer):
-        if isinstance(data, dict) and step in data:
-            data = data[step]
-        elif isinstance(data, list) and step.isdigit() and int(step) < len(data):
-            data = data[int(step)]
-        else:
-            return MISSING
-    return data
-
-
-def steps(pointer: str) -> list[str]:
-    """The steps of a JSON pointer: "/a/b~1c" → ["a", "b/c"]."""
-    return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
 
 
 def deletes(patch: Any) -> bool:

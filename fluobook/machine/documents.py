@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluobook.errors import ParamsError
-from fluobook.machine.manifests import KubernetesLoader
+from fluobook.kubernetes.manifests import KubernetesLoader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

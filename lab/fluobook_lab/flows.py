@@ -1,15 +1,15 @@
-"""What Hubble sees in the lab: the pods of its cluster, and what the ingress rules of NetworkPolicies let through."""
+"""The source of Hubble's flows in the lab: the cluster's pods, and what its NetworkPolicies allow to reach them."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fluobook.kubernetes import policies as network
+from fluobook.kubernetes.policies import Policies, Policy
 from fluobook_lab.hubble import Endpoint, Port, Traffic
-from fluobook_lab.kube.selectors import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.store import Store
@@ -29,54 +29,50 @@ class ClusterFlows:
         self._store = store
         self._versions: list[str] = []
         self._endpoints: Sequence[Endpoint] = (WORLD,)
+        self._policy_versions: list[str] = []
+        self._policies: Policies[Policy] = Policies((), {})
+        self._verdicts: dict[tuple[int, int, Port], bool] = {}
 
     def endpoints(self) -> Sequence[Endpoint]:
-        """Every running pod that has an address, and the world outside; made anew when a pod changed."""
+        """Every running pod that has an address, and the world outside; `denied` uses the policies of this moment."""
         pods = [pod for pod in self._store.view("v1", "Pod") if _ip(pod)]
-        versions = [pod["metadata"]["resourceVersion"] for pod in pods]
+        policies = self._store.view("networking.k8s.io/v1", "NetworkPolicy")
+        namespaces = self._store.view("v1", "Namespace")
+        versions, policy_versions = _versions(pods), _versions([*policies, *namespaces])
         if versions != self._versions:
             pods.sort(key=lambda pod: (pod["metadata"]["namespace"], pod["metadata"]["name"]))
             self._endpoints = (WORLD, *(_endpoint(number, pod) for number, pod in enumerate(pods)))
-            self._versions = versions
+        if policy_versions != self._policy_versions:
+            labels = {obj["metadata"]["name"]: obj["metadata"].get("labels") or {} for obj in namespaces}
+            self._policies = Policies(tuple(Policy(policy) for policy in policies), labels)
+        if (versions, policy_versions) != (self._versions, self._policy_versions):
+            self._verdicts.clear()
+            self._versions, self._policy_versions = versions, policy_versions
         return self._endpoints
 
     def denied(self, traffic: Traffic) -> bool:
-        """Whether no policy that selects the destination lets the packet in, although some policy selects it."""
-        target = traffic.destination
-        if not target.namespace:
-            return False
-        policies = [
-            p
-            for p in self._store.view("networking.k8s.io/v1", "NetworkPolicy", target.namespace)
-            if _selects(p, target)
-        ]
-        rules = [rule for policy in policies for rule in policy["spec"].get("ingress") or ()]
-        return bool(policies) and not any(self._lets(rule, traffic) for rule in rules)
-
-    def _lets(self, rule: Obj, traffic: Traffic) -> bool:
-        ports, peers = rule.get("ports") or (), rule.get("from") or ()
-        fits = not ports or any(_fits(port, traffic.port) for port in ports)
-        return fits and (not peers or any(self._is_peer(peer, traffic) for peer in peers))
-
-    def _is_peer(self, peer: Obj, traffic: Traffic) -> bool:
-        source = traffic.source
-        if "ipBlock" in peer:
-            return source.pod == ""
-        if not source.pod:
-            return False
-        if "namespaceSelector" in peer:
-            namespace = self._store.find("v1", "Namespace", source.namespace) or {"metadata": {}}
-            here = matches(peer["namespaceSelector"], namespace["metadata"].get("labels") or {})
-        else:
-            here = source.namespace == traffic.destination.namespace
-        return here and matches(peer.get("podSelector") or {}, labels_of(source))
+        """Whether no policy that selects the destination allows the packet, although some policy selects it."""
+        key = (traffic.source.identity, traffic.destination.identity, traffic.port)
+        if key not in self._verdicts:
+            source, target = _end_of_connection(traffic.source), _end_of_connection(traffic.destination)
+            verdict = self._policies.verdict(source, target, traffic.port.number, traffic.port.protocol)
+            self._verdicts[key] = not verdict.allowed
+        return self._verdicts[key]
 
 
-@lru_cache(maxsize=1024)
-def labels_of(endpoint: Endpoint) -> dict[str, str]:
-    """A pod's labels, out of Cilium's; not to be changed."""
-    pairs = (label.removeprefix("k8s:").partition("=") for label in endpoint.labels if label.startswith("k8s:"))
-    return {key: value for key, _, value in pairs}
+def _end_of_connection(endpoint: Endpoint) -> network.Endpoint:
+    labels = (label.removeprefix("k8s:").partition("=") for label in endpoint.labels if label.startswith("k8s:"))
+    return network.Endpoint(
+        endpoint.pod,
+        endpoint.namespace,
+        {key: value for key, _, value in labels},
+        entity="" if endpoint.pod else "world",
+        address=endpoint.ip,
+    )
+
+
+def _versions(objects: Iterable[Obj]) -> list[str]:
+    return [obj["metadata"]["resourceVersion"] for obj in objects]
 
 
 def _ip(pod: Obj) -> str:
@@ -95,14 +91,3 @@ def _endpoint(number: int, pod: Obj) -> Endpoint:
         tuple(f"k8s:{key}={value}" for key, value in sorted((metadata.get("labels") or {}).items())),
         tuple(Port(port.get("protocol", "TCP"), port["containerPort"]) for port in ports),
     )
-
-
-def _selects(policy: Obj, endpoint: Endpoint) -> bool:
-    spec = policy["spec"]
-    about_ingress = "Ingress" in (spec.get("policyTypes") or ["Ingress"])
-    return about_ingress and matches(spec.get("podSelector") or {}, labels_of(endpoint))
-
-
-def _fits(wanted: dict[str, Any], port: Port) -> bool:
-    number = wanted.get("port")
-    return wanted.get("protocol", "TCP") == port.protocol and (number is None or number == port.number)

@@ -10,7 +10,8 @@ import logging
 import ssl
 from typing import TYPE_CHECKING, Any
 
-from fluobook.machine import manifests, pki
+from fluobook.kubernetes import manifests
+from fluobook.machine import pki
 from fluobook_lab.grpc import bound
 from fluobook_lab.kube.cluster import KubeCluster
 from fluobook_lab.kube.errors import ApiError

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from fluobook_lab.argocd.health.lua import LuaCheckError, LuaHealth
+from fluobook_lab.argocd.health.lua import LuaHealth
 
+from fluobook.kubernetes.health_scripts import ScriptError
 from tests.engines.health_cases import CASES, KEY, Case, script
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def test_a_script_finds_the_same_libraries_in_both(name: str, argocd: str, tmp_p
 def played(check: str, case: Case) -> str:
     try:
         told = LuaHealth({"Application": check}).health("", "Application", case.application())
-    except LuaCheckError:
+    except ScriptError:
         return "error"
     return told.status if told else "none"
 

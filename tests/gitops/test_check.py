@@ -16,7 +16,7 @@ from fluobook.clients.tools import find
 from fluobook.gitops.check import findings
 from fluobook.gitops.finding import Finding
 from fluobook.gitops.rules import RULES
-from fluobook.machine.manifests import KubernetesLoader
+from fluobook.kubernetes.manifests import KubernetesLoader
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 APPS = "cluster-gitops/apps"

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fluobook.gitops import documents
-from fluobook.gitops.reach.model import NODES, TCP, WORLD, Endpoint, Policies, Verdict
+from fluobook.kubernetes.policies import NODES, TCP, WORLD, Endpoint, Policies, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ class Cell:
     target: str
     port: int
     protocol: str
-    verdict: Verdict
+    verdict: Verdict[Document]
     row: int
     why: str
     is_listed: bool = True
@@ -129,14 +129,14 @@ def on_hosts(file: Path) -> list[Endpoint]:
     return [Endpoint(name, pod["namespace"], pod["labels"], host_network=True) for name, pod in pods.items()]
 
 
-def matrix(expected: Expected, policies: Policies) -> Iterator[Cell]:
+def matrix(expected: Expected, policies: Policies[Document]) -> Iterator[Cell]:
     """Every source against every port of every pod."""
     for target, (port, protocol), is_listed in expected.targets():
         here = policies.isolating(target)
         for source in expected.sources.values():
             if source.name != target.name:
                 row, why = expected.row(source, target, (port, protocol))
-                verdict = policies.judge(here, source, target, (port, protocol))
+                verdict = policies.evaluate(here, source, target, (port, protocol))
                 if row and not verdict.allowed:
                     near = policies.nearest(source, target, (port, protocol))
                     verdict = Verdict(False, near or verdict.policies)  # noqa: FBT003 (what the verdict is)

@@ -7,8 +7,8 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import ParamsError
-from fluobook.gitops.reach.selectors import matches
 from fluobook.gitops.rules.pools import blocks_of, span_of
+from fluobook.kubernetes.selectors import matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def _is_balanced(document: Document) -> bool:
 
 def _serves(pool: Document, service: Document) -> bool:
     labels = (service.data.get("metadata") or {}).get("labels") or {}
-    return matches((pool.data.get("spec") or {}).get("serviceSelector"), labels)
+    return matches((pool.data.get("spec") or {}).get("serviceSelector") or {}, labels)
 
 
 def _of_service(look: Look, service: Document, pools: list[Document]) -> Iterator[Finding]:

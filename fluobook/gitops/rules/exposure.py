@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fluobook.gitops.knowledge import chart_of
-from fluobook.gitops.reach import WORLD, expected
-from fluobook.gitops.reach.model import TCP
+from fluobook.gitops.reach import expected
+from fluobook.kubernetes.policies import TCP, WORLD, Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fluobook.gitops.documents import Document, Key
     from fluobook.gitops.look import Finding, Look
-    from fluobook.gitops.reach import Endpoint
     from fluobook.gitops.reach.expected import Expected
 
 _OUTSIDE = ("LoadBalancer", "NodePort")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from fluobook.errors import ParamsError
 from fluobook.gitops.patches import patches_for
-from fluobook.gitops.patching import MISSING, value_at
 from fluobook.gitops.phase import names_in, values_of
+from fluobook.kubernetes.json_patch import MISSING, value_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluobook.gitops.reach import expected
-from fluobook.gitops.reach.model import Policies
 from fluobook.gitops.rules.namespaces import made
+from fluobook.kubernetes.policies import Policies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ _WITH_PODS = ("default", "kube-system")
 _SHOWN = 3
 
 
-def policies_of(look: Look) -> Policies:
+def policies_of(look: Look) -> Policies[Document]:
     """The policies that the tree deploys, with the labels of its namespaces."""
     documents = tuple(one for _, one in look.deployed if one.kind in _KINDS and isinstance(one.data.get("spec"), dict))
     labels = {name: one.data["metadata"].get("labels") or {} for name, (_, one) in made(look).items()}
@@ -29,7 +29,7 @@ def policies_of(look: Look) -> Policies:
 
 def namespaces_deny_first(look: Look) -> Iterator[Finding]:
     """Every namespace with pods has a default deny, applied after what it allows; no rule lets everybody in by name."""
-    policies = policies_of(look).documents
+    policies = policies_of(look).policies
     denied = {policy.namespace for policy in policies if _denies_all(policy)}
     for name in [*_WITH_PODS, *made(look)]:
         if name not in denied:
@@ -55,7 +55,7 @@ def namespaces_deny_first(look: Look) -> Iterator[Finding]:
 
 def _of_namespace(look: Look, name: str) -> Document:
     """Where the policies of a namespace stand: the first of them, else the namespace itself, else their Application."""
-    policies = (policy for policy in policies_of(look).documents if policy.namespace == name)
+    policies = (policy for policy in policies_of(look).policies if policy.namespace == name)
     namespace = made(look).get(name)
     here = namespace[1] if namespace else look.tree.application("network-policies").document
     return next(policies, here)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fluobook.gitops.reach import expected
-from fluobook.gitops.reach.selectors import matches
+from fluobook.kubernetes.selectors import matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,7 +160,7 @@ def _scrape(look: Look, document: Document) -> Iterator[Finding]:
     found += [
         (one.namespace, one.data["metadata"].get("labels") or {}) for _, one in look.deployed if one.kind == "Service"
     ]
-    if not any(space in spaces and matches(spec.get("selector"), labels) for space, labels in found):
+    if not any(space in spaces and matches(spec.get("selector") or {}, labels) for space, labels in found):
         message = f"{document.kind} {document.name} selects nothing that {expected.NAME} knows"
         yield look.at(document, "spec", "selector").finding("reference", message, "correct its selector or namespace")
 

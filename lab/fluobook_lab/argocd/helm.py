@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluobook.machine import manifests
+from fluobook.kubernetes import manifests, rendering
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 async def template(
-    chart: Sequence[str | Path],
+    chart: Sequence[str],
     settings: dict[str, Any],
     *,
     release: str,
@@ -45,17 +45,17 @@ async def template(
     Raises:
         CommandError: helm refused.
     """
-    flags: list[str | Path] = ["--namespace", namespace, "--kube-version", kube_version]
-    flags += [f"--api-versions={one}" for one in api_versions]
-    flags += [] if settings.get("skipCrds") else ["--include-crds"]
-    flags += ["--skip-tests"] if settings.get("skipTests") else []
-    for file in value_files:
-        flags += ["--values", file]
-    for parameter in settings.get("parameters") or ():
-        flags += [
-            "--set-string" if parameter.get("forceString") else "--set",
-            f"{parameter['name']}={parameter['value']}",
-        ]
+    command = rendering.helm_template(
+        chart,
+        release=settings.get("releaseName") or release,
+        namespace=namespace,
+        kube_version=kube_version,
+        api_versions=api_versions,
+        include_crds=not settings.get("skipCrds"),
+        skip_tests=bool(settings.get("skipTests")),
+        value_files=value_files,
+        parameters=settings.get("parameters") or (),
+    )
     values = settings.get("valuesObject") or yaml.safe_load(settings.get("values") or "") or {}
-    command = [programs.helm, "template", settings.get("releaseName") or release, *chart, *flags, "--values", "-"]
-    return manifests.load(await runner.run(command, stdin=json.dumps(values), name=f"helm template {chart[0]}"))
+    name = f"helm template {chart[0]}"
+    return manifests.load(await runner.run([programs.helm, *command], stdin=json.dumps(values), name=name))

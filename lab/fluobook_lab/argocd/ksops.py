@@ -8,44 +8,19 @@ out, which makes the generator a legacy plugin (`ksops_plugin.py`); and whoever 
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-FUNCTION = "config.kubernetes.io/function"
+from fluobook.kubernetes.rendering import KUSTOMIZATIONS, install_ksops, is_ksops_generator
+
 PLUGIN = Path(__file__).with_name("ksops_plugin.py")
-KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
-
-
-def is_generator(document: Any) -> bool:
-    """Whether a document is a KSOPS generator."""
-    return (
-        isinstance(document, dict)
-        and document.get("kind") == "ksops"
-        and "viaduct.ai/" in document.get("apiVersion", "")
-    )
-
-
-def prepare(tree: Path) -> None:
-    """Take the function annotation out of every generator below a folder."""
-    for file in tree.rglob("*.y*ml"):
-        text = file.read_text(errors="replace")
-        if "viaduct.ai/" not in text:
-            continue
-        documents = _documents(text)
-        for document in filter(is_generator, documents):
-            (document["metadata"].get("annotations") or {}).pop(FUNCTION, None)
-        file.write_text(yaml.safe_dump_all(documents, sort_keys=False))
 
 
 def install(home: Path) -> None:
     """Put the plugin where kustomize looks for it, below `home` (`KUSTOMIZE_PLUGIN_HOME`)."""
-    place = home / "viaduct.ai" / "v1" / "ksops" / "ksops"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(f"#!{sys.executable}\n" + PLUGIN.read_text())
-    place.chmod(0o755)
+    install_ksops(home, PLUGIN.read_text())
 
 
 def remove(home: Path) -> None:
@@ -62,7 +37,7 @@ def files(folder: Path) -> list[Path]:
         return found
     for name in told.get("generators") or ():
         if "\n" not in name and (folder / name).is_file():
-            for document in filter(is_generator, _documents((folder / name).read_text())):
+            for document in filter(is_ksops_generator, _documents((folder / name).read_text())):
                 found += [folder / listed for listed in document.get("files") or ()]
         elif "\n" not in name and (folder / name).is_dir():
             found += files(folder / name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluobook.machine import manifests
+from fluobook.kubernetes import manifests, rendering
 from fluobook_lab.argocd import ksops
 from fluobook_lab.argocd.processes import CommandError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fluobook_lab.argocd.settings import Settings
     from fluobook_lab.kube.objects import Obj
 
-ALPHA, EXEC = "--enable-alpha-plugins", "--enable-exec"
+EXEC = "--enable-exec"
 COPIED = (
     "namePrefix",
     "nameSuffix",
@@ -33,7 +33,7 @@ COPIED = (
 
 def is_kustomization(folder: Path) -> bool:
     """Whether Argo CD would build this folder with kustomize."""
-    return any((folder / name).exists() for name in ksops.KUSTOMIZATIONS)
+    return any((folder / name).exists() for name in rendering.KUSTOMIZATIONS)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Build:
     """What is to be built.
 
     Args:
-        tree: the checkout, made ready by `ksops.prepare`.
+        tree: the checkout, made ready by `use_legacy_ksops`.
         path: the kustomization's folder in it.
         source: `spec.source.kustomize` of the Application.
         settings: build options, the age key.
@@ -71,8 +71,8 @@ async def build(order: Build, *, programs: Programs, runner: Runner) -> list[Obj
     """
     path, settings = order.path, order.settings
     encrypted = ksops.files(order.folder)
-    if encrypted and not {ALPHA, EXEC} <= set(settings.build_options):
-        missing = " ".join(sorted({ALPHA, EXEC} - set(settings.build_options)))
+    if encrypted and not {rendering.ALPHA_PLUGINS, EXEC} <= set(settings.build_options):
+        missing = " ".join(sorted({rendering.ALPHA_PLUGINS, EXEC} - set(settings.build_options)))
         why = f"Error: KSOPS needs {missing} in kustomize.buildOptions"
         raise CommandError(f"`kustomize build {path}` failed exit status 1: {why}")
     home = runner.home / ("plugins" if settings.has_ksops else "no-plugins")
@@ -80,14 +80,15 @@ async def build(order: Build, *, programs: Programs, runner: Runner) -> list[Obj
         ksops.install(home)
     log = Path(tempfile.mktemp(dir=runner.home, prefix="ksops-"))  # noqa: S306  in a folder of our own
     env = {
-        "KUSTOMIZE_PLUGIN_HOME": str(home),
+        **rendering.kustomize_environment(home),
         "FLUOBOOK_SOPS": str(programs.sops),
         "FLUOBOOK_KSOPS_LOG": str(log),
         "SOPS_AGE_KEY": settings.age_key,
     }
     flags = [option for option in settings.build_options if option != EXEC]
     target = overlay(order.tree, path, order.source) if order.source else order.folder
-    text = await runner.run([programs.kubectl, "kustomize", target, *flags], env=env, name=f"kustomize build {path}")
+    command: list[str | Path] = [programs.kubectl, *rendering.kustomize_build(target, flags)]
+    text = await runner.run(command, env=env, name=f"kustomize build {path}")
     _counted(log, len(encrypted), path)
     return manifests.load(text)
 

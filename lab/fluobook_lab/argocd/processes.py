@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fluobook.kubernetes.rendering import helm_environment
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -89,9 +91,7 @@ class Runner:
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self.home),
             "XDG_CONFIG_HOME": str(self.home / ".config"),
-            "HELM_CACHE_HOME": str(self.home / "helm/cache"),
-            "HELM_CONFIG_HOME": str(self.home / "helm/config"),
-            "HELM_DATA_HOME": str(self.home / "helm/data"),
+            **helm_environment(self.home / "helm"),
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_TERMINAL_PROMPT": "0",
             "SOPS_DISABLE_VERSION_CHECK": "1",

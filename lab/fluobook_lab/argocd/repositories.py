@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from fluobook_lab.argocd import ksops
+from fluobook.kubernetes.rendering import use_legacy_ksops
 from fluobook_lab.argocd.processes import CommandError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Repositories:
         raise CommandError(f"unable to resolve '{revision}' to a commit SHA")
 
     async def checkout(self, url: str, sha: str) -> Path:
-        """A folder with the files of a commit, made ready for kubectl (see `ksops.prepare`); never written to again.
+        """A folder with the files of a commit, made ready for kubectl (see `use_legacy_ksops`); never written to again.
 
         Raises:
             CommandError: no such commit.
@@ -71,7 +71,7 @@ class Repositories:
             await self._runner.run(
                 [self._git, "checkout", "-f", sha, "--", "."], env=env, cwd=scratch, name="git checkout"
             )
-            ksops.prepare(scratch)
+            use_legacy_ksops(scratch)
             scratch.rename(files)
         return files
 

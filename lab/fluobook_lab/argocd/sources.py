@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluobook.machine import manifests
+from fluobook.kubernetes import manifests, rendering
 from fluobook_lab.argocd import helm, kustomize
 from fluobook_lab.argocd.processes import CommandError
 
@@ -139,7 +139,7 @@ class Sources:
     async def _one(self, order: Order, number: int) -> tuple[str, list[Obj]]:
         source, revision = order.sources[number], order.revisions[number]
         if source.get("chart"):
-            chart: list[str | Path] = [source["chart"], "--repo", source["repoURL"], "--version", revision]
+            chart = rendering.chart_arguments(source["chart"], source["repoURL"], revision)
             return "Helm", await self._helm(order, source, chart)
         tree = await self._repositories.checkout(source["repoURL"], revision)
         path = source.get("path") or "."
@@ -147,13 +147,13 @@ class Sources:
         if not folder.is_dir():
             raise CommandError(f"{path}: app path does not exist")
         if (folder / "Chart.yaml").exists():
-            return "Helm", await self._helm(order, source, [folder])
+            return "Helm", await self._helm(order, source, [str(folder)])
         if kustomize.is_kustomization(folder):
             build = kustomize.Build(tree, path, source.get("kustomize") or {}, order.settings)
             return "Kustomize", await kustomize.build(build, programs=self._programs, runner=self._runner)
         return "Directory", _directory(folder, source.get("directory") or {})
 
-    async def _helm(self, order: Order, source: dict[str, Any], chart: list[str | Path]) -> list[Obj]:
+    async def _helm(self, order: Order, source: dict[str, Any], chart: list[str]) -> list[Obj]:
         settings = source.get("helm") or {}
         return await helm.template(
             chart,
@@ -167,7 +167,7 @@ class Sources:
             runner=self._runner,
         )
 
-    async def _value_file(self, order: Order, chart: str | Path, name: str) -> Path:
+    async def _value_file(self, order: Order, chart: str, name: str) -> Path:
         """A values file: beside the chart, or in another source as `$ref/path`."""
         if not name.startswith("$"):
             return self._runner.home / chart / name

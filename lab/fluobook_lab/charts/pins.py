@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from fluobook.machine import manifests
+from fluobook.kubernetes import manifests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

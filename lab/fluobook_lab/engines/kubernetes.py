@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import aiohttp
 
 from fluobook.errors import FluobookError
-from fluobook.machine import manifests
+from fluobook.kubernetes import manifests
 from fluobook.machine.subnets import lets_through
 from fluobook_lab.engines import audit, operators
 from fluobook_lab.engines.control_plane import ControlPlane

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import jsonpatch
-import jsonpointer
-
+from fluobook.kubernetes import json_patch
 from fluobook_lab.kube import schemas
 from fluobook_lab.kube.errors import ApiError, bad_request, unsupported_media, unsupported_patch
 from fluobook_lab.kube.objects import clone
@@ -48,26 +46,10 @@ def _json_patched(obj: Obj, body: Any) -> Obj:
         why = f"json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
         raise bad_request(f"error decoding patch: {why}")
     try:
-        for operation in body:
-            obj = _operated(obj, dict(operation))
-    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError, ValueError) as error:
+        return json_patch.apply(obj, body, lenient=True)
+    except json_patch.PatchError as error:
         # The real server does not say which operation it was.
         raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request", {}) from error
-    return obj
-
-
-def _operated(obj: Obj, operation: Obj) -> Obj:
-    """The object after one operation; a member that is not there can be replaced, and tested to be null."""
-    path = str(operation.get("path", ""))
-    operation["path"] = path if path.startswith("/") or not path else "/" + path.partition("/")[2]
-    pointer = jsonpointer.JsonPointer(operation["path"])
-    parent = jsonpointer.JsonPointer.from_parts(pointer.parts[:-1]).resolve(obj, None)
-    if isinstance(parent, dict) and pointer.parts and pointer.parts[-1] not in parent:
-        if operation.get("op") == "test" and operation.get("value", "") is None:
-            return obj
-        if operation.get("op") == "replace":
-            operation["op"] = "add"
-    return dict(jsonpatch.apply_patch(obj, [operation]))
 
 
 def merge(value: Any, patch: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Label and field selectors, as query parameters and as objects have them."""
+"""Label and field selectors as query parameters have them."""
 
 from __future__ import annotations
 
@@ -69,27 +69,3 @@ def _field(obj: Any, path: str) -> str:
     if isinstance(obj, bool):
         return str(obj).lower()
     return "" if obj is None else str(obj)
-
-
-def matches(selector: Obj | None, labels: dict[str, str]) -> bool:
-    """Whether labels fit a LabelSelector object; an empty one fits all, a missing one none."""
-    if selector is None:
-        return False
-    exact = (selector.get("matchLabels") or {}).items()
-    if any(labels.get(key) != value for key, value in exact):
-        return False
-    return all(fits(term, labels) for term in selector.get("matchExpressions") or [])
-
-
-def fits(term: Obj, labels: dict[str, str]) -> bool:
-    """Whether labels fit one requirement: key, operator (In, NotIn, Exists, DoesNotExist) and values."""
-    value, values = labels.get(term["key"]), term.get("values") or []
-    match term["operator"]:
-        case "In":
-            return value in values
-        case "NotIn":
-            return value not in values
-        case "Exists":
-            return value is not None
-        case _:
-            return value is None

@@ -6,8 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from fluobook.kubernetes.selectors import matches
 from fluobook_lab.kube import schemas
-from fluobook_lab.kube.selectors import matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -2,7 +2,9 @@
 
 import pytest
 from fluobook_lab.argocd.health import Judge
-from fluobook_lab.argocd.health.lua import LuaCheckError, LuaHealth
+from fluobook_lab.argocd.health.lua import LuaHealth
+
+from fluobook.kubernetes.health_scripts import ScriptError
 
 
 def obj(api_version, kind, status=None, spec=None, **metadata):
@@ -136,7 +138,7 @@ def test_lua_sees_lists_from_one_and_null_as_nil():
     ],
 )
 def test_lua_is_shut_in_and_must_answer(script):
-    with pytest.raises(LuaCheckError):
+    with pytest.raises(ScriptError):
         LuaHealth({"x": script}).health("", "x", {"a": 1})
 
 

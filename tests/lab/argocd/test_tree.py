@@ -22,7 +22,7 @@ from fluobook import params
 from fluobook.clients import helm, tools
 from fluobook.gitops import tree as trees
 from fluobook.gitops.root import root_application
-from fluobook.machine import manifests
+from fluobook.kubernetes import manifests
 from fluobook.machine.pki import new_authority
 
 pytestmark = pytest.mark.lab

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from fluobook_lab.kube.errors import ApiError
-from fluobook_lab.kube.selectors import field_selector, label_selector, matches
+from fluobook_lab.kube.selectors import field_selector, label_selector
 
 LABELS = {"app": "web", "tier": "front"}
 
@@ -44,18 +42,3 @@ def test_a_selector_that_is_none(text: str) -> None:
 )
 def test_field_selectors(text: str, fits: bool) -> None:
     assert field_selector(text)({"metadata": {"name": "a"}, "spec": {"paused": True}}) is fits
-
-
-@pytest.mark.parametrize(
-    ("selector", "fits"),
-    [
-        (None, False),
-        ({}, True),
-        ({"matchLabels": {"app": "web"}}, True),
-        ({"matchLabels": {"app": "db"}}, False),
-        ({"matchExpressions": [{"key": "tier", "operator": "In", "values": ["front"]}]}, True),
-        ({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}, False),
-    ],
-)
-def test_selector_objects(selector: Any, fits: bool) -> None:
-    assert matches(selector, LABELS) is fits

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fluobook.kubernetes.health_scripts import ScriptError
 from fluobook_lab.argocd.health import builtin
-from fluobook_lab.argocd.health.lua import LuaCheckError, LuaHealth
-from fluobook_lab.argocd.health.verdict import ORDER, Health
+from fluobook_lab.argocd.health.lua import LuaHealth
+from fluobook_lab.argocd.health.verdict import Health
 from fluobook_lab.argocd.names import group_of
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from fluobook_lab.kube.objects import Obj
 
-__all__ = ["ORDER", "Health", "Judge"]
+__all__ = ["Health", "Judge"]
 
 
 class Judge:
@@ -37,7 +38,7 @@ class Judge:
         group = group_of(obj)
         try:
             told = self._lua.health(group, obj["kind"], obj)
-        except LuaCheckError as error:
+        except ScriptError as error:
             return Health("Unknown", str(error))
         if told is not None:
             return told

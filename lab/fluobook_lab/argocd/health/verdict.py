@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ORDER = ("Healthy", "Suspended", "Progressing", "Missing", "Degraded", "Unknown")
-"""From best to worst; an Application is as well as the worst of its objects."""
+from fluobook.kubernetes.health_scripts import STATUSES
 
 
 @dataclass(frozen=True)
 class Health:
-    """A status of `ORDER`, and why."""
+    """A status of `STATUSES`, and why."""
 
     status: str
     message: str = ""
 
     def worse_than(self, other: Health) -> bool:
         """Whether this is the one to show of the two."""
-        return ORDER.index(self.status) > ORDER.index(other.status)
+        return STATUSES.index(self.status) > STATUSES.index(other.status)
 
 
 HEALTHY = Health("Healthy")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fluobook.kubernetes.selectors import meets
 from fluobook_lab.kube.objects import is_true, labels_of
-from fluobook_lab.kube.selectors import fits
 
 if TYPE_CHECKING:
     from fluobook_lab.kube.objects import Obj
@@ -40,7 +40,7 @@ def _affine(spec: Obj, labels: dict[str, str]) -> bool:
     if not required:
         return True
     terms = required.get("nodeSelectorTerms") or []
-    return any(all(fits(rule, labels) for rule in term.get("matchExpressions") or []) for term in terms)
+    return any(all(meets(rule, labels) for rule in term.get("matchExpressions") or []) for term in terms)
 
 
 def _repelled(spec: Obj, node: Obj, *, daemon: bool) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
+from fluobook.kubernetes.selectors import matches
 from fluobook_lab.kube.controllers.loop import own_key
 from fluobook_lab.kube.controllers.nodes import lease
 from fluobook_lab.kube.objects import (
@@ -16,7 +17,6 @@ from fluobook_lab.kube.objects import (
     owner_reference,
     with_condition,
 )
-from fluobook_lab.kube.selectors import matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

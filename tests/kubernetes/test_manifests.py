@@ -1,6 +1,6 @@
 import pytest
 
-from fluobook.machine import manifests
+from fluobook.kubernetes import manifests
 
 
 @pytest.mark.parametrize(

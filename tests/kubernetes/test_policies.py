@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from fluobook.gitops.documents import Document
-from fluobook.gitops.reach import NODES, WORLD, Endpoint, Policies
-from fluobook.gitops.reach.selectors import matches
+from fluobook.kubernetes.policies import NODES, WORLD, Endpoint, Policies
+from fluobook.kubernetes.selectors import matches
 
 DB = Endpoint("db", "data", {"app": "db", "tier": "back"}, named_ports={"sql": 5432})
 WEB = Endpoint("web", "front", {"app": "web"})

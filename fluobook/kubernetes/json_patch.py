@@ -1,0 +1,68 @@
+"""JSON patch (RFC 6902) and JSON pointers (RFC 6901) on plain data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jsonpatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Operation = dict[str, Any]
+MISSING: Any = object()
+"""The result of `value_at` where there is no value."""
+
+
+class PatchError(ValueError):
+    """An operation does not match the data, or is malformed."""
+
+
+def apply(data: Any, operations: Iterable[Operation], *, lenient: bool = False) -> Any:
+    """The data with all operations applied; the given data stays unchanged.
+
+    Args:
+        data: a Kubernetes object.
+        operations: JSON patch operations.
+        lenient: as the API server patches: `replace` adds a member that is missing, `test` with null accepts one.
+
+    Raises:
+        PatchError: an operation does not match.
+    """
+    try:
+        if not lenient:
+            return jsonpatch.apply_patch(data, list(operations))
+        for operation in operations:
+            data = _apply_leniently(data, dict(operation))
+    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError, ValueError) as error:
+        raise PatchError(str(error)) from error
+    return data
+
+
+def _apply_leniently(data: Any, operation: Operation) -> Any:
+    path = str(operation.get("path", ""))
+    path = operation["path"] = path if path.startswith("/") or not path else "/" + path.partition("/")[2]
+    parent = value_at(data, path.rpartition("/")[0])
+    if path and isinstance(parent, dict) and steps(path)[-1] not in parent:
+        if operation.get("op") == "test" and operation.get("value", "") is None:
+            return data
+        if operation.get("op") == "replace":
+            operation["op"] = "add"
+    return dict(jsonpatch.apply_patch(data, [operation]))
+
+
+def value_at(data: Any, pointer: str) -> Any:
+    """The value at a JSON pointer, or `MISSING`."""
+    for step in steps(pointer):
+        if isinstance(data, dict) and step in data:
+            data = data[step]
+        elif isinstance(data, list) and step.isdigit() and int(step) < len(data):
+            data = data[int(step)]
+        else:
+            return MISSING
+    return data
+
+
+def steps(pointer: str) -> list[str]:
+    """The steps of a JSON pointer: "/a/b~1c" → ["a", "b/c"]."""
+    return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
