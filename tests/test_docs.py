@@ -32,6 +32,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
+STATUS = re.compile(r"^Status: (accepted|superseded by \[.+\]\(.+\))\. Date: \d{4}-\d{2}-\d{2}\.$", re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 SHELL = {"sh", "console", "bash", "shell"}
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
@@ -160,6 +161,19 @@ def test_the_readme_lists_every_stage_and_its_notebook() -> None:
     assert all(name == linked and int(number) == int(name[:2]) for number, name, linked, _ in rows)
     stages = [(stage.number, stage.name) for stage in (*catalogue.STAGES, *catalogue.DAY_TWO)]
     assert [(int(number), stage) for number, _, _, stage in rows if stage] == stages
+
+
+def test_every_environment_variable_is_on_its_page() -> None:
+    code = [*(ROOT / "fluobook").rglob("*.py"), *(ROOT / "lab").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
+    code += [*(ROOT / "tests").rglob("*.py"), ROOT / "Makefile", ROOT / ".ci" / "run"]
+    used = {name for path in code for name in re.findall(r"FLUOBOOK_[A-Z_]*[A-Z]", path.read_text())}
+    page = (ROOT / "docs" / "reference" / "environment.md").read_text()
+    assert set(re.findall(r"`(FLUOBOOK_[A-Z_]+)`", page)) == used
+
+
+def test_every_decision_has_a_date_and_a_status() -> None:
+    records = [path for path in (ROOT / "docs" / "decisions").glob("*.md") if path.name != "README.md"]
+    assert [path.name for path in records if not STATUS.search(path.read_text())] == []
 
 
 def test_the_index_of_decisions_lists_every_record() -> None:
