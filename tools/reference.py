@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 from fluobook import cli, errors, gitops
 from fluobook.failures.catalogue import catalogue
-from fluobook.gitops.rules import RULES
+from fluobook.gitops.check import RULES
 from fluobook.gitops.tree import NEEDED_BEFORE
 from fluobook.stages import catalogue as stages
 

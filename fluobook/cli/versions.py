@@ -10,7 +10,7 @@ from fluobook.cli.options import Phase, Settings, Target, chosen, root
 if TYPE_CHECKING:
     import typer
 
-    from fluobook.gitops.versions import Newer
+    from fluobook.gitops.charts import Newer
     from fluobook.params import Params, Platform
 
 
@@ -24,7 +24,7 @@ def versions(phase: Phase = "phase1", target: Target = "lab", settings: Settings
     from fluobook import gitops  # noqa: PLC0415
     from fluobook.clients import helm  # noqa: PLC0415
     from fluobook.display.tree import versions_table  # noqa: PLC0415
-    from fluobook.gitops.versions import newer  # noqa: PLC0415
+    from fluobook.gitops.charts import newer  # noqa: PLC0415
     from fluobook.stages.core.sources import ca_file  # noqa: PLC0415
 
     platform = _platform(chosen(phase, settings), target)

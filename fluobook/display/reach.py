@@ -10,7 +10,7 @@ from fluobook.display.table import Cell, Table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from fluobook.gitops.reach import Cell as Question
+    from fluobook.gitops.reachability import Cell as Question
 
 ALL, SOME, NONE = "●", "◐", "·"
 SHORT, SHORT_ENOUGH = 4, 6

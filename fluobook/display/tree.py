@@ -15,20 +15,18 @@ from fluobook.clients import sops
 from fluobook.display.reach import matrix_table, sources_table
 from fluobook.display.table import Cell, Table
 from fluobook.errors import CheckFailed
-from fluobook.gitops import documents
-from fluobook.gitops.check import findings
-from fluobook.gitops.look import Look
-from fluobook.gitops.reach import expected
-from fluobook.gitops.rules import RULES
-from fluobook.gitops.rules.policies import policies_of
+from fluobook.gitops import documents, reachability
+from fluobook.gitops.check import RULES, findings
+from fluobook.gitops.rules.network import policies_of
+from fluobook.gitops.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fluobook.gitops import Tree
-    from fluobook.gitops.finding import Finding
-    from fluobook.gitops.reach import Cell as Question
-    from fluobook.gitops.versions import Newer, Step
+    from fluobook.gitops.charts import Newer, Step
+    from fluobook.gitops.reachability import Cell as Question
+    from fluobook.gitops.snapshot import Finding
 
 _TONES: dict[Step, str] = {
     "newest": "ok",
@@ -60,8 +58,8 @@ class TreeView:
 
     @cached_property
     def _questions(self) -> list[Question]:
-        look = Look(self.root, self.chosen.platform.gitops.path)
-        return list(expected.matrix(expected.read(look.top / expected.NAME), policies_of(look)))
+        snapshot = Snapshot(self.root, self.chosen.platform.gitops.path)
+        return list(reachability.matrix(reachability.read(snapshot.top), policies_of(snapshot)))
 
     def applications(self) -> Table:
         """Every Application: wave, project, chart or path, version and namespace."""
@@ -73,7 +71,7 @@ class TreeView:
 
     def reachability(self) -> Table:
         """Who may reach whom on which port: a row for each port, a column for each namespace."""
-        table = expected.read(self.root / "cluster-gitops" / expected.NAME)
+        table = reachability.read(self.root / "cluster-gitops")
         return matrix_table(self._questions, {name: one.namespace for name, one in table.sources.items()})
 
     def reaching(self, target: str) -> Table:

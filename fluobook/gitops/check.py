@@ -1,60 +1,119 @@
-"""`fluobook check`: every rule over one repository."""
+"""`fluobook check`: every rule, applied to one repository.
+
+A rule is a function from a `Snapshot` to findings. To add one, add it to `RULES` and plant its mistake in tests/gitops.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fluobook.errors import Rejected
 from fluobook.gitops.documents import Misplaced
-from fluobook.gitops.finding import Finding, Place
-from fluobook.gitops.look import Look
-from fluobook.gitops.rules import OF_A_VARIANT, RULES
+from fluobook.gitops.rules import applications, files, network, objects, secrets, sources
+from fluobook.gitops.snapshot import Finding, Place, Snapshot
 from fluobook.gitops.tree import ROOT_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from fluobook.gitops.rules import Rule
+Rule = Callable[[Snapshot], Iterator[Finding]]
+
+RULES: dict[str, Rule] = {
+    "address": network.services_get_an_address,
+    "backend": network.routes_have_backends,
+    "build": files.kustomizations_build,
+    "cleartext": secrets.secrets_are_encrypted,
+    "duplicate": applications.objects_have_one_owner,
+    "exposure": network.only_intended_services_are_exposed,
+    "generator": secrets.generators_list_what_exists,
+    "health": sources.health_scripts_run_and_wait,
+    "keeping": applications.essentials_are_not_pruned,
+    "key": secrets.keys_are_not_in_the_tree,
+    "listing": files.files_are_listed,
+    "mac": secrets.macs_are_intact,
+    "namespace": applications.namespaces_are_created,
+    "phase-value": files.phase_values_have_places,
+    "pin": sources.versions_are_exact,
+    "pod-security": objects.pod_security_matches_the_pods,
+    "policy": network.namespaces_deny_by_default,
+    "pool": network.pools_are_disjoint,
+    "project": applications.projects_allow_their_applications,
+    "reachability": network.reachability_is_as_expected,
+    "recipient": secrets.recipients_are_right,
+    "reference": objects.references_exist,
+    "server-side": sources.large_objects_are_applied_server_side,
+    "setting": sources.required_settings_are_set,
+    "shape": objects.objects_match_their_schema,
+    "sops-rule": secrets.creation_rules_encrypt_everything,
+    "source": sources.applications_are_sound,
+    "valid": objects.objects_are_valid,
+    "value": sources.values_are_known,
+    "wave": applications.waves_follow_dependencies,
+    "wave-table": applications.wave_table_is_current,
+}
+"""Every rule by the name that its findings carry."""
+
+VARIANT_RULES = (
+    "address",
+    "backend",
+    "duplicate",
+    "exposure",
+    "keeping",
+    "namespace",
+    "phase-value",
+    "pin",
+    "project",
+    "reference",
+    "server-side",
+    "setting",
+    "source",
+    "value",
+    "wave",
+)
+"""The rules about Applications and what they deploy: a variant of the root has others than bootstrap."""
 
 
 def findings(root: Path, rules: dict[str, Rule] | None = None, *, path: str = ROOT_PATH) -> list[Finding]:
-    """What is wrong in a repository, in the order of files and lines; empty for a clean one.
+    """The defects of a repository, in the order of files and lines.
 
     Args:
         root: the repository.
-        rules: the rules to follow, by name; all of them unless given.
+        rules: the rules to apply, by name; all of them unless given.
         path: the folder of the root Application.
 
     Raises:
         ToolFailed: kubectl or sops is missing.
     """
-    look = Look(root, path)
-    return sorted({finding for rule in (rules or RULES).values() for finding in _of_rule(look, rule)})
+    snapshot = Snapshot(root, path)
+    return sorted({finding for name, rule in (rules or RULES).items() for finding in _apply(snapshot, name, rule)})
 
 
 def all_findings(root: Path) -> list[Finding]:
-    """As `findings`, and what is wrong in the variants of the root alone (bootstrap-…)."""
-    found = set(findings(root))
+    """As `findings`, with the defects of each variant of the root (bootstrap-…)."""
+    result = set(findings(root))
     try:
-        others = [tree.path for tree in Look(root).roots if tree.path != ROOT_PATH]
+        variants = [tree.path for tree in Snapshot(root).roots if tree.path != ROOT_PATH]
     except Rejected:
-        return sorted(found)  # told already: a variant that cannot be read is not listed
-    rules = {name: rule for name, rule in RULES.items() if name in OF_A_VARIANT}
-    for path in others:
-        found |= set(findings(root, rules, path=path))
-    return sorted(found)
+        return sorted(result)  # reported already: a variant that cannot be read is not listed
+    rules = {name: RULES[name] for name in VARIANT_RULES}
+    for path in variants:
+        result |= set(findings(root, rules, path=path))
+    return sorted(result)
 
 
-def _of_rule(look: Look, rule: Rule) -> Iterator[Finding]:
-    """The rule's findings; a file that cannot be read is a finding too, and keeps the rule from going on."""
+def _apply(snapshot: Snapshot, name: str, rule: Rule) -> Iterator[Finding]:
+    """The findings of one rule; an unreadable file is a finding too, and ends the rule."""
+    top = Place(snapshot.root, snapshot.top)
     try:
-        yield from rule(look)
+        for finding in rule(snapshot):
+            yield replace(finding, rule=name)
     except Misplaced as error:
-        yield Place(look.root, error.file, error.line).finding("readable", f"it {error.what}", error.remedy)
+        yield Place(snapshot.root, error.file, error.line).finding(f"it {error.what}", error.remedy, "readable")
     except Rejected as error:
-        yield Place(look.root, look.top).finding("readable", error.message, error.remedy)
+        yield top.finding(error.message, error.remedy, "readable")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        # Objects of another shape than their kind's: the rule `shape` says which; this one cannot tell.
-        told = f"rule {rule.__name__} cannot be followed: {error!r}"
-        yield Place(look.root, look.top).finding("readable", told, "correct the other findings first")
+        # An object has another shape than its kind. The rule `shape` reports it.
+        message = f"rule {rule.__name__} cannot be applied: {error!r}"
+        yield top.finding(message, "correct the other findings first", "readable")

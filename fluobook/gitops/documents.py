@@ -97,8 +97,8 @@ def read(file: Path) -> list[Document]:
         raise Misplaced("is no YAML", file=file, line=line, detail=str(error), remedy="correct the file") from error
 
 
-def steps_of(data: Any, above: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], Key, Any]]:
-    """Every value below some data: its path, its own key or index, and itself."""
+def walk(data: Any, above: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], Key, Any]]:
+    """Every value below some data: its path, its own key or index, and the value."""
     pairs: Iterable[tuple[Key, Any]] = ()
     if isinstance(data, dict):
         pairs = data.items()
@@ -106,7 +106,7 @@ def steps_of(data: Any, above: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key
         pairs = enumerate(data)
     for key, value in pairs:
         yield (*above, key), key, value
-        yield from steps_of(value, (*above, key))
+        yield from walk(value, (*above, key))
 
 
 def value_under(data: Any, path: Sequence[Key]) -> Any:

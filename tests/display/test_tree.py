@@ -12,8 +12,8 @@ import fluobook
 from fluobook.display.reach import matrix_table, sources_table
 from fluobook.display.tree import open_tree, versions_table
 from fluobook.errors import CheckFailed
-from fluobook.gitops.reach import Cell
-from fluobook.gitops.versions import Newer
+from fluobook.gitops.charts import Newer
+from fluobook.gitops.reachability import Cell
 from fluobook.kubernetes.policies import Verdict
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ import yaml
 
 from fluobook.clients import age
 from fluobook.clients.tools import find
-from fluobook.gitops.check import findings
-from fluobook.gitops.finding import Finding
-from fluobook.gitops.rules import RULES
+from fluobook.gitops.check import RULES, findings
+from fluobook.gitops.snapshot import Finding
 from fluobook.kubernetes.manifests import KubernetesLoader
 
 REPOSITORY = Path(__file__).resolve().parents[2]

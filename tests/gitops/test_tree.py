@@ -7,8 +7,7 @@ import pytest
 from fluobook import gitops, params
 from fluobook.errors import NotFound, Rejected
 from fluobook.gitops import kustomization
-from fluobook.gitops.check import findings
-from fluobook.gitops.rules import RULES
+from fluobook.gitops.check import RULES, findings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -1,87 +1,205 @@
-"""Where Applications live, what of ours they fetch, where they deploy, and that they keep at it by themselves."""
+"""Where Applications come from: exact versions, sources, chart values and settings, Argo CD's health scripts."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import ParamsError
+import yaml
+
 from fluobook.gitops.application import FINALIZER
-from fluobook.gitops.knowledge import chart_of
+from fluobook.gitops.charts import Setting, chart_of, settings_of
+from fluobook.gitops.documents import value_under, walk
 from fluobook.gitops.root import NAMESPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from fluobook.gitops.application import Application
-    from fluobook.gitops.look import Finding, Look
+    from fluobook.gitops.documents import Document, Key
+    from fluobook.gitops.snapshot import Finding, Snapshot
 
-_HERE = "https://kubernetes.default.svc"
+SERVER = "https://kubernetes.default.svc"
+_SOURCE = ("spec", "source")
+_VALUES = (*_SOURCE, "helm", "valuesObject")
+_OTHER_VALUES = ("values", "parameters", "fileParameters", "valueFiles")
+_EXACT = re.compile(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?|[0-9a-f]{40}")
 _FINALIZERS = {FINALIZER, FINALIZER + "/foreground", FINALIZER + "/background"}
 _HARMFUL = {
-    "Replace=true": "it deletes and makes anew what it cannot change",
-    "Force=true": "it deletes and makes anew what it cannot change",
+    "Replace=true": "it deletes and recreates what it cannot change",
+    "Force=true": "it deletes and recreates what it cannot change",
     "Validate=false": "mistakes would reach the cluster",
 }
+_STAND_INS = "lab/fluobook_lab/charts/standins"
+_HEALTH = "resource.customizations.health."
+_NEW_OBJECT: dict[str, Any] = {"metadata": {"name": "new"}, "spec": {}}
 
 
-def applications_are_sound(look: Look) -> Iterator[Finding]:
-    """Each is where Argo CD looks for it, has a source that exists, goes where it must, and mends itself."""
-    paths = Counter(one.path for one in look.tree.applications if one.path)
-    for one in look.tree.applications:
-        yield from _place(look, one)
-        yield from _care(look, one)
-        if paths[one.path] > 1:
-            message = f"{one.name} deploys {one.path}, and another Application does so too"
-            yield look.at(one.document, "spec", "source", "path").finding("source", message, "give each its own")
-    yield from _own(look)
+def versions_are_exact(snapshot: Snapshot) -> Iterator[Finding]:
+    """Charts and other repositories have an exact version; every image has a version tag; chart sources are https."""
+    remedy = "give it a tag that is a version"
+    for app in snapshot.applications:
+        if not snapshot.tree.is_ours(app) and not _EXACT.fullmatch(app.version):
+            place = snapshot.at(app.document, *_SOURCE, "targetRevision")
+            yield place.finding(f"{app.name}: {app.version} is not an exact version", "write all three numbers")
+        if not app.repo.startswith("https://"):
+            place = snapshot.at(app.document, *_SOURCE, "repoURL")
+            yield place.finding(f"{app.name}: its source is not https", "use an https chart repository or git URL")
+        for index, image in enumerate(app.kustomize.get("images") or ()):
+            if _floats(image):
+                place = snapshot.at(app.document, *_SOURCE, "kustomize", "images", index)
+                yield place.finding(f"{app.name}: image {image} has no version tag", remedy)
+    for document in snapshot.documents:
+        for path, key, image in walk(document.data):
+            if key in ("image", "imageName") and isinstance(image, str) and _floats(image):
+                yield snapshot.at(document, *path).finding(f"image {image} has no version tag", remedy)
 
 
-def _place(look: Look, one: Application) -> Iterator[Finding]:
-    if one.document.namespace != NAMESPACE:
-        at = look.at(one.document, "metadata", "namespace" if one.document.namespace else "name")
-        yield at.finding("source", f"{one.name} is not in namespace {NAMESPACE}", "Argo CD looks nowhere else")
-    destination = one.document.data["spec"]["destination"]
-    if destination.get("server") != _HERE:
-        at = look.at(one.document, "spec", "destination", "server")
-        yield at.finding("source", f"{one.name} goes to another cluster", f"its server is {_HERE}")
-    home = chart_of(one).home
-    if home and one.namespace != home:
-        at = look.at(one.document, "spec", "destination", "namespace")
-        yield at.finding("source", f"{one.name} goes to {one.namespace}", f"{home} is where it works")
+def _floats(image: str) -> bool:
+    """Whether an image has no tag, or one that moves: `latest`, or a major version alone."""
+    return "@sha256:" not in image and not re.search(r"\d+\.\d+", image.rpartition("/")[2].partition(":")[2])
 
 
-def _own(look: Look) -> Iterator[Finding]:
-    """What is fetched from this repository: its URL and revision are the params', its folder exists."""
-    known = [one.platform.gitops for one in look.phases.values() if not isinstance(one, ParamsError)]
-    urls, revisions = {one.repository for one in known}, {one.revision for one in known}
-    for one in look.tree.applications:
-        inside = one.path.startswith(f"{look.top.name}/")
-        if known and inside and one.repo not in urls:
-            at = look.at(one.document, "spec", "source", "repoURL")
-            yield at.finding("source", f"{one.name} fetches {one.repo}", f"this repository is {min(urls)}")
-        if known and inside and one.version not in revisions:
-            at = look.at(one.document, "spec", "source", "targetRevision")
-            yield at.finding("source", f"{one.name} follows {one.version}", f"the others follow {min(revisions)}")
-        if (inside or one.repo in urls) and not look.tree.is_ours(one):
-            at = look.at(one.document, "spec", "source", "path")
-            yield at.finding("source", f"{one.name}: there is no kustomization in {one.path}", "correct the path")
+def applications_are_sound(snapshot: Snapshot) -> Iterator[Finding]:
+    """Each Application is in Argo CD's namespace, has an existing source and the right destination, and self-heals."""
+    paths = Counter(app.path for app in snapshot.applications if app.path)
+    gitops = [phase.platform.gitops for phase in snapshot.valid_phases]
+    urls, revisions = {phase.repository for phase in gitops}, {phase.revision for phase in gitops}
+    for app in snapshot.applications:
+        defects = [*_placement_defects(app), *_sync_policy_defects(app)]
+        if paths[app.path] > 1:
+            message = f"deploys {app.path}, and another Application does so too"
+            defects.append(((*_SOURCE, "path"), message, "give each its own"))
+        in_tree = app.path.startswith(f"{snapshot.top.name}/")
+        if urls and in_tree and app.repo not in urls:
+            defects.append(((*_SOURCE, "repoURL"), f"fetches {app.repo}", f"this repository is {min(urls)}"))
+        if urls and in_tree and app.version not in revisions:
+            remedy = f"the others follow {min(revisions)}"
+            defects.append(((*_SOURCE, "targetRevision"), f"follows {app.version}", remedy))
+        if (in_tree or app.repo in urls) and not snapshot.tree.is_ours(app):
+            message = f"deploys {app.path}, which has no kustomization"
+            defects.append(((*_SOURCE, "path"), message, "correct the path"))
+        for path, message, remedy in defects:
+            yield snapshot.at(app.document, *path).finding(f"{app.name} {message}", remedy)
 
 
-def _care(look: Look, one: Application) -> Iterator[Finding]:
-    policy = one.document.data["spec"].get("syncPolicy") or {}
+def _placement_defects(app: Application) -> Iterator[tuple[tuple[Key, ...], str, str]]:
+    if app.document.namespace != NAMESPACE:
+        key = "namespace" if app.document.namespace else "name"
+        yield ("metadata", key), f"is not in namespace {NAMESPACE}", "Argo CD reads no other namespace"
+    if app.document.data["spec"]["destination"].get("server") != SERVER:
+        yield ("spec", "destination", "server"), "goes to another cluster", f"its server is {SERVER}"
+    home = chart_of(app).home
+    if home and app.namespace != home:
+        yield ("spec", "destination", "namespace"), f"goes to {app.namespace}", f"it works only in {home}"
+
+
+def _sync_policy_defects(app: Application) -> Iterator[tuple[tuple[Key, ...], str, str]]:
+    at = ("spec", "syncPolicy")
+    policy = app.document.data["spec"].get("syncPolicy") or {}
     automated = policy.get("automated")
     if not isinstance(automated, dict) or not automated.get("selfHeal"):
-        at = look.at(one.document, "spec", "syncPolicy", "automated", "selfHeal")
-        yield at.finding("source", f"{one.name} does not mend itself", "automated: {selfHeal: true}")
+        yield (*at, "automated", "selfHeal"), "has selfHeal disabled", "automated: {selfHeal: true}"
     if not policy.get("retry"):
-        at = look.at(one.document, "spec", "syncPolicy")
-        yield at.finding("source", f"{one.name} gives up after one failed sync", "add retry, as the others have it")
+        yield at, "gives up after one failed sync", "add retry, as the others have it"
     for index, option in enumerate(policy.get("syncOptions") or ()):
         if why := _HARMFUL.get(option):
-            at = look.at(one.document, "spec", "syncPolicy", "syncOptions", index)
-            yield at.finding("source", f"{one.name} has {option}", f"take it out: {why}")
-    for index, name in enumerate(one.document.data["metadata"].get("finalizers") or ()):
+            yield (*at, "syncOptions", index), f"has {option}", f"remove it: {why}"
+    for index, name in enumerate(app.document.data["metadata"].get("finalizers") or ()):
         if name not in _FINALIZERS:
-            at = look.at(one.document, "metadata", "finalizers", index)
-            yield at.finding("source", f"nothing ever takes the finalizer {name} off", f"{FINALIZER} is Argo CD's")
+            message = f"has the finalizer {name}, which nothing ever removes"
+            yield ("metadata", "finalizers", index), message, f"{FINALIZER} is Argo CD's"
+
+
+def required_settings_are_set(snapshot: Snapshot) -> Iterator[Finding]:
+    """Charts and objects have the settings that they need here, chart values in valuesObject alone."""
+    for app in snapshot.applications:
+        yield from _missing(snapshot, app.document, app.name, chart_of(app).settings, _VALUES)
+        helm = app.document.data["spec"]["source"].get("helm") or {}
+        for field in _OTHER_VALUES:
+            if helm.get(field):
+                place = snapshot.at(app.document, *_SOURCE, "helm", field)
+                yield place.finding(f"{app.name} has values in helm.{field} too", "move them to helm.valuesObject")
+    for document in snapshot.objects():
+        yield from _missing(snapshot, document, f"{document.kind} {document.name}", settings_of(document.kind), ())
+
+
+def _missing(
+    snapshot: Snapshot, document: Document, name: str, settings: Iterable[Setting], above: tuple[Key, ...]
+) -> Iterator[Finding]:
+    values = value_under(document.data, above)
+    for setting in settings:
+        if not setting.accepts(value_under(values, setting.at)):
+            message = f"{name}: {'.'.join(map(str, setting.at))} is not {setting.expected()}"
+            yield snapshot.at(document, *above, *setting.at).finding(message, f"set it: {setting.why}")
+
+
+def large_objects_are_applied_server_side(snapshot: Snapshot) -> Iterator[Finding]:
+    """Charts with objects beyond 256 KiB are applied server-side: the client-side annotation could not hold them."""
+    for app in snapshot.applications:
+        if chart_of(app).large and "ServerSideApply=true" not in app.sync_options:
+            place = snapshot.at(app.document, "spec", "syncPolicy", "syncOptions")
+            yield place.finding(f"{app.name} has no ServerSideApply=true", "add it to syncOptions")
+
+
+def values_are_known(snapshot: Snapshot) -> Iterator[Finding]:
+    """Every key of every valuesObject is one that the chart has; helm ignores unknown keys silently.
+
+    The known keys are those of the stand-in charts' values.yaml, which list what the tree may set.
+    """
+    for app in snapshot.applications:
+        folder = snapshot.root / _STAND_INS / app.repo.partition("://")[2].strip("/") / app.chart
+        if app.chart and (folder / "values.yaml").exists():
+            for path in _unknown(app.values, yaml.safe_load((folder / "values.yaml").read_text()) or {}):
+                yield snapshot.at(app.document, *_VALUES, *path).finding(
+                    f"{app.chart} has no value {'.'.join(path)}",
+                    "correct the key; the chart's values.yaml has them all",
+                )
+
+
+def _unknown(values: dict[str, Any], known: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Keys without a counterpart, or with a value of another type; an empty mapping in the chart takes any key."""
+    for key, value in values.items():
+        if key not in known:
+            yield (*above, key)
+        elif isinstance(value, dict) and isinstance(known[key], dict) and known[key]:
+            yield from _unknown(value, known[key], (*above, key))
+        elif value is not None and not _has_type_of(value, known[key]):
+            yield (*above, key)
+
+
+def _has_type_of(value: Any, default: Any) -> bool:
+    """Whether a value may replace the chart's own: helm templates fail late, or take any text for true."""
+    if default in (None, "", {}, []):
+        return True  # the default does not show its type
+    if isinstance(default, dict | list | bool):
+        return type(value) is type(default)
+    return not isinstance(value, dict | list) and (isinstance(default, str) or isinstance(value, type(default)))
+
+
+def health_scripts_run_and_wait(snapshot: Snapshot) -> Iterator[Finding]:
+    """Each health script of Argo CD runs, and reports no object healthy that has no status yet.
+
+    A script that fails, or reports Healthy too early, lets every wave pass.
+    """
+    at = (*_VALUES, "configs", "cm")
+    for app in snapshot.applications:
+        configuration = value_under(app.document.data, at) if app.chart == "argo-cd" else None
+        for key, script in (configuration or {}).items():
+            if key.startswith(_HEALTH) and isinstance(script, str) and (defect := _script_defect(script)):
+                line, message, remedy = defect
+                place = snapshot.in_file(app.file, app.document.line(*at, key) + line)
+                yield place.finding(f"the health script of {key.removeprefix(_HEALTH)} {message}", remedy)
+
+
+def _script_defect(script: str) -> tuple[int, str, str] | None:
+    """The line in the script, what is wrong, and the remedy; None for a sound script."""
+    from fluobook.kubernetes.health_scripts import HealthScripts, ScriptError  # noqa: PLC0415 (only this needs Lua)
+
+    try:
+        status = HealthScripts().run(script, _NEW_OBJECT).status
+    except ScriptError as error:
+        return error.line, f"does not run: {error}", "correct it"
+    message = "returns Healthy for an object without a status"
+    return (0, message, "let it begin with Progressing") if status == "Healthy" else None

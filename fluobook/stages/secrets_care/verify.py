@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fluobook.gitops.check import findings
-from fluobook.gitops.rules import RULES
+from fluobook.gitops.check import RULES, findings
 from fluobook.stages.core.check import Check
 
 if TYPE_CHECKING:

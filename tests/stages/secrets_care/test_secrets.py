@@ -16,8 +16,7 @@ from fluobook import params
 from fluobook.clients import age, sops
 from fluobook.context import RunContext
 from fluobook.errors import ApprovalNeeded, PlanChanged, Refused, Rejected, UsageError
-from fluobook.gitops.check import findings
-from fluobook.gitops.rules import RULES
+from fluobook.gitops.check import RULES, findings
 from fluobook.journal.journal import Journal
 from fluobook.machine.secrets import new_secrets
 from fluobook.notebook import StageRun

@@ -5,7 +5,7 @@ import pytest
 from fluobook import gitops
 from fluobook.clients.helm import ChartVersion
 from fluobook.errors import Unreachable
-from fluobook.gitops.versions import newer
+from fluobook.gitops.charts import newer
 
 
 def listing(*versions: str, deprecated: bool = False):

@@ -2,19 +2,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fluobook.gitops.look import Look
-from fluobook.gitops.reach import expected
-from fluobook.gitops.rules.policies import policies_of
+from fluobook.gitops import reachability
+from fluobook.gitops.rules.network import policies_of
+from fluobook.gitops.snapshot import Snapshot
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-LOOK = Look(REPOSITORY)
-TABLE = expected.read(LOOK.top / expected.NAME)
-CELLS = {(cell.source, cell.target, cell.port): cell for cell in expected.matrix(TABLE, policies_of(LOOK))}
+REPOSITORY = Path(__file__).resolve().parents[2]
+SNAPSHOT = Snapshot(REPOSITORY)
+TABLE = reachability.read(SNAPSHOT.top)
+CELLS = {(cell.source, cell.target, cell.port): cell for cell in reachability.matrix(TABLE, policies_of(SNAPSHOT))}
 
 
 def test_the_matrix_asks_every_source_about_every_port():
     listed = sum(len(TABLE.ports(pod)) for pod in TABLE.pods)
-    asked = list(expected.matrix(TABLE, policies_of(LOOK)))
+    asked = list(reachability.matrix(TABLE, policies_of(SNAPSHOT)))
     assert sum(cell.is_listed for cell in asked) == listed * (len(TABLE.sources) - 1)
     assert all(cell.is_as_expected for cell in asked)
 
@@ -23,7 +23,7 @@ def test_what_the_table_does_not_list_is_asked_too():
     assert not CELLS["elsewhere labelled vmagent", "postgresql", 9187].verdict.allowed
     assert not CELLS["elsewhere labelled ingress-nginx", "grafana", 3000].verdict.allowed
     assert not CELLS["other pods of ingress-nginx", "grafana", 3000].verdict.allowed
-    assert not CELLS["nodes", "rabbitmq", expected.OTHER[0]].verdict.allowed
+    assert not CELLS["nodes", "rabbitmq", reachability.OTHER[0]].verdict.allowed
     assert CELLS["other pods of cnpg-system", "cnpg-operator", 8080].verdict.allowed
 
 

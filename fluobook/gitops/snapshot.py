@@ -1,4 +1,4 @@
-"""What the rules of `fluobook check` look at: one repository, read once."""
+"""One repository, read once for the rules of `fluobook check`, and what a rule reports about it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from fluobook import params
 from fluobook.errors import ParamsError
 from fluobook.gitops import documents, secrets, tree
-from fluobook.gitops.finding import Finding, Place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,9 +21,49 @@ if TYPE_CHECKING:
     from fluobook.params import Params
 
 
+@dataclass(frozen=True, order=True)
+class Finding:
+    """One defect of the repository.
+
+    `file` is relative to the repository, `line` counts from 1 (0: the file as a whole), `rule` is a key of `RULES`.
+    """
+
+    file: str
+    line: int
+    rule: str
+    message: str
+    remedy: str
+
+    def line_of_text(self) -> str:
+        """The finding on one line, for a terminal: place, rule, message, remedy."""
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: [{self.rule}] {self.message}; {self.remedy}"
+
+
 @dataclass(frozen=True)
-class Look:
-    """A repository to be checked.
+class Place:
+    """A file of a repository and a line in it."""
+
+    root: Path
+    file: Path
+    line: int = 0
+
+    def __str__(self) -> str:
+        """For a message: "cluster-gitops/projects/apps.yaml:12"."""
+        return f"{self._relative()}:{self.line}"
+
+    def finding(self, message: str, remedy: str, rule: str = "") -> Finding:
+        """A finding at this place; `fluobook.gitops.check` fills in the rule."""
+        return Finding(self._relative(), self.line, rule, message, remedy)
+
+    def _relative(self) -> str:
+        file, root = self.file.resolve(), self.root.resolve()
+        return str(file.relative_to(root) if file.is_relative_to(root) else file)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository as it is now.
 
     `root` is the repository, `path` the folder of the root Application in it.
     """
@@ -36,6 +75,11 @@ class Look:
     def tree(self) -> Tree:
         """The tree that the root Application deploys."""
         return tree.read(self.root, self.path)
+
+    @property
+    def applications(self) -> tuple[Application, ...]:
+        """Every Application of the tree."""
+        return self.tree.applications
 
     @cached_property
     def roots(self) -> tuple[Tree, ...]:
@@ -70,43 +114,44 @@ class Look:
 
     @cached_property
     def deployed(self) -> tuple[tuple[Application, Document], ...]:
-        """Every object that an Application deploys from a folder of ours."""
-        return tuple(
-            (application, document)
-            for application in self.tree.applications
-            for document in self.tree.deployed_by(application)
-        )
+        """Every object that an Application deploys from a folder of this repository."""
+        return tuple((app, document) for app in self.applications for document in self.tree.deployed_by(app))
+
+    def objects(self, *kinds: str) -> list[Document]:
+        """The deployed objects of these kinds; all of them if none is given."""
+        return [document for _, document in self.deployed if not kinds or document.kind in kinds]
+
+    @cached_property
+    def namespaces(self) -> dict[str, tuple[Application, Document]]:
+        """The namespaces of the tree: the Application that creates each, and its manifest."""
+        return {document.name: (app, document) for app, document in self.deployed if document.kind == "Namespace"}
 
     @cached_property
     def phases(self) -> dict[Path, Params | ParamsError]:
-        """Each phase's params file, read; or why it cannot be."""
-        return {file: _loaded(file) for file in sorted((self.root / "params").glob("phase*.yaml"))}
+        """The params file of each phase, or why it is invalid."""
+        return {file: _load(file) for file in sorted((self.root / "params").glob("phase*.yaml"))}
+
+    @property
+    def valid_phases(self) -> list[Params]:
+        """The phases whose params file is valid."""
+        return [phase for phase in self.phases.values() if not isinstance(phase, ParamsError)]
 
     @property
     def networks(self) -> tuple[IPv4Network, ...]:
-        """The network of each phase, each of them once."""
-        found = (one.platform.network.cidr for one in self.phases.values() if not isinstance(one, ParamsError))
-        return tuple(dict.fromkeys(IPv4Network(str(cidr)) for cidr in found))
+        """The network of each phase, without duplicates."""
+        return tuple(dict.fromkeys(IPv4Network(str(phase.platform.network.cidr)) for phase in self.valid_phases))
 
     def at(self, document: Document, *path: Key) -> Place:
         """The place of a value in a document."""
         return Place(self.root, document.file, document.line(*path))
-
-    def told(self, document: Document, *path: Key) -> str:
-        """The place of a value in a document, for a message: "cluster-gitops/projects/apps.yaml:12"."""
-        place = self.at(document, *path)
-        return f"{place.file.resolve().relative_to(self.root.resolve())}:{place.line}"
 
     def in_file(self, file: Path, line: int = 0) -> Place:
         """A place in a file."""
         return Place(self.root, file, line)
 
 
-def _loaded(file: Path) -> Params | ParamsError:
+def _load(file: Path) -> Params | ParamsError:
     try:
         return params.load(file)
     except ParamsError as error:
         return error
-
-
-__all__ = ["Finding", "Look", "Place"]

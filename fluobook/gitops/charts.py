@@ -1,0 +1,169 @@
+"""What the charts and operators of the tree provide and need (data/*.yaml), and how old their versions are."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from fluobook.errors import OutsideError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from fluobook.clients.helm import ChartVersion
+    from fluobook.gitops.application import Application
+    from fluobook.gitops.documents import Key
+    from fluobook.gitops.tree import Tree
+
+    Index = Callable[[str, str], Iterable[ChartVersion]]
+    """The versions of a chart, by repository and chart, such as `fluobook.clients.helm.versions`."""
+
+PRIVILEGED_KINDS = {"ScyllaCluster": "ScyllaDB's container asks for SYS_NICE"}
+"""Custom resources whose pods need a privileged namespace, and why."""
+Step = Literal["newest", "patch", "minor", "major", "unlisted", "retired", "unanswered"]
+_PARALLEL = 6
+"""Repositories queried at once."""
+_STABLE = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(\+.*)?")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value that is required: `at` is its path, `why` what goes wrong otherwise.
+
+    It must be one of `one_of`; contain none of `without`; contain the text `contains`; with none of these, be set.
+    """
+
+    at: tuple[Key, ...]
+    why: str
+    one_of: tuple[Any, ...] = ()
+    without: tuple[str, ...] = ()
+    contains: str = ""
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value is as required; None stands for no value."""
+        if self.one_of:
+            return any(value == accepted and type(value) is type(accepted) for accepted in self.one_of)
+        if self.without:
+            return isinstance(value, list) and not set(self.without) & set(value)
+        return self.contains in str(value) if self.contains else value not in (None, "")
+
+    def expected(self) -> str:
+        """What it must be, for a person."""
+        if self.one_of:
+            return " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in self.one_of)
+        if self.without:
+            return f"a list without {' and '.join(self.without)}"
+        return f"a text with {self.contains}" if self.contains else "set"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart, or one operator's repository; see data/charts.yaml for the meaning of each field."""
+
+    brings: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    needs_with: dict[str, str] = field(default_factory=dict, hash=False)
+    classes: tuple[str, ...] = ()
+    privileged: str = ""
+    keeps: bool = False
+    retired: bool = False
+    large: bool = False
+    exposes: tuple[str, ...] = ()
+    home: str = ""
+    serves: dict[str, list[int]] = field(default_factory=dict, hash=False)
+    makes: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
+
+
+@cache
+def _data(name: str) -> dict[str, Any]:
+    return yaml.safe_load(files("fluobook.gitops").joinpath("data", name).read_text())
+
+
+@cache
+def _chart(name: str) -> Chart:
+    data = _data("charts.yaml").get(name, {})
+    return Chart(**{**_with_tuples(data), "settings": _settings(data.get("settings"))})
+
+
+def _settings(entries: list[dict[str, Any]] | None) -> tuple[Setting, ...]:
+    return tuple(Setting(**_with_tuples(entry)) for entry in entries or ())
+
+
+def _with_tuples(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+
+
+def chart_of(application: Application) -> Chart:
+    """What is known about what an Application deploys; an empty `Chart` where nothing is known."""
+    return _chart(application.chart or application.repo)
+
+
+@cache
+def settings_of(kind: str) -> tuple[Setting, ...]:
+    """The settings that objects of a kind need in this tree, whoever provides the kind."""
+    return _settings(_data("kinds.yaml").get(kind))
+
+
+@dataclass(frozen=True)
+class Newer:
+    """One chart of the tree: its pinned version, the newest stable one, and the step between them.
+
+    `step` is "newest" where there is nothing newer, "unlisted" where the repository does not list the pinned version,
+    "retired" where nothing newer will ever come (the project has ended, or the repository marks it deprecated), and
+    "unanswered" where the repository gave no list: `problem` is the reason.
+    """
+
+    application: str
+    chart: str
+    pinned: str
+    newest: str
+    step: Step
+    file: Path
+    problem: str = ""
+
+
+def newer(tree: Tree, index: Index) -> list[Newer]:
+    """Every chart of the tree, compared with its repository.
+
+    Args:
+        tree: the tree; take it from `for_phase` to query the mirrors.
+        index: the versions that a repository lists.
+    """
+    charts = [app for app in tree.applications if app.chart]
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        return list(pool.map(lambda app: _compare(app, index), charts))
+
+
+def _compare(app: Application, index: Index) -> Newer:
+    try:
+        listed = list(index(app.repo, app.chart))
+    except OutsideError as error:
+        return Newer(app.name, app.chart, app.version, "", "unanswered", app.file, error.message)
+    stable = (entry.version for entry in listed if _numbers(entry.version))
+    newest = max(stable, key=_numbers, default=app.version)
+    retired = chart_of(app).retired or any(entry.deprecated for entry in listed if entry.version == newest)
+    known = any(entry.version.removeprefix("v") == app.version.removeprefix("v") for entry in listed)
+    step: Step = "retired" if retired else _step(app.version, newest) if known else "unlisted"
+    return Newer(app.name, app.chart, app.version, newest, step, app.file)
+
+
+def _step(pinned: str, newest: str) -> Step:
+    """Which of the three numbers differs first."""
+    if (there := _numbers(newest)) <= (here := _numbers(pinned)):
+        return "newest"
+    steps: tuple[Step, ...] = ("major", "minor", "patch")
+    return next((step for step, a, b in zip(steps, here, there, strict=False) if b > a), "newest")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The three numbers of a stable version; () for any other."""
+    match = _STABLE.fullmatch(version)
+    return tuple(map(int, match.groups()[:3])) if match else ()

@@ -1,0 +1,156 @@
+"""The expected connections of cluster-gitops/reachability.yaml, compared with what the network policies allow.
+
+What the table does not list is evaluated too, so that a policy that allows too much is found: some other pod in each
+namespace, a port that no pod of the table has, and pods in another namespace that carry the labels of those in the
+table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from fluobook.gitops import documents
+from fluobook.kubernetes.policies import NODES, TCP, WORLD, Endpoint, Policies, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fluobook.gitops.documents import Document
+
+NAME = "reachability.yaml"
+SAME_NAMESPACE = "same-namespace"
+EVERYONE = "everyone"
+ALL = "*"
+Port = tuple[int, str]
+OTHER: Port = (65000, TCP)
+"""Stands for any port that a pod of the table does not list."""
+ELSEWHERE = "elsewhere"
+"""A namespace that the tree does not have."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One question with its two answers: may `source` connect to `target` on `port`?
+
+    `row` is the line of the row that expects it to be open, 0 where none does; `why` is the reason in that row.
+    `is_listed` is whether the table lists the target and its port.
+    """
+
+    source: str
+    target: str
+    port: int
+    protocol: str
+    verdict: Verdict[Document]
+    row: int
+    why: str
+    is_listed: bool = True
+
+    @property
+    def is_as_expected(self) -> bool:
+        """Whether it is open exactly where a row expects it."""
+        return self.verdict.allowed == bool(self.row)
+
+    def question(self) -> str:
+        """The question, for a person: "vmagent → loki:3100/TCP"."""
+        return f"{self.source} → {self.target}:{self.port}/{self.protocol}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """The table: its pods with their ports, and its rows of what is open."""
+
+    document: Document
+
+    @cached_property
+    def pods(self) -> dict[str, Endpoint]:
+        """Every pod of the table by its name."""
+        return _endpoints(self.document.data["pods"])
+
+    @cached_property
+    def host_network_pods(self) -> list[Endpoint]:
+        """The pods on the host network: policies do not apply to them, scrapes select them."""
+        return list(_endpoints(self.document.data.get("on_hosts") or {}, host_network=True).values())
+
+    @cached_property
+    def others(self) -> dict[str, Endpoint]:
+        """Some other pod of each namespace, without a label."""
+        namespaces = dict.fromkeys(pod.namespace for pod in self.pods.values())
+        return {f"other pods of {name}": Endpoint(f"other pods of {name}", name) for name in namespaces}
+
+    @cached_property
+    def sources(self) -> dict[str, Endpoint]:
+        """The pods, others beside them, pods elsewhere with the same labels, the nodes, and the world."""
+        alike = (Endpoint(f"{ELSEWHERE} labelled {name}", ELSEWHERE, pod.labels) for name, pod in self.pods.items())
+        labelled = {endpoint.name: endpoint for endpoint in alike if endpoint.labels}
+        return {**self.pods, **self.others, **labelled, "nodes": NODES, "world": WORLD}
+
+    def ports(self, pod: str) -> list[Port]:
+        """The ports that the table lists for a pod."""
+        return [_port(text) for text in self.document.data["pods"][pod]["ports"]]
+
+    def targets(self) -> Iterator[tuple[Endpoint, Port, bool]]:
+        """Every pod and port, and whether the table lists it: the pod's own ports, and all others of its namespace."""
+        namespace_ports: dict[str, set[Port]] = {}
+        for name, pod in self.pods.items():
+            namespace_ports.setdefault(pod.namespace, {OTHER}).update(self.ports(name))
+        for name, pod in {**self.pods, **self.others}.items():
+            own = self.ports(name) if name in self.pods else []
+            yield from ((pod, port, True) for port in own)
+            yield from ((pod, port, False) for port in sorted(namespace_ports[pod.namespace] - set(own)))
+
+    def row(self, source: Endpoint, target: Endpoint, port: Port) -> tuple[int, str]:
+        """The line and the reason of the first row that expects this to be open; 0 and "" if none does."""
+        for index, row in enumerate(self.document.data["open"]):
+            sources, targets = _names(row["from"]), _names(row["to"])
+            is_neighbour = source.namespace == target.namespace and not source.entity
+            if (
+                (ALL in targets or target.name in targets)
+                and ("ports" not in row or port in map(_port, row["ports"]))
+                and (
+                    (is_neighbour and SAME_NAMESPACE in sources)
+                    or bool({EVERYONE, source.name, f"namespace {source.namespace}"} & set(sources))
+                )
+            ):
+                return self.document.line("open", index), row["why"]
+        return 0, ""
+
+
+def read(top: Path) -> Table:
+    """The table of a GitOps tree.
+
+    Raises:
+        Misplaced: there is no such file, or it is not YAML.
+    """
+    return Table(documents.read(top / NAME)[0])
+
+
+def matrix(table: Table, policies: Policies[Document]) -> Iterator[Cell]:
+    """Every source against every port of every pod."""
+    for target, port, is_listed in table.targets():
+        isolating = policies.isolating(target)
+        for source in table.sources.values():
+            if source.name == target.name:
+                continue
+            row, why = table.row(source, target, port)
+            verdict = policies.evaluate(isolating, source, target, port)
+            if row and not verdict.allowed:
+                verdict = Verdict(allowed=False, policies=policies.nearest(source, target, port) or verdict.policies)
+            yield Cell(source.name, target.name, *port, verdict, row, why, is_listed)
+
+
+def _endpoints(pods: dict[str, Any], *, host_network: bool = False) -> dict[str, Endpoint]:
+    return {
+        name: Endpoint(name, pod["namespace"], pod["labels"], host_network=host_network) for name, pod in pods.items()
+    }
+
+
+def _names(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _port(text: str | int) -> Port:
+    number, _, protocol = str(text).partition("/")
+    return int(number), protocol or TCP

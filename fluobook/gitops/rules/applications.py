@@ -1,0 +1,263 @@
+"""Applications together: waves and their dependencies, projects, namespaces, ownership, and what must not be pruned."""
+
+from __future__ import annotations
+
+import re
+from itertools import permutations
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fluobook.gitops import schemas
+from fluobook.gitops.application import FINALIZER, WAVE
+from fluobook.gitops.charts import chart_of
+from fluobook.gitops.documents import value_under, walk
+from fluobook.gitops.tree import NEEDED_BEFORE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluobook.gitops.application import Application
+    from fluobook.gitops.documents import Document, Key
+    from fluobook.gitops.snapshot import Finding, Place, Snapshot
+
+INITIAL_NAMESPACES = {"default", "kube-system", "kube-public", "kube-node-lease"}
+_WAVE = ("metadata", "annotations", WAVE)
+_MONITORS = {"serviceMonitor", "servicemonitor", "podMonitor"}
+_SECRETS = {"secret", "superuserSecret", "passwordSecret"}
+_TABLE_ROW = re.compile(r"^\|\s*(-?\d+)\s*\|([^|]*)\|")
+_STATEFUL = {"Cluster", "RabbitmqCluster", "ScyllaCluster", "Namespace"}
+_SYNC_OPTIONS = "argocd.argoproj.io/sync-options"
+_KIND_LISTS = ("clusterResourceWhitelist", "namespaceResourceWhitelist")
+
+
+def waves_follow_dependencies(snapshot: Snapshot) -> Iterator[Finding]:
+    """Kinds, namespaces, storage classes and Secrets come in an earlier wave than what uses them."""
+    providers = _providers(snapshot)
+    for app in snapshot.applications:
+        for need, reason, place in _needs(snapshot, app):
+            provider = providers.get(need)
+            if provider is None:
+                message = f"{app.name} needs {need} ({reason}), which no Application brings"
+                yield place.finding(message, "add it, or correct the name")
+            elif provider.wave >= app.wave and provider is not app:
+                message = f"{app.name} (wave {app.wave}) needs {need} ({reason})"
+                message = f"{message}, which {provider.name} brings in wave {provider.wave}"
+                yield snapshot.at(app.document, *_WAVE).finding(message, "move one of them")
+
+
+def _providers(snapshot: Snapshot) -> dict[str, Application]:
+    """The Application that brings each dependency: "group x", "namespace x", "class x", "secret ns/x"."""
+    providers: dict[str, Application] = {}
+    for app in snapshot.applications:
+        providers |= {f"group {group}": app for group in chart_of(app).brings}
+        providers |= {f"class {name}": app for name in chart_of(app).classes}
+    providers |= {f"class {one.name}": app for app, one in snapshot.deployed if one.kind == "StorageClass"}
+    providers |= {f"namespace {name}": app for name, (app, _) in snapshot.namespaces.items()}
+    folders = {(snapshot.root / app.path).resolve(): app for app in snapshot.applications if snapshot.tree.is_ours(app)}
+    for document in snapshot.documents:
+        if document.kind == "Secret" and (owner := folders.get(document.file.parent.resolve())):
+            providers[f"secret {document.namespace}/{document.name}"] = owner
+    return providers
+
+
+def _needs(snapshot: Snapshot, app: Application) -> Iterator[tuple[str, str, Place]]:
+    """What must exist before an Application is synced, the reason, and the place that says so."""
+    source = snapshot.at(app.document, "spec", "source")
+    yield from ((f"group {group}", app.chart or app.repo, source) for group in chart_of(app).needs)
+    for setting, group in chart_of(app).needs_with.items():
+        if value_under(app.values, setting.split(".")):
+            yield f"group {group}", setting, source
+    for need, path in _needs_of(app.values, app.namespace):
+        yield need, str(path[-1]), snapshot.at(app.document, "spec", "source", "helm", "valuesObject", *path)
+    # Stage 5 creates the namespaces that are needed before Argo CD; Argo CD creates the others.
+    created = {name for name, (_, one) in snapshot.namespaces.items() if NEEDED_BEFORE not in one.annotations}
+    if app.namespace in created:
+        place = snapshot.at(app.document, "spec", "destination", "namespace")
+        yield f"namespace {app.namespace}", "its destination", place
+    for document in snapshot.tree.deployed_by(app):
+        reason = f"{document.kind} {document.name}"
+        if not schemas.is_built_in(str(document.data.get("apiVersion", ""))):
+            yield f"group {document.group}", reason, snapshot.at(document, "apiVersion")
+        if document.namespace in created:
+            yield f"namespace {document.namespace}", reason, snapshot.at(document, "metadata", "namespace")
+        for need, path in _needs_of(document.data.get("spec") or {}, document.namespace):
+            yield need, f"{reason}, {path[-1]}", snapshot.at(document, "spec", *path)
+
+
+def _needs_of(values: Any, namespace: str) -> Iterator[tuple[str, tuple[Key, ...]]]:
+    """Storage classes, Secrets and monitors that values or a spec name, and the paths where they do."""
+    for path, key, value in walk(values):
+        enabled = value.get("enabled") if isinstance(value, dict) else None
+        if key in ("storageClass", "storageClassName"):
+            if value and isinstance(value, str):
+                yield f"class {value}", path
+        elif key == "existingSecret":
+            if value and isinstance(value, str):
+                yield f"secret {namespace}/{value}", path
+        elif key in _SECRETS:
+            if isinstance(value, dict) and set(value) == {"name"}:
+                yield f"secret {namespace}/{value['name']}", path
+        elif (key in _MONITORS and enabled) or (key == "podMonitorEnabled" and value):
+            yield "group monitoring.coreos.com", path
+
+
+def wave_table_is_current(snapshot: Snapshot) -> Iterator[Finding]:
+    """The table in cluster-gitops/README.md and the annotations agree."""
+    readme = snapshot.top / "README.md"
+    table: dict[str, tuple[int, int]] = {}
+    for number, line in enumerate(readme.read_text().splitlines() if readme.exists() else (), 1):
+        if row := _TABLE_ROW.match(line):
+            table |= {name.strip(): (int(row[1]), number) for name in row[2].split(",")}
+    for app in snapshot.applications:
+        place = snapshot.at(app.document, *_WAVE)
+        wave, number = table.pop(app.name, (None, 0))
+        if wave is None:
+            yield place.finding(f"{app.name} is not in the table of waves", f"add it to {readme.name}")
+        elif wave != app.wave:
+            message = f"{app.name} is in wave {app.wave}, and {readme.name}:{number} says {wave}"
+            yield place.finding(message, "one of them is wrong")
+    for name, (_, number) in table.items():
+        if not name.startswith("("):
+            yield snapshot.in_file(readme, number).finding(f"there is no Application {name}", "remove it")
+
+
+class Request(NamedTuple):
+    """What one Application needs its project to allow: an entry of a list of the project, and what needs it."""
+
+    field: str
+    entry: Any
+    document: Document
+    path: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The entry, for a person."""
+        return f"kind {self.entry['kind']}" if isinstance(self.entry, dict) else str(self.entry)
+
+
+def projects_allow_their_applications(snapshot: Snapshot) -> Iterator[Finding]:
+    """What Argo CD would refuse because of a project, and projects that allow everything."""
+    projects = {project.name: project for project in snapshot.tree.projects}
+    for project in projects.values():
+        members = [app for app in snapshot.applications if app.project == project.name]
+        yield from _too_wide(snapshot, project)
+        yield from _refusals(snapshot, project, [request for app in members for request in _requests(snapshot, app)])
+        wave = int(project.annotations.get(WAVE, "0"))
+        if late := [app.name for app in snapshot.applications if app.wave <= wave]:
+            message = f"project {project.name} comes no earlier than {late[0]}"
+            yield snapshot.at(project, *_WAVE).finding(message, "give it a wave before all others")
+    for app in snapshot.applications:
+        if app.project not in projects:
+            message = f"{app.name} is in project {app.project}, which does not exist"
+            yield snapshot.at(app.document, "spec", "project").finding(message, "correct it, or add the project")
+
+
+def _requests(snapshot: Snapshot, app: Application) -> Iterator[Request]:
+    yield Request("sourceRepos", app.repo, app.document, ("spec", "source", "repoURL"))
+    yield Request("destinations", app.namespace, app.document, ("spec", "destination", "namespace"))
+    for made in chart_of(app).makes:
+        kind, _, group = made.partition(".")
+        yield Request("", {"group": group, "kind": kind}, app.document, ("spec", "source"))
+    for document in snapshot.tree.deployed_by(app):
+        if document.namespace:
+            yield Request("destinations", document.namespace, document, ("metadata", "namespace"))
+        known = schemas.is_known(str(document.data.get("apiVersion", "")), document.kind)
+        field = _KIND_LISTS[0] if schemas.is_cluster_scoped(document.group, document.kind) else _KIND_LISTS[1]
+        yield Request(field if known else "", {"group": document.group, "kind": document.kind}, document, ("kind",))
+
+
+def _refusals(snapshot: Snapshot, project: Document, requests: list[Request]) -> Iterator[Finding]:
+    """What the project does not allow, reported where the mistake is.
+
+    An entry that several need, or any if every entry of the list is in use, is missing from the list. An entry that
+    one alone needs, while another is unused, is likely misspelt.
+    """
+    missing: dict[tuple[str, str], list[Request]] = {}
+    for request in requests:
+        if request.entry not in _allowed(project, request.field):
+            missing.setdefault((request.field, str(request)), []).append(request)
+    for (field, entry), refused in missing.items():
+        message = f"project {project.name} does not allow {entry}"
+        here = snapshot.at(project, "spec", field or _KIND_LISTS[1])
+        used = [request.entry for request in requests if request.field == field]
+        places = [snapshot.at(request.document, *request.path) for request in refused]
+        kinds = field in ("", *_KIND_LISTS)
+        if kinds or len(refused) > 1 or all(entry in used for entry in _allowed(project, field)):
+            more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+            yield here.finding(f"{message}, which {places[0]}{more} needs", "add it here")
+        else:
+            yield places[0].finding(message, f"correct it, or add it at {here}")
+
+
+def _allowed(project: Document, field: str) -> list[Any]:
+    """The entries of a list; of both lists of kinds for a kind whose scope is not known."""
+    spec = project.data.get("spec") or {}
+    if field == "destinations":
+        return [destination.get("namespace") for destination in spec.get(field) or ()]
+    return [entry for name in ((field,) if field else _KIND_LISTS) for entry in spec.get(name) or ()]
+
+
+def _too_wide(snapshot: Snapshot, project: Document) -> Iterator[Finding]:
+    spec, remedy = project.data.get("spec") or {}, "list what it needs"
+    for field in ("clusterResourceBlacklist", "namespaceResourceBlacklist"):
+        if spec.get(field):
+            message = f"{project.name} forbids what it allows elsewhere"
+            yield snapshot.at(project, "spec", field).finding(message, f"{remedy}, and nothing else")
+    for field in ("sourceRepos", "destinations", *_KIND_LISTS):
+        if not spec.get(field):
+            yield snapshot.at(project, "spec").finding(f"{project.name} has no {field}", remedy)
+        for index, entry in enumerate(spec.get(field) or ()):
+            if "*" in (entry.values() if isinstance(entry, dict) else [entry]):
+                place = snapshot.at(project, "spec", field, index)
+                yield place.finding(f"{project.name} allows everything in {field}", remedy)
+
+
+def namespaces_are_created(snapshot: Snapshot) -> Iterator[Finding]:
+    """Destinations and objects name namespaces that exist by then; no Application creates its own by an option."""
+    known = {*INITIAL_NAMESPACES, *snapshot.namespaces}
+    for app in snapshot.applications:
+        if app.namespace not in known:
+            place = snapshot.at(app.document, "spec", "destination", "namespace")
+            yield place.finding(f"nothing creates namespace {app.namespace}", "add it to infrastructure/namespaces")
+        if "CreateNamespace=true" in app.sync_options:
+            place = snapshot.at(app.document, "spec", "syncPolicy", "syncOptions")
+            message = f"{app.name} creates its namespace itself, without PodSecurity labels"
+            yield place.finding(message, "CreateNamespace=false")
+    for app, document in snapshot.deployed:
+        if document.namespace and document.namespace not in known:
+            yield snapshot.at(document, "metadata", "namespace").finding(
+                f"nothing creates namespace {document.namespace} of {document.kind} {document.name}",
+                f"add it to infrastructure/namespaces, or correct it ({app.name} deploys it)",
+            )
+
+
+def objects_have_one_owner(snapshot: Snapshot) -> Iterator[Finding]:
+    """No object is deployed twice: two Applications would overwrite each other for ever."""
+    owners: dict[tuple[str, str, str, str], str] = {}
+    for app, document in snapshot.deployed:
+        key = (document.group, document.kind, document.namespace, document.name)
+        if key in owners:
+            message = f"{document.kind} {document.name} is deployed by {owners[key]} and by {app.name}"
+            yield snapshot.at(document, "metadata", "name").finding(message, "keep one of them")
+        owners[key] = app.name
+    for app, other in permutations(snapshot.applications, 2):
+        if app.name == other.name:
+            message = f"there is another Application {app.name}, at {snapshot.at(other.document, 'metadata', 'name')}"
+            yield snapshot.at(app.document, "metadata", "name").finding(message, "rename one of them")
+
+
+def essentials_are_not_pruned(snapshot: Snapshot) -> Iterator[Finding]:
+    """The network, the storage, Argo CD, the namespaces and the databases survive any mistake in the tree."""
+    stateful = {app.name for app, document in snapshot.deployed if document.kind in _STATEFUL}
+    for app in snapshot.applications:
+        if not chart_of(app).keeps and app.name not in stateful:
+            continue
+        if app.finalizer:
+            place = snapshot.at(app.document, "metadata", "finalizers")
+            remedy = "remove it: deleting the Application must not delete what it deployed"
+            yield place.finding(f"{app.name} has the finalizer {FINALIZER}", remedy)
+        if app.prune:
+            place = snapshot.at(app.document, "spec", "syncPolicy", "automated", "prune")
+            yield place.finding(f"{app.name} prunes", "set automated.prune to false")
+        if "Prune=false" not in app.document.annotations.get(_SYNC_OPTIONS, ""):
+            place = snapshot.at(app.document, "metadata", "annotations")
+            remedy = f"annotate it with {_SYNC_OPTIONS}: Prune=false,Delete=false"
+            yield place.finding(f"the root would prune {app.name}", remedy)

@@ -1,0 +1,116 @@
+"""Files of the tree: every file is listed, every kustomization builds, and phase values have their places."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from fluobook.errors import ParamsError, ToolFailed
+from fluobook.gitops import build, documents, kustomization
+from fluobook.gitops.documents import value_under
+from fluobook.gitops.patches import patches_for
+from fluobook.gitops.phase import ANNOTATION, names_in, values_of
+from fluobook.kubernetes.json_patch import MISSING, value_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fluobook.gitops.build import Builder
+    from fluobook.gitops.documents import Document
+    from fluobook.gitops.snapshot import Finding, Place, Snapshot
+
+_DASHBOARD = "grafana_dashboard"
+"""The label that Grafana's sidecar watches by default."""
+
+
+def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:
+    """Each file is in a kustomization; each folder is in one, or in an Application, or is a root.
+
+    What is not listed is never deployed, and nothing else reports it.
+    """
+    listed = set().union(*(kustomization.files(folder) for folder in snapshot.kustomizations))
+    paths = {app.path for root in snapshot.roots for app in root.applications if app.path}
+    deployed = {(snapshot.root / path).resolve() for path in paths}
+    for folder in snapshot.kustomizations:
+        yield from _unread_dashboards(snapshot, kustomization.load(folder))
+    remedy = "list it, or delete it"
+    for file in sorted(snapshot.top.rglob("*.json")):
+        if file.resolve() not in listed:
+            yield snapshot.in_file(file, 1).finding("no kustomization reads it", remedy)
+    for file in snapshot.files:
+        if file.name == kustomization.NAME:
+            folder = file.parent.resolve()
+            if folder not in listed | deployed and not folder.name.startswith("bootstrap"):
+                message = "neither a kustomization nor an Application names its folder"
+                yield snapshot.in_file(file, 1).finding(message, remedy)
+        elif file.resolve() not in listed and any(document.kind for document in documents.read(file)):
+            yield snapshot.in_file(file, 1).finding("no kustomization lists it: it is never deployed", remedy)
+
+
+def _unread_dashboards(snapshot: Snapshot, document: Document) -> Iterator[Finding]:
+    """Generators of dashboards whose ConfigMap has no label that Grafana's sidecar watches."""
+    path = ("grafana", "sidecar", "dashboards", "label")
+    watched = {str(value_under(app.values, path) or _DASHBOARD) for app in snapshot.applications}
+    for index, generator in enumerate(document.data.get("configMapGenerator") or ()):
+        labels = value_under(generator, ("options", "labels")) or {}
+        has_dashboards = any(str(entry).endswith(".json") for entry in generator.get("files") or ())
+        if has_dashboards and not watched & set(labels):
+            place = snapshot.at(document, "configMapGenerator", index, "options", "labels")
+            message = f"nothing reads the dashboards of {generator.get('name')}"
+            yield place.finding(message, f"label it {' or '.join(sorted(watched))}")
+
+
+def kustomizations_build(snapshot: Snapshot) -> Iterator[Finding]:
+    """Every kustomization builds; one with a KSOPS generator gives as many Secrets as the generator has files."""
+    with build.builder(snapshot.top) as builder, ThreadPoolExecutor() as pool:
+        for findings in pool.map(lambda folder: list(_build(snapshot, builder, folder)), snapshot.kustomizations):
+            yield from findings
+
+
+def _build(snapshot: Snapshot, builder: Builder, folder: Path) -> Iterator[Finding]:
+    try:
+        objects = builder.build(folder)
+    except ToolFailed as error:
+        output = error.detail.strip().splitlines()[-1:] or [error.message]
+        place, remedy = _mentioned(snapshot, folder, error.detail), f"kubectl kustomize {folder.name} shows more"
+        yield place.finding(f"kustomize refuses it: {output[0]}", remedy)
+        return
+    generators = kustomization.load(folder).data.get("generators") or []
+    files = sum(len(one.data.get("files") or []) for name in generators for one in documents.read(folder / name))
+    if generators and len(objects) != files:
+        message = f"its generators list {files} files and make {len(objects)} objects"
+        yield snapshot.in_file(folder / kustomization.NAME, 1).finding(message, "give each file one Secret")
+
+
+def _mentioned(snapshot: Snapshot, folder: Path, output: str) -> Place:
+    """The entry of the kustomization whose last part kustomize's output mentions; else its first line."""
+    file = folder / kustomization.NAME
+    lines = file.read_text().splitlines()
+    if "kind should be" in output:
+        return snapshot.in_file(file, next((at for at, line in enumerate(lines, 1) if line.startswith("kind:")), 1))
+    entries = [(at, line.strip()[2:].strip()) for at, line in enumerate(lines, 1) if line.strip().startswith("- ")]
+    mentioned = [at for at, entry in entries if entry and entry.rpartition("/")[2] in output]
+    return snapshot.in_file(file, mentioned[-1] if mentioned else 1)
+
+
+def phase_values_have_places(snapshot: Snapshot) -> Iterator[Finding]:
+    """Each place that an Application names exists, and each params file has every value that the tree asks for."""
+    objects = {(document.kind, document.name): document.data for document in snapshot.objects()}
+    given = {name for phase in snapshot.valid_phases for name in values_of(phase.platform)}
+    for app in snapshot.applications:
+        place = snapshot.at(app.document, "metadata", "annotations", ANNOTATION)
+        for value in app.phase_values:
+            for name in sorted(set(names_in(value.value)) - given) if given else ():
+                yield place.finding(f"no phase has a value {name}", "correct the name")
+            data = objects.get((value.kind, value.name), {}) if value.kind else app.document.data
+            if value_at(data, value.path) is MISSING:
+                target = f"{value.kind} {value.name}" if value.kind else f"Application {app.name}"
+                yield place.finding(f"{target} has nothing at {value.path}", "correct the path")
+    for file, phase in snapshot.phases.items():
+        try:
+            if isinstance(phase, ParamsError):
+                raise phase
+            patches_for(phase.platform, snapshot.tree)
+        except ParamsError as error:
+            yield snapshot.in_file(file, 1).finding("; ".join([error.message, *error.problems]), error.remedy)

@@ -1,0 +1,318 @@
+"""The network: pools and addresses of Services, what the LAN can reach, backends of hosts, and network policies."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from fluobook.gitops import reachability
+from fluobook.gitops.charts import chart_of
+from fluobook.gitops.documents import walk
+from fluobook.kubernetes.policies import TCP, WORLD, Endpoint, Policies
+from fluobook.kubernetes.selectors import matches
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluobook.gitops.documents import Document, Key
+    from fluobook.gitops.reachability import Table
+    from fluobook.gitops.snapshot import Finding, Place, Snapshot
+    from fluobook.params import Platform
+
+POOL = "fluobook/pool"
+"""The label by which a Service asks for a pool."""
+Span = tuple[int, int]
+"""The first and the last address of a block, as numbers."""
+_POOL_KIND = "CiliumLoadBalancerIPPool"
+_ADDRESS_ANNOTATIONS = ("lbipam.cilium.io/ips", "io.cilium/lb-ipam-ips")
+_ANNOUNCER = "io.cilium/l2-announcer"
+_EXPOSED = ("LoadBalancer", "NodePort")
+_NAMESPACES_WITH_PODS = ("default", "kube-system")
+_SHOWN = 3
+
+
+def pools_are_disjoint(snapshot: Snapshot) -> Iterator[Finding]:
+    """No two blocks share an address, and each ends after its start, inside the network of a phase."""
+    pools = [document for document in snapshot.documents if document.kind == _POOL_KIND]
+    blocks = [(pool, index, span) for pool in pools for index, span in enumerate(_spans(pool))]
+    networks = [(int(network[0]), int(network[-1])) for network in snapshot.networks]
+    valid: list[tuple[Document, Place, Span]] = []
+    for pool, index, span in blocks:
+        place = snapshot.at(pool, "spec", "blocks", index)
+        if span is None or span[0] > span[1]:
+            yield place.finding(f"pool {pool.name} has an invalid block", "give start and stop, or cidr")
+        elif networks and not any(first <= span[0] and span[1] <= last for first, last in networks):
+            message = f"pool {pool.name} has {IPv4Address(span[0])}, which is in no phase's network"
+            yield place.finding(message, f"take addresses of {', '.join(map(str, snapshot.networks))}")
+        if span:
+            valid.append((pool, place, span))
+    for (pool, _, a), (other, place, b) in combinations(valid, 2):
+        if a[0] <= b[1] and b[0] <= a[1]:
+            message = f"pools {pool.name} and {other.name} both have {IPv4Address(max(a[0], b[0]))}"
+            yield place.finding(message, "move one of them")
+
+
+def _spans(pool: Document) -> list[Span | None]:
+    """The blocks of a pool; None for one that is invalid."""
+    return [_span(block) for block in (pool.data.get("spec") or {}).get("blocks") or []]
+
+
+def _span(block: dict[str, Any]) -> Span | None:
+    try:
+        if "cidr" in block:
+            network = ip_network(block["cidr"], strict=False)
+            return (int(network[0]), int(network[-1])) if isinstance(network, IPv4Network) else None
+        return int(ip_address(block["start"])), int(ip_address(block.get("stop", block["start"])))
+    except (KeyError, ValueError):
+        return None
+
+
+def services_get_an_address(snapshot: Snapshot) -> Iterator[Finding]:
+    """Each LoadBalancer has one pool and can be announced; each pool has a Service, and no address of a node."""
+    pools = snapshot.objects(_POOL_KIND)
+    services = [service for service in snapshot.objects("Service") if _type(service) == "LoadBalancer"]
+    owners = [owner for phase in snapshot.valid_phases for owner in _used_addresses(phase.platform).items()]
+    for service in services:
+        for message, remedy, path in _service_defects(service, [pool for pool in pools if _serves(pool, service)]):
+            yield snapshot.at(service, *path).finding(f"Service {service.name} {message}", remedy)
+    for pool in pools:
+        for index, span in enumerate(_spans(pool)):
+            names = [name for address, name in owners if span and span[0] <= int(IPv4Address(address)) <= span[1]]
+            if names:
+                place = snapshot.at(pool, "spec", "blocks", index)
+                yield place.finding(f"pool {pool.name} has the address of {names[0]}", "take addresses that are free")
+        selector: dict[str, Any] | None = (pool.data.get("spec") or {}).get("serviceSelector")
+        labels = list((selector or {}).get("matchLabels") or ())
+        if selector is None and len(pools) > 1:
+            message = f"pool {pool.name} serves every Service, those of the other pools too"
+            yield snapshot.at(pool, "metadata", "name").finding(message, "give it a serviceSelector")
+        elif labels and not any(_serves(pool, service) for service in services):
+            place = snapshot.at(pool, "spec", "serviceSelector", "matchLabels", labels[0])
+            yield place.finding(f"pool {pool.name} serves no Service of the tree", "correct its selector")
+    for policy in snapshot.objects("CiliumL2AnnouncementPolicy"):
+        yield from _announcement_defects(snapshot, policy)
+
+
+def _type(service: Document) -> str:
+    """The type of a core Service, "" for an object of another group."""
+    return "" if service.group else str((service.data.get("spec") or {}).get("type", ""))
+
+
+def _serves(pool: Document, service: Document) -> bool:
+    labels = (service.data.get("metadata") or {}).get("labels") or {}
+    return matches((pool.data.get("spec") or {}).get("serviceSelector") or {}, labels)
+
+
+def _service_defects(service: Document, pools: list[Document]) -> Iterator[tuple[str, str, tuple[Key, ...]]]:
+    spec = service.data["spec"]
+    if len(pools) != 1:
+        names = " and ".join(pool.name for pool in pools) or "no pool"
+        yield f"is served by {names}", "give it the label of one pool", ("metadata", "labels", POOL)
+    elif POOL not in (service.data["metadata"].get("labels") or {}):
+        remedy = f"label it {POOL}: NAME; a Service without the label shares the ingress's pool"
+        yield f"does not name its pool {pools[0].name}", remedy, ("metadata", "name")
+    requests: dict[tuple[Key, ...], str | None] = {("spec", "loadBalancerIP"): spec.get("loadBalancerIP")}
+    requests |= {("metadata", "annotations", key): service.annotations.get(key) for key in _ADDRESS_ANNOTATIONS}
+    spans = [span for pool in pools for span in _spans(pool) if span]
+    for path, text in requests.items():
+        addresses = [address.strip() for address in str(text).split(",")] if text is not None else []
+        if outside := [address for address in addresses if not _is_in(address, spans)]:
+            yield f"asks for {outside[0]}, which is not in its pool", "take an address of its pool", path
+    if spec.get("loadBalancerClass", _ANNOUNCER) != _ANNOUNCER:
+        remedy = f"leave it out, or write {_ANNOUNCER}"
+        yield "has a class that nothing here serves", remedy, ("spec", "loadBalancerClass")
+    if spec.get("externalTrafficPolicy") == "Local":
+        remedy = "leave it Cluster: Cilium's L2 announcements cannot do Local"
+        yield "is reachable only on the nodes of its pods", remedy, ("spec", "externalTrafficPolicy")
+
+
+def _is_in(address: str, spans: list[Span]) -> bool:
+    try:
+        number = int(IPv4Address(address))
+    except ValueError:
+        return False
+    return any(first <= number <= last for first, last in spans)
+
+
+def _used_addresses(platform: Platform) -> dict[str, str]:
+    """The addresses of nodes, the gateway and the VIP in the network of a platform, and who has them."""
+    network = platform.network
+    owners = {str(network.gateway): "the gateway"} | ({str(network.vip): "the VIP"} if network.vip else {})
+    owners |= {str(node.address): node.name for node in platform.nodes}
+    return {address: name for address, name in owners.items() if IPv4Address(address) in IPv4Network(str(network.cidr))}
+
+
+def _announcement_defects(snapshot: Snapshot, policy: Document) -> Iterator[Finding]:
+    spec: dict[str, Any] = policy.data.get("spec") or {}
+    if not (spec.get("loadBalancerIPs") or spec.get("externalIPs")):
+        place = snapshot.at(policy, "spec", "loadBalancerIPs")
+        yield place.finding(f"{policy.name} announces nothing", "set loadBalancerIPs to true")
+    for index, pattern in enumerate(spec.get("interfaces") or ()):
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError):
+            place = snapshot.at(policy, "spec", "interfaces", index)
+            yield place.finding(f"{policy.name}: {pattern} is not a regular expression", "correct it")
+
+
+def only_intended_services_are_exposed(snapshot: Snapshot) -> Iterator[Finding]:
+    """A LoadBalancer has only ports that reachability.yaml opens to the world; nothing else is exposed to the LAN."""
+    table = reachability.read(snapshot.top)
+    remedy = "keep it ClusterIP, and give what the LAN needs a Service of its own"
+    for document in snapshot.objects():
+        if document.kind == "Service" and not document.group:
+            for path, message, fix in _exposure_defects(table, document):
+                yield snapshot.at(document, *path).finding(f"Service {document.name} {message}", fix or remedy)
+            continue
+        for path in _exposing(document.data.get("spec")):
+            name = f"{document.kind} {document.name}: {'.'.join(map(str, path))}"
+            place = snapshot.at(document, "spec", *path)
+            yield place.finding(f"{name} exposes every port of the Service to the LAN", remedy)
+    for app in snapshot.applications:
+        intended = {(*path.split("."), "type") for path in chart_of(app).exposes}
+        for path in _exposing(app.values):
+            if path not in intended:
+                place = snapshot.at(app.document, "spec", "source", "helm", "valuesObject", *path)
+                yield place.finding(f"{app.name}: {'.'.join(map(str, path))} exposes it to the LAN", remedy)
+
+
+def _exposing(data: Any) -> Iterator[tuple[Key, ...]]:
+    """The paths of every `type` that exposes a Service to the LAN."""
+    return (path for path, key, value in walk(data) if key == "type" and value in _EXPOSED)
+
+
+def _exposure_defects(table: Table, service: Document) -> Iterator[tuple[tuple[Key, ...], str, str]]:
+    """Path, message and remedy, "" for the usual one."""
+    spec = service.data.get("spec") or {}
+    if spec.get("type") == "NodePort":
+        yield ("spec", "type"), "opens a port of every node", ""
+    if spec.get("type") != "LoadBalancer":
+        return
+    pods = [pod for pod in table.pods.values() if pod.namespace == service.namespace and _selects(spec, pod)]
+    if not pods:
+        remedy = f"correct its selector, or add the pod to {reachability.NAME}"
+        yield ("spec", "selector"), f"selects no pod of {reachability.NAME}", remedy
+    for index, port in enumerate(spec.get("ports") or ()):
+        target = (port.get("targetPort", port.get("port")), port.get("protocol", TCP))
+        if closed := [pod.name for pod in pods if not table.row(WORLD, pod, target)[0]]:
+            message = f"exposes {closed[0]}:{target[0]} to the LAN, and no row expects the world there"
+            yield ("spec", "ports", index), message, f"remove the port, or add a row to {reachability.NAME}"
+
+
+def _selects(spec: dict[str, Any], pod: Endpoint) -> bool:
+    selector = spec.get("selector") or {}
+    return bool(selector) and matches({"matchLabels": selector}, pod.labels)
+
+
+def routes_have_backends(snapshot: Snapshot) -> Iterator[Finding]:
+    """The backend of a host is a Service of the same namespace that something creates, with that port."""
+    for document in snapshot.objects("Ingress", "HTTPRoute"):
+        ports, creators = _known_ports(snapshot, document.namespace), _creators(snapshot, document)
+        for service, port, path in _backends(document):
+            place, known = snapshot.at(document, *path), ports.get(service)
+            if known is None and not any(f"-{creator}-" in f"-{service}-" for creator in creators):
+                names = ", ".join(sorted(ports)) or ", ".join(sorted(creators)) or "none"
+                yield place.finding(f"there is no Service {service} in {document.namespace}", f"name one of {names}")
+            elif known and isinstance(port, int) and port not in known:
+                message = f"Service {service} has no port {port}"
+                yield place.finding(message, f"name one of {', '.join(map(str, known))}")
+
+
+def _known_ports(snapshot: Snapshot, namespace: str) -> dict[str, list[Any]]:
+    """The ports of the namespace's Services that are known, from the tree and from charts."""
+    ports = {
+        service.name: [port.get("port") for port in (service.data.get("spec") or {}).get("ports") or ()]
+        for service in snapshot.objects("Service")
+        if service.namespace == namespace
+    }
+    for app in snapshot.applications:
+        if app.namespace == namespace:
+            serves = chart_of(app).serves.items()
+            ports |= {name.format(release=app.release): list(numbers) for name, numbers in serves}
+    return ports
+
+
+def _creators(snapshot: Snapshot, document: Document) -> set[str]:
+    """Services are named after what creates them: a release, or an object of the same namespace."""
+    apps = [app for app in snapshot.applications if app.namespace == document.namespace]
+    releases = {str(name) for app in apps for name in (app.release, app.values.get("fullnameOverride")) if name}
+    return releases | {
+        other.name for other in snapshot.objects() if other.namespace == document.namespace and other != document
+    }
+
+
+def _backends(document: Document) -> Iterator[tuple[str, Any, tuple[Key, ...]]]:
+    """Each Service that an Ingress or HTTPRoute names, its port (a number, a name or None), and the path."""
+    for path, key, value in walk(document.data.get("spec"), ("spec",)):
+        if key == "service" and isinstance(value, dict):
+            port = value.get("port")
+            number = (port.get("number") or port.get("name")) if isinstance(port, dict) else None
+            yield str(value.get("name")), number, (*path, "name")
+        elif "backendRefs" in path and isinstance(value, dict) and value.get("kind", "Service") == "Service":
+            yield str(value.get("name")), value.get("port"), (*path, "name")
+
+
+def policies_of(snapshot: Snapshot) -> Policies[Document]:
+    """The policies that the tree deploys, with the labels of its namespaces."""
+    policies = snapshot.objects("NetworkPolicy", "CiliumNetworkPolicy")
+    labels = {name: one.data["metadata"].get("labels") or {} for name, (_, one) in snapshot.namespaces.items()}
+    return Policies(tuple(policy for policy in policies if isinstance(policy.data.get("spec"), dict)), labels)
+
+
+def namespaces_deny_by_default(snapshot: Snapshot) -> Iterator[Finding]:
+    """Every namespace with pods has a default deny, applied last; no rule allows everything."""
+    policies = policies_of(snapshot).policies
+    closed = {policy.namespace for policy in policies if _denies_all(policy)}
+    for name in [*_NAMESPACES_WITH_PODS, *snapshot.namespaces]:
+        if name not in closed:
+            # The first policy of the namespace, else the namespace, else the Application of the policies.
+            manifest = snapshot.namespaces.get(name)
+            document = manifest[1] if manifest else snapshot.tree.application("network-policies").document
+            document = next((policy for policy in policies if policy.namespace == name), document)
+            message = f"namespace {name} has no default deny for ingress"
+            place = snapshot.at(document, "metadata", "name")
+            yield place.finding(message, "add default-deny-ingress to its policies")
+    for policy in policies:
+        for path, message, remedy in _policy_defects(policy):
+            yield snapshot.at(policy, *path).finding(f"{policy.name} {message}", remedy)
+
+
+def _policy_defects(policy: Document) -> Iterator[tuple[tuple[Key, ...], str, str]]:
+    spec = policy.data["spec"]
+    if not _denies_all(policy) and not policy.name.startswith("allow-"):
+        yield ("metadata", "name"), "would be applied after the default deny", "let its name begin with allow-"
+    egress = ["policyTypes"] if "Egress" in (spec.get("policyTypes") or ()) else []
+    for field in egress or [key for key in ("egress", "egressDeny") if key in spec]:
+        yield ("spec", field), f"closes egress, which no row of {reachability.NAME} proves", "leave egress open"
+    for index, rule in enumerate(spec.get("ingress") or ()):
+        all_pods = any(
+            peer.get("namespaceSelector") == {} and not peer.get("podSelector") for peer in rule.get("from") or ()
+        )
+        if not rule.get("ports") and (all_pods or not (rule.get("from") or rule.get("fromEntities"))):
+            yield ("spec", "ingress", index), "allows every pod, on every port", "name a namespace, or a port"
+
+
+def _denies_all(policy: Document) -> bool:
+    spec = policy.data["spec"]
+    return policy.kind == "NetworkPolicy" and not spec.get("podSelector") and not spec.get("ingress")
+
+
+def reachability_is_as_expected(snapshot: Snapshot) -> Iterator[Finding]:
+    """What the table expects to be open is open, and nothing else is."""
+    table = reachability.read(snapshot.top)
+    wrong: dict[tuple[Place, int], list[str]] = {}
+    for cell in reachability.matrix(table, policies_of(snapshot)):
+        if not cell.is_as_expected:
+            # The policy that allows too much or is in the way; else the pod, which has no policy.
+            places = [snapshot.at(policy, "metadata", "name") for policy in cell.verdict.policies]
+            place = places[0] if places else snapshot.at(table.document, "pods", cell.target)
+            wrong.setdefault((place, cell.row), []).append(cell.question())
+    for (place, row), questions in wrong.items():
+        more = f" and {len(questions) - _SHOWN} more" if len(questions) > _SHOWN else ""
+        expectation = f"closed, and {reachability.NAME}:{row} expects it open" if row else "open, and no row expects it"
+        yield place.finding(
+            f"{expectation}: {', '.join(questions[:_SHOWN])}{more}",
+            "let a policy allow it" if row else f"narrow the policy, or add a row to {reachability.NAME}",
+        )
