@@ -1,11 +1,11 @@
-"""What can go wrong, as one tree; no foreign exception crosses `fluobook.clients`.
+"""Every error of fluobook in one tree; no foreign exception leaves `fluobook.clients`.
 
-Each error says what happened, and knows the likely cause and the next command (`diagnostics()`).
+An error says what happened; `fluobook.failures` adds the likely causes, the remedy and the next command.
 The exit code of the command line is the error's `exit_code`; this table is the only one:
 
     0    done, or nothing to change
     1    FluobookError
-         ├── OutsideError            something outside refused, failed or did not answer
+         ├── OutsideError            an external system refused, failed or did not answer
          │   ├── Unreachable         no connection, or its TLS certificate is not the expected one
          │   ├── AccessDenied        wrong credentials, or not enough rights
          │   ├── NotFound            the object asked for does not exist
@@ -14,13 +14,13 @@ The exit code of the command line is the error's `exit_code`; this table is the 
          │   ├── TaskFailed          a Proxmox VE task ended in an error (its log's tail is attached)
          │   └── ToolFailed          helm, kubectl, sops or git ended with an error, or is missing
          ├── DeadlineExceeded        a named wait took longer than its deadline
-         ├── ForeignObject           something that is not ours stands in the way
-         ├── Locked                  another operator, or another run, is at work on this cluster
-         ├── StageMissing            an earlier stage has not done its work yet
-         └── Refused                 fluobook itself refuses: it would lose data or leak a secret
+         ├── ForeignObject           an object that fluobook does not manage is in the way
+         ├── Locked                  another operator or another run holds the lock on this cluster
+         ├── StageMissing            blocked: an earlier stage has not run yet
+         └── Refused                 fluobook refuses, because data would be lost or a secret would leak
     2    changes pending             (`fluobook plan` only; not an error)
     3    ApprovalNeeded
-         └── PlanChanged             what was approved is not what would be done now
+         └── PlanChanged             the plan is no longer the approved one
     4    CheckFailed
     64   UsageError                  wrong command line
          └── ParamsError             wrong parameters, with every problem listed
@@ -29,13 +29,16 @@ The exit code of the command line is the error's `exit_code`; this table is the 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 EXIT_CHANGES_PENDING = 2
 
 
 class FluobookError(Exception):
-    """Something went wrong; `cause` and `remedy` tell a person what to make of it.
+    """The base of every error.
 
     Args:
         message: what happened, in one sentence, with the names of the things concerned.
@@ -60,29 +63,39 @@ class FluobookError(Exception):
 
 
 class OutsideError(FluobookError):
-    """Something outside refused, failed or did not answer.
+    """An external system refused, failed or did not answer.
 
     Args:
         message: what happened.
-        system: who answered (or did not): "proxmox", "talos", "kubernetes", "factory", "helm"…
-        detail: the far side's own words: status, body, task log, standard error.
-        code: the far side's own code, such as "500", "UNAVAILABLE" or "AlreadyExists".
-        cause: as in `FluobookError`.
-        remedy: as in `FluobookError`.
+        system: the system that answered or did not: "proxmox", "talos", "kubernetes", "factory", "helm"…
+        detail: the system's answer: status, body, task log, standard error.
+        code: the system's own code, such as "500", "UNAVAILABLE" or "AlreadyExists".
+        cause: as in `FluobookError`; only what the catalogue in `fluobook.failures` cannot know.
+        remedy: as in `FluobookError`; only what the catalogue cannot know.
+        facts: values for the catalogue's commands, such as address, vmid or url.
     """
 
     def __init__(
-        self, message: str, *, system: str, detail: str = "", code: str = "", cause: str = "", remedy: str = ""
+        self,
+        message: str,
+        *,
+        system: str,
+        detail: str = "",
+        code: str = "",
+        cause: str = "",
+        remedy: str = "",
+        facts: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message, cause=cause, remedy=remedy)
         self.system = system
         self.detail = detail
         self.code = code
+        self.facts = dict(facts or {})
 
     def diagnostics(self) -> str:
-        """As in `FluobookError`, with the far side's own words last."""
-        told = "\n".join(f"    {line}" for line in self.detail.strip().splitlines()[-20:])
-        return super().diagnostics() + (f"\n  {self.system} said:\n{told}" if told else "")
+        """As in `FluobookError`, followed by the system's answer."""
+        answer = "\n".join(f"    {line}" for line in self.detail.strip().splitlines()[-20:])
+        return super().diagnostics() + (f"\n  {self.system} answered:\n{answer}" if answer else "")
 
 
 class Unreachable(OutsideError):
@@ -118,19 +131,19 @@ class DeadlineExceeded(FluobookError):
 
 
 class ForeignObject(FluobookError):
-    """Something that is not ours stands in the way."""
+    """An object that fluobook does not manage is in the way."""
 
 
 class Locked(FluobookError):
-    """Another operator, or another run, is at work on this cluster."""
+    """Another operator or another run holds the lock on this cluster."""
 
 
 class StageMissing(FluobookError):
-    """An earlier stage has not done its work yet."""
+    """Blocked: an earlier stage has not run yet."""
 
 
 class Refused(FluobookError):
-    """fluobook itself refuses: it would lose data or leak a secret."""
+    """fluobook refuses, because data would be lost or a secret would leak."""
 
 
 class ApprovalNeeded(FluobookError):
@@ -140,11 +153,11 @@ class ApprovalNeeded(FluobookError):
 
 
 class PlanChanged(ApprovalNeeded):
-    """What was approved is not what would be done now; nothing was changed."""
+    """The plan is no longer the approved one; nothing was changed."""
 
 
 class CheckFailed(FluobookError):
-    """The live system is not what the platform says it should be."""
+    """The live system differs from the desired state."""
 
     exit_code = 4
 
@@ -156,7 +169,7 @@ class UsageError(FluobookError):
 
 
 class ParamsError(UsageError):
-    """The parameters are wrong; `problems` holds each of them, one sentence each."""
+    """The parameters are wrong; `problems` lists each mistake in one sentence."""
 
     def __init__(self, message: str, *, problems: tuple[str, ...] = (), cause: str = "", remedy: str = "") -> None:
         super().__init__(message, cause=cause, remedy=remedy)

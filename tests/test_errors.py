@@ -1,4 +1,4 @@
-"""One error tree: each error knows its exit code, its cause and what to do next, and the drawing of it is true."""
+"""The error tree: exit codes, diagnostics, and the table in the module's docstring."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TREE = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issub
 
 
 @pytest.mark.parametrize("kind", TREE)
-def test_every_error_stands_in_the_drawing_with_its_exit_code(kind):
+def test_every_error_is_in_the_table_with_its_exit_code(kind):
     code = ""
     for line in (errors.__doc__ or "").splitlines():
         if found := re.match(r"    (\d+) ", line):
@@ -30,20 +30,20 @@ def test_exit_codes_follow_the_tree(kind, code):
     assert kind.exit_code == code
 
 
-def test_diagnostics_say_what_happened_why_and_what_next():
+def test_diagnostics_have_the_message_the_cause_and_the_remedy():
     error = Refused("it would lose data", cause="the disk shrinks", remedy="set 80 or more")
     assert error.diagnostics() == "it would lose data\n  cause:  the disk shrinks\n  remedy: set 80 or more"
     assert str(error) == "it would lose data"
 
 
-def test_what_is_not_known_is_left_out():
+def test_diagnostics_leave_out_what_is_unknown():
     assert Refused("no").diagnostics() == "no"
 
 
-def test_the_far_sides_own_words_come_last_and_only_their_end():
+def test_the_systems_answer_comes_last_and_is_shortened_to_its_end():
     detail = "\n".join(f"line {number}" for number in range(100))
     told = OutsideError("failed", system="proxmox", detail=detail, remedy="look").diagnostics().splitlines()
-    assert told[:3] == ["failed", "  remedy: look", "  proxmox said:"]
+    assert told[:3] == ["failed", "  remedy: look", "  proxmox answered:"]
     assert told[3:] == [f"    line {number}" for number in range(80, 100)]
 
 

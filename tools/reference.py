@@ -88,12 +88,16 @@ def faults() -> str:
 
 def failures() -> str:
     """The catalogue of known failures."""
-    text = "# Known failures\n\nThe catalogue that `fluobook.failures` matches errors with: by their words, or by the "
-    text += "code of whoever answered. Which of them were met here stands in [EXPERIENCE.md](../../EXPERIENCE.md).\n"
-    for one in catalogue():
-        who = f" ({', '.join(sorted(one.systems))})" if one.systems else ""
-        text += f"\n## {one.code} · {one.title}{who}\n\n**Cause:** {one.cause}\n\n"
-        text += f"**Remedy:** {one.remedy}\n\n    {one.next}\n"
+    text = (
+        "# Known failures\n\nThe catalogue that explains errors: matched by their text, by the code of the system that "
+    )
+    text += "answered, or by the kind of error. `fluobook explain F28` prints an entry. Failures that occurred in this "
+    text += "project are described in [EXPERIENCE.md](../../EXPERIENCE.md).\n"
+    for entry in catalogue():
+        systems = f" ({', '.join(sorted(entry.systems))})" if entry.systems else ""
+        causes = "".join(f"- {cause}\n" for cause in entry.causes)
+        text += f"\n## {entry.code} · {entry.title}{systems}\n\n**Likely causes**\n\n{causes}\n"
+        text += f"**Remedy:** {entry.remedy}\n\n    {entry.next}\n"
     return text
 
 

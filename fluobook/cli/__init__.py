@@ -1,4 +1,4 @@
-"""The command line: `fluobook run|plan|render|check|versions|doctor|lab|kubeconfig|report|tools|version`.
+"""The command line: `fluobook run|plan|render|check|versions|doctor|explain|lab|kubeconfig|report|tools|version`.
 
 Commands import what they need when they run, so that help and shell completion stay quick.
 """
@@ -41,7 +41,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return int(app(list(arguments), prog_name="fluobook", standalone_mode=False) or 0)
     except FluobookError as error:
-        return _report(f"{type(error).__name__}: {error.diagnostics()}", error.exit_code)
+        from fluobook.failures import present  # noqa: PLC0415
+
+        return _report(f"{type(error).__name__}: {present(error).text()}", error.exit_code)
     except WrongUsage as error:
         usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
         return _report(f"{usage}{error.format_message()}", UsageError.exit_code)

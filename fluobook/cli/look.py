@@ -1,4 +1,4 @@
-"""Commands that look: check, doctor, kubeconfig, report, tools, version."""
+"""Commands that only read: check, doctor, explain, kubeconfig, report, tools, version."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (check, doctor, kubeconfig, report, tools, version):
+    for command in (check, doctor, explain, kubeconfig, report, tools, version):
         app.command()(command)
 
 
@@ -51,6 +51,14 @@ def doctor() -> int:
     for look in looks:
         print(look.text())  # noqa: T201
     return 0 if all(look.ok for look in looks) else CheckFailed.exit_code
+
+
+def explain(code: Annotated[str, typer.Argument(help="A code such as F28, as errors show it.")]) -> int:
+    """Explain a known failure: causes, remedy, next command. Example: fluobook explain F28."""
+    from fluobook.failures import entry  # noqa: PLC0415
+
+    print(entry(code).text())  # noqa: T201
+    return 0
 
 
 def kubeconfig(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:  # noqa: B006

@@ -132,7 +132,7 @@ class FactoryClient:
             ) from None
 
     def _unreachable(self, message: str, error: Exception) -> Unreachable:
-        told: Mapping[str, str] = {
+        told: Mapping[str, Any] = {
             "cause": "no route to it, or a proxy or firewall in between",
             "remedy": f"try it: curl -I {self._base}/versions; set HTTPS_PROXY, or a mirror under endpoints",
         }
@@ -148,7 +148,7 @@ class FactoryClient:
 
 def _refusal(status: int, text: str, doing: str) -> OutsideError:
     message = f"the Image Factory refused to {doing}: {text.splitlines()[0] if text else status}"
-    told = {"system": SYSTEM, "detail": f"{status} {text}", "code": str(status)}
+    told: dict[str, Any] = {"system": SYSTEM, "detail": f"{status} {text}", "code": str(status)}
     if status == requests.codes.not_found:
         return NotFound(message, remedy="choose a version that the factory has: it lists them at /versions", **told)
     if status < requests.codes.internal_server_error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fluobook.clients.run_tool import run_tool
 from fluobook.clients.tools import find
@@ -132,7 +132,7 @@ def _config(ca_file: Path | None, username: str, password: str) -> dict[str, str
 
 def _explained(error: ToolFailed, url: str) -> OutsideError:
     """What git's words mean; its exit code is always 128."""
-    told: dict[str, str] = {"system": "git", "detail": error.detail, "code": error.code}
+    told: dict[str, Any] = {"system": "git", "detail": error.detail, "code": error.code}
     words = error.detail.lower()
     if (
         "authentication failed" in words

@@ -147,7 +147,7 @@ def _env(home: str, config: Path | None) -> dict[str, str | None]:
 
 def _explain(error: ToolFailed, what: str, text: str) -> NoReturn:
     """What sops' exit code means, as an error of ours."""
-    told: dict[str, str] = {"system": "sops", "detail": error.detail, "code": error.code}
+    told: dict[str, Any] = {"system": "sops", "detail": error.detail, "code": error.code}
     wanted = ", ".join(recipients(text)) or "nobody"
     if error.code == EXIT_NO_KEY:
         raise AccessDenied(

@@ -6,11 +6,11 @@ import getpass
 import sys
 from typing import TYPE_CHECKING, Any
 
+from fluobook.display.table import Table
 from fluobook.errors import FluobookError
+from fluobook.failures import present
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from fluobook.redact import Redactor
 
 
@@ -23,7 +23,7 @@ def guard_kernel(redactor: Redactor) -> None:
     kernel = getattr(shell, "kernel", None)
     if kernel is None:
         return
-    shell.set_custom_exc((FluobookError,), _tell)
+    shell.set_custom_exc((FluobookError,), _show_error)
     session = kernel.session
     send = getattr(session, "_fluobook_send", session.send)
 
@@ -41,10 +41,13 @@ def _shell() -> Any:
     return ipython.get_ipython() if ipython else None
 
 
-def _tell(shell: Any, kind: type[BaseException], error: BaseException, _trace: TracebackType, **_: Any) -> list[str]:
-    """The traceback of one of our errors: what happened, the cause, the remedy."""
-    told = error.diagnostics() if isinstance(error, FluobookError) else str(error)
-    lines = [f"{kind.__name__}: {told}"]
+def _show_error(shell: Any, kind: type[BaseException], error: BaseException, *_: Any, **__: Any) -> list[str]:
+    """Show one of our errors as text, and its explanation as a table where a browser can show one."""
+    presentation = present(error)
+    if rows := presentation.table():
+        table = Table(presentation.message, ["", ""], rows)
+        shell.display_pub.publish({"text/plain": presentation.message, "text/html": table.html()})
+    lines = [f"{kind.__name__}: {presentation.text()}"]
     shell._showtraceback(kind, str(error), lines)  # noqa: SLF001 (the one place where ipykernel publishes an error)
     return lines
 

@@ -1,6 +1,6 @@
-"""Named failures: what is known to go wrong is recognised by symptom and answered with cause and remedy."""
+"""Known failures: an error is recognised by its symptoms and explained with causes, a remedy and the next command."""
 
-from fluobook.failures.catalogue import Failure, catalogue
-from fluobook.failures.matcher import Diagnosis, diagnose
+from fluobook.failures.catalogue import Failure, Match, catalogue, entry, explain
+from fluobook.failures.presentation import Presentation, present
 
-__all__ = ["Diagnosis", "Failure", "catalogue", "diagnose"]
+__all__ = ["Failure", "Match", "Presentation", "catalogue", "entry", "explain", "present"]

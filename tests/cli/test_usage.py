@@ -18,6 +18,7 @@ from fluobook.stages import catalogue
         (["plan"], "PHASE"),
         (["plan", "phase1", "--nonsense"], "No such option"),
         (["lab", "up", "--speed", "fast"], "--speed"),
+        (["explain", "F280"], "F28 etcd was bootstrapped before"),
         (["plan", "phase9"], "there is no params/phase9.yaml"),
         (["plan", "sites/nowhere.yaml"], "sites/berlin.yaml"),
         (["plan", "phase1", "--set", "nodes"], "there is no = in it"),
@@ -72,3 +73,10 @@ def test_who_reads_only_the_first_line_sees_no_error():
 
 def test_a_stage_of_day_two_is_run_when_it_is_named():
     assert [stage.name for stage in catalogue.numbered(["secrets", "1", "create-vms"])] == ["create-vms", "secrets"]
+
+
+def test_explain_prints_an_entry_of_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["explain", "f28"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("F28 etcd was bootstrapped before\n")
+    assert "next:   talosctl etcd members --nodes <address>" in printed

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 import yaml
 
-from fluobook.errors import OutsideError
-from fluobook.failures import catalogue, diagnose
+from fluobook import errors
+from fluobook.errors import OutsideError, UsageError
+from fluobook.failures import catalogue, entry, explain
 
 CASES: dict[str, list[Any]] = yaml.safe_load((Path(__file__).parent / "cases.yaml").read_text())
 EACH = [pytest.param(code, case, id=f"{code}-{number}") for code in CASES for number, case in enumerate(CASES[code])]
 
 
 def test_the_catalogue_is_complete() -> None:
-    assert [failure.code for failure in catalogue()] == [f"F{number:02}" for number in range(1, 64)]
+    assert [failure.code for failure in catalogue()] == [f"F{number:02}" for number in range(1, 108)]
 
 
 def test_every_failure_has_a_case() -> None:
@@ -26,14 +27,14 @@ def test_every_failure_has_a_case() -> None:
 @pytest.mark.parametrize(("code", "case"), EACH)
 def test_a_symptom_is_recognised_before_all_others(code: str, case: Any) -> None:
     found = case if isinstance(case, str) else error_of(case)
-    assert [diagnosis.code for diagnosis in diagnose(found)][:1] == [code]
+    assert [match.failure.code for match in explain(found)][:1] == [code]
 
 
 @pytest.mark.parametrize("failure", catalogue(), ids=lambda failure: failure.code)
-def test_every_failure_says_what_why_and_what_now(failure: Any) -> None:
-    assert failure.symptoms
-    assert all([failure.title, failure.cause, failure.remedy, failure.next])
-    assert failure.cause.endswith(".")
+def test_every_failure_has_a_title_causes_a_remedy_and_a_next_command(failure: Any) -> None:
+    assert failure.symptoms or failure.codes or failure.kinds
+    assert all([failure.title, failure.causes, failure.remedy, failure.next])
+    assert all(cause.endswith(".") for cause in failure.causes)
     assert failure.remedy.endswith(".")
     assert len(failure.title) < 80
 
@@ -60,10 +61,28 @@ HARMLESS = [
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_what_is_harmless_is_not_diagnosed(text: str) -> None:
-    assert diagnose(text) == []
+def test_a_harmless_text_matches_no_failure(text: str) -> None:
+    assert explain(text) == []
 
 
 def error_of(case: dict[str, str]) -> OutsideError:
     """The error that a client would raise."""
-    return OutsideError("it failed", system=case["system"], detail=case["text"], code=case.get("code", ""))
+    kind = getattr(errors, case.get("kind", "OutsideError"))
+    return kind("it failed", system=case["system"], detail=case.get("text", ""), code=case.get("code", ""))
+
+
+def test_an_entry_is_found_by_its_code_in_any_case() -> None:
+    assert entry("f28") is entry("F28")
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"), [("F280", "F28 etcd"), ("quorum", "F69 "), ("nothing-like-it", "F01 to F107")]
+)
+def test_an_unknown_code_is_a_usage_error_with_near_matches(code: str, hint: str) -> None:
+    with pytest.raises(UsageError) as unknown:
+        entry(code)
+    assert hint in unknown.value.remedy
+
+
+def test_codes_and_classes_are_only_matched_within_named_systems() -> None:
+    assert [failure.code for failure in catalogue() if (failure.codes or failure.kinds) and not failure.systems] == []

@@ -2,15 +2,23 @@ from __future__ import annotations
 
 import pytest
 
-from fluobook.errors import AccessDenied, DeadlineExceeded, FluobookError, OutsideError, TaskFailed, Unreachable
-from fluobook.failures import diagnose
+from fluobook.errors import (
+    AccessDenied,
+    DeadlineExceeded,
+    FluobookError,
+    NotFound,
+    OutsideError,
+    TaskFailed,
+    Unreachable,
+)
+from fluobook.failures import explain
 
 
 def codes(found: BaseException | str) -> list[str]:
-    return [diagnosis.code for diagnosis in diagnose(found)]
+    return [match.failure.code for match in explain(found)]
 
 
-def test_the_far_sides_own_words_are_read() -> None:
+def test_the_systems_answer_is_searched() -> None:
     error = TaskFailed("vm talos-cp-1 was not made", system="proxmox", detail="unable to parse lvm volume name '20G'")
     assert codes(error) == ["F13"]
 
@@ -23,7 +31,8 @@ def test_another_systems_error_is_not_taken_for_it() -> None:
 
 def test_a_bare_code_is_recognised_within_its_system() -> None:
     assert codes(AccessDenied("refused", system="proxmox", code="401")) == ["F01"]
-    assert codes(AccessDenied("refused", system="kubernetes", code="401")) == []
+    assert codes(AccessDenied("refused", system="kubernetes", code="401")) == ["F80"]
+    assert codes(AccessDenied("refused", system="argocd", code="401")) == []
 
 
 def test_a_symptom_ranks_before_a_code() -> None:
@@ -36,7 +45,7 @@ def test_the_longer_symptom_ranks_first() -> None:
     assert codes(text) == ["F07", "F09"]
 
 
-def test_what_caused_an_error_is_read_too() -> None:
+def test_the_cause_of_an_error_is_searched_too() -> None:
     with pytest.raises(DeadlineExceeded) as late:
         raise DeadlineExceeded("csr took longer than 600 s") from OutsideError(
             "no logs", system="kubernetes", detail="remote error: tls: internal error"
@@ -44,33 +53,43 @@ def test_what_caused_an_error_is_read_too() -> None:
     assert codes(late.value) == ["F46"]
 
 
-def test_errors_that_cause_each_other_in_a_circle_are_read_once() -> None:
+def test_errors_that_cause_each_other_in_a_circle_are_searched_once() -> None:
     first, second = FluobookError("VM is locked (backup)"), FluobookError("again")
     first.__cause__, second.__cause__ = second, first
     assert codes(first) == ["F07"]
 
 
 def test_the_next_command_is_filled_from_the_symptom() -> None:
-    assert diagnose("can't lock file '/var/lock/qemu-server/lock-101.conf' - got timeout")[0].next == "qm unlock 101"
+    assert explain("can't lock file '/var/lock/qemu-server/lock-101.conf' - got timeout")[0].next == "qm unlock 101"
 
 
-def test_what_the_symptom_does_not_tell_is_left_to_the_reader() -> None:
-    assert diagnose("VM is locked (backup)")[0].next == "qm unlock <vmid>"
+def test_an_unknown_value_of_the_next_command_stays_a_placeholder() -> None:
+    assert explain("VM is locked (backup)")[0].next == "qm unlock <vmid>"
 
 
-def test_the_evidence_is_short_and_the_very_words() -> None:
+def test_the_evidence_is_short_and_taken_from_the_text() -> None:
     text = "403 Permission check failed (/storage/local, Datastore.AllocateTemplate)"
-    diagnosis = diagnose(text)[0]
-    assert diagnosis.evidence in text
+    match = explain(text)[0]
+    assert match.evidence in text
     long = "failed calling webhook x " + "y" * 290 + " timeout"
-    assert len(diagnose(long)[0].evidence) <= 160
+    assert len(explain(long)[0].evidence) <= 160
 
 
-def test_a_diagnosis_reads_as_title_cause_remedy_and_next() -> None:
-    lines = str(diagnose("VM is locked (backup)")[0]).splitlines()
+def test_an_entry_reads_as_title_causes_remedy_and_next() -> None:
+    lines = explain("VM is locked (backup)")[0].failure.text().splitlines()
     assert lines[0] == "F07 The VM is locked by other work"
-    assert [line.split()[0] for line in lines[1:]] == ["cause:", "remedy:", "next:"]
+    assert [line.split()[0] for line in lines[1:]] == ["cause:", "cause:", "remedy:", "next:", "seen"]
 
 
-def test_what_is_unknown_gets_no_diagnosis() -> None:
-    assert diagnose(FluobookError("something new")) == []
+def test_a_code_ranks_before_a_class() -> None:
+    error = NotFound("no", system="kubernetes", code="NoMatch")
+    assert codes(error) == ["F83", "F82"]
+
+
+def test_the_next_command_is_filled_from_the_errors_facts() -> None:
+    error = OutsideError("no", system="talos", code="ALREADY_EXISTS", facts={"address": "10.10.0.10"})
+    assert explain(error)[0].next == "talosctl etcd members --nodes 10.10.0.10"
+
+
+def test_an_unknown_error_matches_nothing() -> None:
+    assert explain(FluobookError("something new")) == []

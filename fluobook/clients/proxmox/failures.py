@@ -163,7 +163,7 @@ def refusal(
         f" {wrong}" if wrong else ""
     )
     said = "\n".join([f"{status} {text}".strip(), *(f"{key}: {value}" for key, value in (errors or {}).items())])
-    told = {"detail": said, "code": str(status)}
+    told: dict[str, Any] = {"detail": said, "code": str(status)}
     if status == HTTPStatus.UNAUTHORIZED:
         return _unknown_token(endpoint, told)
     if status == HTTPStatus.FORBIDDEN:
@@ -205,7 +205,7 @@ def task_failure(upid: Upid, exit_text: str, log: tuple[str, ...]) -> OutsideErr
     )
 
 
-def _unknown_token(endpoint: ProxmoxEndpoint, told: dict[str, str]) -> AccessDenied:
+def _unknown_token(endpoint: ProxmoxEndpoint, told: dict[str, Any]) -> AccessDenied:
     user, name = endpoint.token
     return AccessDenied(
         f"Proxmox VE {endpoint.name} does not accept the token {endpoint.token_id}",
@@ -219,7 +219,7 @@ def _unknown_token(endpoint: ProxmoxEndpoint, told: dict[str, str]) -> AccessDen
 
 
 def _no_rights(
-    message: str, text: str, needs: tuple[Need, ...], *, endpoint: ProxmoxEndpoint, told: dict[str, str]
+    message: str, text: str, needs: tuple[Need, ...], *, endpoint: ProxmoxEndpoint, told: dict[str, Any]
 ) -> AccessDenied:
     if found := _PERMISSION.search(text):
         needs = tuple(Need(_grantable(found["path"]), right) for right in re.split(r"[|,\s]+", found["privileges"]))
@@ -241,7 +241,7 @@ def _grantable(path: str) -> str:
     return re.sub(r"^/vms/\d+$", "/vms", path)
 
 
-def _by_text(status: int, said: str, *, message: str, told: dict[str, str]) -> OutsideError:
+def _by_text(status: int, said: str, *, message: str, told: dict[str, Any]) -> OutsideError:
     cause, remedy = hint(said)
     if _MODIFIED.search(said):
         return Conflict(

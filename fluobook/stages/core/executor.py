@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import FluobookError
+from fluobook.failures import present
 from fluobook.stages.core.graph import Graph
 from fluobook.stages.core.places import Limit, Place
 from fluobook.stages.core.plan import Action, Plan
@@ -111,7 +112,7 @@ class Executor:
             evidence = self._perform(action, Reporter(action, stage, self._journal, progress, self._check, place.leave))
             self._note("outcome", stage, action, result="done", evidence=dict(evidence or {}))
         except Exception as error:
-            told = error.diagnostics() if isinstance(error, FluobookError) else repr(error)
+            told = present(error).text() if isinstance(error, FluobookError) else repr(error)
             self._note("outcome", stage, action, result="failed", error=told)
             raise
         finally:

@@ -122,7 +122,7 @@ def test_intent_is_in_the_journal_before_and_the_outcome_after():
     events = [(line["event"], line["action"]) for line in work.journal.events]
     assert events == [(event, name) for name in "ab" for event in ("intent", "evidence", "outcome")]
     assert work.journal.events[2]["evidence"] == {"done": "a"}
-    assert work.journal.events[-1]["error"] == "no\n  remedy: do it"
+    assert work.journal.events[-1]["error"] == "no\n  remedy:  do it"
 
 
 def test_an_interrupt_is_journalled_with_what_was_at_work():

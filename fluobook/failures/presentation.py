@@ -1,0 +1,77 @@
+"""How an error is shown to a person: the same content in a notebook, on the command line and in the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fluobook.errors import OutsideError, ParamsError
+from fluobook.failures.catalogue import chain, explain
+
+_MOST_ALTERNATIVES = 2
+_MOST_LINES = 20
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """An error as it is shown.
+
+    Args:
+        message: what happened.
+        failure: code and title of the catalogue's entry, such as "F28 etcd was bootstrapped before"; "" if unknown.
+        causes: the likely causes, the most likely first; the error's own cause, if it has one, comes first.
+        remedy: what helps.
+        next: the next command.
+        alternatives: code and title of other entries that match.
+        problems: what is wrong with each parameter.
+        system: the system that answered.
+        answer: the lines that this system answered.
+    """
+
+    message: str
+    failure: str = ""
+    causes: tuple[str, ...] = ()
+    remedy: str = ""
+    next: str = ""
+    alternatives: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    system: str = ""
+    answer: tuple[str, ...] = ()
+
+    def table(self) -> list[tuple[str, str]]:
+        """Rows of a label and a text, without the message."""
+        rows = [("failure", self.failure), *(("cause", cause) for cause in self.causes)]
+        rows += [("remedy", self.remedy), ("next", self.next)]
+        rows += [("or", f"{title} (fluobook explain {title.split()[0]})") for title in self.alternatives]
+        rows += [("", f"- {problem}") for problem in self.problems]
+        rows += [(f"{self.system} answered", "\n".join(self.answer))] if self.answer else []
+        return [(label, text) for label, text in rows if text]
+
+    def text(self) -> str:
+        """The message, then each row of the table on lines of its own."""
+        lines = [self.message]
+        for label, text in self.table():
+            if "answered" in label:
+                lines += [f"  {label}:", *(f"    {line}" for line in self.answer)]
+            else:
+                lines.append(f"  {label + ':':<8} {text}" if label else f"  {text}")
+        return "\n".join(lines)
+
+
+def present(error: BaseException) -> Presentation:
+    """What is shown of an error; its own cause and remedy come before those of the catalogue."""
+    matches = explain(error)
+    first = matches[0] if matches else None
+    outside = next((link for link in chain(error) if isinstance(link, OutsideError) and link.detail.strip()), None)
+    own_cause, own_remedy = str(getattr(error, "cause", "")), str(getattr(error, "remedy", ""))
+    causes = [own_cause, *(first.failure.causes if first else ())]
+    return Presentation(
+        message=str(getattr(error, "message", "")) or str(error) or type(error).__name__,
+        failure=f"{first.failure.code} {first.failure.title}" if first else "",
+        causes=tuple(dict.fromkeys(cause for cause in causes if cause)),
+        remedy=own_remedy or (first.failure.remedy if first else ""),
+        next=first.next if first else "",
+        alternatives=tuple(f"{m.failure.code} {m.failure.title}" for m in matches[1 : 1 + _MOST_ALTERNATIVES]),
+        problems=error.problems if isinstance(error, ParamsError) else (),
+        system=outside.system if outside else "",
+        answer=tuple(outside.detail.strip().splitlines()[-_MOST_LINES:]) if outside else (),
+    )

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+
+from fluobook.errors import Conflict, DeadlineExceeded, FluobookError, NotFound, OutsideError, ParamsError, TaskFailed
+from fluobook.failures import entry, present
+
+BOOTSTRAPPED = Conflict(
+    "talos at 10.10.0.10:50000 refused Bootstrap",
+    system="talos",
+    code="ALREADY_EXISTS",
+    detail="etcd data directory is not empty",
+    facts={"address": "10.10.0.10"},
+)
+
+
+def test_a_known_error_shows_code_causes_remedy_next_command_and_answer() -> None:
+    assert present(BOOTSTRAPPED).text().splitlines() == [
+        "talos at 10.10.0.10:50000 refused Bootstrap",
+        "  failure: F28 etcd was bootstrapped before",
+        "  cause:   This node has etcd data, which is expected after the first bootstrap.",
+        f"  remedy:  {entry('F28').remedy}",
+        "  next:    talosctl etcd members --nodes 10.10.0.10",
+        "  talos answered:",
+        "    etcd data directory is not empty",
+    ]
+
+
+def test_the_table_has_the_same_rows_as_the_text() -> None:
+    rows = present(BOOTSTRAPPED).table()
+    assert [label for label, _ in rows] == ["failure", "cause", "remedy", "next", "talos answered"]
+    assert all(text in present(BOOTSTRAPPED).text() for _, text in rows)
+
+
+def test_the_errors_own_cause_and_remedy_come_first() -> None:
+    error = NotFound("no chart x", system="helm", code="1", cause="it has: a, b", remedy="use a")
+    shown = present(error)
+    assert shown.causes[0] == "it has: a, b"
+    assert len(shown.causes) > 1
+    assert (shown.remedy, shown.failure[:3]) == ("use a", "F98")
+
+
+def test_several_causes_are_listed_in_order() -> None:
+    shown = present(OutsideError("no", system="proxmox", code="401"))
+    assert shown.causes[0].startswith("The token's id or secret")
+    assert len(shown.causes) == 3
+
+
+def test_other_matching_entries_are_named() -> None:
+    error = OutsideError("no", system="proxmox", code="500", detail="VM is locked (backup)")
+    assert present(error).alternatives == ("F08 Proxmox VE did not answer for a moment",)
+    assert "or:      F08 Proxmox VE did not answer for a moment (fluobook explain F08)" in present(error).text()
+
+
+def test_an_unknown_error_shows_only_what_it_says_itself() -> None:
+    assert present(FluobookError("no")).text() == "no"
+    assert present(FluobookError("no", remedy="run it again")).text() == "no\n  remedy:  run it again"
+
+
+def test_wrong_params_list_every_problem() -> None:
+    shown = present(ParamsError("two problems", problems=("a: wrong", "b: wrong"))).text()
+    assert shown.splitlines()[1:] == ["  - a: wrong", "  - b: wrong"]
+
+
+def test_the_answer_of_a_system_is_found_in_the_chain_of_causes_and_shortened() -> None:
+    log = "\n".join(f"line {number}" for number in range(100))
+    with pytest.raises(DeadlineExceeded) as late:
+        raise DeadlineExceeded("timed out") from TaskFailed("failed", system="proxmox", detail=log)
+    assert present(late.value).answer == tuple(f"line {number}" for number in range(80, 100))
