@@ -8,8 +8,7 @@ from fluobook.clients.tools import WANTED, inventory
 from fluobook.journal.folder import write_text
 from fluobook.params import reservations
 from fluobook.params.reservations import FORMS
-from fluobook.stages.core.check import Check
-from fluobook.stages.core.look import Look
+from fluobook.stages.core.check import Check, CheckGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,4 +43,4 @@ def _folder(context: RunContext) -> Path:
     return context.journal.path.parent if context.journal.path else context.home
 
 
-LOOKS = (Look("the programs can be looked for", _tools), Look("the DHCP reservations are written", _dhcp))
+GROUPS = (CheckGroup("the programs can be looked for", _tools), CheckGroup("the DHCP reservations are written", _dhcp))

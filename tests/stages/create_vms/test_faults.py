@@ -8,7 +8,7 @@ import pytest
 
 from fluobook import params
 from fluobook.errors import AccessDenied, FluobookError, ForeignObject, Locked, NotFound, TaskFailed
-from fluobook.stages.core.progress import Progress
+from fluobook.stages.core.executor import Progress
 
 pytestmark = pytest.mark.lab
 NODES = 3
