@@ -27,4 +27,6 @@ def verify(context: RunContext) -> Sequence[Check]:
     return run_groups(context, GROUPS)
 
 
-STAGE = read_only_stage(0, "preflight", "Check everything before acting", verify, uses=("proxmox", "image factory"))
+STAGE = read_only_stage(
+    0, "preflight", "Check everything before acting", verify, uses=("proxmox", "talos", "image factory")
+)
