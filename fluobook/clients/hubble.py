@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluobook.clients.rpc import Address, Connection
 from fluobook.wire.generated.flow_pb2 import DropReason, FlowFilter, TrafficDirection, Verdict
@@ -21,8 +21,7 @@ READ = 15.0
 """Seconds that a question may take that is answered at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One end of a flow; `namespace` and `pod` are empty where it is no pod ("reserved:world")."""
 
     namespace: str
@@ -39,27 +38,80 @@ class Endpoint:
         return next((label for label in self.labels if label.startswith("reserved:")), self.ip)
 
 
-@dataclass(frozen=True, slots=True)
 class Flow:
-    """One packet that Cilium saw.
+    """One packet that Cilium saw. A field is decoded when it is read: a live table reads few of many thousands."""
 
-    `verdict` is "FORWARDED", "DROPPED"…, `drop_reason` ("POLICY_DENIED") is empty unless it was dropped; `protocol` is
-    "TCP", "UDP"…, ports are 0 where it has none; `direction` is "INGRESS" or "EGRESS" as the reporting `node` saw it.
-    """
+    __slots__ = ("_message",)
 
-    time: datetime
-    verdict: str
-    source: Endpoint
-    destination: Endpoint
-    protocol: str
-    source_port: int
-    destination_port: int
-    drop_reason: str
-    direction: str
-    reply: bool
-    node: str
-    summary: str
-    uuid: str
+    def __init__(self, message: Any) -> None:
+        self._message = message
+
+    @property
+    def time(self) -> datetime:
+        """When it was seen."""
+        moment = self._message.time
+        return datetime.fromtimestamp(moment.seconds, UTC).replace(microsecond=moment.nanos // 1000)
+
+    @property
+    def verdict(self) -> str:
+        """What became of it: "FORWARDED", "DROPPED", ..."""
+        return _VERDICTS.get(self._message.verdict, "VERDICT_UNKNOWN")
+
+    @property
+    def source(self) -> Endpoint:
+        """Where it came from."""
+        return _endpoint(self._message.source, self._message.IP.source)
+
+    @property
+    def destination(self) -> Endpoint:
+        """Where it went."""
+        return _endpoint(self._message.destination, self._message.IP.destination)
+
+    @property
+    def protocol(self) -> str:
+        """The layer 4 protocol: "TCP", "UDP", ..."""
+        return self._message.l4.WhichOneof("protocol") or ""
+
+    @property
+    def source_port(self) -> int:
+        """The port that it was sent from; 0 where the protocol has none."""
+        return getattr(getattr(self._message.l4, self.protocol, None), "source_port", 0)
+
+    @property
+    def destination_port(self) -> int:
+        """The port that it was sent to; 0 where the protocol has none."""
+        return getattr(getattr(self._message.l4, self.protocol, None), "destination_port", 0)
+
+    @property
+    def drop_reason(self) -> str:
+        """Why it was dropped ("POLICY_DENIED"); empty if it was not."""
+        reason = self._message.drop_reason_desc
+        return _REASONS.get(reason, str(reason)) if reason else ""
+
+    @property
+    def direction(self) -> str:
+        """The direction as the reporting node saw it: "INGRESS" or "EGRESS"."""
+        return _DIRECTIONS.get(self._message.traffic_direction, "")
+
+    @property
+    def reply(self) -> bool:
+        """Whether it answers another packet."""
+        return bool(self._message.is_reply.value)
+
+    @property
+    def node(self) -> str:
+        """The node that reports it."""
+        return str(self._message.node_name)
+
+    @property
+    def summary(self) -> str:
+        """Cilium's own description."""
+        return str(self._message.Summary)
+
+    @property
+    def uuid(self) -> str:
+        """Its id."""
+        return str(self._message.uuid)
 
 
 @dataclass(frozen=True)
@@ -159,7 +211,7 @@ class Hubble:
         for reply in answer(ObserverStub, "GetFlows", request, timeout=limit):
             kind = reply.WhichOneof("response_types")
             if kind == "flow":
-                yield _flow(reply.flow)
+                yield Flow(reply.flow)
             elif kind == "lost_events":
                 lost(reply.lost_events.num_events_lost)
 
@@ -184,29 +236,6 @@ class Hubble:
 
 def _given(value: str) -> list[str]:
     return [value] if value else []
-
-
-def _flow(message: Any) -> Flow:
-    """Runs ten thousand times a second; so it is one flat function that looks everything up once."""
-    moment, layer4, ip = message.time, message.l4, message.IP
-    protocol = layer4.WhichOneof("protocol") or ""
-    ports = getattr(layer4, protocol) if protocol in {"TCP", "UDP", "SCTP"} else None
-    reason = message.drop_reason_desc
-    return Flow(
-        datetime.fromtimestamp(moment.seconds, UTC).replace(microsecond=moment.nanos // 1000),
-        _VERDICTS.get(message.verdict, "VERDICT_UNKNOWN"),
-        _endpoint(message.source, ip.source),
-        _endpoint(message.destination, ip.destination),
-        protocol,
-        ports.source_port if ports else 0,
-        ports.destination_port if ports else 0,
-        _REASONS.get(reason, str(reason)) if reason else "",
-        _DIRECTIONS.get(message.traffic_direction, ""),
-        message.is_reply.value,
-        message.node_name,
-        message.Summary,
-        message.uuid,
-    )
 
 
 def _endpoint(message: Any, ip: str) -> Endpoint:

@@ -70,7 +70,8 @@ class _Pipe(Generic[T]):
         async for item in self._source:
             with self._ready:
                 self._items.append(item)
-                self._ready.notify()
+                if len(self._items) == 1:
+                    self._ready.notify()
                 full = len(self._items) >= self._ahead
             if full:
                 self.room.clear()

@@ -51,7 +51,7 @@ class Informer:
         self._on_change = on_change
         self._on_error = on_error
         self._select: dict[str, str] = {"namespace": "", "labels": "", "fields": ""}
-        self._items: dict[Key, dict[str, Any]] = {}
+        self._items: dict[Key, Change] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._request: WatchRequest | None = None
@@ -78,7 +78,8 @@ class Informer:
     def items(self) -> list[dict[str, Any]]:
         """What is there now, by namespace and name; not to be changed."""
         with self._lock:
-            return [self._items[key] for key in sorted(self._items)]
+            changes = [self._items[key] for key in sorted(self._items)]
+        return [change.object for change in changes]
 
     def changes(self, seconds: float | None = None) -> Iterator[Change]:
         """The same as an iterator in the caller's thread; for some seconds, or for ever.
@@ -119,16 +120,16 @@ class Informer:
     def _listed(self) -> Generator[Change, None, str]:
         """What is there as changes against what was known; gives the version to watch from."""
         objs, version = self._kube.snapshot(*self._what, **self._select)
-        found = {_key(obj): obj for obj in objs}
+        listed = {(obj["metadata"].get("namespace", ""), obj["metadata"]["name"]): Change("ADDED", obj) for obj in objs}
         with self._lock:
-            known, self._items = self._items, found
-        for key in sorted(known.keys() - found.keys()):
-            yield Change("DELETED", known[key])
-        for key, obj in found.items():
+            known, self._items = self._items, listed
+        for key in sorted(known.keys() - listed.keys()):
+            yield Change("DELETED", known[key].object)
+        for key, change in listed.items():
             if key not in known:
-                yield Change("ADDED", obj)
-            elif known[key]["metadata"]["resourceVersion"] != obj["metadata"]["resourceVersion"]:
-                yield Change("MODIFIED", obj)
+                yield change
+            elif known[key].object["metadata"]["resourceVersion"] != change.object["metadata"]["resourceVersion"]:
+                yield Change("MODIFIED", change.object)
         self.synced.set()
         return version
 
@@ -139,18 +140,13 @@ class Informer:
         if self._stopped.is_set():
             return version
         left = None if until is None else until - time.monotonic()
-        for change in self._request.changes(version, left):
+        for key, change in self._request.changes(version, left):
             with self._lock:
                 if change.type == "DELETED":
-                    self._items.pop(_key(change.object), None)
+                    self._items.pop(key, None)
                 else:
-                    self._items[_key(change.object)] = change.object
+                    self._items[key] = change
             yield change
             if until is not None and time.monotonic() >= until:
                 break
         return self._request.version
-
-
-def _key(obj: dict[str, Any]) -> Key:
-    metadata = obj["metadata"]
-    return metadata.get("namespace", ""), metadata["name"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
 
 from fluobook.clients.kube.failures import refused, translated
 
@@ -16,19 +18,36 @@ if TYPE_CHECKING:
 
     from fluobook.clients.kube.client import Kube
 
+    Key = tuple[str, str]
+
 SERVER_SECONDS = 300
 """How long one watch request lasts before it is asked for again."""
 SILENCE_SECONDS = 90.0
 """The server sends a bookmark every minute: a longer silence is a dead connection (a laptop that slept)."""
 CHUNK = 1 << 16
+_SPEC = re.compile(rb',\s*"spec":\s*{')
 
 
-@dataclass(frozen=True)
 class Change:
-    """One change: "ADDED", "MODIFIED" or "DELETED", and the object as it is after it (for a deletion: was last)."""
+    """One change: "ADDED", "MODIFIED" or "DELETED", and the object as it is after it (for a deletion: was last).
 
-    type: str
-    object: dict[str, Any]
+    Args:
+        type: the type.
+        obj: the object; None to parse it from the line of the watch when it is first read.
+        line: the line of the watch.
+    """
+
+    __slots__ = ("_line", "_object", "type")
+
+    def __init__(self, type: str, obj: dict[str, Any] | None = None, line: bytes = b"") -> None:  # noqa: A002
+        self.type, self._object, self._line = type, obj, line
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """The object, parsed once: of an object that changes often, a table shows only the last state."""
+        if self._object is None:
+            self._object = json.loads(self._line)["object"]
+        return self._object
 
 
 class WatchRequest:
@@ -48,8 +67,8 @@ class WatchRequest:
         self._stopped = threading.Event()
         self.version = ""
 
-    def changes(self, version: str, seconds: float | None = None) -> Iterator[Change]:
-        """The changes after a resourceVersion; `version` follows them, bookmarks included.
+    def changes(self, version: str, seconds: float | None = None) -> Iterator[tuple[Key, Change]]:
+        """The changes after a resourceVersion, with namespace and name; `version` follows them, bookmarks included.
 
         Raises:
             Conflict: 410, the version is too old; list again.
@@ -70,7 +89,14 @@ class WatchRequest:
                 for line in _lines(self._answer):
                     if self._stopped.is_set():
                         return
-                    yield from self._change(json.loads(line), what)
+                    event = _head(line)
+                    if event["type"] == "ERROR":
+                        status = event["object"]
+                        raise refused(what, status.get("code", 0), status)
+                    metadata = event["object"]["metadata"]
+                    self.version = metadata["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        yield (metadata.get("namespace", ""), metadata["name"]), Change(event["type"], line=line)
             finally:
                 self._answer.close()
 
@@ -82,17 +108,23 @@ class WatchRequest:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)  # close() would wait for the thread that reads
 
-    def _change(self, event: dict[str, Any], what: str) -> Iterator[Change]:
-        obj = event["object"]
-        if event["type"] == "ERROR":
-            raise refused(what, obj.get("code", 0), obj)
-        self.version = obj["metadata"]["resourceVersion"]
-        if event["type"] != "BOOKMARK":
-            yield Change(event["type"], obj)
-
 
 def _lines(answer: Any) -> Iterator[bytes]:
     rest = b""
-    while chunk := answer.read1(CHUNK):
+    chunks = answer.read_chunked(decode_content=False) if answer.chunked else iter(lambda: answer.read1(CHUNK), b"")
+    for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         yield from filter(None, lines)
+
+
+def _head(line: bytes) -> dict[str, Any]:
+    """An event up to the `spec` of its object, if the metadata stands before it; else the whole event.
+
+    Metadata cannot hold an object named `spec`: labels and annotations are strings, managed fields begin with "f:".
+    """
+    if spec := _SPEC.search(line):
+        head: dict[str, Any] = from_json(line[: spec.start()], allow_partial=True)
+        if "resourceVersion" in head["object"].get("metadata", ()):
+            return head
+    event: dict[str, Any] = from_json(line)
+    return event

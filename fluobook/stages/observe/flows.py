@@ -6,6 +6,7 @@ import re
 import threading
 from collections import Counter
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from fluobook.clients.hubble import Address, Hubble
@@ -54,7 +55,8 @@ class Tally:
         """Count a flow; replies are left out, as they only mirror what was asked."""
         if flow.reply:
             return
-        port = f"{flow.destination_port}/{flow.protocol}" if flow.destination_port else flow.protocol
+        number, protocol = flow.destination_port, flow.protocol
+        port = f"{number}/{protocol}" if number else protocol
         path = Path(flow.verdict, workload(flow.source), workload(flow.destination), port)
         with self._lock:
             self._counts[path] += 1
@@ -92,6 +94,7 @@ def _tone(path: Path) -> str:
     return {FORWARDED: "ok", "DROPPED": "bad"}.get(path.verdict, "wait")
 
 
+@lru_cache(maxsize=4096)
 def workload(end: Endpoint) -> str:
     """The workload at one end of a flow: its name label, else its pod's name without the random part."""
     if not end.pod:

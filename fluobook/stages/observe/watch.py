@@ -52,7 +52,8 @@ class Pulse:
         """Something changed."""
         self.events += 1
         self.trouble = ""
-        self._changed.set()
+        if not self._changed.is_set():  # setting it takes a lock
+            self._changed.set()
 
     def lost(self, error: OutsideError) -> None:
         """The connection is lost; the informer goes on trying."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 
 from fluobook.clients.hubble import Endpoint, Flow
 from fluobook.stages.observe.flows import SHOWN, Tally, workload
+from fluobook.wire.generated.flow_pb2 import Flow as FlowMessage
+from fluobook.wire.generated.flow_pb2 import Verdict
 
 WORLD = Endpoint("", "", "203.0.113.7", 2, ("reserved:world",))
 
@@ -17,8 +17,13 @@ def pod(name, *labels, namespace="monitoring"):
 
 
 def flow(source, destination, verdict="FORWARDED", *, port=80, reply=False):
-    moment = datetime(2026, 11, 23, tzinfo=UTC)
-    return Flow(moment, verdict, source, destination, "TCP", 40000, port, "", "INGRESS", reply, "node", "", "")
+    message = FlowMessage(verdict=Verdict.Value(verdict), node_name="node", traffic_direction="INGRESS")
+    message.l4.TCP.source_port, message.l4.TCP.destination_port, message.is_reply.value = 40000, port, reply
+    for end, one in ((message.source, source), (message.destination, destination)):
+        end.namespace, end.pod_name, end.identity = one.namespace, one.pod, one.identity
+        end.labels.extend(one.labels)
+    message.IP.source, message.IP.destination = source.ip, destination.ip
+    return Flow(message)
 
 
 @pytest.mark.parametrize(
