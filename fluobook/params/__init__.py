@@ -1,16 +1,13 @@
-"""The parameters: what the platform of a phase should be, validated before anything is asked of the outside."""
+"""The parameters: the desired platform of a phase, validated before anything connects to a server."""
 
-from fluobook.params.load import load, overlay, parse
-from fluobook.params.network import KUBERNETES_PORT, TALOS_PORT, Pool
-from fluobook.params.nodes import Node
-from fluobook.params.places import home, phases, repository_root
-from fluobook.params.platform import Params, Platform
-from fluobook.params.proxmox import ProxmoxEndpoint
-from fluobook.params.reservations import reservations
-from fluobook.params.secrets import SecretRef, located
-from fluobook.params.versions import Matrix, Supported, load_supported, pins
+from fluobook.params.derive import DHCP_SERVERS, reservations
+from fluobook.params.load import home, load, overlay, parse, phases, repository_root
+from fluobook.params.platform import KUBERNETES_PORT, TALOS_PORT, Node, Params, Platform, Pool, ProxmoxEndpoint
+from fluobook.params.secrets import SecretRef, SecretReferences, located
+from fluobook.params.versions import Matrix, Supported, load_supported, major_of, pins
 
 __all__ = [
+    "DHCP_SERVERS",
     "KUBERNETES_PORT",
     "TALOS_PORT",
     "Matrix",
@@ -20,11 +17,13 @@ __all__ = [
     "Pool",
     "ProxmoxEndpoint",
     "SecretRef",
+    "SecretReferences",
     "Supported",
     "home",
     "load",
     "load_supported",
     "located",
+    "major_of",
     "overlay",
     "parse",
     "phases",

@@ -1,19 +1,24 @@
-"""What follows from the names of cluster and node, the same on every machine and every day.
+"""Values derived from the platform: VM ids, MAC addresses and uuids of the nodes, and their DHCP reservations.
 
-VM ids, MAC addresses and SMBIOS uuids are not chosen by anybody, so a second operator, or the same one a year later,
-arrives at the same machines.
+Ids, MAC addresses and uuids depend on the names of cluster and node alone, so every operator addresses the same VMs.
+Talos sends no host name to a DHCP server, so the reservations identify nodes by their MAC addresses.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
+from fluobook.errors import UsageError
 from fluobook.params.fields import PROXMOX_OUI
+from fluobook.params.problems import did_you_mean
 
 if TYPE_CHECKING:
+    from fluobook.params.platform import Platform
     from fluobook.params.versions import Versions
 
 NAMESPACE = uuid5(NAMESPACE_URL, "https://github.com/fluodata/fluobook")
@@ -23,7 +28,7 @@ _FIRST_VMID, _VMIDS = 100_000, 900_000
 
 
 def vmid_of(cluster: str, node: str) -> int:
-    """The VM id, from 100000 to 999999: far above what people number by hand."""
+    """The VM id, from 100000 to 999999: far above numbers chosen by hand."""
     return _FIRST_VMID + int.from_bytes(_hash("vmid", cluster, node)[:8]) % _VMIDS
 
 
@@ -33,12 +38,12 @@ def mac_of(cluster: str, node: str) -> str:
 
 
 def uuid_of(cluster: str, node: str) -> str:
-    """The SMBIOS uuid by which a VM is known as ours."""
+    """The SMBIOS uuid that identifies a VM of the platform."""
     return str(uuid5(NAMESPACE, f"{cluster}/{node}"))
 
 
 def complete(platform: Mapping[str, Any], pins: Versions) -> dict[str, Any]:
-    """The platform as written, with what is derived filled in; misshapen parts are left for the models to refuse."""
+    """The platform as written, with derived values filled in; parts of the wrong type are left to the models."""
     cluster = platform.get("cluster")
     name = cluster.get("name") if isinstance(cluster, Mapping) else None
     completed = {
@@ -69,3 +74,63 @@ def _filled(written: Any, defaults: Mapping[str, Any]) -> Any:
 
 def _hash(*words: str) -> bytes:
     return hashlib.sha256("/".join(words).encode()).digest()
+
+
+def reservations(platform: Platform, server: str) -> str:
+    """The DHCP reservations of all nodes, in the form that one DHCP server reads.
+
+    Args:
+        platform: the platform.
+        server: "dnsmasq", "isc" (dhcpd), "kea" or "routeros" (MikroTik).
+
+    Raises:
+        UsageError: there is no such server in the list.
+    """
+    if server not in DHCP_SERVERS:
+        raise UsageError(f"no DHCP reservations are known for {server!r}", remedy=did_you_mean(server, DHCP_SERVERS))
+    return DHCP_SERVERS[server](platform)
+
+
+def _dnsmasq(platform: Platform) -> str:
+    network = platform.network
+    lines = [f"dhcp-host={node.mac},{node.address},{node.name},infinite" for node in platform.nodes]
+    lines += [f"dhcp-option=option:router,{network.gateway}"]
+    lines += [f"dhcp-option=option:dns-server,{','.join(network.nameservers)}"]
+    return _text(lines)
+
+
+def _isc(platform: Platform) -> str:
+    return _text(
+        f"host {node.name} {{ hardware ethernet {node.mac}; fixed-address {node.address}; "
+        f'option host-name "{node.name}"; }}'
+        for node in platform.nodes
+    )
+
+
+def _kea(platform: Platform) -> str:
+    hosts = [{"hw-address": node.mac, "ip-address": node.address, "hostname": node.name} for node in platform.nodes]
+    subnet = {"id": 1, "subnet": platform.network.cidr, "reservations": hosts}
+    return json.dumps({"Dhcp4": {"subnet4": [subnet]}}, indent=2) + "\n"
+
+
+def _routeros(platform: Platform) -> str:
+    network = platform.network
+    leases = [
+        f"/ip dhcp-server lease add mac-address={node.mac} address={node.address} comment={node.name} server=all"
+        for node in platform.nodes
+    ]
+    options = f"gateway={network.gateway} dns-server={','.join(network.nameservers)}"
+    return _text([*leases, f"/ip dhcp-server network add address={IPv4Network(network.cidr)} {options}"])
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+DHCP_SERVERS: dict[str, Callable[[Platform], str]] = {
+    "dnsmasq": _dnsmasq,
+    "isc": _isc,
+    "kea": _kea,
+    "routeros": _routeros,
+}
+"""The text of the reservations, by the DHCP server that reads it."""

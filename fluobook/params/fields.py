@@ -1,7 +1,6 @@
-"""The kinds of values that parameters are made of, each with the rule that it keeps and what is said when it does not.
+"""The types of single values in parameters, each with its rule and the message for a value that breaks it.
 
-All of them stay plain strings and numbers, in one canonical form, because that is what Proxmox VE, Talos and
-Kubernetes are sent.
+All of them stay plain strings and numbers, in the canonical form that Proxmox VE, Talos and Kubernetes receive.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 PROXMOX_OUI = "BC:24:11"
-"""The vendor prefix under which Proxmox VE makes MAC addresses."""
+"""The vendor prefix of MAC addresses that Proxmox VE generates."""
 
 _HIGHEST_PORT = 65535
 _LONGEST_CLUSTER_NAME = 32
@@ -29,7 +28,7 @@ _SHA1_DIGITS, _SHA256_DIGITS = 40, 64
 
 
 class Model(BaseModel):
-    """What every part of the parameters has in common: frozen, and without unknown keys."""
+    """The base of every part of the parameters: frozen, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -83,21 +82,21 @@ def _mac(value: str) -> str:
 def _fingerprint(value: str) -> str:
     digits = value.upper().replace(":", "").removeprefix("SHA256")
     if re.fullmatch(r"[0-9A-F]*", digits) and len(digits) == _SHA1_DIGITS:
-        raise refuse("is a SHA-1 fingerprint", "SHA-256 is wanted: 32 pairs, as `pvenode cert info` shows")
+        raise refuse("is a SHA-1 fingerprint", "SHA-256 is required: 32 pairs, as `pvenode cert info` shows")
     if not re.fullmatch(rf"[0-9A-F]{{{_SHA256_DIGITS}}}", digits):
         raise refuse("must be a SHA-256 fingerprint", "32 pairs of hexadecimal digits, as `pvenode cert info` shows")
     return ":".join(digits[index : index + 2] for index in range(0, _SHA256_DIGITS, 2))
 
 
 def split_url(value: str) -> SplitResult:
-    """A URL in its parts; one that carries a password is refused without repeating it."""
+    """A URL in its parts; one with a password is refused without repeating it."""
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
         raise refuse("must be a URL", "such as https://pve1.example.org:8006", hidden=True) from None
     if parts.password:
-        raise refuse("carries a password", "credentials are never parameters; take them out", hidden=True)
+        raise refuse("contains a password", "credentials are never parameters; take them out", hidden=True)
     return parts
 
 
@@ -156,7 +155,7 @@ def _version(value: str) -> str:
 def _token_id(value: str) -> str:
     if "=" in value:
         raise refuse(
-            "holds the token's secret too", "give user@realm!name here, the secret by token_secret", hidden=True
+            "contains the token's secret too", "give user@realm!name here, the secret by token_secret", hidden=True
         )
     if not re.fullmatch(r"[^\s@!:/]+@[A-Za-z][\w.-]*![A-Za-z][\w.-]+", value):
         raise refuse("must be user@realm!name", "such as fluobook@pve!fluobook, as Datacenter > API Tokens shows")
@@ -227,4 +226,4 @@ def _nullable(schema: dict[str, Any]) -> None:
 
 
 DERIVED = Field(json_schema_extra=_nullable)
-"""Marks what may be left out or null in a file and is always set in the model (`fluobook.params.derive`)."""
+"""Marks a value that may be missing or null in a file and is always set in the model (`fluobook.params.derive`)."""

@@ -1,24 +1,24 @@
-"""From a phase's name, a file or plain data to a validated platform."""
+"""From a phase's name, a file or plain data to a validated platform; where repository and state folder are."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from fluobook.errors import ParamsError
 from fluobook.params.derive import complete
-from fluobook.params.overlay import merged, with_overrides
-from fluobook.params.places import PHASES, params_file, repository_root
 from fluobook.params.platform import Params, Platform
-from fluobook.params.problems import Problem, problems_of
-from fluobook.params.reading import read
+from fluobook.params.problems import Problem, did_you_mean, problems_of
+from fluobook.params.reading import merged, read, with_overrides
 from fluobook.params.rules import broken_rules, phase_contradictions
 from fluobook.params.versions import Supported, load_supported
 
-if TYPE_CHECKING:
-    from pathlib import Path
+PHASES = ("phase1", "phase2", "phase3")
+"""The phases of a platform."""
 
 
 def load(phase_or_path: str | Path, overrides: Iterable[str] = (), *, root: Path | None = None) -> Params:
@@ -26,11 +26,11 @@ def load(phase_or_path: str | Path, overrides: Iterable[str] = (), *, root: Path
 
     Args:
         phase_or_path: a name in `params/` ("phase1"), or the path of such a file.
-        overrides: "path=value" each, laid over the file in turn (`--set`).
+        overrides: "path=value" each, applied in this order (`--set`).
         root: the repository; found from the file upwards unless given.
 
     Raises:
-        ParamsError: with every problem, one sentence each.
+        ParamsError: every problem, one sentence each.
     """
     path = params_file(phase_or_path, root)
     document = read(path)
@@ -39,7 +39,7 @@ def load(phase_or_path: str | Path, overrides: Iterable[str] = (), *, root: Path
     params = parse(document, origin=str(path), root=root or repository_root(path))
     if path.stem in PHASES and path.stem != params.phase:
         problem = Problem("phase", params.phase, f"contradicts the name of its file, {path.name}", "rename one of them")
-        raise _wrong(str(path), [problem])
+        raise _invalid(str(path), [problem])
     return params
 
 
@@ -48,22 +48,22 @@ def parse(document: Any, *, origin: str = "the parameters", root: Path | None = 
 
     Args:
         document: the content of a params file.
-        origin: what the data is called in an error.
+        origin: the name of the data in an error.
         root: the repository, for its `params/versions.yaml`; found from the current folder unless given.
 
     Raises:
-        ParamsError: with every problem, one sentence each.
+        ParamsError: every problem, one sentence each.
     """
     if not isinstance(document, Mapping):
-        raise ParamsError(f"{origin}: a mapping with the keys phase and platform is wanted")
-    params = _checked(document, load_supported(root or repository_root()), origin)
+        raise ParamsError(f"{origin}: a mapping with the keys phase and platform is required")
+    params = _validated(document, load_supported(root or repository_root()), origin)
     if contradictions := tuple(phase_contradictions(params)):
-        raise _wrong(origin, contradictions)
+        raise _invalid(origin, contradictions)
     return params
 
 
 def overlay(platform: Platform, mapping: Mapping[str, Any]) -> Platform:
-    """The platform with `mapping` laid over it; lists of named things merge by name, derived values follow.
+    """The platform with `mapping` merged into it; lists of named items merge by name, derived values follow.
 
     Args:
         platform: what `load`, `parse` or `overlay` returned.
@@ -73,24 +73,75 @@ def overlay(platform: Platform, mapping: Mapping[str, Any]) -> Platform:
         ParamsError: the result is not a valid platform.
     """
     document = {"phase": PHASES[0], "platform": merged(platform.written, mapping)}
-    return _checked(document, platform.supported, "the overlay").platform
+    return _validated(document, platform.supported, "the overlay").platform
 
 
-def _checked(document: Mapping[str, Any], supported: Supported, origin: str) -> Params:
+def _validated(document: Mapping[str, Any], supported: Supported, origin: str) -> Params:
     written = document.get("platform")
     platform = complete(written, supported.pins) if isinstance(written, Mapping) else written
     completed = {**document, "platform": platform} if "platform" in document else document
     try:
         params = Params.model_validate(completed)
     except ValidationError as error:
-        raise _wrong(origin, problems_of(error, Params, completed)) from None
+        raise _invalid(origin, problems_of(error, Params, completed)) from None
     if problems := tuple(broken_rules(params.platform, supported.matrix)):
-        raise _wrong(origin, problems)
+        raise _invalid(origin, problems)
     params.platform.remember(written or {}, supported)
     return params
 
 
-def _wrong(origin: str, problems: Iterable[Problem]) -> ParamsError:
-    told = tuple(dict.fromkeys(map(str, problems)))
-    count = "one problem" if len(told) == 1 else f"{len(told)} problems"
-    return ParamsError(f"{origin}: {count}", problems=told, remedy="correct the file, then run the command again")
+def _invalid(origin: str, problems: Iterable[Problem]) -> ParamsError:
+    sentences = tuple(dict.fromkeys(map(str, problems)))
+    count = "one problem" if len(sentences) == 1 else f"{len(sentences)} problems"
+    return ParamsError(f"{origin}: {count}", problems=sentences, remedy="correct the file, then run the command again")
+
+
+def repository_root(start: Path | None = None) -> Path:
+    """The repository: the nearest folder, from `start` upwards, that contains `params/versions.yaml`.
+
+    Args:
+        start: a file or folder inside the repository; the current folder unless given.
+
+    Raises:
+        ParamsError: neither `start` nor this package's own checkout is such a repository.
+    """
+    here = (start or Path.cwd()).absolute()
+    for folder in (here, *here.parents, Path(__file__).parents[2]):
+        if (folder / "params" / "versions.yaml").is_file():
+            return folder
+    raise ParamsError(
+        f"{here} is not inside a fluobook repository",
+        cause="no folder above it contains params/versions.yaml",
+        remedy="cd into the repository",
+    )
+
+
+def home() -> Path:
+    """The folder of kubeconfigs, talosconfigs and labs: $FLUOBOOK_HOME, or ~/.local/state/fluobook."""
+    path = os.environ.get("FLUOBOOK_HOME")
+    return Path(path).expanduser().absolute() if path else Path.home() / ".local" / "state" / "fluobook"
+
+
+def phases(root: Path) -> tuple[str, ...]:
+    """The names of the params files of a repository, sorted."""
+    return tuple(sorted(path.stem for path in (root / "params").glob("*.yaml") if path.stem != "versions"))
+
+
+def params_file(phase_or_path: str | Path, root: Path | None = None) -> Path:
+    """The params file of that name in the repository, or at that path.
+
+    Args:
+        phase_or_path: "phase1", or a path such as "sites/berlin.yaml".
+        root: the repository; found from the current folder unless given.
+
+    Raises:
+        ParamsError: there is no params file of that name.
+    """
+    path = Path(phase_or_path)
+    if isinstance(phase_or_path, Path) or path.suffix in {".yaml", ".yml"} or path.name != phase_or_path:
+        return path.expanduser().absolute()
+    root = root or repository_root()
+    if phase_or_path not in phases(root):
+        missing = f"there is no params/{phase_or_path}.yaml in {root}"
+        raise ParamsError(missing, remedy=did_you_mean(phase_or_path, phases(root)))
+    return root / "params" / f"{phase_or_path}.yaml"

@@ -1,25 +1,28 @@
-"""The platform: what one phase should be, as one frozen value."""
+"""The models of a params file: the desired state of one phase, as frozen values.
 
-# ruff: noqa: TC001, TC003 (pydantic reads annotations when it runs)
+`fluobook.params.fields` has the types of single values, `fluobook.params.rules` what no single value can check alone.
+"""
+
+# ruff: noqa: TC001, TC002, TC003 (pydantic reads annotations when it runs)
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr
+from pydantic.json_schema import SkipJsonSchema
 
-from fluobook.params.deadlines import Deadlines
-from fluobook.params.fields import Cidr, ClusterName, Count, Host, HostPort, Model, Text
-from fluobook.params.gitops import GitOps
-from fluobook.params.network import Network, Wireguard
-from fluobook.params.nodes import Node, Vm
-from fluobook.params.proxmox import ProxmoxEndpoint
-from fluobook.params.secrets import SecretReferences
+from fluobook.params import fields
+from fluobook.params.fields import DERIVED, Count, Flag, Host, HostName, Ipv4, Model, Mtu, NodeName, Port, Seconds, Text
+from fluobook.params.secrets import SecretRef, SecretReferences
 from fluobook.params.versions import Supported, Versions
 
+TALOS_PORT = 50000
+"""Port of the Talos API on every node."""
+KUBERNETES_PORT = 6443
+"""Port of the Kubernetes API on control planes and on the shared address."""
 _NOT_IN_A_DIGEST: dict[str, Any] = {
     "secrets": True,
     "endpoints": True,
@@ -33,14 +36,167 @@ _NOT_IN_A_DIGEST: dict[str, Any] = {
 class Cluster(Model):
     """The Kubernetes cluster."""
 
-    name: ClusterName
+    name: fields.ClusterName
     """Name of the cluster; VM ids, MAC addresses and uuids follow from it."""
-    pod_cidr: Cidr = "10.244.0.0/16"
+    pod_cidr: fields.Cidr = "10.244.0.0/16"
     """Network of the pods; every node takes a /24 of it."""
-    service_cidr: Cidr = "10.96.0.0/12"
+    service_cidr: fields.Cidr = "10.96.0.0/12"
     """Network of the Services."""
     api_address: Host | None = None
-    """Where the Kubernetes API is reached; null for the VIP, or else the first control plane."""
+    """Address of the Kubernetes API; null for the VIP, or else the first control plane."""
+
+
+class AddressRange(Model):
+    """Addresses from `start` to `stop`, both included."""
+
+    start: Ipv4
+    """The first address."""
+    stop: Ipv4
+    """The last address."""
+
+
+class Pool(AddressRange):
+    """Addresses that Cilium gives to Services of type LoadBalancer."""
+
+    name: NodeName
+    """Name of the pool, such as ingress."""
+
+
+class LoadBalancer(Model):
+    """Addresses for Services of type LoadBalancer, and whether Cilium announces them by ARP."""
+
+    announce: Flag = True
+    """Whether Cilium announces the addresses on layer 2; needs network.layer2."""
+    pools: tuple[Pool, ...] = ()
+    """Pools of addresses, each with a name."""
+
+
+class Network(Model):
+    """The network of all nodes."""
+
+    cidr: fields.Cidr
+    """Network of the nodes, such as 10.10.0.0/24."""
+    gateway: Ipv4
+    """The router's address in that network."""
+    nameservers: Annotated[tuple[Ipv4, ...], Field(min_length=1, max_length=3)]
+    """One to three DNS servers."""
+    ntp: Annotated[tuple[Host, ...], Field(min_length=1)] = ("time.cloudflare.com",)
+    """Time servers; etcd and certificates need the right time."""
+    bridge: fields.Interface = "vmbr0"
+    """The Proxmox VE bridge that the nodes are attached to."""
+    vlan: fields.VlanTag | None = None
+    """VLAN tag on that bridge, 1 to 4094; null for none."""
+    mtu: Mtu = 1500
+    """Largest packet on the nodes' interfaces, in bytes."""
+    addressing: Literal["static", "dhcp"] = "static"
+    """static: by cloud-init drive; dhcp: by reservations for the nodes' MAC addresses."""
+    dhcp_range: AddressRange | None = None
+    """The range of a DHCP server in that network; it must not contain an address of the platform."""
+    layer2: Flag = True
+    """Whether all nodes share one layer-2 segment; a VIP and layer-2 announcements need it."""
+    vip: Ipv4 | None = None
+    """Address that the control planes share for the Kubernetes API."""
+    load_balancer: LoadBalancer = LoadBalancer(announce=False)
+    """Addresses for Services of type LoadBalancer."""
+
+
+class WireguardHost(Model):
+    """A Proxmox VE host, as a peer of the mesh."""
+
+    host: HostName
+    """Name of a Proxmox VE host."""
+    endpoint: Host
+    """The host's address for the other hosts."""
+    address: Ipv4
+    """The host's address inside the tunnel."""
+
+
+class Wireguard(Model):
+    """The mesh between Proxmox VE hosts, invisible to the nodes."""
+
+    port: Port = 51820
+    """UDP port on every host."""
+    cidr: fields.Cidr
+    """Network of the tunnel addresses."""
+    mtu: Mtu = 1420
+    """Largest packet in the tunnel: the underlay's less 80."""
+    hosts: Annotated[tuple[WireguardHost, ...], Field(min_length=2)]
+    """Every host of the mesh."""
+
+
+class ProxmoxEndpoint(Model):
+    """One Proxmox VE API: a single host, or a cluster of them."""
+
+    name: NodeName
+    """Name of the endpoint in these parameters."""
+    url: fields.ProxmoxUrl
+    """https://host:port of the API."""
+    token_id: fields.TokenId
+    """API token, user@realm!name."""
+    token_secret: SecretRef
+    """Where the token's secret is stored."""
+    ca_file: Text | None = None
+    """CA that signed the API's certificate; null for the system's CAs."""
+    fingerprint: fields.Fingerprint | None = None
+    """SHA-256 fingerprint of the API's certificate, instead of a CA."""
+    hosts: Annotated[tuple[HostName, ...], Field(min_length=1)]
+    """The Proxmox VE hosts (its nodes) behind this API."""
+    image_storage: fields.Storage = "local"
+    """Storage that takes ISO images."""
+    disk_storage: fields.Storage = "local-lvm"
+    """Storage that takes VM disks."""
+
+    @property
+    def host(self) -> str:
+        """Host part of the URL."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """Port of the URL."""
+        return urlsplit(self.url).port or 0
+
+
+class Vm(Model):
+    """Settings of every node's virtual machine."""
+
+    cpu: fields.Cpu = "x86-64-v2-AES"
+    """CPU type; Talos needs x86-64-v2 or newer."""
+    bios: Literal["ovmf", "seabios"] = "ovmf"
+    """Firmware: ovmf (UEFI) or seabios."""
+    scsi_controller: Literal["virtio-scsi-pci", "virtio-scsi-single"] = "virtio-scsi-pci"
+    """SCSI controller; with virtio-scsi-single some hosts show Talos no disks."""
+    agent: Flag = True
+    """Whether Proxmox VE uses the guest agent."""
+    on_boot: Flag = True
+    """Whether the node starts with its host."""
+
+
+class Node(Model):
+    """One Talos node and its virtual machine."""
+
+    name: NodeName
+    """Host name, VM name and Kubernetes node name in one."""
+    role: Literal["controlplane", "worker"]
+    """controlplane or worker."""
+    host: HostName
+    """The Proxmox VE host of the VM."""
+    address: Ipv4
+    """The node's address in network.cidr."""
+    cores: Count
+    """Virtual CPU cores."""
+    memory_gib: Count
+    """Memory in GiB."""
+    boot_disk_gib: Count
+    """Size of the system disk in GiB."""
+    data_disk_gib: Count | None = None
+    """Size of the Longhorn disk in GiB; workers have one, control planes have none."""
+    vmid: Annotated[fields.Vmid, DERIVED]
+    """Number of the VM; derived from cluster and node name unless pinned."""
+    mac: Annotated[fields.Mac, DERIVED]
+    """MAC address of the VM; derived from cluster and node name unless pinned."""
+    uuid: SkipJsonSchema[str]
+    """SMBIOS uuid that identifies a VM of the platform; always derived from cluster and node name."""
 
 
 class LonghornStorage(Model):
@@ -48,6 +204,50 @@ class LonghornStorage(Model):
 
     replicas: Annotated[Count, Field(le=20)] = 1
     """Copies of every volume: one for each failure domain at most."""
+
+
+class GitOps(Model):
+    """The repository that Argo CD reads, and what differs between sites."""
+
+    repository: fields.RepositoryUrl
+    """Git repository that Argo CD reads, https:// or ssh://."""
+    revision: Text = "main"
+    """Branch, tag or commit."""
+    path: fields.RepositoryPath = "cluster-gitops/bootstrap"
+    """Folder of the root Application."""
+    domain: fields.Domain
+    """Domain of the services."""
+    acme_email: fields.Email
+    """Address that Let's Encrypt writes to."""
+    mirrors: dict[fields.SourceUrl, fields.SourceUrl] = Field(default_factory=dict)
+    """Prefixes of repoURLs and their replacements (air-gapped sites)."""
+
+
+class Deadlines(Model):
+    """The deadline of every named wait, in seconds."""
+
+    image_download: Seconds = 1800
+    """A host downloads the Talos image, in seconds."""
+    vm_create: Seconds = 300
+    """A VM and its disks are created, in seconds."""
+    vm_start: Seconds = 120
+    """A VM starts, in seconds."""
+    vm_lock: Seconds = 300
+    """A lock that somebody else holds on a VM is released, in seconds."""
+    maintenance: Seconds = 600
+    """A started VM responds in maintenance mode, in seconds."""
+    install: Seconds = 900
+    """Talos installs, reboots and runs, in seconds."""
+    etcd: Seconds = 600
+    """etcd has all its members, in seconds."""
+    nodes_ready: Seconds = 900
+    """Every node is Ready with Cilium, in seconds."""
+    csr: Seconds = 600
+    """Every kubelet has its serving certificate, in seconds."""
+    argocd: Seconds = 900
+    """Argo CD runs, in seconds."""
+    applications: Seconds = 3600
+    """Every Application is Synced and Healthy, in seconds."""
 
 
 class Platform(Model):
@@ -68,33 +268,33 @@ class Platform(Model):
     storage: LonghornStorage = LonghornStorage()
     """Longhorn."""
     gitops: GitOps
-    """What Argo CD is told."""
+    """The repository and the settings for Argo CD."""
     secrets: SecretReferences
-    """Where the keys of the platform are kept."""
+    """Where the keys of the platform are stored."""
     wireguard: Wireguard | None = None
-    """The mesh between hosts, where they need one."""
+    """The mesh between hosts, if they need one."""
     deadlines: Deadlines = Deadlines()
-    """How long each named wait may take."""
-    endpoints: dict[HostPort, HostPort] = Field(default_factory=dict)
-    """host:port as it is called, and host:port where it is reached instead."""
-    trust: dict[HostPort, Text] = Field(default_factory=dict)
-    """host:port as it is called, and the CA file that its certificate is checked with."""
+    """The deadline of each named wait."""
+    endpoints: dict[fields.HostPort, fields.HostPort] = Field(default_factory=dict)
+    """host:port of a server, and the host:port to connect to instead."""
+    trust: dict[fields.HostPort, Text] = Field(default_factory=dict)
+    """host:port of a server, and the CA file that verifies its certificate."""
 
     _written: Mapping[str, Any] = PrivateAttr()
     _supported: Supported = PrivateAttr()
 
     @property
     def written(self) -> dict[str, Any]:
-        """The platform as it was written, `--set` included: what a notebook is handed, and what overlays lie on."""
+        """The platform as it was written, with `--set`: a notebook receives it, and overlays are merged into it."""
         return copy.deepcopy(dict(self._written))
 
     @property
     def supported(self) -> Supported:
-        """The pins and the matrix that the platform was checked with."""
+        """The pins and the matrix that the platform was validated with."""
         return self._supported
 
     def remember(self, written: Mapping[str, Any], supported: Supported) -> None:
-        """Keep where the platform came from; `fluobook.params.load` alone calls it, once."""
+        """Store what the platform was made from; only `fluobook.params.load` calls it, once."""
         self._written, self._supported = written, supported
 
     @property
@@ -109,17 +309,17 @@ class Platform(Model):
 
     @property
     def api_address(self) -> str:
-        """Where the Kubernetes API is reached: as set, or the VIP, or the first control plane."""
+        """The address of the Kubernetes API: as set, or the VIP, or the first control plane."""
         return self.cluster.api_address or self.network.vip or self.control_planes[0].address
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """The Proxmox VE hosts that nodes stand on."""
+        """The Proxmox VE hosts of the nodes."""
         return tuple(dict.fromkeys(node.host for node in self.nodes))
 
     @property
     def failure_domains(self) -> tuple[str, ...]:
-        """The hosts of the workers: what can fail without taking another copy of a volume with it."""
+        """The hosts of the workers: one can fail without another copy of a volume."""
         return tuple(dict.fromkeys(node.host for node in self.workers))
 
     def node(self, name: str) -> Node:
@@ -131,27 +331,21 @@ class Platform(Model):
         return {node.name: node for node in self.nodes}[name]
 
     def endpoint_of(self, node: Node) -> ProxmoxEndpoint:
-        """The Proxmox VE endpoint that is responsible for a node's host."""
+        """The Proxmox VE endpoint of a node's host."""
         return next(endpoint for endpoint in self.proxmox if node.host in endpoint.hosts)
 
     def route(self, host: str, port: int) -> tuple[str, int]:
-        """Where `host`:`port` is really reached: through `endpoints`, or as it is."""
-        there, _, gate = self.endpoints.get(f"{host.lower()}:{port}", f"{host}:{port}").rpartition(":")
-        return there, int(gate)
+        """The host and port to connect to for `host`:`port`: from `endpoints`, or unchanged."""
+        address, _, number = self.endpoints.get(f"{host.lower()}:{port}", f"{host}:{port}").rpartition(":")
+        return address, int(number)
 
     def trusted_ca(self, host: str, port: int) -> str | None:
         """The CA file for `host`:`port`: from `trust`, or a Proxmox VE endpoint's own; None for the system's CAs."""
         own = (endpoint.ca_file for endpoint in self.proxmox if (endpoint.host, endpoint.port) == (host.lower(), port))
         return self.trust.get(f"{host.lower()}:{port}") or next(own, None)
 
-    def ca_file(self, url: str) -> Path | None:
-        """The CA file for the server of a URL; None for the system's CAs."""
-        parts = urlsplit(url)
-        file = self.trusted_ca(parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme, 22))
-        return Path(file).expanduser() if file else None
-
     def digest_data(self) -> dict[str, Any]:
-        """What a plan's digest is made of: plain JSON data, without secrets, detours, trust and deadlines."""
+        """The part that enters a plan's digest: plain JSON without secrets, endpoints, trust and deadlines."""
         return self.model_dump(mode="json", exclude=_NOT_IN_A_DIGEST)
 
 

@@ -1,7 +1,7 @@
-"""One sentence for each mistake in the parameters: where, what stands there, which rule it breaks, what was meant.
+"""One sentence for each mistake in the parameters: path, value, the broken rule, and what was meant.
 
-pydantic knows where and what; the rule and what was meant are ours. No value that may be a secret is repeated:
-a params file in which somebody has written a token in clear is refused without printing the token.
+pydantic reports path and value; rule and meaning come from here. No value that may be a secret is repeated: a params
+file with a plaintext token is refused without printing the token.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 NO_VALUE = object()
-"""Stands for "nothing is written there"."""
+"""Stands for a value that is not written."""
 
 _SECRET = re.compile(
     r"AGE-SECRET-KEY-|PRIVATE KEY|://[^/\s]*:[^/\s]*@|=[^=]{8,}|^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
@@ -28,7 +28,7 @@ _NAMES = ("name", "host")
 
 @dataclass(frozen=True)
 class Problem:
-    """A mistake: the dotted path, the value found there, the rule that it breaks, and what was meant instead."""
+    """A mistake: dotted path, value, the rule that it breaks, and what was meant instead."""
 
     path: str
     value: Any
@@ -36,9 +36,22 @@ class Problem:
     meant: str = ""
 
     def __str__(self) -> str:
-        """The problem as one line, as a person reads it."""
-        found = "" if self.value is NO_VALUE else f" = {shown(self.value)}"
-        return f"{self.path}{found}: {self.rule}" + (f"; {self.meant}" if self.meant else "")
+        """The problem on one line."""
+        value = "" if self.value is NO_VALUE else f" = {shown(self.value)}"
+        return f"{self.path}{value}: {self.rule}" + (f"; {self.meant}" if self.meant else "")
+
+
+Owned = tuple[str, Any]
+"""A dotted path, and the value there."""
+
+
+def clashes(owned: Iterable[Owned], meant: str) -> Iterator[Problem]:
+    """A problem for each value that has a second owner, with both owners."""
+    owners: dict[Any, str] = {}
+    for path, value in owned:
+        if value in owners:
+            yield Problem(path, value, f"is used by {owners[value]} already", meant)
+        owners.setdefault(value, path)
 
 
 def refuse(rule: str, meant: str = "", *, hidden: bool = False) -> PydanticCustomError:
@@ -47,7 +60,7 @@ def refuse(rule: str, meant: str = "", *, hidden: bool = False) -> PydanticCusto
 
 
 def shown(value: Any) -> str:
-    """A value as it may stand in a message: short, and never a secret."""
+    """A value for a message: short, and never a secret."""
     if isinstance(value, Mapping):
         return "{…}"
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -59,14 +72,14 @@ def shown(value: Any) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt word: its nearest neighbour, or else all that is known."""
+    """A hint for a misspelt word: the nearest known word, or else all of them."""
     candidates = sorted(known)
     near = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(candidates) or 'nothing'}"
 
 
 def named(item: Any) -> str:
-    """The name by which an item of a list is known, or ""."""
+    """The name of an item of a list, "" if it has none."""
     names = (item.get(key) for key in _NAMES) if isinstance(item, Mapping) else ()
     return next((name for name in names if isinstance(name, str)), "")
 
@@ -88,13 +101,13 @@ def dotted(location: Sequence[int | str], document: Any) -> str:
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], document: Any) -> tuple[Problem, ...]:
-    """Every problem that pydantic found in `document`, in our words."""
+    """Every problem that pydantic found in `document`, as sentences of fluobook."""
     details = [detail for detail in error.errors(include_url=False) if not _is_a_consequence(detail)]
     return tuple(_problem(detail, model, document) for detail in details)
 
 
 def _is_a_consequence(detail: ErrorDetails) -> bool:
-    """Pydantic calls a list too short when it has refused the items; the items' own problems are enough."""
+    """Pydantic reports a list as too short when it refused the items, whose own problems are enough."""
     return detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]
 
 
@@ -117,10 +130,10 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Any) -> Pro
         value = NO_VALUE
     if detail["type"] == "params":
         return Problem(path, value, context["rule"], context["meant"] or _description(model, detail["loc"]))
-    return Problem(path, value, *_in_our_words(detail, _description(model, detail["loc"])))
+    return Problem(path, value, *_worded(detail, _description(model, detail["loc"])))
 
 
-def _in_our_words(detail: ErrorDetails, description: str) -> tuple[str, str]:
+def _worded(detail: ErrorDetails, description: str) -> tuple[str, str]:
     context, value = detail.get("ctx", {}), detail["input"]
     if detail["type"] == "string_type" and value is not None and not isinstance(value, Mapping | list):
         kind = type(value).__name__
@@ -173,7 +186,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     inner = (_model_in(argument) for argument in get_args(annotation) if argument not in {NoneType, Ellipsis})
-    return next((found for found in inner if found), None)
+    return next((model for model in inner if model), None)
 
 
 def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

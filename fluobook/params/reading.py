@@ -1,12 +1,16 @@
-"""Params files as plain data, read so that nobody understands them in another way.
+"""Params files as plain data: read unambiguously, merged, and changed by `--set`.
 
-papermill reads YAML 1.1, in which `on` is true, `1:30` is ninety and `010` is eight; YAML 1.2 has none of that.
-A file that says different things to the two is refused, at the very value.
+papermill reads YAML 1.1, in which `on` is true, `1:30` is ninety and `010` is eight; YAML 1.2 has none of that. A file
+that means different things in the two is refused, with the value.
+
+Mappings merge key by key. Lists of named items merge by name, so that one node can be changed without repeating the
+others. A reference to a secret is replaced as a whole, because it names exactly one place.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -15,12 +19,15 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fluobook.errors import ParamsError
-from fluobook.params.problems import Problem, dotted, shown
+from fluobook.params.problems import Problem, did_you_mean, dotted, named, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_REFERENCE = {"env", "file", "sops", "key"}
+_FREE_KEYS = (("endpoints",), ("trust",), ("gitops", "mirrors"))
+"""Mappings whose keys contain dots: the rest of a path is one key."""
 _QUOTE = "put texts in quotes, and write numbers in plain decimal"
 
 
@@ -38,7 +45,7 @@ def parse_yaml(text: str, origin: str) -> Any:
 
     Args:
         text: the document.
-        origin: what it is called in an error, such as the file's path.
+        origin: its name in an error, such as the file's path.
 
     Raises:
         ParamsError: it is not YAML, has a key twice, or means different things in YAML 1.1 and 1.2.
@@ -49,11 +56,11 @@ def parse_yaml(text: str, origin: str) -> Any:
     except DuplicateKeyError as error:
         where = error.problem_mark
         line = f"line {where.line + 1}: " if where else ""
-        raise ParamsError(f"{origin} has a key twice", problems=(line + _twice(error),)) from None
+        raise ParamsError(f"{origin} has a key twice", problems=(line + _duplicate_key(error),)) from None
     except (YAMLError, yaml.YAMLError) as error:
         raise ParamsError(f"{origin} is not YAML", problems=(_marked(error),)) from None
     if ambiguous := tuple(_differences((), document, other, document)):
-        raise ParamsError(f"{origin} says different things to YAML 1.1 and 1.2", problems=tuple(map(str, ambiguous)))
+        raise ParamsError(f"{origin} means different things in YAML 1.1 and 1.2", problems=tuple(map(str, ambiguous)))
     return document
 
 
@@ -80,17 +87,19 @@ def _differences(location: tuple[int | str, ...], ours: Any, theirs: Any, docume
         for index, pair in enumerate(zip(ours, theirs, strict=True)):
             yield from _differences((*location, index), *pair, document)
     elif isinstance(ours, dict | list):
-        yield Problem(dotted(location, document) or "the value", ours, "has keys that YAML 1.1 reads otherwise", _QUOTE)
+        yield Problem(
+            dotted(location, document) or "the value", ours, "has keys that YAML 1.1 reads differently", _QUOTE
+        )
     elif type(ours) is not type(theirs) or ours != theirs:
         meaning = f"means {shown(ours)} in YAML 1.2 and {shown(theirs)} in YAML 1.1"
         remedy = "write true or false, or put a text in quotes" if isinstance(theirs, bool) else _QUOTE
         yield Problem(dotted(location, document) or "the value", ours, meaning, remedy)
 
 
-def _twice(error: DuplicateKeyError) -> str:
-    """Only the key: ruamel also tells the value, which may be a secret."""
+def _duplicate_key(error: DuplicateKeyError) -> str:
+    """The key alone: ruamel also reports the value, which may be a secret."""
     key = re.search(r'duplicate key "([^"]*)"', str(error.problem))
-    return f"the key {key.group(1)!r} stands there a second time" if key else "a key stands there a second time"
+    return f"the key {key.group(1)!r} is there a second time" if key else "a key is there a second time"
 
 
 def _marked(error: Exception) -> str:
@@ -101,3 +110,69 @@ def _marked(error: Exception) -> str:
 
 def _first_line(text: str | None) -> str:
     return (text or "").strip().split("\n")[0]
+
+
+def merged(below: Any, above: Any) -> Any:
+    """`below` with the values of `above`; neither is changed."""
+    if isinstance(below, Mapping) and isinstance(above, Mapping) and not set(above) <= _REFERENCE:
+        return {**below, **{key: merged(below.get(key), value) for key, value in above.items()}}
+    if isinstance(above, list | tuple) and above and all(map(named, above)) and isinstance(below, list | tuple):
+        return _merged_by_name(below, above)
+    return below if isinstance(above, Mapping) and not above else above
+
+
+def with_overrides(platform: Mapping[str, Any], overrides: tuple[str, ...]) -> Any:
+    """The platform as written, with each `--set` applied in order.
+
+    Args:
+        platform: the platform as written.
+        overrides: "path=value"; items of lists go by name, the value is YAML: "nodes.talos-worker-1.memory_gib=16".
+
+    Raises:
+        ParamsError: an override is malformed, or names an item that does not exist.
+    """
+    result: Any = platform
+    for override in overrides:
+        path, equals, value = override.partition("=")
+        keys = _keys(path.strip().removeprefix("platform."))
+        if not equals or not all(keys):
+            missing = "there is no key before the =" if equals else "there is no = in it"
+            raise _invalid(override, f"{missing}; write path=value, such as network.vip=10.10.0.5")
+        result = merged(result, _nested(keys, parse_yaml(value, f"--set {path}"), result, path))
+    return result
+
+
+def _keys(path: str) -> list[str]:
+    for free in _FREE_KEYS:
+        prefix = ".".join(free) + "."
+        if path.startswith(prefix):
+            return [*free, path.removeprefix(prefix).strip("'\"")]
+    return path.split(".")
+
+
+def _nested(keys: list[str], value: Any, here: Any, path: str) -> Any:
+    if not keys:
+        return value
+    key, *rest = keys
+    if isinstance(here, list | tuple):
+        items = {named(item): item for item in here}
+        if key not in items:
+            raise _invalid(path, f"no item is named {key!r}; {did_you_mean(key, items)}")
+        label = "name" if "name" in items[key] else "host"
+        return [{label: key, **_nested(rest, value, items[key], path)}] if rest else _replaced(key, path)
+    return {key: _nested(rest, value, here.get(key) if isinstance(here, Mapping) else None, path)}
+
+
+def _replaced(key: str, path: str) -> Any:
+    raise _invalid(path, f"name a key of {key!r}, such as {path}.memory_gib=16")
+
+
+def _invalid(path: str, problem: str) -> ParamsError:
+    return ParamsError("a --set is invalid", problems=(f"--set {path}: {problem}",), remedy="write --set path=value")
+
+
+def _merged_by_name(below: list[Any] | tuple[Any, ...], above: list[Any] | tuple[Any, ...]) -> list[Any]:
+    known = {named(item): item for item in below}
+    over = {named(item): item for item in above}
+    changed = [merged(item, over[named(item)]) if named(item) in over else item for item in below]
+    return changed + [item for name, item in over.items() if name not in known]

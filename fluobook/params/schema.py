@@ -1,4 +1,4 @@
-"""params/schema.json, made from the models, so that an editor completes and checks params files.
+"""params/schema.json, generated from the models: an editor completes and checks params files with it.
 
 python -m fluobook.params.schema > params/schema.json
 """
@@ -17,7 +17,7 @@ def schema_text() -> str:
     schema = Params.model_json_schema()
     definitions = schema["$defs"]
     for definition in (*definitions.values(), schema):
-        _leave_out_what_may_be_left_out(definition)
+        _require_only_what_has_no_default(definition)
     optional = {f"#/$defs/{name}" for name, definition in definitions.items() if not definition["required"]}
     platform = definitions["Platform"]
     platform["required"] = [
@@ -26,8 +26,8 @@ def schema_text() -> str:
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"
 
 
-def _leave_out_what_may_be_left_out(definition: dict[str, Any]) -> None:
-    """What has a default, or is derived, is not required in a file."""
+def _require_only_what_has_no_default(definition: dict[str, Any]) -> None:
+    """A value with a default, or a derived one, is not required in a file."""
     properties = definition["properties"]
     for field in properties.values():
         field.pop("title", None)

@@ -1,4 +1,4 @@
-"""SecretReferences are never parameters, only references to where they are kept."""
+"""References to secrets: parameters say where a secret is stored, never the secret itself."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from fluobook.params.fields import DERIVED, Model, Text, matching
 from fluobook.params.problems import refuse
 
 Decrypt = Callable[[Path], Any]
-"""Decrypts a SOPS file into the mapping (or text) that it holds."""
+"""Decrypts a SOPS file into the mapping (or text) inside."""
 
-_PLACES = ("env", "file", "sops")
-
-
+_SOURCES = ("env", "file", "sops")
 _VARIABLE = matching(r"[A-Za-z_][A-Za-z0-9_]*", "must be the name of an environment variable", "such as PROXMOX_TOKEN")
 Variable = Annotated[str, AfterValidator(_VARIABLE)]
 
@@ -28,12 +26,12 @@ def _is_a_key(text: Any) -> bool:
 
 
 class SecretRef(Model):
-    """Where a secret is kept: exactly one of an environment variable, a file, or a key of a SOPS file."""
+    """Where a secret is stored: exactly one of an environment variable, a file, or a key of a SOPS file."""
 
     env: Variable | None = None
     """Name of an environment variable."""
     file: Text | None = None
-    """Path of a file; `~` is the home folder, a relative path begins at the repository."""
+    """Path of a file; `~` is the home folder, a relative path starts at the repository."""
     sops: Text | None = None
     """Path of a file encrypted with SOPS, as for `file`."""
     key: Text | None = None
@@ -46,10 +44,10 @@ class SecretRef(Model):
             raise refuse(
                 "a secret is never written here", "give {env: NAME}, {file: PATH} or {sops: PATH}", hidden=True
             )
-        if isinstance(value, dict) and sum(value.get(place) is not None for place in _PLACES) != 1:
+        if isinstance(value, dict) and sum(value.get(source) is not None for source in _SOURCES) != 1:
             raise refuse("must name exactly one place", "give one of env, file and sops")
-        if isinstance(value, dict) and any(_is_a_key(value.get(place)) for place in _PLACES):
-            raise refuse("holds the secret itself", "give the name of the place where it is kept", hidden=True)
+        if isinstance(value, dict) and any(_is_a_key(value.get(source)) for source in _SOURCES):
+            raise refuse("contains the secret itself", "give the name of the place where it is stored", hidden=True)
         return value
 
     @model_validator(mode="after")
@@ -59,7 +57,7 @@ class SecretRef(Model):
         return self
 
     def __str__(self) -> str:
-        """Where the secret is, as a person would say it."""
+        """Where the secret is, for a person."""
         if self.env:
             return f"environment variable {self.env}"
         return (
@@ -70,36 +68,36 @@ class SecretRef(Model):
         """The secret itself, without surrounding white space.
 
         Args:
-            base: the folder at which relative paths begin (the repository).
+            base: the folder where relative paths start (the repository).
             decrypt: decrypts a SOPS file; needed for `sops` only.
 
         Raises:
             ParamsError: there is no secret at that place.
         """
         if self.env:
-            found = os.environ.get(self.env, "")
+            secret = os.environ.get(self.env, "")
         elif self.file:
-            found = _read(located(self.file, base), self)
+            secret = _read(located(self.file, base), self)
         else:
-            found = self._decrypted(located(self.sops or "", base), decrypt)
-        if not found.strip():
+            secret = self._decrypted(located(self.sops or "", base), decrypt)
+        if not secret.strip():
             remedy = f"export {self.env}=…" if self.env else "write the secret there, readable by you alone"
             raise ParamsError(f"no secret in {self}", cause="it is empty or not set", remedy=remedy)
-        return found.strip()
+        return secret.strip()
 
     def _decrypted(self, path: Path, decrypt: Decrypt | None) -> str:
         if decrypt is None:
-            raise ParamsError(f"{self} cannot be read here", cause="nothing that decrypts SOPS files was given")
-        here = decrypt(path)
+            raise ParamsError(f"{self} cannot be read here", cause="this caller cannot decrypt SOPS files")
+        value = decrypt(path)
         for step in self.key.split(".") if self.key else ():
-            here = here.get(step) if isinstance(here, dict) else None
-        if not isinstance(here, str):
-            raise ParamsError(f"no text in {self}", remedy="name the `key` under which the secret stands")
-        return here
+            value = value.get(step) if isinstance(value, dict) else None
+        if not isinstance(value, str):
+            raise ParamsError(f"no text in {self}", remedy="name the `key` of the secret")
+        return value
 
 
 class SecretReferences(Model):
-    """Where the keys of the platform are kept."""
+    """Where the keys of the platform are stored."""
 
     age_key: SecretRef = SecretRef(file="~/.config/sops/age/keys.txt")
     """The age identity that decrypts the SOPS files."""
@@ -108,7 +106,7 @@ class SecretReferences(Model):
 
 
 def located(path: str, base: Path) -> Path:
-    """A path from the parameters: `~` is the home folder, a relative path begins at `base`."""
+    """A path from the parameters: `~` is the home folder, a relative path starts at `base`."""
     return base / Path(path).expanduser()
 
 

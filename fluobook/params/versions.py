@@ -1,4 +1,4 @@
-"""Versions: the pins, and which of them go together (params/versions.yaml)."""
+"""Versions: the pins, and which of them are compatible (params/versions.yaml)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Versions(Model):
 
 
 class KubernetesRange(Model):
-    """The Kubernetes minors that a component goes with, both ends included."""
+    """The Kubernetes minors that a component supports, both ends included."""
 
     oldest: Minor
     """The oldest minor."""
@@ -47,21 +47,21 @@ class KsopsRow(Model):
     """What differs between minors of KSOPS."""
 
     install: tuple[str, ...]
-    """Command with which its image installs itself into a shared volume."""
+    """The command that installs it from its image into a shared volume."""
 
 
 class Matrix(Model):
-    """Which versions go together."""
+    """Which versions are compatible."""
 
     kubernetes: dict[str, dict[Minor, KubernetesRange]]
-    """For each component and its minor: the Kubernetes minors that it goes with."""
+    """For each component and its minor: the Kubernetes minors that it supports."""
     proxmox: dict[str, ProxmoxRow]
     """For each major of Proxmox VE that is supported."""
     ksops: dict[Minor, KsopsRow]
     """For each minor of KSOPS that is supported."""
 
     def refusal(self, component: str, version: str, kubernetes: str) -> str:
-        """Why `component` in `version` does not go with Kubernetes `kubernetes`, naming the row; "" if it does.
+        """Why `component` in `version` does not support Kubernetes `kubernetes`, with the row; "" if it does.
 
         Args:
             component: "talos", "cilium", "argo-cd"…, a key of the matrix.
@@ -74,7 +74,7 @@ class Matrix(Model):
             return f"{component} {minor_of(version)} has no row in params/versions.yaml (it has {', '.join(rows)})"
         if not _ordered(row.oldest) <= _ordered(minor_of(kubernetes)) <= _ordered(row.newest):
             return (
-                f"Kubernetes {kubernetes} does not go with {component} {version}: row {component} "
+                f"Kubernetes {kubernetes} is not compatible with {component} {version}: row {component} "
                 f"{minor_of(version)} of params/versions.yaml allows {row.oldest} to {row.newest}"
             )
         return ""
@@ -84,9 +84,9 @@ class Supported(Model):
     """params/versions.yaml: the pins and the matrix."""
 
     pins: Versions
-    """What is installed where the parameters say nothing else."""
+    """The versions that are installed unless the parameters name others."""
     matrix: Matrix
-    """Which versions go together."""
+    """Which versions are compatible."""
 
 
 def minor_of(version: str) -> str:
@@ -103,7 +103,7 @@ def load_supported(root: Path) -> Supported:
     """The pins and the matrix of a repository.
 
     Raises:
-        ParamsError: the file is missing or wrong.
+        ParamsError: the file is missing or invalid.
     """
     path = root / "params" / "versions.yaml"
     document = read(path)
@@ -111,14 +111,14 @@ def load_supported(root: Path) -> Supported:
         return Supported.model_validate(document)
     except ValidationError as error:
         problems = tuple(map(str, problems_of(error, Supported, document)))
-        raise ParamsError(f"{path} is wrong", problems=problems) from None
+        raise ParamsError(f"{path} is invalid", problems=problems) from None
 
 
 def pins(root: Path) -> dict[str, str]:
-    """What a repository pins: component and version.
+    """The pins of a repository: component and version.
 
     Raises:
-        ParamsError: params/versions.yaml is missing or wrong.
+        ParamsError: params/versions.yaml is missing or invalid.
     """
     return load_supported(root).pins.model_dump()
 

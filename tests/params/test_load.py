@@ -7,7 +7,7 @@ import pytest
 
 from fluobook.errors import ParamsError
 from fluobook.params import load, parse, pins, repository_root
-from fluobook.params.places import home
+from fluobook.params.load import home
 
 ROOT = repository_root(Path(__file__))
 VALID = Path(__file__).parent / "valid" / "smallest.yaml"
@@ -100,7 +100,7 @@ def test_the_value_of_a_key_that_stands_twice_is_not_repeated(tmp_path: Path) ->
     (tmp_path / "odd.yaml").write_text("token: hunter2\ntoken: hunter2\n")
     with pytest.raises(ParamsError, match="has a key twice") as refused:
         load(tmp_path / "odd.yaml")
-    assert refused.value.problems == ("line 2: the key 'token' stands there a second time",)
+    assert refused.value.problems == ("line 2: the key 'token' is there a second time",)
 
 
 def test_versions_left_out_are_the_pins() -> None:

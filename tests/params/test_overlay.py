@@ -6,7 +6,7 @@ import pytest
 
 from fluobook.errors import ParamsError
 from fluobook.params import load, overlay, parse
-from fluobook.params.overlay import merged
+from fluobook.params.reading import merged
 
 
 def test_set_changes_one_node_by_its_name() -> None:
@@ -50,11 +50,11 @@ def test_the_last_of_two_settings_wins() -> None:
 @pytest.mark.parametrize(
     ("setting", "told"),
     [
-        ("network.vlan", "--set network.vlan: there is no = in it; what is meant is path=value, such as"),
+        ("network.vlan", "--set network.vlan: there is no = in it; write path=value, such as"),
         ("=5", "such as"),
         ("network..vlan=5", "such as"),
         ("nodes.talos-worker-9.cores=8", "no item is named 'talos-worker-9'; did you mean 'talos-worker-2'?"),
-        ("nodes.talos-worker-1=8", "say which key of 'talos-worker-1' is meant"),
+        ("nodes.talos-worker-1=8", "name a key of 'talos-worker-1'"),
         ("nodes.talos-worker-1.memory=16", "did you mean 'memory_gib'?"),
         ("network.vlan=yes", "means 'yes' in YAML 1.2 and True in YAML 1.1"),
         ("phase=phase2", "platform.phase: is not a known key"),

@@ -11,7 +11,7 @@ from fluobook.params.reading import parse_yaml
     ["a: yes", "a: off", "a: 1:30", "a: 010", "a: {b: [on]}", "on: 1", "a: 0o17", "a: 52:54:00:12:34:56"],
 )
 def test_what_yaml_1_1_and_1_2_read_differently_is_refused(text: str) -> None:
-    with pytest.raises(ParamsError, match=r"different things to YAML 1\.1 and 1\.2"):
+    with pytest.raises(ParamsError, match=r"different things in YAML 1\.1 and 1\.2"):
         parse_yaml(text, "it")
 
 

@@ -6,15 +6,15 @@ import pytest
 
 from fluobook.errors import UsageError
 from fluobook.params import load, reservations
-from fluobook.params.reservations import FORMS
+from fluobook.params.derive import DHCP_SERVERS
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_every_form_reserves_every_nodes_address(form: str) -> None:
+@pytest.mark.parametrize("server", DHCP_SERVERS)
+def test_every_server_reserves_every_nodes_address(server: str) -> None:
     platform = load("phase1").platform
-    text = reservations(platform, form)
+    text = reservations(platform, server)
     for node in platform.nodes:
-        line = next(part for part in text.split("}" if form == "kea" else "\n") if node.mac in part)
+        line = next(part for part in text.split("}" if server == "kea" else "\n") if node.mac in part)
         assert node.address in line
         assert node.name in line
 
@@ -30,7 +30,7 @@ def test_kea_reads_json() -> None:
     assert len(subnet["reservations"]) == 3
 
 
-def test_an_unknown_form_is_answered_with_the_nearest_one() -> None:
+def test_an_unknown_server_is_answered_with_the_nearest_one() -> None:
     with pytest.raises(UsageError) as refused:
         reservations(load("phase1").platform, "dnsmask")
     assert refused.value.remedy == "did you mean 'dnsmasq'?"

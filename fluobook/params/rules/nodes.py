@@ -1,32 +1,65 @@
-"""Nodes: how many, how large, and with which disks."""
+"""Nodes and hosts: unique identities, number and size of nodes, endpoints of hosts, versions, and the named phase."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fluobook.params.problems import Problem
+from fluobook.params.derive import uuid_of
+from fluobook.params.problems import Problem, clashes, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fluobook.params.platform import Platform
+    from fluobook.params.platform import Params, Platform
+    from fluobook.params.versions import Matrix
 
 SMALLEST_BOOT_DISK_GIB = 12
 """Below this, image pulls put a node under disk pressure."""
-
 _SMALLEST = {"controlplane": {"memory_gib": 2, "cores": 2}, "worker": {"memory_gib": 1, "cores": 1}}
+_HA_CONTROL_PLANES = 3
+
+
+def names_are_unique(platform: Platform) -> Iterator[Problem]:
+    """Nodes, endpoints, pools and hosts of a mesh are listed once each, and no URL has two endpoints."""
+    mesh = platform.wireguard.hosts if platform.wireguard else ()
+    lists = {
+        "nodes": [node.name for node in platform.nodes],
+        "proxmox": [endpoint.name for endpoint in platform.proxmox],
+        "network.load_balancer.pools": [pool.name for pool in platform.network.load_balancer.pools],
+        "wireguard.hosts": [peer.host for peer in mesh],
+    }
+    for path, names in lists.items():
+        owned = [(f"platform.{path}[{index}]", name) for index, name in enumerate(names)]
+        yield from clashes(owned, "give each a name of its own")
+    urls = [(f"platform.proxmox.{endpoint.name}.url", endpoint.url) for endpoint in platform.proxmox]
+    yield from clashes(urls, "make one endpoint of the two, with the hosts of both")
+
+
+def identities_are_unique(platform: Platform) -> Iterator[Problem]:
+    """No VM id and no MAC address, pinned or derived, belongs to two nodes."""
+    for field in ("vmid", "mac"):
+        owned = [(f"platform.nodes.{node.name}.{field}", getattr(node, field)) for node in platform.nodes]
+        yield from clashes(owned, f"pin another {field} for one of the two")
+
+
+def uuids_are_derived(platform: Platform) -> Iterator[Problem]:
+    """The uuid that identifies a VM of the platform cannot be set."""
+    for node in platform.nodes:
+        if node.uuid != uuid_of(platform.cluster.name, node.name):
+            path, rule = f"platform.nodes.{node.name}.uuid", "follows from cluster and node name"
+            yield Problem(path, node.uuid, rule, "leave it out")
 
 
 def control_planes_are_odd(platform: Platform) -> Iterator[Problem]:
-    """An even number of etcd members survives no more losses than one member less."""
+    """An even number of etcd members survives no more failures than one member less."""
     count = len(platform.control_planes)
     if count % 2 == 0:
-        found = f"{count} control planes" if count else "no control plane"
-        yield Problem("platform.nodes", found, "the number of control planes must be odd", "etcd wants 1, 3 or 5")
+        value = f"{count} control planes" if count else "no control plane"
+        yield Problem("platform.nodes", value, "the number of control planes must be odd", "etcd needs 1, 3 or 5")
 
 
 def there_are_workers(platform: Platform) -> Iterator[Problem]:
-    """Workloads and their volumes live on workers."""
+    """Workloads and their volumes run on workers."""
     if not platform.workers:
         yield Problem("platform.nodes", "no worker", "there must be a worker", "add a node with role: worker")
 
@@ -36,13 +69,11 @@ def nodes_are_large_enough(platform: Platform) -> Iterator[Problem]:
     for node in platform.nodes:
         path = f"platform.nodes.{node.name}"
         for field, least in _SMALLEST[node.role].items():
-            if getattr(node, field) < least:
-                yield Problem(
-                    f"{path}.{field}", getattr(node, field), f"is too small for a {node.role}", f"{least} at least"
-                )
+            if (value := getattr(node, field)) < least:
+                yield Problem(f"{path}.{field}", value, f"is too small for a {node.role}", f"{least} at least")
         if node.boot_disk_gib < SMALLEST_BOOT_DISK_GIB:
-            usual = f"{SMALLEST_BOOT_DISK_GIB} at least, 20 is usual"
-            yield Problem(f"{path}.boot_disk_gib", node.boot_disk_gib, "would fill up with images", usual)
+            meant = f"{SMALLEST_BOOT_DISK_GIB} at least, 20 is usual"
+            yield Problem(f"{path}.boot_disk_gib", node.boot_disk_gib, "would fill up with images", meant)
 
 
 def workers_have_data_disks(platform: Platform) -> Iterator[Problem]:
@@ -52,9 +83,8 @@ def workers_have_data_disks(platform: Platform) -> Iterator[Problem]:
         if node.role == "worker" and node.data_disk_gib is None:
             yield Problem(path, None, "is required for a worker", "Longhorn keeps its volumes there; 80 is usual")
         if node.role == "controlplane" and node.data_disk_gib is not None:
-            yield Problem(
-                path, node.data_disk_gib, "is of no use to a control plane", "leave it out; Longhorn runs on workers"
-            )
+            meant = "leave it out; Longhorn runs on workers"
+            yield Problem(path, node.data_disk_gib, "is of no use to a control plane", meant)
 
 
 def replicas_fit_the_failure_domains(platform: Platform) -> Iterator[Problem]:
@@ -63,3 +93,82 @@ def replicas_fit_the_failure_domains(platform: Platform) -> Iterator[Problem]:
     if platform.workers and platform.storage.replicas > len(domains):
         rule = f"is more than the {len(domains)} failure domains ({', '.join(domains)})"
         yield Problem("platform.storage.replicas", platform.storage.replicas, rule, f"{len(domains)} at most")
+
+
+def hosts_have_one_endpoint(platform: Platform) -> Iterator[Problem]:
+    """A node's host is known, and no host belongs to two endpoints."""
+    owned = [
+        (f"platform.proxmox.{endpoint.name}.hosts[{index}]", host)
+        for endpoint in platform.proxmox
+        for index, host in enumerate(endpoint.hosts)
+    ]
+    yield from clashes(owned, "a host belongs to exactly one endpoint")
+    known = {host for _, host in owned}
+    for node in platform.nodes:
+        if node.host not in known:
+            yield _unknown_host(f"platform.nodes.{node.name}.host", node.host, known)
+
+
+def certificates_have_one_check(platform: Platform) -> Iterator[Problem]:
+    """A certificate is verified by its CA or by its fingerprint, not by both."""
+    for endpoint in platform.proxmox:
+        if endpoint.ca_file and endpoint.fingerprint:
+            path = f"platform.proxmox.{endpoint.name}.fingerprint"
+            yield Problem(path, endpoint.fingerprint, "is set beside ca_file", "keep one of the two")
+
+
+def mesh_joins_every_host(platform: Platform) -> Iterator[Problem]:
+    """A mesh names only hosts that exist, and includes every host with nodes."""
+    if platform.wireguard is None:
+        return
+    known = {host for endpoint in platform.proxmox for host in endpoint.hosts}
+    joined = {peer.host for peer in platform.wireguard.hosts}
+    for host in sorted(joined - known):
+        yield _unknown_host(f"platform.wireguard.hosts.{host}.host", host, known)
+    for host in platform.hosts if joined <= known else ():
+        if host in known - joined:
+            yield Problem("platform.wireguard.hosts", host, "has nodes but is not in the mesh", "add it")
+
+
+def _unknown_host(path: str, host: str, known: set[str]) -> Problem:
+    return Problem(path, host, "is a host of no endpoint in platform.proxmox", did_you_mean(host, known))
+
+
+def versions_are_compatible(platform: Platform, matrix: Matrix) -> Iterator[Problem]:
+    """Talos supports this Kubernetes."""
+    versions = platform.versions
+    if refusal := matrix.refusal("talos", versions.talos, versions.kubernetes):
+        field = "talos" if "has no row" in refusal else "kubernetes"
+        meant = "null takes the version that this release was tested with"
+        yield Problem(f"platform.versions.{field}", getattr(versions, field), refusal, meant)
+
+
+def one_host_problems(params: Params) -> Iterator[Problem]:
+    """What contradicts phase 1 or 2."""
+    phase, platform = params.phase, params.platform
+    if len(platform.hosts) > 1:
+        rule = f"{phase} has one host, the nodes are on {', '.join(platform.hosts)}"
+        yield Problem("phase", phase, rule, "phase3 is for several hosts")
+    if platform.storage.replicas != 1:
+        rule = f"{phase} has one host, so one copy of a volume"
+        yield Problem("platform.storage.replicas", platform.storage.replicas, rule, "set it to 1")
+    if platform.wireguard:
+        rule = f"{phase} has one host, so no mesh between hosts"
+        yield Problem("platform.wireguard", {}, rule, "set it to null; phase3 is for several hosts")
+
+
+def several_hosts_problems(params: Params) -> Iterator[Problem]:
+    """What contradicts phase 3."""
+    platform = params.platform
+    if len(platform.hosts) == 1:
+        yield Problem("phase", params.phase, "has one host only", "spread the nodes, or call it phase2")
+    if len(platform.control_planes) < _HA_CONTROL_PLANES:
+        value = f"{len(platform.control_planes)} control planes"
+        yield Problem("platform.nodes", value, "phase3 is highly available", "three control planes at least")
+    if not platform.network.vip and not platform.cluster.api_address:
+        rule = "phase3 needs an API address that survives the loss of a host"
+        meant = "set it, or name a load balancer by platform.cluster.api_address"
+        yield Problem("platform.network.vip", None, rule, meant)
+    if len(platform.failure_domains) > 1 and platform.storage.replicas == 1:
+        meant = f"as many as there are failure domains, up to {len(platform.failure_domains)}"
+        yield Problem("platform.storage.replicas", 1, "phase3 keeps volumes through the loss of a host", meant)

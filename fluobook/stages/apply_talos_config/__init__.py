@@ -19,6 +19,5 @@ STAGE = Stage(
     plan,
     perform,
     verify,
-    uses=("talos",),
     widths={"talos": 16, "cycle": 1},
 )

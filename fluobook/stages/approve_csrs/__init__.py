@@ -9,15 +9,6 @@ from fluobook.stages.approve_csrs.judge import Request, judge
 from fluobook.stages.approve_csrs.stage import observe, perform, plan, verify
 from fluobook.stages.core.stage import Stage
 
-STAGE = Stage(
-    4,
-    "approve-csrs",
-    "Approve the kubelets' serving certificates",
-    observe,
-    plan,
-    perform,
-    verify,
-    uses=("kubernetes",),
-)
+STAGE = Stage(4, "approve-csrs", "Approve the kubelets' serving certificates", observe, plan, perform, verify)
 
 __all__ = ["STAGE", "Request", "judge"]

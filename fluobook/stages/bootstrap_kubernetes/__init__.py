@@ -9,13 +9,4 @@ from fluobook.stages.bootstrap_kubernetes.plan import plan
 from fluobook.stages.bootstrap_kubernetes.verify import verify
 from fluobook.stages.core.stage import Stage
 
-STAGE = Stage(
-    3,
-    "bootstrap-kubernetes",
-    "Bootstrap etcd and Kubernetes",
-    observe,
-    plan,
-    perform,
-    verify,
-    uses=("talos", "kubernetes"),
-)
+STAGE = Stage(3, "bootstrap-kubernetes", "Bootstrap etcd and Kubernetes", observe, plan, perform, verify)

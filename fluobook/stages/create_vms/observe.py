@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from fluobook.clients.proxmox import ProxmoxClient, TaskStatus
     from fluobook.context import RunContext
-    from fluobook.params import Node
-    from fluobook.params.proxmox import ProxmoxEndpoint
+    from fluobook.params import Node, ProxmoxEndpoint
 
 WIDTH = 16
 PROBE = 1.0
@@ -173,4 +172,4 @@ def _concerns(seen: Seen, node: Node) -> bool:
 
 def _taken(context: RunContext, node: Node) -> str:
     """The node's address if something answers there although its VM does not exist."""
-    return node.address if probe(context.talos.address(node), timeout=PROBE).mode is not Mode.UNREACHABLE else ""
+    return node.address if probe(context.talos_address(node), timeout=PROBE).mode is not Mode.UNREACHABLE else ""

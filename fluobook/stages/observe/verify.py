@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluobook.stages.approve_csrs.stage import requests_of
-from fluobook.stages.core.check import Check, CheckGroup, run_groups
+from fluobook.stages.core.check import Check
+from fluobook.stages.core.look import Look, take
 from fluobook.stages.observe import flows, rows
 from fluobook.stages.observe.watch import cluster
 
@@ -22,7 +23,7 @@ def verify(context: RunContext) -> Sequence[Check]:
         StageMissing: there is no cluster yet.
     """
     cluster(context)
-    return run_groups(context, GROUPS)
+    return take(context, LOOKS)
 
 
 def _nodes(context: RunContext) -> Iterator[Check]:
@@ -70,9 +71,9 @@ def _flows(context: RunContext) -> Iterator[Check]:
     )
 
 
-GROUPS = (
-    CheckGroup("every node is Ready", _nodes),
-    CheckGroup("no node of ours waits for a certificate", _requests),
-    CheckGroup("every Application is Synced and Healthy", _applications),
-    CheckGroup("the Hubble relay answers with flows of every node", _flows),
+LOOKS = (
+    Look("every node is Ready", _nodes),
+    Look("no node of ours waits for a certificate", _requests),
+    Look("every Application is Synced and Healthy", _applications),
+    Look("the Hubble relay answers with flows of every node", _flows),
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluobook.machine import schematic
-from fluobook.stages.core.check import Check, CheckGroup
+from fluobook.stages.core.check import Check
+from fluobook.stages.core.look import Look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,4 +50,4 @@ def _schematic(context: RunContext, version: str) -> Iterator[Check]:
     )
 
 
-GROUPS = (CheckGroup("the Image Factory answers", _checks),)
+LOOKS = (Look("the Image Factory answers", _checks),)

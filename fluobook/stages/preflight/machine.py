@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from fluobook.clients.tools import WANTED, inventory
 from fluobook.journal.folder import write_text
-from fluobook.params import reservations
-from fluobook.params.reservations import FORMS
-from fluobook.stages.core.check import Check, CheckGroup
+from fluobook.params import DHCP_SERVERS, reservations
+from fluobook.stages.core.check import Check
+from fluobook.stages.core.look import Look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +33,9 @@ def _dhcp(context: RunContext) -> Iterator[Check]:
     if context.platform.network.addressing != "dhcp":
         return
     folder = _folder(context) / "dhcp"
-    for form in FORMS:
-        write_text(folder / f"{form}.conf", reservations(context.platform, form))
-    yield Check("the DHCP reservations are written", passed=True, result=f"{', '.join(FORMS)} in {folder}")
+    for server in DHCP_SERVERS:
+        write_text(folder / f"{server}.conf", reservations(context.platform, server))
+    yield Check("the DHCP reservations are written", passed=True, result=f"{', '.join(DHCP_SERVERS)} in {folder}")
 
 
 def _folder(context: RunContext) -> Path:
@@ -43,4 +43,4 @@ def _folder(context: RunContext) -> Path:
     return context.journal.path.parent if context.journal.path else context.home
 
 
-GROUPS = (CheckGroup("the programs can be looked for", _tools), CheckGroup("the DHCP reservations are written", _dhcp))
+LOOKS = (Look("the programs can be looked for", _tools), Look("the DHCP reservations are written", _dhcp))

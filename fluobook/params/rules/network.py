@@ -1,0 +1,172 @@
+"""Networks stay apart and are large enough; addresses have one owner and are inside; layer 2 and MTU are sufficient."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from fluobook.params.problems import Owned, Problem, clashes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluobook.params.platform import AddressRange, Platform
+
+VXLAN_OVERHEAD = 50
+"""Bytes that VXLAN adds to each packet."""
+_NODE_PREFIX = 24
+_LARGEST_SERVICE_PREFIX, _SMALLEST_SERVICE_PREFIX = 12, 24
+_DHCP = "platform.network.dhcp_range"
+_GATEWAY = "platform.network.gateway"
+
+
+def networks_do_not_overlap(platform: Platform) -> Iterator[Problem]:
+    """No two networks share an address."""
+    networks = {
+        "platform.network.cidr": platform.network.cidr,
+        "platform.cluster.pod_cidr": platform.cluster.pod_cidr,
+        "platform.cluster.service_cidr": platform.cluster.service_cidr,
+    }
+    if platform.wireguard:
+        networks["platform.wireguard.cidr"] = platform.wireguard.cidr
+    for (first, cidr), (second, other) in combinations(networks.items(), 2):
+        if IPv4Network(cidr).overlaps(IPv4Network(other)):
+            yield Problem(second, other, f"overlaps {first} {cidr}", "choose private networks that do not overlap")
+
+
+def networks_are_large_enough(platform: Platform) -> Iterator[Problem]:
+    """Every node gets a /24 of the pods' network; the Services' network is what Kubernetes accepts."""
+    pods, services = IPv4Network(platform.cluster.pod_cidr), IPv4Network(platform.cluster.service_cidr)
+    room = 2 ** (_NODE_PREFIX - pods.prefixlen) if pods.prefixlen <= _NODE_PREFIX else 0
+    if room < len(platform.nodes):
+        rule, meant = f"has room for {room} nodes of {len(platform.nodes)}", "each node takes a /24 of it"
+        yield Problem("platform.cluster.pod_cidr", str(pods), rule, f"{meant}; 10.244.0.0/16 is usual")
+    if not _LARGEST_SERVICE_PREFIX <= services.prefixlen <= _SMALLEST_SERVICE_PREFIX:
+        rule = f"must have a prefix from /{_LARGEST_SERVICE_PREFIX} to /{_SMALLEST_SERVICE_PREFIX}"
+        yield Problem("platform.cluster.service_cidr", str(services), rule, "10.96.0.0/12 is usual")
+
+
+def addresses_have_one_owner(platform: Platform) -> Iterator[Problem]:
+    """No address belongs to two of gateway, VIP and nodes; none but the gateway's is a Proxmox VE host's."""
+    meant = "give each its own"
+    machines = _machines(platform)
+    yield from clashes(machines, meant)
+    endpoints = {endpoint.host: f"platform.proxmox.{endpoint.name}.url" for endpoint in platform.proxmox}
+    for path, address in machines:
+        if address in endpoints and path != _GATEWAY:
+            yield Problem(path, address, f"is used by {endpoints[address]} already", meant)
+    yield from clashes(_mesh(platform, "address"), meant)
+    yield from clashes(_mesh(platform, "endpoint"), meant)
+
+
+def addresses_are_inside_the_network(platform: Platform) -> Iterator[Problem]:
+    """Gateway, VIP, nodes and ranges are in the nodes' network, tunnel addresses in the tunnel's."""
+    ranges = [(f"{path}.{end}", getattr(span, end)) for path, span in _ranges(platform) for end in ("start", "stop")]
+    yield from _outside([*_machines(platform), *ranges], platform.network.cidr, "platform.network.cidr")
+    if platform.wireguard:
+        yield from _outside(_mesh(platform, "address"), platform.wireguard.cidr, "platform.wireguard.cidr")
+
+
+def ranges_are_in_order(platform: Platform) -> Iterator[Problem]:
+    """A range starts before it stops."""
+    for path, span in _ranges(platform):
+        if IPv4Address(span.start) > IPv4Address(span.stop):
+            yield Problem(f"{path}.stop", span.stop, f"comes before its start {span.start}", "exchange the two")
+
+
+def pools_are_free(platform: Platform) -> Iterator[Problem]:
+    """No pool contains the address of a machine, or overlaps another range."""
+    ranges = _ranges(platform)
+    for path, span in ranges:
+        for owner, address in _machines(platform) if path != _DHCP else ():
+            if _contains(span, address):
+                rule, meant = f"holds {address} of {owner}", "shorten the pool or move the address"
+                yield Problem(path, _text(span), rule, meant)
+    for (first, span), (second, other) in combinations(ranges, 2):
+        if _contains(span, other.start) or _contains(other, span.start):
+            rule = f"overlaps {first} {_text(span)}"
+            yield Problem(second, _text(other), rule, "no address may be assigned twice")
+
+
+def dhcp_range_is_free(platform: Platform) -> Iterator[Problem]:
+    """A DHCP server does not assign the gateway, the VIP, or a node's static address."""
+    network = platform.network
+    for owner, address in _machines(platform) if network.dhcp_range else ():
+        reserved = network.addressing == "dhcp" and owner.startswith("platform.nodes")
+        if network.dhcp_range and _contains(network.dhcp_range, address) and not reserved:
+            rule = f"is inside {_DHCP} {_text(network.dhcp_range)}"
+            meant = "a DHCP server could assign it to another machine; move one of the two"
+            yield Problem(owner, address, rule, meant)
+
+
+def api_address_is_a_control_planes(platform: Platform) -> Iterator[Problem]:
+    """The address of the Kubernetes API is neither a worker's nor the gateway's."""
+    api, workers = platform.cluster.api_address, {node.address for node in platform.workers}
+    for owner, address in _machines(platform):
+        is_worker = owner.startswith("platform.nodes") and address in workers
+        if address == api and (is_worker or owner == _GATEWAY):
+            yield Problem("platform.cluster.api_address", api, f"is {owner}", "the API runs on control planes alone")
+
+
+def layer2_is_there_where_needed(platform: Platform) -> Iterator[Problem]:
+    """A VIP and announced addresses are found by ARP, which ends at a router; announcing needs addresses."""
+    network, balancer = platform.network, platform.network.load_balancer
+    rule, meant = "needs platform.network.layer2", "a VLAN or VXLAN that joins all hosts, then layer2: true"
+    if network.vip and not network.layer2:
+        yield Problem("platform.network.vip", network.vip, rule, meant)
+    if balancer.announce and not network.layer2:
+        yield Problem("platform.network.load_balancer.announce", balancer.announce, rule, meant)
+    if balancer.announce and not balancer.pools:
+        yield Problem("platform.network.load_balancer.pools", (), "is empty, so nothing can be announced", "add a pool")
+
+
+def packets_fit_through_the_tunnel(platform: Platform) -> Iterator[Problem]:
+    """WireGuard drops large packets silently unless the nodes' MTU is small enough."""
+    if platform.wireguard is None:
+        return
+    overhead = VXLAN_OVERHEAD if platform.network.layer2 else 0
+    largest = platform.wireguard.mtu - overhead
+    if platform.network.mtu > largest:
+        rule = f"does not fit through platform.wireguard.mtu {platform.wireguard.mtu}"
+        meant = f"{largest} is the most" + (f": the tunnel's less {overhead} for VXLAN" if overhead else "")
+        yield Problem("platform.network.mtu", platform.network.mtu, rule, meant)
+
+
+def _machines(platform: Platform) -> list[Owned]:
+    network = platform.network
+    vip = [("platform.network.vip", network.vip)] if network.vip else []
+    nodes = [(f"platform.nodes.{node.name}.address", node.address) for node in platform.nodes]
+    return [(_GATEWAY, network.gateway), *vip, *nodes]
+
+
+def _mesh(platform: Platform, field: str) -> list[Owned]:
+    peers = platform.wireguard.hosts if platform.wireguard else ()
+    return [(f"platform.wireguard.hosts.{peer.host}.{field}", getattr(peer, field)) for peer in peers]
+
+
+def _ranges(platform: Platform) -> list[tuple[str, AddressRange]]:
+    network = platform.network
+    dhcp = [(_DHCP, network.dhcp_range)] if network.dhcp_range else []
+    pools = [(f"platform.network.load_balancer.pools.{pool.name}", pool) for pool in network.load_balancer.pools]
+    return [*dhcp, *pools]
+
+
+def _outside(owned: list[Owned], cidr: str, owner: str) -> Iterator[Problem]:
+    network = IPv4Network(cidr)
+    meant = f"take one from {network[1]} to {network[-2]}"
+    reserved = {network.network_address: "network", network.broadcast_address: "broadcast"}
+    for path, text in owned:
+        address = IPv4Address(text)
+        if address not in network:
+            yield Problem(path, text, f"is outside {owner} {cidr}", meant)
+        elif address in reserved:
+            yield Problem(path, text, f"is the {reserved[address]} address of {cidr}", meant)
+
+
+def _contains(span: AddressRange, address: str) -> bool:
+    return IPv4Address(span.start) <= IPv4Address(address) <= IPv4Address(span.stop)
+
+
+def _text(span: AddressRange) -> str:
+    return f"{span.start}-{span.stop}"
