@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from fluobook_lab.proxmox.tasks import Task
+    from fluobook_lab.proxmox.model import Task
     from fluobook_lab.talos.boot import Delays
 
 

@@ -1,4 +1,4 @@
-"""The options of a virtual machine: which exist, what their values must be, and how Proxmox VE reads them back."""
+"""Options of a virtual machine: names, value checks, text forms; and the errors that Proxmox VE answers with."""
 
 from __future__ import annotations
 
@@ -6,21 +6,55 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fluobook_lab.proxmox.errors import PveError
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+
+
+class PveError(Exception):
+    """An answer other than 200."""
+
+    def __init__(self, status: int, text: str, errors: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.errors = dict(errors or {})
+
+
+class TaskError(Exception):
+    """A task failed; the text becomes its exit status."""
+
+
+def failed(text: str) -> PveError:
+    """The 500 that every `die` in the code of Proxmox VE becomes."""
+    return PveError(500, text)
+
+
+def invalid(**errors: str) -> PveError:
+    """The 400 for invalid parameters; write dashes in their names as underscores."""
+    by_name = {name.replace("_", "-"): text for name, text in errors.items()}
+    return PveError(400, "Parameter verification failed.", by_name)
+
+
+def missing(*names: str) -> PveError:
+    """The 400 for missing parameters."""
+    return invalid(**dict.fromkeys(names, "property is missing and it is not optional"))
+
+
+def forbidden(path: str = "", *privileges: str) -> PveError:
+    """The 403; without a path it does not name the missing privilege, as in some calls of Proxmox VE."""
+    reason = f" ({path}, {'|'.join(privileges)})" if path else ""
+    return PveError(403, f"Permission check failed{reason}")
+
 
 DRIVE = re.compile(r"(?:ide[0-3]|sata[0-5]|scsi(?:[12]?\d|30)|virtio(?:1[0-5]|\d)|efidisk0|tpmstate0)")
 NET = re.compile(r"net(?:[12]?\d|3[01])")
 NEW_DISK = re.compile(r"(?:(?P<storage>[A-Za-z][\w.-]*):)(?P<gib>\d+(?:\.\d+)?)")
-DEFAULT_KEYS = {"net": "model", "drive": "file"}
 UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
 @dataclass(frozen=True)
 class Option:
-    """What a value must be: a kind (integer, boolean, string), a range, an enumeration or a pattern."""
+    """The constraints on a value: a kind (integer, boolean, string), a range, an enumeration, a pattern."""
 
     kind: str = "string"
     least: int | None = None
@@ -29,71 +63,45 @@ class Option:
     pattern: str = ""
 
     def problem(self, value: str) -> str:
-        """What is wrong with a value, in Proxmox VE's words; "" if nothing is."""
-        return next((text for text in self._problems(value) if text), "")
-
-    def _problems(self, value: str) -> Iterator[str]:
+        """Why Proxmox VE refuses a value, in its words; "" for a valid value."""
         kinds = {"integer": r"[+-]?\d+", "boolean": r"[01]"}
         if not re.fullmatch(kinds.get(self.kind, ".*"), value, re.DOTALL):
-            yield f"type check ('{self.kind}') failed - got '{value}'"
+            return f"type check ('{self.kind}') failed - got '{value}'"
         if self.least is not None and int(value) < self.least:
-            yield f"value must have a minimum value of {self.least}"
+            return f"value must have a minimum value of {self.least}"
         if self.most is not None and int(value) > self.most:
-            yield f"value must have a maximum value of {self.most}"
+            return f"value must have a maximum value of {self.most}"
         if self.enum and value not in self.enum:
-            yield f"value '{value}' does not have a value in the enumeration '{', '.join(self.enum)}'"
+            return f"value '{value}' does not have a value in the enumeration '{', '.join(self.enum)}'"
         if self.pattern and not re.fullmatch(self.pattern, value):
-            yield "value does not match the regex pattern"
+            return "value does not match the regex pattern"
+        return ""
 
 
-_FLAG = Option("boolean")
 _UUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_STRINGS = """
+    agent args boot cicustom cipassword ciuser cpu cpulimit description hookscript hotplug machine nameserver rng0
+    searchdomain sshkeys startup vga vmgenid
+"""
+_FLAGS = "acpi ciupgrade kvm localtime numa onboot protection reboot tablet template"
 OPTIONS: dict[str, Option] = {
-    "acpi": _FLAG,
-    "agent": Option(),
+    **dict.fromkeys(_STRINGS.split(), Option()),
+    **dict.fromkeys(_FLAGS.split(), Option("boolean")),
+    **dict.fromkeys(("cores", "sockets", "vcpus"), Option("integer", least=1)),
     "arch": Option(enum=("x86_64", "aarch64")),
-    "args": Option(),
     "balloon": Option("integer", least=0),
     "bios": Option(enum=("seabios", "ovmf")),
-    "boot": Option(),
-    "cicustom": Option(),
     "citype": Option(enum=("configdrive2", "nocloud", "opennebula")),
-    "ciuser": Option(),
-    "cipassword": Option(),
-    "ciupgrade": _FLAG,
-    "cores": Option("integer", least=1),
-    "cpu": Option(),
-    "cpulimit": Option(),
     "cpuunits": Option("integer", least=1, most=262144),
-    "description": Option(),
-    "hookscript": Option(),
-    "hotplug": Option(),
-    "kvm": _FLAG,
-    "localtime": _FLAG,
-    "machine": Option(),
     "memory": Option("integer", least=16),
     "name": Option(pattern=rf"{_LABEL}(?:\.{_LABEL})*"),
-    "nameserver": Option(),
-    "numa": _FLAG,
-    "onboot": _FLAG,
     "ostype": Option(enum=("other", "win10", "win11", "l24", "l26", "solaris")),
-    "protection": _FLAG,
-    "reboot": _FLAG,
-    "rng0": Option(),
     "scsihw": Option(enum=("lsi", "lsi53c810", "virtio-scsi-pci", "virtio-scsi-single", "megasas", "pvscsi")),
-    "searchdomain": Option(),
     "smbios1": Option(pattern=rf"(?:uuid={_UUID}|[a-z0-9]+=[^,]*)(?:,[a-z0-9]+=[^,]*)*"),
-    "sockets": Option("integer", least=1),
-    "sshkeys": Option(),
-    "startup": Option(),
-    "tablet": _FLAG,
     "tags": Option(pattern=r"[A-Za-z0-9_][A-Za-z0-9_+.-]*(?:[;, ][A-Za-z0-9_][A-Za-z0-9_+.-]*)*"),
-    "template": _FLAG,
-    "vcpus": Option("integer", least=1),
-    "vga": Option(),
-    "vmgenid": Option(),
 }
+"""The options without a number in their name, and what their values must be."""
 _NUMBERED = re.compile(r"(?:ipconfig|serial|usb|hostpci|numa|parallel|unused|virtiofs)\d+")
 _INTEGERS = frozenset(name for name, option in OPTIONS.items() if option.kind != "string" and name != "memory")
 CREATE_ONLY = frozenset({"vmid", "start", "pool", "storage", "force", "unique", "archive", "bwlimit", "ha-managed"})
@@ -101,10 +109,10 @@ UPDATE_ONLY = frozenset({"digest", "delete", "revert", "force", "background_dela
 
 
 def validate(params: Mapping[str, str], *, also: frozenset[str]) -> None:
-    """Check parameters as Proxmox VE's schema does.
+    """Check parameters against the schema.
 
     Raises:
-        PveError: 400, with what is wrong with each parameter.
+        PveError: 400, with the problem of each parameter.
     """
     problems = {name: text for name, value in params.items() if (text := _problem(name, value, also))}
     if problems:
@@ -142,7 +150,7 @@ def _net_problem(name: str, value: str) -> str:
 
 
 def parse(value: str, default_key: str) -> dict[str, str]:
-    """A property string (`a,b=c`) as a mapping; the part without a key has the default key."""
+    """A property string (`a,b=c`) as a mapping; a part without a key gets the default key."""
     pairs = (part.partition("=") for part in value.split(",") if part)
     return {key if sep else default_key: text if sep else key for key, sep, text in pairs}
 
@@ -153,8 +161,8 @@ def render(properties: Mapping[str, str], default_key: str) -> str:
     return ",".join([properties[default_key], *(f"{key}={value}" for key, value in rest)])
 
 
-def read_net(value: str) -> tuple[str, str, dict[str, str]]:
-    """A network device as (model, MAC or "", the rest)."""
+def parse_net(value: str) -> tuple[str, str, dict[str, str]]:
+    """A network device as (model, MAC or "", other properties)."""
     net = parse(value, "model")
     for model in _MODELS:
         if model in net:
@@ -162,34 +170,34 @@ def read_net(value: str) -> tuple[str, str, dict[str, str]]:
     return net.pop("model"), net.pop("macaddr", ""), net
 
 
-def show_net(model: str, mac: str, rest: Mapping[str, str]) -> str:
-    """The network device as it is read back: `virtio=MAC,bridge=…`."""
+def render_net(model: str, mac: str, rest: Mapping[str, str]) -> str:
+    """A network device as GET …/config returns it: `virtio=MAC,bridge=…`."""
     return ",".join([f"{model}={mac}", *(f"{key}={rest[key]}" for key in sorted(rest))])
 
 
 def bytes_of(size: str) -> int:
-    """`20G` in bytes; a number alone is bytes.
+    """`20G` in bytes; a number without a unit is bytes.
 
     Raises:
-        PveError: 400, it is not a size.
+        PveError: 400, the text is not a size.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", size)
-    if not found:
-        raise PveError(400, "Parameter verification failed.", {"size": "value does not match the regex pattern"})
-    return int(float(found[1]) * UNITS[found[2]])
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", size)
+    if not match:
+        raise invalid(size="value does not match the regex pattern")
+    return int(float(match[1]) * UNITS[match[2]])
 
 
 def size_of(size: int) -> str:
-    """Bytes as Proxmox VE writes them: in the largest unit that leaves no remainder."""
+    """Bytes in the largest unit that leaves no remainder, as Proxmox VE writes sizes."""
     unit = next(unit for unit in ("T", "G", "M", "K", "") if size >= UNITS[unit] and size % UNITS[unit] == 0)
     return f"{size // UNITS[unit]}{unit}"
 
 
-def read_back(name: str, value: str) -> str | int:
-    """A value as GET …/config shows it."""
+def shown(name: str, value: str) -> str | int:
+    """A value as GET …/config returns it."""
     return int(value) if name in _INTEGERS else value
 
 
 def sorted_tags(tags: str) -> str:
-    """Tags without doubles, in lower case and order, as Proxmox VE stores them."""
+    """Tags in lower case, sorted and without duplicates, as Proxmox VE stores them."""
     return ";".join(sorted({tag.lower() for tag in re.split(r"[;, ]", tags) if tag}))

@@ -1,45 +1,103 @@
-"""A Proxmox VE endpoint of the lab on a socket, and what a test or a world may arrange in it."""
+"""One Proxmox VE endpoint on a socket: routes, login, injected faults."""
 
 from __future__ import annotations
 
+import inspect
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from aiohttp import web
+
 from fluobook_lab.http import HttpServer
-from fluobook_lab.proxmox import drives, power
-from fluobook_lab.proxmox.api import application
-from fluobook_lab.proxmox.context import Durations, World
-from fluobook_lab.proxmox.locks import set_lock
-from fluobook_lab.proxmox.site import GIB, Host, Site, Storage, Vm, Volume
-from fluobook_lab.proxmox.tasks import Tasks
+from fluobook_lab.proxmox import cluster, power, storage, vms
+from fluobook_lab.proxmox.model import (
+    GIB,
+    Backend,
+    Call,
+    Durations,
+    Host,
+    Inventory,
+    Storage,
+    Tasks,
+    Token,
+    Vm,
+    Volume,
+    authenticate,
+)
+from fluobook_lab.proxmox.options import PveError, TaskError
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from fluobook_lab.clock import Clock
     from fluobook_lab.faults import Faults
-    from fluobook_lab.proxmox.access import Token
     from fluobook_lab.vm import Machines
+
+    Handler = Callable[[Call], Any]
+
+_VM = "/nodes/{node}/qemu/{vmid}"
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/version", cluster.version),
+    ("GET", "/access/permissions", cluster.permissions),
+    ("GET", "/cluster/nextid", cluster.next_id),
+    ("GET", "/cluster/resources", cluster.resources),
+    ("GET", "/cluster/tasks", cluster.tasks),
+    ("GET", "/nodes", cluster.nodes),
+    ("GET", "/nodes/{node}/network", cluster.network),
+    ("GET", "/nodes/{node}/query-url-metadata", storage.query_url),
+    ("GET", "/nodes/{node}/storage", storage.index),
+    ("GET", "/nodes/{node}/storage/{storage}/content", storage.content),
+    ("POST", "/nodes/{node}/storage/{storage}/download-url", storage.download),
+    ("GET", "/nodes/{node}/tasks/{upid}/status", cluster.task_status),
+    ("GET", "/nodes/{node}/tasks/{upid}/log", cluster.task_log),
+    ("GET", "/nodes/{node}/qemu", cluster.vms),
+    ("POST", "/nodes/{node}/qemu", vms.create),
+    ("DELETE", _VM, vms.destroy),
+    ("GET", f"{_VM}/config", vms.config),
+    ("PUT", f"{_VM}/config", vms.update),
+    ("GET", f"{_VM}/pending", vms.pending),
+    ("PUT", f"{_VM}/resize", vms.resize),
+    ("GET", f"{_VM}/status/current", power.current),
+    ("POST", f"{_VM}/status/start", power.start),
+    ("POST", f"{_VM}/status/stop", power.stop),
+    ("POST", f"{_VM}/status/shutdown", power.shutdown),
+    ("POST", f"{_VM}/status/reboot", power.reboot),
+)
+
+_NO_WORKER = PveError(500, "got no worker upid - start worker failed")
+_REFUSED: tuple[tuple[Handler, str, PveError], ...] = (
+    (vms.create, "proxmox.create-500-once", _NO_WORKER),
+    (power.start, "proxmox.start-500-once", _NO_WORKER),
+    (
+        cluster.task_status,
+        "proxmox.task-status-400-once",
+        PveError(400, "Parameter verification failed.", {"upid": "no such task"}),
+    ),
+    (cluster.task_status, "proxmox.task-status-500-once", PveError(500, "got timeout")),
+)
+"""Faults that answer a request with an error before it has any effect."""
+_LOST_ANSWERS: dict[Handler, str] = {vms.create: "create", power.start: "start"}
+"""Requests whose answer a fault loses after they took effect."""
+_LOCKED_BY_BACKUP: frozenset[Handler] = frozenset({power.start, vms.update, vms.resize})
 
 
 class ProxmoxLab(HttpServer):
-    """One Proxmox VE endpoint of the lab: a host, or a cluster of hosts that share it.
+    """One Proxmox VE endpoint of the lab: a single host or a cluster.
 
     Args:
         hosts: the nodes.
-        storages: what every node has.
-        tokens: who may log in, and what they may do.
-        clock: the world clock.
-        faults: what is to go wrong.
-        machines: who boots what runs in the virtual machines.
-        images: the size in bytes of what can be downloaded from a URL, None for what is not there.
-        guest_agent: the network interfaces that the agent in a running machine (by uuid) reports, None if none runs.
-        random: for uuids and hardware addresses that Proxmox VE makes up.
+        storages: every node has all of them.
+        tokens: the API tokens that are accepted, with their privileges.
+        clock: the lab's clock.
+        faults: the faults to inject.
+        machines: boots the guests of virtual machines.
+        images: returns the size in bytes of the file at a URL, None if the URL does not exist.
+        random: for generated uuids and MAC addresses.
         version: of Proxmox VE.
         durations: how long work takes.
-        planned: (vmid, name, host) of machines that are going to be made, for the faults that put others in their way.
+        planned: (vmid, name, host) of the VMs that will be created; faults place foreign VMs in their way.
     """
 
     def __init__(
@@ -52,36 +110,37 @@ class ProxmoxLab(HttpServer):
         faults: Faults,
         machines: Machines,
         images: Callable[[str], int | None],
-        guest_agent: Callable[[str], list[dict[str, Any]] | None] = lambda _: None,
         random: Random | None = None,
         version: str = "9.0.10",
         durations: Durations | None = None,
         planned: Sequence[tuple[int, str, str]] = (),
     ) -> None:
-        self.site = Site(tuple(hosts), tuple(storages), tuple(tokens), version=version)
+        self.inventory = Inventory(tuple(hosts), tuple(storages), tuple(tokens), version=version)
         self.tasks = Tasks(clock)
-        self.durations = durations or Durations()
-        self._world = World(
-            site=self.site,
+        self._backend = Backend(
+            inventory=self.inventory,
             tasks=self.tasks,
             clock=clock,
             faults=faults,
             machines=machines,
             images=images,
-            guest_agent=guest_agent,
             random=random or Random(0),
-            durations=self.durations,
+            durations=durations or Durations(),
         )
-        super().__init__(application(self._world), clock)
-        self._foreign(planned)
+        app = web.Application(client_max_size=2**20)
+        for method, path, handler in ROUTES:
+            app.router.add_route(method, f"/api2/json{path}", _route(self._backend, handler))
+        app.router.add_route("*", "/{tail:.*}", _unknown)
+        super().__init__(app, clock)
+        self._add_foreign_vms(planned)
 
     async def start(self, sock: socket.socket | int = 0, ssl_context: ssl.SSLContext | None = None) -> None:
-        """Listen, and begin to refresh what /cluster/resources shows."""
+        """Listen, and refresh /cluster/resources at intervals."""
         await super().start(sock, ssl_context)
-        self.tasks.later(self._pvestatd())
+        self.tasks.run_in_background(self._pvestatd())
 
     async def stop(self) -> None:
-        """Stop listening; workers die with the host."""
+        """Stop listening and cancel the workers."""
         await super().stop()
         await self.tasks.stop()
 
@@ -96,43 +155,92 @@ class ProxmoxLab(HttpServer):
         disk_storage: str | None = None,
         running: bool = False,
     ) -> Vm:
-        """Put a machine of somebody else there; one that is `running` is not booted by the lab."""
-        where = disk_storage or next(name for name, kind in self.site.storages.items() if "images" in kind.content)
-        volid = self.site.free_disk_name(host, where, vmid)
-        self.site.volumes(host, where)[volid] = Volume(volid, "images", disk_gib * GIB, vmid)
+        """Add a foreign VM; a `running` one has no guest in the lab."""
+        disks = disk_storage or next(each.name for each in self.inventory.storages.values() if "images" in each.content)
+        volid = self.inventory.free_disk_name(host, disks, vmid)
+        self.inventory.volumes(host, disks)[volid] = Volume(volid, "images", disk_gib * GIB, vmid)
         options = {"cores": "2", "memory": "4096", "scsi0": f"{volid},size={disk_gib}G", "boot": "order=scsi0"}
-        options |= {"net0": drives.settle(self._world, {"net0": "virtio,bridge=vmbr0"})["net0"]}
-        options |= {"smbios1": f"uuid={drives.new_uuid(self._world)}", "name": name}
+        options |= storage.stored_options(self._backend, {"net0": "virtio,bridge=vmbr0"})
+        options |= {"smbios1": f"uuid={storage.new_uuid(self._backend)}", "name": name}
         vm = Vm(vmid, host, options | dict(config or {}), running=running)
-        self.site.vms[vmid] = vm
+        self.inventory.vms[vmid] = vm
         return vm
 
     def set_lock(self, vmid: int, lock: str, *, seconds: float | None = None) -> None:
-        """Lock a machine as a backup or a migration does, for so many world seconds or until it is removed."""
-        set_lock(self._world, self.site.vms[vmid], lock, seconds)
+        """Lock a VM as a backup or a migration does, for simulated seconds or until `remove_lock`."""
+        power.set_lock(self._backend, self.inventory.vms[vmid], lock, seconds)
 
     def remove_lock(self, vmid: int) -> None:
-        """What `qm unlock` does."""
-        self.site.vms[vmid].config.pop("lock", None)
+        """Unlock a VM, as `qm unlock` does."""
+        self.inventory.vms[vmid].config.pop("lock", None)
 
     def guest_stopped(self, uuid: str) -> None:
-        """The guest has switched itself off."""
-        for vm in self.site.vms.values():
+        """Mark the VM as stopped, because its guest powered off."""
+        for vm in self.inventory.vms.values():
             if vm.uuid == uuid:
-                power.halt(self._world, vm, pull_plug=False)
+                power.halt(self._backend, vm, power_off=False)
 
     async def _pvestatd(self) -> None:
         while True:
-            for vm in self.site.vms.values():
-                vm.listed = (vm.name, "running" if vm.running else "stopped")
-            await self._world.clock.sleep(self.durations.stale)
+            for vm in self.inventory.vms.values():
+                vm.listed = (vm.name, vm.status)
+            await self._backend.clock.sleep(self._backend.durations.stale)
 
-    def _foreign(self, planned: Sequence[tuple[int, str, str]]) -> None:
-        """Somebody else's machines where ours are going to be."""
+    def _add_foreign_vms(self, planned: Sequence[tuple[int, str, str]]) -> None:
         if not planned:
             return
         vmid, name, host = planned[0]
-        if self._world.faults.on("proxmox.foreign-vmid"):
+        if self._backend.faults.on("proxmox.foreign-vmid"):
             self.add_vm(vmid, "prod-db", host, running=True)
-        if self._world.faults.on("proxmox.foreign-vm-with-our-name"):
+        if self._backend.faults.on("proxmox.foreign-vm-with-our-name"):
             self.add_vm(max(vmid for vmid, _, _ in planned) + 1000, name, host, running=True)
+
+
+def _route(backend: Backend, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            return web.json_response({"data": await _answer(backend, request, handler)})
+        except PveError as error:
+            return _error(error)
+        except TaskError as error:
+            return _error(PveError(500, str(error)))
+
+    return handle
+
+
+async def _answer(backend: Backend, request: web.Request, handler: Handler) -> Any:
+    faults = backend.faults
+    if faults.on("proxmox.api-slow"):
+        await backend.clock.sleep(1)
+    tokens = {} if faults.on("proxmox.token-wrong") else backend.inventory.tokens
+    token = authenticate(request.headers.get("Authorization", ""), tokens)
+    if faults.on("proxmox.token-no-rights"):
+        token = Token(token.id, token.secret, grants={})
+    params = {str(key): str(value) for key, value in {**request.query, **await request.post()}.items()}
+    call = Call(backend, token, dict(request.match_info), params)
+    for concerned, name, error in _REFUSED:
+        if concerned == handler and faults.take(name):
+            raise PveError(error.status, error.text, error.errors)
+    if handler in _LOCKED_BY_BACKUP and faults.on("proxmox.lock-backup"):
+        vm = backend.inventory.vm(call.node, call.vmid)
+        faults.take("proxmox.lock-backup")
+        power.set_lock(backend, vm, "backup", backend.durations.backup)
+    data = handler(call)
+    data = await data if inspect.isawaitable(data) else data
+    if lost := _LOST_ANSWERS.get(handler):
+        if faults.take(f"proxmox.{lost}-596-once"):
+            raise PveError(596, "Connection timed out")
+        if faults.take(f"proxmox.{lost}-lost-once") and request.transport is not None:
+            request.transport.abort()
+    return data
+
+
+def _error(error: PveError) -> web.Response:
+    body: dict[str, Any] = {"data": None, "message": f"{error.text}\n"}
+    body |= {"errors": error.errors} if error.errors else {}
+    return web.json_response(body, status=error.status, reason=error.text.replace("\n", " "))
+
+
+async def _unknown(request: web.Request) -> web.StreamResponse:
+    path = request.path.removeprefix("/api2/json")
+    return _error(PveError(501, f"Method '{request.method} {path}' not implemented"))

@@ -227,7 +227,7 @@ def test_a_worker_waits_for_the_configuration_file_and_then_gives_up(proxmox):
     rig = proxmox(speed=1)  # creating takes 0.6 s and holds the file; a worker waits for 1 s
     rig.client.create_vm("pve1", vmid=110, name="slow")
     rig.client.wait(rig.client.start("pve1", 110), deadline=10)
-    vm = rig.lab.site.vms[110]
+    vm = rig.lab.inventory.vms[110]
     rig.background.run(vm.flock.acquire())
     with pytest.raises(VmLocked) as locked:
         rig.client.wait(rig.client.stop("pve1", 110), deadline=10)

@@ -1,8 +1,7 @@
 import pytest
-from fluobook_lab.proxmox.boot import boot_of
-from fluobook_lab.proxmox.errors import PveError
-from fluobook_lab.proxmox.options import bytes_of, parse, read_net, render, show_net, size_of, sorted_tags
-from fluobook_lab.proxmox.site import Vm
+from fluobook_lab.proxmox.model import Vm
+from fluobook_lab.proxmox.options import PveError, bytes_of, parse, parse_net, render, render_net, size_of, sorted_tags
+from fluobook_lab.proxmox.power import boot_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +9,7 @@ UUID = "6e1b0f3c-2a55-5b9c-8f55-0a7a0f2a1b3c"
 
 
 @given(st.integers(min_value=1, max_value=2**50))
-def test_a_size_is_the_same_when_read_back(size):
+def test_a_size_survives_rendering_and_parsing(size):
     assert bytes_of(size_of(size)) == size
 
 
@@ -22,7 +21,7 @@ def test_a_size_is_shown_in_the_largest_whole_unit(size, shown):
 
 
 @pytest.mark.parametrize("size", ["", "20GB", "x", "-1G"])
-def test_what_is_no_size_is_refused(size):
+def test_an_invalid_size_is_refused(size):
     with pytest.raises(PveError, match="Parameter verification failed"):
         bytes_of(size)
 
@@ -34,21 +33,21 @@ def test_a_property_string_has_its_default_key_first_and_the_rest_in_order():
 @pytest.mark.parametrize(
     "value", ["virtio=BC:24:11:00:01:20,bridge=vmbr0", "model=virtio,macaddr=BC:24:11:00:01:20,bridge=vmbr0"]
 )
-def test_both_forms_of_a_network_device_mean_the_same(value):
-    assert show_net(*read_net(value)) == "virtio=BC:24:11:00:01:20,bridge=vmbr0"
+def test_both_forms_of_a_network_device_are_equal(value):
+    assert render_net(*parse_net(value)) == "virtio=BC:24:11:00:01:20,bridge=vmbr0"
 
 
-def test_tags_are_unique_and_in_order():
+def test_tags_are_unique_and_sorted():
     assert sorted_tags("worker;Fluobook,worker") == "fluobook;worker"
 
 
-def test_a_machine_without_a_cloud_init_drive_has_neither_address_nor_hostname():
+def test_a_vm_without_a_cloud_init_drive_has_neither_address_nor_hostname():
     vm = Vm(1, "pve1", {"name": "a", "smbios1": f"uuid={UUID}", "ipconfig0": "ip=10.0.0.1/24,gw=10.0.0.254"})
     boot = boot_of(vm)
     assert (boot.address, boot.gateway, boot.hostname, boot.uuid) == ("", "", "", UUID)
 
 
-def test_disks_come_in_the_order_of_the_bus_and_drives_are_no_disks():
+def test_disks_are_in_bus_order_without_cdroms():
     config = {
         "scsi10": "l:a,size=3G",
         "scsi2": "l:b,size=2G",
