@@ -73,13 +73,13 @@ class StageRun:
         Raises:
             ApprovalNeeded: the gate stays shut; nothing was changed.
             StageMissing: an earlier stage has not run; nothing was changed.
-            Locked: somebody else is at work on this cluster; nothing was changed.
+            Locked: somebody else holds the lock on this cluster; nothing was changed.
             FluobookError: an action failed; run the notebook again when the cause is gone.
         """
         form = self.gate.admit(plan)
         if not plan.actions:
             self._note("applied", digest="", actions=0)
-            show_once(Table(f"{self.stage.name}: nothing to do", []))
+            show_once(Table(f"{self.stage.name}: no changes", []))
             return
         self._note("approved", digest=plan.digest, form=form)
         lock = cluster_lock(self.context.home, patience=LOCK_PATIENCE, on_wait=self._waiting)
@@ -90,7 +90,7 @@ class StageRun:
         """Prove the outcome from the live systems.
 
         Raises:
-            CheckFailed: the systems are not as they should be.
+            CheckFailed: at least one check failed.
         """
         with self.context.cancellation.on_interrupt():
             if time.monotonic() > self._good_until:
@@ -139,7 +139,7 @@ class StageRun:
 
     def _waiting(self, holder: str) -> None:
         self._note("waiting", holder=holder)
-        show_once(Table(f"{self.stage.name} waits: {holder} is at work on this cluster", []))
+        show_once(Table(f"{self.stage.name} is waiting: {holder} holds the lock on this cluster", []))
 
     def _note(self, event: str, **fields: Any) -> None:
         self.context.journal.write(event, stage=self.stage.name, **fields)

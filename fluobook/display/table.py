@@ -25,10 +25,10 @@ border-bottom:1px solid var(--jp-border-color2,#8886);color:var(--ink);white-spa
 .fluobook-note{color:var(--jp-content-font-color1,inherit);margin:.2em 0}</style>"""
 """Tones are mixed with the colour of the text: alone, JupyterLab's are too pale on its light background to be read."""
 
-GLYPHS = {"ok": "✓", "bad": "✗", "wait": "…", "add": "+", "change": "~", "lose": "−", "same": "·"}
+GLYPHS = {"ok": "✓", "bad": "✗", "wait": "…", "add": "+", "change": "~", "destroy": "−", "same": "·"}
 """What stands before a cell of each tone."""
 
-_CLASS = {"ok": "ok", "bad": "bad", "wait": "wait", "add": "ok", "change": "wait", "lose": "bad", "same": ""}
+_CLASS = {"ok": "ok", "bad": "bad", "wait": "wait", "add": "ok", "change": "wait", "destroy": "bad", "same": ""}
 
 
 @dataclass(frozen=True)

@@ -52,5 +52,5 @@ def _acquire(descriptor: int, path: Path, patience: float, on_wait: Callable[[st
             on_wait(holder)
             on_wait = None
         if time.monotonic() > until:
-            raise Locked(f"{holder} is at work on this cluster", remedy=f"wait until it ends, or end it ({path})")
+            raise Locked(f"{holder} holds the lock on this cluster", remedy=f"wait until it ends, or end it ({path})")
         time.sleep(POLL)

@@ -74,7 +74,7 @@ def test_a_person_approves_and_sees_the_table_change_in_place(opened: Open) -> N
     notebook.run_all()
     notebook.answer("yes")
 
-    expect(area).to_contain_text("Type yes to go on:")
+    expect(area).to_contain_text('Approve? Type "yes":')
     expect(area.locator(".fluobook-note")).to_contain_text("7 of 7 done")
     expect(notebook.cell("stage.verify()").locator("caption")).to_contain_text("checks of create-vms")
     frames = notebook.page.evaluate("window.frames_seen")

@@ -35,7 +35,7 @@ def holder(tmp_path):
 def test_a_second_run_is_told_who_is_at_work_and_gives_up_in_the_end(tmp_path, holder):
     told = []
     with (
-        pytest.raises(Locked, match=f"process {holder.pid} is at work"),
+        pytest.raises(Locked, match=f"process {holder.pid} holds the lock"),
         cluster_lock(tmp_path, patience=0.3, on_wait=told.append),
     ):
         pass

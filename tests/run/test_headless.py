@@ -83,14 +83,14 @@ def test_a_notebook_out_of_order_names_the_missing_stage_and_changes_nothing(sha
     words = ("--only", "bootstrap-kubernetes", "--approve", "all")
     done = shared_operator.types("run", "phase1", *words, "--out", str(tmp_path / "run"))
     assert done.returncode == 1
-    assert "StageMissing: bootstrap-kubernetes cannot run yet: apply-talos-config has not done its work" in done.stderr
+    assert "StageMissing: bootstrap-kubernetes is blocked: run apply-talos-config first" in done.stderr
     assert mutating(lab) == []
 
 
 def test_a_plan_exits_2_and_its_digest_approves_just_that_plan(shared_operator, lab, root, tmp_path):
     planned = shared_operator.types("plan", "phase1", cwd=root / "docs")
     assert planned.returncode == 2, planned.stderr
-    digest = re.search(r"to lose, 0 as they should be · (\w{6})\n", planned.stdout)[1]
+    digest = re.search(r"Plan (\w{6}): .* 0 to destroy, 0 unchanged\.\n", planned.stdout)[1]
     words = ("run", "phase1", "--only", "create-vms", "--out")
     stale = shared_operator.types(*words, str(tmp_path / "stale"), "--approve", "create-vms=000000")
     assert stale.returncode == 3

@@ -175,7 +175,7 @@ def _holder(lease: dict[str, Any]) -> Holder:
 def _locked(held: Holder) -> Locked:
     since = f" since {held.since:%H:%M:%S} UTC" if held.since else ""
     return Locked(
-        f"{held.identity} is at work on this cluster{since}",
+        f"{held.identity} holds the lock on this cluster{since}",
         cause="two operators at once would undo each other's work",
         remedy=f"wait for its end; after a crash the lease is free within {held.seconds or SECONDS} s",
     )

@@ -1,4 +1,4 @@
-"""The gate: the one place where a person, or `--approve`, accepts one plan."""
+"""The gate: the one place where a person or `--approve` approves a plan."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Approval:
-    """What was approved beforehand.
+    """What was approved in advance.
 
-    `everything` is `all`; `digests` maps a stage to the digest approved for it; `cluster` is the name typed for `all`
-    on a live platform.
+    `everything` is `all`; `digests` maps a stage to its approved digest; `cluster` is the name given beside `all` for a
+    live platform.
     """
 
     everything: bool = False
@@ -30,7 +30,7 @@ class Approval:
         """Read `all`, `stage=digest` and `cluster=NAME`, separated by commas.
 
         Raises:
-            UsageError: a part is none of these.
+            UsageError: a part is something else.
         """
         everything, digests, cluster = False, {}, ""
         for part in filter(None, (piece.strip() for piece in text.split(","))):
@@ -40,7 +40,7 @@ class Approval:
             elif not value:
                 raise UsageError(
                     f"--approve {part}: not understood",
-                    remedy='say "all", or "stage=digest" as `fluobook plan` shows it',
+                    remedy='use "all", or "stage=digest" as `fluobook plan` shows it',
                 )
             elif key == "cluster":
                 cluster = value
@@ -54,10 +54,10 @@ class Gate:
     """Decides whether a plan may be applied.
 
     Args:
-        approval: what was approved beforehand.
+        approval: what was approved in advance.
         target: "lab" or "live".
-        cluster: the cluster's name; typed by the person who approves a live change.
-        ask: puts a question to a person and returns the answer, or None when nobody can be asked.
+        cluster: the cluster's name; the person who approves a live change types it.
+        ask: asks a person a question and returns the answer; None when nobody can be asked.
     """
 
     approval: Approval
@@ -66,17 +66,21 @@ class Gate:
     ask: Callable[[str], str] | None = None
 
     def admit(self, plan: Plan) -> str:
-        """Let the plan pass, and say in which form it was approved.
+        """Require that the plan is approved.
+
+        Returns:
+            The form of the approval, for the journal.
 
         Raises:
             StageMissing: the plan is a prediction.
-            ApprovalNeeded: nobody approved it.
+            ApprovalNeeded: it is not approved.
             PlanChanged: another digest was approved.
         """
         if plan.waits_for:
             raise StageMissing(
-                f"{plan.stage} cannot run yet: {plan.waits_for} has not done its work",
-                remedy=f"run the stage {plan.waits_for} first",
+                f"{plan.stage} is blocked: run {plan.waits_for} first",
+                cause=f"the stage {plan.waits_for} has changes to make",
+                remedy=f"plan and apply the stage {plan.waits_for}, then run {plan.stage} again",
             )
         if not plan.actions:
             return "nothing to approve"
@@ -96,28 +100,28 @@ class Gate:
             raise PlanChanged(
                 f"{plan.stage}: {digest} was approved, the plan is now {plan.digest}",
                 cause="the platform or the live systems changed since the plan was shown",
-                remedy=f"look at the new plan and approve {plan.stage}={plan.digest}",
+                remedy=f"check the new plan and approve {plan.stage}={plan.digest}",
             )
         return f"digest {digest}"
 
     def _by_asking(self, plan: Plan) -> str:
-        assert self.ask is not None  # noqa: S101 (narrowing for the type checker; the caller has looked)
+        assert self.ask is not None  # noqa: S101 (narrows the type; the caller has checked)
         word = self.cluster if plan.destroys or self.target == "live" else "yes"
-        answer = self.ask(f"{plan.summary()}. Type {word} to go on: ")
+        answer = self.ask(f'{plan.summary()} Approve? Type "{word}": ')
         if answer.strip() != word:
             raise ApprovalNeeded(
-                f"{plan.stage}: not approved; nothing was changed", remedy="run the cell again when it should happen"
+                f"{plan.stage}: not approved; nothing was changed", remedy="run the cell again to approve it"
             )
         return f"typed {word}"
 
     def _needed(self, plan: Plan) -> ApprovalNeeded:
         why = (
-            "`all` is never enough for what destroys data"
+            "`all` never approves a plan that destroys data"
             if plan.destroys
             else "headless runs change nothing without approval"
         )
         if self.approval.everything and self.target == "live" and not plan.destroys:
-            why = f"on a live platform `all` needs --cluster {self.cluster} too"
+            why = f"on a live platform `all` also needs --cluster {self.cluster}"
         return ApprovalNeeded(
             f"{plan.stage} needs approval: {plan.summary()}",
             cause=why,

@@ -1,4 +1,4 @@
-"""Actions and plans: what a stage would do, as plain data with a digest that a person can approve."""
+"""Actions and plans: the changes of a stage as plain data, with a digest that a person can approve."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from fluobook.display.table import Cell, Table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TONES = {"create": "add", "delete": "lose", "reset": "lose"}
-"""How verbs look in a plan; what is not listed changes something."""
-
 ADDING = frozenset({"create", "download", "start", "apply", "bootstrap", "approve", "install", "write"})
+DESTROYING = frozenset({"delete", "reset"})
+"""Verbs by their effect; all others change something."""
+
+_VERBS = {"add": "create", "change": "change", "destroy": "destroy"}
 
 
 @dataclass(frozen=True)
 class Action:
-    """One change, idempotent: doing it again when it is done changes nothing.
+    """One change. It is idempotent: performing it again changes nothing.
 
     Args:
         id: unique in the plan and the same in every plan for the same change.
-        verb: what is done, such as "create".
-        object: what it is done to, such as "vm talos-cp-1".
+        verb: the change, such as "create".
+        object: the object that is changed, such as "vm talos-cp-1".
         detail: the object in a few words.
-        reason: why it is needed: what was seen.
+        reason: the observation that makes it necessary.
         needs: ids of actions that must be done before.
-        system: the foreign system that does the work; its actions run side by side up to a bound.
+        system: the system that does the work; it limits how many actions run in parallel.
         data: what `perform` needs; plain JSON without secrets, mapped addresses or times.
-        destroys: what is lost by it, if anything.
+        destroys: the data that it destroys, if any.
     """
 
     id: str
@@ -45,13 +46,13 @@ class Action:
     destroys: str = ""
 
     def canonical(self) -> dict[str, Any]:
-        """What the digest is made of. Dependencies are left out: somebody may have done some of them already."""
+        """What the digest covers. Dependencies are left out: some may be done already."""
         return {"id": self.id, "verb": self.verb, "object": self.object, "data": self.data, "destroys": self.destroys}
 
     @property
     def tone(self) -> str:
-        """How it is marked in a plan."""
-        return TONES.get(self.verb, "add" if self.verb in ADDING else "change")
+        """Its mark in a plan: add, change or destroy."""
+        return "add" if self.verb in ADDING else "destroy" if self.verb in DESTROYING else "change"
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ class Plan:
 
     Args:
         stage: name of the stage.
-        actions: in an order in which they could be done one after the other.
-        kept: how many objects are right as they are.
-        platform: the canonical platform data the digest covers.
+        actions: in an order in which they could be performed one after the other.
+        kept: how many objects are up to date.
+        platform: the canonical platform data that the digest covers.
         waits_for: the earlier stage that has not run; such a plan is a prediction and cannot be applied.
         notes: what a person should know before approving.
     """
@@ -76,7 +77,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Six hexadecimal digits over platform and actions; empty for a prediction or when there is nothing to do."""
+        """Six hexadecimal digits over platform and actions; empty for a prediction and without actions."""
         if self.waits_for or not self.actions:
             return ""
         content = {"stage": self.stage, "platform": self.platform, "actions": [a.canonical() for a in self.actions]}
@@ -84,11 +85,11 @@ class Plan:
 
     @property
     def destroys(self) -> tuple[str, ...]:
-        """What would be lost."""
+        """The data that would be destroyed."""
         return tuple(action.destroys for action in self.actions if action.destroys)
 
     def rest_of(self, approved: Plan) -> bool:
-        """Whether this plan is the approved one, or what is left of it after a part was done."""
+        """Whether this plan is the approved one, or what remains of it after a part was done."""
         before = {json.dumps(action.canonical(), sort_keys=True, default=str) for action in approved.actions}
         now = {json.dumps(action.canonical(), sort_keys=True, default=str) for action in self.actions}
         return now <= before and self.platform == approved.platform and not self.waits_for
@@ -96,18 +97,20 @@ class Plan:
     def summary(self) -> str:
         """The plan in one line."""
         if self.waits_for:
-            return f"waits for stage {self.waits_for}: {len(self.actions)} predicted, no digest"
+            predicted = "1 action" if len(self.actions) == 1 else f"{len(self.actions)} actions"
+            return f"Blocked: run {self.waits_for} first. {predicted} predicted, no digest."
         if not self.actions:
-            return f"nothing to do, {self.kept} as they should be"
+            kept = "1 resource is" if self.kept == 1 else f"{self.kept} resources are"
+            return f"No changes. {kept} up to date." if self.kept else "No changes."
         tones = [action.tone for action in self.actions]
-        counts = f"{tones.count('add')} to create, {tones.count('change')} to change, {tones.count('lose')} to lose"
-        return f"{counts}, {self.kept} as they should be · {self.digest}"
+        counts = ", ".join(f"{tones.count(tone)} to {verb}" for tone, verb in _VERBS.items())
+        return f"Plan {self.digest}: {counts}, {self.kept} unchanged."
 
     def table(self) -> Table:
         """The plan as a person reads it before approving."""
         rows = [[Cell(a.verb, a.tone), a.object, a.detail, a.reason] for a in self.actions]
-        losses = [f"LOST FOR GOOD: {loss}" for loss in self.destroys]
-        note = "\n".join([*losses, *self.notes, self.summary()])
+        destroyed = [f"WILL BE DESTROYED: {data}" for data in self.destroys]
+        note = "\n".join([*destroyed, *self.notes, self.summary()])
         return Table(f"plan of {self.stage}", ["action", "object", "detail", "reason"], rows, note=note)
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:

@@ -42,7 +42,7 @@ def nobody_at_work(platform: Platform, seen: Observation) -> None:
         for task in seen.at_work_on(ours.vmid) if ours else ():
             if task.upid.user != own:
                 raise Locked(
-                    f"{task.upid.user} is at work on {node.name}: {task.upid.type} of {ours}",
+                    f"{task.upid.user} is changing {node.name}: task {task.upid.type} on {ours}",
                     cause="another operator, or another program, changes this VM at this moment",
                     remedy=f"wait for the end of task {task.upid}, then run the stage again",
                 )
@@ -51,7 +51,7 @@ def nobody_at_work(platform: Platform, seen: Observation) -> None:
 def _foreign(platform: Platform, node: Node, seen: Observation) -> Iterator[str]:
     for vm in seen.vms[node.name]:
         if not vm.is_ours(node) and not _being_created(platform, node, vm, seen):
-            yield f"{vm} has {_shared(node, vm)} of {node.name} and is not ours"
+            yield f"{vm} has {_shared(node, vm)} of {node.name} and is not managed by fluobook"
     if node.address in seen.answering:
         yield f"something answers at {node.address}, the address of {node.name}, although its VM does not exist"
 

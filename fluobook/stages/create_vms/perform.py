@@ -107,7 +107,7 @@ def _exists(client: ProxmoxClient, node: Node) -> bool:
     if uuid_of(config) == node.uuid.lower() and TAG in tags_of(config):
         return True
     raise ForeignObject(
-        f"VM {node.vmid} ({config.get('name') or 'without a name'}) on {node.host} is not ours",
+        f"VM {node.vmid} ({config.get('name') or 'without a name'}) on {node.host} is not managed by fluobook",
         cause="its SMBIOS uuid or its tag is not that of our node",
         remedy=f"pin another number for {node.name} in the params (nodes[].vmid)",
     )

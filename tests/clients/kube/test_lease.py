@@ -26,7 +26,7 @@ def rig(kubernetes: Callable[..., Any]) -> Any:
 def test_the_second_operator_is_told_who_the_first_is(rig: Any) -> None:
     with OperatorLease(rig.kube, "ann@laptop/1").held(), pytest.raises(Locked) as refused:
         OperatorLease(rig.kube, "bob@desk/2").acquire()
-    assert refused.value.message.startswith("ann@laptop/1 is at work on this cluster since")
+    assert refused.value.message.startswith("ann@laptop/1 holds the lock on this cluster since")
     OperatorLease(rig.kube, "bob@desk/2").acquire()
 
 

@@ -110,7 +110,7 @@ def test_without_machines_the_missing_stage_is_named_and_nothing_is_changed(labs
     stage = lab.stage("apply-talos-config")
     plan = stage.plan()
     assert plan.digest == ""
-    with pytest.raises(StageMissing, match="create-vms has not done its work") as caught:
+    with pytest.raises(StageMissing, match="is blocked: run create-vms first") as caught:
         stage.apply(plan)
     assert caught.value.remedy == "run the stage create-vms first"
     assert lab.requests(mutating=True) == []

@@ -121,7 +121,7 @@ def test_a_stranger_that_somebody_approved_fails_the_check_and_is_named(lab):
 def test_without_a_cluster_the_missing_stage_is_named(labs):
     lab = labs()
     stage = lab.stage("approve-csrs")
-    with pytest.raises(StageMissing, match="bootstrap-kubernetes has not done its work"):
+    with pytest.raises(StageMissing, match="is blocked: run bootstrap-kubernetes first"):
         stage.apply(stage.plan())
     assert lab.requests(mutating=True) == []
 

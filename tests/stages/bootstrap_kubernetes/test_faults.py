@@ -65,7 +65,7 @@ def test_without_configured_nodes_the_missing_stage_is_named_and_nothing_is_chan
     lab.bring_up("create-vms")
     lab.mark()
     stage = lab.stage("bootstrap-kubernetes")
-    with pytest.raises(StageMissing, match="apply-talos-config has not done its work"):
+    with pytest.raises(StageMissing, match="is blocked: run apply-talos-config first"):
         stage.apply(stage.plan())
     assert lab.requests(mutating=True) == []
 

@@ -156,12 +156,12 @@ def test_no_action_begins_once_work_is_broken_off():
 
     def check():
         if lost:
-            raise Locked("bob is at work on this cluster")
+            raise Locked("bob holds the lock on this cluster")
 
     def perform(one, _):
         lost.append(one.id)
 
-    with pytest.raises(Locked, match="bob is at work"):
+    with pytest.raises(Locked, match="bob holds the lock"):
         work.run(action("a"), action("b", "a"), perform=perform, check=check)
     assert lost == ["a"]
     assert work.told("intent") == ["a"]

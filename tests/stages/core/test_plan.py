@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from fluobook import params
 from fluobook.stages.core.plan import Action, Plan
 
@@ -68,11 +70,24 @@ def test_a_plan_reads_well():
     assert "+ create" in text
     assert text.splitlines()[-2:] == [
         "mind the gap",
-        f"2 to create, 0 to change, 0 to lose, 2 as they should be · {PLAN.digest}",
+        f"Plan {PLAN.digest}: 2 to create, 0 to change, 0 to destroy, 2 unchanged.",
     ]
 
 
-def test_what_is_lost_is_named_before_the_digest():
+@pytest.mark.parametrize(
+    ("plan", "summary"),
+    [
+        (Plan("preflight"), "No changes."),
+        (Plan("create-vms", kept=1), "No changes. 1 resource is up to date."),
+        (Plan("create-vms", kept=3), "No changes. 3 resources are up to date."),
+        (replace(PLAN, waits_for="preflight"), "Blocked: run preflight first. 2 actions predicted, no digest."),
+    ],
+)
+def test_a_plan_without_a_digest_has_its_own_summary(plan, summary):
+    assert plan.summary() == summary
+
+
+def test_what_would_be_destroyed_is_named_before_the_digest():
     plan = Plan("reset", (Action("reset a", "reset", "node a", destroys="etcd of a"),))
-    assert "LOST FOR GOOD: etcd of a" in plan.table().text()
-    assert "1 to lose" in plan.summary()
+    assert "WILL BE DESTROYED: etcd of a" in plan.table().text()
+    assert "1 to destroy" in plan.summary()

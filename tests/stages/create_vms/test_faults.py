@@ -129,7 +129,9 @@ def test_a_refused_token_changes_nothing_and_the_command_that_helps_is_told(labs
 @pytest.mark.parametrize(("fault", "told"), [("foreign-vmid", "number"), ("foreign-vm-with-our-name", "name")])
 def test_a_vm_of_somebody_else_stops_the_stage(labs, fault, told):
     lab = labs(f"proxmox.{fault}")
-    with pytest.raises(ForeignObject, match=rf"has the {told}.* of talos-cp-1 and is not ours") as caught:
+    with pytest.raises(
+        ForeignObject, match=rf"has the {told}.* of talos-cp-1 and is not managed by fluobook"
+    ) as caught:
         lab.stage("create-vms").plan()
     assert "nodes[].vmid" in caught.value.remedy
     assert lab.requests(mutating=True) == []
@@ -166,5 +168,5 @@ def test_another_operators_task_on_a_vm_of_ours_stops_the_stage_and_is_named(lab
         if task.type == "qmshutdown":
             task.upid, task.user = task.upid.replace("fluobook@pve!fluobook", "eve@pam"), "eve@pam"
     assert not lab.stage("create-vms").plan().actions
-    with pytest.raises(Locked, match="eve@pam is at work on talos-cp-1: qmshutdown"):
+    with pytest.raises(Locked, match="eve@pam is changing talos-cp-1: task qmshutdown"):
         lab.stage("create-vms", "nodes.talos-cp-1.cores=4").plan()

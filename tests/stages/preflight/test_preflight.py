@@ -148,7 +148,7 @@ def test_an_address_that_answers_already_is_named(labs):
     # Another cluster's name makes other uuids: the VMs are then somebody else's, and answer at our addresses.
     context = lab.context("cluster.name=another")
     names = [check.result for check in wrong(context)]
-    assert any("is not ours" in told for told in names)
+    assert any("is not managed by fluobook" in told for told in names)
 
 
 def test_a_host_that_is_not_there_is_named(lab):
