@@ -60,7 +60,7 @@ def test_a_holder_learns_that_it_lost_the_lease(rig: Any) -> None:
         body = {"spec": {"holderIdentity": "bob", "leaseDurationSeconds": 600}}
         rig.kube.patch(*LEASE, body=body)
         assert isinstance(rig.until(lambda: lease.lost), Locked)
-        with pytest.raises(Locked, match="bob is at work"):
+        with pytest.raises(Locked, match="bob holds the lock"):
             lease.check()
 
 
