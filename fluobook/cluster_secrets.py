@@ -1,6 +1,6 @@
-"""The secrets of one cluster: the age key and the Talos secrets bundle; whatever is loaded, the redactor learns first.
+"""The secrets of one cluster: the age key and the Talos secrets bundle. The redactor receives whatever is loaded.
 
-The bundle is the only durable file of a cluster. It is written once, whole, encrypted, and never overwritten.
+The bundle is the only durable file of a cluster. It is written once, atomically, encrypted, and never overwritten.
 """
 
 from __future__ import annotations
@@ -36,17 +36,19 @@ OWN_KEY = (
 
 
 class ClusterSecrets:
-    """Reads and makes the secrets of one cluster; safe for threads.
+    """Reads and creates the secrets of one cluster; safe for threads.
 
     Args:
-        secrets: where the params say that they are.
+        secrets: their locations, from the params.
         root: the repository; relative paths begin there.
-        redactor: learns every value.
-        live: whether the platform is a real one; then the lab's age key, which is public, is refused.
+        redactor: receives every value.
+        refuses_lab_key: whether the lab's age key, which is public, is refused.
     """
 
-    def __init__(self, secrets: SecretReferences, root: Path, redactor: Redactor, *, live: bool = False) -> None:
-        self._live = live
+    def __init__(
+        self, secrets: SecretReferences, root: Path, redactor: Redactor, *, refuses_lab_key: bool = False
+    ) -> None:
+        self._refuses_lab_key = refuses_lab_key
         self._secrets = secrets
         self._root = root
         self._redactor = redactor
@@ -56,21 +58,21 @@ class ClusterSecrets:
 
     @property
     def path(self) -> Path:
-        """Where the bundle is, or will be."""
+        """The bundle's file, whether it exists or not."""
         return located(self._secrets.bundle, self._root)
 
     def age_key(self) -> str:
         """The text of the age key file.
 
         Raises:
-            Refused: it is the lab's, and the platform is a real one.
+            Refused: it is the lab's, which this platform refuses.
         """
         text = self._secrets.age_key.resolve(self._root)
         self._redactor.add(*(line for line in text.splitlines() if not line.startswith("#")))
-        if self._live and age.public_key(text) in lab_recipients(self._root):
+        if self._refuses_lab_key and age.public_key(text) in lab_recipients(self._root):
             raise Refused(
                 f"the age key in {self._secrets.age_key} is the lab's",
-                cause="it is public: what is encrypted for it, anybody who has this repository can read",
+                cause="it is public: anybody who has this repository can decrypt what is encrypted for it",
                 remedy=OWN_KEY,
             )
         return text
@@ -88,35 +90,35 @@ class ClusterSecrets:
 
         Raises:
             NotFound: there is none yet.
-            AccessDenied: the age key does not fit.
+            AccessDenied: the age key cannot decrypt it.
         """
         with self._lock:
             if self._bundle is None:
-                self._bundle = self._known(SecretsBundle.parse(sops.read(self.path, self.age_key())))
+                self._bundle = self._redacted(SecretsBundle.parse(sops.read(self.path, self.age_key())))
             return self._bundle
 
     def create_bundle(self) -> str:
-        """Make a new bundle and write it, encrypted, in one step.
+        """Create a bundle and write it, encrypted, in one step.
 
         Returns:
-            The cluster id in it, which is no secret.
+            Its cluster id, which is not secret.
 
         Raises:
-            Refused: a bundle is there already; it is never overwritten.
+            Refused: a bundle exists already; it is never overwritten.
         """
-        bundle = self._known(new_secrets())
+        bundle = self._redacted(new_secrets())
         text = sops.encrypt(
             yaml.safe_dump(bundle.as_mapping(), sort_keys=False), path=self.path, recipients=[self.recipient()]
         )
         partial = self.path.with_name(f".{os.getpid()}.{self.path.name}")
-        write_text(partial, text)  # synced: what is linked below must never be an empty file after a power cut
+        write_text(partial, text)  # synced, so that a power cut leaves no empty bundle
         try:
-            os.link(partial, self.path)  # unlike a rename this fails when somebody else was first
+            os.link(partial, self.path)  # unlike a rename this fails when the file exists
         except FileExistsError:
             raise Refused(
                 f"{self.path} exists already",
                 cause="a secrets bundle is never overwritten",
-                remedy="run the stage again: it uses what is there",
+                remedy="run the stage again: it uses the existing bundle",
             ) from None
         finally:
             partial.unlink()
@@ -155,6 +157,6 @@ class ClusterSecrets:
             platform.cluster.name, self.bundle(), self.talos_identity(role), endpoints=endpoints, nodes=nodes
         )
 
-    def _known(self, bundle: SecretsBundle) -> SecretsBundle:
+    def _redacted(self, bundle: SecretsBundle) -> SecretsBundle:
         self._redactor.add(*bundle.values())
         return bundle

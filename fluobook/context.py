@@ -1,34 +1,195 @@
-"""What a stage works with: the platform, the paths, and the clients, each made when it is first needed."""
+"""What a stage works with: the platform, the paths, the policy, and one client for each system outside.
+
+Clients are made at first use, shared by all threads of a run, and closed with it. A stage declares the clients it uses
+(`Stage.uses`) and receives a context that refuses every other one.
+"""
 
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 import threading
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
+from fluobook import lab as labs
+from fluobook import params
 from fluobook.clients import sops
 from fluobook.clients.factory import FactoryClient
 from fluobook.clients.kube import Kube, OperatorLease
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
-from fluobook.clients.talos import Address, TalosNode, connect
+from fluobook.clients.talos import Address, MachineStage, Probe, TalosNode, connect, probe
 from fluobook.cluster_secrets import ClusterSecrets
+from fluobook.errors import FluobookError
+from fluobook.journal.journal import Journal
 from fluobook.params import TALOS_PORT
 from fluobook.waiting import Cancellation, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator
 
-    from fluobook.errors import FluobookError
-    from fluobook.journal.journal import Journal
     from fluobook.params import Node, Platform
     from fluobook.redact import Redactor
 
 T = TypeVar("T")
+
+Client = Literal["proxmox", "talos", "kubernetes", "image factory"]
+"""The systems for which a context has clients."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a target demands. Stages ask the policy and never the target.
+
+    Args:
+        refuses_lab_key: whether the lab's age key, which is public, is refused.
+    """
+
+    refuses_lab_key: bool
+
+
+POLICIES = {"lab": Policy(refuses_lab_key=False), "live": Policy(refuses_lab_key=True)}
+"""The policy of each target."""
+
+
+class TalosNodes:
+    """The platform's nodes over the Talos API; connections are shared by all threads.
+
+    Args:
+        platform: maps a node to the address at which it is reached.
+        secrets: give the certificates.
+    """
+
+    def __init__(self, platform: Platform, secrets: ClusterSecrets) -> None:
+        self._platform, self._secrets = platform, secrets
+        self._lock = threading.Lock()
+        self._connections: dict[tuple[str, str], TalosNode] = {}
+
+    def address(self, node: Node) -> Address:
+        """Where a node's Talos API is reached."""
+        host, port = self._platform.route(node.address, TALOS_PORT)
+        return Address(host, port, "" if host == node.address else node.address)
+
+    def client(self, node: Node, role: str = "os:reader") -> TalosNode:
+        """A configured node over mutual TLS, with a certificate of the given role."""
+        identity, ca = self._secrets.talos_identity(role), self._secrets.bundle().talos.crt
+        with self._lock:
+            if (node.name, role) not in self._connections:
+                connection = connect(self.address(node), ca=ca, crt=identity.crt, key=identity.key)
+                self._connections[node.name, role] = connection
+            return self._connections[node.name, role]
+
+    def probe(self, node: Node, *, timeout: float = 3.0) -> Probe:
+        """What answers at a node's address, with our certificates if there are any.
+
+        Args:
+            node: the node.
+            timeout: seconds.
+        """
+        if not self._secrets.has_bundle():
+            return probe(self.address(node), timeout=timeout)
+        identity, ca = self._secrets.talos_identity("os:reader"), self._secrets.bundle().talos.crt
+        return probe(self.address(node), ca=ca, identity=identity, timeout=timeout)
+
+    def machine_stage(self, node: Node) -> MachineStage | None:
+        """How far a configured node has come; None while it does not answer."""
+        try:
+            return self.client(node).machine_stage()
+        except FluobookError:
+            return None
+
+    def is_ready(self, node: Node) -> bool:
+        """Whether a node runs and reports that etcd, kubelet and its Kubernetes node are healthy."""
+        stage = self.machine_stage(node) if self._secrets.has_bundle() else None
+        return stage is not None and stage.stage == "running" and stage.ready
+
+    def close(self) -> None:
+        """Close the connections; a later call opens them again."""
+        with self._lock:
+            connections, self._connections = self._connections, {}
+        for connection in connections.values():
+            connection.close()
+
+
+class Clients:
+    """The clients of one run, each made at first use; safe for threads.
+
+    Args:
+        platform: the endpoints.
+        root: the repository.
+        redactor: receives every secret that is loaded.
+        secrets: the cluster's secrets.
+    """
+
+    def __init__(self, platform: Platform, root: Path, redactor: Redactor, secrets: ClusterSecrets) -> None:
+        self._platform, self._root, self._redactor = platform, root, redactor
+        self.secrets = secrets
+        self.talos = TalosNodes(platform, secrets)
+        self._lock = threading.RLock()
+        self._proxmox: dict[str, ProxmoxClient] = {}
+        self._kube: Kube | None = None
+        self._factory: FactoryClient | None = None
+        self._shared: dict[type, object] = {}
+
+    def proxmox(self, name: str) -> ProxmoxClient:
+        """The client of a Proxmox VE endpoint of the platform."""
+        with self._lock:
+            if name not in self._proxmox:
+                self._proxmox[name] = self._connect_proxmox(name)
+            return self._proxmox[name]
+
+    def _connect_proxmox(self, name: str) -> ProxmoxClient:
+        endpoint = next(e for e in self._platform.proxmox if e.name == name)
+        secret = endpoint.token_secret.resolve(self._root, lambda path: sops.read(path, self.secrets.age_key()))
+        self._redactor.add(secret)
+        trusted = self._platform.trust.get(f"{endpoint.host}:{endpoint.port}")
+        return ProxmoxClient(
+            ProxmoxEndpoint(
+                name,
+                endpoint.url,
+                endpoint.token_id,
+                secret,
+                address=self._platform.route(endpoint.host, endpoint.port),
+                ca_file=trusted or endpoint.ca_file,
+                fingerprint=None if trusted else endpoint.fingerprint,
+            )
+        )
+
+    def kube(self) -> Kube:
+        """The cluster's API as an administrator; the kubeconfig is made from the bundle, so no file is needed."""
+        with self._lock:
+            if self._kube is None:
+                self._kube = Kube.from_kubeconfig(self.secrets.kubeconfig(self._platform))
+            return self._kube
+
+    def factory(self) -> FactoryClient:
+        """The Talos Image Factory."""
+        host, port = "factory.talos.dev", 443
+        with self._lock:
+            if self._factory is None:
+                ca_file = self._platform.trusted_ca(host, port)
+                self._factory = FactoryClient(address=self._platform.route(host, port), ca_file=ca_file)
+            return self._factory
+
+    def shared(self, kind: type[T], make: Callable[[], T]) -> T:
+        """The run's one object of a class, made at first use."""
+        with self._lock:
+            if kind not in self._shared:
+                self._shared[kind] = make()
+            return cast("T", self._shared[kind])
+
+    def close(self) -> None:
+        """Close every connection; a later call opens it again."""
+        with self._lock:
+            opened: list[object] = [*self._proxmox.values(), *self._shared.values(), self._kube, self._factory]
+            self._proxmox, self._shared, self._kube, self._factory = {}, {}, None, None
+        for client in (self.talos, *opened):
+            if callable(close := getattr(client, "close", None)):
+                close()
 
 
 @dataclass
@@ -38,13 +199,14 @@ class RunContext:
     Args:
         phase: name of the phase.
         platform: the desired state, endpoints mapped for the target.
-        target: "lab" or "live"; for what people are told, no stage acts on it.
+        target: "lab" or "live"; for display. What differs between them is in `policy`.
         root: the repository.
         home: the cluster's own folder: kubeconfig, talosconfig, lock.
-        redactor: learns every secret that is loaded.
-        journal: gets every event.
+        redactor: receives every secret that is loaded.
+        journal: receives every event.
         remarks: what a person should know.
-        cancellation: says when work is to be broken off.
+        cancellation: whether the run is cancelled.
+        uses: the clients that may be used; None allows all.
     """
 
     phase: str
@@ -56,135 +218,126 @@ class RunContext:
     journal: Journal
     remarks: tuple[str, ...] = ()
     cancellation: Cancellation = field(default_factory=Cancellation, repr=False)
-    _made: dict[str, Any] = field(default_factory=dict, repr=False)
-    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    uses: frozenset[Client] | None = None
+    clients: Clients = field(init=False, repr=False)
 
-    def once(self, name: str, make: Callable[[], T]) -> T:
-        """The thing of that name, made at the first call and kept."""
-        with self._lock:
-            if name not in self._made:
-                self._made[name] = make()
-            return self._made[name]
+    def __post_init__(self) -> None:
+        refuses = self.policy.refuses_lab_key
+        secrets = ClusterSecrets(self.platform.secrets, self.root, self.redactor, refuses_lab_key=refuses)
+        self.clients = Clients(self.platform, self.root, self.redactor, secrets)
 
-    def forget(self, name: str) -> None:
-        """Let `once` make the thing anew."""
-        with self._lock:
-            self._made.pop(name, None)
+    def limited_to(self, uses: Iterable[Client]) -> RunContext:
+        """The same context, with these clients only."""
+        limited = copy(self)
+        limited.uses = frozenset(uses)
+        return limited
 
-    def close(self) -> None:
-        """Close every connection that was made; a later call makes it anew."""
-        with self._lock:
-            made, self._made = [*self._made.values(), self.__dict__.pop("factory", None)], {}
-        for one in made:
-            if callable(close := getattr(one, "close", None)):
-                close()
+    def _require(self, client: Client) -> Clients:
+        if self.uses is not None and client not in self.uses:
+            raise RuntimeError(f"the stage uses the {client} client but does not declare it in Stage.uses")
+        return self.clients
 
-    @cached_property
+    @property
+    def policy(self) -> Policy:
+        """What the target demands."""
+        return POLICIES[self.target]
+
+    @property
     def secrets(self) -> ClusterSecrets:
         """The age key and the Talos secrets bundle."""
-        return ClusterSecrets(self.platform.secrets, self.root, self.redactor, live=self.target == "live")
+        return self.clients.secrets
 
-    def proxmox(self, name: str) -> ProxmoxClient:
-        """The client of a Proxmox VE endpoint of the platform."""
-        return self.once(f"proxmox {name}", lambda: self._proxmox(name))
-
-    def _proxmox(self, name: str) -> ProxmoxClient:
-        endpoint = next(e for e in self.platform.proxmox if e.name == name)
-        secret = endpoint.token_secret.resolve(self.root, lambda path: sops.read(path, self.secrets.age_key()))
-        self.redactor.add(secret)
-        trusted = self.platform.trust.get(f"{endpoint.host}:{endpoint.port}")
-        return ProxmoxClient(
-            ProxmoxEndpoint(
-                name,
-                endpoint.url,
-                endpoint.token_id,
-                secret,
-                address=self.platform.route(endpoint.host, endpoint.port),
-                ca_file=trusted or endpoint.ca_file,
-                fingerprint=None if trusted else endpoint.fingerprint,
-            )
-        )
-
-    @cached_property
-    def factory(self) -> FactoryClient:
-        """The Talos Image Factory."""
-        host, port = "factory.talos.dev", 443
-        return FactoryClient(address=self.platform.route(host, port), ca_file=self.platform.trusted_ca(host, port))
-
-    def talos_address(self, node: Node) -> Address:
-        """Where a node's Talos API is reached."""
-        host, port = self.platform.route(node.address, TALOS_PORT)
-        return Address(host, port, "" if host == node.address else node.address)
-
-    def talos(self, node: Node, role: str = "os:reader") -> TalosNode:
-        """A configured node over mutual TLS, with a certificate of the given role."""
-        return self.once(f"talos {node.name} {role}", lambda: self._talos(node, role))
-
-    def _talos(self, node: Node, role: str) -> TalosNode:
-        pair = self.secrets.talos_identity(role)
-        return connect(self.talos_address(node), ca=self.secrets.bundle().talos.crt, crt=pair.crt, key=pair.key)
-
-    @cached_property
+    @property
     def kubeconfig_path(self) -> Path:
         """Where the kubeconfig is written."""
         return self.home / "kubeconfig"
 
+    def proxmox(self, name: str) -> ProxmoxClient:
+        """The client of a Proxmox VE endpoint of the platform."""
+        return self._require("proxmox").proxmox(name)
+
+    @property
+    def talos(self) -> TalosNodes:
+        """The platform's nodes over the Talos API."""
+        return self._require("talos").talos
+
     def kube(self) -> Kube:
-        """The cluster's API as an administrator; the kubeconfig is made from the bundle, so no file is needed."""
-        return self.once("kube", lambda: Kube.from_kubeconfig(self.secrets.kubeconfig(self.platform)))
+        """The cluster's Kubernetes API as an administrator."""
+        return self._require("kubernetes").kube()
+
+    @property
+    def factory(self) -> FactoryClient:
+        """The Talos Image Factory."""
+        return self._require("image factory").factory()
+
+    def shared(self, kind: type[T], make: Callable[[], T]) -> T:
+        """The run's one object of a class: made at first use, then the same for all stages and threads."""
+        return self.clients.shared(kind, make)
+
+    def close(self) -> None:
+        """Close every connection; a later call opens it again."""
+        self.clients.close()
 
     @contextmanager
     def lease(self) -> Iterator[Callable[[], None]]:
-        """Keep other operators out while something is changed, by a Lease in the cluster as soon as its API answers.
+        """Lock the cluster against other operators with a Lease, as soon as its API answers.
 
-        Yields what raises `Locked` once another operator has taken the lease from us: after a sleep of this machine,
-        say, that was longer than the lease is good for.
+        Yields a function that raises `Locked` once another operator has taken the lease: after this machine slept for
+        longer than the lease is valid, for example.
 
-        The name of the holder has no process in it: a killed run of ours is taken over at once, since on one machine
-        the cluster's lock keeps two runs apart.
+        The holder's name contains no process id, so the lease of a killed run is taken over at once; two runs on one
+        machine are kept apart by the lock file.
 
         Raises:
-            Locked: another operator is at work.
+            Locked: another operator holds the lease.
         """
-        if not (self.secrets.has_bundle() and self.kube().ready()):
+        if not (self.secrets.has_bundle() and self.clients.kube().ready()):
             yield lambda: None
             return
-        with OperatorLease(self.kube(), f"{getpass.getuser()}@{socket.gethostname()}:{self.home}").held() as lease:
+        holder = f"{getpass.getuser()}@{socket.gethostname()}:{self.home}"
+        with OperatorLease(self.clients.kube(), holder).held() as lease:
             yield lease.check
 
     def wait_until(
         self,
-        name: str,
+        deadline: str,
         what: str,
-        look: Callable[[], T | None],
+        check: Callable[[], T | None],
         *,
-        every: float = 0.2,
+        interval: float = 0.2,
         final: tuple[type[FluobookError], ...] = (),
     ) -> T:
-        """Look again and again until there is an answer.
+        """Call `check` until it returns something other than None; see `fluobook.waiting.wait_until`.
 
         Args:
-            name: the deadline's name in the params; it gives the seconds.
-            what: what is waited for, for the error.
-            look: returns None while it has to be waited for. Our errors, but for `FINAL`, count as "not yet".
-            every: seconds between two looks, at first; they grow to five times that.
-            final: further errors that no waiting mends here.
+            deadline: its name in the params (`deadlines`), which gives the seconds.
+            what: what is waited for, for the error message.
+            check: returns None while there is nothing yet.
+            interval: seconds between the first two calls.
+            final: further errors that waiting does not fix here.
 
         Raises:
-            DeadlineExceeded: it did not come in time.
-            Cancelled: the run was interrupted.
+            DeadlineExceeded: there was nothing in time.
+            Cancelled: the run was cancelled.
         """
         return wait_until(
-            look,
+            check,
             what=what,
-            timeout=float(getattr(self.platform.deadlines, name)),
+            timeout=float(getattr(self.platform.deadlines, deadline)),
             cancellation=self.cancellation,
-            interval=every,
+            interval=interval,
             final=final,
-            remedy=f"inspect the systems; deadlines.{name} in the params sets the limit",
+            remedy=f"inspect the systems; deadlines.{deadline} in the params sets the limit",
         )
 
 
-def plain(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping as a plain dict, for the journal."""
-    return dict(mapping)
+def open_context(chosen: params.Params, *, root: Path, target: str, redactor: Redactor) -> RunContext:
+    """The context of a phase and a target; for target "lab" with the lab that `fluobook.lab` finds or starts."""
+    folder = os.environ.get("FLUOBOOK_RUN")
+    journal = Journal(Path(folder) / "events.jsonl" if folder else None, redactor)
+    if target == "live":
+        home = params.home() / chosen.platform.cluster.name
+        return RunContext(chosen.phase, chosen.platform, target, root, home, redactor, journal)
+    lab = labs.for_phase(chosen, root=root)
+    platform = params.overlay(chosen.platform, lab.overlay)
+    return RunContext(chosen.phase, platform, target, root, lab.cluster_folder, redactor, journal, lab.remarks)

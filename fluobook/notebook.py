@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook import lab as labs
 from fluobook import params
-from fluobook.context import RunContext
+from fluobook.context import RunContext, open_context
 from fluobook.display.kernel import ask_person, ask_secret, guard_kernel
 from fluobook.display.live import Live, interactive, show_once
 from fluobook.display.table import Cell, Table
 from fluobook.errors import PlanChanged, UsageError
-from fluobook.journal.journal import Journal
 from fluobook.journal.lock import cluster_lock
 from fluobook.redact import Redactor
 from fluobook.stages import catalogue, observe, secrets_care
 from fluobook.stages.core.check import Checks
-from fluobook.stages.core.executor import Executor
+from fluobook.stages.core.executor import Executor, Progress
 from fluobook.stages.core.gate import Approval, Gate
-from fluobook.stages.core.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -167,7 +165,8 @@ class Runbook:
         Raises:
             UsageError: there is no such stage.
         """
-        return StageRun(catalogue.find(name), self.context, self.gate)
+        stage = catalogue.find(name)
+        return StageRun(stage, self.context.limited_to(stage.uses), self.gate)
 
     def secrets(self, wanted: Mapping[str, Mapping[str, str]] | None = None) -> StageRun:
         """The stage that keeps the secrets in Git, with what shall be set in them.
@@ -179,7 +178,8 @@ class Runbook:
             UsageError: it is not understood, or a value is to be typed and nobody can be asked.
         """
         ask = ask_secret if interactive() else None
-        return StageRun(secrets_care.stage(wanted or {}, ask), self.context, self.gate)
+        stage = secrets_care.stage(wanted or {}, ask)
+        return StageRun(stage, self.context.limited_to(stage.uses), self.gate)
 
     def nodes(self, *, seconds: float = observe.SECONDS) -> None:
         """Show the cluster's nodes; while a person watches, for so many seconds as they change."""
@@ -272,20 +272,7 @@ def plans(chosen: params.Params, *, root: Path, target: str, redactor: Redactor)
     """What every stage would do, one after the other; changes nothing."""
     context = open_context(chosen, root=root, target=target, redactor=redactor)
     for stage in catalogue.STAGES:
-        yield stage.plan(context.platform, stage.observe(context))
-
-
-def open_context(chosen: params.Params, *, root: Path, target: str, redactor: Redactor) -> RunContext:
-    """The context that a phase's parameters and a target stand for; brings a lab into being where one is needed."""
-    folder = os.environ.get("FLUOBOOK_RUN")
-    journal = Journal(Path(folder) / "events.jsonl" if folder else None, redactor)
-    if target == "live":
-        return RunContext(
-            chosen.phase, chosen.platform, target, root, params.home() / chosen.platform.cluster.name, redactor, journal
-        )
-    lab = labs.for_phase(chosen, root=root)
-    platform = params.overlay(chosen.platform, lab.overlay)
-    return RunContext(chosen.phase, platform, target, root, lab.cluster_folder, redactor, journal, remarks=lab.remarks)
+        yield stage.plan(context.platform, stage.observe(context.limited_to(stage.uses)))
 
 
 def with_mirrors(chosen: params.Params, *, root: Path, target: str) -> params.Params:

@@ -19,16 +19,15 @@ from fluobook_lab import life
 from plain import bring_up
 
 from fluobook import params
+from fluobook.context import RunContext, open_context
 from fluobook.lab import programs as lab_programs
-from fluobook.notebook import Runbook, open_context
+from fluobook.notebook import Runbook
 from fluobook.redact import Redactor
 from fluobook.stages import catalogue
 from fluobook.stages.core.gate import Approval, Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from fluobook.context import RunContext
 
 ROOT = Path(__file__).parents[1]
 SIZES = (3, 20, 100)

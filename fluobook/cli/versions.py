@@ -25,11 +25,10 @@ def versions(phase: Phase = "phase1", target: Target = "lab", settings: Settings
     from fluobook.clients import helm  # noqa: PLC0415
     from fluobook.display.tree import versions_table  # noqa: PLC0415
     from fluobook.gitops.charts import newer  # noqa: PLC0415
-    from fluobook.stages.core.sources import ca_file  # noqa: PLC0415
 
     platform = _platform(chosen(phase, settings), target)
     tree = gitops.for_phase(platform, gitops.read(root(), platform.gitops.path))
-    found = newer(tree, lambda repo, chart: helm.versions(repo, chart, ca_file=ca_file(platform, repo)))
+    found = newer(tree, lambda repo, chart: helm.versions(repo, chart, ca_file=platform.ca_file(repo)))
     print(versions_table(found).text())  # noqa: T201
     return _unanswered(found)
 

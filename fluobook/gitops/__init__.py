@@ -4,7 +4,7 @@ from fluobook.gitops.application import Application, ChartSource
 from fluobook.gitops.patches import for_phase, mirrored, patches_for
 from fluobook.gitops.root import root_application
 from fluobook.gitops.secrets import EncryptedFile, encrypted_files, lab_recipients
-from fluobook.gitops.tree import Tree, chart_source, namespaces_needed_before_argocd, read, waves
+from fluobook.gitops.tree import Tree, chart_source, namespaces_needed_before_argocd, read, render_chart, waves
 
 __all__ = [
     "Application",
@@ -19,6 +19,7 @@ __all__ = [
     "namespaces_needed_before_argocd",
     "patches_for",
     "read",
+    "render_chart",
     "root_application",
     "waves",
 ]

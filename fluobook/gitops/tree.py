@@ -7,12 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fluobook.clients import helm
 from fluobook.errors import NotFound
 from fluobook.gitops import kustomization
 from fluobook.gitops.application import Application, ChartSource, parse
 
 if TYPE_CHECKING:
     from fluobook.gitops.documents import Document
+    from fluobook.params import Platform
 
 ROOT_PATH = "cluster-gitops/bootstrap"
 NEEDED_BEFORE = "fluobook/needed-before"
@@ -98,6 +100,24 @@ def chart_source(tree: Tree, name: str) -> ChartSource:
     if not one.chart:
         raise NotFound(f"Application {name} has no chart", system="gitops", remedy=f"look at {one.file}")
     return ChartSource(one.repo, one.chart, one.version, one.release, one.namespace, one.values)
+
+
+def render_chart(platform: Platform, source: ChartSource) -> list[dict[str, Any]]:
+    """The objects of a chart, for the platform's Kubernetes version.
+
+    Raises:
+        OutsideError: the chart repository does not answer, or the chart refuses its values.
+    """
+    return helm.template(
+        source.chart,
+        repo=source.repo,
+        version=source.version,
+        release=source.release,
+        namespace=source.namespace,
+        values=source.values,
+        kube_version=platform.versions.kubernetes,
+        ca_file=platform.ca_file(source.repo),
+    )
 
 
 def namespaces_needed_before_argocd(tree: Tree) -> list[dict[str, Any]]:

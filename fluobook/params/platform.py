@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -343,6 +344,12 @@ class Platform(Model):
         """The CA file for `host`:`port`: from `trust`, or a Proxmox VE endpoint's own; None for the system's CAs."""
         own = (endpoint.ca_file for endpoint in self.proxmox if (endpoint.host, endpoint.port) == (host.lower(), port))
         return self.trust.get(f"{host.lower()}:{port}") or next(own, None)
+
+    def ca_file(self, url: str) -> Path | None:
+        """The CA file for the server of a URL; None for the system's CAs."""
+        parts = urlsplit(url)
+        file = self.trusted_ca(parts.hostname or "", parts.port or {"https": 443, "http": 80}.get(parts.scheme, 22))
+        return Path(file).expanduser() if file else None
 
     def digest_data(self) -> dict[str, Any]:
         """The part that enters a plan's digest: plain JSON without secrets, endpoints, trust and deadlines."""

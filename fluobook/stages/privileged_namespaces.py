@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook import gitops
 from fluobook.errors import AccessDenied, Refused
-from fluobook.stages.core import handover
+from fluobook.stages.core import ssa
 from fluobook.stages.core.check import Check
-from fluobook.stages.core.cluster_state import Missing, api
+from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.stage import Stage
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fluobook.context import RunContext
     from fluobook.params import Platform
     from fluobook.stages.core.executor import Reporter
-    from fluobook.stages.core.handover import Compared
+    from fluobook.stages.core.ssa import Compared
 
 NAME = "privileged-namespaces"
 LEVEL = "pod-security.kubernetes.io/enforce"
@@ -53,7 +53,7 @@ def observe(context: RunContext) -> Observation:
     kube = api(context)
     if isinstance(kube, Missing):
         return Observation(wanted, kube)
-    return Observation(wanted, None, handover.compare_all(kube, wanted))
+    return Observation(wanted, None, ssa.compare_all(kube, wanted))
 
 
 def plan(platform: Platform, seen: Observation) -> Plan:
@@ -110,7 +110,7 @@ def _reason(manifest: Mapping[str, Any], live: Mapping[str, Any]) -> str:
 
 def perform(context: RunContext, action: Action, _report: Reporter) -> Mapping[str, Any]:
     """Apply one namespace."""
-    applied = handover.apply(context.kube(), dict(action.data["manifest"]))
+    applied = ssa.apply(context.kube(), dict(action.data["manifest"]))
     return {"resourceVersion": applied["metadata"]["resourceVersion"]}
 
 
@@ -156,4 +156,13 @@ def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
     )
 
 
-STAGE = Stage(5, NAME, "Make the namespaces that Argo CD's platform needs beforehand", observe, plan, perform, verify)
+STAGE = Stage(
+    5,
+    NAME,
+    "Make the namespaces that Argo CD's platform needs beforehand",
+    observe,
+    plan,
+    perform,
+    verify,
+    uses=("kubernetes",),
+)

@@ -16,7 +16,7 @@ from fluobook.clients import age, sops
 from fluobook.errors import OutsideError, Refused, Rejected
 from fluobook.gitops.secrets import encrypted_files
 from fluobook.stages.core.check import Check
-from fluobook.stages.core.cluster_state import Missing, api
+from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.stage import Stage
 
@@ -179,4 +179,6 @@ def verify(_context: RunContext, seen: Observation) -> Sequence[Check]:
     )
 
 
-STAGE = Stage(6, NAME, "Give Argo CD the key to the secrets in Git", observe, plan, perform, verify)
+STAGE = Stage(
+    6, NAME, "Give Argo CD the key to the secrets in Git", observe, plan, perform, verify, uses=("kubernetes",)
+)

@@ -6,7 +6,7 @@ import pytest
 
 from fluobook.errors import Refused
 from fluobook.stages import privileged_namespaces
-from fluobook.stages.core.handover import Compared
+from fluobook.stages.core.ssa import Compared
 from fluobook.stages.privileged_namespaces import Observation
 
 ENFORCE = "pod-security.kubernetes.io/enforce"

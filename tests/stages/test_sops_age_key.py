@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from fluobook.clients import age
 from fluobook.errors import Refused
 from fluobook.stages import sops_age_key
-from fluobook.stages.core.cluster_state import Missing
+from fluobook.stages.core.cluster import Missing
 
 NAME = "sops-age-key"
 
@@ -86,8 +87,7 @@ def test_the_written_value_is_masked_wherever_it_might_be_shown(lab):
 
 @pytest.mark.lab
 def test_the_labs_key_is_refused_for_a_live_platform(lab):
-    context = lab.context()
-    context.target = "live"
+    context = replace(lab.context(), target="live")
     with pytest.raises(Refused, match="is the lab's"):
         lab.stage(NAME, context=context).plan()
 

@@ -19,5 +19,6 @@ STAGE = Stage(
     plan,
     perform,
     verify,
+    uses=("talos",),
     widths={"talos": 16, "cycle": 1},
 )

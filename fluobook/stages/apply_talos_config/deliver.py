@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fluobook.clients.talos import Mode, maintenance
 from fluobook.errors import ForeignObject, OutsideError, Rejected, Unreachable
 from fluobook.stages.apply_talos_config.observe import NOT_YET
-from fluobook.stages.core.nodes import AT_REST, look, stage_of
+from fluobook.stages.core.cluster import AT_REST
 
 if TYPE_CHECKING:
     from fluobook.clients.talos import MachineIdentity, MaintenanceNode
@@ -37,14 +37,14 @@ class Delivery:
             ForeignObject: it is not our VM, or belongs to another cluster.
             Rejected: it refuses the configuration, or its installation keeps failing.
         """
-        seen = look(self._context, self._node)
+        seen = self._context.talos.probe(self._node)
         if seen.mode is Mode.FOREIGN:
             raise ForeignObject(f"{self._node.name}: {seen.detail}", remedy="find out which cluster it belongs to")
         if seen.mode is Mode.MAINTENANCE:
             self._in_maintenance(seen.fingerprint)
             return None
         self._report("installs and restarts")
-        stage = stage_of(self._context, self._node) if seen.mode is Mode.CONFIGURED else None
+        stage = self._context.talos.machine_stage(self._node) if seen.mode is Mode.CONFIGURED else None
         return (self._mode or "unknown") if stage and stage.stage in AT_REST else None
 
     def _in_maintenance(self, fingerprint: str) -> None:
@@ -58,7 +58,7 @@ class Delivery:
                 cause="the installation fails: its disk is not there, or the installer image cannot be fetched",
                 remedy=f"look at the console of the VM {self._node.name}, then run the stage again",
             )
-        machine = maintenance(self._context.talos_address(self._node), fingerprint=fingerprint)
+        machine = maintenance(self._context.talos.address(self._node), fingerprint=fingerprint)
         try:
             self._must_be_ours(machine.identity())
             self._report.evidence(fingerprint=fingerprint)

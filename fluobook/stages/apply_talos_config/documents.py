@@ -17,7 +17,6 @@ from fluobook.machine.documents import dump
 from fluobook.machine.node import NetworkSettings, NodeSettings, node_documents
 from fluobook.machine.schematic import image_of
 from fluobook.params import KUBERNETES_PORT, TALOS_PORT
-from fluobook.stages.core.sources import rendered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +60,7 @@ def gather(platform: Platform, root: Path) -> Ingredients:
 def cilium_manifest(platform: Platform, root: Path) -> str:
     """The inline manifest: the chart, version and values of the Application `cilium`, as the phase sees it."""
     tree = gitops.for_phase(platform, gitops.read(root, platform.gitops.path))
-    objects = rendered(platform, gitops.chart_source(tree, "cilium"))
+    objects = gitops.render_chart(platform, gitops.chart_source(tree, "cilium"))
     return yaml.safe_dump_all(objects, sort_keys=False, width=1_000_000)
 
 

@@ -10,8 +10,8 @@ from fluobook.clients.talos import Applied, Mode, Probe
 from fluobook.errors import OutsideError
 from fluobook.stages.apply_talos_config.contradictions import refuse_contradictions
 from fluobook.stages.apply_talos_config.documents import Ingredients, cluster_documents, gather, node_text
-from fluobook.stages.core.look import side_by_side
-from fluobook.stages.core.nodes import looks
+from fluobook.stages.core.cluster import probe_nodes
+from fluobook.stages.core.executor import in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,23 +54,27 @@ def observe(context: RunContext) -> Observation:
     bundle = context.secrets.has_bundle()
     with ThreadPoolExecutor(1) as pool:
         gathered = pool.submit(ingredients_of, context)
-        probes = looks(context)
+        probes = probe_nodes(context)
         ingredients = gathered.result()
     configured = [node for node in context.platform.nodes if probes[node.name].mode is Mode.CONFIGURED]
     texts = texts_of(context, ingredients) if configured else {}
-    asked = side_by_side(lambda node: dry_run(context, node, texts[node.name]), configured)
+    asked = in_parallel(lambda node: dry_run(context, node, texts[node.name]), configured)
     names = [node.name for node in configured]
     dry_runs = dict(zip(names, (applied for applied, _ in asked), strict=True))
     versions = dict(zip(names, (version for _, version in asked), strict=True))
     return Observation(bundle, probes, ingredients, dry_runs, versions)
 
 
+class Texts(dict[str, str]):
+    """Every node's configuration as YAML, by node name."""
+
+
 def ingredients_of(context: RunContext) -> Ingredients:
     """What goes into the configurations; gathered once for a context, since rendering takes a moment."""
-    return context.once("talos ingredients", lambda: gather(context.platform, context.root))
+    return context.shared(Ingredients, lambda: gather(context.platform, context.root))
 
 
-def texts_of(context: RunContext, ingredients: Ingredients) -> dict[str, str]:
+def texts_of(context: RunContext, ingredients: Ingredients) -> Texts:
     """Every node's configuration. They hold secrets that the secrets has told the redactor.
 
     Raises:
@@ -78,7 +82,7 @@ def texts_of(context: RunContext, ingredients: Ingredients) -> dict[str, str]:
     """
     platform, bundle = context.platform, context.secrets.bundle()
     generated = cluster_documents(platform, bundle, ingredients)
-    texts = {node.name: node_text(platform, node, generated, ingredients) for node in platform.nodes}
+    texts = Texts((node.name, node_text(platform, node, generated, ingredients)) for node in platform.nodes)
     refuse_contradictions(platform, bundle, ingredients, texts)
     return texts
 
@@ -89,7 +93,7 @@ def dry_run(context: RunContext, node: Node, text: str) -> tuple[Applied, str]:
     Raises:
         OutsideError: the node refuses the configuration, or has no answer.
     """
-    talos = context.talos(node, "os:admin")
+    talos = context.talos.client(node, "os:admin")
     for pause in BUSY:
         try:
             return talos.apply_configuration(text, dry_run=True), talos.version().tag

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from fluobook.clients.talos import Mode
 from fluobook.errors import Rejected
 from fluobook.stages.apply_talos_config.deliver import Delivery
-from fluobook.stages.apply_talos_config.observe import dry_run, ingredients_of, texts_of
-from fluobook.stages.core.nodes import AT_REST, is_ready, look, stage_of
+from fluobook.stages.apply_talos_config.observe import Texts, dry_run, ingredients_of, texts_of
+from fluobook.stages.core.cluster import AT_REST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,9 +26,9 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
         context.secrets.create_bundle()
         return {"file": context.secrets.path.name}
     node = context.platform.node(action.data["node"])
-    text = context.once("talos texts", lambda: texts_of(context, ingredients_of(context)))[node.name]
+    text = context.shared(Texts, lambda: texts_of(context, ingredients_of(context)))[node.name]
     report.evidence(config_sha256=hashlib.sha256(text.encode()).hexdigest())
-    if look(context, node).mode is Mode.CONFIGURED:
+    if context.talos.probe(node).mode is Mode.CONFIGURED:
         return _again(context, node, text, report)
     delivery = Delivery(context, node, text, report)
     what = f"{node.name} runs with its configuration"
@@ -38,11 +38,11 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
 
 def _again(context: RunContext, node: Node, text: str, report: Reporter) -> Mapping[str, Any]:
     """Change the configuration of a configured node; the next node's turn comes when this one is itself again."""
-    ready = is_ready(context, node)
+    ready = context.talos.is_ready(node)
     applied = context.wait_until(
         "maintenance",
         f"{node.name} takes its configuration",
-        lambda: context.talos(node, "os:admin").apply_configuration(text),
+        lambda: context.talos.client(node, "os:admin").apply_configuration(text),
         final=(Rejected,),
     )
     report.evidence(mode=applied.mode)
@@ -56,6 +56,6 @@ def _again(context: RunContext, node: Node, text: str, report: Reporter) -> Mapp
 def _is_itself(context: RunContext, node: Node, text: str, *, ready: bool) -> bool | None:
     """Whether a node has taken a configuration over, has come to rest, and is as ready as it was before."""
     applied, _ = dry_run(context, node, text)
-    stage = stage_of(context, node)
+    stage = context.talos.machine_stage(node)
     at_rest = stage is not None and stage.stage in AT_REST
-    return True if applied.unchanged and at_rest and (is_ready(context, node) or not ready) else None
+    return True if applied.unchanged and at_rest and (context.talos.is_ready(node) or not ready) else None

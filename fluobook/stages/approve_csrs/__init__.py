@@ -9,6 +9,15 @@ from fluobook.stages.approve_csrs.judge import Request, judge
 from fluobook.stages.approve_csrs.stage import observe, perform, plan, verify
 from fluobook.stages.core.stage import Stage
 
-STAGE = Stage(4, "approve-csrs", "Approve the kubelets' serving certificates", observe, plan, perform, verify)
+STAGE = Stage(
+    4,
+    "approve-csrs",
+    "Approve the kubelets' serving certificates",
+    observe,
+    plan,
+    perform,
+    verify,
+    uses=("kubernetes",),
+)
 
 __all__ = ["STAGE", "Request", "judge"]

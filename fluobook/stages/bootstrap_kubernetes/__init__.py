@@ -9,4 +9,13 @@ from fluobook.stages.bootstrap_kubernetes.plan import plan
 from fluobook.stages.bootstrap_kubernetes.verify import verify
 from fluobook.stages.core.stage import Stage
 
-STAGE = Stage(3, "bootstrap-kubernetes", "Bootstrap etcd and Kubernetes", observe, plan, perform, verify)
+STAGE = Stage(
+    3,
+    "bootstrap-kubernetes",
+    "Bootstrap etcd and Kubernetes",
+    observe,
+    plan,
+    perform,
+    verify,
+    uses=("talos", "kubernetes"),
+)

@@ -134,7 +134,7 @@ class Complaints:
 
     def _read(self, node: Node, log: str, *, only_certain: bool = False) -> None:
         try:
-            tail = self.context.talos(node).logs(log)
+            tail = self.context.talos.client(node).logs(log)
         except FluobookError:
             return
         words = serious(tail)

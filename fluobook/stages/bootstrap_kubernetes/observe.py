@@ -9,8 +9,8 @@ import yaml
 
 from fluobook.clients.talos import EtcdMember, Mode
 from fluobook.errors import FluobookError
-from fluobook.stages.core.look import side_by_side
-from fluobook.stages.core.nodes import looks
+from fluobook.stages.core.cluster import probe_nodes
+from fluobook.stages.core.executor import in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,10 +65,10 @@ class Observation:
 
 def observe(context: RunContext) -> Observation:
     """Look at all nodes, then at Kubernetes."""
-    missing = [name for name, seen in looks(context).items() if seen.mode is not Mode.CONFIGURED]
+    missing = [name for name, seen in probe_nodes(context).items() if seen.mode is not Mode.CONFIGURED]
     if missing and not context.secrets.has_bundle():
         return Observation(missing)
-    answers = side_by_side(lambda node: etcd_members(context, node), context.platform.control_planes)
+    answers = in_parallel(lambda node: etcd_members(context, node), context.platform.control_planes)
     members = {node.name: found for node, found in zip(context.platform.control_planes, answers, strict=True) if found}
     ready, cilium, version = kubernetes(context) if members else ({}, frozenset(), "")
     return Observation(missing, members, ready, cilium, version, files(context), networks(context) if version else None)
@@ -77,7 +77,7 @@ def observe(context: RunContext) -> Observation:
 def etcd_members(context: RunContext, node: Node) -> Sequence[EtcdMember]:
     """The members that a control plane's etcd knows; none while it does not run."""
     try:
-        return context.talos(node).etcd_members()
+        return context.talos.client(node).etcd_members()
     except FluobookError:
         return ()
 

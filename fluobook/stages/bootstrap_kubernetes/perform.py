@@ -48,7 +48,7 @@ def _ask(context: RunContext, action: Action) -> str:
     if any(_etcd_runs(context, other) for other in context.platform.control_planes if other != node):
         return "runs elsewhere"
     try:
-        context.talos(node, "os:admin").bootstrap()
+        context.talos.client(node, "os:admin").bootstrap()
     except Conflict:
         return "AlreadyExists"
     return "OK"
@@ -56,7 +56,7 @@ def _ask(context: RunContext, action: Action) -> str:
 
 def _etcd_runs(context: RunContext, node: Node) -> bool:
     """Whether a control plane's etcd runs, healthy or not: it has data then. No answer raises: then nobody knows."""
-    return any(service.id == "etcd" and service.state == "Running" for service in context.talos(node).services())
+    return any(service.id == "etcd" and service.state == "Running" for service in context.talos.client(node).services())
 
 
 def _await(context: RunContext, name: str, report: Reporter) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Checks: verified statements about the live system, each with its result."""
+"""Checks: verified statements about the live system, each with its result; and groups of checks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fluobook.display.table import Cell, Table
-from fluobook.errors import CheckFailed
+from fluobook.errors import CheckFailed, FluobookError
+from fluobook.stages.core.executor import in_parallel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from fluobook.context import RunContext
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,12 @@ class Check:
     passed: bool
     result: str = ""
     remedy: str = ""
+
+    @classmethod
+    def failed(cls, name: str, error: FluobookError) -> Check:
+        """A check that ended in an error; the error's own cause and remedy are kept."""
+        result = f"{error.message}; {error.cause}" if error.cause else error.message
+        return cls(name, passed=False, result=result, remedy=error.remedy)
 
 
 @dataclass(frozen=True)
@@ -71,3 +80,49 @@ class Checks:
 
     def __str__(self) -> str:
         return self.table().text()
+
+
+@dataclass(frozen=True)
+class CheckGroup:
+    """Checks that are made together.
+
+    Args:
+        name: the failed check that is shown when the group ends in an error.
+        checks: makes the checks.
+    """
+
+    name: str
+    checks: Callable[[RunContext], Iterable[Check]]
+
+
+def run_groups(context: RunContext, groups: Iterable[CheckGroup]) -> Sequence[Check]:
+    """The checks of all groups, in their order; the groups run in parallel.
+
+    A client's error becomes a failed check, so that the other groups still count.
+    """
+    results = in_parallel(lambda group: checks_until_error(group.name, lambda: group.checks(context)), groups)
+    return [check for checks in results for check in checks]
+
+
+def checks_until_error(name: str, checks: Callable[[], Iterable[Check]]) -> list[Check]:
+    """The checks; if an error ends them, those made before it and a failed check of the given name."""
+    made: list[Check] = []
+    try:
+        made.extend(checks())
+    except FluobookError as error:
+        made.append(Check.failed(name, error))
+    return made
+
+
+def error_of(work: Callable[[], Any]) -> FluobookError | None:
+    """The error that the work ends in; None if it succeeds."""
+    try:
+        work()
+    except FluobookError as error:
+        return error
+    return None
+
+
+def count(total: int, failing: Sequence[str]) -> str:
+    """How many of `total` objects pass, and the names of the others: "2 of 3; not: talos-cp-1"."""
+    return f"{total - len(failing)} of {total}" + (f"; not: {', '.join(failing)}" if failing else "")

@@ -1,68 +1,195 @@
-"""Runs the actions of a plan as a graph: each starts as soon as what it needs is done.
+"""Runs the actions of a plan as a graph: each starts as soon as the actions it needs are done.
 
-So a stage takes as long as its longest chain, not as the sum. How many run at once is bounded for each foreign system.
-What depends on a failed action is not started; everything else goes on to its end.
+A stage takes as long as its longest chain of actions. The number of actions that run at once is limited for each
+system. Actions that need a failed action are skipped; all others run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fluobook.errors import FluobookError
 from fluobook.failures import present
-from fluobook.stages.core.graph import Graph
-from fluobook.stages.core.places import Limit, Place
 from fluobook.stages.core.plan import Action, Plan
 
 if TYPE_CHECKING:
     from fluobook.journal.journal import Journal
-    from fluobook.stages.core.progress import Progress
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 DEFAULT_WIDTH = 8
-"""How many actions run at once against one foreign system, where nothing else is said."""
+"""How many actions run at once against one system, where the stage sets no other limit."""
 
 POOL = 512
-"""Threads at most; a waiting action costs a thread and nothing else."""
+"""Threads at most; a waiting action costs no more than a thread."""
+
+REFRESH = 0.5
+"""Seconds after which the table is refreshed although nothing has finished."""
+
+
+def in_parallel(work: Callable[[T], R], items: Iterable[T], *, width: int = 16) -> list[R]:
+    """Do the work for all items at once, at most `width` at a time.
+
+    Returns:
+        The results in the order of the items.
+    """
+    with ThreadPoolExecutor(width) as pool:
+        return list(pool.map(work, items))
+
+
+@dataclass
+class Progress:
+    """The state of each action while a plan is applied, for the live table.
+
+    `state` is waiting, running, done, failed or skipped; `word` is the last message of the action; `changed` is called
+    after each change.
+    """
+
+    actions: tuple[Action, ...]
+    state: dict[str, str] = field(default_factory=dict)
+    word: dict[str, str] = field(default_factory=dict)
+    changed: Callable[[], None] = lambda: None
+
+    def set(self, action: Action, state: str, word: str = "") -> None:
+        """Set the state of an action."""
+        self.state[action.id] = state
+        self.word[action.id] = word
+        self.changed()
+
+    def of(self, action: Action) -> tuple[str, str]:
+        """State and last message of an action."""
+        return self.state.get(action.id, "waiting"), self.word.get(action.id, "")
+
+
+class Limit:
+    """How many actions may use one system at once; `freed` is set whenever a slot becomes free."""
+
+    def __init__(self, width: int, freed: threading.Event) -> None:
+        self._slots = threading.Semaphore(width)
+        self._freed = freed
+
+    def slot(self) -> Slot | None:
+        """A slot, if one is free."""
+        return Slot(self) if self._slots.acquire(blocking=False) else None
+
+    def release(self) -> None:
+        """Free one slot."""
+        self._slots.release()
+        self._freed.set()
+
+
+class Slot:
+    """The right to use a system; released once."""
+
+    def __init__(self, limit: Limit) -> None:
+        self._limit: Limit | None = limit
+
+    def release(self) -> None:
+        """Let another action use the system."""
+        limit, self._limit = self._limit, None
+        if limit is not None:
+            limit.release()
 
 
 @dataclass(frozen=True)
 class Reporter:
-    """What an action says while it is at work: words for the table, evidence for the journal."""
+    """What a running action reports: messages for the table, evidence for the journal.
+
+    Args:
+        check: raises when the run is cancelled.
+        release_slot: lets another action use the system, once this action only waits.
+    """
 
     action: Action
     stage: str
     journal: Journal
     progress: Progress
     check: Callable[[], None] = lambda: None
-    """Raises when the work is to be broken off."""
-    leave: Callable[[], None] = lambda: None
-    """Says that the foreign system has done its part: what follows is waiting, and somebody else may have the place."""
+    release_slot: Callable[[], None] = lambda: None
 
-    def __call__(self, word: str) -> None:
-        """Show a word in the live table, if the work is to go on."""
+    def __call__(self, message: str) -> None:
+        """Show a message in the live table, unless the run is cancelled."""
         self.check()
-        self.progress.set(self.action, "running", word)
+        self.progress.set(self.action, "running", message)
 
     def evidence(self, **fields: Any) -> None:
-        """Put evidence (a task id, a gRPC code, a resource version) into the journal now, before going on."""
+        """Write evidence (a task id, a gRPC code, a resource version) to the journal now, before going on."""
         self.journal.write("evidence", stage=self.stage, action=self.action.id, **fields)
 
 
 Perform = Callable[[Action, Reporter], Mapping[str, Any] | None]
-"""Does one action and returns its evidence."""
+"""Performs one action and returns its evidence."""
+
+
+class _Schedule:
+    """The actions of a plan that are ready, running, failed or skipped."""
+
+    def __init__(self, plan: Plan, progress: Progress, widths: Mapping[str, int]) -> None:
+        self.running: dict[Future[None], Action] = {}
+        self.failures: dict[str, Exception] = {}
+        self._actions = {action.id: action for action in plan.actions}
+        needs = {a.id: [need for need in a.needs if need in self._actions] for a in plan.actions}
+        self.graph = TopologicalSorter(needs)
+        self.graph.prepare()
+        self._progress = progress
+        self._news = threading.Event()
+        systems = {action.system for action in plan.actions}
+        self._limits = {name: Limit(widths.get(name.split(":")[0], DEFAULT_WIDTH), self._news) for name in systems}
+        self._ready: list[Action] = []
+        self._skipped: set[str] = set()
+
+    def startable(self) -> Iterator[tuple[Action, Slot]]:
+        """The actions that can start now, each with a slot on its system; those that need a failed one are skipped."""
+        while names := self.graph.get_ready():
+            for action in (self._actions[name] for name in names):
+                if self._skipped.union(self.failures).isdisjoint(action.needs):
+                    self._ready.append(action)
+                else:
+                    self._skipped.add(action.id)
+                    self._progress.set(action, "skipped", "an action that it needs failed")
+                    self.graph.done(action.id)
+        for action in self._ready.copy():
+            if slot := self._limits[action.system].slot():
+                self._ready.remove(action)
+                yield action, slot
+
+    def started(self, action: Action, future: Future[None]) -> None:
+        """Note that an action runs."""
+        self.running[future] = action
+        future.add_done_callback(lambda _: self._news.set())
+
+    def collect(self) -> None:
+        """Wait until an action ends or a slot becomes free, and note how the actions ended."""
+        if self.running:
+            self._news.wait(REFRESH)
+            self._news.clear()
+        for future in [future for future in self.running if future.done()]:
+            action = self.running.pop(future)
+            try:
+                future.result()
+            except Exception as error:  # noqa: BLE001 (raised when all other actions have ended)
+                self.failures[action.id] = error
+                self._progress.set(action, "failed", str(error))
+            else:
+                self._progress.set(action, "done")
+            self.graph.done(action.id)
+        self._progress.changed()
 
 
 class Executor:
     """Applies one plan.
 
     Args:
-        perform: does one action.
-        journal: gets intent before and outcome after each action.
-        widths: how many actions run at once, by foreign system.
-        check: raises when the work is to be broken off.
+        perform: performs one action.
+        journal: receives the intent before and the outcome after each action.
+        widths: how many actions run at once, by system.
+        check: raises when the run is cancelled.
     """
 
     def __init__(
@@ -79,54 +206,50 @@ class Executor:
         self._widths = dict(widths or {})
 
     def run(self, plan: Plan, progress: Progress) -> None:
-        """Do all actions; returns when each is done.
+        """Perform all actions; returns when each is done.
 
         Raises:
-            FluobookError: of the actions that failed, the first one; the others are named in its message.
+            CycleError: actions need each other.
+            FluobookError: the first action that failed; its message names the others.
         """
-        graph = Graph(plan, progress)
-        limits = self._limits(plan, graph.look)
+        schedule = _Schedule(plan, progress, self._widths)
         with ThreadPoolExecutor(max_workers=POOL, thread_name_prefix=plan.stage) as pool:
             try:
-                while graph.unfinished:
-                    for action in graph.startable():
-                        if place := limits[action.system].take():
-                            graph.started(action, pool.submit(self._one, plan.stage, action, progress, place))
-                    graph.collect()
+                while schedule.graph.is_active():
+                    for action, slot in schedule.startable():
+                        schedule.started(action, pool.submit(self._run_action, plan.stage, action, progress, slot))
+                    schedule.collect()
             except BaseException:
-                self._journal.write("interrupted", stage=plan.stage, running=graph.at_work())
+                running = [action.id for action in schedule.running.values()]
+                self._journal.write("interrupted", stage=plan.stage, running=running)
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        if graph.failures:
-            raise _failure(plan, graph.failures)
+        if schedule.failures:
+            raise _failure(plan, schedule.failures)
 
-    def _limits(self, plan: Plan, freed: Callable[[], None]) -> dict[str, Limit]:
-        systems = {action.system for action in plan.actions}
-        return {one: Limit(self._widths.get(one.split(":")[0], DEFAULT_WIDTH), freed) for one in systems}
-
-    def _one(self, stage: str, action: Action, progress: Progress, place: Place) -> None:
+    def _run_action(self, stage: str, action: Action, progress: Progress, slot: Slot) -> None:
         try:
             self._check()
             progress.set(action, "running")
             self._note("intent", stage, action, verb=action.verb, object=action.object, reason=action.reason)
-            evidence = self._perform(action, Reporter(action, stage, self._journal, progress, self._check, place.leave))
+            report = Reporter(action, stage, self._journal, progress, self._check, slot.release)
+            evidence = self._perform(action, report)
             self._note("outcome", stage, action, result="done", evidence=dict(evidence or {}))
         except Exception as error:
-            told = present(error).text() if isinstance(error, FluobookError) else repr(error)
-            self._note("outcome", stage, action, result="failed", error=told)
+            details = present(error).text() if isinstance(error, FluobookError) else repr(error)
+            self._note("outcome", stage, action, result="failed", error=details)
             raise
         finally:
-            place.leave()
+            slot.release()
 
     def _note(self, event: str, stage: str, action: Action, **fields: Any) -> None:
         self._journal.write(event, stage=stage, action=action.id, **fields)
 
 
 def _failure(plan: Plan, failures: Mapping[str, Exception]) -> Exception:
-    first, *others = failures.items()
-    error = first[1]
+    (name, error), *others = failures.items()
     if isinstance(error, FluobookError):
-        tail = f" (and {len(others)} more failed: {', '.join(name for name, _ in others)})" if others else ""
-        error.message = f"{plan.stage}, {first[0]}: {error.message}{tail}"
+        tail = f" (and {len(others)} more failed: {', '.join(other for other, _ in others)})" if others else ""
+        error.message = f"{plan.stage}, {name}: {error.message}{tail}"
         error.args = (error.message,)
     return error

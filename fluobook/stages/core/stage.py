@@ -1,21 +1,24 @@
-"""What a stage is: four functions and a name.
+"""A stage: a name, four functions, and the clients that they use.
 
-`observe` only reads. `plan` and, where it can, `verify` are pure over what was observed. `perform` does one action.
+`observe` only reads. `plan` is pure over the observation. `perform` performs one action. `verify` makes the checks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from fluobook.errors import Refused
+from fluobook.stages.core.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from fluobook.context import RunContext
+    from fluobook.context import Client, RunContext
     from fluobook.params import Platform
     from fluobook.stages.core.check import Check
     from fluobook.stages.core.executor import Reporter
-    from fluobook.stages.core.plan import Action, Plan
+    from fluobook.stages.core.plan import Action
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,15 @@ class Stage:
     """One step of the bring-up.
 
     Args:
-        number: its place, 0 for the preflight.
-        name: what plans, approvals and the command line call it.
+        number: its position, 0 for the preflight.
+        name: its name in plans, approvals and commands.
         title: what it does, for people.
         observe: reads the live systems.
-        plan: what leads from the observation to the platform; pure.
-        perform: does one action and returns its evidence.
+        plan: the actions that lead from the observation to the platform; pure.
+        perform: performs one action and returns its evidence.
         verify: the checks, given a context and an observation made after the work.
-        widths: how many actions run at once, by foreign system.
+        uses: the clients that `observe`, `perform` and `verify` may use; their context refuses the others.
+        widths: how many actions run at once, by system.
     """
 
     number: int
@@ -40,4 +44,26 @@ class Stage:
     plan: Callable[[Platform, Any], Plan]
     perform: Callable[[RunContext, Action, Reporter], Mapping[str, Any] | None]
     verify: Callable[[RunContext, Any], Sequence[Check]]
+    uses: tuple[Client, ...] = ()
     widths: Mapping[str, int] | None = None
+
+
+def read_only_stage(
+    number: int,
+    name: str,
+    title: str,
+    verify: Callable[[RunContext], Sequence[Check]],
+    *,
+    uses: tuple[Client, ...],
+) -> Stage:
+    """A stage that only checks: its plan is always empty."""
+
+    def plan(platform: Platform, _observation: None) -> Plan:
+        return Plan(name, (), 0, platform.digest_data())
+
+    def perform(_context: RunContext, action: Action, _report: Reporter) -> NoReturn:
+        raise Refused(f"stage {name} changes nothing: it does not {action.verb} {action.object}")
+
+    return Stage(
+        number, name, title, lambda _context: None, plan, perform, lambda context, _: verify(context), uses=uses
+    )

@@ -19,5 +19,6 @@ STAGE = Stage(
     plan,
     perform,
     verify,
+    uses=("proxmox", "talos", "kubernetes", "image factory"),
     widths={"proxmox": 16, "cycle": 1},
 )

@@ -172,4 +172,4 @@ def _concerns(seen: Seen, node: Node) -> bool:
 
 def _taken(context: RunContext, node: Node) -> str:
     """The node's address if something answers there although its VM does not exist."""
-    return node.address if probe(context.talos_address(node), timeout=PROBE).mode is not Mode.UNREACHABLE else ""
+    return node.address if probe(context.talos.address(node), timeout=PROBE).mode is not Mode.UNREACHABLE else ""

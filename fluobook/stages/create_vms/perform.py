@@ -9,7 +9,6 @@ from fluobook.clients.talos import Mode, probe
 from fluobook.errors import Conflict, ForeignObject, NotFound, OutsideError, Rejected, TaskFailed, Unreachable
 from fluobook.machine.schematic import image_of
 from fluobook.params import TALOS_PORT
-from fluobook.stages.core.nodes import is_ready
 from fluobook.stages.create_vms.hardware import TAG, create_params, disks, net0, tags, tags_of, uuid_of
 from fluobook.stages.create_vms.observe import has_image
 
@@ -141,10 +140,13 @@ def _wait_for_lost(context: RunContext, client: ProxmoxClient, node: Node, repor
 
 def _start(context: RunContext, node: Node, _action: Action, report: Reporter) -> Mapping[str, Any]:
     evidence = _power_on(context, node, report)
-    report.leave()
+    report.release_slot()
     report("waits for the Talos API")
     context.wait_until(
-        "maintenance", f"{node.name} answers at {node.address}:{TALOS_PORT}", lambda: _answers(context, node), every=0.1
+        "maintenance",
+        f"{node.name} answers at {node.address}:{TALOS_PORT}",
+        lambda: _answers(context, node),
+        interval=0.1,
     )
     return evidence
 
@@ -170,7 +172,7 @@ def _power_on(context: RunContext, node: Node, report: Reporter) -> Mapping[str,
 
 
 def _answers(context: RunContext, node: Node) -> bool | None:
-    return True if probe(context.talos_address(node), timeout=2).mode is not Mode.UNREACHABLE else None
+    return True if probe(context.talos.address(node), timeout=2).mode is not Mode.UNREACHABLE else None
 
 
 def _change(context: RunContext, node: Node, action: Action, report: Reporter) -> Mapping[str, Any]:
@@ -220,7 +222,7 @@ def _serves(context: RunContext, node: Node) -> set[str]:
 
     The stages that follow begin by asking that API, and where there is one control plane it goes with the node.
     """
-    told = {"ready"} if is_ready(context, node) else set()
+    told = {"ready"} if context.talos.is_ready(node) else set()
     if node.role == "controlplane" and context.secrets.has_bundle() and context.kube().ready():
         told.add("api")
     return told

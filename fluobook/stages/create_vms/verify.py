@@ -59,4 +59,4 @@ def _answers(context: RunContext, node: Node) -> bool:
 
 
 def _mode(context: RunContext, node: Node) -> bool | None:
-    return True if probe(context.talos_address(node), timeout=2).mode is not Mode.UNREACHABLE else None
+    return True if probe(context.talos.address(node), timeout=2).mode is not Mode.UNREACHABLE else None

@@ -5,7 +5,7 @@ The chart is rendered by helm and applied by the server, as Argo CD itself does 
 
 - Argo CD never makes Helm releases. A release Secret would report of the first installation for ever, and whoever
   upgrades or uninstalls "the release" later would work against Argo CD.
-- Helm keeps its own field manager beside Argo CD's, so what a later chart takes out would stay (see `core.handover`).
+- Helm keeps its own field manager beside Argo CD's, so what a later chart takes out would stay (see `core.ssa`).
 - An install that was killed leaves Helm's release locked. Objects that were applied are simply there, and a second run
   applies what is missing.
 
@@ -20,4 +20,4 @@ from fluobook.stages.install_argocd.perform import perform
 from fluobook.stages.install_argocd.plan import plan
 from fluobook.stages.install_argocd.verify import verify
 
-STAGE = Stage(7, "install-argocd", "Install Argo CD with KSOPS", observe, plan, perform, verify)
+STAGE = Stage(7, "install-argocd", "Install Argo CD with KSOPS", observe, plan, perform, verify, uses=("kubernetes",))

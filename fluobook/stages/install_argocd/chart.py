@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook import gitops
 from fluobook.errors import NotFound
-from fluobook.stages.core.sources import rendered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -68,7 +67,7 @@ def render(context: RunContext, kube: Kube, chart: Chart) -> Rendered:
     Raises:
         OutsideError: the chart repository does not answer, or the chart refuses its values.
     """
-    placed = [_placed(kube, obj, chart.source.namespace) for obj in rendered(context.platform, chart.source)]
+    placed = [_placed(kube, obj, chart.source.namespace) for obj in gitops.render_chart(context.platform, chart.source)]
     plain = tuple(obj for obj in placed if not _hooks(obj))
     return Rendered(_hooked(placed, BEFORE), plain, _hooked(placed, AFTER))
 

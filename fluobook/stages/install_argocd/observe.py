@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fluobook.gitops.root import NAMESPACE
-from fluobook.stages.core import handover, readiness
-from fluobook.stages.core.cluster_state import Missing, api
+from fluobook.stages.core import readiness, ssa
+from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.install_argocd.chart import APPLICATION, chart_of, render
 from fluobook.stages.sops_age_key import NAME as KEY_STAGE
 from fluobook.stages.sops_age_key import SECRET
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from fluobook.clients.kube import Kube
     from fluobook.context import RunContext
-    from fluobook.stages.core.handover import Compared
+    from fluobook.stages.core.ssa import Compared
     from fluobook.stages.install_argocd.chart import Chart
 
 API = "argoproj.io/v1alpha1"
@@ -52,7 +52,7 @@ def observe(context: RunContext) -> Observation:
     own = _own_workloads(kube)
     if own and not any(own.values()):
         return Observation(chart, keeps_itself=True, workloads=own)
-    compared = handover.compare_all(kube, render(context, kube, chart).objects)
+    compared = ssa.compare_all(kube, render(context, kube, chart).objects)
     workloads = {
         one.title: readiness.why_not(one.live) if one.live else "not there"
         for one in compared

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import DeadlineExceeded, TaskFailed
 from fluobook.gitops.root import NAMESPACE
-from fluobook.stages.core import handover, readiness
+from fluobook.stages.core import readiness, ssa
 from fluobook.stages.install_argocd.chart import chart_of, render
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
     """Do one action."""
     if action.verb == "install":
         return _install(context, report)
-    report.leave()
+    report.release_slot()
     return _await(context, action.data["kind"], action.data["name"], report)
 
 
@@ -56,20 +56,20 @@ def _groups(objects: Iterable[Obj]) -> list[list[Obj]]:
 
 def _apply(kube: Kube, objects: list[Obj]) -> int:
     """Apply what is missing or differs, side by side; returns how many that were."""
-    differing = [one.wanted for one in handover.compare_all(kube, objects) if one.differs]
+    differing = [one.wanted for one in ssa.compare_all(kube, objects) if one.differs]
     with ThreadPoolExecutor(WIDTH) as pool:
-        return len(list(pool.map(lambda obj: handover.apply(kube, obj), differing)))
+        return len(list(pool.map(lambda obj: ssa.apply(kube, obj), differing)))
 
 
 def _hooks(context: RunContext, hooks: Iterable[Obj], report: Reporter) -> None:
     """Run hooks one after the other; a Job is made anew and waited for."""
     kube = context.kube()
     for hook in hooks:
-        report(f"hook {handover.title(hook)}")
+        report(f"hook {ssa.title(hook)}")
         if hook["kind"] == "Job":
             _job(context, kube, hook)
         else:
-            handover.apply(kube, hook)
+            ssa.apply(kube, hook)
 
 
 def _job(context: RunContext, kube: Kube, job: Obj) -> None:
@@ -101,7 +101,7 @@ def _await(context: RunContext, kind: str, name: str, report: Reporter) -> Mappi
         return None if why else live
 
     try:
-        live = context.wait_until("argocd", f"{kind} {name} is ready", ready, every=0.1)
+        live = context.wait_until("argocd", f"{kind} {name} is ready", ready, interval=0.1)
     except DeadlineExceeded as error:
         error.cause = _cause(kube, kind, name) or error.cause
         error.remedy = f"kubectl -n {NAMESPACE} describe {kind.lower()} {name}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fluobook.errors import NotFound
 from fluobook.gitops.root import NAMESPACE
 from fluobook.stages.core.check import Check
-from fluobook.stages.core.cluster_state import Missing, api
+from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.install_argocd.observe import API
 from fluobook.stages.sops_age_key import SECRET
 

@@ -6,11 +6,11 @@ nobody watches is read once and shown once, without anything that depends on tim
 
 from __future__ import annotations
 
-from fluobook.stages.core.looking import looking_stage
+from fluobook.stages.core.stage import read_only_stage
 from fluobook.stages.observe.flows import watch_flows
 from fluobook.stages.observe.verify import verify
 from fluobook.stages.observe.watch import SECONDS, watch_applications, watch_csrs, watch_nodes
 
-STAGE = looking_stage(9, "observe", "Watch the platform", verify)
+STAGE = read_only_stage(9, "observe", "Watch the platform", verify, uses=("kubernetes",))
 
 __all__ = ["SECONDS", "STAGE", "watch_applications", "watch_csrs", "watch_flows", "watch_nodes"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluobook.stages.approve_csrs.stage import requests_of
-from fluobook.stages.core.check import Check
-from fluobook.stages.core.look import Look, take
+from fluobook.stages.core.check import Check, CheckGroup, run_groups
 from fluobook.stages.observe import flows, rows
 from fluobook.stages.observe.watch import cluster
 
@@ -23,7 +22,7 @@ def verify(context: RunContext) -> Sequence[Check]:
         StageMissing: there is no cluster yet.
     """
     cluster(context)
-    return take(context, LOOKS)
+    return run_groups(context, GROUPS)
 
 
 def _nodes(context: RunContext) -> Iterator[Check]:
@@ -71,9 +70,9 @@ def _flows(context: RunContext) -> Iterator[Check]:
     )
 
 
-LOOKS = (
-    Look("every node is Ready", _nodes),
-    Look("no node of ours waits for a certificate", _requests),
-    Look("every Application is Synced and Healthy", _applications),
-    Look("the Hubble relay answers with flows of every node", _flows),
+GROUPS = (
+    CheckGroup("every node is Ready", _nodes),
+    CheckGroup("no node of ours waits for a certificate", _requests),
+    CheckGroup("every Application is Synced and Healthy", _applications),
+    CheckGroup("the Hubble relay answers with flows of every node", _flows),
 )

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fluobook.display.live import REPAINTS_PER_SECOND, Live, interactive
 from fluobook.errors import NotFound, StageMissing
-from fluobook.stages.core import cluster_state
-from fluobook.stages.core.cluster_state import Missing
+from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.observe import rows
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def cluster(context: RunContext) -> Kube:
     Raises:
         StageMissing: there is no cluster yet.
     """
-    found = cluster_state.api(context)
+    found = api(context)
     if isinstance(found, Missing):
         raise StageMissing(
             f"there is no cluster to look at: {found.reason}", remedy=f"run the stage {found.stage} first"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fluobook.stages.core.look import Look, take
-from fluobook.stages.core.looking import looking_stage
+from fluobook.stages.core.check import CheckGroup, run_groups
+from fluobook.stages.core.stage import read_only_stage
 from fluobook.stages.preflight import factory, keys, machine, proxmox, sources
 
 if TYPE_CHECKING:
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from fluobook.context import RunContext
     from fluobook.stages.core.check import Check
 
-LOOKS: tuple[Look, ...] = (*machine.LOOKS, *keys.LOOKS, *proxmox.LOOKS, *factory.LOOKS, *sources.LOOKS)
+GROUPS: tuple[CheckGroup, ...] = (*machine.GROUPS, *keys.GROUPS, *proxmox.GROUPS, *factory.GROUPS, *sources.GROUPS)
 """All looks, in the order in which their checks are shown."""
 
 
 def verify(context: RunContext) -> Sequence[Check]:
     """Take every look."""
-    return take(context, LOOKS)
+    return run_groups(context, GROUPS)
 
 
-STAGE = looking_stage(0, "preflight", "Look at everything before acting", verify)
+STAGE = read_only_stage(
+    0, "preflight", "Check everything before acting", verify, uses=("proxmox", "talos", "image factory")
+)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluobook.machine import schematic
-from fluobook.stages.core.check import Check
-from fluobook.stages.core.look import Look
+from fluobook.stages.core.check import Check, CheckGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,4 +49,4 @@ def _schematic(context: RunContext, version: str) -> Iterator[Check]:
     )
 
 
-LOOKS = (Look("the Image Factory answers", _checks),)
+GROUPS = (CheckGroup("the Image Factory answers", _checks),)

@@ -9,8 +9,7 @@ from fluobook.clients import git, sops
 from fluobook.cluster_secrets import OWN_KEY
 from fluobook.errors import NotFound
 from fluobook.gitops.secrets import creation_rules, encrypted_files, lab_recipients
-from fluobook.stages.core.check import Check
-from fluobook.stages.core.look import Look
+from fluobook.stages.core.check import Check, CheckGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,7 +25,7 @@ _HARMLESS = re.compile(r"(^|/)params/lab/[^/]*\.age$|\.py$|\.md$|\.ipynb$|\.exam
 
 
 def _key(context: RunContext) -> Iterator[Check]:
-    if context.target == "live":
+    if context.policy.refuses_lab_key:
         yield _own(context)
     recipient = context.secrets.recipient()
     yield Check("the age key is there", passed=True, result=recipient)
@@ -98,7 +97,7 @@ def _shown(file: Path, root: Path) -> str:
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
 
 
-LOOKS = (
-    Look("the age key is there, and opens the tree's secrets", _key),
-    Look("Git tracks no secret in clear", _tracked),
+GROUPS = (
+    CheckGroup("the age key is there, and opens the tree's secrets", _key),
+    CheckGroup("Git tracks no secret in clear", _tracked),
 )

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from fluobook.clients.tools import WANTED, inventory
 from fluobook.journal.folder import write_text
 from fluobook.params import DHCP_SERVERS, reservations
-from fluobook.stages.core.check import Check
-from fluobook.stages.core.look import Look
+from fluobook.stages.core.check import Check, CheckGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,4 +42,4 @@ def _folder(context: RunContext) -> Path:
     return context.journal.path.parent if context.journal.path else context.home
 
 
-LOOKS = (Look("the programs can be looked for", _tools), Look("the DHCP reservations are written", _dhcp))
+GROUPS = (CheckGroup("the programs can be looked for", _tools), CheckGroup("the DHCP reservations are written", _dhcp))

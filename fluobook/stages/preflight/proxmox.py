@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from fluobook.clients.proxmox.privileges import grant_commands, missing, required
 from fluobook.errors import FluobookError
 from fluobook.params.versions import major_of
-from fluobook.stages.core.check import Check
-from fluobook.stages.core.look import Look, failed, safely, side_by_side
+from fluobook.stages.core.check import Check, CheckGroup, checks_until_error
+from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.create_vms.observe import Observation, observe
 from fluobook.stages.create_vms.plan import plan
 from fluobook.stages.preflight import room
@@ -35,12 +35,12 @@ class _Answer:
 def _checks(context: RunContext) -> Iterator[Check]:
     """An endpoint that does not answer is asked nothing more; what remains would only repeat it."""
     endpoints = context.platform.proxmox
-    answers = side_by_side(lambda endpoint: _version(context, endpoint), endpoints)
+    answers = in_parallel(lambda endpoint: _version(context, endpoint), endpoints)
     yield from (answer.check for answer in answers)
     up = [(endpoint, answer) for endpoint, answer in zip(endpoints, answers, strict=True) if answer.major]
     with ThreadPoolExecutor(1) as beside:
         machines = beside.submit(_machines, context) if len(up) == len(endpoints) else None
-        yield from (check for checks in side_by_side(lambda one: _rights(context, *one), up) for check in checks)
+        yield from (check for checks in in_parallel(lambda one: _rights(context, *one), up) for check in checks)
         seen, check = machines.result() if machines else (None, None)
     yield from [check] if check else []
     yield from _hosts(context, [endpoint for endpoint, _ in up], seen)
@@ -51,7 +51,7 @@ def _version(context: RunContext, endpoint: ProxmoxEndpoint) -> _Answer:
     try:
         version = str(context.proxmox(endpoint.name).version()["version"])
     except FluobookError as error:
-        return _Answer(0, failed(claim, error))
+        return _Answer(0, Check.failed(claim, error))
     known = context.platform.supported.matrix.proxmox
     check = Check(
         claim,
@@ -90,7 +90,7 @@ def _rights(context: RunContext, endpoint: ProxmoxEndpoint, answer: _Answer) -> 
             "as root on a host of it:\n" + "\n".join(commands),
         )
 
-    return safely(claim, look)
+    return checks_until_error(claim, look)
 
 
 def _machines(context: RunContext) -> tuple[Observation | None, Check]:
@@ -99,7 +99,7 @@ def _machines(context: RunContext) -> tuple[Observation | None, Check]:
         seen = observe(context)
         plan(context.platform, seen)
     except FluobookError as error:
-        return None, failed(_FREE, error)
+        return None, Check.failed(_FREE, error)
     ours = sum(seen.ours(node) is not None for node in context.platform.nodes)
     return seen, Check(_FREE, passed=True, result=f"{len(context.platform.nodes) - ours} free, {ours} ours")
 
@@ -107,7 +107,7 @@ def _machines(context: RunContext) -> tuple[Observation | None, Check]:
 def _hosts(context: RunContext, endpoints: Iterable[ProxmoxEndpoint], seen: Observation | None) -> list[Check]:
     used = set(context.platform.hosts)
     asked = [(endpoint, host) for endpoint in endpoints for host in endpoint.hosts if host in used]
-    found = side_by_side(lambda one: _host(context, *one, seen), asked)
+    found = in_parallel(lambda one: _host(context, *one, seen), asked)
     return [check for checks in found for check in checks]
 
 
@@ -116,9 +116,11 @@ def _host(context: RunContext, endpoint: ProxmoxEndpoint, host: str, seen: Obser
     wanted = room.Wanted.of(context.platform, endpoint, host, seen)
     bridge = f"{host} has the bridge {context.platform.network.bridge}"
     return [
-        *safely(bridge, lambda: [room.bridge(bridge, client.networks(host), context.platform.network.bridge)]),
-        *safely(f"{host} has the storages", lambda: room.storages(wanted, client.storages(host))),
+        *checks_until_error(
+            bridge, lambda: [room.bridge(bridge, client.networks(host), context.platform.network.bridge)]
+        ),
+        *checks_until_error(f"{host} has the storages", lambda: room.storages(wanted, client.storages(host))),
     ]
 
 
-LOOKS = (Look("Proxmox VE can be looked at", _checks),)
+GROUPS = (CheckGroup("Proxmox VE can be looked at", _checks),)

@@ -8,9 +8,8 @@ from fluobook import gitops
 from fluobook.clients import git, helm
 from fluobook.errors import NotFound
 from fluobook.gitops.patches import own_source
-from fluobook.stages.core.check import Check
-from fluobook.stages.core.look import Look, attempt, side_by_side
-from fluobook.stages.core.sources import ca_file
+from fluobook.stages.core.check import Check, CheckGroup, error_of
+from fluobook.stages.core.executor import in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 def _own(context: RunContext) -> Iterator[Check]:
     told = context.platform.gitops
     url = own_source(context.platform)
-    commit = git.ls_remote(url, told.revision, ca_file=ca_file(context.platform, url))
+    commit = git.ls_remote(url, told.revision, ca_file=context.platform.ca_file(url))
     context.journal.write(
         "evidence", stage="preflight", repository=told.repository, revision=told.revision, commit=commit
     )
@@ -41,7 +40,7 @@ def _others(context: RunContext) -> Iterator[Check]:
 
 def _all(claim: str, applications: Iterable[Application], look: Callable[[Application], None]) -> Check:
     asked = list(applications)
-    errors = side_by_side(lambda one: attempt(lambda: look(one)), asked)
+    errors = in_parallel(lambda one: error_of(lambda: look(one)), asked)
     wrong = [(one, error) for one, error in zip(asked, errors, strict=True) if error]
     told = "; ".join(f"{one.name}: {error.message}" for one, error in wrong)
     evidence = f"{len(asked) - len(wrong)} of {len(asked)}" + (f"; {told}" if told else "")
@@ -50,13 +49,13 @@ def _all(claim: str, applications: Iterable[Application], look: Callable[[Applic
 
 
 def _revision(context: RunContext, one: Application) -> None:
-    git.ls_remote(one.repo, one.version, ca_file=ca_file(context.platform, one.repo))
+    git.ls_remote(one.repo, one.version, ca_file=context.platform.ca_file(one.repo))
 
 
 def _chart(context: RunContext, one: Application) -> None:
     listed = {
         entry.version.removeprefix("v")
-        for entry in helm.versions(one.repo, one.chart, ca_file=ca_file(context.platform, one.repo))
+        for entry in helm.versions(one.repo, one.chart, ca_file=context.platform.ca_file(one.repo))
     }
     if one.version.removeprefix("v") not in listed:
         raise NotFound(
@@ -66,7 +65,7 @@ def _chart(context: RunContext, one: Application) -> None:
         )
 
 
-LOOKS = (
-    Look("our Git repository answers, and has the revision", _own),
-    Look("the GitOps tree can be read", _others),
+GROUPS = (
+    CheckGroup("our Git repository answers, and has the revision", _own),
+    CheckGroup("the GitOps tree can be read", _others),
 )

@@ -11,4 +11,6 @@ from fluobook.stages.root_application.perform import perform
 from fluobook.stages.root_application.plan import plan
 from fluobook.stages.root_application.verify import verify
 
-STAGE = Stage(8, "root-application", "Hand the platform over to Git", observe, plan, perform, verify)
+STAGE = Stage(
+    8, "root-application", "Hand the platform over to Git", observe, plan, perform, verify, uses=("kubernetes",)
+)

@@ -12,8 +12,8 @@ from fluobook.clients.kube.client import MANAGER
 from fluobook.errors import NotFound
 from fluobook.gitops.root import NAME as ROOT
 from fluobook.gitops.root import NAMESPACE
-from fluobook.stages.core import handover
-from fluobook.stages.core.cluster_state import Missing, api
+from fluobook.stages.core import ssa
+from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.root_application.state import API, KIND, State, state_of
 from fluobook.stages.root_application.tip import Tip
 
@@ -66,7 +66,7 @@ def observe(context: RunContext) -> Observation:
     missing = kube if isinstance(kube, Missing) else _before(kube)
     if missing or isinstance(kube, Missing):
         return Observation(tree.applications, digest, missing)
-    compared = handover.compare(kube, gitops.root_application(context.platform, tree), manager=MANAGER)
+    compared = ssa.compare(kube, gitops.root_application(context.platform, tree), manager=MANAGER)
     objects = {obj["metadata"]["name"]: obj for obj in kube.list(API, KIND, NAMESPACE)}
     states = {name: state_of(obj) for name, obj in objects.items()}
     tip = Tip(context.platform)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fluobook import gitops
 from fluobook.clients.kube.client import MANAGER
 from fluobook.gitops.root import NAMESPACE
-from fluobook.stages.core import handover
+from fluobook.stages.core import ssa
 from fluobook.stages.root_application.following import Following, Seen
 from fluobook.stages.root_application.observe import ROOT
 from fluobook.stages.root_application.state import API, KIND, State
@@ -30,17 +30,17 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
     """Do one action."""
     if action.verb == "apply":
         return _apply(context)
-    report.leave()
+    report.release_slot()
     seconds = context.platform.deadlines.applications
-    following = context.once("applications", lambda: Following(context.kube(), seconds))
-    tip = context.once("tip", lambda: Tip(context.platform))
+    following = context.shared(Following, lambda: Following(context.kube(), seconds))
+    tip = context.shared(Tip, lambda: Tip(context.platform))
     with following.joined():
         return _Wait(context.kube(), action.data["application"], following, tip, report).until(seconds)
 
 
 def _apply(context: RunContext) -> Mapping[str, Any]:
     tree = gitops.read(context.root, context.platform.gitops.path)
-    applied = handover.apply(context.kube(), gitops.root_application(context.platform, tree), manager=MANAGER)
+    applied = ssa.apply(context.kube(), gitops.root_application(context.platform, tree), manager=MANAGER)
     return {"resourceVersion": applied["metadata"]["resourceVersion"]}
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from fluobook.clients import git
 from fluobook.gitops.patches import own_source
-from fluobook.stages.core.sources import ca_file
 
 if TYPE_CHECKING:
     from fluobook.params import Platform
@@ -41,7 +40,7 @@ class Tip:
             old = time.monotonic() - self._asked > PAUSE
             if not self._commit or (again and old):
                 revision = self._platform.gitops.revision
-                self._commit = git.ls_remote(self._url, revision, ca_file=ca_file(self._platform, self._url))
+                self._commit = git.ls_remote(self._url, revision, ca_file=self._platform.ca_file(self._url))
                 self._asked = time.monotonic()
             return self._commit
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.gitops.root import NAMESPACE
 from fluobook.stages.core.check import Check
-from fluobook.stages.core.cluster_state import Missing, api
+from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.root_application.observe import ROOT
 
 if TYPE_CHECKING:

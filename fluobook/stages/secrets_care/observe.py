@@ -10,7 +10,7 @@ from fluobook import gitops
 from fluobook.clients import age, sops
 from fluobook.gitops import documents
 from fluobook.gitops.secrets import SUFFIX, encrypted_files, lab_recipients, wanted_for
-from fluobook.stages.core.look import side_by_side
+from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.secrets_care import clear
 from fluobook.stages.secrets_care.wishes import TOP, Wish
 
@@ -115,13 +115,13 @@ def observe(
     tree = gitops.read(root, context.platform.gitops.path)
     new = {file: wanted_for(root / file, root) for file in by_file if not (root / file).exists()}
     return Observation(
-        tuple(side_by_side(read, encrypted_files(root))),
+        tuple(in_parallel(read, encrypted_files(root))),
         _generators(context),
         {one.path: one.namespace for one in tree.applications if one.path},
         new,
         frozenset(identity.recipient for identity in age.read(context.secrets.age_key())),
         lab_recipients(root),
-        context.target == "live",
+        context.policy.refuses_lab_key,
         tuple(wishes),
         frozenset(renewed),
     )

@@ -120,7 +120,7 @@ def test_without_machines_the_missing_stage_is_named_and_nothing_is_changed(labs
 def test_a_node_that_is_just_restarting_is_waited_for(made):
     lab = made()
     lab.bring_up("apply-talos-config")
-    lab.context().talos(lab.chosen.platform.nodes[1], "os:admin").reboot()
+    lab.context().talos.client(lab.chosen.platform.nodes[1], "os:admin").reboot()
     assert not lab.stage("apply-talos-config").plan().actions
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from graphlib import CycleError
 
 import pytest
 
 from fluobook.errors import Locked, Refused
 from fluobook.journal.journal import Journal
 from fluobook.redact import Redactor
-from fluobook.stages.core.executor import Executor
+from fluobook.stages.core.executor import Executor, Progress
 from fluobook.stages.core.plan import Action, Plan
-from fluobook.stages.core.progress import Progress
 
 BOUND = 10
 
@@ -57,6 +57,13 @@ def test_a_need_that_is_not_in_the_plan_was_met_before():
     assert work.order == ["b"]
 
 
+def test_actions_that_need_each_other_are_refused_before_any_runs():
+    work = Work()
+    with pytest.raises(CycleError):
+        work.run(action("a", "b"), action("b", "a"), action("c"))
+    assert work.order == []
+
+
 def test_independent_actions_run_at_the_same_time():
     meeting = threading.Barrier(3)
     Work().run(*(action(name) for name in "abc"), perform=lambda *_: {"arrived": meeting.wait(BOUND)})
@@ -84,7 +91,7 @@ def test_who_only_waits_gives_its_place_to_the_next():
     both = threading.Barrier(2)
 
     def perform(_one, report):
-        report.leave()
+        report.release_slot()
         both.wait(BOUND)
 
     Work().run(action("a"), action("b"), perform=perform, widths={"proxmox": 1})
@@ -112,7 +119,7 @@ def test_states_are_told_while_it_goes_on():
         Executor(lambda *_: (_ for _ in ()).throw(ValueError("bad")), Journal(None, Redactor())).run(plan, progress)
     assert {"a": "running"} in states
     assert progress.of(plan.actions[0]) == ("failed", "bad")
-    assert progress.of(plan.actions[1]) == ("skipped", "what it needs failed")
+    assert progress.of(plan.actions[1]) == ("skipped", "an action that it needs failed")
 
 
 def test_intent_is_in_the_journal_before_and_the_outcome_after():

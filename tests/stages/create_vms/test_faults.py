@@ -8,7 +8,7 @@ import pytest
 
 from fluobook import params
 from fluobook.errors import AccessDenied, FluobookError, ForeignObject, Locked, NotFound, TaskFailed
-from fluobook.stages.core.progress import Progress
+from fluobook.stages.core.executor import Progress
 
 pytestmark = pytest.mark.lab
 NODES = 3
@@ -55,7 +55,7 @@ def test_a_start_that_keeps_failing_is_told_with_the_tail_of_its_log(labs):
     stage = lab.stage("create-vms")
     with pytest.raises(TaskFailed, match=r"create-vms, start talos-.*and 2 more failed") as caught:
         stage.apply(stage.plan())
-    assert "proxmox said:\n    TASK ERROR: start failed" in caught.value.diagnostics()
+    assert "proxmox answered:\n    TASK ERROR: start failed" in caught.value.diagnostics()
     assert lab.paths("DELETE") == []
     lab.bring_up("create-vms")
     assert sorted(creations(lab).values()) == [1] * NODES

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fluobook.stages.core.cluster_state import Missing
+from fluobook.stages.core.cluster import Missing
 from fluobook.stages.root_application.observe import ROOT, Observation
 from fluobook.stages.root_application.plan import plan
 from fluobook.stages.root_application.state import state_of

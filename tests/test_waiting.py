@@ -1,4 +1,4 @@
-"""An interrupt ends every wait, in every thread."""
+"""A cancellation ends every wait, in every thread."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_a_pause_in_another_thread_ends_at_once():
         cancellation.check()
 
 
-def test_a_pause_that_nobody_breaks_off_just_ends():
+def test_a_pause_ends_by_itself():
     cancellation = Cancellation()
     cancellation.pause(0.001)
     cancellation.check()
 
 
-def test_sigint_orders_the_halt_and_still_raises_keyboard_interrupt():
+def test_sigint_cancels_and_still_raises_keyboard_interrupt():
     cancellation = Cancellation()
     before = signal.getsignal(signal.SIGINT)
 
@@ -52,7 +52,7 @@ def test_sigint_orders_the_halt_and_still_raises_keyboard_interrupt():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_the_next_attempt_begins_anew():
+def test_the_next_attempt_is_not_cancelled():
     cancellation = Cancellation()
     cancellation.order()
     with cancellation.on_interrupt():

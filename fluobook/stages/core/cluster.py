@@ -1,0 +1,81 @@
+"""The state of the cluster as every stage asks for it: what answers at the nodes, and whether Kubernetes does."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fluobook.clients.talos import Mode, Probe
+from fluobook.errors import Unreachable
+from fluobook.stages.core.executor import in_parallel
+
+if TYPE_CHECKING:
+    from fluobook.clients.kube import Kube
+    from fluobook.context import RunContext
+    from fluobook.params import Node
+
+PATIENCE = 60.0
+"""Seconds that `probe_nodes` waits for a node that is installing or restarting, before it counts as silent."""
+
+AT_REST = ("booting", "running")
+"""Machine stages of a node that will not restart by itself any more; a control plane boots until etcd runs."""
+
+
+class SilentNodes(set[str]):
+    """Names of nodes that were waited for in vain; they are not waited for again in this run."""
+
+
+def probe_nodes(context: RunContext) -> dict[str, Probe]:
+    """What answers at the addresses of all nodes, by name, once each node has come to rest.
+
+    A run may begin while nodes still install what a killed run gave them. Without a secrets bundle no node has been
+    given anything, so there is nothing to wait for.
+    """
+    nodes, silent = context.platform.nodes, context.shared(SilentNodes, SilentNodes)
+
+    def has_settled(node: Node, answer: Probe) -> bool:
+        if answer.mode is not Mode.CONFIGURED:
+            return answer.mode is not Mode.UNREACHABLE
+        stage = context.talos.machine_stage(node)
+        return stage is not None and stage.stage in AT_REST
+
+    def settled(node: Node) -> Probe:
+        until = time.monotonic() + PATIENCE
+        while True:
+            answer = context.talos.probe(node)
+            if not context.secrets.has_bundle() or has_settled(node, answer) or node.name in silent:
+                return answer
+            if time.monotonic() > until:
+                silent.add(node.name)
+                return answer
+            context.cancellation.pause(0.2)
+
+    return dict(zip([node.name for node in nodes], in_parallel(settled, nodes, width=len(nodes)), strict=True))
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What an earlier stage has not done yet: the stage's name, and the reason."""
+
+    stage: str
+    reason: str
+
+
+def api(context: RunContext) -> Kube | Missing:
+    """The cluster's API if it answers; else what is missing. One request at most.
+
+    Raises:
+        Unreachable: another cluster answers there.
+        AccessDenied: it answers and does not accept our certificate.
+    """
+    if not context.secrets.has_bundle():
+        return Missing("bootstrap-kubernetes", "there is no secrets bundle yet, so there is no cluster")
+    try:
+        kube = context.kube()
+        kube.version()
+    except Unreachable as error:
+        if "SSL" in error.code or "Certificate" in error.code:
+            raise
+        return Missing("bootstrap-kubernetes", f"no Kubernetes API answers at {context.platform.api_address}")
+    return kube
