@@ -1,4 +1,4 @@
-"""Credentials made from the secrets bundle: talosconfig and kubeconfig as talosctl and kubectl read them."""
+"""Credentials generated from the secrets bundle: talosconfig and kubeconfig as talosctl and kubectl read them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluobook.machine import pki
-from fluobook.machine.keys import encode_pem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,10 +32,10 @@ def talosconfig(
         name: name of the cluster, and of the context.
         secrets: the cluster's secrets.
         identity: a client certificate, see `talos_client`.
-        endpoints: control planes to talk to. Never the VIP: it answers only while etcd runs (F26).
-        nodes: the nodes that talosctl asks when no --nodes is given.
+        endpoints: control planes to connect to. Never the VIP: it responds only while etcd runs (F26).
+        nodes: the nodes that talosctl uses when no --nodes is given.
     """
-    ca = {"ca": encode_pem(secrets.talos.crt)}
+    ca = {"ca": pki.encode_pem(secrets.talos.crt)}
     context = {"endpoints": list(endpoints), "nodes": list(nodes), **ca, **identity.to_base64()}
     return {"context": name, "contexts": {name: {key: value for key, value in context.items() if value}}}
 
@@ -48,7 +47,7 @@ def kubernetes_client(
     organizations: Iterable[str] = ("system:masters",),
     days: float = 365,
 ) -> KeyPair:
-    """A client certificate for the Kubernetes API; without arguments an administrator's, as Talos makes it."""
+    """A client certificate for the Kubernetes API; without arguments an administrator's, as Talos generates it."""
     return pki.issue(
         secrets.kubernetes,
         common_name=common_name,
@@ -67,12 +66,12 @@ def kubeconfig(
     Args:
         secrets: the cluster's secrets.
         name: name of the cluster.
-        server: URL of the Kubernetes API as it is reached.
-        server_name: the name or address in the API's certificate, where the URL's is another (a bastion, the lab).
-        identity: a client certificate; a new administrator's where none is given.
+        server: URL of the Kubernetes API for this client.
+        server_name: the name or address in the API's certificate, if the URL has another (a bastion, the lab).
+        identity: a client certificate; a new administrator's unless given.
     """
     pair = (identity or kubernetes_client(secrets)).to_base64()
-    cluster = {"server": server, "certificate-authority-data": encode_pem(secrets.kubernetes.crt)}
+    cluster = {"server": server, "certificate-authority-data": pki.encode_pem(secrets.kubernetes.crt)}
     if server_name:
         cluster["tls-server-name"] = server_name
     user, context = f"admin@{name}", {"cluster": name, "namespace": "default", "user": f"admin@{name}"}
@@ -87,5 +86,5 @@ def kubeconfig(
 
 
 def dump(config: Mapping[str, Any]) -> str:
-    """A talosconfig or kubeconfig as text; whoever writes it keeps it to its owner (mode 0600)."""
+    """A talosconfig or kubeconfig as text; write it with mode 0600."""
     return yaml.safe_dump(dict(config), sort_keys=False, width=1_000_000)

@@ -1,7 +1,7 @@
 """Talos machine configurations as text: a stream of YAML documents, read as Talos reads it.
 
-Talos' reader differs from PyYAML: `off` is a word and not false, `1e3` is a number, `2024-04-01` is a word. What is
-written here means the same to both, so that nobody is surprised by a hostname called `no`.
+Talos' reader differs from PyYAML: `off` is a text and not false, `1e3` is a number, `2024-04-01` is a text. Text that
+is written here means the same in both, even a hostname `no`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from fluobook.kubernetes.manifests import KubernetesLoader
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: One document of a machine configuration: plain dicts, lists and scalars.
+# One document of a machine configuration: plain dicts, lists and scalars.
 Document = dict[str, Any]
 
 _BOOL = "tag:yaml.org,2002:bool"
 
 
 class TalosLoader(KubernetesLoader):
-    """Numbers as Kubernetes' readers see them, and only `true` and `false` for booleans."""
+    """Numbers as Kubernetes' readers parse them, and only `true` and `false` for booleans."""
 
 
 class TalosDumper(yaml.SafeDumper):
-    """Quotes what either generation of YAML would take for something else, and keeps manifests readable."""
+    """Quotes texts that YAML 1.1 or 1.2 would read as another type, and keeps manifests readable."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  PyYAML's signature
-        """Never: Talos' reader knows aliases, people do not."""
+        """Never use aliases: Talos reads them, people do not."""
         return True
 
 
@@ -39,20 +39,20 @@ def load(text: str) -> list[Document]:
     """The documents in a text, empty ones left out.
 
     Raises:
-        ParamsError: the text is not YAML, or a document is no mapping. The text is not quoted: it may hold secrets.
+        ParamsError: the text is not YAML, or a document is no mapping. The text is not quoted: it may contain secrets.
     """
     try:
-        found = [document for document in yaml.load_all(text, Loader=TalosLoader) if document is not None]
+        documents = [document for document in yaml.load_all(text, Loader=TalosLoader) if document is not None]
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ParamsError(f"a machine configuration is not YAML: {error.problem} in line {line}") from None
     except yaml.YAMLError:
         raise ParamsError("a machine configuration is not YAML") from None
-    for document in found:
+    for document in documents:
         if not isinstance(document, dict):
             hint = "JSON 6902 patches are not supported" if isinstance(document, list) else ""
             raise ParamsError("a machine configuration consists of mappings", cause=hint)
-    return found
+    return documents
 
 
 def dump(documents: Iterable[Document]) -> str:

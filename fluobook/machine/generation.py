@@ -1,7 +1,7 @@
-"""Machine configurations as `talosctl gen config` makes them, for the version contract of Talos 1.13.
+"""Machine configurations as `talosctl gen config` generates them, for the version contract of Talos 1.13.
 
-Pure: the same arguments give the same documents, and nothing is known here of our platform or of which versions go
-together. What our platform adds stands in `fluobook.machine.node` and in talos/patches.
+Pure: the same arguments give the same documents, and this module knows neither the platform nor which versions are
+compatible. What the platform adds is in `fluobook.machine.node` and in talos/patches.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fluobook.machine.pki import encode_pem
 from fluobook.machine.secrets import SecretsBundle
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _KUBELET = "ghcr.io/siderolabs/kubelet"
 _REGISTRY = "registry.k8s.io"
 _KUBEPRISM_PORT = 7445
-_EXCLUDED_FROM_LOAD_BALANCERS = "node.kubernetes.io/exclude-from-external-load-balancers"
+_NOT_BALANCED = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 _POD_SECURITY = {
     "name": "PodSecurity",
@@ -44,7 +45,7 @@ _AUDIT_POLICY = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"
 
 @dataclass(frozen=True)
 class Documents:
-    """The configurations of a cluster's two kinds of nodes; in each list the v1alpha1 document stands first."""
+    """The configurations of a cluster's two kinds of nodes; in each list the v1alpha1 document comes first."""
 
     controlplane: list[Document] = field(repr=False)
     worker: list[Document] = field(repr=False)
@@ -52,26 +53,6 @@ class Documents:
     def of(self, role: str) -> list[Document]:
         """The documents for "controlplane" or "worker"."""
         return {"controlplane": self.controlplane, "worker": self.worker}[role]
-
-
-@dataclass(frozen=True)
-class _Input:
-    """What both kinds of nodes are made from; `generate` says what each means."""
-
-    name: str
-    endpoint: str
-    kubernetes_version: str
-    secrets: SecretsBundle
-    install: dict[str, Any]
-    sans: list[str]
-    dns_domain: str
-    pod_subnets: list[str]
-    service_subnets: list[str]
-    cni: Mapping[str, Any] | None
-    sysctls: Mapping[str, str]
-    registry_mirrors: Mapping[str, Iterable[str]]
-    schedule_on_controlplanes: bool
-    local_api_port: int
 
 
 def generate(
@@ -93,13 +74,13 @@ def generate(
     allow_scheduling_on_controlplanes: bool = False,
     local_api_server_port: int = 0,
 ) -> Documents:
-    """Make the configurations of control planes and workers; the keyword arguments are those of `talosctl gen config`.
+    """The configurations of control planes and workers; the keyword arguments are those of `talosctl gen config`.
 
     Args:
         name: name of the cluster.
         endpoint: URL of the Kubernetes API, such as https://10.10.0.10:6443.
         kubernetes_version: such as 1.35.4; "" leaves the images to Talos.
-        secrets: the cluster's secrets, or the bundle as YAML holds it.
+        secrets: the cluster's secrets, or the bundle as parsed YAML.
         install_disk: such as /dev/sda; "" leaves it out.
         install_image: the installer's image; "" leaves it to Talos.
         install_kernel_args: for the installed system.
@@ -110,36 +91,38 @@ def generate(
         cni: `{name: …, urls: […]}`; None is Talos' default, flannel.
         sysctls: kernel parameters.
         registry_mirrors: mirror URLs by registry.
-        allow_scheduling_on_controlplanes: take no taint there.
-        local_api_server_port: of kube-apiserver on the nodes; 0 for 6443.
+        allow_scheduling_on_controlplanes: without a taint there.
+        local_api_server_port: port of kube-apiserver on the nodes; 0 for 6443.
 
     Raises:
-        ParamsError: the bundle is not complete.
+        ParamsError: the bundle is incomplete.
     """
-    install = {"disk": install_disk, "extraKernelArgs": list(install_kernel_args), "image": install_image}
-    given = _Input(
-        name=name,
-        endpoint=endpoint,
-        kubernetes_version=kubernetes_version.removeprefix("v"),
-        secrets=secrets if isinstance(secrets, SecretsBundle) else SecretsBundle.parse(secrets),
-        install={**_present(install), "wipe": False, "grubUseUKICmdline": True},
-        sans=list(additional_sans),
-        dns_domain=dns_domain,
-        pod_subnets=list(pod_subnets),
-        service_subnets=list(service_subnets),
-        cni=cni,
-        sysctls=sysctls or {},
-        registry_mirrors=registry_mirrors or {},
-        schedule_on_controlplanes=allow_scheduling_on_controlplanes,
-        local_api_port=local_api_server_port,
-    )
-    return _documents(given)
-
-
-def _documents(given: _Input) -> Documents:
+    bundle = secrets if isinstance(secrets, SecretsBundle) else SecretsBundle.parse(secrets)
+    version, sans = kubernetes_version.removeprefix("v"), list(additional_sans)
+    disk = {"disk": install_disk, "extraKernelArgs": list(install_kernel_args), "image": install_image}
+    install = {**_present(disk), "wipe": False, "grubUseUKICmdline": True}
+    network = {
+        **({"cni": dict(cni)} if cni else {}),
+        "dnsDomain": dns_domain,
+        "podSubnets": list(pod_subnets),
+        "serviceSubnets": list(service_subnets),
+    }
+    machine = {**_machine(bundle, version, sans, install), **_present({"sysctls": dict(sysctls or {})})}
+    cluster = _cluster(bundle, name, endpoint, network)
+    own_machine = {"type": "controlplane", "ca": bundle.talos.to_base64(), "nodeLabels": {_NOT_BALANCED: ""}}
+    own_cluster = {
+        **_controlplane_cluster(bundle, version, sans),
+        "controlPlane": {"endpoint": endpoint, **_present({"localAPIServerPort": local_api_server_port})},
+        **_present({"allowSchedulingOnControlPlanes": allow_scheduling_on_controlplanes}),
+    }
+    mirrors = [
+        _document("RegistryMirrorConfig", name=registry, endpoints=[{"url": url} for url in urls])
+        for registry, urls in sorted((registry_mirrors or {}).items())
+    ]
+    others = [*mirrors, _document("HostnameConfig", auto="stable")]
     return Documents(
-        controlplane=[_v1alpha1(_controlplane_machine(given), _controlplane_cluster(given)), *_others(given)],
-        worker=[_v1alpha1(_machine(given, "worker"), _cluster(given)), *_others(given)],
+        controlplane=[_v1alpha1({**machine, **own_machine}, {**cluster, **own_cluster}), *copy.deepcopy(others)],
+        worker=[_v1alpha1(machine, cluster), *others],
     )
 
 
@@ -148,17 +131,15 @@ def _v1alpha1(machine: Document, cluster: Document) -> Document:
     return copy.deepcopy({**head, "machine": machine, "cluster": cluster})
 
 
-def _machine(given: _Input, role: str) -> Document:
-    secrets = given.secrets
-    kubelet = _image(_KUBELET, given)
+def _machine(bundle: SecretsBundle, version: str, sans: list[str], install: Mapping[str, Any]) -> Document:
+    kubelet = _image(_KUBELET, version)
     return {
-        "type": role,
-        "token": secrets.trustd_token,
-        "ca": _certificate_only(secrets.talos),
-        "certSANs": given.sans,
+        "type": "worker",
+        "token": bundle.trustd_token,
+        "ca": _certificate_only(bundle.talos),
+        "certSANs": sans,
         "kubelet": {**kubelet, "defaultRuntimeSeccompProfileEnabled": True, "disableManifestsDirectory": True},
-        "install": given.install,
-        **_present({"sysctls": dict(given.sysctls)}),
+        "install": install,
         "features": {
             "diskQuotaSupport": True,
             "kubePrism": {"enabled": True, "port": _KUBEPRISM_PORT},
@@ -167,68 +148,48 @@ def _machine(given: _Input, role: str) -> Document:
     }
 
 
-def _controlplane_machine(given: _Input) -> Document:
-    own = {"ca": given.secrets.talos.to_base64(), "nodeLabels": {_EXCLUDED_FROM_LOAD_BALANCERS: ""}}
-    return {**_machine(given, "controlplane"), **own}
-
-
-def _cluster(given: _Input) -> Document:
-    secrets = given.secrets
-    network = {"dnsDomain": given.dns_domain, "podSubnets": given.pod_subnets, "serviceSubnets": given.service_subnets}
+def _cluster(bundle: SecretsBundle, name: str, endpoint: str, network: Document) -> Document:
     return {
-        "id": secrets.cluster_id,
-        "secret": secrets.cluster_secret,
-        "controlPlane": {"endpoint": given.endpoint},
-        "clusterName": given.name,
-        "network": {**({"cni": dict(given.cni)} if given.cni else {}), **network},
-        "token": secrets.bootstrap_token,
-        "ca": _certificate_only(secrets.kubernetes),
+        "id": bundle.cluster_id,
+        "secret": bundle.cluster_secret,
+        "controlPlane": {"endpoint": endpoint},
+        "clusterName": name,
+        "network": network,
+        "token": bundle.bootstrap_token,
+        "ca": _certificate_only(bundle.kubernetes),
         "discovery": {"enabled": True, "registries": {"kubernetes": {"disabled": True}, "service": {}}},
     }
 
 
-def _controlplane_cluster(given: _Input) -> Document:
-    secrets, cluster = given.secrets, _cluster(given)
+def _controlplane_cluster(bundle: SecretsBundle, version: str, sans: list[str]) -> Document:
     encryption = {
-        "secretboxEncryptionSecret": secrets.secretbox_encryption_secret,
-        "aescbcEncryptionSecret": secrets.aescbc_encryption_secret,
+        "secretboxEncryptionSecret": bundle.secretbox_encryption_secret,
+        "aescbcEncryptionSecret": bundle.aescbc_encryption_secret,
     }
-    api_server = {
-        **_image(f"{_REGISTRY}/kube-apiserver", given),
-        **_present({"certSANs": given.sans}),
-        "admissionControl": [_POD_SECURITY],
-        "auditPolicy": _AUDIT_POLICY,
-    }
-    own = {
-        "controlPlane": {"endpoint": given.endpoint, **_present({"localAPIServerPort": given.local_api_port})},
+    return {
         **_present(encryption),
-        "ca": secrets.kubernetes.to_base64(),
-        "aggregatorCA": secrets.aggregator.to_base64(),
-        "serviceAccount": {"key": secrets.as_mapping()["certs"]["k8sserviceaccount"]["key"]},
-        "apiServer": api_server,
-        "controllerManager": _image(f"{_REGISTRY}/kube-controller-manager", given),
-        "proxy": _image(f"{_REGISTRY}/kube-proxy", given),
-        "scheduler": _image(f"{_REGISTRY}/kube-scheduler", given),
-        "etcd": {"ca": secrets.etcd.to_base64()},
-        **_present({"allowSchedulingOnControlPlanes": given.schedule_on_controlplanes}),
+        "ca": bundle.kubernetes.to_base64(),
+        "aggregatorCA": bundle.aggregator.to_base64(),
+        "serviceAccount": {"key": encode_pem(bundle.service_account_key)},
+        "apiServer": {
+            **_image(f"{_REGISTRY}/kube-apiserver", version),
+            **_present({"certSANs": sans}),
+            "admissionControl": [_POD_SECURITY],
+            "auditPolicy": _AUDIT_POLICY,
+        },
+        "controllerManager": _image(f"{_REGISTRY}/kube-controller-manager", version),
+        "proxy": _image(f"{_REGISTRY}/kube-proxy", version),
+        "scheduler": _image(f"{_REGISTRY}/kube-scheduler", version),
+        "etcd": {"ca": bundle.etcd.to_base64()},
     }
-    return {**cluster, **own}
-
-
-def _others(given: _Input) -> list[Document]:
-    mirrors = [
-        _document("RegistryMirrorConfig", name=registry, endpoints=[{"url": url} for url in urls])
-        for registry, urls in sorted(given.registry_mirrors.items())
-    ]
-    return [*mirrors, _document("HostnameConfig", auto="stable")]
 
 
 def _document(kind: str, **fields: Any) -> Document:
     return {"apiVersion": "v1alpha1", "kind": kind, **fields}
 
 
-def _image(repository: str, given: _Input) -> dict[str, str]:
-    return {"image": f"{repository}:v{given.kubernetes_version}"} if given.kubernetes_version else {}
+def _image(repository: str, version: str) -> dict[str, str]:
+    return {"image": f"{repository}:v{version}"} if version else {}
 
 
 def _certificate_only(pair: KeyPair) -> dict[str, str]:

@@ -1,12 +1,13 @@
-"""The configuration of one node of our platform: Talos' own, what follows from the params, and the patches.
+"""The configuration of one node of the platform: Talos' own, what follows from the params, and the patches.
 
-What is the same on all nodes of a kind stands in talos/patches, for people to read and change; what is different
-from node to node, or follows from an address or a disk, is made here. The patches come last: they have the last word.
+What all nodes of a kind share is in talos/patches, for people to read and change; what differs from node to node, or
+follows from an address or a disk, is generated here. The patches are applied last.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Literal
 
 from fluobook.machine.merging import Patch, merge
@@ -20,16 +21,16 @@ if TYPE_CHECKING:
 Role = Literal["controlplane", "worker"]
 
 LINK = "net0"
-"""The node's network interface, whatever its kernel name is: an alias for the one with our MAC address."""
+"""Alias of the node's network interface, found by its MAC address whatever its kernel name is."""
 DEFAULT_MTU = 1500
 VOLUME = "longhorn"
 """The data disk's volume; it is mounted at /var/mnt/longhorn."""
 ZONE_LABEL = "topology.kubernetes.io/zone"
-"""Says on which host a node stands. A worker may set it itself, unlike node-role.kubernetes.io labels."""
+"""The label with the host of a node. A worker may set it itself, unlike node-role.kubernetes.io labels."""
 DISK_LABEL = "node.longhorn.io/create-default-disk"
-"""Where Longhorn may keep data; a node without a data disk would fill its system disk."""
+"""The label of nodes for Longhorn's data; a node without a data disk would fill its system disk."""
 
-# A partition table and Talos' own alignment take a little of the disk.
+# The partition table and Talos' alignment use a little of the disk.
 _USABLE_PERCENT = 95
 
 
@@ -38,7 +39,7 @@ class NetworkSettings:
     """The network of all nodes."""
 
     cidr: str
-    """Network of the nodes; etcd and kubelet keep to it."""
+    """Network of the nodes; etcd and kubelet use no other."""
     nameservers: tuple[str, ...]
     """Addresses of DNS servers."""
     time_servers: tuple[str, ...]
@@ -52,12 +53,12 @@ class NetworkSettings:
     mtu: int = DEFAULT_MTU
     """Largest packet, in bytes."""
     dhcp: bool = False
-    """Whether addresses come by DHCP; else the cloud-init drive brings them."""
+    """Whether addresses come by DHCP; else from the cloud-init drive."""
 
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """What makes one node different from the next."""
+    """The settings of one node."""
 
     hostname: str
     """Host name and Kubernetes node name."""
@@ -66,7 +67,7 @@ class NodeSettings:
     mac: str
     """MAC address of its network interface."""
     host: str = ""
-    """The Proxmox VE host on which it stands: its failure domain."""
+    """Its Proxmox VE host: its failure domain."""
     data_disk_gib: int = 0
     """Size of the Longhorn disk in GiB; 0 for none."""
 
@@ -83,16 +84,16 @@ def node_documents(
     """The complete configuration of one node.
 
     Args:
-        generated: what `generate` made for the cluster.
+        generated: the result of `generate` for the cluster.
         node: the node.
         network: the network of all nodes.
         patches: talos/patches/common.yaml, then that of the node's role, as text or documents.
         cert_sans: further names and addresses for the certificates of the Talos and Kubernetes APIs: the VIP, the
             endpoint's name, and the addresses that params map endpoints to.
-        inline_manifests: by name, what control planes apply to Kubernetes at bootstrap.
+        inline_manifests: manifests by name that control planes apply to Kubernetes at bootstrap.
 
     Raises:
-        ParamsError: a patch does not fit.
+        ParamsError: a patch does not match.
     """
     documents = merge(generated.of(node.role), _machine(node, network, list(cert_sans)))
     if node.role == "controlplane":
@@ -115,7 +116,7 @@ def _machine(node: NodeSettings, network: NetworkSettings, sans: list[str]) -> l
     return [
         # Talos still writes `persist`, ignores it, and does not know it in its own JSON Schema.
         {"persist": {"$patch": "delete"}, "machine": machine, "cluster": {"network": subnets}},
-        # `auto` and `hostname` exclude each other; left as generated, Talos would refuse the configuration (F25).
+        # `auto` and `hostname` exclude each other: Talos would refuse the generated `auto` (F25).
         _document("HostnameConfig", auto="off", hostname=node.hostname),
         _document("ResolverConfig", nameservers=[{"address": address} for address in network.nameservers]),
         _document("TimeSyncConfig", ntp={"servers": list(network.time_servers)}),
@@ -134,20 +135,20 @@ def _controlplane(network: NetworkSettings, sans: list[str], manifests: Mapping[
 def _links(node: NodeSettings, network: NetworkSettings) -> list[Document]:
     """Documents about the interface, where the cloud-init drive is not enough.
 
-    Any LinkConfig stops Talos' own DHCP on all interfaces, so DHCP is then asked for by name.
+    Any LinkConfig stops Talos' own DHCP on all interfaces, so DHCP is then configured by name.
     """
     own_mtu, vip = network.mtu != DEFAULT_MTU, network.vip if node.role == "controlplane" else ""
-    found = []
+    documents = []
     if own_mtu or vip:
         match = f'mac(link.hardware_addr) == "{node.mac.lower()}"'
-        found.append(_document("LinkAliasConfig", name=LINK, selector={"match": match}))
+        documents.append(_document("LinkAliasConfig", name=LINK, selector={"match": match}))
     if own_mtu:
-        found.append(_document("LinkConfig", name=LINK, mtu=network.mtu))
+        documents.append(_document("LinkConfig", name=LINK, mtu=network.mtu))
     if own_mtu and network.dhcp:
-        found.append(_document("DHCPv4Config", name=LINK))
+        documents.append(_document("DHCPv4Config", name=LINK))
     if vip:
-        found.append(_document("Layer2VIPConfig", name=vip, link=LINK))
-    return found
+        documents.append(_document("Layer2VIPConfig", name=vip, link=LINK))
+    return documents
 
 
 def _volumes(node: NodeSettings) -> list[Document]:
@@ -165,3 +166,16 @@ def _volumes(node: NodeSettings) -> list[Document]:
 
 def _document(kind: str, **fields: Any) -> Document:
     return {"apiVersion": "v1alpha1", "kind": kind, **fields}
+
+
+def subnets_contain(subnets: Iterable[str], address: str) -> bool:
+    """Whether Talos picks an address by a list of subnets, such as the kubelet's `nodeIP.validSubnets`.
+
+    It is in one of them, and in none that begins with `!`; an empty list admits every address.
+
+    Raises:
+        ValueError: an entry is not a subnet.
+    """
+    hits = {subnet: ip_address(address) in ip_network(subnet.lstrip("!"), strict=False) for subnet in map(str, subnets)}
+    excluded = any(hit for subnet, hit in hits.items() if subnet.startswith("!"))
+    return not hits or (not excluded and any(hits.values()))

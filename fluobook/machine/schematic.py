@@ -1,7 +1,7 @@
-"""What is baked into the Talos image: the schematic, its id computed offline, and the names that follow from it.
+"""The schematic of the Talos image, its id computed offline, and the names of ISO and installer.
 
-The Image Factory's id of a schematic is the SHA-256 of its canonical YAML, so everybody who has talos/schematic.yaml
-knows the names of ISO and installer without asking; the factory is asked only to make them.
+The Image Factory's id of a schematic is the SHA-256 of its canonical YAML, so talos/schematic.yaml alone gives the
+names of ISO and installer; the factory only builds them.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class Image:
 
     @property
     def url(self) -> str:
-        """Where the ISO is."""
+        """The URL of the ISO."""
         return f"https://{self.host}/image/{self.schematic}/v{self.version}/nocloud-amd64.iso"
 
     @property
     def filename(self) -> str:
-        """The ISO's name on a Proxmox VE storage: it says what is in it, so that none is downloaded twice."""
+        """The ISO's name on a Proxmox VE storage; it names version and schematic, so none is downloaded twice."""
         return f"talos-v{self.version}-{self.schematic[:16]}-nocloud-amd64.iso"
 
     @property
@@ -65,7 +65,7 @@ class Image:
 
 
 def image_of(text: str, version: str, *, host: str = FACTORY) -> Image:
-    """The image that a schematic's YAML text and a Talos version ask for.
+    """The image for a schematic's YAML text and a Talos version.
 
     Raises:
         ParamsError: the text is not a schematic.
@@ -77,7 +77,7 @@ def parse(text: str) -> dict[str, Any]:
     """Read a schematic's YAML.
 
     Raises:
-        ParamsError: it is not one mapping, or has a field that the factory does not know.
+        ParamsError: it is not one mapping, or has an unknown field.
     """
     documents = load(text)
     if len(documents) > 1:
@@ -88,21 +88,21 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def canonical(schematic: Mapping[str, Any]) -> str:
-    """The schematic's YAML as the factory itself writes it: its fields in order, nothing that is empty."""
+    """The schematic's YAML as the factory itself writes it: fields in order, without empty ones."""
     given = _ordered(schematic, _FIELDS)
     ordered = {key: given.get(key, {}) for key in _FIELDS if key in given or key == "customization"}
     return "\n".join(_lines(ordered, "")) + "\n"
 
 
 def schematic_id(schematic: Mapping[str, Any]) -> str:
-    """The id that the factory gives the schematic."""
+    """The factory's id of the schematic."""
     return hashlib.sha256(canonical(schematic).encode()).hexdigest()
 
 
 def extensions(schematic: Mapping[str, Any]) -> tuple[str, ...]:
-    """The official extensions that a schematic asks for, such as siderolabs/iscsi-tools."""
-    wanted = ((schematic.get("customization") or {}).get("systemExtensions") or {}).get("officialExtensions")
-    return tuple(wanted or ())
+    """The official extensions in a schematic, such as siderolabs/iscsi-tools."""
+    names = ((schematic.get("customization") or {}).get("systemExtensions") or {}).get("officialExtensions")
+    return tuple(names or ())
 
 
 def _require_known(given: Any, fields: Any, where: str) -> None:
@@ -111,12 +111,12 @@ def _require_known(given: Any, fields: Any, where: str) -> None:
             _require_known(item, fields[0], where)
         return
     if not isinstance(given, dict) or isinstance(fields, list):
-        wanted = "list" if isinstance(fields, list) else "map"
-        raise ParamsError(f"the schematic's {where.rstrip('.') or 'text'} is not a {wanted}")
+        kind = "list" if isinstance(fields, list) else "map"
+        raise ParamsError(f"the schematic's {where.rstrip('.') or 'text'} is not a {kind}")
     for key, value in given.items():
         if key not in fields:
-            known = ", ".join(fields)
-            raise ParamsError(f"the schematic has an unknown field {where}{key}", remedy=f"known there: {known}")
+            remedy = f"known there: {', '.join(fields)}"
+            raise ParamsError(f"the schematic has an unknown field {where}{key}", remedy=remedy)
         if fields[key] is not None and value is not None:
             _require_known(value, fields[key], f"{where}{key}.")
 
@@ -124,33 +124,28 @@ def _require_known(given: Any, fields: Any, where: str) -> None:
 def _ordered(given: Any, fields: Any) -> Any:
     if isinstance(fields, list):
         return [_ordered(item, fields[0]) for item in given]
-    found = {}
-    for key, below in fields.items():
-        value = given.get(key)
-        if below is not None and value:
-            value = _ordered(value, below)
-        if value:
-            found[key] = value
-    return found
+    ordered = {
+        key: _ordered(given[key], below) if below is not None else given[key]
+        for key, below in fields.items()
+        if given.get(key)
+    }
+    return {key: value for key, value in ordered.items() if value}
 
 
 def _lines(value: Any, pad: str) -> list[str]:
-    """YAML as Go's library writes it, with four spaces and indented lists; PyYAML cannot be told to."""
+    """YAML as Go's library writes it, with four spaces and indented lists; PyYAML cannot."""
     if isinstance(value, list):
         items = [_lines(item, pad + "  ") if isinstance(item, dict) else [pad + "  " + _scalar(item)] for item in value]
         return [line for first, *more in items for line in (f"{pad}- {first[len(pad) + 2 :]}", *more)]
-    found = []
+    lines = []
     for key, item in value.items():
         if isinstance(item, dict | list) and item:
-            found += [f"{pad}{key}:", *_lines(item, pad + "    ")]
+            lines += [f"{pad}{key}:", *_lines(item, pad + "    ")]
         else:
-            found.append(f"{pad}{key}: {_scalar(item)}")
-    return found
+            lines.append(f"{pad}{key}: {_scalar(item)}")
+    return lines
 
 
 def _scalar(value: Any) -> str:
-    return (
-        yaml.safe_dump(value, width=1_000_000, allow_unicode=True, default_flow_style=True)
-        .removesuffix("...\n")
-        .strip()
-    )
+    text = yaml.safe_dump(value, width=1_000_000, allow_unicode=True, default_flow_style=True)
+    return text.removesuffix("...\n").strip()

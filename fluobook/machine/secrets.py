@@ -1,6 +1,6 @@
 """The secrets bundle of a Talos cluster, in the format of `talosctl gen secrets`.
 
-It is the only durable file of a cluster: machine configurations, talosconfig and kubeconfig can all be remade from it.
+It is the only durable file of a cluster: machine configurations, talosconfig and kubeconfig follow from it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fluobook.errors import FluobookError, ParamsError
-from fluobook.machine.keys import decode_pem, encode_pem, new_rsa_key
-from fluobook.machine.pki import KeyPair, certificate, new_authority, private_key
+from fluobook.machine.pki import (
+    KeyPair,
+    certificate,
+    decode_pem,
+    encode_pem,
+    key_pem,
+    new_authority,
+    new_key,
+    private_key,
+)
 
 _ALPHABET = string.digits + string.ascii_lowercase
 _NO_PAIR = KeyPair("", "")
@@ -27,11 +35,11 @@ class SecretsBundle:
     cluster_id: str
     """Name of the cluster at the discovery service."""
     cluster_secret: str = field(repr=False)
-    """What members encrypt with before they tell the discovery service."""
+    """Members encrypt what they send to the discovery service with it."""
     bootstrap_token: str = field(repr=False)
-    """With this token kubelets ask for their first certificate."""
+    """Kubelets request their first certificate with this token."""
     trustd_token: str = field(repr=False)
-    """With this token workers ask control planes for their Talos certificate."""
+    """Workers request their Talos certificate from control planes with this token."""
     etcd: KeyPair
     """Authority of etcd."""
     kubernetes: KeyPair
@@ -43,16 +51,16 @@ class SecretsBundle:
     service_account_key: str = field(repr=False)
     """Signs service account tokens."""
     secretbox_encryption_secret: str = field(default="", repr=False)
-    """Encrypts Kubernetes SecretsBundle in etcd."""
+    """Encrypts Kubernetes Secrets in etcd."""
     aescbc_encryption_secret: str = field(default="", repr=False)
-    """The same for clusters that began before Talos 1.3."""
+    """The same for clusters created before Talos 1.3."""
 
     @classmethod
     def parse(cls, bundle: Mapping[str, Any]) -> SecretsBundle:
-        """Read a bundle as YAML holds it.
+        """The bundle in parsed YAML.
 
         Raises:
-            ParamsError: it is not one that talosctl would accept; `problems` names every place, never a value.
+            ParamsError: talosctl would not accept it; `problems` names every place, never a value.
         """
         return _Reader(bundle).secrets()
 
@@ -79,19 +87,19 @@ class SecretsBundle:
         }
 
     def values(self) -> tuple[str, ...]:
-        """Everything that must never be shown; for `fluobook.redact`.
+        """Every value that must never be shown; for `fluobook.redact`.
 
-        The cluster id is among them: it is of no use alone, but it is random, and belongs to the bundle.
+        The cluster id is one of them: it is harmless alone, but it is random, and belongs to the bundle.
         """
-        found = [self.cluster_id, self.cluster_secret, self.secretbox_encryption_secret, self.aescbc_encryption_secret]
+        values = [self.cluster_id, self.cluster_secret, self.secretbox_encryption_secret, self.aescbc_encryption_secret]
         for token in (self.bootstrap_token, self.trustd_token):
-            found += [token, token.partition(".")[2]]
-        found += [pair.key for pair in (self.etcd, self.kubernetes, self.aggregator, self.talos)]
-        return tuple(value for value in (*found, self.service_account_key) if value)
+            values += [token, token.partition(".")[2]]
+        values += [pair.key for pair in (self.etcd, self.kubernetes, self.aggregator, self.talos)]
+        return tuple(value for value in (*values, self.service_account_key) if value)
 
 
 def new_secrets() -> SecretsBundle:
-    """Make the secrets of a new cluster, as Talos 1.13 would; takes about a second, for the RSA key."""
+    """The secrets of a new cluster, as Talos 1.13 generates them; takes about a second, for the RSA key."""
     return SecretsBundle(
         cluster_id=base64.urlsafe_b64encode(random.token_bytes(32)).decode(),
         cluster_secret=base64.b64encode(random.token_bytes(32)).decode(),
@@ -101,7 +109,7 @@ def new_secrets() -> SecretsBundle:
         kubernetes=new_authority(organization="kubernetes"),
         aggregator=new_authority(common_name="front-proxy"),
         talos=new_authority(organization="talos", algorithm="ed25519"),
-        service_account_key=new_rsa_key(),
+        service_account_key=key_pem(new_key("rsa")),
         secretbox_encryption_secret=base64.b64encode(random.token_bytes(32)).decode(),
     )
 
@@ -112,17 +120,17 @@ def _token() -> str:
 
 
 class _Reader:
-    """Reads a bundle and collects all that is wrong with it, so that one look at the error is enough."""
+    """Reads a bundle and collects every problem, so that one error names them all."""
 
     def __init__(self, bundle: Mapping[str, Any]) -> None:
         self._bundle = bundle
         self._problems: list[str] = []
 
     def secrets(self) -> SecretsBundle:
-        """The bundle's content, or one error for everything that is wrong."""
+        """The bundle's content, or one error for all problems."""
         if "sops" in self._bundle:
             raise ParamsError("the secrets bundle is still encrypted", remedy="decrypt it with sops first")
-        found = SecretsBundle(
+        bundle = SecretsBundle(
             cluster_id=self._text("cluster", "id"),
             cluster_secret=self._text("cluster", "secret"),
             bootstrap_token=self._text("secrets", "bootstraptoken"),
@@ -132,18 +140,19 @@ class _Reader:
             aggregator=self._pair("certs.k8saggregator"),
             talos=self._pair("certs.os"),
             service_account_key=self._account("certs.k8sserviceaccount"),
-            secretbox_encryption_secret=self._text("secrets", "secretboxencryptionsecret", needed=False),
-            aescbc_encryption_secret=self._text("secrets", "aescbcencryptionsecret", needed=False),
+            secretbox_encryption_secret=self._text("secrets", "secretboxencryptionsecret", required=False),
+            aescbc_encryption_secret=self._text("secrets", "aescbcencryptionsecret", required=False),
         )
-        if bool(found.secretbox_encryption_secret) == bool(found.aescbc_encryption_secret):
-            self._problems.append("secrets: exactly one of secretboxencryptionsecret, aescbcencryptionsecret is needed")
+        if bool(bundle.secretbox_encryption_secret) == bool(bundle.aescbc_encryption_secret):
+            names = "secretboxencryptionsecret, aescbcencryptionsecret"
+            self._problems.append(f"secrets: exactly one of {names} is required")
         if self._problems:
             raise ParamsError(
-                "the secrets bundle is not one that talosctl would accept",
+                "talosctl would not accept the secrets bundle",
                 problems=tuple(self._problems),
                 remedy="restore the bundle from Git or from your backup; a new one would be another cluster",
             )
-        return found
+        return bundle
 
     def _section(self, path: str) -> Mapping[str, Any]:
         section: Any = self._bundle
@@ -151,12 +160,12 @@ class _Reader:
             section = section.get(key) if isinstance(section, Mapping) else None
         return section if isinstance(section, Mapping) else {}
 
-    def _text(self, path: str, key: str, *, needed: bool = True) -> str:
+    def _text(self, path: str, key: str, *, required: bool = True) -> str:
         value = self._section(path).get(key)
-        if value is None and not needed:
+        if value is None and not required:
             return ""
         if not isinstance(value, str) or not value:
-            self._problems.append(f"{path}.{key}: is needed, as text")
+            self._problems.append(f"{path}.{key}: is required, as text")
             return ""
         return value
 

@@ -82,15 +82,15 @@ def _without(bundle: dict[str, Any], *path: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "problem"),
     [
-        (("cluster",), "cluster.secret: is needed"),
-        (("cluster", "id"), "cluster.id: is needed"),
-        (("secrets", "bootstraptoken"), "secrets.bootstraptoken: is needed"),
+        (("cluster",), "cluster.secret: is required"),
+        (("cluster", "id"), "cluster.id: is required"),
+        (("secrets", "bootstraptoken"), "secrets.bootstraptoken: is required"),
         (("secrets", "secretboxencryptionsecret"), "exactly one of"),
-        (("trustdinfo",), "trustdinfo.token: is needed"),
-        (("certs",), "certs.etcd.crt: is needed"),
-        (("certs", "os"), "certs.os.key: is needed"),
-        (("certs", "k8s", "key"), "certs.k8s.key: is needed"),
-        (("certs", "k8sserviceaccount"), "certs.k8sserviceaccount.key: is needed"),
+        (("trustdinfo",), "trustdinfo.token: is required"),
+        (("certs",), "certs.etcd.crt: is required"),
+        (("certs", "os"), "certs.os.key: is required"),
+        (("certs", "k8s", "key"), "certs.k8s.key: is required"),
+        (("certs", "k8sserviceaccount"), "certs.k8sserviceaccount.key: is required"),
     ],
 )
 def test_what_is_missing_is_named(secrets: SecretsBundle, path: tuple[str, ...], problem: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fluobook.clients.kube.failures import translated
 from fluobook.errors import NotFound, Unreachable
-from fluobook.machine.keys import openssl_key
+from fluobook.machine.pki import openssl_key
 
 if TYPE_CHECKING:
     from types import TracebackType

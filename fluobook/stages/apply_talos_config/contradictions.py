@@ -15,8 +15,8 @@ from cryptography import x509
 from fluobook.errors import ParamsError
 from fluobook.gitops.documents import value_under
 from fluobook.machine.documents import load
+from fluobook.machine.node import subnets_contain
 from fluobook.machine.pki import certificate
-from fluobook.machine.subnets import lets_through
 from fluobook.params import KUBERNETES_PORT
 from fluobook.stages.apply_talos_config.documents import names
 
@@ -218,7 +218,7 @@ def _holds(main: Main, path: str, address: str) -> Iterator[str]:
     """Where Talos chooses among addresses, it must come upon the one that the params give the node."""
     subnets = _at(main, path) or ()
     try:
-        if not lets_through(subnets, address):
+        if not subnets_contain(subnets, address):
             yield f"{path} is {_shown(list(subnets))}, which leaves out the node's own address {address}"
     except ValueError as error:
         yield f"{path}: {error}"

@@ -14,7 +14,7 @@ import aiohttp
 
 from fluobook.errors import FluobookError
 from fluobook.kubernetes import manifests
-from fluobook.machine.subnets import lets_through
+from fluobook.machine.node import subnets_contain
 from fluobook_lab.engines import audit, operators
 from fluobook_lab.engines.control_plane import ControlPlane
 from fluobook_lab.engines.kubelet import LINES, RealKubelet
@@ -174,7 +174,7 @@ class RealKubernetes:
     async def _kubelet(self, node: TalosMachine, config: MachineConfiguration) -> RealKubelet:
         """What Talos makes of a configuration: without an address for its node the kubelet does not start."""
         told = config.machine.get("kubelet") or {}
-        if not lets_through((told.get("nodeIP") or {}).get("validSubnets") or (), node.address):
+        if not subnets_contain((told.get("nodeIP") or {}).get("validSubnets") or (), node.address):
             raise FluobookError(NO_ADDRESS)
         if said := refused_by_talos(told.get("extraArgs") or ()):
             raise FluobookError(said)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from fluobook.machine.keys import key_pem
+from fluobook.machine.pki import key_pem
 from fluobook_lab.kube.controllers.certificates import KUBELET_CLIENT, KUBELET_SERVING
 from fluobook_lab.kube.identity import NODE_PREFIX, NODES, User
 from fluobook_lab.kube.objects import timestamp, with_condition
