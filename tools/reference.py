@@ -109,12 +109,8 @@ def list_of_stages() -> str:
     text += "or its number, `--approve` its name.\n"
     for stage in (*stages.STAGES, *stages.DAY_TWO):
         notebook = next(iter(sorted((ROOT / "notebooks").glob(f"{stage.number:02d}_*.ipynb")))).name
-        reason = inspect.getdoc(inspect.getmodule(stage.observe)) or ""
-        home = (
-            sys.modules[stage.observe.__module__.rpartition(".")[0]].__doc__ if "." in stage.observe.__module__ else ""
-        )
-        told = inspect.cleandoc(home if home and home.startswith(("Stage", "Day")) else reason)
-        text += f"\n## {stage.number} · {stage.name}\n\n{stage.title}\n\n{told}\n\n"
+        module = next(m for m in vars(stages).values() if inspect.ismodule(m) and getattr(m, "STAGE", None) is stage)
+        text += f"\n## {stage.number} · {stage.name}\n\n{stage.title}\n\n{inspect.getdoc(module)}\n\n"
         text += f"Notebook: [{notebook}](../../notebooks/{notebook})\n"
     return text
 

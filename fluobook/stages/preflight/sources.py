@@ -1,4 +1,4 @@
-"""What Argo CD will fetch: our repository at its revision, the repositories of others, and every chart at its pin."""
+"""Checks of what the platform is downloaded from: the Talos Image Factory, Git and the chart repositories."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fluobook import gitops
 from fluobook.clients import git, helm
 from fluobook.errors import NotFound
 from fluobook.gitops.patches import own_source
+from fluobook.machine import schematic
 from fluobook.stages.core.check import Check, CheckGroup, error_of
 from fluobook.stages.core.executor import in_parallel
 
@@ -16,56 +17,93 @@ if TYPE_CHECKING:
 
     from fluobook.context import RunContext
     from fluobook.gitops import Application
+    from fluobook.params import Platform
 
 
-def _own(context: RunContext) -> Iterator[Check]:
-    told = context.platform.gitops
-    url = own_source(context.platform)
-    commit = git.ls_remote(url, told.revision, ca_file=context.platform.ca_file(url))
-    context.journal.write(
-        "evidence", stage="preflight", repository=told.repository, revision=told.revision, commit=commit
-    )
+def _image_factory(context: RunContext) -> Iterator[Check]:
+    version = context.platform.versions.talos.removeprefix("v")
+    versions = context.factory.versions()
+    listed = f"v{version}" in versions
+    same_minor = [v for v in versions if v.startswith(f"v{version.rpartition('.')[0]}.")]
     yield Check(
-        "our Git repository answers, and has the revision", passed=True, result=f"{told.revision} of {told.repository}"
+        f"the Image Factory has Talos {version}",
+        listed,
+        schematic.FACTORY if listed else f"it has {', '.join(same_minor) or 'none of that minor'}",
+        "set versions.talos in the params, or the pin in params/versions.yaml, to one that it has",
+    )
+    if not listed:
+        return
+    ours = schematic.parse((context.root / "talos" / "schematic.yaml").read_text())
+    wanted = schematic.extensions(ours)
+    absent = sorted(set(wanted) - set(context.factory.extensions(version)))
+    yield Check(
+        "it has the extensions of talos/schematic.yaml for that version",
+        not absent,
+        f"missing: {', '.join(absent)}" if absent else ", ".join(wanted) or "none requested",
+        "correct their names in talos/schematic.yaml, or choose a Talos version that has them",
+    )
+    schematic_id = schematic.schematic_id(ours)
+    known = context.factory.known(schematic_id)
+    yield Check(
+        "its id of the schematic is the one computed here",
+        # The factory may not know the schematic yet; stage 1 uploads it and compares the ids again.
+        known is None or schematic.parse(known) == schematic.parse(schematic.canonical(ours)),
+        schematic_id[:16],
+        "simplify talos/schematic.yaml: fluobook cannot compute the canonical form of its values",
     )
 
 
-def _others(context: RunContext) -> Iterator[Check]:
-    tree = gitops.for_phase(context.platform, gitops.read(context.root, context.platform.gitops.path))
-    foreign = [one for one in tree.applications if one.path and not tree.is_ours(one)]
-    charts = [one for one in tree.applications if one.chart]
-    yield _all("every other Git source answers, and has its revision", foreign, lambda one: _revision(context, one))
-    yield _all("every chart source answers, and has the pinned version", charts, lambda one: _chart(context, one))
+def _own_repository(context: RunContext) -> Iterator[Check]:
+    settings = context.platform.gitops
+    url = own_source(context.platform)
+    commit = git.ls_remote(url, settings.revision, ca_file=context.platform.ca_file(url))
+    context.journal.write(
+        "evidence", stage="preflight", repository=settings.repository, revision=settings.revision, commit=commit
+    )
+    result = f"{settings.revision} of {settings.repository}"
+    yield Check("our Git repository is reachable and has the revision", passed=True, result=result)
 
 
-def _all(claim: str, applications: Iterable[Application], look: Callable[[Application], None]) -> Check:
-    asked = list(applications)
-    errors = in_parallel(lambda one: error_of(lambda: look(one)), asked)
-    wrong = [(one, error) for one, error in zip(asked, errors, strict=True) if error]
-    told = "; ".join(f"{one.name}: {error.message}" for one, error in wrong)
-    evidence = f"{len(asked) - len(wrong)} of {len(asked)}" + (f"; {told}" if told else "")
-    remedies = dict.fromkeys(error.remedy for _, error in wrong if error.remedy)
-    return Check(claim, not wrong, evidence, "; ".join(remedies))
+def _other_sources(context: RunContext) -> Iterator[Check]:
+    platform = context.platform
+    tree = gitops.for_phase(platform, gitops.read(context.root, platform.gitops.path))
+    foreign = [app for app in tree.applications if app.path and not tree.is_ours(app)]
+    charts = [app for app in tree.applications if app.chart]
+
+    def revision(app: Application) -> None:
+        git.ls_remote(app.repo, app.version, ca_file=platform.ca_file(app.repo))
+
+    def chart(app: Application) -> None:
+        _require_chart_version(platform, app, app.file.relative_to(context.root).as_posix())
+
+    yield _for_each("every other Git source is reachable and has its revision", foreign, revision)
+    yield _for_each("every chart source is reachable and has the pinned version", charts, chart)
 
 
-def _revision(context: RunContext, one: Application) -> None:
-    git.ls_remote(one.repo, one.version, ca_file=context.platform.ca_file(one.repo))
+def _for_each(name: str, applications: Iterable[Application], check: Callable[[Application], None]) -> Check:
+    """One check over many Applications: `check` raises for each that fails."""
+    apps = list(applications)
+    errors = in_parallel(lambda app: error_of(lambda: check(app)), apps)
+    failed = [(app, error) for app, error in zip(apps, errors, strict=True) if error]
+    details = "; ".join(f"{app.name}: {error.message}" for app, error in failed)
+    result = f"{len(apps) - len(failed)} of {len(apps)}" + (f"; {details}" if details else "")
+    return Check(
+        name, not failed, result, "; ".join(dict.fromkeys(error.remedy for _, error in failed if error.remedy))
+    )
 
 
-def _chart(context: RunContext, one: Application) -> None:
-    listed = {
-        entry.version.removeprefix("v")
-        for entry in helm.versions(one.repo, one.chart, ca_file=context.platform.ca_file(one.repo))
-    }
-    if one.version.removeprefix("v") not in listed:
+def _require_chart_version(platform: Platform, app: Application, file: str) -> None:
+    entries = helm.versions(app.repo, app.chart, ca_file=platform.ca_file(app.repo))
+    if app.version.removeprefix("v") not in {entry.version.removeprefix("v") for entry in entries}:
         raise NotFound(
-            f"{one.repo} does not list {one.chart} {one.version}",
+            f"{app.repo} does not list {app.chart} {app.version}",
             system="chart repository",
-            remedy=f"correct targetRevision in {one.file.relative_to(context.root)}",
+            remedy=f"correct targetRevision in {file}",
         )
 
 
 GROUPS = (
-    CheckGroup("our Git repository answers, and has the revision", _own),
-    CheckGroup("the GitOps tree can be read", _others),
+    CheckGroup("the Image Factory is reachable", _image_factory),
+    CheckGroup("our Git repository is reachable and has the revision", _own_repository),
+    CheckGroup("the GitOps tree can be read", _other_sources),
 )

@@ -1,4 +1,4 @@
-"""The preflight against labs in which something is wrong: everything is told at once, and nothing is changed."""
+"""The preflight against labs in which something is wrong: every problem is reported at once, nothing is changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fluobook.errors import CheckFailed
 from fluobook.machine import pki
 from fluobook.stages import preflight
 from fluobook.stages.core.check import Checks
-from fluobook.stages.preflight import machine
+from fluobook.stages.preflight import local
 
 if TYPE_CHECKING:
     from fluobook.context import RunContext
@@ -39,7 +39,7 @@ def only(context: RunContext) -> Check:
     return check
 
 
-def test_everything_holds_on_a_fresh_site_and_nothing_is_changed(lab):
+def test_every_check_passes_in_a_fresh_lab_and_nothing_is_changed(lab):
     lab.mark()
     stage = lab.stage("preflight")
     plan = stage.plan()
@@ -48,13 +48,13 @@ def test_everything_holds_on_a_fresh_site_and_nothing_is_changed(lab):
     assert lab.requests(mutating=True) == []
 
 
-def test_a_plan_of_it_asks_nothing(lab):
+def test_its_plan_sends_no_request(lab):
     lab.mark()
     lab.stage("preflight").plan()
     assert lab.requests() == []
 
 
-def test_a_proxmox_endpoint_is_asked_seven_times_for_a_host(lab):
+def test_a_proxmox_endpoint_receives_seven_requests_for_one_host(lab):
     lab.mark()
     checks(lab.context())
     assert sorted(path.split("/")[1] for path in lab.paths("GET")) == sorted(
@@ -62,22 +62,22 @@ def test_a_proxmox_endpoint_is_asked_seven_times_for_a_host(lab):
     )
 
 
-def test_what_is_shown_is_the_same_in_every_fresh_lab(lab, labs):
-    told = [Checks("preflight", checks(one.context())).table().text() for one in (lab, labs())]
-    assert told[0] == told[1]
-    assert "127.0.0.1" not in told[0]
-    assert str(lab.folder) not in told[0]
+def test_the_table_is_the_same_in_every_fresh_lab(lab, labs):
+    tables = [Checks("preflight", checks(one.context())).table().text() for one in (lab, labs())]
+    assert tables[0] == tables[1]
+    assert "127.0.0.1" not in tables[0]
+    assert str(lab.folder) not in tables[0]
 
 
-def test_our_own_vms_are_not_in_the_way(labs):
+def test_our_own_vms_are_accepted(labs):
     lab = labs()
     lab.bring_up("create-vms")
     found = {check.name: check.result for check in checks(lab.context())}
     assert "0 free, 3 ours" in found.values()
-    assert "0 GiB of disks are to come" in found.values()
+    assert "0 GiB of disks are planned" in found.values()
 
 
-def test_a_token_without_rights_is_told_each_privilege_and_the_commands(labs):
+def test_each_missing_privilege_is_named_with_the_commands_that_grant_it(labs):
     context = labs("proxmox.token-no-rights").context()
     first = wrong(context)[0]
     assert "VM.Allocate on /vms" in first.result
@@ -86,7 +86,7 @@ def test_a_token_without_rights_is_told_each_privilege_and_the_commands(labs):
     assert "VM.GuestAgent.Audit" in first.remedy
 
 
-def test_a_wrong_token_is_told_once_and_the_rest_is_still_looked_at(labs):
+def test_a_wrong_token_is_reported_once_and_the_other_checks_still_run(labs):
     context = labs("proxmox.token-wrong").context()
     found = checks(context)
     (refused,) = [check for check in found if not check.passed]
@@ -95,7 +95,7 @@ def test_a_wrong_token_is_told_once_and_the_rest_is_still_looked_at(labs):
     assert any("chart source" in check.name for check in found)
 
 
-def test_an_unreachable_host_is_told_with_the_next_command(lab):
+def test_an_unreachable_host_is_reported_with_the_next_command(lab):
     found = only(lab.context(endpoints={"192.168.1.100:8006": "127.0.0.1:1"}))
     assert "does not answer at 192.168.1.100:8006" in found.result
     assert "curl -k https://192.168.1.100:8006/" in found.remedy
@@ -109,49 +109,48 @@ def test_a_certificate_of_another_authority_is_refused_with_its_fingerprint_to_c
     assert "fingerprint" in found.remedy
 
 
-def test_a_missing_bridge_is_told_with_those_that_there_are(lab):
+def test_a_missing_bridge_is_reported_with_the_existing_ones(lab):
     found = only(lab.context("network.bridge=vmbr7"))
-    assert (found.name, found.result) == ("pve1 has the bridge vmbr7", "it shows vmbr0")
+    assert (found.name, found.result) == ("pve1 has the bridge vmbr7", "listed: vmbr0")
 
 
-def test_a_missing_storage_is_told_with_those_that_take_disks(lab):
+def test_a_missing_storage_is_reported_with_those_that_accept_disks(lab):
     found = only(lab.context("proxmox.laptop.disk_storage=tank"))
-    assert found.result == "it shows local, local-lvm"
+    assert found.result == "listed: local, local-lvm"
     assert "proxmox[].disk_storage in the params to local-lvm" in found.remedy
 
 
-def test_a_storage_that_takes_no_images_is_told_with_the_command(lab):
+def test_a_storage_that_accepts_no_images_is_reported_with_the_command(lab):
     found = only(lab.context("proxmox.laptop.image_storage=local-lvm"))
-    assert found.result == "it takes images"
+    assert found.result == "it accepts images"
     assert found.remedy.startswith("pvesm set local-lvm --content images,iso")
 
 
-def test_a_full_storage_is_told_with_what_is_free_and_planned(labs):
+def test_a_full_storage_is_reported_with_free_and_planned_space(labs):
     context = labs("proxmox.storage-full").context()
     room = next(check for check in wrong(context) if "room" in check.name)
     assert "local-lvm has 0.0 GiB free, 220 GiB are planned" in room.result
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [("proxmox.foreign-vmid", "has the number"), ("proxmox.foreign-vm-with-our-name", "has the name of talos-cp-1")],
 )
-def test_somebody_elses_vm_in_our_place_is_named(labs, fault, told):
+def test_a_foreign_vm_in_our_place_is_named(labs, fault, message):
     found = only(labs(fault).context())
-    assert told in found.result
+    assert message in found.result
     assert "nodes[].vmid" in found.remedy
 
 
-def test_an_address_that_answers_already_is_named(labs):
+def test_an_address_in_use_is_named(labs):
     lab = labs()
     lab.bring_up("create-vms")
     # Another cluster's name makes other uuids: the VMs are then somebody else's, and answer at our addresses.
     context = lab.context("cluster.name=another")
-    names = [check.result for check in wrong(context)]
-    assert any("is not managed by fluobook" in told for told in names)
+    assert any("is not managed by fluobook" in check.result for check in wrong(context))
 
 
-def test_a_host_that_is_not_there_is_named(lab):
+def test_a_host_that_does_not_exist_is_named(lab):
     found = wrong(lab.context("proxmox.laptop.hosts=[pve9]", *(f"nodes.{n.name}.host=pve9" for n in nodes(lab))))
     assert any("host pve9 is not there; known are pve1" in check.result for check in found)
 
@@ -160,22 +159,22 @@ def nodes(lab):
     return lab.chosen.platform.nodes
 
 
-def test_a_talos_version_that_the_factory_lacks_is_told_with_those_that_it_has(lab):
+def test_a_talos_version_that_the_factory_lacks_is_reported_with_the_available_ones(lab):
     found = only(lab.context('versions.talos="1.13.1"'))
     assert "it has v1.13.9" in found.result
 
 
 def test_an_extension_that_the_factory_lacks_is_named(labs):
     found = only(labs("factory.extension-missing").context())
-    assert found.result == "not siderolabs/iscsi-tools"
+    assert found.result == "missing: siderolabs/iscsi-tools"
 
 
-def test_a_revision_that_is_not_there_is_told_with_the_branches(lab):
+def test_a_missing_revision_is_reported_with_the_branches(lab):
     found = only(lab.context(gitops={"revision": "nowhere"}))
     assert "no branch or tag 'nowhere'; its branches are main" in found.result
 
 
-def test_chart_sources_that_do_not_answer_are_named_and_the_others_counted(lab):
+def test_unreachable_chart_sources_are_named_and_the_others_counted(lab):
     found = only(lab.context(gitops={"mirrors": {"https://helm.cilium.io": "http://127.0.0.1:1"}}))
     assert found.result.startswith("11 of 12; cilium: ")
     assert "mirrors" in found.remedy
@@ -188,7 +187,7 @@ def test_a_chart_version_that_is_not_listed_is_named(lab):
     assert "has no chart cilium" in found.result
 
 
-def test_an_age_key_that_opens_nothing_is_told_with_the_files(lab, tmp_path):
+def test_an_age_key_that_decrypts_nothing_is_reported_with_the_files(lab, tmp_path):
     key = tmp_path / "keys.txt"
     key.write_text(age.generate().file())
     fits, opens = wrong(lab.context(secrets={"age_key": {"file": str(key)}}))
@@ -197,7 +196,7 @@ def test_an_age_key_that_opens_nothing_is_told_with_the_files(lab, tmp_path):
     assert "cannot be decrypted" in opens.result
 
 
-def test_a_missing_age_key_is_told_with_its_place(lab, tmp_path):
+def test_a_missing_age_key_is_reported_with_its_path(lab, tmp_path):
     found = only(lab.context(secrets={"age_key": {"file": str(tmp_path / "keys.txt")}}))
     assert "no secret in file" in found.result
 
@@ -212,9 +211,9 @@ def test_the_labs_age_key_is_refused_for_a_live_platform(lab):
 def test_missing_programs_are_named(lab, monkeypatch):
     missing = [
         tool if tool.name != "helm" else replace(tool, version="", source="no helm 3.17 or newer")
-        for tool in machine.inventory()
+        for tool in local.inventory()
     ]
-    monkeypatch.setattr(machine, "inventory", lambda: missing)
+    monkeypatch.setattr(local, "inventory", lambda: missing)
     assert only(lab.context()).result == "no helm 3.17 or newer"
 
 
@@ -222,8 +221,8 @@ def test_dhcp_reservations_are_written_for_every_kind_of_server(lab):
     context = lab.context("network.addressing=dhcp")
     (written,) = [check for check in checks(context) if "DHCP" in check.name]
     assert written.passed
-    told = (context.home / "dhcp" / "dnsmasq.conf").read_text()
-    assert all(f"{node.mac},{node.address},{node.name}" in told for node in context.platform.nodes)
+    written_text = (context.home / "dhcp" / "dnsmasq.conf").read_text()
+    assert all(f"{node.mac},{node.address},{node.name}" in written_text for node in context.platform.nodes)
     assert {path.stem for path in (context.home / "dhcp").iterdir()} == {"dnsmasq", "isc", "kea", "routeros"}
 
 
@@ -236,7 +235,7 @@ def test_a_failed_preflight_ends_with_exit_code_4_and_every_remedy(lab):
     assert "disk_storage" in raised.value.remedy
 
 
-def test_three_hosts_are_all_looked_at(labs):
+def test_all_of_three_hosts_are_checked(labs):
     context = labs(phase="phase3").context()
     found = checks(context)
     assert [check for check in found if not check.passed] == []

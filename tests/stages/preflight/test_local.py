@@ -1,4 +1,4 @@
-"""Which tracked files hold credentials in clear."""
+"""Which tracked files hold credentials in plaintext."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from fluobook.clients import git
-from fluobook.stages.preflight.keys import plaintext_secrets
+from fluobook.stages.preflight.local import plaintext_secrets
 
 ROOT = Path(__file__).parents[3]
 
