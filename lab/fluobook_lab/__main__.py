@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fluobook import params
-from fluobook_lab.argocd.processes import Programs
+from fluobook_lab.argocd.repo_server import Programs
 from fluobook_lab.world import World
 
 LOOK = 0.5

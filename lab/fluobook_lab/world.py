@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from fluobook.machine.pki import KeyPair
     from fluobook.params import Platform, ProxmoxEndpoint
-    from fluobook_lab.argocd.processes import Programs
+    from fluobook_lab.argocd.repo_server import Programs
 
 OWN_TREE = ("cluster-gitops", ".sops.yaml", "talos")
 """What of a working tree the lab's Git host serves."""
@@ -242,7 +242,7 @@ class World:
             programs=self._programs,
             folder=self.folder / "argocd",
             kube_version=self.platform.versions.kubernetes,
-            dice=self.random,
+            random=self.random,
             faults=self.faults,
         )
 

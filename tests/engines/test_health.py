@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from fluobook_lab.argocd.health.lua import LuaHealth
+from fluobook_lab.argocd.health import HealthChecks
 
 from fluobook.kubernetes.health_scripts import ScriptError
 from tests.engines.health_cases import CASES, KEY, Case, script
@@ -44,7 +44,7 @@ def test_a_script_finds_the_same_libraries_in_both(name: str, argocd: str, tmp_p
 
 def played(check: str, case: Case) -> str:
     try:
-        told = LuaHealth({"Application": check}).health("", "Application", case.application())
+        told = HealthChecks({"argoproj.io_Application": check}).scripted(case.application())
     except ScriptError:
         return "error"
     return told.status if told else "none"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis  # noqa: F401 (its plugin imports it as the session ends, where Python 3.11 may stumble over parsing)
 import pytest
-from fluobook_lab.argocd.processes import Programs
+from fluobook_lab.argocd.repo_server import Programs
 from fluobook_lab.world import World
 
 from fluobook import params

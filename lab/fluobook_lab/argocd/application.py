@@ -1,4 +1,4 @@
-"""One Application: looked at whenever something of it changed, and brought a step nearer to its source."""
+"""The controller's worker for one Application: compares it when something of it changes, and syncs it."""
 
 from __future__ import annotations
 
@@ -7,86 +7,146 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fluobook_lab.argocd import deletion, project, status
-from fluobook_lab.argocd.applying import Applier
+from fluobook_lab.argocd import configuration
 from fluobook_lab.argocd.comparison import Comparer, Comparison
-from fluobook_lab.argocd.health.verdict import Health
-from fluobook_lab.argocd.names import API, CONTROLLER, NAMESPACE, REFRESH, annotation
-from fluobook_lab.argocd.operation import TERMINATING, Operation, automatic, requested
-from fluobook_lab.argocd.processes import CommandError
-from fluobook_lab.argocd.sync import Sync
-from fluobook_lab.argocd.targets import Target, targets
-from fluobook_lab.argocd.tasks import tasks
+from fluobook_lab.argocd.health import Health, HealthChecks
+from fluobook_lab.argocd.objects import (
+    API,
+    CONTROLLER,
+    FINALIZER,
+    NAMESPACE,
+    REFRESH,
+    Target,
+    annotation,
+    operation_phase,
+    options_of,
+    targets,
+)
+from fluobook_lab.argocd.operation import (
+    TERMINATING,
+    Operation,
+    application_status,
+    automatic,
+    automatic_request,
+    history,
+    summary_of,
+)
+from fluobook_lab.argocd.repo_server import CommandError, Request, load_error
+from fluobook_lab.argocd.sync import Applier, Sync, tasks
+from fluobook_lab.kube.errors import ApiError
 from fluobook_lab.kube.identity import Write
 from fluobook_lab.kube.objects import clone, timestamp
 
 if TYPE_CHECKING:
-    from fluobook_lab.argocd.controller import Surroundings
-    from fluobook_lab.argocd.sources import Rendered
+    from fluobook_lab.argocd.comparison import Cluster
+    from fluobook_lab.argocd.repo_server import Rendered, RepoServer
+    from fluobook_lab.clock import Clock
+    from fluobook_lab.faults import Faults
     from fluobook_lab.kube.objects import Obj
 
 RESYNC = 120.0
-"""World seconds between two looks at a source, as the real controller's default."""
-SELDOM = 30.0
-"""Real seconds between two such looks at least: a world that runs fast would else spend all its time on them."""
+"""Lab seconds between two checks of a source, the real controller's default."""
+SHORTEST_RESYNC = 30.0
+"""Real seconds between two such checks at least: a lab with a fast clock would otherwise do nothing else."""
 DEBOUNCE = 0.01
-"""Real seconds in which changes are gathered before an Application is looked at."""
-UNKNOWN = Health("Unknown")
+"""Real seconds in which changes are collected before an Application is compared."""
+
+
+class Environment:
+    """What the workers share: cluster, settings, repo-server, clock.
+
+    Args:
+        cluster: the live objects.
+        repo_server: renders.
+        clock: the lab's clock.
+        faults: the faults to inject.
+        kube_version: the Kubernetes version that charts see.
+    """
+
+    def __init__(
+        self, cluster: Cluster, repo_server: RepoServer, clock: Clock, faults: Faults, kube_version: str
+    ) -> None:
+        self.cluster, self.repo_server, self.clock, self.faults = cluster, repo_server, clock, faults
+        self.kube_version = kube_version
+        self.active = False
+        self.timeline: list[tuple[float, str, str]] = []
+        self._settings: tuple[configuration.Settings, HealthChecks] | None = None
+
+    def _read(self) -> tuple[configuration.Settings, HealthChecks]:
+        if self._settings is None:
+            settings = configuration.read(self.cluster.store)
+            self._settings = settings, HealthChecks(settings.health)
+        return self._settings
+
+    @property
+    def settings(self) -> configuration.Settings:
+        """The settings, as last read."""
+        return self._read()[0]
+
+    @property
+    def checks(self) -> HealthChecks:
+        """The health checks, with the Lua of the settings."""
+        return self._read()[1]
+
+    def reset_settings(self) -> None:
+        """Read the settings again when they are needed next."""
+        self._settings = None
 
 
 @dataclass
 class View:
-    """What one look at an Application came to."""
+    """The result of comparing an Application once."""
 
     app: Obj
     conditions: dict[str, str] = field(default_factory=dict)
     rendered: Rendered | None = None
     comparison: Comparison | None = None
-    looked: bool = False
+    refreshed: bool = False
 
 
 class Application:
-    """The controller's worker for one Application.
+    """The worker.
 
     Args:
         name: the Application's.
-        around: everything it needs.
+        environment: what it needs.
     """
 
-    def __init__(self, name: str, around: Surroundings) -> None:
+    def __init__(self, name: str, environment: Environment) -> None:
         self.name = name
-        self._around = around
-        self._comparer = Comparer(around.cluster, name)
+        self._environment, self._cluster, self._clock = environment, environment.cluster, environment.clock
+        self._comparer = Comparer(environment.cluster, name)
         self._wake = asyncio.Event()
         self._spec = ""
-        self._last: Rendered | None = None
-        self._looked_at = float("-inf")
-        self._targets: tuple[Rendered | None, list[Target], list[str]] = (None, [], [])
-        self._known: object = None
+        self._rendered: Rendered | None = None
+        self._refreshed_at = float("-inf")
+        self._targets: list[Target] = []
+        self._warnings: list[str] = []
+        self._targets_of: tuple[Rendered | None, object] = (None, None)
         self._operation: Operation | None = None
         self._ended_at = float("-inf")
 
     def wake(self) -> None:
-        """Something of it changed: look at it soon."""
+        """Compare the Application soon: something of it changed."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Look at it whenever it is woken, until it is gone."""
+        """Compare it whenever it is woken, until it is deleted."""
         while True:
             await self._wake.wait()
             await asyncio.sleep(DEBOUNCE)
             self._wake.clear()
-            if self._around.active and not await self._look():
+            if self._environment.active and not await self._reconcile():
                 return
 
-    async def _look(self) -> bool:
-        """One look; False once the Application is gone."""
+    async def _reconcile(self) -> bool:
+        """Compare and act once; False when the Application is gone."""
         app = self._find()
         if app is None:
             return False
         if app["metadata"].get("deletionTimestamp"):
             return self._delete(app)
-        view = await self._compared(app)
+        view = await self._compare(app)
         current = self._find()
         if current is None:
             return False
@@ -95,194 +155,204 @@ class Application:
         self._write(view)
         return True
 
-    # ---- looking -----------------------------------------------------------------------------------------------
+    # ---- comparing -------------------------------------------------------------------------------------------------
 
-    async def _compared(self, app: Obj) -> View:
-        """Project, source and cluster, as they stand now."""
-        around, view, spec = self._around, View(app), app["spec"]
-        projects = spec.get("project") or "default"
-        if refused := project.refusals(app, around.cluster.store.find(API, "AppProject", projects, NAMESPACE)):
-            view.conditions["InvalidSpecError"] = ";".join(refused)
+    async def _compare(self, app: Obj) -> View:
+        """Compare project, source and cluster as they are now."""
+        view, spec = View(app), app["spec"]
+        if refusals := configuration.refusals(app, self._project(spec)):
+            view.conditions["InvalidSpecError"] = ";".join(refusals)
             return view
         try:
-            view.rendered = await self._rendered(app, view)
+            view.rendered = await self._render(app, view)
         except CommandError as error:
             view.conditions["ComparisonError"] = str(error)
             return view
-        wanted, warnings = self._wanted(spec, view.rendered)
-        if warnings:
-            view.conditions["RepeatedResourceWarning"] = ";".join(warnings)
-        view.comparison = self._comparer.compare(wanted, self._ignored(spec), around.judge())
+        self._update_targets(spec, view.rendered)
+        if self._warnings:
+            view.conditions["RepeatedResourceWarning"] = ";".join(self._warnings)
+        view.comparison = self._comparer.compare(self._targets, self._ignored(spec), self._environment.checks)
         return view
 
-    async def _rendered(self, app: Obj, view: View) -> Rendered:
-        """The documents; the source is asked anew only when there is a reason to, as the real controller does."""
-        around, spec = self._around, app["spec"]
-        refresh, told = annotation(app, REFRESH), json.dumps(spec, sort_keys=True)
-        afresh = self._operation is not None and self._operation.starts_afresh
-        due = afresh or around.clock.now() - self._looked_at >= self._resync()
-        if self._last is not None and told == self._spec and not (refresh or due):
-            return self._last
-        view.looked, self._spec, self._looked_at = True, told, around.clock.now()
+    async def _render(self, app: Obj, view: View) -> Rendered:
+        """The documents; the source is checked only when there is a reason, as the real controller does."""
+        spec, refresh = app["spec"], annotation(app, REFRESH)
+        spec_text, resync = json.dumps(spec, sort_keys=True), self._resync()
+        due = self._clock.now() - self._refreshed_at >= resync or bool(
+            self._operation and self._operation.needs_refresh
+        )
+        if self._rendered is not None and spec_text == self._spec and not (refresh or due):
+            return self._rendered
+        view.refreshed, self._spec, self._refreshed_at = True, spec_text, self._clock.now()
         if refresh:
-            self._unmark()
-        self._last = None
+            body = {"metadata": {"annotations": {REFRESH: None}}}
+            write = Write(manager=CONTROLLER)
+            self._cluster.store.patch(API, "Application", self.name, NAMESPACE, body=body, write=write)
+        self._rendered = None
         try:
-            self._last = await self._fresh(spec, hard=refresh == "hard")
+            self._rendered = await self._fresh(spec, hard=refresh == "hard")
         finally:
             self._wake_in(self._resync())
-        return self._last
+        return self._rendered
 
     def _resync(self) -> float:
-        """World seconds until the next look at the source; what could not be had is soon asked for again."""
-        told = self._around.settings().resync
-        seldom = 0.0 if self._last is None else SELDOM * self._around.clock.speed
-        return max(RESYNC, seldom) if told is None else told
+        """Lab seconds until the next check of the source; sooner if the last one failed."""
+        configured = self._environment.settings.resync
+        shortest = 0.0 if self._rendered is None else SHORTEST_RESYNC * self._clock.speed
+        return max(RESYNC, shortest) if configured is None else configured
 
     async def _fresh(self, spec: Obj, *, hard: bool) -> Rendered:
-        around = self._around
+        environment = self._environment
         try:
-            revisions = await around.sources.resolve(spec)
+            revisions = await environment.repo_server.resolve(spec)
         except CommandError as error:
-            why = "failed to generate manifest for source 1 of 1"
-            raise CommandError(
-                f"Failed to load target state: {why}: rpc error: code = Unknown desc = {error}"
-            ) from error
-        return await around.sources.render(around.order(self.name, spec, revisions), fresh=hard)
+            raise CommandError(load_error(error)) from error
+        apis = self._cluster.api_versions()
+        request = Request(self.name, spec, revisions, environment.settings, environment.kube_version, apis)
+        return await environment.repo_server.render(request, fresh=hard)
 
-    def _wanted(self, spec: Obj, rendered: Rendered) -> tuple[list[Target], list[str]]:
-        """The targets; the same objects as last time while nothing changed, so that comparing is cheap."""
-        cluster, tracking = self._around.cluster, self._around.settings().tracking
-        space = (spec.get("destination") or {}).get("namespace", "")
-        known = (space, tracking, cluster.store.registry.generation)
-        if self._targets[0] is not rendered or self._known != known:
-            made = targets(
-                self.name, rendered.documents, namespace=space, tracking=tracking, namespaced=cluster.namespaced
+    def _update_targets(self, spec: Obj, rendered: Rendered) -> None:
+        """Keep the same targets while nothing changed, so that comparing is cheap."""
+        namespace, tracking = (spec.get("destination") or {}).get("namespace", ""), self._environment.settings.tracking
+        inputs = (namespace, tracking, self._cluster.store.registry.generation)
+        if self._targets_of[0] is not rendered or self._targets_of[1] != inputs:
+            self._targets, self._warnings = targets(
+                self.name,
+                rendered.documents,
+                namespace=namespace,
+                tracking=tracking,
+                namespaced=self._cluster.namespaced,
             )
-            self._targets, self._known = (rendered, *made), known
-        return self._targets[1], self._targets[2]
+            self._targets_of = (rendered, inputs)
 
-    # ---- acting ------------------------------------------------------------------------------------------------
+    # ---- acting ----------------------------------------------------------------------------------------------------
 
     def _operate(self, view: View) -> None:
-        """Begin an operation if one is due, and take the one under way a step further."""
-        app, around = view.app, self._around
+        """Begin an operation if one is due, and continue the current one."""
         if self._operation is None and view.comparison is not None and view.rendered is not None:
             self._begin(view, view.comparison, view.rendered)
         operation = self._operation
         if operation is None:
             return
-        if ((app.get("status") or {}).get("operationState") or {}).get("phase") == TERMINATING:
+        if operation_phase(view.app) == TERMINATING:
             operation.terminate()
-        if operation.starts_afresh and view.rendered is not None:
-            operation.rendered, operation.targets = view.rendered, self._targets[1]
-        operation.step(around.judge())
+        if operation.needs_refresh and view.rendered is not None:
+            operation.rendered, operation.targets = view.rendered, self._targets
+        operation.step(self._environment.checks)
         if operation.wake_in is not None:
             self._wake_in(operation.wake_in)
 
     def _begin(self, view: View, comparison: Comparison, rendered: Rendered) -> None:
-        app, around = view.app, self._around
-        asked = app.get("operation")
-        if asked is None:
-            since = around.clock.now() - self._ended_at
-            decision = automatic(app, comparison, rendered, since)
+        app = view.app
+        request = app.get("operation")
+        if request is None:
+            decision = automatic(app, comparison, rendered, self._clock.now() - self._ended_at)
             if decision.problem:
                 view.conditions["SyncError"] = decision.problem
             if decision.later is not None:
                 self._wake_in(decision.later)
-            asked = requested(app) if decision.go else None
-        if asked is not None:
-            wanted = self._targets[1]
-            begin = lambda chosen: self._sync(app["spec"], asked, chosen)  # noqa: E731
-            self._operation = Operation(clone(asked), clone(app["spec"]), rendered, wanted, begin, around.clock.now)
+            if not decision.now:
+                return
+            request = automatic_request(app)
+        spec, request = clone(app["spec"]), clone(request)
+        self._operation = Operation(
+            request, spec, rendered, self._targets, lambda wanted: self._sync(spec, request, wanted), self._clock.now
+        )
 
-    def _sync(self, spec: Obj, asked: Obj, wanted: list[Target]) -> Sync:
-        """A sync of what is wanted now, for one attempt of an operation."""
-        around, policy = self._around, spec.get("syncPolicy") or {}
-        order = asked.get("sync") or {}
-        options = order.get("syncOptions") or policy.get("syncOptions") or ()
-        ignored = self._ignored(spec)
-        destination = spec.get("destination") or {}
-        applier = Applier(around.cluster, options, ignored, around.faults)
+    def _sync(self, spec: Obj, request: Obj, wanted: list[Target]) -> Sync:
+        """A sync of these targets, for one attempt of an operation."""
+        environment, policy, sync = self._environment, spec.get("syncPolicy") or {}, request.get("sync") or {}
+        options = sync.get("syncOptions") or policy.get("syncOptions") or ()
+        ignored, destination = self._ignored(spec), spec.get("destination") or {}
+        applier = Applier(self._cluster, options, ignored, environment.faults)
         if "CreateNamespace=true" in options and destination.get("namespace"):
             applier.create_namespace(destination["namespace"], policy.get("managedNamespaceMetadata"))
-        comparison = self._comparer.compare(wanted, ignored, around.judge())
-        made = tasks(wanted, comparison, prune=bool(order.get("prune")), prune_last="PruneLast=true" in options)
-        owner = around.cluster.store.find(API, "AppProject", spec.get("project") or "default", NAMESPACE) or {}
-        return Sync(made, applier, around.cluster, owner, destination, around.clock.now, around.settings().wave_delay)
+        comparison = self._comparer.compare(wanted, ignored, environment.checks)
+        steps = tasks(wanted, comparison, prune=bool(sync.get("prune")), prune_last="PruneLast=true" in options)
+        project, delay = self._project(spec) or {}, environment.settings.wave_delay
+        return Sync(steps, applier, self._cluster, project, destination, self._clock.now, delay)
 
     def _delete(self, app: Obj) -> bool:
-        """Take its objects away first; an operation under way comes before that."""
+        """Delete its objects first, after the current operation; False when the Application is gone."""
         if self._operation is not None:
-            phase = ((app.get("status") or {}).get("operationState") or {}).get("phase")
-            if phase != TERMINATING:
-                self._operation.step(self._around.judge())
+            if operation_phase(app) != TERMINATING:
+                self._operation.step(self._environment.checks)
                 if not self._operation.ended:
                     return True
             self._operation = None
-        if problem := deletion.finalize(self._around.cluster, app):
-            view = View(app, {"DeletionError": problem})
-            self._write(view)
+        try:
+            self._finalize(app)
+        except ApiError as error:
+            self._write(View(app, {"DeletionError": error.message}))
         return self._find() is not None
 
-    # ---- telling -----------------------------------------------------------------------------------------------
+    def _finalize(self, app: Obj) -> None:
+        """Delete the objects of an Application with Argo CD's finalizer; remove the finalizer when all are gone.
+
+        Raises:
+            ApiError: an object cannot be deleted.
+        """
+        finalizers = app["metadata"].get("finalizers") or ()
+        others = [name for name in finalizers if name.split("/")[0] != FINALIZER]
+        if len(others) == len(finalizers):
+            return
+        objects = [obj for obj in self._cluster.objects_of(self.name).values() if "Delete=false" not in options_of(obj)]
+        for obj in objects:
+            if not obj["metadata"].get("deletionTimestamp"):
+                self._cluster.delete(obj)
+        if not objects and (current := self._find()):
+            current["metadata"]["finalizers"] = others
+            self._cluster.store.update(current, Write(manager=CONTROLLER))
+
+    # ---- reporting -------------------------------------------------------------------------------------------------
 
     def _write(self, view: View) -> None:
-        """Write the status, if it says anything new."""
-        app, spec = view.app, view.app["spec"]
-        old = app.get("status") or {}
-        comparison = view.comparison
+        """Write the status if it changed."""
+        app, comparison, environment = view.app, view.comparison, self._environment
         if self._operation is not None and comparison is not None and view.rendered is not None:
-            comparison = self._comparer.compare(self._targets[1], self._ignored(spec), self._around.judge())
-        parts: dict[str, Any] = {
-            "conditions": status.conditions(old.get("conditions") or (), view.conditions) or None,
-            "sync": status.compared(spec, view.rendered, comparison),
-            "health": status.health(old.get("health") or {}, comparison.health() if comparison else UNKNOWN),
-        }
-        if comparison is not None and view.rendered is not None:
-            parts["resources"] = status.resources(comparison, with_health=self._around.settings().persist_health)
-            parts["summary"] = status.summary(comparison)
-            kinds = view.rendered.types or ("Directory",)
-            parts |= {"sourceTypes": list(kinds)} if spec.get("sources") else {"sourceType": kinds[0]}
-        if view.looked:
-            parts["reconciledAt"] = timestamp()
-        self._tell(app, status.whole(old, {**parts, **self._operation_parts(old)}))
+            comparison = self._comparer.compare(self._targets, self._ignored(app["spec"]), environment.checks)
+        health, persist = comparison.health() if comparison else Health("Unknown"), environment.settings.persist_health
+        status = application_status(app, view.conditions, view.rendered, comparison, health, persist_health=persist)
+        if view.refreshed:
+            status["reconciledAt"] = timestamp()
+        status |= self._operation_status(app.get("status") or {})
+        self._store(app, status)
 
-    def _operation_parts(self, old: Obj) -> dict[str, Any]:
+    def _operation_status(self, old: Obj) -> dict[str, Any]:
         operation = self._operation
         if operation is None:
             return {}
         state = operation.state()
         parts: dict[str, Any] = {"operationState": state}
         if operation.ended:
-            self._operation, self._ended_at = None, self._around.clock.now()
+            self._operation, self._ended_at = None, self._clock.now()
             if operation.phase == "Succeeded":
-                parts["history"] = status.history(old.get("history") or [], state, state["syncResult"])
+                parts["history"] = history(old.get("history") or [], state)
             self.wake()
         return parts
 
-    def _tell(self, app: Obj, told: Obj) -> None:
-        current = {**app, "status": told}
-        begun = app.get("operation") is not None and (told.get("operationState") or {}).get("phase") is not None
+    def _store(self, app: Obj, status: Obj) -> None:
+        current, store = {**app, "status": status}, self._cluster.store
+        begun = app.get("operation") is not None and bool(operation_phase(current))
         if begun:
             current.pop("operation")
-        if told != app.get("status") or begun:
-            self._around.store_application(current)
-            self._around.note(self.name, told)
+        if status == app.get("status") and not begun:
+            return
+        store.update(current, Write(manager=CONTROLLER))
+        if "status" in store.registry.by_kind(API, "Application").subresources:
+            current["metadata"].pop("resourceVersion", None)
+            store.update(current, Write(manager=CONTROLLER, subresource="status"))
+        self._environment.timeline.append((self._clock.now(), self.name, summary_of(status)))
 
-    def _unmark(self) -> None:
-        """Take the refresh annotation away: it has been seen."""
-        body = {"metadata": {"annotations": {REFRESH: None}}}
-        write = Write(manager=CONTROLLER)
-        self._around.cluster.store.patch(API, "Application", self.name, NAMESPACE, body=body, write=write)
+    def _project(self, spec: Obj) -> Obj | None:
+        return self._cluster.store.find(API, "AppProject", spec.get("project") or "default", NAMESPACE)
 
     def _ignored(self, spec: Obj) -> list[Obj]:
-        """The differences to overlook: the Application's own, and those that hold for all."""
-        return [*(spec.get("ignoreDifferences") or ()), *map(dict, self._around.settings().ignored)]
+        """The differences to ignore: the Application's own, and those of all Applications."""
+        return [*(spec.get("ignoreDifferences") or ()), *map(dict, self._environment.settings.ignored)]
 
     def _find(self) -> Obj | None:
-        return self._around.cluster.store.find(API, "Application", self.name, NAMESPACE)
+        return self._cluster.store.find(API, "Application", self.name, NAMESPACE)
 
-    def _wake_in(self, world_seconds: float) -> None:
-        real = world_seconds / self._around.clock.speed
-        asyncio.get_running_loop().call_later(real + 0.001, self.wake)
+    def _wake_in(self, lab_seconds: float) -> None:
+        asyncio.get_running_loop().call_later(lab_seconds / self._clock.speed + 0.001, self.wake)

@@ -1,55 +1,48 @@
-"""KSOPS without Argo CD's own kustomize: the tree is made ready so that `kubectl kustomize` decrypts too.
+"""A replacement for KSOPS: decrypts the files that a generator lists, with the real sops. Run by kustomize.
 
-The tree carries the form that Argo CD needs: a generator with an exec-function annotation. `kubectl kustomize` answers
-that with no documents and exit code 0, since it cannot run functions. So the copy it builds has the annotation taken
-out, which makes the generator a legacy plugin (`ksops_plugin.py`); and whoever builds counts what came back.
+As a legacy plugin (`kubectl kustomize`), it receives a file with the generator and prints the documents. As an exec
+function (Argo CD's own kustomize), it receives a ResourceList on standard input and prints one. The age key comes
+from sops' own environment; FLUOBOOK_SOPS may name the program, and FLUOBOOK_KSOPS_LOG a file that receives the name of
+each decrypted file.
 """
 
-from __future__ import annotations
-
-import shutil
+import os
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from fluobook.kubernetes.rendering import KUSTOMIZATIONS, install_ksops, is_ksops_generator
-
-PLUGIN = Path(__file__).with_name("ksops_plugin.py")
-
-
-def install(home: Path) -> None:
-    """Put the plugin where kustomize looks for it, below `home` (`KUSTOMIZE_PLUGIN_HOME`)."""
-    install_ksops(home, PLUGIN.read_text())
+NO_KEY = 128
+"""The exit code of sops when it has no key."""
 
 
-def remove(home: Path) -> None:
-    """Take it away again, as for a repo-server without ksops."""
-    shutil.rmtree(home / "viaduct.ai", ignore_errors=True)
+def main(arguments: list[str]) -> int:
+    """Decrypt and print; the exit code."""
+    if arguments:
+        generator = yaml.safe_load(Path(arguments[0]).read_text())
+    else:
+        generator = yaml.safe_load(sys.stdin)["functionConfig"]
+    texts = []
+    for file in generator.get("files") or ():
+        command = [os.environ.get("FLUOBOOK_SOPS", "sops"), "decrypt", "--output-type", "yaml", file]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            why = "Error getting data key: 0 successful groups required, got 0\n" if done.returncode == NO_KEY else ""
+            where = f'error decrypting file "{file}" from manifest.Files'
+            sys.stderr.write(f"{where}: trouble decrypting file: {why}{done.stderr}")
+            return 1
+        texts.append(f"---\n{done.stdout}")
+        if log := os.environ.get("FLUOBOOK_KSOPS_LOG"):
+            with Path(log).open("a") as names:
+                names.write(f"{file}\n")
+    if arguments:
+        sys.stdout.write("".join(texts))
+    else:
+        items = [document for document in yaml.safe_load_all("".join(texts)) if document]
+        yaml.safe_dump({"apiVersion": "config.kubernetes.io/v1", "kind": "ResourceList", "items": items}, sys.stdout)
+    return 0
 
 
-def files(folder: Path) -> list[Path]:
-    """The encrypted files that a kustomization's generators list, those of its bases included."""
-    found: list[Path] = []
-    kustomization = next((folder / name for name in KUSTOMIZATIONS if (folder / name).exists()), None)
-    told = yaml.safe_load(kustomization.read_text()) if kustomization else None
-    if not isinstance(told, dict):
-        return found
-    for name in told.get("generators") or ():
-        if "\n" not in name and (folder / name).is_file():
-            for document in filter(is_ksops_generator, _documents((folder / name).read_text())):
-                found += [folder / listed for listed in document.get("files") or ()]
-        elif "\n" not in name and (folder / name).is_dir():
-            found += files(folder / name)
-    for key in ("resources", "bases", "components"):
-        for name in told.get(key) or ():
-            if (folder / name).is_dir():
-                found += files(folder / name)
-    return found
-
-
-def _documents(text: str) -> list[Any]:
-    try:
-        return [document for document in yaml.safe_load_all(text) if document is not None]
-    except yaml.YAMLError:
-        return []
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

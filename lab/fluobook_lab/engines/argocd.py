@@ -22,7 +22,7 @@ from fluobook_lab.kube.errors import ApiError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fluobook_lab.argocd.processes import Programs
+    from fluobook_lab.argocd.repo_server import Programs
     from fluobook_lab.engines.control_plane import Server
     from fluobook_lab.engines.kubernetes import RealKubernetes
     from fluobook_lab.engines.requests import Api

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from fluobook_lab.argocd.controller import ArgoCD
-from fluobook_lab.argocd.processes import Programs
+from fluobook_lab.argocd.repo_server import Programs
 from fluobook_lab.charts.server import ChartServer
 from fluobook_lab.clock import Clock
 from fluobook_lab.faults import Faults
@@ -117,7 +117,7 @@ class Bench:
             programs=programs(),
             folder=folder / "argocd",
             kube_version="1.35.4",
-            dice=random.Random(1),
+            random=random.Random(1),
             faults=self.faults,
         )
         self.held: set[str] = set()

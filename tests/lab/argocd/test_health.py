@@ -1,8 +1,7 @@
 """Health of objects: Argo CD's own checks, and the operator's Lua, which is shut in."""
 
 import pytest
-from fluobook_lab.argocd.health import Judge
-from fluobook_lab.argocd.health.lua import LuaHealth
+from fluobook_lab.argocd.health import HealthChecks
 
 from fluobook.kubernetes.health_scripts import ScriptError
 
@@ -88,27 +87,29 @@ ON_NODES = {"observedGeneration": 2, "desiredNumberScheduled": 3, "updatedNumber
     ],
 )
 def test_the_built_in_checks(judged, verdict):
-    assert Judge({}).health(judged).status == verdict
+    assert HealthChecks({}).health(judged).status == verdict
 
 
 @pytest.mark.parametrize("kind", ["ConfigMap", "Namespace", "Secret"])
 def test_kinds_without_health_have_none(kind):
-    assert Judge({}).health(obj("v1", kind)) is None
+    assert HealthChecks({}).health(obj("v1", kind)) is None
 
 
 def test_an_application_has_no_health_without_lua():
     child = obj("argoproj.io/v1alpha1", "Application", {"health": {"status": "Degraded"}})
-    assert Judge({}).health(child) is None
+    assert HealthChecks({}).health(child) is None
     script = "return {status = obj.status.health.status, message = 'told'}"
-    told = Judge({"argoproj.io_Application": script}).health(child)
+    told = HealthChecks({"argoproj.io_Application": script}).health(child)
     assert (told.status, told.message) == ("Degraded", "told")
 
 
 def test_lua_goes_before_the_built_in_check_and_may_hold_for_a_whole_group():
     script = "return {status = 'Suspended'}"
-    assert Judge({"apps_Deployment": script}).health(obj("apps/v1", "Deployment", ROLLED)).status == "Suspended"
-    assert Judge({"*.example.org_Widget": script}).health(obj("a.example.org/v1", "Widget")).status == "Suspended"
-    assert Judge({"ConfigMap": script}).health(obj("v1", "ConfigMap")).status == "Suspended"
+    assert HealthChecks({"apps_Deployment": script}).health(obj("apps/v1", "Deployment", ROLLED)).status == "Suspended"
+    assert (
+        HealthChecks({"*.example.org_Widget": script}).health(obj("a.example.org/v1", "Widget")).status == "Suspended"
+    )
+    assert HealthChecks({"ConfigMap": script}).health(obj("v1", "ConfigMap")).status == "Suspended"
 
 
 def test_lua_sees_lists_from_one_and_null_as_nil():
@@ -117,7 +118,7 @@ def test_lua_sees_lists_from_one_and_null_as_nil():
     for _, item in ipairs(obj.list) do count = count + item end
     if obj.none == nil and obj.list[1] == 1 then return {status = 'Healthy', message = tostring(count)} end
     """
-    assert LuaHealth({"x": script}).health("", "x", {"list": [1, 2], "none": None}).message == "3"
+    assert HealthChecks({"x": script}).scripted({"kind": "x", "list": [1, 2], "none": None}).message == "3"
 
 
 @pytest.mark.parametrize(
@@ -139,18 +140,18 @@ def test_lua_sees_lists_from_one_and_null_as_nil():
 )
 def test_lua_is_shut_in_and_must_answer(script):
     with pytest.raises(ScriptError):
-        LuaHealth({"x": script}).health("", "x", {"a": 1})
+        HealthChecks({"x": script}).scripted({"kind": "x", "a": 1})
 
 
 def test_a_broken_check_makes_the_object_unknown():
-    told = Judge({"x": "error('no')"}).health(obj("v1", "x"))
+    told = HealthChecks({"x": "error('no')"}).health(obj("v1", "x"))
     assert told.status == "Unknown"
     assert "no" in told.message
 
 
 def test_one_check_leaves_nothing_behind_for_the_next():
-    judge = LuaHealth(
+    checks = HealthChecks(
         {"a": "leak = 1 return {status = 'Healthy'}", "b": "return {status = leak and 'Degraded' or 'Healthy'}"}
     )
-    assert judge.health("", "a", {}).status == "Healthy"
-    assert judge.health("", "b", {}).status == "Healthy"
+    assert checks.scripted({"kind": "a"}).status == "Healthy"
+    assert checks.scripted({"kind": "b"}).status == "Healthy"

@@ -1,8 +1,8 @@
 """AppProjects refuse what does not belong to them, in the controller's own words."""
 
 import pytest
-from fluobook_lab.argocd.names import Key
-from fluobook_lab.argocd.project import forbids, refusals
+from fluobook_lab.argocd.configuration import forbids, refusals
+from fluobook_lab.argocd.objects import Key
 
 SERVER = "https://kubernetes.default.svc"
 

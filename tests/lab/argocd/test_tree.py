@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from fluobook_lab.argocd.controller import ArgoCD
-from fluobook_lab.argocd.processes import Programs
+from fluobook_lab.argocd.repo_server import Programs
 from fluobook_lab.charts.pins import place, repositories
 from fluobook_lab.charts.server import HERE, ChartServer
 from fluobook_lab.clock import Clock
@@ -54,7 +54,7 @@ class Site:
             programs=programs,
             folder=folder / "argocd",
             kube_version="1.35.4",
-            dice=random.Random(1),
+            random=random.Random(1),
         )
 
     async def start(self):
