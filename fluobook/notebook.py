@@ -21,7 +21,8 @@ from fluobook.display.table import Cell, Table
 from fluobook.errors import PlanChanged, UsageError
 from fluobook.journal.lock import cluster_lock
 from fluobook.redact import Redactor
-from fluobook.stages import catalogue, observe, secrets_care
+from fluobook.stages import catalogue, observe
+from fluobook.stages import secrets as secrets_stage
 from fluobook.stages.core.check import Checks
 from fluobook.stages.core.executor import Executor, Progress
 from fluobook.stages.core.gate import Approval, Gate
@@ -172,13 +173,13 @@ class Runbook:
         """The stage that keeps the secrets in Git, with what shall be set in them.
 
         Args:
-            wanted: for each file a word for each key, never a value; see `fluobook.stages.secrets_care.wishes`.
+            wanted: for each file a word for each key, never a value; see `fluobook.stages.secrets.changes`.
 
         Raises:
             UsageError: it is not understood, or a value is to be typed and nobody can be asked.
         """
         ask = ask_secret if interactive() else None
-        stage = secrets_care.stage(wanted or {}, ask)
+        stage = secrets_stage.stage(wanted or {}, ask)
         return StageRun(stage, self.context.limited_to(stage.uses), self.gate)
 
     def nodes(self, *, seconds: float = observe.SECONDS) -> None:

@@ -1,4 +1,4 @@
-"""Prints how many events a CPU second the live tables bear: watched Applications, and Hubble's flows.
+"""Prints how many events a CPU second the live tables handle: watched Applications, and Hubble's flows.
 
 A process of its own sends both as fast as they are taken; counted is the CPU time of the one that follows them.
 """
@@ -23,8 +23,7 @@ from grpclib.server import Server
 from fluobook.clients.hubble import Address, Hubble
 from fluobook.clients.kube import Kube
 from fluobook.machine import pki
-from fluobook.stages.observe.flows import Tally
-from fluobook.stages.observe.rows import applications
+from fluobook.stages.observe.tables import Tally, applications
 from fluobook.stages.observe.watch import Pulse
 from fluobook.wire.generated.flow_pb2 import Verdict
 from fluobook.wire.generated.observer_grpc import ObserverBase
@@ -78,7 +77,7 @@ def watched(authority: pki.KeyPair, port: int) -> float:
             if pulse.events > EVENTS:
                 finished.set()
 
-        informer = kube.inform("argoproj.io/v1alpha1", "Application", on_change, on_error=pulse.lost)
+        informer = kube.inform("argoproj.io/v1alpha1", "Application", on_change, on_error=pulse.disconnected)
         try:
             return rate(lambda: drawn(lambda: applications(informer.items()).text(), finished))
         finally:

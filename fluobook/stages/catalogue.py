@@ -15,7 +15,7 @@ from fluobook.stages import (
     preflight,
     privileged_namespaces,
     root_application,
-    secrets_care,
+    secrets,
     sops_age_key,
 )
 
@@ -38,7 +38,7 @@ STAGES: tuple[Stage, ...] = (
 )
 """The bring-up."""
 
-DAY_TWO: tuple[Stage, ...] = (secrets_care.STAGE,)
+DAY_TWO: tuple[Stage, ...] = (secrets.STAGE,)
 """What is done now and then on a platform that stands; no run comes to these by itself."""
 
 

@@ -13,7 +13,7 @@ import pytest
 from fluobook import gitops
 from fluobook.clients import tools
 from fluobook.stages import catalogue
-from fluobook.stages.observe.rows import WAVE
+from fluobook.stages.observe.tables import WAVE
 from tests.engines import tree
 from tests.engines.history import applications, resources, states, too_early, waves_of
 from tests.engines.live_table import watching

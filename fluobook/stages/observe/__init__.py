@@ -1,15 +1,14 @@
 """Stage 9, observe: nodes, certificate requests, Applications and flows as they are now; nothing is ever changed.
 
-What a person watches in JupyterLab follows the cluster and is drawn at most twice a second, however much happens. What
-nobody watches is read once and shown once, without anything that depends on time, chance or ports.
+While a person watches in JupyterLab, a table follows the cluster and is drawn at most twice a second. Otherwise it is
+read and shown once, without anything that depends on time, chance or ports.
 """
 
 from __future__ import annotations
 
 from fluobook.stages.core.stage import read_only_stage
-from fluobook.stages.observe.flows import watch_flows
-from fluobook.stages.observe.verify import verify
-from fluobook.stages.observe.watch import SECONDS, watch_applications, watch_csrs, watch_nodes
+from fluobook.stages.observe.checks import verify
+from fluobook.stages.observe.watch import SECONDS, watch_applications, watch_csrs, watch_flows, watch_nodes
 
 STAGE = read_only_stage(9, "observe", "Watch the platform", verify, uses=("kubernetes",))
 

@@ -1,78 +1,86 @@
-"""Tables that follow the cluster while a person watches.
+"""Tables that follow the cluster while a person watches, and that are shown once when nobody does.
 
-The informer's thread only counts and says that something changed; the cell's own thread draws, twice a second at most.
-So a thousand events in a second cost a thousand increments and two tables.
+The thread that receives events only counts them; the cell's own thread draws, twice a second at most. So a thousand
+events a second cost a thousand increments and two tables.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fluobook.clients.hubble import Address, Hubble
 from fluobook.display.live import REPAINTS_PER_SECOND, Live, interactive
-from fluobook.errors import NotFound, StageMissing
+from fluobook.display.table import Table
+from fluobook.errors import FluobookError, NotFound, StageMissing
+from fluobook.stages.core.check import count
 from fluobook.stages.core.cluster import Missing, api
-from fluobook.stages.observe import rows
+from fluobook.stages.observe import tables
+from fluobook.stages.observe.tables import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from fluobook.clients.kube import Change, Kube
+    from fluobook.clients.kube import Kube
     from fluobook.context import RunContext
-    from fluobook.display.table import Table
-    from fluobook.errors import OutsideError
+    from fluobook.params import Platform
 
 SECONDS = 30.0
-"""How long a cell watches unless it is told otherwise."""
-SETTLED = 5.0
-"""Seconds after which ages are drawn anew although nothing happened."""
-SYNCED = 10.0
+"""How long a cell watches by default."""
+IDLE = 5.0
+"""Seconds after which ages are drawn again although nothing happened."""
+SYNC_SECONDS = 10.0
 """Seconds that the first list may take before an empty table is shown."""
+RELAY, NAMESPACE, PORT = "hubble-relay", "kube-system", 80
+REMEMBERED = 500
+"""Flows that are requested when nobody watches."""
 
 
 class Draw(Protocol):
     """Makes a table of objects; `now` is given while a person watches."""
 
-    def __call__(self, found: Iterable[Mapping[str, Any]], *, now: datetime | None = None) -> Table:
+    def __call__(self, objects: Iterable[Mapping[str, Any]], *, now: datetime | None = None) -> Table:
         """The table."""
 
 
 class Pulse:
-    """What has come in, counted by one thread and looked at by another."""
+    """The events that one thread receives, and the repaints that another one makes of them."""
 
     def __init__(self) -> None:
         self.events = 0
-        self.trouble = ""
+        self.error = ""
         self._changed = threading.Event()
 
     def beat(self, _change: object = None) -> None:
         """Something changed."""
         self.events += 1
-        self.trouble = ""
+        self.error = ""
         if not self._changed.is_set():  # setting it takes a lock
             self._changed.set()
 
-    def lost(self, error: OutsideError) -> None:
-        """The connection is lost; the informer goes on trying."""
-        self.trouble = error.message
+    def disconnected(self, error: FluobookError) -> None:
+        """The connection is lost; the client goes on trying."""
+        self.error = error.message
         self._changed.set()
 
     def drive(self, draw: Callable[[], None], seconds: float) -> None:
-        """Draw whenever something changed, for some seconds; a person who has seen enough interrupts the cell."""
+        """Draw whenever something changed, for some seconds; a person ends it early by interrupting the cell."""
         until = time.monotonic() + seconds
         with suppress(KeyboardInterrupt):
             while (left := until - time.monotonic()) > 0:
                 self._changed.clear()
                 draw()
                 time.sleep(min(1 / REPAINTS_PER_SECOND, left))
-                self._changed.wait(min(SETTLED, max(0, until - time.monotonic())))
+                self._changed.wait(min(IDLE, max(0, until - time.monotonic())))
 
     def notes(self) -> tuple[str, ...]:
-        """What is told below a table that somebody watches."""
-        return f"{self.events} events", f"connection lost: {self.trouble}" if self.trouble else ""
+        """The lines below a table that somebody watches."""
+        return f"{self.events} events", f"connection lost: {self.error}" if self.error else ""
 
 
 def cluster(context: RunContext) -> Kube:
@@ -81,29 +89,20 @@ def cluster(context: RunContext) -> Kube:
     Raises:
         StageMissing: there is no cluster yet.
     """
-    found = api(context)
-    if isinstance(found, Missing):
-        raise StageMissing(
-            f"there is no cluster to look at: {found.reason}", remedy=f"run the stage {found.stage} first"
-        )
-    return found
+    kube = api(context)
+    if isinstance(kube, Missing):
+        raise StageMissing(f"there is no cluster to watch: {kube.reason}", remedy=f"run the stage {kube.stage} first")
+    return kube
 
 
 def watch_nodes(context: RunContext, *, seconds: float = SECONDS) -> None:
     """Show the cluster's nodes, for some seconds if a person watches."""
-
-    def draw(found: Iterable[Mapping[str, Any]], *, now: datetime | None = None) -> Table:
-        return rows.nodes(context.platform, found, now=now)
-
-    follow(cluster(context), "v1", "Node", draw, seconds=seconds)
+    follow(cluster(context), "v1", "Node", partial(tables.nodes, context.platform), seconds=seconds)
 
 
 def watch_csrs(context: RunContext, *, seconds: float = SECONDS) -> None:
-    """Show certificate requests and what stage 4 thinks of them."""
-
-    def draw(found: Iterable[Mapping[str, Any]], *, now: datetime | None = None) -> Table:
-        return rows.csrs(context.platform, found, now=now)
-
+    """Show certificate requests and how stage 4 evaluates them."""
+    draw = partial(tables.csrs, context.platform)
     follow(cluster(context), "certificates.k8s.io/v1", "CertificateSigningRequest", draw, seconds=seconds)
 
 
@@ -111,35 +110,115 @@ def watch_applications(context: RunContext, *, seconds: float = SECONDS) -> None
     """Show Argo CD's Applications, wave by wave.
 
     Raises:
-        StageMissing: Argo CD is not there yet.
+        StageMissing: Argo CD is not installed yet.
     """
     kube = cluster(context)
     try:
         kube.transport.kind("argoproj.io/v1alpha1", "Application")
     except NotFound:
         raise StageMissing("Argo CD is not installed", remedy="run the stage install-argocd first") from None
-    follow(kube, "argoproj.io/v1alpha1", "Application", rows.applications, seconds=seconds)
+    follow(kube, "argoproj.io/v1alpha1", "Application", tables.applications, seconds=seconds)
 
 
 def follow(kube: Kube, api_version: str, kind: str, draw: Draw, *, seconds: float) -> None:
     """Show all objects of a kind: live for some seconds if a person watches, else once."""
     if not interactive():
-        found = kube.list(api_version, kind)
-        with Live(lambda: draw(found), live=False):
-            return
+        _show(draw(kube.list(api_version, kind)))
+        return
     pulse = Pulse()
-
-    def on_change(change: Change) -> None:
-        pulse.beat(change)
-
-    informer = kube.inform(api_version, kind, on_change, on_error=pulse.lost)
+    informer = kube.inform(api_version, kind, pulse.beat, on_error=pulse.disconnected)
     try:
-        informer.synced.wait(min(SYNCED, seconds))
+        informer.synced.wait(min(SYNC_SECONDS, seconds))
 
         def table() -> Table:
-            return rows.with_note(draw(informer.items(), now=datetime.now(UTC)), *pulse.notes())
+            drawn = draw(informer.items(), now=datetime.now(UTC))
+            return replace(drawn, note="\n".join(filter(None, (drawn.note, *pulse.notes()))))
 
         with Live(table, live=True) as live:
             pulse.drive(live.paint, seconds)
     finally:
         informer.stop()
+
+
+def _show(table: Table) -> None:
+    with Live(lambda: table, live=False):
+        pass
+
+
+@contextmanager
+def relay(kube: Kube, platform: Platform) -> Iterator[Hubble]:
+    """Hubble's relay: at the address to which the params map it, else through the Kubernetes API.
+
+    Raises:
+        StageMissing: the cluster has no relay yet.
+        Unreachable: it does not answer.
+    """
+    name = f"{RELAY}.{NAMESPACE}"
+    host, port = platform.route(name, PORT)
+    if (host, port) != (name, PORT):
+        yield from _opened(Address(host, port, name))
+        return
+    try:
+        forward = kube.forward(RELAY, NAMESPACE, PORT)
+    except NotFound:
+        raise StageMissing("there is no Hubble relay", remedy="run the stage root-application first") from None
+    with forward:
+        yield from _opened(Address(*forward.address, name))
+
+
+def _opened(address: Address) -> Iterator[Hubble]:
+    hubble = Hubble(address)
+    try:
+        yield hubble
+    finally:
+        hubble.close()
+
+
+def watch_flows(context: RunContext, *, seconds: float = SECONDS) -> None:
+    """Show flows as they happen, for some seconds if a person watches; else a summary that is the same in every run."""
+    with relay(cluster(context), context.platform) as hubble:
+        if interactive():
+            _follow_flows(hubble, seconds)
+            return
+        counts = read_flows(hubble).counts()
+        context.journal.write("flows", stage="observe", paths=[[*path, number] for path, number in counts.items()])
+        rows = [
+            ["the relay answers", "yes"],
+            ["it knows the nodes", count(len(context.platform.nodes), silent_nodes(context.platform, hubble.nodes()))],
+            ["flows are seen", "yes" if counts else "none yet"],
+        ]
+        note = "JupyterLab shows the flows live; the journal lists their paths"
+        _show(Table("Hubble flows", ["subject", "result"], rows, note=note))
+
+
+def _follow_flows(hubble: Hubble, seconds: float) -> None:
+    tally, pulse = Tally(), Pulse()
+
+    def lost(number: int) -> None:
+        tally.lost += number
+
+    def receive() -> None:
+        try:
+            for flow in hubble.flows(last=100, follow=True, timeout=seconds, lost=lost):
+                tally.add(flow)
+                pulse.beat()
+        except FluobookError as error:
+            pulse.disconnected(error)
+
+    threading.Thread(target=receive, name="hubble flows", daemon=True).start()
+    with Live(lambda: tally.table(pulse.notes()), live=True) as live:
+        pulse.drive(live.paint, seconds)
+
+
+def read_flows(hubble: Hubble) -> Tally:
+    """The flows that the relay remembers."""
+    tally = Tally()
+    for flow in hubble.flows(last=REMEMBERED):
+        tally.add(flow)
+    return tally
+
+
+def silent_nodes(platform: Platform, reporting: Iterable[str]) -> list[str]:
+    """The nodes of the params that do not report to Hubble; it may put the cluster's name before theirs."""
+    known = {name.rpartition("/")[2] for name in reporting}
+    return [node.name for node in platform.nodes if node.name not in known]

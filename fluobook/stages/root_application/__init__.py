@@ -1,16 +1,14 @@
-"""Stage 8, root-application: the one object with which Argo CD takes over, and the wait until all of it is well.
+"""Stage 8, root-application: applies the one Application that deploys all others, and waits until they are healthy.
 
-Done means: every Application Synced and Healthy, at the pushed revision, its last operation Succeeded. Synced and
-Healthy alone are true too early: before the first sync of a child, and at the revision before. The wait goes wave by
-wave, as Argo CD does, so when one Application is stuck, those after it are not waited for at all.
+Done means: every Application is Synced and Healthy, at the pushed revision, and its last operation Succeeded. Synced
+and Healthy alone would be reported too early: before the first sync of a child, and for the previous revision. The wait
+goes wave by wave, as Argo CD does, so nothing waits for Applications behind one that is stuck.
 """
 
 from fluobook.stages.core.stage import Stage
-from fluobook.stages.root_application.observe import observe
-from fluobook.stages.root_application.perform import perform
-from fluobook.stages.root_application.plan import plan
-from fluobook.stages.root_application.verify import verify
+from fluobook.stages.root_application.plan import NAME, plan, verify
+from fluobook.stages.root_application.work import observe, perform
 
 STAGE = Stage(
-    8, "root-application", "Hand the platform over to Git", observe, plan, perform, verify, uses=("kubernetes",)
+    8, NAME, "Apply the root Application and wait for the platform", observe, plan, perform, verify, ("kubernetes",)
 )

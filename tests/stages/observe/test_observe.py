@@ -29,9 +29,9 @@ def test_before_there_is_a_cluster_the_missing_stage_is_named(labs):
     lab = labs()
     opened = book(lab.context())
     lab.mark()
-    for look in (opened.nodes, opened.csrs, opened.applications, opened.flows, opened.stage("observe").verify):
+    for show in (opened.nodes, opened.csrs, opened.applications, opened.flows, opened.stage("observe").verify):
         with pytest.raises(StageMissing) as raised:
-            look()
+            show()
         assert "bootstrap-kubernetes" in raised.value.remedy
     assert lab.requests(mutating=True) == []
 
@@ -40,10 +40,10 @@ def test_nodes_and_requests_are_shown_once(lab, capsys):
     opened = book(lab.context())
     opened.nodes()
     opened.csrs()
-    told = capsys.readouterr().out
-    assert told.count("3 of 3 Ready") == 1
-    assert told.count("fits the params") == 3
-    assert "csr-" not in told
+    shown = capsys.readouterr().out
+    assert shown.count("3 of 3 Ready") == 1
+    assert shown.count("matches the params") == 3
+    assert "csr-" not in shown
 
 
 def test_without_argo_cd_its_stage_is_named(lab):
@@ -52,7 +52,7 @@ def test_without_argo_cd_its_stage_is_named(lab):
     assert "install-argocd" in raised.value.remedy
 
 
-def test_flows_are_summed_up_and_their_paths_go_into_the_journal(lab, capsys):
+def test_flows_are_summarized_and_their_paths_are_written_to_the_journal(lab, capsys):
     context = lab.context()
     book(context).flows()
     assert "it knows the nodes  3 of 3" in capsys.readouterr().out
@@ -72,13 +72,13 @@ def test_an_unmapped_relay_is_reached_through_the_kubernetes_api(lab, capsys):
     assert "flows are seen      yes" in capsys.readouterr().out
 
 
-def test_the_checks_tell_what_is_well_and_what_is_not_there_yet(lab):
-    found = {check.name: check.passed for check in observe.STAGE.verify(lab.context(), None)}
-    assert found == {
+def test_the_checks_show_what_is_healthy_and_what_is_missing(lab):
+    results = {check.name: check.passed for check in observe.STAGE.verify(lab.context(), None)}
+    assert results == {
         "every node is Ready": True,
-        "no node of ours waits for a certificate": True,
+        "no declared node waits for a certificate": True,
         "every Application is Synced and Healthy": False,
-        "the Hubble relay answers with flows of every node": True,
+        "the Hubble relay has flows of every node": True,
     }
 
 

@@ -1,4 +1,4 @@
-"""Watching: many events, few tables; interrupted by whoever has seen enough."""
+"""Watching: many events, few tables; a person can interrupt it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BURST = 5_000
 
 
 class Store:
-    """Stands in for a cluster: tells changes from a thread of its own."""
+    """Stands in for a cluster: reports changes from a thread of its own."""
 
     def __init__(self, events: int = 0, error: Unreachable | None = None) -> None:
         self.synced, self.stopped = threading.Event(), False
@@ -49,9 +49,9 @@ class Drawn:
     def __init__(self) -> None:
         self.times: list[bool] = []
 
-    def __call__(self, found, *, now=None):
+    def __call__(self, objects, *, now=None):
         self.times.append(now is not None)
-        return Table("things", ["thing"], [[one] for one in found])
+        return Table("things", ["thing"], [[obj] for obj in objects])
 
 
 def test_a_burst_is_absorbed_and_drawn_a_few_times(monkeypatch, capsys):
@@ -72,7 +72,7 @@ def test_nobody_watching_gets_one_table_without_ages_or_counts(monkeypatch, caps
     assert capsys.readouterr().out == "things\n"
 
 
-def test_a_lost_connection_is_told_below_the_table(monkeypatch, capsys):
+def test_a_lost_connection_is_reported_below_the_table(monkeypatch, capsys):
     monkeypatch.setattr(watch, "interactive", lambda: True)
     store = Store(1, Unreachable("the API does not answer", system="kubernetes"))
     follow(store, "v1", "Node", Drawn(), seconds=1.0)

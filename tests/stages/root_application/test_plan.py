@@ -1,4 +1,4 @@
-"""What stage 8 plans, and what its history says of the waves."""
+"""What stage 8 plans, and what the history shows about the waves."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from fluobook.gitops.root import NAME as ROOT
 from fluobook.stages.core.cluster import Missing
-from fluobook.stages.root_application.observe import ROOT, Observation
-from fluobook.stages.root_application.plan import plan
+from fluobook.stages.root_application.plan import Observation, plan, wave_checks
 from fluobook.stages.root_application.state import state_of
-from fluobook.stages.root_application.verify import _waves
 
 TREE = tuple(SimpleNamespace(name=n, wave=w, source=f"{n} 1.0") for n, w in (("crds", -4), ("cni", -2), ("web", 0)))
 
@@ -26,10 +25,10 @@ def live(name, wave=0, *, sync="Synced", made="2026-01-01T00:00:00Z", deployed="
     }
 
 
-def seen(*objects, root_is_right=True, behind=()):
+def observed(*objects, root_is_up_to_date=True, behind=()):
     states = {obj["metadata"]["name"]: state_of(obj) for obj in objects}
     known = {obj["metadata"]["name"]: obj for obj in objects}
-    return Observation(TREE, "0a1b", None, root_is_right, states, frozenset(behind), known)
+    return Observation(TREE, "0a1b", None, root_is_up_to_date, states, frozenset(behind), known)
 
 
 ALL = (live(ROOT), live("crds", -4), live("cni", -2), live("web", 0))
@@ -40,7 +39,7 @@ def needs(planned):
 
 
 def test_a_first_run_waits_for_each_wave_after_the_one_before(platform):
-    assert needs(plan(platform, seen(root_is_right=False))) == {
+    assert needs(plan(platform, observed(root_is_up_to_date=False))) == {
         "apply root": (),
         "await crds": ("apply root",),
         "await cni": ("await crds",),
@@ -49,28 +48,28 @@ def test_a_first_run_waits_for_each_wave_after_the_one_before(platform):
     }
 
 
-def test_nothing_is_planned_when_all_is_well(platform):
-    planned = plan(platform, seen(*ALL))
+def test_nothing_is_planned_when_everything_is_healthy(platform):
+    planned = plan(platform, observed(*ALL))
     assert (planned.actions, planned.kept) == ((), 4)
 
 
-def test_only_what_is_not_well_is_waited_for_and_the_root_with_it(platform):
+def test_only_unhealthy_applications_are_waited_for_and_the_root_with_them(platform):
     objects = [live(ROOT), live("crds", -4), live("cni", -2, sync="OutOfSync"), live("web", 0)]
-    assert needs(plan(platform, seen(*objects))) == {"await cni": (), "await root": ()}
+    assert needs(plan(platform, observed(*objects))) == {"await cni": (), "await root": ()}
 
 
 def test_an_old_revision_is_not_done(platform):
-    planned = plan(platform, seen(*ALL, behind=["web"]))
+    planned = plan(platform, observed(*ALL, behind=["web"]))
     assert [action.id for action in planned.actions] == ["await web", "await root"]
-    assert "not at the revision that was pushed" in planned.actions[0].reason
+    assert "not at the pushed revision" in planned.actions[0].reason
 
 
-def test_a_root_that_differs_is_applied_though_all_else_is_well(platform):
-    planned = plan(platform, seen(*ALL, root_is_right=False))
+def test_a_root_that_differs_is_applied_though_the_others_are_healthy(platform):
+    planned = plan(platform, observed(*ALL, root_is_up_to_date=False))
     assert [action.id for action in planned.actions] == ["apply root", "await root"]
 
 
-def test_without_argocd_all_of_it_is_predicted(platform):
+def test_without_argocd_every_action_is_predicted(platform):
     planned = plan(platform, Observation(TREE, "0a1b", Missing("install-argocd", "no CRD")))
     assert (planned.waits_for, planned.digest, len(planned.actions)) == ("install-argocd", "", 5)
 
@@ -80,7 +79,7 @@ def waved(*rows):
     stamp = "2026-01-01T00:00:{:02d}Z".format
     root = live(ROOT, made=stamp(0), deployed=stamp(50))
     apps = [live(f"a{i}", wave, made=stamp(a), deployed=stamp(b)) for i, (wave, a, b) in enumerate(rows)]
-    return seen(root, *apps)
+    return observed(root, *apps)
 
 
 @pytest.mark.parametrize(
@@ -91,18 +90,18 @@ def waved(*rows):
         ([(-1, 0, 10), (-1, 0, 20), (0, 15, 30)], False),
     ],
 )
-def test_the_history_tells_whether_a_wave_began_too_early(rows, ok):
-    (check,) = _waves(waved(*rows))
+def test_the_history_shows_whether_a_wave_began_too_early(rows, ok):
+    (check,) = wave_checks(waved(*rows))
     assert check.passed is ok
 
 
-def test_what_was_made_long_after_says_nothing_about_the_waves():
+def test_what_was_made_long_after_says_nothing_about_thewave_checks():
     later = live("a9", -1, made="2026-03-01T00:00:00Z", deployed="2026-03-01T00:00:09Z")
     observation = waved((-1, 0, 10), (0, 10, 20))
-    with_later = seen(*observation.objects.values(), later)
-    (check,) = _waves(with_later)
+    with_later = observed(*observation.objects.values(), later)
+    (check,) = wave_checks(with_later)
     assert check.passed
 
 
-def test_a_forgotten_first_deployment_makes_no_check():
-    assert _waves(seen(live(ROOT, first=12))) == ()
+def test_without_the_first_deployment_there_is_no_check():
+    assert wave_checks(observed(live(ROOT, first=12))) == ()

@@ -1,4 +1,4 @@
-"""Stage 8 against a lab: everything gets well, a push is followed, and what is stuck is named."""
+"""Stage 8 against a lab: everything becomes healthy, a push is followed, and a stuck Application is named."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def test_the_second_run_has_nothing_to_do_and_changes_nothing(lab):
     assert lab.requests(mutating=True) == []
 
 
-def test_argocd_keeps_itself_from_then_on(lab):
+def test_argocd_manages_itself_from_then_on(lab):
     stage = lab.stage("install-argocd")
     assert stage.plan().actions == ()
     stage.verify()
     assert lab.requests(mutating=True) == []
 
 
-def test_every_check_has_evidence_and_the_password_is_in_none(lab):
+def test_every_check_has_a_result_and_none_shows_the_password(lab):
     checks = lab.stage(NAME).verify()
     secret = live(lab, "Secret", "argocd-initial-admin-secret", "argocd")
     assert secret is not None
@@ -76,7 +76,7 @@ def test_every_check_has_evidence_and_the_password_is_in_none(lab):
     assert "→" in next(check.result for check in checks.checks if "wave" in check.name)
 
 
-def test_a_push_is_planned_followed_and_proved(lab):
+def test_a_push_is_planned_followed_and_verified(lab):
     push(lab, **{MANIFEST: manifest(lab, team="day")})
     stage = lab.stage(NAME)
     plan = stage.plan()
@@ -87,7 +87,7 @@ def test_a_push_is_planned_followed_and_proved(lab):
     assert lab.stage(NAME).plan().actions == ()
 
 
-def test_a_sync_that_fails_names_the_application_and_the_object_and_the_next_push_mends_it(lab):
+def test_a_sync_that_fails_names_the_application_and_the_object_and_the_next_push_fixes_it(lab):
     broken = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "broken", "namespace": "fluodata"}}
     push(lab, **{MANIFEST: manifest(lab, {**broken, "spec": {"ports": [{"port": "eighty"}]}})})
     stage = lab.stage(NAME)
@@ -99,7 +99,7 @@ def test_a_sync_that_fails_names_the_application_and_the_object_and_the_next_pus
     assert lab.stage(NAME).plan().actions == ()
 
 
-def test_what_does_not_get_well_in_time_is_named_with_its_first_unhealthy_object(lab):
+def test_a_timeout_names_the_application_and_its_first_unhealthy_object(lab):
     path = "cluster-gitops/infrastructure/ingress-nginx/routes/"
     kustomization = (lab.context().root / path / "kustomization.yaml").read_text()
     stuck = {
@@ -120,7 +120,9 @@ def test_what_does_not_get_well_in_time_is_named_with_its_first_unhealthy_object
     }
     push(lab, **files)
     stage = lab.stage(NAME, "deadlines.applications=8")
-    with pytest.raises(DeadlineExceeded, match=r"Application routes \(wave 1\) is not well within 8 s") as caught:
+    with pytest.raises(
+        DeadlineExceeded, match=r"timed out after 8 s waiting for Application routes \(wave 1\)"
+    ) as caught:
         stage.apply(stage.plan())
     assert caught.value.cause.startswith("Deployment argocd/stuck: 0 of 1 pods are ready")
     push(lab, **{f"{path}stuck.yaml": None, f"{path}kustomization.yaml": kustomization})

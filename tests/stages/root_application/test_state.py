@@ -1,4 +1,4 @@
-"""When an Application is well, and when it is stuck."""
+"""When an Application is healthy, and when it is stuck."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ SOURCE = {"repoURL": "https://git.example.org/x.git", "targetRevision": "main", 
 
 def application(sync="Synced", health="Healthy", phase="Succeeded", *, compared=SOURCE, **status):
     operation = {"operationState": {"phase": phase, "startedAt": "2026-01-01T00:00:00Z"}} if phase else {}
-    told = {"sync": {"status": sync, "comparedTo": {"source": compared}}, "health": {"status": health}}
+    statuses = {"sync": {"status": sync, "comparedTo": {"source": compared}}, "health": {"status": health}}
     metadata = {"name": "web", "annotations": {"argocd.argoproj.io/sync-wave": "-2"}}
-    return {"metadata": metadata, "spec": {"source": SOURCE}, "status": {**told, **operation, **status}}
+    return {"metadata": metadata, "spec": {"source": SOURCE}, "status": {**statuses, **operation, **status}}
 
 
 @pytest.mark.parametrize(
-    ("obj", "well"),
+    ("obj", "healthy"),
     [
         (application(), True),
         (application(phase=""), True),
@@ -30,22 +30,22 @@ def application(sync="Synced", health="Healthy", phase="Succeeded", *, compared=
         ({"metadata": {"name": "new"}, "spec": {"source": SOURCE}}, False),
     ],
 )
-def test_well_is_synced_healthy_and_done_with_its_present_source(obj, well):
-    assert state_of(obj).well is well
+def test_healthy_means_synced_healthy_and_succeeded_for_its_present_source(obj, healthy):
+    assert state_of(obj).healthy is healthy
 
 
-def test_a_sync_that_is_tried_again_has_not_failed():
-    trying = {
-        "operationState": {"phase": "Running", "message": "one or more objects failed to apply. Retrying attempt #2"}
+def test_a_sync_that_is_retried_has_not_failed():
+    retrying = {
+        "operationState": {"phase": "Running", "message": "one or more objects failed to apply. Reretrying attempt #2"}
     }
-    assert not state_of(application(**trying)).failed
+    assert not state_of(application(**retrying)).failed
     assert state_of(application(phase="Failed")).failed
 
 
-def test_a_condition_says_more_than_the_operation():
+def test_a_condition_is_shown_before_the_operations_message():
     conditions = [{"type": "ComparisonError", "message": "app path does not exist"}]
     state = state_of(application(sync="Unknown", health="Unknown", phase="", conditions=conditions))
-    assert state.words() == "Unknown, Unknown: app path does not exist"
+    assert state.summary() == "Unknown, Unknown: app path does not exist"
 
 
 def test_the_wave_comes_from_the_annotation():

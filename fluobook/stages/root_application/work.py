@@ -1,0 +1,252 @@
+"""Observes the Applications; applies the root, and waits for one Application, requesting what Argo CD does not repeat.
+
+One watch on all Applications is shared by the threads that wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fluobook import gitops
+from fluobook.clients.kube.client import MANAGER
+from fluobook.errors import NotFound
+from fluobook.gitops.root import NAME as ROOT
+from fluobook.gitops.root import NAMESPACE
+from fluobook.stages.core import ssa
+from fluobook.stages.core.cluster import Missing, api
+from fluobook.stages.root_application.plan import Observation
+from fluobook.stages.root_application.state import API, KIND, State, Tip, state_of, sync_error, timeout_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from fluobook.clients.kube import Change, Kube
+    from fluobook.clients.kube.informer import Informer
+    from fluobook.context import RunContext
+    from fluobook.errors import OutsideError
+    from fluobook.params import Platform
+    from fluobook.stages.core.executor import Reporter
+    from fluobook.stages.core.plan import Action
+
+    Obj = dict[str, Any]
+
+CONTROLLER = "argocd-application-controller"
+REFRESH = "argocd.argoproj.io/refresh"
+RUNNING = "Running"
+INTERVAL = 1.0
+"""Seconds after which a wait checks again although no Application changed: the revision in Git may have."""
+
+
+def observe(context: RunContext) -> Observation:
+    """Read every Application, and the commit that Git has."""
+    tree = gitops.read(context.root, context.platform.gitops.path)
+    digest = _digest(context.platform, tree)
+    kube = api(context)
+    missing = kube if isinstance(kube, Missing) else _missing(kube)
+    if missing or isinstance(kube, Missing):
+        return Observation(tree.applications, digest, missing)
+    root = ssa.compare(kube, gitops.root_application(context.platform, tree), manager=MANAGER)
+    objects = {obj["metadata"]["name"]: obj for obj in kube.list(API, KIND, NAMESPACE)}
+    states = {name: state_of(obj) for name, obj in objects.items()}
+    tip = Tip(context.platform)
+    behind = frozenset(name for name, state in states.items() if not tip.reached(state))
+    return Observation(tree.applications, digest, None, not root.differs, states, behind, objects)
+
+
+def _digest(platform: Platform, tree: gitops.Tree) -> str:
+    unmirrored = platform.model_copy(update={"gitops": platform.gitops.model_copy(update={"mirrors": {}})})
+    content = json.dumps(gitops.root_application(unmirrored, tree), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _missing(kube: Kube) -> Missing | None:
+    try:
+        kube.transport.kind(API, KIND)
+    except NotFound:
+        return Missing("install-argocd", "the cluster does not know Applications yet")
+    if kube.find("apps/v1", "StatefulSet", CONTROLLER, NAMESPACE) is None:
+        return Missing("install-argocd", f"there is no {CONTROLLER} yet")
+    return None
+
+
+def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any]:
+    """Apply the root Application, or wait for one Application."""
+    kube, platform = context.kube(), context.platform
+    if action.verb == "apply":
+        tree = gitops.read(context.root, platform.gitops.path)
+        applied = ssa.apply(kube, gitops.root_application(platform, tree), manager=MANAGER)
+        return {"resourceVersion": applied["metadata"]["resourceVersion"]}
+    report.release_slot()
+    seconds = platform.deadlines.applications
+    watch = context.shared(ApplicationWatch, lambda: ApplicationWatch(kube, seconds))
+    tip = context.shared(Tip, lambda: Tip(platform))
+    with watch.joined():
+        return _Wait(kube, action.data["application"], watch, tip, report).until(seconds)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The Applications at one moment, and the failures that are older than the wait."""
+
+    objects: dict[str, Obj]
+    states: dict[str, State]
+    old_failures: frozenset[tuple[str, str]]
+
+    def failed(self, name: str) -> bool:
+        """Whether an Application failed since the wait began."""
+        state = self.states.get(name)
+        return state is not None and state.failed and (name, state.started) not in self.old_failures
+
+
+class ApplicationWatch:
+    """Follows the Applications while somebody waits.
+
+    Args:
+        kube: the cluster.
+        seconds: deadline of the whole wait, which begins with the first waiter.
+    """
+
+    def __init__(self, kube: Kube, seconds: float) -> None:
+        self._kube = kube
+        self._seconds = seconds
+        self._changed = threading.Condition()
+        self._objects: dict[str, Obj] = {}
+        self._states: dict[str, State] = {}
+        self._old_failures: frozenset[tuple[str, str]] = frozenset()
+        self._informer: Informer | None = None
+        self._waiters = 0
+        self._until = 0.0
+        self.error: OutsideError | None = None
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Take part in the wait: the first waiter starts the watch, the last one ends it."""
+        with self._changed:
+            self._waiters += 1
+            if self._waiters == 1:
+                self._start()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._waiters -= 1
+                ending = self._informer if self._waiters == 0 else None
+            if ending:
+                ending.stop()
+
+    def wait(self, check: Callable[[Snapshot], bool]) -> bool:
+        """Call `check` after every change until it returns True; False if the deadline passed first."""
+        while True:
+            with self._changed:
+                snapshot = Snapshot(dict(self._objects), dict(self._states), self._old_failures)
+            if check(snapshot):
+                return True
+            with self._changed:
+                left = self._until - time.monotonic()
+                if left <= 0:
+                    return False
+                if self._states == snapshot.states:
+                    self._changed.wait(min(left, INTERVAL))
+
+    def _start(self) -> None:
+        self._objects = {obj["metadata"]["name"]: obj for obj in self._kube.list(API, KIND, NAMESPACE)}
+        self._states = {name: state_of(obj) for name, obj in self._objects.items()}
+        self._old_failures = frozenset((name, state.started) for name, state in self._states.items() if state.failed)
+        self._until = time.monotonic() + self._seconds
+        self._informer = self._kube.inform(API, KIND, self._take, namespace=NAMESPACE, on_error=self._disconnected)
+
+    def _take(self, change: Change) -> None:
+        name = change.object["metadata"]["name"]
+        with self._changed:
+            if change.type == "DELETED":
+                self._objects.pop(name, None)
+                self._states.pop(name, None)
+            else:
+                self._objects[name] = change.object
+                self._states[name] = state_of(change.object)
+            self.error = None
+            self._changed.notify_all()
+
+    def _disconnected(self, error: OutsideError) -> None:
+        self.error = error
+
+
+class _Wait:
+    """The wait for one Application."""
+
+    def __init__(self, kube: Kube, name: str, watch: ApplicationWatch, tip: Tip, report: Reporter) -> None:
+        self._kube, self._name, self._watch, self._tip, self._report = kube, name, watch, tip, report
+        self._requested: set[str] = set()
+        self._reported = ""
+        self._last = Snapshot({}, {}, frozenset())
+
+    def until(self, seconds: float) -> Mapping[str, Any]:
+        """Wait, and return the evidence.
+
+        Raises:
+            TaskFailed: its sync failed, or for the root that of another one.
+            DeadlineExceeded: it did not become healthy in time.
+        """
+        if not self._watch.wait(self._is_done):
+            raise self._watch.error or timeout_error(self._kube, self._last.objects, self._name, seconds)
+        state = self._last.states[self._name]
+        return {
+            "sync": state.sync,
+            "health": state.health,
+            "operation": state.operation,
+            "revision": state.revision,
+            "resourceVersion": self._last.objects[self._name]["metadata"]["resourceVersion"],
+        }
+
+    def _is_done(self, snapshot: Snapshot) -> bool:
+        self._report.check()
+        self._last, states = snapshot, snapshot.states
+        for name in states if self._name == ROOT else [self._name]:
+            if snapshot.failed(name) and not self._tip.is_past(states[name]):
+                raise sync_error(self._kube, snapshot.objects[name])
+        state = states.get(self._name)
+        message = state.summary() if state else "does not exist yet"
+        if message != self._reported:
+            self._reported = message
+            self._report(message)
+        if state is None:
+            return False
+        if state.healthy and self._tip.reached(state, refresh=True):
+            return self._name != ROOT or all(s.healthy and self._tip.reached(s) for s in states.values())
+        self._request_progress(state)
+        return False
+
+    def _request_progress(self, state: State) -> None:
+        """Request what Argo CD would not do by itself, each once.
+
+        It does not end an operation for a commit that is no longer the tip, refreshes only after minutes, and does not
+        repeat a sync that failed.
+        """
+        if state.operation == RUNNING and self._tip.is_past(state):
+            self._request("terminate", {"status": {"operationState": {"phase": "Terminating"}}})
+        elif state.sync and not self._tip.reached(state):
+            self._request("refresh", {"metadata": {"annotations": {REFRESH: "normal"}}})
+        elif state.failed and not self._tip.is_past(state):
+            self._request("sync", {"operation": _operation(self._last.objects[self._name])})
+
+    def _request(self, verb: str, patch: dict[str, Any]) -> None:
+        if verb in self._requested:
+            return
+        self._requested.add(verb)
+        self._report.evidence(asked=verb)
+        self._kube.patch(API, KIND, self._name, NAMESPACE, body=patch)
+
+
+def _operation(obj: Mapping[str, Any]) -> dict[str, Any]:
+    """A sync as `argocd app sync` requests it, with the Application's own options."""
+    policy = obj["spec"].get("syncPolicy") or {}
+    sync: dict[str, Any] = {"prune": bool((policy.get("automated") or {}).get("prune"))}
+    sync |= {"syncOptions": policy["syncOptions"]} if policy.get("syncOptions") else {}
+    retry = {"retry": policy["retry"]} if policy.get("retry") else {}
+    return {"initiatedBy": {"username": "fluobook"}, "sync": sync, **retry}

@@ -1,0 +1,311 @@
+"""Reads, writes and checks the files. Plaintext stays in memory and in pipes to sops; the redactor learns it first."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from ruamel.yaml import YAML
+
+from fluobook import gitops
+from fluobook.clients import age, sops
+from fluobook.errors import AccessDenied, Conflict, Refused, Rejected
+from fluobook.gitops import documents
+from fluobook.gitops.check import RULES, findings
+from fluobook.gitops.secrets import SUFFIX, encrypted_files, lab_recipients, wanted_for
+from fluobook.stages.core.check import Check
+from fluobook.stages.core.executor import in_parallel
+from fluobook.stages.secrets.changes import DATA_KEY, TOP
+from fluobook.stages.secrets.plan import Generator, Observation, SecretFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, MutableSet, Sequence
+    from collections.abc import Set as AbstractSet
+    from pathlib import Path
+
+    from fluobook.cluster_secrets import ClusterSecrets
+    from fluobook.context import RunContext
+    from fluobook.gitops import EncryptedFile
+    from fluobook.redact import Redactor
+    from fluobook.stages.core.executor import Reporter
+    from fluobook.stages.core.plan import Action
+    from fluobook.stages.secrets.changes import SecretChange
+
+FIELDS = ("data", "stringData")
+RANDOM_BYTES = 24
+"""192 bits, as 32 letters, digits, - and _, which need no quoting anywhere."""
+
+CHECKS = {
+    "cleartext": "every secret is encrypted",
+    "key": "no private key is in the tree",
+    "recipient": "each file is encrypted for exactly the recipients in .sops.yaml",
+    "generator": "the generators list exactly the existing files",
+}
+"""Rules of `fluobook check`, and the check that passes when they have no findings."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The encrypted files of a repository, as the operator can read and write them."""
+
+    root: Path
+    secrets: ClusterSecrets
+    redactor: Redactor
+
+    def plaintext(self, file: Path) -> str:
+        """The decrypted text: with the operator's key, or the lab's for what was encrypted for that one.
+
+        Raises:
+            AccessDenied: neither decrypts it.
+            Rejected: it was changed without sops, or is damaged.
+        """
+        text = self._decrypt(file) if sops.is_encrypted(file) else file.read_text()
+        for document in yaml.safe_load_all(text):
+            if isinstance(document, dict):
+                is_secret = document.get("kind") == "Secret"
+                self.redactor.add(*_strings([document.get(field) for field in FIELDS] if is_secret else document))
+                self.redactor.add(*values_of(document).values())
+        return text
+
+    def _decrypt(self, file: Path) -> str:
+        try:
+            return sops.decrypt(file, self.secrets.age_key())
+        except AccessDenied:
+            if not set(sops.recipients(file)) & lab_recipients(self.root):
+                raise
+        lab_keys = "\n".join(key.read_text() for key in sorted((self.root / "params" / "lab").glob("*.age")))
+        return sops.decrypt(file, lab_keys)
+
+    def encrypt(self, file: Path, text: str, recipients: Sequence[str]) -> None:
+        """Encrypt in memory, read back what was encrypted, and only then replace the file.
+
+        Raises:
+            Rejected: the encrypted text has other content or recipients; the file is unchanged.
+        """
+        name = file.relative_to(self.root).as_posix()
+        encrypted = sops.encrypt(text, path=file, config=self.root / ".sops.yaml")
+        content = sops.read(encrypted, self.secrets.age_key(), name=name)
+        if content != yaml.safe_load(text) or sorted(sops.recipients(encrypted)) != list(recipients):
+            raise Rejected(
+                f"{name} was encrypted with other content or recipients than planned; the file is unchanged",
+                system="sops",
+                remedy="inspect .sops.yaml: an earlier rule may match the file too",
+            )
+        _replace(file, encrypted)
+
+
+def observe(
+    context: RunContext, changes: Sequence[SecretChange] = (), renewed: AbstractSet[tuple[str, str]] = frozenset()
+) -> Observation:
+    """Read the repository. Each file is decrypted in memory, which proves that nobody changed it without sops.
+
+    Raises:
+        AccessDenied: the operator's key does not decrypt a file.
+        Rejected: a file was changed without sops.
+    """
+    root, by_file = context.root, {change.file: change for change in changes}
+    for change in changes:
+        context.redactor.add(*change.typed.values())
+    files = Files(root, context.secrets, context.redactor)
+    tree = gitops.read(root, context.platform.gitops.path)
+
+    def read(entry: EncryptedFile) -> SecretFile:
+        return _observe_file(files, entry, by_file.get(entry.file.relative_to(root).as_posix()))
+
+    return Observation(
+        tuple(in_parallel(read, encrypted_files(root))),
+        tuple(_generators(root)),
+        {app.path: app.namespace for app in tree.applications if app.path},
+        {file: wanted_for(root / file, root) for file in by_file if not (root / file).exists()},
+        frozenset(identity.recipient for identity in age.read(context.secrets.age_key())),
+        lab_recipients(root),
+        context.policy.refuses_lab_key,
+        tuple(changes),
+        frozenset(renewed),
+    )
+
+
+def _observe_file(files: Files, entry: EncryptedFile, change: SecretChange | None) -> SecretFile:
+    document = document_of(files.plaintext(entry.file), entry.file)
+    file = entry.file.relative_to(files.root).as_posix()
+    if file.startswith(TOP + "/"):
+        metadata, values = document.get("metadata") or {}, values_of(document)
+        title = f"secret {metadata.get('namespace', '')}/{metadata.get('name', '')}"
+    else:
+        title, values = f"bundle {entry.file.name.removesuffix(SUFFIX)}", {}
+    typed = change.typed if change else {}
+    return SecretFile(
+        file,
+        title,
+        tuple(values),
+        entry.recipients,
+        entry.wanted,
+        sops.is_encrypted(entry.file),
+        _stamp(entry.file),
+        frozenset(key for key, value in typed.items() if values.get(key) != value),
+    )
+
+
+def _generators(root: Path) -> Iterator[Generator]:
+    for file in sorted((root / TOP).rglob("*.yaml")):
+        if "viaduct.ai" in file.read_text():
+            for document in documents.read(file):
+                path = file.relative_to(root)
+                yield Generator(path.as_posix(), path.parent.as_posix(), tuple(document.data.get("files") or ()))
+
+
+def perform(
+    context: RunContext,
+    action: Action,
+    _report: Reporter,
+    *,
+    changes: Sequence[SecretChange] = (),
+    renewed: MutableSet[tuple[str, str]] | None = None,
+) -> Mapping[str, Any]:
+    """Perform one action and note what was generated; the evidence names keys and recipients, never values."""
+    name = action.data["file"]
+    file = context.root / name
+    if action.verb == "list":
+        return _write_list(file, action.data["files"])
+    files = Files(context.root, context.secrets, context.redactor)
+    typed = next((change.typed for change in changes if change.file == name), {})
+    document = _new_secret(action.data["secret"]) if action.verb == "create" else _current(files, file, action)
+    for key in action.data.get("remove") or ():
+        for field in FIELDS:
+            (document.get(field) or {}).pop(key, None)
+    for key in action.data["set"]:
+        if not (value := typed.get(key)):
+            value = secrets.token_urlsafe(RANDOM_BYTES)
+            context.redactor.add(value)
+        if key in (document.get("data") or {}):
+            document["data"][key] = base64.b64encode(value.encode()).decode()
+        else:
+            document.setdefault("stringData", {})[key] = value
+    text = dump(document)
+    if lab_recipients(context.root).isdisjoint(action.data["recipients"]):
+        text = re.sub(r"^# LAB SECRET.*\n", "", text)
+    files.encrypt(file, text, action.data["recipients"])
+    if renewed is not None:
+        renewed |= {(name, key) for key in (DATA_KEY, *action.data["set"])}
+    return {"recipients": action.data["recipients"], "set": action.data["set"]}
+
+
+def _new_secret(secret: Mapping[str, str]) -> dict[str, Any]:
+    metadata = {"name": secret["name"], "namespace": secret["namespace"]}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": secret["type"], "stringData": {}}
+
+
+def _current(files: Files, file: Path, action: Action) -> Any:
+    if _stamp(file) != action.data["stamp"]:
+        raise Conflict(f"{file} was changed after the plan was made", system="file", remedy="run the plan cell again")
+    return document_of(files.plaintext(file), file)
+
+
+def _write_list(file: Path, files: Sequence[str]) -> Mapping[str, Any]:
+    """Write a generator's list; the rest of the file, comments included, is unchanged."""
+    document = document_of(file.read_text(), file)
+    if document.get("files"):
+        document["files"][:] = list(files)
+    else:
+        document["files"] = list(files)
+    _replace(file, dump(document))
+    return {"files": list(files)}
+
+
+def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
+    """The checks. The observation has decrypted every file, MAC included, or it would have raised."""
+    listed = findings(context.root, {name: RULES[name] for name in CHECKS}, path=context.platform.gitops.path)
+    files = len(observation.files)
+    counted = f"{files} files, {len(observation.generators)} generators"
+    public = [file.file for file in observation.files if file.recipients & observation.lab]
+    refused = public if observation.refuses_lab_key else []
+    allowed = "" if observation.refuses_lab_key else "; this target accepts it"
+    return [
+        Check("your key decrypts each file, unchanged since sops wrote it", passed=True, result=f"{files} of {files}"),
+        *(
+            _check(title, [finding.line_of_text() for finding in listed if finding.rule == rule], counted)
+            for rule, title in CHECKS.items()
+        ),
+        _check("no file is for the lab's key, where that is refused", refused, f"{len(public)} files{allowed}"),
+        _check("every requested change is made", list(_missing(observation)), f"{len(observation.changes)} changes"),
+    ]
+
+
+def _check(name: str, problems: Sequence[str], result: str) -> Check:
+    return Check(name, not problems, "; ".join(problems) or result, "run the notebook again and read its plan")
+
+
+def _missing(observation: Observation) -> Iterator[str]:
+    for change in observation.changes:
+        file = observation.find(change.file)
+        for key, choice in change.choices.items():
+            present = file is not None and key in file.keys
+            if present == (choice == "remove") and choice != "keep":
+                yield f"{change.file}: {key}"
+        if file:
+            yield from (f"{change.file}: {key}" for key in file.differing)
+
+
+def document_of(text: str, file: Path) -> Any:
+    """The one document in a text, with its comments.
+
+    Raises:
+        Refused: there are several.
+    """
+    loaded = list(_yaml().load_all(text))
+    if len(loaded) != 1 or not isinstance(loaded[0], dict):
+        raise Refused(f"{file} does not hold exactly one document", remedy="give each Secret a file of its own")
+    return loaded[0]
+
+
+def dump(document: Any) -> str:
+    """A document as text, comments included."""
+    stream = io.StringIO()
+    _yaml().dump(document, stream)
+    return stream.getvalue()
+
+
+def values_of(document: Any) -> dict[str, str]:
+    """The plaintext values of a Secret."""
+    data = document.get("data") or {}
+    decoded = {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
+    return {**decoded, **(document.get("stringData") or {})}
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in a value, at any depth."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def _yaml() -> YAML:
+    form = YAML()
+    form.preserve_quotes = True
+    form.width = 4096
+    form.indent(mapping=2, sequence=4, offset=2)
+    return form
+
+
+def _stamp(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _replace(file: Path, text: str) -> None:
+    partial = file.with_name(f".{os.getpid()}.{file.name}.partial")
+    try:
+        partial.write_text(text)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

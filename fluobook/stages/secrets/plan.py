@@ -1,0 +1,275 @@
+"""What the repository holds, and the actions that lead to the requested changes, .sops.yaml and the generators' lists.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from fluobook.errors import Refused
+from fluobook.gitops.secrets import SUFFIX
+from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.secrets.changes import DATA_KEY, TOP
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from fluobook.params import Platform
+    from fluobook.stages.secrets.changes import SecretChange
+
+NAME = "secrets"
+
+
+@dataclass(frozen=True)
+class SecretFile:
+    """One file.
+
+    Args:
+        file: its path in the repository.
+        object: the object in it, for people.
+        keys: the keys whose values it holds.
+        recipients: it is encrypted for these.
+        wanted: the recipients that .sops.yaml names; None if no rule matches.
+        encrypted: whether it is.
+        stamp: changes with every change of the file.
+        differing: keys whose value is not the one that a person has typed.
+    """
+
+    file: str
+    object: str
+    keys: tuple[str, ...]
+    recipients: frozenset[str]
+    wanted: frozenset[str] | None
+    encrypted: bool
+    stamp: str
+    differing: frozenset[str] = frozenset()
+
+    @property
+    def folder(self) -> str:
+        """The folder it is in."""
+        return str(PurePosixPath(self.file).parent)
+
+    @property
+    def name(self) -> str:
+        """Its file name."""
+        return PurePosixPath(self.file).name
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether it is a cluster's Talos secrets bundle, whose content never changes."""
+        return not self.file.startswith(TOP + "/")
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A KSOPS generator: its file and the files that it lists."""
+
+    file: str
+    folder: str
+    listed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the repository holds.
+
+    Args:
+        files: the encrypted files, and those that should be.
+        generators: the KSOPS generators.
+        namespaces: for each folder that an Application deploys, the namespace of its objects.
+        rules: for each file to create, the recipients that .sops.yaml names for it.
+        own: the operator's recipients.
+        lab: the lab's recipients, whose keys are public.
+        refuses_lab_key: whether nothing may be encrypted for the lab's key.
+        changes: the requested changes.
+        renewed: files and keys that were generated again already; once is enough.
+    """
+
+    files: tuple[SecretFile, ...]
+    generators: tuple[Generator, ...]
+    namespaces: Mapping[str, str]
+    rules: Mapping[str, frozenset[str] | None]
+    own: frozenset[str]
+    lab: frozenset[str]
+    refuses_lab_key: bool
+    changes: tuple[SecretChange, ...] = ()
+    renewed: frozenset[tuple[str, str]] = frozenset()
+
+    def find(self, file: str) -> SecretFile | None:
+        """The file of that path, if it exists."""
+        return next((entry for entry in self.files if entry.file == file), None)
+
+
+def plan(platform: Platform, observation: Observation) -> Plan:
+    """One action for each file that is written, and one for each generator whose list changes.
+
+    Raises:
+        Refused: a file would be for the lab's key although the target refuses it, or not for the operator, or no
+            Application deploys its folder; nothing is planned then.
+    """
+    changes = {change.file: change for change in observation.changes}
+    if observation.refuses_lab_key:
+        _require_no_public_values(observation, changes)
+    actions = [_create(observation, change) for change in observation.changes if not observation.find(change.file)]
+    for file in observation.files:
+        actions += filter(None, [_change(observation, file, changes.get(file.file))])
+    for generator in observation.generators:
+        actions += filter(None, [_list(observation, generator, actions)])
+    changed = sum(action.verb != "create" for action in actions)
+    kept = len(observation.files) + len(observation.generators) - changed
+    return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(_notes(observation, actions)))
+
+
+def _create(observation: Observation, change: SecretChange) -> Action:
+    path = PurePosixPath(change.file)
+    folder = str(path.parent)
+    folders = sorted(g.folder for g in observation.generators if g.folder in observation.namespaces)
+    if folder not in folders:
+        raise Refused(
+            f"{change.file}: no Application deploys secrets from {folder}",
+            remedy=f"put it in {' or '.join(folders)}, or add an Application with a KSOPS generator there",
+        )
+    name, namespace = change.name or path.name.removesuffix(SUFFIX), observation.namespaces[folder]
+    keys = [key for key, choice in change.choices.items() if choice != "remove"]
+    recipients = _recipients(observation, change.file, observation.rules.get(change.file))
+    data = {
+        "file": change.file,
+        "recipients": recipients,
+        "set": keys,
+        "secret": {"name": name, "namespace": namespace, "type": change.type or "Opaque"},
+    }
+    return Action(
+        change.file,
+        "create",
+        f"secret {namespace}/{name}",
+        f"{', '.join(keys) or 'no keys'} · for {', '.join(recipients)}",
+        f"{change.file} does not exist",
+        system="sops",
+        data=data,
+    )
+
+
+def _change(observation: Observation, file: SecretFile, change: SecretChange | None) -> Action | None:
+    """The one action that writes a file, whatever the reasons; None if it stays."""
+    to_set, to_remove, new_data_key = _requested(file, change, observation.renewed)
+    reasons = [f"set {', '.join(to_set)}"] if to_set else []
+    reasons += [f"remove {', '.join(to_remove)}"] if to_remove else []
+    reasons += ["a new data key is requested"] if new_data_key else []
+    if not file.encrypted:
+        reasons.append("it is not encrypted")
+    elif file.wanted is not None:
+        if removed := sorted(file.recipients - file.wanted):
+            reasons.append(f"{', '.join(removed)} is no longer a recipient")
+        if added := sorted(file.wanted - file.recipients):
+            reasons.append(f"{', '.join(added)} is a new recipient")
+    if not reasons:
+        return None
+    recipients = _recipients(observation, file.file, file.wanted)
+    verb = "change" if to_set or to_remove else "re-key" if file.encrypted else "encrypt"
+    data = {"file": file.file, "recipients": recipients, "set": to_set, "remove": to_remove, "stamp": file.stamp}
+    detail = f"for {', '.join(recipients)}"
+    return Action(file.file, verb, file.object, detail, "; ".join(reasons), system="sops", data=data)
+
+
+def _requested(
+    file: SecretFile, change: SecretChange | None, renewed: frozenset[tuple[str, str]]
+) -> tuple[list[str], list[str], bool]:
+    """The keys to set and to remove, and whether the data key must be new."""
+    if change is None:
+        return [], [], False
+    is_due = {
+        "ask": lambda key: key not in file.keys or key in file.differing,
+        "random": lambda key: key not in file.keys,
+        "renew": lambda key: key not in file.keys or (file.file, key) not in renewed,
+    }
+    to_set = [key for key, choice in change.choices.items() if choice in is_due and is_due[choice](key)]
+    to_remove = [key for key, choice in change.choices.items() if choice == "remove" and key in file.keys]
+    return to_set, to_remove, change.new_data_key and (file.file, DATA_KEY) not in renewed
+
+
+def _recipients(observation: Observation, file: str, wanted: frozenset[str] | None) -> list[str]:
+    """The recipients of a file.
+
+    Raises:
+        Refused: there are none, or one is the lab's, or the operator is not among them.
+    """
+    if not wanted:
+        raise Refused(f"no rule of .sops.yaml names recipients for {file}", remedy="add a rule for its folder")
+    if observation.refuses_lab_key and wanted & observation.lab:
+        raise Refused(
+            f".sops.yaml names the lab's recipient for {file}",
+            cause="the lab's key is public: everybody with this repository could decrypt a live cluster's secrets",
+            remedy="put your own recipient into .sops.yaml in its place, then open this notebook again",
+        )
+    if not wanted & observation.own:
+        raise Refused(
+            f".sops.yaml names {', '.join(sorted(wanted))} for {file}, which is not your key",
+            cause="you could not decrypt the file any more, nor could Argo CD, which gets your key",
+            remedy="add your own recipient to .sops.yaml, or name the right key in the params (secrets.age_key)",
+        )
+    return sorted(wanted)
+
+
+def _require_no_public_values(observation: Observation, changes: Mapping[str, SecretChange]) -> None:
+    """Every value that was encrypted for the lab's key is public: each must be replaced, or declared to be no secret.
+
+    Raises:
+        Refused: it names the values that are left, or .sops.yaml still names the lab's recipient.
+    """
+    public: dict[str, list[str]] = {}
+    for file in observation.files:
+        _recipients(observation, file.file, file.wanted)
+        if not file.recipients & observation.lab:
+            continue
+        if file.is_bundle:
+            raise Refused(
+                f"{file.file} was encrypted for the lab's key: everybody can read the cluster's PKI",
+                remedy="delete the file and create the cluster again: its certificates cannot be made secret again",
+            )
+        choices = changes[file.file].choices if file.file in changes else {}
+        if keys := [key for key in file.keys if choices.get(key, "random") == "random"]:
+            public[file.file] = keys
+    if public:
+        listed = "; ".join(f"{', '.join(keys)} in {file}" for file, keys in public.items())
+        example = json.dumps({file: dict.fromkeys(keys, "renew") for file, keys in public.items()})
+        raise Refused(
+            f"values that were encrypted for the lab's key are public: {listed}",
+            remedy=f'for each choose one of "renew", "ask", "keep", "remove": secrets = {example}',
+        )
+
+
+def _list(observation: Observation, generator: Generator, actions: Iterable[Action]) -> Action | None:
+    """The action that makes a generator list the files of its folder, the planned ones included."""
+    created = [PurePosixPath(action.id) for action in actions if action.verb == "create"]
+    new = [path.name for path in created if str(path.parent) == generator.folder]
+    present = {file.name for file in observation.files if file.folder == generator.folder} | set(new)
+    files = [name for name in dict.fromkeys(generator.listed) if name in present]
+    files += sorted(present - set(files))
+    if files == list(generator.listed):
+        return None
+    reasons = [f"{name} is not listed" for name in sorted(present - set(generator.listed))]
+    reasons += [f"{name} does not exist" for name in generator.listed if name not in present]
+    return Action(
+        generator.file,
+        "list",
+        f"generator {generator.folder}",
+        ", ".join(files),
+        "; ".join(reasons) or "a file is listed twice",
+        needs=tuple(f"{generator.folder}/{name}" for name in new),
+        system="generator",
+        data={"file": generator.file, "files": files},
+    )
+
+
+def _notes(observation: Observation, actions: Iterable[Action]) -> Iterator[str]:
+    verbs = {action.verb for action in actions}
+    if any(file.encrypted and file.recipients - (file.wanted or file.recipients) for file in observation.files):
+        yield "a removed recipient still knows the values that it has read and that Git keeps: renew them too"
+    if "encrypt" in verbs:
+        yield "what was committed in plaintext stays in Git's history: renew its values too"
+    if verbs:
+        yield "Argo CD deploys it once it is committed and pushed"
