@@ -104,12 +104,16 @@ class Plugs:
     def __init__(self) -> None:
         self.on: list[VmBoot] = []
         self.off: list[str] = []
+        self.forgotten: list[str] = []
 
     def power_on(self, vm: VmBoot) -> None:
         self.on.append(vm)
 
     def power_off(self, uuid: str) -> None:
         self.off.append(uuid)
+
+    def forget(self, uuid: str) -> None:
+        self.forgotten.append(uuid)
 
 
 IMAGE_URL = "https://factory.talos.dev/image/376567/v1.13.9/nocloud-amd64.iso"

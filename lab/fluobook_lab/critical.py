@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from fluobook_lab.proxmox.model import Task
-    from fluobook_lab.talos.boot import Delays
+    from fluobook_lab.talos import Delays
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ class Service:
         descriptor: the service, from a generated module's `DESCRIPTOR.services_by_name`.
         implementation: the object.
         authorise: asked before anything else; returns what methods get as `caller`, or raises `GRPCError`.
-        seen: told the path and the request (None for a stream) of every call that was let in.
+        log: called with the path and the request (None for a stream) of every authorised call.
     """
 
     def __init__(
@@ -152,10 +152,10 @@ class Service:
         implementation: object,
         authorise: Callable[[Incoming], Any],
         *,
-        seen: Callable[[str, Any], None] = lambda _path, _request: None,
+        log: Callable[[str, Any], None] = lambda _path, _request: None,
     ) -> None:
         self._descriptor, self._implementation = descriptor, implementation
-        self._authorise, self._seen = authorise, seen
+        self._authorise, self._log = authorise, log
 
     def __mapping__(self) -> dict[str, Handler]:
         return {f"/{self._descriptor.full_name}/{rpc.name}": self._handler(rpc) for rpc in self._descriptor.methods}
@@ -169,7 +169,7 @@ class Service:
             if method is None:
                 raise GRPCError(Status.UNIMPLEMENTED, f"method {rpc.name} not implemented")
             request = None if rpc.client_streaming else await stream.recv_message()
-            self._seen(path, request)
+            self._log(path, request)
             answer = method(stream if rpc.client_streaming else request, caller)
             if isinstance(answer, AsyncIterator):
                 async for reply in answer:

@@ -1,4 +1,4 @@
-"""What a virtual machine tells the Talos node that boots in it: the seam between the lab's Proxmox and its nodes."""
+"""The interface between the lab's Proxmox VE and the nodes that boot in its virtual machines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class VmBoot:
-    """A virtual machine that has just been powered on.
+    """A virtual machine at power-on.
 
     `uuid` is the SMBIOS uuid, `mac` that of net0 (upper case), `disks` are (id, GiB) pairs in bus order,
     `image` is the file in the ISO drive ("" for none), `address` is CIDR from the cloud-init drive ("" for DHCP).
@@ -30,10 +30,13 @@ class VmBoot:
 
 
 class Machines(Protocol):
-    """Whoever boots and stops what runs inside virtual machines; both calls return at once."""
+    """Boots and stops the guests of virtual machines; all calls return at once."""
 
     def power_on(self, vm: VmBoot) -> None:
-        """Boot it."""
+        """Boot a guest."""
 
     def power_off(self, uuid: str) -> None:
-        """Stop it at once, as pulling the plug does."""
+        """Stop a guest at once, without a shutdown."""
+
+    def forget(self, uuid: str) -> None:
+        """Delete the content of a destroyed VM's disks."""

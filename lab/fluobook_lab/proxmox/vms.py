@@ -265,6 +265,7 @@ def destroy(call: Call) -> str:
             vm.check_lock()
             await backend.clock.sleep(backend.durations.destroy)
             delete_disks(backend, vm.host, vmid)
+            backend.machines.forget(vm.uuid)
             del backend.inventory.vms[vmid]
 
     return backend.tasks.fork(call.node, "qmdestroy", str(vmid), call.token.id, work)

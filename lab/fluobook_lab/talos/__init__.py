@@ -1,10 +1,9 @@
-"""Talos nodes as the lab plays them: real gRPC and TLS on reserved ports, a state machine in world time behind them."""
+"""Talos nodes of the lab: gRPC and TLS on reserved ports, and a state machine in simulated time behind them."""
 
 from __future__ import annotations
 
-from fluobook_lab.talos.boot import Delays
+from fluobook_lab.talos.boot import TalosMachines
 from fluobook_lab.talos.config import MachineConfiguration
-from fluobook_lab.talos.machine import TalosMachine
-from fluobook_lab.talos.machines import Call, Cluster, TalosMachines
+from fluobook_lab.talos.node import Call, Cluster, Delays, TalosMachine
 
 __all__ = ["Call", "Cluster", "Delays", "MachineConfiguration", "TalosMachine", "TalosMachines"]

@@ -1,93 +1,108 @@
-"""A node's life, as a sequence in world time: maintenance, installation, the boot from disk, etcd, the kubelet."""
+"""The life of a Talos node in simulated time: maintenance, installation, the boot from disk, etcd, the kubelet."""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
-from dataclasses import dataclass
+import ssl
 from typing import TYPE_CHECKING, Any
 
+from fluobook.machine.pki import issue, load_identity, new_authority
 from fluobook_lab.talos.config import load
-from fluobook_lab.talos.service_state import preparing, starting, up, waiting
+from fluobook_lab.talos.describe import describe
+from fluobook_lab.talos.node import (
+    PREPARING,
+    STARTING,
+    UP,
+    WAITING_FOR_CRI,
+    EtcdMember,
+    Nodes,
+    SystemDisk,
+    TalosMachine,
+)
 from fluobook_lab.talos.services import services
-from fluobook_lab.talos.tls import api_context, maintenance_context
 
 if TYPE_CHECKING:
-    from fluobook_lab.talos.etcd import Etcd
-    from fluobook_lab.talos.machine import TalosMachine
+    from collections.abc import Iterable
 
-
-@dataclass(frozen=True)
-class Delays:
-    """How long things take, in world seconds."""
-
-    boot: float = 15
-    """From power-on until Talos runs."""
-    leave: float = 1
-    """From an accepted configuration until maintenance mode has ended."""
-    install: float = 40
-    reboot: float = 20
-    """From the order until Talos runs again."""
-    cri: float = 3
-    etcd: float = 10
-    kubelet: float = 15
-
+    from fluobook.machine.pki import KeyPair
+    from fluobook_lab.talos.node import Etcd
+    from fluobook_lab.vm import VmBoot
 
 log = logging.getLogger(__name__)
 
-ANSWER = 0.05
-"""Real seconds for an answer to leave before its connection is cut; world time may be a thousand times as fast."""
+ANSWER_TIME = 0.05
+"""Real seconds for an answer to leave before its connection is cut, independent of the time scale."""
 
 
-async def live(node: TalosMachine) -> None:
-    """Boot, obey orders, boot again; until the power goes."""
-    delays, clock = node.world.delays, node.world.clock
+class TalosMachines(Nodes):
+    """All Talos nodes of a lab; boots them in virtual machines (`fluobook_lab.vm.Machines`)."""
+
+    def power_on(self, vm: VmBoot) -> None:
+        """Boot a machine; its disks have the content of its last run."""
+        self.power_off(vm.uuid)
+        disk = self.disks.setdefault(vm.uuid, SystemDisk())
+        node = TalosMachine(vm, disk, self.sockets.get(self.address_of(vm)), self, describe)
+        self.nodes[vm.uuid] = node
+        node.life = asyncio.create_task(_live(node), name=f"talos {vm.name}")
+
+    def power_off(self, uuid: str) -> None:
+        """Cut the power of a machine."""
+        if node := self.nodes.pop(uuid, None):
+            if node.life:
+                node.life.cancel()
+            node.go_down()
+
+    def forget(self, uuid: str) -> None:
+        """Remove a destroyed machine and the content of its disks."""
+        self.power_off(uuid)
+        self.disks.pop(uuid, None)
+
+    async def stop(self) -> None:
+        """Cut the power of all machines."""
+        lives = [node.life for node in self.nodes.values() if node.life]
+        for uuid in list(self.nodes):
+            self.power_off(uuid)
+        self.close()
+        await asyncio.gather(*lives, return_exceptions=True)
+
+
+async def _live(node: TalosMachine) -> None:
+    """Boot, carry out a reboot request, boot again; until power-off."""
+    delays, clock = node.nodes.delays, node.nodes.clock
     await clock.sleep(delays.boot)
     while True:
         running = asyncio.create_task(_run(node))
-        running.add_done_callback(_report)
+        running.add_done_callback(_report_defect)
         try:
-            order = await node.ordered()
-            await asyncio.sleep(ANSWER)
+            action = await node.request
+            node.request = asyncio.get_running_loop().create_future()
+            await asyncio.sleep(ANSWER_TIME)
         finally:
-            go_down(node)
-            await _end(running)
-        if order == "poweroff":
-            node.world.stopped(node.vm.uuid)
+            node.go_down()
+            await _cancel(running)
+        if action == "poweroff":
+            node.nodes.stopped(node.vm.uuid)
             return
         await clock.sleep(delays.reboot)
 
 
-async def _end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks, and wait until they have gone."""
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _report(running: asyncio.Task[None]) -> None:
-    """A defect of the lab must be seen, not look like a node that hangs."""
+def _report_defect(running: asyncio.Task[None]) -> None:
+    """Log an exception in the lab's own code; otherwise it would look like a node that hangs."""
     if not running.cancelled() and (error := running.exception()):
-        log.error("a node of the lab broke", exc_info=error)
-
-
-def go_down(node: TalosMachine) -> None:
-    """Everything that ends when a node stops, whatever the reason."""
-    if node.endpoint:
-        node.endpoint.close()
-    node.api_up = False
-    if node.disk.etcd:
-        node.disk.etcd.up.discard(node.vm.uuid)
-    if node.told_up:
-        node.told_up = False
-        node.world.cluster.on_node_down(node)
-    node.forget_life()
-    node.world.changed()
+        log.error("a node of the lab failed", exc_info=error)
 
 
 async def _run(node: TalosMachine) -> None:
     if not node.disk.image and not node.vm.image:
-        return  # nothing to boot from: the firmware waits for ever
+        return  # nothing to boot: the firmware waits
     if not node.disk.config:
         await _maintain(node)
     if node.disk.image:
@@ -99,106 +114,129 @@ async def _run(node: TalosMachine) -> None:
 async def _maintain(node: TalosMachine) -> None:
     node.enter("maintenance")
     if node.endpoint:
-        context = maintenance_context([node.address] if node.address else [])
+        # The certificate's authority exists for this boot only, and clients need no certificate.
+        authority = new_authority(organization="talos", algorithm="ed25519")
+        addresses = [node.address] if node.address else []
+        name = "maintenance-service.talos.dev"
+        context = _tls(issue(authority, common_name=name, ips=addresses, server=True))
+        context.verify_mode = ssl.CERT_NONE
         await node.endpoint.open(services(node), context)
-    await node.applied()
+    await node.configured.wait()
     if not node.disk.image:
         node.enter("installing")
-    await asyncio.sleep(ANSWER)
-    await node.world.clock.sleep(node.world.delays.leave)
+    await asyncio.sleep(ANSWER_TIME)
+    await node.nodes.clock.sleep(node.nodes.delays.leave)
 
 
 async def _install(node: TalosMachine) -> None:
-    """Write Talos to the disk, and start again from there; without such a disk the configuration is lost (as there)."""
+    """Write Talos to the disk and restart from it; without such a disk the configuration is lost, as in Talos."""
     if node.endpoint:
         node.endpoint.close()
     config = node.config
     if config is None:
-        raise RuntimeError("a node installs only what was applied")
+        raise RuntimeError("an installation needs a configuration")
     api = asyncio.create_task(_open_api(node))
     try:
-        await node.world.clock.sleep(node.world.delays.install)
+        await node.nodes.clock.sleep(node.nodes.delays.install)
     finally:
-        await _end(api)
+        await _cancel(api)
     device = str(config.install.get("disk") or "").removeprefix("/dev/")
-    if device in node.devices and not node.world.faults.take("talos.install-fails-once"):
+    if device in node.devices and not node.nodes.faults.take("talos.install-fails-once"):
         node.disk.image = str(config.install.get("image") or f"ghcr.io/siderolabs/installer:{node.image.version}")
         node.disk.device, node.disk.config = f"/dev/{device}", config.canonical
-    node.order("reboot", "rebooting")
+    node.restart("reboot", "rebooting")
 
 
 async def _start(node: TalosMachine) -> None:
-    """Boot from disk. A control plane is "booting" until its etcd runs, which is until somebody bootstraps it."""
-    clock, delays = node.world.clock, node.world.delays
+    """Boot from disk. A control plane is "booting" until its etcd runs, which needs a bootstrap."""
+    clock, delays = node.nodes.clock, node.nodes.delays
     node.config = node.config or load(node.disk.config)
     node.disk.config = node.config.canonical
     for name in ("machined", "containerd", "udevd", "syslogd", "auditd", "dashboard"):
-        node.services[name] = up()
-    node.services["kubelet"] = waiting('Waiting for service "cri" to be "up"')
+        node.services[name] = UP
+    node.services["kubelet"] = WAITING_FOR_CRI
     node.enter("booting")
     async with asyncio.TaskGroup() as group:
         group.create_task(_open_api(node))
         await clock.sleep(delays.cri)
-        node.set_service("cri", up())
+        node.set_service("cri", UP)
         kubelet = group.create_task(_start_kubelet(node))
         if node.config.is_control_plane:
             await _start_etcd(node)
         await kubelet
-        node.told_up = True
+        node.kubelet_announced = True
         node.enter("running")
-        node.world.cluster.on_node_up(node, node.config)
+        node.nodes.cluster.on_node_up(node, node.config)
 
 
 async def _open_api(node: TalosMachine) -> None:
-    """Serve with certificates of the cluster; a worker must first have its own signed by a control plane's trustd."""
+    """Serve with certificates of the cluster; a worker needs a control plane that signs its certificate (trustd)."""
     config = node.config
-    if config is None or not node.endpoint or not _keeps_its_address(node):
+    # A metal installer on nocloud does not read the cloud-init drive, so its static address is lost (F24).
+    lost_address = node.vm.address and node.image.platform != "nocloud"
+    if config is None or not node.endpoint or lost_address:
         return
-    authority = await node.world.until(lambda: node.world.authority_for(config))
-    names = [node.address, *config.certificate_names]
-    context = api_context(authority, hostname=node.hostname, names=names, accepted=config.accepted_authorities)
+    authority = await node.nodes.until(lambda: node.nodes.authority_for(config))
+    ips, dns = _split(["127.0.0.1", node.hostname, node.address, *config.certificate_names])
+    context = _tls(issue(authority, common_name=node.hostname, dns=dns, ips=ips, server=True))
+    context.load_verify_locations(cadata="".join([authority.crt, *config.accepted_authorities]))
+    context.verify_mode = ssl.CERT_REQUIRED
     await node.endpoint.open(services(node), context)
     node.api_up = True
     for name in ("apid", "trustd") if config.is_control_plane else ("apid",):
-        node.services[name] = up()
+        node.services[name] = UP
     node.publish()
-    node.world.changed()
+    node.nodes.changed()
 
 
-def _keeps_its_address(node: TalosMachine) -> bool:
-    """A metal installer on nocloud never reads the cloud-init drive, so its static address is lost (F24)."""
-    return not node.vm.address or node.image.platform == "nocloud"
+def _tls(identity: KeyPair) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    load_identity(context, identity)
+    return context
+
+
+def _split(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """IP addresses and DNS names."""
+    ips, dns = [], []
+    for name in dict.fromkeys(filter(None, names)):
+        try:
+            ips.append(str(ipaddress.ip_address(name)))
+        except ValueError:
+            dns.append(name)
+    return ips, dns
 
 
 async def _start_kubelet(node: TalosMachine) -> None:
-    await node.world.clock.sleep(node.world.delays.kubelet)
-    node.set_service("kubelet", up())
+    await node.nodes.clock.sleep(node.nodes.delays.kubelet)
+    node.set_service("kubelet", UP)
 
 
 async def _start_etcd(node: TalosMachine) -> None:
-    """Start the member that the disk holds, or begin a cluster when told to, or join the one that appears."""
-    world, uuid = node.world, node.vm.uuid
+    """Start the member on the disk; without one, wait for a bootstrap or for a cluster to join."""
+    nodes, uuid = node.nodes, node.vm.uuid
     if node.disk.etcd is None:
-        node.set_service("etcd", preparing())
-        node.disk.etcd = await _begin_or_join(node)
+        node.set_service("etcd", PREPARING)
+        node.disk.etcd = await _new_or_joined(node)
     etcd = node.disk.etcd
-    node.set_service("etcd", starting())
-    await world.clock.sleep(world.delays.etcd)
-    etcd.join(uuid, node.hostname, node.address, random=world.random)
+    node.set_service("etcd", STARTING)
+    await nodes.clock.sleep(nodes.delays.etcd)
+    etcd.members.setdefault(uuid, EtcdMember(nodes.random.getrandbits(64), node.hostname, node.address))
     etcd.up.add(uuid)
-    node.set_service("etcd", up())
-    world.changed()
+    node.set_service("etcd", UP)
+    nodes.changed()
     if not etcd.announced and node.config is not None:
         etcd.announced = True
-        world.cluster.on_bootstrap(node, node.config)
+        nodes.cluster.on_bootstrap(node, node.config)
 
 
-async def _begin_or_join(node: TalosMachine) -> Etcd:
-    """Whichever comes first: our own Bootstrap, or a cluster of the same id that has a quorum."""
-    begin = asyncio.create_task(node.bootstrapped())
-    join = asyncio.create_task(node.world.until(lambda: node.world.etcd_to_join(node)))
+async def _new_or_joined(node: TalosMachine) -> Etcd:
+    """The first of: the cluster of a Bootstrap call to this node, or a cluster with the same id and a quorum."""
+    bootstrapped = asyncio.create_task(node.bootstrapped.wait())
+    joined = asyncio.create_task(node.nodes.until(lambda: node.nodes.etcd_to_join(node)))
     try:
-        await asyncio.wait([begin, join], return_when=asyncio.FIRST_COMPLETED)
-        return node.disk.etcd or join.result()
+        await asyncio.wait([bootstrapped, joined], return_when=asyncio.FIRST_COMPLETED)
+        return node.disk.etcd or joined.result()
     finally:
-        await _end(begin, join)
+        await _cancel(bootstrapped, joined)

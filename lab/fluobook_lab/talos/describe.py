@@ -1,4 +1,4 @@
-"""A node's resources, derived from what it is: the work that some hundred controllers do in Talos."""
+"""A node's resources, derived from its state: the work of about a hundred controllers in Talos."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from fluobook.params import KUBERNETES_PORT
-from fluobook_lab.talos.disk import GIB
-from fluobook_lab.talos.state import Key
+from fluobook_lab.talos.node import GIB
+from fluobook_lab.talos.resources import Key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fluobook_lab.talos.config import MachineConfiguration
-    from fluobook_lab.talos.machine import TalosMachine
+    from fluobook_lab.talos.node import TalosMachine
 
 LINK = "ens18"
-"""What Talos calls the first virtio card of a Proxmox VM."""
+"""Talos' name of the first virtio network card of a Proxmox VM."""
 
 Described = tuple[Key, Any]
 
 
 def describe(node: TalosMachine) -> Iterator[Described]:
-    """Everything that a client may read of a node now."""
+    """All resources of a node."""
     yield _runtime("MachineStatuses.runtime.talos.dev", "machine", _machine_status(node))
     yield from _hardware(node)
     yield from _network(node)
@@ -42,26 +42,19 @@ def _machine_status(node: TalosMachine) -> dict[str, Any]:
 
 
 def _unmet(node: TalosMachine) -> Iterator[dict[str, str]]:
-    missing = [f"{name} not running" for name in _required(node) if not _runs(node, name)]
-    if missing:
+    control_plane = node.config is not None and node.config.is_control_plane
+    required = ("apid", "machined", "kubelet", *(("etcd", "trustd") if control_plane else ()))
+    running = {name for name, service in node.services.items() if service.running}
+    if missing := [f"{name} not running" for name in required if name not in running]:
         yield {"name": "services", "reason": ", ".join(missing)}
     if not node.node_ready:
-        reason = "is not ready" if node.told_up else "status is not available yet"
+        reason = "is not ready" if node.kubelet_announced else "status is not available yet"
         yield {"name": "nodeReady", "reason": f'node "{node.hostname}" {reason}'}
-
-
-def _required(node: TalosMachine) -> tuple[str, ...]:
-    control_plane = node.config is not None and node.config.is_control_plane
-    return ("apid", "machined", "kubelet", *(("etcd", "trustd") if control_plane else ()))
-
-
-def _runs(node: TalosMachine, name: str) -> bool:
-    return name in node.services and node.services[name].running
 
 
 def _hardware(node: TalosMachine) -> Iterator[Described]:
     vm = node.vm
-    swapped = node.world.faults.on("talos.uuid-byte-order")
+    swapped = node.nodes.faults.on("talos.uuid-byte-order")
     uuid = str(UUID(bytes_le=UUID(vm.uuid).bytes)) if swapped else vm.uuid
     system = {"manufacturer": "QEMU", "productName": "Standard PC (Q35 + ICH9, 2009)", "uuid": uuid}
     yield Key("hardware", "SystemInformations.hardware.talos.dev", "systeminformation"), system
@@ -115,11 +108,11 @@ def _network(node: TalosMachine) -> Iterator[Described]:
 def _platform(node: TalosMachine) -> Iterator[Described]:
     metadata = {"platform": node.image.platform, "hostname": node.vm.hostname, "instanceId": f"{node.vm.vmid}"}
     yield _runtime("PlatformMetadatas.talos.dev", "platformmetadata", metadata)
-    synced = not node.world.faults.on("talos.time-not-synced")
+    synced = not node.nodes.faults.on("talos.time-not-synced")
     yield _runtime("TimeStatuses.v1alpha1.talos.dev", "node", {"synced": synced, "epoch": 1, "syncDisabled": False})
     yield _runtime("SecurityStates.talos.dev", "securitystate", {"secureBoot": False, "bootedWithUKI": True})
     yield _runtime("Versions.runtime.talos.dev", "version", {"name": "Talos", "version": node.image.version})
-    for number, (name, version) in enumerate(node.world.extensions_of(node.image)):
+    for number, (name, version) in enumerate(node.nodes.extensions_of(node.image)):
         metadata = {"name": name, "version": version, "author": "Sidero Labs", "description": ""}
         yield _runtime("ExtensionStatuses.runtime.talos.dev", str(number), {"image": "", "metadata": metadata})
 
@@ -131,7 +124,7 @@ def _configured(node: TalosMachine, config: MachineConfiguration) -> Iterator[De
     yield Key("k8s", "Nodenames.kubernetes.talos.dev", "nodename"), nodename
     if node.address:
         yield Key("k8s", "NodeIPs.kubernetes.talos.dev", "kubelet"), {"addresses": [node.address]}
-    if node.told_up:
+    if node.kubelet_announced:
         status = {"nodename": node.hostname, "nodeReady": node.node_ready, "unschedulable": False}
         yield Key("k8s", "NodeStatuses.kubernetes.talos.dev", node.hostname), status
     yield from _cluster(node, config)
@@ -144,14 +137,14 @@ def _configured(node: TalosMachine, config: MachineConfiguration) -> Iterator[De
 def _cluster(node: TalosMachine, config: MachineConfiguration) -> Iterator[Described]:
     info = {"clusterId": config.cluster_id, "clusterName": config.cluster_name}
     yield Key("cluster", "Infos.cluster.talos.dev", "current"), info
-    yield Key("cluster", "Identities.cluster.talos.dev", "local"), {"nodeId": node_id(node)}
-    for member in node.world.members_of(config.cluster_id):
+    yield Key("cluster", "Identities.cluster.talos.dev", "local"), {"nodeId": _node_id(node)}
+    for member in node.nodes.members_of(config.cluster_id):
         yield Key("cluster", "Members.cluster.talos.dev", member.hostname), _member(member)
 
 
 def _member(node: TalosMachine) -> dict[str, Any]:
     spec: dict[str, Any] = {
-        "nodeId": node_id(node),
+        "nodeId": _node_id(node),
         "addresses": [node.address],
         "hostname": node.hostname,
         "machineType": node.config.type if node.config else "",
@@ -172,7 +165,8 @@ def _volumes(node: TalosMachine, config: MachineConfiguration) -> Iterator[Descr
     spare = [name for name in node.devices if f"/dev/{name}" != device]
     for document in config.of_kind("UserVolumeConfig"):
         name = f"u-{document.get('name')}"
-        spec = _volume(f"/dev/{spare[0]}", 1, node.devices[spare[0]] * GIB) if spare else _missing()
+        missing = {"phase": "failed", "type": "partition", "errorMessage": "no disks matched for volume"}
+        spec = _volume(f"/dev/{spare[0]}", 1, node.devices[spare[0]] * GIB) if spare else missing
         yield _runtime("VolumeStatuses.block.talos.dev", name, spec)
 
 
@@ -189,12 +183,8 @@ def _volume(device: str, number: int, size: int) -> dict[str, Any]:
     }
 
 
-def _missing() -> dict[str, Any]:
-    return {"phase": "failed", "type": "partition", "errorMessage": "no disks matched for volume"}
-
-
-def node_id(node: TalosMachine) -> str:
-    """The node's identity in discovery, made from its uuid; the real one is random and kept on disk."""
+def _node_id(node: TalosMachine) -> str:
+    """The node's identity in discovery, derived from its uuid; in Talos it is random and stored on disk."""
     return hashlib.sha256(node.vm.uuid.encode()).hexdigest()[:44]
 
 

@@ -1,40 +1,43 @@
-"""machine.MachineService: what stages ask of a node, with the refusals of Talos 1.13 in its own words."""
+"""machine.MachineService of a node, with the error messages of Talos 1.13."""
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
+import io
+import tarfile
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import yaml
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from fluobook.machine.pki import issue, openssl_key
 from fluobook.wire.generated import machine_pb2 as api
 from fluobook.wire.generated.common_pb2 import Data
-from fluobook_lab.talos.config import InvalidConfigurationError, load
-from fluobook_lab.talos.kubeconfig import admin_kubeconfig
-from fluobook_lab.talos.roles import ADMIN
-from fluobook_lab.talos.validate import difference, needs_reboot, validate
+from fluobook_lab.talos.config import InvalidConfigurationError, difference, load, needs_reboot, pair, validate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fluobook_lab.talos.config import MachineConfiguration
-    from fluobook_lab.talos.etcd import Etcd
-    from fluobook_lab.talos.machine import TalosMachine
+    from fluobook_lab.talos.node import Etcd, TalosMachine
 
 _Mode = api.ApplyConfigurationRequest.Mode
+ADMIN = "os:admin"
 CHUNK = 32 * 1024
 
 
 class MachineService:
-    """One node's machine API; roles have been looked at already."""
+    """The machine API of one node; the roles of a call have been checked before."""
 
     def __init__(self, node: TalosMachine) -> None:
         self._node = node
 
     async def version(self, _request: Any, _roles: frozenset[str]) -> api.VersionResponse:
-        """Answered in both modes."""
+        """Return the version and platform."""
         image = self._node.image
         mode = "cloud" if image.platform == "nocloud" else image.platform
         version = api.Version(
@@ -45,17 +48,13 @@ class MachineService:
             version.features.rbac = True
         return api.VersionResponse(messages=[version])
 
-    async def hostname(self, _request: Any, _roles: frozenset[str]) -> api.HostnameResponse:
-        """The host name."""
-        return api.HostnameResponse(messages=[api.Hostname(hostname=self._node.hostname)])
-
     async def apply_configuration(self, request: Any, roles: frozenset[str]) -> api.ApplyConfigurationResponse:
-        """Take a configuration: anybody's in maintenance mode, an administrator's afterwards."""
+        """Accept a configuration: from anybody in maintenance mode, from administrators afterwards."""
         node = self._node
-        if node.world.faults.take("talos.apply-busy-once"):
-            raise _not_yet("another apply configuration is already in progress")
+        if node.nodes.faults.take("talos.apply-busy-once"):
+            raise _precondition("another apply configuration is already in progress")
         if node.rebooting:
-            raise _not_yet(
+            raise _precondition(
                 "configuration was already applied and node is rebooting, "
                 "cannot apply more configuration changes until next reboot"
             )
@@ -64,35 +63,35 @@ class MachineService:
         config, warnings = self._read(request.data)
         mode, details = self._mode(request.mode, config)
         if mode == _Mode.TRY and not request.dry_run:
-            raise GRPCError(Status.UNIMPLEMENTED, "the lab's nodes do not play the try mode")
+            raise GRPCError(Status.UNIMPLEMENTED, "the lab does not implement the try mode")
         if request.dry_run:
             details = f"Dry run summary:\n{details} (skipped in dry-run).\n{difference(node.config, config)}"
         else:
             self._apply(mode, config)
-            node.lose("talos.apply-lost-once")
+            node.break_connections("talos.apply-lost-once")
         applied = api.ApplyConfiguration(mode=mode, mode_details=details, warnings=warnings)
         return api.ApplyConfigurationResponse(messages=[applied])
 
     async def bootstrap(self, _request: Any, _roles: frozenset[str]) -> api.BootstrapResponse:
-        """Start etcd, once."""
+        """Start etcd, once in the life of a cluster."""
         node = self._node
         if "cri" not in node.services:
-            raise _not_yet("bootstrap is not available yet")
+            raise _precondition("bootstrap is not available yet")
         self._control_plane("bootstrap")
-        if node.world.faults.on("talos.time-not-synced"):
-            raise _not_yet("time is not in sync yet")
+        if node.nodes.faults.on("talos.time-not-synced"):
+            raise _precondition("time is not in sync yet")
         if node.disk.etcd is not None:
             raise GRPCError(Status.ALREADY_EXISTS, "etcd data directory is not empty")
         node.bootstrap()
-        node.lose("talos.bootstrap-lost-once")
+        node.break_connections("talos.bootstrap-lost-once")
         return api.BootstrapResponse(messages=[api.Bootstrap()])
 
     async def kubeconfig(self, _request: Any, _roles: frozenset[str]) -> AsyncIterator[Data]:
-        """A new administrator's kubeconfig."""
-        yield Data(bytes=admin_kubeconfig(self._control_plane("kubeconfig")))
+        """Return a new administrator's kubeconfig."""
+        yield Data(bytes=_admin_kubeconfig(self._control_plane("kubeconfig")))
 
     async def service_list(self, _request: Any, _roles: frozenset[str]) -> api.ServiceListResponse:
-        """System services by name."""
+        """Return the system services by name."""
         infos = [
             api.ServiceInfo(
                 id=name,
@@ -106,32 +105,32 @@ class MachineService:
         return api.ServiceListResponse(messages=[api.ServiceList(services=infos)])
 
     async def containers(self, request: Any, _roles: frozenset[str]) -> api.ContainersResponse:
-        """Of pods, those of the control plane alone: what runs in others is nobody's question here."""
+        """Return the containers of the control plane; no stage reads those of other pods."""
         infos = [
             api.ContainerInfo(
                 namespace=request.namespace, id=self._container(name), name=name, status="CONTAINER_RUNNING"
             )
-            for name in self._node.world.cluster.logs(self._node)
+            for name in self._node.nodes.cluster.logs(self._node)
             if name.startswith("kube-")
         ]
         return api.ContainersResponse(messages=[api.Container(containers=infos)])
 
     async def logs(self, request: Any, _roles: frozenset[str]) -> AsyncIterator[Data]:
-        """The log of a service, of Talos' controllers, or of a container."""
-        told = dict.fromkeys(("controller-runtime", *self._node.services), "")
-        told |= {self._container(name): text for name, text in self._node.world.cluster.logs(self._node).items()}
-        if request.id not in told:
+        """Return the log of a service, of Talos' controllers, or of a container."""
+        logs = dict.fromkeys(("controller-runtime", *self._node.services), "")
+        logs |= {self._container(name): text for name, text in self._node.nodes.cluster.logs(self._node).items()}
+        if request.id not in logs:
             raise GRPCError(Status.UNKNOWN, f'log "{request.id}" was not registered')
-        lines = told[request.id].splitlines(keepends=True)
+        lines = logs[request.id].splitlines(keepends=True)
         yield Data(bytes="".join(lines[-request.tail_lines :] if request.tail_lines > 0 else lines).encode())
 
     def _container(self, name: str) -> str:
-        """The id of a container; of anything else its name."""
+        """The id of a container; for other logs the name."""
         pod = f"kube-system/{name}-{self._node.hostname}"
         return f"{pod}:{name}:{hashlib.sha256(pod.encode()).hexdigest()[:12]}" if name.startswith("kube-") else name
 
     async def etcd_member_list(self, _request: Any, _roles: frozenset[str]) -> api.EtcdMemberListResponse:
-        """The members; the question fails until etcd runs."""
+        """Return the members; an error until etcd runs."""
         etcd = self._etcd("member list")
         members = [
             api.EtcdMember(id=m.id, hostname=m.hostname, peer_urls=[m.peer_url], client_urls=[m.client_url])
@@ -141,7 +140,7 @@ class MachineService:
         return api.EtcdMemberListResponse(messages=[api.EtcdMembers(members=members, legacy_members=names)])
 
     async def etcd_status(self, _request: Any, _roles: frozenset[str]) -> api.EtcdStatusResponse:
-        """This member's view."""
+        """Return the status of this member."""
         etcd = self._etcd("etcd status")
         leader = next(iter(etcd.members.values())).id
         status = api.EtcdMemberStatus(
@@ -156,7 +155,7 @@ class MachineService:
         return api.EtcdStatusResponse(messages=[api.EtcdStatus(member_status=status)])
 
     async def etcd_remove_member_by_id(self, request: Any, _roles: frozenset[str]) -> api.EtcdRemoveMemberByIDResponse:
-        """Take a member out, whoever it is."""
+        """Remove any member."""
         etcd = self._etcd("etcd remove member")
         uuid = next((uuid for uuid, member in etcd.members.items() if member.id == request.member_id), None)
         if uuid is None:
@@ -165,12 +164,12 @@ class MachineService:
         return api.EtcdRemoveMemberByIDResponse(messages=[api.EtcdRemoveMemberByID()])
 
     async def etcd_leave_cluster(self, _request: Any, _roles: frozenset[str]) -> api.EtcdLeaveClusterResponse:
-        """Leave etcd for good."""
+        """Remove this member."""
         self._etcd("etcd leave").leave(self._node.vm.uuid)
         return api.EtcdLeaveClusterResponse(messages=[api.EtcdLeaveCluster()])
 
     async def etcd_snapshot(self, _request: Any, _roles: frozenset[str]) -> AsyncIterator[Data]:
-        """A snapshot of this member: a stand-in of a few hundred KiB, the same for the same members."""
+        """Return a snapshot: random data of 256 KiB, the same for the same members."""
         etcd = self._etcd("etcd snapshot")
         seed = repr(sorted(etcd.members)).encode()
         for number in range(8):
@@ -178,31 +177,31 @@ class MachineService:
 
     async def reboot(self, _request: Any, _roles: frozenset[str]) -> api.RebootResponse:
         """Restart."""
-        self._node.order("reboot", "rebooting")
+        self._node.restart("reboot", "rebooting")
         return api.RebootResponse(messages=[api.Reboot(actor_id=self._actor())])
 
     async def shutdown(self, _request: Any, _roles: frozenset[str]) -> api.ShutdownResponse:
         """Power off."""
-        self._node.order("poweroff", "shutting down")
+        self._node.restart("poweroff", "shutting down")
         return api.ShutdownResponse(messages=[api.Shutdown(actor_id=self._actor())])
 
     async def reset(self, request: Any, _roles: frozenset[str]) -> api.ResetResponse:
-        """Wipe the system disk, or EPHEMERAL alone."""
+        """Wipe the system disk or some partitions, and restart."""
         node = self._node
         labels = [spec.label for spec in request.system_partitions_to_wipe if spec.wipe]
         if unknown := sorted(set(labels) - {"META", "STATE", "EPHEMERAL"}):
             raise GRPCError(Status.UNKNOWN, f'failed to get volume status with label "{unknown[0]}": not found')
         node.wipe(labels, leave=request.graceful)
-        node.order("reboot" if request.reboot else "poweroff", "resetting")
+        node.restart("reboot" if request.reboot else "poweroff", "resetting")
         return api.ResetResponse(messages=[api.Reset(actor_id=self._actor())])
 
     async def upgrade(self, request: Any, _roles: frozenset[str]) -> api.UpgradeResponse:
-        """Write another image and boot it."""
+        """Install another image and boot it."""
         node = self._node
         if not node.disk.image:
-            raise _not_yet("Talos is not installed")
+            raise _precondition("Talos is not installed")
         node.disk.image = request.image
-        node.order("reboot", "upgrading")
+        node.restart("reboot", "upgrading")
         return api.UpgradeResponse(messages=[api.Upgrade(ack="Upgrade request received", actor_id=self._actor())])
 
     def _read(self, data: bytes) -> tuple[MachineConfiguration, list[str]]:
@@ -217,29 +216,29 @@ class MachineService:
         except InvalidConfigurationError as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
 
-    def _mode(self, asked: Any, config: MachineConfiguration) -> tuple[Any, str]:
-        """The mode that the change comes to, and how Talos says it."""
+    def _mode(self, requested: Any, config: MachineConfiguration) -> tuple[Any, str]:
+        """The effective mode of a change, and Talos' text for it."""
         current = self._node.config
-        mode = asked
-        if current is None and asked == _Mode.REBOOT:
+        mode = requested
+        if current is None and requested == _Mode.REBOOT:
             mode = _Mode.NO_REBOOT
-        if asked == _Mode.AUTO:
+        if requested == _Mode.AUTO:
             mode = _Mode.REBOOT if current and needs_reboot(current, config) else _Mode.NO_REBOOT
         if mode in {_Mode.NO_REBOOT, _Mode.TRY} and current and needs_reboot(current, config):
             raise GRPCError(Status.INVALID_ARGUMENT, "this config change can't be applied in immediate mode")
-        said = {
+        texts = {
             _Mode.REBOOT: "Applied configuration with a reboot",
             _Mode.STAGED: "Staged configuration to be applied after the next reboot",
         }
-        return mode, said.get(mode, "Applied configuration without a reboot")
+        return mode, texts.get(mode, "Applied configuration without a reboot")
 
     def _apply(self, mode: Any, config: MachineConfiguration) -> None:
         if mode in {_Mode.REBOOT, _Mode.STAGED}:
-            self._node.stage_for_reboot(config)
+            self._node.disk.config = config.canonical
         else:
             self._node.apply(config)
         if mode == _Mode.REBOOT:
-            self._node.order("reboot", "rebooting")
+            self._node.restart("reboot", "rebooting")
 
     def _control_plane(self, call: str) -> MachineConfiguration:
         config = self._node.config
@@ -257,8 +256,48 @@ class MachineService:
         return self._node.disk.etcd
 
     def _actor(self) -> str:
-        return str(UUID(int=self._node.world.random.getrandbits(128), version=4))
+        return str(UUID(int=self._node.nodes.random.getrandbits(128), version=4))
 
 
-def _not_yet(text: str) -> GRPCError:
+def _precondition(text: str) -> GRPCError:
     return GRPCError(Status.FAILED_PRECONDITION, text)
+
+
+def _admin_kubeconfig(config: MachineConfiguration) -> bytes:
+    """A `.tar.gz` with one file `kubeconfig`, as the Kubeconfig RPC sends it."""
+    text = yaml.safe_dump(_kubeconfig(config), sort_keys=False).encode()
+    buffer = io.BytesIO()
+    with gzip.GzipFile(fileobj=buffer, mode="wb") as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
+        entry = tarfile.TarInfo("kubeconfig")
+        entry.size, entry.mode = len(text), 0o600
+        tar.addfile(entry, io.BytesIO(text))
+    return buffer.getvalue()
+
+
+def _kubeconfig(config: MachineConfiguration) -> dict[str, object]:
+    authority, name = pair(config.cluster.get("ca")), config.cluster_name
+    admin = issue(authority, common_name="admin", organizations=["system:masters"], client=True, key_encipherment=True)
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {"name": name, "cluster": {"server": config.endpoint, "certificate-authority-data": _base64(authority.crt)}}
+        ],
+        "users": [
+            {
+                "name": f"admin@{name}",
+                "user": {
+                    "client-certificate-data": _base64(admin.crt),
+                    "client-key-data": _base64(openssl_key(admin.key)),
+                },
+            }
+        ],
+        "contexts": [
+            {"name": f"admin@{name}", "context": {"cluster": name, "namespace": "default", "user": f"admin@{name}"}}
+        ],
+        "current-context": f"admin@{name}",
+    }
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

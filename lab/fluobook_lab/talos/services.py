@@ -1,53 +1,186 @@
-"""All gRPC services of a node, and who may call them."""
+"""The gRPC services of a node, the roles that may call each RPC, and the resources service (COSI)."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from fluobook.wire.generated import cluster_pb2, cosi_pb2, machine_pb2, storage_pb2, time_pb2
+from fluobook.wire.generated.cosi_pb2 import Event, EventType, Metadata, Resource, Spec, WatchResponse
 from fluobook_lab.grpc import Incoming, Service
-from fluobook_lab.talos.machine_service import MachineService
-from fluobook_lab.talos.other_services import ImageService, StorageService, TimeService
-from fluobook_lab.talos.roles import READER, allowed, changes, roles_of
-from fluobook_lab.talos.state_service import StateService
+from fluobook_lab.talos.machine_service import ADMIN, MachineService
+from fluobook_lab.talos.node import Call
+from fluobook_lab.talos.resources import NAMESPACES, Key, Stored, is_sensitive, is_supported
 
 if TYPE_CHECKING:
-    from fluobook_lab.talos.machine import TalosMachine
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from fluobook_lab.talos.node import TalosMachine
+    from fluobook_lab.talos.resources import Change
+
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+OPERATOR, READER, ETCD_BACKUP = "os:operator", "os:reader", "os:etcd:backup"
+ROLES = frozenset({ADMIN, OPERATOR, READER, ETCD_BACKUP, "os:meta:writer", "os:impersonator"})
+
+_ALL = frozenset({ADMIN, OPERATOR, READER})
+_OPERATOR = frozenset({ADMIN, OPERATOR})
+_ETCD = frozenset({ADMIN, OPERATOR, READER, ETCD_BACKUP})
+_IN_MAINTENANCE = frozenset({ADMIN, READER})
+"""Readers only in maintenance mode, which the handler checks."""
+
+_READ = """
+    CPUInfo CPUFreqStats Containers DiskStats DiskUsage Dmesg Events Hostname ImageList List LoadAvg Logs LogsContainers
+    Memory Mounts NetworkDeviceStats Netstat Processes ServiceList Stats SystemStat Version
+"""
+_OPERATE = """
+    EtcdAlarmDisarm EtcdDefragment ImagePull PacketCapture Reboot Restart ServiceRestart ServiceStart ServiceStop
+    Shutdown
+"""
+_OTHER_READ = """
+    storage.StorageService/Disks cluster.ClusterService/HealthCheck machine.ImageService/List
+    machine.ImageService/Verify time.TimeService/Time time.TimeService/TimeCheck
+    cosi.resource.State/Get cosi.resource.State/List cosi.resource.State/Watch
+"""
+ALLOWED: dict[str, frozenset[str]] = {
+    **{f"/machine.MachineService/{name}": _ALL for name in _READ.split()},
+    **{f"/machine.MachineService/{name}": _OPERATOR for name in _OPERATE.split()},
+    **{f"/machine.MachineService/{name}": _ETCD for name in ("EtcdAlarmList", "EtcdMemberList", "EtcdStatus")},
+    **{f"/{name}": _ALL for name in _OTHER_READ.split()},
+    "/machine.MachineService/EtcdSnapshot": frozenset({ADMIN, OPERATOR, ETCD_BACKUP}),
+    "/machine.MachineService/ApplyConfiguration": _IN_MAINTENANCE,
+    "/storage.StorageService/BlockDeviceWipe": _IN_MAINTENANCE,
+    "/machine.ImageService/Pull": _OPERATOR,
+}
+"""The roles of each RPC, as in `machined` of Talos 1.13; all other RPCs are for administrators."""
+_ONLY_READ = {"Copy", "EtcdSnapshot", "GenerateClientConfiguration", "Kubeconfig", "PacketCapture", "Read"}
+"""RPCs that are restricted because of the secrets they return, and change nothing."""
 
 
 def services(node: TalosMachine) -> list[Service]:
-    """The services of one node, as its API serves them in both modes."""
+    """The services of one node, in maintenance mode and afterwards; RPCs without a method are Unimplemented."""
 
     def authorise(incoming: Incoming) -> frozenset[str]:
-        roles = frozenset({READER}) if node.in_maintenance else roles_of(incoming.certificate)
-        if not roles & allowed(incoming.path):
+        roles = frozenset({READER}) if node.in_maintenance else _roles_of(incoming.certificate)
+        if not roles & _allowed(incoming.path):
             raise GRPCError(Status.PERMISSION_DENIED, "not authorized")
-        _refuse_others(node, incoming)
+        targets = {target for key in ("node", "nodes") for target in incoming.metadata.getall(key, [])}
+        if others := sorted(targets - {node.address, node.hostname}):
+            # A real API forwards such calls.
+            raise GRPCError(Status.UNIMPLEMENTED, f"the lab's nodes do not forward calls to other nodes ({others[0]})")
         return roles
 
-    def seen(path: str, request: Any) -> None:
-        node.world.asked(node, path, mutating=changes(path) and not getattr(request, "dry_run", False))
+    def log(path: str, request: Any) -> None:
+        changes = _allowed(path) not in {_ALL, _ETCD} and path.rpartition("/")[2] not in _ONLY_READ
+        mutating = changes and not getattr(request, "dry_run", False)
+        node.nodes.calls.append(Call(node.nodes.clock.now(), node.vm.name, path, mutating))
 
     implementations: list[tuple[Any, str, object]] = [
         (machine_pb2, "MachineService", MachineService(node)),
-        (machine_pb2, "ImageService", ImageService()),
+        (machine_pb2, "ImageService", object()),
         (machine_pb2, "LifecycleService", object()),
         (cluster_pb2, "ClusterService", object()),
         (cosi_pb2, "State", StateService(node)),
-        (storage_pb2, "StorageService", StorageService(node)),
-        (time_pb2, "TimeService", TimeService()),
+        (storage_pb2, "StorageService", object()),
+        (time_pb2, "TimeService", object()),
     ]
     return [
-        Service(module.DESCRIPTOR.services_by_name[name], implementation, authorise, seen=seen)
+        Service(module.DESCRIPTOR.services_by_name[name], implementation, authorise, log=log)
         for module, name, implementation in implementations
     ]
 
 
-def _refuse_others(node: TalosMachine, incoming: Incoming) -> None:
-    """A real API passes calls on to the nodes that metadata names; here that is refused, never answered by another."""
-    targets = {target for key in ("node", "nodes") for target in incoming.metadata.getall(key, [])}
-    if others := sorted(targets - {node.address, node.hostname}):
-        raise GRPCError(Status.UNIMPLEMENTED, f"the lab's nodes answer for themselves alone, not for {others[0]}")
+def _allowed(path: str) -> frozenset[str]:
+    return ALLOWED.get(path, frozenset({ADMIN}))
+
+
+def _roles_of(certificate: Mapping[str, Any] | None) -> frozenset[str]:
+    """The roles in a client certificate: those of its organizations that Talos knows."""
+    subject = (certificate or {}).get("subject", ())
+    return ROLES & {value for part in subject for key, value in part if key == "organizationName"}
+
+
+class StateService:
+    """cosi.resource.State: Get, List and Watch of a node's resources, in YAML."""
+
+    def __init__(self, node: TalosMachine) -> None:
+        self._node = node
+
+    async def get(self, request: Any, roles: frozenset[str]) -> cosi_pb2.GetResponse:
+        """Return one resource."""
+        self._node.break_connections("talos.read-lost-once")
+        _check_access(request, roles)
+        key = Key(request.namespace, request.type, request.id)
+        stored = self._node.state.get(key)
+        if stored is None:
+            text = f"resource {key.type}({key.namespace}/{key.id}@undefined) doesn't exist"
+            raise GRPCError(Status.NOT_FOUND, text)
+        return cosi_pb2.GetResponse(resource=_message(stored))
+
+    async def list(self, request: Any, roles: frozenset[str]) -> AsyncIterator[cosi_pb2.ListResponse]:
+        """Stream the resources of a type."""
+        _check_access(request, roles)
+        pattern = re.compile(request.options.id_query.regexp)
+        for item in self._node.state.list(request.namespace, request.type):
+            if pattern.search(item.key.id):
+                yield cosi_pb2.ListResponse(resource=_message(item))
+
+    async def watch(self, request: Any, roles: frozenset[str]) -> AsyncIterator[WatchResponse]:
+        """Stream the present state (of one id always, of a type on request), then every change."""
+        _check_access(request, roles)
+        queue = self._node.state.watch()
+        try:
+            if request.api_version >= 1:
+                yield WatchResponse()  # clients wait for this sign that the watch is set up
+            for event in self._first(request):
+                yield WatchResponse(event=[event])
+            while True:
+                change = await queue.get()
+                key = change.resource.key
+                if key[:2] == (request.namespace, request.type) and request.id in {"", key.id}:
+                    yield WatchResponse(event=[_event(change)])
+        finally:
+            self._node.state.unwatch(queue)
+
+    def _first(self, request: Any) -> Sequence[Event]:
+        if request.HasField("id"):
+            key = Key(request.namespace, request.type, request.id)
+            stored = self._node.state.get(key)
+            if stored is not None:
+                return [Event(event_type=EventType.CREATED, resource=_message(stored))]
+            absent = Metadata(**key._asdict(), version="undefined", phase="running")
+            return [Event(event_type=EventType.DESTROYED, resource=Resource(metadata=absent, spec=Spec()))]
+        if not request.options.bootstrap_contents:
+            return []
+        items = self._node.state.list(request.namespace, request.type)
+        events = [Event(event_type=EventType.CREATED, resource=_message(item)) for item in items]
+        return [*events, Event(event_type=EventType.BOOTSTRAPPED)]
+
+
+def _check_access(request: Any, roles: frozenset[str]) -> None:
+    """Talos' access policy, in its order: the type, its sensitivity, the namespace."""
+    if not is_supported(request.type):
+        raise GRPCError(Status.PERMISSION_DENIED, f'resource type "{request.type}" is not supported')
+    if is_sensitive(request.type) and ADMIN not in roles:
+        raise GRPCError(Status.PERMISSION_DENIED, "not authorized")
+    if request.namespace not in NAMESPACES:
+        raise GRPCError(Status.PERMISSION_DENIED, f'namespace "{request.namespace}" is not supported')
+
+
+def _event(change: Change) -> Event:
+    event = Event(event_type=EventType.Value(change.type), resource=_message(change.resource))
+    if change.old is not None:
+        event.old.CopyFrom(_message(change.old))
+    return event
+
+
+def _message(item: Stored) -> Resource:
+    metadata = Metadata(**item.key._asdict(), version=str(item.version), phase="running")
+    metadata.created.FromNanoseconds(int(item.created * 1e9))
+    metadata.updated.FromNanoseconds(int(item.updated * 1e9))
+    text = yaml.dump(item.spec, Dumper=_Dumper, sort_keys=False)
+    return Resource(metadata=metadata, spec=Spec(yaml_spec=text))

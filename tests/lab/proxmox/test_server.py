@@ -67,6 +67,7 @@ def test_proxmoxer_creates_starts_and_destroys_a_vm(plain):
     assert settle(api, api.nodes("pve1").qemu(100).delete(purge=1)) == "OK"
     assert api.cluster.resources.get(type="vm") == []
     assert rig.plugs.off == [rig.plugs.on[0].uuid]
+    assert rig.plugs.forgotten == rig.plugs.off
 
 
 def test_a_new_vm_gets_generated_options(plain):

@@ -1,4 +1,4 @@
-"""A small world: Talos nodes on a loop of their own, and the configurations of one cluster."""
+"""Talos nodes of the lab on their own event loop, and the configurations of one cluster."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Pki:
 
 
 @dataclass
-class Told:
-    """What the Kubernetes side was told."""
+class RecordedCluster:
+    """Records the calls that nodes make to the Kubernetes side."""
 
     events: list[tuple[str, str]] = field(default_factory=list)
 
@@ -55,11 +55,11 @@ class Told:
         self.events.append(("config", node.hostname))
 
 
-class World:
-    """The lab's nodes on a thread, and ways to reach them with our client."""
+class TalosLab:
+    """The lab's nodes in a thread, and fluobook's client for them."""
 
     def __init__(self, faults=()):
-        self.pki, self.told = Pki(), Told()
+        self.pki, self.cluster = Pki(), RecordedCluster()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -69,7 +69,7 @@ class World:
             clock=Clock(SPEED),
             faults=Faults(faults),
             random=random.Random(1),
-            cluster=self.told,
+            cluster=self.cluster,
             extensions=lambda _: [("siderolabs/iscsi-tools", "v0.2.0")],
         )
 
@@ -113,15 +113,15 @@ class World:
         return probe(self.address(ip), ca=pki.talos.crt, identity=pki.client())
 
     def wait(self, condition, seconds=30):
-        """Ask until it holds."""
+        """Poll until the condition returns a true value."""
         end = time.monotonic() + seconds
         while not (value := condition()):
-            assert time.monotonic() < end, "waited too long"
+            assert time.monotonic() < end, f"timed out after {seconds} s"
             time.sleep(0.01)
         return value
 
     def wait_mode(self, mode, ip="10.10.0.10"):
-        return self.wait(lambda: found if (found := self.probe(ip)).mode.value == mode else None)
+        return self.wait(lambda: node if (node := self.probe(ip)).mode.value == mode else None)
 
     def wait_stage(self, name, stage):
         return self.wait(lambda: self.do(lambda: self.machines.node(name).stage) == stage)
@@ -155,17 +155,17 @@ class World:
 
 
 @pytest.fixture
-def make_world():
+def start_lab():
     with contextlib.ExitStack() as stack:
 
         def make(*faults):
-            made = World(faults)
-            stack.callback(made.stop)
-            return made
+            created = TalosLab(faults)
+            stack.callback(created.stop)
+            return created
 
         yield make
 
 
 @pytest.fixture
-def world(make_world):
-    return make_world()
+def lab(start_lab):
+    return start_lab()

@@ -1,31 +1,34 @@
-"""What Talos' reader and its validation refuse, at whatever depth."""
+"""What reading and validating a machine configuration refuse, at every depth."""
 
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from fluobook_lab.talos import fields
-from fluobook_lab.talos.config import InvalidConfigurationError, load
-from fluobook_lab.talos.validate import validate
+from fluobook_lab.talos.config import FIELDS, InvalidConfigurationError, load, validate
 
 from fluobook.machine import generate
 from fluobook.machine.secrets import new_secrets
 
-SCHEMA = Path(__file__).parents[2] / "machine" / "data" / "talos-1.13-config.schema.json"
-MADE = generate("lab", "https://10.0.0.10:6443", "1.35.4", new_secrets(), "/dev/sda", cni={"name": "none"})
+ROOT = Path(__file__).parents[3]
+SCHEMA = ROOT / "tests" / "machine" / "data" / "talos-1.13-config.schema.json"
+GENERATED = generate("lab", "https://10.0.0.10:6443", "1.35.4", new_secrets(), "/dev/sda", cni={"name": "none"})
 
 UNREADABLE = [
     ({"cluster": {"apiServer": {"nonsense": "1"}}}, "cluster:\n    apiServer:\n        nonsense: '1'"),
     ({"machine": {"kubelett": {}}}, "machine:\n    kubelett: {}"),
-    ({"cluster": {"proxy": {"disabled": "very"}}}, "cluster.proxy.disabled: cannot unmarshal !!str `very` into bool"),
-    ({"cluster": {"network": {"podSubnets": "10.0.0.0/8"}}}, "!!str `10.0.0.0/8` into []string"),
-    ({"cluster": {"token": ["a"]}}, "cluster.token: cannot unmarshal !!seq into string"),
-    ({"cluster": {"apiServer": {"admissionControl": {"name": "PodSecurity"}}}}, "cannot unmarshal !!map into []"),
-    ({"cluster": {"apiServer": {"auditPolicy": "all"}}}, "cluster.apiServer.auditPolicy: cannot unmarshal !!str `all`"),
+    ({"cluster": {"proxy": {"disabled": "very"}}}, "cluster.proxy.disabled: cannot unmarshal a str into boolean"),
+    (
+        {"cluster": {"network": {"podSubnets": "10.0.0.0/8"}}},
+        "podSubnets: cannot unmarshal a str into []string",
+    ),
+    ({"cluster": {"token": ["a"]}}, "cluster.token: cannot unmarshal a list into string"),
+    ({"cluster": {"apiServer": {"admissionControl": {"name": "PodSecurity"}}}}, "cannot unmarshal a dict into []"),
+    ({"cluster": {"apiServer": {"auditPolicy": "all"}}}, "cluster.apiServer.auditPolicy: cannot unmarshal a str"),
     ({"cluster": {"ca": {"crt": "not base64!"}}}, "cluster.ca.crt: illegal base64 data"),
     ({"cluster": {"ca": {"cert": ""}}}, "cluster:\n    ca:\n        cert: ''"),
 ]
@@ -48,39 +51,40 @@ INVALID = [
 
 
 def changed(change: dict[str, Any]) -> str:
-    """A control plane's configuration with a change laid over it."""
+    """A control plane's configuration with a change merged into it."""
 
-    def lay(below: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-        both = {k: lay(below[k], v) for k, v in over.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}
-        return below | over | both
+    def merge(base: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+        both = {k: merge(base[k], v) for k, v in patch.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+        return base | patch | both
 
-    main, *others = MADE.controlplane
-    return yaml.safe_dump_all([lay(main, change), *others])
+    main, *others = GENERATED.controlplane
+    return yaml.safe_dump_all([merge(main, change), *others])
 
 
-def test_the_fields_are_those_of_talos_own_schema() -> None:
-    assert yaml.safe_load(fields.FILE.read_text()) == fields.compact(json.loads(SCHEMA.read_text()))
+def test_the_fields_are_those_of_talos_schema() -> None:
+    generator = runpy.run_path(str(ROOT / "tools" / "talos_fields.py"))
+    assert yaml.safe_load(FIELDS.read_text()) == generator["fields_of"](json.loads(SCHEMA.read_text()))
 
 
 @pytest.mark.parametrize("role", ["controlplane", "worker"])
-def test_what_talos_makes_is_read_and_valid(role: str) -> None:
-    assert validate(load(yaml.safe_dump_all(MADE.of(role)))) == []
+def test_a_generated_configuration_is_valid(role: str) -> None:
+    assert validate(load(yaml.safe_dump_all(GENERATED.of(role)))) == []
 
 
-@pytest.mark.parametrize(("change", "told"), UNREADABLE, ids=[told[:40] for _, told in UNREADABLE])
-def test_what_no_field_takes_is_not_read(change: dict[str, Any], told: str) -> None:
+@pytest.mark.parametrize(("change", "text"), UNREADABLE, ids=[text[:40] for _, text in UNREADABLE])
+def test_unknown_fields_and_wrong_types_are_refused(change: dict[str, Any], text: str) -> None:
     with pytest.raises(InvalidConfigurationError) as caught:
         load(changed(change))
     assert str(caught.value).startswith("error decoding document /v1alpha1/")
-    assert told in str(caught.value)
+    assert text in str(caught.value)
 
 
-@pytest.mark.parametrize(("change", "told"), INVALID, ids=[told[:40] for _, told in INVALID])
-def test_what_talos_does_not_accept_is_refused_in_its_words(change: dict[str, Any], told: str) -> None:
+@pytest.mark.parametrize(("change", "text"), INVALID, ids=[text[:40] for _, text in INVALID])
+def test_an_invalid_configuration_is_refused_in_talos_words(change: dict[str, Any], text: str) -> None:
     config = load(changed(change))
     with pytest.raises(InvalidConfigurationError) as caught:
         validate(config)
-    assert told in str(caught.value)
+    assert text in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -92,10 +96,10 @@ def test_what_talos_does_not_accept_is_refused_in_its_words(change: dict[str, An
         {"cluster": {"apiServer": {"auditPolicy": {"anything": {"at": ["all"]}}}}},
     ],
 )
-def test_what_talos_still_reads_is_read(change: dict[str, Any]) -> None:
+def test_deprecated_and_free_form_fields_are_accepted(change: dict[str, Any]) -> None:
     validate(load(changed(change)))
 
 
-def test_other_documents_have_their_fields_too() -> None:
+def test_the_fields_of_other_documents_are_checked() -> None:
     with pytest.raises(InvalidConfigurationError, match="unknown keys found during decoding:\nhostnam: a"):
         load("apiVersion: v1alpha1\nkind: HostnameConfig\nhostnam: a\n")

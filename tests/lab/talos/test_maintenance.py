@@ -1,4 +1,4 @@
-"""A node without a configuration: what it answers to anybody, what it refuses, and how it is recognised."""
+"""A node in maintenance mode: its answers, its refusals, and its identification."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from fluobook.errors import AccessDenied, ForeignObject, NotFound, OutsideError,
 
 
 @pytest.fixture
-def node(world):
-    world.power_on("cp-1")
-    world.wait_mode("maintenance")
-    with maintenance(world.address()) as node:
+def node(lab):
+    lab.power_on("cp-1")
+    lab.wait_mode("maintenance")
+    with maintenance(lab.address()) as node:
         yield node
 
 
-def test_an_empty_port_is_unreachable(world):
-    assert world.probe().mode is Mode.UNREACHABLE
+def test_an_empty_port_is_unreachable(lab):
+    assert lab.probe().mode is Mode.UNREACHABLE
     with pytest.raises(Unreachable) as caught:
-        maintenance(world.address()).identity()
+        maintenance(lab.address()).identity()
     assert caught.value.code == "ECONNREFUSED"
     assert "10.10.0.10" in caught.value.message
 
 
-def test_a_machine_without_anything_to_boot_stays_away(world):
-    world.power_on("cp-1", image="")
-    world.power_on("cp-2", "10.10.0.11")
-    world.wait_mode("maintenance", "10.10.0.11")
-    assert world.probe().mode is Mode.UNREACHABLE
+def test_a_machine_without_an_image_stays_unreachable(lab):
+    lab.power_on("cp-1", image="")
+    lab.power_on("cp-2", "10.10.0.11")
+    lab.wait_mode("maintenance", "10.10.0.11")
+    assert lab.probe().mode is Mode.UNREACHABLE
 
 
-def test_it_is_found_without_any_certificate_of_ours(world, node):
-    found = probe(world.address())
+def test_it_is_probed_without_a_client_certificate(lab, node):
+    found = probe(lab.address())
     assert found.mode is Mode.MAINTENANCE
     node.identity()
     assert node.fingerprint == found.fingerprint
 
 
-def test_it_tells_which_machine_it_is(node, world):
-    vm = world.machines.node("cp-1").vm
+def test_it_reports_its_identity(node, lab):
+    vm = lab.machines.node("cp-1").vm
     identity = node.identity()
     assert identity == MachineIdentity(vm.uuid, (vm.mac.lower(),), node.fingerprint)
     assert identity.differs_from(uuid=vm.uuid, mac=vm.mac) == ()
 
 
-def test_another_machine_is_told_apart(node):
+def test_another_machine_has_a_different_identity(node):
     differences = node.identity().differs_from(uuid="00000000-0000-5000-8000-000000000000", mac="BC:24:11:FF:FF:FF")
     assert [text.split(" is ")[0].split(" but ")[0] for text in differences] == [
         "its SMBIOS uuid",
@@ -55,32 +55,32 @@ def test_another_machine_is_told_apart(node):
     ]
 
 
-def test_the_uuid_is_recognised_in_the_other_byte_order(make_world):
-    world = make_world("talos.uuid-byte-order")
-    vm = world.power_on("cp-1")
-    world.wait_mode("maintenance")
-    identity = maintenance(world.address()).identity()
+def test_the_uuid_is_recognised_in_the_other_byte_order(start_lab):
+    lab = start_lab("talos.uuid-byte-order")
+    vm = lab.power_on("cp-1")
+    lab.wait_mode("maintenance")
+    identity = maintenance(lab.address()).identity()
     assert identity.uuid != vm.uuid
     assert identity.differs_from(uuid=vm.uuid) == ()
 
 
-def test_another_key_than_the_pinned_one_stops_everything(world, node):
+def test_a_key_other_than_the_pinned_one_is_refused(lab, node):
     node.identity()
-    pinned = maintenance(world.address(), fingerprint="A" * 43 + "=")
+    pinned = maintenance(lab.address(), fingerprint="A" * 43 + "=")
     with pytest.raises(ForeignObject, match="another key"):
-        pinned.apply_configuration(world.controlplane())
-    assert world.machines.node("cp-1").in_maintenance
+        pinned.apply_configuration(lab.controlplane())
+    assert lab.machines.node("cp-1").in_maintenance
 
 
-def test_a_node_that_booted_again_has_another_key(world, node):
+def test_a_node_that_booted_again_has_another_key(lab, node):
     node.identity()
-    world.do(world.machines.power_on, world.machines.node("cp-1").vm)
-    world.wait_mode("maintenance")
+    lab.do(lab.machines.power_on, lab.machines.node("cp-1").vm)
+    lab.wait_mode("maintenance")
     with pytest.raises(ForeignObject):
         node.version()
 
 
-def test_it_tells_its_version_platform_and_stage(node):
+def test_it_reports_version_platform_and_stage(node):
     version = node.version()
     assert (version.tag, version.platform, version.mode) == ("v1.13.9", "nocloud", "cloud")
     stage = node.machine_stage()
@@ -104,14 +104,14 @@ def test_disks_are_listed(node):
         (Kind("SystemDisks.block.talos.dev", id="system-disk"), NotFound, "doesn't exist"),
     ],
 )
-def test_what_may_not_be_read_is_refused(node, kind, error, text):
+def test_a_forbidden_read_is_refused(node, kind, error, text):
     with pytest.raises(error) as caught:
         node.get(kind)
     assert text in caught.value.detail
 
 
-def test_a_dry_run_shows_the_whole_configuration_and_changes_nothing(node, world):
-    applied = node.apply_configuration(world.controlplane(), dry_run=True)
+def test_a_dry_run_shows_the_whole_configuration_and_changes_nothing(node, lab):
+    applied = node.apply_configuration(lab.controlplane(), dry_run=True)
     assert applied.details.startswith(
         "Dry run summary:\nApplied configuration without a reboot (skipped in dry-run).\nConfig diff:\n\n--- a\n+++ b\n"
     )
@@ -141,7 +141,7 @@ NOT_REGISTERED = "kind: NoSuchConfig\napiVersion: v1alpha1\n"
         ("kind: LinkConfig\n", "missing apiVersion"),
     ],
 )
-def test_what_is_no_configuration_is_refused(node, text, refusal):
+def test_an_unreadable_configuration_is_refused(node, text, refusal):
     with pytest.raises(Rejected) as caught:
         node.apply_configuration(text)
     assert refusal in caught.value.detail
@@ -159,29 +159,29 @@ def test_what_is_no_configuration_is_refused(node, text, refusal):
         ({"machine": {"network": {"hostname": "x"}}}, "hostname is already set in v1alpha1 config"),
     ],
 )
-def test_an_invalid_configuration_is_refused_in_talos_words(node, world, sections, refusal):
+def test_an_invalid_configuration_is_refused_in_talos_words(node, lab, sections, refusal):
     with pytest.raises(Rejected) as caught:
-        node.apply_configuration(changed(world.controlplane(), **sections))
+        node.apply_configuration(changed(lab.controlplane(), **sections))
     assert refusal in caught.value.detail
     assert caught.value.code == "INVALID_ARGUMENT"
-    assert world.machines.node("cp-1").in_maintenance
+    assert lab.machines.node("cp-1").in_maintenance
 
 
-def test_a_message_names_the_real_address_not_the_mapped_one_alone(world):
-    elsewhere = Address("127.0.0.1", world.sockets["10.10.0.11"].getsockname()[1], "10.10.0.11")
+def test_an_error_names_the_real_address_of_a_mapped_endpoint(lab):
+    elsewhere = Address("127.0.0.1", lab.sockets["10.10.0.11"].getsockname()[1], "10.10.0.11")
     with pytest.raises(Unreachable, match=r"10\.10\.0\.11"):
         maintenance(elsewhere).version()
 
 
-def test_the_stage_can_be_watched_through_the_change(node, world):
-    seen = []
+def test_the_stage_can_be_watched_through_the_change(node, lab):
+    stages = []
     for event in node.watch(MACHINE_STATUS, timeout=20):
-        seen.append(event.resource.spec["stage"])
-        if len(seen) == 1:
-            node.apply_configuration(world.controlplane())
+        stages.append(event.resource.spec["stage"])
+        if len(stages) == 1:
+            node.apply_configuration(lab.controlplane())
         if event.type == "updated":
             break
-    assert seen == ["maintenance", "installing"]
+    assert stages == ["maintenance", "installing"]
 
 
 def test_a_list_can_be_watched(node):
@@ -190,9 +190,9 @@ def test_a_list_can_be_watched(node):
     events.close()
 
 
-def test_a_second_configuration_is_refused_while_the_node_reboots(node, world):
-    world.do(lambda: setattr(world.machines.node("cp-1"), "rebooting", True))
+def test_a_second_configuration_is_refused_while_the_node_reboots(node, lab):
+    lab.do(lambda: setattr(lab.machines.node("cp-1"), "rebooting", True))
     with pytest.raises(OutsideError) as caught:
-        node.apply_configuration(world.controlplane())
+        node.apply_configuration(lab.controlplane())
     assert caught.value.code == "FAILED_PRECONDITION"
     assert "cannot apply more configuration changes until next reboot" in caught.value.detail

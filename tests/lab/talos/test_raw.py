@@ -1,4 +1,4 @@
-"""The nodes of the lab, asked with plain generated stubs: what a client of somebody else's would see."""
+"""The lab's Talos nodes against plain generated gRPC stubs, as another client uses them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ from grpclib.exceptions import GRPCError
 from fluobook.clients.loop import background
 from fluobook.machine.pki import load_identity
 from fluobook.wire.generated import machine_pb2 as api
-from fluobook.wire.generated import storage_pb2 as storage
 from fluobook.wire.generated.cosi_grpc import StateStub
 from fluobook.wire.generated.cosi_pb2 import EventType, ListRequest, WatchRequest
 from fluobook.wire.generated.machine_grpc import ImageServiceStub, LifecycleServiceStub, MachineServiceStub
-from fluobook.wire.generated.storage_grpc import StorageServiceStub
-from fluobook.wire.generated.time_grpc import TimeServiceStub
 
 Mode = api.ApplyConfigurationRequest.Mode
 
@@ -31,37 +28,37 @@ def insecure():
     return context
 
 
-def trusted(world):
+def trusted(lab):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=world.pki.talos.crt)
-    load_identity(context, world.pki.client())
+    context.load_verify_locations(cadata=lab.pki.talos.crt)
+    load_identity(context, lab.pki.client())
     context.set_alpn_protocols(["h2"])
     return context
 
 
-def ask(world, stub, method, request=None, context=None):
-    """One call on a connection of its own; streams come back as lists."""
+def call(lab, stub, method, request=None, context=None):
+    """One call on its own connection; a stream is returned as a list."""
 
-    async def call():
-        address = world.address()
+    async def send():
+        address = lab.address()
         config = Configuration(ssl_target_name_override=address.name)
         async with Channel(address.host, address.port, ssl=context or insecure(), config=config) as channel:
             return await getattr(stub(channel), method)(request or Empty(), timeout=10)
 
-    return background().run(call())
+    return background().run(send())
 
 
-def refused(world, *args, **more):
+def refused(lab, *args, **more):
     with pytest.raises(GRPCError) as caught:
-        ask(world, *args, **more)
+        call(lab, *args, **more)
     return caught.value.status, caught.value.message
 
 
 @pytest.fixture
-def empty(world):
-    world.power_on("cp-1")
-    world.wait_mode("maintenance")
-    return world
+def empty(lab):
+    lab.power_on("cp-1")
+    lab.wait_mode("maintenance")
+    return lab
 
 
 @pytest.mark.parametrize(
@@ -82,54 +79,41 @@ def empty(world):
         (ImageServiceStub, "Pull", api.ImageServicePullRequest()),
     ],
 )
-def test_maintenance_mode_lets_readers_in_and_nobody_else(empty, stub, method, request_):
+def test_maintenance_mode_grants_only_the_reader_role(empty, stub, method, request_):
     assert refused(empty, stub, method, request_) == (Status.PERMISSION_DENIED, "not authorized")
 
 
-def test_maintenance_mode_answers_readers(empty):
-    assert ask(empty, MachineServiceStub, "Version").messages[0].version.tag == "v1.13.9"
-    assert ask(empty, MachineServiceStub, "Hostname").messages[0].hostname == "cp-1"
-    assert not ask(empty, MachineServiceStub, "ServiceList").messages[0].services
-    assert ask(empty, TimeServiceStub, "Time").messages[0].server
-    disks = ask(empty, StorageServiceStub, "Disks").messages[0].disks
-    assert [disk.device_name for disk in disks] == ["/dev/sda", "/dev/sdb"]
+def test_maintenance_mode_answers_read_calls(empty):
+    assert call(empty, MachineServiceStub, "Version").messages[0].version.tag == "v1.13.9"
+    assert not call(empty, MachineServiceStub, "ServiceList").messages[0].services
 
 
-def test_etcd_is_not_to_be_had_without_a_machine_type(empty):
+def test_etcd_calls_need_a_machine_type(empty):
     status, message = refused(empty, MachineServiceStub, "EtcdMemberList", api.EtcdMemberListRequest())
     assert (status, message) == (Status.UNIMPLEMENTED, "machine type is not set, cannot use member list API")
 
 
-def test_what_the_lab_does_not_play_is_unimplemented_after_the_roles(empty):
+def test_an_rpc_without_a_method_is_unimplemented(empty):
     status, _ = refused(empty, MachineServiceStub, "Dmesg", api.DmesgRequest())
     assert status is Status.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize(
-    ("asked", "got"), [(Mode.REBOOT, Mode.NO_REBOOT), (Mode.AUTO, Mode.NO_REBOOT), (Mode.STAGED, Mode.STAGED)]
+    ("requested", "effective"), [(Mode.REBOOT, Mode.NO_REBOOT), (Mode.AUTO, Mode.NO_REBOOT), (Mode.STAGED, Mode.STAGED)]
 )
-def test_a_first_configuration_never_asks_for_a_reboot(empty, asked, got):
-    request = api.ApplyConfigurationRequest(data=empty.controlplane().encode(), mode=asked, dry_run=True)
-    assert ask(empty, MachineServiceStub, "ApplyConfiguration", request).messages[0].mode == got
+def test_a_first_configuration_needs_no_reboot(empty, requested, effective):
+    request = api.ApplyConfigurationRequest(data=empty.controlplane().encode(), mode=requested, dry_run=True)
+    assert call(empty, MachineServiceStub, "ApplyConfiguration", request).messages[0].mode == effective
 
 
-def test_disks_may_be_wiped_before_there_is_a_configuration(empty):
-    def wipe(name):
-        return storage.BlockDeviceWipeRequest(devices=[storage.BlockDeviceWipeDescriptor(device=name)])
-
-    assert len(ask(empty, StorageServiceStub, "BlockDeviceWipe", wipe("sdb")).messages) == 1
-    status, message = refused(empty, StorageServiceStub, "BlockDeviceWipe", wipe("sdz"))
-    assert (status, message) == (Status.NOT_FOUND, 'blockdevice "sdz" not found')
-
-
-def test_a_list_is_ordered_and_can_be_narrowed(empty):
+def test_a_list_is_sorted_and_can_be_filtered(empty):
     request = ListRequest(namespace="runtime", type="Disks.block.talos.dev")
-    assert [reply.resource.metadata.id for reply in ask(empty, StateStub, "List", request)] == ["sda", "sdb", "sr0"]
+    assert [reply.resource.metadata.id for reply in call(empty, StateStub, "List", request)] == ["sda", "sdb", "sr0"]
     request.options.id_query.regexp = "^sd"
-    assert [reply.resource.metadata.id for reply in ask(empty, StateStub, "List", request)] == ["sda", "sdb"]
+    assert [reply.resource.metadata.id for reply in call(empty, StateStub, "List", request)] == ["sda", "sdb"]
 
 
-def test_a_watch_begins_with_an_empty_answer_as_cosi_clients_expect(empty):
+def test_a_watch_begins_with_an_empty_response(empty):
     async def first_two():
         address = empty.address()
         async with Channel(address.host, address.port, ssl=insecure()) as channel:
@@ -140,32 +124,32 @@ def test_a_watch_begins_with_an_empty_answer_as_cosi_clients_expect(empty):
                 await stream.cancel()
                 return replies
 
-    empty_one, created = background().run(first_two())
-    assert not empty_one.event
+    first, created = background().run(first_two())
+    assert not first.event
     assert (created.event[0].event_type, created.event[0].resource.metadata.id) == (EventType.CREATED, "sda")
 
 
-def test_calls_are_remembered_and_changes_told_apart(empty):
+def test_calls_are_logged_and_marked_as_mutating_or_not(empty):
     data = empty.controlplane().encode()
     for dry_run in (True, False):
         request = api.ApplyConfigurationRequest(data=data, mode=Mode.AUTO, dry_run=dry_run)
-        ask(empty, MachineServiceStub, "ApplyConfiguration", request)
-    refused_or_gone = [call for call in empty.machines.calls if call.path.endswith("ApplyConfiguration")]
-    assert [call.mutating for call in refused_or_gone] == [False, True]
-    assert not [call for call in empty.machines.calls if call.mutating and "Get" in call.path]
+        call(empty, MachineServiceStub, "ApplyConfiguration", request)
+    applied = [entry for entry in empty.machines.calls if entry.path.endswith("ApplyConfiguration")]
+    assert [entry.mutating for entry in applied] == [False, True]
+    assert not [entry for entry in empty.machines.calls if entry.mutating and "Get" in entry.path]
 
 
 def test_a_configured_node_serves_official_clients_over_mutual_tls(empty):
     request = api.ApplyConfigurationRequest(data=empty.controlplane().encode(), mode=Mode.AUTO)
-    ask(empty, MachineServiceStub, "ApplyConfiguration", request)
+    call(empty, MachineServiceStub, "ApplyConfiguration", request)
     empty.wait(lambda: empty.do(lambda: "cri" in empty.machines.node("cp-1").services))
-    version = ask(empty, MachineServiceStub, "Version", context=trusted(empty)).messages[0]
+    version = call(empty, MachineServiceStub, "Version", context=trusted(empty)).messages[0]
     assert version.features.rbac
-    services = ask(empty, MachineServiceStub, "ServiceList", context=trusted(empty)).messages[0].services
+    services = call(empty, MachineServiceStub, "ServiceList", context=trusted(empty)).messages[0].services
     assert [service.id for service in services] == sorted(service.id for service in services)
 
 
-def test_a_node_does_not_answer_for_another(empty):
+def test_a_node_does_not_forward_calls(empty):
     async def version(node):
         address = empty.address()
         async with Channel(address.host, address.port, ssl=insecure()) as channel:

@@ -1,4 +1,4 @@
-"""The resources of a node (COSI): kept by type and id, versioned, watched."""
+"""The resources (COSI) of a node: stored by type and id, versioned, watched; and which types a client may read."""
 
 from __future__ import annotations
 
@@ -10,9 +10,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+_NAMESPACES = """
+    cluster cluster-raw config controlplane cri etcd files hardware k8s kubespan meta network network-config perf
+    runtime secrets security
+"""
+NAMESPACES = frozenset(_NAMESPACES.split())
+
+
+def is_supported(type_: str) -> bool:
+    """Whether a type is one of Talos'."""
+    return type_.lower().endswith(".talos.dev")
+
+
+def is_sensitive(type_: str) -> bool:
+    """Whether only administrators may read a type."""
+    return type_.lower() == "machineconfigs.config.talos.dev" or type_.lower().endswith(".secrets.talos.dev")
+
 
 class Key(NamedTuple):
-    """Where a resource stands."""
+    """The identity of a resource."""
 
     namespace: str
     type: str
@@ -21,7 +37,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Stored:
-    """One resource at one version; `spec` is what its YAML says."""
+    """One resource at one version; `spec` is the content of its YAML."""
 
     key: Key
     spec: Any
@@ -31,7 +47,7 @@ class Stored:
 
 
 class Change(NamedTuple):
-    """What happened to a resource: "CREATED", "UPDATED", "DESTROYED"; `old` is set for an update."""
+    """A change of a resource: "CREATED", "UPDATED", "DESTROYED"; `old` is set for an update."""
 
     type: str
     resource: Stored
@@ -39,10 +55,10 @@ class Change(NamedTuple):
 
 
 class State:
-    """All resources of one node, worked out when somebody looks: a hundred nodes boot with nobody watching.
+    """All resources of one node; computed only when a client reads or watches them.
 
     Args:
-        describe: what the resources should be now.
+        describe: returns the current resources.
     """
 
     def __init__(self, describe: Callable[[], Iterable[tuple[Key, Any]]]) -> None:
@@ -57,19 +73,19 @@ class State:
         return self._resources.get(key)
 
     def list(self, namespace: str, type_: str) -> list[Stored]:
-        """The resources of a type, by id."""
+        """The resources of a type, sorted by id."""
         self._refresh()
-        found = (item for key, item in self._resources.items() if key[:2] == (namespace, type_))
-        return sorted(found, key=lambda item: item.key.id)
+        items = (item for key, item in self._resources.items() if key[:2] == (namespace, type_))
+        return sorted(items, key=lambda item: item.key.id)
 
     def touch(self) -> None:
-        """Hear that something changed; watchers are told at once."""
+        """Mark the resources as outdated; watchers get the changes at once."""
         self._stale = True
         if self._watchers:
             self._refresh()
 
     def watch(self) -> asyncio.Queue[Change]:
-        """A queue that gets every change from now on; give it back with `unwatch`."""
+        """A queue that receives every change from now on, until `unwatch`."""
         self._refresh()
         queue: asyncio.Queue[Change] = asyncio.Queue()
         self._watchers.append(queue)
@@ -80,10 +96,16 @@ class State:
         self._watchers.remove(queue)
 
     def _refresh(self) -> None:
-        if self._stale:
-            self._stale = False
-            for change in list(self._changes(dict(self._describe()))):
-                self._apply(change)
+        if not self._stale:
+            return
+        self._stale = False
+        for change in list(self._changes(dict(self._describe()))):
+            if change.type == "DESTROYED":
+                del self._resources[change.resource.key]
+            else:
+                self._resources[change.resource.key] = change.resource
+            for queue in self._watchers:
+                queue.put_nowait(change)
 
     def _changes(self, specs: dict[Key, Any]) -> Iterator[Change]:
         for key, old in self._resources.items():
@@ -96,11 +118,3 @@ class State:
             elif before.spec != spec:
                 new = replace(before, spec=spec, version=before.version + 1, updated=time.time())
                 yield Change("UPDATED", new, before)
-
-    def _apply(self, change: Change) -> None:
-        if change.type == "DESTROYED":
-            del self._resources[change.resource.key]
-        else:
-            self._resources[change.resource.key] = change.resource
-        for queue in self._watchers:
-            queue.put_nowait(change)
