@@ -14,7 +14,7 @@ from fluobook.clients import tools
 from fluobook.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from fluobook.params import Params
@@ -60,7 +60,7 @@ class Provider(Protocol):
     def find(self, folder: Path) -> Lab | None:
         """The lab whose state folder this is, if it is up."""
 
-    def for_phase(self, chosen: Params, *, root: Path, programs: Mapping[str, str]) -> Lab:
+    def for_phase(self, chosen: Params, *, root: Path, programs: Callable[[], Mapping[str, str]]) -> Lab:
         """The lab of this run, the one that is kept up, or a new one that ends with this process."""
 
     def own(
@@ -121,4 +121,4 @@ def programs() -> dict[str, str]:
 
 def for_phase(chosen: Params, *, root: Path) -> Lab:
     """The lab to rehearse a phase in; see `Provider.for_phase`."""
-    return provider().for_phase(chosen, root=root, programs=programs())
+    return provider().for_phase(chosen, root=root, programs=programs)

@@ -44,8 +44,8 @@ def run(
     from fluobook import lab as labs  # noqa: PLC0415
     from fluobook.journal import folder  # noqa: PLC0415
     from fluobook.notebook import approval  # noqa: PLC0415
-    from fluobook.run.headless import Order  # noqa: PLC0415
-    from fluobook.run.headless import run as headless  # noqa: PLC0415
+    from fluobook.run import headless  # noqa: PLC0415
+    from fluobook.run.kernels import kernel_template  # noqa: PLC0415
 
     params = chosen(phase, settings)
     stages = _stages(first, only)
@@ -55,11 +55,16 @@ def run(
     if (fault or engine) and (lab or target == "live"):
         _fits(params.phase, lab, fault, engine)
     place = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", params.phase)
-    if target == "lab" and lab is None:
-        lab = labs.provider().own(params, root=root(), programs=labs.programs(), faults=fault, engines=engines(engine))
-    platform = as_platform(phase, settings, params)
-    order = Order(params.phase, platform, target, approved, stages, root(), place, lab.folder if lab else None)
-    code = headless(order, told=_told)
+    with kernel_template() as template:
+        if target == "lab" and lab is None:
+            lab = labs.provider().own(
+                params, root=root(), programs=labs.programs(), faults=fault, engines=engines(engine)
+            )
+        platform = as_platform(phase, settings, params)
+        request = headless.RunRequest(
+            params.phase, platform, target, approved, stages, root(), place, lab.folder if lab else None
+        )
+        code = headless.run(request, template=template, report=_print_summary)
     print(f"report: {place / 'report.html'}")  # noqa: T201
     return code
 
@@ -84,8 +89,8 @@ def _fits(phase: str, lab: Lab | None, fault: Sequence[str], engine: str | None)
     )
 
 
-def _told(summary: StageSummary) -> None:
-    with suppress(BrokenPipeError):  # whoever read along has gone; the run goes on to its end all the same
+def _print_summary(summary: StageSummary) -> None:
+    with suppress(BrokenPipeError):  # the reader of the output is gone; the run goes on
         print(summary.line(), flush=True)  # noqa: T201
         if summary.error:
             print(summary.error, file=sys.stderr)  # noqa: T201

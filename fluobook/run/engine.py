@@ -1,29 +1,35 @@
 """The papermill engine of fluobook.
 
-papermill calls a cell "completed" when its kernel died under it, and all later cells too; and a signal leaves a
-notebook "running" for ever. This engine marks a cell completed only when it ran to its end, passes signals on to the
-kernel so that the cell can say what it was doing, and speaks to kernels over IPC sockets that nobody else can reach.
+papermill marks a cell "completed" even when its kernel died, and all later cells too; a signal leaves a notebook
+"running" for ever. This engine marks a cell completed only if it ran to its end, passes signals on to the kernel so
+that the cell can report what it was doing, and talks to kernels over private IPC sockets. Every save of a notebook
+passes the redactor on its way to the disk.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
+from papermill.iorw import LocalHandler, papermill_io
 
-from fluobook.run.kernels import private_kernels
+from fluobook.journal.folder import write_text
+from fluobook.run.kernels import ForkingProvisioner, private_folder
 
 if TYPE_CHECKING:
-    from fluobook.run.kernels import Place
+    from fluobook.redact import Redactor
+    from fluobook.run.kernels import KernelFolder, KernelTemplate
     from fluobook.run.signals import Signals
 
 ENGINE = "fluobook"
+SCHEME = "redacted://"
 
-PATIENCE = 60
-"""Seconds that a busy machine may take to start a kernel, and to deliver what a cell has put out."""
+TIMEOUT = 60
+"""Seconds that a busy machine may take to start a kernel, and to deliver the outputs of a cell."""
 
 
 class TruthfulManager(NotebookExecutionManager):  # type: ignore[misc, unused-ignore]
@@ -56,44 +62,87 @@ class TruthfulManager(NotebookExecutionManager):  # type: ignore[misc, unused-ig
 
 
 class Client(PapermillNotebookClient):  # type: ignore[misc, unused-ignore]
-    """Executes cells, and lets signals through to the one at work."""
+    """Executes cells, and passes signals on to the one that runs."""
 
-    def __init__(self, manager: TruthfulManager, signals: Signals, **options: Any) -> None:
-        super().__init__(manager, timeout=None, iopub_timeout=PATIENCE, startup_timeout=PATIENCE, **options)
-        self._signals = signals
+    def __init__(
+        self, manager: TruthfulManager, folder: KernelFolder, signals: Signals, template: KernelTemplate, **options: Any
+    ) -> None:
+        # The kernel holds nothing that it would have to save after its last cell, so nothing waits for it.
+        super().__init__(
+            manager,
+            timeout=None,
+            iopub_timeout=TIMEOUT,
+            startup_timeout=TIMEOUT,
+            shutdown_kernel="immediate",
+            config=folder.config,
+            **options,
+        )
+        self._folder, self._signals, self._template = folder, signals, template
+
+    def create_kernel_manager(self) -> Any:
+        """A kernel manager whose kernel is forked from the template."""
+        manager = super().create_kernel_manager()
+        manager.provisioner = ForkingProvisioner(
+            self._template, self._folder.log, kernel_spec=manager.kernel_spec, parent=manager
+        )
+        return manager
 
     def execute_cell(self, cell: Any, cell_index: int, **options: Any) -> Any:
-        """Execute a cell within earshot of signals."""
-        self._signals.at_work(self.km.provisioner.process)
+        """Execute a cell; meanwhile signals go to its kernel."""
+        self._signals.cell_started(self.km.provisioner.process)
         try:
             return super().execute_cell(cell, cell_index, **options)
         finally:
-            self._signals.at_rest()
+            self._signals.cell_ended()
 
 
 class Engine(NBClientEngine):  # type: ignore[misc, unused-ignore]
-    """papermill's engine with the parts above, and private sockets."""
+    """papermill's engine with the parts above."""
 
     @classmethod
     def execute_notebook(cls, nb: Any, kernel_name: str, output_path: str | None = None, **kwargs: Any) -> Any:
-        """Execute one notebook; papermill has injected its parameters."""
-        manager = TruthfulManager(nb, kwargs["signals"], output_path=output_path, autosave_cell_every=5)
+        """Execute one notebook, into which papermill has injected its parameters.
+
+        Raises:
+            DeadKernelError: the kernel died; the message contains the end of its log.
+        """
+        signals: Signals = kwargs["signals"]
+        manager = TruthfulManager(nb, signals, output_path=output_path, autosave_cell_every=5)
         manager.notebook_start()
-        try:
-            with private_kernels() as place:
-                _execute(Client(manager, kwargs["signals"], kernel_name=kernel_name, config=place.config), place)
-        finally:
-            manager.notebook_complete()
+        with private_folder() as folder:
+            try:
+                Client(manager, folder, signals, kwargs["template"], kernel_name=kernel_name).execute()
+            except DeadKernelError as error:
+                raise DeadKernelError(f"{error}\n{folder.last_lines()}".strip()) from None
+            finally:
+                manager.notebook_complete()
         return manager.nb
 
 
-def _execute(client: Client, place: Place) -> None:
-    """Execute the notebook; a kernel that dies leaves its last words in the error, not on our terminal."""
-    with place.words.open("wb") as words:
-        try:
-            client.execute(stdout=words, stderr=words)
-        except DeadKernelError as error:
-            raise DeadKernelError(f"{error}\n{place.last_words()}".strip()) from None
+class RedactedFiles(LocalHandler):  # type: ignore[misc, unused-ignore]
+    """A file handler for papermill that masks every secret known to this process."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__()
+        self._redactor = redactor
+
+    def write(self, buf: str, path: str) -> None:
+        """Write the notebook atomically, masked."""
+        write_text(Path(path.removeprefix(SCHEME)), self._redactor.text(buf))
+
+    def read(self, path: str) -> Any:
+        """Read a notebook back."""
+        return super().read(path.removeprefix(SCHEME))
+
+    def pretty_path(self, path: str) -> str:
+        """The path without the scheme."""
+        return path.removeprefix(SCHEME)
+
+
+def redacted(path: Path, redactor: Redactor) -> str:
+    """The output path for papermill that leads through the redactor."""
+    papermill_io.register(SCHEME, RedactedFiles(redactor))
+    return f"{SCHEME}{path}"
 
 
 papermill_engines.register(ENGINE, Engine)

@@ -1,4 +1,4 @@
-"""A headless run: every stage's notebook, one after the other, in one process; leaves a run folder."""
+"""A headless run: executes the stages' notebooks one after the other and leaves a run folder."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from fluobook.run.kernels import KernelTemplate
     from fluobook.stages.core.stage import Stage
 
-AGAIN = "run it again: every stage looks at what there is, and does only what is missing"
+AGAIN = "run it again: every stage reads the live systems and does only what is missing"
 
 
 @dataclass(frozen=True)
-class Order:
+class RunRequest:
     """What to run.
 
     Args:
         phase: name of the phase.
         platform: the platform as plain data, when it is not just the phase's file; else empty.
         target: "lab" or "live".
-        approve: what is approved beforehand.
-        stages: in the order to run.
+        approve: what is approved in advance.
+        stages: in the order in which they run.
         root: the repository.
         folder: the run folder.
         lab: state folder of the lab to use, for target lab.
@@ -58,50 +59,59 @@ def notebook_of(stage: Stage) -> str:
     return f"{stage.number:02d}_{stage.name.replace('-', '_')}.ipynb"
 
 
-def run(order: Order, *, told: Callable[[StageSummary], None]) -> int:
-    """Run the notebooks; stops at the first that fails. Whatever happens, a summary and a report are left.
+def run(request: RunRequest, *, template: KernelTemplate | None = None, report: Callable[[StageSummary], None]) -> int:
+    """Run the notebooks; stops at the first that fails. A summary and a report are written in every case.
+
+    Args:
+        request: what to run.
+        template: forks the kernels; may still be starting.
+        report: receives the summary of each stage that ran.
 
     Returns:
         The exit code of the whole run, as in `fluobook.errors`.
     """
     signals = Signals()
     done: list[StageSummary] = []
-    journal = Journal(order.folder / "events.jsonl", order.redactor)
-    journal.write("run-started", phase=order.phase, target=order.target, stages=[stage.name for stage in order.stages])
-    with signals.heard(), _surroundings(order):
-        for stage in order.stages:
+    journal = Journal(request.folder / "events.jsonl", request.redactor)
+    journal.write(
+        "run-started", phase=request.phase, target=request.target, stages=[stage.name for stage in request.stages]
+    )
+    with signals.handled(), _environment(request):
+        for stage in request.stages:
             if signals.caught is None and not any(earlier.exit_code for earlier in done):
-                done.append(_one(order, stage, signals, journal))
-                told(done[-1])
+                done.append(_run_stage(request, stage, signals, journal, template))
+                report(done[-1])
             else:
                 done.append(not_run(stage.name, notebook_of(stage)))
-        return _finished(order, done, signals, journal)
+        return _finish(request, done, signals, journal)
 
 
-def _finished(order: Order, done: Sequence[StageSummary], signals: Signals, journal: Journal) -> int:
+def _finish(request: RunRequest, done: Sequence[StageSummary], signals: Signals, journal: Journal) -> int:
     code = signals.exit_code or max((stage.exit_code for stage in done), default=0)
     if signals.caught is not None:
         journal.write("interrupted", signal=signals.name)
     journal.write("run-ended", exit_code=code)
     journal.close()
-    head = {"phase": order.phase, "target": order.target, "exit_code": code}
-    write_json(order.folder / "summary.json", order.redactor.data(as_data(done, **head)))
-    write_report(order.folder, order.redactor)
+    head = {"phase": request.phase, "target": request.target, "exit_code": code}
+    write_json(request.folder / "summary.json", request.redactor.data(as_data(done, **head)))
+    write_report(request.folder, request.redactor)
     return code
 
 
-def _one(order: Order, stage: Stage, signals: Signals, journal: Journal) -> StageSummary:
+def _run_stage(
+    request: RunRequest, stage: Stage, signals: Signals, journal: Journal, template: KernelTemplate | None
+) -> StageSummary:
     notebook = notebook_of(stage)
     journal.write("notebook-started", stage=stage.name, notebook=notebook)
-    began = time.monotonic()
-    name, error = _execute(order, notebook, signals)
-    seconds = round(time.monotonic() - began, 2)
-    # A signal that came as the last cell ended leaves a stage that is done: the run alone was interrupted.
+    started = time.monotonic()
+    name, error = _execute(request, notebook, signals, template)
+    seconds = round(time.monotonic() - started, 2)
+    # A signal that came as the last cell ended interrupts the run, not the stage, which is done.
     code = (signals.exit_code or exit_code_of(name)) if name else 0
     status = _status(name, code, signals)
     journal.write("notebook-ended", stage=stage.name, status=status, seconds=seconds, error=error)
-    events = journals.read(order.folder / "events.jsonl")
-    error = order.redactor.text(error)
+    events = journals.read(request.folder / "events.jsonl")
+    error = request.redactor.text(error)
     return summarise(stage.name, notebook, events, status=status, seconds=seconds, error=error, exit_code=code)
 
 
@@ -113,54 +123,53 @@ def _status(name: str, code: int, signals: Signals) -> str:
     return "refused" if code == errors.ApprovalNeeded.exit_code else "failed"
 
 
-def _execute(order: Order, notebook: str, signals: Signals) -> tuple[str, str]:
-    """Execute one notebook; returns the error's class name and text, both empty when it went well."""
+def _execute(request: RunRequest, notebook: str, signals: Signals, template: KernelTemplate | None) -> tuple[str, str]:
+    """Execute one notebook; returns the error's class name and text, both empty on success."""
     import papermill  # noqa: PLC0415 (papermill is heavy; `fluobook --help` must not pay for it)
     from nbconvert.filters import strip_ansi  # noqa: PLC0415
     from papermill.exceptions import PapermillExecutionError  # noqa: PLC0415
 
-    from fluobook.run.engine import ENGINE  # noqa: PLC0415
-    from fluobook.run.output import redacted  # noqa: PLC0415
+    from fluobook.run.engine import ENGINE, redacted  # noqa: PLC0415
 
-    parameters: dict[str, Any] = {"phase": order.phase, "target": order.target, "approve": order.approve}
-    parameters |= {"platform": order.platform} if order.platform else {}
+    parameters: dict[str, Any] = {"phase": request.phase, "target": request.target, "approve": request.approve}
+    parameters |= {"platform": request.platform} if request.platform else {}
     try:
         papermill.execute_notebook(
-            order.root / "notebooks" / notebook,
-            redacted(order.folder / notebook, order.redactor),
+            request.root / "notebooks" / notebook,
+            redacted(request.folder / notebook, request.redactor),
             parameters=parameters,
             engine_name=ENGINE,
             progress_bar=False,
-            cwd=order.root / "notebooks",
+            cwd=request.root / "notebooks",
             signals=signals,
+            template=template,
         )
     except PapermillExecutionError as error:
         if signals.caught is not None and error.ename == "KeyboardInterrupt":
             return error.ename, f"{signals.name} interrupted {notebook}; {AGAIN}"
         return error.ename, strip_ansi("\n".join(error.traceback) or error.evalue)
     except Interrupted as error:
-        return "Interrupted", f"{error} came between two cells; the next one was not begun"
+        return "Interrupted", f"{error} came between two cells; the next one was not started"
     except Exception as error:  # noqa: BLE001 (kernels die in many ways, and papermill breaks in its own: all end a run)
-        return type(
-            error
-        ).__name__, f"{notebook} ended early: {strip_ansi(str(error)) or type(error).__name__}\n{AGAIN}"
+        name = type(error).__name__
+        return name, f"{notebook} ended early: {strip_ansi(str(error)) or name}\n{AGAIN}"
     return "", ""
 
 
 def exit_code_of(name: str) -> int:
-    """The exit code that belongs to an error's class name; 1 for what is not ours, 0 for no error."""
+    """The exit code of an error, by its class name: 1 for an error that is not fluobook's, 0 for none."""
     kind = getattr(errors, name, None) if name else None
     return getattr(kind, "exit_code", 1) if name else 0
 
 
 @contextmanager
-def _surroundings(order: Order) -> Iterator[None]:
-    """What kernels find in their environment: the run folder, and the lab of this run."""
+def _environment(request: RunRequest) -> Iterator[None]:
+    """The environment of the kernels: it names the run folder and the lab of this run."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
     before = dict(os.environ)
-    os.environ["FLUOBOOK_RUN"] = str(order.folder)
-    if order.lab:
-        os.environ["FLUOBOOK_LAB"] = str(order.lab)
+    os.environ["FLUOBOOK_RUN"] = str(request.folder)
+    if request.lab:
+        os.environ["FLUOBOOK_LAB"] = str(request.lab)
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
-"""SIGINT and SIGTERM during a headless run: the cell at work is interrupted, then the run ends in good order.
+"""SIGINT and SIGTERM during a headless run: the running cell is interrupted, then the run ends in an orderly way.
 
-A signal between two cells must not get lost either: the next cell does not begin.
+A signal between two cells is not lost: the next cell does not start.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from types import FrameType
 
 GRACE = 8.0
-"""Seconds that an interrupted cell gets to end by itself before its kernel is killed."""
+"""Seconds that an interrupted cell has to end by itself before its kernel is killed."""
 
-HEARD = (signal.SIGINT, signal.SIGTERM)
+HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(Exception):
-    """A signal came while no cell was at work: no other one begins."""
+    """A signal came while no cell ran: no further cell starts."""
 
 
 class Signals:
-    """What signal ended a run, if one did, and the kernel whose cell has to hear of it."""
+    """The signal that ended a run, if one did, and the kernel whose cell has to be interrupted."""
 
     def __init__(self) -> None:
         self.caught: int | None = None
@@ -42,12 +42,12 @@ class Signals:
         return "" if self.caught is None else signal.Signals(self.caught).name
 
     @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Listen while a run lasts; only a main thread can."""
+    def handled(self) -> Iterator[None]:
+        """Handle signals while a run lasts; does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._hear) for number in HEARD}
+        before = {number: signal.signal(number, self._handle) for number in HANDLED}
         try:
             yield
         finally:
@@ -55,16 +55,16 @@ class Signals:
                 signal.signal(number, handler)
 
     def check(self) -> None:
-        """Go on only if no signal came.
+        """Raise if a signal came.
 
         Raises:
-            Interrupted: one did.
+            Interrupted: a signal came.
         """
         if self.caught is not None:
             raise Interrupted(self.name)
 
-    def at_work(self, kernel: Any) -> None:
-        """A cell begins in this kernel's process.
+    def cell_started(self, kernel: Any) -> None:
+        """A cell starts in this kernel's process.
 
         Raises:
             Interrupted: a signal came before it.
@@ -76,15 +76,15 @@ class Signals:
             self._kernel = None
             raise
 
-    def at_rest(self) -> None:
+    def cell_ended(self) -> None:
         """The cell has ended."""
         self._kernel = None
 
-    def _hear(self, number: int, _frame: FrameType | None) -> None:
-        again, self.caught = self.caught is not None, number
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        second, self.caught = self.caught is not None, number
         if self._kernel is None:
             return
-        if again:
+        if second:
             self._kernel.kill()
             return
         self._kernel.send_signal(signal.SIGINT)

@@ -26,7 +26,7 @@ from fluobook_lab.engines import namespace
 from fluobook_lab.faults import FAULTS, Faults
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["FAULTS", "Lab", "end", "find", "folder_of", "for_phase", "own", "start", "story"]
 
@@ -86,14 +86,17 @@ def _held(mark: Path) -> bool:
     return False
 
 
-def for_phase(chosen: Params, *, root: Path, programs: Mapping[str, str]) -> Lab:
-    """The lab to use: the one this run owns, the one that is kept up, or a new one that ends with this process."""
+def for_phase(chosen: Params, *, root: Path, programs: Callable[[], Mapping[str, str]]) -> Lab:
+    """The lab to use: the one this run owns, the one that is kept up, or a new one that ends with this process.
+
+    `programs` is called only if a lab is started: to find programs takes a moment.
+    """
     owned = os.environ.get("FLUOBOOK_LAB")
     if lab := find(Path(owned) if owned else folder_of(chosen.phase)):
         return lab
     if owned:
         raise FluobookError(f"the lab of this run ({owned}) is not up any more", remedy="start the run again")
-    lab = own(chosen, root=root, programs=programs)
+    lab = own(chosen, root=root, programs=programs())
     remark = f"a lab was started for this notebook and ends with its kernel; `fluobook lab up {chosen.phase}` keeps one"
     return replace(lab, remarks=(remark,))
 

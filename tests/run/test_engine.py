@@ -8,18 +8,30 @@ import pytest
 from nbclient.exceptions import DeadKernelError
 
 from fluobook.run.engine import ENGINE
+from fluobook.run.kernels import kernel_template
 from fluobook.run.signals import Signals
 
 KERNEL = {"kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}}
 
 
+@pytest.fixture(scope="module")
+def template():
+    with kernel_template() as template:
+        yield template
+
+
 @pytest.fixture
-def execute(tmp_path):
+def execute(tmp_path, template):
     def run(*cells):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=KERNEL)
         nbformat.write(notebook, tmp_path / "in.ipynb")
         papermill.execute_notebook(
-            tmp_path / "in.ipynb", tmp_path / "out.ipynb", engine_name=ENGINE, progress_bar=False, signals=Signals()
+            tmp_path / "in.ipynb",
+            tmp_path / "out.ipynb",
+            engine_name=ENGINE,
+            progress_bar=False,
+            signals=Signals(),
+            template=template,
         )
 
     return run

@@ -141,16 +141,16 @@ def test_the_whole_job_is_done_and_a_second_run_changes_nothing_and_no_secret_sh
 
 
 def test_nothing_after_the_first_stage_that_fails_is_begun(tmp_path, root, monkeypatch):
-    def fails(_order, stage, _signals, _journal):
+    def fails(_request, stage, *_others):
         return StageSummary(
             stage.name, "none.ipynb", status="failed", actions=0, checks=0, total=0, seconds=0.0, exit_code=3
         )
 
-    monkeypatch.setattr(headless, "_one", fails)
-    order = headless.Order("phase1", {}, "lab", "", STAGES, root, tmp_path)
-    told = []
-    assert headless.run(order, told=told.append) == 3
-    assert [summary.stage for summary in told] == [STAGES[0].name]
+    monkeypatch.setattr(headless, "_run_stage", fails)
+    request = headless.RunRequest("phase1", {}, "lab", "", STAGES, root, tmp_path)
+    reported = []
+    assert headless.run(request, report=reported.append) == 3
+    assert [summary.stage for summary in reported] == [STAGES[0].name]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [stage["status"] for stage in summary["stages"]] == ["failed"] + ["not run"] * (len(STAGES) - 1)
 

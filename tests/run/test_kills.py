@@ -26,16 +26,15 @@ EARLY = [(stage, DICE.randint(2, 6)) for stage in LATER]
 
 
 def kernels_of(pid):
-    """Processes whose parent is that one: the kernel of the notebook at work."""
-    found = []
+    """The descendants of a process: the template process, and the kernel of the running notebook, which it forked."""
+    parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
-            except OSError:
-                continue
-            if int(parent) == pid:
-                found.append(int(entry.name))
+            with suppress(OSError):
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found, generation = [], {pid}
+    while generation := {child for child, parent in parents.items() if parent in generation}:
+        found += generation
     return found
 
 
@@ -54,7 +53,7 @@ def until(question, bound=BOUND):
 
 
 def kill(run, *, alone):
-    """End a run as a power cut does; with `alone`, its kernel is left behind, and must go by itself."""
+    """End a run as a power cut does; with `alone`, its kernel and the template process must end by themselves."""
     kernels = kernels_of(run.pid)
     with suppress(ProcessLookupError):
         os.killpg(run.pid, signal.SIGKILL)

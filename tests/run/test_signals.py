@@ -54,12 +54,12 @@ def test_a_signal_interrupts_the_cell_at_work_and_the_record_tells_the_truth(
 
 def test_a_signal_between_two_cells_is_not_lost():
     signals = Signals()
-    with signals.heard():
+    with signals.handled():
         os.kill(os.getpid(), signal.SIGTERM)
         until(lambda: signals.caught is not None)
         with pytest.raises(Interrupted, match="SIGTERM"):
             signals.check()
         with pytest.raises(Interrupted):
-            signals.at_work(object())
+            signals.cell_started(object())
     assert signals.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
