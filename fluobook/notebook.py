@@ -19,7 +19,7 @@ from fluobook.display.kernel import ask_person, ask_secret, guard_kernel
 from fluobook.display.live import Live, interactive, show_once
 from fluobook.display.table import Cell, Table
 from fluobook.errors import PlanChanged, UsageError
-from fluobook.journal.lock import cluster_lock
+from fluobook.journal.folder import cluster_lock
 from fluobook.redact import Redactor
 from fluobook.stages import catalogue, observe
 from fluobook.stages import secrets as secrets_stage

@@ -14,7 +14,7 @@ from fluobook.cli.options import Engine, Phase, Settings, Target, as_platform, c
 from fluobook.errors import EXIT_CHANGES_PENDING, UsageError
 
 if TYPE_CHECKING:
-    from fluobook.journal.summary import StageSummary
+    from fluobook.journal.journal import StageSummary
     from fluobook.lab import Lab
     from fluobook.stages.core.stage import Stage
 

@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, the journal of what happened, and the summary."""
+"""What a run leaves behind: its folder, the journal of its events, and the summary."""

@@ -1,20 +1,27 @@
-"""The run folder: `runs/<time>-<phase>/`, made once and never overwritten."""
+"""Files on this machine: run folders, atomic writes, and the lock of a cluster."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import Refused
+from fluobook.errors import Locked, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+LOCK_POLL = 0.2
+"""Seconds between two attempts to take a lock that another process holds."""
 
 
 def new_folder(parent: Path, phase: str) -> Path:
-    """Make and return a new run folder below `parent`; two runs in one second get different ones."""
+    """Make and return a new run folder below `parent`: `<time>-<phase>`, with a number if that name is taken."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     for number in range(1, 1000):
         folder = parent / (f"{stamp}-{phase}" if number == 1 else f"{stamp}-{phase}-{number}")
@@ -23,20 +30,20 @@ def new_folder(parent: Path, phase: str) -> Path:
         except FileExistsError:
             continue
         return folder
-    raise Refused(f"{parent} holds a thousand runs of this second", remedy="name another folder with --out")
+    raise Refused(f"{parent} contains 999 runs of this second", remedy="name another folder with --out")
 
 
 def named_folder(path: Path) -> Path:
-    """Make and return the run folder a person named.
+    """Make and return the run folder that the user named.
 
     Raises:
-        Refused: it exists and is not empty, or not a folder.
+        Refused: it exists and is not empty, or is not a folder.
     """
     if path.exists() and not path.is_dir():
         raise Refused(f"{path} is not a folder", remedy="name a new folder with --out")
     if path.exists() and any(path.iterdir()):
         raise Refused(
-            f"{path} holds something already",
+            f"{path} is not empty",
             cause="a run folder is never overwritten",
             remedy="name a new folder with --out",
         )
@@ -50,12 +57,15 @@ def newest(parent: Path) -> Path | None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON in one step: a reader sees the old file or the new one, never half of it."""
+    """Write JSON atomically; see `write_text`."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Write a file in one step, synced, with the given permissions from its first byte on."""
+    """Write a file atomically and durably: a reader sees the old content or the new one, never a part.
+
+    The file has its permissions before it has content.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
@@ -65,3 +75,41 @@ def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+@contextmanager
+def cluster_lock(folder: Path, *, patience: float, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold the lock of a cluster on this machine; the kernel releases it when the holder dies.
+
+    Args:
+        folder: the cluster's state folder.
+        patience: how many seconds to wait for another holder.
+        on_wait: called once with the holder's name, if there is one to wait for.
+
+    Raises:
+        Locked: the other process still holds it after `patience`.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / "lock").open("a+") as file:
+        _acquire(file.fileno(), folder / "lock", patience, on_wait)
+        file.truncate(0)
+        file.write(f"process {os.getpid()}")
+        file.flush()
+        yield
+
+
+def _acquire(descriptor: int, path: Path, patience: float, on_wait: Callable[[str], None] | None) -> None:
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = path.read_text() or "another process"
+        else:
+            return
+        if on_wait:
+            on_wait(holder)
+            on_wait = None
+        if time.monotonic() > until:
+            raise Locked(f"{holder} holds the lock on this cluster", remedy=f"wait until it ends, or end it ({path})")
+        time.sleep(LOCK_POLL)

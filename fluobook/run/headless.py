@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fluobook import errors
 from fluobook.journal import journal as journals
 from fluobook.journal.folder import write_json
-from fluobook.journal.journal import Journal
-from fluobook.journal.summary import StageSummary, as_data, not_run, summarise
+from fluobook.journal.journal import Journal, StageSummary, as_data, not_run, summarise
 from fluobook.redact import Redactor
 from fluobook.run.report import write_report
 from fluobook.run.signals import Interrupted, Signals

@@ -1,16 +1,24 @@
-"""The journal is on disk line by line, masked, and readable after a crash."""
+"""The journal is on disk line by line, masked, and readable after a crash; the summary is computed from it."""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 
 import pytest
 
 from fluobook.journal import journal as journals
-from fluobook.journal.journal import Journal
+from fluobook.journal.journal import Journal, not_run, summarise
 from fluobook.redact import MASK, Redactor
 
+EVENTS = [
+    {"event": "outcome", "stage": "create-vms", "result": "done"},
+    {"event": "outcome", "stage": "create-vms", "result": "failed"},
+    {"event": "outcome", "stage": "another", "result": "done"},
+    {"event": "verified", "stage": "create-vms", "checks": [{"passed": False}]},
+    {"event": "verified", "stage": "create-vms", "checks": [{"passed": True}, {"passed": False}]},
+]
 SECRET = "correct-horse-battery"
 
 
@@ -33,13 +41,26 @@ def test_an_event_is_in_the_file_when_write_returns(journal, path):
     assert json.loads(path.read_text()) == {"at": "now", "event": "planned", "stage": "create-vms", "actions": []}
 
 
+def test_an_event_is_synced_to_the_disk_when_write_returns(journal, path, monkeypatch):
+    synced = []
+
+    def fsync(descriptor):
+        assert os.path.samestat(os.fstat(descriptor), path.stat())
+        synced.append(path.read_text().count("\n"))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for lines in (1, 2, 3):
+        journal.write("evidence")
+        assert synced == list(range(1, lines + 1))
+
+
 class Odd:
     def __str__(self):
         return f"odd {SECRET}"
 
 
 @pytest.mark.parametrize("value", [SECRET, {"a": [SECRET]}, {SECRET: 1}, Odd(), [Odd()]])
-def test_secrets_are_masked_wherever_they_stand(journal, path, value):
+def test_secrets_are_masked_wherever_they_occur(journal, path, value):
     journal.write("evidence", value=value)
     assert SECRET not in path.read_text()
     assert MASK in path.read_text()
@@ -66,7 +87,7 @@ def test_threads_do_not_mix_their_lines(journal, path):
     assert len(journals.read(path)) == 40
 
 
-def test_a_line_that_a_crash_cut_short_is_left_out_and_the_rest_is_read(journal, path):
+def test_a_line_that_a_crash_truncated_is_skipped_and_the_rest_is_read(journal, path):
     journal.write("one")
     with path.open("a") as file:
         file.write('{"event": "tor\n')
@@ -78,3 +99,15 @@ def test_without_a_file_events_are_kept_in_memory():
     journal = Journal(None, Redactor())
     journal.write("one")
     assert [event["event"] for event in journal.events] == ["one"]
+
+
+def test_actions_that_were_done_count_even_where_the_stage_failed():
+    summary = summarise("create-vms", "01.ipynb", EVENTS, status="failed", seconds=1.0, exit_code=1)
+    assert (summary.actions, summary.checks, summary.total) == (1, 1, 2)
+    assert summary.line() == "✗ create-vms                1 action   1/2  checks     1.0 s"
+
+
+def test_a_stage_that_did_not_run_says_so():
+    summary = not_run("create-vms", "01.ipynb")
+    assert summary.status == "not run"
+    assert summary.line().startswith("· create-vms")

@@ -16,8 +16,7 @@ from fluobook import params
 from fluobook.clients import sops
 from fluobook.clients.kube import Kube
 from fluobook.context import RunContext
-from fluobook.journal.journal import Journal
-from fluobook.journal.summary import StageSummary
+from fluobook.journal.journal import Journal, StageSummary
 from fluobook.machine.secrets import SecretsBundle
 from fluobook.notebook import Runbook
 from fluobook.redact import Redactor
