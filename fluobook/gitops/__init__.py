@@ -1,10 +1,17 @@
-"""cluster-gitops read as data: Applications, waves, charts, phase values, and what is wrong with any of them."""
+"""cluster-gitops as data: Applications, waves, charts, phase values, and the rules of `fluobook check`."""
 
-from fluobook.gitops.application import Application, ChartSource
-from fluobook.gitops.patches import for_phase, mirrored, patches_for
-from fluobook.gitops.root import root_application
+from fluobook.gitops.root import for_phase, mirrored, own_source, patches_for, root_application
 from fluobook.gitops.secrets import EncryptedFile, encrypted_files, lab_recipients
-from fluobook.gitops.tree import Tree, chart_source, namespaces_needed_before_argocd, read, render_chart, waves
+from fluobook.gitops.tree import (
+    Application,
+    ChartSource,
+    Tree,
+    chart_source,
+    namespaces_needed_before_argocd,
+    read,
+    render_chart,
+    waves,
+)
 
 __all__ = [
     "Application",
@@ -17,6 +24,7 @@ __all__ = [
     "lab_recipients",
     "mirrored",
     "namespaces_needed_before_argocd",
+    "own_source",
     "patches_for",
     "read",
     "render_chart",

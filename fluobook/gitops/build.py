@@ -1,7 +1,7 @@
-"""The real kustomize over the tree: what our own reader says is compared with this.
+"""Builds folders of the tree with the real kustomize, to verify what `fluobook.gitops.kustomization` reads.
 
-kubectl's kustomize runs no exec functions, so a copy of the tree is built in which KSOPS generators are plain plugins.
-The plugin here takes the SOPS metadata off and leaves the values encrypted: a build needs no key and shows no secret.
+kubectl's kustomize runs no exec functions, so a copy of the tree is built in which KSOPS generators are legacy plugins.
+The plugin here removes the SOPS metadata and leaves the values encrypted: a build needs no key and shows no secret.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from fluobook.kubernetes import manifests, rendering
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from fluobook.gitops.patching import Patch
 
 _PLUGIN = """import sys, yaml
 for name in yaml.safe_load(open(sys.argv[1])).get("files") or []:
@@ -80,8 +78,3 @@ def builder(top: Path) -> Iterator[Builder]:
         rendering.use_legacy_ksops(home / "tree")
         rendering.install_ksops(home / "plugins", _PLUGIN)
         yield Builder(home, top)
-
-
-def for_kustomize(patches: Sequence[Patch]) -> list[dict[str, Any]]:
-    """Patches as `Builder.build` takes them."""
-    return [patch.for_kustomize() for patch in patches]

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fluobook.clients.helm import ChartVersion
-    from fluobook.gitops.application import Application
     from fluobook.gitops.documents import Key
-    from fluobook.gitops.tree import Tree
+    from fluobook.gitops.tree import Application, Tree
 
     Index = Callable[[str, str], Iterable[ChartVersion]]
     """The versions of a chart, by repository and chart, such as `fluobook.clients.helm.versions`."""

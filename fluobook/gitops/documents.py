@@ -1,4 +1,4 @@
-"""YAML files as data that still knows its lines, so that a finding can name the place."""
+"""YAML files as data with line numbers, so that a finding can name the place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Key = str | int
 
 
 class Misplaced(Rejected):
-    """A file of the tree is not what it should be: `file`, `line` (0: the whole file), and `what` is wrong there."""
+    """A file of the tree is invalid: `file`, `line` (0: the whole file), and `what` is wrong there."""
 
     def __init__(
         self, message: str, *, file: Path, line: int = 0, system: str = "yaml", detail: str = "", remedy: str
@@ -32,7 +32,7 @@ class Misplaced(Rejected):
 
 @dataclass(frozen=True)
 class Document:
-    """One YAML document: its file, its data, and where each part of it stands."""
+    """One YAML document: its file, its data, and the line of each part."""
 
     file: Path
     data: dict[str, Any]
@@ -68,14 +68,14 @@ class Document:
         """The line (from 1) of the value at `path`; of its nearest ancestor if there is no such value."""
         node, line = self.node, self.node.start_mark.line
         for step in path:
-            found = _child(node, step)
-            if found is None:
+            child = _child(node, step)
+            if child is None:
                 break
-            node, line = found
+            node, line = child
         return line + 1
 
     def changed(self, data: dict[str, Any]) -> Document:
-        """The same document with other data; lines stay those of the file."""
+        """The same document with other data; the lines are still those of the file."""
         return Document(self.file, data, self.node)
 
 
@@ -83,18 +83,18 @@ def read(file: Path) -> list[Document]:
     """The documents of a file that are mappings, in their order.
 
     Raises:
-        Misplaced: the file is missing or no YAML.
+        Misplaced: the file is missing or not YAML.
     """
     try:
         return list(_documents(file))
     except OSError as error:
         raise Misplaced(f"cannot be read: {error.strerror}", file=file, remedy="check the path") from error
     except UnicodeDecodeError as error:
-        raise Misplaced("is no text", file=file, line=1, remedy="write it in UTF-8") from error
+        raise Misplaced("is not text", file=file, line=1, remedy="write it in UTF-8") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 0
-        raise Misplaced("is no YAML", file=file, line=line, detail=str(error), remedy="correct the file") from error
+        raise Misplaced("is not YAML", file=file, line=line, detail=str(error), remedy="correct the file") from error
 
 
 def walk(data: Any, above: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], Key, Any]]:
@@ -124,7 +124,7 @@ def _documents(file: Path) -> Iterator[Document]:
     try:
         while loader.check_node():
             node = loader.get_node()
-            _refuse_doubles(node, file)
+            _refuse_duplicate_keys(node, file)
             data = loader.construct_document(node) if node else None
             if node and isinstance(data, dict):
                 yield from _items(Document(file, data, node))
@@ -132,37 +132,37 @@ def _documents(file: Path) -> Iterator[Document]:
         loader.dispose()
 
 
-def _refuse_doubles(node: yaml.Node | None, file: Path) -> None:
-    """A key given twice: YAML readers take the last one, kustomize refuses it, and its author meant both."""
+def _refuse_duplicate_keys(node: yaml.Node | None, file: Path) -> None:
+    """YAML readers take the last of two equal keys, kustomize refuses them."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _refuse_doubles(item, file)
+            _refuse_duplicate_keys(item, file)
     if not isinstance(node, yaml.MappingNode):
         return
-    seen: set[Any] = set()
+    keys: set[Any] = set()
     for key, value in node.value:
-        if isinstance(key, yaml.ScalarNode) and key.value in seen:
+        if isinstance(key, yaml.ScalarNode) and key.value in keys:
             line = key.start_mark.line + 1
             raise Misplaced(f"has `{key.value}` twice", file=file, line=line, remedy="keep one of the two")
-        seen.add(str(key.value))
-        _refuse_doubles(value, file)
+        keys.add(str(key.value))
+        _refuse_duplicate_keys(value, file)
 
 
 def _items(document: Document) -> Iterator[Document]:
-    """The objects of a `List`, which kubectl and kustomize take apart; else the document itself."""
+    """The objects of a `List`, which kubectl and kustomize split; else the document itself."""
     items = document.data.get("items")
     if document.kind != "List" or not isinstance(items, list):
         yield document
         return
-    found = _child(document.node, "items")
-    nodes = found[0].value if found else []
+    child = _child(document.node, "items")
+    nodes = child[0].value if child else []
     yield from (
         Document(document.file, item, node) for item, node in zip(items, nodes, strict=False) if isinstance(item, dict)
     )
 
 
 def _child(node: yaml.Node, step: Key) -> tuple[yaml.Node, int] | None:
-    """The value under a key or an index, and the line on which that key or item stands."""
+    """The value under a key or an index, and the line of that key or item."""
     if isinstance(node, yaml.MappingNode):
         pairs = ((key, value) for key, value in node.value if key.value == str(step))
         return next(((value, key.start_mark.line) for key, value in pairs), None)

@@ -1,7 +1,7 @@
-"""Reads what a kustomization brings, without kustomize: fast, with files and lines, for our own plain tree.
+"""Reads the objects of a kustomization without kustomize: fast, with files and lines, for this repository's plain tree.
 
-It knows what our tree uses: resources (files and folders), and patches that are JSON 6902 or delete an object. Anything
-else is refused rather than passed over; `fluobook.gitops.build` asks the real kustomize.
+It supports what the tree uses: resources (files and folders), and patches that are JSON 6902 or delete an object. It
+refuses anything else; `fluobook.gitops.build` runs the real kustomize.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluobook.errors import Rejected
-from fluobook.gitops import documents, patching
+from fluobook.gitops import documents
 from fluobook.gitops.documents import Misplaced
+from fluobook.kubernetes import json_patch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from fluobook.gitops.documents import Document
@@ -23,104 +25,102 @@ NAME = "kustomization.yaml"
 _KNOWN = {"apiVersion", "kind", "metadata", "resources", "patches", "generators", "configMapGenerator", "components"}
 
 
+class Unusable(Misplaced):
+    """A kustomization is invalid, or uses what this reader does not support."""
+
+    def __init__(self, message: str, *, file: Path, line: int = 0, remedy: str) -> None:
+        super().__init__(message, file=file, line=line, system="kustomize", remedy=remedy)
+
+
 def load(folder: Path) -> Document:
     """The kustomization of a folder.
 
     Raises:
-        Misplaced: there is none, or it is no YAML.
+        Misplaced: there is none, or it is not YAML.
     """
     found = documents.read(folder / NAME)
     if not found:
-        raise Misplaced("is empty", file=folder / NAME, system="kustomize", remedy="list its resources, or delete it")
+        raise Unusable("is empty", file=folder / NAME, remedy="list its resources, or delete it")
     return found[0]
 
 
 def resources(folder: Path) -> list[Document]:
-    """Every object that the kustomization lists, itself or through folders, with its patches done.
+    """Every object that the kustomization lists, itself or through folders, with its patches applied.
 
-    What generators make is not in it: secrets and dashboards are looked at as files.
+    Without the output of generators: secrets and dashboards are checked as files.
 
     Raises:
-        Misplaced: a file or folder is missing, or the kustomization uses what this reader does not know.
+        Misplaced: a file or folder is missing, or the kustomization uses what this reader does not support.
     """
     kustomization = load(folder)
+    file = kustomization.file
     if unknown := sorted(set(kustomization.data) - _KNOWN):
-        raise Misplaced(
-            f"uses `{unknown[0]}`",
-            file=kustomization.file,
-            line=kustomization.line(unknown[0]),
-            system="kustomize",
-            remedy="write it with resources and patches; fluobook reads no more than that",
-        )
-    found: list[Document] = []
+        remedy = "write it with resources and patches; fluobook supports no more than that"
+        raise Unusable(f"uses `{unknown[0]}`", file=file, line=kustomization.line(unknown[0]), remedy=remedy)
+    objects: list[Document] = []
     for index, entry in enumerate(kustomization.data.get("resources") or []):
         path = folder / entry
         if not path.exists():
-            raise Misplaced(
-                f"lists {entry}, which is not there",
-                file=kustomization.file,
-                line=kustomization.line("resources", index),
-                system="kustomize",
-                remedy="take it off the list, or bring the file back",
-            )
-        found += resources(path) if path.is_dir() else _objects(path)
+            line = kustomization.line("resources", index)
+            remedy = "remove it from the list, or restore the file"
+            raise Unusable(f"lists {entry}, which is not there", file=file, line=line, remedy=remedy)
+        listed = resources(path) if path.is_dir() else documents.read(path)
+        if not listed and path.is_file():
+            raise Unusable("has no object", file=path, line=1, remedy="write one, or delete the file")
+        objects += listed
     for index, patch in enumerate(kustomization.data.get("patches") or []):
+        line = kustomization.line("patches", index)
         try:
-            found = _patched(found, patch, folder)
+            objects = _apply(objects, patch, folder)
         except Misplaced as error:
-            line = kustomization.line("patches", index)
-            raise Misplaced(
-                error.what, file=kustomization.file, line=line, system="kustomize", remedy=error.remedy
-            ) from error
+            raise Unusable(error.what, file=file, line=line, remedy=error.remedy) from error
         except Rejected as error:
-            file = folder / patch["path"] if "path" in patch else kustomization.file
-            line = 1 if "path" in patch else kustomization.line("patches", index)
-            raise Misplaced(error.message, file=file, line=line, system="kustomize", remedy=error.remedy) from error
-    return found
-
-
-def _objects(file: Path) -> list[Document]:
-    found = documents.read(file)
-    if not found:
-        raise Misplaced(
-            "holds no object", file=file, line=1, system="kustomize", remedy="write one, or delete the file"
-        )
-    return found
+            if "path" in patch:
+                raise Unusable(error.message, file=folder / patch["path"], line=1, remedy=error.remedy) from error
+            raise Unusable(error.message, file=file, line=line, remedy=error.remedy) from error
+    return objects
 
 
 def files(folder: Path) -> set[Path]:
     """Every file that the kustomization of one folder names: resources, generators, patches and what these read."""
     data = load(folder).data
-    named = [*(data.get("resources") or []), *(data.get("generators") or [])]
-    named += [patch["path"] for patch in data.get("patches") or [] if "path" in patch]
+    names = [*(data.get("resources") or []), *(data.get("generators") or [])]
+    names += [patch["path"] for patch in data.get("patches") or [] if "path" in patch]
     for generator in data.get("configMapGenerator") or []:
-        named += [entry.rpartition("=")[2] for entry in generator.get("files") or []]
+        names += [entry.rpartition("=")[2] for entry in generator.get("files") or []]
     for generator in data.get("generators") or []:
-        named += [name for found in documents.read(folder / generator) for name in found.data.get("files") or []]
-    return {(folder / name).resolve() for name in named}
+        names += [name for document in documents.read(folder / generator) for name in document.data.get("files") or []]
+    return {(folder / name).resolve() for name in names}
 
 
-def _patched(found: list[Document], patch: dict[str, Any], folder: Path) -> list[Document]:
-    text = patch["patch"] if "patch" in patch else (folder / patch["path"]).read_text()
-    change = yaml.safe_load(text)
+def patched(document: Document, operations: Iterable[json_patch.Operation]) -> Document:
+    """The document with JSON patch operations applied.
+
+    Raises:
+        Rejected: an operation does not match the document.
+    """
+    try:
+        return document.changed(json_patch.apply(document.data, operations))
+    except json_patch.PatchError as error:
+        raise Rejected(
+            f"a patch does not match {document.kind} {document.name}: {error}",
+            system="kustomize",
+            remedy="compare the patch's paths with the object",
+        ) from error
+
+
+def _apply(objects: list[Document], patch: dict[str, Any], folder: Path) -> list[Document]:
+    change = yaml.safe_load(patch["patch"] if "patch" in patch else (folder / patch["path"]).read_text())
     target = patch.get("target") or {"kind": change["kind"], "name": change["metadata"]["name"]}
-    concerned = [document for document in found if _is(document, target)]
-    if not concerned:
-        raise Misplaced(
-            f"patches {target}, which is not there", file=folder / NAME, system="kustomize", remedy="correct its target"
-        )
-    if patching.deletes(change):
-        return [document for document in found if document not in concerned]
+
+    def is_target(document: Document) -> bool:
+        return document.kind == target.get("kind", document.kind) and document.name == target.get("name", document.name)
+
+    if not any(map(is_target, objects)):
+        raise Unusable(f"patches {target}, which is not there", file=folder / NAME, remedy="correct its target")
+    if isinstance(change, dict) and change.get("$patch") == "delete":
+        return [document for document in objects if not is_target(document)]
     if not isinstance(change, list):
         remedy = "write it as JSON 6902 operations"
-        raise Misplaced(f"patches {target} by merging", file=folder / NAME, system="kustomize", remedy=remedy)
-    return [_changed(document, change) if document in concerned else document for document in found]
-
-
-def _changed(document: Document, operations: list[dict[str, Any]]) -> Document:
-    what = f"{document.kind} {document.name}"
-    return document.changed(patching.apply(document.data, tuple(operations), what))
-
-
-def _is(document: Document, target: dict[str, str]) -> bool:
-    return document.kind == target.get("kind", document.kind) and document.name == target.get("name", document.name)
+        raise Unusable(f"patches {target} by merging", file=folder / NAME, remedy=remedy)
+    return [patched(document, change) if is_target(document) else document for document in objects]

@@ -1,7 +1,7 @@
-"""The shapes of Kubernetes' own kinds and of the custom resources that the tree uses, and what does not fit them.
+"""Schemas of Kubernetes' own kinds and of the custom resources in the tree, and what does not match them.
 
-tools/schemas/build.py makes schemas.json.xz; shapes.yaml, for kinds without one, is written by hand. Structure only:
-what a webhook would refuse is not in it.
+tools/schemas/build.py generates schemas.json.xz; shapes.yaml, for kinds without a schema, is written by hand.
+Structure only: the checks of webhooks are not in it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _THIRD_PARTY = {"gateway.networking.k8s.io"}
 
 @cache
 def _data() -> dict[str, Any]:
-    """The packed shapes, and those written by hand for kinds without one."""
+    """The packed schemas, and those written by hand for kinds without one."""
     folder = files("fluobook.gitops").joinpath("data")
     data = json.loads(lzma.decompress(folder.joinpath("schemas.json.xz").read_bytes()))
     own = yaml.safe_load(folder.joinpath("shapes.yaml").read_text())
@@ -44,36 +44,36 @@ def _closed(schema: Any) -> Any:
 
 
 def is_known(api_version: str, kind: str) -> bool:
-    """Whether there is a shape for that kind in that version."""
+    """Whether there is a schema for that kind in that version."""
     return _key(api_version, kind) in _data()["kinds"]
 
 
 def is_built_in(api_version: str) -> bool:
-    """Whether the API group is one of Kubernetes' own, which a cluster serves without any CRD."""
+    """Whether the API group is one of Kubernetes' own, which a cluster serves without a CRD."""
     group = api_version.rpartition("/")[0]
     return group in _UNSUFFIXED or (group.endswith(_BUILT_IN) and group not in _THIRD_PARTY)
 
 
 def is_cluster_scoped(group: str, kind: str) -> bool:
-    """Whether objects of that kind have no namespace; False for a kind that is not known."""
+    """Whether objects of that kind have no namespace; False for an unknown kind."""
     return f"{group}/{kind}" in _data()["cluster"]
 
 
 def has_group(api_version: str) -> bool:
-    """Whether there are shapes for kinds of that group: one that is not among them is likely misspelt."""
+    """Whether there are schemas for kinds of that group: another kind is likely misspelt."""
     group = api_version.rpartition("/")[0]
     return any(key.startswith(f"{group}/") for key in _data()["kinds"])
 
 
 def versions_of(api_version: str, kind: str) -> list[str]:
-    """The versions in which the cluster does serve a kind of that group, newest last."""
+    """The versions in which the cluster serves a kind of that group, newest last."""
     group = api_version.rpartition("/")[0]
     keys = (key.split("/") for key in _data()["kinds"])
-    return sorted(version for found, version, name in keys if (found, name) == (group, kind))
+    return sorted(version for key_group, version, name in keys if (key_group, name) == (group, kind))
 
 
 def problems(data: dict[str, Any]) -> Iterator[tuple[tuple[Key, ...], str]]:
-    """What does not fit the shape of the object's kind: where, and why. Nothing for a kind without a shape."""
+    """What does not match the schema of the object's kind: path and message. Nothing for a kind without a schema."""
     from jsonschema.exceptions import best_match  # noqa: PLC0415 (see `_validator`)
 
     validator = _validator(_key(str(data.get("apiVersion", "")), str(data.get("kind", ""))))
@@ -86,7 +86,7 @@ def problems(data: dict[str, Any]) -> Iterator[tuple[tuple[Key, ...], str]]:
 
 
 def _unexpected(error: Any) -> list[str]:
-    """The fields that a schema does not have, where that is what is wrong."""
+    """The unknown fields, if the error is about them."""
     if error.validator != "additionalProperties" or not isinstance(error.instance, dict):
         return []
     return [key for key in error.instance if key not in (error.schema.get("properties") or {})]

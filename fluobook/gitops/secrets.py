@@ -1,4 +1,4 @@
-"""The encrypted files of a repository: where they are, whom they are for, and which keys are the lab's."""
+"""The encrypted files of a repository, their recipients, and the lab's own keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PUBLIC = re.compile(r"^# public key: (age1\w+)$", re.MULTILINE)
 class EncryptedFile:
     """One file that SOPS has encrypted, or should have.
 
-    `recipients` can decrypt it; `wanted` are those that .sops.yaml names for it, None where no rule fits it.
+    `recipients` can decrypt it; `wanted` are those that .sops.yaml names for it, None where no rule matches.
     """
 
     file: Path
@@ -32,24 +32,24 @@ class EncryptedFile:
 
 def encrypted_files(root: Path) -> tuple[EncryptedFile, ...]:
     """Every *.sops.yaml of the GitOps tree and every Talos secrets bundle, in order."""
-    found = sorted([*(root / "cluster-gitops").rglob("*" + SUFFIX), *(root / "talos" / "secrets").glob("*" + SUFFIX)])
-    return tuple(EncryptedFile(file, frozenset(sops.recipients(file)), wanted_for(file, root)) for file in found)
+    files = sorted([*(root / "cluster-gitops").rglob("*" + SUFFIX), *(root / "talos" / "secrets").glob("*" + SUFFIX)])
+    return tuple(EncryptedFile(file, frozenset(sops.recipients(file)), wanted_for(file, root)) for file in files)
 
 
 def lab_recipients(root: Path) -> frozenset[str]:
-    """The public halves of the lab's keys, which everybody has: a live run must refuse whatever is for one of them."""
+    """The recipients of the lab's public keys: a live run must refuse whatever is encrypted for one of them."""
     keys = (file.read_text() for file in sorted((root / "params" / "lab").glob("*.age")))
     return frozenset(recipient for text in keys for recipient in _PUBLIC.findall(text))
 
 
 def wanted_for(file: Path, root: Path) -> frozenset[str] | None:
-    """The recipients that .sops.yaml names for a file, there or not; None where no rule fits it."""
+    """The recipients that .sops.yaml names for a file, existing or not; None where no rule matches."""
     relative = file.relative_to(root).as_posix()
     return next((recipients for pattern, recipients in creation_rules(root) if re.search(pattern, relative)), None)
 
 
 def creation_rules(root: Path) -> list[tuple[str, frozenset[str]]]:
-    """The rules of .sops.yaml, the first that fits counts: a pattern for paths, and the recipients however given."""
+    """The rules of .sops.yaml, of which the first match counts: a pattern for paths, and the recipients."""
     file = root / ".sops.yaml"
     rules = (yaml.safe_load(file.read_text()) or {}).get("creation_rules") or [] if file.exists() else []
     return [(rule.get("path_regex", ""), frozenset(_RECIPIENT.findall(str(rule)))) for rule in rules]

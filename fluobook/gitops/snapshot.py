@@ -14,10 +14,9 @@ from fluobook.gitops import documents, secrets, tree
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fluobook.gitops.application import Application
     from fluobook.gitops.documents import Document, Key
     from fluobook.gitops.secrets import EncryptedFile
-    from fluobook.gitops.tree import Tree
+    from fluobook.gitops.tree import Application, Tree
     from fluobook.params import Params
 
 

@@ -2,22 +2,145 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from fluobook.clients import helm
 from fluobook.errors import NotFound
 from fluobook.gitops import kustomization
-from fluobook.gitops.application import Application, ChartSource, parse
+from fluobook.gitops.documents import Misplaced
 
 if TYPE_CHECKING:
     from fluobook.gitops.documents import Document
     from fluobook.params import Platform
 
 ROOT_PATH = "cluster-gitops/bootstrap"
+WAVE = "argocd.argoproj.io/sync-wave"
+FINALIZER = "resources-finalizer.argocd.argoproj.io"
 NEEDED_BEFORE = "fluobook/needed-before"
+PHASE_VALUES = "fluobook/phase-values"
+
+
+@dataclass(frozen=True)
+class PhaseValue:
+    """A place in the tree, and the template of the value that a phase puts there.
+
+    An Application lists them in the annotation `fluobook/phase-values`:
+
+        - {path: /spec/source/helm/valuesObject/operator/replicas, value: "{cilium_operator_replicas}"}
+        - {kind: CiliumLoadBalancerIPPool, name: mqtt, path: /spec/blocks/0/start, value: "{pool.mqtt.start}"}
+
+    Without a kind, the path is in the Application itself; with one, in an object that the Application deploys.
+    """
+
+    path: str
+    value: str
+    kind: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Application:
+    """An Argo CD Application: its source, its destination and its wave.
+
+    `chart` is "" for a git source and `path` is "" for a chart; `version` is targetRevision in either case.
+    """
+
+    name: str
+    project: str
+    wave: int
+    repo: str
+    version: str
+    chart: str
+    path: str
+    namespace: str
+    release: str
+    values: dict[str, Any] = field(repr=False)
+    kustomize: dict[str, Any] = field(repr=False)
+    sync_options: tuple[str, ...]
+    prune: bool
+    finalizer: bool
+    phase_values: tuple[PhaseValue, ...]
+    document: Document = field(repr=False)
+
+    @property
+    def file(self) -> Path:
+        """The file that has it."""
+        return self.document.file
+
+    @property
+    def line(self) -> int:
+        """The line of its name."""
+        return self.document.line("metadata", "name")
+
+    @property
+    def source(self) -> str:
+        """Chart or path with its version, for a person: "cilium 1.20.2"."""
+        return f"{self.chart or self.path} {self.version}"
+
+    @classmethod
+    def parse(cls, document: Document) -> Application:
+        """The Application in a document.
+
+        Raises:
+            Misplaced: something is missing that Argo CD needs; names file and line.
+        """
+        try:
+            spec, source = document.data["spec"], document.data["spec"]["source"]
+            helm, policy = source.get("helm") or {}, spec.get("syncPolicy") or {}
+            return cls(
+                name=document.name,
+                project=spec["project"],
+                wave=_wave(document),
+                repo=source["repoURL"],
+                version=str(source["targetRevision"]),
+                chart=source.get("chart", ""),
+                path=source.get("path", ""),
+                namespace=spec["destination"].get("namespace", ""),
+                release=helm.get("releaseName", document.name),
+                values=helm.get("valuesObject") or {},
+                kustomize=source.get("kustomize") or {},
+                sync_options=tuple(policy.get("syncOptions") or ()),
+                prune=bool((policy.get("automated") or {}).get("prune")),
+                finalizer=any(name.startswith(FINALIZER) for name in document.data["metadata"].get("finalizers") or ()),
+                phase_values=_phase_values(document.annotations.get(PHASE_VALUES, "")),
+                document=document,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            message, line = f"is not a valid Application: {error!r}", document.line("spec")
+            remedy = "it needs project, source (repoURL, targetRevision, chart or path), destination, an integer wave"
+            raise Misplaced(message, file=document.file, line=line, system="argocd", remedy=remedy) from error
+
+
+def _wave(document: Document) -> int:
+    text = str(document.annotations.get(WAVE, "0"))
+    if not text.lstrip("-").isdigit():
+        line = document.line("metadata", "annotations", WAVE)
+        raise Misplaced(f"has the wave {text}", file=document.file, line=line, system="argocd", remedy="a whole number")
+    return int(text)
+
+
+def _phase_values(text: str) -> tuple[PhaseValue, ...]:
+    try:
+        return tuple(PhaseValue(**entry) for entry in yaml.safe_load(text) or ())
+    except (yaml.YAMLError, TypeError) as error:
+        raise ValueError(f"{PHASE_VALUES}: {error}") from error
+
+
+@dataclass(frozen=True)
+class ChartSource:
+    """What helm needs in order to render exactly what Argo CD will."""
+
+    repo: str
+    chart: str
+    version: str
+    release: str
+    namespace: str
+    values: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -34,8 +157,8 @@ class Tree:
     @cached_property
     def applications(self) -> tuple[Application, ...]:
         """Every Application, in the order in which Argo CD syncs them: by wave, then by name."""
-        found = [parse(document) for document in self.documents if document.kind == "Application"]
-        return tuple(sorted(found, key=lambda application: (application.wave, application.name)))
+        applications = [Application.parse(document) for document in self.documents if document.kind == "Application"]
+        return tuple(sorted(applications, key=lambda application: (application.wave, application.name)))
 
     @cached_property
     def projects(self) -> tuple[Document, ...]:
@@ -44,7 +167,7 @@ class Tree:
 
     @property
     def top(self) -> Path:
-        """The folder of the whole tree, which the root path begins with."""
+        """The folder of the whole tree, with which the root path begins."""
         return self.root / Path(self.path).parts[0]
 
     def application(self, name: str) -> Application:
@@ -63,11 +186,11 @@ class Tree:
         )
 
     def is_ours(self, application: Application) -> bool:
-        """Whether the Application deploys a folder of this very repository."""
+        """Whether the Application deploys a folder of this repository."""
         return bool(application.path) and (self.root / application.path / kustomization.NAME).exists()
 
     def deployed_by(self, application: Application) -> list[Document]:
-        """The objects that an Application on a folder of ours deploys, as they stand in their files."""
+        """The objects that an Application deploys from a folder of this repository, as they are in their files."""
         return kustomization.resources(self.root / application.path) if self.is_ours(application) else []
 
 
@@ -79,15 +202,15 @@ def read(root: Path, path: str = ROOT_PATH) -> Tree:
         path: the folder of the root Application (`platform.gitops.path`).
 
     Raises:
-        Rejected: a file is missing, or is not what it should be; names file and line.
+        Rejected: a file is missing or invalid; names file and line.
     """
     return Tree(root, path, tuple(kustomization.resources(root / path)))
 
 
 def waves(tree: Tree) -> dict[int, tuple[Application, ...]]:
     """The Applications of each wave, the first wave first."""
-    numbers = sorted({application.wave for application in tree.applications})
-    return {wave: tuple(one for one in tree.applications if one.wave == wave) for wave in numbers}
+    numbers = sorted({app.wave for app in tree.applications})
+    return {wave: tuple(app for app in tree.applications if app.wave == wave) for wave in numbers}
 
 
 def chart_source(tree: Tree, name: str) -> ChartSource:
@@ -96,10 +219,10 @@ def chart_source(tree: Tree, name: str) -> ChartSource:
     Raises:
         NotFound: there is no such Application, or it has no chart.
     """
-    one = tree.application(name)
-    if not one.chart:
-        raise NotFound(f"Application {name} has no chart", system="gitops", remedy=f"look at {one.file}")
-    return ChartSource(one.repo, one.chart, one.version, one.release, one.namespace, one.values)
+    app = tree.application(name)
+    if not app.chart:
+        raise NotFound(f"Application {name} has no chart", system="gitops", remedy=f"check {app.file}")
+    return ChartSource(app.repo, app.chart, app.version, app.release, app.namespace, app.values)
 
 
 def render_chart(platform: Platform, source: ChartSource) -> list[dict[str, Any]]:
@@ -121,10 +244,10 @@ def render_chart(platform: Platform, source: ChartSource) -> list[dict[str, Any]
 
 
 def namespaces_needed_before_argocd(tree: Tree) -> list[dict[str, Any]]:
-    """The namespaces that must exist before Argo CD does: the manifests that say so themselves, in the tree's order."""
-    ours = [document for application in tree.applications for document in tree.deployed_by(application)]
+    """The namespaces that must exist before Argo CD does, by their annotation, in the tree's order."""
     return [
         document.data
-        for document in ours
+        for app in tree.applications
+        for document in tree.deployed_by(app)
         if document.kind == "Namespace" and document.annotations.get(NEEDED_BEFORE) == "argocd"
     ]

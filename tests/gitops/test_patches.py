@@ -6,7 +6,6 @@ import pytest
 
 from fluobook import gitops, params
 from fluobook.errors import ParamsError
-from fluobook.gitops.build import for_kustomize
 
 LAB = {
     "https://helm.cilium.io": "http://127.0.0.1:4000/charts/helm.cilium.io",
@@ -39,7 +38,7 @@ def test_phase_3_gets_copies_and_instances_for_its_failure_domains(phase3, tree)
 
 def test_the_real_kustomize_makes_the_same_of_the_root_patches(platform, tree, real):
     there = params.overlay(platform, {"gitops": {"mirrors": LAB, "revision": "abc123"}})
-    built = real.build(tree.root / tree.path, for_kustomize(gitops.patches_for(there, tree)))
+    built = real.build(tree.root / tree.path, [patch.for_kustomize() for patch in gitops.patches_for(there, tree)])
     ours = {(one.kind, one.name): one.data for one in gitops.for_phase(there, tree).documents}
     assert {(one["kind"], one["metadata"]["name"]): one for one in built} == ours
 

@@ -146,5 +146,5 @@ def test_a_kustomization_that_the_reader_does_not_know_is_refused(repository):
 def test_an_application_without_a_project_is_named_with_its_line(repository):
     file = repository / "cluster-gitops/apps/secrets/application.yaml"
     file.write_text(file.read_text().replace("  project: apps\n", ""))
-    with pytest.raises(Rejected, match=r"application\.yaml:\d+ is no Application of ours"):
+    with pytest.raises(Rejected, match=r"application\.yaml:\d+ is not a valid Application"):
         _ = gitops.read(repository).applications

@@ -7,17 +7,16 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluobook.gitops import schemas
-from fluobook.gitops.application import FINALIZER, WAVE
 from fluobook.gitops.charts import chart_of
 from fluobook.gitops.documents import value_under, walk
-from fluobook.gitops.tree import NEEDED_BEFORE
+from fluobook.gitops.tree import FINALIZER, NEEDED_BEFORE, WAVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fluobook.gitops.application import Application
     from fluobook.gitops.documents import Document, Key
     from fluobook.gitops.snapshot import Finding, Place, Snapshot
+    from fluobook.gitops.tree import Application
 
 INITIAL_NAMESPACES = {"default", "kube-system", "kube-public", "kube-node-lease"}
 _WAVE = ("metadata", "annotations", WAVE)

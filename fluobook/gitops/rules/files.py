@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from fluobook.errors import ParamsError, ToolFailed
 from fluobook.gitops import build, documents, kustomization
 from fluobook.gitops.documents import value_under
-from fluobook.gitops.patches import patches_for
-from fluobook.gitops.phase import ANNOTATION, names_in, values_of
+from fluobook.gitops.root import names_in, patches_for, values_of
+from fluobook.gitops.tree import PHASE_VALUES
 from fluobook.kubernetes.json_patch import MISSING, value_at
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def phase_values_have_places(snapshot: Snapshot) -> Iterator[Finding]:
     objects = {(document.kind, document.name): document.data for document in snapshot.objects()}
     given = {name for phase in snapshot.valid_phases for name in values_of(phase.platform)}
     for app in snapshot.applications:
-        place = snapshot.at(app.document, "metadata", "annotations", ANNOTATION)
+        place = snapshot.at(app.document, "metadata", "annotations", PHASE_VALUES)
         for value in app.phase_values:
             for name in sorted(set(names_in(value.value)) - given) if given else ():
                 yield place.finding(f"no phase has a value {name}", "correct the name")

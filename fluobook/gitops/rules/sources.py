@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluobook.gitops.application import FINALIZER
 from fluobook.gitops.charts import Setting, chart_of, settings_of
 from fluobook.gitops.documents import value_under, walk
 from fluobook.gitops.root import NAMESPACE
+from fluobook.gitops.tree import FINALIZER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fluobook.gitops.application import Application
     from fluobook.gitops.documents import Document, Key
     from fluobook.gitops.snapshot import Finding, Snapshot
+    from fluobook.gitops.tree import Application
 
 SERVER = "https://kubernetes.default.svc"
 _SOURCE = ("spec", "source")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fluobook import gitops
 from fluobook.clients import git, helm
 from fluobook.errors import NotFound
-from fluobook.gitops.patches import own_source
+from fluobook.gitops.root import own_source
 from fluobook.machine import schematic
 from fluobook.stages.core.check import Check, CheckGroup, error_of
 from fluobook.stages.core.executor import in_parallel

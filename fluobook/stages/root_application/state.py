@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.clients import git
 from fluobook.errors import DeadlineExceeded, FluobookError, OutsideError, TaskFailed
-from fluobook.gitops.application import WAVE
-from fluobook.gitops.patches import own_source
 from fluobook.gitops.root import NAME as ROOT
-from fluobook.gitops.root import NAMESPACE
+from fluobook.gitops.root import NAMESPACE, own_source
+from fluobook.gitops.tree import WAVE
 from fluobook.stages.core import readiness
 
 if TYPE_CHECKING:
