@@ -22,7 +22,7 @@ from fluobook.stages import catalogue
         (["plan", "phase9"], "there is no params/phase9.yaml"),
         (["plan", "sites/nowhere.yaml"], "sites/berlin.yaml"),
         (["plan", "phase1", "--set", "nodes"], "there is no = in it"),
-        (["plan", "phase1", "--set", "=4"], "no key stands before the ="),
+        (["plan", "phase1", "--set", "=4"], "there is no key before the ="),
         (["lab", "up", "--speed", "0"], "--speed"),
         (["run", "phase1", "--engine", "steam"], "--engine"),
         (["run", "phase1", "--engine", "real", "--target", "live"], "a live run has no lab"),
