@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import FluobookError, UsageError
 from fluobook.params import Params, home
-from fluobook_lab.engines import namespace
+from fluobook_lab.engines.network import require_namespaces
 from fluobook_lab.faults import FAULTS, Faults
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def start(
     if find(folder):
         raise UsageError(f"the lab of {folder.name} is up already", remedy="use it, or end it with `fluobook lab down`")
     if engines:
-        namespace.require()
+        require_namespaces()
     try:
         Faults(faults)
     except ValueError as error:

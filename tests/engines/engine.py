@@ -13,10 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.clock import Clock
+from fluobook_lab.engines.api import Api
 from fluobook_lab.engines.control_plane import ControlPlane
-from fluobook_lab.engines.kubelet import RealKubelet
-from fluobook_lab.engines.kubelet_server import KubeletServer
-from fluobook_lab.engines.requests import Api
+from fluobook_lab.engines.kubelet import KubeletServer, RealKubelet
 from fluobook_lab.faults import Faults
 from fluobook_lab.grpc import reserve
 from fluobook_lab.kube import system
@@ -87,14 +86,14 @@ class Engine:
         """A client of somebody with a certificate."""
         if user not in self.apis:
             identity = pki.issue(self.authority, common_name=user, organizations=groups, client=True)
-            self.apis[user] = Api(f"https://{ADDRESS}:6443", self.authority.crt, identity=identity, place=self.place)
+            self.apis[user] = Api(f"https://{ADDRESS}:6443", self.authority.crt, identity=identity, address=self.place)
         return self.apis[user]
 
     def of_token(self, token: str) -> Api:
         """A client of a bearer of a token."""
         key = f"token {token}"
         if key not in self.apis:
-            self.apis[key] = Api(f"https://{ADDRESS}:6443", self.authority.crt, token=token, place=self.place)
+            self.apis[key] = Api(f"https://{ADDRESS}:6443", self.authority.crt, token=token, address=self.place)
         return self.apis[key]
 
     def kubeconfig(self) -> Path:
@@ -164,7 +163,7 @@ class Engine:
         assert code == 0, told
         proxies = [f"/api/v1/nodes/{node.name}/proxy/healthz" for node in NODES]
         for proxy in proxies:
-            self.call(self.api.until_answered(proxy))
+            self.call(self.api.wait_for(proxy))
 
     async def close(self) -> None:
         """Close every client."""
@@ -205,12 +204,12 @@ class Real:
     async def start(self) -> None:
         """Start it, and let its nodes join."""
         plane, configuration = self._plane, self._configuration
-        await plane.begin("cp-1", configuration, ADDRESS)
-        server = await plane.serve("cp-1", configuration, ADDRESS)
-        await plane.control(server)
+        await plane.start_etcd("cp-1", configuration, ADDRESS)
+        server = await plane.start_server("cp-1", configuration, ADDRESS)
+        await plane.start_controllers(server)
         self.port = server.port
         admin = plane.administrator(server)
-        await admin.until_answered("/api/v1/namespaces/default/serviceaccounts/default")
+        await admin.wait_for("/api/v1/namespaces/default/serviceaccounts/default")
         token = str(configuration.cluster["token"])
         for obj in system.of_talos(bootstrap_token=token, service_cidr="10.96.0.0/12"):
             await admin.apply(obj, manager=system.MANAGER)
@@ -220,9 +219,9 @@ class Real:
 
     def _join(self, node: NodeInfo, token: str) -> None:
         authority = pair(self._configuration.cluster["ca"]).crt
-        connect = partial(Api, f"https://{ADDRESS}:6443", authority, place=("127.0.0.1", self.port))
+        connect = partial(Api, f"https://{ADDRESS}:6443", authority, address=("127.0.0.1", self.port))
         served = KubeletServer(authority, node.name)
-        kubelet = RealKubelet(node, connect, token, server=served, places=self._plane.egress.places)
+        kubelet = RealKubelet(node, connect, token, server=served, ports=self._plane.egress.ports)
         self._kubelets.append(kubelet)
         kubelet.start()
 

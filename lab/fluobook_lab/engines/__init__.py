@@ -1,5 +1,4 @@
-"""The lab's engine `real`: Kubernetes and Argo CD played by the real programs, as processes on loopback.
+"""The lab's engine `real`: the programs of Kubernetes and Argo CD, as processes on loopback.
 
-Proxmox VE and Talos stay emulated; everything from the machine configuration on is real
-(docs/how-to/real-engines.md).
+Proxmox VE and Talos stay emulated; everything after the machine configuration is real (docs/how-to/real-engines.md).
 """

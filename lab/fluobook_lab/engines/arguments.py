@@ -1,15 +1,17 @@
-"""The command lines of the control plane: Talos' own flags, with loopback, free ports and a test's haste put in.
+"""The command lines of the control plane: Talos' own flags, with loopback, free ports and shorter delays for a lab.
 
-Written after Talos' controlplane static pods (internal/app/machined/pkg/controllers/k8s/control_plane_static_pod.go).
+Written after Talos' controlplane static pods (internal/app/machined/pkg/controllers/k8s/control_plane_static_pod.go),
+with its policies for `extraArgs`: most replace a flag, some are appended to it, some are refused.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluobook_lab.engines.extra_args import command_line, merged
+from fluobook.errors import FluobookError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,51 +19,140 @@ if TYPE_CHECKING:
     from fluobook_lab.engines.identities import Files
     from fluobook_lab.talos import MachineConfiguration
 
-_ADMISSION_KIND = {"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration"}
+Flags = dict[str, str | list[str]]
+
+_ETCD = """
+    name=lab data-dir={files}/etcd initial-cluster=lab={peer} initial-cluster-state=new
+    listen-client-urls={client} advertise-client-urls={client} listen-peer-urls={peer}
+    initial-advertise-peer-urls={peer}
+    cert-file={files}/etcd-server.crt key-file={files}/etcd-server.key trusted-ca-file={files}/etcd-ca.crt
+    peer-cert-file={files}/etcd-server.crt peer-key-file={files}/etcd-server.key
+    peer-trusted-ca-file={files}/etcd-ca.crt client-cert-auth=true peer-client-cert-auth=true unsafe-no-fsync=true
+    log-level=warn
+"""
+"""One member: Talos' emulator plays the quorum. A rehearsal needs nothing after a power failure, so no fsync."""
+_API_SERVER = """
+    bind-address=127.0.0.1 secure-port={port} advertise-address={address} allow-privileged=true anonymous-auth=false
+    admission-control-config-file={files}/admission.json authorization-config={files}/authorization.json
+    api-audiences={endpoint} client-ca-file={files}/ca.crt enable-admission-plugins=NodeRestriction
+    requestheader-client-ca-file={files}/aggregator-ca.crt requestheader-allowed-names=front-proxy-client
+    requestheader-extra-headers-prefix=X-Remote-Extra- requestheader-group-headers=X-Remote-Group
+    requestheader-username-headers=X-Remote-User proxy-client-cert-file={files}/front-proxy.crt
+    proxy-client-key-file={files}/front-proxy.key enable-bootstrap-token-auth=true tls-min-version=VersionTLS12
+    encryption-provider-config={files}/encryption.json audit-policy-file={files}/audit.json
+    audit-log-path={files}/audit.log profiling=false egress-selector-config-file={files}/egress.json
+    etcd-cafile={files}/etcd-ca.crt etcd-certfile={files}/etcd-client.crt etcd-keyfile={files}/etcd-client.key
+    etcd-servers={etcd} kubelet-client-certificate={files}/kubelet-client.crt
+    kubelet-client-key={files}/kubelet-client.key kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname
+    service-account-issuer={endpoint} service-account-key-file={files}/service-account.key
+    service-account-signing-key-file={files}/service-account.key service-cluster-ip-range={services}
+    tls-cert-file={files}/apiserver.crt tls-private-key-file={files}/apiserver.key
+"""
+_CONTROLLER_MANAGER = """
+    use-service-account-credentials=true allocate-node-cidrs=true bind-address=127.0.0.1 secure-port=0
+    cluster-cidr={pods} service-cluster-ip-range={services} cluster-signing-cert-file={files}/ca.crt
+    cluster-signing-key-file={files}/ca.key controllers=*,tokencleaner configure-cloud-routes=false
+    kubeconfig={files}/controller-manager.kubeconfig
+    authentication-kubeconfig={files}/controller-manager.kubeconfig
+    authorization-kubeconfig={files}/controller-manager.kubeconfig leader-elect=false root-ca-file={files}/ca.crt
+    service-account-private-key-file={files}/service-account.key profiling=false tls-min-version=VersionTLS13
+    cert-dir={files}/controller-manager-certificates flex-volume-plugin-dir={files}/flex kube-api-qps=500
+    kube-api-burst=1000
+"""
+"""With the default rate limit, its about 35 service accounts would delay the first pod by five seconds."""
+_SCHEDULER = """
+    config={files}/scheduler.json authentication-tolerate-lookup-failure=false
+    authentication-kubeconfig={files}/scheduler.kubeconfig authorization-kubeconfig={files}/scheduler.kubeconfig
+    bind-address=127.0.0.1 secure-port=0 profiling=false tls-min-version=VersionTLS13
+    cert-dir={files}/scheduler-certificates
+"""
+_KWOK = """
+    kubeconfig={files}/admin.kubeconfig config={files}/kwok.yaml manage-all-nodes=true node-lease-duration-seconds=0
+    node-port=0 cidr={pods} node-ip={address} v=WARN
+"""
+_STAGES = """\
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
+metadata: {name: nodes-belong-to-the-kubelets}
+spec:
+  resourceRef: {apiGroup: v1, kind: Node}
+  selector: {matchAnnotations: {fluobook.lab/never: "true"}}
+  next: {}
+"""
+"""KWOK plays pods alone: its stage for nodes matches none, since the emulated kubelets manage them."""
+
+_DENIED = {
+    "apiServer": """
+        etcd-servers client-ca-file requestheader-client-ca-file proxy-client-cert-file proxy-client-key-file
+        encryption-provider-config etcd-cafile etcd-certfile etcd-keyfile kubelet-client-certificate kubelet-client-key
+        service-account-key-file service-account-signing-key-file tls-cert-file tls-private-key-file
+        authorization-config
+    """,
+    "controllerManager": """
+        cluster-signing-cert-file cluster-signing-key-file authentication-kubeconfig authorization-kubeconfig
+        root-ca-file service-account-private-key-file
+    """,
+    "scheduler": "kubeconfig authentication-kubeconfig authorization-kubeconfig config",
+    "kubelet": "bootstrap-kubeconfig kubeconfig container-runtime container-runtime-endpoint config cert-dir",
+}
+_JOINED = {
+    "apiServer": "enable-admission-plugins feature-gates authorization-mode tls-cipher-suites",
+    "controllerManager": "service-cluster-ip-range controllers",
+    "scheduler": "",
+}
+_REPEATED = {"service-account-issuer"}
+_LAB = """
+    bind-address secure-port advertise-address audit-log-path audit-log-maxage audit-log-maxbackup audit-log-maxsize
+    egress-selector-config-file cert-dir flex-volume-plugin-dir leader-elect kubeconfig kube-api-qps kube-api-burst
+"""
+"""The lab decides where a program listens and writes, and how soon it acts; `extraArgs` do not change that."""
 
 
-@dataclass(frozen=True)
-class Etcd:
-    """Where the cluster's etcd listens.
+def etcd(files: Files, client: str, peer: str) -> list[str]:
+    """Etcd with its URLs for clients and for members."""
+    return command_line(_flags(_ETCD, files, client=client, peer=peer))
 
-    Args:
-        client: port for the API servers.
-        peer: port for members.
-    """
 
-    client: int
-    peer: int
+def api_server(files: Files, config: MachineConfiguration, address: str, *, port: int, etcd: str) -> list[str]:
+    """kube-apiserver of one node; the node's address is advertised and never dialled."""
+    services = _subnets(config, "serviceSubnets", "10.96.0.0/12")
+    values = {"address": address, "port": port, "etcd": etcd, "endpoint": config.endpoint, "services": services}
+    return command_line(merged(_flags(_API_SERVER, files, **values), "apiServer", _extra(config, "apiServer")))
 
-    @property
-    def url(self) -> str:
-        """For clients."""
-        return f"https://127.0.0.1:{self.client}"
+
+def controllers(files: Files, config: MachineConfiguration, address: str) -> dict[str, list[str]]:
+    """kube-controller-manager, kube-scheduler and KWOK, by the name of the program."""
+    pods, services = _subnets(config, "podSubnets", "10.244.0.0/16"), _subnets(config, "serviceSubnets", "10.96.0.0/12")
+    manager = _flags(_CONTROLLER_MANAGER, files, pods=pods, services=services)
+    kwok = _flags(_KWOK, files, pods=pods.replace(".0.0/16", ".0.0/24"), address=address)
+    return {
+        "kube-controller-manager": command_line(
+            merged(manager, "controllerManager", _extra(config, "controllerManager"))
+        ),
+        "kube-scheduler": command_line(merged(_flags(_SCHEDULER, files), "scheduler", _extra(config, "scheduler"))),
+        "kwok": command_line(kwok),
+    }
 
 
 def write_settings(files: Files, config: MachineConfiguration) -> None:
-    """Write the files that the flags name: admission, audit, authorization, encryption, the scheduler's."""
+    """Write the files that the flags name: admission, audit, authorization, encryption, scheduler, KWOK."""
     server = config.cluster.get("apiServer") or {}
+    admission = {"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration"}
     plugins = [dict(plugin) for plugin in server.get("admissionControl") or ()]
-    files.write("admission.json", json.dumps({**_ADMISSION_KIND, "plugins": plugins}))
-    files.write("audit.json", json.dumps(server.get("auditPolicy") or _no_audit()))
-    authorizers = _authorizers(server.get("authorizationConfig") or ())
+    files.write("admission.json", json.dumps({**admission, "plugins": plugins}))
+    audit = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]}
+    files.write("audit.json", json.dumps(server.get("auditPolicy") or audit))
+    configured = [dict(authorizer) for authorizer in server.get("authorizationConfig") or ()]
+    missing = {"Node", "RBAC"} - {authorizer.get("type") for authorizer in configured}
+    authorizers = [{"type": kind, "name": kind.lower()} for kind in sorted(missing)] + configured
     head = {"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration"}
     files.write("authorization.json", json.dumps({**head, "authorizers": authorizers}))
     files.write("encryption.json", json.dumps(_encryption(config)))
     scheduler = {"apiVersion": "kubescheduler.config.k8s.io/v1", "kind": "KubeSchedulerConfiguration"}
-    own = {"clientConnection": {"kubeconfig": files.named("scheduler.kubeconfig"), "qps": 500, "burst": 1000}}
-    files.write("scheduler.json", json.dumps({**scheduler, **own, "leaderElection": {"leaderElect": False}}))
-
-
-def _authorizers(told: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the configuration names; Node and RBAC stand first unless it names them itself."""
-    named = [dict(one) for one in told]
-    types = [one.get("type") for one in named]
-    return [{"type": one, "name": one.lower()} for one in ("Node", "RBAC") if one not in types] + named
-
-
-def _no_audit() -> dict[str, Any]:
-    return {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]}
+    client = {"kubeconfig": str(files.folder / "scheduler.kubeconfig"), "qps": 500, "burst": 1000}
+    own = {"clientConnection": client, "leaderElection": {"leaderElect": False}}
+    files.write("scheduler.json", json.dumps({**scheduler, **own}))
+    files.write("kwok.yaml", _STAGES)
 
 
 def _encryption(config: MachineConfiguration) -> dict[str, Any]:
@@ -75,149 +166,77 @@ def _encryption(config: MachineConfiguration) -> dict[str, Any]:
     return {"apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration", "resources": resources}
 
 
-def etcd(files: Files, ports: Etcd) -> list[str]:
-    """One member: the lab's quorum is Talos' emulator's business. Nothing of a rehearsal must outlive a power cut."""
-    peer = f"https://127.0.0.1:{ports.peer}"
-    return _flags(
-        {
-            "name": "lab",
-            "data-dir": files.named("etcd"),
-            "listen-client-urls": ports.url,
-            "advertise-client-urls": ports.url,
-            "listen-peer-urls": peer,
-            "initial-advertise-peer-urls": peer,
-            "initial-cluster": f"lab={peer}",
-            "initial-cluster-state": "new",
-            "cert-file": files.crt("etcd-server"),
-            "key-file": files.key("etcd-server"),
-            "trusted-ca-file": files.crt("etcd-ca"),
-            "client-cert-auth": "true",
-            "peer-cert-file": files.crt("etcd-server"),
-            "peer-key-file": files.key("etcd-server"),
-            "peer-trusted-ca-file": files.crt("etcd-ca"),
-            "peer-client-cert-auth": "true",
-            "unsafe-no-fsync": "true",
-            "log-level": "warn",
-        }
-    )
+def merged(flags: Mapping[str, str | list[str]], component: str, extra: Mapping[str, Any] | None) -> Flags:
+    """A program's flags with the extra ones of a configuration.
+
+    Args:
+        flags: Talos' own.
+        component: its section of `cluster`, such as "apiServer".
+        extra: its extraArgs; a value may be a list.
+
+    Raises:
+        FluobookError: Talos does not allow one of them.
+    """
+    result: Flags = dict(flags)
+    for name, value in (extra or {}).items():
+        values = [_text(item) for item in (value if isinstance(value, list) else [value])]
+        if name in _DENIED[component].split():
+            raise FluobookError(
+                f"cluster.{component}.extraArgs of the machine configuration is wrong",
+                cause=f'extra arg "{name}" is not allowed',
+                remedy="remove it: Talos sets it from other fields",
+            )
+        if name in _LAB.split():
+            continue
+        if name in _REPEATED:
+            result[name] = [*_listed(result.get(name)), *values]
+        elif name in _JOINED[component].split():
+            parts = [part.strip() for text in (*_listed(result.get(name)), *values) for part in text.split(",")]
+            result[name] = ",".join(dict.fromkeys(filter(None, parts)))
+        else:
+            result[name] = values
+    return result
 
 
-def api_server(files: Files, config: MachineConfiguration, address: str, *, port: int, etcd: Etcd) -> list[str]:
-    """kube-apiserver of one node; `address` is the node's, which is advertised and never dialled."""
-    told = {
-        "bind-address": "127.0.0.1",
-        "secure-port": str(port),
-        "advertise-address": address,
-        "allow-privileged": "true",
-        "anonymous-auth": "false",
-        "admission-control-config-file": files.named("admission.json"),
-        "authorization-config": files.named("authorization.json"),
-        "api-audiences": config.endpoint,
-        "client-ca-file": files.crt("ca"),
-        "enable-admission-plugins": "NodeRestriction",
-        "requestheader-client-ca-file": files.crt("aggregator-ca"),
-        "requestheader-allowed-names": "front-proxy-client",
-        "requestheader-extra-headers-prefix": "X-Remote-Extra-",
-        "requestheader-group-headers": "X-Remote-Group",
-        "requestheader-username-headers": "X-Remote-User",
-        "proxy-client-cert-file": files.crt("front-proxy"),
-        "proxy-client-key-file": files.key("front-proxy"),
-        "enable-bootstrap-token-auth": "true",
-        "tls-min-version": "VersionTLS12",
-        "encryption-provider-config": files.named("encryption.json"),
-        "audit-policy-file": files.named("audit.json"),
-        "audit-log-path": files.named("audit.log"),
-        "profiling": "false",
-        "egress-selector-config-file": files.named("egress.json"),
-        "etcd-cafile": files.crt("etcd-ca"),
-        "etcd-certfile": files.crt("etcd-client"),
-        "etcd-keyfile": files.key("etcd-client"),
-        "etcd-servers": etcd.url,
-        "kubelet-client-certificate": files.crt("kubelet-client"),
-        "kubelet-client-key": files.key("kubelet-client"),
-        "kubelet-preferred-address-types": "InternalIP,ExternalIP,Hostname",
-        "service-account-issuer": config.endpoint,
-        "service-account-key-file": files.named("service-account.key"),
-        "service-account-signing-key-file": files.named("service-account.key"),
-        "service-cluster-ip-range": network(config, "serviceSubnets", "10.96.0.0/12"),
-        "tls-cert-file": files.crt("apiserver"),
-        "tls-private-key-file": files.key("apiserver"),
-    }
-    return command_line(merged(told, "apiServer", _extra(config, "apiServer")))
+def command_line(flags: Mapping[str, str | list[str]]) -> list[str]:
+    """Flags as arguments; a list repeats its flag."""
+    return [f"--{name}={value}" for name, values in flags.items() for value in _listed(values)]
 
 
-def controller_manager(files: Files, config: MachineConfiguration) -> list[str]:
-    """kube-controller-manager. Unhurried, its some 35 service accounts delay the first pod by five seconds."""
-    kubeconfig = files.named("controller-manager.kubeconfig")
-    told = {
-        "use-service-account-credentials": "true",
-        "allocate-node-cidrs": "true",
-        "bind-address": "127.0.0.1",
-        "secure-port": "0",
-        "cluster-cidr": network(config, "podSubnets", "10.244.0.0/16"),
-        "service-cluster-ip-range": network(config, "serviceSubnets", "10.96.0.0/12"),
-        "cluster-signing-cert-file": files.crt("ca"),
-        "cluster-signing-key-file": files.key("ca"),
-        "controllers": "*,tokencleaner",
-        "configure-cloud-routes": "false",
-        "kubeconfig": kubeconfig,
-        "authentication-kubeconfig": kubeconfig,
-        "authorization-kubeconfig": kubeconfig,
-        "leader-elect": "false",
-        "root-ca-file": files.crt("ca"),
-        "service-account-private-key-file": files.named("service-account.key"),
-        "profiling": "false",
-        "tls-min-version": "VersionTLS13",
-        "cert-dir": files.named("controller-manager-certificates"),
-        "flex-volume-plugin-dir": files.named("flex"),
-        "kube-api-qps": "500",
-        "kube-api-burst": "1000",
-    }
-    return command_line(merged(told, "controllerManager", _extra(config, "controllerManager")))
+def refused_by_talos(names: Iterable[str]) -> str:
+    """Talos' message about kubelet flags that it sets itself, "" if none is among them."""
+    denied = next((name for name in names if name in _DENIED["kubelet"].split()), "")
+    return f'error merging arguments: extra arg "{denied}" is not allowed' if denied else ""
 
 
-def scheduler(files: Files, config: MachineConfiguration) -> list[str]:
-    """kube-scheduler."""
-    kubeconfig = files.named("scheduler.kubeconfig")
-    told = {
-        "config": files.named("scheduler.json"),
-        "authentication-tolerate-lookup-failure": "false",
-        "authentication-kubeconfig": kubeconfig,
-        "authorization-kubeconfig": kubeconfig,
-        "bind-address": "127.0.0.1",
-        "secure-port": "0",
-        "profiling": "false",
-        "tls-min-version": "VersionTLS13",
-        "cert-dir": files.named("scheduler-certificates"),
-    }
-    return command_line(merged(told, "scheduler", _extra(config, "scheduler")))
+def refused_by_kubelet(names: Iterable[str]) -> str:
+    """The message with which a kubelet ends over an unknown flag, "" if it knows all."""
+    unknown = next((name for name in names if name not in _kubelet_flags()), "")
+    return f'"command failed" err="failed to parse kubelet flag: unknown flag: --{unknown}"' if unknown else ""
 
 
-def kwok(files: Files, config: MachineConfiguration, address: str) -> list[str]:
-    """KWOK plays pods alone; nodes are the emulated kubelets' own, so its stage for nodes fits none."""
-    return _flags(
-        {
-            "kubeconfig": files.named("admin.kubeconfig"),
-            "config": files.named("kwok.yaml"),
-            "manage-all-nodes": "true",
-            "node-lease-duration-seconds": "0",
-            "node-port": "0",
-            "cidr": network(config, "podSubnets", "10.244.0.0/16").replace(".0.0/16", ".0.0/24"),
-            "node-ip": address,
-            "v": "WARN",
-        }
-    )
+@cache
+def _kubelet_flags() -> frozenset[str]:
+    """The flags of kubelet 1.35 (cmd/kubelet/app/options), with those of component-base for logs."""
+    return frozenset(Path(__file__).with_name("kubelet_flags.txt").read_text().split())
 
 
-def network(config: MachineConfiguration, name: str, default: str) -> str:
-    """The subnets of the configuration, as flags take them."""
+def _flags(template: str, files: Files, **values: object) -> dict[str, str]:
+    pairs = (flag.partition("=") for flag in template.split())
+    return {name: value.format(files=files.folder, **values) for name, _, value in pairs}
+
+
+def _subnets(config: MachineConfiguration, name: str, default: str) -> str:
     return ",".join((config.cluster.get("network") or {}).get(name) or [default])
 
 
 def _extra(config: MachineConfiguration, component: str) -> Mapping[str, Any] | None:
-    told: Mapping[str, Any] | None = (config.cluster.get(component) or {}).get("extraArgs")
-    return told
+    return dict((config.cluster.get(component) or {}).get("extraArgs") or {})
 
 
-def _flags(told: Mapping[str, str]) -> list[str]:
-    return [f"--{name}={value}" for name, value in told.items()]
+def _listed(value: str | list[str] | None) -> list[str]:
+    return [value] if isinstance(value, str) else value or []
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

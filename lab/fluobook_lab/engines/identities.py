@@ -1,6 +1,6 @@
-"""The files that Talos writes for the control plane, made of one node's machine configuration and nothing else.
+"""The certificates and kubeconfigs that Talos writes for the control plane, from one node's machine configuration.
 
-A document that lacks an authority or a key fails here by its name, where a node would fail to start a static pod.
+A document without an authority or key fails here with its name, where a node would fail to start a static pod.
 """
 
 from __future__ import annotations
@@ -33,28 +33,16 @@ REMEDY = "see what stage 2 rendered: `fluobook render PHASE --out build`"
 
 @dataclass(frozen=True)
 class Files:
-    """Where one control plane node keeps what its programs read.
+    """The files that the programs of one control plane node read.
 
     Args:
-        folder: theirs alone.
+        folder: for these files alone.
     """
 
     folder: Path
 
-    def crt(self, name: str) -> str:
-        """A certificate."""
-        return str(self.folder / f"{name}.crt")
-
-    def key(self, name: str) -> str:
-        """A private key."""
-        return str(self.folder / f"{name}.key")
-
-    def named(self, name: str) -> str:
-        """Any other file."""
-        return str(self.folder / name)
-
     def write(self, name: str, text: str) -> None:
-        """Write a file that its owner alone reads."""
+        """Write a file with mode 0600."""
         path = self.folder / name
         path.touch(mode=0o600)
         path.write_text(text)
@@ -67,36 +55,32 @@ class Files:
 
 
 def authority(config: MachineConfiguration, *path: str) -> KeyPair:
-    """An authority of the configuration, such as cluster.etcd.ca.
+    """A certificate authority of the configuration, such as cluster.etcd.ca.
 
     Raises:
-        FluobookError: it is missing, or has no key.
+        FluobookError: it is missing, has no key, or cannot sign.
     """
     value: Any = config.main
     for name in path:
         value = (value or {}).get(name)
-    found = pair(value)
-    if not found.crt or not found.key:
-        raise FluobookError(
-            f"the machine configuration has no {'.'.join(path)} with certificate and key",
-            remedy=REMEDY,
-        )
-    if fault := _fault(found):
-        raise FluobookError(
-            f"{'.'.join(path)} of the machine configuration cannot sign", cause=f"x509: {fault}", remedy=REMEDY
-        )
-    return found
+    issuer, field = pair(value), ".".join(path)
+    if not issuer.crt or not issuer.key:
+        raise FluobookError(f"the machine configuration has no {field} with certificate and key", remedy=REMEDY)
+    if problem := _problem(issuer):
+        message = f"{field} of the machine configuration cannot sign"
+        raise FluobookError(message, cause=f"x509: {problem}", remedy=REMEDY)
+    return issuer
 
 
-def _fault(found: KeyPair) -> str:
-    """Why nobody would trust what an authority signs, in Go's words; "" if nothing is wrong with it."""
+def _problem(issuer: KeyPair) -> str:
+    """Why no client would trust what an authority signs, as Go words it; "" if there is no problem."""
     try:
-        certificate = x509.load_pem_x509_certificate(found.crt.encode())
-        key = load_pem_private_key(pki.openssl_key(found.key).encode(), None)
+        certificate = x509.load_pem_x509_certificate(issuer.crt.encode())
+        key = load_pem_private_key(pki.openssl_key(issuer.key).encode(), None)
     except ValueError as error:
         return f"malformed certificate or key: {error}"
-    shape = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if certificate.public_key().public_bytes(*shape) != key.public_key().public_bytes(*shape):
+    encoding = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if certificate.public_key().public_bytes(*encoding) != key.public_key().public_bytes(*encoding):
         return "provided PrivateKey doesn't match parent's PublicKey"
     if certificate.not_valid_after_utc < dt.datetime.now(dt.UTC):
         return "certificate has expired or is not yet valid"
@@ -115,51 +99,53 @@ def write_identities(files: Files, config: MachineConfiguration, address: str) -
     files.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     cluster = authority(config, "cluster", "ca")
     etcd, front = authority(config, "cluster", "etcd", "ca"), authority(config, "cluster", "aggregatorCA")
-    for name, found in (("ca", cluster), ("etcd-ca", etcd), ("aggregator-ca", front)):
-        files.write_pair(name, found)
+    for name, issuer in (("ca", cluster), ("etcd-ca", etcd), ("aggregator-ca", front)):
+        files.write_pair(name, issuer)
     files.write_pair("apiserver", _api_server(cluster, config, address))
     files.write_pair("kubelet-client", _client(cluster, "apiserver-kubelet-client", MASTERS))
     files.write_pair("front-proxy", _client(front, "front-proxy-client"))
     files.write_pair("etcd-client", _client(etcd, "kube-apiserver"))
     own = pki.issue(etcd, common_name="etcd", dns=("localhost",), ips=("127.0.0.1", address), server=True, client=True)
     files.write_pair("etcd-server", own)
-    files.write("service-account.key", _service_account(config))
+    service_account = (config.cluster.get("serviceAccount") or {}).get("key")
+    if not service_account:
+        raise FluobookError("the machine configuration has no cluster.serviceAccount.key")
+    files.write("service-account.key", base64.b64decode(str(service_account)).decode())
 
 
 def write_kubeconfig(
     files: Files, name: str, server: str, user: str, groups: Sequence[str] = (), *, namespace: str = "default"
 ) -> None:
-    """A kubeconfig for a part of the control plane, or the lab itself."""
+    """Write NAME.kubeconfig, with a new client certificate for a user and its groups."""
     cluster = pki.KeyPair((files.folder / "ca.crt").read_text(), (files.folder / "ca.key").read_text())
     issued = pki.issue(cluster, common_name=user, organizations=groups, client=True)
     files.write_pair(name, issued)
+    authority, certificate, key = (
+        base64.b64encode(text.encode()).decode() for text in (cluster.crt, issued.crt, pki.openssl_key(issued.key))
+    )
+    place = {"server": server, "certificate-authority-data": authority}
+    identity = {"client-certificate-data": certificate, "client-key-data": key}
     document = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "lab", "cluster": {"server": server, "certificate-authority-data": _data(cluster.crt)}}],
-        "users": [
-            {
-                "name": name,
-                "user": {
-                    "client-certificate-data": _data(issued.crt),
-                    "client-key-data": _data(pki.openssl_key(issued.key)),
-                },
-            }
-        ],
-        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": name, "namespace": namespace}}],
         "current-context": "lab",
+        "clusters": [{"name": "lab", "cluster": place}],
+        "users": [{"name": name, "user": identity}],
+        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": name, "namespace": namespace}}],
     }
     files.write(f"{name}.kubeconfig", json.dumps(document))
 
 
 def _api_server(cluster: KeyPair, config: MachineConfiguration, address: str) -> KeyPair:
-    """Its certificate is good for what the configuration names, and for what Talos and Kubernetes always add."""
+    """Its certificate, valid for the names in the configuration and those that Talos and Kubernetes add."""
     names = [str(name) for name in (config.cluster.get("apiServer") or {}).get("certSANs") or ()]
     names += [config.endpoint.removeprefix("https://").rpartition(":")[0], address, "127.0.0.1", "localhost"]
     domain = (config.cluster.get("network") or {}).get("dnsDomain") or "cluster.local"
     names += ["kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{domain}"]
     names += [config.hostname]
-    names += _first_of_services(config)
+    with suppress(ValueError):  # the Service `kubernetes` has the first address of each subnet
+        subnets = (config.cluster.get("network") or {}).get("serviceSubnets") or ["10.96.0.0/12"]
+        names += [str(ip_network(subnet)[1]) for subnet in subnets]
     return pki.issue(
         cluster,
         common_name="kube-apiserver",
@@ -171,28 +157,9 @@ def _api_server(cluster: KeyPair, config: MachineConfiguration, address: str) ->
     )
 
 
-def _first_of_services(config: MachineConfiguration) -> list[str]:
-    """The address of the Service `kubernetes`: the first of each subnet."""
-    subnets = (config.cluster.get("network") or {}).get("serviceSubnets") or ["10.96.0.0/12"]
-    with suppress(ValueError):
-        return [str(ip_network(subnet)[1]) for subnet in subnets]
-    return []
-
-
 def _client(signer: KeyPair, name: str, *groups: str) -> KeyPair:
     return pki.issue(signer, common_name=name, organizations=groups, client=True, key_encipherment=True)
 
 
-def _service_account(config: MachineConfiguration) -> str:
-    told = (config.cluster.get("serviceAccount") or {}).get("key")
-    if not told:
-        raise FluobookError("the machine configuration has no cluster.serviceAccount.key")
-    return base64.b64decode(str(told)).decode()
-
-
 def _is_ip(text: str) -> bool:
     return text.replace(".", "").isdigit()
-
-
-def _data(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()

@@ -1,4 +1,4 @@
-"""What happens to the real Kubernetes when Talos nodes come and go: the engine's counterpart of `KubernetesSide`."""
+"""The real Kubernetes as Talos nodes start and stop: the counterpart of the embedded engine's `KubernetesSide`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import aiohttp
-
 from fluobook.errors import FluobookError
 from fluobook.kubernetes import manifests
 from fluobook.machine.node import subnets_contain
-from fluobook_lab.engines import audit, operators
+from fluobook_lab.engines.api import FAILED, MERGE, UNREACHABLE, Api, audited_requests
+from fluobook_lab.engines.arguments import refused_by_kubelet, refused_by_talos
 from fluobook_lab.engines.control_plane import ControlPlane
-from fluobook_lab.engines.kubelet import LINES, RealKubelet
-from fluobook_lab.engines.kubelet_flags import refused_by_kubelet, refused_by_talos
-from fluobook_lab.engines.kubelet_server import KubeletServer
-from fluobook_lab.engines.mirror import Mirror, MirroredStore
-from fluobook_lab.engines.passage import Passage
-from fluobook_lab.engines.processes import tail
-from fluobook_lab.engines.requests import MERGE, NOBODY, Api
+from fluobook_lab.engines.kubelet import LOG_LINES, KubeletServer, RealKubelet
+from fluobook_lab.engines.mirror import Mirror
+from fluobook_lab.engines.network import Forwarder
+from fluobook_lab.engines.processes import log_failure, tail
+from fluobook_lab.grpc import bound
 from fluobook_lab.kube import system
-from fluobook_lab.kube.errors import ApiError
 from fluobook_lab.kube.nodeinfo import NodeInfo
 from fluobook_lab.talos.config import pair
 
@@ -40,17 +36,16 @@ if TYPE_CHECKING:
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.talos import MachineConfiguration, TalosMachine
 
-RETRY = 0.2
-"""Real seconds between two tries of what the API does not take yet."""
-TRIES = 150
+APPLY_INTERVAL, APPLY_ATTEMPTS = 0.2, 150
+"""Real seconds between two attempts to apply what the API does not accept yet, and their number."""
 RESTART = 2.0
-"""Real seconds until what a document made fail is tried again."""
+"""Real seconds until what failed because of a document is tried again."""
 ROLE = "node-role.kubernetes.io/control-plane"
 NO_ADDRESS = (
     "no suitable node IP found, please make sure .machine.kubelet.nodeIP filters and pod/service subnets are set up"
     " correctly"
 )
-"""Talos' own words."""
+"""Talos' own message."""
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,18 +55,18 @@ class RealKubernetes:
     """The hooks that Talos nodes call, and the programs behind them.
 
     Args:
-        sockets: reserved sockets of the API, by the address it is asked for.
+        sockets: reserved sockets of the API, by its addresses.
         shared: the address that the control planes share, or "".
-        programs: where the engine's programs are, by name.
+        programs: the paths of the engine's programs, by name.
         folder: for their files and logs.
-        clock: the world clock.
+        clock: the lab's clock.
         version: of Kubernetes, such as 1.35.4.
-        seed: makes the operators' delays the same in every run.
-        ready: called once, when the API answers.
+        seed: makes the controllers' delays the same in every run.
+        ready: called once, when the API is ready.
 
     Attributes:
-        store: the cluster's objects as the lab's other parts read them.
-        first: the first API server, once it is there.
+        store: the cluster's objects for the lab's other parts.
+        first: the first API server, once it is ready.
     """
 
     def __init__(
@@ -89,63 +84,58 @@ class RealKubernetes:
         self._sockets, self._shared, self.clock, self._ready = sockets, shared, clock, ready
         self._version = version
         self.plane = ControlPlane(programs, folder)
-        store = MirroredStore()
-        self._controllers = operators.controllers(store, clock, seed)
-        self.mirror = Mirror(store, operators.kinds(self._controllers))
-        self.store = store
-        self._operating: list[asyncio.Task[None]] = []
-        self._begun, self._serving = asyncio.Event(), asyncio.Event()
+        self.mirror = Mirror(clock, seed)
+        self.store = self.mirror.store
+        self._bootstrapped, self._serving = asyncio.Event(), asyncio.Event()
         self._kubelets: dict[str, RealKubelet] = {}
-        self._passages: dict[str, list[Passage]] = {}
+        self._forwarders: dict[str, list[Forwarder]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._refusals: dict[tuple[str, str], deque[str]] = {}
+        self._messages: dict[tuple[str, str], deque[str]] = {}
         self._admin: Api | None = None
         self.first: Server | None = None
 
     @property
     def requests(self) -> Sequence[Request]:
-        """What the API servers' audit logs tell of requests from outside the cluster."""
-        return audit.requests(self.plane.audits(), self.clock)
+        """The requests from outside the cluster, from the API servers' audit logs."""
+        return audited_requests(self.plane.audit_logs(), self.clock)
 
     def on_bootstrap(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """The first etcd member runs."""
-        self._task("bootstrap", self._begin(node, config))
+        self._task("bootstrap", self._bootstrap(node, config))
 
     def on_node_up(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """A kubelet runs; on a control plane an API server too."""
         self._task(node.vm.uuid, self._join(node, config))
 
     def on_node_down(self, node: TalosMachine) -> None:
-        """Its kubelet and its API server are gone."""
+        """Its kubelet and its API server end."""
         if task := self._tasks.pop(node.vm.uuid, None):
             task.cancel()
-        for passage in self._passages.pop(node.vm.uuid, []):
-            passage.close()
+        for forwarder in self._forwarders.pop(node.vm.uuid, []):
+            forwarder.close()
         if kubelet := self._kubelets.get(node.vm.uuid):
             self._task(f"stop {node.hostname}", kubelet.stop())
-        self._task(f"end {node.hostname}", self.plane.end(node.hostname))
+        self._task(f"end {node.hostname}", self.plane.end_server(node.hostname))
 
     def on_config(self, node: TalosMachine, config: MachineConfiguration) -> None:
-        """A configuration without a reboot changes nothing that the lab plays."""
+        """A configuration that needs no reboot has no effect on Kubernetes in the lab."""
 
     def logs(self, node: TalosMachine) -> Mapping[str, str]:
-        """What Talos' controllers, the kubelet and the API server of a node have to say."""
+        """The logs of Talos' controllers, the kubelet and the control plane's programs on a node."""
         uuid = node.vm.uuid
-        told = {log: "".join(self._refusals.get((uuid, log), ())) for log in ("controller-runtime", "kubelet")}
-        if kubelet := self._kubelets.get(node.vm.uuid):
-            told["kubelet"] += "".join(kubelet.log)
-        told |= {program: tail(log, LINES) for program, log in self.plane.logs_of(node.hostname).items()}
-        return told
+        logs = {log: "".join(self._messages.get((uuid, log), ())) for log in ("controller-runtime", "kubelet")}
+        if kubelet := self._kubelets.get(uuid):
+            logs["kubelet"] += "".join(kubelet.log)
+        return logs | {program: tail(log, LOG_LINES) for program, log in self.plane.logs_of(node.hostname).items()}
 
     async def stop(self) -> None:
         """End everything."""
-        tasks = [*self._tasks.values(), *self._operating]
-        for task in tasks:
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await asyncio.gather(*(kubelet.stop() for kubelet in self._kubelets.values()))
-        for passage in [one for passages in self._passages.values() for one in passages]:
-            passage.close()
+        for forwarder in [forwarder for forwarders in self._forwarders.values() for forwarder in forwarders]:
+            forwarder.close()
         await self.mirror.stop()
         if self._admin:
             await self._admin.close()
@@ -154,128 +144,124 @@ class RealKubernetes:
     def _task(self, name: str, work: Any) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks[name] = task
-        task.add_done_callback(_tell)
+        task.add_done_callback(log_failure)
 
-    async def _begin(self, node: TalosMachine, config: MachineConfiguration) -> None:
-        await self._until_done(node, lambda: self.plane.begin(node.hostname, config, node.address))
-        self._begun.set()
+    async def _bootstrap(self, node: TalosMachine, config: MachineConfiguration) -> None:
+        await self._retried(node, lambda: self.plane.start_etcd(node.hostname, config, node.address))
+        self._bootstrapped.set()
 
     async def _join(self, node: TalosMachine, config: MachineConfiguration) -> None:
-        await self._begun.wait()
+        await self._bootstrapped.wait()
         if config.is_control_plane:
             await self._serve(node, config)
         await self._serving.wait()
         if (kubelet := self._kubelets.get(node.vm.uuid)) is None:
-            kubelet = await self._until_done(node, partial(self._kubelet, node, config))
+            kubelet = await self._retried(node, partial(self._kubelet, node, config))
         self._kubelets[node.vm.uuid] = kubelet
         kubelet.start()
         await self._label(_node_info(node, config, self._version))
 
     async def _kubelet(self, node: TalosMachine, config: MachineConfiguration) -> RealKubelet:
-        """What Talos makes of a configuration: without an address for its node the kubelet does not start."""
-        told = config.machine.get("kubelet") or {}
-        if not subnets_contain((told.get("nodeIP") or {}).get("validSubnets") or (), node.address):
+        """The kubelet of a configuration; Talos does not start one without an address for its node.
+
+        Raises:
+            FluobookError: Talos refuses the configuration.
+        """
+        settings = config.machine.get("kubelet") or {}
+        if not subnets_contain((settings.get("nodeIP") or {}).get("validSubnets") or (), node.address):
             raise FluobookError(NO_ADDRESS)
-        if said := refused_by_talos(told.get("extraArgs") or ()):
-            raise FluobookError(said)
-        while said := refused_by_kubelet(told.get("extraArgs") or ()):
-            self._complain(node, said, log="kubelet")
+        if problem := refused_by_talos(settings.get("extraArgs") or ()):
+            raise FluobookError(problem)
+        while problem := refused_by_kubelet(settings.get("extraArgs") or ()):
+            self._report(node, problem, log="kubelet")
             await asyncio.sleep(RESTART)
-        info = _node_info(node, config, self._version)
-        return RealKubelet(
-            info,
-            self._connect(config),
-            str(config.cluster.get("token") or ""),
-            server=KubeletServer(pair(config.cluster.get("ca")).crt, info.name),
-            places=self.plane.egress.places,
-        )
+        info, token = _node_info(node, config, self._version), str(config.cluster.get("token") or "")
+        server = KubeletServer(pair(config.cluster.get("ca")).crt, info.name)
+        return RealKubelet(info, self._connect(config), token, server=server, ports=self.plane.egress.ports)
 
     async def _serve(self, node: TalosMachine, config: MachineConfiguration) -> None:
-        """Answer at the node's address, and at the shared one if nobody does yet."""
-        server = await self._until_done(node, lambda: self.plane.serve(node.hostname, config, node.address))
-        shared = self._shared and not any(len(held) > 1 for held in self._passages.values())
+        """Serve at the node's address, and at the shared one if no other node does."""
+        server = await self._retried(node, lambda: self.plane.start_server(node.hostname, config, node.address))
+        shared = self._shared and not any(len(forwarders) > 1 for forwarders in self._forwarders.values())
         for address in [node.address, *([self._shared] if shared else [])]:
-            passage = Passage(server.port)
-            await passage.open(self._sockets[address])
-            self._passages.setdefault(node.vm.uuid, []).append(passage)
+            forwarder = Forwarder(server.port)
+            await forwarder.listen(bound(self._sockets[address].getsockname()))
+            self._forwarders.setdefault(node.vm.uuid, []).append(forwarder)
         if self._admin is None:
             await self._first(node, server)
 
-    async def _until_done(self, node: TalosMachine, work: Callable[[], Awaitable[T]]) -> T:
-        """As Talos' controllers and the kubelet do: again and again, though a wrong document never gets better."""
+    async def _retried(self, node: TalosMachine, work: Callable[[], Awaitable[T]]) -> T:
+        """Repeat it until it succeeds, as Talos' controllers and the kubelet do even with a wrong document."""
         while True:
             try:
                 return await work()
             except FluobookError as error:
-                self._complain(node, "; ".join(filter(None, (error.message, error.cause))))
+                self._report(node, "; ".join(filter(None, (error.message, error.cause))))
             except (AttributeError, LookupError, TypeError, ValueError, ssl.SSLError) as error:
-                self._complain(node, f"the machine configuration cannot be read: {error}")
+                self._report(node, f"the machine configuration cannot be read: {error}")
             await asyncio.sleep(RESTART)
 
-    def _complain(self, node: TalosMachine, said: str, *, log: str = "controller-runtime") -> None:
+    def _report(self, node: TalosMachine, message: str, *, log: str = "controller-runtime") -> None:
         """Write a line into a log of a node."""
-        _log.error("%s: %s", node.hostname, said)
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self._refusals.setdefault((node.vm.uuid, log), deque(maxlen=LINES)).append(f"{stamp} {said}\n")
+        _log.error("%s: %s", node.hostname, message)
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self._messages.setdefault((node.vm.uuid, log), deque(maxlen=LOG_LINES)).append(f"{now} {message}\n")
 
     async def _first(self, node: TalosMachine, server: Server) -> None:
-        """The cluster's first API server is there: what one control plane does for all."""
+        """Do what one control plane does for the whole cluster, on its first API server."""
         admin = self._admin = self.plane.administrator(server)
         self.first = server
-        await self._until_done(node, partial(self.plane.control, server))
-        self._task("controllers", self._mind(node, server))
-        await self._apply(node, await self._until_done(node, partial(_of_talos, server.config)))
+        await self._retried(node, partial(self.plane.start_controllers, server))
+        self._task("controllers", self._supervise(node, server))
+        await self._apply(admin, node, await self._retried(node, partial(_of_talos, server.config)))
         self._serving.set()
         self.mirror.start(admin)
-        self._operating = operators.start(self.store, self.clock, self._controllers)
         self._ready()
-        await self._apply(node, await self._until_done(node, partial(_inline, server.config)))
+        await self._apply(admin, node, await self._retried(node, partial(_inline, server.config)))
 
-    async def _mind(self, node: TalosMachine, server: Server) -> None:
-        """Start again what ended, as a kubelet does with static pods."""
+    async def _supervise(self, node: TalosMachine, server: Server) -> None:
+        """Start controllers that ended again, as a kubelet does with static pods."""
         while True:
             try:
-                await self.plane.ended(server)
+                await self.plane.watch_controllers(server)
             except FluobookError as error:
-                self._complain(node, "; ".join(filter(None, (error.message, error.cause))))
+                self._report(node, "; ".join(filter(None, (error.message, error.cause))))
             await asyncio.sleep(RESTART)
-            await self._until_done(node, partial(self.plane.control, server))
+            await self._retried(node, partial(self.plane.start_controllers, server))
 
-    async def _apply(self, node: TalosMachine, objs: Iterable[Obj]) -> None:
+    async def _apply(self, admin: Api, node: TalosMachine, objs: Iterable[Obj]) -> None:
+        """Apply each object as Talos does: repeatedly, until the API accepts it."""
         for obj in objs:
-            if self._admin and (said := await self._applied(self._admin, obj)):
-                self._complain(node, f"error applying manifest: {said}")
-
-    async def _applied(self, admin: Api, obj: Obj) -> str:
-        """As Talos does: again and again until it is taken; returns why it was not."""
-        for _ in range(TRIES):
-            try:
-                await admin.apply(obj, manager=system.MANAGER)
-            except (ApiError, OSError, aiohttp.ClientError) as error:
-                last = error
-                await asyncio.sleep(RETRY)
+            problem = ""
+            for _ in range(APPLY_ATTEMPTS):
+                try:
+                    await admin.apply(obj, manager=system.MANAGER)
+                except FAILED as error:
+                    problem = f"{obj.get('kind')} {(obj.get('metadata') or {}).get('name')}: {error}"
+                    await asyncio.sleep(APPLY_INTERVAL)
+                else:
+                    break
             else:
-                return ""
-        return f"{obj.get('kind')} {(obj.get('metadata') or {}).get('name')}: {last}"
+                self._report(node, f"error applying manifest: {problem}")
 
     def _connect(self, config: MachineConfiguration) -> Callable[..., Api]:
-        """A client as the node's own configuration makes it: its endpoint, its authority."""
+        """A client with the endpoint and the authority of the node's own configuration."""
         host = config.endpoint.removeprefix("https://").rpartition(":")[0]
-        place = self._sockets[host].getsockname() if host in self._sockets else NOBODY
-        return partial(Api, config.endpoint, pair(config.cluster.get("ca")).crt, place=place)
+        address = self._sockets[host].getsockname() if host in self._sockets else UNREACHABLE
+        return partial(Api, config.endpoint, pair(config.cluster.get("ca")).crt, address=address)
 
     async def _label(self, info: NodeInfo) -> None:
-        """Talos sets the labels that a kubelet may not set itself, once the Node is there."""
+        """Set the labels that a kubelet may not set itself, once its Node exists; Talos does so."""
         if self._admin is None:
             return
         labels = info.labels | ({ROLE: ""} if info.role == "controlplane" else {})
         path = f"/api/v1/nodes/{info.name}"
-        await self._admin.until_answered(path)
+        await self._admin.wait_for(path)
         await self._admin.send("PATCH", path, {"metadata": {"labels": labels}}, media=MERGE)
 
 
 async def _of_talos(config: MachineConfiguration) -> list[Obj]:
-    """What Talos itself brings: the bootstrap token, roles, DNS."""
+    """The manifests of Talos itself: the bootstrap token, roles, DNS."""
     cidr = ((config.cluster.get("network") or {}).get("serviceSubnets") or ["10.96.0.0/12"])[0]
     return list(system.of_talos(bootstrap_token=str(config.cluster.get("token") or ""), service_cidr=cidr))
 
@@ -300,8 +286,3 @@ def _node_info(node: TalosMachine, config: MachineConfiguration, version: str) -
         taints=({"key": ROLE, "effect": "NoSchedule"},) if tainted else (),
         serving_certificate=str(arguments.get("rotate-server-certificates", "")).lower() == "true",
     )
-
-
-def _tell(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        _log.error("%s: %r", task.get_name(), error, exc_info=error)

@@ -1,7 +1,8 @@
-"""The real cluster's objects in a store like the embedded cluster's own, so that the lab's parts work with both alike.
+"""The real cluster's objects in a store like the embedded cluster's, and the controllers that work on it.
 
-Reads come from what watches brought; writes are seen here at once and sent on in their order. What the API refuses is
-told, and the next event from there puts things right: controllers look again.
+No program here plays Cilium's addresses, ingress-nginx, storage and the platform's operators: the embedded cluster's
+controllers do. They read what watches brought; their writes are visible here at once and sent in order. If the API
+refuses one, the next event of the real object corrects the store, and controllers run again.
 """
 
 from __future__ import annotations
@@ -10,71 +11,78 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
-
-from fluobook_lab.engines.requests import MERGE, Api
-from fluobook_lab.kube.errors import ApiError
+from fluobook_lab.engines.api import FAILED, JSON_TYPE, MERGE, Api
+from fluobook_lab.kube.controllers import loop
+from fluobook_lab.kube.controllers.ingresses import Ingresses
+from fluobook_lab.kube.controllers.operators import Operators
+from fluobook_lab.kube.controllers.services import LoadBalancers
+from fluobook_lab.kube.controllers.volumes import Volumes
 from fluobook_lab.kube.objects import Obj, clone, name_of, namespace_of
 from fluobook_lab.kube.resources import custom_resources
 from fluobook_lab.kube.storage import Event, Key, Storage
 from fluobook_lab.kube.store import SERVICE_CIDR, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+    from fluobook_lab.clock import Clock
+    from fluobook_lab.kube.controllers.loop import Controller
     from fluobook_lab.kube.resources import Resource
 
 DEFINITIONS: Key = ("apiextensions.k8s.io", "customresourcedefinitions")
-AGAIN = 0.5
-"""Real seconds until a watch that broke is begun anew."""
+READ: frozenset[Key] = frozenset(
+    {DEFINITIONS, ("", "pods"), ("", "namespaces"), ("", "nodes"), ("", "secrets"), ("", "persistentvolumes")}
+    | {("networking.k8s.io", "networkpolicies"), ("coordination.k8s.io", "leases")}
+    | {("cilium.io", "ciliumloadbalancerippools"), ("cilium.io", "ciliuml2announcementpolicies")}
+)
+"""Kinds that controllers and flows read besides those that trigger them."""
+RETRY = 0.5
+"""Real seconds until a broken watch is started again."""
 
 _log = logging.getLogger(__name__)
-_LOST = (ApiError, OSError, aiohttp.ClientError, TimeoutError)
 
 
 class MirroredStorage(Storage):
-    """Objects as another server stored them, with its own revisions."""
+    """Objects as another server stored them, with its resource versions."""
 
-    def take(self, resource: Key, key: Key, obj: Obj) -> None:
-        """Put an object as it is."""
+    def replicate(self, resource: Key, key: Key, obj: Obj) -> None:
+        """Store an object unchanged."""
         previous = self.get(resource, key)
         self._objects[resource][key] = obj
-        self._tell(resource, Event(self._next(), "MODIFIED" if previous else "ADDED", obj, previous))
+        self._notify(resource, "MODIFIED" if previous else "ADDED", obj, previous)
 
     def drop(self, resource: Key, key: Key) -> None:
-        """Take an object out, if it is there."""
+        """Remove an object, if it exists."""
         previous = self._objects[resource].pop(key, None)
         if previous is not None:
-            self._tell(resource, Event(self._next(), "DELETED", previous, previous))
+            self._notify(resource, "DELETED", previous, previous)
 
-    def _next(self) -> int:
+    def _notify(self, resource: Key, kind: str, obj: Obj, previous: Obj | None) -> None:
         self.revision += 1
-        return self.revision
+        self._tell(resource, Event(self.revision, kind, obj, previous))
 
 
 class MirroredStore(Store):
-    """Reads as any store; of writes, it knows those that the lab's operators make."""
+    """Reads as any store, with those writes that the lab's controllers make."""
 
     def __init__(self) -> None:
-        super(Store, self).__init__(0, SERVICE_CIDR)  # not a Store's own: it makes namespaces, which are there
+        super(Store, self).__init__(0, SERVICE_CIDR)  # not Store's own: it creates namespaces, which exist here
         self.storage: MirroredStorage = MirroredStorage()
         self.outbox: asyncio.Queue[tuple[str, str, Any, Resource, Key]] = asyncio.Queue()
 
     def create(self, obj: Obj, *args: Any) -> Obj:
-        """As in `Store`, without waiting for the API's word."""
+        """As in `Store`, without waiting for the API."""
         del args
         resource, key = self._address(obj)
-        made = clone(obj)
-        made["metadata"].setdefault("uid", "")
-        self.storage.take(resource.store_key, key, made)
+        created = clone(obj)
+        created["metadata"].setdefault("uid", "")
+        self.storage.replicate(resource.store_key, key, created)
         self.outbox.put_nowait(("POST", "", clone(obj), resource, key))
-        return made
+        return created
 
-    def patch(self, api_version: str, kind: str, name: str, namespace: str = "", **told: Any) -> Obj:
+    def patch(self, api_version: str, kind: str, name: str, namespace: str = "", **options: Any) -> Obj:
         """As in `Store`: a merge patch."""
         resource = self.registry.by_kind(api_version, kind)
         key = (namespace if resource.namespaced else "", name)
-        self.outbox.put_nowait(("PATCH", f"/{name}", told["body"], resource, key))
+        self.outbox.put_nowait(("PATCH", f"/{name}", options["body"], resource, key))
         return clone(self.storage.get(resource.store_key, key) or {"metadata": {"name": name, "namespace": namespace}})
 
     def set_status(self, obj: Obj, status: Obj) -> Obj | None:
@@ -84,82 +92,91 @@ class MirroredStore(Store):
         if current is None or current.get("status") == status:
             return current
         changed = {**current, "status": clone(status)}
-        self.storage.take(resource.store_key, key, changed)
+        self.storage.replicate(resource.store_key, key, changed)
         self.outbox.put_nowait(("PATCH", f"/{key[1]}/status", {"status": clone(status)}, resource, key))
         return changed
 
 
 class Mirror:
-    """Follows the kinds that the lab's parts look at.
+    """Keeps a store in step with the real cluster, and runs the lab's controllers on it.
 
     Args:
-        store: what it fills.
-        wanted: group and plural of each; custom ones are followed once they are defined.
+        clock: the lab's clock.
+        seed: makes the controllers' delays the same in every run.
     """
 
-    def __init__(self, store: MirroredStore, wanted: Iterable[Key]) -> None:
-        self.store = store
-        self._wanted = {DEFINITIONS, *wanted}
-        self._following: dict[Key, asyncio.Task[None]] = {}
-        self._sending: asyncio.Task[None] | None = None
+    def __init__(self, clock: Clock, seed: int) -> None:
+        store = self.store = MirroredStore()
+        self._clock = clock
+        self._controllers: list[Controller] = [
+            LoadBalancers(store),
+            Ingresses(store),
+            Volumes(store, clock, seed),
+            Operators(store, clock, seed),
+        ]
+        self._kinds = {key for controller in self._controllers for key in controller.sources} | READ
+        self._watches: dict[Key, asyncio.Task[None]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, api: Api) -> None:
         """Begin; returns at once."""
-        self._sending = asyncio.create_task(self._send(api))
+        work = [self._send(api), *(loop.run(self.store, self._clock, controller) for controller in self._controllers)]
+        self._tasks = [asyncio.create_task(coroutine) for coroutine in work]
         for resource in list(self.store.registry):
             self._follow(api, resource)
 
     async def stop(self) -> None:
         """End."""
-        tasks = [*self._following.values(), *([self._sending] if self._sending else [])]
+        tasks = [*self._watches.values(), *self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _follow(self, api: Api, resource: Resource) -> None:
-        if resource.store_key in self._wanted and resource.store_key not in self._following and resource.storable:
-            self._following[resource.store_key] = asyncio.create_task(self._watch(api, resource))
+        key = resource.store_key
+        if key in self._kinds and key not in self._watches and resource.storable:
+            self._watches[key] = asyncio.create_task(self._watch(api, resource))
 
     async def _watch(self, api: Api, resource: Resource) -> None:
         while True:
             try:
-                await self._once(api, resource)
-            except _LOST as error:
+                await self._list_and_watch(api, resource)
+            except FAILED as error:
                 _log.info("watch of %s: %s", resource.qualified, error)
-                await asyncio.sleep(AGAIN)
+                await asyncio.sleep(RETRY)
 
-    async def _once(self, api: Api, resource: Resource) -> None:
+    async def _list_and_watch(self, api: Api, resource: Resource) -> None:
         """List, then watch until the server ends it."""
         storage, path = self.store.storage, f"{_root(resource)}/{resource.plural}"
         listed = await api.get(path)
-        there = {(namespace_of(obj), name_of(obj)): obj for obj in listed["items"]}
-        for gone in [place for place, _ in storage.scan(resource.store_key) if place not in there]:
-            storage.drop(resource.store_key, gone)
-        for obj in there.values():
-            self._take(api, resource, {**obj, "apiVersion": resource.api_version, "kind": resource.kind})
+        objects = {(namespace_of(obj), name_of(obj)): obj for obj in listed["items"]}
+        for key in [key for key, _ in storage.scan(resource.store_key) if key not in objects]:
+            storage.drop(resource.store_key, key)
+        for obj in objects.values():
+            self._put(api, resource, {**obj, "apiVersion": resource.api_version, "kind": resource.kind})
         async for event in api.watch(path, listed["metadata"]["resourceVersion"]):
             obj = event["object"]
             if event["type"] == "DELETED":
                 storage.drop(resource.store_key, (namespace_of(obj), name_of(obj)))
             elif event["type"] in ("ADDED", "MODIFIED"):
-                self._take(api, resource, obj)
+                self._put(api, resource, obj)
 
-    def _take(self, api: Api, resource: Resource, obj: Obj) -> None:
-        self.store.storage.take(resource.store_key, (namespace_of(obj), name_of(obj)), obj)
+    def _put(self, api: Api, resource: Resource, obj: Obj) -> None:
+        self.store.storage.replicate(resource.store_key, (namespace_of(obj), name_of(obj)), obj)
         if resource.store_key == DEFINITIONS:
             served = custom_resources(obj)
             self.store.registry.replace_custom(obj["spec"]["group"], obj["spec"]["names"]["plural"], served)
-            for one in served:
-                self._follow(api, one)
+            for custom in served:
+                self._follow(api, custom)
 
     async def _send(self, api: Api) -> None:
         while True:
             method, suffix, body, resource, key = await self.store.outbox.get()
             root = f"{_root(resource)}/namespaces/{key[0]}" if resource.namespaced else _root(resource)
-            media = MERGE if method == "PATCH" else "application/json"
+            media = MERGE if method == "PATCH" else JSON_TYPE
             try:
                 await api.send(method, f"{root}/{resource.plural}{suffix}", body, media=media)
-            except _LOST as error:
+            except FAILED as error:
                 _log.warning("%s %s %s: %s", method, resource.qualified, key, error)
                 if method == "POST" and getattr(error, "reason", "") != "AlreadyExists":
                     self.store.storage.drop(resource.store_key, key)

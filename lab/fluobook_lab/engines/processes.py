@@ -1,4 +1,4 @@
-"""The programs of the engine as children of the lab: started, watched, told apart in their logs, and ended with it."""
+"""The engine's programs as child processes: started, watched, with a log each, and ended with the lab."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from fluobook.errors import FluobookError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-ENDING = 10.0
-"""Real seconds that a program has to end by itself."""
+GRACE_PERIOD = 10.0
+"""Real seconds that a program has to end after SIGTERM."""
 TAIL = 15
-"""Lines of a program's log that are told when it ended unasked."""
-HASTE = {"GOGC": "400", "GOMEMLIMIT": "768MiB"}
-"""Go's programs collect garbage less often, up to so much memory: a rehearsal is short of processors first."""
+"""Lines of a program's log in the report of its unexpected end."""
+GO_SETTINGS = {"GOGC": "400", "GOMEMLIMIT": "768MiB"}
+"""Go's programs collect garbage less often, up to so much memory: a rehearsal is limited by processors first."""
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
-_LOWEST = 15000
-_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST_PORT = 15000
+_EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 _log = logging.getLogger(__name__)
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -36,20 +36,19 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclass
 class Running:
-    """A program that was started; `failure` says what its log ended with, once it ended unasked."""
+    """A program that was started; `stopping` once its end was requested."""
 
     name: str
     process: asyncio.subprocess.Process
     log: Path
-    asked: bool = False
-    failure: str = ""
+    stopping: bool = False
 
 
 class Processes:
     """Starts programs and ends them in reverse order.
 
     Args:
-        folder: where their logs go.
+        folder: for their logs.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,14 +60,15 @@ class Processes:
         """Start a program; its output goes to NAME.log.
 
         Args:
-            name: of the log, and for messages.
+            name: of the log, and in messages.
             command: program and arguments.
-            env: its whole environment; a bare one if not given.
+            env: its whole environment; a minimal one if not given.
 
         Raises:
             OSError: it cannot be run.
         """
         path = self._folder / f"{name}.log"
+        minimal = {"PATH": os.environ.get("PATH", ""), "HOME": str(self._folder)}
         with path.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -76,7 +76,7 @@ class Processes:
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
-                env={**HASTE, **(env if env is not None else self._bare())},
+                env={**GO_SETTINGS, **(minimal if env is None else env)},
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
@@ -85,37 +85,29 @@ class Processes:
         self._watching.append(asyncio.create_task(_watch(running)))
         return running
 
-    def _bare(self) -> dict[str, str]:
-        return {"PATH": os.environ.get("PATH", ""), "HOME": str(self._folder)}
-
     async def end(self, running: Running) -> None:
-        """End one program and wait until it is gone."""
-        running.asked = True
+        """End one program and wait for its end."""
+        running.stopping = True
         if running.process.returncode is None:
             with suppress(ProcessLookupError):
                 running.process.terminate()
             try:
-                await asyncio.wait_for(running.process.wait(), ENDING)
+                await asyncio.wait_for(running.process.wait(), GRACE_PERIOD)
             except TimeoutError:
                 running.process.kill()
                 await running.process.wait()
 
     async def stop(self) -> None:
-        """End all, the last one first."""
+        """End all programs, the last one first."""
         for running in reversed(self._running):
             await self.end(running)
         await asyncio.gather(*self._watching)
 
-    def failures(self) -> dict[str, str]:
-        """What programs ended unasked, and the last they said."""
-        return {running.name: running.failure for running in self._running if running.failure}
-
 
 async def _watch(running: Running) -> None:
     code = await running.process.wait()
-    if not running.asked:
-        running.failure = f"exit code {code}\n{tail(running.log)}"
-        _log.error("%s ended: %s", running.name, running.failure)
+    if not running.stopping:
+        _log.error("%s ended: exit code %s\n%s", running.name, code, tail(running.log))
 
 
 def tail(log: Path, lines: int = TAIL) -> str:
@@ -123,21 +115,33 @@ def tail(log: Path, lines: int = TAIL) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def last_words(log: Path) -> str:
-    """Why a program ended, as far as its log tells: its last error, without the advice on flags around it."""
+def last_error(log: Path) -> str:
+    """The last error in a log, without the usage text around it."""
     lines = log.read_text(errors="replace").splitlines()
-    told = [line for line in lines if line.startswith(("Error:", "E", "F")) or "error" in line.lower()]
-    return (told or lines or ["it said nothing"])[-1]
+    errors = [line for line in lines if line.startswith(("Error:", "E", "F")) or "error" in line.lower()]
+    return (errors or lines or ["its log is empty"])[-1]
+
+
+def log_failure(task: asyncio.Task[None]) -> None:
+    """Log the error of a background task; a callback for `add_done_callback`."""
+    if not task.cancelled() and (error := task.exception()):
+        _log.error("%s: %r", task.get_name(), error, exc_info=error)
 
 
 def free_port() -> int:
-    """A loopback port that nobody has, and that the system hands to nobody who asks for any port.
+    """A free loopback port outside the range from which the system assigns ports.
 
-    Programs cannot take over a socket, and some start a minute after their port was chosen: one of the range that
-    other labs' servers and every outgoing connection draw from would be gone by then now and then.
+    Programs cannot inherit a socket, and some start a minute after their port was chosen: until then, a port of that
+    range may be assigned to another lab's server or to an outgoing connection.
+
+    Raises:
+        FluobookError: no port is free.
     """
-    below = _first_of_any() - 1
-    for port in random.SystemRandom().sample(range(_LOWEST, below), min(below - _LOWEST, 1000)):
+    try:
+        upper = max(int(_EPHEMERAL_PORTS.read_text().split()[0]), _LOWEST_PORT + 1000) - 1
+    except OSError:
+        upper = 32767
+    for port in random.SystemRandom().sample(range(_LOWEST_PORT, upper), min(upper - _LOWEST_PORT, 1000)):
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):
@@ -146,19 +150,11 @@ def free_port() -> int:
     raise FluobookError("no port is free on loopback", remedy="end labs that are not needed: `fluobook lab status`")
 
 
-def _first_of_any() -> int:
-    """Where the range begins that the system takes ports from for whoever asks for any."""
-    try:
-        return max(int(_RANGE.read_text().split()[0]), _LOWEST + 1000)
-    except OSError:
-        return 32768
-
-
 def die_with_parent() -> None:
-    """Between fork and exec: whoever started the program takes it along, even when killed.
+    """Make the system kill this process when its parent dies; called between fork and exec.
 
-    At once, since nothing of a lab that was killed is looked at again: an API server that is asked to end and has lost
-    its etcd tries for half a minute and more to take its leave there.
+    SIGKILL, since nothing of a killed lab is needed: an API server that receives SIGTERM after its etcd is gone would
+    try for half a minute and more to write its last state.
     """
     if _libc:
         _libc.prctl(_DEATH_SIGNAL, signal.SIGKILL)
