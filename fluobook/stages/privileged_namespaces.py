@@ -1,8 +1,8 @@
-"""Stage 5, privileged-namespaces: the namespaces that must be there before Argo CD, with their PodSecurity labels.
+"""Stage 5, privileged-namespaces: the namespaces that must exist before Argo CD, with their PodSecurity labels.
 
-Talos enforces the "baseline" level wherever a namespace says nothing else (F48), so what mounts host paths needs its
-label before its first pod. The manifests are those of the tree, chosen there by their annotation
-`fluobook/needed-before`; Argo CD owns them afterwards.
+Talos enforces the "baseline" level in every namespace without a label (F48), so a namespace whose pods mount host paths
+needs its label before the first pod. The manifests are those of the tree with the annotation `fluobook/needed-before`;
+Argo CD owns them afterwards.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fluobook import gitops
 from fluobook.errors import AccessDenied, Refused
 from fluobook.stages.core import ssa
-from fluobook.stages.core.check import Check
+from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.stage import Stage
@@ -21,6 +21,7 @@ from fluobook.stages.core.stage import Stage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from fluobook.clients.kube import Kube
     from fluobook.context import RunContext
     from fluobook.params import Platform
     from fluobook.stages.core.executor import Reporter
@@ -29,17 +30,17 @@ if TYPE_CHECKING:
 NAME = "privileged-namespaces"
 LEVEL = "pod-security.kubernetes.io/enforce"
 DEFAULT_LEVEL = "baseline"
-"""What Talos enforces where no label says otherwise."""
+"""What Talos enforces without a label."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What there is.
+    """What exists.
 
     Args:
         wanted: the manifests, as the tree has them.
-        missing: the earlier stage without which nothing can be looked at.
-        compared: each manifest with what is live.
+        missing: the earlier stage that has to run first.
+        compared: each manifest with the live namespace.
     """
 
     wanted: Sequence[Mapping[str, Any]]
@@ -56,28 +57,24 @@ def observe(context: RunContext) -> Observation:
     return Observation(wanted, None, ssa.compare_all(kube, wanted))
 
 
-def plan(platform: Platform, seen: Observation) -> Plan:
+def plan(platform: Platform, observation: Observation) -> Plan:
     """One action for each namespace that is missing or differs.
 
     Raises:
         Refused: a namespace is being deleted.
     """
-    if seen.missing:
-        actions = tuple(_action(manifest, None) for manifest in seen.wanted)
-        return Plan(NAME, actions, 0, platform.digest_data(), seen.missing.stage, (seen.missing.reason,))
-    for one in seen.compared:
-        _is_not_going(one)
-    actions = tuple(_action(one.wanted, one.live) for one in seen.compared if one.differs)
-    return Plan(NAME, actions, len(seen.compared) - len(actions), platform.digest_data())
-
-
-def _is_not_going(one: Compared) -> None:
-    if ((one.live or {}).get("status") or {}).get("phase") == "Terminating":
-        raise Refused(
-            f"{one.title} is being deleted",
-            cause="somebody deleted it; what is in it goes with it",
-            remedy=f"wait until it is gone: kubectl wait --for=delete namespace/{one.wanted['metadata']['name']}",
-        )
+    if observation.missing:
+        actions = tuple(_action(manifest, None) for manifest in observation.wanted)
+        return Plan(NAME, actions, 0, platform.digest_data(), observation.missing.stage, (observation.missing.reason,))
+    for entry in observation.compared:
+        if ((entry.live or {}).get("status") or {}).get("phase") == "Terminating":
+            raise Refused(
+                f"{entry.title} is being deleted",
+                cause="somebody deleted it, together with the objects in it",
+                remedy=f"wait until it is gone: kubectl wait --for=delete namespace/{entry.wanted['metadata']['name']}",
+            )
+    actions = tuple(_action(entry.wanted, entry.live) for entry in observation.compared if entry.differs)
+    return Plan(NAME, actions, len(observation.compared) - len(actions), platform.digest_data())
 
 
 def _action(manifest: Mapping[str, Any], live: Mapping[str, Any] | None) -> Action:
@@ -87,7 +84,7 @@ def _action(manifest: Mapping[str, Any], live: Mapping[str, Any] | None) -> Acti
         "change" if live else "create",
         f"namespace {name}",
         f"PodSecurity {_level(manifest)}",
-        _reason(manifest, live) if live else "not there",
+        _reason(manifest, live) if live else "does not exist",
         system="kubernetes",
         data={"manifest": manifest},
     )
@@ -98,14 +95,14 @@ def _level(manifest: Mapping[str, Any]) -> str:
 
 
 def _reason(manifest: Mapping[str, Any], live: Mapping[str, Any]) -> str:
-    """Which labels and annotations are not as the tree has them."""
-    told = []
+    """Which labels and annotations differ from the tree."""
+    differences = []
     for part in ("labels", "annotations"):
-        here = live["metadata"].get(part) or {}
+        present = live["metadata"].get(part) or {}
         for key, value in (manifest["metadata"].get(part) or {}).items():
-            if here.get(key) != value:
-                told.append(f"{key} is {here.get(key, 'not set')}")
-    return ", ".join(told) or "has labels or annotations that the tree took out"
+            if present.get(key) != value:
+                differences.append(f"{key} is {present.get(key, 'not set')}")
+    return ", ".join(differences) or "has labels or annotations that the tree no longer has"
 
 
 def perform(context: RunContext, action: Action, _report: Reporter) -> Mapping[str, Any]:
@@ -114,52 +111,53 @@ def perform(context: RunContext, action: Action, _report: Reporter) -> Mapping[s
     return {"resourceVersion": applied["metadata"]["resourceVersion"]}
 
 
-def admission(context: RunContext) -> Check:
-    """Ask the API for a privileged pod where none is allowed, as a dry run.
+def admission(kube: Kube) -> Check:
+    """Create a privileged pod where none is allowed, as a dry run.
 
-    The level elsewhere is the API server's own setting, from the machine configuration; nothing else would miss it.
+    The default level is a setting of the API server, from the machine configuration; no other check would detect that
+    it is missing.
     """
-    claim = "a namespace without a level of its own refuses privileged pods"
+    name = "a namespace without a level of its own refuses privileged pods"
     container = {"name": "main", "image": "registry.invalid/none", "securityContext": {"privileged": True}}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "fluobook-asks", "namespace": "default"}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "fluobook-check", "namespace": "default"}}
     try:
-        context.kube().create({**pod, "spec": {"containers": [container]}}, dry_run=True)
+        kube.create({**pod, "spec": {"containers": [container]}}, dry_run=True)
     except AccessDenied as error:
-        return Check(claim, "PodSecurity" in str(error) + error.detail, "refused by PodSecurity")
+        return Check(name, "PodSecurity" in str(error) + error.detail, "refused by PodSecurity")
     remedy = (
         "cluster.apiServer.admissionControl of the machine configuration lacks PodSecurity or exempts the namespace,"
         " or its extraArgs turn it off: see stage 2"
     )
-    return Check(claim, False, "a privileged pod would be accepted", remedy=remedy)  # noqa: FBT003
+    return Check(name, False, "a privileged pod would be accepted", remedy=remedy)  # noqa: FBT003
 
 
-def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
+def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     """The checks of stage 5."""
-    total, missing = len(seen.wanted), [one.title for one in seen.compared if one.missing]
-    differing = [one.title for one in seen.compared if one.differs and not one.missing]
-    there = [one for one in seen.compared if one.live]
-    levels = ", ".join(f"{one.wanted['metadata']['name']} {_level(one.live or {})}" for one in there)
+    missing = [entry.title for entry in observation.compared if entry.missing]
+    differing = [entry.title for entry in observation.compared if entry.differs and not entry.missing]
+    live = [entry.live for entry in observation.compared if entry.live]
+    levels = ", ".join(f"{namespace['metadata']['name']} {_level(namespace)}" for namespace in live)
     return (
         Check(
-            "every namespace that Argo CD's platform needs beforehand exists",
-            len(there) == total,
-            f"{len(there)} of {total}" + (f"; not: {', '.join(missing)}" if missing else ""),
+            "every namespace that the platform needs before Argo CD exists",
+            len(live) == len(observation.wanted),
+            count(len(observation.wanted), missing) if observation.compared else "none can be read",
             remedy="run stage privileged-namespaces again",
         ),
         Check(
-            "each enforces the PodSecurity level that the tree asks for",
-            bool(there) and not differing,
-            levels or "none is there",
+            "each enforces the PodSecurity level of the tree",
+            bool(live) and not differing,
+            levels or "none exists",
             remedy="run stage privileged-namespaces again",
         ),
-        admission(context),
+        admission(context.kube()),
     )
 
 
 STAGE = Stage(
     5,
     NAME,
-    "Make the namespaces that Argo CD's platform needs beforehand",
+    "Create the namespaces that the platform needs before Argo CD",
     observe,
     plan,
     perform,

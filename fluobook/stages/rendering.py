@@ -1,7 +1,7 @@
-"""What would be applied, as files to read and compare: machine configurations, and the GitOps tree of one phase.
+"""Writes what would be applied to files, to read and compare: machine configurations, and the GitOps tree of a phase.
 
-Nothing is asked of the platform. Without a secrets bundle the secrets are made up and masked, so that what is written
-may be shown to anybody, and is the same each time.
+The live systems receive no request. Without a secrets bundle, generated secrets are used and masked, so that the files
+may be shown to anybody and are the same each time.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def write_machines(params: Params, root: Path, out: Path, secrets: Path | None =
         params: the phase.
         root: the repository.
         out: the folder to write to.
-        secrets: a secrets bundle, encrypted with SOPS or not. With it the files hold secrets and are their owner's
-            alone; without it everything secret or random in them is masked.
+        secrets: a secrets bundle, encrypted with SOPS or not. With it the files hold secrets and only their owner can
+            read them; without it every secret or random value in them is masked.
 
     Returns:
         The files, in the order of the nodes.
 
     Raises:
         NotFound: there is no such bundle, or the chart repository does not have Cilium's chart.
-        AccessDenied: the age key does not open the bundle.
+        AccessDenied: the age key does not decrypt the bundle.
         ParamsError: the bundle, a patch or the schematic is wrong.
         Unreachable: the chart repository does not answer.
     """
@@ -69,25 +69,25 @@ def write_machines(params: Params, root: Path, out: Path, secrets: Path | None =
 
 
 def write_gitops(params: Params, root: Path, out: Path) -> list[Path]:
-    """Write the GitOps tree as Argo CD sees it in a phase: root, projects, Applications, and what our folders bring.
+    """Write the GitOps tree as Argo CD sees it in a phase: root, projects, Applications, our objects.
 
     Encrypted values stay encrypted; charts are not rendered.
 
     Raises:
-        ParamsError: the tree and the platform do not fit each other.
-        ToolFailed: kustomize refuses a folder.
+        ParamsError: the tree and the platform do not match.
+        ToolFailed: kustomize rejects a folder.
     """
     platform = params.platform
     as_written = gitops.read(root, platform.gitops.path)
     tree = gitops.for_phase(platform, as_written)
     texts = {"root.yaml": _yaml([gitops.root_application(platform, as_written)])}
-    texts |= {f"projects/{one.name}.yaml": _yaml([one.data]) for one in tree.projects}
-    texts |= {f"applications/{one.name}.yaml": _yaml([one.document.data]) for one in tree.applications}
+    texts |= {f"projects/{project.name}.yaml": _yaml([project.data]) for project in tree.projects}
+    texts |= {f"applications/{app.name}.yaml": _yaml([app.document.data]) for app in tree.applications}
     with builder(tree.top) as build:
-        for one in tree.applications:
-            if tree.is_ours(one):
-                objects = build.build(root / one.path, one.kustomize.get("patches") or ())
-                texts[f"objects/{one.name}.yaml"] = _yaml(objects)
+        for app in tree.applications:
+            if tree.is_ours(app):
+                objects = build.build(root / app.path, app.kustomize.get("patches") or ())
+                texts[f"objects/{app.name}.yaml"] = _yaml(objects)
     return _write(out, texts, SHARED)
 
 

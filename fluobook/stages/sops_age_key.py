@@ -1,7 +1,7 @@
-"""Stage 6, sops-age-key: the key with which Argo CD decrypts what is in Git, as Secret argocd/sops-age-key.
+"""Stage 6, sops-age-key: the key with which Argo CD decrypts the secrets in Git, as Secret argocd/sops-age-key.
 
-A key that does not fit shows in the cluster only as manifests that cannot be made (F51), so before anything is written
-it is held against `.sops.yaml` and every encrypted file, and one file is decrypted. Keys are named by their public
+In the cluster, a wrong key shows only as manifests that cannot be generated (F51). So before anything is written the
+key is compared with `.sops.yaml` and every encrypted file, and one file is decrypted. Keys are named by their public
 halves; the Secret's value is never shown.
 """
 
@@ -22,6 +22,7 @@ from fluobook.stages.core.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from fluobook.clients.kube import Kube
     from fluobook.context import RunContext
@@ -34,13 +35,13 @@ NAMESPACE, SECRET, KEY = "argocd", "sops-age-key", "keys.txt"
 
 @dataclass(frozen=True)
 class Observation:
-    """What there is; keys are named by their public halves.
+    """What exists; keys are named by their public halves.
 
     Args:
         recipients: of the operator's age key file.
-        problems: what the key does not fit.
-        files: how many encrypted files it was held against.
-        missing: the earlier stage without which nothing can be looked at.
+        problems: why the key does not decrypt the tree.
+        files: how many encrypted files it was compared with.
+        missing: the earlier stage that has to run first.
         secret: the keys in the cluster's Secret; None where there is no Secret.
     """
 
@@ -52,28 +53,27 @@ class Observation:
 
 
 def observe(context: RunContext) -> Observation:
-    """Hold the key against the tree, then look at the Secret.
+    """Compare the key with the tree, then read the Secret.
 
     Raises:
         Refused: the key is the lab's, and the target is live.
     """
     text = context.secrets.age_key()
     recipients = tuple(identity.recipient for identity in age.read(text))
-    files, problems = _held_against_the_tree(context, text, frozenset(recipients))
-    missing, secret = (None, None) if problems else _look(context)
+    files, problems = _compare_with_tree(context.root, text, frozenset(recipients))
+    missing, secret = (None, None) if problems else _read_secret(context)
     return Observation(recipients, problems, files, missing, secret)
 
 
-def _held_against_the_tree(context: RunContext, text: str, recipients: frozenset[str]) -> tuple[int, tuple[str, ...]]:
-    top = context.root / "cluster-gitops"
-    files = [one for one in encrypted_files(context.root) if one.file.is_relative_to(top)]
+def _compare_with_tree(root: Path, text: str, recipients: frozenset[str]) -> tuple[int, tuple[str, ...]]:
+    files = [entry for entry in encrypted_files(root) if entry.file.is_relative_to(root / "cluster-gitops")]
     problems = []
-    for one in files:
-        name = one.file.relative_to(context.root).as_posix()
-        if not recipients & (one.wanted or frozenset()):
-            problems.append(f".sops.yaml names {_listed(one.wanted)} for {name}")
-        if not recipients & one.recipients:
-            problems.append(f"{name} is encrypted for {_listed(one.recipients)}")
+    for entry in files:
+        name = entry.file.relative_to(root).as_posix()
+        if not recipients & (entry.wanted or frozenset()):
+            problems.append(f".sops.yaml names {_listed(entry.wanted)} for {name}")
+        if not recipients & entry.recipients:
+            problems.append(f"{name} is encrypted for {_listed(entry.recipients)}")
     if files and not problems:
         try:
             sops.decrypt(files[0].file, text)
@@ -86,7 +86,7 @@ def _listed(recipients: frozenset[str] | None) -> str:
     return ", ".join(sorted(recipients or ())) or "nobody"
 
 
-def _look(context: RunContext) -> tuple[Missing | None, tuple[str, ...] | None]:
+def _read_secret(context: RunContext) -> tuple[Missing | None, tuple[str, ...] | None]:
     kube = api(context)
     if isinstance(kube, Missing):
         return kube, None
@@ -96,59 +96,59 @@ def _look(context: RunContext) -> tuple[Missing | None, tuple[str, ...] | None]:
 
 
 def _keys_in(kube: Kube) -> tuple[str, ...] | None:
-    found = kube.find("v1", "Secret", SECRET, NAMESPACE)
-    if found is None:
+    secret = kube.find("v1", "Secret", SECRET, NAMESPACE)
+    if secret is None:
         return None
     try:
-        text = base64.b64decode((found.get("data") or {}).get(KEY, "")).decode()
+        text = base64.b64decode((secret.get("data") or {}).get(KEY, "")).decode()
         return tuple(identity.recipient for identity in age.read(text))
     except (Rejected, UnicodeDecodeError, binascii.Error):
         return ()
 
 
-def plan(platform: Platform, seen: Observation) -> Plan:
+def plan(platform: Platform, observation: Observation) -> Plan:
     """One action, unless the Secret holds the operator's key already.
 
     Raises:
-        Refused: the key does not open what is in the tree.
+        Refused: the key does not decrypt the tree.
     """
-    _opens_the_tree(seen)
-    if seen.secret is not None and set(seen.secret) == set(seen.recipients):
+    _require_no_problems(observation)
+    if observation.secret is not None and set(observation.secret) == set(observation.recipients):
         return Plan(NAME, (), 1, platform.digest_data())
-    public = ", ".join(seen.recipients)
+    public = ", ".join(observation.recipients)
     action = Action(
         "secret",
-        "change" if seen.secret is not None else "create",
+        "change" if observation.secret is not None else "create",
         f"secret {NAMESPACE}/{SECRET}",
         f"the key of {public}",
-        _reason(seen),
+        _reason(observation),
         system="kubernetes",
-        data={"namespace": NAMESPACE, "name": SECRET, "key": KEY, "recipients": list(seen.recipients)},
+        data={"namespace": NAMESPACE, "name": SECRET, "key": KEY, "recipients": list(observation.recipients)},
     )
-    waits, notes = (seen.missing.stage, (seen.missing.reason,)) if seen.missing else ("", ())
+    waits, notes = (observation.missing.stage, (observation.missing.reason,)) if observation.missing else ("", ())
     return Plan(NAME, (action,), 0, platform.digest_data(), waits, notes)
 
 
-def _opens_the_tree(seen: Observation) -> None:
-    if seen.problems:
+def _require_no_problems(observation: Observation) -> None:
+    if observation.problems:
         raise Refused(
-            f"the age key ({', '.join(seen.recipients)}) does not fit: {'; '.join(seen.problems)}",
+            f"the age key ({', '.join(observation.recipients)}) does not match: {'; '.join(observation.problems)}",
             cause="Argo CD could not decrypt the platform's secrets with it (F51)",
             remedy="name the right key in the params (secrets.age_key), or `sops updatekeys` the files with one that "
-            "opens them",
+            "decrypts them",
         )
 
 
-def _reason(seen: Observation) -> str:
-    if seen.secret is None:
-        return "not there"
-    return f"holds the key of {', '.join(seen.secret)}" if seen.secret else "holds no age key that can be read"
+def _reason(observation: Observation) -> str:
+    if observation.secret is None:
+        return "does not exist"
+    return f"holds the key of {', '.join(observation.secret)}" if observation.secret else "holds no readable age key"
 
 
 def perform(context: RunContext, action: Action, _report: Reporter) -> Mapping[str, Any]:
-    """Write the Secret. It answers with its resource version and nothing else."""
+    """Write the Secret. The evidence is its resource version and nothing else."""
     identities = age.read(context.secrets.age_key())
-    text = "".join(f"# public key: {one.recipient}\n{one.secret}\n" for one in identities)
+    text = "".join(f"# public key: {identity.recipient}\n{identity.secret}\n" for identity in identities)
     context.redactor.add(text)
     secret = {
         "apiVersion": "v1",
@@ -161,24 +161,25 @@ def perform(context: RunContext, action: Action, _report: Reporter) -> Mapping[s
     return {"resourceVersion": applied["metadata"]["resourceVersion"]}
 
 
-def verify(_context: RunContext, seen: Observation) -> Sequence[Check]:
+def verify(_context: RunContext, observation: Observation) -> Sequence[Check]:
     """The checks of stage 6."""
-    public = ", ".join(seen.recipients)
-    here = ", ".join(seen.secret or ()) or ("nothing that can be read" if seen.secret == () else "no such Secret")
+    public = ", ".join(observation.recipients)
+    held = ", ".join(observation.secret or ()) or ("no readable key" if observation.secret == () else "no such Secret")
     again = f"run stage {NAME} again"
     return (
         Check(
-            f"Secret {NAMESPACE}/{SECRET} holds the key", set(seen.secret or ()) == set(seen.recipients), here, again
+            f"Secret {NAMESPACE}/{SECRET} holds the key",
+            set(observation.secret or ()) == set(observation.recipients),
+            held,
+            again,
         ),
         Check(
-            "the key opens every encrypted file of the tree",
-            not seen.problems,
-            "; ".join(seen.problems) or f"{seen.files} of {seen.files} are for {public}",
+            "the key is a recipient of every encrypted file of the tree",
+            not observation.problems,
+            "; ".join(observation.problems) or f"{observation.files} of {observation.files} are for {public}",
             "sops updatekeys",
         ),
     )
 
 
-STAGE = Stage(
-    6, NAME, "Give Argo CD the key to the secrets in Git", observe, plan, perform, verify, uses=("kubernetes",)
-)
+STAGE = Stage(6, NAME, "Install the SOPS age key for Argo CD", observe, plan, perform, verify, uses=("kubernetes",))

@@ -1,4 +1,4 @@
-"""Stage 5: the namespaces that must be there before Argo CD."""
+"""Stage 5: the namespaces that must exist before Argo CD."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_second_run_has_nothing_to_do_and_changes_nothing(lab):
 
 
 @pytest.mark.lab
-def test_a_label_that_somebody_changed_is_named_and_put_right(lab):
+def test_a_changed_label_is_named_and_applied_again(lab):
     patch(lab, "monitoring", enforce="restricted")
     (action,) = lab.stage(NAME).plan().actions
     assert (action.verb, action.object) == ("change", "namespace monitoring")
@@ -64,7 +64,7 @@ def test_a_label_that_somebody_changed_is_named_and_put_right(lab):
 
 
 @pytest.mark.lab
-def test_what_others_add_to_a_namespace_stays(lab):
+def test_a_label_that_others_add_is_kept(lab):
     patch(lab, "monitoring", team="night", enforce="baseline")
     lab.bring_up(NAME)
     assert live(lab, "monitoring")["metadata"]["labels"]["team"] == "night"
@@ -76,7 +76,7 @@ def test_argocd_is_the_only_owner_from_the_beginning(lab):
     assert managers == {"argocd-controller"}
 
 
-def test_a_namespace_on_its_way_out_stops_the_stage(platform):
+def test_a_namespace_that_is_being_deleted_stops_the_stage(platform):
     manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "scylla"}}
     leaving = Compared(manifest, {**manifest, "status": {"phase": "Terminating"}}, differs=True)
     with pytest.raises(Refused, match="scylla is being deleted"):

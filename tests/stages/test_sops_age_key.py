@@ -1,4 +1,4 @@
-"""Stage 6: Argo CD gets the key, the right one, and nobody sees it."""
+"""Stage 6: Argo CD gets the right key, and it is never shown."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def key_in(lab):
 
 
 @pytest.mark.lab
-def test_argocd_gets_the_key_that_opens_the_tree(lab):
+def test_argocd_gets_the_key_that_decrypts_the_tree(lab):
     context = lab.context()
     assert age.public_key(key_in(lab)) == context.secrets.recipient()
 
@@ -68,9 +68,9 @@ def test_another_key_in_the_cluster_is_named_by_its_public_half_and_replaced(lab
 
 
 @pytest.mark.lab
-def test_what_is_no_key_at_all_is_replaced_too(lab):
+def test_an_invalid_key_is_replaced_too(lab):
     put(lab, "hunter2")
-    assert lab.stage(NAME).plan().actions[0].reason == "holds no age key that can be read"
+    assert lab.stage(NAME).plan().actions[0].reason == "holds no readable age key"
     lab.bring_up(NAME)
     assert lab.stage(NAME).plan().actions == ()
 
@@ -93,16 +93,16 @@ def test_the_labs_key_is_refused_for_a_live_platform(lab):
 
 
 @pytest.mark.lab
-def test_a_key_that_opens_nothing_is_refused_before_the_cluster_is_asked(lab, tmp_path):
+def test_a_key_that_decrypts_nothing_is_refused_before_any_request_to_the_cluster(lab, tmp_path):
     other = age.generate()
     (tmp_path / "keys.txt").write_text(other.file())
     context = lab.context(secrets={"age_key": {"file": str(tmp_path / "keys.txt")}})
-    with pytest.raises(Refused, match=f"{other.recipient}.*does not fit.*is encrypted for age1"):
+    with pytest.raises(Refused, match=f"{other.recipient}.*does not match.*is encrypted for age1"):
         lab.stage(NAME, context=context).plan()
     assert lab.requests("kubernetes") == []
 
 
-def test_a_file_that_was_changed_by_hand_is_found_by_its_mac(root, tmp_path):
+def test_a_file_edited_without_sops_is_detected_by_its_mac(root, tmp_path):
     for part in ("cluster-gitops", ".sops.yaml", "params"):
         source = root / part
         shutil.copytree(source, tmp_path / part) if source.is_dir() else shutil.copy(source, tmp_path / part)
@@ -115,12 +115,12 @@ def test_a_file_that_was_changed_by_hand_is_found_by_its_mac(root, tmp_path):
 
 
 def test_without_a_cluster_the_secret_is_predicted(platform):
-    seen = sops_age_key.Observation(("age1x",), (), 2, Missing("bootstrap-kubernetes", "no API"))
-    plan = sops_age_key.plan(platform, seen)
+    observation = sops_age_key.Observation(("age1x",), (), 2, Missing("bootstrap-kubernetes", "no API"))
+    plan = sops_age_key.plan(platform, observation)
     assert (plan.waits_for, plan.digest, len(plan.actions)) == ("bootstrap-kubernetes", "", 1)
 
 
-def test_the_digest_says_which_key_but_not_the_key(platform):
-    seen = sops_age_key.Observation(("age1x",), (), 2)
+def test_the_digest_depends_on_the_public_key(platform):
+    observation = sops_age_key.Observation(("age1x",), (), 2)
     other = sops_age_key.Observation(("age1y",), (), 2)
-    assert sops_age_key.plan(platform, seen).digest != sops_age_key.plan(platform, other).digest
+    assert sops_age_key.plan(platform, observation).digest != sops_age_key.plan(platform, other).digest

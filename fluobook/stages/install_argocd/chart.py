@@ -1,4 +1,4 @@
-"""The chart of Argo CD: what it is called, and what it comes to, hooks apart."""
+"""The chart of Argo CD: its source, and its rendered objects with the hooks apart."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from fluobook.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from fluobook.clients.kube import Kube
-    from fluobook.context import RunContext
     from fluobook.gitops import ChartSource
+    from fluobook.params import Platform
 
     Obj = dict[str, Any]
 
 APPLICATION = "argocd"
-"""The Application in the tree that Argo CD manages itself with."""
+"""The Application in the tree with which Argo CD manages itself."""
 HOOK, WEIGHT = "helm.sh/hook", "helm.sh/hook-weight"
 BEFORE, AFTER = "pre-install", "post-install"
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Where the chart comes from, and what it is given.
+    """Source and values of the chart.
 
     Args:
         source: as the phase sees it, mirrors included.
-        digest: a short name of all of it but the mirrors.
+        digest: a short hash of everything except the mirrors.
     """
 
     source: ChartSource = field(repr=False)
@@ -45,35 +46,37 @@ class Chart:
 
 @dataclass(frozen=True)
 class Rendered:
-    """What the chart comes to: hooks before, the objects, hooks after, each in the order to be applied."""
+    """The rendered chart: hooks before, the objects, hooks after, each in the order in which they are applied."""
 
     before: tuple[Obj, ...]
     objects: tuple[Obj, ...]
     after: tuple[Obj, ...]
 
 
-def chart_of(context: RunContext) -> Chart:
-    """The chart that the tree's Application asks for."""
-    tree = gitops.read(context.root, context.platform.gitops.path)
-    source = gitops.chart_source(gitops.for_phase(context.platform, tree), APPLICATION)
-    told = [tree.application(APPLICATION).repo, source.chart, source.version, source.release, source.namespace]
-    content = json.dumps([*told, source.values], sort_keys=True)
-    return Chart(source, hashlib.sha256(content.encode()).hexdigest()[:12])
+def chart_of(platform: Platform, root: Path) -> Chart:
+    """The chart that the tree's Application names."""
+    tree = gitops.read(root, platform.gitops.path)
+    source = gitops.chart_source(gitops.for_phase(platform, tree), APPLICATION)
+    repo = tree.application(APPLICATION).repo
+    content = [repo, source.chart, source.version, source.release, source.namespace, source.values]
+    return Chart(source, hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12])
 
 
-def render(context: RunContext, kube: Kube, chart: Chart) -> Rendered:
+def render(kube: Kube, platform: Platform, chart: Chart) -> Rendered:
     """Render the chart as Argo CD will.
 
     Raises:
-        OutsideError: the chart repository does not answer, or the chart refuses its values.
+        OutsideError: the chart repository does not answer, or the chart rejects its values.
     """
-    placed = [_placed(kube, obj, chart.source.namespace) for obj in gitops.render_chart(context.platform, chart.source)]
-    plain = tuple(obj for obj in placed if not _hooks(obj))
-    return Rendered(_hooked(placed, BEFORE), plain, _hooked(placed, AFTER))
+    namespace = chart.source.namespace
+    objects = [_with_namespace(kube, obj, namespace) for obj in gitops.render_chart(platform, chart.source)]
+    return Rendered(
+        hooks_of(objects, BEFORE), tuple(obj for obj in objects if not _hooks(obj)), hooks_of(objects, AFTER)
+    )
 
 
-def _placed(kube: Kube, obj: Obj, namespace: str) -> Obj:
-    """The object in the release's namespace, unless it names one, or lives in none."""
+def _with_namespace(kube: Kube, obj: Obj, namespace: str) -> Obj:
+    """The object in the release's namespace, unless it names one, or its kind is not namespaced."""
     if obj["metadata"].get("namespace"):
         return obj
     try:
@@ -83,14 +86,14 @@ def _placed(kube: Kube, obj: Obj, namespace: str) -> Obj:
     return {**obj, "metadata": {**obj["metadata"], "namespace": namespace}} if namespaced else obj
 
 
-def _hooked(objects: Iterable[Obj], hook: str) -> tuple[Obj, ...]:
+def hooks_of(objects: Iterable[Obj], hook: str) -> tuple[Obj, ...]:
     """The objects of a hook in Helm's order: by weight; those of one weight as rendered."""
-    found = [obj for obj in objects if hook in _hooks(obj)]
-    return tuple(sorted(found, key=lambda obj: int(_annotations(obj).get(WEIGHT, "0"))))
+    chosen = [obj for obj in objects if hook in _hooks(obj)]
+    return tuple(sorted(chosen, key=lambda obj: int(_annotations(obj).get(WEIGHT, "0"))))
 
 
 def _hooks(obj: Mapping[str, Any]) -> list[str]:
-    return [word.strip() for word in _annotations(obj).get(HOOK, "").split(",") if word.strip()]
+    return [hook.strip() for hook in _annotations(obj).get(HOOK, "").split(",") if hook.strip()]
 
 
 def _annotations(obj: Mapping[str, Any]) -> dict[str, str]:

@@ -27,19 +27,19 @@ def store(lab, verb, *args):
     return lab.background.call(getattr(lab.world.kubernetes.store, verb), *args)
 
 
-def test_a_second_run_finds_every_object_as_it_should_be(lab):
+def test_a_second_run_finds_every_object_up_to_date(lab):
     assert lab.stage(NAME).plan().actions == ()
     lab.bring_up(NAME)
     assert lab.requests(mutating=True) == []
 
 
-def test_no_helm_release_is_left_that_would_tell_of_the_past(lab):
-    assert [
-        one for one in store(lab, "list", "v1", "Secret", "argocd") if one.get("type", "").startswith("helm.sh")
-    ] == []
+def test_no_helm_release_is_created(lab):
+    types = [secret.get("type", "") for secret in store(lab, "list", "v1", "Secret", "argocd")]
+    assert types
+    assert not any(secret_type.startswith("helm.sh") for secret_type in types)
 
 
-def test_argocd_is_the_only_owner_of_what_it_will_manage(lab):
+def test_argocd_is_the_only_field_manager_of_the_objects_that_it_will_manage(lab):
     server = store(lab, "get", "apps/v1", "Deployment", "argocd-server", "argocd")
     applied = {entry["manager"] for entry in server["metadata"]["managedFields"] if entry["operation"] == "Apply"}
     assert applied == {"argocd-controller"}
@@ -47,10 +47,10 @@ def test_argocd_is_the_only_owner_of_what_it_will_manage(lab):
 
 def test_the_charts_hooks_are_run_to_their_end(lab):
     job = store(lab, "get", "batch/v1", "Job", "argocd-redis-secret-init", "argocd")
-    assert any(one["type"] == "Complete" for one in job["status"]["conditions"])
+    assert any(condition["type"] == "Complete" for condition in job["status"]["conditions"])
 
 
-def test_what_somebody_took_away_is_put_back_and_nothing_else_is_touched(lab):
+def test_a_deleted_object_is_applied_again_and_no_other_is_changed(lab):
     store(lab, "delete", "v1", "Service", "argocd-repo-server", "argocd")
     stage = lab.stage(NAME)
     plan = stage.plan()
@@ -62,7 +62,7 @@ def test_what_somebody_took_away_is_put_back_and_nothing_else_is_touched(lab):
     assert "argocd-cm" not in changed
 
 
-def test_the_digest_knows_nothing_of_mirrors(lab):
+def test_the_digest_does_not_depend_on_mirrors(lab):
     store(lab, "delete", "v1", "ConfigMap", "argocd-cm", "argocd")
     here = lab.context()
     host = next(iter(here.platform.gitops.mirrors))
