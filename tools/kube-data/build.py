@@ -2,11 +2,10 @@
 """Builds lab/fluobook_lab/kube/data/*.json.xz: what the lab's Kubernetes API knows of the built-in kinds.
 
 Run it by hand for a new Kubernetes version: `build.py dump.json PROTO…`. `dump.json` holds what a running
-kube-apiserver serves: {"openapi": {path: document}, "api": …, "apis": …, "tables": {"GROUP/VERSION/PLURAL": columns}}:
-discovery asked for with `Accept: application/json;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io`, and the
-columnDefinitions of each list asked for with `as=Table;v=v1;g=meta.k8s.io`. PROTO are the generated.proto files of
+kube-apiserver serves, {"openapi": {path: document}, "api": …, "apis": …}; its discovery was requested with
+`Accept: application/json;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io`. PROTO are the generated.proto files of
 kubernetes/api, kubernetes/apimachinery and kubernetes/apiextensions-apiserver of the same version. All of it is
-Apache-2.0. What people read (prose.json.xz) is apart: only `kubectl explain` and the headings of tables need it.
+Apache-2.0.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-DATA = Path(__file__).parents[2] / "fluobook" / "lab" / "kube" / "data"
+DATA = Path(__file__).parents[2] / "lab" / "fluobook_lab" / "kube" / "data"
 SCALARS = {"string", "bytes", "bool", "int32", "int64", "double"}
 FIELD = re.compile(
     r"^\s*(?P<label>optional|repeated|map<string, (?P<value>[.\w]+)>)\s*(?P<type>[.\w]+)? "
@@ -60,25 +59,6 @@ def bare(value: Any) -> Any:
     return kept
 
 
-def prose(openapi: dict[str, Any]) -> dict[str, Any]:
-    """What each schema says of itself ("") and of its members."""
-    found: dict[str, Any] = {}
-    for document in openapi.values():
-        for name, schema in document.get("components", {}).get("schemas", {}).items():
-            told = {
-                key: item["description"] for key, item in schema.get("properties", {}).items() if "description" in item
-            }
-            found[name] = told | ({"": schema["description"]} if "description" in schema else {})
-    return found
-
-
-def columns(tables: dict[str, Any]) -> dict[str, Any]:
-    """The headings of each list's table, by group and plural: name, type, format, priority, description."""
-    keys = ("name", "type", "format", "priority", "description")
-    listed = ((path.split("/"), told) for path, told in tables.items())
-    return {f"{group}/{plural}": [[c[key] for key in keys] for c in told] for (group, _, plural), told in listed}
-
-
 def resources(*discoveries: dict[str, Any]) -> list[dict[str, Any]]:
     """One entry for each built-in group and version, in the server's order of preference."""
     return [
@@ -104,7 +84,6 @@ def main(dump: str, protos: list[str]) -> None:
         found.update(messages(Path(proto).read_text()))
     served = resources(data["api"], data["apis"])
     written("api.json.xz", {"resources": served, "schemas": schemas(data["openapi"]), "messages": found})
-    written("prose.json.xz", {"schemas": prose(data["openapi"]), "columns": columns(data["tables"])})
 
 
 if __name__ == "__main__":

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.kube import defaults, rules, schemas
-from fluobook_lab.kube.errors import SCHEME, ApiError, bad_request, invalid
-from fluobook_lab.kube.go_types import undecodable
-from fluobook_lab.kube.metadata_rules import metadata_problems
+from fluobook_lab.kube.errors import ApiError, bad_request, invalid
 from fluobook_lab.kube.validation import (
     WORKLOADS,
     broken_rules,
@@ -36,49 +33,25 @@ _OMITTED = ("data", "binaryData")
 """Members that are not kept while they are empty."""
 
 
-def headed(resource: Resource, namespace: str, obj: Obj) -> None:
-    """Hold the head of an object against the path it was sent to, and complete it.
+def check_head(resource: Resource, namespace: str, obj: Obj) -> None:
+    """Compare the head of an object with the path it was sent to, and complete it.
 
     Raises:
-        ApiError: 400, they do not fit.
+        ApiError: 400, they do not match.
     """
     obj.setdefault("apiVersion", resource.api_version)
     obj.setdefault("kind", resource.kind)
-    if obj["kind"] != resource.kind and not resource.custom and schemas.schema_name(*_gvk(obj)):
-        target = f"{resource.group or 'core'}.{resource.kind}"
-        why = f"converting ({_version_of(obj)}.{obj['kind']}) to ({target}): unknown conversion"
-        raise bad_request(
-            f'{obj["kind"]} in version "{_version_of(obj)}" cannot be handled as a {resource.kind}: {why}'
-        )
-    if not resource.custom and not schemas.schema_name(*_gvk(obj)):
-        why = f'no kind "{obj["kind"]}" is registered for version "{obj["apiVersion"]}" in scheme "{SCHEME}"'
-        told = f'{obj["kind"]} in version "{_version_of(obj)}" cannot be handled as a {resource.kind}'
-        raise bad_request(f"{told}: {why}")
     if (obj["apiVersion"], obj["kind"]) != (resource.api_version, resource.kind):
-        raise bad_request(
-            f'{obj["kind"]} in version "{obj["apiVersion"]}" cannot be handled as a {resource.kind}: '
-            f"the API version in the data ({obj['apiVersion']}) does not match the expected API version "
-            f"({resource.api_version})"
-        )
+        raise bad_request(f"{obj['apiVersion']} {obj['kind']} cannot be handled as a {resource.kind}")
     if obj.get("metadata") is None:
         obj["metadata"] = {}
     metadata = obj["metadata"]
-    if why := undecodable({"metadata": metadata}, _HEAD, resource.kind):
-        raise bad_request(_cannot_be(resource, why))
+    _check_types({"metadata": metadata}, _HEAD, resource)
     if resource.namespaced:
         metadata["namespace"] = metadata.get("namespace") or namespace
         same_namespace(resource, obj, namespace)
     else:
         metadata.pop("namespace", None)
-
-
-def _gvk(obj: Obj) -> tuple[str, str, str]:
-    group, _, version = obj["apiVersion"].rpartition("/")
-    return group, version, obj["kind"]
-
-
-def _version_of(obj: Obj) -> str:
-    return str(obj["apiVersion"]).rpartition("/")[2]
 
 
 def same_name(obj: Obj, name: str) -> None:
@@ -108,90 +81,71 @@ def typed(resource: Resource, obj: Obj, write: Write) -> Obj:
     Raises:
         ApiError: 400, values of wrong types, or unknown fields with validation "Strict".
     """
-    told = [] if write.validation == "Ignore" else [*write.twice, *_unknown(obj, resource)]
-    if told and write.validation == "Strict":
-        raise bad_request(_cannot_be(resource, f"strict decoding error: {', '.join(told)}"))
-    write.warnings.extend(line.strip() for text in told for line in text.splitlines() if line[:5] != "yaml:")
+    problems = [] if write.validation == "Ignore" else _strict_problems(resource, obj, write)
+    if problems and write.validation == "Strict":
+        raise bad_request(f"{resource.kind}: strict decoding error: {', '.join(problems)}")
+    write.warnings.extend(problems)
     obj = pruned(obj, resource.schema)
     if resource.store_key in (("", "secrets"), ("", "configmaps")):
-        _check_base64(resource, obj.get("data" if resource.kind == "Secret" else "binaryData") or {})
-    if not resource.custom and (why := undecodable(obj, resource.schema, resource.kind)):
-        raise bad_request(_cannot_be(resource, why))
+        _check_base64(obj.get("data" if resource.kind == "Secret" else "binaryData") or {})
+    if not resource.custom:
+        _check_types(obj, resource.schema, resource)
     return obj
 
 
-def _unknown(obj: Obj, resource: Resource) -> list[str]:
-    return [f'unknown field "{path}"' for path in unknown_fields(obj, resource.schema)]
+def _strict_problems(resource: Resource, obj: Obj, write: Write) -> list[str]:
+    unknown = (f'unknown field "{path}"' for path in unknown_fields(obj, resource.schema))
+    return [*write.duplicates, *unknown]
 
 
-def _cannot_be(resource: Resource, why: str) -> str:
-    return f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: {why}'
+def _check_types(obj: Obj, schema: Obj, resource: Resource) -> None:
+    if problem := next(wrong_types(obj, schema), None):
+        raise bad_request(f"{resource.kind} cannot be decoded: {problem[1]}")
 
 
-def fits_its_kind(resource: Resource, obj: Obj, write: Write) -> None:
-    """Refuse a patched object that is none of its kind any more; a patch is refused otherwise than a whole object.
+def check_patched(resource: Resource, obj: Obj, write: Write) -> None:
+    """Refuse a patched object that is no object of its kind any more; a patch is refused with 422, not 400.
 
     Raises:
         ApiError: 422.
     """
-    why = ""
+    problem = ""
     if obj.get("kind") != resource.kind or obj.get("apiVersion") != resource.api_version:
-        why = f'no kind "{obj.get("kind")}" is registered for version "{obj.get("apiVersion")}" in scheme "{SCHEME}"'
+        problem = f"a {resource.kind} cannot become {obj.get('apiVersion')} {obj.get('kind')}"
     elif not resource.custom:
-        unknown = [*write.twice, *_unknown(obj, resource)] if write.validation == "Strict" else []
-        why = f"strict decoding error: {', '.join(unknown)}" if unknown else ""
-        why = why or undecodable(obj, resource.schema, resource.kind)
-    if why:
-        shown = json.dumps(json.dumps(obj, separators=(",", ":"), sort_keys=True))
-        what = f"Invalid value: {shown}: {why}"
-        cause = {"reason": "FieldValueInvalid", "message": what, "field": "patch"}
-        raise ApiError(422, "Invalid", f' "" is invalid: patch: {what}', {"causes": [cause]})
+        strict = _strict_problems(resource, obj, write) if write.validation == "Strict" else []
+        problem = ", ".join(strict) or next((what for _, what in wrong_types(obj, resource.schema)), "")
+    if problem:
+        cause = {"reason": "FieldValueInvalid", "message": problem, "field": "patch"}
+        raise ApiError(422, "Invalid", f' "" is invalid: patch: {problem}', {"causes": [cause]})
 
 
-def fits_apply(resource: Resource, intent: Any) -> Obj:
-    """Refuse an applied configuration that does not say what it is.
+def check_applied(resource: Resource, intent: Any) -> Obj:
+    """Refuse an applied configuration without its own apiVersion and kind.
 
     Raises:
         ApiError: 400.
     """
-    told = intent if isinstance(intent, dict) else {}
-    version, kind = str(told.get("apiVersion") or ""), str(told.get("kind") or "")
-    if (version, kind) != (resource.api_version, resource.kind):
-        raise bad_request(f"invalid object type: {version if '/' in version else '/' + version}, Kind={kind}")
-    return told
+    obj = intent if isinstance(intent, dict) else {}
+    if (obj.get("apiVersion"), obj.get("kind")) != (resource.api_version, resource.kind):
+        raise bad_request(f"an applied configuration must be {resource.api_version} {resource.kind}")
+    return obj
 
 
-def typed_for_apply(resource: Resource, obj: Obj) -> None:
+def check_applied_fields(resource: Resource, obj: Obj) -> None:
     """Refuse an applied configuration that the kind's schema does not know.
 
     Raises:
-        ApiError: 500, as the real server answers.
+        ApiError: 500 (the code is the real server's).
     """
     if resource.custom:
         return
-    where = f"/{obj['metadata'].get('name', '')}; {resource.group}/{resource.version}"
-    words = f"failed to create typed patch object ({where}, Kind={resource.kind}): "
-    if unknown := next(unknown_fields(obj, resource.schema), None):
-        raise ApiError(500, "", f"{words}.{unknown}: field not declared in schema")
-    if wrong := next(wrong_types(_body(obj), resource.schema), None):
-        raise ApiError(500, "", f"{words}.{wrong[0]}: {_expected(obj, wrong)}")
-    if double := next(repeated_items(_body(obj), resource.schema), None):
-        raise ApiError(500, "", f"{words}.{double[0]}: {double[1]}")
-
-
-def _expected(obj: Obj, wrong: Problem) -> str:
-    """What a typed object would have there, in the words of the real server, which show Go's own."""
-    kind = wrong[1].partition("must be of type ")[2].partition(":")[0]
-    value: Any = obj
-    for key in wrong[0].split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    shown = (
-        f"&{{{json.dumps(value)}}}" if isinstance(value, dict | list) else f"&value.valueUnstructured{{Value:{value}}}"
-    )
-    return f"expected {_EXPECTED.get(kind, kind)}, got {shown}"
-
-
-_EXPECTED = {"object": "map", "array": "list", "integer": "numeric (int or float)", "number": "numeric (int or float)"}
+    problem = next((f".{path}: field not declared in schema" for path in unknown_fields(obj, resource.schema)), "")
+    body = _body(obj)
+    for problems in (wrong_types(body, resource.schema), repeated_items(body, resource.schema)):
+        problem = problem or next((f".{path}: {what}" for path, what in problems), "")
+    if problem:
+        raise ApiError(500, "", f"failed to create typed patch object ({resource.kind}): {problem}")
 
 
 def completed(resource: Resource, obj: Obj) -> Obj:
@@ -209,7 +163,7 @@ def validated(resource: Resource, obj: Obj, changes: Iterable[Problem] = ()) -> 
         ApiError: 422.
     """
     name = obj["metadata"].get("name", "")
-    if problems := [*metadata_problems(resource, obj["metadata"]), *rules.kind_problems(resource, obj)]:
+    if problems := [*rules.metadata_problems(resource, obj["metadata"]), *rules.kind_problems(resource, obj)]:
         raise invalid(resource, name, problems)
     if resource.custom:
         body = {key: value for key, value in obj.items() if key != "metadata"}
@@ -222,11 +176,10 @@ def validated(resource: Resource, obj: Obj, changes: Iterable[Problem] = ()) -> 
         raise invalid(resource, name, problems)
 
 
-def _check_base64(resource: Resource, data: Obj) -> None:
+def _check_base64(data: Obj) -> None:
     for value in data.values():
-        wrong = _NOT_BASE64.search(value) if isinstance(value, str) else None
-        if wrong:
-            raise bad_request(_cannot_be(resource, f"illegal base64 data at input byte {wrong.start()}"))
+        if isinstance(value, str) and (wrong := _NOT_BASE64.search(value)):
+            raise bad_request(f"illegal base64 data at input byte {wrong.start()}")
 
 
 def _body(obj: Obj) -> Obj:

@@ -9,10 +9,6 @@ if TYPE_CHECKING:
     from fluobook_lab.kube.resources import Resource
 
 
-SCHEME = "pkg/runtime/scheme.go:110"
-"""Where the real server's list of kinds stands in its source; its messages say so."""
-
-
 class ApiError(Exception):
     """A refusal of the API server.
 
@@ -90,6 +86,14 @@ def invalid(resource: Resource, name: str, causes: list[tuple[str, str]]) -> Api
     return ApiError(422, "Invalid", f'{kind} "{name}" is invalid: {words}', details | {"causes": listed})
 
 
+def invalid_options(kind: str, problems: list[tuple[str, str]]) -> ApiError:
+    """422: options of a request have values that they cannot have; each problem is a field and what is wrong."""
+    causes = [{"reason": cause_of(what), "message": what, "field": field} for field, what in problems]
+    message = ", ".join(f"{field}: {what}" for field, what in problems)
+    details = {"group": "meta.k8s.io", "kind": kind, "causes": causes}
+    return ApiError(422, "Invalid", f'{kind}.meta.k8s.io "" is invalid: {message}', details)
+
+
 def forbidden(resource: Resource, name: str, why: str) -> ApiError:
     """403: an admission rule refuses the object."""
     message = f'{resource.qualified} "{name}" is forbidden: {why}'
@@ -99,16 +103,6 @@ def forbidden(resource: Resource, name: str, why: str) -> ApiError:
 def bad_request(message: str) -> ApiError:
     """400: the request itself cannot be understood."""
     return ApiError(400, "BadRequest", message)
-
-
-def versioned_creation() -> ApiError:
-    """500: a new object cannot have a version yet."""
-    return ApiError(500, "", "resourceVersion should not be set on objects to be created")
-
-
-def no_number(text: str) -> ApiError:
-    """500: a version that is no number."""
-    return ApiError(500, "", f'strconv.ParseUint: parsing "{text}": invalid syntax')
 
 
 def unreachable_service(why: str) -> ApiError:

@@ -45,7 +45,7 @@ class Write:
         force: server-side apply takes fields that others own.
         subresource: "status", "approval", "scale", "finalize" or "".
         through: a subresource that changes a part of the object by another shape: "scale".
-        twice: what stands twice in the body, in words.
+        duplicates: which members appear twice in the body.
         warnings: where warnings for the client are put.
     """
 
@@ -56,5 +56,5 @@ class Write:
     force: bool = False
     subresource: str = ""
     through: str = ""
-    twice: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)

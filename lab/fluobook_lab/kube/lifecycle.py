@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.kube import rules
@@ -99,20 +98,13 @@ def kept(resource: Resource, old: Obj, new: Obj, subresource: str) -> Obj:
     return result
 
 
-_GO = {"apiGroup": "APIGroup", "kind": "Kind", "name": "Name"}
-
-
 def change_problems(resource: Resource, old: Obj, new: Obj) -> list[Problem]:
     """Changes of what is fixed at creation, or later."""
-    problems = []
-    for path in _IMMUTABLE.get(resource.store_key, ()):
-        if _at(old, path) != _at(new, path):
-            value = _at(new, path)
-            if path == "roleRef":  # shown by the names of its fields in Go
-                value = {_GO.get(key, key): item for key, item in sorted(value.items())}
-            shown = json.dumps(value, separators=(",", ":"))
-            why = "cannot change roleRef" if path == "roleRef" else "field is immutable"
-            problems.append((path, f"Invalid value: {shown}: {why}"))
+    problems: list[Problem] = [
+        (path, f"Invalid value: {_at(new, path)}: field is immutable")
+        for path in _IMMUTABLE.get(resource.store_key, ())
+        if _at(old, path) != _at(new, path)
+    ]
     return problems + list(rules.change_problems(resource, old, new))
 
 

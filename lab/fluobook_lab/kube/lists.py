@@ -8,8 +8,7 @@ import json
 from typing import TYPE_CHECKING
 
 from fluobook_lab.kube.errors import bad_request, expired
-from fluobook_lab.kube.list_options import check, check_reached
-from fluobook_lab.kube.options import number
+from fluobook_lab.kube.requests import check_list_options, check_reached, number
 from fluobook_lab.kube.selectors import field_selector, label_selector
 
 if TYPE_CHECKING:
@@ -75,11 +74,11 @@ def page(storage: Storage, resource: Resource, namespace: str, query: Mapping[st
     Raises:
         ApiError: 400 or 422 for options that make no sense, 410 for a version whose time is over, 504 for one to come.
     """
-    check(query, watch=False)
+    check_list_options(query, watch=False)
     fits = selector(resource, namespace, query)
     after, revision = _begin(storage, query)
     if revision and storage.is_compacted(resource.store_key, revision):
-        raise expired(_TOO_OLD if query.get("continue") else "The resourceVersion for the provided list is too old.")
+        raise expired("The resourceVersion or the continue token is too old.")
     items = storage.scan(resource.store_key, namespace, revision)
     found = [item for item in items if list(item[0]) > after and fits(item[1])]
     metadata: Obj = {"resourceVersion": str(revision or storage.revision)}
@@ -92,21 +91,11 @@ def page(storage: Storage, resource: Resource, namespace: str, query: Mapping[st
     return [{**obj, "apiVersion": resource.api_version} for _, obj in found], metadata
 
 
-_TOO_OLD = (
-    "The provided continue parameter is too old to display a consistent list result. "
-    "You can start a new list without the continue parameter, or use the continue token in this response to "
-    "retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - "
-    "objects that were created, modified, or deleted between the time the first chunk was returned and now may show "
-    "up in the list."
-)
-
-
 def _begin(storage: Storage, query: Mapping[str, str]) -> tuple[list[str], int]:
     """After which key a page begins, and the version that it shows; 0 is the newest."""
     asked, token = query.get("resourceVersion", ""), query.get("continue", "")
     if asked and not asked.isdecimal():
-        why = f'Invalid value: "{asked}": strconv.ParseUint: parsing "{asked}": invalid syntax'
-        raise bad_request(f"invalid resource version: resourceVersion: {why}")
+        raise bad_request(f'invalid resource version: "{asked}"')
     if token:
         if asked not in ("", "0"):
             raise bad_request("specifying resource version is not allowed when using continue")
@@ -127,8 +116,7 @@ def _resumed(token: str) -> tuple[list[str], int]:
         namespace, _, name = str(told.get("start", "")).rstrip("\0").rpartition("/")
         version, revision = told.get("v", ""), int(told.get("rv", 0))
     except (binascii.Error, ValueError, TypeError) as error:
-        raise bad_request(f"invalid continue token: continue key is not valid: {error}") from error
+        raise bad_request(f"invalid continue token: {error}") from error
     if version != "meta.k8s.io/v1":
-        why = f"server does not recognize this encoded version {version}"
-        raise bad_request(f"invalid continue token: continue key is not valid: {why}")
+        raise bad_request("invalid continue token: it is of another version")
     return [namespace, name], revision

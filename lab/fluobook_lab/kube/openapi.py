@@ -1,4 +1,4 @@
-"""OpenAPI v3 documents, one for each group and version: kubectl validates and explains with them.
+"""OpenAPI v3 documents, one for each group and version: kubectl validates with them.
 
 They are made from the schemas and the resources, built-in and custom alike, so they never disagree with the server.
 """
@@ -109,7 +109,7 @@ def _closure(name: str) -> Obj:
     while waiting:
         current = waiting.pop()
         if current not in found:
-            found[current] = schemas.described(current)
+            found[current] = schemas.published(current)
             waiting.extend(_references(found[current]))
     return found
 

@@ -31,25 +31,18 @@ def patched(resource: Resource, obj: Obj, body: Any, media_type: str) -> Obj:
         raise unsupported_patch()
     if media_type == STRATEGIC and resource.custom:
         raise unsupported_media(f"{JSON}, {MERGE}, {APPLY}")
-    if body is None and media_type == MERGE:
-        raise bad_request("Invalid JSON Patch")
-    if not isinstance(body, dict | None):
-        kind = "array" if isinstance(body, list) else "string" if isinstance(body, str) else "number"
-        begin = "error decoding patch: " if media_type == MERGE else ""
-        raise bad_request(f"{begin}json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}")
+    if not isinstance(body, dict) and (body is not None or media_type == MERGE):
+        raise bad_request("a patch of this type must be an object")
     return merge(clone(obj), body) if media_type == MERGE else strategic(clone(obj), body or {}, resource.schema)
 
 
 def _json_patched(obj: Obj, body: Any) -> Obj:
     if not isinstance(body, list):
-        kind = "object" if isinstance(body, dict) else "string"
-        why = f"json: cannot unmarshal {kind} into Go value of type []handlers.jsonPatchOp"
-        raise bad_request(f"error decoding patch: {why}")
+        raise bad_request("a JSON patch must be a list of operations")
     try:
         return json_patch.apply(obj, body, lenient=True)
     except json_patch.PatchError as error:
-        # The real server does not say which operation it was.
-        raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request", {}) from error
+        raise ApiError(422, "Invalid", f"the JSON patch does not apply: {error}", {}) from error
 
 
 def merge(value: Any, patch: Any) -> Any:

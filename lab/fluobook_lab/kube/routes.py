@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from fluobook_lab.kube import bodies, discovery, methods, openapi, options, patches, reviews, subresources
+from fluobook_lab.kube import discovery, openapi, patches, reviews, subresources
 from fluobook_lab.kube.answers import Form, encoded, json_answer
 from fluobook_lab.kube.authorization import Question, allowed, refusal
-from fluobook_lab.kube.bodies import Body
 from fluobook_lab.kube.errors import (
     no_such_group,
     no_such_path,
@@ -19,9 +18,20 @@ from fluobook_lab.kube.errors import (
     unreachable_service,
 )
 from fluobook_lab.kube.forwarding import Backend, forward
-from fluobook_lab.kube.list_options import check_reached, version_of, wants_watch
 from fluobook_lab.kube.lists import page, selector
-from fluobook_lab.kube.paths import Target, parse
+from fluobook_lab.kube.requests import (
+    WRITABLE,
+    Body,
+    Target,
+    check_method,
+    check_reached,
+    delete_options,
+    parse_path,
+    read_body,
+    version_of,
+    wants_watch,
+    write_of,
+)
 from fluobook_lab.kube.streaming import Stream
 
 if TYPE_CHECKING:
@@ -65,7 +75,7 @@ class Routes:
             return json_answer(_version_info(self._version))
         if (told := self._told(path, request)) is not None:
             return told
-        target = parse(path)
+        target = parse_path(path)
         if target is None:
             question = Question(request.method.lower(), path=path)
             if not user.is_admin and path not in _OPEN:
@@ -107,7 +117,7 @@ class Routes:
         question = Question(verb, target.group, target.resource, target.name, namespace)
         if not allowed(self._store, user, question):
             raise refusal(user, question)
-        methods.check(resource, target, request.method)
+        check_method(resource, target, request.method)
         form = Form.of(
             request.headers.get("Accept", ""), request.query.get("includeObject", ""), listed=verb in ("list", "watch")
         )
@@ -123,20 +133,20 @@ class Routes:
             return json_answer(form.one(resource, self._store.read(resource, (namespace, target.name))))
         if target.subresource == "portforward":
             return await forward(request, self._store.read(resource, (namespace, target.name)), self.backends)
-        answer = self._act(request, user, resource, target, await _body(request, resource))
+        answer = self._act(request, user, resource, target, await read_body(request))
         return _formed(answer, form, resource)
 
     def _act(self, request: web.Request, user: User, resource: Resource, target: Target, told: Body) -> web.Response:
         namespace = target.namespace if resource.namespaced else ""
         key = (namespace, target.name)
-        write, body = options.write_of(request, user, target, told), told.value
+        write, body = write_of(request, user, target, told), told.value
         if not target.name:
             return self._on_collection(request, resource, namespace, body, write)
-        if target.subresource not in subresources.WRITABLE:
+        if target.subresource not in WRITABLE:
             return self._on_subresource(request, resource, target, body, write)
         if request.method == "DELETE":
             status = 200
-            done = self._store.remove(resource, key, options.delete_options(request, body), write)
+            done = self._store.remove(resource, key, delete_options(request, body), write)
         elif request.method == "PUT":
             status, done = 200, self._store.replace(resource, key, body, write)
         elif request.method == "PATCH":
@@ -150,8 +160,6 @@ class Routes:
     def _patch(self, request: web.Request, resource: Resource, key: tuple[str, str], body: Any, write: Write) -> Obj:
         if request.content_type != patches.APPLY:
             return self._store.change(resource, key, body, request.content_type, write)
-        if not request.query.get("fieldManager"):
-            raise options.refused("PATCH", "fieldManager", "Required value: is required for apply patch")
         return self._store.merge_in(resource, key, body, write)
 
     def _on_collection(
@@ -166,7 +174,7 @@ class Routes:
         fits, gone = selector(resource, namespace, request.query), []
         for key, obj in self._store.storage.scan(resource.store_key, namespace):
             if fits(obj):
-                self._store.remove(resource, key, options.delete_options(request, body), write)
+                self._store.remove(resource, key, delete_options(request, body), write)
                 gone.append(obj)
         return json_answer(Form().many(resource, gone, {"resourceVersion": str(self._store.storage.revision)}))
 
@@ -210,16 +218,6 @@ def _formed(answer: web.Response, form: Form, resource: Resource) -> web.Respons
         elif told.get("kind") == f"{resource.kind}List":
             answer.body = encoded(form.many(resource, told["items"], told["metadata"]))
     return answer
-
-
-async def _body(request: web.Request, resource: Resource) -> Body:
-    data = await request.read()
-    if not data and request.method not in ("POST", "PUT", "PATCH"):
-        return Body()
-    kind = "" if request.method == "DELETE" else resource.kind
-    return bodies.read(
-        data, request.content_type, kind, patch=request.content_type if request.method == "PATCH" else ""
-    )
 
 
 def _version_info(version: str) -> Obj:

@@ -1,9 +1,9 @@
-"""The rules of single kinds that no schema can say, with the API server's own words for what breaks them."""
+"""Rules of the API server that no schema expresses: for metadata, for single kinds, and for changes."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -12,14 +12,80 @@ if TYPE_CHECKING:
     from fluobook_lab.kube.resources import Resource
     from fluobook_lab.kube.validation import Problem
 
+_LABEL = re.compile("[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
+_DNS_1035 = re.compile("[a-z]([-a-z0-9]*[a-z0-9])?")
+_QUALIFIED = re.compile("([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
+_SEGMENT = re.compile(r"(?!\.{1,2}$)[^/%]+")
 _KEY = re.compile(r"[-._a-zA-Z0-9]+")
-_KEY_RULE = (
-    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  "
-    "or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
-)
-_KEY_LENGTH, _DATA_LENGTH = 253, 1 << 20
+_FREE_NAMES = frozenset({"rbac.authorization.k8s.io"})
+"""Groups whose objects may have colons and capitals in their names."""
+_FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
+_SUBDOMAIN_LENGTH, _LABEL_LENGTH, _ANNOTATIONS_LENGTH, _DATA_LENGTH = 253, 63, 256 << 10, 1 << 20
 _PORTS = range(1, 65536)
 _SHORTEST = 600
+
+
+def metadata_problems(resource: Resource, metadata: Obj) -> Iterator[Problem]:
+    """What is wrong with an object's metadata."""
+    if prefix := metadata.get("generateName"):
+        yield from _name("metadata.generateName", resource, prefix[:-1] + "a" if prefix.endswith("-") else prefix)
+    yield from _name("metadata.name", resource, metadata.get("name", ""))
+    for key, value in sorted((metadata.get("labels") or {}).items()):
+        yield from _qualified("metadata.labels", key)
+        if value and (len(str(value)) > _LABEL_LENGTH or not _QUALIFIED.fullmatch(str(value))):
+            yield "metadata.labels", f'Invalid value: "{value}": not a valid label value'
+    annotations = metadata.get("annotations") or {}
+    for key in sorted(annotations):
+        yield from _qualified("metadata.annotations", key.lower())
+    if sum(len(key) + len(value or "") for key, value in annotations.items()) > _ANNOTATIONS_LENGTH:
+        yield "metadata.annotations", f"Too long: may not be more than {_ANNOTATIONS_LENGTH} bytes"
+    yield from _owners(metadata.get("ownerReferences") or [])
+    finalizers = metadata.get("finalizers") or []
+    for finalizer in finalizers:
+        yield from _qualified("metadata.finalizers", finalizer)
+    for index, finalizer in enumerate(finalizers):
+        if not resource.custom and "/" not in finalizer and finalizer not in _FINALIZERS:
+            yield f"metadata.finalizers[{index}]", f'Invalid value: "{finalizer}": must be a qualified name'
+
+
+def _name(field: str, resource: Resource, name: str) -> Iterator[Problem]:
+    if resource.group in _FREE_NAMES:
+        rule, length = _SEGMENT, _SUBDOMAIN_LENGTH
+    elif resource.store_key == ("", "services"):
+        rule, length = _DNS_1035, _LABEL_LENGTH
+    elif resource.store_key == ("", "namespaces"):
+        rule, length = _LABEL, _LABEL_LENGTH
+    else:
+        rule, length = _SUBDOMAIN, _SUBDOMAIN_LENGTH
+    if len(name) > length:
+        yield field, f'Invalid value: "{name}": must be no more than {length} characters'
+    if not rule.fullmatch(name):
+        yield field, f'Invalid value: "{name}": must match {rule.pattern}'
+
+
+def _qualified(field: str, key: str) -> Iterator[Problem]:
+    """Keys of labels and annotations, and finalizers: a name, perhaps after a DNS subdomain and a slash."""
+    prefix, slash, name = key.rpartition("/")
+    if slash and not _SUBDOMAIN.fullmatch(prefix):
+        yield field, f'Invalid value: "{key}": the prefix must be a DNS subdomain'
+        if "/" in prefix:
+            return
+    if not name:
+        yield field, f'Invalid value: "{key}": the name must not be empty'
+    elif len(name) > _LABEL_LENGTH:
+        yield field, f'Invalid value: "{key}": the name must be no more than {_LABEL_LENGTH} characters'
+    if not _QUALIFIED.fullmatch(name):
+        yield field, f'Invalid value: "{key}": the name must match {_QUALIFIED.pattern}'
+
+
+def _owners(references: list[Obj]) -> Iterator[Problem]:
+    for reference in references:
+        for key in ("apiVersion", "kind", "name", "uid"):
+            if not reference.get(key):
+                yield f"metadata.ownerReferences.{key}", 'Invalid value: "": must not be empty'
+    if sum(bool(reference.get("controller")) for reference in references) > 1:
+        yield "metadata.ownerReferences", "Invalid value: only one reference can have controller set to true"
 
 
 def kind_problems(resource: Resource, obj: Obj) -> Iterator[Problem]:
@@ -33,9 +99,7 @@ def change_problems(resource: Resource, old: Obj, new: Obj) -> Iterator[Problem]
     if old["metadata"].get("deletionTimestamp"):
         before = old["metadata"].get("finalizers") or []
         if added := [name for name in new["metadata"].get("finalizers") or [] if name not in before]:
-            listed = ", ".join(f'"{name}"' for name in added)
-            why = "no new finalizers can be added if the object is being deleted, found new finalizers"
-            yield "metadata.finalizers", f"Forbidden: {why} []string{{{listed}}}"
+            yield "metadata.finalizers", f"Forbidden: the object is being deleted, {', '.join(added)} cannot be added"
     if resource.store_key in (("", "secrets"), ("", "configmaps")) and old.get("immutable"):
         for field in ("immutable", "data", "binaryData"):
             if old.get(field) != new.get(field):
@@ -43,7 +107,7 @@ def change_problems(resource: Resource, old: Obj, new: Obj) -> Iterator[Problem]
     if resource.store_key == ("", "secrets") and old.get("type") != new.get("type"):
         yield "type", f'Invalid value: "{new.get("type")}": field is immutable'
     if resource.store_key == ("", "pods") and _fixed(old["spec"], old) != _fixed(new["spec"], old):
-        yield "spec", f"Forbidden: {_POD_RULE}"
+        yield "spec", "Forbidden: pod updates may change images, tolerations and deadlines only"
     if resource.store_key == ("", "services"):
         before, after = (obj["spec"].get("clusterIP", "") for obj in (old, new))
         if before and after != before and new["spec"].get("type") != "ExternalName":
@@ -63,30 +127,12 @@ def _fixed(spec: Obj, old: Obj) -> Obj:
     return kept
 
 
-_POD_RULE = (
-    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
-    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
-    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
-)
-
-
-def _key_problems(key: str) -> Iterator[str]:
-    if len(key) > _KEY_LENGTH:
-        yield f"must be no more than {_KEY_LENGTH} characters"
-    if not _KEY.fullmatch(key):
-        yield _KEY_RULE
-    if key in (".", ".."):
-        yield f"must not be '{key}'"
-    elif key.startswith(".."):
-        yield "must not start with '..'"
-
-
 def _key(field: str, key: str) -> Iterator[Problem]:
-    for problem in _key_problems(key):
-        yield f"{field}[{key}]", f'Invalid value: "{key}": {problem}'
+    if not _KEY.fullmatch(key) or len(key) > _SUBDOMAIN_LENGTH or key == "." or key.startswith(".."):
+        yield f"{field}[{key}]", f'Invalid value: "{key}": a key has 1 to 253 of A-Z a-z 0-9 - _ . and no leading ".."'
 
 
-def _data(obj: Obj) -> Iterator[Problem]:
+def _config_map(obj: Obj) -> Iterator[Problem]:
     data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
     for key in sorted(data):
         yield from _key("data", key)
@@ -149,19 +195,12 @@ def _definition(obj: Obj) -> Iterator[Problem]:
     if name != f"{(spec.get('names') or {}).get('plural')}.{spec.get('group')}":
         yield "metadata.name", f'Invalid value: "{name}": must be spec.names.plural+"."+spec.group'
     if len([version for version in spec.get("versions") or [] if version.get("storage")]) != 1:
-        yield "spec.versions", f"Invalid value: {_shown(spec.get('versions'))}: {_ONE_STORED}"
+        yield "spec.versions", "Invalid value: exactly one version must be marked as storage version"
         yield "status.storedVersions", "Invalid value: null: must have at least one stored version"
 
 
-_ONE_STORED = "must have exactly one version marked as storage version"
-
-
-def _shown(versions: Any) -> str:
-    return "[" + ",".join(str(version.get("name")) for version in versions or []) + "]"
-
-
 _KINDS: dict[tuple[str, str], Callable[[Obj], Iterator[Problem]]] = {
-    ("", "configmaps"): _data,
+    ("", "configmaps"): _config_map,
     ("", "secrets"): _secret,
     ("", "services"): _service,
     ("", "pods"): _pod,

@@ -21,33 +21,17 @@ def data() -> dict[str, Any]:
     return json.loads(lzma.decompress((resources.files(__package__) / "data" / "api.json.xz").read_bytes()))
 
 
-@functools.cache
-def _prose() -> dict[str, Any]:
-    """What is only read by people, loaded when somebody does."""
-    return json.loads(lzma.decompress((resources.files(__package__) / "data" / "prose.json.xz").read_bytes()))
+def published(name: str) -> Obj:
+    """A built-in schema as the API server publishes it: with references inside `allOf`."""
+    return _with_all_of(named(name))
 
 
-def columns(group: str, plural: str) -> list[list[Any]]:
-    """The headings of a list's table: name, type, format, priority and description of each; [] if it is unknown."""
-    return list(_prose()["columns"].get(f"{group}/{plural}", ()))
-
-
-def described(name: str) -> Obj:
-    """A built-in schema as the API server publishes it: with its prose, and with references inside `allOf`."""
-    told = _prose()["schemas"].get(name, {})
-    schema = _published(named(name))
-    if "properties" in schema:
-        members = schema["properties"].items()
-        schema["properties"] = {k: {"description": told[k], **item} if k in told else item for k, item in members}
-    return {"description": told[""], **schema} if "" in told else schema
-
-
-def _published(value: Any) -> Any:
+def _with_all_of(value: Any) -> Any:
     if isinstance(value, list):
-        return [_published(item) for item in value]
+        return [_with_all_of(item) for item in value]
     if not isinstance(value, dict):
         return value
-    shown = {key: _published(item) for key, item in value.items()}
+    shown = {key: _with_all_of(item) for key, item in value.items()}
     if isinstance(shown.get("$ref"), str) and len(shown) > 1:
         shown["allOf"] = [{"$ref": shown.pop("$ref")}]
     return shown

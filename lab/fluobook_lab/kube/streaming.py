@@ -11,8 +11,8 @@ from aiohttp import web
 
 from fluobook_lab.kube.answers import encoded
 from fluobook_lab.kube.errors import ApiError
-from fluobook_lab.kube.list_options import check, version_of
 from fluobook_lab.kube.lists import selector
+from fluobook_lab.kube.requests import check_list_options, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -54,7 +54,7 @@ class Stream:
             ApiError: 400, 422 or 500, an option makes no sense.
         """
         version_of(self.query.get("resourceVersion", ""))
-        check(self.query, watch=True)
+        check_list_options(self.query, watch=True)
         fits = selector(self.resource, self.namespace, self.query)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         queue = self.storage.subscribe(self.resource.store_key)

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from fluobook_lab.kube.storage import Key
     from fluobook_lab.kube.store import Store
 
-WRITABLE = frozenset({"", "status", "approval", "finalize"})
-"""Ways to write (a part of) the object itself."""
-
 
 def scale_of(obj: Obj, *, custom: bool = False) -> Obj:
     """The `Scale` of a workload.

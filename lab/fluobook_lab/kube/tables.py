@@ -1,27 +1,37 @@
-"""Objects as the tables that `kubectl get` prints; the columns themselves are in `columns`."""
+"""Objects as the tables that `kubectl get` prints; printer_columns.yaml holds the columns of the built-in kinds."""
 
 from __future__ import annotations
 
+import datetime as dt
+import functools
 import re
 from dataclasses import dataclass
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from fluobook_lab.kube import schemas
-from fluobook_lab.kube.columns import COLUMNS, NONE, Column, age_since
-from fluobook_lab.kube.columns_rare import RARE
+import yaml
+
+from fluobook_lab.kube.objects import labels_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.resources import Resource
 
+NONE = "<none>"
 _STEP = re.compile(
     r"""\.?(?P<name>[\w$-]+)|\['(?P<quoted>[^']+)'\]|\[(?P<index>-?\d+|\*)\]|\[\?\(@\.(?P<key>[\w.]+)\s*==\s*["'](?P<value>[^"']*)["']\)\]"""
 )
+_NAME = {"name": "Name", "type": "string", "format": "name", "jsonPath": ".metadata.name"}
+_AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+_ROLE = "node-role.kubernetes.io/"
+_MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
 
 
 @dataclass(frozen=True)
 class TableFormat:
-    """How rows are wanted: `include` is "Object", "Metadata" or "None"; `headers` is off after a watch's first row."""
+    """What rows contain: `include` is "Object", "Metadata" or "None"; `headers` is off after a watch's first row."""
 
     include: str = "Metadata"
     version: str = "meta.k8s.io/v1"
@@ -31,18 +41,38 @@ class TableFormat:
 def table(resource: Resource, items: list[Obj], metadata: Obj, form: TableFormat) -> Obj:
     """The `Table` of some objects."""
     columns = columns_of(resource)
-    headers = _headers(resource, columns) if form.headers else None
-    rows = [{"cells": [c.cell(obj) for c in columns], "object": _row_object(obj, form)} for obj in items]
+    headers = [_header(column) for column in columns] if form.headers else None
+    rows = [{"cells": [_cell(column, obj) for column in columns], "object": _row_object(obj, form)} for obj in items]
     head = {"kind": "Table", "apiVersion": form.version, "metadata": metadata}
     return {**head, "columnDefinitions": headers, "rows": rows}
 
 
-def _headers(resource: Resource, columns: tuple[Column, ...]) -> list[Obj]:
-    told = schemas.columns(*resource.store_key) or [
-        [c.name, c.type, c.format, c.priority, c.description] for c in columns
-    ]
-    keys = ("name", "type", "format", "priority", "description")
-    return [dict(zip(keys, values, strict=True)) for values in told]
+def columns_of(resource: Resource) -> list[Obj]:
+    """A resource's columns: of its CustomResourceDefinition, of printer_columns.yaml, or name and age."""
+    if resource.custom and resource.columns:
+        return [_NAME, *resource.columns]
+    plural = "events" if resource.plural == "events" else resource.qualified
+    return [_NAME, *_builtin_columns().get(plural, [_AGE])]
+
+
+@functools.cache
+def _builtin_columns() -> dict[str, list[Obj]]:
+    return yaml.safe_load((resources.files(__package__) / "printer_columns.yaml").read_text())
+
+
+def _header(column: Obj) -> Obj:
+    kind = "string" if column["type"] == "date" and "cell" not in column else column["type"]
+    told = {"name": column["name"], "type": kind, "format": column.get("format", "")}
+    return {**told, "priority": column.get("priority", 0), "description": column.get("description", "")}
+
+
+def _cell(column: Obj, obj: Obj) -> Any:
+    if function := column.get("cell"):
+        return _CELLS[function](obj)
+    value = json_path(obj, column["jsonPath"])
+    if value in (None, ""):
+        return column.get("default", NONE)
+    return age_since(value) if column["type"] == "date" and isinstance(value, str) else value
 
 
 def _row_object(obj: Obj, form: TableFormat) -> Obj | None:
@@ -56,37 +86,27 @@ def partial(obj: Obj, version: str = "meta.k8s.io/v1") -> Obj:
     return {"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": obj["metadata"]}
 
 
-def columns_of(resource: Resource) -> tuple[Column, ...]:
-    """A resource's columns: its own, those of its CustomResourceDefinition, or name and age."""
-    if resource.custom and resource.columns:
-        custom = tuple(_custom_column(column) for column in resource.columns)
-        return (Column.NAME, *custom)
-    found = COLUMNS.get(resource.store_key) or RARE.get(resource.store_key) or (Column.NAME, Column.AGE)
-    told = schemas.columns(*resource.store_key)
-    if told and len(told) != len(found):  # a kind that nothing of the platform has: what is not known is "<none>"
-        known = {column.name: column for column in found}
-        return tuple(known.get(name) or Column(name, lambda _: NONE) for name, *_ in told)
-    return found
-
-
-def _custom_column(told: Obj) -> Column:
-    def cell(obj: Obj) -> Any:
-        value = json_path(obj, told["jsonPath"])
-        return age_since(value) if told["type"] == "date" and isinstance(value, str) else value
-
-    return Column(told["name"], cell, told["type"], told.get("priority", 0), description=told.get("description", ""))
+def age_since(when: str) -> str:
+    """The time since a timestamp, in kubectl's form."""
+    seconds = int((dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(when)).total_seconds())
+    for unit, size, below in (("s", 1, 120), ("m", 60, 10 * 60), ("m", 60, 3 * 3600), ("h", 3600, 48 * 3600)):
+        if seconds < below:
+            rest = seconds % 60
+            whole = f"{seconds // size}{unit}"
+            return whole + (f"{rest}s" if below == 10 * 60 and rest else "")
+    return f"{seconds // 86400}d"
 
 
 def json_path(obj: Any, path: str) -> Any:
-    """What stands at a simple JSONPath: members, indices, and filters that compare with a text; None if nothing."""
+    """The value at a simple JSONPath: members, indices, and filters that compare with a string; None if absent."""
     for step in _STEP.finditer(path):
-        obj = _stepped(obj, step)
+        obj = _step(obj, step)
         if obj is None:
             return None
     return obj
 
 
-def _stepped(obj: Any, step: re.Match[str]) -> Any:
+def _step(obj: Any, step: re.Match[str]) -> Any:
     if name := step["name"] or step["quoted"]:
         return obj.get(name) if isinstance(obj, dict) else None
     if not isinstance(obj, list):
@@ -95,3 +115,102 @@ def _stepped(obj: Any, step: re.Match[str]) -> Any:
         return next((item for item in obj if json_path(item, "." + step["key"]) == step["value"]), None)
     index = 0 if step["index"] == "*" else int(step["index"])
     return obj[index] if -len(obj) <= index < len(obj) else None
+
+
+def _status(obj: Obj) -> Obj:
+    return obj.get("status") or {}
+
+
+def _joined(values: Iterable[str], separator: str = ",") -> str:
+    return separator.join(values) or NONE
+
+
+def _labels(labels: Obj | None) -> str:
+    return _joined(f"{key}={value}" for key, value in (labels or {}).items())
+
+
+def _node_status(obj: Obj) -> str:
+    ready = next((c["status"] for c in _status(obj).get("conditions") or [] if c["type"] == "Ready"), "")
+    status = {"True": "Ready", "False": "NotReady", "Unknown": "NotReady"}.get(ready, "Unknown")
+    return f"{status}" + (",SchedulingDisabled" if obj["spec"].get("unschedulable") else "")
+
+
+def _node_roles(obj: Obj) -> str:
+    return _joined(sorted(key.removeprefix(_ROLE) for key in labels_of(obj) if key.startswith(_ROLE)))
+
+
+def _pod_ready(obj: Obj) -> str:
+    ready = sum(bool(s.get("ready")) for s in _status(obj).get("containerStatuses") or [])
+    return f"{ready}/{len(obj['spec'].get('containers') or [])}"
+
+
+def _pod_status(obj: Obj) -> str:
+    status = _status(obj)
+    if obj["metadata"].get("deletionTimestamp"):
+        return "Terminating"
+    states = [s.get("state") or {} for s in status.get("containerStatuses") or []]
+    waiting = [state["waiting"]["reason"] for state in states if "waiting" in state]
+    phase = {"Succeeded": "Completed", "Failed": "Error"}.get(status.get("phase", ""), status.get("phase", "Unknown"))
+    return waiting[0] if waiting else status.get("reason") or phase
+
+
+def _external_address(obj: Obj) -> str:
+    entries = (_status(obj).get("loadBalancer") or {}).get("ingress") or []
+    pending = "<pending>" if obj["spec"].get("type") == "LoadBalancer" else NONE
+    return ",".join(entry.get("ip") or entry.get("hostname", "") for entry in entries) or pending
+
+
+def _service_port(port: Obj) -> str:
+    node_port = f":{port['nodePort']}" if port.get("nodePort") else ""
+    return f"{port['port']}{node_port}/{port.get('protocol', 'TCP')}"
+
+
+def _containers(field: str) -> Callable[[Obj], str]:
+    return lambda obj: _joined(c.get(field, "") for c in obj["spec"]["template"]["spec"].get("containers") or [])
+
+
+def _selector(obj: Obj) -> str:
+    selector = obj["spec"].get("selector") or {}
+    return _labels(selector.get("matchLabels", selector))
+
+
+def _involved_object(obj: Obj) -> str:
+    about = obj.get("involvedObject") or obj.get("regarding") or {}
+    return f"{about.get('kind', '').lower()}/{about.get('name', '')}"
+
+
+def _job_status(obj: Obj) -> str:
+    conditions = [c["type"] for c in _status(obj).get("conditions") or [] if c["status"] == "True"]
+    return next((kind for kind in ("Complete", "Failed") if kind in conditions), "Running")
+
+
+def _request_condition(obj: Obj) -> str:
+    kinds = [c["type"] for c in _status(obj).get("conditions") or []]
+    return ",".join(kinds + (["Issued"] if _status(obj).get("certificate") else [])) or "Pending"
+
+
+_CELLS: dict[str, Callable[[Obj], Any]] = {
+    "node_status": _node_status,
+    "node_roles": _node_roles,
+    "pod_ready": _pod_ready,
+    "pod_status": _pod_status,
+    "pod_restarts": lambda obj: str(sum(s.get("restartCount", 0) for s in _status(obj).get("containerStatuses") or [])),
+    "external_address": _external_address,
+    "service_ports": lambda obj: _joined(map(_service_port, obj["spec"].get("ports") or [])),
+    "selector": _selector,
+    "node_selector": lambda obj: _labels(obj["spec"]["template"]["spec"].get("nodeSelector")),
+    "pod_selector": lambda obj: _labels((obj["spec"].get("podSelector") or {}).get("matchLabels")),
+    "data_count": lambda obj: len(obj.get("data") or {}) + len(obj.get("binaryData") or {}),
+    "access_modes": lambda obj: ",".join(_MODES.get(m, m) for m in obj["spec"].get("accessModes") or []),
+    "involved_object": _involved_object,
+    "ready_replicas": lambda obj: f"{_status(obj).get('readyReplicas', 0)}/{obj['spec'].get('replicas', 1)}",
+    "container_names": _containers("name"),
+    "container_images": _containers("image"),
+    "job_status": _job_status,
+    "job_completions": lambda obj: f"{_status(obj).get('succeeded', 0)}/{obj['spec'].get('completions', 1)}",
+    "request_condition": _request_condition,
+    "created": lambda obj: obj["metadata"]["creationTimestamp"],
+    "ingress_hosts": lambda obj: ",".join(r.get("host", "*") for r in obj["spec"].get("rules") or []) or "*",
+    "ingress_address": lambda obj: _external_address(obj).replace(NONE, ""),
+    "ingress_ports": lambda obj: "80, 443" if obj["spec"].get("tls") else "80",
+}

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 from fluobook_lab.kube import admission, decoding, lifecycle, ownership, patches
 from fluobook_lab.kube.addresses import SERVICES, ServiceAddresses
 from fluobook_lab.kube.errors import (
+    ApiError,
     already_exists,
     bad_request,
     conflict,
     forbidden,
     invalid,
-    no_number,
     no_such_path,
     not_found,
     outdated,
-    versioned_creation,
 )
 from fluobook_lab.kube.naming import Names
 from fluobook_lab.kube.objects import Obj, clone
@@ -61,10 +60,10 @@ class Writes:
     def insert(self, resource: Resource, namespace: str, obj: Obj, write: Write) -> Obj:
         """As `create`, in the namespace of the request."""
         obj = clone(obj)
-        decoding.headed(resource, namespace, obj)
+        decoding.check_head(resource, namespace, obj)
         metadata = obj["metadata"]
         if metadata.get("resourceVersion"):
-            raise versioned_creation()
+            raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
         if write.manager:
             metadata.pop("managedFields", None)
         self._names.complete(resource, metadata)
@@ -86,7 +85,7 @@ class Writes:
     def replace(self, resource: Resource, key: Key, obj: Obj, write: Write) -> Obj:
         """As `update`, at the key of the request."""
         obj = clone(obj)
-        decoding.headed(resource, key[0], obj)
+        decoding.check_head(resource, key[0], obj)
         decoding.same_name(obj, key[1])
         old = self._stored(resource, key)
         return self._write_over(resource, key, old, obj, write)
@@ -99,18 +98,18 @@ class Writes:
         new = patches.patched(resource, old, body, media_type)
         decoding.same_name(new, key[1])
         decoding.same_namespace(resource, new, key[0])
-        decoding.fits_its_kind(resource, new, write)
+        decoding.check_patched(resource, new, write)
         return self._write_over(resource, key, old, new, write)
 
     def merge_in(self, resource: Resource, key: Key, intent: Obj, write: Write) -> Obj:
         """As `apply`."""
-        intent = clone(decoding.fits_apply(resource, intent))
-        decoding.headed(resource, key[0], intent)
+        intent = clone(decoding.check_applied(resource, intent))
+        decoding.check_head(resource, key[0], intent)
         intent["metadata"].setdefault("name", key[1])
         decoding.same_name(intent, key[1])
         if intent["metadata"].get("managedFields") is not None:
             raise bad_request("metadata.managedFields must be nil")
-        decoding.typed_for_apply(resource, intent)
+        decoding.check_applied_fields(resource, intent)
         manager = ownership.Manager(write.manager, "Apply", write.subresource)
         silent = replace(write, manager="")
         old = self.storage.get(resource.store_key, key)
@@ -250,7 +249,7 @@ def _check_is_same(resource: Resource, old: Obj, new: Obj) -> None:
     """Refuse to write over another version, or another object of that name, than the writer knows."""
     name, version = old["metadata"]["name"], new["metadata"].get("resourceVersion")
     if version and not str(version).isdecimal():
-        raise no_number(str(version))
+        raise ApiError(500, "", f'resourceVersion "{version}" is not a number')
     if version not in (None, "", old["metadata"]["resourceVersion"]):
         raise conflict(resource, name)
     if new["metadata"].get("uid") not in (None, "", old["metadata"]["uid"]):

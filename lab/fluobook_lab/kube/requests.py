@@ -1,0 +1,345 @@
+"""What a request asks for: the target of its path, its body, and its options, checked as the API server checks them.
+
+Codes, reasons and fields of refusals are the real server's; their wording is not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fluobook_lab.kube import protobuf
+from fluobook_lab.kube.errors import (
+    ApiError,
+    bad_request,
+    invalid_options,
+    no_such_path,
+    not_allowed,
+    unsupported_media,
+    unsupported_patch,
+)
+from fluobook_lab.kube.identity import User, Write
+from fluobook_lab.kube.patches import APPLY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from aiohttp import web
+
+    from fluobook_lab.kube.objects import Obj
+    from fluobook_lab.kube.resources import Resource
+    from fluobook_lab.kube.validation import Problem
+
+    Query = Mapping[str, str]
+
+WRITABLE = frozenset({"", "status", "approval", "finalize"})
+"""Subresources through which (a part of) the object itself is written."""
+
+_PATH = re.compile(
+    r"/(?:api/(?P<core>v[^/]+)|apis/(?P<group>[^/]+)/(?P<version>[^/]+))"
+    r"(?P<watch>/watch)?(?:/namespaces/(?P<namespace>[^/]+)(?=/(?!status$|finalize$)[^/]))?"
+    r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<subresource>.+?))?/?"
+)
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_METHODS = {"get": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
+_COLLECTION_METHODS = {"list": "GET", "create": "POST", "deletecollection": "DELETE"}
+_OPTION_KINDS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions", "DELETE": "DeleteOptions"}
+_POLICIES = ("Foreground", "Background", "Orphan")
+_MATCH = "resourceVersionMatch"
+_MANAGER_LENGTH = 128
+_ACCEPTED = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a path names: a resource, and perhaps a namespace, an object and a subresource."""
+
+    group: str
+    version: str
+    plural: str
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+    watched: bool = False
+
+    @property
+    def resource(self) -> str:
+        """As authorization names it: "pods" or "pods/status"."""
+        return f"{self.plural}/{self.subresource}" if self.subresource else self.plural
+
+    def verb(self, method: str, *, watch: bool) -> str:
+        """What a method means here."""
+        if method in ("GET", "HEAD"):
+            return "watch" if watch and (self.watched or not self.name) else "get" if self.name else "list"
+        return "deletecollection" if method == "DELETE" and not self.name else _VERBS.get(method, method.lower())
+
+    def narrowed(self, query: Query) -> Query:
+        """The query of a watch; one object is watched by a selector of its name."""
+        return {**query, "fieldSelector": f"metadata.name={self.name}"} if self.name else query
+
+
+def parse_path(path: str) -> Target | None:
+    """The target of a resource path, None if it is none."""
+    match = _PATH.fullmatch(path)
+    if not match:
+        return None
+    return Target(
+        group=match["group"] or "",
+        version=match["core"] or match["version"],
+        plural=match["plural"],
+        namespace=match["namespace"] or "",
+        name=match["name"] or "",
+        subresource=match["subresource"] or "",
+        watched=bool(match["watch"]),
+    )
+
+
+def check_method(resource: Resource, target: Target, method: str) -> None:
+    """Refuse a method that a path of a resource does not take.
+
+    Raises:
+        ApiError: 404, there is nothing; 405, there is something, but not for this method.
+    """
+    if method not in _methods(resource, target):
+        raise not_allowed()
+
+
+def _methods(resource: Resource, target: Target) -> set[str]:
+    verbs = resource.discovery["verbs"]
+    if target.namespace and not resource.namespaced:
+        raise no_such_path()
+    if resource.namespaced and not target.namespace:
+        if target.name:
+            raise no_such_path()
+        return {"GET"} if "list" in verbs else {"POST"}
+    if not target.name:
+        return {method for verb, method in _COLLECTION_METHODS.items() if verb in verbs}
+    if target.subresource:
+        verbs = _subresource_verbs(resource, target.subresource)
+        return {method for verb, method in _METHODS.items() if verb in verbs}
+    return {method for verb, method in _METHODS.items() if verb in verbs} - {"POST"}
+
+
+def _subresource_verbs(resource: Resource, subresource: str) -> list[str]:
+    name = subresource.partition("/")[0]
+    for entry in resource.discovery.get("subresources", ()):
+        if entry["subresource"] == name and (name == "proxy" or "/" not in subresource):
+            return list(entry["verbs"])
+    raise no_such_path()
+
+
+@dataclass(frozen=True)
+class Body:
+    """A request's body as JSON (None without one), and the members that appear twice in it."""
+
+    value: Any = None
+    duplicates: tuple[str, ...] = ()
+
+
+async def read_body(request: web.Request) -> Body:
+    """The body of a request.
+
+    Raises:
+        ApiError: 400, it cannot be read; 415, its media type is not accepted.
+    """
+    data, media = await request.read(), request.content_type
+    if not data and request.method not in ("POST", "PUT", "PATCH"):
+        return Body()
+    if data.startswith(protobuf.MAGIC):
+        return Body(protobuf.decode(data))
+    patch = request.method == "PATCH"
+    duplicates: list[str] = []
+    try:
+        if "yaml" in media:
+            value = _from_yaml(data, duplicates)
+        elif "json" in media or media == "application/octet-stream":
+            value = json.loads(data, object_pairs_hook=lambda pairs: _object(pairs, duplicates))
+        else:
+            raise unsupported_patch() if patch else unsupported_media(_ACCEPTED)
+    except (ValueError, yaml.YAMLError) as error:
+        raise bad_request(f"the body cannot be decoded: {error}") from error
+    if not patch and not isinstance(value, dict | None):
+        raise bad_request("the body must be an object")
+    return Body({} if value is None and not patch else value, tuple(f'duplicate field "{key}"' for key in duplicates))
+
+
+def _object(pairs: list[tuple[str, Any]], duplicates: list[str]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        keys = [key for key, _ in pairs]
+        duplicates.extend(key for key in value if keys.count(key) > 1)
+    return value
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads YAML and records duplicate keys."""
+
+    duplicates: list[str]
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        self.duplicates.extend(key for key in dict.fromkeys(keys) if keys.count(key) > 1)
+        return dict(super().construct_mapping(node, deep=deep))
+
+
+def _from_yaml(data: bytes, duplicates: list[str]) -> Any:
+    loader = _Loader(data)
+    loader.duplicates = duplicates
+    try:
+        return _with_string_keys(loader.get_single_data())
+    finally:
+        loader.dispose()
+
+
+def _with_string_keys(value: Any) -> Any:
+    """JSON's members have strings as names; YAML reads `yes` as a boolean and 1 as a number."""
+    if isinstance(value, dict):
+        pairs = value.items()
+        return {key if isinstance(key, str) else json.dumps(key): _with_string_keys(item) for key, item in pairs}
+    if isinstance(value, list):
+        return [_with_string_keys(item) for item in value]
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def write_of(request: web.Request, user: User, target: Target, body: Body) -> Write:
+    """How a request writes.
+
+    Raises:
+        ApiError: 422, an option has a value that does not exist.
+    """
+    dry_run = request.query.getall("dryRun", [])
+    if request.method == "DELETE" and isinstance(body.value, dict):  # the body holds all options then
+        dry_run = body.value.get("dryRun") or []
+    if problems := list(_write_problems(request, dry_run)):
+        raise invalid_options(_OPTION_KINDS.get(request.method, "ListOptions"), problems)
+    return Write(
+        manager=request.query.get("fieldManager") or request.headers.get("User-Agent", "unknown").partition("/")[0],
+        user=user,
+        dry_run="All" in dry_run,
+        validation=request.query.get("fieldValidation") or "Warn",
+        force=request.query.get("force") == "true",
+        subresource=target.subresource if target.subresource in WRITABLE else "",
+        duplicates=body.duplicates,
+    )
+
+
+def _write_problems(request: web.Request, dry_run: list[str]) -> Iterator[Problem]:
+    if any(value != "All" for value in dry_run):
+        yield "dryRun", 'Unsupported value: supported values: "All"'
+    if request.query.get("fieldValidation", "") not in ("", "Ignore", "Strict", "Warn"):
+        yield "fieldValidation", 'Unsupported value: supported values: "Ignore", "Strict", "Warn"'
+    if len(request.query.get("fieldManager", "")) > _MANAGER_LENGTH:
+        yield "fieldManager", f"Too long: may not be more than {_MANAGER_LENGTH} bytes"
+    is_patch, is_apply = request.method == "PATCH", request.content_type == APPLY
+    if "force" in request.query and is_patch and not is_apply:
+        yield "force", "Forbidden: may not be specified for non-apply patch"
+    if is_apply and is_patch and not request.query.get("fieldManager"):
+        yield "fieldManager", "Required value: is required for apply patch"
+
+
+def delete_options(request: web.Request, body: Any) -> Obj:
+    """The options of a DELETE, from its body, or from its query if it has none.
+
+    Raises:
+        ApiError: 400 or 422, they are wrong.
+    """
+    if isinstance(body, dict):
+        options: Obj = dict(body)
+        if options.get("kind", "DeleteOptions") != "DeleteOptions":
+            raise bad_request(f"the body of a DELETE must be DeleteOptions, not {options['kind']}")
+    else:
+        options = {"propagationPolicy": request.query.get("propagationPolicy")}
+        if grace := request.query.get("gracePeriodSeconds"):
+            options["gracePeriodSeconds"] = number(grace)
+    policy = options.get("propagationPolicy")
+    if policy not in (None, "", *_POLICIES):
+        problem = f'Unsupported value: "{policy}": supported values: {", ".join(_POLICIES)}'
+        raise invalid_options("DeleteOptions", [("propagationPolicy", problem)])
+    if policy and options.get("orphanDependents") is not None:
+        problem = f'Invalid value: "{policy}": orphanDependents and propagationPolicy cannot both be set'
+        raise invalid_options("DeleteOptions", [("propagationPolicy", problem)])
+    return options
+
+
+def number(text: str) -> int:
+    """A whole number in a query.
+
+    Raises:
+        ApiError: 400, it is none.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        raise bad_request(f'"{text}" is not a whole number') from None
+
+
+def wants_watch(query: Query) -> bool:
+    """Whether a request is a watch; every value but a false one counts as true."""
+    return query.get("watch", "false").lower() not in ("", "false", "0", "f")
+
+
+def check_list_options(query: Query, *, watch: bool) -> None:
+    """Refuse combinations of options that contradict each other.
+
+    Raises:
+        ApiError: 400 or 422.
+    """
+    for name in ("limit", "timeoutSeconds"):
+        if query.get(name):
+            number(query[name])
+    if problems := list(_watch_problems(query) if watch else _list_problems(query)):
+        raise invalid_options("ListOptions", problems)
+
+
+def _list_problems(query: Query) -> Iterator[Problem]:
+    match, version = query.get(_MATCH, ""), query.get("resourceVersion", "")
+    if "sendInitialEvents" in query:
+        yield "sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list"
+    if match and not version:
+        yield _MATCH, "Forbidden: resourceVersion is required with it"
+    if match and query.get("continue"):
+        yield _MATCH, "Forbidden: continue is given"
+    if match not in ("", "Exact", "NotOlderThan"):
+        yield _MATCH, f'Unsupported value: "{match}"'
+    if match == "Exact" and version == "0":
+        yield _MATCH, "Forbidden: version 0 is not exact"
+
+
+def _watch_problems(query: Query) -> Iterator[Problem]:
+    match = query.get(_MATCH, "")
+    if "sendInitialEvents" in query:
+        if match != "NotOlderThan":
+            yield _MATCH, "Forbidden: sendInitialEvents requires NotOlderThan"
+        if match not in ("", "NotOlderThan"):
+            yield _MATCH, f'Unsupported value: "{match}"'
+    elif match:
+        yield _MATCH, "Forbidden: sendInitialEvents is required with it"
+    if query.get("continue"):
+        yield _MATCH, "Forbidden: continue is given"
+
+
+def version_of(text: str) -> int:
+    """A resourceVersion as a number, 0 if there is none.
+
+    Raises:
+        ApiError: 500, it is no number (the code is the real server's).
+    """
+    if text and not text.isdecimal():
+        raise ApiError(500, "", f'resourceVersion: Invalid value: "{text}"')
+    return int(text or "0")
+
+
+def check_reached(version: int, revision: int) -> None:
+    """Refuse a version that the cluster has not reached yet.
+
+    Raises:
+        ApiError: 504.
+    """
+    if version > revision:
+        causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
+        message = f"Timeout: Too large resource version: {version}, current: {revision}"
+        raise ApiError(504, "Timeout", message, {"causes": causes, "retryAfterSeconds": 1})
