@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from fluobook_lab.kube.nodeinfo import NodeInfo, requested, signing_request
+from fluobook_lab.kube.kubelet import NodeInfo, requested, signing_request
 
 from tests.engines.cases_requests import REQUESTS
 from tests.engines.step import APPLY, JSON_PATCH, MERGE, STRATEGIC, Step

@@ -20,7 +20,7 @@ from fluobook_lab.faults import Faults
 from fluobook_lab.grpc import reserve
 from fluobook_lab.kube import system
 from fluobook_lab.kube.cluster import KubeCluster
-from fluobook_lab.kube.nodeinfo import NodeInfo
+from fluobook_lab.kube.kubelet import NodeInfo
 from fluobook_lab.kubernetes_side import server_context
 from fluobook_lab.talos.config import MachineConfiguration, pair
 

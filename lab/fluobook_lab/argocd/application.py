@@ -33,8 +33,8 @@ from fluobook_lab.argocd.operation import (
 )
 from fluobook_lab.argocd.repo_server import CommandError, Request, load_error
 from fluobook_lab.argocd.sync import Applier, Sync, tasks
+from fluobook_lab.kube.access import Write
 from fluobook_lab.kube.errors import ApiError
-from fluobook_lab.kube.identity import Write
 from fluobook_lab.kube.objects import clone, timestamp
 
 if TYPE_CHECKING:

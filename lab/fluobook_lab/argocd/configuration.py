@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluobook_lab.argocd.objects import API, IN_CLUSTER, NAMESPACE, sources_of
-from fluobook_lab.kube.identity import Write
+from fluobook_lab.kube.access import Write
 from fluobook_lab.kube.objects import timestamp
 
 if TYPE_CHECKING:

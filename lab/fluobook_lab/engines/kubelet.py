@@ -20,7 +20,7 @@ from fluobook.machine.pki import KeyPair
 from fluobook_lab.engines.api import FAILED, MERGE, Api
 from fluobook_lab.kube.controllers.nodes import CNI_LABEL, LEASE_NAMESPACE, NO_CNI, lease
 from fluobook_lab.kube.errors import ApiError
-from fluobook_lab.kube.nodeinfo import NodeInfo, node_status, requested, signing_request, static_pod
+from fluobook_lab.kube.kubelet import NodeInfo, node_status, requested, signing_request, static_pod
 from fluobook_lab.kube.objects import is_true, with_condition
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from fluobook_lab.engines.network import Forwarder
 from fluobook_lab.engines.processes import log_failure, tail
 from fluobook_lab.grpc import bound
 from fluobook_lab.kube import system
-from fluobook_lab.kube.nodeinfo import NodeInfo
+from fluobook_lab.kube.kubelet import NodeInfo
 from fluobook_lab.talos.config import pair
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.engines.api import FAILED, JSON_TYPE, MERGE, Api
 from fluobook_lab.kube.controllers import loop
-from fluobook_lab.kube.controllers.ingresses import Ingresses
 from fluobook_lab.kube.controllers.operators import Operators
-from fluobook_lab.kube.controllers.services import LoadBalancers
+from fluobook_lab.kube.controllers.services import Ingresses, LoadBalancers
 from fluobook_lab.kube.controllers.volumes import Volumes
 from fluobook_lab.kube.objects import Obj, clone, name_of, namespace_of
 from fluobook_lab.kube.resources import custom_resources

@@ -7,25 +7,18 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from fluobook_lab.kube import system
+from fluobook_lab.kube.access import Write
 from fluobook_lab.kube.api import VERSION, KubeApi
 from fluobook_lab.kube.controllers import loop
-from fluobook_lab.kube.controllers.approver import CsrApprover
-from fluobook_lab.kube.controllers.certificates import CertificateSigner
-from fluobook_lab.kube.controllers.daemonsets import DaemonSets
-from fluobook_lab.kube.controllers.deployments import Deployments, ReplicaSets
-from fluobook_lab.kube.controllers.garbage import GarbageCollector
-from fluobook_lab.kube.controllers.ingresses import Ingresses
-from fluobook_lab.kube.controllers.jobs import Jobs
-from fluobook_lab.kube.controllers.namespaces import Namespaces
+from fluobook_lab.kube.controllers.certificates import CertificateSigner, CsrApprover
+from fluobook_lab.kube.controllers.garbage import GarbageCollector, Namespaces
 from fluobook_lab.kube.controllers.nodes import Heartbeats, Nodes
 from fluobook_lab.kube.controllers.operators import Operators
 from fluobook_lab.kube.controllers.pods import Kubelets
-from fluobook_lab.kube.controllers.services import Endpoints, LoadBalancers
-from fluobook_lab.kube.controllers.statefulsets import StatefulSets
+from fluobook_lab.kube.controllers.services import Endpoints, Ingresses, LoadBalancers
 from fluobook_lab.kube.controllers.volumes import Volumes
-from fluobook_lab.kube.identity import Write
-from fluobook_lab.kube.kubelet import Kubelet
-from fluobook_lab.kube.nodeinfo import NodeInfo, serving_request
+from fluobook_lab.kube.controllers.workloads import DaemonSets, Deployments, Jobs, ReplicaSets, StatefulSets
+from fluobook_lab.kube.kubelet import Kubelet, NodeInfo, serving_request
 from fluobook_lab.kube.store import SERVICE_CIDR
 
 if TYPE_CHECKING:

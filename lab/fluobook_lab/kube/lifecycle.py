@@ -10,9 +10,9 @@ from fluobook_lab.kube.objects import Obj, timestamp
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fluobook_lab.kube.identity import User
+    from fluobook_lab.kube.access import User
     from fluobook_lab.kube.resources import Resource
-    from fluobook_lab.kube.validation import Problem
+    from fluobook_lab.kube.schemas import Problem
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"

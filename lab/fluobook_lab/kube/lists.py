@@ -1,22 +1,90 @@
-"""Lists, page by page."""
+"""Lists, page by page, and watches; both are narrowed by label and field selectors."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import contextlib
 import json
-from typing import TYPE_CHECKING
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from fluobook_lab.kube.errors import bad_request, expired
-from fluobook_lab.kube.requests import check_list_options, check_reached, number
-from fluobook_lab.kube.selectors import field_selector, label_selector
+from aiohttp import web
+
+from fluobook_lab.kube.errors import ApiError, bad_request, expired
+from fluobook_lab.kube.objects import labels_of
+from fluobook_lab.kube.requests import check_list_options, check_reached, number, version_of
+from fluobook_lab.kube.responses import encoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from fluobook_lab.kube.objects import Obj
+
+    Labels = dict[str, str]
+    Test = Callable[[Labels], bool]
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
     from fluobook_lab.kube.resources import Resource
-    from fluobook_lab.kube.storage import Key, Storage
+    from fluobook_lab.kube.responses import Form
+    from fluobook_lab.kube.storage import Event, Key, Storage
+
+
+_COMMA = re.compile(r",(?![^(]*\))")
+_SET = re.compile(r"(?P<key>[^\s!=()]+)\s+(?P<how>in|notin)\s*\((?P<values>[^)]*)\)")
+_EQUALS = re.compile(r"(?P<key>[^\s!=()]+)\s*(?P<how>==|=|!=)\s*(?P<value>[^\s=!()]*)")
+_EXISTS = re.compile(r"(?P<no>!?)\s*(?P<key>[^\s!=(),]+)")
+
+
+def label_selector(text: str) -> Callable[[Obj], bool]:
+    """The test that a `labelSelector` parameter asks for.
+
+    Raises:
+        ApiError: 400, it cannot be parsed.
+    """
+    tests = [_label_test(part.strip()) for part in _COMMA.split(text) if part.strip()]
+    return lambda obj: all(test(labels_of(obj)) for test in tests)
+
+
+def _label_test(part: str) -> Test:
+    if found := _SET.fullmatch(part):
+        values, wanted = {value.strip() for value in found["values"].split(",")}, found["how"] == "in"
+        return lambda labels, key=found["key"]: (labels.get(key) in values) == wanted  # type: ignore[misc]
+    if found := _EQUALS.fullmatch(part):
+        key, value, wanted = found["key"], found["value"], found["how"] != "!="
+        return lambda labels: (labels.get(key) == value) == wanted
+    if found := _EXISTS.fullmatch(part):
+        key, wanted = found["key"], not found["no"]
+        return lambda labels: (key in labels) == wanted
+    operator = " ".join(part.split()[1:2])
+    raise bad_request(f"unable to parse requirement: found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
+
+
+def field_selector(text: str, known: Callable[[str], str] = lambda _path: "") -> Callable[[Obj], bool]:
+    """The test that a `fieldSelector` parameter asks for; `known` says what is wrong with a path, "" if nothing.
+
+    Raises:
+        ApiError: 400, it cannot be parsed.
+    """
+    tests: list[tuple[str, str, bool]] = []
+    for part in filter(None, text.split(",")):
+        found = re.fullmatch(r"([^=!]+)(!=|==|=)(.*)", part.strip())
+        if not found:
+            raise bad_request(f"invalid selector: '{part}'; can't understand '{part}'")
+        if problem := known(found[1]):
+            raise bad_request(problem)
+        tests.append((found[1], found[3], found[2] != "!="))
+    return lambda obj: all((_field(obj, path) == value) == wanted for path, value, wanted in tests)
+
+
+def _field(obj: Any, path: str) -> str:
+    for key in path.split("."):
+        obj = obj.get(key) if isinstance(obj, dict) else None
+    if isinstance(obj, bool):
+        return str(obj).lower()
+    return "" if obj is None else str(obj)
 
 
 _EVERY = ("metadata.name", "metadata.namespace")
@@ -120,3 +188,142 @@ def _resumed(token: str) -> tuple[list[str], int]:
     if version != "meta.k8s.io/v1":
         raise bad_request("invalid continue token: it is of another version")
     return [namespace, name], revision
+
+
+BOOKMARK_SECONDS = 60.0
+"""Real seconds between bookmarks, as the real server sends them."""
+DEFAULT_SECONDS = 1800.0
+"""How long a watch lasts that names no `timeoutSeconds`."""
+
+
+@dataclass
+class Stream:
+    """One watch request.
+
+    Args:
+        storage: where the objects are.
+        resource: what is watched.
+        form: how objects are to be shown.
+        query: the request's parameters.
+        namespace: only this namespace's, if it is named.
+    """
+
+    storage: Storage
+    resource: Resource
+    form: Form
+    query: Mapping[str, str]
+    namespace: str
+    sent: int = 0
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer until the time is over, the client goes, or the history breaks off.
+
+        Raises:
+            ApiError: 400, 422 or 500, an option makes no sense.
+        """
+        version_of(self.query.get("resourceVersion", ""))
+        check_list_options(self.query, watch=True)
+        fits = selector(self.resource, self.namespace, self.query)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        queue = self.storage.subscribe(self.resource.store_key)
+        try:
+            begin = list(self._begin(fits))
+            await response.prepare(request)
+            await _write(response, begin)
+            deadline = asyncio.get_running_loop().time() + float(self.query.get("timeoutSeconds") or DEFAULT_SECONDS)
+            await self._follow(response, queue, fits, deadline)
+        except ApiError as error:
+            await self._end(request, response, error)
+        finally:
+            self.storage.unsubscribe(self.resource.store_key, queue)
+        return response
+
+    async def _end(self, request: web.Request, response: web.StreamResponse, error: ApiError) -> None:
+        if not response.prepared:
+            await response.prepare(request)
+        await _write(response, [encoded({"type": "ERROR", "object": error.status()})])
+
+    def _begin(self, fits: Callable[[Obj], bool]) -> Iterator[bytes]:
+        asked = self.query.get("resourceVersion", "")
+        since = version_of(asked)
+        initial = self.query.get("sendInitialEvents")
+        if initial == "true" or (since == 0 and initial is None):
+            for _, obj in self.storage.scan(self.resource.store_key, self.namespace):
+                if fits(obj):
+                    yield self._line("ADDED", obj)
+            if initial == "true" and self.query.get("allowWatchBookmarks") == "true":
+                yield self._bookmark({"k8s.io/initial-events-end": "true"})
+            return
+        if since:
+            yield from self._lines(self.storage.since(self.resource.store_key, since), fits)
+
+    async def _follow(
+        self,
+        response: web.StreamResponse,
+        queue: asyncio.Queue[Event],
+        fits: Callable[[Obj], bool],
+        deadline: float,
+    ) -> None:
+        now = asyncio.get_running_loop().time
+        while (left := deadline - now()) > 0:
+            events: list[Event] = []
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, BOOKMARK_SECONDS)):
+                    events.append(await queue.get())
+            while not queue.empty():
+                events.append(queue.get_nowait())
+            lines = list(self._lines(events, fits))
+            if not events and now() < deadline and self.query.get("allowWatchBookmarks") == "true":
+                lines.append(self._bookmark({}))
+            await _write(response, lines)
+            if any(event.type == "GONE" for event in events):
+                return
+
+    def _lines(self, events: Iterable[Event], fits: Callable[[Obj], bool]) -> Iterator[bytes]:
+        for event in events:
+            if event.type == "GONE":
+                yield encoded({"type": "ERROR", "object": event.object})
+            elif kind := _as_seen(event, fits):
+                gone = kind == "DELETED" and event.type != kind
+                yield self._line(kind, _last_seen(event)) if gone else self._encoded_event(event, kind)
+
+    def _encoded_event(self, event: Event, kind: str) -> bytes:
+        """Many watches show the same event: its plain form is encoded once."""
+        if self.form.kind:
+            return self._line(kind, event.object)
+        key = f"{kind} {self.resource.api_version}"
+        if key not in event.encoded:
+            event.encoded[key] = self._line(kind, event.object)
+        return event.encoded[key]
+
+    def _line(self, kind: str, obj: Obj) -> bytes:
+        shown = self.form.one(self.resource, {**obj, "apiVersion": self.resource.api_version}, headers=self.sent == 0)
+        self.sent += 1
+        return encoded({"type": kind, "object": shown})
+
+    def _bookmark(self, annotations: dict[str, str]) -> bytes:
+        metadata: Obj = {"resourceVersion": str(self.storage.revision)}
+        metadata |= {"annotations": annotations} if annotations else {}
+        obj = {"kind": self.resource.kind, "apiVersion": self.resource.api_version, "metadata": metadata}
+        return encoded({"type": "BOOKMARK", "object": obj})
+
+
+def _as_seen(event: Event, fits: Callable[[Obj], bool]) -> str:
+    """What an event is to somebody who sees only what fits: objects come into view and leave it."""
+    before = event.previous is not None and fits(event.previous)
+    after = event.type != "DELETED" and fits(event.object)
+    if after:
+        return "MODIFIED" if before else "ADDED"
+    return "DELETED" if before else ""
+
+
+def _last_seen(event: Event) -> Obj:
+    """What somebody saw of an object that left the view: as it was, in the version in which it left."""
+    before = event.previous or event.object
+    version = event.object["metadata"]["resourceVersion"]
+    return {**before, "metadata": {**before["metadata"], "resourceVersion": version}}
+
+
+async def _write(response: web.StreamResponse, lines: list[bytes]) -> None:
+    if lines:
+        await response.write(b"\n".join(lines) + b"\n")

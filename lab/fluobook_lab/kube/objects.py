@@ -9,6 +9,10 @@ Obj = dict[str, Any]
 """A Kubernetes object, or a part of one, as JSON."""
 
 
+SERVICES = ("", "services")
+"""Where Services are stored."""
+
+
 def clone(value: Any) -> Any:
     """A deep copy of JSON; several times as fast as `copy.deepcopy`."""
     if isinstance(value, dict):

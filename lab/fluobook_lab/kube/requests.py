@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluobook_lab.kube import protobuf
+from fluobook_lab.kube.access import User, Write
 from fluobook_lab.kube.errors import (
     ApiError,
     bad_request,
@@ -22,7 +23,6 @@ from fluobook_lab.kube.errors import (
     unsupported_media,
     unsupported_patch,
 )
-from fluobook_lab.kube.identity import User, Write
 from fluobook_lab.kube.patches import APPLY
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.resources import Resource
-    from fluobook_lab.kube.validation import Problem
+    from fluobook_lab.kube.schemas import Problem
 
     Query = Mapping[str, str]
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.resources import Resource
-    from fluobook_lab.kube.validation import Problem
+    from fluobook_lab.kube.schemas import Problem
 
 _LABEL = re.compile("[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")

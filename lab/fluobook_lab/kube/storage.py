@@ -1,6 +1,6 @@
-"""Where objects live: one revision counter, the objects, and the history that watches are served from.
+"""Where objects are stored: one revision counter, the objects, and the history that watches are served from.
 
-Plays etcd and the watch cache. Objects that are stored are never changed in place: every write puts a new one.
+Takes the part of etcd and the watch cache. A stored object is never changed in place: every write stores a new one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fluobook_lab.kube.objects import Obj
+
 
 Key = tuple[str, str]
 """(group, plural) of a resource, or (namespace, name) of an object."""
@@ -149,3 +150,35 @@ class Storage:
         history.append(event)
         for queue in (*self._queues[resource], *self._queues[EVERYTHING]):
             queue.put_nowait(event)
+
+
+class Watch:
+    """Changes of one resource; `async for event in watch`, and `close()` at the end.
+
+    Args:
+        storage: where the objects are.
+        resource: (group, plural).
+        namespace: only this namespace's objects, if it is named.
+    """
+
+    def __init__(self, storage: Storage, resource: Key, namespace: str = "") -> None:
+        self._storage = storage
+        self._resource = resource
+        self._namespace = namespace
+        self._queue = storage.subscribe(resource)
+
+    def __aiter__(self) -> Watch:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next change: `type` ("ADDED", "MODIFIED", "DELETED") and `object` (shared: do not change it)."""
+        while True:
+            event = await self._queue.get()
+            if event.type == "GONE":
+                continue
+            if not self._namespace or event.object["metadata"].get("namespace") == self._namespace:
+                return event
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._storage.unsubscribe(self._resource, self._queue)

@@ -1,29 +1,398 @@
-"""The API without its HTTP: read, create, apply, patch, delete and watch objects, as the server and the lab's parts do.
+"""The API without its HTTP: read, create, apply, patch, delete and watch objects, as the server and the lab do.
 
 All calls are synchronous and belong on the lab's event loop. Results are copies: change them as you like.
 """
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
+import random
+import uuid
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fluobook_lab.kube import patches
-from fluobook_lab.kube.identity import Write
-from fluobook_lab.kube.objects import Obj, clone
-from fluobook_lab.kube.selectors import field_selector, label_selector
-from fluobook_lab.kube.watching import Watch
-from fluobook_lab.kube.writing import Writes, shown
+from fluobook_lab.kube import admission, decoding, lifecycle, ownership, patches
+from fluobook_lab.kube.access import Write
+from fluobook_lab.kube.errors import (
+    ApiError,
+    already_exists,
+    bad_request,
+    conflict,
+    forbidden,
+    invalid,
+    no_such_path,
+    not_found,
+    outdated,
+)
+from fluobook_lab.kube.lists import field_selector, label_selector
+from fluobook_lab.kube.objects import SERVICES, Obj, clone
+from fluobook_lab.kube.resources import Registry, Resource, custom_resources
+from fluobook_lab.kube.storage import Storage, Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fluobook_lab.kube.resources import Resource
     from fluobook_lab.kube.storage import Key
+
+
+_LONGEST = 58
+"""Of a prefix; what is made up has room after it in a DNS label."""
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
+
+
+class Names:
+    """Makes names and uids.
+
+    Args:
+        seed: other seeds give others.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._born: Counter[str] = Counter()
+
+    def complete(self, resource: Resource, metadata: Obj) -> None:
+        """Give an object its name, if it asks for one by `generateName`.
+
+        Raises:
+            ApiError: 422, it has neither.
+        """
+        prefix = metadata.get("generateName")
+        if not metadata.get("name") and prefix:
+            where = f"{resource.qualified}/{metadata.get('namespace', '')}/{prefix}"
+            self._born[where] += 1
+            chosen = random.Random(f"{self._seed}/{where}/{self._born[where]}")
+            metadata["name"] = prefix[:_LONGEST] + "".join(chosen.choices(_SUFFIX, k=5))
+        if not metadata.get("name"):
+            what = "Required value: name or generateName is required"
+            raise invalid(resource, "", [("metadata.name", what)])
+
+    def uid(self, resource: Resource, key: Key) -> str:
+        """The uid of a new object; one that comes again under the same name gets another."""
+        where = f"{resource.qualified}/{key[0]}/{key[1]}"
+        self._born[where] += 1
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self._seed}/{where}/{self._born[where]}"))
+
+
+RESERVED = 256
+"""The first addresses are only given to those who ask for them by name."""
+NODE_PORTS = range(30000, 32768)
+_HEADLESS = ("None", "")
+_OUTSIDE = "the provided network does not match the current range"
+
+
+class ServiceAddresses:
+    """Gives addresses; which one depends on the Service's name, so that it is the same in every run.
+
+    Args:
+        cidr: the service network.
+    """
+
+    def __init__(self, cidr: str) -> None:
+        self._network = ipaddress.ip_network(cidr)
+
+    def assign(self, resource: Resource, service: Obj, others: Iterable[Obj]) -> None:
+        """Complete a Service in place.
+
+        Raises:
+            ApiError: 422, the address that it asks for is taken.
+        """
+        spec = service["spec"]
+        others = [other["spec"] for other in others if other["metadata"].get("uid") != service["metadata"].get("uid")]
+        if spec["type"] == "ExternalName":
+            return
+        taken = {other.get("clusterIP") for other in others} - {"None", None}
+        asked = spec.get("clusterIP")
+        if asked in taken:
+            what = f"Invalid value: [{asked!r}]: failed to allocate IP {asked}: provided IP is already allocated"
+            raise invalid(resource, service["metadata"]["name"], [("spec.clusterIPs", what.replace("'", '"'))])
+        if asked and asked not in _HEADLESS and ipaddress.ip_address(asked) not in self._network:
+            what = f'Invalid value: ["{asked}"]: failed to allocate IP {asked}: {_OUTSIDE}'
+            raise invalid(resource, service["metadata"]["name"], [("spec.clusterIPs", what)])
+        if not asked:
+            spec["clusterIP"] = self._free(_hash(service), taken)
+        spec.setdefault("clusterIPs", [spec["clusterIP"]])
+        if spec["type"] in ("LoadBalancer", "NodePort"):
+            ports = {port.get("nodePort") for other in others for port in other.get("ports") or []}
+            _assign_ports(service, ports)
+
+    def _free(self, start: int, taken: set[str | None]) -> str:
+        size = min(self._network.num_addresses - RESERVED - 1, 1 << 16)
+        offsets = (RESERVED + (start + step) % size for step in range(size))
+        return next(str(self._network[offset]) for offset in offsets if str(self._network[offset]) not in taken)
+
+
+def _assign_ports(service: Obj, taken: set[int | None]) -> None:
+    for number, port in enumerate(service["spec"].get("ports") or []):
+        if not port.get("nodePort"):
+            start = _hash(service) + number
+            offsets = (NODE_PORTS[(start + step) % len(NODE_PORTS)] for step in range(len(NODE_PORTS)))
+            port["nodePort"] = next(found for found in offsets if found not in taken)
+        taken.add(port["nodePort"])
+
+
+def _hash(service: Obj) -> int:
+    name = f"{service['metadata'].get('namespace', '')}/{service['metadata']['name']}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
+
+
+_NAMESPACES = ("", "namespaces")
+_DEFINITIONS = ("apiextensions.k8s.io", "customresourcedefinitions")
+
+
+class ResourceStore:
+    """Objects by resource and key (namespace and name).
+
+    Args:
+        seed: makes uids and generated names the same in every run.
+        service_cidr: where cluster IPs come from.
+
+    Attributes:
+        registry: the kinds that are served.
+        storage: where the objects are.
+    """
+
+    def __init__(self, seed: int, service_cidr: str) -> None:
+        self.registry = Registry()
+        self.storage = Storage()
+        self._names = Names(seed)
+        self._addresses = ServiceAddresses(service_cidr)
+
+    def read(self, resource: Resource, key: Key) -> Obj:
+        """One object.
+
+        Raises:
+            ApiError: 404.
+        """
+        return shown(resource, self._stored(resource, key))
+
+    def insert(self, resource: Resource, namespace: str, obj: Obj, write: Write) -> Obj:
+        """As `create`, in the namespace of the request."""
+        obj = clone(obj)
+        decoding.check_head(resource, namespace, obj)
+        metadata = obj["metadata"]
+        if metadata.get("resourceVersion"):
+            raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
+        if write.manager:
+            metadata.pop("managedFields", None)
+        self._names.complete(resource, metadata)
+        space = self._namespace(resource, obj)
+        key = (namespace if resource.namespaced else "", metadata["name"])
+        obj = decoding.typed(resource, obj, write)
+        lifecycle.new_object(resource, obj, write.user, self._names.uid(resource, key))
+        obj = decoding.completed(resource, obj)
+        if resource.store_key == SERVICES:
+            self._addresses.assign(resource, obj, [other for _, other in self.storage.scan(SERVICES)])
+        self._admit(resource, None, obj, space, write)
+        decoding.validated(resource, obj)
+        if there := self.storage.get(resource.store_key, key):
+            raise already_exists(resource, metadata["name"], going="deletionTimestamp" in there["metadata"])
+        if write.manager:
+            ownership.updated(resource, None, obj, ownership.Manager(write.manager, "Update"))
+        return self._commit(resource, key, obj, write)
+
+    def replace(self, resource: Resource, key: Key, obj: Obj, write: Write) -> Obj:
+        """As `update`, at the key of the request."""
+        obj = clone(obj)
+        decoding.check_head(resource, key[0], obj)
+        decoding.same_name(obj, key[1])
+        old = self._stored(resource, key)
+        return self._write_over(resource, key, old, obj, write)
+
+    def change(self, resource: Resource, key: Key, body: Any, media_type: str, write: Write) -> Obj:
+        """As `patch`."""
+        old = self._stored(resource, key)
+        if media_type == patches.APPLY:
+            return self.merge_in(resource, key, body, write)
+        new = patches.patched(resource, old, body, media_type)
+        decoding.same_name(new, key[1])
+        decoding.same_namespace(resource, new, key[0])
+        decoding.check_patched(resource, new, write)
+        return self._write_over(resource, key, old, new, write)
+
+    def merge_in(self, resource: Resource, key: Key, intent: Obj, write: Write) -> Obj:
+        """As `apply`."""
+        intent = clone(decoding.check_applied(resource, intent))
+        decoding.check_head(resource, key[0], intent)
+        intent["metadata"].setdefault("name", key[1])
+        decoding.same_name(intent, key[1])
+        if intent["metadata"].get("managedFields") is not None:
+            raise bad_request("metadata.managedFields must be nil")
+        decoding.check_applied_fields(resource, intent)
+        manager = ownership.Manager(write.manager, "Apply", write.subresource)
+        silent = replace(write, manager="")
+        old = self.storage.get(resource.store_key, key)
+        if old is None:
+            bare: Obj = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": key[1]}}
+            bare["metadata"] |= {"namespace": key[0]} if resource.namespaced else {}
+            new = ownership.applied(resource, bare, intent, manager, force=True)
+            return self.insert(resource, key[0], new, silent)
+        new = ownership.applied(resource, old, intent, manager, force=write.force)
+        for field in ("resourceVersion", "uid"):
+            if value := intent["metadata"].get(field):
+                new["metadata"][field] = value
+        return self._write_over(resource, key, old, new, silent)
+
+    def remove(self, resource: Resource, key: Key, options: Obj, write: Write) -> Obj:
+        """As `delete`: the object on its way out, or a Status if it is gone."""
+        old = self._stored(resource, key)
+        self._check_preconditions(resource, old, options)
+        admission.node_restriction(resource, old, old, write.user)
+        admission.may_be_deleted(resource, key[1])
+        policy = options.get("propagationPolicy") or ("Orphan" if options.get("orphanDependents") else "Background")
+        extra = {"Foreground": lifecycle.FOREGROUND, "Orphan": lifecycle.ORPHAN}.get(policy, "")
+        grace = self._grace(resource, old, options)
+        waits = extra or old["metadata"].get("finalizers") or grace or resource.store_key == _NAMESPACES
+        if waits:
+            marked = lifecycle.marked_for_deletion(old, grace, extra)
+            return self._commit(resource, key, marked, write) if marked != old else shown(resource, old)
+        if not write.dry_run:
+            self._take_out(resource, key)
+        if resource.store_key in (("", "pods"), SERVICES):
+            return shown(resource, old)
+        details = {"name": key[1], "kind": resource.plural, "uid": old["metadata"]["uid"]}
+        details |= {"group": resource.group} if resource.group else {}
+        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+    def _write_over(self, resource: Resource, key: Key, old: Obj, new: Obj, write: Write) -> Obj:
+        _check_is_same(resource, old, new)
+        fields = new["metadata"].get("managedFields")
+        new = decoding.typed(resource, lifecycle.kept(resource, old, new, write.subresource), write)
+        new = decoding.completed(resource, new)
+        if problem := _approval_problem(old, new, write):
+            raise invalid(resource, key[1], [("status.conditions", problem)])
+        if resource.store_key == SERVICES:
+            _keep_addresses(old, new)
+            self._addresses.assign(resource, new, [other for _, other in self.storage.scan(SERVICES)])
+        if write.subresource not in ("status", "approval"):
+            decoding.validated(resource, new, lifecycle.change_problems(resource, old, new))
+            self._admit(resource, old, new, self._namespace_of(resource, new), write)
+        if write.manager:
+            ownership.updated(
+                resource, old, new, ownership.Manager(write.manager, "Update", write.subresource or write.through)
+            )
+        elif fields is not None:
+            new["metadata"]["managedFields"] = fields
+        if lifecycle.is_new_generation(resource, old, new) and "generation" in old["metadata"]:
+            new["metadata"]["generation"] = old["metadata"]["generation"] + 1
+        if new == old:
+            return shown(resource, old)
+        return self._commit(resource, key, new, write)
+
+    def _commit(self, resource: Resource, key: Key, obj: Obj, write: Write) -> Obj:
+        if write.dry_run:
+            return shown(resource, obj)
+        obj = {**obj, "metadata": dict(obj["metadata"])}
+        if resource.store_key == _DEFINITIONS:
+            lifecycle.established(obj)
+            group, plural = obj["spec"]["group"], obj["spec"]["names"]["plural"]
+            self.registry.replace_custom(group, plural, custom_resources(obj))
+        ending = obj["metadata"].get("deletionTimestamp") and not obj["metadata"].get("finalizers")
+        spaced = resource.store_key == _NAMESPACES and obj["spec"].get("finalizers")
+        if ending and not spaced and not obj["metadata"].get("deletionGracePeriodSeconds"):
+            self.storage.put(resource.store_key, key, obj)
+            return shown(resource, self._take_out(resource, key))
+        return shown(resource, self.storage.put(resource.store_key, key, obj))
+
+    def _take_out(self, resource: Resource, key: Key) -> Obj:
+        gone = self.storage.remove(resource.store_key, key)
+        if resource.store_key == _DEFINITIONS:
+            group, plural = gone["spec"]["group"], gone["spec"]["names"]["plural"]
+            self.storage.forget((group, plural))
+            self.registry.replace_custom(group, plural, [])
+        return gone
+
+    def _admit(self, resource: Resource, old: Obj | None, new: Obj, namespace: Obj | None, write: Write) -> None:
+        admission.node_restriction(resource, old, new, write.user)
+        if resource.plural == "certificatesigningrequests":
+            admission.certificate_request(resource, new)
+        if old is None and namespace is not None and resource.store_key == ("", "pods"):
+            self._has_service_account(resource, new)
+        if namespace is not None and (old is None or old.get("spec") != new.get("spec") or resource.kind != "Pod"):
+            admission.pod_security(resource, new, namespace, write)
+
+    def _has_service_account(self, resource: Resource, pod: Obj) -> None:
+        """Refuse a pod of a service account that is not there; that of each namespace comes with it in a moment."""
+        wanted, space = pod["spec"].get("serviceAccountName") or "default", pod["metadata"]["namespace"]
+        if wanted != "default" and self.storage.get(("", "serviceaccounts"), (space, wanted)) is None:
+            why = f'error looking up service account {space}/{wanted}: serviceaccount "{wanted}" not found'
+            raise forbidden(resource, pod["metadata"]["name"], why)
+
+    def _stored(self, resource: Resource, key: Key) -> Obj:
+        if not resource.storable:
+            raise no_such_path()
+        found = self.storage.get(resource.store_key, key)
+        if found is None:
+            raise not_found(resource, key[1])
+        return found
+
+    def _namespace(self, resource: Resource, obj: Obj) -> Obj | None:
+        if not resource.namespaced:
+            return None
+        wanted = obj["metadata"]["namespace"]
+        found = self.storage.get(_NAMESPACES, ("", wanted))
+        admission.namespace_is_open(resource, obj["metadata"]["name"], found, wanted)
+        return found
+
+    def _namespace_of(self, resource: Resource, obj: Obj) -> Obj | None:
+        return self.storage.get(_NAMESPACES, ("", obj["metadata"]["namespace"])) if resource.namespaced else None
+
+    def _check_preconditions(self, resource: Resource, old: Obj, options: Obj) -> None:
+        for field, value in (options.get("preconditions") or {}).items():
+            if value and old["metadata"].get(field) != value:
+                what = "UID" if field == "uid" else "ResourceVersion"
+                why = f"the {what} in the precondition ({value}) does not match the {what} in record "
+                then = "deleted and then recreated" if field == "uid" else "modified"
+                why += f"({old['metadata'].get(field)}). The object might have been {then}"
+                raise outdated(resource, old["metadata"]["name"], why)
+
+    def _grace(self, resource: Resource, old: Obj, options: Obj) -> int:
+        """Seconds that a pod gets to end; only a pod that runs somewhere has any."""
+        if resource.store_key != ("", "pods") or not old["spec"].get("nodeName"):
+            return 0
+        asked = options.get("gracePeriodSeconds")
+        return old["spec"].get("terminationGracePeriodSeconds", 30) if asked is None else asked
+
+
+def _check_is_same(resource: Resource, old: Obj, new: Obj) -> None:
+    """Refuse to write over another version, or another object of that name, than the writer knows."""
+    name, version = old["metadata"]["name"], new["metadata"].get("resourceVersion")
+    if version and not str(version).isdecimal():
+        raise ApiError(500, "", f'resourceVersion "{version}" is not a number')
+    if version not in (None, "", old["metadata"]["resourceVersion"]):
+        raise conflict(resource, name)
+    if new["metadata"].get("uid") not in (None, "", old["metadata"]["uid"]):
+        what = f'Invalid value: "{new["metadata"]["uid"]}": field is immutable'
+        raise invalid(resource, name, [("metadata.uid", what)])
+
+
+def _keep_addresses(old: Obj, new: Obj) -> None:
+    """A Service that does not name its address keeps it, unless it becomes an ExternalName."""
+    if new["spec"].get("type") != "ExternalName":
+        for key in ("clusterIP", "clusterIPs"):
+            if key in old["spec"]:
+                new["spec"].setdefault(key, old["spec"][key])
+
+
+def _approval_problem(old: Obj, new: Obj, write: Write) -> str:
+    before, after = ((obj.get("status") or {}).get("conditions") or [] for obj in (old, new))
+    return lifecycle.approval_problem(before, after) if write.subresource == "approval" else ""
+
+
+def shown(resource: Resource, obj: Obj) -> Obj:
+    """A copy in the version that was asked for; conversion between versions changes the apiVersion alone."""
+    return {**clone(obj), "apiVersion": resource.api_version}
+
 
 SERVICE_CIDR = "10.96.0.0/12"
 SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 Objs = list[Obj]
 
 
-class Store(Writes):
+class Store(ResourceStore):
     """The objects of one cluster by apiVersion and kind, as controllers, nodes and Argo CD name them.
 
     Args:

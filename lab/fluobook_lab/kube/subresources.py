@@ -1,15 +1,24 @@
-"""What hangs under an object beside its status: scale, logs, eviction, tokens."""
+"""Subresources and reviews: scale, logs, eviction, binding, tokens, port-forward, access reviews."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import asyncio
+import datetime as dt
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fluobook_lab.kube.errors import ApiError
-from fluobook_lab.kube.objects import timestamp
+from aiohttp import WSMsgType, web
+
+from fluobook_lab.kube.access import NODE_PREFIX, TOKEN_SECONDS, Question, User, allowed
+from fluobook_lab.kube.errors import ApiError, bad_request, no_such_path
+from fluobook_lab.kube.lifecycle import listed
+from fluobook_lab.kube.objects import labels_of, namespace_of, timestamp
 
 if TYPE_CHECKING:
-    from fluobook_lab.kube.identity import Write
+    from collections.abc import Sequence
+
+    from fluobook_lab.kube.access import Authenticator, Write
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.resources import Resource
     from fluobook_lab.kube.storage import Key
@@ -94,3 +103,130 @@ def bound(store: Store, resource: Resource, key: Key, binding: Obj, write: Write
     body = {"spec": {"nodeName": binding["target"]["name"]}}
     store.change(resource, key, body, "application/merge-patch+json", write)
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+
+def reviewed(store: Store, resource: Resource, review: Obj, user: User) -> Obj:
+    """The review with its answer.
+
+    Raises:
+        ApiError: 404, no such review.
+    """
+    if resource.plural in ("selfsubjectaccessreviews", "subjectaccessreviews", "localsubjectaccessreviews"):
+        return {**review, "metadata": {}, "status": {"allowed": _is_allowed(store, review, user)}}
+    if resource.plural == "selfsubjectreviews":
+        return {
+            **review,
+            "metadata": {},
+            "status": {"userInfo": {"username": user.name, "groups": listed(user.groups)}},
+        }
+    if resource.plural == "selfsubjectrulesreviews":
+        rules = [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}] if user.is_admin else []
+        status = {"resourceRules": rules, "nonResourceRules": [], "incomplete": not user.is_admin}
+        return {**review, "metadata": {}, "status": status}
+    raise no_such_path()
+
+
+def _is_allowed(store: Store, review: Obj, user: User) -> bool:
+    spec = review.get("spec") or {}
+    if "user" in spec:
+        user = User(spec["user"], frozenset(spec.get("groups") or ()))
+    asked = spec.get("resourceAttributes") or {}
+    resource, sub = asked.get("resource", ""), asked.get("subresource", "")
+    question = Question(
+        verb=asked.get("verb", ""),
+        group=asked.get("group", ""),
+        resource=f"{resource}/{sub}" if sub else resource,
+        name=asked.get("name", ""),
+        namespace=asked.get("namespace", ""),
+        path=(spec.get("nonResourceAttributes") or {}).get("path", ""),
+    )
+    return allowed(store, user, question)
+
+
+def token_request(authenticator: Authenticator, key: tuple[str, str], request: Obj) -> Obj:
+    """The TokenRequest with a token for the service account of that namespace and name."""
+    seconds = (request.get("spec") or {}).get("expirationSeconds") or TOKEN_SECONDS
+    until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
+    token = authenticator.service_account_token(*key, seconds)
+    return {**request, "status": {"token": token, "expirationTimestamp": timestamp(until)}}
+
+
+def has_serving_certificate(store: Store, node: str) -> bool:
+    """Whether a kubelet has a serving certificate of the cluster's."""
+    requests = store.view("certificates.k8s.io/v1", "CertificateSigningRequest")
+    return any(
+        request["spec"]["signerName"] == "kubernetes.io/kubelet-serving"
+        and request["spec"]["username"] == NODE_PREFIX + node
+        and (request.get("status") or {}).get("certificate")
+        for request in requests
+    )
+
+
+PROTOCOL = "v4.channel.k8s.io"
+CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A server of the lab that plays a port of some pods.
+
+    Args:
+        namespace: the pods'.
+        labels: which pods have.
+        port: the container port.
+        address: where the server listens.
+    """
+
+    namespace: str
+    labels: dict[str, str]
+    port: int
+    address: tuple[str, int]
+
+    def plays(self, pod: Obj, port: int) -> bool:
+        """Whether it is that pod's port."""
+        fits = self.labels.items() <= labels_of(pod).items()
+        return fits and (namespace_of(pod), port) == (self.namespace, self.port)
+
+
+async def forward(request: web.Request, pod: Obj, backends: Sequence[Backend]) -> web.WebSocketResponse:
+    """Carry one port until either side closes.
+
+    Raises:
+        ApiError: 400, the request is no such websocket, or names no port.
+    """
+    port = int(request.query.get("ports") or 0)
+    socket = web.WebSocketResponse(protocols=(PROTOCOL,), autoping=True)
+    if not port or not socket.can_prepare(request):
+        raise bad_request("Upgrade request required")
+    await socket.prepare(request)
+    head = port.to_bytes(2, "little")
+    for channel in (b"\x00", b"\x01"):
+        await socket.send_bytes(channel + head)
+    backend = next((one for one in backends if one.plays(pod, port)), None)
+    if backend is None:
+        await socket.send_bytes(b"\x01" + f"error forwarding port {port}: connection refused".encode())
+    else:
+        await _carry(socket, backend)
+    await socket.close()
+    return socket
+
+
+async def _carry(socket: web.WebSocketResponse, backend: Backend) -> None:
+    reader, writer = await asyncio.open_connection(*backend.address)
+
+    async def back() -> None:
+        while data := await reader.read(CHUNK):
+            await socket.send_bytes(b"\x00" + data)
+        await socket.close()
+
+    carrying = asyncio.create_task(back())
+    try:
+        async for message in socket:
+            if message.type is WSMsgType.BINARY and message.data[:1] == b"\x00":
+                writer.write(message.data[1:])
+                await writer.drain()
+    finally:
+        carrying.cancel()
+        writer.close()
+        with suppress(OSError, asyncio.CancelledError):
+            await carrying

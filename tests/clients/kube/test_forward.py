@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fluobook_lab.kube.forwarding import Backend
+from fluobook_lab.kube.subresources import Backend
 
 from fluobook.errors import NotFound, Unreachable
 

@@ -11,8 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from fluobook_lab.kube.access import ADMIN, User, Write
 from fluobook_lab.kube.errors import ApiError
-from fluobook_lab.kube.identity import ADMIN, User, Write
 
 from fluobook.machine.pki import certificate
 

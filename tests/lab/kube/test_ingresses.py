@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fluobook_lab.kube.controllers.ingresses import Ingresses
+from fluobook_lab.kube.controllers.services import Ingresses
 
 if TYPE_CHECKING:
     from fluobook_lab.kube.store import Store

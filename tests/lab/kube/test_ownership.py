@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fluobook_lab.kube.access import Write
 from fluobook_lab.kube.errors import ApiError
-from fluobook_lab.kube.identity import Write
 
 if TYPE_CHECKING:
     from fluobook_lab.kube.store import Store

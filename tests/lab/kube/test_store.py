@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fluobook_lab.kube.access import User, Write
 from fluobook_lab.kube.errors import ApiError
-from fluobook_lab.kube.identity import User, Write
 from fluobook_lab.kube.store import Store
 
 if TYPE_CHECKING:
@@ -77,15 +77,15 @@ def test_a_deletion_can_be_for_one_uid_only(store: Store) -> None:
     ("change", "told"),
     [
         ({"apiVersion": "v2"}, "could not find the requested resource"),
-        ({"metadata": {"name": "Not_Good", "namespace": "default"}}, "a lowercase RFC 1123 subdomain"),
+        ({"metadata": {"name": "Not_Good", "namespace": "default"}}, "must match"),
         ({"metadata": {"namespace": "default"}}, "name or generateName is required"),
         ({"metadata": {"name": "p", "namespace": "nowhere"}}, 'namespaces "nowhere" not found'),
         ({"spec": {"containers": [{"image": "i"}]}}, "spec.containers[0].name: Required value"),
-        ({"spec": {"containers": "many"}}, "cannot be handled as a Pod"),
+        ({"spec": {"containers": "many"}}, "Pod cannot be decoded"),
         ({"spec": {"containers": [{"name": "c"}], "dnsPolicy": "Never"}}, 'Unsupported value: "Never"'),
     ],
 )
-def test_what_is_refused_and_in_which_words(store: Store, change: dict[str, Any], told: str) -> None:
+def test_what_is_refused_and_why(store: Store, change: dict[str, Any], told: str) -> None:
     with pytest.raises(ApiError) as refused:
         store.create({**pod("p"), **change})
     assert told in refused.value.message

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fluobook_lab.kube.forwarding import Backend
+from fluobook_lab.kube.subresources import Backend
 
 from fluobook.errors import StageMissing
 from fluobook.notebook import Runbook

@@ -1,4 +1,4 @@
-"""The loop that every controller is: events name keys, each key is reconciled, and some again after a while."""
+"""The loop of a controller, and the events that controllers record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from typing import TYPE_CHECKING, Protocol
 
 from fluobook_lab.kube.errors import ApiError
-from fluobook_lab.kube.objects import name_of, namespace_of
+from fluobook_lab.kube.objects import name_of, namespace_of, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     KeysOf = Callable[[Obj], Iterable[Key]]
     Sources = dict[Key, KeysOf]
+
 
 _log = logging.getLogger(__name__)
 
@@ -116,3 +117,21 @@ class _Loop:
         self._timers.pop(key, None)
         self._waiting.setdefault(key)
         self._changed.set()
+
+
+def record(store: Store, about: Obj, reason: str, message: str, *, source: str, warning: bool = False) -> None:
+    """Tell something about an object; the same thing told again counts up."""
+    namespace = namespace_of(about) or "default"
+    name = f"{name_of(about)}.{reason.lower()}"[:250]
+    now = timestamp()
+    old = store.find("v1", "Event", name, namespace)
+    if old is not None:
+        if old["message"] != message:
+            store.update({**old, "message": message, "lastTimestamp": now, "count": old["count"] + 1})
+        return
+    involved = {key: about[key] for key in ("apiVersion", "kind")}
+    involved |= {"name": name_of(about), "namespace": namespace_of(about), "uid": about["metadata"]["uid"]}
+    event: Obj = {"apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": namespace}}
+    event |= {"involvedObject": involved, "reason": reason, "message": message, "source": {"component": source}}
+    event |= {"type": "Warning" if warning else "Normal", "count": 1, "firstTimestamp": now, "lastTimestamp": now}
+    store.create(event)

@@ -1,17 +1,16 @@
-"""Scheduler and kubelets in one: pods get a node, pull their image, start, and end when they are told to."""
+"""Pods are scheduled to nodes, and become Ready once what they refer to exists."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from fluobook_lab.kube.controllers.events import record
-from fluobook_lab.kube.controllers.loop import draw, own_key
-from fluobook_lab.kube.controllers.references import missing_for_containers, missing_for_volumes
-from fluobook_lab.kube.controllers.scheduling import can_run
+from fluobook.kubernetes.selectors import meets
+from fluobook_lab.kube.controllers.loop import draw, own_key, record
 from fluobook_lab.kube.objects import (
     condition,
     controller_of,
     is_true,
+    labels_of,
     name_of,
     namespace_of,
     timestamp,
@@ -27,6 +26,96 @@ if TYPE_CHECKING:
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.storage import Key
     from fluobook_lab.kube.store import Store
+
+
+_VOLUMES = (("secret", "Secret", "secretName"), ("configMap", "ConfigMap", "name"))
+_VALUES = (("secretKeyRef", "Secret"), ("configMapKeyRef", "ConfigMap"))
+_SOURCES = (("secretRef", "Secret"), ("configMapRef", "ConfigMap"))
+
+
+def missing_for_volumes(store: Store, pod: Obj) -> str:
+    """The first object that a volume waits for, "" if all are there."""
+    for volume in pod["spec"].get("volumes") or []:
+        if claim := volume.get("persistentVolumeClaim"):
+            found = store.find("v1", "PersistentVolumeClaim", claim["claimName"], namespace_of(pod))
+            if found is None or found["status"].get("phase") != "Bound":
+                return f'persistentvolumeclaim "{claim["claimName"]}"'
+        for key, kind, name in _VOLUMES:
+            if missing := _missing(store, pod, kind, volume.get(key), name):
+                return missing
+    return ""
+
+
+def missing_for_containers(store: Store, pod: Obj) -> str:
+    """The first object that an environment variable waits for, "" if all are there."""
+    return next((missing for kind, told in _environment(pod) if (missing := _missing(store, pod, kind, told))), "")
+
+
+def _environment(pod: Obj) -> Iterator[tuple[str, Obj]]:
+    for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
+        for item in container.get("env") or []:
+            source = item.get("valueFrom") or {}
+            yield from ((kind, source[key]) for key, kind in _VALUES if key in source)
+        for source in container.get("envFrom") or []:
+            yield from ((kind, source[key]) for key, kind in _SOURCES if key in source)
+
+
+def _missing(store: Store, pod: Obj, kind: str, told: Obj | None, name: str = "name") -> str:
+    if not told or told.get("optional") or store.find("v1", kind, told.get(name, ""), namespace_of(pod)):
+        return ""
+    return f'{kind.lower()} "{told.get(name, "")}"'
+
+
+_BLOCKING = ("NoSchedule", "NoExecute")
+_DAEMON_TOLERATED = (
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+    "node.kubernetes.io/unschedulable",
+    "node.kubernetes.io/network-unavailable",
+)
+
+
+def can_run(spec: Obj, node: Obj, *, daemon: bool = False) -> bool:
+    """Whether a pod's spec lets it run on a node.
+
+    Args:
+        spec: the pod's spec.
+        node: the Node.
+        daemon: the pod is a DaemonSet's, which comes to nodes that are not ready as well.
+    """
+    if not daemon and (not is_true(node, "Ready") or (node.get("spec") or {}).get("unschedulable")):
+        return False
+    labels = labels_of(node)
+    selected = all(labels.get(key) == value for key, value in (spec.get("nodeSelector") or {}).items())
+    return selected and _affine(spec, labels) and not _repelled(spec, node, daemon=daemon)
+
+
+def _affine(spec: Obj, labels: dict[str, str]) -> bool:
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    if not required:
+        return True
+    terms = required.get("nodeSelectorTerms") or []
+    return any(all(meets(rule, labels) for rule in term.get("matchExpressions") or []) for term in terms)
+
+
+def _repelled(spec: Obj, node: Obj, *, daemon: bool) -> bool:
+    taints = [taint for taint in (node.get("spec") or {}).get("taints") or [] if taint["effect"] in _BLOCKING]
+    if daemon:
+        taints = [taint for taint in taints if taint["key"] not in _DAEMON_TOLERATED]
+    tolerations = spec.get("tolerations") or []
+    return not all(any(_tolerates(toleration, taint) for toleration in tolerations) for taint in taints)
+
+
+def _tolerates(toleration: Obj, taint: Obj) -> bool:
+    if toleration.get("effect") not in (None, "", taint["effect"]):
+        return False
+    if not toleration.get("key"):
+        return toleration.get("operator") == "Exists"
+    if toleration["key"] != taint["key"]:
+        return False
+    return toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", "")
+
 
 RESOURCE = ("", "pods")
 NODES = ("", "nodes")

@@ -1,4 +1,4 @@
-"""What the workload controllers share: making pods from a template, finding them again, and counting them."""
+"""Controllers of workloads: Deployments with their ReplicaSets, DaemonSets, StatefulSets and Jobs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,27 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from fluobook_lab.kube.controllers.events import record
+from fluobook_lab.kube.controllers.loop import own_key, record
+from fluobook_lab.kube.controllers.pods import can_run
 from fluobook_lab.kube.errors import ApiError
-from fluobook_lab.kube.objects import clone, controller_of, is_true, name_of, namespace_of, owner_reference
+from fluobook_lab.kube.objects import (
+    clone,
+    controller_of,
+    is_true,
+    labels_of,
+    name_of,
+    namespace_of,
+    owner_reference,
+    timestamp,
+    with_condition,
+)
 
 if TYPE_CHECKING:
-    from fluobook_lab.kube.controllers.loop import KeysOf
+    from fluobook_lab.kube.controllers.loop import KeysOf, Sources
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.storage import Key
     from fluobook_lab.kube.store import Store
+
 
 RETRY_SECONDS = 5.0
 """World seconds after which a controller tries again to make a pod that was not admitted."""
@@ -85,3 +97,305 @@ def delete_pods(store: Store, pods: list[Obj]) -> None:
     """Delete some pods."""
     for pod in pods:
         store.delete("v1", "Pod", name_of(pod), namespace_of(pod))
+
+
+APPS = "apps/v1"
+HASH = "pod-template-hash"
+REVISION_HASH = "controller-revision-hash"
+REVISION = "deployment.kubernetes.io/revision"
+
+
+class Deployments:
+    """Keeps one ReplicaSet for each template, and lets the newest take over."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.sources: Sources = {("apps", "deployments"): own_key, ("apps", "replicasets"): owner_key("Deployment")}
+
+    def reconcile(self, key: Key) -> float | None:
+        """As in `Controller`."""
+        deployment = self._store.find(APPS, "Deployment", key[1], key[0])
+        if deployment is None or deployment["metadata"].get("deletionTimestamp"):
+            return None
+        sets = owned(self._store, deployment, APPS, "ReplicaSet")
+        current, old = self._current(deployment, sets)
+        wanted = deployment["spec"].get("replicas", 1)
+        self._scale(current, wanted)
+        for one in old:
+            if (current.get("status") or {}).get("readyReplicas", 0) >= wanted:
+                self._scale(one, 0)
+        self._tell(deployment, current, old)
+        return None
+
+    def _current(self, deployment: Obj, sets: list[Obj]) -> tuple[Obj, list[Obj]]:
+        digest = template_hash(deployment["spec"]["template"])
+        name = f"{name_of(deployment)}-{digest}"
+        old = [one for one in sets if name_of(one) != name]
+        for one in sets:
+            if name_of(one) == name:
+                return one, old
+        return self._new_set(deployment, name, digest, revision=len(sets) + 1), old
+
+    def _new_set(self, deployment: Obj, name: str, digest: str, *, revision: int) -> Obj:
+        template = clone(deployment["spec"]["template"])
+        labels = {**((template.get("metadata") or {}).get("labels") or {}), HASH: digest}
+        template["metadata"] = {**(template.get("metadata") or {}), "labels": labels}
+        selector = clone(deployment["spec"].get("selector") or {})
+        selector["matchLabels"] = {**(selector.get("matchLabels") or {}), HASH: digest}
+        metadata = {"name": name, "namespace": namespace_of(deployment), "labels": labels}
+        metadata |= {"ownerReferences": [owner_reference(deployment)], "annotations": {REVISION: str(revision)}}
+        spec = {"replicas": deployment["spec"].get("replicas", 1), "selector": selector, "template": template}
+        annotations = {**(deployment["metadata"].get("annotations") or {}), REVISION: str(revision)}
+        body = {"metadata": {"annotations": annotations}}
+        self._store.patch(APPS, "Deployment", name_of(deployment), namespace_of(deployment), body=body)
+        return self._store.create({"apiVersion": APPS, "kind": "ReplicaSet", "metadata": metadata, "spec": spec})
+
+    def _scale(self, replica_set: Obj, replicas: int) -> None:
+        if replica_set["spec"].get("replicas") != replicas:
+            body = {"spec": {"replicas": replicas}}
+            self._store.patch(APPS, "ReplicaSet", name_of(replica_set), namespace_of(replica_set), body=body)
+
+    def _tell(self, deployment: Obj, current: Obj, old: list[Obj]) -> None:
+        wanted = deployment["spec"].get("replicas", 1)
+        mine = current.get("status") or {}
+        sets = [mine, *((one.get("status") or {}) for one in old)]
+        available = sum(one.get("readyReplicas", 0) for one in sets)
+        updated = mine.get("readyReplicas", 0)
+        status = dict(deployment.get("status") or {})
+        status |= {
+            "observedGeneration": deployment["metadata"]["generation"],
+            "replicas": sum(one.get("replicas", 0) for one in sets),
+            "updatedReplicas": mine.get("replicas", 0),
+            "readyReplicas": available,
+            "availableReplicas": available,
+            "unavailableReplicas": max(wanted - available, 0),
+        }
+        status = {key: value for key, value in status.items() if value != 0}
+        enough = available >= wanted
+        conditions = with_condition(
+            status.get("conditions") or [],
+            "Available",
+            "True" if enough else "False",
+            "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable",
+            f"Deployment {'has' if enough else 'does not have'} minimum availability.",
+        )
+        done = updated >= wanted and all((one.get("status") or {}).get("replicas", 0) == 0 for one in old)
+        reason = "NewReplicaSetAvailable" if done else "ReplicaSetUpdated"
+        what = "has successfully progressed" if done else "is progressing"
+        message = f'ReplicaSet "{name_of(current)}" {what}.'
+        status["conditions"] = with_condition(conditions, "Progressing", "True", reason, message)
+        self._store.set_status(deployment, status)
+
+
+class ReplicaSets:
+    """Keeps as many pods as a ReplicaSet says."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.sources: Sources = {("apps", "replicasets"): own_key, ("", "pods"): owner_key("ReplicaSet")}
+
+    def reconcile(self, key: Key) -> float | None:
+        """As in `Controller`."""
+        replica_set = self._store.find(APPS, "ReplicaSet", key[1], key[0])
+        if replica_set is None or replica_set["metadata"].get("deletionTimestamp"):
+            return None
+        pods = living(owned(self._store, replica_set, "v1", "Pod"))
+        wanted = replica_set["spec"].get("replicas", 1)
+        failure = ""
+        for _ in range(wanted - len(pods)):
+            failure = create_pod(self._store, replica_set, new_pod(replica_set))
+            if failure:
+                break
+        surplus = sorted(pods, key=lambda pod: (bool(ready([pod])), name_of(pod)))[: max(len(pods) - wanted, 0)]
+        delete_pods(self._store, surplus)
+        self._tell(replica_set, [pod for pod in pods if pod not in surplus], failure)
+        return RETRY_SECONDS if failure else None
+
+    def _tell(self, replica_set: Obj, pods: list[Obj], failure: str) -> None:
+        count = len(ready(pods))
+        status = {"observedGeneration": replica_set["metadata"]["generation"], "replicas": len(pods)}
+        status |= {"fullyLabeledReplicas": len(pods), "readyReplicas": count, "availableReplicas": count}
+        status = {key: value for key, value in status.items() if value != 0 or key == "replicas"}
+        if failure:
+            old = (replica_set.get("status") or {}).get("conditions") or []
+            status["conditions"] = with_condition(old, "ReplicaFailure", "True", "FailedCreate", failure)
+        self._store.set_status(replica_set, status)
+
+
+RESOURCE = ("apps", "daemonsets")
+
+
+class DaemonSets:
+    """Keeps one pod of the current template on each node."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.sources: Sources = {RESOURCE: own_key, ("", "pods"): owner_key("DaemonSet"), ("", "nodes"): self._all}
+
+    def _all(self, node: Obj) -> list[Key]:
+        del node
+        return [key for key, _ in self._store.storage.scan(RESOURCE)]
+
+    def reconcile(self, key: Key) -> float | None:
+        """As in `Controller`."""
+        daemon_set = self._store.find(APPS, "DaemonSet", key[1], key[0])
+        if daemon_set is None or daemon_set["metadata"].get("deletionTimestamp"):
+            return None
+        spec = daemon_set["spec"]["template"]["spec"]
+        nodes = [name_of(node) for node in self._store.view("v1", "Node") if can_run(spec, node, daemon=True)]
+        digest = template_hash(daemon_set["spec"]["template"])
+        pods = living(owned(self._store, daemon_set, "v1", "Pod"))
+        stale = [p for p in pods if p["spec"]["nodeName"] not in nodes or labels_of(p).get(REVISION_HASH) != digest]
+        # One at a time once pods run, as maxUnavailable says; the next goes when this one's successor is ready.
+        if len(ready(pods)) == len(pods) or any(p["spec"]["nodeName"] not in nodes for p in stale):
+            delete_pods(self._store, stale[:1])
+        covered = {pod["spec"]["nodeName"] for pod in owned(self._store, daemon_set, "v1", "Pod")}
+        failure = self._fill(daemon_set, [node for node in nodes if node not in covered], digest)
+        self._tell(daemon_set, nodes, living(owned(self._store, daemon_set, "v1", "Pod")), digest)
+        return RETRY_SECONDS if failure else None
+
+    def _fill(self, daemon_set: Obj, nodes: list[str], digest: str) -> str:
+        for node in nodes:
+            pod = new_pod(daemon_set, node=node, labels={REVISION_HASH: digest})
+            if failure := create_pod(self._store, daemon_set, pod):
+                return failure
+        return ""
+
+    def _tell(self, daemon_set: Obj, nodes: list[str], pods: list[Obj], digest: str) -> None:
+        count = len(ready(pods))
+        status = {
+            "observedGeneration": daemon_set["metadata"]["generation"],
+            "desiredNumberScheduled": len(nodes),
+            "currentNumberScheduled": len(pods),
+            "updatedNumberScheduled": sum(labels_of(pod).get(REVISION_HASH) == digest for pod in pods),
+            "numberReady": count,
+            "numberAvailable": count,
+            "numberUnavailable": len(nodes) - count,
+            "numberMisscheduled": 0,
+        }
+        always = ("desiredNumberScheduled", "currentNumberScheduled", "numberReady", "numberMisscheduled")
+        self._store.set_status(daemon_set, {key: value for key, value in status.items() if value or key in always})
+
+
+INDEX = "apps.kubernetes.io/pod-index"
+NAME = "statefulset.kubernetes.io/pod-name"
+
+
+class StatefulSets:
+    """Keeps the numbered pods of a StatefulSet."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.sources: Sources = {("apps", "statefulsets"): own_key, ("", "pods"): owner_key("StatefulSet")}
+
+    def reconcile(self, key: Key) -> float | None:
+        """As in `Controller`."""
+        stateful_set = self._store.find(APPS, "StatefulSet", key[1], key[0])
+        if stateful_set is None or stateful_set["metadata"].get("deletionTimestamp"):
+            return None
+        pods = {name_of(pod): pod for pod in owned(self._store, stateful_set, "v1", "Pod")}
+        wanted = [f"{key[1]}-{number}" for number in range(stateful_set["spec"].get("replicas", 1))]
+        digest = template_hash(stateful_set["spec"]["template"])
+        failure = self._fill(stateful_set, wanted, pods, digest)
+        self._remove(pods, wanted, digest)
+        self._tell(stateful_set, list(pods.values()), digest)
+        return RETRY_SECONDS if failure else None
+
+    def _fill(self, stateful_set: Obj, wanted: list[str], pods: dict[str, Obj], digest: str) -> str:
+        """Make the next pod, or all of them where the policy says so."""
+        parallel = stateful_set["spec"].get("podManagementPolicy") == "Parallel"
+        for number, name in enumerate(wanted):
+            if name in pods:
+                if parallel or ready([pods[name]]):
+                    continue
+                return ""
+            pod = new_pod(stateful_set, name=name, labels={REVISION_HASH: digest, INDEX: str(number), NAME: name})
+            self._claim(stateful_set, pod)
+            failure = create_pod(self._store, stateful_set, pod)
+            if failure or not parallel:
+                return failure
+        return ""
+
+    def _claim(self, stateful_set: Obj, pod: Obj) -> None:
+        volumes = pod["spec"].setdefault("volumes", [])
+        for template in stateful_set["spec"].get("volumeClaimTemplates") or []:
+            name = f"{template['metadata']['name']}-{name_of(pod)}"
+            volumes.append({"name": template["metadata"]["name"], "persistentVolumeClaim": {"claimName": name}})
+            if self._store.find("v1", "PersistentVolumeClaim", name, namespace_of(pod)) is None:
+                labels = (stateful_set["spec"].get("selector") or {}).get("matchLabels") or {}
+                metadata = {"name": name, "namespace": namespace_of(pod), "labels": dict(labels)}
+                claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata}
+                self._store.create({**claim, "spec": clone(template["spec"])})
+
+    def _remove(self, pods: dict[str, Obj], wanted: list[str], digest: str) -> None:
+        """What is too many, highest number first; then one that is out of date, once all others are ready."""
+        living = {name: pod for name, pod in pods.items() if not pod["metadata"].get("deletionTimestamp")}
+        surplus = sorted(set(living) - set(wanted), key=_number, reverse=True)
+        stale = sorted(
+            (n for n in living if labels_of(living[n]).get(REVISION_HASH) != digest), key=_number, reverse=True
+        )
+        settled = len(ready(list(pods.values()))) == len(pods) == len(wanted)
+        delete_pods(self._store, [living[name] for name in (surplus[:1] or (stale[:1] if settled else []))])
+
+    def _tell(self, stateful_set: Obj, pods: list[Obj], digest: str) -> None:
+        count = len(ready(pods))
+        revision = f"{name_of(stateful_set)}-{digest}"
+        updated = sum(labels_of(pod).get(REVISION_HASH) == digest for pod in pods)
+        done = updated == len(pods) == count
+        old = (stateful_set.get("status") or {}).get("currentRevision", revision)
+        status = {
+            "observedGeneration": stateful_set["metadata"]["generation"],
+            "replicas": len(pods),
+            "readyReplicas": count,
+            "availableReplicas": count,
+            "currentReplicas": updated,
+            "updatedReplicas": updated,
+            "currentRevision": revision if done else old,
+            "updateRevision": revision,
+        }
+        self._store.set_status(
+            stateful_set, {key: value for key, value in status.items() if value or key == "replicas"}
+        )
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("-")[2])
+
+
+BATCH = "batch/v1"
+
+
+class Jobs:
+    """Runs each Job to its end."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.sources: Sources = {("batch", "jobs"): own_key, ("", "pods"): owner_key("Job")}
+
+    def reconcile(self, key: Key) -> float | None:
+        """As in `Controller`."""
+        job = self._store.find(BATCH, "Job", key[1], key[0])
+        if job is None or job["metadata"].get("deletionTimestamp") or is_true(job, "Complete"):
+            return None
+        pods = owned(self._store, job, "v1", "Pod")
+        done = sum((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods)
+        spec = job["spec"]
+        wanted = spec.get("completions", 1)
+        running = [pod for pod in living(pods) if (pod.get("status") or {}).get("phase") != "Succeeded"]
+        failure = ""
+        if not spec.get("suspend"):
+            for _ in range(min(spec.get("parallelism", 1), wanted - done) - len(running)):
+                failure = failure or create_pod(self._store, job, new_pod(job))
+        self._tell(job, running, done, complete=done >= wanted)
+        return RETRY_SECONDS if failure else None
+
+    def _tell(self, job: Obj, running: list[Obj], done: int, *, complete: bool) -> None:
+        status = dict(job.get("status") or {})
+        status.setdefault("startTime", timestamp())
+        status |= {"active": len(running), "ready": len(ready(running)), "succeeded": done}
+        if complete:
+            status.setdefault("completionTime", timestamp())
+            for kind in ("SuccessCriteriaMet", "Complete"):
+                told = (kind, "True", "CompletionsReached", "Reached expected number of succeeded pods")
+                status["conditions"] = with_condition(status.get("conditions") or [], *told)
+        self._store.set_status(job, {key: value for key, value in status.items() if value != 0})
