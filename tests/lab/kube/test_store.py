@@ -95,7 +95,7 @@ def test_what_is_refused_and_why(store: Store, change: dict[str, Any], told: str
     ("spec", "told"),
     [
         ({"hostNetwork": True}, "host namespaces (hostNetwork=true)"),
-        ({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}, 'hostPath volumes (volume "v")'),
+        ({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}, "hostPath volumes (v)"),
         (
             {"containers": [{"name": "c", "image": "i", "securityContext": {"privileged": True}}]},
             'privileged (container "c" must not set securityContext.privileged=true)',
