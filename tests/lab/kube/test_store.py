@@ -98,11 +98,11 @@ def test_what_is_refused_and_why(store: Store, change: dict[str, Any], told: str
         ({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}, "hostPath volumes (v)"),
         (
             {"containers": [{"name": "c", "image": "i", "securityContext": {"privileged": True}}]},
-            'privileged (container "c" must not set securityContext.privileged=true)',
+            "privileged (container c)",
         ),
         (
             {"containers": [{"name": "c", "image": "i", "securityContext": {"capabilities": {"add": ["SYS_NICE"]}}}]},
-            'must not include "SYS_NICE"',
+            "non-default capabilities (container c: SYS_NICE)",
         ),
         ({"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 1, "hostPort": 80}]}]}, "hostPort"),
     ],
