@@ -90,8 +90,8 @@ class Provider(Protocol):
     ) -> Lab:
         """Start a lab in a folder; without an owner it stays until `end`."""
 
-    def story(self, lab: Any) -> dict[str, Any]:
-        """What happened in a lab so far."""
+    def activity(self, lab: Any) -> dict[str, Any]:
+        """What happened in a lab so far: requests, Applications, critical paths."""
 
     def end(self, lab: Any, *, forget: bool = False) -> None:
         """End a lab and wait until its process is gone."""

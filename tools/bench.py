@@ -53,11 +53,11 @@ def measure(size: int) -> str:
     chosen = platform_of(size)
     with lab_of(chosen) as lab:
         first = timed(chosen)
-        story = life.story(lab)
-        asked = len(proxmox(story))
-        path = sum(seconds for _, seconds in story["critical_path"]["create-vms"]) / SPEED
+        activity = life.activity(lab)
+        asked = len(proxmox(activity))
+        path = sum(seconds for _, seconds in activity["critical_path"]["create-vms"]) / SPEED
         again = timed(chosen)
-        more = len(proxmox(life.story(lab))) - asked
+        more = len(proxmox(life.activity(lab))) - asked
     with lab_of(chosen):
         plain = scripted(site_of(chosen))
     figures = f"{first:7.2f}{path:7.2f}{first / path:7.2f}{plain:9.2f}{first / plain:7.2f}"
@@ -99,9 +99,9 @@ def scripted(context: RunContext) -> float:
     return time.monotonic() - began
 
 
-def proxmox(story: dict[str, Any]) -> list[Any]:
+def proxmox(activity: dict[str, Any]) -> list[Any]:
     """The requests to Proxmox VE."""
-    return [request for request in story["requests"] if request["server"].startswith("proxmox")]
+    return [request for request in activity["requests"] if request["server"].startswith("proxmox")]
 
 
 def platform_of(size: int) -> params.Params:

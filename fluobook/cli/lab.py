@@ -9,7 +9,7 @@ from typer import echo as show
 
 from fluobook.cli.options import Engine, Phase, Settings, chosen, engines, root
 
-app = typer.Typer(help="The rehearsal world on this machine.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Labs: simulated environments on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()
@@ -60,7 +60,7 @@ def down(phase: Phase = "phase1") -> None:
 
 @app.command()
 def status(phase: Phase = "phase1") -> None:
-    """Say whether a lab is up, and what its world did. Example: fluobook lab status phase1."""
+    """Say whether a lab is up, and what happened in it. Example: fluobook lab status phase1."""
     from fluobook import lab as labs  # noqa: PLC0415
 
     provider = labs.provider()
@@ -72,16 +72,17 @@ def status(phase: Phase = "phase1") -> None:
     show(f"lab of {folder.name} is up, {lab.engine} engine, process {lab.pid}")
     for name, address in sorted(lab.overlay.get("endpoints", {}).items()):
         show(f"  {name:<28} {address}")
-    story = provider.story(lab)
-    show(f"world time {story['now']:.0f} s, at speed {story['speed']:g}; {len(story['requests'])} requests")
-    for stage, steps in story["critical_path"].items():
+    activity = provider.activity(lab)
+    now, speed = activity["now"], activity["speed"]
+    show(f"simulated time {now:.0f} s, time scale {speed:g}; {len(activity['requests'])} requests")
+    for stage, steps in activity["critical_path"].items():
         chain = " → ".join(f"{name} {seconds:g} s" for name, seconds in steps)
         show(f"  critical path of {stage}: {chain or 'nothing yet'}")
 
 
 @app.command()
 def faults() -> None:
-    """List the faults a lab can play. Example: fluobook lab faults."""
+    """List the faults that a lab can inject. Example: fluobook lab faults."""
     from fluobook import lab as labs  # noqa: PLC0415
 
     for name, meaning in sorted(labs.provider().FAULTS.items()):

@@ -1,4 +1,4 @@
-"""The lab's own process: `python -m fluobook_lab FOLDER` plays what `FOLDER/order.json` asks for until it is ended."""
+"""The lab's process: `python -m fluobook_lab FOLDER` runs the environment that `FOLDER/order.json` describes."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from typing import Any
 
 from fluobook import params
 from fluobook_lab.argocd.repo_server import Programs
-from fluobook_lab.world import World
+from fluobook_lab.environment import Environment
 
-LOOK = 0.5
-"""Seconds between two looks at the owner."""
+OWNER_CHECK = 0.5
+"""Seconds between two checks that the owner exists."""
 
 
 def main() -> None:
-    """Read the order and play it."""
+    """Read the order and run the environment until it is ended or its owner is gone."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     folder = Path(sys.argv[1])
     order = json.loads((folder / "order.json").read_text())
     with (folder / "alive").open("w") as mark:
-        # Held while this process lives, and no longer: a process's number may be somebody else's by now.
+        # The lock is held exactly as long as this process lives; its number may later belong to another process.
         fcntl.flock(mark, fcntl.LOCK_EX)
-        asyncio.run(_play(folder, order))
-    if order["owner"] is not None and not _lives(order["owner"]):
-        shutil.rmtree(folder, ignore_errors=True)  # it had no time to clear up
+        asyncio.run(_run(folder, order))
+    if order["owner"] is not None and not _exists(order["owner"]):
+        shutil.rmtree(folder, ignore_errors=True)  # the owner was killed before it could clean up
 
 
-async def _play(folder: Path, order: dict[str, Any]) -> None:
+async def _run(folder: Path, order: dict[str, Any]) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     root = Path(order["root"])
     platform = params.parse({"phase": order["phase"], "platform": order["platform"]}, root=root).platform
-    world = World(
+    environment = Environment(
         platform,
         root=root,
         folder=folder,
@@ -51,24 +51,20 @@ async def _play(folder: Path, order: dict[str, Any]) -> None:
         faults=order["faults"],
         engines=order["engines"],
     )
-    await world.start()
-    # A person or a test asks for the story so far with SIGUSR1: it is written beside lab.json.
-    loop.add_signal_handler(signal.SIGUSR1, _tell, folder, world)
-    await _until(ended, order["owner"])
-    _tell(folder, world)
-    await world.stop()
-
-
-async def _until(ended: asyncio.Event, owner: int | None) -> None:
-    """Wait until the lab is ended, or its owner is gone."""
-    while not ended.is_set() and (owner is None or _lives(owner)):
+    await environment.start()
+    # `fluobook lab status` and tests request the activity with SIGUSR1; it is written beside lab.json.
+    loop.add_signal_handler(signal.SIGUSR1, _write_activity, folder, environment)
+    owner = order["owner"]
+    while not ended.is_set() and (owner is None or _exists(owner)):
         try:
-            await asyncio.wait_for(ended.wait(), LOOK if owner else None)
+            await asyncio.wait_for(ended.wait(), OWNER_CHECK if owner else None)
         except TimeoutError:
             continue
+    _write_activity(folder, environment)
+    await environment.stop()
 
 
-def _lives(pid: int) -> bool:
+def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -76,10 +72,10 @@ def _lives(pid: int) -> bool:
     return True
 
 
-def _tell(folder: Path, world: World) -> None:
-    partial = folder / ".world.json"
-    partial.write_text(json.dumps(world.story()))
-    partial.replace(folder / "world.json")
+def _write_activity(folder: Path, environment: Environment) -> None:
+    partial = folder / ".activity.json"
+    partial.write_text(json.dumps(environment.activity()))
+    partial.replace(folder / "activity.json")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The world clock: every delay of the lab passes through it, so that one factor scales them all."""
+"""The lab's clock: every simulated delay passes through it, so that one time scale applies to all."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Clock:
-    """World time, `speed` times as fast as real time.
+    """Simulated time, `speed` times as fast as real time.
 
     Args:
-        speed: world seconds per real second; 1 is real time, 60 turns a minute into a second.
-        started: when the lab began, as `time.monotonic` tells it.
-        epoch: the same moment as other programs' clocks tell it.
+        speed: the time scale: simulated seconds per real second; 1 is real time.
+        started: the start of the lab, in `time.monotonic` seconds.
+        epoch: the start of the lab, in seconds since 1970.
     """
 
     speed: float = 1.0
@@ -22,13 +22,13 @@ class Clock:
     epoch: float = field(default_factory=time.time)
 
     def now(self) -> float:
-        """World seconds since the lab began."""
+        """Simulated seconds since the start."""
         return (time.monotonic() - self.started) * self.speed
 
     def at(self, moment: float) -> float:
-        """World seconds from the beginning to a moment that another program told, in seconds since 1970."""
+        """Simulated seconds from the start to a moment in seconds since 1970."""
         return (moment - self.epoch) * self.speed
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for `seconds` of world time."""
+        """Wait for simulated seconds."""
         await asyncio.sleep(seconds / self.speed)

@@ -1,7 +1,7 @@
-"""The life of a lab: started, found, joined and ended; one process, owned by whoever needs it.
+"""The life of a lab: one process that is started, found and ended; the entry point that fluobook loads.
 
-`fluobook lab up` keeps a lab of a phase in the background. Without one, a run, a plan or a single notebook owns a lab
-for as long as it needs it; it dies with its owner.
+`fluobook lab up` keeps a lab of a phase in the background. Otherwise a run, a plan or a single notebook owns a lab for
+as long as it needs one, and the lab ends with its owner.
 """
 
 from __future__ import annotations
@@ -15,26 +15,30 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import FluobookError, UsageError
+from fluobook.errors import DeadlineExceeded, FluobookError, UsageError
 from fluobook.params import Params, home
+from fluobook.waiting import Cancellation, wait_until
 from fluobook_lab.engines.network import require_namespaces
 from fluobook_lab.faults import FAULTS, Faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["FAULTS", "Lab", "end", "find", "folder_of", "for_phase", "own", "start", "story"]
+__all__ = ["FAULTS", "Lab", "activity", "end", "find", "folder_of", "for_phase", "own", "start"]
 
 READY = 60.0
-"""Seconds that a lab may take to say that it is ready."""
+"""Seconds that a lab may take to start or to answer."""
+END = 10.0
+"""Seconds that a lab may take to end before it is killed."""
+POLL = 0.02
+"""Seconds between the first two checks of a wait."""
 
 DEFAULT_SPEED = 60.0
-"""World seconds per second: what takes a minute on hardware takes a second here."""
+"""The time scale: simulated seconds per real second."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,10 @@ class Lab:
 
     Args:
         folder: its state folder.
-        overlay: what the platform's params become when they are rehearsed in it.
+        overlay: what replaces parts of the platform's params in a rehearsal.
         pid: its process.
-        engine: what plays Kubernetes and Argo CD in it: "embedded" or "real".
-        remarks: what a person should know about it.
+        engine: "embedded" or "real".
+        remarks: information for the person who uses it.
     """
 
     folder: Path
@@ -57,27 +61,27 @@ class Lab:
 
     @property
     def cluster_folder(self) -> Path:
-        """Where the cluster's own files are kept: bundle, kubeconfig, talosconfig, lock."""
+        """The folder of the cluster's files: bundle, kubeconfig, talosconfig, lock."""
         return self.folder / "cluster"
 
 
 def folder_of(phase: str) -> Path:
-    """The state folder of the lab that is kept for a phase."""
+    """The state folder of a phase's background lab."""
     return home() / "lab" / phase
 
 
 def find(folder: Path) -> Lab | None:
-    """The lab whose state folder this is, if it is up."""
+    """The lab with that state folder, if it is up."""
     try:
-        told = json.loads((folder / "lab.json").read_text())
-        lab = Lab(folder, told["overlay"], told["pid"], told["engine"])
-        return lab if _held(folder / "alive") else None
+        state = json.loads((folder / "lab.json").read_text())
+        lab = Lab(folder, state["overlay"], state["pid"], state["engine"])
+        return lab if _is_locked(folder / "alive") else None
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _held(mark: Path) -> bool:
-    """Whether the process that wrote the folder lives; its number alone may be another's by now."""
+def _is_locked(mark: Path) -> bool:
+    """Whether the lab's process lives; a process number alone may belong to another process by now."""
     with mark.open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -87,15 +91,15 @@ def _held(mark: Path) -> bool:
 
 
 def for_phase(chosen: Params, *, root: Path, programs: Callable[[], Mapping[str, str]]) -> Lab:
-    """The lab to use: the one this run owns, the one that is kept up, or a new one that ends with this process.
+    """The lab of this run, the background lab of the phase, or a new one that ends with this process.
 
-    `programs` is called only if a lab is started: to find programs takes a moment.
+    `programs` is called only to start a lab, because finding the programs takes time.
     """
     owned = os.environ.get("FLUOBOOK_LAB")
     if lab := find(Path(owned) if owned else folder_of(chosen.phase)):
         return lab
     if owned:
-        raise FluobookError(f"the lab of this run ({owned}) is not up any more", remedy="start the run again")
+        raise FluobookError(f"the lab of this run ({owned}) has ended", remedy="start the run again")
     lab = own(chosen, root=root, programs=programs())
     remark = f"a lab was started for this notebook and ends with its kernel; `fluobook lab up {chosen.phase}` keeps one"
     return replace(lab, remarks=(remark,))
@@ -110,7 +114,7 @@ def own(
     faults: Sequence[str] = (),
     engines: Mapping[str, str] | None = None,
 ) -> Lab:
-    """Start a lab in a temporary folder; it ends, and the folder goes, when this process ends."""
+    """Start a lab in a temporary folder; both are removed when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="fluobook-lab-"))
     lab = start(
         chosen, folder, root=root, programs=programs, owner=os.getpid(), speed=speed, faults=faults, engines=engines
@@ -134,19 +138,19 @@ def start(
     """Start a lab process and wait until it is ready.
 
     Args:
-        chosen: the phase and platform it plays.
-        folder: its state folder; what an earlier lab left there is removed.
-        root: the repository, whose tree Argo CD will read.
-        programs: where git, kubectl, helm and sops are.
-        owner: the process it dies with; None keeps it until `end`.
-        speed: world seconds per real second.
-        seed: what the lab's dice start from.
-        faults: names of faults to play.
-        engines: the real engine's programs, by name; without them, the lab plays Kubernetes and Argo CD itself.
+        chosen: the phase and the platform.
+        folder: the state folder; the content of an earlier lab is removed.
+        root: the repository, whose tree Argo CD reads.
+        programs: the paths of git, kubectl, helm and sops.
+        owner: the process with which the lab ends; None keeps it until `end`.
+        speed: the time scale: simulated seconds per real second.
+        seed: the random seed.
+        faults: names of the faults to inject.
+        engines: the real engine's programs, by name; without them, Kubernetes and Argo CD are embedded.
 
     Raises:
-        UsageError: a lab is already up there, or a fault is unknown.
-        FluobookError: it did not become ready, and its log's tail is told; or the system does not let it.
+        UsageError: a lab is already up in the folder, or a fault is unknown.
+        FluobookError: it did not become ready (with the end of its log), or the system does not allow it.
     """
     if find(folder):
         raise UsageError(f"the lab of {folder.name} is up already", remedy="use it, or end it with `fluobook lab down`")
@@ -170,12 +174,8 @@ def start(
         "engines": dict(engines or {}),
     }
     (folder / "order.json").write_text(json.dumps(order))
-    return _ready(folder, _begun(folder))
-
-
-def _begun(folder: Path) -> subprocess.Popen[bytes]:
     with (folder / "lab.log").open("wb") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "fluobook_lab", str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -183,42 +183,49 @@ def _begun(folder: Path) -> subprocess.Popen[bytes]:
             start_new_session=True,
         )
 
+    def ready() -> Lab | bool | None:
+        return find(folder) or (False if process.poll() is not None else None)
 
-def _ready(folder: Path, process: subprocess.Popen[bytes]) -> Lab:
-    until = time.monotonic() + READY
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            break
-        if lab := find(folder):
-            return lab
-        time.sleep(0.05)
+    try:
+        lab = wait_until(ready, what="the lab", timeout=READY, cancellation=Cancellation(), interval=POLL)
+    except DeadlineExceeded:
+        lab = False
+    if isinstance(lab, Lab):
+        return lab
     process.kill()
     tail = "\n".join((folder / "lab.log").read_text(errors="replace").splitlines()[-15:])
-    raise FluobookError("the lab did not come up", cause=tail, remedy=f"read {folder / 'lab.log'}")
+    raise FluobookError("the lab did not start", cause=tail, remedy=f"read {folder / 'lab.log'}")
 
 
-def story(lab: Lab) -> dict[str, Any]:
-    """What happened in a lab so far: its requests, Applications and critical path; asked for with a signal."""
-    path = lab.folder / "world.json"
+def activity(lab: Lab) -> dict[str, Any]:
+    """What happened in a lab so far: its requests, Applications and critical paths; requested with a signal."""
+    path = lab.folder / "activity.json"
     path.unlink(missing_ok=True)
     os.kill(lab.pid, signal.SIGUSR1)
-    until = time.monotonic() + READY
-    while not path.exists():
-        if time.monotonic() > until:
-            raise FluobookError("the lab does not answer", remedy=f"read {lab.folder / 'lab.log'}")
-        time.sleep(0.02)
+    wait_until(
+        lambda: path.exists() or None,
+        what="the lab's activity",
+        timeout=READY,
+        cancellation=Cancellation(),
+        interval=POLL,
+        remedy=f"read {lab.folder / 'lab.log'}",
+    )
     return dict(json.loads(path.read_text()))
 
 
 def end(lab: Lab, *, forget: bool = False) -> None:
-    """End a lab and wait until its process is gone; `forget` removes its folder too."""
+    """End a lab and wait until its process has ended; `forget` also removes its folder."""
     try:
         os.kill(lab.pid, signal.SIGTERM)
-        until = time.monotonic() + 10
-        while _alive(lab.pid) and time.monotonic() < until:
-            time.sleep(0.05)
-        if _alive(lab.pid):
-            os.kill(lab.pid, signal.SIGKILL)
+        wait_until(
+            lambda: True if _has_ended(lab.pid) else None,
+            what="the end of the lab",
+            timeout=END,
+            cancellation=Cancellation(),
+            interval=POLL,
+        )
+    except DeadlineExceeded:
+        os.kill(lab.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
     (lab.folder / "lab.json").unlink(missing_ok=True)
@@ -226,14 +233,14 @@ def end(lab: Lab, *, forget: bool = False) -> None:
         shutil.rmtree(lab.folder, ignore_errors=True)
 
 
-def _alive(pid: int) -> bool:
+def _has_ended(pid: int) -> bool:
     try:
         if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return False
+            return True
     except ChildProcessError:
         pass
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
-    return True
+        return True
+    return False

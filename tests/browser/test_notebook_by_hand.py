@@ -109,4 +109,4 @@ def test_every_text_of_a_table_can_be_read_in_both_themes(opened: Open) -> None:
 
 def changes(lab: life.Lab) -> list[Any]:
     """What was asked of the lab that could change something."""
-    return [request for request in life.story(lab)["requests"] if request["mutating"]]
+    return [request for request in life.activity(lab)["requests"] if request["mutating"]]

@@ -118,7 +118,7 @@ class RealLab:
             life.end(self.lab, forget=True)
 
     def mutating(self) -> list[dict[str, Any]]:
-        return [request for request in life.story(self.lab)["requests"] if request["mutating"]]
+        return [request for request in life.activity(self.lab)["requests"] if request["mutating"]]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from fluobook_lab.world import OWN_TREE
+from fluobook_lab.environment import SERVED_TREE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ WIDGET = {"apiVersion": "example.org/v1", "kind": "Widget", "metadata": {"name":
 def copied(folder: Path) -> Path:
     """A copy of the tree and the params, to be changed."""
     folder.mkdir()
-    for name in (*OWN_TREE, "params"):
+    for name in (*SERVED_TREE, "params"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name)

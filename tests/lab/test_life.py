@@ -1,4 +1,4 @@
-"""The life of a lab: who is taken for one, and what is left when its owner is killed."""
+"""The life of a lab: how it is found, and how it ends with its owner."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def start(tmp_path):
     return begin
 
 
-def test_a_process_that_got_the_number_of_a_dead_lab_is_not_taken_for_it(tmp_path):
-    told = {"pid": os.getpid(), "engine": "embedded", "overlay": {}}
-    (tmp_path / "lab.json").write_text(json.dumps(told))
+def test_a_process_with_the_number_of_an_ended_lab_is_not_a_lab(tmp_path):
+    state = {"pid": os.getpid(), "engine": "embedded", "overlay": {}}
+    (tmp_path / "lab.json").write_text(json.dumps(state))
     assert life.find(tmp_path) is None
-    (tmp_path / "alive").touch()  # nobody holds it
+    (tmp_path / "alive").touch()  # no process holds the lock
     assert life.find(tmp_path) is None
 
 
 @pytest.mark.lab
-def test_a_lab_is_found_while_it_lives_and_tells_its_engine(start):
+def test_a_lab_is_found_while_it_is_up(start):
     lab = start(os.getpid())
     assert life.find(lab.folder) == lab
     assert lab.engine == "embedded"
@@ -48,7 +48,7 @@ def test_a_lab_is_found_while_it_lives_and_tells_its_engine(start):
 
 
 @pytest.mark.lab
-def test_a_lab_whose_owner_is_killed_ends_and_leaves_no_key_behind(start):
+def test_a_lab_ends_and_removes_its_keys_when_its_owner_is_killed(start):
     owner = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     lab = start(owner.pid)
     owner.kill()

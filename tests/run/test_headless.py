@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 
 def mutating(lab):
-    return [request for request in life.story(lab)["requests"] if request["mutating"]]
+    return [request for request in life.activity(lab)["requests"] if request["mutating"]]
 
 
 @pytest.fixture(scope="module")

@@ -98,8 +98,8 @@ def test_a_run_that_is_killed_at_any_moment_converges_when_it_is_run_again(opera
     plans = operator.types("plan", "phase1")
     assert plans.returncode == 0, plans.stdout
     assert not list(bundle.parent.glob(".*"))  # nothing half written
-    story = life.story(lab)
-    assert story["etcds"] == 1
-    made = Counter(r["status"] for r in story["requests"] if r["method"] == "POST" and r["path"].endswith("/qemu"))
+    activity = life.activity(lab)
+    assert activity["etcds"] == 1
+    made = Counter(r["status"] for r in activity["requests"] if r["method"] == "POST" and r["path"].endswith("/qemu"))
     assert made == {200: 3}
-    assert not [r for r in story["requests"] if r["method"] == "DELETE" and "/qemu/" in r["path"]]
+    assert not [r for r in activity["requests"] if r["method"] == "DELETE" and "/qemu/" in r["path"]]

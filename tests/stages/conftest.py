@@ -1,4 +1,4 @@
-"""A whole lab in this process, and books that are opened on it."""
+"""A lab in this process, and runbooks that are opened on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis  # noqa: F401 (its plugin imports it as the session ends, where Python 3.11 may stumble over parsing)
 import pytest
 from fluobook_lab.argocd.repo_server import Programs
-from fluobook_lab.world import World
+from fluobook_lab.environment import Environment
 
 from fluobook import params
 from fluobook.context import RunContext
@@ -32,9 +32,9 @@ STAGES = ("create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-c
 
 @dataclass
 class Lab:
-    """A world that runs in the background, and what was asked of it."""
+    """A lab that runs in the background, and the requests to it."""
 
-    world: World
+    environment: Environment
     background: Any
     chosen: params.Params
     folder: Path
@@ -65,19 +65,19 @@ class Lab:
             stage.verify()
 
     def add_fault(self, name: str, times: int = 1) -> None:
-        """Play one more fault from now on."""
-        self.background.call(self.world.faults.add, name, times)
+        """Inject one more fault from now on."""
+        self.background.call(self.environment.faults.add, name, times)
 
     def requests(self, server: str = "", *, mutating: bool | None = None) -> list[dict[str, Any]]:
-        """What servers were asked since the last mark."""
-        found = self.background.call(self.world.requests)[sum(self.marks[-1:]) :]
+        """The requests to the servers since the last mark."""
+        found = self.background.call(self.environment.requests)[sum(self.marks[-1:]) :]
         return [
             r for r in found if r["server"].startswith(server) and (mutating is None or bool(r["mutating"]) == mutating)
         ]
 
     def mark(self) -> None:
-        """Forget what was asked until now."""
-        self.marks.append(len(self.background.call(self.world.requests)))
+        """Ignore the requests until now."""
+        self.marks.append(len(self.background.call(self.environment.requests)))
 
     def paths(self, method: str) -> list[str]:
         """Paths that Proxmox VE was asked with a method since the last mark."""
@@ -97,10 +97,12 @@ def made(background: Any, programs: Programs, tmp_path_factory: pytest.TempPathF
         platform = params.overlay(chosen.platform, changes)
         folder = tmp_path_factory.mktemp("lab")
 
-        async def start() -> World:
-            world = World(platform, root=ROOT, folder=folder, programs=programs, speed=speed, seed=1, faults=faults)
-            await world.start()
-            return world
+        async def start() -> Environment:
+            environment = Environment(
+                platform, root=ROOT, folder=folder, programs=programs, speed=speed, seed=1, faults=faults
+            )
+            await environment.start()
+            return environment
 
         labs.append(Lab(background.run(start()), background, chosen, folder))
         return labs[-1]
@@ -109,7 +111,7 @@ def made(background: Any, programs: Programs, tmp_path_factory: pytest.TempPathF
     for lab in labs:
         for context in lab.sites:
             context.close()
-        background.run(lab.world.stop())
+        background.run(lab.environment.stop())
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def lab(cluster):
 
 
 def store(lab):
-    return lab.world.kubernetes.store
+    return lab.environment.kubernetes.store
 
 
 def live(lab, name):

@@ -33,11 +33,11 @@ def lab(cluster):
 
 def put(lab, text):
     body = {"data": {"keys.txt": base64.b64encode(text.encode()).decode()}}
-    lab.background.call(lab.world.kubernetes.store.patch, "v1", "Secret", NAME, "argocd", body=body)
+    lab.background.call(lab.environment.kubernetes.store.patch, "v1", "Secret", NAME, "argocd", body=body)
 
 
 def key_in(lab):
-    secret = lab.background.call(lab.world.kubernetes.store.get, "v1", "Secret", NAME, "argocd")
+    secret = lab.background.call(lab.environment.kubernetes.store.get, "v1", "Secret", NAME, "argocd")
     return base64.b64decode(secret["data"]["keys.txt"]).decode()
 
 

@@ -31,7 +31,7 @@ def bootstraps(lab):
 def test_etcd_is_bootstrapped_once_although_the_answer_is_lost(made):
     lab = made("talos.bootstrap-lost-once")
     lab.bring_up("bootstrap-kubernetes")
-    assert len(lab.world.machines.etcds) == 1
+    assert len(lab.environment.machines.etcds) == 1
 
 
 def test_the_written_kubeconfig_serves_kubectl_and_a_second_run_only_reads(made):
@@ -81,8 +81,8 @@ def test_a_clock_that_is_never_right_ends_at_the_deadline_with_talos_own_words(m
 def test_three_control_planes_make_one_etcd(labs):
     lab = labs(phase="phase3")
     lab.bring_up("create-vms", "apply-talos-config", "bootstrap-kubernetes")
-    assert len(lab.world.machines.etcds) == 1
-    assert len(lab.world.machines.etcds[0].members) == 3
+    assert len(lab.environment.machines.etcds) == 1
+    assert len(lab.environment.machines.etcds[0].members) == 3
 
 
 def test_a_control_plane_without_data_joins_and_is_not_told_to_begin_a_cluster(labs):

@@ -24,7 +24,7 @@ def lab(labs):
 
 
 def vms(lab):
-    return {vm.name: vm for vm in lab.world.proxmox["laptop"].site.vms.values()}
+    return {vm.name: vm for vm in lab.environment.proxmox["laptop"].inventory.vms.values()}
 
 
 def test_a_second_run_asks_three_times_and_once_for_each_vm(lab):

@@ -16,7 +16,7 @@ NODES = 3
 
 def creations(lab):
     """How often each VM was really created."""
-    tasks = lab.world.proxmox["laptop"].tasks.all.values()
+    tasks = lab.environment.proxmox["laptop"].tasks.all.values()
     return Counter(task.id for task in tasks if task.type == "qmcreate" and task.exit == "OK")
 
 
@@ -89,7 +89,7 @@ def test_a_lock_that_stays_ends_in_an_error_that_names_it(labs):
     lab = labs()
     lab.bring_up("create-vms")
     node = lab.chosen.platform.nodes[1]
-    proxmox = lab.world.proxmox["laptop"]
+    proxmox = lab.environment.proxmox["laptop"]
     lab.background.call(proxmox.set_lock, node.vmid, "backup")
     stage = lab.stage("create-vms", f"nodes.{node.name}.cores=8", "deadlines.vm_lock=1")
     with pytest.raises(FluobookError, match=rf"VM {node.vmid} on pve1 is still locked \(backup\).*vm_lock"):
@@ -164,7 +164,7 @@ def test_another_operators_task_on_a_vm_of_ours_stops_the_stage_and_is_named(lab
     lab.add_fault("proxmox.shutdown-ignored")
     node = lab.chosen.platform.nodes[0]
     lab.context().proxmox("laptop").shutdown("pve1", node.vmid)
-    for task in lab.world.proxmox["laptop"].tasks.all.values():
+    for task in lab.environment.proxmox["laptop"].tasks.all.values():
         if task.type == "qmshutdown":
             task.upid, task.user = task.upid.replace("fluobook@pve!fluobook", "eve@pam"), "eve@pam"
     assert not lab.stage("create-vms").plan().actions

@@ -24,7 +24,7 @@ def lab(cluster):
 
 
 def store(lab, verb, *args):
-    return lab.background.call(getattr(lab.world.kubernetes.store, verb), *args)
+    return lab.background.call(getattr(lab.environment.kubernetes.store, verb), *args)
 
 
 def test_a_second_run_finds_every_object_up_to_date(lab):

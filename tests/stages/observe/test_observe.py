@@ -66,8 +66,8 @@ def test_flows_are_summarized_and_their_paths_are_written_to_the_journal(lab, ca
 
 def test_an_unmapped_relay_is_reached_through_the_kubernetes_api(lab, capsys):
     name, labels = "hubble-relay.kube-system:80", {"k8s-app": "hubble-relay"}
-    there = Backend("kube-system", labels, 4245, ("127.0.0.1", lab.world.relay.port))
-    lab.background.call(lab.world.kubernetes.cluster.api.publish, there)
+    there = Backend("kube-system", labels, 4245, ("127.0.0.1", lab.environment.relay.port))
+    lab.background.call(lab.environment.kubernetes.cluster.api.publish, there)
     book(lab.context(endpoints={name: name})).flows()
     assert "flows are seen      yes" in capsys.readouterr().out
 

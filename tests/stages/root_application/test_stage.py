@@ -39,7 +39,7 @@ def lab(cluster):
 def push(lab, **files):
     """Push files by their paths."""
     name = place(lab.chosen.platform.gitops.repository)
-    return lab.background.call(lab.world.git.commit, name, files)
+    return lab.background.call(lab.environment.git.commit, name, files)
 
 
 def manifest(lab, *others, **labels):
@@ -49,7 +49,7 @@ def manifest(lab, *others, **labels):
 
 
 def live(lab, kind, name, namespace=""):
-    return lab.background.call(lab.world.kubernetes.store.find, "v1", kind, name, namespace)
+    return lab.background.call(lab.environment.kubernetes.store.find, "v1", kind, name, namespace)
 
 
 def test_the_second_run_has_nothing_to_do_and_changes_nothing(lab):

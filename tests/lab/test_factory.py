@@ -1,5 +1,7 @@
+"""Schematic ids of the lab's Image Factory."""
+
 import pytest
-from fluobook_lab.factory.schematic import id_of
+from fluobook_lab.factory import id_of
 
 EMPTY = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba"
 
@@ -33,12 +35,12 @@ EMPTY = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba"
         ),
     ],
 )
-def test_ids_are_those_that_the_factory_itself_is_tested_with(text, expected):
+def test_ids_equal_those_in_the_tests_of_the_real_factory(text, expected):
     assert id_of(text) == expected
 
 
 def test_the_order_of_extensions_is_part_of_the_schematic():
-    one, other = (
+    first, second = (
         f"customization: {{systemExtensions: {{officialExtensions: [{names}]}}}}" for names in ("a, b", "b, a")
     )
-    assert id_of(one) != id_of(other)
+    assert id_of(first) != id_of(second)

@@ -1,0 +1,341 @@
+"""The simulated environment: all servers of a lab in one process, their ports, and a record of what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import secrets
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fluobook.machine import pki
+from fluobook.params import KUBERNETES_PORT, TALOS_PORT
+from fluobook_lab.argocd.controller import ArgoCD
+from fluobook_lab.charts.pins import place, repositories
+from fluobook_lab.charts.server import HERE, ChartServer
+from fluobook_lab.clock import Clock
+from fluobook_lab.engines.argocd import RealArgoCD
+from fluobook_lab.engines.kubernetes import RealKubernetes
+from fluobook_lab.factory import FactoryLab
+from fluobook_lab.faults import Faults
+from fluobook_lab.git_server import GitServer
+from fluobook_lab.grpc import reserve
+from fluobook_lab.hubble import ClusterFlows, Relay
+from fluobook_lab.kubernetes_side import KubernetesSide
+from fluobook_lab.proxmox import Host, ProxmoxLab, Storage, Token
+from fluobook_lab.talos import TalosMachines
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from fluobook.params import Platform, ProxmoxEndpoint
+    from fluobook_lab.argocd.repo_server import Programs
+    from fluobook_lab.proxmox.model import Task
+    from fluobook_lab.talos import Delays
+
+SERVED_TREE = ("cluster-gitops", ".sops.yaml", "talos")
+"""The parts of the working tree that the lab's Git server serves."""
+FACTORY = "factory.talos.dev:443"
+HUBBLE = "hubble-relay.kube-system:80"
+
+
+def reserve_ports(platform: Platform) -> dict[str, socket.socket]:
+    """A reserved loopback socket for each real `host:port` that the stages connect to."""
+    names = [f"{endpoint.host}:{endpoint.port}" for endpoint in platform.proxmox]
+    names += [FACTORY, HUBBLE]
+    names += [f"{node.address}:{TALOS_PORT}" for node in platform.nodes]
+    names += [f"{address}:{KUBERNETES_PORT}" for address in _api_addresses(platform)]
+    return {name: reserve() for name in dict.fromkeys(names)}
+
+
+def _api_addresses(platform: Platform) -> list[str]:
+    """The addresses of the Kubernetes API: the shared one, and every control plane."""
+    return list(dict.fromkeys([platform.api_address, *(node.address for node in platform.control_planes)]))
+
+
+class Environment:
+    """A lab: Proxmox VE, Image Factory, Talos, Kubernetes, Argo CD, Hubble, charts and Git.
+
+    Args:
+        platform: the platform from the params.
+        root: the repository.
+        folder: the lab's state folder.
+        programs: git, kubectl, helm and sops.
+        speed: the time scale: simulated seconds per real second.
+        seed: the random seed.
+        faults: names of the faults to inject.
+        engines: the real engine's programs, by name; without them, Kubernetes and Argo CD are embedded.
+    """
+
+    def __init__(
+        self,
+        platform: Platform,
+        *,
+        root: Path,
+        folder: Path,
+        programs: Programs,
+        speed: float,
+        seed: int,
+        faults: Sequence[str],
+        engines: Mapping[str, str] | None = None,
+    ) -> None:
+        self.platform, self.root, self.folder = platform, root, folder
+        self._engines, self._programs = engines or {}, programs
+        self.clock, self.faults = Clock(speed), Faults(faults)
+        self.random = random.Random(seed)
+        self.ports = reserve_ports(platform)
+        self._authority = pki.new_authority(organization="fluobook lab", common_name="fluobook lab CA")
+        self._token = secrets.token_hex(16)
+        self.kubernetes = self._kubernetes(seed)
+        self.factory = FactoryLab(clock=self.clock, faults=self.faults, versions=(platform.versions.talos,))
+        self.machines = TalosMachines(
+            {node.address: self.ports[f"{node.address}:{TALOS_PORT}"] for node in platform.nodes},
+            clock=self.clock,
+            faults=self.faults,
+            random=self.random,
+            cluster=self.kubernetes,
+            leases={node.mac.upper(): node.address for node in platform.nodes},
+            stopped=self._guest_stopped,
+            extensions=self._extensions,
+        )
+        self.proxmox = {endpoint.name: self._proxmox(endpoint) for endpoint in platform.proxmox}
+        self.charts = ChartServer(root / "cluster-gitops", self.clock)
+        self.git = GitServer(folder / "git", self.clock, git=programs.git)
+        self.argocd = self._argocd()
+        self.relay = Relay(ClusterFlows(self.kubernetes.store), clock=self.clock, random=self.random)
+
+    async def start(self) -> None:
+        """Start the servers, and write the overlay for the params to lab.json."""
+        self.folder.joinpath("site").mkdir(exist_ok=True, mode=0o700)
+        self._write("ca.pem", self._authority.crt)
+        self._write("token", self._token)
+        await self.factory.start(self.ports[FACTORY], self._tls("factory.talos.dev"))
+        for endpoint in self.platform.proxmox:
+            sock = self.ports[f"{endpoint.host}:{endpoint.port}"]
+            await self.proxmox[endpoint.name].start(sock, self._tls(endpoint.host))
+        await self.charts.start()
+        await self.git.start()
+        engine = "real" if self._engines else "embedded"
+        self._write("lab.json", json.dumps({"pid": os.getpid(), "engine": engine, "overlay": self._overlay()}))
+
+    async def stop(self) -> None:
+        """Stop the servers."""
+        await self.argocd.stop()
+        await self.relay.stop()
+        await self.kubernetes.stop()
+        await self.machines.stop()
+        for server in (*self.proxmox.values(), self.factory, self.charts, self.git):
+            await server.stop()
+
+    def requests(self) -> list[dict[str, Any]]:
+        """The requests to all servers except charts and Git, in the order of simulated time."""
+        logs = {
+            **{f"proxmox {name}": server.requests for name, server in self.proxmox.items()},
+            "kubernetes": self.kubernetes.requests,
+            "factory": self.factory.requests,
+        }
+        http = [
+            {
+                "at": round(request.time, 2),
+                "server": server,
+                "method": request.method,
+                "path": request.path,
+                "status": request.status,
+                "mutating": request.mutating,
+                "agent": request.user_agent,
+            }
+            for server, log in logs.items()
+            for request in log
+        ]
+        calls = [
+            {
+                "at": round(call.time, 2),
+                "server": f"talos {call.node}",
+                "method": "RPC",
+                "path": call.path,
+                "mutating": call.mutating,
+            }
+            for call in self.machines.calls
+        ]
+        return sorted(http + calls, key=lambda request: request["at"])
+
+    def activity(self) -> dict[str, Any]:
+        """What happened so far: requests, the states of Argo CD's Applications, and the critical path of stages."""
+        applications = [
+            {"at": round(at, 2), "application": name, "state": state} for at, name, state in self.argocd.timeline
+        ]
+        tasks = [task for server in self.proxmox.values() for task in server.tasks.all.values()]
+        delays = self.machines.delays
+        return {
+            "now": round(self.clock.now(), 2),
+            "speed": self.clock.speed,
+            "requests": self.requests(),
+            "etcds": len(self.machines.etcds),
+            "applications": applications,
+            "critical_path": {
+                "create-vms": [[step.name, round(step.seconds, 2)] for step in critical_path(tasks, delays)],
+                "apply-talos-config": [
+                    ["leave maintenance", delays.leave],
+                    ["install Talos", delays.install],
+                    ["restart from disk", delays.reboot],
+                ],
+            },
+        }
+
+    def _overlay(self) -> dict[str, Any]:
+        """What replaces parts of the params in a rehearsal: endpoints, trust, mirrors, and the lab's own keys."""
+        trusted = [FACTORY, *(f"{endpoint.host}:{endpoint.port}" for endpoint in self.platform.proxmox)]
+        token = {"file": str(self.folder / "token")}
+        return {
+            "endpoints": {name: f"127.0.0.1:{sock.getsockname()[1]}" for name, sock in self.ports.items()},
+            "trust": dict.fromkeys(trusted, str(self.folder / "ca.pem")),
+            "gitops": {"mirrors": self._mirrors(), "revision": "main"},
+            "proxmox": [{"name": endpoint.name, "token_secret": token} for endpoint in self.platform.proxmox],
+            "secrets": {
+                "age_key": {"file": str(self.root / "params" / "lab" / "lab.age")},
+                "bundle": str(self.folder / "cluster" / "secrets.sops.yaml"),
+            },
+        }
+
+    def _kubernetes(self, seed: int) -> KubernetesSide | RealKubernetes:
+        platform = self.platform
+        sockets = {address: self.ports[f"{address}:{KUBERNETES_PORT}"] for address in _api_addresses(platform)}
+        nodes = {node.address for node in platform.control_planes}
+        shared = "" if platform.api_address in nodes else platform.api_address
+        version, ready = platform.versions.kubernetes, self._cluster_is_up
+        if self._engines:
+            return RealKubernetes(
+                sockets,
+                shared,
+                programs=self._engines,
+                folder=self.folder / "engines",
+                clock=self.clock,
+                version=version,
+                seed=seed,
+                ready=ready,
+            )
+        return KubernetesSide(
+            sockets,
+            shared,
+            clock=self.clock,
+            faults=self.faults,
+            version=version,
+            seed=seed,
+            ready=ready,
+            networks={"pod_cidr": platform.cluster.pod_cidr, "service_cidr": platform.cluster.service_cidr},
+        )
+
+    def _extensions(self, schematic: str) -> list[tuple[str, str]]:
+        """The extensions of a registered schematic: short name and version."""
+        document = yaml.safe_load(self.factory.schematics.get(schematic, "{}")) or {}
+        names = ((document.get("customization") or {}).get("systemExtensions") or {}).get("officialExtensions") or []
+        return [(name.rpartition("/")[2], f"v{self.platform.versions.talos}") for name in names]
+
+    def _guest_stopped(self, uuid: str) -> None:
+        for server in self.proxmox.values():
+            server.guest_stopped(uuid)
+
+    def _proxmox(self, endpoint: ProxmoxEndpoint) -> ProxmoxLab:
+        platform = self.platform
+        if endpoint.image_storage == endpoint.disk_storage:
+            storages = [Storage(endpoint.image_storage, size_gib=20000)]
+        else:
+            storages = [
+                Storage(endpoint.image_storage, content=("iso", "import", "snippets"), size_gib=100),
+                Storage(endpoint.disk_storage, content=("images",), type="lvmthin", size_gib=20000),
+            ]
+        return ProxmoxLab(
+            [Host(name, bridges=(platform.network.bridge,), memory_gib=512) for name in endpoint.hosts],
+            storages,
+            [Token(endpoint.token_id, self._token)],
+            clock=self.clock,
+            faults=self.faults,
+            machines=self.machines,
+            images=self.factory.image,
+            random=self.random,
+            planned=[(n.vmid, n.name, n.host) for n in platform.nodes if n.host in endpoint.hosts],
+        )
+
+    def _argocd(self) -> ArgoCD | RealArgoCD:
+        folder = self.folder / "argocd"
+        if isinstance(self.kubernetes, RealKubernetes):
+            return RealArgoCD(self.kubernetes, folder=folder, programs=self._programs, engines=self._engines)
+        return ArgoCD(
+            self.kubernetes.store,
+            self.clock,
+            programs=self._programs,
+            folder=folder,
+            kube_version=self.platform.versions.kubernetes,
+            random=self.random,
+            faults=self.faults,
+        )
+
+    def _cluster_is_up(self) -> None:
+        self._starting = asyncio.gather(self.argocd.start(), self.relay.start(self.ports[HUBBLE]))
+
+    def _mirrors(self) -> dict[str, str]:
+        """Mirrors of the chart repositories, of our own repository, and stand-ins for other repositories."""
+        own = place(self.platform.gitops.repository)
+        self.git.seed(own, self.root, SERVED_TREE)
+        mirrors = {**self.charts.mirrors(), self.platform.gitops.repository: self.git.url(own)}
+        for pin in repositories(self.root / "cluster-gitops"):
+            standin = HERE / "standins-git" / pin.place
+            if standin.is_dir():
+                self.git.seed(pin.place, standin, tags=[pin.version])
+                mirrors[pin.repository] = self.git.url(pin.place)
+        return mirrors
+
+    def _tls(self, host: str) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        is_ip = host.replace(".", "").isdigit()
+        dns, ips = ((), (host,)) if is_ip else ((host,), ())
+        pki.load_identity(context, pki.issue(self._authority, common_name=host, dns=dns, ips=ips, server=True))
+        return context
+
+    def _write(self, name: str, text: str) -> None:
+        partial = self.folder / f".{name}"
+        partial.touch(mode=0o600)
+        partial.write_text(text)
+        partial.replace(self.folder / name)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a critical path, and its simulated seconds."""
+
+    name: str
+    seconds: float
+
+
+def critical_path(tasks: Iterable[Task], delays: Delays) -> Sequence[Step]:
+    """The longest chain from the image download to a booted VM, without waiting and polling; empty without a new VM.
+
+    Args:
+        tasks: all tasks of all Proxmox VE endpoints.
+        delays: how long booting takes.
+    """
+    finished = [task for task in tasks if task.exit]
+    downloads = [_step(f"download on {task.node}", task) for task in finished if task.type == "download"]
+    download = max(downloads, key=_seconds, default=None)
+    starts = {task.id: task for task in reversed(finished) if task.type == "qmstart" and task.exit == "OK"}
+    chains = []
+    for create in finished:
+        if create.type == "qmcreate" and (start := starts.get(create.id)):
+            chain = [_step(f"create VM {create.id}", create), _step(f"start VM {create.id}", start)]
+            chains.append([*([download] if download else []), *chain, Step("boot Talos", delays.boot)])
+    return max(chains, key=lambda chain: sum(map(_seconds, chain)), default=[])
+
+
+def _step(name: str, task: Task) -> Step:
+    return Step(name, task.ended - task.began)
+
+
+def _seconds(step: Step) -> float:
+    return step.seconds
