@@ -40,6 +40,9 @@ TICK = 0.05
 LARGEST_BURST = 10
 """Flows in a burst at most, so that a high time scale or a slow machine does not produce more than can be sent."""
 
+CATCH_UP = 500
+"""Flows that are generated at most for the time in which nobody followed them."""
+
 STRAYS = 0.05
 """The share of traffic that is generated without regard to the policies."""
 
@@ -256,6 +259,8 @@ class Relay:
         self._ring: deque[Flow] = deque(maxlen=RING)
         self._total = 0
         self._followers: set[asyncio.Queue[list[Flow]]] = set()
+        self._followed = asyncio.Event()
+        self._due, self._generated = 0.0, clock.now()
         self._endpoint: GrpcEndpoint | None = None
         self._started = time.time()
         self._task: asyncio.Task[None] | None = None
@@ -295,8 +300,11 @@ class Relay:
 
     async def get_flows(self, request: Any, _caller: object) -> AsyncIterator[observer_pb2.GetFlowsResponse]:
         """Stream the recorded flows that match, then, to a follower, new ones."""
+        self._advance(CATCH_UP)
         queue: asyncio.Queue[list[Flow]] = asyncio.Queue()
         self._followers.add(queue)
+        if request.follow:
+            self._followed.set()
         try:
             for flow in self._recorded(request):
                 yield _response(flow)
@@ -308,9 +316,12 @@ class Relay:
                         yield _response(flow)
         finally:
             self._followers.discard(queue)
+            if not self._followers:
+                self._followed.clear()
 
     async def server_status(self, _request: Any, _caller: object) -> observer_pb2.ServerStatusResponse:
         """Return the number of recorded flows and of connected nodes."""
+        self._advance(CATCH_UP)
         status = observer_pb2.ServerStatusResponse(
             num_flows=len(self._ring),
             max_flows=RING,
@@ -351,13 +362,18 @@ class Relay:
         return list(itertools.islice(flows, request.number)) if request.first else flows[-request.number :]
 
     async def _generate(self) -> None:
-        due, before = 0.0, self._clock.now()
+        """Generate flows while somebody follows them; otherwise a request generates those of the time since."""
         while True:
+            await self._followed.wait()
             await asyncio.sleep(TICK)
-            now = self._clock.now()
-            due, before = min(due + (now - before) * self._rate, LARGEST_BURST), now
-            self.add(generate(self._source, self._random, int(due)))
-            due -= int(due)
+            self._advance(LARGEST_BURST)
+
+    def _advance(self, most: int) -> None:
+        """Generate the flows since the last call, but not more than `most`."""
+        now = self._clock.now()
+        due = min(self._due + (now - self._generated) * self._rate, most)
+        self._due, self._generated = due % 1, now
+        self.add(generate(self._source, self._random, int(due)))
 
 
 def _is_over(flow: Flow, request: Any) -> bool:
