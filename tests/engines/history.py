@@ -49,7 +49,7 @@ def too_early(lab: RealLab) -> list[str]:
     """Applications that were there before every one of an earlier wave had once been well."""
     seen: dict[str, float] = {}
     well: dict[str, float] = {}
-    for line in life.story(lab.lab)["applications"]:
+    for line in life.activity(lab.lab)["applications"]:
         seen.setdefault(line["application"], line["at"])
         if line["state"] == WELL:
             well.setdefault(line["application"], line["at"])
