@@ -34,11 +34,11 @@ def test_a_v_in_front_is_no_difference(tree):
     assert step(tree, "cert-manager", "1.21.1", "1.21.2").step == "patch"
 
 
-def test_a_version_that_is_not_listed_is_told(tree):
+def test_a_version_that_is_not_listed_is_reported(tree):
     assert step(tree, "longhorn", "1.12.0").step == "unlisted"
 
 
-def test_a_retired_project_is_told_even_at_its_newest(tree):
+def test_a_retired_project_is_reported_even_at_its_newest(tree):
     assert step(tree, "ingress-nginx", "4.15.1").step == "retired"
     assert step(tree, "loki", "18.11.0", deprecated=True).step == "retired"
 
@@ -48,13 +48,13 @@ def test_only_charts_are_compared(tree):
     assert {one.application for one in newer(tree, listing("1.0.0"))} == charts
 
 
-def test_the_mirrors_are_asked_where_the_phase_has_some(phase3, tree):
+def test_the_mirrors_are_queried_where_the_phase_has_some(phase3, tree):
     asked = []
     newer(gitops.for_phase(phase3, tree), lambda repo, chart: asked.append((repo, chart)) or [])
     assert ("https://helm.cilium.io", "cilium") in asked
 
 
-def test_a_repository_that_does_not_answer_keeps_nobody_from_the_others(tree):
+def test_a_repository_that_does_not_answer_does_not_affect_the_others(tree):
     def index(repo, _chart):
         if "longhorn" in repo:
             raise Unreachable(f"{repo} does not answer", system="chart repository")

@@ -25,7 +25,7 @@ MISTAKES = yaml.safe_load((Path(__file__).parent / "mistakes.yaml").read_text())
 
 
 def test_a_clean_tree_gives_no_finding():
-    assert [one.line_of_text() for one in findings(REPOSITORY)] == []
+    assert [finding.line_of_text() for finding in findings(REPOSITORY)] == []
 
 
 @pytest.fixture
@@ -41,74 +41,75 @@ def plant(repository: Path, mistake: dict[str, str]) -> Path:
     return file
 
 
-def named(repository: Path, mistake: dict[str, str]) -> list[Finding]:
-    """What the rule says of the file that it must name."""
+def findings_of(repository: Path, mistake: dict[str, str]) -> list[Finding]:
+    """The findings of the rule in the file that it must name."""
     wanted = {"namespace", "pin"} if mistake["rule"] == "readable" else {mistake["rule"]}
     found = findings(repository, {key: rule for key, rule in RULES.items() if key in wanted})
-    there = [one for one in found if one.file == mistake.get("named", mistake["file"]) and one.rule == mistake["rule"]]
-    assert there, found
-    return there
+    file = mistake.get("named", mistake["file"])
+    matching = [finding for finding in found if finding.file == file and finding.rule == mistake["rule"]]
+    assert matching, found
+    return matching
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_planted_mistake_is_named(name: str, with_charts: Path):
+def test_a_planted_mistake_is_reported(name: str, with_charts: Path):
     plant(with_charts, MISTAKES[name])
-    found = named(with_charts, MISTAKES[name])
+    found = findings_of(with_charts, MISTAKES[name])
     lines = (with_charts / found[0].file).read_text().splitlines()
-    assert any(MISTAKES[name].get("at", "") in lines[one.line - 1] for one in found), found
+    assert any(MISTAKES[name].get("at", "") in lines[finding.line - 1] for finding in found), found
 
 
 @pytest.mark.parametrize(
     "name", [name for name, mistake in MISTAKES.items() if mistake["rule"] not in ("readable", "build", "key")]
 )
-def test_a_mistake_is_named_however_it_is_typed(name: str, with_charts: Path):
+def test_a_mistake_is_reported_in_any_notation(name: str, with_charts: Path):
     """As JSON, which is YAML too: other lines, quotes and order."""
     file = plant(with_charts, MISTAKES[name])
     if file.name != ".sops.yaml":
         documents = list(yaml.load_all(file.read_text(), Loader=KubernetesLoader))
         file.write_text("".join(f"---\n{json.dumps(one, indent=1, sort_keys=True)}\n" for one in documents))
-    assert all(one.line > 0 for one in named(with_charts, MISTAKES[name]))
+    assert all(finding.line > 0 for finding in findings_of(with_charts, MISTAKES[name]))
 
 
-def test_a_mistake_that_a_rule_cannot_follow_does_not_keep_the_others_from_their_work(with_charts: Path):
+def test_a_mistake_that_breaks_one_rule_does_not_stop_the_others(with_charts: Path):
     file = with_charts / "cluster-gitops/infrastructure/network-policies/logging.yaml"
     file.write_text(file.read_text().replace("podSelector: {}", "podSelector: 7", 1))
     found = findings(with_charts)
-    assert {"shape"} <= {one.rule for one in found}
+    assert {"shape"} <= {finding.rule for finding in found}
 
 
-def test_the_gateways_kinds_come_before_cilium_which_asks_for_them_once(repository: Path):
+def test_the_gateways_kinds_come_before_cilium_which_detects_them_once(repository: Path):
     file = repository / "cluster-gitops/infrastructure/gateway-api/crds/application.yaml"
     file.write_text(file.read_text().replace('sync-wave: "-4"', 'sync-wave: "-1"'))
     found = findings(repository, {"wave": RULES["wave"]}, path="cluster-gitops/bootstrap-gateway")
     told = "needs group gateway.networking.k8s.io (gatewayAPI.enabled), which gateway-api-crds brings in wave -1"
-    assert [one.message for one in found] == [f"cilium (wave -2) {told}"]
+    assert [finding.message for finding in found] == [f"cilium (wave -2) {told}"]
 
 
 def test_every_rule_has_a_planted_mistake():
     assert set(RULES) == {mistake["rule"] for mistake in MISTAKES.values()} - {"readable"} | {"key"}
 
 
-def test_a_secret_in_clear_is_named(repository: Path):
+def test_a_plaintext_secret_is_reported(repository: Path):
     file = repository / APPS / "secrets/pg-credentials.sops.yaml"
     clear = "apiVersion: v1\nkind: Secret\nmetadata: {name: x, namespace: fluodata}\nstringData: {password: hunter22}\n"
     file.write_text(clear)
     (repository / APPS / "secrets/other.yaml").write_text(clear)
     found = findings(repository, {"cleartext": RULES["cleartext"]})
-    assert [(one.file, one.line) for one in found] == [
+    assert [(finding.file, finding.line) for finding in found] == [
         (f"{APPS}/secrets/other.yaml", 2),
         (f"{APPS}/secrets/pg-credentials.sops.yaml", 1),
     ]
-    assert "hunter22" not in "".join(one.line_of_text() for one in found)
+    assert "hunter22" not in "".join(finding.line_of_text() for finding in found)
 
 
-def test_a_private_key_in_the_tree_is_named(repository: Path):
+def test_a_private_key_in_the_tree_is_reported(repository: Path):
     (repository / APPS / "secrets/key.yaml").write_text(f"# {age.generate().secret}\n")
     found = findings(repository, {"key": RULES["key"]})
-    assert [(one.file, one.line) for one in found] == [(f"{APPS}/secrets/key.yaml", 1)]
+    assert [(finding.file, finding.line) for finding in found] == [(f"{APPS}/secrets/key.yaml", 1)]
 
 
-def test_a_wrong_recipient_is_named(repository: Path):
+def test_a_wrong_recipient_is_reported(repository: Path):
     file = repository / APPS / "secrets/pg-credentials.sops.yaml"
     stranger = age.generate().recipient
     clear = repository / "x.yaml"
@@ -125,7 +126,7 @@ def test_a_wrong_recipient_is_named(repository: Path):
     ]
     file.write_text(subprocess.run([*command, clear], capture_output=True, text=True, check=True, timeout=60).stdout)
     found = findings(repository, {"recipient": RULES["recipient"]})
-    assert [one.file for one in found] == [f"{APPS}/secrets/pg-credentials.sops.yaml"]
+    assert [finding.file for finding in found] == [f"{APPS}/secrets/pg-credentials.sops.yaml"]
     assert stranger in found[0].message
 
 

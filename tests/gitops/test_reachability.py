@@ -12,14 +12,14 @@ TABLE = reachability.read(SNAPSHOT.top)
 CELLS = {(cell.source, cell.target, cell.port): cell for cell in reachability.matrix(TABLE, policies_of(SNAPSHOT))}
 
 
-def test_the_matrix_asks_every_source_about_every_port():
+def test_the_matrix_has_every_source_for_every_port():
     listed = sum(len(TABLE.ports(pod)) for pod in TABLE.pods)
     asked = list(reachability.matrix(TABLE, policies_of(SNAPSHOT)))
     assert sum(cell.is_listed for cell in asked) == listed * (len(TABLE.sources) - 1)
     assert all(cell.is_as_expected for cell in asked)
 
 
-def test_what_the_table_does_not_list_is_asked_too():
+def test_what_the_table_does_not_list_is_evaluated_too():
     assert not CELLS["elsewhere labelled vmagent", "postgresql", 9187].verdict.allowed
     assert not CELLS["elsewhere labelled ingress-nginx", "grafana", 3000].verdict.allowed
     assert not CELLS["other pods of ingress-nginx", "grafana", 3000].verdict.allowed

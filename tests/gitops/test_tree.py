@@ -123,7 +123,7 @@ def test_a_version_changed_in_one_file_changes_what_stage_2_renders(repository):
     assert gitops.chart_source(gitops.read(repository), "cilium").version == "1.20.3"
 
 
-def test_an_application_knows_its_file_and_line(tree):
+def test_an_application_has_its_file_and_line(tree):
     one = tree.application("cilium")
     assert one.file.read_text().splitlines()[one.line - 1].strip() == "name: cilium"
 

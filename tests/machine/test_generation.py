@@ -103,7 +103,7 @@ def test_a_worker_gets_exactly_this(documents: Documents, secrets: SecretsBundle
     assert documents.worker == [expected, hostname]
 
 
-def test_a_worker_holds_no_private_key(documents: Documents, secrets: SecretsBundle) -> None:
+def test_a_worker_has_no_private_key(documents: Documents, secrets: SecretsBundle) -> None:
     text = dump(documents.worker)
     keys = [secrets.talos, secrets.kubernetes, secrets.etcd, secrets.aggregator]
     assert [pair.to_base64()["key"] for pair in keys if pair.to_base64()["key"] in text] == []
@@ -111,7 +111,7 @@ def test_a_worker_holds_no_private_key(documents: Documents, secrets: SecretsBun
     assert "PRIVATE KEY" not in text
 
 
-def test_a_control_plane_holds_all_authorities(documents: Documents, secrets: SecretsBundle) -> None:
+def test_a_control_plane_has_all_authorities(documents: Documents, secrets: SecretsBundle) -> None:
     machine, cluster = documents.controlplane[0]["machine"], documents.controlplane[0]["cluster"]
     assert machine["ca"] == secrets.talos.to_base64()
     assert cluster["ca"] == secrets.kubernetes.to_base64()
@@ -121,7 +121,7 @@ def test_a_control_plane_holds_all_authorities(documents: Documents, secrets: Se
     assert cluster["secretboxEncryptionSecret"] == secrets.secretbox_encryption_secret
 
 
-def test_a_control_plane_runs_the_kubernetes_that_was_asked_for(documents: Documents) -> None:
+def test_a_control_plane_runs_the_requested_kubernetes(documents: Documents) -> None:
     cluster = documents.controlplane[0]["cluster"]
     components = ["apiServer", "controllerManager", "proxy", "scheduler"]
     names = ["kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler"]
@@ -134,7 +134,7 @@ def test_without_a_kubernetes_version_the_images_are_left_to_talos(secrets: Secr
     assert machine["cluster"]["scheduler"] == {}
 
 
-def test_every_option_arrives(everything: Documents) -> None:
+def test_every_option_is_applied(everything: Documents) -> None:
     machine, cluster = everything.controlplane[0]["machine"], everything.controlplane[0]["cluster"]
     assert machine["install"] == {
         "disk": "/dev/nvme0n1",

@@ -129,7 +129,7 @@ def test_mapped_addresses_are_in_both_certificates(generated: Documents) -> None
     assert _node(generated, WORKER, cert_sans=["127.0.0.1"])[0]["machine"]["certSANs"] == ["127.0.0.1"]
 
 
-def test_without_mapped_addresses_nothing_is_said_of_them(generated: Documents) -> None:
+def test_without_mapped_addresses_the_documents_have_none(generated: Documents) -> None:
     document = _node(generated, CONTROLPLANE)[0]
     assert document["machine"]["certSANs"] == []
     assert "certSANs" not in document["cluster"]["apiServer"]

@@ -99,7 +99,7 @@ def test_what_is_missing_is_named(secrets: SecretsBundle, path: tuple[str, ...],
     assert any(problem in each for each in caught.value.problems)
 
 
-def test_all_problems_are_told_at_once_and_no_value_with_them(secrets: SecretsBundle) -> None:
+def test_all_problems_are_reported_at_once_without_a_value(secrets: SecretsBundle) -> None:
     bundle = secrets.as_mapping()
     bundle["certs"]["etcd"]["key"] = "not base64"
     bundle["certs"]["k8s"]["crt"] = base64.b64encode(b"no certificate").decode()
@@ -123,7 +123,7 @@ def test_a_key_that_belongs_to_another_certificate_is_refused(secrets: SecretsBu
     assert caught.value.problems == ("certs.etcd: the key does not belong to the certificate",)
 
 
-def test_a_bundle_that_is_still_encrypted_is_told_so(secrets: SecretsBundle) -> None:
+def test_a_bundle_that_is_still_encrypted_is_refused(secrets: SecretsBundle) -> None:
     with pytest.raises(ParamsError, match="still encrypted"):
         SecretsBundle.parse({**secrets.as_mapping(), "sops": {"mac": "…"}})
 

@@ -1,4 +1,4 @@
-"""Each file in invalid/ makes one mistake; its first lines say what must be said about it."""
+"""Each file in invalid/ makes one mistake; its first lines are what the error must contain."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ def test_a_mistake_is_refused_and_named(path: Path) -> None:
     assert expected
     with pytest.raises(ParamsError) as refused:
         load(path)
-    told = "\n".join(refused.value.problems)
-    assert [words for words in expected if words not in told] == []
+    message = "\n".join(refused.value.problems)
+    assert [words for words in expected if words not in message] == []
 
 
 @CASES
-def test_nothing_is_said_beyond_the_mistake(path: Path) -> None:
+def test_nothing_but_the_mistake_is_reported(path: Path) -> None:
     with pytest.raises(ParamsError) as refused:
         load(path)
-    unexpected = [told for told in refused.value.problems if not any(words in told for words in expectations(path))]
+    unexpected = [
+        problem for problem in refused.value.problems if not any(words in problem for words in expectations(path))
+    ]
     assert unexpected == []
 
 
@@ -43,6 +45,6 @@ def test_many_mistakes_are_known() -> None:
 
 
 def expectations(path: Path) -> list[str]:
-    """What must be said: the lines that begin with "# expect: "."""
+    """What the error must contain: the lines that begin with "# expect: "."""
     mark = "# expect: "
     return [line.removeprefix(mark) for line in path.read_text().splitlines() if line.startswith(mark)]

@@ -72,7 +72,7 @@ def test_a_file_named_after_another_phase_is_refused(tmp_path: Path) -> None:
     assert "phase = 'phase1': contradicts the name of its file, phase2.yaml" in refused.value.problems[0]
 
 
-def test_all_problems_are_told_at_once(document: dict[str, Any]) -> None:
+def test_all_problems_are_reported_at_once(document: dict[str, Any]) -> None:
     document["platform"]["network"]["gateway"] = "10.10.0.999"
     document["platform"]["gitops"]["domain"] = "nowhere"
     with pytest.raises(ParamsError, match="2 problems") as refused:
@@ -96,7 +96,7 @@ def test_a_number_in_place_of_a_secret_is_not_repeated(document: dict[str, Any])
     assert "918273645" not in refused.value.diagnostics()
 
 
-def test_the_value_of_a_key_that_stands_twice_is_not_repeated(tmp_path: Path) -> None:
+def test_the_value_of_a_key_that_is_there_twice_is_not_repeated(tmp_path: Path) -> None:
     (tmp_path / "odd.yaml").write_text("token: hunter2\ntoken: hunter2\n")
     with pytest.raises(ParamsError, match="has a key twice") as refused:
         load(tmp_path / "odd.yaml")

@@ -48,7 +48,7 @@ def test_the_last_of_two_settings_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("network.vlan", "--set network.vlan: there is no = in it; write path=value, such as"),
         ("=5", "such as"),
@@ -62,10 +62,10 @@ def test_the_last_of_two_settings_wins() -> None:
         ("network.vlan={", "line 1"),
     ],
 )
-def test_a_wrong_setting_is_refused(setting: str, told: str) -> None:
+def test_a_wrong_setting_is_refused(setting: str, message: str) -> None:
     with pytest.raises(ParamsError) as refused:
         load("phase1", [setting])
-    assert told in "\n".join(refused.value.problems)
+    assert message in "\n".join(refused.value.problems)
 
 
 def test_an_overlay_gives_the_same_platform_other_ways_in() -> None:
@@ -86,7 +86,7 @@ def test_an_overlay_gives_the_same_platform_other_ways_in() -> None:
     assert lab.digest_data() == platform.digest_data()
 
 
-def test_an_overlay_keeps_what_earlier_ones_said() -> None:
+def test_an_overlay_keeps_the_values_of_earlier_ones() -> None:
     first = overlay(load("phase1", ["network.vlan=20"]).platform, {"endpoints": {"a:1": "b:2"}})
     second = overlay(first, {"endpoints": {"c:3": "d:4"}})
     assert second.endpoints == {"a:1": "b:2", "c:3": "d:4"}

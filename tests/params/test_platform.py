@@ -61,7 +61,7 @@ def test_failure_domains_are_the_hosts_of_workers_alone(two_hosts: dict[str, Any
     assert platform.hosts == ("pve1", "pve2")
 
 
-def test_a_node_knows_the_endpoint_of_its_host(two_hosts: dict[str, Any]) -> None:
+def test_a_node_has_the_endpoint_of_its_host(two_hosts: dict[str, Any]) -> None:
     platform = parse(two_hosts).platform
     endpoint = platform.endpoint_of(platform.node("cp-3"))
     assert (endpoint.name, endpoint.host, endpoint.port) == ("host-2", "198.51.100.12", 8006)

@@ -44,5 +44,5 @@ def test_every_key_is_described() -> None:
     assert all(definition.get("description") for definition in schema["$defs"].values())
 
 
-def test_the_uuid_is_nobodys_to_set() -> None:
+def test_the_uuid_cannot_be_set() -> None:
     assert "uuid" not in json.loads(schema_text())["$defs"]["Node"]["properties"]

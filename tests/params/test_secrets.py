@@ -43,7 +43,7 @@ def test_a_sops_file_may_be_the_secret_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reference", "told"),
+    ("reference", "message"),
     [
         (SecretRef(env="NOT_SET"), "export NOT_SET="),
         (SecretRef(file="nowhere"), "No such file"),
@@ -54,12 +54,12 @@ def test_a_sops_file_may_be_the_secret_itself(tmp_path: Path) -> None:
         (SecretRef(sops="s.yaml", key="a.b.c"), "no text in"),
     ],
 )
-def test_a_secret_that_is_not_there_is_named(tmp_path: Path, reference: SecretRef, told: str) -> None:
+def test_a_secret_that_is_not_there_is_named(tmp_path: Path, reference: SecretRef, message: str) -> None:
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(ParamsError) as refused:
         reference.resolve(tmp_path, lambda _: {"a": {"b": "hunter2"}})
-    assert told in refused.value.diagnostics()
+    assert message in refused.value.diagnostics()
     assert "hunter2" not in refused.value.diagnostics()
 
 
@@ -68,7 +68,7 @@ def test_without_sops_a_sops_file_cannot_be_read(tmp_path: Path) -> None:
         SecretRef(sops="s.yaml").resolve(tmp_path)
 
 
-def test_no_representation_holds_a_secret(monkeypatch: pytest.MonkeyPatch, document: dict[str, Any]) -> None:
+def test_no_representation_contains_a_secret(monkeypatch: pytest.MonkeyPatch, document: dict[str, Any]) -> None:
     monkeypatch.setenv("TOKEN", "hunter2")
     platform = parse(document).platform
     assert platform.proxmox[0].token_secret.resolve(Path()) == "hunter2"

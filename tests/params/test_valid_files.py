@@ -33,7 +33,7 @@ def test_papermill_hands_over_what_the_file_says(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_an_editor_is_told_where_the_schema_is(path: Path) -> None:
+def test_a_file_names_its_schema_for_editors(path: Path) -> None:
     assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
 
 
