@@ -173,7 +173,7 @@ class Runbook:
         """The stage that keeps the secrets in Git, with what shall be set in them.
 
         Args:
-            wanted: for each file a word for each key, never a value; see `fluobook.stages.secrets.changes`.
+            wanted: for each file a word for each key, never a value; see `fluobook.stages.secrets.plan`.
 
         Raises:
             UsageError: it is not understood, or a value is to be typed and nobody can be asked.

@@ -7,8 +7,7 @@ read and shown once, without anything that depends on time, chance or ports.
 from __future__ import annotations
 
 from fluobook.stages.core.stage import read_only_stage
-from fluobook.stages.observe.checks import verify
-from fluobook.stages.observe.watch import SECONDS, watch_applications, watch_csrs, watch_flows, watch_nodes
+from fluobook.stages.observe.watch import SECONDS, verify, watch_applications, watch_csrs, watch_flows, watch_nodes
 
 STAGE = read_only_stage(9, "observe", "Watch the platform", verify, uses=("kubernetes",))
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from fluobook.stages.core.check import run_groups
 from fluobook.stages.core.stage import read_only_stage
-from fluobook.stages.preflight import local, proxmox, sources
+from fluobook.stages.preflight import checks, proxmox
 
 STAGE = read_only_stage(
     0,
     "preflight",
     "Check everything before anything is changed",
-    lambda context: run_groups(context, (*local.GROUPS, *proxmox.GROUPS, *sources.GROUPS)),
+    lambda context: run_groups(context, (*checks.LOCAL, *proxmox.GROUPS, *checks.SOURCES)),
     uses=("proxmox", "talos", "image factory"),
 )

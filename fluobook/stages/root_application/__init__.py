@@ -6,8 +6,7 @@ goes wave by wave, as Argo CD does, so nothing waits for Applications behind one
 """
 
 from fluobook.stages.core.stage import Stage
-from fluobook.stages.root_application.plan import NAME, plan, verify
-from fluobook.stages.root_application.work import observe, perform
+from fluobook.stages.root_application.work import NAME, observe, perform, plan, verify
 
 STAGE = Stage(
     8, NAME, "Apply the root Application and wait for the platform", observe, plan, perform, verify, ("kubernetes",)

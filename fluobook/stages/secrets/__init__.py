@@ -11,9 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fluobook.stages.core.stage import Stage
-from fluobook.stages.secrets.changes import parse
 from fluobook.stages.secrets.files import observe, perform, verify
-from fluobook.stages.secrets.plan import NAME, plan
+from fluobook.stages.secrets.plan import NAME, parse, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ def stage(request: Mapping[str, Mapping[str, str]], ask: Callable[[str], str] | 
     """The stage with the requested changes.
 
     Args:
-        request: the changes of each file; see `changes.parse`.
+        request: the changes of each file; see `plan.parse`.
         ask: asks a person for a value without echo; None where nobody can be asked.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from fluobook.errors import AccessDenied, Conflict, Refused, Rejected
 from fluobook.gitops import documents
 from fluobook.gitops.check import RULES, findings
 from fluobook.gitops.secrets import SUFFIX, encrypted_files, lab_recipients, wanted_for
+from fluobook.journal.folder import write_text
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.executor import in_parallel
-from fluobook.stages.secrets.changes import DATA_KEY, TOP
-from fluobook.stages.secrets.plan import Generator, Observation, SecretFile
+from fluobook.stages.secrets.plan import DATA_KEY, TOP, Generator, Observation, SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableSet, Sequence
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from fluobook.redact import Redactor
     from fluobook.stages.core.executor import Reporter
     from fluobook.stages.core.plan import Action
-    from fluobook.stages.secrets.changes import SecretChange
+    from fluobook.stages.secrets.plan import SecretChange
 
 FIELDS = ("data", "stringData")
 RANDOM_BYTES = 24
@@ -98,7 +97,7 @@ class Files:
                 system="sops",
                 remedy="inspect .sops.yaml: an earlier rule may match the file too",
             )
-        _replace(file, encrypted)
+        write_text(file, encrypted)
 
 
 def observe(
@@ -215,7 +214,7 @@ def _write_list(file: Path, files: Sequence[str]) -> Mapping[str, Any]:
         document["files"][:] = list(files)
     else:
         document["files"] = list(files)
-    _replace(file, dump(document))
+    write_text(file, dump(document))
     return {"files": list(files)}
 
 
@@ -300,12 +299,3 @@ def _yaml() -> YAML:
 
 def _stamp(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _replace(file: Path, text: str) -> None:
-    partial = file.with_name(f".{os.getpid()}.{file.name}.partial")
-    try:
-        partial.write_text(text)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)

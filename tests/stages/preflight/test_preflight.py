@@ -12,7 +12,7 @@ from fluobook.errors import CheckFailed
 from fluobook.machine import pki
 from fluobook.stages import preflight
 from fluobook.stages.core.check import Checks
-from fluobook.stages.preflight import local
+from fluobook.stages.preflight import checks as preflight_checks
 
 if TYPE_CHECKING:
     from fluobook.context import RunContext
@@ -211,9 +211,9 @@ def test_the_labs_age_key_is_refused_for_a_live_platform(lab):
 def test_missing_programs_are_named(lab, monkeypatch):
     missing = [
         tool if tool.name != "helm" else replace(tool, version="", source="no helm 3.17 or newer")
-        for tool in local.inventory()
+        for tool in preflight_checks.inventory()
     ]
-    monkeypatch.setattr(local, "inventory", lambda: missing)
+    monkeypatch.setattr(preflight_checks, "inventory", lambda: missing)
     assert only(lab.context()).result == "no helm 3.17 or newer"
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from fluobook.gitops.root import NAME as ROOT
 from fluobook.stages.core.cluster import Missing
-from fluobook.stages.root_application.plan import Observation, plan, wave_checks
 from fluobook.stages.root_application.state import state_of
+from fluobook.stages.root_application.work import Observation, plan, wave_checks
 
 TREE = tuple(SimpleNamespace(name=n, wave=w, source=f"{n} 1.0") for n, w in (("crds", -4), ("cni", -2), ("web", 0)))
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from fluobook.stages.install_argocd import AFTER, BEFORE, hooks_of
+
 NAME = "install-argocd"
-BEFORE = ("create-vms", "apply-talos-config", "bootstrap-kubernetes", "privileged-namespaces", "sops-age-key")
-pytestmark = pytest.mark.lab
+STAGES = ("create-vms", "apply-talos-config", "bootstrap-kubernetes", "privileged-namespaces", "sops-age-key")
 
 
 @pytest.fixture(scope="module")
 def cluster(shared_labs):
     lab = shared_labs()
-    lab.bring_up(*BEFORE)
+    lab.bring_up(*STAGES)
     return lab
 
 
@@ -27,29 +28,34 @@ def store(lab, verb, *args):
     return lab.background.call(getattr(lab.environment.kubernetes.store, verb), *args)
 
 
+@pytest.mark.lab
 def test_a_second_run_finds_every_object_up_to_date(lab):
     assert lab.stage(NAME).plan().actions == ()
     lab.bring_up(NAME)
     assert lab.requests(mutating=True) == []
 
 
+@pytest.mark.lab
 def test_no_helm_release_is_created(lab):
     types = [secret.get("type", "") for secret in store(lab, "list", "v1", "Secret", "argocd")]
     assert types
     assert not any(secret_type.startswith("helm.sh") for secret_type in types)
 
 
+@pytest.mark.lab
 def test_argocd_is_the_only_field_manager_of_the_objects_that_it_will_manage(lab):
     server = store(lab, "get", "apps/v1", "Deployment", "argocd-server", "argocd")
     applied = {entry["manager"] for entry in server["metadata"]["managedFields"] if entry["operation"] == "Apply"}
     assert applied == {"argocd-controller"}
 
 
+@pytest.mark.lab
 def test_the_charts_hooks_are_run_to_their_end(lab):
     job = store(lab, "get", "batch/v1", "Job", "argocd-redis-secret-init", "argocd")
     assert any(condition["type"] == "Complete" for condition in job["status"]["conditions"])
 
 
+@pytest.mark.lab
 def test_a_deleted_object_is_applied_again_and_no_other_is_changed(lab):
     store(lab, "delete", "v1", "Service", "argocd-repo-server", "argocd")
     stage = lab.stage(NAME)
@@ -62,9 +68,35 @@ def test_a_deleted_object_is_applied_again_and_no_other_is_changed(lab):
     assert "argocd-cm" not in changed
 
 
+@pytest.mark.lab
 def test_the_digest_does_not_depend_on_mirrors(lab):
     store(lab, "delete", "v1", "ConfigMap", "argocd-cm", "argocd")
     here = lab.context()
     host = next(iter(here.platform.gitops.mirrors))
     elsewhere = lab.context(gitops={"mirrors": {host: here.platform.gitops.mirrors[host] + "/"}})
     assert lab.stage(NAME, context=here).plan().digest == lab.stage(NAME, context=elsewhere).plan().digest
+
+
+def hook(name, when, weight=None):
+    annotations = {"helm.sh/hook": when} | ({"helm.sh/hook-weight": weight} if weight else {})
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "annotations": annotations}}
+
+
+def names(objects):
+    return [obj["metadata"]["name"] for obj in objects]
+
+
+def test_hooks_are_ordered_by_weight_and_those_of_one_weight_as_rendered():
+    hooks = [
+        hook("late", BEFORE, "5"),
+        hook("first", BEFORE, "-1"),
+        hook("a", BEFORE),
+        hook("b", BEFORE),
+    ]
+    assert names(hooks_of(hooks, BEFORE)) == ["first", "a", "b", "late"]
+
+
+def test_hooks_of_upgrades_tests_and_deletions_do_not_belong_to_an_installation():
+    hooks = [hook("both", "pre-install, pre-upgrade"), hook("test", "test"), hook("gone", "pre-delete")]
+    assert names(hooks_of(hooks, BEFORE)) == ["both"]
+    assert hooks_of(hooks, AFTER) == ()

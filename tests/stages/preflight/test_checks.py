@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from fluobook.clients import git
-from fluobook.stages.preflight.local import plaintext_secrets
+from fluobook.stages.preflight.checks import plaintext_secrets
 
 ROOT = Path(__file__).parents[3]
 
