@@ -9,24 +9,20 @@ import random
 import secrets
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
 from fluobook.machine import pki
 from fluobook.params import KUBERNETES_PORT, TALOS_PORT
-from fluobook_lab.argocd.controller import ArgoCD
 from fluobook_lab.charts.pins import place, repositories
 from fluobook_lab.charts.server import HERE, ChartServer
 from fluobook_lab.clock import Clock
-from fluobook_lab.engines.argocd import RealArgoCD
-from fluobook_lab.engines.kubernetes import RealKubernetes
 from fluobook_lab.factory import FactoryLab
 from fluobook_lab.faults import Faults
 from fluobook_lab.git_server import GitServer
 from fluobook_lab.grpc import reserve
 from fluobook_lab.hubble import ClusterFlows, Relay
-from fluobook_lab.kubernetes_side import KubernetesSide
 from fluobook_lab.proxmox import Host, ProxmoxLab, Storage, Token
 from fluobook_lab.talos import TalosMachines
 
@@ -36,7 +32,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fluobook.params import Platform, ProxmoxEndpoint
+    from fluobook_lab.argocd.controller import ArgoCD
     from fluobook_lab.argocd.repo_server import Programs
+    from fluobook_lab.engines.argocd import RealArgoCD
+    from fluobook_lab.engines.kubernetes import RealKubernetes
+    from fluobook_lab.kubernetes_side import KubernetesSide
     from fluobook_lab.proxmox.model import Task
     from fluobook_lab.talos import Delays
 
@@ -211,6 +211,8 @@ class Environment:
         shared = "" if platform.api_address in nodes else platform.api_address
         version, ready = platform.versions.kubernetes, self._cluster_is_up
         if self._engines:
+            from fluobook_lab.engines.kubernetes import RealKubernetes  # noqa: PLC0415  only one engine is loaded
+
             return RealKubernetes(
                 sockets,
                 shared,
@@ -221,6 +223,8 @@ class Environment:
                 seed=seed,
                 ready=ready,
             )
+        from fluobook_lab.kubernetes_side import KubernetesSide  # noqa: PLC0415
+
         return KubernetesSide(
             sockets,
             shared,
@@ -265,8 +269,13 @@ class Environment:
 
     def _argocd(self) -> ArgoCD | RealArgoCD:
         folder = self.folder / "argocd"
-        if isinstance(self.kubernetes, RealKubernetes):
-            return RealArgoCD(self.kubernetes, folder=folder, programs=self._programs, engines=self._engines)
+        if self._engines:
+            from fluobook_lab.engines.argocd import RealArgoCD  # noqa: PLC0415
+
+            kubernetes = cast("RealKubernetes", self.kubernetes)
+            return RealArgoCD(kubernetes, folder=folder, programs=self._programs, engines=self._engines)
+        from fluobook_lab.argocd.controller import ArgoCD  # noqa: PLC0415
+
         return ArgoCD(
             self.kubernetes.store,
             self.clock,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fluobook_lab.engines.api import FAILED, JSON_TYPE, MERGE, Api
 from fluobook_lab.kube.controllers import loop
@@ -18,13 +18,13 @@ from fluobook_lab.kube.controllers.services import Ingresses, LoadBalancers
 from fluobook_lab.kube.controllers.volumes import Volumes
 from fluobook_lab.kube.objects import Obj, clone, name_of, namespace_of
 from fluobook_lab.kube.resources import custom_resources
-from fluobook_lab.kube.storage import Event, Key, Storage
-from fluobook_lab.kube.store import SERVICE_CIDR, Store
+from fluobook_lab.kube.storage import Event, Key, Reads, Storage
 
 if TYPE_CHECKING:
     from fluobook_lab.clock import Clock
     from fluobook_lab.kube.controllers.loop import Controller
     from fluobook_lab.kube.resources import Resource
+    from fluobook_lab.kube.store import Store
 
 DEFINITIONS: Key = ("apiextensions.k8s.io", "customresourcedefinitions")
 READ: frozenset[Key] = frozenset(
@@ -59,11 +59,11 @@ class MirroredStorage(Storage):
         self._tell(resource, Event(self.revision, kind, obj, previous))
 
 
-class MirroredStore(Store):
+class MirroredStore(Reads):
     """Reads as any store, with those writes that the lab's controllers make."""
 
     def __init__(self) -> None:
-        super(Store, self).__init__(0, SERVICE_CIDR)  # not Store's own: it creates namespaces, which exist here
+        super().__init__()
         self.storage: MirroredStorage = MirroredStorage()
         self.outbox: asyncio.Queue[tuple[str, str, Any, Resource, Key]] = asyncio.Queue()
 
@@ -105,8 +105,8 @@ class Mirror:
     """
 
     def __init__(self, clock: Clock, seed: int) -> None:
-        store = self.store = MirroredStore()
-        self._clock = clock
+        self._mirrored, self._clock = MirroredStore(), clock
+        store = self.store = cast("Store", self._mirrored)  # whose other methods no controller calls
         self._controllers: list[Controller] = [
             LoadBalancers(store),
             Ingresses(store),
@@ -121,7 +121,7 @@ class Mirror:
         """Begin; returns at once."""
         work = [self._send(api), *(loop.run(self.store, self._clock, controller) for controller in self._controllers)]
         self._tasks = [asyncio.create_task(coroutine) for coroutine in work]
-        for resource in list(self.store.registry):
+        for resource in list(self._mirrored.registry):
             self._follow(api, resource)
 
     async def stop(self) -> None:
@@ -146,7 +146,7 @@ class Mirror:
 
     async def _list_and_watch(self, api: Api, resource: Resource) -> None:
         """List, then watch until the server ends it."""
-        storage, path = self.store.storage, f"{_root(resource)}/{resource.plural}"
+        storage, path = self._mirrored.storage, f"{_root(resource)}/{resource.plural}"
         listed = await api.get(path)
         objects = {(namespace_of(obj), name_of(obj)): obj for obj in listed["items"]}
         for key in [key for key, _ in storage.scan(resource.store_key) if key not in objects]:
@@ -161,16 +161,16 @@ class Mirror:
                 self._put(api, resource, obj)
 
     def _put(self, api: Api, resource: Resource, obj: Obj) -> None:
-        self.store.storage.replicate(resource.store_key, (namespace_of(obj), name_of(obj)), obj)
+        self._mirrored.storage.replicate(resource.store_key, (namespace_of(obj), name_of(obj)), obj)
         if resource.store_key == DEFINITIONS:
             served = custom_resources(obj)
-            self.store.registry.replace_custom(obj["spec"]["group"], obj["spec"]["names"]["plural"], served)
+            self._mirrored.registry.replace_custom(obj["spec"]["group"], obj["spec"]["names"]["plural"], served)
             for custom in served:
                 self._follow(api, custom)
 
     async def _send(self, api: Api) -> None:
         while True:
-            method, suffix, body, resource, key = await self.store.outbox.get()
+            method, suffix, body, resource, key = await self._mirrored.outbox.get()
             root = f"{_root(resource)}/namespaces/{key[0]}" if resource.namespaced else _root(resource)
             media = MERGE if method == "PATCH" else JSON_TYPE
             try:
@@ -178,7 +178,7 @@ class Mirror:
             except FAILED as error:
                 _log.warning("%s %s %s: %s", method, resource.qualified, key, error)
                 if method == "POST" and getattr(error, "reason", "") != "AlreadyExists":
-                    self.store.storage.drop(resource.store_key, key)
+                    self._mirrored.storage.drop(resource.store_key, key)
 
 
 def _root(resource: Resource) -> str:

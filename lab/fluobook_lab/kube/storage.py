@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fluobook_lab.kube.errors import expired
+from fluobook_lab.kube.objects import clone
+from fluobook_lab.kube.resources import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fluobook_lab.kube.objects import Obj
-
+    from fluobook_lab.kube.resources import Resource
 
 Key = tuple[str, str]
 """(group, plural) of a resource, or (namespace, name) of an object."""
@@ -182,3 +184,45 @@ class Watch:
     def close(self) -> None:
         """Stop listening."""
         self._storage.unsubscribe(self._resource, self._queue)
+
+
+class Reads:
+    """Reading and watching by apiVersion and kind: what the real engine's mirror needs of the embedded API.
+
+    Attributes:
+        registry: the kinds that are served.
+        storage: the objects.
+    """
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.storage = Storage()
+
+    def find(self, api_version: str, kind: str, name: str, namespace: str = "") -> Obj | None:
+        """A copy of one object, None if it or its kind does not exist."""
+        resource = self.registry.find(api_version, kind)
+        obj = self.storage.get(resource.store_key, (namespace, name)) if resource else None
+        return in_version(resource, obj) if resource and obj else None
+
+    def view(self, api_version: str, kind: str, namespace: str = "") -> list[Obj]:
+        """The stored objects of a kind, not to be changed: for controllers, which read often."""
+        resource = self.registry.find(api_version, kind)
+        return [obj for _, obj in self.storage.scan(resource.store_key, namespace)] if resource else []
+
+    def watch(self, api_version: str, kind: str, namespace: str = "") -> Watch:
+        """Every change of a kind from now on; close it when done.
+
+        Raises:
+            ApiError: 404, no such kind.
+        """
+        return Watch(self.storage, self.registry.by_kind(api_version, kind).store_key, namespace)
+
+    def _address(self, obj: Obj) -> tuple[Resource, Key]:
+        resource = self.registry.by_kind(obj.get("apiVersion", ""), obj.get("kind", ""))
+        namespace = obj["metadata"].get("namespace") or "default" if resource.namespaced else ""
+        return resource, (namespace, obj["metadata"].get("name", ""))
+
+
+def in_version(resource: Resource, obj: Obj) -> Obj:
+    """A copy in the requested version; conversion between versions changes the apiVersion alone."""
+    return {**clone(obj), "apiVersion": resource.api_version}

@@ -28,8 +28,8 @@ from fluobook_lab.kube.errors import (
 )
 from fluobook_lab.kube.lists import field_selector, label_selector
 from fluobook_lab.kube.objects import SERVICES, Obj, clone
-from fluobook_lab.kube.resources import Registry, Resource, custom_resources
-from fluobook_lab.kube.storage import Storage, Watch
+from fluobook_lab.kube.resources import Resource, custom_resources
+from fluobook_lab.kube.storage import Reads, in_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -143,21 +143,16 @@ _NAMESPACES = ("", "namespaces")
 _DEFINITIONS = ("apiextensions.k8s.io", "customresourcedefinitions")
 
 
-class ResourceStore:
+class ResourceStore(Reads):
     """Objects by resource and key (namespace and name).
 
     Args:
         seed: makes uids and generated names the same in every run.
         service_cidr: where cluster IPs come from.
-
-    Attributes:
-        registry: the kinds that are served.
-        storage: where the objects are.
     """
 
     def __init__(self, seed: int, service_cidr: str) -> None:
-        self.registry = Registry()
-        self.storage = Storage()
+        super().__init__()
         self._names = Names(seed)
         self._addresses = ServiceAddresses(service_cidr)
 
@@ -167,7 +162,7 @@ class ResourceStore:
         Raises:
             ApiError: 404.
         """
-        return shown(resource, self._stored(resource, key))
+        return in_version(resource, self._stored(resource, key))
 
     def insert(self, resource: Resource, namespace: str, obj: Obj, write: Write) -> Obj:
         """As `create`, in the namespace of the request."""
@@ -248,11 +243,11 @@ class ResourceStore:
         waits = extra or old["metadata"].get("finalizers") or grace or resource.store_key == _NAMESPACES
         if waits:
             marked = lifecycle.marked_for_deletion(old, grace, extra)
-            return self._commit(resource, key, marked, write) if marked != old else shown(resource, old)
+            return self._commit(resource, key, marked, write) if marked != old else in_version(resource, old)
         if not write.dry_run:
             self._take_out(resource, key)
         if resource.store_key in (("", "pods"), SERVICES):
-            return shown(resource, old)
+            return in_version(resource, old)
         details = {"name": key[1], "kind": resource.plural, "uid": old["metadata"]["uid"]}
         details |= {"group": resource.group} if resource.group else {}
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
@@ -279,12 +274,12 @@ class ResourceStore:
         if lifecycle.is_new_generation(resource, old, new) and "generation" in old["metadata"]:
             new["metadata"]["generation"] = old["metadata"]["generation"] + 1
         if new == old:
-            return shown(resource, old)
+            return in_version(resource, old)
         return self._commit(resource, key, new, write)
 
     def _commit(self, resource: Resource, key: Key, obj: Obj, write: Write) -> Obj:
         if write.dry_run:
-            return shown(resource, obj)
+            return in_version(resource, obj)
         obj = {**obj, "metadata": dict(obj["metadata"])}
         if resource.store_key == _DEFINITIONS:
             lifecycle.established(obj)
@@ -294,8 +289,8 @@ class ResourceStore:
         spaced = resource.store_key == _NAMESPACES and obj["spec"].get("finalizers")
         if ending and not spaced and not obj["metadata"].get("deletionGracePeriodSeconds"):
             self.storage.put(resource.store_key, key, obj)
-            return shown(resource, self._take_out(resource, key))
-        return shown(resource, self.storage.put(resource.store_key, key, obj))
+            return in_version(resource, self._take_out(resource, key))
+        return in_version(resource, self.storage.put(resource.store_key, key, obj))
 
     def _take_out(self, resource: Resource, key: Key) -> Obj:
         gone = self.storage.remove(resource.store_key, key)
@@ -382,11 +377,6 @@ def _approval_problem(old: Obj, new: Obj, write: Write) -> str:
     return lifecycle.approval_problem(before, after) if write.subresource == "approval" else ""
 
 
-def shown(resource: Resource, obj: Obj) -> Obj:
-    """A copy in the version that was asked for; conversion between versions changes the apiVersion alone."""
-    return {**clone(obj), "apiVersion": resource.api_version}
-
-
 SERVICE_CIDR = "10.96.0.0/12"
 SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 Objs = list[Obj]
@@ -413,12 +403,6 @@ class Store(ResourceStore):
         """
         return self.read(self.registry.by_kind(api_version, kind), (namespace, name))
 
-    def find(self, api_version: str, kind: str, name: str, namespace: str = "") -> Obj | None:
-        """One object, None if it or its kind does not exist."""
-        resource = self.registry.find(api_version, kind)
-        found = self.storage.get(resource.store_key, (namespace, name)) if resource else None
-        return shown(resource, found) if resource and found else None
-
     def list(self, api_version: str, kind: str, namespace: str = "", *, labels: str = "", fields: str = "") -> Objs:
         """All objects of a kind (of one namespace, if it is named) that fit the selectors; [] for an unknown kind."""
         resource = self.registry.find(api_version, kind)
@@ -426,12 +410,7 @@ class Store(ResourceStore):
             return []
         by_label, by_field = label_selector(labels), field_selector(fields)
         found = self.storage.scan(resource.store_key, namespace)
-        return [shown(resource, obj) for _, obj in found if by_label(obj) and by_field(obj)]
-
-    def view(self, api_version: str, kind: str, namespace: str = "") -> Objs:
-        """As `list`, but the stored objects themselves, not to be changed: for controllers, which look often."""
-        resource = self.registry.find(api_version, kind)
-        return [obj for _, obj in self.storage.scan(resource.store_key, namespace)] if resource else []
+        return [in_version(resource, obj) for _, obj in found if by_label(obj) and by_field(obj)]
 
     def create(self, obj: Obj, write: Write = Write()) -> Obj:  # noqa: B008  (frozen)
         """Create an object of any kind.
@@ -505,17 +484,3 @@ class Store(ResourceStore):
         """
         resource = self.registry.by_kind(api_version, kind)
         return self.remove(resource, (namespace, name), options or {}, Write(dry_run=dry_run))
-
-    def watch(self, api_version: str, kind: str, namespace: str = "") -> Watch:
-        """Every change of a kind from now on; close it when done.
-
-        Raises:
-            ApiError: 404, no such kind.
-        """
-        resource = self.registry.by_kind(api_version, kind)
-        return Watch(self.storage, resource.store_key, namespace)
-
-    def _address(self, obj: Obj) -> tuple[Resource, Key]:
-        resource = self.registry.by_kind(obj.get("apiVersion", ""), obj.get("kind", ""))
-        namespace = obj["metadata"].get("namespace") or "default" if resource.namespaced else ""
-        return resource, (namespace, obj["metadata"].get("name", ""))

@@ -224,7 +224,7 @@ class Ingresses:
 
     def _is_ours(self, ingress: Obj) -> bool:
         name = ingress["spec"].get("ingressClassName")
-        classes = [one for one in self._store.list(API, "IngressClass") if one["spec"].get("controller") == CONTROLLER]
+        classes = [one for one in self._store.view(API, "IngressClass") if one["spec"].get("controller") == CONTROLLER]
         return any(one["metadata"]["name"] == name if name else _is_default(one) for one in classes)
 
     def _addresses(self) -> list[Obj]:
