@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fluobook_lab.kube.kubelet import NodeInfo
-    from fluobook_lab.vm import VmBoot
+    from fluobook_lab.proxmox.model import VmBoot
 
 BOUND = 60
 """Seconds that anything in the background may take."""

@@ -1,7 +1,7 @@
-"""Plays the Git host: smart HTTP through git's own http-backend, with push allowed.
+"""The lab's Git server: smart HTTP through git's own http-backend, with push allowed.
 
-A repository starts from what lies in a working tree (committed or not, as a rehearsal should see it) as one commit
-whose id depends on the content alone, so that two labs of one tree agree.
+A repository starts with one commit of the files in a working tree, committed or not. Its id depends only on the
+content, so that two labs of one tree have the same commit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BRANCH = "main"
 LARGEST_PUSH = 64 << 20
-WHO = {
+IDENTITY = {
     "GIT_AUTHOR_NAME": "lab",
     "GIT_AUTHOR_EMAIL": "lab@fluobook.invalid",
     "GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z",
@@ -32,15 +32,15 @@ WHO = {
     "GIT_COMMITTER_EMAIL": "lab@fluobook.invalid",
     "GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z",
 }
-ALONE = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0"}
+ISOLATED = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0"}
 
 
 class GitServer(HttpServer):
     """Repositories below a folder, at `http://127.0.0.1:<port>/<name>.git`.
 
     Args:
-        root: the folder of the bare repositories; made if it is not there.
-        clock: the world clock.
+        root: the folder of the bare repositories; created if it does not exist.
+        clock: the lab's clock.
         git: the git program.
     """
 
@@ -57,22 +57,22 @@ class GitServer(HttpServer):
         return f"http://127.0.0.1:{self.port}/{name}.git"
 
     def seed(self, name: str, tree: Path, paths: Sequence[str] = (".",), *, tags: Sequence[str] = ()) -> str:
-        """Make a repository of files of a working tree; what the tree's .gitignore names stays out.
+        """Create a repository from files of a working tree, without those that its .gitignore names.
 
         Args:
             name: "fluobook", or with folders: "github.com/rabbitmq/cluster-operator".
             tree: the top of the working tree, in git or not.
-            paths: files and folders in it; missing ones are passed over.
+            paths: files and folders in it; missing ones are ignored.
             tags: tags to set on the commit.
 
         Returns:
             the commit's id.
         """
-        there = [path for path in paths if (tree / path).exists()]
+        existing = [path for path in paths if (tree / path).exists()]
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".seed-") as scratch:
             env = {"GIT_WORK_TREE": str(tree), "GIT_INDEX_FILE": f"{scratch}/index"}
             self._init(name)
-            self._run(name, "add", "-A", "--", *there, env=env, cwd=tree)
+            self._run(name, "add", "-A", "--", *existing, env=env, cwd=tree)
             sha = self._commit(name, self._run(name, "write-tree", env=env), "the platform tree")
         for tag in tags:
             self._run(name, "tag", "-f", tag, sha)
@@ -92,44 +92,44 @@ class GitServer(HttpServer):
             return self._commit(name, self._run(name, "write-tree", env=env), message, parent=self.head(name))
 
     def head(self, name: str) -> str:
-        """The commit that `main` stands at."""
+        """The commit of `main`."""
         return self._run(name, "rev-parse", BRANCH)
 
     def _init(self, name: str) -> None:
         folder = self.root / f"{name}.git"
         command = [str(self._git), "init", "-q", "--bare", "-b", BRANCH, str(folder)]
-        subprocess.run(command, check=True, env={**os.environ, **ALONE}, timeout=60)
+        subprocess.run(command, check=True, env={**os.environ, **ISOLATED}, timeout=60)
         self._run(name, "config", "http.receivepack", "true")
 
     def _commit(self, name: str, tree: str, message: str, parent: str = "") -> str:
         parents = ["-p", parent] if parent else []
-        sha = self._run(name, "commit-tree", tree, *parents, "-m", message, env=WHO)
+        sha = self._run(name, "commit-tree", tree, *parents, "-m", message, env=IDENTITY)
         self._run(name, "update-ref", f"refs/heads/{BRANCH}", sha)
         return sha
 
     def _run(
         self, name: str, *arguments: str, env: Mapping[str, str] | None = None, stdin: str = "", cwd: Path | None = None
     ) -> str:
-        around = {**os.environ, **ALONE, "GIT_DIR": str(self.root / f"{name}.git"), **(env or {})}
+        variables = {**os.environ, **ISOLATED, "GIT_DIR": str(self.root / f"{name}.git"), **(env or {})}
         command = [str(self._git), *arguments]
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             input=stdin,
             capture_output=True,
             text=True,
             check=True,
-            env=around,
+            env=variables,
             cwd=cwd or self.root,
             timeout=60,
         )
-        return done.stdout.strip()
+        return result.stdout.strip()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        """One request as CGI."""
-        body = await request.read()  # aiohttp has unpacked a gzip body already
+        """Answer one request through CGI."""
+        body = await request.read()  # aiohttp has decompressed it
         env = {
             **os.environ,
-            **ALONE,
+            **ISOLATED,
             "GIT_PROJECT_ROOT": str(self.root),
             "GIT_HTTP_EXPORT_ALL": "1",
             "PATH_INFO": request.path,
@@ -145,17 +145,17 @@ class GitServer(HttpServer):
         process = await asyncio.create_subprocess_exec(
             str(self._git), "http-backend", stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.DEVNULL, env=env
         )
-        told, _ = await process.communicate(body)
-        return _response(told)
+        output, _ = await process.communicate(body)
+        return _response(output)
 
 
 def _is_fetch(request: web.Request) -> bool:
     return not request.path.endswith("/git-receive-pack")
 
 
-def _response(told: bytes) -> web.Response:
-    """What the CGI program wrote, as an HTTP response."""
-    head, _, body = told.partition(b"\r\n\r\n")
+def _response(output: bytes) -> web.Response:
+    """The HTTP response for the output of the CGI program."""
+    head, _, body = output.partition(b"\r\n\r\n")
     headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line)
     status = int(headers.pop("Status", "200").split()[0])
     return web.Response(status=status, headers=headers, body=body)

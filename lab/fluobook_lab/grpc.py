@@ -1,4 +1,4 @@
-"""gRPC servers of the lab: on a port that stays reserved while the server is away, with every call authorised first."""
+"""The base of the lab's gRPC servers: a port that stays reserved while the server is down, and authorisation."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 LINGER = 0.1
-"""Real seconds that a refused client has to read why."""
+"""Real seconds between a TLS alert and the end of the connection, so that the client can read the alert."""
 
 REUSE = [socket.SO_REUSEADDR, *([socket.SO_REUSEPORT] if hasattr(socket, "SO_REUSEPORT") else [])]
 
 
 def reserve() -> socket.socket:
-    """A loopback port that is ours but does not listen: until a server opens there, connections are refused."""
+    """A reserved loopback port that does not listen: connections are refused until a server opens there."""
     return bound(("127.0.0.1", 0))
 
 
 def bound(address: tuple[str, int]) -> socket.socket:
-    """A socket beside a reserved one, on the same port."""
+    """Another socket on the port of a reserved one."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     _share(sock)
     sock.bind(address)
@@ -43,10 +43,10 @@ def _share(sock: socket.socket) -> None:
 
 
 class Endpoint:
-    """A gRPC server that comes and goes on a reserved port.
+    """A gRPC server that opens and closes on a reserved port.
 
-    A listening socket cannot stop listening and keep its port; so the reserved one never listens, and each opening
-    binds a socket of its own beside it.
+    A listening socket cannot stop listening and keep its port, so the reserved socket never listens, and each `open`
+    binds another socket on the same port.
     """
 
     def __init__(self, reserved: socket.socket) -> None:
@@ -56,30 +56,30 @@ class Endpoint:
         self._server: _Server | None = None
 
     async def open(self, services: Sequence[Any], context: ssl.SSLContext | None = None) -> None:
-        """Serve from now on, instead of whatever was served before."""
+        """Serve these services, instead of those before."""
         self.close()
         self._server = _Server(services, context)
         await self._server.start(sock=bound(self.address))
 
     def close(self) -> None:
-        """Refuse connections and cut those that are open, as a power cut does."""
+        """Refuse new connections and abort open ones, as a power cut does."""
         if self._server is not None:
             self._server.cut()
             self._server = None
 
     def cut(self) -> None:
-        """Cut the connections that are open, and go on serving new ones."""
+        """Abort open connections, and continue to accept new ones."""
         if self._server is not None:
             self._server.cut_connections()
 
     def release(self) -> None:
-        """Close, and give the reserved port back for good."""
+        """Close, and release the reserved port."""
         self.close()
         self._reserved.close()
 
 
 class _Server(Server):  # type: ignore[misc]
-    """A grpclib server that can also cut its connections; its own close() leaves idle ones open."""
+    """A grpclib server that can abort its connections; grpclib's close() leaves idle ones open."""
 
     def __init__(self, services: Sequence[Any], context: ssl.SSLContext | None) -> None:
         super().__init__(services)
@@ -92,15 +92,15 @@ class _Server(Server):  # type: ignore[misc]
         return _Tls(protocol, self._context) if self._context else protocol
 
     def cut(self) -> None:
-        """Stop listening, end every call and close every connection at once."""
+        """Stop listening, end all calls and abort all connections."""
         if self._server is not None:
             self.close()
         self.cut_connections()
 
     def cut_connections(self) -> None:
-        """Close every connection at once."""
+        """Abort all connections."""
         for protocol in self._protocols:
-            # Neither attribute is there before the handshake is over, nor after the connection has ended.
+            # The attributes exist only between the handshake and the end of a connection.
             transport = getattr(getattr(protocol, "connection", None), "_transport", None)
             if transport is not None:
                 transport.abort()
@@ -108,7 +108,7 @@ class _Server(Server):  # type: ignore[misc]
 
 
 class _Tls(SSLProtocol):
-    """TLS that says why it refuses a client: asyncio hangs up without the alert that every other server sends."""
+    """TLS that sends an alert to a refused client; asyncio closes the connection without one."""
 
     _refused = False
 
@@ -121,12 +121,12 @@ class _Tls(SSLProtocol):
         elif not self._refused:
             self._refused = True
             self._process_outgoing()  # type: ignore[attr-defined]
-            # Hanging up at once could overtake the alert.
+            # Closing the connection at once could overtake the alert.
             self._loop.call_later(LINGER, super()._on_handshake_complete, error)
 
 
 class Incoming(NamedTuple):
-    """A call as it comes in: the RPC's path, the peer's certificate as `ssl` gives it (or None), the metadata."""
+    """An incoming call: the RPC's path, the peer's certificate in the form of `ssl` (or None), the metadata."""
 
     path: str
     certificate: Mapping[str, Any] | None
@@ -136,13 +136,13 @@ class Incoming(NamedTuple):
 class Service:
     """Serves one gRPC service from an object whose methods have the RPCs' names in snake case.
 
-    A method takes (request, caller) and returns a reply, or yields replies; what it lacks is Unimplemented. Method
-    tables come from the descriptor, so that an RPC which nobody wrote is still refused in the right order.
+    A method takes (request, caller) and returns a reply, or yields replies. An RPC without a method is authorised
+    first, then answered with Unimplemented.
 
     Args:
         descriptor: the service, from a generated module's `DESCRIPTOR.services_by_name`.
         implementation: the object.
-        authorise: asked before anything else; returns what methods get as `caller`, or raises `GRPCError`.
+        authorise: called first; returns the `caller` for the method, or raises `GRPCError`.
         log: called with the path and the request (None for a stream) of every authorised call.
     """
 
@@ -182,5 +182,5 @@ class Service:
 
 
 def snake(name: str) -> str:
-    """An RPC's name as a method's: "EtcdMemberList" is etcd_member_list, "EtcdRemoveMemberByID" ends in by_id."""
+    """The method name of an RPC: "EtcdMemberList" is etcd_member_list, "EtcdRemoveMemberByID" ends in by_id."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

@@ -1,4 +1,4 @@
-"""What the lab's HTTP servers have in common: a socket on loopback, TLS, and a log of what was asked of them."""
+"""The base of the lab's HTTP servers: a socket on loopback, TLS, and a request log."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ READ_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @dataclass(frozen=True)
 class Request:
-    """One request as the lab answered it, at `time` in world seconds.
+    """One request, at `time` in simulated seconds.
 
-    `mutating` says whether it could have changed anything; `status` is 0 where the connection broke before an answer.
+    `mutating` says whether it could change anything; `status` is 0 if the connection broke before the answer.
     """
 
     time: float
@@ -35,13 +35,13 @@ class Request:
 
 
 class HttpServer:
-    """One aiohttp application on loopback that remembers its requests.
+    """One aiohttp application on loopback that logs its requests.
 
     Args:
-        app: what answers.
-        clock: the world clock.
-        read_only: says of a request whether it changes nothing although its method could.
-        follow_clients: end a handler when its client goes away; for answers that last, such as watches.
+        app: the application.
+        clock: the lab's clock.
+        read_only: whether a request changes nothing although its method could.
+        follow_clients: cancel a handler when its client disconnects; for long answers such as watches.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class HttpServer:
         app.middlewares.insert(0, self._middleware())
 
     async def start(self, sock: socket.socket | int = 0, ssl_context: ssl.SSLContext | None = None) -> None:
-        """Listen on a bound socket, or on a port of 127.0.0.1 (0 for a free one, then found in `port`)."""
+        """Listen on a bound socket, or on a port of 127.0.0.1 (0 for a free one); `port` holds the number."""
         bound = sock if isinstance(sock, socket.socket) else socket.create_server(("127.0.0.1", sock))
         self.port = bound.getsockname()[1]
         await self._runner.setup()
         await web.SockSite(self._runner, bound, ssl_context=ssl_context, backlog=512).start()
 
     async def stop(self) -> None:
-        """Stop listening and drop the connections at once: a machine that is off answers nobody any more."""
+        """Stop listening and close all connections at once."""
         for site in list(self._runner.sites):
             await site.stop()
         for connection in self._runner.server.connections if self._runner.server else ():
@@ -76,7 +76,7 @@ class HttpServer:
 
     def _middleware(self) -> Middleware:
         @web.middleware
-        async def remember(
+        async def log(
             request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         ) -> web.StreamResponse:
             status = 0
@@ -90,7 +90,7 @@ class HttpServer:
                 self._log(request, status)
             return response
 
-        return remember
+        return log
 
     def _log(self, request: web.Request, status: int) -> None:
         self.requests.append(

@@ -1,4 +1,4 @@
-"""What happens to Kubernetes when Talos nodes come and go.
+"""The embedded Kubernetes as the Talos nodes drive it.
 
 The API server starts with the PKI of the applied configuration, inline manifests are applied, kubelets join and leave.
 """
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from fluobook_lab.talos import MachineConfiguration, TalosMachine
 
 API_DELAY = 12.0
-"""World seconds from a bootstrapped etcd to an API server that answers."""
+"""Simulated seconds from the bootstrap of etcd until the API server answers."""
 RETRY = 0.05
-"""Real seconds between two tries of a manifest whose kind is not served yet."""
+"""Real seconds between two attempts to apply a manifest whose kind is not served yet."""
 TRIES = 200
 
 _log = logging.getLogger(__name__)
@@ -41,12 +41,12 @@ class KubernetesSide:
     """The hooks that Talos nodes call (`fluobook_lab.talos.Cluster`), and the one Kubernetes cluster behind them.
 
     Args:
-        sockets: reserved sockets of the API, by the address it is asked for.
+        sockets: reserved sockets of the API, by its address.
         shared: the address that the control planes share, or "".
-        clock: the world clock.
-        faults: what goes wrong.
+        clock: the lab's clock.
+        faults: the faults to inject.
         version: of Kubernetes, such as 1.35.4.
-        seed: makes names and delays the same in every run.
+        seed: the random seed of names and delays.
         ready: called once, when the API answers.
         networks: `pod_cidr` and `service_cidr`.
     """
@@ -78,19 +78,19 @@ class KubernetesSide:
 
     @property
     def requests(self) -> Sequence[Request]:
-        """What the API was asked."""
+        """The requests to the API."""
         return self.cluster.api.requests
 
     def on_bootstrap(self, _node: TalosMachine, config: MachineConfiguration) -> None:
-        """The first etcd member runs: start the control plane."""
+        """Start the control plane, because the first etcd member runs."""
         self._task("bootstrap", self._bootstrap(config))
 
     def on_node_up(self, node: TalosMachine, config: MachineConfiguration) -> None:
-        """A kubelet runs; on a control plane an API server too."""
+        """Start the node's kubelet, and on a control plane its API server."""
         self._task(node.vm.uuid, self._join(node, config))
 
     def on_node_down(self, node: TalosMachine) -> None:
-        """Its kubelet and its API server are gone."""
+        """Stop the node's kubelet and API server."""
         if task := self._tasks.pop(node.vm.uuid, None):
             task.cancel()
         if kubelet := self._kubelets.pop(node.vm.uuid, None):
@@ -99,14 +99,14 @@ class KubernetesSide:
             self._task(f"close {id(listener)}", self.cluster.api.stop(listener))
 
     def on_config(self, node: TalosMachine, config: MachineConfiguration) -> None:
-        """A configuration without a reboot changes nothing that the lab plays."""
+        """Do nothing: no change without a reboot affects the emulation."""
 
     def logs(self, _node: TalosMachine) -> Mapping[str, str]:
-        """Nobody complains: documents are read here for their authorities and tokens alone."""
+        """Return no logs: only the authorities and tokens of a configuration are used."""
         return {}
 
     async def stop(self) -> None:
-        """End everything."""
+        """Stop all tasks and the cluster."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -115,7 +115,7 @@ class KubernetesSide:
     def _task(self, name: str, work: Any) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks[name] = task
-        task.add_done_callback(_tell)
+        task.add_done_callback(_log_error)
 
     async def _bootstrap(self, config: MachineConfiguration) -> None:
         await self._clock.sleep(API_DELAY)
@@ -126,7 +126,7 @@ class KubernetesSide:
         await self._apply_inline(config)
 
     async def _apply_inline(self, config: MachineConfiguration) -> None:
-        """As Talos does: server-side apply with its own field manager, again and again until each is taken."""
+        """Apply the inline manifests like Talos: server-side, with its field manager, until each is accepted."""
         texts = [entry.get("contents") or "" for entry in config.cluster.get("inlineManifests") or ()]
         for manifest in [document for text in texts for document in manifests.load(text) if document]:
             for _ in range(TRIES):
@@ -160,7 +160,7 @@ class KubernetesSide:
         self._kubelets[node.vm.uuid] = self.cluster.join(info)
 
     async def _listen(self, node: TalosMachine, config: MachineConfiguration) -> None:
-        """Serve the API at the node's address, and at the shared one if nobody does yet."""
+        """Serve the API at the node's address, and at the shared address if no other node serves it."""
         context = server_context(node.address, config)
         addresses = [node.address] + ([self._shared] if self._shared and self._holder() is None else [])
         for address in addresses:
@@ -177,7 +177,7 @@ def _rotates(machine: Mapping[str, Any]) -> bool:
 
 
 def server_context(address: str, config: MachineConfiguration) -> ssl.SSLContext:
-    """TLS of an API server: its certificate from the cluster's CA, for the names in the configuration."""
+    """The TLS context of an API server: a certificate of the cluster's CA for the names in the configuration."""
     authority = pair(config.cluster.get("ca"))
     names = [*((config.cluster.get("apiServer") or {}).get("certSANs") or ()), "kubernetes", "localhost"]
     ips = {str(n) for n in [*names, address, "127.0.0.1", "10.96.0.1"] if _is_ip(str(n))}
@@ -199,6 +199,6 @@ def _is_ip(text: str) -> bool:
     return len(parts) == 4 and all(part.isdigit() for part in parts)  # noqa: PLR2004 (an IPv4 address)
 
 
-def _tell(task: asyncio.Task[None]) -> None:
+def _log_error(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
         _log.error("%s: %r", task.get_name(), error, exc_info=error)

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fluobook_lab.proxmox.options import NET, UNITS, PveError, TaskError, failed, forbidden, invalid, parse, parse_net
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from fluobook_lab.clock import Clock
     from fluobook_lab.faults import Faults
-    from fluobook_lab.vm import Machines
 
 GIB = UNITS["G"]
 
@@ -375,6 +374,42 @@ class Tasks:
             worker.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await worker
+
+
+@dataclass(frozen=True)
+class VmBoot:
+    """A virtual machine at power-on.
+
+    `uuid` is the SMBIOS uuid, `mac` that of net0 (upper case), `disks` are (id, GiB) pairs in bus order,
+    `image` is the file in the ISO drive ("" for none), `address` is CIDR from the cloud-init drive ("" for DHCP).
+    """
+
+    vmid: int
+    name: str
+    host: str
+    uuid: str
+    mac: str
+    cores: int
+    memory_mib: int
+    disks: tuple[tuple[str, int], ...]
+    image: str
+    address: str
+    gateway: str
+    hostname: str
+    agent: bool
+
+
+class Machines(Protocol):
+    """Boots and stops the guests of virtual machines; all calls return at once."""
+
+    def power_on(self, vm: VmBoot) -> None:
+        """Boot a guest."""
+
+    def power_off(self, uuid: str) -> None:
+        """Stop a guest at once, without a shutdown."""
+
+    def forget(self, uuid: str) -> None:
+        """Delete the content of a destroyed VM's disks."""
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from fluobook_lab.proxmox.model import GIB
+from fluobook_lab.proxmox.model import GIB, VmBoot
 from fluobook_lab.proxmox.options import DRIVE, TaskError, bytes_of, parse, parse_net
 from fluobook_lab.proxmox.storage import find_volume
-from fluobook_lab.vm import VmBoot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from fluobook_lab.clock import Clock
     from fluobook_lab.faults import Faults
-    from fluobook_lab.vm import Machines
+    from fluobook_lab.proxmox.model import Machines
 
     Handler = Callable[[Call], Any]
 

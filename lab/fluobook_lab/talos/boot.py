@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fluobook.machine.pki import KeyPair
+    from fluobook_lab.proxmox.model import VmBoot
     from fluobook_lab.talos.node import Etcd
-    from fluobook_lab.vm import VmBoot
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ ANSWER_TIME = 0.05
 
 
 class TalosMachines(Nodes):
-    """All Talos nodes of a lab; boots them in virtual machines (`fluobook_lab.vm.Machines`)."""
+    """All Talos nodes of a lab; boots them in virtual machines (`fluobook_lab.proxmox.model.Machines`)."""
 
     def power_on(self, vm: VmBoot) -> None:
         """Boot a machine; its disks have the content of its last run."""

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from fluobook.machine.pki import KeyPair
     from fluobook_lab.clock import Clock
     from fluobook_lab.faults import Faults
+    from fluobook_lab.proxmox.model import VmBoot
     from fluobook_lab.talos.config import MachineConfiguration
     from fluobook_lab.talos.resources import Key
-    from fluobook_lab.vm import VmBoot
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ import yaml
 from fluobook_lab.clock import Clock
 from fluobook_lab.faults import Faults
 from fluobook_lab.grpc import reserve
+from fluobook_lab.proxmox.model import VmBoot
 from fluobook_lab.talos import TalosMachines
-from fluobook_lab.vm import VmBoot
 
 from fluobook.clients.talos import Address, connect, probe
 from fluobook.machine.pki import KeyPair, issue, new_authority
