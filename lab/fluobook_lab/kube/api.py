@@ -34,7 +34,7 @@ from fluobook_lab.kube.requests import (
     wants_watch,
     write_of,
 )
-from fluobook_lab.kube.responses import YAML, Form, as_yaml, encoded, json_answer
+from fluobook_lab.kube.responses import Form, encoded, json_answer
 from fluobook_lab.kube.store import SERVICE_CIDR, Store
 from fluobook_lab.kube.subresources import Backend, forward
 
@@ -127,9 +127,7 @@ class Routes:
         if not allowed(self._store, user, question):
             raise refusal(user, question)
         check_method(resource, target, request.method)
-        form = Form.of(
-            request.headers.get("Accept", ""), request.query.get("includeObject", ""), listed=verb in ("list", "watch")
-        )
+        form = Form.of(request.headers.get("Accept", ""), request.query.get("includeObject", ""))
         if verb == "watch":
             query = target.narrowed(request.query)
             return await Stream(self._store.storage, resource, form, query, namespace).serve(request)
@@ -286,7 +284,7 @@ class KubeApi:
             the listener: its `port`, and what `stop` takes to end it alone.
         """
         app = web.Application(client_max_size=BODY_LIMIT)
-        app.router.add_route("*", "/{path:.*}", self._serve)
+        app.router.add_route("*", "/{path:.*}", self._handle)
         server = HttpServer(app, self._clock, read_only=_only_asks, follow_clients=True)
         server.requests = self.requests
         await server.start(sock, ssl_context)
@@ -299,13 +297,6 @@ class KubeApi:
         self._servers = [one for one in self._servers if one not in ending]
         for one in ending:
             await one.stop()
-
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
-        answer = await self._handle(request)
-        wanted = request.headers.get("Accept", "").partition(",")[0].partition(";")[0].strip()
-        if wanted == YAML and isinstance(answer, web.Response) and answer.content_type == "application/json":
-            as_yaml(answer)
-        return answer
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         try:

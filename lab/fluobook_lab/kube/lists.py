@@ -142,7 +142,7 @@ def page(storage: Storage, resource: Resource, namespace: str, query: Mapping[st
     Raises:
         ApiError: 400 or 422 for options that make no sense, 410 for a version whose time is over, 504 for one to come.
     """
-    check_list_options(query, watch=False)
+    check_list_options(query)
     fits = selector(resource, namespace, query)
     after, revision = _begin(storage, query)
     if revision and storage.is_compacted(resource.store_key, revision):
@@ -222,7 +222,7 @@ class Stream:
             ApiError: 400, 422 or 500, an option makes no sense.
         """
         version_of(self.query.get("resourceVersion", ""))
-        check_list_options(self.query, watch=True)
+        check_list_options(self.query)
         fits = selector(self.resource, self.namespace, self.query)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         queue = self.storage.subscribe(self.resource.store_key)

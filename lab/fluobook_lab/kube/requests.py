@@ -49,7 +49,6 @@ _METHODS = {"get": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "
 _COLLECTION_METHODS = {"list": "GET", "create": "POST", "deletecollection": "DELETE"}
 _OPTION_KINDS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions", "DELETE": "DeleteOptions"}
 _POLICIES = ("Foreground", "Background", "Orphan")
-_MATCH = "resourceVersionMatch"
 _MANAGER_LENGTH = 128
 _ACCEPTED = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
 
@@ -282,44 +281,15 @@ def wants_watch(query: Query) -> bool:
     return query.get("watch", "false").lower() not in ("", "false", "0", "f")
 
 
-def check_list_options(query: Query, *, watch: bool) -> None:
-    """Refuse combinations of options that contradict each other.
+def check_list_options(query: Query) -> None:
+    """Refuse numbers that are none.
 
     Raises:
-        ApiError: 400 or 422.
+        ApiError: 400.
     """
     for name in ("limit", "timeoutSeconds"):
         if query.get(name):
             number(query[name])
-    if problems := list(_watch_problems(query) if watch else _list_problems(query)):
-        raise invalid_options("ListOptions", problems)
-
-
-def _list_problems(query: Query) -> Iterator[Problem]:
-    match, version = query.get(_MATCH, ""), query.get("resourceVersion", "")
-    if "sendInitialEvents" in query:
-        yield "sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list"
-    if match and not version:
-        yield _MATCH, "Forbidden: resourceVersion is required with it"
-    if match and query.get("continue"):
-        yield _MATCH, "Forbidden: continue is given"
-    if match not in ("", "Exact", "NotOlderThan"):
-        yield _MATCH, f'Unsupported value: "{match}"'
-    if match == "Exact" and version == "0":
-        yield _MATCH, "Forbidden: version 0 is not exact"
-
-
-def _watch_problems(query: Query) -> Iterator[Problem]:
-    match = query.get(_MATCH, "")
-    if "sendInitialEvents" in query:
-        if match != "NotOlderThan":
-            yield _MATCH, "Forbidden: sendInitialEvents requires NotOlderThan"
-        if match not in ("", "NotOlderThan"):
-            yield _MATCH, f'Unsupported value: "{match}"'
-    elif match:
-        yield _MATCH, "Forbidden: sendInitialEvents is required with it"
-    if query.get("continue"):
-        yield _MATCH, "Forbidden: continue is given"
 
 
 def version_of(text: str) -> int:

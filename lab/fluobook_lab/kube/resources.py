@@ -48,11 +48,6 @@ class Resource:
         return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
-    def group_name(self) -> str:
-        """As Go's packages are named: "core", "apps"; "unstructured" for custom resources."""
-        return "unstructured" if self.custom else self.group.partition(".")[0] or "core"
-
-    @property
     def qualified(self) -> str:
         """The name as errors write it: "pods", "deployments.apps"."""
         return f"{self.plural}.{self.group}" if self.group else self.plural

@@ -21,7 +21,7 @@ _KEY = re.compile(r"[-._a-zA-Z0-9]+")
 _FREE_NAMES = frozenset({"rbac.authorization.k8s.io"})
 """Groups whose objects may have colons and capitals in their names."""
 _FINALIZERS = frozenset({"kubernetes", "orphan", "foregroundDeletion"})
-_SUBDOMAIN_LENGTH, _LABEL_LENGTH, _ANNOTATIONS_LENGTH, _DATA_LENGTH = 253, 63, 256 << 10, 1 << 20
+_SUBDOMAIN_LENGTH, _LABEL_LENGTH = 253, 63
 _PORTS = range(1, 65536)
 _SHORTEST = 600
 
@@ -35,16 +35,7 @@ def metadata_problems(resource: Resource, metadata: Obj) -> Iterator[Problem]:
         yield from _qualified("metadata.labels", key)
         if value and (len(str(value)) > _LABEL_LENGTH or not _QUALIFIED.fullmatch(str(value))):
             yield "metadata.labels", f'Invalid value: "{value}": not a valid label value'
-    annotations = metadata.get("annotations") or {}
-    for key in sorted(annotations):
-        yield from _qualified("metadata.annotations", key.lower())
-    if sum(len(key) + len(value or "") for key, value in annotations.items()) > _ANNOTATIONS_LENGTH:
-        yield "metadata.annotations", f"Too long: may not be more than {_ANNOTATIONS_LENGTH} bytes"
-    yield from _owners(metadata.get("ownerReferences") or [])
-    finalizers = metadata.get("finalizers") or []
-    for finalizer in finalizers:
-        yield from _qualified("metadata.finalizers", finalizer)
-    for index, finalizer in enumerate(finalizers):
+    for index, finalizer in enumerate(metadata.get("finalizers") or []):
         if not resource.custom and "/" not in finalizer and finalizer not in _FINALIZERS:
             yield f"metadata.finalizers[{index}]", f'Invalid value: "{finalizer}": must be a qualified name'
 
@@ -65,7 +56,7 @@ def _name(field: str, resource: Resource, name: str) -> Iterator[Problem]:
 
 
 def _qualified(field: str, key: str) -> Iterator[Problem]:
-    """Keys of labels and annotations, and finalizers: a name, perhaps after a DNS subdomain and a slash."""
+    """Keys of labels: a name, perhaps after a DNS subdomain and a slash."""
     prefix, slash, name = key.rpartition("/")
     if slash and not _SUBDOMAIN.fullmatch(prefix):
         yield field, f'Invalid value: "{key}": the prefix must be a DNS subdomain'
@@ -77,15 +68,6 @@ def _qualified(field: str, key: str) -> Iterator[Problem]:
         yield field, f'Invalid value: "{key}": the name must be no more than {_LABEL_LENGTH} characters'
     if not _QUALIFIED.fullmatch(name):
         yield field, f'Invalid value: "{key}": the name must match {_QUALIFIED.pattern}'
-
-
-def _owners(references: list[Obj]) -> Iterator[Problem]:
-    for reference in references:
-        for key in ("apiVersion", "kind", "name", "uid"):
-            if not reference.get(key):
-                yield f"metadata.ownerReferences.{key}", 'Invalid value: "": must not be empty'
-    if sum(bool(reference.get("controller")) for reference in references) > 1:
-        yield "metadata.ownerReferences", "Invalid value: only one reference can have controller set to true"
 
 
 def kind_problems(resource: Resource, obj: Obj) -> Iterator[Problem]:
@@ -127,29 +109,11 @@ def _fixed(spec: Obj, old: Obj) -> Obj:
     return kept
 
 
-def _key(field: str, key: str) -> Iterator[Problem]:
-    if not _KEY.fullmatch(key) or len(key) > _SUBDOMAIN_LENGTH or key == "." or key.startswith(".."):
-        yield f"{field}[{key}]", f'Invalid value: "{key}": a key has 1 to 253 of A-Z a-z 0-9 - _ . and no leading ".."'
-
-
-def _config_map(obj: Obj) -> Iterator[Problem]:
-    data, binary = obj.get("data") or {}, obj.get("binaryData") or {}
-    for key in sorted(data):
-        yield from _key("data", key)
-        if key in binary:
-            yield f"data[{key}]", f'Invalid value: "{key}": duplicate of key present in binaryData'
-    for key in sorted(binary):
-        yield from _key("binaryData", key)
-    if sum(len(text) for text in data.values()) + sum(len(text) * 3 // 4 for text in binary.values()) > _DATA_LENGTH:
-        yield "[]", f"Too long: may not be more than {_DATA_LENGTH} bytes"
-
-
-def _secret(obj: Obj) -> Iterator[Problem]:
-    data = obj.get("data") or {}
-    for key in sorted(data):
-        yield from _key("data", key)
-    if sum(len(text) * 3 // 4 for text in data.values()) > _DATA_LENGTH:
-        yield "data", f"Too long: may not be more than {_DATA_LENGTH} bytes"
+def _data_keys(obj: Obj) -> Iterator[Problem]:
+    for field in ("data", "binaryData"):
+        for key in obj.get(field) or {}:
+            if not _KEY.fullmatch(key):
+                yield f"{field}[{key}]", f'Invalid value: "{key}": must match {_KEY.pattern}'
 
 
 def _service(obj: Obj) -> Iterator[Problem]:
@@ -200,8 +164,8 @@ def _definition(obj: Obj) -> Iterator[Problem]:
 
 
 _KINDS: dict[tuple[str, str], Callable[[Obj], Iterator[Problem]]] = {
-    ("", "configmaps"): _config_map,
-    ("", "secrets"): _secret,
+    ("", "configmaps"): _data_keys,
+    ("", "secrets"): _data_keys,
     ("", "services"): _service,
     ("", "pods"): _pod,
     ("apps", "deployments"): _deployment,
