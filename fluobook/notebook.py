@@ -1,63 +1,80 @@
-"""What a notebook holds: the book of one platform, and its stages.
+"""The notebook API: `open_runbook` returns a `Runbook`, which gives its stages, live tables and the platform tree.
 
-A notebook opens the book, shows a stage's plan, lets it through the gate, and verifies. The same few calls work by hand
-and headless, against the lab and live; everything else is found here.
+The same few calls work in JupyterLab and headless, in the lab and on a live platform.
 """
 
 from __future__ import annotations
 
+import getpass
 import os
 import time
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluobook import lab as labs
-from fluobook import params
+from fluobook import gitops, params
+from fluobook.clients import sops
 from fluobook.context import RunContext, open_context
-from fluobook.display.kernel import ask_person, ask_secret, guard_kernel
-from fluobook.display.live import Live, interactive, show_once
+from fluobook.display.kernel import guard_kernel, interactive, show
+from fluobook.display.live import Live
 from fluobook.display.table import Cell, Table
-from fluobook.errors import PlanChanged, UsageError
+from fluobook.display.tree import applications_table, findings_table, matrix_table, sources_table
+from fluobook.errors import CheckFailed, PlanChanged, UsageError
+from fluobook.gitops import documents, reachability
+from fluobook.gitops.check import RULES, findings
+from fluobook.gitops.rules.network import policies_of
+from fluobook.gitops.snapshot import Snapshot
 from fluobook.journal.folder import cluster_lock
 from fluobook.redact import Redactor
-from fluobook.stages import catalogue, observe
-from fluobook.stages import secrets as secrets_stage
+from fluobook.stages import catalogue, observe, secrets
 from fluobook.stages.core.check import Checks
 from fluobook.stages.core.executor import Executor, Progress
 from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
-    from fluobook.stages.core.plan import Plan
+    from fluobook.gitops import Tree
+    from fluobook.gitops.reachability import Cell as Question
+    from fluobook.gitops.snapshot import Finding
     from fluobook.stages.core.stage import Stage
 
-LOCK_PATIENCE = 120.0
-"""Seconds to wait for another run of ours on the same cluster: a killed one needs a moment until its kernel is gone."""
+__all__ = ["Checks", "Plan", "PlatformTree", "Runbook", "StageRun", "Table", "open_runbook"]
 
-GOOD_FOR = 60.0
-"""Seconds for which the checks may rest on the plan's observation, where nothing was applied in between."""
+LOCK_TIMEOUT = 120.0
+"""Seconds to wait for another run on the same cluster: a killed run holds the lock until its kernel is gone."""
+
+OBSERVATION_VALID = 60.0
+"""Seconds for which `verify` reuses the observation of `plan`, if nothing was applied in between."""
 
 _TONES = {"done": "ok", "failed": "bad", "skipped": "bad"}
 
 
 @dataclass
 class StageRun:
-    """One stage at work on one context: plan, apply, verify, in this order."""
+    """One stage of a runbook: `plan`, `apply`, `verify`, in this order.
+
+    Example:
+        stage = runbook.stage("create-vms")
+        plan = stage.plan()    # a table of actions, and the digest to approve
+        stage.apply(plan)      # asks for approval, then shows a table of progress
+        stage.verify()         # a table of checks, read from the live systems
+    """
 
     stage: Stage
     context: RunContext
     gate: Gate
     _observation: Any = field(default=None, repr=False)
-    _good_until: float = field(default=0.0, repr=False)
+    _valid_until: float = field(default=0.0, repr=False)
 
     def plan(self) -> Plan:
-        """Observe the live systems and say what leads from there to the platform. Changes nothing."""
+        """Read the live systems and return the actions that lead from there to the platform. Changes nothing."""
         with self.context.cancellation.on_interrupt():
             self._observe()
         plan = self.stage.plan(self.context.platform, self._observation)
-        self._note(
+        self._log(
             "planned",
             digest=plan.digest,
             waits_for=plan.waits_for,
@@ -67,46 +84,46 @@ class StageRun:
         return plan
 
     def apply(self, plan: Plan) -> None:
-        """Let the plan through the gate and do it, while a table shows how far it is.
+        """Get the plan approved, then perform it while a table shows the progress. Running it again is safe.
 
         Raises:
-            ApprovalNeeded: the gate stays shut; nothing was changed.
+            ApprovalNeeded: the plan is not approved; nothing was changed.
             StageMissing: an earlier stage has not run; nothing was changed.
             Locked: somebody else holds the lock on this cluster; nothing was changed.
-            FluobookError: an action failed; run the notebook again when the cause is gone.
+            FluobookError: an action failed; fix the cause, then run the notebook again.
         """
         form = self.gate.admit(plan)
         if not plan.actions:
-            self._note("applied", digest="", actions=0)
-            show_once(Table(f"{self.stage.name}: no changes", []))
+            self._log("applied", digest="", actions=0)
+            show(Table(f"{self.stage.name}: no changes", []))
             return
-        self._note("approved", digest=plan.digest, form=form)
-        lock = cluster_lock(self.context.home, patience=LOCK_PATIENCE, on_wait=self._waiting)
-        with self.context.cancellation.on_interrupt(), lock, self.context.lease() as still_ours:
-            self._execute(self._rest_of(plan), still_ours)
+        self._log("approved", digest=plan.digest, form=form)
+        lock = cluster_lock(self.context.home, patience=LOCK_TIMEOUT, on_wait=self._report_waiting)
+        with self.context.cancellation.on_interrupt(), lock, self.context.lease() as check_lease:
+            self._execute(self._remaining(plan), check_lease)
 
     def verify(self) -> Checks:
-        """Prove the outcome from the live systems.
+        """Check the result against the live systems.
 
         Raises:
             CheckFailed: at least one check failed.
         """
         with self.context.cancellation.on_interrupt():
-            if time.monotonic() > self._good_until:
+            if time.monotonic() > self._valid_until:
                 self._observe()
             checks = Checks(self.stage.name, tuple(self.stage.verify(self.context, self._observation)))
-        told = [{"check": c.name, "passed": c.passed, "result": c.result} for c in checks.checks]
-        self._note("verified", ok=checks.ok, checks=told)
+        results = [{"check": c.name, "passed": c.passed, "result": c.result} for c in checks.checks]
+        self._log("verified", ok=checks.ok, checks=results)
         if not checks.ok:
-            show_once(checks.table())
+            show(checks.table())
         checks.require()
         return checks
 
     def _observe(self) -> None:
         self._observation = self.stage.observe(self.context)
-        self._good_until = time.monotonic() + GOOD_FOR
+        self._valid_until = time.monotonic() + OBSERVATION_VALID
 
-    def _rest_of(self, approved: Plan) -> Plan:
+    def _remaining(self, approved: Plan) -> Plan:
         now = self.stage.plan(self.context.platform, self.stage.observe(self.context))
         if not now.rest_of(approved):
             raise PlanChanged(
@@ -117,12 +134,12 @@ class StageRun:
             )
         return now
 
-    def _execute(self, plan: Plan, still_ours: Callable[[], None]) -> None:
+    def _execute(self, plan: Plan, check_lease: Callable[[], None]) -> None:
         def check() -> None:
             self.context.cancellation.check()
-            still_ours()
+            check_lease()
 
-        self._good_until = 0.0
+        self._valid_until = 0.0
         progress = Progress(plan.actions)
         live = Live(lambda: _progress_table(plan, progress))
         progress.changed = live.touch
@@ -134,88 +151,193 @@ class StageRun:
         )
         with live:
             executor.run(plan, progress)
-        self._note("applied", digest=plan.digest, actions=len(plan.actions))
+        self._log("applied", digest=plan.digest, actions=len(plan.actions))
 
-    def _waiting(self, holder: str) -> None:
-        self._note("waiting", holder=holder)
-        show_once(Table(f"{self.stage.name} is waiting: {holder} holds the lock on this cluster", []))
+    def _report_waiting(self, holder: str) -> None:
+        self._log("waiting", holder=holder)
+        show(Table(f"{self.stage.name} is waiting: {holder} holds the lock on this cluster", []))
 
-    def _note(self, event: str, **fields: Any) -> None:
+    def _log(self, event: str, **fields: Any) -> None:
         self.context.journal.write(event, stage=self.stage.name, **fields)
 
 
 def _progress_table(plan: Plan, progress: Progress) -> Table:
     rows = []
     for action in plan.actions:
-        state, word = progress.of(action)
-        rows.append([Cell(state, _TONES.get(state, "wait")), action.verb, action.object, action.detail, word])
+        state, text = progress.of(action)
+        rows.append([Cell(state, _TONES.get(state, "wait")), action.verb, action.object, action.detail, text])
     done = sum(progress.of(action)[0] == "done" for action in plan.actions)
     return Table(f"{plan.stage}", ["state", "action", "object", "detail", ""], rows, note=f"{done} of {len(rows)} done")
 
 
 @dataclass(frozen=True)
-class Runbook:
-    """The runbook of one platform."""
+class PlatformTree:
+    """The GitOps tree as one phase sees it, as tables. Reads only the files of the repository.
 
-    context: RunContext
+    Example:
+        runbook.tree.applications()         # every Application, in the order of the waves
+        runbook.tree.findings()             # what `fluobook check` reports
+        runbook.tree.reachability()         # who may connect to whom
+        runbook.tree.reaching("rabbitmq")   # the same for one pod, with reasons
+    """
+
+    root: Path
+    chosen: params.Params
+
+    @cached_property
+    def tree(self) -> Tree:
+        """The tree as data, with the values of the phase."""
+        platform = self.chosen.platform
+        return gitops.for_phase(platform, gitops.read(self.root, platform.gitops.path))
+
+    @cached_property
+    def _findings(self) -> list[Finding]:
+        return findings(self.root, path=self.chosen.platform.gitops.path)
+
+    @cached_property
+    def _questions(self) -> list[Question]:
+        snapshot = Snapshot(self.root, self.chosen.platform.gitops.path)
+        return list(reachability.matrix(reachability.read(snapshot.top), policies_of(snapshot)))
+
+    def applications(self) -> Table:
+        """Every Application: wave, project, chart or path, version and namespace."""
+        return applications_table(self.tree)
+
+    def findings(self) -> Table:
+        """What `fluobook check` reports: rule, file, line and remedy."""
+        return findings_table(self._findings)
+
+    def reachability(self) -> Table:
+        """Who may connect to whom: a row for each port, a column for each namespace."""
+        table = reachability.read(self.root / "cluster-gitops")
+        return matrix_table(self._questions, {name: pod.namespace for name, pod in table.sources.items()})
+
+    def reaching(self, target: str) -> Table:
+        """Which pods may connect to one pod of reachability.yaml, on each of its ports, and why."""
+        return sources_table(self._questions, target)
+
+    def secrets(self) -> Table:
+        """The encrypted files: Secret, keys and recipients. Nothing is decrypted."""
+        rows = []
+        for file in gitops.encrypted_files(self.root):
+            content = {key: value for document in documents.read(file.file) for key, value in document.data.items()}
+            keys = [key for part in ("data", "stringData") for key in content.get(part) or {}]
+            metadata = content.get("metadata")
+            secret = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}" if metadata else ""
+            tone = "ok" if sops.is_encrypted(file.file) and file.recipients == file.wanted else "bad"
+            path = file.file.relative_to(self.root).as_posix()
+            rows.append([Cell(path, tone), secret, ", ".join(keys), ", ".join(sorted(file.recipients))])
+        note = "✓ encrypted for exactly the recipients that .sops.yaml names"
+        return Table("secrets in Git", ["file", "secret", "keys", "recipients"], rows, note=note)
+
+    def verify(self) -> Table:
+        """Require that there is no finding.
+
+        Raises:
+            CheckFailed: there are findings; the message lists them.
+        """
+        if self._findings:
+            listed = "\n".join(finding.line_of_text() for finding in self._findings)
+            raise CheckFailed(
+                f"{len(self._findings)} findings:\n{listed}", remedy="fix them; `fluobook check` lists them again"
+            )
+        return Table(f"{len(RULES)} rules of `fluobook check`, no finding", [])
+
+    def table(self) -> Table:
+        """The tree in one line: how many Applications, waves and projects it has."""
+        applications, waves = self.tree.applications, len(gitops.waves(self.tree))
+        note = f"{len(applications)} Applications in {waves} waves, {len(self.tree.projects)} projects"
+        return Table(f"{self.tree.path}, as {self.chosen.phase} sees it", [], note=note)
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
+        return self.table()._repr_mimebundle_(**options)
+
+    def __str__(self) -> str:
+        return self.table().text()
+
+
+@dataclass
+class Runbook:
+    """The runbook of one phase and target; shows the platform's nodes.
+
+    Opening it contacts nothing. For target "lab", the first call that needs the lab finds it or starts one.
+
+    Example:
+        runbook = fluobook.open_runbook("phase1")
+        runbook                       # the platform as a table
+        runbook.stage("create-vms")   # a `StageRun`
+        runbook.nodes()               # a live table of the cluster's nodes
+        runbook.tree.applications()   # the platform tree in Git
+    """
+
+    chosen: params.Params
+    root: Path
+    target: str
     gate: Gate
+    redactor: Redactor = field(default_factory=Redactor, repr=False)
+
+    @cached_property
+    def context(self) -> RunContext:
+        """What stages work with; made at first use."""
+        return open_context(self.chosen, root=self.root, target=self.target, redactor=self.redactor)
+
+    @cached_property
+    def tree(self) -> PlatformTree:
+        """The platform tree of the repository. Needs neither lab nor cluster."""
+        return PlatformTree(self.root, self.chosen)
 
     def stage(self, name: str) -> StageRun:
-        """One stage, by name.
+        """One stage, by its name or number.
 
         Raises:
             UsageError: there is no such stage.
         """
-        stage = catalogue.find(name)
-        return StageRun(stage, self.context.limited_to(stage.uses), self.gate)
+        return stage_run(catalogue.find(name), self.context, self.gate)
 
-    def secrets(self, wanted: Mapping[str, Mapping[str, str]] | None = None) -> StageRun:
-        """The stage that keeps the secrets in Git, with what shall be set in them.
+    def secrets(self, changes: Mapping[str, Mapping[str, str]] | None = None) -> StageRun:
+        """The stage that manages the secrets in Git, with changes to make.
 
         Args:
-            wanted: for each file a word for each key, never a value; see `fluobook.stages.secrets.plan`.
+            changes: for each file, one choice for each key to change: "ask", "random", "renew", "remove" or "keep".
+                Never a value. Example: `{"apps/secrets/mail": {"password": "random"}}`.
 
         Raises:
-            UsageError: it is not understood, or a value is to be typed and nobody can be asked.
+            UsageError: a change is not understood, or a value has to be typed and nobody can be asked.
         """
-        ask = ask_secret if interactive() else None
-        stage = secrets_stage.stage(wanted or {}, ask)
-        return StageRun(stage, self.context.limited_to(stage.uses), self.gate)
+        ask = getpass.getpass if interactive() else None
+        return stage_run(secrets.stage(changes or {}, ask), self.context, self.gate)
 
     def nodes(self, *, seconds: float = observe.SECONDS) -> None:
-        """Show the cluster's nodes; while a person watches, for so many seconds as they change."""
+        """Show the cluster's nodes. In JupyterLab the table follows the cluster for this many seconds."""
         observe.watch_nodes(self.context, seconds=seconds)
 
     def csrs(self, *, seconds: float = observe.SECONDS) -> None:
-        """Show certificate requests, and whether each fits the params; see `nodes`."""
+        """Show certificate signing requests, and whether each matches the params; see `nodes`."""
         observe.watch_csrs(self.context, seconds=seconds)
 
     def applications(self, *, seconds: float = observe.SECONDS) -> None:
-        """Show Argo CD's Applications, wave by wave; see `nodes`."""
+        """Show Argo CD's Applications by wave; see `nodes`."""
         observe.watch_applications(self.context, seconds=seconds)
 
     def flows(self, *, seconds: float = observe.SECONDS) -> None:
-        """Show who talks to whom, and what network policies let through; see `nodes`."""
+        """Show network flows, and what the network policies drop; see `nodes`."""
         observe.watch_flows(self.context, seconds=seconds)
 
     def table(self) -> Table:
-        """The platform in one table: its nodes and where they stand."""
+        """The platform in one table: its nodes and their hosts."""
         rows = [
             [
-                n.name,
-                n.role,
-                n.host,
-                n.address,
-                n.cores,
-                f"{n.memory_gib} GiB",
-                f"{n.boot_disk_gib} GiB",
-                f"{n.data_disk_gib} GiB" if n.data_disk_gib else "none",
+                *(node.name, node.role, node.host, node.address, node.cores),
+                *(
+                    f"{size} GiB" if size else "none"
+                    for size in (node.memory_gib, node.boot_disk_gib, node.data_disk_gib)
+                ),
             ]
-            for n in self.context.platform.nodes
+            for node in self.context.platform.nodes
         ]
         columns = ["node", "role", "host", "address", "vCPU", "memory", "boot disk", "data disk"]
-        where = "rehearsal in the lab" if self.context.target == "lab" else "LIVE"
-        title = f"{self.context.platform.cluster.name}, {self.context.phase}: {where}"
+        place = "rehearsal in the lab" if self.target == "lab" else "LIVE"
+        title = f"{self.chosen.platform.cluster.name}, {self.chosen.phase}: {place}"
         return Table(title, columns, rows, note="\n".join(self.context.remarks))
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
@@ -225,24 +347,35 @@ class Runbook:
         return self.table().text()
 
 
+def stage_run(stage: Stage, context: RunContext, gate: Gate) -> StageRun:
+    """One run of a stage, with the clients that it declares and no others."""
+    return StageRun(stage, context.limited_to(stage.uses), gate)
+
+
 def open_runbook(
     phase: str, platform: Mapping[str, Any] | None = None, *, target: str = "lab", approve: str = ""
 ) -> Runbook:
-    """Open the book of a phase.
+    """Open the runbook of a phase.
 
     Args:
         phase: a name in `params/`, or a path to such a file.
-        platform: the platform as plain data, where papermill brought one; else the phase's file is read.
-        target: "lab" rehearses, "live" acts.
-        approve: what is approved beforehand: "", "all" or "stage=digest,…".
+        platform: the platform as plain data, if papermill injected one; else it is read from the phase's file.
+        target: "lab" rehearses on this machine, "live" acts on the endpoints in the params.
+        approve: what is approved in advance: "", "all" or "stage=digest,…".
 
     Raises:
         ParamsError: the parameters are wrong.
         UsageError: target or approve is not understood.
+
+    Example:
+        import fluobook
+
+        runbook = fluobook.open_runbook("phase1", target="lab")
     """
     if target not in ("lab", "live"):
         raise UsageError(
-            f"target {target!r} is neither lab nor live", remedy='say target="lab" to rehearse, target="live" to act'
+            f'target {target!r} is neither "lab" nor "live"',
+            remedy='set target="lab" to rehearse, target="live" to act',
         )
     root = params.repository_root(Path.cwd())
     chosen = (
@@ -253,33 +386,16 @@ def open_runbook(
     redactor = Redactor()
     if interactive() or os.environ.get("JPY_PARENT_PID"):
         guard_kernel(redactor)
-    context = open_context(chosen, root=root, target=target, redactor=redactor)
-    ask = ask_person if interactive() else None
     approve = approve or (os.environ.get("FLUOBOOK_APPROVE", "") if target == "lab" else "")
-    return Runbook(context, Gate(approval(approve), target, context.platform.cluster.name, ask))
+    gate = Gate(parse_approval(approve), target, chosen.platform.cluster.name, input if interactive() else None)
+    return Runbook(chosen, root, target, gate, redactor)
 
 
-def approval(text: str) -> Approval:
-    """What was approved beforehand; each digest is one of a stage that there is.
+def parse_approval(text: str) -> Approval:
+    """What is approved in advance; stages may be given by name or number.
 
     Raises:
-        UsageError: it is not understood, or there is no such stage.
+        UsageError: the text is not understood, or there is no such stage.
     """
     approved = Approval.parse(text)
-    return replace(approved, digests={catalogue.find(name).name: told for name, told in approved.digests.items()})
-
-
-def plans(chosen: params.Params, *, root: Path, target: str, redactor: Redactor) -> Iterator[Plan]:
-    """What every stage would do, one after the other; changes nothing."""
-    context = open_context(chosen, root=root, target=target, redactor=redactor)
-    for stage in catalogue.STAGES:
-        yield stage.plan(context.platform, stage.observe(context.limited_to(stage.uses)))
-
-
-def with_mirrors(chosen: params.Params, *, root: Path, target: str) -> params.Params:
-    """The parameters with their chart sources as the target has them; all else stays as it was written."""
-    if target == "live":
-        return chosen
-    lab = labs.for_phase(chosen, root=root)
-    platform = params.overlay(chosen.platform, {"gitops": {"mirrors": lab.overlay["gitops"]["mirrors"]}})
-    return params.Params.model_construct(phase=chosen.phase, platform=platform)
+    return replace(approved, digests={catalogue.find(name).name: digest for name, digest in approved.digests.items()})

@@ -21,7 +21,7 @@ from plain import bring_up
 from fluobook import params
 from fluobook.context import RunContext, open_context
 from fluobook.lab import programs as lab_programs
-from fluobook.notebook import Runbook
+from fluobook.notebook import stage_run
 from fluobook.redact import Redactor
 from fluobook.stages import catalogue
 from fluobook.stages.core.gate import Approval, Gate
@@ -84,7 +84,9 @@ def site_of(chosen: params.Params) -> RunContext:
 def timed(chosen: params.Params) -> float:
     """Seconds that planning, applying and verifying stage 1 take."""
     context = site_of(chosen)
-    stage = Runbook(context, Gate(Approval.parse("all"), "lab", context.platform.cluster.name)).stage("create-vms")
+    stage = stage_run(
+        catalogue.find("create-vms"), context, Gate(Approval.parse("all"), "lab", context.platform.cluster.name)
+    )
     began = time.monotonic()
     with redirect_stdout(io.StringIO()):  # tables are not what is measured
         stage.apply(stage.plan())

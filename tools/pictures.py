@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 WIDTH = 1400
 STATUS_BAR = 36
-LAST = ".jp-Notebook .jp-CodeCell:has-text('book.applications()')"
+LAST = ".jp-Notebook .jp-CodeCell:has-text('runbook.applications()')"
 """The last cell to be seen: flows differ from one moment to the next, and a picture of all is too tall to read."""
 PICTURES = ROOT / "docs" / "pictures"
 PROGRAM = Path(sys.executable).with_name("fluobook")

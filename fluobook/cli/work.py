@@ -16,6 +16,7 @@ from fluobook.errors import EXIT_CHANGES_PENDING, UsageError
 if TYPE_CHECKING:
     from fluobook.journal.journal import StageSummary
     from fluobook.lab import Lab
+    from fluobook.params import Params
     from fluobook.stages.core.stage import Stage
 
 
@@ -43,14 +44,14 @@ def run(
     """Run the stages' notebooks headless. Example: fluobook run phase1 --approve all."""
     from fluobook import lab as labs  # noqa: PLC0415
     from fluobook.journal import folder  # noqa: PLC0415
-    from fluobook.notebook import approval  # noqa: PLC0415
+    from fluobook.notebook import parse_approval  # noqa: PLC0415
     from fluobook.run import headless  # noqa: PLC0415
     from fluobook.run.kernels import kernel_template  # noqa: PLC0415
 
     params = chosen(phase, settings)
     stages = _stages(first, only)
     approved = ",".join(filter(None, [approve, f"cluster={cluster}" if cluster else ""]))
-    approval(approved)
+    parse_approval(approved)
     lab = _kept(params.phase) if target == "lab" else None
     if (fault or engine) and (lab or target == "live"):
         _fits(params.phase, lab, fault, engine)
@@ -109,15 +110,18 @@ def _stages(first: str, only: Sequence[str]) -> Sequence[Stage]:
 
 def plan(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:  # noqa: B006
     """Show what every stage would do; changes nothing, exits 2 if there is something. Example: fluobook plan phase1."""
-    from fluobook.notebook import plans  # noqa: PLC0415
+    from fluobook.context import open_context  # noqa: PLC0415
     from fluobook.redact import Redactor  # noqa: PLC0415
+    from fluobook.stages.catalogue import STAGES  # noqa: PLC0415
 
     pending = False
     redactor = Redactor()
     with masked(redactor):
-        for shown in plans(chosen(phase, settings), root=root(), target=target, redactor=redactor):
-            print(redactor.text(shown.table().text()), end="\n\n", flush=True)  # noqa: T201
-            pending = pending or bool(shown.actions)
+        context = open_context(chosen(phase, settings), root=root(), target=target, redactor=redactor)
+        for stage in STAGES:
+            planned = stage.plan(context.platform, stage.observe(context.limited_to(stage.uses)))
+            print(redactor.text(planned.table().text()), end="\n\n", flush=True)  # noqa: T201
+            pending = pending or bool(planned.actions)
     return EXIT_CHANGES_PENDING if pending else 0
 
 
@@ -134,14 +138,23 @@ def render(
     settings: Settings = [],  # noqa: B006
 ) -> int:
     """Write what would be applied. Example: fluobook render phase1 --out build/phase1 --target live."""
-    from fluobook.notebook import with_mirrors  # noqa: PLC0415
     from fluobook.stages.rendering import write_gitops, write_machines  # noqa: PLC0415
 
     params = chosen(phase, settings)
     if gitops:
         written = write_gitops(params, root(), out)
     else:
-        written = write_machines(with_mirrors(params, root=root(), target=target), root(), out, secrets)
+        written = write_machines(params if target == "live" else _with_lab_mirrors(params), root(), out, secrets)
     for path in written:
         print(path)  # noqa: T201
     return 0
+
+
+def _with_lab_mirrors(chosen: Params) -> Params:
+    """The params with the chart sources of the lab; everything else stays as it is written."""
+    from fluobook import lab as labs  # noqa: PLC0415
+    from fluobook import params  # noqa: PLC0415
+
+    mirrors = labs.for_phase(chosen, root=root()).overlay["gitops"]["mirrors"]
+    platform = params.overlay(chosen.platform, {"gitops": {"mirrors": mirrors}})
+    return params.Params.model_construct(phase=chosen.phase, platform=platform)

@@ -1,8 +1,8 @@
-"""What fluobook does to the kernel it runs in: secrets are masked in every message, errors speak plainly."""
+"""The kernel that this code runs in: whether somebody watches, what it shows, and what it must not send."""
 
 from __future__ import annotations
 
-import getpass
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,43 @@ if TYPE_CHECKING:
     from fluobook.redact import Redactor
 
 
-def guard_kernel(redactor: Redactor) -> None:
-    """Mask secrets in all that this kernel sends, and show our errors as text instead of a stack of frames.
+def _shell() -> Any:
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython else None
 
-    Outside a kernel nothing happens. Calling it again changes the redactor in force.
+
+def interactive() -> bool:
+    """Whether somebody can be asked, and sees a display change.
+
+    JupyterLab allows a kernel to ask for input; papermill and nbval do not. `FLUOBOOK_RENDER=live|final` overrides it.
+    """
+    if override := os.environ.get("FLUOBOOK_RENDER", ""):
+        return override == "live"
+    kernel = getattr(_shell(), "kernel", None)
+    return bool(getattr(kernel, "_allow_stdin", False))
+
+
+def show(table: Table, **options: Any) -> Any:
+    """Show a table: as a notebook output, or on the terminal. Returns a handle with `update`."""
+    if _shell() is None:
+        print(table.text(), flush=True)  # noqa: T201 (outside a notebook the terminal is the display)
+        return _Printed()
+    from IPython.display import display  # noqa: PLC0415 (heavy, and only available in a kernel)
+
+    return display(table, **options)
+
+
+class _Printed:
+    """A display handle for the terminal."""
+
+    def update(self, table: Table) -> None:
+        print(table.text(), flush=True)  # noqa: T201
+
+
+def guard_kernel(redactor: Redactor) -> None:
+    """Mask secrets in everything that this kernel sends, and show fluobook's errors without stack frames.
+
+    Outside a kernel nothing happens. A second call replaces the redactor.
     """
     shell = _shell()
     kernel = getattr(shell, "kernel", None)
@@ -36,11 +69,6 @@ def guard_kernel(redactor: Redactor) -> None:
     session.send = masked
 
 
-def _shell() -> Any:
-    ipython = sys.modules.get("IPython")
-    return ipython.get_ipython() if ipython else None
-
-
 def _show_error(shell: Any, kind: type[BaseException], error: BaseException, *_: Any, **__: Any) -> list[str]:
     """Show one of our errors as text, and its explanation as a table where a browser can show one."""
     presentation = present(error)
@@ -50,13 +78,3 @@ def _show_error(shell: Any, kind: type[BaseException], error: BaseException, *_:
     lines = [f"{kind.__name__}: {presentation.text()}"]
     shell._showtraceback(kind, str(error), lines)  # noqa: SLF001 (the one place where ipykernel publishes an error)
     return lines
-
-
-def ask_secret(question: str) -> str:
-    """Ask the person for a secret; what is typed does not show."""
-    return getpass.getpass(question)
-
-
-def ask_person(question: str) -> str:
-    """Ask the person in JupyterLab, or at the terminal."""
-    return input(question)

@@ -1,24 +1,14 @@
-"""The platform tree as tables: its Applications, what is wrong with it, who may reach whom, its secrets, its charts.
+"""The platform tree as tables: Applications, findings, secrets, chart versions, and who may reach whom.
 
-Nothing here asks anything but the files of the repository.
+Reachability is a matrix: a row for each port of each pod, a column for each namespace that may connect to it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import TYPE_CHECKING
 
-from fluobook import gitops, params
-from fluobook.clients import sops
-from fluobook.display.reach import matrix_table, sources_table
 from fluobook.display.table import Cell, Table
-from fluobook.errors import CheckFailed
-from fluobook.gitops import documents, reachability
-from fluobook.gitops.check import RULES, findings
-from fluobook.gitops.rules.network import policies_of
-from fluobook.gitops.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,125 +29,89 @@ _TONES: dict[Step, str] = {
 }
 
 
-@dataclass(frozen=True)
-class TreeView:
-    """The tree of one repository, as one phase sees it."""
-
-    root: Path
-    chosen: params.Params
-
-    @cached_property
-    def tree(self) -> Tree:
-        """The tree with the phase's values."""
-        platform = self.chosen.platform
-        return gitops.for_phase(platform, gitops.read(self.root, platform.gitops.path))
-
-    @cached_property
-    def _findings(self) -> list[Finding]:
-        return findings(self.root, path=self.chosen.platform.gitops.path)
-
-    @cached_property
-    def _questions(self) -> list[Question]:
-        snapshot = Snapshot(self.root, self.chosen.platform.gitops.path)
-        return list(reachability.matrix(reachability.read(snapshot.top), policies_of(snapshot)))
-
-    def applications(self) -> Table:
-        """Every Application: wave, project, chart or path, version and namespace."""
-        return applications_table(self.tree)
-
-    def findings(self) -> Table:
-        """What `fluobook check` has to say: rule, file, line and remedy."""
-        return findings_table(self._findings)
-
-    def reachability(self) -> Table:
-        """Who may reach whom on which port: a row for each port, a column for each namespace."""
-        table = reachability.read(self.root / "cluster-gitops")
-        return matrix_table(self._questions, {name: one.namespace for name, one in table.sources.items()})
-
-    def reaching(self, target: str) -> Table:
-        """Exactly who may reach one pod of the table, and why."""
-        return sources_table(self._questions, target)
-
-    def secrets(self) -> Table:
-        """The encrypted files: which Secret, which keys, for whom; nothing is decrypted."""
-        return secrets_table(self.root)
-
-    def verify(self) -> Table:
-        """Go on only if there is no finding.
-
-        Raises:
-            CheckFailed: there are; it lists them.
-        """
-        if found := self._findings:
-            told = "\n".join(one.line_of_text() for one in found)
-            raise CheckFailed(
-                f"{len(found)} findings:\n{told}", remedy="correct them; `fluobook check` lists them again"
-            )
-        return Table(f"{len(RULES)} rules of `fluobook check`, no finding", [])
-
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
-        return self._summary()._repr_mimebundle_(**options)
-
-    def __str__(self) -> str:
-        return self._summary().text()
-
-    def _summary(self) -> Table:
-        applications = self.tree.applications
-        waves = len(gitops.waves(self.tree))
-        note = f"{len(applications)} Applications in {waves} waves, {len(self.tree.projects)} projects"
-        return Table(f"{self.tree.path}, as {self.chosen.phase} sees it", [], note=note)
-
-
-def open_tree(phase: str, platform: Mapping[str, Any] | None = None) -> TreeView:
-    """The platform tree of the repository that this is called in.
-
-    Args:
-        phase: a name in `params/`, or a path to such a file.
-        platform: the platform as plain data, where papermill brought one; else the phase's file is read.
-
-    Raises:
-        ParamsError: the parameters are wrong.
-        Rejected: the tree cannot be read; it names file and line.
-    """
-    root = params.repository_root(Path.cwd())
-    if platform:
-        return TreeView(root, params.parse({"phase": phase, "platform": dict(platform)}, root=root))
-    return TreeView(root, params.load(phase, root=root))
-
-
 def applications_table(tree: Tree) -> Table:
     """Every Application in the order in which Argo CD syncs them."""
     rows = [
-        [one.wave, one.name, one.project, one.chart or one.path, one.version, one.namespace]
-        for one in tree.applications
+        [app.wave, app.name, app.project, app.chart or app.path, app.version, app.namespace]
+        for app in tree.applications
     ]
     return Table("Applications", ["wave", "application", "project", "chart or path", "version", "namespace"], rows)
 
 
-def findings_table(found: Sequence[Finding]) -> Table:
+def findings_table(findings: Sequence[Finding]) -> Table:
     """Each finding with its place and its remedy."""
-    rows = [[Cell(one.rule, "bad"), f"{one.file}:{one.line}", one.message, one.remedy] for one in found]
-    return Table("findings", ["rule", "place", "finding", "remedy"], rows, note=f"{len(found)} findings")
+    rows = [[Cell(f.rule, "bad"), f"{f.file}:{f.line}", f.message, f.remedy] for f in findings]
+    return Table("findings", ["rule", "place", "finding", "remedy"], rows, note=f"{len(findings)} findings")
 
 
-def secrets_table(root: Path) -> Table:
-    """Each encrypted file of the GitOps tree, as it stands in Git."""
-    rows = []
-    for one in gitops.encrypted_files(root):
-        shown = {key: value for document in documents.read(one.file) for key, value in document.data.items()}
-        keys = [key for field in ("data", "stringData") for key in shown.get(field) or {}]
-        named = shown.get("metadata") or {}
-        secret = f"{named.get('namespace', '')}/{named.get('name', '')}" if named else ""
-        tone = "ok" if sops.is_encrypted(one.file) and one.recipients == one.wanted else "bad"
-        where = one.file.relative_to(root).as_posix()
-        rows.append([Cell(where, tone), secret, ", ".join(keys), ", ".join(sorted(one.recipients))])
-    note = "✓ encrypted for exactly those that .sops.yaml names"
-    return Table("secrets in Git", ["file", "secret", "keys", "for"], rows, note=note)
-
-
-def versions_table(found: Sequence[Newer]) -> Table:
+def versions_table(charts: Sequence[Newer]) -> Table:
     """Each chart: the version it is pinned at, the newest stable one, and how far apart they are."""
-    rows = [[Cell(one.step, _TONES[one.step]), one.application, one.chart, one.pinned, one.newest] for one in found]
-    counts = [f"{sum(one.step == step for one in found)} {step}" for step in _TONES]
+    rows = [[Cell(c.step, _TONES[c.step]), c.application, c.chart, c.pinned, c.newest] for c in charts]
+    counts = [f"{sum(chart.step == step for chart in charts)} {step}" for step in _TONES]
     note = ", ".join(count for count in counts if not count.startswith("0 "))
     return Table("chart versions", ["newest is a", "application", "chart", "pinned", "newest stable"], rows, note=note)
+
+
+ALL, SOME, NONE = "●", "◐", "·"
+SHORT, SHORT_ENOUGH = 4, 6
+"""Letters of a shortened column name, or more where two would be equal; and of the longest name that is kept."""
+
+
+def matrix_table(questions: Sequence[Question], namespaces: Mapping[str, str]) -> Table:
+    """The matrix of the ports that reachability.yaml lists, and of others with an unexpected answer.
+
+    Args:
+        questions: every source against every port, answered.
+        namespaces: the namespace of each source; "" for a source without one, which gets its own column.
+    """
+    columns = list(dict.fromkeys(sorted(namespaces[q.source] or q.source for q in questions)))
+    heads = {name: _short(name, columns) for name in columns}
+    rows = []
+    for _, group in groupby(questions, key=lambda q: (q.target, q.port, q.protocol)):
+        asked = list(group)
+        good = all(q.is_as_expected for q in asked)
+        if good and not asked[0].is_listed:
+            continue
+        port = f"{asked[0].port}/{asked[0].protocol}"
+        by_column = {name: [q for q in asked if (namespaces[q.source] or q.source) == name] for name in columns}
+        rows.append(
+            [Cell(asked[0].target, "ok" if good else "bad"), port, *(_mark(by_column[name]) for name in columns)]
+        )
+    legend = ", ".join(f"{head} {name}" for name, head in heads.items() if head != name)
+    wrong = sum(not q.is_as_expected for q in questions)
+    note = (
+        f"{ALL} every pod of the namespace, {SOME} some of them, {NONE} none; ✓ as reachability.yaml expects\n"
+        f"{legend}\n{len(questions)} questions, {wrong} not answered as expected"
+    )
+    return Table("who may reach whom", ["pod", "port", *heads.values()], rows, note=note, limit=1000)
+
+
+def sources_table(questions: Sequence[Question], target: str) -> Table:
+    """Who may reach one pod, on each of its ports, and the reasons that reachability.yaml gives."""
+    rows = []
+    for (port, protocol), group in groupby(
+        (q for q in questions if q.target == target), key=lambda q: (q.port, q.protocol)
+    ):
+        asked = list(group)
+        tone = "ok" if all(q.is_as_expected for q in asked) else "bad"
+        allowed = [q for q in asked if q.verdict.allowed]
+        sources = "everyone" if len(allowed) == len(asked) else ", ".join(q.source for q in allowed) or "nobody"
+        rows.append(
+            [Cell(f"{port}/{protocol}", tone), sources, "; ".join(dict.fromkeys(q.why for q in allowed if q.why))]
+        )
+    return Table(f"who may reach {target}", ["port", "source", "why"], rows)
+
+
+def _mark(asked: Sequence[Question]) -> str:
+    allowed = sum(q.verdict.allowed for q in asked)
+    if not asked:
+        return ""  # the pod is alone in its namespace
+    return NONE if not allowed else ALL if allowed == len(asked) else SOME
+
+
+def _short(name: str, names: Sequence[str]) -> str:
+    """The shortest prefix that no other name has; a name that is a prefix of another is kept whole."""
+    for length in range(SHORT, len(name)) if len(name) > SHORT_ENOUGH else ():
+        if not any(other.startswith(name[:length]) for other in names if other != name):
+            return name[:length]
+    return name

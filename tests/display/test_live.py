@@ -1,16 +1,17 @@
-"""A table is one finished output when nobody watches, and changes in place, not too often, when somebody does."""
+"""A table is one finished output when nobody watches, and changes in place when somebody does."""
 
 from __future__ import annotations
 
 import pytest
 
 from fluobook.display import live as module
-from fluobook.display.live import Live, interactive
+from fluobook.display.kernel import interactive
+from fluobook.display.live import Live
 from fluobook.display.table import Table
 
 
 class Screen:
-    """Stands for the notebook: displays, and updates of what is displayed."""
+    """Stands in for the notebook: records displays and updates."""
 
     def __init__(self):
         self.displayed, self.updated = [], []
@@ -34,7 +35,7 @@ class Clock:
 @pytest.fixture
 def screen(monkeypatch):
     screen = Screen()
-    monkeypatch.setattr(module, "_display", screen)
+    monkeypatch.setattr(module, "show", screen)
     return screen
 
 
@@ -69,7 +70,7 @@ def test_headless_the_last_state_is_shown_even_when_it_failed(screen, render, co
     assert screen.displayed[0].endswith("7")
 
 
-def test_somebody_who_watches_sees_it_change_in_place_twice_a_second_at_most(screen, render, count):
+def test_a_watched_table_changes_in_place_at_most_twice_a_second(screen, render, count):
     clock = Clock()
     with Live(render, live=True, clock=clock) as live:
         for number in range(1, 101):
@@ -80,7 +81,7 @@ def test_somebody_who_watches_sees_it_change_in_place_twice_a_second_at_most(scr
     assert screen.updated[-1].endswith("100")
 
 
-def test_what_did_not_change_is_not_painted_again(screen, render):
+def test_an_unchanged_table_is_not_painted_again(screen, render):
     clock = Clock()
     with Live(render, live=True, clock=clock) as live:
         for _ in range(10):
@@ -89,7 +90,7 @@ def test_what_did_not_change_is_not_painted_again(screen, render):
     assert (len(screen.displayed), len(screen.updated)) == (1, 0)
 
 
-def test_a_change_after_a_quiet_time_is_shown_at_once(screen, render, count):
+def test_a_change_after_a_pause_is_shown_at_once(screen, render, count):
     clock = Clock()
     with Live(render, live=True, clock=clock) as live:
         clock.seconds += 0.1
@@ -100,9 +101,9 @@ def test_a_change_after_a_quiet_time_is_shown_at_once(screen, render, count):
         assert len(screen.updated) == 1
 
 
-@pytest.mark.parametrize(("wish", "expected"), [("live", True), ("final", False)])
-def test_the_environment_overrules_what_is_found_out(monkeypatch, wish, expected):
-    monkeypatch.setenv("FLUOBOOK_RENDER", wish)
+@pytest.mark.parametrize(("render", "expected"), [("live", True), ("final", False)])
+def test_the_environment_variable_overrides_detection(monkeypatch, render, expected):
+    monkeypatch.setenv("FLUOBOOK_RENDER", render)
     assert interactive() is expected
 
 

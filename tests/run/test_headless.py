@@ -18,10 +18,11 @@ from fluobook.clients.kube import Kube
 from fluobook.context import RunContext
 from fluobook.journal.journal import Journal, StageSummary
 from fluobook.machine.secrets import SecretsBundle
-from fluobook.notebook import Runbook
+from fluobook.notebook import stage_run
 from fluobook.redact import Redactor
 from fluobook.run import headless
 from fluobook.run.headless import exit_code_of
+from fluobook.stages import catalogue
 from fluobook.stages.catalogue import STAGES
 from fluobook.stages.core.gate import Approval, Gate
 
@@ -49,7 +50,7 @@ def bring_up(lab, root, *names):
     redactor = Redactor()
     context = RunContext("phase1", platform, "lab", root, lab.cluster_folder, redactor, Journal(None, redactor))
     for name in names:
-        stage = Runbook(context, Gate(Approval.parse("all"), "lab", platform.cluster.name)).stage(name)
+        stage = stage_run(catalogue.find(name), context, Gate(Approval.parse("all"), "lab", platform.cluster.name))
         stage.apply(stage.plan())
         stage.verify()
     return context

@@ -16,8 +16,9 @@ from fluobook import params
 from fluobook.context import RunContext
 from fluobook.journal.journal import Journal
 from fluobook.lab import programs as lab_programs
-from fluobook.notebook import Runbook
+from fluobook.notebook import stage_run
 from fluobook.redact import Redactor
+from fluobook.stages import catalogue
 from fluobook.stages.core.gate import Approval, Gate
 
 if TYPE_CHECKING:
@@ -53,9 +54,11 @@ class Lab:
         return self.sites[-1]
 
     def stage(self, name: str, *settings: str, approve: str = "all", context: RunContext | None = None) -> StageRun:
-        """A stage of a freshly opened book: nothing is remembered from an earlier one."""
+        """A stage of a freshly opened runbook: nothing is remembered from an earlier one."""
         context = context or self.context(*settings)
-        return Runbook(context, Gate(Approval.parse(approve), "lab", context.platform.cluster.name)).stage(name)
+        return stage_run(
+            catalogue.find(name), context, Gate(Approval.parse(approve), "lab", context.platform.cluster.name)
+        )
 
     def bring_up(self, *names: str) -> None:
         """Run stages from plan to verify."""

@@ -15,7 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fluobook.clients.hubble import Address, Hubble
-from fluobook.display.live import REPAINTS_PER_SECOND, Live, interactive
+from fluobook.display.kernel import interactive
+from fluobook.display.live import REPAINTS_PER_SECOND, Live
 from fluobook.display.table import Table
 from fluobook.errors import FluobookError, NotFound, StageMissing
 from fluobook.stages.approve_csrs.stage import requests_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fluobook_lab.kube.subresources import Backend
 
+from fluobook import params
 from fluobook.errors import StageMissing
 from fluobook.notebook import Runbook
 from fluobook.stages import observe
@@ -21,15 +22,19 @@ def lab(shared_labs):
     return lab
 
 
-def book(context):
-    return Runbook(context, Gate(Approval(), "lab", context.platform.cluster.name))
+def open_on(context):
+    """A runbook on a context that there is already."""
+    chosen = params.load(context.phase, root=context.root)
+    runbook = Runbook(chosen, context.root, "lab", Gate(Approval(), "lab", context.platform.cluster.name))
+    runbook.context = context
+    return runbook
 
 
 def test_before_there_is_a_cluster_the_missing_stage_is_named(labs):
     lab = labs()
-    opened = book(lab.context())
+    runbook = open_on(lab.context())
     lab.mark()
-    for show in (opened.nodes, opened.csrs, opened.applications, opened.flows, opened.stage("observe").verify):
+    for show in (runbook.nodes, runbook.csrs, runbook.applications, runbook.flows, runbook.stage("observe").verify):
         with pytest.raises(StageMissing) as raised:
             show()
         assert "bootstrap-kubernetes" in raised.value.remedy
@@ -37,9 +42,9 @@ def test_before_there_is_a_cluster_the_missing_stage_is_named(labs):
 
 
 def test_nodes_and_requests_are_shown_once(lab, capsys):
-    opened = book(lab.context())
-    opened.nodes()
-    opened.csrs()
+    runbook = open_on(lab.context())
+    runbook.nodes()
+    runbook.csrs()
     shown = capsys.readouterr().out
     assert shown.count("3 of 3 Ready") == 1
     assert shown.count("matches the params") == 3
@@ -48,13 +53,13 @@ def test_nodes_and_requests_are_shown_once(lab, capsys):
 
 def test_without_argo_cd_its_stage_is_named(lab):
     with pytest.raises(StageMissing) as raised:
-        book(lab.context()).applications()
+        open_on(lab.context()).applications()
     assert "install-argocd" in raised.value.remedy
 
 
 def test_flows_are_summarized_and_their_paths_are_written_to_the_journal(lab, capsys):
     context = lab.context()
-    book(context).flows()
+    open_on(context).flows()
     assert "it knows the nodes  3 of 3" in capsys.readouterr().out
     (event,) = [event for event in context.journal.events if event["event"] == "flows"]
     verdict, _, destination, port, number = event["paths"][0]
@@ -68,7 +73,7 @@ def test_an_unmapped_relay_is_reached_through_the_kubernetes_api(lab, capsys):
     name, labels = "hubble-relay.kube-system:80", {"k8s-app": "hubble-relay"}
     there = Backend("kube-system", labels, 4245, ("127.0.0.1", lab.environment.relay.port))
     lab.background.call(lab.environment.kubernetes.cluster.api.publish, there)
-    book(lab.context(endpoints={name: name})).flows()
+    open_on(lab.context(endpoints={name: name})).flows()
     assert "flows are seen      yes" in capsys.readouterr().out
 
 
@@ -84,8 +89,8 @@ def test_the_checks_show_what_is_healthy_and_what_is_missing(lab):
 
 def test_watching_changes_nothing(lab):
     lab.mark()
-    opened = book(lab.context())
-    opened.nodes()
-    opened.csrs()
-    opened.flows()
+    runbook = open_on(lab.context())
+    runbook.nodes()
+    runbook.csrs()
+    runbook.flows()
     assert lab.requests(mutating=True) == []
