@@ -11,11 +11,11 @@ from typing import Any
 
 import typer
 
-from fluobook.cli import lab, look, versions, work
+from fluobook.cli import inspection, lab, platform
 from fluobook.errors import FluobookError, UsageError
 
 WrongUsage: Any = typer.BadParameter.__bases__[0]
-"""What typer raises for a wrong command line; newer ones bring a click of their own, so click's name would miss it."""
+"""What typer raises for a wrong command line. Newer versions contain their own click, so it is not click's class."""
 
 app = typer.Typer(
     name="fluobook",
@@ -25,9 +25,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-work.add_to(app)
-look.add_to(app)
-versions.add_to(app)
+platform.add_to(app)
+inspection.add_to(app)
 app.add_typer(lab.app, name="lab")
 
 
@@ -37,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code; errors are told on standard error."""
+    """Run one command and return its exit code; errors are written to standard error."""
     try:
         return int(app(list(arguments), prog_name="fluobook", standalone_mode=False) or 0)
     except FluobookError as error:
@@ -52,19 +51,19 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Exit as ended:
         return ended.exit_code
     except OSError as error:
-        return _of_this_machine(error)
+        return _report_os_error(error)
 
 
-def _of_this_machine(error: OSError) -> int:
-    """A place that cannot be read or written. That nobody reads our words any more (`| head`), typer has answered."""
-    told = FluobookError(
+def _report_os_error(error: OSError) -> int:
+    """Report a path that cannot be read or written; typer has handled a closed pipe, as in `| head`."""
+    explained = FluobookError(
         f"{error.filename or 'the system'}: {error.strerror or error}",
-        remedy="make it readable and writable, or name another place (--out, FLUOBOOK_HOME, FLUOBOOK_CACHE, TMPDIR); "
-        "`fluobook doctor` looks at all of them",
+        remedy="make it readable and writable, or use another path (--out, FLUOBOOK_HOME, FLUOBOOK_CACHE, TMPDIR); "
+        "`fluobook doctor` checks them",
     )
-    return _report(told.diagnostics(), told.exit_code)
+    return _report(explained.diagnostics(), explained.exit_code)
 
 
 def _report(text: str, code: int) -> int:
-    print(text, file=sys.stderr)  # noqa: T201 (the command line's own voice)
+    print(text, file=sys.stderr)  # noqa: T201 (the output of the command line)
     return code

@@ -1,4 +1,4 @@
-"""`fluobook doctor`: whether this machine and this environment are fit to run fluobook; it changes nothing."""
+"""`fluobook doctor`: whether this machine and this environment can run fluobook. Changes nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 import socket
 import sys
 import tempfile
-from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,8 @@ from fluobook import lab as labs
 from fluobook import params
 from fluobook.clients import payload
 from fluobook.clients.tools import inventory
-from fluobook.display.table import GLYPHS
 from fluobook.errors import NotFound
+from fluobook.stages.core.check import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,27 +27,14 @@ if TYPE_CHECKING:
 
 OLDEST_PYTHON = (3, 11)
 PORTS = 24
-"""How many ports of loopback are tried: what a lab of phase 3 takes."""
+"""Ports of loopback that a lab of phase 3 needs."""
+SHOWN = 5
+"""Different packages that are listed."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@dataclass(frozen=True)
-class Look:
-    """One thing that was looked at: what it is, whether it will do, what was seen, and what helps if it will not."""
-
-    name: str
-    ok: bool
-    seen: str
-    remedy: str = ""
-
-    def text(self) -> str:
-        """The look on one line; with its remedy below where it is needed."""
-        line = f"{GLYPHS['ok' if self.ok else 'bad']} {self.name:<12} {self.seen}"
-        return line if self.ok or not self.remedy else f"{line}\n  remedy: {self.remedy}"
-
-
-def examine(root: Path) -> list[Look]:
-    """Every look.
+def examine(root: Path) -> list[Check]:
+    """Every check.
 
     Args:
         root: the repository.
@@ -58,50 +44,47 @@ def examine(root: Path) -> list[Look]:
         _system(),
         *_tools(),
         _environment(root / "requirements.lock"),
-        writable("home", params.home(), "set FLUOBOOK_HOME to a folder that is yours"),
-        writable("cache", payload.cache_folder(), "set FLUOBOOK_CACHE to a folder that is yours"),
-        writable("runs", root / "runs", "make the repository's folder writable, or name another with --out"),
+        writable("home", params.home(), "set FLUOBOOK_HOME to a writable folder"),
+        writable("cache", payload.cache_folder(), "set FLUOBOOK_CACHE to a writable folder"),
+        writable("runs", root / "runs", "make the repository's folder writable, or name another folder with --out"),
         _ports(),
         *_labs(),
         _browser(),
     ]
 
 
-def _python() -> Look:
+def _python() -> Check:
     ok = sys.version_info >= OLDEST_PYTHON
     wanted = ".".join(map(str, OLDEST_PYTHON))
-    seen = f"{platform.python_version()} at {sys.executable}"
-    return Look("python", ok, seen, f"make PYTHON=python{wanted} rehearse, with Python {wanted} or newer")
+    result = f"{platform.python_version()} at {sys.executable}"
+    return Check("python", ok, result, f"make PYTHON=python{wanted} rehearse, with Python {wanted} or newer")
 
 
-def _system() -> Look:
-    seen = f"{platform.system()} {platform.machine()}"
-    own = (platform.system(), platform.machine()) == ("Linux", "x86_64")
-    return Look("system", ok=True, seen=seen if own else f"{seen}; kubectl and helm are taken from the PATH here")
+def _system() -> Check:
+    result = f"{platform.system()} {platform.machine()}"
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        result += "; kubectl and helm are taken from the PATH"
+    return Check("system", passed=True, result=result)
 
 
-def _tools() -> Iterator[Look]:
+def _tools() -> Iterator[Check]:
     for tool in inventory():
         if tool.version:
-            yield Look(tool.name, ok=True, seen=f"{tool.version} ({tool.source}) at {tool.path}")
+            yield Check(tool.name, passed=True, result=f"{tool.version} ({tool.source}) at {tool.path}")
         else:
-            yield Look(
-                tool.name,
-                ok=False,
-                seen=tool.source,
-                remedy=f"put {tool.name} on the PATH, or type `make clean rehearse`",
-            )
+            remedy = f"put {tool.name} on the PATH, or run `make clean rehearse`"
+            yield Check(tool.name, passed=False, result=tool.source, remedy=remedy)
 
 
-def _environment(lock: Path) -> Look:
-    wrong = list(unlike(lock.read_text())) if lock.exists() else ["there is no requirements.lock"]
-    seen = f"{sys.prefix} is as requirements.lock says" if not wrong else "; ".join(wrong[:5])
-    more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""  # noqa: PLR2004 (as many as are shown)
-    return Look("packages", not wrong, seen + more, "make clean rehearse, which installs the lock anew")
+def _environment(lock: Path) -> Check:
+    different = list(differences(lock.read_text())) if lock.exists() else ["there is no requirements.lock"]
+    result = "; ".join(different[:SHOWN]) or f"{sys.prefix} matches requirements.lock"
+    more = f"; and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
+    return Check("packages", not different, result + more, "run `make clean rehearse`, which installs the lock again")
 
 
-def unlike(lock: str) -> Iterator[str]:
-    """In what the packages of this environment differ from a lock's text; packages for other systems do not count."""
+def differences(lock: str) -> Iterator[str]:
+    """How the packages of this environment differ from a lock's text; packages for other systems are ignored."""
     for line in re.sub(r"\\\n", " ", lock).splitlines():
         try:
             wanted = Requirement(line.split("--hash")[0].strip())
@@ -120,51 +103,48 @@ def _installed(name: str) -> str:
         return ""
 
 
-def writable(name: str, folder: Path, remedy: str) -> Look:
-    """Whether files can be made in a folder, or in what is there of the way to it."""
-    there = next(one for one in (folder, *folder.parents) if one.exists())
+def writable(name: str, folder: Path, remedy: str) -> Check:
+    """Whether files can be created in a folder, or in its first parent that exists."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        return Look(name, ok=False, seen=f"{folder}: {error.strerror}", remedy=remedy)
-    return Look(name, ok=True, seen=f"{folder} is writable")
+        return Check(name, passed=False, result=f"{folder}: {error.strerror}", remedy=remedy)
+    return Check(name, passed=True, result=f"{folder} is writable")
 
 
-def _ports() -> Look:
+def _ports() -> Check:
     bound: list[socket.socket] = []
     try:
         bound += [socket.create_server(("127.0.0.1", 0)) for _ in range(PORTS)]
     except OSError as error:
-        return Look(
-            "loopback",
-            ok=False,
-            seen=f"no port of 127.0.0.1: {error.strerror}",
-            remedy="ip link set lo up; ulimit -n 1024",
-        )
+        result = f"no free port on 127.0.0.1: {error.strerror}"
+        return Check("loopback", passed=False, result=result, remedy="ip link set lo up; ulimit -n 1024")
     finally:
-        for one in bound:
-            one.close()
-    return Look("loopback", ok=True, seen=f"{PORTS} ports of 127.0.0.1 can be taken")
+        for server in bound:
+            server.close()
+    return Check("loopback", passed=True, result=f"{PORTS} ports on 127.0.0.1 are free")
 
 
-def _labs() -> Iterator[Look]:
+def _labs() -> Iterator[Check]:
     try:
         find = labs.provider().find
     except NotFound as error:
-        yield Look("labs", ok=True, seen=error.message)
+        yield Check("labs", passed=True, result=error.message)
         return
-    folders = sorted(one for one in (params.home() / "lab").glob("*") if one.is_dir())
+    folders = sorted(path for path in (params.home() / "lab").glob("*") if path.is_dir())
     up = {folder: lab for folder in folders if (lab := find(folder))}
-    yield Look(
-        "labs", ok=True, seen=", ".join(f"{f.name} is up, process {lab.pid}" for f, lab in up.items()) or "none is up"
-    )
+    listed = ", ".join(f"{folder.name} is up, process {lab.pid}" for folder, lab in up.items())
+    yield Check("labs", passed=True, result=listed or "none is up")
     for folder in folders:
         if folder not in up and (folder / "lab.json").exists():
-            seen = f"the lab of {folder.name} has ended without cleaning up"
-            yield Look("labs", ok=True, seen=f"{seen}; `fluobook lab up {folder.name}` starts a new one")
+            result = (
+                f"the lab of {folder.name} ended without cleaning up; `fluobook lab up {folder.name}` starts a new one"
+            )
+            yield Check("labs", passed=True, result=result)
 
 
-def _browser() -> Look:
-    found = next(filter(None, map(shutil.which, BROWSERS)), "")
-    return Look("browser", ok=True, seen=found or "no Chromium; only the tests in tests/browser want one")
+def _browser() -> Check:
+    path = next(filter(None, map(shutil.which, BROWSERS)), "")
+    return Check("browser", passed=True, result=path or "no Chromium; only the tests in tests/browser need one")

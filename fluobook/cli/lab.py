@@ -1,4 +1,4 @@
-"""`fluobook lab up|down|status`: a lab that stays."""
+"""`fluobook lab up|down|status|faults`: a lab that outlives the command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and how they become params."""
+"""Arguments and options of several commands, and the params that they select."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ Engine = Annotated[
 
 
 def root() -> Path:
-    """The repository this command is called in."""
+    """The repository that contains the working directory."""
     from fluobook.params import repository_root  # noqa: PLC0415
 
     return repository_root(Path.cwd())
 
 
 def chosen(phase: str, settings: list[str]) -> Params:
-    """The params of a phase with the settings of the command line."""
+    """The params of a phase with the `--set` options."""
     from fluobook import params  # noqa: PLC0415
 
     return params.load(phase, overrides=settings, root=root())
@@ -63,24 +63,24 @@ def engines(engine: str | None) -> dict[str, str]:
 
 
 def as_platform(phase: str, settings: list[str], loaded: Params) -> dict[str, Any]:
-    """The platform to hand to the notebooks: empty when they find the very same by the name of the phase."""
+    """The platform to pass to the notebooks: empty if they load the same one by the name of the phase."""
     by_name = phase == loaded.phase and not settings and (root() / "params" / f"{phase}.yaml").exists()
     return {} if by_name else dict(loaded.platform.written)
 
 
 @contextmanager
 def masked(redactor: Redactor) -> Iterator[None]:
-    """Take the secrets that were loaded out of every error that leaves the block."""
+    """Mask the secrets that were loaded in every error that leaves the block."""
     try:
         yield
     except FluobookError as error:
         for name, value in vars(error).items():
-            known = tuple(map(redactor.text, value)) if isinstance(value, tuple) else redactor.data(value)
-            setattr(error, name, known)
+            redacted = tuple(map(redactor.text, value)) if isinstance(value, tuple) else redactor.data(value)
+            setattr(error, name, redacted)
         error.args = (error.message,)
         raise
     except OSError:
-        raise  # a place on this machine: it holds no secret, and the command line has words for it
+        raise  # a path on this machine: it contains no secret, and the command line explains it
     except Exception as error:  # noqa: BLE001 (its frames and message are shown all the same, masked)
-        told = "".join(traceback.format_exception(error))
-        raise FluobookError(redactor.text(told), remedy="this is a defect of fluobook: please report it") from None
+        text = redactor.text("".join(traceback.format_exception(error)))
+        raise FluobookError(text, remedy="this is a defect of fluobook: please report it") from None

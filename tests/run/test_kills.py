@@ -17,11 +17,11 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 STAGES = ("create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-csrs")
 BOUND = 120
-DICE = random.Random(20261123)
-MOMENTS = [(stage, DICE.randint(3, most), DICE.random() * 0.5) for stage in STAGES[:3] for most in (12, 4)]
+RANDOM = random.Random(20261123)
+MOMENTS = [(stage, RANDOM.randint(3, most), RANDOM.random() * 0.5) for stage in STAGES[:3] for most in (12, 4)]
 """The stage, how many events of the run come before, and how many seconds after that."""
 LATER = ("privileged-namespaces", "sops-age-key", "install-argocd", "root-application")
-EARLY = [(stage, DICE.randint(2, 6)) for stage in LATER]
+EARLY = [(stage, RANDOM.randint(2, 6)) for stage in LATER]
 """The stage, and how many of its own events come before: these are over in a moment."""
 
 

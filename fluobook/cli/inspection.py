@@ -1,7 +1,8 @@
-"""Commands that only read: check, doctor, explain, kubeconfig, report, tools, version."""
+"""Commands that only read: check, doctor, explain, kubeconfig, report, tools, version, versions."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +14,12 @@ from fluobook.errors import CheckFailed, NotFound, ParamsError, StageMissing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fluobook.params import Params, Platform
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (check, doctor, explain, kubeconfig, report, tools, version):
+    for command in (check, doctor, explain, kubeconfig, report, tools, version, versions):
         app.command()(command)
 
 
@@ -24,15 +27,15 @@ def check() -> int:
     """Check the repository alone: params, the GitOps tree, secrets. Example: fluobook check."""
     from fluobook.gitops.check import all_findings  # noqa: PLC0415
 
-    told = [*_wrong_params(root()), *(finding.line_of_text() for finding in all_findings(root()))]
-    for line in told:
+    lines = [*_params_findings(root()), *(finding.line_of_text() for finding in all_findings(root()))]
+    for line in lines:
         print(line)  # noqa: T201
-    print(f"{len(told)} findings")  # noqa: T201
-    return CheckFailed.exit_code if told else 0
+    print(f"{len(lines)} findings")  # noqa: T201
+    return CheckFailed.exit_code if lines else 0
 
 
-def _wrong_params(repository: Path) -> Iterator[str]:
-    """What is wrong with the params of every phase, a line each."""
+def _params_findings(repository: Path) -> Iterator[str]:
+    """The problems of the params of every phase, one line each."""
     from fluobook import params  # noqa: PLC0415
 
     for phase in params.phases(repository):
@@ -44,13 +47,15 @@ def _wrong_params(repository: Path) -> Iterator[str]:
 
 
 def doctor() -> int:
-    """Look at the surroundings: Python, tools, folders, labs. Example: fluobook doctor."""
+    """Check this machine: Python, tools, packages, folders, labs. Example: fluobook doctor."""
     from fluobook.cli.doctor import examine  # noqa: PLC0415
 
-    looks = examine(root())
-    for look in looks:
-        print(look.text())  # noqa: T201
-    return 0 if all(look.ok for look in looks) else CheckFailed.exit_code
+    checks = examine(root())
+    for check in checks:
+        print(f"{'✓' if check.passed else '✗'} {check.name:<12} {check.result}")  # noqa: T201
+        if check.remedy and not check.passed:
+            print(f"  remedy: {check.remedy}")  # noqa: T201
+    return 0 if all(check.passed for check in checks) else CheckFailed.exit_code
 
 
 def explain(code: Annotated[str, typer.Argument(help="A code such as F28, as errors show it.")]) -> int:
@@ -66,15 +71,15 @@ def kubeconfig(phase: Phase, target: Target = "lab", settings: Settings = []) ->
     from fluobook import lab as labs  # noqa: PLC0415
     from fluobook import params  # noqa: PLC0415
 
-    wanted = chosen(phase, settings)
+    params_of_phase = chosen(phase, settings)
     if target == "lab":
-        folder = labs.provider().folder_of(wanted.phase) / "cluster"
+        folder = labs.provider().folder_of(params_of_phase.phase) / "cluster"
     else:
-        folder = params.home() / wanted.platform.cluster.name
+        folder = params.home() / params_of_phase.platform.cluster.name
     path = folder / "kubeconfig"
     if not path.exists():
         raise StageMissing(
-            f"there is no kubeconfig of {wanted.phase} yet",
+            f"there is no kubeconfig for {params_of_phase.phase} yet",
             remedy=f"fluobook run {phase} writes it in stage bootstrap-kubernetes",
         )
     print(path)  # noqa: T201
@@ -103,16 +108,16 @@ def tools() -> int:
     from fluobook.display.table import Table  # noqa: PLC0415
 
     called = [[tool.name, tool.version, tool.source, str(tool.path)] for tool in inventory()]
-    real = [[one.name, one.version, one.purpose, str(one.path or one.source)] for one in engines.find(root())]
+    real = [[tool.name, tool.version, tool.purpose, str(tool.path or tool.source)] for tool in engines.find(root())]
     columns = ["program", "version"]
-    print(Table("what fluobook calls", [*columns, "from", "path"], called))  # noqa: T201
+    print(Table("called by fluobook", [*columns, "from", "path"], called))  # noqa: T201
     print()  # noqa: T201
-    print(Table("for the lab's engine `real`", [*columns, "for", "path"], real))  # noqa: T201
+    print(Table("called by the lab's engine `real`", [*columns, "for", "path"], real))  # noqa: T201
     return 0
 
 
 def version() -> int:
-    """Print the versions of fluobook and of what it pins. Example: fluobook version."""
+    """Print the version of fluobook and the versions it pins. Example: fluobook version."""
     from importlib.metadata import version as installed  # noqa: PLC0415
 
     from fluobook.params import pins  # noqa: PLC0415
@@ -121,3 +126,30 @@ def version() -> int:
     for name, pinned in pins(root()).items():
         print(f"{name:<11} {pinned}")  # noqa: T201
     return 0
+
+
+def versions(phase: Phase = "phase1", target: Target = "lab", settings: Settings = []) -> int:  # noqa: B006
+    """Compare each chart's version with the newest stable one. Example: fluobook versions phase1 --target live."""
+    from fluobook import gitops  # noqa: PLC0415
+    from fluobook.clients import helm  # noqa: PLC0415
+    from fluobook.display.tree import versions_table  # noqa: PLC0415
+    from fluobook.gitops.charts import newer  # noqa: PLC0415
+
+    platform = _platform_with_mirrors(chosen(phase, settings), target)
+    tree = gitops.for_phase(platform, gitops.read(root(), platform.gitops.path))
+    charts = newer(tree, lambda repo, chart: helm.versions(repo, chart, ca_file=platform.ca_file(repo)))
+    print(versions_table(charts).text())  # noqa: T201
+    failed = [chart for chart in charts if chart.problem]
+    for chart in failed:
+        print(f"{chart.chart}: {chart.problem}", file=sys.stderr)  # noqa: T201
+    return 1 if failed else 0
+
+
+def _platform_with_mirrors(params: Params, target: str) -> Platform:
+    """The platform with the chart sources of the target: those of a rehearsal are the lab's."""
+    from fluobook import lab  # noqa: PLC0415
+    from fluobook.params import overlay  # noqa: PLC0415
+
+    if target == "live":
+        return params.platform
+    return overlay(params.platform, lab.for_phase(params, root=root()).overlay)

@@ -1,4 +1,4 @@
-"""Commands that work on a platform: run, plan, render."""
+"""Commands for a platform: run, plan, render."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 def run(
     phase: Phase,
     target: Target = "lab",
-    approve: Annotated[str, typer.Option(help='What is approved: "all" or "stage=digest,…".')] = "",
+    approve: Annotated[str, typer.Option(help='What is approved in advance: "all" or "stage=digest,…".')] = "",
     cluster: Annotated[
         str, typer.Option(help="The cluster's name; needed with --approve all on a live platform.")
     ] = "",
@@ -38,7 +38,7 @@ def run(
     only: Annotated[list[str], typer.Option(metavar="STAGE", help="Run only this stage; may be repeated.")] = [],  # noqa: B006
     settings: Settings = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="The run folder; a new one below runs/ if not given.")] = None,
-    fault: Annotated[list[str], typer.Option(metavar="NAME", help="Play a fault in the lab this run starts.")] = [],  # noqa: B006
+    fault: Annotated[list[str], typer.Option(metavar="NAME", help="Inject a fault into the lab of this run.")] = [],  # noqa: B006
     engine: Engine = None,
 ) -> int:
     """Run the stages' notebooks headless. Example: fluobook run phase1 --approve all."""
@@ -52,10 +52,10 @@ def run(
     stages = _stages(first, only)
     approved = ",".join(filter(None, [approve, f"cluster={cluster}" if cluster else ""]))
     parse_approval(approved)
-    lab = _kept(params.phase) if target == "lab" else None
+    lab = _running_lab(params.phase) if target == "lab" else None
     if (fault or engine) and (lab or target == "live"):
-        _fits(params.phase, lab, fault, engine)
-    place = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", params.phase)
+        _require_own_lab(params.phase, lab, fault, engine)
+    run_folder = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", params.phase)
     with kernel_template() as template:
         if target == "lab" and lab is None:
             lab = labs.provider().own(
@@ -63,30 +63,30 @@ def run(
             )
         platform = as_platform(phase, settings, params)
         request = headless.RunRequest(
-            params.phase, platform, target, approved, stages, root(), place, lab.folder if lab else None
+            params.phase, platform, target, approved, stages, root(), run_folder, lab.folder if lab else None
         )
         code = headless.run(request, template=template, report=_print_summary)
-    print(f"report: {place / 'report.html'}")  # noqa: T201
+    print(f"report: {run_folder / 'report.html'}")  # noqa: T201
     return code
 
 
-def _kept(phase: str) -> Lab | None:
-    """The lab of the phase that `fluobook lab up` left running."""
+def _running_lab(phase: str) -> Lab | None:
+    """The lab of the phase that `fluobook lab up` started, if it is up."""
     from fluobook import lab as labs  # noqa: PLC0415
 
     provider = labs.provider()
     return provider.find(provider.folder_of(phase))
 
 
-def _fits(phase: str, lab: Lab | None, fault: Sequence[str], engine: str | None) -> None:
-    """Refuse what only a lab of this run's own could do: another is up, or none is wanted."""
+def _require_own_lab(phase: str, lab: Lab | None, fault: Sequence[str], engine: str | None) -> None:
+    """Refuse options that only a lab started by this run can have, if another lab is up or none is used."""
     if lab and not fault and engine == lab.engine:
         return
-    asked = f"--fault {fault[0]}" if fault else f"--engine {engine}"
+    option = f"--fault {fault[0]}" if fault else f"--engine {engine}"
     raise UsageError(
-        f"{asked.split(maxsplit=1)[0]} is for a lab that this run starts itself",
+        f"{option.split(maxsplit=1)[0]} applies only to a lab that this run starts",
         cause=f"the lab of {phase} is up, with the {lab.engine} engine" if lab else "a live run has no lab",
-        remedy=f"fluobook lab down {phase}; then run again, or: fluobook lab up {phase} {asked}",
+        remedy=f"fluobook lab down {phase}; then run again, or: fluobook lab up {phase} {option}",
     )
 
 
@@ -109,7 +109,7 @@ def _stages(first: str, only: Sequence[str]) -> Sequence[Stage]:
 
 
 def plan(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:  # noqa: B006
-    """Show what every stage would do; changes nothing, exits 2 if there is something. Example: fluobook plan phase1."""
+    """Show what every stage would do. Changes nothing; exits 2 if there are changes. Example: fluobook plan phase1."""
     from fluobook.context import open_context  # noqa: PLC0415
     from fluobook.redact import Redactor  # noqa: PLC0415
     from fluobook.stages.catalogue import STAGES  # noqa: PLC0415
@@ -127,13 +127,13 @@ def plan(phase: Phase, target: Target = "lab", settings: Settings = []) -> int: 
 
 def render(
     phase: Phase,
-    out: Annotated[Path, typer.Option(help="Folder to write to.")],
-    secrets: Annotated[Path | None, typer.Option(help="A secrets bundle; without it, secrets are left out.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    secrets: Annotated[Path | None, typer.Option(help="A secrets bundle; without it, secrets are omitted.")] = None,
     gitops: Annotated[
-        bool, typer.Option("--gitops", help="Write the GitOps tree as this phase sees it, instead.")
+        bool, typer.Option("--gitops", help="Write the GitOps tree with the values of this phase instead.")
     ] = False,
     target: Annotated[
-        str, typer.Option(help="Where Cilium's chart comes from: the lab's stand-in, or its own.")
+        str, typer.Option(help="Source of the Cilium chart: lab (the lab's chart server) or live.")
     ] = "lab",
     settings: Settings = [],  # noqa: B006
 ) -> int:
