@@ -17,15 +17,16 @@ def up(
     phase: Phase = "phase1",
     settings: Settings = [],  # noqa: B006 (typer copies it)
     speed: Annotated[
-        float | None, typer.Option(min=0.01, help="World seconds per second; 1 is real time, 60 the default.")
+        float | None,
+        typer.Option(min=0.01, help="Time scale: simulated seconds per second. 1 is real time; the default is 60."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="What the lab's dice start from.")] = 1,
+    seed: Annotated[int, typer.Option(help="Random seed of the lab.")] = 1,
     fault: Annotated[
-        list[str], typer.Option(metavar="NAME", help="Play a fault; `fluobook lab faults` lists them.")
+        list[str], typer.Option(metavar="NAME", help="Inject a fault; `fluobook lab faults` lists them.")
     ] = [],  # noqa: B006
     engine: Engine = None,
 ) -> None:
-    """Start a lab and leave it in the background. Example: fluobook lab up phase1 --speed 60."""
+    """Start a lab in the background. Example: fluobook lab up phase1 --speed 60."""
     from fluobook import lab as labs  # noqa: PLC0415
 
     provider = labs.provider()
@@ -46,7 +47,7 @@ def up(
 
 @app.command()
 def down(phase: Phase = "phase1") -> None:
-    """End a lab. Example: fluobook lab down phase1."""
+    """Stop a lab. Example: fluobook lab down phase1."""
     from fluobook import lab as labs  # noqa: PLC0415
 
     provider = labs.provider()
@@ -60,7 +61,7 @@ def down(phase: Phase = "phase1") -> None:
 
 @app.command()
 def status(phase: Phase = "phase1") -> None:
-    """Say whether a lab is up, and what happened in it. Example: fluobook lab status phase1."""
+    """Show whether a lab is up, and what happened in it. Example: fluobook lab status phase1."""
     from fluobook import lab as labs  # noqa: PLC0415
 
     provider = labs.provider()
@@ -77,7 +78,7 @@ def status(phase: Phase = "phase1") -> None:
     show(f"simulated time {now:.0f} s, time scale {speed:g}; {len(activity['requests'])} requests")
     for stage, steps in activity["critical_path"].items():
         chain = " → ".join(f"{name} {seconds:g} s" for name, seconds in steps)
-        show(f"  critical path of {stage}: {chain or 'nothing yet'}")
+        show(f"  critical path of {stage}: {chain or 'empty so far'}")
 
 
 @app.command()
