@@ -49,11 +49,11 @@ class Builder:
         Raises:
             ToolFailed: kustomize refuses; `detail` is what it said.
         """
-        here = self.home / "tree" / folder.relative_to(self.top)
+        copied = self.home / "tree" / folder.relative_to(self.top)
         if patches:
-            here = self._patched(here, patches)
+            copied = self._patched(copied, patches)
         env = rendering.kustomize_environment(self.home / "plugins")
-        command: list[str | Path] = [find("kubectl").path, *rendering.kustomize_build(here)]
+        command: list[str | Path] = [find("kubectl").path, *rendering.kustomize_build(copied)]
         text = run_tool("kubectl", command, env=env, remedy=f"correct {folder / NAME}").stdout
         return manifests.load(text)
 
@@ -70,7 +70,7 @@ def builder(top: Path) -> Iterator[Builder]:
     """A builder for the tree below `top`, for as long as the context lasts.
 
     Args:
-        top: the folder that holds every kustomization that others refer to (cluster-gitops).
+        top: the folder with every kustomization that others refer to (cluster-gitops).
     """
     with tempfile.TemporaryDirectory(prefix="fluobook-kustomize-") as temporary:
         home = Path(temporary).resolve()

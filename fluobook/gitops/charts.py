@@ -156,10 +156,10 @@ def _compare(app: Application, index: Index) -> Newer:
 
 def _step(pinned: str, newest: str) -> Step:
     """Which of the three numbers differs first."""
-    if (there := _numbers(newest)) <= (here := _numbers(pinned)):
+    if (available := _numbers(newest)) <= (current := _numbers(pinned)):
         return "newest"
     steps: tuple[Step, ...] = ("major", "minor", "patch")
-    return next((step for step, a, b in zip(steps, here, there, strict=False) if b > a), "newest")
+    return next((step for step, a, b in zip(steps, current, available, strict=False) if b > a), "newest")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

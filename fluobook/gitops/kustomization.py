@@ -38,10 +38,10 @@ def load(folder: Path) -> Document:
     Raises:
         Misplaced: there is none, or it is not YAML.
     """
-    found = documents.read(folder / NAME)
-    if not found:
+    content = documents.read(folder / NAME)
+    if not content:
         raise Unusable("is empty", file=folder / NAME, remedy="list its resources, or delete it")
-    return found[0]
+    return content[0]
 
 
 def resources(folder: Path) -> list[Document]:

@@ -73,11 +73,6 @@ class Application:
         return self.document.file
 
     @property
-    def line(self) -> int:
-        """The line of its name."""
-        return self.document.line("metadata", "name")
-
-    @property
     def source(self) -> str:
         """Chart or path with its version, for a person: "cilium 1.20.2"."""
         return f"{self.chart or self.path} {self.version}"

@@ -42,7 +42,7 @@ def load(text: str) -> list[Manifest]:
         yaml.YAMLError: the text is not YAML.
         ValueError: a document is no mapping.
     """
-    found: list[Manifest] = []
+    manifests: list[Manifest] = []
     for document in yaml.load_all(text, Loader=KubernetesLoader):
         if document is None or document == {}:
             continue
@@ -51,10 +51,10 @@ def load(text: str) -> list[Manifest]:
                 f"not a Kubernetes manifest but {type(document).__name__}: {str(document)[:60]!r}"
             )
         if document.get("kind") == "List" and document.get("apiVersion") == "v1":
-            found += document.get("items") or []
+            manifests += document.get("items") or []
         else:
-            found.append(document)
-    return found
+            manifests.append(document)
+    return manifests
 
 
 def dump(documents: list[Manifest]) -> str:

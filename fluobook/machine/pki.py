@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime as dt
-import hashlib
 import ipaddress
 import tempfile
 from dataclasses import dataclass, field
@@ -205,13 +204,6 @@ def sign_request(
 def fingerprint(crt_pem: str) -> str:
     """SHA-256 of the certificate as Proxmox VE and browsers show it: "AA:BB:…"."""
     return certificate(crt_pem).fingerprint(hashes.SHA256()).hex(":").upper()
-
-
-def spki_fingerprint(crt_pem: str) -> str:
-    """SHA-256 of the public key in base64, as a Talos console shows it and `talosctl --cert-fingerprint` takes it."""
-    public = certificate(crt_pem).public_key()
-    info = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return base64.b64encode(hashlib.sha256(info).digest()).decode()
 
 
 def load_identity(context: ssl.SSLContext, pair: KeyPair) -> None:

@@ -105,12 +105,12 @@ def repository_root(start: Path | None = None) -> Path:
     Raises:
         ParamsError: neither `start` nor this package's own checkout is such a repository.
     """
-    here = (start or Path.cwd()).absolute()
-    for folder in (here, *here.parents, Path(__file__).parents[2]):
+    begin = (start or Path.cwd()).absolute()
+    for folder in (begin, *begin.parents, Path(__file__).parents[2]):
         if (folder / "params" / "versions.yaml").is_file():
             return folder
     raise ParamsError(
-        f"{here} is not inside a fluobook repository",
+        f"{begin} is not inside a fluobook repository",
         cause="no folder above it contains params/versions.yaml",
         remedy="cd into the repository",
     )

@@ -74,11 +74,11 @@ def shown(value: Any) -> str:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint for a misspelt word: the nearest known word, or else all of them."""
     candidates = sorted(known)
-    near = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(candidates) or 'nothing'}"
+    similar = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
+    return f"did you mean {similar[0]!r}?" if similar else f"known here: {', '.join(candidates) or 'nothing'}"
 
 
-def named(item: Any) -> str:
+def name_of(item: Any) -> str:
     """The name of an item of a list, "" if it has none."""
     names = (item.get(key) for key in _NAMES) if isinstance(item, Mapping) else ()
     return next((name for name in names if isinstance(name, str)), "")
@@ -86,17 +86,17 @@ def named(item: Any) -> str:
 
 def dotted(location: Sequence[int | str], document: Any) -> str:
     """A pydantic location as a dotted path; items of a list go by their name, as in `--set`."""
-    path, here = "", document
+    path, value = "", document
     for step in location:
         if step == "[key]":
             continue
-        inside = _step_into(here, step)
+        inner = _step_into(value, step)
         if isinstance(step, int):
-            path += f".{named(inside)}" if named(inside) else f"[{step}]"
+            path += f".{name_of(inner)}" if name_of(inner) else f"[{step}]"
         else:
             key = step if step.isprintable() else repr(step)
             path += f".{key}" if path else key
-        here = inside
+        value = inner
     return path
 
 
@@ -111,9 +111,9 @@ def _is_a_consequence(detail: ErrorDetails) -> bool:
     return detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]
 
 
-def _step_into(here: Any, step: int | str) -> Any:
+def _step_into(value: Any, step: int | str) -> Any:
     try:
-        return here[step]
+        return value[step]
     except (KeyError, IndexError, TypeError):
         return None
 
@@ -158,11 +158,11 @@ def _worded(detail: ErrorDetails, description: str) -> tuple[str, str]:
 
 
 def _about_key(key: str, parents: Sequence[int | str], model: type[BaseModel]) -> str:
-    here = _model_at(parents, model)
+    parent = _model_at(parents, model)
     elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == key]
     if elsewhere:
         return f"it belongs to {' or '.join(path.rpartition('.')[0] for path in elsewhere)}"
-    return did_you_mean(key, here.model_fields if here else ())
+    return did_you_mean(key, parent.model_fields if parent else ())
 
 
 def _description(model: type[BaseModel], location: Sequence[int | str]) -> str:
@@ -173,13 +173,13 @@ def _description(model: type[BaseModel], location: Sequence[int | str]) -> str:
 
 
 def _model_at(location: Sequence[int | str], model: type[BaseModel]) -> type[BaseModel] | None:
-    here: type[BaseModel] | None = model
+    current: type[BaseModel] | None = model
     for step in location:
-        if here is None or isinstance(step, int):
+        if current is None or isinstance(step, int):
             continue
-        field = here.model_fields.get(step)
-        here = _model_in(field.annotation) if field else None
-    return here
+        field = current.model_fields.get(step)
+        current = _model_in(field.annotation) if field else None
+    return current
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -19,7 +19,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from fluobook.errors import ParamsError
-from fluobook.params.problems import Problem, did_you_mean, dotted, named, shown
+from fluobook.params.problems import Problem, did_you_mean, dotted, name_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +116,7 @@ def merged(below: Any, above: Any) -> Any:
     """`below` with the values of `above`; neither is changed."""
     if isinstance(below, Mapping) and isinstance(above, Mapping) and not set(above) <= _REFERENCE:
         return {**below, **{key: merged(below.get(key), value) for key, value in above.items()}}
-    if isinstance(above, list | tuple) and above and all(map(named, above)) and isinstance(below, list | tuple):
+    if isinstance(above, list | tuple) and above and all(map(name_of, above)) and isinstance(below, list | tuple):
         return _merged_by_name(below, above)
     return below if isinstance(above, Mapping) and not above else above
 
@@ -150,21 +150,19 @@ def _keys(path: str) -> list[str]:
     return path.split(".")
 
 
-def _nested(keys: list[str], value: Any, here: Any, path: str) -> Any:
+def _nested(keys: list[str], value: Any, current: Any, path: str) -> Any:
     if not keys:
         return value
     key, *rest = keys
-    if isinstance(here, list | tuple):
-        items = {named(item): item for item in here}
+    if isinstance(current, list | tuple):
+        items = {name_of(item): item for item in current}
         if key not in items:
             raise _invalid(path, f"no item is named {key!r}; {did_you_mean(key, items)}")
         label = "name" if "name" in items[key] else "host"
-        return [{label: key, **_nested(rest, value, items[key], path)}] if rest else _replaced(key, path)
-    return {key: _nested(rest, value, here.get(key) if isinstance(here, Mapping) else None, path)}
-
-
-def _replaced(key: str, path: str) -> Any:
-    raise _invalid(path, f"name a key of {key!r}, such as {path}.memory_gib=16")
+        if not rest:
+            raise _invalid(path, f"name a key of {key!r}, such as {path}.memory_gib=16")
+        return [{label: key, **_nested(rest, value, items[key], path)}]
+    return {key: _nested(rest, value, current.get(key) if isinstance(current, Mapping) else None, path)}
 
 
 def _invalid(path: str, problem: str) -> ParamsError:
@@ -172,7 +170,7 @@ def _invalid(path: str, problem: str) -> ParamsError:
 
 
 def _merged_by_name(below: list[Any] | tuple[Any, ...], above: list[Any] | tuple[Any, ...]) -> list[Any]:
-    known = {named(item): item for item in below}
-    over = {named(item): item for item in above}
-    changed = [merged(item, over[named(item)]) if named(item) in over else item for item in below]
+    known = {name_of(item): item for item in below}
+    over = {name_of(item): item for item in above}
+    changed = [merged(item, over[name_of(item)]) if name_of(item) in over else item for item in below]
     return changed + [item for name, item in over.items() if name not in known]

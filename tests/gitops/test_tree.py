@@ -125,7 +125,7 @@ def test_a_version_changed_in_one_file_changes_what_stage_2_renders(repository):
 
 def test_an_application_has_its_file_and_line(tree):
     one = tree.application("cilium")
-    assert one.file.read_text().splitlines()[one.line - 1].strip() == "name: cilium"
+    assert one.file.read_text().splitlines()[one.document.line("metadata", "name") - 1].strip() == "name: cilium"
 
 
 def test_a_missing_file_is_named(repository):

@@ -152,8 +152,8 @@ def projects_allow_their_applications(snapshot: Snapshot) -> Iterator[Finding]:
 def _requests(snapshot: Snapshot, app: Application) -> Iterator[Request]:
     yield Request("sourceRepos", app.repo, app.document, ("spec", "source", "repoURL"))
     yield Request("destinations", app.namespace, app.document, ("spec", "destination", "namespace"))
-    for made in chart_of(app).makes:
-        kind, _, group = made.partition(".")
+    for qualified in chart_of(app).makes:
+        kind, _, group = qualified.partition(".")
         yield Request("", {"group": group, "kind": kind}, app.document, ("spec", "source"))
     for document in snapshot.tree.deployed_by(app):
         if document.namespace:
@@ -175,15 +175,15 @@ def _refusals(snapshot: Snapshot, project: Document, requests: list[Request]) ->
             missing.setdefault((request.field, str(request)), []).append(request)
     for (field, entry), refused in missing.items():
         message = f"project {project.name} does not allow {entry}"
-        here = snapshot.at(project, "spec", field or _KIND_LISTS[1])
+        entries = snapshot.at(project, "spec", field or _KIND_LISTS[1])
         used = [request.entry for request in requests if request.field == field]
         places = [snapshot.at(request.document, *request.path) for request in refused]
         kinds = field in ("", *_KIND_LISTS)
         if kinds or len(refused) > 1 or all(entry in used for entry in _allowed(project, field)):
             more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
-            yield here.finding(f"{message}, which {places[0]}{more} needs", "add it here")
+            yield entries.finding(f"{message}, which {places[0]}{more} needs", "add it here")
         else:
-            yield places[0].finding(message, f"correct it, or add it at {here}")
+            yield places[0].finding(message, f"correct it, or add it at {entries}")
 
 
 def _allowed(project: Document, field: str) -> list[Any]:
