@@ -28,7 +28,7 @@ class Endpoint(NamedTuple):
     pod: str
     ip: str
     identity: int
-    labels: tuple[str, ...]
+    labels: Sequence[str]
 
     @property
     def name(self) -> str:
@@ -239,7 +239,7 @@ def _given(value: str) -> list[str]:
 
 
 def _endpoint(message: Any, ip: str) -> Endpoint:
-    return Endpoint(message.namespace, message.pod_name, ip, message.identity, tuple(message.labels))
+    return Endpoint(message.namespace, message.pod_name, ip, message.identity, message.labels)
 
 
 _VERDICTS = {number: name for name, number in Verdict.items()}

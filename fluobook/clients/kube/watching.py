@@ -89,7 +89,7 @@ class WatchRequest:
                 for line in _lines(self._answer):
                     if self._stopped.is_set():
                         return
-                    event = _head(line)
+                    event = head_of(line)
                     if event["type"] == "ERROR":
                         status = event["object"]
                         raise refused(what, status.get("code", 0), status)
@@ -117,7 +117,7 @@ def _lines(answer: Any) -> Iterator[bytes]:
         yield from filter(None, lines)
 
 
-def _head(line: bytes) -> dict[str, Any]:
+def head_of(line: bytes) -> dict[str, Any]:
     """An event up to the `spec` of its object, if the metadata stands before it; else the whole event.
 
     Metadata cannot hold an object named `spec`: labels and annotations are strings, managed fields begin with "f:".

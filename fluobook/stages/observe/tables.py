@@ -9,7 +9,6 @@ import re
 import threading
 from collections import Counter
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluobook.display.table import Cell, Table
@@ -185,6 +184,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._counts: Counter[FlowPath] = Counter()
+        self._workloads: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
         self.lost = 0
 
@@ -194,9 +194,18 @@ class Tally:
             return
         number, protocol = flow.destination_port, flow.protocol
         port = f"{number}/{protocol}" if number else protocol
-        path = FlowPath(flow.verdict, workload(flow.source), workload(flow.destination), port)
+        path = FlowPath(flow.verdict, self._workload(flow.source), self._workload(flow.destination), port)
         with self._lock:
             self._counts[path] += 1
+
+    def _workload(self, end: Endpoint) -> str:
+        """As `workload`; a pod's labels are read once, since they name the same workload in every flow."""
+        if not end.pod:
+            return workload(end)
+        pod = end.namespace, end.pod
+        if pod not in self._workloads:
+            self._workloads[pod] = workload(end)
+        return self._workloads[pod]
 
     def counts(self) -> dict[FlowPath, int]:
         """The number of flows by path; dropped ones first, then by name."""
@@ -230,7 +239,6 @@ def busiest(counts: Mapping[FlowPath, int], most: int) -> dict[FlowPath, int]:
     return {path: number for path, number in counts.items() if path in chosen}
 
 
-@lru_cache(maxsize=4096)
 def workload(end: Endpoint) -> str:
     """The workload at one end of a flow: its name label, else its pod's name without the random part."""
     if not end.pod:

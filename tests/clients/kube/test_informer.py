@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fluobook.clients.kube import Change
+from fluobook.clients.kube.watching import head_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from fluobook.clients.kube import Change
 
 pytestmark = pytest.mark.lab
 
@@ -137,3 +139,30 @@ def test_a_watch_is_an_iterator_that_ends(rig: Any) -> None:
     assert next(changes).object["metadata"]["name"] == "a"
     rig.store("create", settings("b"))
     assert [change.object["metadata"]["name"] for change in changes] == ["b"]
+
+
+METADATA = {"name": "web", "namespace": "shop", "resourceVersion": "7"}
+
+
+@pytest.mark.parametrize(
+    "obj",
+    [
+        {"metadata": METADATA, "spec": {"replicas": 1}, "status": {}},
+        {"metadata": METADATA, "data": {"key": "value"}},
+        {"spec": {"replicas": 1}, "metadata": METADATA},
+        {"metadata": {"annotations": {"applied": '{"a":1,"spec":{"b":2}}', "spec": "x"}, **METADATA}, "spec": {}},
+        {"metadata": {"managedFields": [{"fieldsV1": {"f:spec": {"f:replicas": {}}}}], **METADATA}, "spec": {}},
+    ],
+)
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_an_event_is_read_up_to_its_objects_spec_and_the_object_on_request(obj, separators):
+    line = json.dumps({"type": "MODIFIED", "object": obj}, separators=separators).encode()
+    event = head_of(line)
+    assert event["type"] == "MODIFIED"
+    assert event["object"]["metadata"] == obj["metadata"]
+    assert Change("MODIFIED", line=line).object == obj
+
+
+def test_an_error_event_is_read_completely():
+    status = {"kind": "Status", "metadata": {}, "code": 410, "reason": "Expired"}
+    assert head_of(json.dumps({"type": "ERROR", "object": status}).encode())["object"] == status
