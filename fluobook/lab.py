@@ -90,6 +90,12 @@ class Provider(Protocol):
     ) -> Lab:
         """Start a lab in a folder; without an owner it stays until `end`."""
 
+    def engine_inventory(self, root: Path) -> Sequence[Any]:
+        """Every program of the engine `real`: `name`, `version`, `purpose`, `path` (None if missing), `source`."""
+
+    def engine_programs(self, root: Path) -> dict[str, str]:
+        """The path of each program of the engine `real`; raises ToolFailed if some are missing."""
+
     def activity(self, lab: Any) -> dict[str, Any]:
         """What happened in a lab so far: requests, Applications, critical paths."""
 

@@ -1,4 +1,4 @@
-"""Waiting: for a condition with a deadline, and only until the run is cancelled.
+"""Waiting for a condition with a deadline, and repeating a call that failed; both end when the run is cancelled.
 
 Python raises KeyboardInterrupt in the main thread alone, and then waits for the other threads. So a signal is noted in
 a `Cancellation`, and every wait in every thread checks it; else an interrupted stage would go on until its longest
@@ -24,15 +24,12 @@ from fluobook.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 T = TypeVar("T")
 
 FINAL = (AccessDenied, ForeignObject, Locked, ParamsError, Refused)
 """Errors that waiting does not fix."""
-
-GROWTH, LONGEST = 1.3, 5.0
-"""How the interval grows from one try to the next, and how many times the first interval it may become."""
 
 
 class Cancelled(Exception):
@@ -88,13 +85,36 @@ class Cancellation:
             signal.signal(signal.SIGINT, before)
 
 
+class Backoff:
+    """Pauses that grow from one attempt to the next.
+
+    Args:
+        first: seconds of the first pause.
+        longest: seconds of the longest one.
+        growth: the factor from one pause to the next.
+    """
+
+    def __init__(self, first: float, longest: float, growth: float = 2.0) -> None:
+        self._first, self._longest, self._growth = first, longest, growth
+        self._next = first
+
+    def next(self) -> float:
+        """Seconds to pause before the next attempt."""
+        pause, self._next = self._next, min(self._next * self._growth, self._longest)
+        return pause
+
+    def reset(self) -> None:
+        """Begin with the first pause again, after a success."""
+        self._next = self._first
+
+
 def wait_until(
     check: Callable[[], T | None],
     *,
     what: str,
     timeout: float,
     cancellation: Cancellation,
-    interval: float = 0.2,
+    interval: float | Callable[[float], float] = 0.2,
     final: tuple[type[FluobookError], ...] = (),
     remedy: str = "",
 ) -> T:
@@ -103,32 +123,69 @@ def wait_until(
     Args:
         check: returns None while there is nothing yet. A `FluobookError` counts as "not yet", except for `FINAL`.
         what: what is waited for, for the error message.
-        timeout: seconds.
+        timeout: seconds; `check` is called a last time at the end of them.
         cancellation: ends the wait early.
-        interval: seconds between the first two calls; it grows to five times that.
+        interval: seconds between the first two calls, which grow to five times that; or a function that returns the
+            seconds to pause after so many seconds of waiting.
         final: further errors that waiting does not fix here.
         remedy: what to do after a timeout.
 
     Raises:
-        DeadlineExceeded: there was nothing in time; its cause is the last error.
+        DeadlineExceeded: there was nothing in time; it is raised from the last error.
         Cancelled: the run was cancelled.
 
     Example:
         >>> wait_until(lambda: 7, what="a number", timeout=1, cancellation=Cancellation())
         7
     """
-    until, pause, cause = time.monotonic() + timeout, interval, ""
-    kinds: tuple[type[FluobookError], ...] = (*FINAL, *final)
+    start, last_error = time.monotonic(), None
+    raised: tuple[type[FluobookError], ...] = (*FINAL, *final)
+    backoff = None if callable(interval) else Backoff(interval, 5 * interval, 1.3)
     while True:
+        waited = time.monotonic() - start
         try:
-            value = check()
-        except kinds:
+            if (value := check()) is not None:
+                return value
+            last_error = None
+        except raised:
             raise
         except FluobookError as error:
-            value, cause = None, error.message
-        if value is not None:
-            return value
-        if time.monotonic() + pause > until:
-            raise DeadlineExceeded(f"timed out after {timeout:g} s waiting for {what}", cause=cause, remedy=remedy)
+            last_error = error
+        if waited >= timeout:
+            raise DeadlineExceeded(
+                f"timed out after {timeout:g} s waiting for {what}",
+                cause=last_error.message if last_error else "",
+                remedy=remedy,
+            ) from last_error
+        pause = interval(waited) if callable(interval) else backoff.next() if backoff else 0.0
+        cancellation.pause(max(0.0, min(pause, timeout - waited)))
+
+
+def retry(
+    call: Callable[[], T],
+    *,
+    if_error: Callable[[FluobookError], bool],
+    pauses: Sequence[float],
+    cancellation: Cancellation | None = None,
+) -> T:
+    """Call, and repeat the call after each of the pauses (seconds) while its error is one that may pass.
+
+    Args:
+        call: something that may be done twice.
+        if_error: whether a repetition may fix this error.
+        pauses: seconds before each repetition; so many repetitions at most.
+        cancellation: ends a pause early.
+
+    Raises:
+        FluobookError: the last error.
+        Cancelled: the run was cancelled.
+    """
+    cancellation = cancellation or Cancellation()
+    for pause in pauses:
+        try:
+            return call()
+        except FluobookError as error:
+            if not if_error(error):
+                raise
         cancellation.pause(pause)
-        pause = min(pause * GROWTH, interval * LONGEST)
+    return call()

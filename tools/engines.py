@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fluobook.clients import engines
+from fluobook_lab.engines import programs as engines
 
 if TYPE_CHECKING:
-    from fluobook.clients.engines import Family
+    from fluobook_lab.engines.programs import Family
 
 ROOT = Path(__file__).parents[1]
 NICE = ["nice", "-n", "19"] if shutil.which("nice") else []

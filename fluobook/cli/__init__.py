@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     except FluobookError as error:
         from fluobook.failures import present  # noqa: PLC0415
 
-        return _report(f"{type(error).__name__}: {present(error).text()}", error.exit_code)
+        return _report(f"{type(error).__name__}: {present(error, with_probe=True).text()}", error.exit_code)
     except WrongUsage as error:
         usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
         return _report(f"{usage}{error.format_message()}", UsageError.exit_code)

@@ -16,9 +16,9 @@ from packaging.utils import canonicalize_name
 
 from fluobook import lab as labs
 from fluobook import params
-from fluobook.clients import payload
 from fluobook.clients.tools import inventory
 from fluobook.errors import NotFound
+from fluobook.params import cache_folder
 from fluobook.stages.core.check import Check
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def examine(root: Path) -> list[Check]:
         *_tools(),
         _environment(root / "requirements.lock"),
         writable("home", params.home(), "set FLUOBOOK_HOME to a writable folder"),
-        writable("cache", payload.cache_folder(), "set FLUOBOOK_CACHE to a writable folder"),
+        writable("cache", cache_folder(), "set FLUOBOOK_CACHE to a writable folder"),
         writable("runs", root / "runs", "make the repository's folder writable, or name another folder with --out"),
         _ports(),
         *_labs(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,16 +104,18 @@ def report(run: Annotated[Path | None, typer.Argument(help="A run folder; the ne
 
 def tools() -> int:
     """List the programs fluobook calls, where each was found and its version. Example: fluobook tools."""
-    from fluobook.clients import engines  # noqa: PLC0415
+    from fluobook import lab  # noqa: PLC0415
     from fluobook.clients.tools import inventory  # noqa: PLC0415
     from fluobook.display.table import Table  # noqa: PLC0415
 
     called = [[tool.name, tool.version, tool.source, str(tool.path)] for tool in inventory()]
-    real = [[tool.name, tool.version, tool.purpose, str(tool.path or tool.source)] for tool in engines.find(root())]
     columns = ["program", "version"]
     print(Table("called by fluobook", [*columns, "from", "path"], called))  # noqa: T201
-    print()  # noqa: T201
-    print(Table("called by the lab's engine `real`", [*columns, "for", "path"], real))  # noqa: T201
+    with suppress(NotFound):  # the lab is not installed
+        engines = lab.provider().engine_inventory(root())
+        real = [[engine.name, engine.version, engine.purpose, str(engine.path or engine.source)] for engine in engines]
+        print()  # noqa: T201
+        print(Table("called by the lab's engine `real`", [*columns, "for", "path"], real))  # noqa: T201
     return 0
 
 

@@ -57,9 +57,9 @@ def engines(engine: str | None) -> dict[str, str]:
     Raises:
         ToolFailed: programs are missing.
     """
-    from fluobook.clients.engines import programs  # noqa: PLC0415
+    from fluobook import lab  # noqa: PLC0415
 
-    return programs(root()) if engine == "real" else {}
+    return lab.provider().engine_programs(root()) if engine == "real" else {}
 
 
 def as_platform(phase: str, settings: list[str], loaded: Params) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""age keys: made, read and named by their public half; SOPS encrypts for them."""
+"""age keys: generated, read, and identified by their public half; SOPS encrypts for them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 import pyrage
 
 from fluobook.errors import Rejected
-
-MARK = "AGE-SECRET-KEY-"
 
 
 @dataclass(frozen=True)
@@ -35,15 +33,15 @@ def read(text: str, name: str = "the age key file") -> tuple[Identity, ...]:
     """The keys in the text of a keys.txt.
 
     Args:
-        text: its content; comments and blank lines are passed over.
-        name: what an error calls it, such as its path.
+        text: its content; comments and blank lines are ignored.
+        name: its name in messages, such as its path.
 
     Raises:
-        Rejected: no key in it, or one that is damaged; the error never shows it.
+        Rejected: it contains no key, or a damaged one, which the error never shows.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
-        raise Rejected(f"{name} holds no age key", system="age", remedy=f"it must have a line that starts with {MARK}1")
+        raise Rejected(f"{name} contains no age key", system="age", facts={"file": name})
     return tuple(_identity(line, name, number) for number, line in enumerate(lines, 1))
 
 
@@ -58,9 +56,5 @@ def _identity(line: str, name: str, number: int) -> Identity:
     except Exception:  # noqa: BLE001  pyrage's own errors may quote the key
         key = None
     if key is None:
-        raise Rejected(
-            f"{name}: key {number} is not an age key",
-            system="age",
-            remedy=f"it must start with {MARK}1 and be complete",
-        )
+        raise Rejected(f"{name}: key {number} is not an age key", system="age", facts={"file": name})
     return Identity(str(key.to_public()), str(key))

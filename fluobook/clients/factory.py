@@ -1,21 +1,19 @@
-"""The Image Factory: makes Talos images from schematics, and says which versions and extensions there are."""
+"""The Image Factory: builds Talos images from schematics, and lists versions and extensions."""
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any, Self
+from http import HTTPStatus
+from typing import Any, Self
 
 import requests
 
-from fluobook.clients.https import CONNECT_TIMEOUT, READ_TIMEOUT, Target, TargetAdapter, fingerprint_seen
+from fluobook.clients.https import CONNECT_TIMEOUT, READ_TIMEOUT, Target, open_adapter, unreachable
 from fluobook.errors import NotFound, OutsideError, Rejected, Unreachable
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from fluobook.waiting import retry
 
 SYSTEM = "factory"
 RETRY_AFTER = (0.3, 1.0)
-"""Seconds to wait before each repetition while the factory has trouble of its own; every call may be made twice."""
+"""Seconds before each repetition while the factory answers 5xx; every call may be made twice."""
 _THREADS = 8
 
 
@@ -43,14 +41,8 @@ class FactoryClient:
         self._base = f"https://{host}" if port == 443 else f"https://{host}:{port}"  # noqa: PLR2004 - https
         self._session = requests.Session()
         self._session.verify = ca_file or True
-        try:
-            self._session.mount(self._base, TargetAdapter(self._target, threads=_THREADS))
-        except OSError as error:
-            raise Unreachable(
-                f"the CA file {ca_file} of {host} cannot be read: {error.strerror or error}",
-                system=SYSTEM,
-                remedy="correct the path under trust in the params",
-            ) from None
+        self._facts = {"url": self._base}
+        self._session.mount(self._base, open_adapter(self._target, threads=_THREADS, system=SYSTEM, name=host))
 
     def __enter__(self) -> Self:
         return self
@@ -63,63 +55,68 @@ class FactoryClient:
         self._session.close()
 
     def schematic(self, text: str) -> str:
-        """Reporter the factory a schematic (YAML), so that it makes images of it; the id is the SHA-256 of its form.
+        """Register a schematic (YAML), so that the factory builds images of it; returns its id, a SHA-256.
 
-        Repeating it changes nothing: the id says what the schematic is.
+        A repetition changes nothing, since the id depends only on the schematic.
 
         Raises:
             Rejected: the text is not a schematic.
         """
-        answer = self._ask("POST", "/schematics", doing="register the schematic", body=text)
+        answer = self._json("POST", "/schematics", doing="register the schematic", body=text)
         return str(answer["id"])
 
     def known(self, schematic_id: str) -> str | None:
-        """The schematic of that id as YAML, or None while nobody has told it to the factory; changes nothing."""
+        """The schematic of that id as YAML, or None if it is not registered."""
         try:
-            return self._send("GET", f"/schematics/{schematic_id}", doing="look up the schematic").text
+            return self._send("GET", f"/schematics/{schematic_id}", doing="read the schematic").text
         except NotFound:
             return None
 
     def versions(self) -> tuple[str, ...]:
-        """The Talos versions it makes images of, such as v1.13.9."""
-        return tuple(self._ask("GET", "/versions", doing="list the Talos versions"))
+        """The Talos versions that it builds images of, such as v1.13.9."""
+        return tuple(self._json("GET", "/versions", doing="list the Talos versions"))
 
     def extensions(self, version: str) -> tuple[str, ...]:
-        """The official extensions that there are for a Talos version, such as siderolabs/iscsi-tools.
+        """The official extensions for a Talos version, such as siderolabs/iscsi-tools.
 
         Raises:
             NotFound: it does not know the version.
         """
         path = f"/version/v{version.removeprefix('v')}/extensions/official"
-        return tuple(found["name"] for found in self._ask("GET", path, doing=f"list the extensions for {version}"))
+        return tuple(
+            extension["name"] for extension in self._json("GET", path, doing=f"list the extensions for {version}")
+        )
 
     def check(self) -> None:
-        """Whether it answers at all.
+        """Check that it answers.
 
         Raises:
             Unreachable: it does not.
         """
         self.versions()
 
-    def _ask(self, method: str, path: str, *, doing: str, body: str | None = None) -> Any:
+    def _json(self, method: str, path: str, *, doing: str, body: str | None = None) -> Any:
         try:
             return self._send(method, path, doing=doing, body=body).json()
         except requests.JSONDecodeError as error:
-            raise self._unreachable(f"what answers at {self._target.name} is not an Image Factory", error) from None
+            raise Unreachable(
+                f"what answers at {self._target.name} is not an Image Factory",
+                system=SYSTEM,
+                detail=str(error),
+                code="connection",
+                facts=self._facts,
+            ) from None
 
     def _send(self, method: str, path: str, *, doing: str, body: str | None = None) -> requests.Response:
-        for pause in (*RETRY_AFTER, None):
-            answer = self._once(method, path, doing=doing, body=body)
-            if answer.status_code < requests.codes.internal_server_error or pause is None:
-                break
-            time.sleep(pause)
-        if answer.ok:
-            return answer
-        raise _refusal(answer.status_code, answer.text.strip(), doing)
+        return retry(
+            lambda: self._once(method, path, doing=doing, body=body),
+            if_error=lambda error: type(error) is OutsideError,
+            pauses=RETRY_AFTER,
+        )
 
     def _once(self, method: str, path: str, *, doing: str, body: str | None) -> requests.Response:
         try:
-            return self._session.request(
+            answer = self._session.request(
                 method,
                 self._base + path,
                 data=body.encode() if body is not None else None,
@@ -127,30 +124,17 @@ class FactoryClient:
                 timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
             )
         except (requests.RequestException, OSError) as error:
-            raise self._unreachable(
-                f"the Image Factory does not answer at {self._target.name}; could not {doing}", error
+            raise unreachable(
+                error, self._target, system=SYSTEM, name="the Image Factory", doing=doing, facts=self._facts
             ) from None
-
-    def _unreachable(self, message: str, error: Exception) -> Unreachable:
-        told: Mapping[str, Any] = {
-            "cause": "no route to it, or a proxy or firewall in between",
-            "remedy": f"try it: curl -I {self._base}/versions; set HTTPS_PROXY, or a mirror under endpoints",
-        }
-        if isinstance(error, requests.exceptions.SSLError):
-            message = f"the certificate of the Image Factory at {self._target.name} is not trusted"
-            told = {
-                "cause": f"something else answers there, or a proxy that has its own authority "
-                f"(SHA-256 fingerprint seen: {fingerprint_seen(self._target) or 'none'})",
-                "remedy": f"name that authority's file: trust: {{'{self._target.host}:{self._target.port}': FILE}}",
-            }
-        return Unreachable(message, system=SYSTEM, detail=str(error), **told)
-
-
-def _refusal(status: int, text: str, doing: str) -> OutsideError:
-    message = f"the Image Factory refused to {doing}: {text.splitlines()[0] if text else status}"
-    told: dict[str, Any] = {"system": SYSTEM, "detail": f"{status} {text}", "code": str(status)}
-    if status == requests.codes.not_found:
-        return NotFound(message, remedy="choose a version that the factory has: it lists them at /versions", **told)
-    if status < requests.codes.internal_server_error:
-        return Rejected(message, remedy="correct talos/schematic.yaml", **told)
-    return OutsideError(message, cause="the factory has trouble of its own", remedy="run it again later", **told)
+        if answer.ok:
+            return answer
+        status, text = answer.status_code, answer.text.strip()
+        kind = NotFound if status == HTTPStatus.NOT_FOUND else Rejected
+        raise (kind if status < HTTPStatus.INTERNAL_SERVER_ERROR else OutsideError)(
+            f"the Image Factory refused to {doing}: {text.splitlines()[0] if text else status}",
+            system=SYSTEM,
+            detail=f"{status} {text}",
+            code=str(status),
+            facts=self._facts,
+        )

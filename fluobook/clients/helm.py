@@ -1,59 +1,31 @@
-"""helm: renders charts as Argo CD will, reads chart repositories, and installs the one release that Argo CD cannot.
+"""helm: renders charts as Argo CD does, and reads chart repositories.
 
-fluobook's helm has a home of its own below the cache folder, so the operator's repositories and plugins neither help
-nor hinder it; values travel by standard input.
+Its home is below fluobook's cache folder, so the operator's repositories and plugins have no effect; values are passed
+by standard input.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import requests
 import yaml
 
-from fluobook.clients import payload
-from fluobook.clients.run_tool import run_tool
-from fluobook.clients.tools import find
+from fluobook.clients.tools import find, run_tool
 from fluobook.errors import NotFound, OutsideError, Rejected, ToolFailed, Unreachable
 from fluobook.kubernetes import manifests, rendering
+from fluobook.params import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 DEADLINE = 300.0
-"""Seconds for what may have to download a chart."""
+"""Seconds for a command that may download a chart."""
 CONNECT, READ = 10.0, 60.0
-
-
-@dataclass(frozen=True)
-class Release:
-    """A Helm release as the cluster remembers it; `values` are those the user gave, not the chart's own."""
-
-    name: str
-    namespace: str
-    revision: int
-    status: str
-    chart: str
-    version: str
-    values: dict[str, Any] = field(repr=False)
-
-    @property
-    def deployed(self) -> bool:
-        """Whether the last operation on it came to its end."""
-        return self.status == "deployed"
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether an operation is under way, or was killed; helm refuses every other until that is cleared."""
-        return self.status.startswith("pending-")
-
-    def is_at(self, chart: str, version: str, values: Mapping[str, Any]) -> bool:
-        """Whether an upgrade to this chart, version and values would change nothing."""
-        same = self.version.removeprefix("v") == version.removeprefix("v")
-        return self.deployed and self.chart == chart and same and self.values == values
+REPOSITORY = "chart repository"
 
 
 @dataclass(frozen=True)
@@ -86,9 +58,9 @@ def template(
         version: its exact version.
         release: the release's name.
         namespace: the release's namespace.
-        values: what goes over the chart's own values.
-        kube_version: the Kubernetes version that the chart is told ("1.35.4").
-        api_versions: APIs that the chart is told to be there ("monitoring.coreos.com/v1").
+        values: values that replace the chart's own.
+        kube_version: the Kubernetes version that the chart sees ("1.35.4").
+        api_versions: APIs that the chart sees ("monitoring.coreos.com/v1").
         include_crds: with the chart's crds/ folder, as Argo CD does.
         ca_file: CA certificates for the repository, instead of the system's.
 
@@ -109,83 +81,13 @@ def template(
     return manifests.load(_helm(command, stdin=json.dumps(values), what=f"{chart} {version} of {repo}"))
 
 
-def upgrade(
-    release: str,
-    chart: str,
-    *,
-    repo: str,
-    version: str,
-    namespace: str,
-    values: Mapping[str, Any],
-    kubeconfig: Path,
-    ca_file: Path | None = None,
-    deadline: float = DEADLINE,
-) -> Release:
-    """Install a release, or bring it to another version or other values; waits for its hooks, not for its workloads.
-
-    Args:
-        release: its name.
-        chart: as in `template`, like `repo`, `version`, `values` and `ca_file`.
-        repo: the chart repository.
-        version: the chart's exact version.
-        namespace: an existing one.
-        values: all of the user's values; earlier ones are forgotten.
-        kubeconfig: how to reach the cluster.
-        ca_file: for the repository.
-        deadline: seconds for all of it.
-
-    Returns:
-        the release as it is now.
-
-    Raises:
-        NotFound, Unreachable, Rejected, ToolFailed: as in `template`.
-        DeadlineExceeded: it took longer.
-    """
-    flags = ["--install", "--reset-values", "--values", "-", "--timeout", f"{int(deadline)}s", "--output", "json"]
-    source = rendering.chart_arguments(chart, repo, version, ca_file)
-    command = ["upgrade", release, *source, *flags, *_cluster(kubeconfig, namespace)]
-    told = _helm(command, stdin=json.dumps(values), what=f"{chart} {version} of {repo}", deadline=deadline + 30)
-    return _release(json.loads(told))
-
-
-def status(release: str, *, namespace: str, kubeconfig: Path) -> Release | None:
-    """The release as the cluster remembers it, or None if there is none.
-
-    Raises:
-        Unreachable: the cluster does not answer.
-        ToolFailed: helm failed otherwise.
-    """
-    try:
-        told = _helm(["status", release, "--output", "json", *_cluster(kubeconfig, namespace)], what=release)
-        chart = _helm(["get", "metadata", release, "--output", "json", *_cluster(kubeconfig, namespace)], what=release)
-    except NotFound:
-        return None
-    return _release(json.loads(told), json.loads(chart))
-
-
-def unlock(release: Release, *, kubeconfig: Path) -> None:
-    """Clear what a killed helm left behind, so that the release can be upgraded again; its objects stay untouched.
-
-    Only for a caller that knows that nobody else is at work on the cluster. Does nothing unless the release is
-    `interrupted`.
-
-    Raises:
-        ToolFailed: kubectl failed.
-    """
-    if not release.interrupted:
-        return
-    secret = f"sh.helm.release.v1.{release.name}.v{release.revision}"
-    command: list[str | Path] = [find("kubectl").path, "delete", "secret", secret, "--ignore-not-found"]
-    run_tool("kubectl", [*command, *_cluster(kubeconfig, release.namespace)], deadline=DEADLINE)
-
-
 def versions(repo: str, chart: str, *, ca_file: Path | None = None) -> list[ChartVersion]:
     """The versions of a chart in an https repository, as its index lists them (newest first, by custom).
 
     Raises:
         Unreachable: the repository does not answer, or its certificate is not trusted.
-        NotFound: it has no index, or no such chart in it; the charts that it has are named.
-        Rejected: its index is not one.
+        NotFound: it has no index, or no such chart; the cause names its charts.
+        Rejected: its index is not valid.
     """
     url = f"{repo.rstrip('/')}/index.yaml"
     try:
@@ -193,21 +95,19 @@ def versions(repo: str, chart: str, *, ca_file: Path | None = None) -> list[Char
         entries = yaml.load(answer.text, Loader=manifests.KubernetesLoader)["entries"] if answer.ok else {}  # noqa: S506
     except requests.RequestException as error:
         raise Unreachable(
-            f"{repo} does not answer", system="chart repository", detail=str(error),
-            remedy="check the network, or set platform.gitops.mirrors",
-        ) from error  # fmt: skip
+            f"{repo} does not answer", system=REPOSITORY, detail=str(error), facts={"repository": repo}
+        ) from error
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise Rejected(
-            f"{url} is no chart index", system="chart repository", remedy="check the repository's URL"
+            f"{url} is not a chart index", system=REPOSITORY, remedy="correct the repository's URL"
         ) from error
     if not answer.ok or chart not in entries:
         has = ", ".join(sorted(entries)) or f"{answer.status_code} {answer.reason}"
         raise NotFound(
             f"{repo} has no chart {chart}",
-            system="chart repository",
+            system=REPOSITORY,
             code=str(answer.status_code),
             cause=f"it has: {has}",
-            remedy="correct repoURL and chart in the application.yaml",
         )
     return [
         ChartVersion(str(entry["version"]), str(entry.get("appVersion", "")), bool(entry.get("deprecated")))
@@ -215,82 +115,33 @@ def versions(repo: str, chart: str, *, ca_file: Path | None = None) -> list[Char
     ]
 
 
-def _cluster(kubeconfig: Path, namespace: str) -> list[str]:
-    return ["--kubeconfig", str(kubeconfig), "--namespace", namespace]
-
-
-def _helm(arguments: list[str], *, what: str, stdin: str = "", deadline: float = DEADLINE) -> str:
-    home = payload.cache_folder() / "helm"
+def _helm(arguments: list[str], *, what: str, stdin: str = "") -> str:
+    home = cache_folder() / "helm"
     env: dict[str, str | None] = {**rendering.helm_environment(home), "HELM_PLUGINS": str(home / "plugins")}
     env |= {"KUBECONFIG": None, "HELM_NAMESPACE": None}
     command: list[str | Path] = [find("helm").path, *arguments]
     try:
-        return run_tool("helm", command, stdin=stdin, env=env, deadline=deadline).stdout
+        return run_tool("helm", command, stdin=stdin, env=env, deadline=DEADLINE).stdout
     except ToolFailed as error:
-        raise _explained(error, what) from error
+        raise _translated(error, what) from error
 
 
-def _release(told: dict[str, Any], metadata: dict[str, Any] | None = None) -> Release:
-    """From `helm status` or `helm upgrade`; which of both carries the chart depends on helm's version."""
-    chart = (told.get("chart") or {}).get("metadata") or {}
-    chart = chart or {"name": (metadata or {}).get("chart", ""), "version": (metadata or {}).get("version", "")}
-    return Release(
-        name=told["name"],
-        namespace=told["namespace"],
-        revision=int(told["version"]),
-        status=told["info"]["status"],
-        chart=chart["name"],
-        version=chart["version"],
-        values=told.get("config") or {},
-    )
-
-
-MEANINGS: tuple[tuple[tuple[str, ...], type[OutsideError], str, str, str], ...] = (
-    (("release: not found",), NotFound, "there is no release {what}", "", ""),
-    (
-        ("another operation",),
-        ToolFailed,
-        "{what} cannot be installed: an operation on this release is under way, or was killed",
-        "helm keeps the release locked in a Secret sh.helm.release.v1.*",
-        "run the stage again: it clears what a killed run left behind",
-    ),
-    (
-        ("kubernetes cluster unreachable",),
-        Unreachable,
-        "helm does not reach the cluster",
-        "",
-        "run stage 3 again, or `fluobook doctor`",
-    ),
+KINDS: tuple[tuple[tuple[str, ...], type[OutsideError], str], ...] = (
     (
         ("not a valid chart repository", "dial tcp", "certificate"),
         Unreachable,
         "the repository of {what} does not answer",
-        "",
-        "check the network, or set platform.gitops.mirrors",
     ),
-    (
-        ("not found in", "no chart version found", "404"),
-        NotFound,
-        "there is no {what}",
-        "",
-        "correct targetRevision and chart in its application.yaml",
-    ),
-    (
-        ("execution error", "schema", "parse error", "kubeversion"),
-        Rejected,
-        "the chart {what} refuses its values",
-        "",
-        "correct helm.valuesObject in its application.yaml",
-    ),
+    (("not found in", "no chart version found", "404"), NotFound, "there is no {what}"),
+    (("execution error", "schema", "parse error", "kubeversion"), Rejected, "the chart {what} refuses its values"),
 )
-"""helm's exit code is always 1; its words tell: (any of these words, error, message, cause, remedy)."""
+"""helm's exit code is always 1, so its text decides: any of these texts, the error, its message."""
 
 
-def _explained(error: ToolFailed, what: str) -> OutsideError:
-    """What helm's words mean, as an error of ours; the error itself where they are new."""
-    said = error.detail.lower()
-    for words, kind, message, cause, remedy in MEANINGS:
-        if any(word in said for word in words):
-            text = message.format(what=what)
-            return kind(text, system="helm", detail=error.detail, code=error.code, cause=cause, remedy=remedy)
+def _translated(error: ToolFailed, what: str) -> OutsideError:
+    """The error for helm's answer; unchanged if its text is not known."""
+    answer = error.detail.lower()
+    for texts, kind, message in KINDS:
+        if any(text in answer for text in texts):
+            return kind(message.format(what=what), system="helm", detail=error.detail, code=error.code)
     return error

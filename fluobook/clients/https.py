@@ -13,15 +13,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.certs import where  # type: ignore[attr-defined]
 from requests.utils import select_proxy
 
+from fluobook.errors import Unreachable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import requests
 
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 30.0
@@ -29,14 +30,14 @@ READ_TIMEOUT = 30.0
 
 @dataclass(frozen=True)
 class Target:
-    """Where to connect, and how to know that the right host answers.
+    """Where to connect, and how the server is verified.
 
     Args:
         host: the real host, name or address, which the certificate must be for.
         port: the real port.
         address: the (host, port) to connect to instead, or None.
         ca_file: a PEM file of the authorities to trust instead of the system's, or None.
-        fingerprint: the SHA-256 of the certificate, hex with or without colons, or None; then the pin alone decides.
+        fingerprint: the SHA-256 of the certificate, hex with or without colons, or None; replaces the CA.
     """
 
     host: str
@@ -53,7 +54,7 @@ class Target:
         return real if reached == real else f"{real} (at {reached})"
 
     def context(self) -> ssl.SSLContext:
-        """A TLS client context; with a pinned fingerprint the chain is not asked, because the pin is stricter.
+        """A TLS client context; with a pinned fingerprint the chain is not verified, because the pin is stricter.
 
         Raises:
             OSError: the CA file cannot be read (`ssl.SSLError` if it holds no certificate).
@@ -87,7 +88,7 @@ class TargetAdapter(HTTPAdapter):
     def get_connection_with_tls_context(
         self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
     ) -> Any:
-        """The pool of our target; a host that a redirect names is reached in the usual way, as is one by a proxy."""
+        """The pool of our target; hosts of redirects and proxied hosts use the default pools."""
         if not self._is_ours(request) or self._by_proxy(request, proxies):
             return super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
         return self._pool
@@ -98,7 +99,7 @@ class TargetAdapter(HTTPAdapter):
             super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
 
     def add_headers(self, request: requests.PreparedRequest, **_: Any) -> None:
-        """Ask for the real host, whatever the address."""
+        """Name the real host, whatever the address."""
         if self._is_ours(request):
             port = "" if self._target.port == urllib3.connection.port_by_scheme["https"] else f":{self._target.port}"
             request.headers["Host"] = f"{self._target.host}{port}"
@@ -109,7 +110,7 @@ class TargetAdapter(HTTPAdapter):
         super().close()
 
     def _by_proxy(self, request: requests.PreparedRequest, proxies: Mapping[str, str] | None) -> bool:
-        """An address or a pinned certificate of ours leaves no room for a proxy."""
+        """A mapped address or a pinned certificate excludes a proxy."""
         return not (self._target.address or self._target.fingerprint) and bool(select_proxy(request.url or "", proxies))
 
     def _is_ours(self, request: requests.PreparedRequest) -> bool:
@@ -118,7 +119,7 @@ class TargetAdapter(HTTPAdapter):
 
 
 def fingerprint_seen(target: Target) -> str:
-    """The SHA-256 fingerprint that the target shows now, colons between bytes; "" if it shows none.
+    """The SHA-256 fingerprint of the target's certificate, colons between bytes; "" if it shows none.
 
     Only for messages: nothing is sent to a host that is not verified.
     """
@@ -134,3 +135,47 @@ def fingerprint_seen(target: Target) -> str:
     except OSError:
         return ""
     return hashlib.sha256(certificate).digest().hex(":").upper()
+
+
+def open_adapter(target: Target, *, threads: int, system: str, name: str) -> TargetAdapter:
+    """The adapter for a target.
+
+    Raises:
+        Unreachable: its CA file cannot be read.
+    """
+    try:
+        return TargetAdapter(target, threads=threads)
+    except OSError as error:
+        raise Unreachable(
+            f"the CA file {target.ca_file} of {name} cannot be read: {error.strerror or error}",
+            system=system,
+            code="CA_FILE",
+            facts={"file": target.ca_file or ""},
+        ) from None
+
+
+def unreachable(
+    error: Exception, target: Target, *, system: str, name: str, doing: str, facts: Mapping[str, str]
+) -> Unreachable:
+    """The error for a request without an answer.
+
+    Args:
+        error: what `requests`, the TLS layer or the operating system raised.
+        target: where the request went.
+        system: as in `OutsideError`.
+        name: the server's name, for the message: "the Image Factory".
+        doing: what was tried, as an infinitive.
+        facts: values for the catalogue's commands.
+    """
+    facts = {"endpoint": "{}:{}".format(*(target.address or (target.host, target.port))), **facts}
+    if isinstance(error, requests.exceptions.SSLError):
+        detail = f"{error}\nSHA-256 fingerprint seen: {fingerprint_seen(target) or 'none'}"
+        message = f"the certificate of {name} at {target.name} is not trusted"
+        return Unreachable(message, system=system, detail=detail, code="CERTIFICATE", facts=facts)
+    return Unreachable(
+        f"{name} does not answer at {target.name}; could not {doing}",
+        system=system,
+        detail=str(error),
+        code="timeout" if isinstance(error, requests.Timeout) else "connection",
+        facts=facts,
+    )

@@ -1,4 +1,4 @@
-"""Hubble: the flows of the cluster's network, as they happen, and what became of them."""
+"""Hubble: the flows of the cluster's network, as they happen, with their verdicts."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fluobook.clients.rpc import Address, Connection
 from fluobook.wire.generated.flow_pb2 import DropReason, FlowFilter, TrafficDirection, Verdict
 from fluobook.wire.generated.observer_grpc import ObserverStub
-from fluobook.wire.generated.observer_pb2 import GetFlowsRequest, GetNodesRequest, ServerStatusRequest
+from fluobook.wire.generated.observer_pb2 import GetFlowsRequest, GetNodesRequest
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Address", "Endpoint", "Filter", "Flow", "Hubble", "Status"]
+__all__ = ["Address", "Endpoint", "Filter", "Flow", "Hubble"]
 
 READ = 15.0
-"""Seconds that a question may take that is answered at once."""
+"""Seconds that a unary call may take."""
 
 
 class Endpoint(NamedTuple):
@@ -39,7 +39,7 @@ class Endpoint(NamedTuple):
 
 
 class Flow:
-    """One packet that Cilium saw. A field is decoded when it is read: a live table reads few of many thousands."""
+    """One packet that Cilium reported. A field is decoded when it is read: a live table reads few of many thousands."""
 
     __slots__ = ("_message",)
 
@@ -48,13 +48,13 @@ class Flow:
 
     @property
     def time(self) -> datetime:
-        """When it was seen."""
+        """When it was reported."""
         moment = self._message.time
         return datetime.fromtimestamp(moment.seconds, UTC).replace(microsecond=moment.nanos // 1000)
 
     @property
     def verdict(self) -> str:
-        """What became of it: "FORWARDED", "DROPPED", ..."""
+        """Its verdict: "FORWARDED", "DROPPED", ..."""
         return _VERDICTS.get(self._message.verdict, "VERDICT_UNKNOWN")
 
     @property
@@ -116,7 +116,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class Filter:
-    """What a flow must be like; every field that is given must fit.
+    """The flows to select; every field that is set must match.
 
     Pods are "namespace/name" where the name is a prefix ("monitoring/" is the whole namespace).
     """
@@ -131,7 +131,7 @@ class Filter:
     node: str = ""
 
     def message(self) -> FlowFilter:
-        """The filter as Hubble takes it."""
+        """The filter as Hubble's message."""
         message = FlowFilter(
             source_pod=_given(self.source_pod),
             destination_pod=_given(self.destination_pod),
@@ -147,25 +147,12 @@ class Filter:
         return message
 
 
-@dataclass(frozen=True)
-class Status:
-    """What a relay says of itself: flows it holds, could hold and has seen, flows a second, and its nodes."""
-
-    flows: int
-    capacity: int
-    seen: int
-    rate: float
-    connected_nodes: int
-    unavailable_nodes: tuple[str, ...]
-    version: str
-
-
 class Hubble:
-    """A Hubble relay; blocking, safe for any thread.
+    """A Hubble relay; blocking, thread-safe.
 
     Args:
-        address: the relay, or whatever leads to it.
-        context: TLS, where the relay speaks it; inside the cluster it does not.
+        address: the relay, or a forward to it.
+        context: TLS, if the relay uses it; inside the cluster it does not.
     """
 
     def __init__(self, address: Address, *, context: ssl.SSLContext | None = None) -> None:
@@ -189,17 +176,17 @@ class Hubble:
         """Flows, oldest first.
 
         Args:
-            last: so many of those that the relay remembers; 0 for all, or, when following, for none.
-            follow: go on with new ones until the iteration is closed.
+            last: how many of the flows that the relay has kept; 0 for all, or for none when following.
+            follow: continue with new ones until the iteration is closed.
             since: none older than this.
-            only: flows that fit one of these.
-            without: no flows that fit one of these.
-            timeout: seconds for the whole of it; a follower has none unless asked for, and then ends quietly.
-            lost: told how many flows the relay had to leave out.
+            only: flows that match one of these.
+            without: no flows that match one of these.
+            timeout: seconds for the whole call; without limit when following, where a timeout is no error.
+            lost: called with the number of flows that the relay dropped.
 
         Raises:
-            Unreachable: no answer, or the relay went away.
-            Rejected: a filter is not understood.
+            Unreachable: no answer, or the connection ended.
+            Rejected: a filter is invalid.
         """
         request = GetFlowsRequest(number=last, follow=follow)
         request.whitelist.extend(entry.message() for entry in only)
@@ -215,21 +202,8 @@ class Hubble:
             elif kind == "lost_events":
                 lost(reply.lost_events.num_events_lost)
 
-    def status(self) -> Status:
-        """How the relay does."""
-        reply = self._connection.call(ObserverStub, "ServerStatus", ServerStatusRequest(), timeout=READ, again=True)
-        return Status(
-            reply.num_flows,
-            reply.max_flows,
-            reply.seen_flows,
-            reply.flows_rate,
-            reply.num_connected_nodes.value,
-            tuple(reply.unavailable_nodes),
-            reply.version,
-        )
-
     def nodes(self) -> tuple[str, ...]:
-        """The names of the nodes that the relay knows."""
+        """The names of the nodes that are connected to the relay."""
         reply = self._connection.call(ObserverStub, "GetNodes", GetNodesRequest(), timeout=READ, again=True)
         return tuple(node.name for node in reply.nodes)
 

@@ -1,41 +1,66 @@
-"""gRPC calls from blocking code: connections that may be kept, deadlines for each call, errors of our own.
+"""gRPC calls from blocking code: connections that are kept, a deadline for each call, typed errors.
 
-grpclib and not grpcio, because the latter cannot verify Talos' Ed25519 certificates.
+The calls run on one event loop in a thread of its own: stages run in threads, and in Jupyter the main thread already
+runs a loop. grpclib and not grpcio, because the latter cannot verify Talos' Ed25519 certificates.
 """
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import ssl
+import threading
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import stamina
 from grpclib.client import Channel, Handler
 from grpclib.config import Configuration
+from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
 
-from fluobook.clients.loop import background
-from fluobook.clients.rpc_errors import OVERDUE, explain, is_lost_connection
-from fluobook.errors import Unreachable
+from fluobook.errors import AccessDenied, Conflict, FluobookError, NotFound, OutsideError, Rejected, Unreachable
+from fluobook.waiting import retry
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from concurrent.futures import Future
 
-    from fluobook.errors import OutsideError
+T = TypeVar("T")
 
-#: Flows and watches come in bursts; a window of this size keeps the sender from waiting for us.
 WINDOW = 16 * 1024 * 1024
+"""Flow control window in bytes: flows and watches come in bursts, and the sender should not wait for us."""
+RETRY_AFTER = (0.05, 0.1)
+"""Seconds before each repetition of a read whose connection was lost."""
 
 FOREIGN = (GRPCError, StreamTerminatedError, ProtocolError, OSError)
+LOST = "CONNECTION_LOST"
+UNTRUSTED = "CERTIFICATE"
+REFUSED_US = "TLS_ALERT"
+OVERDUE = Status.DEADLINE_EXCEEDED.name
+
+KINDS: dict[Status, type[OutsideError]] = {
+    Status.UNAVAILABLE: Unreachable,
+    Status.DEADLINE_EXCEEDED: Unreachable,
+    Status.UNAUTHENTICATED: AccessDenied,
+    Status.PERMISSION_DENIED: AccessDenied,
+    Status.NOT_FOUND: NotFound,
+    Status.ALREADY_EXISTS: Conflict,
+    Status.ABORTED: Conflict,
+    Status.INVALID_ARGUMENT: Rejected,
+    Status.OUT_OF_RANGE: Rejected,
+}
+"""The error for each gRPC status; every other status is an `OutsideError`."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where to connect, and who is expected there.
+    """Where to connect, and which server is expected there.
 
     `host` and `port` may be those of a tunnel, a bastion or the lab; `server_name` is then the real address, which the
-    certificate must be good for and which a person sees. Empty means that `host` is the real one.
+    certificate must be valid for and which messages name. Empty means that `host` is the real one.
     """
 
     host: str
@@ -52,13 +77,13 @@ class Address:
 
 
 class Connection:
-    """One kept connection to a gRPC server; opened at the first call, opened anew when lost, safe for any thread.
+    """One kept connection to a gRPC server; opened at the first call and again when it was lost; thread-safe.
 
     Args:
         address: the server.
-        system: whom errors blame: "talos" or "hubble".
+        system: the system that errors name: "talos" or "hubble".
         context: TLS, or None for plain text.
-        accept: looks at the server's certificate (DER) before anything is sent; may raise.
+        accept: receives the server's certificate (DER) before anything is sent; raises to refuse it.
     """
 
     def __init__(
@@ -74,7 +99,7 @@ class Connection:
         self._channel: _Channel | None = None
 
     def __del__(self) -> None:
-        # Whoever forgets close() leaks nothing.
+        # Closes the channel of a connection that nobody closed.
         if channel := getattr(self, "_channel", None):
             background().soon(channel.close)
 
@@ -85,25 +110,24 @@ class Connection:
             stub: a generated `…Stub` class.
             method: its RPC, by name.
             request: its message.
-            timeout: seconds until the call is given up.
-            again: the call only reads, so it is repeated if the kept connection turns out to be lost.
+            timeout: seconds.
+            again: the call only reads, so it is repeated if the kept connection was lost.
 
         Raises:
-            OutsideError: as `rpc_errors.explain` has it.
+            OutsideError: see `translate`.
         """
-        for attempt in stamina.retry_context(
-            on=is_lost_connection, attempts=3 if again else 1, timeout=timeout, wait_initial=0.05, wait_max=0.5
-        ):
-            with attempt:
-                return background().run(self._unary(stub, method, request, timeout))
-        raise AssertionError  # stamina returns or raises
+        return retry(
+            lambda: background().run(self._unary(stub, method, request, timeout)),
+            if_error=is_lost_connection,
+            pauses=RETRY_AFTER if again else (),
+        )
 
     def stream(self, stub: type, method: str, request: Any, *, timeout: float | None) -> Iterator[Any]:
         """The replies to one request, as they come; `timeout` (seconds) limits the whole of it."""
         return background().iterate(self._replies(stub, method, request, timeout))
 
     def follow(self, stub: type, method: str, request: Any, *, timeout: float | None) -> Iterator[Any]:
-        """Replies that never end by themselves: until closed, or for `timeout` seconds, which is a quiet end."""
+        """Replies that never end by themselves: until closed, or for `timeout` seconds, which is no error."""
         try:
             yield from background().iterate(self._replies(stub, method, request, timeout))
         except Unreachable as error:
@@ -111,7 +135,7 @@ class Connection:
                 raise
 
     def close(self) -> None:
-        """Close the connection; a later call opens it anew."""
+        """Close the connection; a later call opens it again."""
         background().run(self._close())
 
     async def _unary(self, stub: type, method: str, request: Any, timeout: float) -> Any:  # noqa: ASYNC109
@@ -119,7 +143,7 @@ class Connection:
         try:
             return await getattr(stub(channel), method)(request, timeout=timeout)
         except FOREIGN as error:
-            raise self._explained(error, channel, method) from error
+            raise self._translated(error, channel, method) from error
 
     async def _replies(self, stub: type, method: str, request: Any, timeout: float | None) -> AsyncIterator[Any]:  # noqa: ASYNC109
         channel = self._open()
@@ -129,7 +153,7 @@ class Connection:
                 async for reply in stream:
                     yield reply
         except FOREIGN as error:
-            raise self._explained(error, channel, method) from error
+            raise self._translated(error, channel, method) from error
 
     def _open(self) -> _Channel:
         if self._channel is None:
@@ -141,9 +165,9 @@ class Connection:
             self._channel.close()
             self._channel = None
 
-    def _explained(self, error: BaseException, channel: _Channel, method: str) -> OutsideError:
+    def _translated(self, error: BaseException, channel: _Channel, method: str) -> OutsideError:
         lost = channel.lost if isinstance(error, StreamTerminatedError) else None
-        return explain(lost or error, system=self.system, address=str(self.address), method=method)
+        return translate(lost or error, system=self.system, address=self.address, method=method)
 
 
 class _Protocol(H2Protocol):  # type: ignore[misc]
@@ -157,7 +181,7 @@ class _Protocol(H2Protocol):  # type: ignore[misc]
 
 
 class _Channel(Channel):  # type: ignore[misc]
-    """A grpclib channel that verifies the certificate for the real name and shows it to `accept`."""
+    """A grpclib channel that verifies the certificate for the real name and passes it to `accept`."""
 
     def __init__(
         self, address: Address, context: ssl.SSLContext | None, accept: Callable[[bytes], None] | None
@@ -176,7 +200,7 @@ class _Channel(Channel):  # type: ignore[misc]
 
     @property
     def lost(self) -> BaseException | None:
-        """Why the last connection was lost, where the far side said so."""
+        """Why the last connection was lost, if the server said so."""
         return getattr(self._protocol, "lost", None)
 
     def _protocol_factory(self) -> H2Protocol:
@@ -194,3 +218,114 @@ class _Channel(Channel):  # type: ignore[misc]
                 protocol.processor.close()
                 raise
         return protocol
+
+
+def translate(error: BaseException, *, system: str, address: Address, method: str) -> OutsideError:
+    """Our error for one of grpclib's, of the TLS layer's or of the operating system's.
+
+    `code` is the gRPC status ("ALREADY_EXISTS"), an errno ("ECONNREFUSED"), or one of the constants of this module.
+    """
+    if isinstance(error, GRPCError):
+        kind, code, detail = KINDS.get(error.status, OutsideError), error.status.name, error.message or ""
+        message = f"{system} at {address} refused {method}: {detail or code}"
+    else:
+        kind, (code, detail) = Unreachable, _broken(error)
+        message = f"{system} at {address} did not answer {method}"
+    facts = {"address": address.name, "endpoint": f"{address.host}:{address.port}"}
+    return kind(message, system=system, detail=detail, code=code, facts=facts)
+
+
+def _broken(error: BaseException) -> tuple[str, str]:
+    """Code and text of an error that is not an answer."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return UNTRUSTED, error.verify_message
+    if isinstance(error, ssl.SSLError):
+        return REFUSED_US, getattr(error, "reason", "") or str(error)
+    if isinstance(error, TimeoutError):
+        return OVERDUE, ""
+    code = errno.errorcode.get(error.errno or 0, LOST) if isinstance(error, OSError) else LOST
+    return (LOST if code in {"ECONNRESET", "EPIPE"} else code), str(error)
+
+
+def is_lost_connection(error: FluobookError) -> bool:
+    """Whether the connection ended during the call, so that a read may be repeated on a new one."""
+    return isinstance(error, Unreachable) and error.code == LOST
+
+
+class BackgroundLoop:
+    """An event loop that runs on a daemon thread until the process ends."""
+
+    def __init__(self, name: str = "fluobook-loop") -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name=name, daemon=True).start()
+
+    def run(self, coroutine: Coroutine[object, object, T]) -> T:
+        """Run it on the loop and wait for its result; an interrupted wait cancels it."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Call it on the loop, without waiting for it."""
+        self._loop.call_soon_threadsafe(callback)
+
+    def iterate(self, source: AsyncIterator[T], *, ahead: int = 4096) -> Iterator[T]:
+        """The items of an asynchronous source, in a thread that may block; at most some `ahead` items wait.
+
+        Ending the iteration early (`close()`, or leaving the loop) cancels the source.
+        """
+        pipe = _Pipe(source, ahead)
+        pump = asyncio.run_coroutine_threadsafe(pipe.pump(), self._loop)
+        pump.add_done_callback(pipe.end)
+        try:
+            while items := pipe.take():
+                self._loop.call_soon_threadsafe(pipe.room.set)
+                yield from items
+            pump.result()
+        finally:
+            pump.cancel()
+
+
+class _Pipe(Generic[T]):
+    """Hands items from the loop's thread to another in batches: a lock for each item would cost more than the item."""
+
+    def __init__(self, source: AsyncIterator[T], ahead: int) -> None:
+        self._source, self._ahead = source, ahead
+        self._items: deque[T] = deque()
+        self._ready = threading.Condition()
+        self._ended = False
+        self.room = asyncio.Event()
+
+    async def pump(self) -> None:
+        """Fill the pipe, and wait while it is full."""
+        async for item in self._source:
+            with self._ready:
+                self._items.append(item)
+                if len(self._items) == 1:
+                    self._ready.notify()
+                full = len(self._items) >= self._ahead
+            if full:
+                self.room.clear()
+                await self.room.wait()
+
+    def end(self, _pump: Future[None]) -> None:
+        """Wake the waiting thread: there will be no more items."""
+        with self._ready:
+            self._ended = True
+            self._ready.notify()
+
+    def take(self) -> deque[T]:
+        """All items that are ready, as soon as there is one; empty once the source has ended."""
+        with self._ready:
+            self._ready.wait_for(lambda: self._items or self._ended)
+            items, self._items = self._items, deque()
+        return items
+
+
+@lru_cache(maxsize=1)
+def background() -> BackgroundLoop:
+    """The loop that all clients of this process share."""
+    return BackgroundLoop()

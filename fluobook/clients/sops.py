@@ -1,20 +1,19 @@
-"""SOPS: encrypts and decrypts text without its clear form ever touching a disk or an argument list.
+"""SOPS: encrypts and decrypts text; the plaintext is never in a file or an argument.
 
-Clear text travels by pipes, the age key by environment, and the keys of the operator's own home folder are shut out, so
-that what decrypts here decrypts in the cluster too.
+Plaintext is passed by pipes and the age key by environment. The keys in the operator's home folder are not used, so
+that a file that decrypts here decrypts in the cluster too.
 """
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluobook.clients.run_tool import run_tool
-from fluobook.clients.tools import find
-from fluobook.errors import AccessDenied, NotFound, Rejected, ToolFailed
+from fluobook.clients.tools import find, run_tool
+from fluobook.errors import AccessDenied, NotFound, OutsideError, Rejected, ToolFailed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +22,6 @@ DEADLINE = 60.0
 EXIT_NO_KEY = "128"
 EXIT_MAC = "51"
 EXIT_DAMAGED = "25"
-EXIT_NO_METADATA = "1"
 
 
 def encrypt(
@@ -37,20 +35,20 @@ def encrypt(
     """The text, encrypted.
 
     Args:
-        text: YAML or JSON in clear.
-        path: the file that it will be; its name picks the creation rule and the format. It is not written.
+        text: YAML or JSON in plaintext.
+        path: the file's path, which selects the creation rule and the format; it is not written.
         config: the .sops.yaml whose rules decide; or else
         recipients: the age recipients to encrypt for, with
         encrypted_regex: the keys whose values are encrypted; "" encrypts every value.
 
     Raises:
-        NotFound: no creation rule fits the path.
+        NotFound: no creation rule matches the path.
         ToolFailed: sops failed otherwise.
     """
     rules = ["--age", ",".join(recipients)] if recipients else []
     rules += ["--encrypted-regex", encrypted_regex] if recipients and encrypted_regex else []
     with tempfile.TemporaryDirectory(prefix="fluobook-sops-") as home:
-        # Recipients given: sops starts in an empty folder, or a .sops.yaml further up would overrule them.
+        # With recipients, sops starts in an empty folder, since a .sops.yaml further up would override them.
         name, folder = (path.name, Path(home)) if config is None or recipients else _relative(path, config)
         env = _env(home, None if recipients else config)
         try:
@@ -59,22 +57,21 @@ def encrypt(
             if "no matching creation rules" not in error.detail:
                 raise
             raise NotFound(
-                f"no creation rule of {config} fits {name}", system="sops", detail=error.detail, code=error.code,
-                remedy=f"add a rule with a path_regex for {name} to {config}",
-            ) from error  # fmt: skip
+                f"no creation rule of {config} matches {name}", system="sops", detail=error.detail, code=error.code
+            ) from error
 
 
 def decrypt(source: Path | str, identity: str, *, name: str = "") -> str:
-    """The clear text of an encrypted file; its MAC has been verified, so nothing in it was changed since.
+    """The plaintext of an encrypted file; its MAC is verified, so it was not changed since.
 
     Args:
         source: a file, or the encrypted YAML itself.
         identity: the text of an age key file, or the bare key.
-        name: what an error calls a source that is text.
+        name: the name of a source that is text, for messages.
 
     Raises:
         NotFound: there is no such file.
-        AccessDenied: the key is not one of those that it was encrypted for; both are named by their public halves.
+        AccessDenied: it was encrypted for other keys, which the cause names by their public halves.
         Rejected: it was changed after it was encrypted, it is damaged, or it is not encrypted at all.
         ToolFailed: sops failed otherwise.
     """
@@ -85,7 +82,7 @@ def decrypt(source: Path | str, identity: str, *, name: str = "") -> str:
         try:
             return _sops(["decrypt", "--filename-override", f"stdin.{kind}"], text, env)
         except ToolFailed as error:
-            _explain(error, what, text)
+            raise _translated(error, what, text) from error
 
 
 def read(source: Path | str, identity: str, *, name: str = "") -> Any:
@@ -99,17 +96,17 @@ def recipients(source: Path | str) -> tuple[str, ...]:
 
 
 def is_encrypted(source: Path | str) -> bool:
-    """Whether it carries SOPS metadata with a MAC."""
+    """Whether it has SOPS metadata with a MAC."""
     return bool(metadata(source).get("mac"))
 
 
 def metadata(source: Path | str) -> dict[str, Any]:
-    """What SOPS has noted in a file (or text): key holders, MAC, rules; empty when it is not encrypted."""
+    """The SOPS metadata of a file (or text): recipients, MAC, rules; empty if it is not encrypted."""
     return _metadata(source if isinstance(source, str) else _read(source))
 
 
 def _relative(path: Path, config: Path) -> tuple[str, Path]:
-    """The path as the rules of .sops.yaml see it, and the folder to start in: rules are relative to their own file."""
+    """The path as the rules of .sops.yaml match it, and the folder to start in: rules are relative to it."""
     folder, whole = config.resolve().parent, path.resolve()
     return str(whole.relative_to(folder) if whole.is_relative_to(folder) else whole), folder
 
@@ -135,7 +132,7 @@ def _read(path: Path) -> str:
 
 
 def _env(home: str, config: Path | None) -> dict[str, str | None]:
-    """Surroundings without the operator's own keys, rules and key services."""
+    """An environment without the operator's own keys, rules and key services."""
     return {
         "HOME": home,
         "XDG_CONFIG_HOME": home,
@@ -145,28 +142,16 @@ def _env(home: str, config: Path | None) -> dict[str, str | None]:
     }
 
 
-def _explain(error: ToolFailed, what: str, text: str) -> NoReturn:
-    """What sops' exit code means, as an error of ours."""
-    told: dict[str, Any] = {"system": "sops", "detail": error.detail, "code": error.code}
-    wanted = ", ".join(recipients(text)) or "nobody"
+def _translated(error: ToolFailed, name: str, text: str) -> OutsideError:
+    """The error for sops' exit code; unchanged if it is not known."""
+    given: dict[str, Any] = {"system": "sops", "detail": error.detail, "code": error.code, "facts": {"file": name}}
     if error.code == EXIT_NO_KEY:
-        raise AccessDenied(
-            f"{what} cannot be decrypted with this age key",
-            cause=f"it is encrypted for {wanted}",
-            remedy="use the key that belongs to one of these, or `sops updatekeys` with one that does",
-            **told,
-        ) from error
+        cause = f"it is encrypted for {', '.join(recipients(text)) or 'nobody'}"
+        return AccessDenied(f"{name} cannot be decrypted with this age key", cause=cause, **given)
     if error.code == EXIT_MAC:
-        raise Rejected(
-            f"{what} was changed after it was encrypted (its MAC does not fit)",
-            cause="somebody edited it without sops, or a merge did",
-            remedy="take the committed version back, and edit it with `sops edit`",
-            **told,
-        ) from error
+        return Rejected(f"{name} was changed after it was encrypted (its MAC does not match)", **given)
     if error.code == EXIT_DAMAGED:
-        raise Rejected(
-            f"{what} is damaged: a value cannot be decrypted", remedy="take the committed version back", **told
-        ) from error
+        return Rejected(f"{name} is damaged: a value cannot be decrypted", **given)
     if "metadata not found" in error.detail:
-        raise Rejected(f"{what} is not encrypted", remedy=f"sops encrypt -i {what}", **told) from error
-    raise error
+        return Rejected(f"{name} is not encrypted", **given)
+    return error

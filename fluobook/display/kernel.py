@@ -71,7 +71,7 @@ def guard_kernel(redactor: Redactor) -> None:
 
 def _show_error(shell: Any, kind: type[BaseException], error: BaseException, *_: Any, **__: Any) -> list[str]:
     """Show one of our errors as text, and its explanation as a table where a browser can show one."""
-    presentation = present(error)
+    presentation = present(error, with_probe=True)
     if rows := presentation.table():
         table = Table(presentation.message, ["", ""], rows)
         shell.display_pub.publish({"text/plain": presentation.message, "text/html": table.html()})

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _LONGEST_EVIDENCE = 160
 _FEWEST_LETTERS = 3
+_BY_CLASS = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Failure:
         symptoms: regular expressions that are searched for in an error's text, without regard to case.
         systems: the systems that report it ("proxmox", "talos"); empty for any.
         codes: error codes of those systems, such as "401"; they rank below a symptom.
-        kinds: error classes of those systems, such as "AccessDenied"; they rank below a code.
+        kinds: error classes of those systems, such as "AccessDenied"; used if nothing more specific matches.
         causes: the likely causes, the most likely first.
         remedy: what helps.
         next: the next command; {name} is filled from the symptom's group of that name or from the error's facts.
@@ -119,8 +120,9 @@ def explain(error: BaseException | str) -> list[Match]:
     Args:
         error: an error (its `__cause__` chain is searched too), or a text such as a log, an event or a message.
     """
-    found = [match for failure in catalogue() if (match := _match(failure, error))]
-    return sorted(found, key=lambda match: match.rank, reverse=True)
+    matches = [match for failure in catalogue() if (match := _match(failure, error))]
+    specific = [match for match in matches if match.rank > _BY_CLASS]
+    return sorted(specific or matches, key=lambda match: match.rank, reverse=True)
 
 
 def fill(command: str, values: Mapping[str, str]) -> str:
@@ -129,14 +131,19 @@ def fill(command: str, values: Mapping[str, str]) -> str:
 
 
 def _match(failure: Failure, error: BaseException | str) -> Match | None:
-    found = [match for link in chain(error) if (match := _match_one(failure, link))]
-    return max(found, key=lambda match: match.rank, default=None)
+    """The best match in the chain of causes; a foreign exception belongs to the system of the error it caused."""
+    best, system = None, ""
+    for link in chain(error):
+        system = link.system if isinstance(link, OutsideError) else system
+        if system and failure.systems and system not in failure.systems:
+            continue
+        match = _match_one(failure, link)
+        best = max(filter(None, (best, match)), key=lambda found: found.rank, default=None)
+    return best
 
 
 def _match_one(failure: Failure, error: BaseException | str) -> Match | None:
     outside = error if isinstance(error, OutsideError) else None
-    if outside and failure.systems and outside.system not in failure.systems:
-        return None
     facts = dict(outside.facts) if outside else {}
     text = f"{outside.message}\n{outside.detail}" if outside else str(error)
     hits = [hit for symptom in failure.symptoms if (hit := symptom.search(text))]
@@ -147,7 +154,7 @@ def _match_one(failure: Failure, error: BaseException | str) -> Match | None:
     elif outside and outside.code in failure.codes:
         evidence, rank = f"{outside.system} {outside.code}", (1, 0)
     elif outside and failure.kinds & {kind.__name__ for kind in type(outside).__mro__}:
-        evidence, rank = f"{outside.system} {type(outside).__name__}", (0, 0)
+        evidence, rank = f"{outside.system} {type(outside).__name__}", _BY_CLASS
     else:
         return None
     return Match(failure, fill(failure.next, facts), evidence, rank)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fluobook.errors import OutsideError, ParamsError
+from fluobook.errors import OutsideError, ParamsError, Unreachable
 from fluobook.failures.catalogue import chain, explain
+from fluobook.failures.probes import probe
 
 _MOST_ALTERNATIVES = 2
 _MOST_LINES = 20
@@ -37,6 +38,11 @@ class Presentation:
     system: str = ""
     answer: tuple[str, ...] = ()
 
+    @property
+    def advice(self) -> str:
+        """The remedy and the next command in one line, for a table of checks or findings."""
+        return f"{self.remedy.rstrip('.')}: {self.next}" if self.next else self.remedy
+
     def table(self) -> list[tuple[str, str]]:
         """Rows of a label and a text, without the message."""
         rows = [("failure", self.failure), *(("cause", cause) for cause in self.causes)]
@@ -57,13 +63,20 @@ class Presentation:
         return "\n".join(lines)
 
 
-def present(error: BaseException) -> Presentation:
-    """What is shown of an error; its own cause and remedy come before those of the catalogue."""
+def present(error: BaseException, *, with_probe: bool = False) -> Presentation:
+    """What is shown of an error; its own cause and remedy come before those of the catalogue.
+
+    Args:
+        error: any exception.
+        with_probe: connect to an unreachable endpoint, to tell similar causes apart; takes some seconds at most.
+    """
     matches = explain(error)
     first = matches[0] if matches else None
     outside = next((link for link in chain(error) if isinstance(link, OutsideError) and link.detail.strip()), None)
     own_cause, own_remedy = str(getattr(error, "cause", "")), str(getattr(error, "remedy", ""))
-    causes = [own_cause, *(first.failure.causes if first else ())]
+    unreachable = next((link for link in chain(error) if isinstance(link, Unreachable)), None)
+    probed = probe(unreachable) if with_probe and unreachable else ""
+    causes = [own_cause, probed, *(first.failure.causes if first else ())]
     return Presentation(
         message=str(getattr(error, "message", "")) or str(error) or type(error).__name__,
         failure=f"{first.failure.code} {first.failure.title}" if first else "",

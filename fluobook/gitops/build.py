@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluobook.clients.run_tool import run_tool
-from fluobook.clients.tools import find
+from fluobook.clients.tools import find, run_tool
 from fluobook.gitops.kustomization import NAME
 from fluobook.kubernetes import manifests, rendering
 

@@ -122,6 +122,12 @@ def home() -> Path:
     return Path(path).expanduser().absolute() if path else Path.home() / ".local" / "state" / "fluobook"
 
 
+def cache_folder() -> Path:
+    """The folder for what can be created again: $FLUOBOOK_CACHE, or ~/.cache/fluobook."""
+    path = os.environ.get("FLUOBOOK_CACHE")
+    return Path(path).expanduser() if path else Path.home() / ".cache" / "fluobook"
+
+
 def phases(root: Path) -> tuple[str, ...]:
     """The names of the params files of a repository, sorted."""
     return tuple(sorted(path.stem for path in (root / "params").glob("*.yaml") if path.stem != "versions"))

@@ -113,7 +113,7 @@ def _with_namespace(kube: Kube, obj: Obj, namespace: str) -> Obj:
     if obj["metadata"].get("namespace"):
         return obj
     try:
-        namespaced = kube.transport.kind(obj["apiVersion"], obj["kind"]).namespaced
+        namespaced = kube.kind(obj["apiVersion"], obj["kind"]).namespaced
     except NotFound:
         namespaced = True
     return {**obj, "metadata": {**obj["metadata"], "namespace": namespace}} if namespaced else obj
@@ -241,7 +241,7 @@ def _settings(kube: Kube) -> Sequence[Check]:
 
 def _is_served(kube: Kube, kind: str) -> bool:
     try:
-        kube.transport.kind(API, kind)
+        kube.kind(API, kind)
     except NotFound:
         return False
     return True

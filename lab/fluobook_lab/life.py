@@ -23,12 +23,26 @@ from fluobook.errors import DeadlineExceeded, FluobookError, UsageError
 from fluobook.params import Params, home
 from fluobook.waiting import Cancellation, wait_until
 from fluobook_lab.engines.network import require_namespaces
+from fluobook_lab.engines.programs import find as engine_inventory
+from fluobook_lab.engines.programs import programs as engine_programs
 from fluobook_lab.faults import FAULTS, Faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["FAULTS", "Lab", "activity", "end", "find", "folder_of", "for_phase", "own", "start"]
+__all__ = [
+    "FAULTS",
+    "Lab",
+    "activity",
+    "end",
+    "engine_inventory",
+    "engine_programs",
+    "find",
+    "folder_of",
+    "for_phase",
+    "own",
+    "start",
+]
 
 READY = 60.0
 """Seconds that a lab may take to start or to answer."""

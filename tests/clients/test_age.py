@@ -11,7 +11,7 @@ def test_a_new_key_is_read_again_from_its_file():
     assert age.public_key(key.file()) == key.recipient
 
 
-def test_a_file_may_hold_several_keys():
+def test_a_file_may_contain_several_keys():
     keys = (age.generate(), age.generate())
     assert age.read("\n".join(key.file() for key in keys)) == keys
 
@@ -26,7 +26,7 @@ def test_a_damaged_key_is_refused_and_never_shown():
 
 
 def test_a_file_without_a_key_is_refused():
-    with pytest.raises(Rejected, match="holds no age key"):
+    with pytest.raises(Rejected, match="contains no age key"):
         age.read("# created: today\n")
 
 

@@ -57,7 +57,7 @@ def test_an_image_exists_only_for_a_known_schematic_version_and_file(factory):
     assert lab.image(f"https://example.org/image/{empty}/v1.13.9/nocloud-amd64.iso") is None
 
 
-def test_versions_and_extensions_are_told(factory):
+def test_versions_and_extensions_are_listed(factory):
     _, client = factory()
     assert "v1.13.9" in client.versions()
     assert "siderolabs/iscsi-tools" in client.extensions("1.13.9")
@@ -78,13 +78,13 @@ def test_what_is_not_a_schematic_is_rejected(factory, text):
         client.schematic(text)
 
 
-def test_passing_trouble_of_the_factory_is_survived(factory):
+def test_a_transient_error_of_the_factory_is_repeated(factory):
     lab, client = factory("factory.503-once")
     client.check()
     assert [request.status for request in lab.requests] == [503, 200]
 
 
-def test_lasting_trouble_of_the_factory_is_told_as_its_own(factory, monkeypatch):
+def test_a_lasting_error_of_the_factory_is_reported_as_its_own(factory, monkeypatch):
     monkeypatch.setattr("fluobook.clients.factory.RETRY_AFTER", (0.0, 0.0))
     _, client = factory(*["factory.503-once"] * 3)
     with pytest.raises(OutsideError, match="upstream connect error"):

@@ -1,11 +1,8 @@
-import json
-
 import pytest
 from fluobook_lab.charts.server import ChartServer
 from fluobook_lab.clock import Clock
 
 from fluobook.clients import helm
-from fluobook.clients.helm import Release
 from fluobook.errors import NotFound, Rejected, Unreachable
 
 pytestmark = pytest.mark.lab
@@ -34,7 +31,7 @@ spec:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """Only helm's home is new: the program itself is unpacked once for all tests."""
-    monkeypatch.setattr("fluobook.clients.helm.payload.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("fluobook.clients.helm.cache_folder", lambda: tmp_path / "cache")
 
 
 @pytest.fixture
@@ -64,7 +61,7 @@ def test_a_chart_is_rendered_with_values_version_and_apis(repo):
     assert [document["kind"] for document in render(repo, include_crds=False)] == ["ConfigMap"]
 
 
-def test_what_the_chart_the_version_or_the_repository_lack_is_told_apart(repo):
+def test_a_missing_chart_version_and_repository_and_wrong_values_have_different_errors(repo):
     with pytest.raises(NotFound, match=r"there is no demo 9\.9\.9"):
         render(repo, version="9.9.9")
     with pytest.raises(NotFound, match="there is no nothing"):
@@ -77,7 +74,7 @@ def test_what_the_chart_the_version_or_the_repository_lack_is_told_apart(repo):
 
 
 def test_the_versions_of_a_repository_are_listed(repo):
-    assert [one.version for one in helm.versions(repo, "demo")] == ["1.3.0", "1.2.3"]
+    assert [entry.version for entry in helm.versions(repo, "demo")] == ["1.3.0", "1.2.3"]
     with pytest.raises(NotFound, match="has no chart nothing") as caught:
         helm.versions(repo, "nothing")
     assert "demo" in caught.value.cause
@@ -86,61 +83,3 @@ def test_the_versions_of_a_repository_are_listed(repo):
     assert "404" in caught.value.cause
     with pytest.raises(Unreachable):
         helm.versions("http://127.0.0.1:1", "demo")
-
-
-@pytest.fixture
-def cluster(kubernetes, tmp_path):
-    rig = kubernetes(controllers=False)
-    path = tmp_path / "kubeconfig"
-    path.write_text(json.dumps(rig.kubeconfig()))
-    return rig, path
-
-
-def install(repo, path, version="1.2.3", word="mine"):
-    return helm.upgrade(
-        "r", "demo", repo=repo, version=version, namespace="default", values={"word": word}, kubeconfig=path
-    )
-
-
-def test_a_release_is_installed_upgraded_and_known_to_be_current(repo, cluster):
-    rig, path = cluster
-    assert helm.status("r", namespace="default", kubeconfig=path) is None
-    first = install(repo, path)
-    assert (first.revision, first.status, first.chart, first.version) == (1, "deployed", "demo", "1.2.3")
-    assert rig.store("get", "v1", "ConfigMap", "r", "default")["data"]["word"] == "mine"
-    found = helm.status("r", namespace="default", kubeconfig=path)
-    assert found == first
-    assert found.is_at("demo", "1.2.3", {"word": "mine"})
-    assert not found.is_at("demo", "1.3.0", {"word": "mine"})
-    assert not found.is_at("demo", "1.2.3", {"word": "other"})
-    second = install(repo, path, "1.3.0", "other")
-    assert (second.revision, second.version, second.values) == (2, "1.3.0", {"word": "other"})
-    assert rig.store("get", "v1", "ConfigMap", "r", "default")["data"]["word"] == "other"
-
-
-def test_a_release_that_a_killed_helm_left_locked_can_be_freed(repo, cluster):
-    rig, path = cluster
-    install(repo, path)
-    secret = rig.store("get", "v1", "Secret", "sh.helm.release.v1.r.v1", "default")
-    assert secret["metadata"]["labels"]["status"] == "deployed"
-    left = Release("r", "default", 1, "pending-upgrade", "demo", "1.2.3", {})
-    assert left.interrupted
-    helm.unlock(Release("r", "default", 1, "deployed", "demo", "1.2.3", {}), kubeconfig=path)
-    assert helm.status("r", namespace="default", kubeconfig=path) is not None
-    helm.unlock(left, kubeconfig=path)
-    assert helm.status("r", namespace="default", kubeconfig=path) is None
-    assert install(repo, path, "1.3.0").status == "deployed"
-
-
-def test_a_cluster_that_does_not_answer_is_told(repo, cluster, tmp_path):
-    rig, _ = cluster
-    config = rig.kubeconfig()
-    config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
-    path = tmp_path / "elsewhere"
-    path.write_text(json.dumps(config))
-    with pytest.raises(Unreachable, match="does not reach the cluster"):
-        install(repo, path)
-
-
-def test_values_are_not_part_of_a_release_as_it_is_shown():
-    assert "hunter2" not in repr(Release("r", "n", 1, "deployed", "c", "1", {"password": "hunter2"}))

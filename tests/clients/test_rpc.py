@@ -1,42 +1,47 @@
-"""What a gRPC server that does not answer, or refuses, becomes in our own error tree."""
+"""gRPC: typed errors, and the background loop that lets blocking code use asynchronous sources."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import itertools
 import socket
 import ssl
+import threading
 
 import pytest
 from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from fluobook.clients.rpc import Address, Connection
-from fluobook.clients.rpc_errors import LOST, OVERDUE, explain, is_lost_connection
+from fluobook.clients.rpc import LOST, OVERDUE, Address, Connection, background, is_lost_connection, translate
 from fluobook.clients.talos import Mode, probe
-from fluobook.clients.talos.tls import unverified
+from fluobook.clients.talos.probe import unverified
 from fluobook.errors import AccessDenied, Conflict, NotFound, OutsideError, Rejected, Unreachable
+from fluobook.failures import present
 from fluobook.wire.generated.machine_grpc import MachineServiceStub
+
+HERE = Address("10.10.0.10", 50000)
 
 
 @pytest.fixture
 def silent():
-    """A server that takes connections and never says anything."""
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield Address("127.0.0.1", server.getsockname()[1], "10.10.0.10")
 
 
 @pytest.mark.parametrize("context", [None, unverified()], ids=["plain", "tls"])
-def test_a_silent_server_is_given_up_in_time(silent, context):
+def test_a_call_to_a_silent_server_times_out(silent, context):
     connection = Connection(silent, system="talos", context=context)
     with pytest.raises(Unreachable) as caught:
         connection.call(MachineServiceStub, "Version", Empty(), timeout=0.2, again=True)
     connection.close()
     assert caught.value.code == OVERDUE
-    assert caught.value.remedy
+    assert present(caught.value).remedy
 
 
-def test_a_probe_gives_a_silent_server_up(silent):
+def test_a_probe_of_a_silent_server_times_out(silent):
     assert probe(silent, timeout=0.2).mode is Mode.UNREACHABLE
 
 
@@ -56,7 +61,7 @@ def test_a_probe_gives_a_silent_server_up(silent):
     ],
 )
 def test_each_status_has_its_error(status, kind):
-    error = explain(GRPCError(status, "because"), system="talos", address="10.10.0.10:50000", method="Bootstrap")
+    error = translate(GRPCError(status, "because"), system="talos", address=HERE, method="Bootstrap")
     assert type(error) is kind
     assert (error.code, error.detail, error.system) == (status.name, "because", "talos")
     assert "10.10.0.10:50000" in error.message
@@ -75,24 +80,102 @@ def test_each_status_has_its_error(status, kind):
         (TimeoutError(), OVERDUE),
     ],
 )
-def test_each_broken_connection_has_its_code_a_cause_and_a_remedy(error, code):
-    told = explain(error, system="talos", address="here", method="Version")
-    assert isinstance(told, Unreachable)
-    assert told.code == code
-    assert told.cause
-    assert told.remedy
+def test_each_broken_connection_has_its_code_and_is_in_the_catalogue(error, code):
+    translated = translate(error, system="talos", address=HERE, method="Version")
+    assert isinstance(translated, Unreachable)
+    assert translated.code == code
+    assert present(translated).causes
+    assert present(translated).remedy
 
 
-def test_only_a_lost_connection_is_asked_again():
-    def told(error):
-        return explain(error, system="talos", address="here", method="Version")
+def test_only_a_call_on_a_lost_connection_is_repeated():
+    def broken(error):
+        return translate(error, system="talos", address=HERE, method="Version")
 
-    assert is_lost_connection(told(StreamTerminatedError("Connection lost")))
-    assert not is_lost_connection(told(ConnectionRefusedError(errno.ECONNREFUSED, "refused")))
-    assert not is_lost_connection(told(GRPCError(Status.UNAVAILABLE, "etcd")))
-    assert not is_lost_connection(told(TimeoutError()))
+    assert is_lost_connection(broken(StreamTerminatedError("Connection lost")))
+    assert not is_lost_connection(broken(ConnectionRefusedError(errno.ECONNREFUSED, "refused")))
+    assert not is_lost_connection(broken(GRPCError(Status.UNAVAILABLE, "etcd")))
+    assert not is_lost_connection(broken(TimeoutError()))
 
 
 def test_an_address_shows_the_real_name_first():
     assert str(Address("127.0.0.1", 40001, "10.10.0.10")) == "10.10.0.10 (by 127.0.0.1:40001)"
     assert str(Address("10.10.0.10", 50000)) == "10.10.0.10:50000"
+
+
+async def numbers(stop: threading.Event, *, until: int = 10**9):
+    try:
+        for number in range(until):
+            await asyncio.sleep(0)
+            yield number
+    finally:
+        stop.set()
+
+
+def test_results_and_errors_come_back():
+    async def divide(by):
+        return 6 / by
+
+    assert background().run(divide(2)) == 3
+    with pytest.raises(ZeroDivisionError):
+        background().run(divide(0))
+
+
+def test_there_is_one_loop_for_the_process():
+    assert background() is background()
+
+
+def test_items_keep_their_order_and_the_iteration_ends():
+    assert list(background().iterate(numbers(threading.Event(), until=5000), ahead=7)) == list(range(5000))
+
+
+def test_closing_early_ends_the_source():
+    ended = threading.Event()
+    items = background().iterate(numbers(ended))
+    assert list(itertools.islice(items, 3)) == [0, 1, 2]
+    items.close()
+    assert ended.wait(5)
+
+
+def test_a_source_does_not_run_ahead_without_bound():
+    produced = []
+
+    async def source():
+        for number in range(1000):
+            produced.append(number)
+            yield number
+
+    items = background().iterate(source(), ahead=10)
+    next(items)
+    background().run(asyncio.sleep(0.05))
+    assert len(produced) < 100
+    items.close()
+
+
+def test_an_error_in_the_source_reaches_the_reader_after_its_items():
+    async def source():
+        yield 1
+        raise ValueError("broke")
+
+    items = background().iterate(source())
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="broke"):
+        next(items)
+
+
+def test_many_threads_share_one_loop():
+    async def double(number):
+        await asyncio.sleep(0.01)
+        return number * 2
+
+    results = {}
+
+    def work(number):
+        results[number] = background().run(double(number))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert results == {number: number * 2 for number in range(50)}

@@ -16,7 +16,7 @@ def encrypted(tmp_path_factory):
     )
 
 
-def test_what_was_encrypted_decrypts_again_with_the_key(encrypted):
+def test_an_encrypted_text_decrypts_with_the_key(encrypted):
     assert "hunter2" not in encrypted
     assert yaml.safe_load(encrypted)["metadata"] == {"name": "db"}
     assert sops.recipients(encrypted) == (KEY.recipient,)
@@ -31,7 +31,7 @@ def test_the_creation_rules_decide_and_nothing_is_written(tmp_path):
     text = sops.encrypt("a: {b: word}\n", path=tmp_path / "secrets" / "x.sops.yaml", config=config)
     assert "word" not in text
     assert sops.read(text, KEY.secret) == {"a": {"b": "word"}}
-    with pytest.raises(NotFound, match=r"no creation rule of .* fits other\.yaml"):
+    with pytest.raises(NotFound, match=r"no creation rule of .* matches other\.yaml"):
         sops.encrypt("a: b\n", path=tmp_path / "other.yaml", config=config)
     assert [file.name for file in tmp_path.iterdir()] == [".sops.yaml"]
 
@@ -56,7 +56,7 @@ def test_a_key_in_the_operators_home_does_not_help(encrypted, tmp_path, monkeypa
 
 
 def test_a_file_edited_by_hand_is_refused(encrypted):
-    with pytest.raises(Rejected, match="MAC does not fit"):
+    with pytest.raises(Rejected, match="MAC does not match"):
         sops.decrypt(encrypted.replace("name: db", "name: evil"), KEY.file())
 
 
@@ -67,7 +67,7 @@ def test_a_flipped_byte_is_refused(encrypted):
         sops.decrypt(flipped, KEY.file())
 
 
-def test_a_file_in_clear_is_told_to_be_so(tmp_path):
+def test_a_plaintext_file_is_reported(tmp_path):
     with pytest.raises(Rejected, match="is not encrypted"):
         sops.decrypt(SECRET, KEY.file())
     assert not sops.is_encrypted(SECRET)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from fluobook_lab import life
+from fluobook_lab.engines import programs as engines
 from fluobook_lab.talos.config import MachineConfiguration, load, pair
 
 from fluobook import params
-from fluobook.clients import engines
 from fluobook.context import RunContext
 from fluobook.journal.journal import Journal
 from fluobook.lab import programs as lab_programs

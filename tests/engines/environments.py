@@ -6,14 +6,14 @@ import os
 import subprocess
 import sys
 
-from fluobook.clients import payload
+from fluobook.clients import wheel
 
 BOUND, BUILD_BOUND = 120, 840
 
 
 def environment(name: str, *packages: str) -> str:
     """The interpreter of an environment with these packages, made if it is not there."""
-    folder = payload.cache_folder() / "second-opinions" / name
+    folder = wheel.cache_folder() / "second-opinions" / name
     python = folder / "bin" / "python"
     if not (folder / ".complete").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, timeout=BOUND)
@@ -25,7 +25,7 @@ def environment(name: str, *packages: str) -> str:
 
 def go_program(package: str, version: str) -> str:
     """A program built from a Go package of this version, if it is not there."""
-    folder = payload.cache_folder() / "second-opinions" / f"{package.rpartition('/')[2]}-{version}"
+    folder = wheel.cache_folder() / "second-opinions" / f"{package.rpartition('/')[2]}-{version}"
     program = folder / package.rpartition("/")[2]
     if not program.exists():
         settings = {"GOBIN": str(folder), "GOFLAGS": "", "GOWORK": "off", "CGO_ENABLED": "0"}

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from fluobook_lab.engines import programs as engines
 from fluobook_lab.talos.config import MachineConfiguration, load, pair
 
-from fluobook.clients import engines
 from fluobook.machine import generate
 from fluobook.machine.secrets import new_secrets
 from tests.engines.cases import CASES

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from fluobook_lab.engines import programs as engines
 
-from fluobook.clients import engines
 from fluobook.errors import ToolFailed
 
 ROOT = Path(__file__).parents[2]

@@ -73,7 +73,7 @@ def test_our_client_makes_starts_stops_and_removes_a_vm_on_another_s_proxmox(pro
     (node, *_) = [one["node"] for one in proxmox.nodes()]
     assert proxmox.version()["version"].startswith("9")
     vmid = 8001
-    assert not proxmox.id_taken(vmid)
+    assert vmid not in {vm["vmid"] for vm in proxmox.resources("vm")}
     given = {"name": "cp-1", "cores": 2, "memory": 2048, "bios": "ovmf", "scsi0": "local-lvm:20", "agent": "1"}
     given |= {"net0": "virtio=BC:24:11:AA:00:01,bridge=vmbr0", "tags": "fluobook", "smbios1": "uuid=" + SECRET}
     for task in (lambda: proxmox.create_vm(node, vmid=vmid, **given), lambda: proxmox.start(node, vmid)):
@@ -84,10 +84,10 @@ def test_our_client_makes_starts_stops_and_removes_a_vm_on_another_s_proxmox(pro
     proxmox.configure(node, vmid, {"description": "ours"}, digest=config["digest"])
     with pytest.raises(Conflict):
         proxmox.configure(node, vmid, {"description": "again"}, digest="0" * 40)
-    assert proxmox.id_taken(vmid)
+    assert vmid in {vm["vmid"] for vm in proxmox.resources("vm")}
     for task in (lambda: proxmox.stop(node, vmid), lambda: proxmox.delete(node, vmid)):
         assert proxmox.wait(task(), deadline=BOUND).ok
-    assert not proxmox.id_taken(vmid)
+    assert vmid not in {vm["vmid"] for vm in proxmox.resources("vm")}
 
 
 def test_a_wrong_token_is_denied_by_another_s_proxmox(proxmox: ProxmoxClient) -> None:

@@ -81,9 +81,10 @@ def test_an_entry_reads_as_title_causes_remedy_and_next() -> None:
     assert [line.split()[0] for line in lines[1:]] == ["cause:", "cause:", "remedy:", "next:", "seen"]
 
 
-def test_a_code_ranks_before_a_class() -> None:
+def test_a_class_is_used_only_if_nothing_more_specific_matches() -> None:
     error = NotFound("no", system="kubernetes", code="NoMatch")
-    assert codes(error) == ["F83", "F82"]
+    assert codes(error) == ["F83"]
+    assert codes(NotFound("no", system="kubernetes", code="NotFound")) == ["F82"]
 
 
 def test_the_next_command_is_filled_from_the_errors_facts() -> None:
@@ -93,3 +94,11 @@ def test_the_next_command_is_filled_from_the_errors_facts() -> None:
 
 def test_an_unknown_error_matches_nothing() -> None:
     assert explain(FluobookError("something new")) == []
+
+
+def test_a_foreign_exception_belongs_to_the_system_of_the_error_that_it_caused() -> None:
+    with pytest.raises(Unreachable) as refused:
+        raise Unreachable("no", system="kubernetes", code="SSLCertVerificationError") from OSError(
+            "self-signed certificate"
+        )
+    assert codes(refused.value) == ["F86"]

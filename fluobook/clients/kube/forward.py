@@ -1,4 +1,4 @@
-"""A local port that leads to a pod of a Service, as `kubectl port-forward` makes one."""
+"""A local port that leads to a pod of a Service, like `kubectl port-forward`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fluobook.clients.kube.failures import translated
+from fluobook.clients.kube.transport import translated
 from fluobook.errors import NotFound, Unreachable
 from fluobook.machine.pki import openssl_key
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from fluobook.clients.kube.client import Kube
+    from fluobook.clients.kube.transport import Endpoint, Transport
 
 CHUNK = 1 << 16
 
 
 class Forward:
-    """Listens on 127.0.0.1 and carries each connection to a ready pod, chosen anew each time; close it at the end.
+    """Listens on 127.0.0.1 and connects each client to a ready pod, chosen for each connection; to be closed.
 
     Args:
-        kube: the cluster.
+        transport: the cluster.
         service: the Service's name.
         namespace: its namespace.
         port: the Service's port.
@@ -38,18 +38,18 @@ class Forward:
         OutsideError: no answer, or a refusal.
     """
 
-    def __init__(self, kube: Kube, service: str, namespace: str, port: int) -> None:
-        self._kube = kube
+    def __init__(self, transport: Transport, service: str, namespace: str, port: int) -> None:
+        self._transport = transport
         self._name = f"{service}.{namespace}:{port}"
         self._namespace = namespace
-        found = kube.get("v1", "Service", service, namespace)
-        self._selector = found["spec"].get("selector") or {}
-        targets = [told.get("targetPort", port) for told in found["spec"]["ports"] if told["port"] == port]
+        obj = transport.get("v1", "Service", service, namespace)
+        self._selector = obj["spec"].get("selector") or {}
+        targets = [entry.get("targetPort", port) for entry in obj["spec"]["ports"] if entry["port"] == port]
         if not targets:
             raise NotFound(f"Service {namespace}/{service} has no port {port}", system="kubernetes", code="NoPort")
         self._target: int | str = targets[0]
         self._identity = tempfile.TemporaryDirectory(prefix="fluobook-")
-        self._configuration = _configuration(kube, Path(self._identity.name))
+        self._configuration = _configuration(transport.at, Path(self._identity.name))
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         threading.Thread(target=self._accept, name=f"forward {self._name}", daemon=True).start()
@@ -63,7 +63,7 @@ class Forward:
         self.close()
 
     def close(self) -> None:
-        """Listen no longer; connections that are open end when their ends do."""
+        """Stop listening; open connections stay open until one end closes them."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._socket.close()
@@ -80,15 +80,15 @@ class Forward:
 
         pod = self._pod()
         port = _container_port(pod, self._target)
-        path = self._kube.transport.kind("v1", "Pod").path(pod["metadata"]["name"], self._namespace, "portforward")
-        with translated(f"forward a port to {self._name}", self._kube.at.name):
+        path = self._transport.kind("v1", "Pod").path(pod["metadata"]["name"], self._namespace, "portforward")
+        with translated(f"forward a port to {self._name}", self._transport.at.name):
             query = [("ports", str(port))]
-            url = self._kube.at.url + path
+            url = self._transport.at.url + path
             return ws_client.portforward_call(self._configuration, "GET", url, query_params=query).socket(port)
 
     def _pod(self) -> dict[str, Any]:
         labels = ",".join(f"{key}={value}" for key, value in self._selector.items())
-        for pod in self._kube.list("v1", "Pod", self._namespace, labels=labels):
+        for pod in self._transport.list("v1", "Pod", self._namespace, labels=labels):
             conditions = (pod.get("status") or {}).get("conditions") or []
             if any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
                 return pod
@@ -96,22 +96,21 @@ class Forward:
             f"no pod behind {self._name} is ready",
             system="kubernetes",
             code="NoEndpoints",
-            cause="its pods are still starting, or fail",
-            remedy=f"kubectl -n {self._namespace} get pods -l {labels}",
+            facts={"namespace": self._namespace, "labels": labels},
         )
 
     def _accept(self) -> None:
         while True:
             try:
-                near, _ = self._socket.accept()
+                client, _ = self._socket.accept()
             except OSError:
                 return
             try:
-                far = self.connect()
+                pod = self.connect()
             except (Unreachable, NotFound):
-                near.close()  # the caller sees a closed connection, and may try again
+                client.close()  # the client sees a closed connection, and may try again
                 continue
-            for source, sink in ((near, far), (far, near)):
+            for source, sink in ((client, pod), (pod, client)):
                 threading.Thread(target=_carry, args=(source, sink), name="forward", daemon=True).start()
 
 
@@ -120,10 +119,10 @@ def _carry(source: Any, sink: Any) -> None:
     with suppress(OSError):
         while data := source.recv(CHUNK):
             sink.sendall(data)
-    for one in (source, sink):
+    for end in (source, sink):
         with suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
-        one.close()
+            end.shutdown(socket.SHUT_RDWR)
+        end.close()
 
 
 def _container_port(pod: dict[str, Any], target: int | str) -> int:
@@ -133,17 +132,17 @@ def _container_port(pod: dict[str, Any], target: int | str) -> int:
     return next((port["containerPort"] for port in ports if port.get("name") == target), 0)
 
 
-def _configuration(kube: Kube, folder: Path) -> Any:
-    """For the websocket, which takes certificates from files alone: in a folder of our own, while it is open."""
+def _configuration(at: Endpoint, folder: Path) -> Any:
+    """For the websocket client, which reads certificates only from files: in a private folder, while it is open."""
     from kubernetes.client import Configuration  # noqa: PLC0415
 
     configuration = Configuration()
-    configuration.host, configuration.tls_server_name, configuration.proxy = kube.at.url, kube.at.server_name, None
+    configuration.host, configuration.tls_server_name, configuration.proxy = at.url, at.server_name, None
     configuration.ssl_ca_cert = str(folder / "ca.pem")
-    Path(configuration.ssl_ca_cert).write_text(kube.at.ca)
-    if kube.at.identity:
+    Path(configuration.ssl_ca_cert).write_text(at.ca)
+    if at.identity:
         identity = folder / "identity.pem"
         identity.touch(mode=0o600)
-        identity.write_text(openssl_key(kube.at.identity.key).rstrip("\n") + "\n" + kube.at.identity.crt)
+        identity.write_text(openssl_key(at.identity.key).rstrip("\n") + "\n" + at.identity.crt)
         configuration.cert_file = configuration.key_file = str(identity)
     return configuration

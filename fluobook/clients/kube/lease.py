@@ -1,4 +1,4 @@
-"""One operator at a time: a Lease in kube-system that whoever changes the cluster holds."""
+"""The operators' lock: a Lease in kube-system that is held by the operator who changes the cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fluobook.clients.kube.connection import CONNECT_SECONDS, READ_SECONDS
+from fluobook.clients.kube.transport import CONNECT_SECONDS, READ_SECONDS
 from fluobook.errors import Conflict, Locked, OutsideError
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 API_VERSION, KIND = "coordination.k8s.io/v1", "Lease"
 NAME, NAMESPACE = "fluobook", "kube-system"
 SECONDS = 30
-"""How long a lease is good that is not renewed: a killed run keeps others out for no longer."""
+"""Seconds for which a lease is valid without renewal: a killed run blocks others for no longer."""
 RENEWALS = 3
-"""Renewals in that time."""
+"""Renewals within that time."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,19 @@ class Holder:
     seconds: int
 
     def is_over(self, now: dt.datetime) -> bool:
-        """Whether the lease was given back, or not renewed in time; the operators' clocks should agree on seconds."""
+        """Whether the lease was released, or not renewed in time; the operators' clocks should agree within seconds."""
         if not self.identity or self.renewed is None:
             return True
         return self.renewed + dt.timedelta(seconds=self.seconds) < now
 
 
 class OperatorLease:
-    """Takes, renews and gives back the lease.
+    """Acquires, renews and releases the lease.
 
     Args:
         kube: the cluster.
-        identity: who we are, so that another operator can find us: "ann@laptop/4711".
-        seconds: how long it is good without being renewed.
+        identity: our name, so that another operator can find us: "ann@laptop/4711".
+        seconds: seconds for which it is valid without renewal.
     """
 
     def __init__(self, kube: Kube, identity: str, *, seconds: int = SECONDS) -> None:
@@ -55,67 +55,67 @@ class OperatorLease:
         self._seconds = seconds
         self._stop = threading.Event()
         self.lost: OutsideError | Locked | None = None
-        """Why the last renewal failed; None while all is well."""
+        """Why the last renewal failed; None if it succeeded."""
 
     def holder(self) -> Holder | None:
-        """Who holds it now, None if nobody ever did.
+        """Who holds it now, None if nobody ever held it.
 
         Raises:
             OutsideError: no answer, or a refusal.
         """
-        found = self._kube.find(API_VERSION, KIND, NAME, NAMESPACE)
-        return _holder(found) if found else None
+        lease = self._kube.find(API_VERSION, KIND, NAME, NAMESPACE)
+        return _holder(lease) if lease else None
 
     def acquire(self) -> None:
-        """Take the lease; taking it again renews it.
+        """Acquire the lease, or renew it.
 
         Raises:
             Locked: somebody else holds it.
             OutsideError: no answer, or a refusal.
         """
-        found = self._kube.find(API_VERSION, KIND, NAME, NAMESPACE)
-        if found and not self._may_take(held := _holder(found)):
+        lease = self._kube.find(API_VERSION, KIND, NAME, NAMESPACE)
+        if lease and not self._may_take(held := _holder(lease)):
             raise _locked(held)
         try:
-            if found is None:
+            if lease is None:
                 self._kube.create(self._wanted({}))
             else:
-                self._kube.replace({**self._wanted(found.get("spec") or {}), "metadata": found["metadata"]})
+                self._kube.replace({**self._wanted(lease.get("spec") or {}), "metadata": lease["metadata"]})
         except Conflict:
             raise _locked(self.holder() or Holder("another operator", None, None, 0)) from None
 
     renew = acquire
 
     def check(self) -> None:
-        """Whether work may go on; that the API did not answer a renewal is no reason to stop, a new holder is.
+        """Whether work may continue: only a new holder is a reason to stop, a renewal without an answer is not.
 
         Raises:
-            Locked: another operator has taken the lease, since we did not renew it in time.
+            Locked: another operator has acquired the lease, because it was not renewed in time.
         """
         if isinstance(self.lost, Locked):
             raise self.lost
 
     def release(self) -> None:
-        """Give it back, if it is ours.
+        """Release it, if we hold it.
 
         Raises:
             OutsideError: no answer, or a refusal.
         """
         self._stop.set()
-        found = self._kube.find(API_VERSION, KIND, NAME, NAMESPACE)
-        if found and (found.get("spec") or {}).get("holderIdentity") == self._identity:
-            spec = {**found["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+        lease = self._kube.find(API_VERSION, KIND, NAME, NAMESPACE)
+        if lease and (lease.get("spec") or {}).get("holderIdentity") == self._identity:
+            spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
             try:
-                self._kube.replace({**found, "spec": spec})
+                self._kube.replace({**lease, "spec": spec})
             except Conflict:
-                return  # somebody took it in between: then it is not ours to give
+                return  # somebody else acquired it meanwhile
 
     @contextmanager
     def held(self) -> Iterator[OperatorLease]:
-        """Hold it for the length of a block, renewed in the background; `lost` says why, if it got lost meanwhile.
+        """Hold it during a block, renewed in the background; if it is lost meanwhile, `lost` has the reason.
 
-        That it cannot be given back is no error: what was to be done is done, and it runs out by itself. So it is when
-        the block has just restarted the only control plane.
+        A failed release is no error, since the lease expires by itself; the block may just have restarted the only
+        control plane.
 
         Raises:
             Locked: somebody else holds it.
@@ -130,7 +130,7 @@ class OperatorLease:
         finally:
             with suppress(OutsideError):
                 self.release()
-            thread.join(CONNECT_SECONDS + READ_SECONDS)  # a renewal under way ends by then
+            thread.join(CONNECT_SECONDS + READ_SECONDS)  # a renewal in progress ends by then
 
     def _keep(self) -> None:
         while not (self._stop.wait(self._seconds / RENEWALS) or isinstance(self.lost, Locked)):
@@ -176,6 +176,6 @@ def _locked(held: Holder) -> Locked:
     since = f" since {held.since:%H:%M:%S} UTC" if held.since else ""
     return Locked(
         f"{held.identity} holds the lock on this cluster{since}",
-        cause="two operators at once would undo each other's work",
-        remedy=f"wait for its end; after a crash the lease is free within {held.seconds or SECONDS} s",
+        cause="two operators at once would revert each other's changes",
+        remedy=f"wait until it ends; after a crash the lock is free within {held.seconds or SECONDS} s",
     )

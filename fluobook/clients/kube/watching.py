@@ -1,4 +1,8 @@
-"""One watch request: the lines of an open answer as changes."""
+"""Watches: one request, and an informer that lists, watches, and lists again when the history was lost.
+
+The informer does what `kubernetes.informer.SharedInformer` does, which for dynamic objects never learns the
+resourceVersion to continue from, writes tracebacks to the log, and does not report a dead connection.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from fluobook.clients.kube.failures import refused, translated
+from fluobook.clients.kube.transport import refused, translated
+from fluobook.errors import AccessDenied, Conflict, OutsideError
+from fluobook.waiting import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
-    from fluobook.clients.kube.client import Kube
+    from fluobook.clients.kube.transport import Transport
 
     Key = tuple[str, str]
 
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+"""Seconds between attempts while the connection is lost."""
 SERVER_SECONDS = 300
-"""How long one watch request lasts before it is asked for again."""
+"""Seconds that one watch request lasts before the next."""
 SILENCE_SECONDS = 90.0
 """The server sends a bookmark every minute: a longer silence is a dead connection (a laptop that slept)."""
 CHUNK = 1 << 16
@@ -29,7 +37,7 @@ _SPEC = re.compile(rb',\s*"spec":\s*{')
 
 
 class Change:
-    """One change: "ADDED", "MODIFIED" or "DELETED", and the object as it is after it (for a deletion: was last).
+    """One change: "ADDED", "MODIFIED" or "DELETED", and the object after it (for a deletion: before it).
 
     Args:
         type: the type.
@@ -51,36 +59,35 @@ class Change:
 
 
 class WatchRequest:
-    """A watch from one resourceVersion on, until the server ends it.
+    """A watch from a resourceVersion until the server ends it.
 
     Args:
-        kube: the cluster.
+        transport: the cluster.
         path: of the collection.
         query: selectors.
     """
 
-    def __init__(self, kube: Kube, path: str, query: Mapping[str, str]) -> None:
-        self._kube = kube
+    def __init__(self, transport: Transport, path: str, query: Mapping[str, str]) -> None:
+        self._transport = transport
         self._path = path
         self._query = query
         self._answer: Any = None
         self._stopped = threading.Event()
         self.version = ""
 
-    def changes(self, version: str, seconds: float | None = None) -> Iterator[tuple[Key, Change]]:
-        """The changes after a resourceVersion, with namespace and name; `version` follows them, bookmarks included.
+    def changes(self, version: str) -> Iterator[tuple[Key, Change]]:
+        """The changes after a resourceVersion, with namespace and name; `version` is that of the last one or bookmark.
 
         Raises:
             Conflict: 410, the version is too old; list again.
             OutsideError: no answer, a refusal, or the connection broke.
         """
         self.version = version
-        last = SERVER_SECONDS if seconds is None else max(1, min(SERVER_SECONDS, round(seconds)))
-        query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(last), **self._query}
-        query["resourceVersion"] = version
+        query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(SERVER_SECONDS)}
+        query |= {**self._query, "resourceVersion": version}
         what = f"watch {self._path}"
-        with translated(what, self._kube.at.name):
-            self._answer = self._kube.transport.raw(
+        with translated(what, self._transport.at.name):
+            self._answer = self._transport.raw(
                 "GET", self._path, query, what=what, read_seconds=SILENCE_SECONDS, stream=True
             )
             try:
@@ -118,7 +125,7 @@ def _lines(answer: Any) -> Iterator[bytes]:
 
 
 def head_of(line: bytes) -> dict[str, Any]:
-    """An event up to the `spec` of its object, if the metadata stands before it; else the whole event.
+    """An event up to the `spec` of its object, if the metadata comes before it; else the whole event.
 
     Metadata cannot hold an object named `spec`: labels and annotations are strings, managed fields begin with "f:".
     """
@@ -128,3 +135,119 @@ def head_of(line: bytes) -> dict[str, Any]:
             return head
     event: dict[str, Any] = from_json(line)
     return event
+
+
+class Informer:
+    """The objects of one kind, kept up to date.
+
+    Args:
+        transport: the cluster.
+        api_version: of the kind.
+        kind: the kind.
+        on_change: called for every change.
+        on_error: called when the connection is lost.
+
+    Attributes:
+        synced: set once the first list is complete.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        api_version: str,
+        kind: str,
+        on_change: Callable[[Change], None],
+        on_error: Callable[[OutsideError], None],
+    ) -> None:
+        self._transport = transport
+        self._what = (api_version, kind)
+        self._on_change = on_change
+        self._on_error = on_error
+        self._select: dict[str, str] = {"namespace": "", "labels": "", "fields": ""}
+        self._items: dict[Key, Change] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._request: WatchRequest | None = None
+        self._thread: threading.Thread | None = None
+        self.synced = threading.Event()
+
+    def select(self, *, namespace: str = "", labels: str = "", fields: str = "") -> None:
+        """Follow only these objects; before `start`."""
+        self._select = {"namespace": namespace, "labels": labels, "fields": fields}
+
+    def start(self) -> None:
+        """Begin, in a daemon thread."""
+        self._thread = threading.Thread(target=self._run, name=f"inform {self._what[1]}", daemon=True)
+        self._thread.start()
+
+    def stop(self, seconds: float = 5.0) -> None:
+        """End, and wait for the thread; `on_change` is not called after this returns."""
+        self._stopped.set()
+        if self._request is not None:
+            self._request.stop()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(seconds)
+
+    def items(self) -> list[dict[str, Any]]:
+        """The objects, by namespace and name; not to be changed."""
+        with self._lock:
+            changes = [self._items[key] for key in sorted(self._items)]
+        return [change.object for change in changes]
+
+    def _changes(self) -> Iterator[Change]:
+        version = ""
+        while not self._stopped.is_set():
+            if not version:
+                version = yield from self._listed()
+            try:
+                version = yield from self._watched(version)
+            except Conflict as error:
+                if error.code not in ("Expired", "Gone", "410"):
+                    raise
+                version = ""
+
+    def _run(self) -> None:
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        while not self._stopped.is_set():
+            try:
+                for change in self._changes():
+                    backoff.reset()
+                    if self._stopped.is_set():
+                        return
+                    self._on_change(change)
+            except OutsideError as error:
+                if self._stopped.is_set():
+                    return
+                self._on_error(error)
+                self._stopped.wait(LONGEST_PAUSE if isinstance(error, AccessDenied) else backoff.next())
+
+    def _listed(self) -> Generator[Change, None, str]:
+        """The objects as changes since the last list; returns the resourceVersion to watch from."""
+        objs, version = self._transport.snapshot(*self._what, **self._select)
+        listed = {(obj["metadata"].get("namespace", ""), obj["metadata"]["name"]): Change("ADDED", obj) for obj in objs}
+        with self._lock:
+            known, self._items = self._items, listed
+        for key in sorted(known.keys() - listed.keys()):
+            yield Change("DELETED", known[key].object)
+        for key, change in listed.items():
+            if key not in known:
+                yield change
+            elif known[key].object["metadata"]["resourceVersion"] != change.object["metadata"]["resourceVersion"]:
+                yield Change("MODIFIED", change.object)
+        self.synced.set()
+        return version
+
+    def _watched(self, version: str) -> Generator[Change, None, str]:
+        path = self._transport.kind(*self._what).path(namespace=self._select["namespace"])
+        query = {"labelSelector": self._select["labels"], "fieldSelector": self._select["fields"]}
+        self._request = WatchRequest(self._transport, path, query)
+        if self._stopped.is_set():
+            return version
+        for key, change in self._request.changes(version):
+            with self._lock:
+                if change.type == "DELETED":
+                    self._items.pop(key, None)
+                else:
+                    self._items[key] = change
+            yield change
+        return self._request.version

@@ -1,39 +1,126 @@
-"""What the stages change through Proxmox VE: images, machines, their power; and the waits for it.
+"""Proxmox VE as the stages use it: hosts, storages, VMs and their tasks, and the waits for these.
 
-What may be done twice is repeated while the answer is transient. Creating a machine is never repeated here: after a
-lost answer only a look at what exists can tell (`task_of`, `config`).
+A call that may be made twice is repeated while its error is transient. Creating a VM is never repeated here: after a
+lost answer, only what exists can show whether it was created (`task_of`, `config`).
 """
 
 from __future__ import annotations
 
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
-from fluobook.clients.proxmox import waiting
-from fluobook.clients.proxmox.failures import may_help_to_repeat
-from fluobook.clients.proxmox.pace import Pace, poll_interval
 from fluobook.clients.proxmox.privileges import Need
-from fluobook.clients.proxmox.reader import ProxmoxReader, vm_path
-from fluobook.clients.proxmox.tasks import TaskStatus, Upid
-from fluobook.errors import OutsideError
+from fluobook.clients.proxmox.session import ProxmoxEndpoint, Session, VmLocked, is_transient, task_failure
+from fluobook.clients.proxmox.tasks import LOG_TAIL, Pace, TaskStatus, Upid, poll_interval
+from fluobook.errors import FluobookError, NotFound, OutsideError
+from fluobook.waiting import Cancellation, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+Json = dict[str, Any]
+
+UNKNOWN_FOR = 5.0
+"""Seconds for which Proxmox VE may not know a task that it has just started."""
+_AUDIT = (Need("/vms", "VM.Audit"),)
 _POWER = (Need("/vms", "VM.PowerMgmt"),)
 
 
-class ProxmoxClient(ProxmoxReader):
-    """A Proxmox VE endpoint, looked at and changed."""
+class ProxmoxClient:
+    """A Proxmox VE endpoint. Blocking and thread-safe.
 
-    @cached_property
-    def _tasks(self) -> Pace:
-        return Pace()
+    Every method raises the errors that `session.refusal` names.
+
+    Args:
+        endpoint: where it is, and the token.
+    """
+
+    def __init__(self, endpoint: ProxmoxEndpoint) -> None:
+        self.endpoint = endpoint
+        self._session = Session(endpoint)
+        self._pace = Pace()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        self._session.close()
+
+    def version(self) -> Json:
+        """`{version: "9.0.10", release: "9.0", …}`."""
+        return self._session.get("version", doing="read the version")
+
+    def permissions(self, path: str | None = None) -> dict[str, dict[str, int]]:
+        """The token's privileges: path → privilege → whether it propagates."""
+        return self._session.get("access/permissions", doing="read the token's permissions", path=path)
+
+    def resources(self, type_: str | None = None) -> list[Json]:
+        """Everything in the cluster, or only `vm`, `node` or `storage`.
+
+        Status and name of a VM are refreshed every 10 s only, `lock` and `tags` at once; `vm_status` is current.
+        """
+        return self._session.get("cluster/resources", doing="list the resources", type=type_)
+
+    def nodes(self) -> list[Json]:
+        """The hosts, with `node` and `status` (online, offline, unknown)."""
+        return self._session.get("nodes", doing="list the nodes")
+
+    def networks(self, node: str) -> list[Json]:
+        """A host's network interfaces (`iface`, `type`); bridges without SDN.Audit or SDN.Use are left out."""
+        return self._session.get(f"nodes/{node}/network", doing=f"list the networks of {node}")
+
+    def storages(self, node: str) -> list[Json]:
+        """A host's storages: `storage`, `content` (comma-separated), `active`, `total` and `avail` in bytes."""
+        return self._session.get(f"nodes/{node}/storage", doing=f"list the storages of {node}")
+
+    def storage_content(self, node: str, storage: str, content: str | None = None) -> list[Json]:
+        """The volumes on a storage: `volid`, `content`, `format`, `size` in bytes, `vmid`."""
+        path = f"nodes/{node}/storage/{storage}/content"
+        needs = (Need(f"/storage/{storage}", "Datastore.Audit"),)
+        return self._session.get(path, doing=f"list {storage} on {node}", needs=needs, content=content)
+
+    def cluster_tasks(self) -> list[TaskStatus]:
+        """The recent tasks of the whole cluster, as far as the token may see them, newest first."""
+        listed = [TaskStatus.listed(task) for task in self._session.get("cluster/tasks", doing="list the tasks")]
+        return sorted(listed, key=lambda task: task.upid.started, reverse=True)
+
+    def task_of(self, vmid: int, type_: str) -> TaskStatus | None:
+        """The newest task of a type (`qmcreate`, `qmstart`…) on a VM, a running one first; None if there is none."""
+        tasks = [task for task in self.cluster_tasks() if (task.upid.type, task.upid.id) == (type_, str(vmid))]
+        return next((task for task in tasks if task.running), tasks[0] if tasks else None)
+
+    def config(self, node: str, vmid: int) -> Json:
+        """A VM's configuration, pending changes included, with its `digest`.
+
+        While the VM is being created it has only `lock: create` and the digest, neither name nor uuid.
+        """
+        return self._session.get(f"{vm_path(node, vmid)}/config", doing=f"read VM {vmid} on {node}", needs=_AUDIT)
+
+    def vm_status(self, node: str, vmid: int) -> Json:
+        """`status` (running, stopped), `lock` if there is one, `uptime`, `qmpstatus`… as of now."""
+        doing = f"read the status of VM {vmid} on {node}"
+        return self._session.get(f"{vm_path(node, vmid)}/status/current", doing=doing, needs=_AUDIT)
+
+    def task_status(self, upid: Upid) -> TaskStatus:
+        """The state of a task."""
+        path = f"nodes/{upid.node}/tasks/{upid}/status"
+        return TaskStatus.read(upid, self._session.get(path, doing=f"read task {upid}"))
+
+    def task_log(self, upid: Upid, *, tail: int = LOG_TAIL) -> tuple[str, ...]:
+        """The last lines of a task's log."""
+        path = f"nodes/{upid.node}/tasks/{upid}/log"
+        lines = self._session.get(path, doing=f"read the log of task {upid}", start=0, limit=5000)
+        return tuple(str(line.get("t", "")) for line in sorted(lines, key=lambda line: int(line["n"])))[-tail:]
 
     def download_url(
         self, node: str, storage: str, *, url: str, filename: str, content: str = "iso", checksum: str | None = None
     ) -> Upid:
-        """Have a host download a file into a storage; `checksum` is SHA-256. Not repeated: a second one would fail."""
+        """Let a host download a file into a storage; `checksum` is SHA-256. Not repeated: a second would fail."""
         return Upid.parse(
             self._session.once(
                 "POST",
@@ -54,8 +141,8 @@ class ProxmoxClient(ProxmoxReader):
         """Create a VM; the parameters are those of POST /nodes/{node}/qemu. Never repeated.
 
         Raises:
-            Conflict: the id is taken; whether by the VM of an earlier attempt only its uuid and tag tell.
-            Unreachable: no answer; it may have been created all the same (see `config`, `task_of`).
+            Conflict: the id is taken; the uuid and tag show whether by the VM of an earlier attempt.
+            Unreachable: no answer; it may have been created nevertheless (see `config`, `task_of`).
         """
         return Upid.parse(
             self._session.once(
@@ -71,18 +158,18 @@ class ProxmoxClient(ProxmoxReader):
     def configure(
         self, node: str, vmid: int, changes: Mapping[str, Any], *, digest: str | None = None, delete: str | None = None
     ) -> None:
-        """Change a VM's configuration (PUT); what a running VM cannot take stays pending until its next start.
+        """Change a VM's configuration (PUT); what a running VM cannot change stays pending until its next start.
 
         Args:
             node: the host.
             vmid: the VM.
             changes: options and their new values.
-            digest: that of the configuration the changes were planned from; with it nothing is changed twice.
+            digest: that of the configuration from which the changes were planned.
             delete: options to remove, comma-separated.
 
         Raises:
             Conflict: the configuration has changed since the digest.
-            VmLocked: something is at work on the VM.
+            VmLocked: another task works on the VM.
         """
         doing = f"change VM {vmid} on {node}"
         self._session.once(
@@ -90,7 +177,7 @@ class ProxmoxClient(ProxmoxReader):
         )
 
     def resize(self, node: str, vmid: int, disk: str, gib: int, *, digest: str | None = None) -> Upid:
-        """Grow a disk to a size in GiB; asking for the size it has changes nothing, so it is repeated."""
+        """Grow a disk to a size in GiB; a repetition changes nothing."""
         doing = f"resize {disk} of VM {vmid} on {node}"
         answer = self._session.repeat(
             "PUT", f"{vm_path(node, vmid)}/resize", doing=doing, disk=disk, size=f"{gib}G", digest=digest
@@ -98,7 +185,7 @@ class ProxmoxClient(ProxmoxReader):
         return Upid.parse(answer)
 
     def start(self, node: str, vmid: int) -> Upid:
-        """Start a VM; after a lost answer the task that was started all the same is found, not started twice."""
+        """Start a VM; after a lost answer, a task that was started nevertheless is used."""
         return self._power(node, vmid, "start", reached="running")
 
     def stop(self, node: str, vmid: int) -> Upid:
@@ -108,15 +195,6 @@ class ProxmoxClient(ProxmoxReader):
     def shutdown(self, node: str, vmid: int, *, timeout: int = 60, force_stop: bool = True) -> Upid:
         """Ask a VM to shut down; after `timeout` seconds it is stopped if `force_stop`, else the task fails."""
         return self._power(node, vmid, "shutdown", reached="stopped", timeout=timeout, forceStop=force_stop)
-
-    def reboot(self, node: str, vmid: int, *, timeout: int = 60) -> Upid:
-        """Shut a VM down and start it again, which takes over pending changes. Not repeated."""
-        doing = f"reboot VM {vmid} on {node}"
-        return Upid.parse(
-            self._session.once(
-                "POST", f"{vm_path(node, vmid)}/status/reboot", doing=doing, needs=_POWER, timeout=timeout
-            )
-        )
 
     def delete(self, node: str, vmid: int) -> Upid:
         """Destroy a stopped VM with all its disks."""
@@ -135,7 +213,7 @@ class ProxmoxClient(ProxmoxReader):
         try:
             return Upid.parse(self._session.once("POST", path, doing=doing, needs=_POWER, **params))
         except OutsideError as error:
-            if not may_help_to_repeat(error):
+            if not is_transient(error):
                 raise
         task = self.task_of(vmid, f"qm{verb}")
         if task and (task.running or self.vm_status(node, vmid)["status"] == reached):
@@ -143,33 +221,53 @@ class ProxmoxClient(ProxmoxReader):
         return Upid.parse(self._session.repeat("POST", path, doing=doing, needs=_POWER, **params))
 
     def wait(
-        self,
-        upid: Upid,
-        *,
-        deadline: float,
-        name: str = "",
-        on_poll: Callable[[TaskStatus], None] | None = None,
+        self, upid: Upid, *, deadline: float, name: str = "", on_poll: Callable[[TaskStatus], None] = lambda _: None
     ) -> TaskStatus:
-        """Wait until a task has ended well.
+        """Wait until a task has succeeded.
 
         Args:
             upid: the task.
             deadline: seconds to wait at most.
-            name: the wait's name in the params' deadlines, for the message.
+            name: the deadline's name in the params, for the message.
             on_poll: called with each status that was read.
 
         Returns:
-            The last status; its `exit` is OK, or tells of warnings.
+            The last status; its `exit` is OK, or names warnings.
 
         Raises:
-            TaskFailed: it ended in an error; the tail of its log is attached.
-            VmLocked: it ended because the machine is locked.
+            TaskFailed: it failed; the tail of its log is attached.
+            VmLocked: it failed because the VM is locked.
             DeadlineExceeded: it still runs.
             NotFound: Proxmox VE does not know it.
         """
-        wait = waiting.Wait(name, deadline, partial(self._tasks.pause, upid.type))
-        status = waiting.until_ended(self, upid, wait, on_poll or (lambda _: None))
-        self._tasks.learn(upid.type, wait.waited)
+        begun = time.monotonic()
+
+        def ended() -> TaskStatus | None:
+            try:
+                status = self.task_status(upid)
+            except OutsideError as error:
+                unknown_yet = error.code == "400" and time.monotonic() - begun < UNKNOWN_FOR
+                if not (unknown_yet or is_transient(error)):
+                    raise
+                return None
+            on_poll(status)
+            if status.running:
+                return None
+            if not status.ok:
+                raise task_failure(upid, status.exit, self._log_if_any(upid))
+            return status
+
+        status = wait_until(
+            ended,
+            what=f"task {upid.type} {upid.id} on {upid.node}" + (f" (deadlines.{name})" if name else ""),
+            timeout=deadline,
+            cancellation=Cancellation(),
+            interval=partial(self._pace.pause, upid.type),
+            final=(FluobookError,),
+            remedy=f"pvenode task log {upid} on {upid.node}; run the stage again, it waits for the same task"
+            + (f"; or raise deadlines.{name} in the params" if name else ""),
+        )
+        self._pace.learn(upid.type, time.monotonic() - begun)
         return status
 
     def wait_unlocked(
@@ -179,12 +277,37 @@ class ProxmoxClient(ProxmoxReader):
         *,
         deadline: float,
         name: str = "vm_lock",
-        on_poll: Callable[[str], None] | None = None,
+        on_poll: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Wait until nothing locks a machine any more; `on_poll` gets the lock's name at each look.
+        """Wait until no task locks a VM; `on_poll` gets the lock's name at each poll.
 
         Raises:
-            DeadlineExceeded: it is still locked; the message names the lock.
+            DeadlineExceeded: it is still locked; its cause names the lock.
         """
-        wait = waiting.Wait(name, deadline, poll_interval)
-        waiting.until_unlocked(self, (node, vmid), wait, on_poll or (lambda _: None))
+
+        def unlocked() -> bool:
+            if lock := str(self.vm_status(node, vmid).get("lock") or ""):
+                on_poll(lock)
+                raise VmLocked(f"VM {vmid} on {node} is still locked ({lock})", lock=lock, vmid=str(vmid), node=node)
+            return True
+
+        wait_until(
+            unlocked,
+            what=f"the lock of VM {vmid} on {node} (deadlines.{name})",
+            timeout=deadline,
+            cancellation=Cancellation(),
+            interval=poll_interval,
+            final=(NotFound,),
+            remedy=f"find its task in the Proxmox VE task list; only if none is running: qm unlock {vmid} on {node}",
+        )
+
+    def _log_if_any(self, upid: Upid) -> tuple[str, ...]:
+        try:
+            return self.task_log(upid)
+        except OutsideError as error:
+            return (f"(the log could not be read: {error.message})",)
+
+
+def vm_path(node: str, vmid: int) -> str:
+    """The path of a VM below /api2/json."""
+    return f"nodes/{node}/qemu/{vmid}"

@@ -1,14 +1,21 @@
-"""Talos nodes: what answers at an address, the way in without a configuration, and the way in with our certificates."""
+"""Talos nodes: what answers at an address, a node in maintenance mode, and a configured node."""
 
 from __future__ import annotations
 
 from fluobook.clients.rpc import Address
-from fluobook.clients.talos.identity import MachineIdentity, same_uuid
-from fluobook.clients.talos.maintenance import MaintenanceNode, maintenance
-from fluobook.clients.talos.node import TalosNode, connect
-from fluobook.clients.talos.probe import Mode, Probe, probe
-from fluobook.clients.talos.resources import Event, Kind, Resource
-from fluobook.clients.talos.values import Applied, EtcdMember, MachineStage, Service, Snapshot, Version
+from fluobook.clients.talos.node import MaintenanceNode, TalosNode, connect, maintenance
+from fluobook.clients.talos.probe import MachineIdentity, Mode, Probe, probe, same_uuid
+from fluobook.clients.talos.resources import (
+    Applied,
+    EtcdMember,
+    Event,
+    Kind,
+    MachineStage,
+    Resource,
+    Service,
+    Snapshot,
+    Version,
+)
 
 __all__ = [
     "Address",

@@ -1,44 +1,49 @@
-"""What answers at an address: nothing, a node without a configuration, one of ours, or somebody else's.
+"""Who answers at an address: nothing, a node without a configuration, a node of this cluster, or a foreign one.
 
-It looks at TLS alone. A Talos node greets with HTTP/2 settings as soon as it is content with the client: so a node that
-greets a client without a certificate is in maintenance mode, whatever its version (facts: F21 to F23).
+A probe looks at TLS alone. A Talos node sends HTTP/2 settings as soon as it accepts the client, so a node that sends
+them to a client without a certificate is in maintenance mode, whatever its version (F21 to F23).
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import ssl
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
+from uuid import UUID
 
-from fluobook.clients.loop import background
-from fluobook.clients.talos.tls import fingerprint, mutual, unverified
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from fluobook.clients.rpc import background
+from fluobook.machine.pki import KeyPair, load_identity
 
 if TYPE_CHECKING:
     from fluobook.clients.rpc import Address
-    from fluobook.machine.pki import KeyPair
 
-PATIENCE = 5.0
-"""Seconds that a probe waits for a connection and a greeting."""
+PROBE_TIMEOUT = 5.0
+"""Seconds that a probe waits for a connection and the server's first bytes."""
 
 
 class Mode(Enum):
-    """What a probe found."""
+    """What answers at an address."""
 
     UNREACHABLE = "unreachable"
-    """Nothing answers, or it hangs up: powered off, booting, rebooting."""
+    """Nothing answers, or it closes the connection: powered off, booting, rebooting."""
     MAINTENANCE = "maintenance"
     """A node without a configuration."""
     CONFIGURED = "configured"
     """A node of this cluster."""
     FOREIGN = "foreign"
-    """Something that wants other certificates than ours: a node of another cluster. Never to be wiped."""
+    """Something that requires other certificates than ours: a node of another cluster, which is never wiped."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What answers, in a few words why, and the server key's fingerprint where one was seen."""
+    """What answers, the reason in a few words, and the server key's fingerprint if it showed one."""
 
     mode: Mode
     detail: str = ""
@@ -46,15 +51,15 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class _Meeting:
-    """How one TLS connection went: greeted or not, the error that ended it, the certificate shown."""
+class _Handshake:
+    """One TLS connection: whether the server sent HTTP/2 settings, the error that ended it, its certificate."""
 
-    greeted: bool
+    settings_received: bool
     error: BaseException | None = None
     certificate: bytes = b""
 
 
-def probe(address: Address, *, ca: str = "", identity: KeyPair | None = None, timeout: float = PATIENCE) -> Probe:
+def probe(address: Address, *, ca: str = "", identity: KeyPair | None = None, timeout: float = PROBE_TIMEOUT) -> Probe:
     """What answers at an address.
 
     Args:
@@ -66,57 +71,119 @@ def probe(address: Address, *, ca: str = "", identity: KeyPair | None = None, ti
     return background().run(_probe(address, mutual(ca, identity) if ca and identity else None, timeout))
 
 
-async def _probe(address: Address, ours: ssl.SSLContext | None, patience: float) -> Probe:
-    ours_met = await _meet(address, ours, patience) if ours else None
-    if ours_met and not _is_verdict(ours_met.error):
-        return _verified(ours_met)
-    return _unverified(await _meet(address, unverified(), patience), ours_met)
+async def _probe(address: Address, ours: ssl.SSLContext | None, seconds: float) -> Probe:
+    verified = await _handshake(address, ours, seconds) if ours else None
+    if verified and not _is_refusal(verified.error):
+        return _verified(verified)
+    return _unverified(await _handshake(address, unverified(), seconds), verified)
 
 
-def _verified(meeting: _Meeting) -> Probe:
-    if meeting.greeted:
-        return Probe(Mode.CONFIGURED, "it has a certificate of this cluster", fingerprint(meeting.certificate))
-    return Probe(Mode.UNREACHABLE, _words(meeting.error))
+def _verified(handshake: _Handshake) -> Probe:
+    if handshake.settings_received:
+        return Probe(Mode.CONFIGURED, "it has a certificate of this cluster", fingerprint(handshake.certificate))
+    return Probe(Mode.UNREACHABLE, _reason(handshake.error))
 
 
-def _unverified(meeting: _Meeting, before: _Meeting | None) -> Probe:
-    """Met without a certificate: a greeting means maintenance, a TLS alert that it wants other ones than ours."""
-    seen = fingerprint(meeting.certificate) if meeting.certificate else ""
-    if meeting.greeted:
-        return Probe(Mode.MAINTENANCE, "it greets clients without a certificate", seen)
-    if _is_verdict(meeting.error):
-        reason = _words(before.error) if before else _words(meeting.error)
-        return Probe(Mode.FOREIGN, f"it does not take part in this cluster: {reason}", seen)
-    return Probe(Mode.UNREACHABLE, _words(meeting.error), seen)
+def _unverified(handshake: _Handshake, before: _Handshake | None) -> Probe:
+    """Without a client certificate: HTTP/2 settings mean maintenance mode, a TLS alert another cluster."""
+    key = fingerprint(handshake.certificate) if handshake.certificate else ""
+    if handshake.settings_received:
+        return Probe(Mode.MAINTENANCE, "it accepts clients without a certificate", key)
+    if _is_refusal(handshake.error):
+        reason = _reason(before.error) if before else _reason(handshake.error)
+        return Probe(Mode.FOREIGN, f"it is not part of this cluster: {reason}", key)
+    return Probe(Mode.UNREACHABLE, _reason(handshake.error), key)
 
 
-def _is_verdict(error: BaseException | None) -> bool:
-    """Whether one side refused the other's certificate; a connection that merely broke off says nothing."""
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether one side refused the other's certificate; a connection that only ended proves nothing."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return True
     return isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or "")
 
 
-def _words(error: BaseException | None) -> str:
+def _reason(error: BaseException | None) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     if isinstance(error, ssl.SSLError):
         return error.reason or str(error)
     if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return str(error) if error else "it hung up"
+        return "timed out"
+    return str(error) if error else "it closed the connection"
 
 
-async def _meet(address: Address, context: ssl.SSLContext, patience: float) -> _Meeting:
+async def _handshake(address: Address, context: ssl.SSLContext, seconds: float) -> _Handshake:
     certificate = b""
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(seconds):
             opened = asyncio.open_connection(address.host, address.port, ssl=context, server_hostname=address.name)
             reader, writer = await opened
             try:
                 certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""
-                return _Meeting(greeted=bool(await reader.read(1)), certificate=certificate)
+                return _Handshake(settings_received=bool(await reader.read(1)), certificate=certificate)
             finally:
                 writer.transport.abort()
     except (OSError, TimeoutError) as error:
-        return _Meeting(greeted=False, error=error, certificate=certificate)
+        return _Handshake(settings_received=False, error=error, certificate=certificate)
+
+
+@dataclass(frozen=True)
+class MachineIdentity:
+    """Which machine answers.
+
+    `uuid` is that of its SMBIOS table, `macs` are the hardware addresses of its links (lower case), `fingerprint` is
+    the SHA-256 of its server key (SPKI) in base64, as its console shows it (empty where TLS itself was verified).
+    """
+
+    uuid: str
+    macs: tuple[str, ...]
+    fingerprint: str
+
+    def differs_from(self, *, uuid: str, mac: str = "") -> tuple[str, ...]:
+        """The differences from the expected machine, one sentence each; empty if there is none."""
+        differences = [] if same_uuid(self.uuid, uuid) else [f"its SMBIOS uuid is {self.uuid or 'unknown'}, not {uuid}"]
+        if mac and mac.lower() not in self.macs:
+            differences.append(f"it has no link {mac.lower()} but {', '.join(self.macs) or 'none'}")
+        return tuple(differences)
+
+
+def same_uuid(first: str, second: str) -> bool:
+    """Whether two SMBIOS uuids are the same; the first three fields may be in either byte order (SMBIOS 2.6)."""
+    try:
+        left, right = UUID(first), UUID(second)
+    except ValueError:
+        return False
+    return right in {left, UUID(bytes_le=left.bytes)}
+
+
+def mutual(ca: str, identity: KeyPair) -> ssl.SSLContext:
+    """TLS that verifies the node against `ca` (PEM) and presents our certificate."""
+    context = _client()
+    context.load_verify_locations(cadata=ca)
+    load_identity(context, identity)
+    return context
+
+
+def unverified() -> ssl.SSLContext:
+    """TLS for maintenance mode only: the node generates its certificate at boot, so there is no CA to verify it with.
+
+    The caller checks the machine's identity and pins its key before it sends a secret.
+    """
+    context = _client()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def fingerprint(certificate: bytes) -> str:
+    """The fingerprint of a certificate's key, as a Talos console shows it: SHA-256 of the SPKI, in base64."""
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(hashlib.sha256(spki).digest()).decode()
+
+
+def _client() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    return context

@@ -1,31 +1,22 @@
-"""Talos' resources (COSI), read through their YAML form, so that no type needs a message of its own."""
+"""What Talos' API returns: resources (COSI) with their spec as parsed YAML, and the values of its other calls."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluobook.wire.generated.cosi_grpc import StateStub
-from fluobook.wire.generated.cosi_pb2 import (
-    EventType,
-    GetRequest,
-    ListRequest,
-    WatchOptions,
-    WatchRequest,
-)
+from fluobook.wire.generated.cosi_pb2 import EventType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fluobook.clients.rpc import Connection
+    from pathlib import Path
 
 READ = 15.0
 """Seconds that one read may take."""
 
-#: libyaml where it is: a dozen times as fast.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml if it is available: twelve times as fast."""
 
 
 @dataclass(frozen=True)
@@ -69,58 +60,89 @@ class Resource:
 
 @dataclass(frozen=True)
 class Event:
-    """A change: "created", "updated", "destroyed"; "bootstrapped" once what was there before has been told."""
+    """A change: "created", "updated", "destroyed"; "bootstrapped" after the existing resources."""
 
     type: str
     resource: Resource | None
 
 
-class Resources:
-    """Get, list and watch over a connection."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def get(self, kind: Kind, name: str = "") -> Resource:
-        """One resource, by id; without one, the only one of its kind.
-
-        Raises:
-            NotFound: there is none yet.
-            AccessDenied: the type is unknown to this Talos, or needs another role.
-            Unreachable: no answer.
-        """
-        request = GetRequest(namespace=kind.namespace, type=kind.type, id=name or kind.id)
-        return _resource(self._connection.call(StateStub, "Get", request, timeout=READ, again=True).resource)
-
-    def list(self, kind: Kind) -> tuple[Resource, ...]:
-        """All resources of a kind, in Talos' order (by id)."""
-        request = ListRequest(namespace=kind.namespace, type=kind.type)
-        replies = self._connection.stream(StateStub, "List", request, timeout=READ)
-        return tuple(_resource(reply.resource) for reply in replies)
-
-    def watch(self, kind: Kind, name: str = "", *, timeout: float | None = None) -> Iterator[Event]:
-        """What there is, then every change, until closed or for `timeout` seconds.
-
-        Raises:
-            Unreachable: the connection ended; what was seen may be out of date.
-        """
-        wanted = name or kind.id
-        request = WatchRequest(namespace=kind.namespace, type=kind.type, api_version=1)
-        if wanted:
-            request.id = wanted
-        else:
-            request.options.CopyFrom(WatchOptions(bootstrap_contents=True))
-        for reply in self._connection.follow(StateStub, "Watch", request, timeout=timeout):
-            for event in reply.event:
-                yield _event(event)
-
-
-def _event(event: Any) -> Event:
-    resource = _resource(event.resource) if event.HasField("resource") else None
+def read_event(event: Any) -> Event:
+    """From COSI's event."""
+    resource = read_resource(event.resource) if event.HasField("resource") else None
     return Event(EventType.Name(event.event_type).lower(), resource)
 
 
-def _resource(message: Any) -> Resource:
-    about = message.metadata
+def read_resource(message: Any) -> Resource:
+    """From COSI's resource."""
+    metadata = message.metadata
     spec = yaml.load(message.spec.yaml_spec, Loader=_Loader)  # noqa: S506 - a safe loader, in C
-    return Resource(about.namespace, about.type, about.id, about.version, about.phase, spec)
+    return Resource(metadata.namespace, metadata.type, metadata.id, metadata.version, metadata.phase, spec)
+
+
+NO_CHANGES = "No changes."
+
+
+@dataclass(frozen=True)
+class Applied:
+    """How a configuration was (or, in a dry run, would be) applied: "NO_REBOOT", "REBOOT", etc.
+
+    `details` of a dry run contain the difference with its secrets; never show them.
+    """
+
+    mode: str
+    details: str = field(repr=False)
+    warnings: tuple[str, ...]
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether a dry run found no difference."""
+        return self.details.rstrip().endswith(NO_CHANGES)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A node's Talos version ("v1.13.9"), architecture, platform ("nocloud") and mode ("cloud")."""
+
+    tag: str
+    arch: str
+    platform: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Service:
+    """A system service: its state ("Running") and health (None while it is unknown)."""
+
+    id: str
+    state: str
+    healthy: bool | None
+    message: str
+
+
+@dataclass(frozen=True)
+class EtcdMember:
+    """A member of etcd; `id` is in hexadecimal, as etcd's own tools write it."""
+
+    id: str
+    hostname: str
+    peer_urls: tuple[str, ...]
+    client_urls: tuple[str, ...]
+    learner: bool
+
+
+@dataclass(frozen=True)
+class MachineStage:
+    """How far a node has come ("maintenance", "booting", "running"…), and the conditions that are not met."""
+
+    stage: str
+    ready: bool
+    unmet: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An etcd snapshot that was written: where, its size in bytes and its SHA-256."""
+
+    path: Path
+    size: int
+    sha256: str

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.clients import sops
 from fluobook.errors import AccessDenied, OutsideError
+from fluobook.failures import present
 from fluobook.gitops import documents, kustomization
 from fluobook.gitops.documents import walk
 from fluobook.gitops.secrets import SUFFIX
@@ -119,7 +120,9 @@ def macs_are_intact(snapshot: Snapshot) -> Iterator[Finding]:
                 continue
             except OutsideError as error:
                 if sops.is_encrypted(file):
-                    yield _place(snapshot, file, "sops", "mac").finding(error.message, error.remedy)
+                    yield _place(snapshot, file, "sops", "mac").finding(
+                        error.message, error.remedy or present(error).advice
+                    )
             break
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.display.table import Cell, Table
 from fluobook.errors import CheckFailed, FluobookError
+from fluobook.failures import present
 from fluobook.stages.core.executor import in_parallel
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Check:
     def failed(cls, name: str, error: FluobookError) -> Check:
         """A check that ended in an error; the error's own cause and remedy are kept."""
         result = f"{error.message}; {error.cause}" if error.cause else error.message
-        return cls(name, passed=False, result=result, remedy=error.remedy)
+        return cls(name, passed=False, result=result, remedy=error.remedy or present(error).advice)
 
 
 @dataclass(frozen=True)

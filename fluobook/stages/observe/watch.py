@@ -117,7 +117,7 @@ def watch_applications(context: RunContext, *, seconds: float = SECONDS) -> None
     """
     kube = cluster(context)
     try:
-        kube.transport.kind("argoproj.io/v1alpha1", "Application")
+        kube.kind("argoproj.io/v1alpha1", "Application")
     except NotFound:
         raise StageMissing("Argo CD is not installed", remedy="run the stage install-argocd first") from None
     follow(kube, "argoproj.io/v1alpha1", "Application", tables.applications, seconds=seconds)

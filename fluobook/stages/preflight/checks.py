@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from fluobook import gitops
 from fluobook.clients import git, helm, sops
-from fluobook.clients.tools import WANTED, inventory
+from fluobook.clients.tools import REQUIRED, inventory
 from fluobook.cluster_secrets import OWN_KEY
 from fluobook.errors import NotFound
+from fluobook.failures import present
 from fluobook.gitops.root import own_source
 from fluobook.gitops.secrets import creation_rules, encrypted_files, lab_recipients
 from fluobook.journal.folder import write_text
@@ -42,7 +43,7 @@ def _programs(context: RunContext) -> Iterator[Check]:
     yield Check(
         "the required programs are installed in supported versions",
         not missing,
-        "; ".join(missing) or ", ".join(f"{name} {WANTED[name].says()}" for name in sorted(WANTED)),
+        "; ".join(missing) or ", ".join(f"{name} {REQUIRED[name].text()}" for name in sorted(REQUIRED)),
         "`fluobook tools` lists what is installed; install requirements.lock again, or put the program on the PATH",
     )
 
@@ -201,7 +202,10 @@ def _for_each(name: str, applications: Iterable[Application], check: Callable[[A
     details = "; ".join(f"{app.name}: {error.message}" for app, error in failed)
     result = f"{len(apps) - len(failed)} of {len(apps)}" + (f"; {details}" if details else "")
     return Check(
-        name, not failed, result, "; ".join(dict.fromkeys(error.remedy for _, error in failed if error.remedy))
+        name,
+        not failed,
+        result,
+        "; ".join(filter(None, dict.fromkeys(error.remedy or present(error).advice for _, error in failed))),
     )
 
 

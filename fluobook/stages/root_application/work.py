@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from fluobook.clients.kube import Change, Kube
-    from fluobook.clients.kube.informer import Informer
+    from fluobook.clients.kube.watching import Informer
     from fluobook.context import RunContext
     from fluobook.errors import OutsideError
     from fluobook.gitops import Application
@@ -235,7 +235,7 @@ def _digest(platform: Platform, tree: gitops.Tree) -> str:
 
 def _missing(kube: Kube) -> Missing | None:
     try:
-        kube.transport.kind(API, KIND)
+        kube.kind(API, KIND)
     except NotFound:
         return Missing("install-argocd", "the cluster does not know Applications yet")
     if kube.find("apps/v1", "StatefulSet", CONTROLLER, NAMESPACE) is None:

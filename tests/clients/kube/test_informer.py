@@ -133,14 +133,6 @@ def test_a_thousand_changes_arrive_in_order(rig: Any, seen: Seen) -> None:
     assert seen.changes == [("ADDED", f"s{number:04}") for number in range(1000)]
 
 
-def test_a_watch_is_an_iterator_that_ends(rig: Any) -> None:
-    rig.store("create", settings("a"))
-    changes = rig.kube.watch("v1", "ConfigMap", seconds=1)
-    assert next(changes).object["metadata"]["name"] == "a"
-    rig.store("create", settings("b"))
-    assert [change.object["metadata"]["name"] for change in changes] == ["b"]
-
-
 METADATA = {"name": "web", "namespace": "shop", "resourceVersion": "7"}
 
 

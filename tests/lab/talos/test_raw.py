@@ -11,7 +11,7 @@ from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from fluobook.clients.loop import background
+from fluobook.clients.rpc import background
 from fluobook.machine.pki import load_identity
 from fluobook.wire.generated import machine_pb2 as api
 from fluobook.wire.generated.cosi_grpc import StateStub

@@ -8,6 +8,7 @@ import pytest
 
 from fluobook import params
 from fluobook.errors import AccessDenied, FluobookError, ForeignObject, Locked, NotFound, TaskFailed
+from fluobook.failures import present
 from fluobook.stages.core.executor import Progress
 
 pytestmark = pytest.mark.lab
@@ -92,8 +93,9 @@ def test_a_lock_that_stays_ends_in_an_error_that_names_it(labs):
     proxmox = lab.environment.proxmox["laptop"]
     lab.background.call(proxmox.set_lock, node.vmid, "backup")
     stage = lab.stage("create-vms", f"nodes.{node.name}.cores=8", "deadlines.vm_lock=1")
-    with pytest.raises(FluobookError, match=rf"VM {node.vmid} on pve1 is still locked \(backup\).*vm_lock"):
+    with pytest.raises(FluobookError, match=rf"waiting for the lock of VM {node.vmid} on pve1.*vm_lock") as caught:
         stage.apply(stage.plan())
+    assert caught.value.cause == f"VM {node.vmid} on pve1 is still locked (backup)"
     lab.background.call(proxmox.remove_lock, node.vmid)
 
 
@@ -102,8 +104,8 @@ def test_a_full_storage_is_named_and_nothing_is_made(labs):
     stage = lab.stage("create-vms")
     with pytest.raises(TaskFailed, match="No space left") as caught:
         stage.apply(stage.plan())
-    assert caught.value.cause == "the storage is full"
-    assert "free space" in caught.value.remedy
+    assert present(caught.value).failure == "F64 The storage is full"
+    assert "Free space" in present(caught.value).remedy
     assert not creations(lab)
 
 
@@ -122,7 +124,7 @@ def test_a_refused_token_changes_nothing_and_the_command_that_helps_is_told(labs
     with pytest.raises(AccessDenied) as caught:
         lab.stage("create-vms").plan()
     assert "fluobook@pve!fluobook" in caught.value.diagnostics()
-    assert "pveum" in caught.value.remedy
+    assert "pveum" in present(caught.value).advice
     assert lab.requests(mutating=True) == []
 
 

@@ -290,7 +290,7 @@ def test_removing_ones_own_key_is_refused(repository: Repository):
 def test_a_file_changed_by_hand_is_refused(repository: Repository):
     file = repository.root / PG
     file.write_text(file.read_text().replace("fluodata-pg-credentials", "other"))
-    with pytest.raises(Rejected, match="MAC does not fit"):
+    with pytest.raises(Rejected, match="MAC does not match"):
         repository.stage().plan()
 
 

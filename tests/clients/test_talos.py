@@ -21,8 +21,8 @@ def test_a_uuid_is_itself_in_any_spelling_and_either_byte_order(uuid):
 
 
 @given(UUIDS, UUIDS)
-def test_two_machines_are_told_apart(one, other):
-    assert same_uuid(str(one), str(other)) == (other in {one, UUID(bytes_le=one.bytes)})
+def test_two_machines_are_distinguished(first, second):
+    assert same_uuid(str(first), str(second)) == (second in {first, UUID(bytes_le=first.bytes)})
 
 
 @pytest.mark.parametrize("nonsense", ["", "not a uuid", "Not Specified"])

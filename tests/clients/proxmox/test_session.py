@@ -1,8 +1,9 @@
 import pytest
 
 from fluobook.clients.proxmox import ProxmoxEndpoint, Upid, VmLocked
-from fluobook.clients.proxmox.failures import hint, may_help_to_repeat, refusal, task_failure
+from fluobook.clients.proxmox.session import is_transient, refusal, task_failure
 from fluobook.errors import AccessDenied, Conflict, NotFound, OutsideError, Rejected, TaskFailed, Unreachable
+from fluobook.failures import present
 
 ENDPOINT = ProxmoxEndpoint(
     name="laptop", url="https://192.0.2.5:8006", token_id="fluobook@pve!fluobook", token_secret="the-secret-of-it"
@@ -11,7 +12,7 @@ UPID = Upid.parse("UPID:pve1:0003C7E4:01A3F0C1:66A5B3C4:qmcreate:110:fluobook@pv
 
 
 def refused(status: int, text: str, errors: dict[str, str] | None = None) -> OutsideError:
-    return refusal(status, text, errors, doing="do it", endpoint=ENDPOINT)
+    return refusal(status, text, errors or {}, doing="do it", endpoint=ENDPOINT)
 
 
 @pytest.mark.parametrize(
@@ -39,40 +40,12 @@ def refused(status: int, text: str, errors: dict[str, str] | None = None) -> Out
         (500, "VM 110 is running - destroy failed", Rejected, False),
     ],
 )
-def test_each_answer_has_its_kind_and_says_whether_repeating_may_help(status, text, kind, repeat):
+def test_each_answer_has_its_error_and_is_transient_or_not(status, text, kind, repeat):
     error = refused(status, text)
     assert type(error) is kind
-    assert may_help_to_repeat(error) is repeat
+    assert is_transient(error) is repeat
     assert error.code == str(status)
     assert "the-secret-of-it" not in error.diagnostics()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "lvcreate error: Cannot create new thin volume, free space in thin pool pve/data reached threshold.",
-        "qemu-img: Could not resize file: No space left on device",
-        "storage 'local' does not support content type 'snippets'",
-        "wrong file extension",
-        "'import-from' requires special syntax - use <storage ID>:0,import-from=<source>",
-        "unable to parse lvm volume name '8G'",
-        "invalid privilege 'VM.Monitor'",
-        "QEMU guest agent is not running",
-        "No QEMU guest agent configured",
-        "cluster not ready - no quorum?",
-        "checksum mismatch: got 'a' != expect 'b'",
-        "refusing to override existing file '/var/lib/vz/template/iso/x.iso'",
-        "only root can set 'args' config",
-    ],
-)
-def test_a_known_text_has_cause_and_remedy(text):
-    cause, remedy = hint(text)
-    assert cause
-    assert remedy
-
-
-def test_an_unknown_text_has_none():
-    assert hint("something new") == ("", "")
 
 
 def test_every_missing_privilege_of_an_answer_is_in_the_remedy():
@@ -88,14 +61,14 @@ def test_wrong_parameters_are_in_the_message():
     assert "net0: invalid format net0.macaddr: wrong" in error.message
 
 
-def test_a_failed_task_tells_its_log_and_what_to_do():
+def test_a_failed_task_has_its_log_and_an_explanation():
     error = task_failure(UPID, "unable to create VM 110 - lvcreate failed: insufficient free space", ("a", "b"))
     assert isinstance(error, TaskFailed)
-    assert (error.detail, error.cause) == ("a\nb", "the storage is full")
+    assert (error.detail, present(error).failure) == ("a\nb", "F64 The storage is full")
     assert "qmcreate 110 on pve1" in error.message
 
 
-def test_a_task_that_met_a_lock_is_no_failure_of_the_vm():
+def test_a_task_that_ended_at_a_lock_is_a_locked_vm():
     error = task_failure(UPID, "VM is locked (backup)", ())
     assert isinstance(error, VmLocked)
     assert error.lock == "backup"

@@ -1,7 +1,7 @@
-"""Finds the programs of the lab's real engine: etcd, the control plane, KWOK, Argo CD and what it calls, redis.
+"""Finds the programs of the lab's real engine: etcd, the control plane, KWOK, Argo CD with its tools, redis.
 
-Each family has a Go module under tools/engines with its pins. A program on the PATH is taken if it is of the pinned
-version; else the one that `make engines` built. Nothing here builds.
+Each family has a Go module under tools/engines with its pins. A program on the PATH is used if it has the pinned
+version, else the one that `make engines` built. Nothing is built here.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fluobook.clients import payload
 from fluobook.errors import ToolFailed
+from fluobook.params import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -38,7 +38,7 @@ class Family:
         programs: each program's name and package.
         purpose: what is missing without them.
         variables: Go variables that are stamped; `{version}`, `{major}` and `{minor}` are filled in.
-        ask: the argument that makes a program tell its version.
+        ask: the arguments that print a program's version.
     """
 
     name: str
@@ -51,10 +51,10 @@ class Family:
     def version(self, root: Path) -> str:
         """The pinned version, such as 1.35.4."""
         text = (module(self, root) / "go.mod").read_text()
-        found = re.search(rf"^(?:require |\t){re.escape(self.pin)} v(\S+)", text, re.MULTILINE)
-        if found is None:
+        match = re.search(rf"^(?:require |\t){re.escape(self.pin)} v(\S+)", text, re.MULTILINE)
+        if match is None:
             raise ToolFailed(f"{module(self, root)}/go.mod does not require {self.pin}", system=self.name)
-        return found[1]
+        return match[1]
 
     def stamps(self, root: Path) -> list[str]:
         """Linker flags. Unstamped, /version is a placeholder that kubectl, helm and Argo CD cannot read."""
@@ -114,7 +114,7 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Engine:
-    """A program of the real engine: name, family, where it is (None if missing), version, how it came here, and why."""
+    """A program of the real engine: name, family, path (None if missing), version, source and purpose."""
 
     name: str
     family: str
@@ -130,36 +130,36 @@ def module(family: Family, root: Path) -> Path:
 
 
 def key(family: Family, root: Path) -> str:
-    """What a family's programs are made of, in short: pins and stamps."""
+    """A short hash of a family's pins and stamps."""
     parts = [(module(family, root) / name).read_bytes() for name in ("go.mod", "go.sum")]
     parts.append(" ".join(family.stamps(root)).encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
 
 
 def folder(family: Family, root: Path, go: str) -> Path:
-    """Where what this Go builds from these pins is kept."""
-    return payload.cache_folder() / "engines" / f"{family.name}-{key(family, root)}-{go}"
+    """The folder for what this Go version builds from these pins."""
+    return cache_folder() / "engines" / f"{family.name}-{key(family, root)}-{go}"
 
 
 def built(family: Family, root: Path) -> dict[str, Path]:
-    """The programs that were built from these pins, by whichever Go."""
-    kept = payload.cache_folder() / "engines"
-    for place in sorted(kept.glob(f"{family.name}-{key(family, root)}-*"), reverse=True):
-        programs = {name: place / name for name in family.programs}
+    """The programs that were built from these pins, by any Go version."""
+    kept = cache_folder() / "engines"
+    for built_by in sorted(kept.glob(f"{family.name}-{key(family, root)}-*"), reverse=True):
+        programs = {name: built_by / name for name in family.programs}
         if all(path.exists() for path in programs.values()):
             return programs
     return {}
 
 
 def on_path(family: Family, root: Path) -> dict[str, Path]:
-    """Programs of the operator's own that are of the pinned version."""
-    found = {name: shutil.which(name) for name in family.programs}
+    """The operator's own programs of the pinned version."""
+    paths = {name: shutil.which(name) for name in family.programs}
     wanted = family.version(root)
-    return {name: Path(path) for name, path in found.items() if path and wanted in _told(path, family.ask)}
+    return {name: Path(path) for name, path in paths.items() if path and wanted in _version_text(path, family.ask)}
 
 
 def find(root: Path) -> list[Engine]:
-    """Every program of the real engine, found or missing."""
+    """Every program of the real engine, also missing ones."""
     engines = []
     for family in FAMILIES:
         own, made, version = on_path(family, root), built(family, root), family.version(root)
@@ -171,36 +171,36 @@ def find(root: Path) -> list[Engine]:
 
 
 def programs(root: Path, *, needed: Container[str] | None = None) -> dict[str, str]:
-    """Where each program is that the real engine runs.
+    """The path of each program that the real engine runs.
 
     Args:
         root: the repository.
-        needed: families that must be there, such as "kubernetes"; all, if not given.
+        needed: families that are required, such as "kubernetes"; all, if not given.
 
     Raises:
-        ToolFailed: some are missing; names them and what builds them.
+        ToolFailed: some are missing; the message names them.
     """
-    found = find(root)
-    if missing := [one for one in found if one.path is None and (needed is None or one.family in needed)]:
+    engines = find(root)
+    if missing := [e for e in engines if e.path is None and (needed is None or e.family in needed)]:
         raise ToolFailed(
-            f"the real engine needs {', '.join(one.name for one in missing)}",
+            f"the real engine needs {', '.join(e.name for e in missing)}",
             system="engines",
             cause="they are neither on the PATH in the pinned version, nor built",
             remedy="run `make engines`; redis-server is the operating system's (Debian: apt install redis-server)",
         )
-    return {one.name: str(one.path) for one in found if one.path}
+    return {e.name: str(e.path) for e in engines if e.path}
 
 
 def _redis() -> Engine:
     path = shutil.which("redis-server")
-    told = re.search(r"v=(\S+)", _told(path, ("--version",))) if path else None
+    match = re.search(r"v=(\S+)", _version_text(path, ("--version",))) if path else None
     source = "PATH" if path else "missing: install the package redis-server"
     return Engine(
-        "redis-server", "redis", Path(path) if path else None, told[1] if told else "", source, "Argo CD's cache"
+        "redis-server", "redis", Path(path) if path else None, match[1] if match else "", source, "Argo CD's cache"
     )
 
 
-def _told(program: str, ask: tuple[str, ...]) -> str:
+def _version_text(program: str, ask: tuple[str, ...]) -> str:
     try:
         return subprocess.run([program, *ask], capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.SubprocessError):
