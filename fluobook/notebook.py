@@ -130,7 +130,7 @@ class StageRun:
                 f"{self.stage.name}: {approved.digest} was approved, {now.digest or now.summary()} is what would be "
                 "done now",
                 cause="somebody changed the live systems in between",
-                remedy="run the plan cell again and look at it",
+                remedy="run the plan cell again and check the new plan",
             )
         return now
 

@@ -1,1 +1,1 @@
-"""How things look: one table in text and HTML, in place while a person watches, once when nobody does."""
+"""Display: tables in text and HTML, updated in place while somebody watches, and shown once when nobody does."""

@@ -1,7 +1,7 @@
 """A table that reads well as text (papermill, nbval, terminals) and as HTML (JupyterLab, the report).
 
 No widget and no own colours: text and borders take JupyterLab's theme variables, so the dark theme works, and a state
-is always told by a glyph and a word, never by colour alone.
+is always shown by a glyph and a word, never by colour alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CLASS = {"ok": "ok", "bad": "bad", "wait": "wait", "add": "ok", "change": "wait
 
 @dataclass(frozen=True)
 class Cell:
-    """A word with a tone, one of `GLYPHS`, and where a click on it leads in HTML."""
+    """A text with a tone (a key of `GLYPHS`) and, in HTML, a link."""
 
     text: str
     tone: str = ""
@@ -51,8 +51,8 @@ class Table:
         title: what the rows are.
         columns: the heads.
         rows: a sequence of cells for each row; a cell is a `Cell` or whatever `str` understands.
-        note: one line below; sums up or says what comes next.
-        limit: more rows than these are counted, not shown.
+        note: text below the rows: a summary, or what to do next.
+        limit: rows beyond this number are counted, not shown.
     """
 
     title: str
