@@ -15,8 +15,7 @@ import yaml
 
 from fluobook.machine import pki
 from fluobook.params import KUBERNETES_PORT, TALOS_PORT
-from fluobook_lab.charts.pins import place, repositories
-from fluobook_lab.charts.server import HERE, ChartServer
+from fluobook_lab.charts import HERE, ChartServer, repositories, repository_path
 from fluobook_lab.clock import Clock
 from fluobook_lab.factory import FactoryLab
 from fluobook_lab.faults import Faults
@@ -291,14 +290,14 @@ class Environment:
 
     def _mirrors(self) -> dict[str, str]:
         """Mirrors of the chart repositories, of our own repository, and stand-ins for other repositories."""
-        own = place(self.platform.gitops.repository)
+        own = repository_path(self.platform.gitops.repository)
         self.git.seed(own, self.root, SERVED_TREE)
         mirrors = {**self.charts.mirrors(), self.platform.gitops.repository: self.git.url(own)}
         for pin in repositories(self.root / "cluster-gitops"):
-            standin = HERE / "standins-git" / pin.place
+            standin = HERE / "standins-git" / pin.path
             if standin.is_dir():
-                self.git.seed(pin.place, standin, tags=[pin.version])
-                mirrors[pin.repository] = self.git.url(pin.place)
+                self.git.seed(pin.path, standin, tags=[pin.version])
+                mirrors[pin.repository] = self.git.url(pin.path)
         return mirrors
 
     def _tls(self, host: str) -> ssl.SSLContext:

@@ -1,5 +1,5 @@
 import pytest
-from fluobook_lab.charts.server import ChartServer
+from fluobook_lab.charts import ChartServer
 from fluobook_lab.clock import Clock
 
 from fluobook.clients import helm

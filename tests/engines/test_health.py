@@ -1,4 +1,4 @@
-"""The tree's health check for Applications, run by Argo CD itself and by the lab's stand-in: the same verdicts."""
+"""The tree's health check for Applications, run by Argo CD itself and by the lab: the same result."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 @by_name
-def test_the_stand_in_judges_applications_as_it_should(case: Case) -> None:
+def test_the_lab_assesses_the_health_of_applications_correctly(case: Case) -> None:
     assert played(script(), case) == case.verdict
 
 
 @by_name
-def test_argo_cd_itself_judges_them_the_same(case: Case, argocd: str, tmp_path: Path) -> None:
+def test_argo_cd_itself_comes_to_the_same_result(case: Case, argocd: str, tmp_path: Path) -> None:
     assert judged(script(), case, argocd, tmp_path) == case.verdict
 
 

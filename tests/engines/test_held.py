@@ -36,7 +36,7 @@ def unguarded(real_labs: Callable[..., RealLab], tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.parametrize("engine", ["embedded", "real"])
-def test_a_child_that_cannot_be_synced_holds_the_next_wave_until_it_is_mended(
+def test_a_child_that_cannot_be_synced_holds_the_next_wave_until_it_is_fixed(
     engine: str, real_labs: Callable[..., RealLab], tmp_path: Path
 ) -> None:
     root = tree.with_what_cannot_be_synced(tree.copied(tmp_path / "tree"))

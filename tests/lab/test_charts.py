@@ -3,9 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fluobook_lab.charts.package import package
-from fluobook_lab.charts.pins import place
-from fluobook_lab.charts.server import GENERIC, ChartServer
+from fluobook_lab.charts import GENERIC, ChartServer, package, repository_path
 from fluobook_lab.clock import Clock
 
 from fluobook.clients import helm
@@ -67,7 +65,7 @@ def test_a_package_has_the_same_bytes_each_time():
 
 
 @pytest.mark.parametrize(
-    ("url", "where"),
+    ("url", "path"),
     [
         ("https://helm.cilium.io", "helm.cilium.io"),
         ("https://victoriametrics.github.io/helm-charts/", "victoriametrics.github.io/helm-charts"),
@@ -75,5 +73,5 @@ def test_a_package_has_the_same_bytes_each_time():
         ("quay.io/jetstack/charts", "quay.io/jetstack/charts"),
     ],
 )
-def test_a_repository_has_a_place(url, where):
-    assert place(url) == where
+def test_a_repository_has_a_path(url, path):
+    assert repository_path(url) == path

@@ -78,7 +78,7 @@ def test_the_same_tree_makes_the_same_commit(tmp_path, tree):
     assert one == two
 
 
-def test_what_the_tree_ignores_stays_out(tmp_path, tree):
+def test_ignored_files_are_not_committed(tmp_path, tree):
     (tree / ".gitignore").write_text("secret.txt\n")
     host = server(tmp_path / "repositories")
     host.seed("fluobook", tree)

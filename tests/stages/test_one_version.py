@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fluobook_lab.charts.server import ChartServer
+from fluobook_lab.charts import ChartServer
 from fluobook_lab.clock import Clock
 
 from fluobook import gitops, params

@@ -1,4 +1,4 @@
-"""A small world for the tests of the lab's Argo CD: a store, a git and a chart host, workloads that become ready."""
+"""An environment for the tests of the lab's Argo CD: a store, a git and a chart server, workloads that become ready."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import yaml
 from fluobook_lab.argocd.controller import ArgoCD
 from fluobook_lab.argocd.repo_server import Programs
-from fluobook_lab.charts.server import ChartServer
+from fluobook_lab.charts import ChartServer
 from fluobook_lab.clock import Clock
 from fluobook_lab.faults import Faults
 from fluobook_lab.git_server import GitServer
@@ -93,7 +93,7 @@ def secret(name: str, **data: str) -> dict[str, Any]:
 
 
 class Bench:
-    """The world and what a test does in it."""
+    """The environment and what a test does in it."""
 
     workload = staticmethod(workload)
     config_map = staticmethod(config_map)
@@ -218,20 +218,22 @@ class Bench:
         )
 
     async def until(self, condition: Callable[[], Any], why: str = "") -> Any:
-        """Wait until something holds; looks again whenever an Application or a workload changed."""
+        """Wait for a condition; checks it whenever an Application or a workload changed."""
         try:
             async with asyncio.timeout(DEADLINE):
-                while not (found := condition()):
+                while not (result := condition()):
                     self._changed.clear()
                     with suppress(TimeoutError):
                         async with asyncio.timeout(0.2):
                             await self._changed.wait()
         except TimeoutError:
-            raise AssertionError(f"never came: {why or condition}\n{yaml.safe_dump(self.told())}") from None
-        return found
+            raise AssertionError(
+                f"timed out after {DEADLINE} s waiting for {why or condition}\n{yaml.safe_dump(self.states())}"
+            ) from None
+        return result
 
-    def told(self) -> dict[str, Any]:
-        """What every Application says, for a failure."""
+    def states(self) -> dict[str, Any]:
+        """The state of every Application, for a failure."""
         return {
             name: [
                 *self.state(name),
@@ -281,7 +283,7 @@ class Bench:
 
 @pytest.fixture
 def world(tmp_path):
-    """Run a test that is a coroutine function in a small world of its own: `world(test)`."""
+    """Run a coroutine function as a test in an environment of its own: `world(test)`."""
 
     def run(test: Callable[[Bench], Awaitable[None]], **options: Any) -> None:
         async def go() -> None:

@@ -1,4 +1,4 @@
-"""Health of objects: Argo CD's own checks, and the operator's Lua, which is shut in."""
+"""Health of objects: Argo CD's own checks, and the operator's Lua in a sandbox."""
 
 import pytest
 from fluobook_lab.argocd.health import HealthChecks
@@ -103,7 +103,7 @@ def test_an_application_has_no_health_without_lua():
     assert (told.status, told.message) == ("Degraded", "told")
 
 
-def test_lua_goes_before_the_built_in_check_and_may_hold_for_a_whole_group():
+def test_lua_precedes_the_built_in_check_and_may_apply_to_a_whole_group():
     script = "return {status = 'Suspended'}"
     assert HealthChecks({"apps_Deployment": script}).health(obj("apps/v1", "Deployment", ROLLED)).status == "Suspended"
     assert (
@@ -138,7 +138,7 @@ def test_lua_sees_lists_from_one_and_null_as_nil():
         "this is no Lua",
     ],
 )
-def test_lua_is_shut_in_and_must_answer(script):
+def test_lua_is_sandboxed_and_must_return_a_status(script):
     with pytest.raises(ScriptError):
         HealthChecks({"x": script}).scripted({"kind": "x", "a": 1})
 
@@ -149,7 +149,7 @@ def test_a_broken_check_makes_the_object_unknown():
     assert "no" in told.message
 
 
-def test_one_check_leaves_nothing_behind_for_the_next():
+def test_a_check_does_not_affect_the_next_one():
     checks = HealthChecks(
         {"a": "leak = 1 return {status = 'Healthy'}", "b": "return {status = leak and 'Degraded' or 'Healthy'}"}
     )

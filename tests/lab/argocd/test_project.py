@@ -1,4 +1,4 @@
-"""AppProjects refuse what does not belong to them, in the controller's own words."""
+"""AppProjects refuse what does not belong to them, as the controller words it."""
 
 import pytest
 from fluobook_lab.argocd.configuration import forbids, refusals
@@ -21,7 +21,7 @@ def app(repo="https://git.example.org/infra.git", namespace="a-one", **destinati
     return {"spec": {"project": "team", "source": {"repoURL": repo}, "destination": place}}
 
 
-def test_what_the_project_lists_is_taken():
+def test_what_the_project_lists_is_permitted():
     assert refusals(app(), project()) == []
     assert (
         refusals(app(repo="https://git.example.org/infra"), project(sourceRepos=["https://git.example.org/infra.git"]))
@@ -30,7 +30,7 @@ def test_what_the_project_lists_is_taken():
 
 
 @pytest.mark.parametrize(
-    ("application", "rules", "said"),
+    ("application", "rules", "reason"),
     [
         (
             app(repo="https://evil.example.org/x"),
@@ -51,12 +51,12 @@ def test_what_the_project_lists_is_taken():
         (app(), {"destinations": []}, "do not match"),
     ],
 )
-def test_what_it_does_not_list_is_refused(application, rules, said):
-    (told,) = refusals(application, project(**rules))
-    assert said in told
+def test_what_the_project_does_not_list_is_refused(application, rules, reason):
+    (refusal,) = refusals(application, project(**rules))
+    assert reason in refusal
 
 
-def test_a_missing_project_is_told():
+def test_a_missing_project_is_reported():
     assert refusals(app(), None) == ["Application referencing project team which does not exist"]
 
 

@@ -191,7 +191,7 @@ def test_values_of_text_parameters_and_another_source_are_merged(world):
     world(test)
 
 
-def test_a_chart_version_that_does_not_exist_is_told(world):
+def test_a_missing_chart_version_is_reported(world):
     async def test(w):
         source = chart(w)
         await w.up()
@@ -207,7 +207,7 @@ def test_a_chart_version_that_does_not_exist_is_told(world):
     world(test)
 
 
-def test_a_missing_path_branch_and_repository_are_told_apart(world):
+def test_a_missing_path_branch_and_repository_have_distinct_messages(world):
     async def test(w):
         w.write({"base/x.yaml": w.config_map("x")})
         await w.up()
@@ -224,7 +224,7 @@ def test_a_missing_path_branch_and_repository_are_told_apart(world):
     world(test)
 
 
-def test_a_repository_that_is_down_once_is_found_at_the_next_look(world):
+def test_a_repository_that_is_down_once_is_read_at_the_next_refresh(world):
     async def test(w):
         w.write({"base/x.yaml": w.config_map("x")})
         await w.up()

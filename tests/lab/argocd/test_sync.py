@@ -320,7 +320,7 @@ def test_deleting_an_application_takes_its_objects_only_with_the_finalizer(world
     world(test)
 
 
-def test_a_secret_in_clear_text_data_is_in_sync(world):
+def test_a_secret_with_plaintext_data_is_in_sync(world):
     async def test(w):
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"word": "hunter2"}}
         w.write({"base/s.yaml": secret})

@@ -1,4 +1,4 @@
-"""The project's own platform tree, as it stands, on the lab's cluster: every Application comes to rest."""
+"""The project's own platform tree, as it stands, on the lab's cluster: every Application becomes healthy."""
 
 import asyncio
 import base64
@@ -10,8 +10,7 @@ import pytest
 import yaml
 from fluobook_lab.argocd.controller import ArgoCD
 from fluobook_lab.argocd.repo_server import Programs
-from fluobook_lab.charts.pins import place, repositories
-from fluobook_lab.charts.server import HERE, ChartServer
+from fluobook_lab.charts import HERE, ChartServer, repositories, repository_path
 from fluobook_lab.clock import Clock
 from fluobook_lab.faults import Faults
 from fluobook_lab.git_server import GitServer
@@ -77,12 +76,12 @@ class Site:
     def _platform(self):
         platform = params.load("phase1").platform
         ours = platform.gitops.repository
-        self.git.seed(place(ours), ROOT, ["cluster-gitops"])
-        mirrors = {**self.charts.mirrors(), ours: self.git.url(place(ours))}
+        self.git.seed(repository_path(ours), ROOT, ["cluster-gitops"])
+        mirrors = {**self.charts.mirrors(), ours: self.git.url(repository_path(ours))}
         for pin in repositories(TREE):
-            if (HERE / "standins-git" / pin.place).is_dir():
-                self.git.seed(pin.place, HERE / "standins-git" / pin.place, tags=[pin.version])
-                mirrors[pin.repository] = self.git.url(pin.place)
+            if (HERE / "standins-git" / pin.path).is_dir():
+                self.git.seed(pin.path, HERE / "standins-git" / pin.path, tags=[pin.version])
+                mirrors[pin.repository] = self.git.url(pin.path)
         return params.overlay(platform, {"gitops": {"mirrors": mirrors}})
 
     async def _install(self):
@@ -157,7 +156,7 @@ async def _comes_to_rest(folder):
             if app["spec"]["source"]["repoURL"] == site.platform.gitops.mirrors[ours]
         ]
         assert len(revisions) > 1
-        assert set(revisions) == {site.git.head(place(ours))}
+        assert set(revisions) == {site.git.head(repository_path(ours))}
         deployed = {name: len(app["status"]["history"]) for name, app in site.applications().items()}
         await site.clock.sleep(300)
         assert {name: len(app["status"]["history"]) for name, app in site.applications().items()} == deployed
@@ -165,5 +164,5 @@ async def _comes_to_rest(folder):
         await site.stop()
 
 
-def test_every_application_of_the_tree_comes_to_rest_in_the_order_of_its_wave(tmp_path):
+def test_every_application_of_the_tree_becomes_healthy_in_the_order_of_its_wave(tmp_path):
     asyncio.run(_comes_to_rest(tmp_path))

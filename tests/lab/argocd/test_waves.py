@@ -1,4 +1,4 @@
-"""Sync waves across Applications: whether the next one waits depends on one piece of Lua in argocd-cm."""
+"""Sync waves across Applications: whether the next one waits depends on a Lua script in argocd-cm."""
 
 import pytest
 
@@ -86,7 +86,7 @@ def test_the_documented_lua_lets_a_failed_child_through(world):
     world(test)
 
 
-def test_the_strict_lua_holds_at_a_failed_child_until_it_is_mended(world):
+def test_the_strict_lua_holds_at_a_failed_child_until_it_is_fixed(world):
     async def test(w):
         await start(w, w.lua, broken=True)
         await w.until(lambda: w.state("first")[2] == "Failed")
@@ -100,7 +100,7 @@ def test_the_strict_lua_holds_at_a_failed_child_until_it_is_mended(world):
     world(test)
 
 
-def test_a_root_that_waits_is_freed_by_ending_its_operation(world):
+def test_terminating_the_operation_releases_a_waiting_root(world):
     async def test(w):
         await start(w, w.lua, broken=True)
         await w.until(lambda: w.state("first")[2] == "Failed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from fluobook_lab.charts.pins import place
+from fluobook_lab.charts import repository_path
 
 from fluobook.errors import DeadlineExceeded, TaskFailed
 
@@ -38,7 +38,7 @@ def lab(cluster):
 
 def push(lab, **files):
     """Push files by their paths."""
-    name = place(lab.chosen.platform.gitops.repository)
+    name = repository_path(lab.chosen.platform.gitops.repository)
     return lab.background.call(lab.environment.git.commit, name, files)
 
 
