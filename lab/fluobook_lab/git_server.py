@@ -46,14 +46,14 @@ class GitServer(HttpServer):
 
     def __init__(self, root: Path, clock: Clock, *, git: Path) -> None:
         app = web.Application(client_max_size=LARGEST_PUSH)
-        app.router.add_route("*", "/{path:.+}", self._answer)
+        app.router.add_route("*", "/{path:.+}", self._handle)
         super().__init__(app, clock, read_only=_is_fetch)
         self.root = root
         self._git = git
         root.mkdir(parents=True, exist_ok=True)
 
     def url(self, name: str) -> str:
-        """The address of a repository, once the server listens."""
+        """The URL of a repository, once the server listens."""
         return f"http://127.0.0.1:{self.port}/{name}.git"
 
     def seed(self, name: str, tree: Path, paths: Sequence[str] = (".",), *, tags: Sequence[str] = ()) -> str:
@@ -124,7 +124,7 @@ class GitServer(HttpServer):
         )
         return result.stdout.strip()
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request through CGI."""
         body = await request.read()  # aiohttp has decompressed it
         env = {
