@@ -5,10 +5,8 @@ sent, its SMBIOS uuid and MAC address are compared with those of our VM. A confi
 it would change is the plan.
 """
 
-from fluobook.stages.apply_talos_config.observe import observe
-from fluobook.stages.apply_talos_config.perform import perform
-from fluobook.stages.apply_talos_config.plan import plan
-from fluobook.stages.apply_talos_config.verify import verify
+from fluobook.stages.apply_talos_config.plan import observe, plan, verify
+from fluobook.stages.apply_talos_config.work import perform
 from fluobook.stages.core.stage import Stage
 
 STAGE = Stage(

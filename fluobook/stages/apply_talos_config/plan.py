@@ -1,16 +1,116 @@
-"""From what answers to what should be: the bundle, and a configuration for each node. Pure."""
+"""What stage 2 reads of the nodes, the plan that follows from it, and the checks after it."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fluobook.clients.talos import Mode
-from fluobook.errors import ForeignObject, Refused
+from fluobook.clients.talos import Applied, Mode, Probe
+from fluobook.errors import ForeignObject, OutsideError, Refused
+from fluobook.stages.apply_talos_config.documents import (
+    Ingredients,
+    cluster_documents,
+    gather,
+    node_text,
+    refuse_contradictions,
+)
+from fluobook.stages.core.check import Check
+from fluobook.stages.core.cluster import probe_nodes
+from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fluobook.context import RunContext
     from fluobook.params import Node, Platform
-    from fluobook.stages.apply_talos_config.observe import Observation
+
+
+NOT_YET = ("FAILED_PRECONDITION", "UNAVAILABLE")
+"""What a node says that is busy with another configuration, or is just about to restart."""
+
+BUSY = (0.3, 1.0, 3.0)
+"""Seconds to wait before each repetition of a dry run to which a node says so."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What there is.
+
+    Args:
+        bundle: whether the secrets bundle exists.
+        probes: what answers at each node's address.
+        dry_runs: what each configured node would change.
+        ingredients: what goes into the configurations.
+        versions: each configured node's Talos version.
+    """
+
+    bundle: bool
+    probes: Mapping[str, Probe]
+    ingredients: Ingredients = field(repr=False)
+    dry_runs: Mapping[str, Applied] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def mode(self, node: Node) -> Mode:
+        """What answers at a node's address."""
+        return self.probes[node.name].mode
+
+
+def observe(context: RunContext) -> Observation:
+    """Look at all nodes side by side."""
+    bundle = context.secrets.has_bundle()
+    with ThreadPoolExecutor(1) as pool:
+        gathered = pool.submit(ingredients_of, context)
+        probes = probe_nodes(context)
+        ingredients = gathered.result()
+    configured = [node for node in context.platform.nodes if probes[node.name].mode is Mode.CONFIGURED]
+    texts = texts_of(context, ingredients) if configured else {}
+    asked = in_parallel(lambda node: dry_run(context, node, texts[node.name]), configured)
+    names = [node.name for node in configured]
+    dry_runs = dict(zip(names, (applied for applied, _ in asked), strict=True))
+    versions = dict(zip(names, (version for _, version in asked), strict=True))
+    return Observation(bundle, probes, ingredients, dry_runs, versions)
+
+
+class Texts(dict[str, str]):
+    """Every node's configuration as YAML, by node name."""
+
+
+def ingredients_of(context: RunContext) -> Ingredients:
+    """What goes into the configurations; gathered once for a context, since rendering takes a moment."""
+    return context.shared(Ingredients, lambda: gather(context.platform, context.root))
+
+
+def texts_of(context: RunContext, ingredients: Ingredients) -> Texts:
+    """Every node's configuration. They hold secrets that the secrets has told the redactor.
+
+    Raises:
+        ParamsError: they contradict the params or the bundle.
+    """
+    platform, bundle = context.platform, context.secrets.bundle()
+    generated = cluster_documents(platform, bundle, ingredients)
+    texts = Texts((node.name, node_text(platform, node, generated, ingredients)) for node in platform.nodes)
+    refuse_contradictions(platform, bundle, ingredients, texts)
+    return texts
+
+
+def dry_run(context: RunContext, node: Node, text: str) -> tuple[Applied, str]:
+    """What applying a configuration to a configured node would change, and the node's Talos version.
+
+    Raises:
+        OutsideError: the node refuses the configuration, or has no answer.
+    """
+    talos = context.talos.client(node, "os:admin")
+    for pause in BUSY:
+        try:
+            return talos.apply_configuration(text, dry_run=True), talos.version().tag
+        except OutsideError as error:
+            if error.code not in NOT_YET:
+                raise
+        context.cancellation.pause(pause)
+    return talos.apply_configuration(text, dry_run=True), talos.version().tag
+
 
 NAME = "apply-talos-config"
 
@@ -106,3 +206,33 @@ def _key(line: str) -> str:
 
 def _notes(seen: Observation) -> tuple[str, ...]:
     return tuple(f"{name}: {warning}" for name, applied in seen.dry_runs.items() for warning in applied.warnings)
+
+
+def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
+    """The checks of stage 2."""
+    nodes = context.platform.nodes
+    strangers = [node.name for node in nodes if seen.mode(node) is not Mode.CONFIGURED]
+    differing = [name for name, applied in seen.dry_runs.items() if not applied.unchanged]
+    wanted = f"v{context.platform.versions.talos.removeprefix('v')}"
+    other = [f"{name} has {version or 'unknown'}" for name, version in seen.versions.items() if version != wanted]
+    total = len(nodes)
+    return (
+        Check("the secrets bundle exists, encrypted", seen.bundle and encrypted(context), context.secrets.path.name),
+        Check("every node trusts this cluster's authority", not strangers, _count(total, strangers)),
+        Check(
+            "every node has exactly this configuration",
+            not differing and not strangers,
+            _count(total, differing or strangers),
+        ),
+        Check(f"every node runs Talos {wanted}", not other and not strangers, _count(total, other or strangers)),
+    )
+
+
+def encrypted(context: RunContext) -> bool:
+    """Whether the bundle's file carries SOPS metadata and no private key in clear."""
+    text = context.secrets.path.read_text()
+    return "sops:" in text and "PRIVATE KEY" not in text and not context.redactor.leaks(text)
+
+
+def _count(total: int, wrong: Sequence[str]) -> str:
+    return f"{total - len(wrong)} of {total}" + (f"; not: {', '.join(wrong)}" if wrong else "")

@@ -3,10 +3,8 @@
 Whether etcd was bootstrapped is asked of every control plane: starting it twice would make two clusters (F29).
 """
 
-from fluobook.stages.bootstrap_kubernetes.observe import observe
-from fluobook.stages.bootstrap_kubernetes.perform import perform
-from fluobook.stages.bootstrap_kubernetes.plan import plan
-from fluobook.stages.bootstrap_kubernetes.verify import verify
+from fluobook.stages.bootstrap_kubernetes.plan import observe, plan, verify
+from fluobook.stages.bootstrap_kubernetes.work import perform
 from fluobook.stages.core.stage import Stage
 
 STAGE = Stage(

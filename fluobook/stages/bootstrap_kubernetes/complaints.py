@@ -1,7 +1,8 @@
-"""What the nodes complain of while Kubernetes does not come up.
+"""What the nodes' logs report while Kubernetes does not come up.
 
-A machine configuration with another authority, a wrong token or a flag that nobody knows never heals by waiting, and
-Kubernetes cannot report of it: the node's own logs can. What is said again and again is believed after a while.
+Waiting does not fix a machine configuration with another authority, a wrong token or an unknown flag, and Kubernetes
+cannot report it: the node's own logs can. A complaint that is repeated for a while is believed, and named with the
+field of the machine configuration that it is about.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fluobook.errors import FluobookError, Rejected
-from fluobook.stages.bootstrap_kubernetes.fields import field_of
-from fluobook.stages.bootstrap_kubernetes.observe import CILIUM
+from fluobook.stages.bootstrap_kubernetes.plan import CILIUM
 
 if TYPE_CHECKING:
     from fluobook.context import RunContext
     from fluobook.params import Node
+
 
 API = "the API"
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler", "controller-runtime")
@@ -172,3 +173,45 @@ def serious(tail: str) -> str:
     """The last line of a log that tells what waiting does not mend, without its time; "" if there is none."""
     lines = [_TIME.sub("", line.strip()) for line in tail.splitlines() if not _CALM.match(line)]
     return next((line[:LONGEST] for line in reversed(lines) if SERIOUS.search(line)), "")
+
+
+_SECTIONS = {
+    "kubelet": "machine.kubelet",
+    "kube-apiserver": "cluster.apiServer",
+    "kube-controller-manager": "cluster.controllerManager",
+    "kube-scheduler": "cluster.scheduler",
+}
+_FIELDS = (
+    (r"flag|extra arg", "{section}.extraArgs"),
+    (r"no suitable node IP", "machine.kubelet.nodeIP.validSubnets"),
+    (r"Unauthorized", "cluster.token, of the node or of the control plane"),
+    (r"no route to host|no such host", "cluster.controlPlane.endpoint"),
+    (
+        r"unknown authority|CERTIFICATE_VERIFY|x509: certificate",
+        "cluster.ca, of the node or of the control plane",
+    ),
+    (r"audit", "cluster.apiServer.auditPolicy"),
+    (r"[Aa]dmission|PodSecurity", "cluster.apiServer.admissionControl"),
+    (r"encryption|secretbox|aescbc", "cluster.secretboxEncryptionSecret"),
+    (r"service-account", "cluster.serviceAccount.key"),
+    (r"CIDR|cidr|service-cluster-ip", "cluster.network"),
+    (r"error applying manifest", "cluster.inlineManifests"),
+    (r"authorization", "cluster.apiServer.authorizationConfig"),
+)
+_NAMED = re.compile(r"\b(?:machine|cluster)\.[a-zA-Z.]+[a-zA-Z]")
+
+
+def field_of(log: str, words: str) -> str:
+    """The field that a complaint is about, "" if its words do not report.
+
+    Args:
+        log: whose words they are, such as "kubelet on talos-worker-1".
+        words: the complaint.
+    """
+    if named := _NAMED.search(words):
+        return named.group()
+    section = next((path for program, path in _SECTIONS.items() if program in words), "")
+    section = section or next(
+        (path for program, path in _SECTIONS.items() if log.startswith(program)), "cluster.apiServer"
+    )
+    return next((field.format(section=section) for pattern, field in _FIELDS if re.search(pattern, words)), "")

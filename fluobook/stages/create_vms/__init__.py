@@ -6,10 +6,8 @@ their own for each.
 """
 
 from fluobook.stages.core.stage import Stage
-from fluobook.stages.create_vms.observe import observe
-from fluobook.stages.create_vms.perform import perform
-from fluobook.stages.create_vms.plan import plan
-from fluobook.stages.create_vms.verify import verify
+from fluobook.stages.create_vms.plan import observe, plan
+from fluobook.stages.create_vms.work import perform, verify
 
 STAGE = Stage(
     1,

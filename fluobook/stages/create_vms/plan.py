@@ -1,17 +1,422 @@
-"""From what there is to what should be: downloads, creations, starts and changes. Pure."""
+"""What stage 1 reads of the Proxmox VE endpoints, and the plan that follows from it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import Refused
+from fluobook.clients.talos import Mode, probe
+from fluobook.errors import ForeignObject, Locked, NotFound, Refused
+from fluobook.machine.schematic import Image, image_of
 from fluobook.stages.core.plan import Action, Plan
-from fluobook.stages.create_vms.hardware import Difference, create_params, differences, size_gib
-from fluobook.stages.create_vms.in_the_way import nobody_at_work, nothing_in_the_way
 
 if TYPE_CHECKING:
-    from fluobook.params import Node, Platform
-    from fluobook.stages.create_vms.observe import Observation, Seen
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from fluobook.clients.proxmox import ProxmoxClient, TaskStatus
+    from fluobook.context import RunContext
+    from fluobook.params import Node, Platform, ProxmoxEndpoint
+
+
+TAG = "fluobook"
+MIB = 1024
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One owned field that is not as it should be.
+
+    `cold` means that a running VM takes it over only with a power cycle.
+    """
+
+    field: str
+    now: str
+    wanted: str
+    cold: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.now} → {self.wanted}"
+
+
+def tags(platform: Platform) -> str:
+    """The tags of our VMs: ours and the cluster's."""
+    return f"{TAG};{TAG}-{platform.cluster.name}"
+
+
+def net0(platform: Platform, node: Node) -> str:
+    """The network card."""
+    network = platform.network
+    vlan = f",tag={network.vlan}" if network.vlan else ""
+    mtu = f",mtu={network.mtu}" if network.mtu != 1500 else ""  # noqa: PLR2004 (Ethernet's own)
+    return f"virtio={node.mac},bridge={network.bridge}{vlan}{mtu},firewall=0"
+
+
+def disks(node: Node) -> dict[str, int]:
+    """Our disks and their sizes in GiB."""
+    return {"scsi0": node.boot_disk_gib} | ({"scsi1": node.data_disk_gib} if node.data_disk_gib else {})
+
+
+def create_params(platform: Platform, node: Node, image: str) -> dict[str, Any]:
+    """The parameters that create a node's VM.
+
+    Args:
+        platform: the platform.
+        node: the node.
+        image: file name of the Talos ISO on the image storage.
+    """
+    endpoint = platform.endpoint_of(node)
+    options = ",discard=on,ssd=1" + (",iothread=1" if platform.vm.scsi_controller == "virtio-scsi-single" else "")
+    params = {
+        "name": node.name,
+        "machine": "q35",
+        "bios": platform.vm.bios,
+        "cpu": platform.vm.cpu,
+        "sockets": 1,
+        "cores": node.cores,
+        "memory": node.memory_gib * MIB,
+        "balloon": 0,
+        "scsihw": platform.vm.scsi_controller,
+        "net0": net0(platform, node),
+        "ide2": f"{endpoint.image_storage}:iso/{image},media=cdrom",
+        # The empty disk falls through to the ISO; an installed one never boots the ISO again.
+        "boot": "order=scsi0;ide2",
+        "agent": f"enabled={int(platform.vm.agent)}",
+        "onboot": int(platform.vm.on_boot),
+        "serial0": "socket",
+        "ostype": "l26",
+        "tags": tags(platform),
+        "smbios1": f"uuid={node.uuid}",
+        **{disk: f"{endpoint.disk_storage}:{size}{options}" for disk, size in disks(node).items()},
+    }
+    if platform.vm.bios == "ovmf":
+        params["efidisk0"] = f"{endpoint.disk_storage}:1,efitype=4m,pre-enrolled-keys=0"
+    return params | cloud_init(platform, node)
+
+
+def cloud_init(platform: Platform, node: Node) -> dict[str, Any]:
+    """The drive that tells Talos its address and name before it has a configuration; none where DHCP does."""
+    if platform.network.addressing == "dhcp":
+        return {}
+    prefix = str(platform.network.cidr).split("/")[1]
+    return {
+        "ide0": f"{platform.endpoint_of(node).disk_storage}:cloudinit",
+        "ipconfig0": f"ip={node.address}/{prefix},gw={platform.network.gateway}",
+        "nameserver": " ".join(str(server) for server in platform.network.nameservers),
+    }
+
+
+def uuid_of(config: Mapping[str, Any]) -> str:
+    """The SMBIOS uuid in a VM's configuration, lower case; empty if there is none."""
+    found = re.search(r"uuid=([0-9a-fA-F-]{36})", str(config.get("smbios1", "")))
+    return found.group(1).lower() if found else ""
+
+
+def tags_of(config: Mapping[str, Any]) -> set[str]:
+    """The tags in a VM's configuration."""
+    return {tag for tag in re.split(r"[;, ]", str(config.get("tags", ""))) if tag}
+
+
+def differences(
+    platform: Platform, node: Node, config: Mapping[str, Any], resource: Mapping[str, Any]
+) -> tuple[Difference, ...]:
+    """In what owned fields a VM of ours differs from the platform.
+
+    Args:
+        platform: the platform.
+        node: the node.
+        config: the VM's configuration.
+        resource: its line in the cluster's resources, which tells what a running VM really has.
+    """
+    found = [*_plain(platform, node, config), *_network(platform, node, config), *_sizes(node, config)]
+    if missing := set(tags(platform).split(";")) - tags_of(config):
+        found.append(
+            Difference(
+                "tags", ";".join(sorted(tags_of(config))) or "none", f"with {';'.join(sorted(missing))}", cold=False
+            )
+        )
+    if not found and resource.get("status") == "running":
+        found += _pending(node, resource)
+    return tuple(found)
+
+
+def _plain(platform: Platform, node: Node, config: Mapping[str, Any]) -> list[Difference]:
+    wanted: dict[str, tuple[Any, bool]] = {
+        "name": (node.name, False),
+        "cores": (node.cores, True),
+        "memory": (node.memory_gib * MIB, True),
+        "cpu": (platform.vm.cpu, True),
+        "onboot": (int(platform.vm.on_boot), False),
+    }
+    return [
+        Difference(field, str(config.get(field, "unset")), str(value), cold)
+        for field, (value, cold) in wanted.items()
+        if str(config.get(field, 0 if field == "onboot" else "")) != str(value)
+    ]
+
+
+def _network(platform: Platform, node: Node, config: Mapping[str, Any]) -> list[Difference]:
+    now, wanted = _options(str(config.get("net0", ""))), _options(net0(platform, node))
+    return [
+        Difference(f"net0 {key}", now.get(key, "none"), wanted.get(key, "none"))
+        for key in ("virtio", "bridge", "tag")
+        if now.get(key, "").lower() != wanted.get(key, "").lower()
+    ]
+
+
+def _sizes(node: Node, config: Mapping[str, Any]) -> list[Difference]:
+    found = []
+    for disk, size in disks(node).items():
+        now = size_gib(_options(str(config.get(disk, ""))).get("size", "0"))
+        if now != size:
+            found.append(Difference(disk, f"{now:g} GiB" if now else "none", f"{size} GiB", cold=False))
+    return found
+
+
+def _pending(node: Node, resource: Mapping[str, Any]) -> list[Difference]:
+    """What was written into the configuration but has not reached the running VM."""
+    running = (int(resource.get("maxcpu", node.cores)), int(resource.get("maxmem", node.memory_gib * 2**30)) // 2**20)
+    wanted = (node.cores, node.memory_gib * MIB)
+    names = ("running cores", "running memory")
+    return [Difference(n, str(r), str(w)) for n, r, w in zip(names, running, wanted, strict=True) if r != w]
+
+
+def _options(text: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in text.split(",") if "=" in part)
+
+
+def size_gib(text: str) -> float:
+    """A size as Proxmox VE writes it ("20G", "528K") in GiB."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text)
+    if not found:
+        return 0.0
+    return float(found.group(1)) * {"K": 2**-20, "M": 2**-10, "G": 1, "T": 2**10, "": 2**-30}[found.group(2)]
+
+
+def nothing_in_the_way(platform: Platform, seen: Observation) -> None:
+    """Go on only if every place of ours is free or holds what is ours.
+
+    Raises:
+        ForeignObject: something that is not ours has a number, a name or an address of ours.
+        Refused: a VM of ours is not where the params say.
+    """
+    told = [reason for node in platform.nodes for reason in _foreign(platform, node, seen)]
+    if told:
+        raise ForeignObject(
+            "; ".join(told),
+            cause="somebody else uses it; fluobook knows its own VMs by SMBIOS uuid and tag, never by number or name",
+            remedy="choose another name or address for the node, or pin another number (nodes[].vmid), in the params",
+        )
+    for node in platform.nodes:
+        _where_it_should_be(node, seen.ours(node))
+
+
+def nobody_at_work(platform: Platform, seen: Observation) -> None:
+    """Go on only if nobody else is just changing a VM of ours; a backup is waited for later.
+
+    Raises:
+        Locked: somebody is; it says who.
+    """
+    for node in platform.nodes:
+        ours, own = seen.ours(node), platform.endpoint_of(node).token_id
+        for task in seen.at_work_on(ours.vmid) if ours else ():
+            if task.upid.user != own:
+                raise Locked(
+                    f"{task.upid.user} is changing {node.name}: task {task.upid.type} on {ours}",
+                    cause="another operator, or another program, changes this VM at this moment",
+                    remedy=f"wait for the end of task {task.upid}, then run the stage again",
+                )
+
+
+def _foreign(platform: Platform, node: Node, seen: Observation) -> Iterator[str]:
+    for vm in seen.vms[node.name]:
+        if not vm.is_ours(node) and not _being_created(platform, node, vm, seen):
+            yield f"{vm} has {_shared(node, vm)} of {node.name} and is not managed by fluobook"
+    if node.address in seen.answering:
+        yield f"something answers at {node.address}, the address of {node.name}, although its VM does not exist"
+
+
+def _shared(node: Node, vm: Seen) -> str:
+    if vm.vmid == node.vmid:
+        return f"the number {node.vmid}"
+    return "the name" if vm.resource.get("name") == node.name else "the uuid, but not the tag,"
+
+
+def _being_created(platform: Platform, node: Node, vm: Seen, seen: Observation) -> bool:
+    """A VM that is being created has neither name nor uuid yet; our own running task tells that it is ours."""
+    own = platform.endpoint_of(node).token_id
+    tasks = [task for task in seen.at_work_on(node.vmid) if task.upid.type == "qmcreate" and task.upid.user == own]
+    return vm.vmid == node.vmid and vm.lock == "create" and bool(tasks)
+
+
+def _where_it_should_be(node: Node, ours: Seen | None) -> None:
+    if ours is None or (ours.vmid == node.vmid and ours.resource.get("node") == node.host):
+        return
+    raise Refused(
+        f"{node.name} is {ours}, and the params say {node.vmid} on {node.host}",
+        cause="the VM was moved, or the params were changed after it was made",
+        remedy=f"set host: {ours.resource.get('node')} and vmid: {ours.vmid} for {node.name} in the params, "
+        "or move the VM back",
+    )
+
+
+WIDTH = 16
+PROBE = 1.0
+"""Seconds for a look at an address that should be free."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A virtual machine that may be ours, or that is in our way: its line in the resources and its configuration."""
+
+    resource: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+    @property
+    def vmid(self) -> int:
+        """Its number."""
+        return int(self.resource["vmid"])
+
+    @property
+    def lock(self) -> str:
+        """The name of the lock on it, if there is one."""
+        return str(self.config.get("lock") or self.resource.get("lock") or "")
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self.resource.get("status") == "running"
+
+    def is_ours(self, node: Node) -> bool:
+        """Whether it is this node's VM: by uuid and by tag."""
+        return uuid_of(self.config) == node.uuid.lower() and TAG in tags_of(self.config)
+
+    def __str__(self) -> str:
+        return f"VM {self.vmid} ({self.resource.get('name') or 'without a name'}) on {self.resource.get('node')}"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What there is.
+
+    Args:
+        image: the Talos image that nodes boot.
+        images: the hosts that have it.
+        vms: for each node all VMs that have its number, its name or its uuid.
+        tasks: running tasks.
+        answering: addresses of absent nodes at which something answers already.
+        strays: VMs with this cluster's tag that belong to no node of the params.
+    """
+
+    image: Image
+    images: frozenset[str]
+    vms: Mapping[str, Sequence[Seen]]
+    tasks: Sequence[TaskStatus] = ()
+    answering: frozenset[str] = frozenset()
+    strays: Sequence[Seen] = ()
+
+    def ours(self, node: Node) -> Seen | None:
+        """The node's VM, if it exists."""
+        return next((seen for seen in self.vms[node.name] if seen.is_ours(node)), None)
+
+    def task(self, kind: str, subject: str) -> TaskStatus | None:
+        """A running task of a kind on a subject (a VM's number, a file's name)."""
+        return next((t for t in self.tasks if t.running and t.upid.type == kind and t.upid.id == subject), None)
+
+    def at_work_on(self, vmid: int) -> Sequence[TaskStatus]:
+        """Running tasks that make, start, stop or change a VM; a backup is none of them."""
+        return [t for t in self.tasks if t.running and t.upid.type.startswith("qm") and t.upid.id == str(vmid)]
+
+
+def observe(context: RunContext) -> Observation:
+    """Read all endpoints side by side."""
+    image = image_of((context.root / "talos" / "schematic.yaml").read_text(), context.platform.versions.talos)
+    with ThreadPoolExecutor(WIDTH) as pool:
+        parts = list(pool.map(lambda endpoint: _endpoint(context, endpoint, image), context.platform.proxmox))
+        images = frozenset[str]().union(*(part[0] for part in parts))
+        found = {name: seen for part in parts for name, seen in part[1].items()}
+        tasks = [task for part in parts for task in part[2]]
+        strays = [stray for part in parts for stray in part[3]]
+        absent = [node for node in context.platform.nodes if not found.get(node.name)]
+        answering = frozenset(address for address in pool.map(lambda node: _taken(context, node), absent) if address)
+    return Observation(image, images, found, tasks, answering, strays)
+
+
+def _endpoint(
+    context: RunContext, endpoint: ProxmoxEndpoint, image: Image
+) -> tuple[frozenset[str], dict[str, list[Seen]], list[TaskStatus], list[Seen]]:
+    client = context.proxmox(endpoint.name)
+    nodes = [node for node in context.platform.nodes if node.host in endpoint.hosts]
+    # Tasks first: a creation that ends while we look then shows its VM whole, never as a nameless one without a task.
+    tasks = client.cluster_tasks()
+    resources = client.resources()
+    _online(resources, nodes)
+    images = frozenset(
+        host
+        for host in {node.host for node in nodes}
+        if has_image(client, host, endpoint.image_storage, image.filename)
+    )
+    candidates = _candidates(resources, nodes)
+    with ThreadPoolExecutor(WIDTH) as pool:
+        found = list(pool.map(lambda resource: _look(client, resource), candidates.values()))
+    seen = [one for one in found if one is not None]
+    of_nodes = {node.name: [s for s in seen if _concerns(s, node)] for node in nodes}
+    cluster = f"{TAG}-{context.platform.cluster.name}"
+    strays = [s for s in seen if cluster in tags_of(s.config) and not any(s in vms for vms in of_nodes.values())]
+    return images, of_nodes, tasks, strays
+
+
+def _online(resources: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -> None:
+    known = {r["node"]: r.get("status") for r in resources if r.get("type") == "node"}
+    for host in {node.host for node in nodes}:
+        if known.get(host) != "online":
+            raise NotFound(
+                f"Proxmox VE host {host} is {known.get(host) or 'not there'}; known are {', '.join(sorted(known))}",
+                system="proxmox",
+                remedy="correct nodes[].host and proxmox[].hosts in the params, or bring the host up",
+            )
+
+
+def has_image(client: ProxmoxClient, host: str, storage: str, filename: str) -> bool:
+    """Whether an ISO of that name is on a host's storage."""
+    wanted = f"{storage}:iso/{filename}"
+    return any(volume["volid"] == wanted for volume in client.storage_content(host, storage, "iso"))
+
+
+def _candidates(resources: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -> dict[int, Mapping[str, Any]]:
+    """The VMs worth a look: ours by tag, by number or by name."""
+    names, numbers = {node.name for node in nodes}, {node.vmid for node in nodes}
+    return {
+        int(r["vmid"]): r
+        for r in resources
+        if r.get("type") in ("qemu", "lxc")
+        and (r.get("name") in names or int(r["vmid"]) in numbers or TAG in tags_of(r))
+    }
+
+
+def _look(client: ProxmoxClient, resource: Mapping[str, Any]) -> Seen | None:
+    """A VM's configuration; and its status, where the list does not call it running: that list is 10 s old."""
+    if resource.get("type") == "lxc":
+        return Seen(resource, {})
+    host, vmid = resource["node"], int(resource["vmid"])
+    try:
+        config = client.config(host, vmid)
+        if resource.get("status") != "running" and not config.get("lock"):
+            resource = {**resource, "status": client.vm_status(host, vmid)["status"]}
+    except NotFound:
+        return None
+    return Seen(resource, config)
+
+
+def _concerns(seen: Seen, node: Node) -> bool:
+    return seen.vmid == node.vmid or seen.resource.get("name") == node.name or uuid_of(seen.config) == node.uuid.lower()
+
+
+def _taken(context: RunContext, node: Node) -> str:
+    """The node's address if something answers there although its VM does not exist."""
+    return node.address if probe(context.talos.address(node), timeout=PROBE).mode is not Mode.UNREACHABLE else ""
+
 
 NAME = "create-vms"
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluobook.display.table import Cell, Table
-from fluobook.stages.approve_csrs.judge import SIGNER, judge, state_of
+from fluobook.stages.approve_csrs import SIGNER, evaluate, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -97,7 +97,7 @@ def _csr(platform: Platform, csr: Obj) -> list[Any]:
     state, signer = state_of(csr), str(csr["spec"].get("signerName", ""))
     requester, names, evaluation = _requester(csr), "", ""
     if signer == SIGNER:
-        request = judge(csr, platform)
+        request = evaluate(csr, platform)
         names = " ".join([*request.dns, *request.ips])
         evaluation = "matches the params" if request.fits else "; ".join(request.problems)
     elif requester.startswith("system:bootstrap:"):

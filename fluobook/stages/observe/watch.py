@@ -19,7 +19,7 @@ from fluobook.display.kernel import interactive
 from fluobook.display.live import REPAINTS_PER_SECOND, Live
 from fluobook.display.table import Table
 from fluobook.errors import FluobookError, NotFound, StageMissing
-from fluobook.stages.approve_csrs.stage import requests_of
+from fluobook.stages.approve_csrs import requests_of
 from fluobook.stages.core.check import Check, CheckGroup, count, run_groups
 from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.observe import tables

@@ -12,7 +12,7 @@ from fluobook.params.versions import major_of
 from fluobook.stages import create_vms
 from fluobook.stages.core.check import Check, CheckGroup, checks_until_error
 from fluobook.stages.core.executor import in_parallel
-from fluobook.stages.create_vms.hardware import disks
+from fluobook.stages.create_vms.plan import disks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fluobook.clients.proxmox import ProxmoxClient
     from fluobook.context import RunContext
     from fluobook.params import Platform, ProxmoxEndpoint
-    from fluobook.stages.create_vms.observe import Observation
+    from fluobook.stages.create_vms.plan import Observation
 
 GIB = 2**30
 IMAGE_GIB = 0.5

@@ -14,7 +14,7 @@ from fluobook.errors import ParamsError
 from fluobook.machine import pki
 from fluobook.machine.secrets import new_secrets
 from fluobook.stages.apply_talos_config import documents
-from fluobook.stages.apply_talos_config.contradictions import refuse_contradictions
+from fluobook.stages.apply_talos_config.documents import refuse_contradictions
 
 ROOT = Path(__file__).parents[3]
 SECRETS, OTHER = new_secrets(), new_secrets()

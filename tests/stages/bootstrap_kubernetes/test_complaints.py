@@ -11,8 +11,7 @@ import pytest
 from fluobook import params
 from fluobook.errors import Rejected, Unreachable
 from fluobook.stages.bootstrap_kubernetes import complaints
-from fluobook.stages.bootstrap_kubernetes.complaints import Complaints, serious
-from fluobook.stages.bootstrap_kubernetes.fields import field_of
+from fluobook.stages.bootstrap_kubernetes.complaints import Complaints, field_of, serious
 
 ROOT = Path(__file__).parents[3]
 UNKNOWN = "2026-11-24T01:00:00Z tls: failed to verify certificate: x509: certificate signed by unknown authority"

@@ -8,7 +8,7 @@ from fluobook.errors import Conflict, FluobookError, Rejected
 from fluobook.journal.folder import write_text
 from fluobook.machine.access import dump
 from fluobook.stages.bootstrap_kubernetes.complaints import Complaints
-from fluobook.stages.bootstrap_kubernetes.observe import etcd_members, kubernetes
+from fluobook.stages.bootstrap_kubernetes.plan import etcd_members, kubernetes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,7 +1,8 @@
-"""Does one action of stage 1; each may be broken off at any moment and done again."""
+"""Creates, changes and starts virtual machines, and checks that Talos answers in each."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from fluobook.clients.proxmox import ProxmoxClient, Upid, VmLocked
@@ -9,16 +10,28 @@ from fluobook.clients.talos import Mode, probe
 from fluobook.errors import Conflict, ForeignObject, NotFound, OutsideError, Rejected, TaskFailed, Unreachable
 from fluobook.machine.schematic import image_of
 from fluobook.params import TALOS_PORT
-from fluobook.stages.create_vms.hardware import TAG, create_params, disks, net0, tags, tags_of, uuid_of
-from fluobook.stages.create_vms.observe import has_image
+from fluobook.stages.core.check import Check
+from fluobook.stages.create_vms.plan import (
+    TAG,
+    create_params,
+    differences,
+    disks,
+    has_image,
+    net0,
+    tags,
+    tags_of,
+    uuid_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from fluobook.context import RunContext
     from fluobook.params import Node
     from fluobook.stages.core.executor import Reporter
     from fluobook.stages.core.plan import Action
+    from fluobook.stages.create_vms.plan import Observation
+
 
 START_TRIES = 3
 """How often a start is tried; a VM whose start failed is never destroyed."""
@@ -226,3 +239,48 @@ def _serves(context: RunContext, node: Node) -> set[str]:
     if node.role == "controlplane" and context.secrets.has_bundle() and context.kube().ready():
         told.add("api")
     return told
+
+
+def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
+    """The checks of stage 1."""
+    nodes = context.platform.nodes
+    with ThreadPoolExecutor(16) as pool:
+        silent = [
+            node.name
+            for node, answers in zip(nodes, pool.map(lambda node: _is_answering(context, node), nodes), strict=True)
+            if not answers
+        ]
+    ours = {node.name: seen.ours(node) for node in nodes}
+    stopped = [name for name, vm in ours.items() if vm is None or not vm.running]
+    differing = [
+        node.name
+        for node in nodes
+        if (vm := ours[node.name]) and differences(context.platform, node, vm.config, vm.resource)
+    ]
+    total = len(nodes)
+    return (
+        Check(
+            "every node's VM exists, ours by uuid and tag",
+            None not in ours.values(),
+            _count(total, [n for n, vm in ours.items() if vm is None]),
+        ),
+        Check("every VM runs", not stopped, _count(total, stopped)),
+        Check("every VM has what the params say", not differing, _count(total, differing)),
+        Check("every node answers at its address", not silent, _count(total, silent)),
+    )
+
+
+def _count(total: int, wrong: Sequence[str]) -> str:
+    return f"{total - len(wrong)} of {total}" + (f"; not: {', '.join(wrong)}" if wrong else "")
+
+
+def _is_answering(context: RunContext, node: Node) -> bool:
+    try:
+        context.wait_until("maintenance", node.name, lambda: _mode(context, node))
+    except Exception:  # noqa: BLE001 (a check tells, it does not raise)
+        return False
+    return True
+
+
+def _mode(context: RunContext, node: Node) -> bool | None:
+    return True if probe(context.talos.address(node), timeout=2).mode is not Mode.UNREACHABLE else None

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from fluobook.clients.kube import Kube
 from fluobook.errors import CheckFailed, StageMissing
 from fluobook.machine.pki import issue
-from fluobook.stages.approve_csrs.judge import SIGNER
+from fluobook.stages.approve_csrs import SIGNER
 
 pytestmark = pytest.mark.lab
 
