@@ -112,7 +112,7 @@ def test_without_machines_the_missing_stage_is_named_and_nothing_is_changed(labs
     assert plan.digest == ""
     with pytest.raises(StageMissing, match="is blocked: run create-vms first") as caught:
         stage.apply(plan)
-    assert caught.value.remedy == "run the stage create-vms first"
+    assert caught.value.remedy == "plan and apply the stage create-vms, then run apply-talos-config again"
     assert lab.requests(mutating=True) == []
     assert not (lab.folder / "cluster" / "secrets.sops.yaml").exists()
 
@@ -137,9 +137,9 @@ def test_a_changed_patch_is_applied_to_one_node_at_a_time(made):
 
 
 def spoiled(monkeypatch, old, new):
-    """Let what is rendered say something else."""
-    observe = sys.modules[f"{apply_talos_config.__name__}.observe"]
-    monkeypatch.setattr(observe, "node_text", lambda *given: documents.node_text(*given).replace(old, new))
+    """Replace a text in every rendered configuration."""
+    planning = sys.modules[f"{apply_talos_config.__name__}.plan"]
+    monkeypatch.setattr(planning, "node_text", lambda *given: documents.node_text(*given).replace(old, new))
 
 
 def test_a_configuration_that_contradicts_the_params_reaches_no_node(made, monkeypatch):

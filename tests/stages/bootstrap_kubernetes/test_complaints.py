@@ -27,7 +27,11 @@ class Cluster:
     objects: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     platform: Any = field(default_factory=lambda: params.load("phase1", root=ROOT).platform)
 
-    def talos(self, node: Any) -> Any:
+    @property
+    def talos(self) -> Any:
+        return self
+
+    def client(self, node: Any) -> Any:
         logs = {log: text for (name, log), text in self.logs.items() if name == node.name}
         return type("Talos", (), {"logs": staticmethod(lambda log: logs.get(log, ""))})
 
