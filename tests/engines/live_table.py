@@ -56,7 +56,7 @@ def watching(lab: RealLab, cell: str) -> Iterator[Watched]:
     )
     try:
         client.execute_interactive(
-            f"import fluobook\nbook = fluobook.open_runbook({lab.chosen.phase!r})",
+            f"import fluobook\nrunbook = fluobook.open_runbook({lab.chosen.phase!r})",
             timeout=BOUND,
             output_hook=len,
         )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 BEFORE, CHECKED = ("create-vms", "apply-talos-config"), ("bootstrap-kubernetes",)
 UP_TO_FIVE = (*CHECKED, "approve-csrs", "privileged-namespaces")
-OBSERVE = sys.modules[f"{apply_talos_config.__name__}.observe"]
+PLANNING = sys.modules[f"{apply_talos_config.__name__}.plan"]
 """The package has a function of its module's name, which hides the module."""
 
 Documents = list[dict[str, Any]]
@@ -225,7 +225,7 @@ def haste(monkeypatch: pytest.MonkeyPatch) -> None:
     """Doubt complaints for seconds instead of minutes, since nothing here gets better, and render Cilium once."""
     monkeypatch.setattr(complaints, "DOUBT", 3.0)
     monkeypatch.setattr(complaints, "PAUSE", 0.5)
-    monkeypatch.setattr(OBSERVE, "gather", _gathered)
+    monkeypatch.setattr(PLANNING, "gather", _gathered)
 
 
 INGREDIENTS: list[documents.Ingredients] = []
@@ -261,8 +261,8 @@ def spoiling(monkeypatch: pytest.MonkeyPatch, role: str, spoil: Callable[[Docume
         spoil(found)
         return yaml.safe_dump_all(found, sort_keys=False)
 
-    monkeypatch.setattr(OBSERVE, "node_text", wrong)
-    monkeypatch.setattr(OBSERVE, "refuse_contradictions", lambda *_: None)
+    monkeypatch.setattr(PLANNING, "node_text", wrong)
+    monkeypatch.setattr(PLANNING, "refuse_contradictions", lambda *_: None)
 
 
 @pytest.mark.usefixtures("haste")
