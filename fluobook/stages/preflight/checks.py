@@ -194,6 +194,14 @@ def _other_sources(context: RunContext) -> Iterator[Check]:
     yield _for_each("every chart source is reachable and has the pinned version", charts, chart)
 
 
+def _one_of_each_kind(remedies: Iterable[str]) -> Iterable[str]:
+    """Remedies that differ in their command alone (twelve charts of which none answers) are given once."""
+    first: dict[str, str] = {}
+    for remedy in filter(None, remedies):
+        first.setdefault(remedy.partition(": ")[0], remedy)
+    return first.values()
+
+
 def _for_each(name: str, applications: Iterable[Application], check: Callable[[Application], None]) -> Check:
     """One check over many Applications: `check` raises for each that fails."""
     apps = list(applications)
@@ -205,7 +213,7 @@ def _for_each(name: str, applications: Iterable[Application], check: Callable[[A
         name,
         not failed,
         result,
-        "; ".join(filter(None, dict.fromkeys(error.remedy or present(error).advice for _, error in failed))),
+        "; ".join(_one_of_each_kind(error.remedy or present(error).advice for _, error in failed)),
     )
 
 
