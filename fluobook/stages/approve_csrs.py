@@ -80,7 +80,7 @@ def evaluate(csr: Mapping[str, Any], platform: Platform) -> Request:
     node = common[0].removeprefix(PREFIX) if common else ""
     dns = tuple(alternative.get_values_for_type(x509.DNSName)) if alternative else ()
     ips = tuple(str(ip) for ip in alternative.get_values_for_type(x509.IPAddress)) if alternative else ()
-    declared = next((one for one in platform.nodes if one.name == node), None)
+    declared = next((declared for declared in platform.nodes if declared.name == node), None)
     problems = (*_form(spec, request, common, alternative), *_belongs(requestor, node, dns, ips, declared))
     return Request(name, node, requestor, dns, ips, state, problems, uid)
 
@@ -91,7 +91,7 @@ def state_of(csr: Mapping[str, Any]) -> str:
     conditions = {condition["type"] for condition in status.get("conditions") or ()}
     if status.get("certificate"):
         return "Issued"
-    return next((word for word in ("Failed", "Denied", "Approved") if word in conditions), "Pending")
+    return next((state for state in ("Failed", "Denied", "Approved") if state in conditions), "Pending")
 
 
 def _form(
@@ -164,12 +164,12 @@ class Observation:
     denied: frozenset[str] = frozenset()
 
     def pending(self, node: str) -> list[Request]:
-        """What one of our nodes asks for, and fits."""
+        """The pending requests of a node that match the params."""
         return [r for r in self.requests if r.pending and r.fits and r.node == node]
 
     @property
     def foreign(self) -> list[Request]:
-        """What nobody decided about, and does not fit."""
+        """The pending requests that do not match the params."""
         return [r for r in self.requests if r.pending and not r.fits]
 
 
@@ -192,7 +192,7 @@ def observe(context: RunContext) -> Observation:
 
 
 def _is_denied(context: RunContext, node: Node, requests: Sequence[Request]) -> bool:
-    """Whether what a node asks for fits, and was denied by the approver that Argo CD has brought."""
+    """Whether a request of the node matches the params and was denied by the approver that Argo CD has brought."""
     fitting = [request for request in requests if request.fits and request.node == node.name]
     if any(request.pending for request in fitting) or "Denied" not in [request.state for request in fitting]:
         return False
@@ -201,26 +201,30 @@ def _is_denied(context: RunContext, node: Node, requests: Sequence[Request]) -> 
 
 def requests_of(context: RunContext) -> list[Request]:
     """Every request for a kubelet's serving certificate, each evaluated."""
-    found = context.kube().list(API, KIND, fields=f"spec.signerName={SIGNER}")
-    return [evaluate(csr, context.platform) for csr in sorted(found, key=lambda csr: csr["metadata"]["name"])]
+    csrs = context.kube().list(API, KIND, fields=f"spec.signerName={SIGNER}")
+    return [evaluate(csr, context.platform) for csr in sorted(csrs, key=lambda csr: csr["metadata"]["name"])]
 
 
-def plan(platform: Platform, seen: Observation) -> Plan:
+def plan(platform: Platform, observation: Observation) -> Plan:
     """One action for each node whose kubelet has no certificate yet, or asks for one."""
-    settled = seen.serving | seen.denied
-    todo = [node for node in platform.nodes if node.name not in settled or seen.pending(node.name)]
-    actions = tuple(_approve(node, seen) for node in todo)
-    notes = tuple(sorted({f"left alone, for {r.node or 'nobody'}: {'; '.join(r.problems)}" for r in seen.foreign}))
-    notes += tuple(f"left to kubelet-csr-approver: {name}; {_LEARNS}" for name in sorted(seen.denied))
-    waits = "" if seen.reachable else "bootstrap-kubernetes"
+    settled = observation.serving | observation.denied
+    todo = [node for node in platform.nodes if node.name not in settled or observation.pending(node.name)]
+    actions = tuple(_approve(node, observation) for node in todo)
+    notes = tuple(
+        sorted({f"left alone, for {r.node or 'nobody'}: {'; '.join(r.problems)}" for r in observation.foreign})
+    )
+    notes += tuple(f"left to kubelet-csr-approver: {name}; {_LEARNS}" for name in sorted(observation.denied))
+    waits = "" if observation.reachable else "bootstrap-kubernetes"
     return Plan(NAME, actions, len(platform.nodes) - len(actions), platform.digest_data(), waits, notes)
 
 
-_LEARNS = "it denies new nodes until stage root-application has told it of them; then they get their certificates"
+_LEARNS = "it denies new nodes until stage root-application has updated it; then they get their certificates"
 
 
-def _approve(node: Node, seen: Observation) -> Action:
-    reason = "asks for its certificate" if seen.pending(node.name) else "has no certificate and has not asked yet"
+def _approve(node: Node, observation: Observation) -> Action:
+    reason = (
+        "asks for its certificate" if observation.pending(node.name) else "has no certificate and has not asked yet"
+    )
     data = {"node": node.name, "dns": [node.name], "ips": [str(node.address)]}
     return Action(
         f"approve {node.name}",
@@ -264,15 +268,19 @@ def _decide(context: RunContext, node: str, report: Reporter) -> list[str]:
     return [r.name for r in mine]
 
 
-def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
+def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     """The checks of stage 4."""
     nodes = context.platform.nodes
-    silent = [node.name for node in nodes if node.name not in seen.serving | seen.denied]
-    reached = f"{len(seen.serving)} of {len(nodes)}"
+    silent = [node.name for node in nodes if node.name not in observation.serving | observation.denied]
+    reached = f"{len(observation.serving)} of {len(nodes)}"
     reached += f"; not: {', '.join(silent)}" if silent else ""
-    left = f" but those left to kubelet-csr-approver ({', '.join(sorted(seen.denied))})" if seen.denied else ""
-    wrong = [r for r in seen.requests if r.state in ("Approved", "Issued") and not r.fits]
-    told = _list("approved", wrong) or _list("left alone", seen.foreign) or "none came"
+    left = (
+        f" but those left to kubelet-csr-approver ({', '.join(sorted(observation.denied))})"
+        if observation.denied
+        else ""
+    )
+    wrong = [r for r in observation.requests if r.state in ("Approved", "Issued") and not r.fits]
+    result = _list("approved", wrong) or _list("left alone", observation.foreign) or "none came"
     return (
         Check(
             f"the API server reaches every kubelet{left}",
@@ -282,7 +290,7 @@ def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
         Check(
             "no request that does not fit was approved",
             not wrong,
-            told,
+            result,
             remedy="if it was a node once, put it back into the params, or remove it from the cluster (kubectl delete "
             "node) and delete its requests (kubectl delete csr); else find out who approved it, and replace the "
             "cluster's CA, which revokes it",
@@ -290,8 +298,8 @@ def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
     )
 
 
-def _list(word: str, requests: Sequence[Request]) -> str:
-    return "; ".join(sorted({f"{word} for {r.node or 'nobody'}: {', '.join(r.problems)}" for r in requests}))
+def _list(verb: str, requests: Sequence[Request]) -> str:
+    return "; ".join(sorted({f"{verb} for {r.node or 'nobody'}: {', '.join(r.problems)}" for r in requests}))
 
 
 STAGE = Stage(

@@ -88,7 +88,7 @@ def cluster_documents(platform: Platform, secrets: SecretsBundle, ingredients: I
 
 
 def node_text(platform: Platform, node: Node, generated: Documents, ingredients: Ingredients) -> str:
-    """The complete configuration of one node as YAML. It holds secrets."""
+    """The complete configuration of one node as YAML. It contains secrets."""
     documents = node_documents(
         generated,
         NodeSettings(node.name, node.role, node.mac, node.host, node.data_disk_gib or 0),
@@ -159,8 +159,8 @@ def refuse_contradictions(
         raise ParamsError(
             f"the machine configuration of {problems[0]}{more}",
             problems=tuple(problems) if more else (),
-            cause="a file in talos/patches has the last word, or the secrets are another cluster's",
-            remedy="correct talos/patches, then look at the documents: `fluobook render PHASE --out build`",
+            cause="a file in talos/patches overrides it, or the secrets are another cluster's",
+            remedy="correct talos/patches, then inspect the documents: `fluobook render PHASE --out build`",
         )
 
 
@@ -172,7 +172,7 @@ def contradictions(
     main = next((document for document in documents if not document.get("kind")), {})
     yield from _of_the_bundle(main, node, secrets)
     yield from _of_the_params(main, platform, node)
-    hostnames = [one.get("hostname") for one in documents if one.get("kind") == "HostnameConfig"]
+    hostnames = [document.get("hostname") for document in documents if document.get("kind") == "HostnameConfig"]
     if hostnames != [node.name]:
         yield f"HostnameConfig gives the name {_shown(*hostnames)}; the params say {node.name}"
     yield from _shared(documents, platform, node)
@@ -186,13 +186,14 @@ def contradictions(
 def _shared(documents: Iterable[Main], platform: Platform, node: Node) -> Iterator[str]:
     """The address that the control planes share stands on the interface with the node's MAC address, or nowhere."""
     wanted = str(platform.network.vip or "") if node.role == "controlplane" else ""
-    found = [one for one in documents if one.get("kind") == "Layer2VIPConfig"]
-    if [one.get("name") for one in found] != ([wanted] if wanted else []):
-        told = _shown([one.get("name") for one in found])
-        yield f"Layer2VIPConfig gives the address {told}; the params say {_shown(wanted)}"
-    links = {one.get("name"): str((one.get("selector") or {}).get("match")) for one in documents if _is_alias(one)}
-    for one in found:
-        if (link := one.get("link")) in links and node.mac.lower() not in links[link].lower():
+    vips = [document for document in documents if document.get("kind") == "Layer2VIPConfig"]
+    if [vip.get("name") for vip in vips] != ([wanted] if wanted else []):
+        addresses = _shown([vip.get("name") for vip in vips])
+        yield f"Layer2VIPConfig gives the address {addresses}; the params say {_shown(wanted)}"
+    aliases = [document for document in documents if _is_alias(document)]
+    links = {alias.get("name"): str((alias.get("selector") or {}).get("match")) for alias in aliases}
+    for vip in vips:
+        if (link := vip.get("link")) in links and node.mac.lower() not in links[link].lower():
             yield f"LinkAliasConfig {link} does not choose the interface with the MAC address {node.mac.lower()}"
 
 
@@ -218,18 +219,18 @@ def _of_the_bundle(main: Main, node: Node, secrets: SecretsBundle) -> Iterator[s
         yield from _authority(path, pair)
         wanted |= _halves(path, pair, key=node.role == "controlplane")
     for path, value in wanted.items():
-        found = _at(main, path) or ""
-        if found != value:
-            yield f"{path} {'is not that of' if found else 'is missing, unlike in'} the secrets bundle"
+        actual = _at(main, path) or ""
+        if actual != value:
+            yield f"{path} {'is not that of' if actual else 'is missing, unlike in'} the secrets bundle"
 
 
 def _authority(path: str, pair: KeyPair) -> Iterator[str]:
     """The bundle may be of old, or put together by hand."""
-    found = certificate(pair.crt)
-    if found.not_valid_after_utc < dt.datetime.now(dt.UTC):
-        yield f"{path}.crt expired at {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, and so did the secrets bundle's"
+    ca = certificate(pair.crt)
+    if ca.not_valid_after_utc < dt.datetime.now(dt.UTC):
+        yield f"{path}.crt expired at {ca.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, and so did the secrets bundle's"
     try:
-        can_sign = found.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        can_sign = ca.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
         can_sign = False
     if not can_sign:
@@ -253,8 +254,8 @@ def _of_the_params(main: Main, platform: Platform, node: Node) -> Iterator[str]:
         "cluster.network.serviceSubnets": [str(cluster.service_cidr)],
     }
     for path, value in wanted.items():
-        if (found := _at(main, path)) != value:
-            yield f"{path} is {_shown(found)}; the params say {_shown(value)}"
+        if (actual := _at(main, path)) != value:
+            yield f"{path} is {_shown(actual)}; the params say {_shown(value)}"
     yield from _version(main, "machine.kubelet.image", platform)
     yield from _holds(main, "machine.kubelet.nodeIP.validSubnets", str(node.address))
     if _at(main, "machine.kubelet.skipNodeRegistration"):
@@ -272,14 +273,16 @@ def _of_the_platform(main: Main, platform: Platform, node: Node, ingredients: In
     yield from _holds(main, "cluster.etcd.advertisedSubnets", str(node.address))
     for component in IMAGES:
         yield from _version(main, f"cluster.{component}.image", platform)
-    if (found := _at(main, "cluster.network.cni.name")) != "none":
-        yield f"cluster.network.cni.name is {_shown(found)}; it must be none: Cilium is the network, Talos' flannel not"
+    if (cni := _at(main, "cluster.network.cni.name")) != "none":
+        yield f"cluster.network.cni.name is {_shown(cni)}; it must be none: the network is Cilium, not Talos' flannel"
     if _at(main, "cluster.proxy.disabled") is not True:
         yield "cluster.proxy.disabled is not true: Cilium takes kube-proxy's place, and both would write rules"
-    manifests = [one for one in _at(main, "cluster.inlineManifests") or () if one.get("name") == "cilium"]
-    if [one.get("contents") for one in manifests] != [ingredients.cilium]:
-        told = "is not what its Application renders to" if manifests else "is missing: no node would become Ready"
-        yield f"cluster.inlineManifests: cilium {told}"
+    manifests = [
+        manifest for manifest in _at(main, "cluster.inlineManifests") or () if manifest.get("name") == "cilium"
+    ]
+    if [manifest.get("contents") for manifest in manifests] != [ingredients.cilium]:
+        problem = "is not what its Application renders to" if manifests else "is missing: no node would become Ready"
+        yield f"cluster.inlineManifests: cilium {problem}"
 
 
 def _admission(main: Main) -> Iterator[str]:
@@ -325,5 +328,5 @@ def _at(main: Main, path: str) -> Any:
 
 
 def _shown(*values: Any) -> str:
-    flat = [one for value in values for one in (value if isinstance(value, list) else [value])]
-    return ", ".join(str(one) for one in flat if one not in (None, "")) or "not set"
+    flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    return ", ".join(str(item) for item in flat if item not in (None, "")) or "not set"

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 
 NOT_YET = ("FAILED_PRECONDITION", "UNAVAILABLE")
-"""What a node says that is busy with another configuration, or is just about to restart."""
+"""gRPC codes of a node that is busy with another configuration, or is just about to restart."""
 
 BUSY = (0.3, 1.0, 3.0)
-"""Seconds to wait before each repetition of a dry run to which a node says so."""
+"""Seconds to wait before each repetition of a dry run that a busy node refused."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What there is.
+    """The state of the nodes.
 
     Args:
         bundle: whether the secrets bundle exists.
@@ -58,7 +58,7 @@ class Observation:
 
 
 def observe(context: RunContext) -> Observation:
-    """Look at all nodes side by side."""
+    """Probe all nodes in parallel."""
     bundle = context.secrets.has_bundle()
     with ThreadPoolExecutor(1) as pool:
         gathered = pool.submit(ingredients_of, context)
@@ -66,10 +66,10 @@ def observe(context: RunContext) -> Observation:
         ingredients = gathered.result()
     configured = [node for node in context.platform.nodes if probes[node.name].mode is Mode.CONFIGURED]
     texts = texts_of(context, ingredients) if configured else {}
-    asked = in_parallel(lambda node: dry_run(context, node, texts[node.name]), configured)
+    answers = in_parallel(lambda node: dry_run(context, node, texts[node.name]), configured)
     names = [node.name for node in configured]
-    dry_runs = dict(zip(names, (applied for applied, _ in asked), strict=True))
-    versions = dict(zip(names, (version for _, version in asked), strict=True))
+    dry_runs = dict(zip(names, (applied for applied, _ in answers), strict=True))
+    versions = dict(zip(names, (version for _, version in answers), strict=True))
     return Observation(bundle, probes, ingredients, dry_runs, versions)
 
 
@@ -83,7 +83,7 @@ def ingredients_of(context: RunContext) -> Ingredients:
 
 
 def texts_of(context: RunContext, ingredients: Ingredients) -> Texts:
-    """Every node's configuration. They hold secrets that the secrets has told the redactor.
+    """Every node's configuration. They contain secrets, which are registered with the redactor.
 
     Raises:
         ParamsError: they contradict the params or the bundle.
@@ -118,37 +118,37 @@ SHOWN = 6
 """Changed keys that a plan names."""
 
 
-def plan(platform: Platform, seen: Observation) -> Plan:
+def plan(platform: Platform, observation: Observation) -> Plan:
     """The actions of stage 2.
 
     Raises:
         ForeignObject: a node of another cluster answers at an address of ours.
         Refused: nodes have a configuration, but the secrets bundle that it was made from is not here.
     """
-    _nothing_foreign(platform, seen)
-    silent = [node.name for node in platform.nodes if seen.mode(node) is Mode.UNREACHABLE]
-    actions = [] if seen.bundle else [_bundle()]
+    _nothing_foreign(platform, observation)
+    silent = [node.name for node in platform.nodes if observation.mode(node) is Mode.UNREACHABLE]
+    actions = [] if observation.bundle else [_bundle()]
     cycled = ""
     for node in platform.nodes:
-        if action := _node(platform, node, seen, cycled):
+        if action := _node(platform, node, observation, cycled):
             actions.append(action)
             cycled = action.id if action.system == "cycle" else cycled
     kept = 1 + len(platform.nodes) - len(actions)
-    return Plan(NAME, tuple(actions), kept, platform.digest_data(), "create-vms" if silent else "", _notes(seen))
+    return Plan(NAME, tuple(actions), kept, platform.digest_data(), "create-vms" if silent else "", _notes(observation))
 
 
-def _nothing_foreign(platform: Platform, seen: Observation) -> None:
-    foreign = {n.name: seen.probes[n.name].detail for n in platform.nodes if seen.mode(n) is Mode.FOREIGN}
-    if foreign and not seen.bundle:
+def _nothing_foreign(platform: Platform, observation: Observation) -> None:
+    foreign = {n.name: observation.probes[n.name].detail for n in platform.nodes if observation.mode(n) is Mode.FOREIGN}
+    if foreign and not observation.bundle:
         raise Refused(
             f"{', '.join(foreign)} have a configuration, but there is no secrets bundle here",
             cause="the bundle was made in another checkout or on another machine; a new one would be another cluster",
             remedy="bring the bundle (secrets.bundle in the params) from where the cluster was made",
         )
     if foreign:
-        told = "; ".join(f"{name}: {detail}" for name, detail in foreign.items())
+        conflicts = "; ".join(f"{name}: {detail}" for name, detail in foreign.items())
         raise ForeignObject(
-            f"a node of another cluster answers: {told}",
+            f"a node of another cluster answers: {conflicts}",
             cause="another cluster has this address, or the secrets bundle is not the one this cluster was made with",
             remedy="find out which cluster it is; it is never wiped from here",
         )
@@ -158,11 +158,11 @@ def _bundle() -> Action:
     return Action("secrets bundle", "write", "secrets bundle", "encrypted with SOPS, written once", "there is none yet")
 
 
-def _node(platform: Platform, node: Node, seen: Observation, cycled: str) -> Action | None:
-    data = {"node": node.name, "ingredients": seen.ingredients.digest()}
+def _node(platform: Platform, node: Node, observation: Observation, cycled: str) -> Action | None:
+    data = {"node": node.name, "ingredients": observation.ingredients.digest()}
     detail = f"{node.role}, Talos {platform.versions.talos}, Kubernetes {platform.versions.kubernetes}"
-    if seen.mode(node) is Mode.CONFIGURED:
-        applied = seen.dry_runs[node.name]
+    if observation.mode(node) is Mode.CONFIGURED:
+        applied = observation.dry_runs[node.name]
         if applied.unchanged:
             return None
         reason = "differs: " + what_differs(applied.details)
@@ -189,7 +189,7 @@ def _node(platform: Platform, node: Node, seen: Observation, cycled: str) -> Act
 
 
 def what_differs(details: str) -> str:
-    """The keys in the changed lines of a difference; never their values, some of which nobody but the node knows."""
+    """The keys in the changed lines of a difference; never their values, some of which only the node knows."""
     changed = [
         f"{line[0]} {_key(line[1:])}"
         for line in details.splitlines()
@@ -204,20 +204,24 @@ def _key(line: str) -> str:
     return key if colon else "(an item of a list)"
 
 
-def _notes(seen: Observation) -> tuple[str, ...]:
-    return tuple(f"{name}: {warning}" for name, applied in seen.dry_runs.items() for warning in applied.warnings)
+def _notes(observation: Observation) -> tuple[str, ...]:
+    return tuple(f"{name}: {warning}" for name, applied in observation.dry_runs.items() for warning in applied.warnings)
 
 
-def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
+def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     """The checks of stage 2."""
     nodes = context.platform.nodes
-    strangers = [node.name for node in nodes if seen.mode(node) is not Mode.CONFIGURED]
-    differing = [name for name, applied in seen.dry_runs.items() if not applied.unchanged]
+    strangers = [node.name for node in nodes if observation.mode(node) is not Mode.CONFIGURED]
+    differing = [name for name, applied in observation.dry_runs.items() if not applied.unchanged]
     wanted = f"v{context.platform.versions.talos.removeprefix('v')}"
-    other = [f"{name} has {version or 'unknown'}" for name, version in seen.versions.items() if version != wanted]
+    other = [
+        f"{name} has {version or 'unknown'}" for name, version in observation.versions.items() if version != wanted
+    ]
     total = len(nodes)
     return (
-        Check("the secrets bundle exists, encrypted", seen.bundle and encrypted(context), context.secrets.path.name),
+        Check(
+            "the secrets bundle exists, encrypted", observation.bundle and encrypted(context), context.secrets.path.name
+        ),
         Check("every node trusts this cluster's authority", not strangers, _count(total, strangers)),
         Check(
             "every node has exactly this configuration",
@@ -229,7 +233,7 @@ def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
 
 
 def encrypted(context: RunContext) -> bool:
-    """Whether the bundle's file carries SOPS metadata and no private key in clear."""
+    """Whether the bundle's file carries SOPS metadata and no plaintext private key."""
     text = context.secrets.path.read_text()
     return "sops:" in text and "PRIVATE KEY" not in text and not context.redactor.leaks(text)
 

@@ -37,7 +37,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
 
 
 def _again(context: RunContext, node: Node, text: str, report: Reporter) -> Mapping[str, Any]:
-    """Change the configuration of a configured node; the next node's turn comes when this one is itself again."""
+    """Change the configuration of a configured node; the next node's turn comes when this one is ready again."""
     ready = context.talos.is_ready(node)
     applied = context.wait_until(
         "maintenance",
@@ -83,14 +83,14 @@ class Delivery:
             ForeignObject: it is not our VM, or belongs to another cluster.
             Rejected: it refuses the configuration, or its installation keeps failing.
         """
-        seen = self._context.talos.probe(self._node)
-        if seen.mode is Mode.FOREIGN:
-            raise ForeignObject(f"{self._node.name}: {seen.detail}", remedy="find out which cluster it belongs to")
-        if seen.mode is Mode.MAINTENANCE:
-            self._in_maintenance(seen.fingerprint)
+        probe = self._context.talos.probe(self._node)
+        if probe.mode is Mode.FOREIGN:
+            raise ForeignObject(f"{self._node.name}: {probe.detail}", remedy="find out which cluster it belongs to")
+        if probe.mode is Mode.MAINTENANCE:
+            self._in_maintenance(probe.fingerprint)
             return None
         self._report("installs and restarts")
-        stage = self._context.talos.machine_stage(self._node) if seen.mode is Mode.CONFIGURED else None
+        stage = self._context.talos.machine_stage(self._node) if probe.mode is Mode.CONFIGURED else None
         return (self._mode or "unknown") if stage and stage.stage in AT_REST else None
 
     def _in_maintenance(self, fingerprint: str) -> None:
@@ -102,7 +102,7 @@ class Delivery:
                 f"{self._node.name} is without a configuration again after {TRIES} installations",
                 system="talos",
                 cause="the installation fails: its disk is not there, or the installer image cannot be fetched",
-                remedy=f"look at the console of the VM {self._node.name}, then run the stage again",
+                remedy=f"check the console of the VM {self._node.name}, then run the stage again",
             )
         machine = maintenance(self._context.talos.address(self._node), fingerprint=fingerprint)
         try:
@@ -116,7 +116,7 @@ class Delivery:
         try:
             self._mode = machine.apply_configuration(self._text).mode
         except Unreachable:
-            # The answer can be lost because the node restarts at once; whether it took the configuration shows later.
+            # The node may restart before it answers; whether it took the configuration shows later.
             self._mode = "unknown"
         except OutsideError as error:
             if error.code in NOT_YET:

@@ -26,7 +26,7 @@ CONTROLLERS = ("kube-controller-manager", "kube-scheduler", "controller-runtime"
 DOUBT = 120.0
 """Seconds that the same complaint may be made again and again: some are made by every cluster that comes up."""
 PAUSE = 5.0
-"""Seconds between two looks at logs."""
+"""Seconds between two reads of the logs."""
 SERIOUS = re.compile(
     r"x509:|certificate|Unauthorized|[Ff]orbidden|PrivateKey|the machine configuration|no such host"
     r"|no route to host|^Error:|command failed|ended with exit|invalid|no suitable node IP|error applying|extra arg",
@@ -40,7 +40,7 @@ _CALM = re.compile(r"[IW]\d{4} ")
 ANOTHER_NAME = "the HostnameConfig of a machine configuration gives another name than the params"
 UNTOLD = "an authority, a token, an address, or a setting"
 LONGEST = 400
-MANIFESTS = "`talosctl -n {} logs controller-runtime` tells what became of cluster.inlineManifests"
+MANIFESTS = "`talosctl -n {} logs controller-runtime` shows what became of cluster.inlineManifests"
 _TIME = re.compile(r"^(?:[EF]\d{4} [\d:.]+ +\d+ \S+\] |\S*\d{2}:\d{2}:\d{2}\S* )")
 
 
@@ -69,7 +69,7 @@ class Complaints:
     _looked: float = 0.0
     _api: bool = False
 
-    def look(self, *, api: bool) -> str:
+    def check(self, *, api: bool) -> str:
         """What is complained of now, "" if nothing is.
 
         Args:
@@ -107,12 +107,12 @@ class Complaints:
         """
         if time.monotonic() - self._looked >= PAUSE:
             self._looked = time.monotonic()
-            self._known = {name: one for name, one in self._known.items() if not name.startswith("kubelet ")}
+            self._known = {name: line for name, line in self._known.items() if not name.startswith("kubelet ")}
             first = self.context.platform.control_planes[0]
             for log in CONTROLLERS:
                 self._read(first, log, only_certain=True)
-            found = self.context.kube().list("apps/v1", "DaemonSet", "kube-system", labels=CILIUM)
-            words = "" if found else f"no DaemonSet in kube-system is Cilium's ({CILIUM}), so no network comes up"
+            daemonsets = self.context.kube().list("apps/v1", "DaemonSet", "kube-system", labels=CILIUM)
+            words = "" if daemonsets else f"no DaemonSet in kube-system is Cilium's ({CILIUM}), so no network comes up"
             self._hear(API, words, str(self._looked), MANIFESTS.format(first.address))
         return self._told()
 
@@ -122,11 +122,11 @@ class Complaints:
         strangers = [node for node in self.context.kube().list("v1", "Node") if node["metadata"]["name"] not in ours]
         names = ", ".join(sorted(node["metadata"]["name"] for node in strangers))
         for node in strangers:
-            addresses = [one.get("address") for one in (node.get("status") or {}).get("addresses") or ()]
+            addresses = [address.get("address") for address in (node.get("status") or {}).get("addresses") or ()]
             if self.node.address in addresses:
-                told = f"Kubernetes knows the machine at {self.node.address} as {names}, not as {self.node.name}"
+                message = f"Kubernetes knows the machine at {self.node.address} as {names}, not as {self.node.name}"
                 remedy = f"compare with `fluobook render`, apply it again, then kubectl delete node {names}"
-                raise Rejected(told, system="kubernetes", cause=ANOTHER_NAME, remedy=remedy)
+                raise Rejected(message, system="kubernetes", cause=ANOTHER_NAME, remedy=remedy)
         words = f"nodes that the params do not name: {names}; {ANOTHER_NAME}" if strangers else ""
         self._hear(API, words, str(self._looked), "compare HostnameConfig with the params")
 
@@ -147,10 +147,10 @@ class Complaints:
         try:
             self.context.kube().version()
         except FluobookError as error:
-            told = f"{error.message} {error.cause} {getattr(error, 'detail', '')}"
-            self._hear(API, serious(told), told, "compare cluster.ca with the bundle")
+            message = f"{error.message} {error.cause} {getattr(error, 'detail', '')}"
+            self._hear(API, serious(message), message, "compare cluster.ca with the bundle")
 
-    def _hear(self, name: str, words: str, tail: str, look: str) -> None:
+    def _hear(self, name: str, words: str, tail: str, advice: str) -> None:
         now = time.monotonic()
         if not words:
             self._known.pop(name, None)
@@ -165,12 +165,12 @@ class Complaints:
                 f"{self.node.name} does not come up: {name} says: {words}",
                 system="talos",
                 cause=f"wrong in the machine configuration: {field_of(name, words) or UNTOLD}",
-                remedy=f"{look}; compare with `fluobook render`, correct it, then run again from apply-talos-config",
+                remedy=f"{advice}; compare with `fluobook render`, correct it, then run again from apply-talos-config",
             )
 
 
 def serious(tail: str) -> str:
-    """The last line of a log that tells what waiting does not mend, without its time; "" if there is none."""
+    """The last line of a log that names a problem that waiting does not fix, without its time; "" if there is none."""
     lines = [_TIME.sub("", line.strip()) for line in tail.splitlines() if not _CALM.match(line)]
     return next((line[:LONGEST] for line in reversed(lines) if SERIOUS.search(line)), "")
 

@@ -41,15 +41,15 @@ class Networks:
 
 @dataclass(frozen=True)
 class Observation:
-    """What there is.
+    """The state of etcd and Kubernetes.
 
     Args:
         without_config: nodes that have no configuration of this cluster.
-        members: etcd's members as each control plane whose etcd runs tells them.
+        members: etcd's members as reported by each control plane whose etcd runs.
         ready: for each Kubernetes node whether it is Ready; empty while the API does not answer.
         cilium: nodes on which a Cilium agent is ready.
         api: the API's version, "" while it does not answer.
-        files: which of kubeconfig and talosconfig are there and fit.
+        files: which of kubeconfig and talosconfig exist and match this cluster.
         networks: the addresses that the cluster gives out; None while the API does not answer.
     """
 
@@ -68,12 +68,12 @@ class Observation:
 
 
 def observe(context: RunContext) -> Observation:
-    """Look at all nodes, then at Kubernetes."""
-    missing = [name for name, seen in probe_nodes(context).items() if seen.mode is not Mode.CONFIGURED]
+    """Probe all nodes, then read Kubernetes."""
+    missing = [name for name, probe in probe_nodes(context).items() if probe.mode is not Mode.CONFIGURED]
     if missing and not context.secrets.has_bundle():
         return Observation(missing)
     answers = in_parallel(lambda node: etcd_members(context, node), context.platform.control_planes)
-    members = {node.name: found for node, found in zip(context.platform.control_planes, answers, strict=True) if found}
+    members = {node.name: known for node, known in zip(context.platform.control_planes, answers, strict=True) if known}
     ready, cilium, version = kubernetes(context) if members else ({}, frozenset(), "")
     return Observation(missing, members, ready, cilium, version, files(context), networks(context) if version else None)
 
@@ -131,7 +131,7 @@ def _read(path: Path) -> Any:
 
 
 def _essence(config: Any) -> Any:
-    """A kubeconfig or talosconfig without its client certificate, which is issued anew each time."""
+    """A kubeconfig or talosconfig without its client certificate, which is issued again each time."""
     if isinstance(config, dict):
         own = ("crt", "key", "client-certificate-data", "client-key-data")
         return {key: _essence(value) for key, value in config.items() if key not in own}
@@ -141,30 +141,30 @@ def _essence(config: Any) -> Any:
 NAME = "bootstrap-kubernetes"
 
 
-def plan(platform: Platform, seen: Observation) -> Plan:
+def plan(platform: Platform, observation: Observation) -> Plan:
     """The actions of stage 3.
 
     Raises:
         ForeignObject: control planes run separate etcds.
     """
-    _one_etcd(seen)
-    actions = [] if seen.bootstrapped else [_bootstrap(platform)]
+    _one_etcd(observation)
+    actions = [] if observation.bootstrapped else [_bootstrap(platform)]
     actions += [
-        _await(node.name, seen)
+        _await(node.name, observation)
         for node in platform.nodes
-        if not (seen.ready.get(node.name) and node.name in seen.cilium)
+        if not (observation.ready.get(node.name) and node.name in observation.cilium)
     ]
-    actions += [_write(name) for name in ("kubeconfig", "talosconfig") if not seen.files.get(name)]
+    actions += [_write(name) for name in ("kubeconfig", "talosconfig") if not observation.files.get(name)]
     kept = 1 + len(platform.nodes) + 2 - len(actions)
-    waits = "apply-talos-config" if seen.without_config else ""
+    waits = "apply-talos-config" if observation.without_config else ""
     return Plan(NAME, tuple(actions), kept, platform.digest_data(), waits)
 
 
-def _one_etcd(seen: Observation) -> None:
-    clusters = {frozenset(member.id for member in members) for members in seen.members.values()}
+def _one_etcd(observation: Observation) -> None:
+    clusters = {frozenset(member.id for member in members) for members in observation.members.values()}
     if any(not a & b for a in clusters for b in clusters):
         raise ForeignObject(
-            f"control planes run separate etcds: {', '.join(sorted(seen.members))}",
+            f"control planes run separate etcds: {', '.join(sorted(observation.members))}",
             cause="etcd was bootstrapped on more than one node (F29)",
             remedy="reset the wrong one with `talosctl reset --graceful=false --reboot`; it will join the other",
         )
@@ -183,9 +183,9 @@ def _bootstrap(platform: Platform) -> Action:
     )
 
 
-def _await(name: str, seen: Observation) -> Action:
-    reason = "Kubernetes does not know it yet" if name not in seen.ready else "not Ready"
-    needs = () if seen.bootstrapped else ("bootstrap",)
+def _await(name: str, observation: Observation) -> Action:
+    reason = "Kubernetes does not know it yet" if name not in observation.ready else "not Ready"
+    needs = () if observation.bootstrapped else ("bootstrap",)
     return Action(
         f"node {name}", "await", f"node {name}", "Ready, with Cilium", reason, needs, "kubernetes", {"node": name}
     )
@@ -202,46 +202,48 @@ def _write(name: str) -> Action:
     )
 
 
-def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
+def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     """The checks of stage 3."""
     platform = context.platform
     wanted = {node.name for node in platform.control_planes}
-    members = {member.hostname for found in seen.members.values() for member in found}
-    unready = [node.name for node in platform.nodes if not seen.ready.get(node.name)]
-    bare = [node.name for node in platform.nodes if node.name not in seen.cilium]
+    members = {member.hostname for known in observation.members.values() for member in known}
+    unready = [node.name for node in platform.nodes if not observation.ready.get(node.name)]
+    bare = [node.name for node in platform.nodes if node.name not in observation.cilium]
     total, version = len(platform.nodes), f"v{platform.versions.kubernetes.removeprefix('v')}"
-    private = all((context.home / name).stat().st_mode & 0o077 == 0 for name in seen.files if seen.files[name])
+    private = all(
+        (context.home / name).stat().st_mode & 0o077 == 0 for name in observation.files if observation.files[name]
+    )
     return (
         Check(
             "etcd has exactly our control planes as members", members == wanted, ", ".join(sorted(members)) or "none"
         ),
-        Check("the Kubernetes API answers", seen.api == version, seen.api or "no answer"),
-        _networks(platform, seen.networks),
+        Check("the Kubernetes API answers", observation.api == version, observation.api or "no answer"),
+        _networks(platform, observation.networks),
         Check("every node is Ready", not unready, _count(total, unready)),
         Check("a Cilium agent is ready on every node", not bare, _count(total, bare)),
         Check(
             "kubeconfig and talosconfig are written, for their owner alone",
-            all(seen.files.values()) and private,
-            ", ".join(sorted(seen.files)),
+            all(observation.files.values()) and private,
+            ", ".join(sorted(observation.files)),
         ),
     )
 
 
-def _networks(platform: Platform, seen: Networks | None) -> Check:
+def _networks(platform: Platform, networks: Networks | None) -> Check:
     """A cluster with other networks than the params' works at first, and cannot be changed later."""
-    claim, cluster = "Services and pods have the networks of the params", platform.cluster
-    if seen is None:
-        return Check(claim, False, "no answer")  # noqa: FBT003 (a check's outcome, by position as the others)
-    fits = ip_address(seen.service) in ip_network(cluster.service_cidr)
+    title, cluster = "Services and pods have the networks of the params", platform.cluster
+    if networks is None:
+        return Check(title, False, "no answer")  # noqa: FBT003 (a check's outcome, by position as the others)
+    matches = ip_address(networks.service) in ip_network(cluster.service_cidr)
     # Which node got which part is chance; a stored output may not depend on it.
-    parts = sorted(ip_network(pods) for pods in seen.pods)
-    fits = fits and all(part.subnet_of(ip_network(cluster.pod_cidr)) for part in parts)  # type: ignore[arg-type]
-    told = f"Services {seen.service}, pods {', '.join(map(str, parts)) or 'none'}"
+    parts = sorted(ip_network(pods) for pods in networks.pods)
+    matches = matches and all(part.subnet_of(ip_network(cluster.pod_cidr)) for part in parts)  # type: ignore[arg-type]
+    result = f"Services {networks.service}, pods {', '.join(map(str, parts)) or 'none'}"
     wanted = f"; wanted {cluster.service_cidr} and {cluster.pod_cidr}"
     remedy = (
         "cluster.network of the machine configurations differs: correct it before anything is stored, and begin anew"
     )
-    return Check(claim, fits, told + ("" if fits else wanted), remedy=remedy)
+    return Check(title, matches, result + ("" if matches else wanted), remedy=remedy)
 
 
 def _count(total: int, wrong: Sequence[str]) -> str:

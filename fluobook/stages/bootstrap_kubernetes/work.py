@@ -71,14 +71,14 @@ def _ready(context: RunContext, complaints: Complaints, report: Reporter) -> boo
     ready, cilium, version = kubernetes(context)
     if name not in ready:
         report("not registered yet" if version else "the API does not answer yet")
-        if said := complaints.look(api=bool(version)):
-            raise FluobookError(said)
+        if problem := complaints.check(api=bool(version)):
+            raise FluobookError(problem)
     elif ready[name] and name in cilium:
         return True
     else:
         report("Cilium is not ready yet" if ready[name] else "not Ready yet")
-        if said := complaints.of_the_network():
-            raise FluobookError(said)
+        if problem := complaints.of_the_network():
+            raise FluobookError(problem)
     return None
 
 

@@ -43,7 +43,7 @@ def _workload(obj: Mapping[str, Any]) -> str:
 
 
 def _job(status: Mapping[str, Any]) -> str:
-    conditions = {one["type"]: one for one in status.get("conditions") or () if one["status"] == "True"}
+    conditions = {c["type"]: c for c in status.get("conditions") or () if c["status"] == "True"}
     if "Complete" in conditions:
         return ""
     return str(conditions["Failed"].get("message") or "has failed") if "Failed" in conditions else "is not done yet"
@@ -52,7 +52,7 @@ def _job(status: Mapping[str, Any]) -> str:
 def failed(obj: Mapping[str, Any]) -> bool:
     """Whether a Job came to a bad end, and will not be tried again."""
     conditions = (obj.get("status") or {}).get("conditions") or ()
-    return obj["kind"] == "Job" and any(one["type"] == "Failed" and one["status"] == "True" for one in conditions)
+    return obj["kind"] == "Job" and any(c["type"] == "Failed" and c["status"] == "True" for c in conditions)
 
 
 def why_its_pods_wait(kube: Kube, obj: Mapping[str, Any]) -> str:
@@ -62,7 +62,7 @@ def why_its_pods_wait(kube: Kube, obj: Mapping[str, Any]) -> str:
         return ""
     selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
     pods = kube.list("v1", "Pod", obj["metadata"]["namespace"], labels=selector)
-    return next((f"{pod['metadata']['name']}: {told}" for pod in pods if (told := _pod(pod))), "")
+    return next((f"{pod['metadata']['name']}: {problem}" for pod in pods if (problem := _pod(pod))), "")
 
 
 def _pod(pod: Mapping[str, Any]) -> str:

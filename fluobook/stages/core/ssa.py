@@ -32,7 +32,7 @@ _OF_THE_SERVER = ("managedFields", "resourceVersion", "generation", "creationTim
 
 @dataclass(frozen=True)
 class Compared:
-    """An object as it should be, and as it is (None: not there); `differs` is what applying it would report."""
+    """The desired and the live object (None: it does not exist); `differs` is what applying it would report."""
 
     wanted: Obj = field(repr=False)
     live: Obj | None = field(repr=False)
@@ -57,7 +57,7 @@ def title(obj: Mapping[str, Any]) -> str:
 def compare(kube: Kube, wanted: Obj, *, manager: str = MANAGER) -> Compared:
     """Ask the server what applying would change, by a dry run: so defaults and other managers' fields do not count.
 
-    An object that somebody wrote between the two looks is looked at again: what they wrote is no difference.
+    An object that somebody wrote between the two reads is read again: what they wrote is no difference.
     """
     for _ in range(LOOKS - 1):
         compared, moved = _compare(kube, wanted, manager)
@@ -87,7 +87,7 @@ def compare_all(kube: Kube, objects: Sequence[Obj]) -> list[Compared]:
 
 
 def apply(kube: Kube, wanted: Obj, *, manager: str = MANAGER) -> Obj:
-    """Make the object as it should be; Argo CD's mark on it stays.
+    """Apply the desired object; Argo CD's tracking annotation on it stays.
 
     Raises:
         OutsideError: the API refuses.

@@ -26,9 +26,9 @@ MIB = 1024
 
 @dataclass(frozen=True)
 class Difference:
-    """One owned field that is not as it should be.
+    """One owned field that differs from the params.
 
-    `cold` means that a running VM takes it over only with a power cycle.
+    `cold` means that a running VM takes the change over only with a power cycle.
     """
 
     field: str
@@ -96,7 +96,7 @@ def create_params(platform: Platform, node: Node, image: str) -> dict[str, Any]:
 
 
 def cloud_init(platform: Platform, node: Node) -> dict[str, Any]:
-    """The drive that tells Talos its address and name before it has a configuration; none where DHCP does."""
+    """The drive that gives Talos its address and name before it has a configuration; none where DHCP does."""
     if platform.network.addressing == "dhcp":
         return {}
     prefix = str(platform.network.cidr).split("/")[1]
@@ -109,8 +109,8 @@ def cloud_init(platform: Platform, node: Node) -> dict[str, Any]:
 
 def uuid_of(config: Mapping[str, Any]) -> str:
     """The SMBIOS uuid in a VM's configuration, lower case; empty if there is none."""
-    found = re.search(r"uuid=([0-9a-fA-F-]{36})", str(config.get("smbios1", "")))
-    return found.group(1).lower() if found else ""
+    match = re.search(r"uuid=([0-9a-fA-F-]{36})", str(config.get("smbios1", "")))
+    return match.group(1).lower() if match else ""
 
 
 def tags_of(config: Mapping[str, Any]) -> set[str]:
@@ -121,24 +121,24 @@ def tags_of(config: Mapping[str, Any]) -> set[str]:
 def differences(
     platform: Platform, node: Node, config: Mapping[str, Any], resource: Mapping[str, Any]
 ) -> tuple[Difference, ...]:
-    """In what owned fields a VM of ours differs from the platform.
+    """The owned fields in which a VM of this cluster differs from the platform.
 
     Args:
         platform: the platform.
         node: the node.
         config: the VM's configuration.
-        resource: its line in the cluster's resources, which tells what a running VM really has.
+        resource: its line in the cluster's resources, which contains what a running VM really has.
     """
-    found = [*_plain(platform, node, config), *_network(platform, node, config), *_sizes(node, config)]
+    changed = [*_plain(platform, node, config), *_network(platform, node, config), *_sizes(node, config)]
     if missing := set(tags(platform).split(";")) - tags_of(config):
-        found.append(
+        changed.append(
             Difference(
                 "tags", ";".join(sorted(tags_of(config))) or "none", f"with {';'.join(sorted(missing))}", cold=False
             )
         )
-    if not found and resource.get("status") == "running":
-        found += _pending(node, resource)
-    return tuple(found)
+    if not changed and resource.get("status") == "running":
+        changed += _pending(node, resource)
+    return tuple(changed)
 
 
 def _plain(platform: Platform, node: Node, config: Mapping[str, Any]) -> list[Difference]:
@@ -166,12 +166,12 @@ def _network(platform: Platform, node: Node, config: Mapping[str, Any]) -> list[
 
 
 def _sizes(node: Node, config: Mapping[str, Any]) -> list[Difference]:
-    found = []
+    changed = []
     for disk, size in disks(node).items():
         now = size_gib(_options(str(config.get(disk, ""))).get("size", "0"))
         if now != size:
-            found.append(Difference(disk, f"{now:g} GiB" if now else "none", f"{size} GiB", cold=False))
-    return found
+            changed.append(Difference(disk, f"{now:g} GiB" if now else "none", f"{size} GiB", cold=False))
+    return changed
 
 
 def _pending(node: Node, resource: Mapping[str, Any]) -> list[Difference]:
@@ -188,39 +188,39 @@ def _options(text: str) -> dict[str, str]:
 
 def size_gib(text: str) -> float:
     """A size as Proxmox VE writes it ("20G", "528K") in GiB."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text)
-    if not found:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text)
+    if not match:
         return 0.0
-    return float(found.group(1)) * {"K": 2**-20, "M": 2**-10, "G": 1, "T": 2**10, "": 2**-30}[found.group(2)]
+    return float(match.group(1)) * {"K": 2**-20, "M": 2**-10, "G": 1, "T": 2**10, "": 2**-30}[match.group(2)]
 
 
-def nothing_in_the_way(platform: Platform, seen: Observation) -> None:
-    """Go on only if every place of ours is free or holds what is ours.
+def no_conflicts(platform: Platform, observation: Observation) -> None:
+    """Require that every number, name and address of the platform is free or belongs to its own VM.
 
     Raises:
-        ForeignObject: something that is not ours has a number, a name or an address of ours.
-        Refused: a VM of ours is not where the params say.
+        ForeignObject: an unmanaged VM has a number, a name or an address of the platform.
+        Refused: a VM of this cluster is not where the params say.
     """
-    told = [reason for node in platform.nodes for reason in _foreign(platform, node, seen)]
-    if told:
+    conflicts = [reason for node in platform.nodes for reason in _foreign(platform, node, observation)]
+    if conflicts:
         raise ForeignObject(
-            "; ".join(told),
+            "; ".join(conflicts),
             cause="somebody else uses it; fluobook knows its own VMs by SMBIOS uuid and tag, never by number or name",
             remedy="choose another name or address for the node, or pin another number (nodes[].vmid), in the params",
         )
     for node in platform.nodes:
-        _where_it_should_be(node, seen.ours(node))
+        _placed_as_declared(node, observation.ours(node))
 
 
-def nobody_at_work(platform: Platform, seen: Observation) -> None:
-    """Go on only if nobody else is just changing a VM of ours; a backup is waited for later.
+def no_foreign_tasks(platform: Platform, observation: Observation) -> None:
+    """Require that nobody else is changing a VM of this cluster; a backup is waited for later.
 
     Raises:
-        Locked: somebody is; it says who.
+        Locked: another user has a running task on it; the message names the user.
     """
     for node in platform.nodes:
-        ours, own = seen.ours(node), platform.endpoint_of(node).token_id
-        for task in seen.at_work_on(ours.vmid) if ours else ():
+        ours, own = observation.ours(node), platform.endpoint_of(node).token_id
+        for task in observation.tasks_on(ours.vmid) if ours else ():
             if task.upid.user != own:
                 raise Locked(
                     f"{task.upid.user} is changing {node.name}: task {task.upid.type} on {ours}",
@@ -229,28 +229,28 @@ def nobody_at_work(platform: Platform, seen: Observation) -> None:
                 )
 
 
-def _foreign(platform: Platform, node: Node, seen: Observation) -> Iterator[str]:
-    for vm in seen.vms[node.name]:
-        if not vm.is_ours(node) and not _being_created(platform, node, vm, seen):
+def _foreign(platform: Platform, node: Node, observation: Observation) -> Iterator[str]:
+    for vm in observation.vms[node.name]:
+        if not vm.is_ours(node) and not _being_created(platform, node, vm, observation):
             yield f"{vm} has {_shared(node, vm)} of {node.name} and is not managed by fluobook"
-    if node.address in seen.answering:
+    if node.address in observation.answering:
         yield f"something answers at {node.address}, the address of {node.name}, although its VM does not exist"
 
 
-def _shared(node: Node, vm: Seen) -> str:
+def _shared(node: Node, vm: ObservedVM) -> str:
     if vm.vmid == node.vmid:
         return f"the number {node.vmid}"
     return "the name" if vm.resource.get("name") == node.name else "the uuid, but not the tag,"
 
 
-def _being_created(platform: Platform, node: Node, vm: Seen, seen: Observation) -> bool:
-    """A VM that is being created has neither name nor uuid yet; our own running task tells that it is ours."""
+def _being_created(platform: Platform, node: Node, vm: ObservedVM, observation: Observation) -> bool:
+    """A VM that is being created has neither name nor uuid yet; our own running task identifies it."""
     own = platform.endpoint_of(node).token_id
-    tasks = [task for task in seen.at_work_on(node.vmid) if task.upid.type == "qmcreate" and task.upid.user == own]
+    tasks = [task for task in observation.tasks_on(node.vmid) if task.upid.type == "qmcreate" and task.upid.user == own]
     return vm.vmid == node.vmid and vm.lock == "create" and bool(tasks)
 
 
-def _where_it_should_be(node: Node, ours: Seen | None) -> None:
+def _placed_as_declared(node: Node, ours: ObservedVM | None) -> None:
     if ours is None or (ours.vmid == node.vmid and ours.resource.get("node") == node.host):
         return
     raise Refused(
@@ -263,12 +263,12 @@ def _where_it_should_be(node: Node, ours: Seen | None) -> None:
 
 WIDTH = 16
 PROBE = 1.0
-"""Seconds for a look at an address that should be free."""
+"""Timeout in seconds for the probe of an address that should be free."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A virtual machine that may be ours, or that is in our way: its line in the resources and its configuration."""
+class ObservedVM:
+    """A virtual machine that may be ours, or conflicts with one: its line in the resources and its configuration."""
 
     resource: Mapping[str, Any]
     config: Mapping[str, Any]
@@ -298,7 +298,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Observation:
-    """What there is.
+    """The state of the Proxmox VE endpoints.
 
     Args:
         image: the Talos image that nodes boot.
@@ -311,44 +311,45 @@ class Observation:
 
     image: Image
     images: frozenset[str]
-    vms: Mapping[str, Sequence[Seen]]
+    vms: Mapping[str, Sequence[ObservedVM]]
     tasks: Sequence[TaskStatus] = ()
     answering: frozenset[str] = frozenset()
-    strays: Sequence[Seen] = ()
+    strays: Sequence[ObservedVM] = ()
 
-    def ours(self, node: Node) -> Seen | None:
+    def ours(self, node: Node) -> ObservedVM | None:
         """The node's VM, if it exists."""
-        return next((seen for seen in self.vms[node.name] if seen.is_ours(node)), None)
+        return next((vm for vm in self.vms[node.name] if vm.is_ours(node)), None)
 
     def task(self, kind: str, subject: str) -> TaskStatus | None:
         """A running task of a kind on a subject (a VM's number, a file's name)."""
         return next((t for t in self.tasks if t.running and t.upid.type == kind and t.upid.id == subject), None)
 
-    def at_work_on(self, vmid: int) -> Sequence[TaskStatus]:
+    def tasks_on(self, vmid: int) -> Sequence[TaskStatus]:
         """Running tasks that make, start, stop or change a VM; a backup is none of them."""
         return [t for t in self.tasks if t.running and t.upid.type.startswith("qm") and t.upid.id == str(vmid)]
 
 
 def observe(context: RunContext) -> Observation:
-    """Read all endpoints side by side."""
+    """Read all endpoints in parallel."""
     image = image_of((context.root / "talos" / "schematic.yaml").read_text(), context.platform.versions.talos)
     with ThreadPoolExecutor(WIDTH) as pool:
         parts = list(pool.map(lambda endpoint: _endpoint(context, endpoint, image), context.platform.proxmox))
         images = frozenset[str]().union(*(part[0] for part in parts))
-        found = {name: seen for part in parts for name, seen in part[1].items()}
+        vms = {name: candidates for part in parts for name, candidates in part[1].items()}
         tasks = [task for part in parts for task in part[2]]
         strays = [stray for part in parts for stray in part[3]]
-        absent = [node for node in context.platform.nodes if not found.get(node.name)]
+        absent = [node for node in context.platform.nodes if not vms.get(node.name)]
         answering = frozenset(address for address in pool.map(lambda node: _taken(context, node), absent) if address)
-    return Observation(image, images, found, tasks, answering, strays)
+    return Observation(image, images, vms, tasks, answering, strays)
 
 
 def _endpoint(
     context: RunContext, endpoint: ProxmoxEndpoint, image: Image
-) -> tuple[frozenset[str], dict[str, list[Seen]], list[TaskStatus], list[Seen]]:
+) -> tuple[frozenset[str], dict[str, list[ObservedVM]], list[TaskStatus], list[ObservedVM]]:
     client = context.proxmox(endpoint.name)
     nodes = [node for node in context.platform.nodes if node.host in endpoint.hosts]
-    # Tasks first: a creation that ends while we look then shows its VM whole, never as a nameless one without a task.
+    # Read the tasks first: a creation that ends between the two reads then shows its complete VM, never a nameless one
+    # without a task.
     tasks = client.cluster_tasks()
     resources = client.resources()
     _online(resources, nodes)
@@ -359,11 +360,12 @@ def _endpoint(
     )
     candidates = _candidates(resources, nodes)
     with ThreadPoolExecutor(WIDTH) as pool:
-        found = list(pool.map(lambda resource: _look(client, resource), candidates.values()))
-    seen = [one for one in found if one is not None]
-    of_nodes = {node.name: [s for s in seen if _concerns(s, node)] for node in nodes}
+        snapshots = list(pool.map(lambda resource: _inspect(client, resource), candidates.values()))
+    vms = [vm for vm in snapshots if vm is not None]
+    of_nodes = {node.name: [vm for vm in vms if _concerns(vm, node)] for node in nodes}
     cluster = f"{TAG}-{context.platform.cluster.name}"
-    strays = [s for s in seen if cluster in tags_of(s.config) and not any(s in vms for vms in of_nodes.values())]
+    matched = [vm for candidates in of_nodes.values() for vm in candidates]
+    strays = [vm for vm in vms if cluster in tags_of(vm.config) and vm not in matched]
     return images, of_nodes, tasks, strays
 
 
@@ -385,7 +387,7 @@ def has_image(client: ProxmoxClient, host: str, storage: str, filename: str) -> 
 
 
 def _candidates(resources: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -> dict[int, Mapping[str, Any]]:
-    """The VMs worth a look: ours by tag, by number or by name."""
+    """The VMs to inspect: those with our tag, or with a number or name of the platform."""
     names, numbers = {node.name for node in nodes}, {node.vmid for node in nodes}
     return {
         int(r["vmid"]): r
@@ -395,10 +397,10 @@ def _candidates(resources: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -
     }
 
 
-def _look(client: ProxmoxClient, resource: Mapping[str, Any]) -> Seen | None:
+def _inspect(client: ProxmoxClient, resource: Mapping[str, Any]) -> ObservedVM | None:
     """A VM's configuration; and its status, where the list does not call it running: that list is 10 s old."""
     if resource.get("type") == "lxc":
-        return Seen(resource, {})
+        return ObservedVM(resource, {})
     host, vmid = resource["node"], int(resource["vmid"])
     try:
         config = client.config(host, vmid)
@@ -406,11 +408,11 @@ def _look(client: ProxmoxClient, resource: Mapping[str, Any]) -> Seen | None:
             resource = {**resource, "status": client.vm_status(host, vmid)["status"]}
     except NotFound:
         return None
-    return Seen(resource, config)
+    return ObservedVM(resource, config)
 
 
-def _concerns(seen: Seen, node: Node) -> bool:
-    return seen.vmid == node.vmid or seen.resource.get("name") == node.name or uuid_of(seen.config) == node.uuid.lower()
+def _concerns(vm: ObservedVM, node: Node) -> bool:
+    return vm.vmid == node.vmid or vm.resource.get("name") == node.name or uuid_of(vm.config) == node.uuid.lower()
 
 
 def _taken(context: RunContext, node: Node) -> str:
@@ -421,61 +423,63 @@ def _taken(context: RunContext, node: Node) -> str:
 NAME = "create-vms"
 
 
-def plan(platform: Platform, seen: Observation) -> Plan:
+def plan(platform: Platform, observation: Observation) -> Plan:
     """The actions of stage 1.
 
     Raises:
-        ForeignObject: something that is not ours has a number, a name or an address of ours.
-        Locked: somebody else is at work on a VM of ours.
-        Refused: a disk would have to shrink, or a VM of ours is not where the params say.
+        ForeignObject: an unmanaged VM has a number, a name or an address of the platform.
+        Locked: another user's task runs on a VM of this cluster.
+        Refused: a disk would have to shrink, or a VM of this cluster is not where the params say.
     """
-    nothing_in_the_way(platform, seen)
-    actions = _images(platform, seen)
+    no_conflicts(platform, observation)
+    actions = _images(platform, observation)
     kept = len(platform.hosts) - len(actions)
     cycled = ""
     for node in platform.nodes:
-        ours = seen.ours(node)
-        mine = _create(platform, seen, node) if ours is None else _adjust(platform, node, ours, cycled)
+        ours = observation.ours(node)
+        mine = _create(platform, observation, node) if ours is None else _adjust(platform, node, ours, cycled)
         cycled = next((a.id for a in mine if a.system == "cycle"), cycled)
         kept += not mine
         actions += mine
     if actions:
-        nobody_at_work(platform, seen)
-    return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(map(_stray, seen.strays)))
+        no_foreign_tasks(platform, observation)
+    return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(map(_stray, observation.strays)))
 
 
-def _stray(vm: Seen) -> str:
-    """What is said of a VM of this cluster whose node is not in the params any more; it is never removed here."""
+def _stray(vm: ObservedVM) -> str:
+    """The note about a VM of this cluster whose node is not in the params any more; it is never removed here."""
     return (
         f"left alone: {vm} has this cluster's tag, and no node of the params is it; put its node back, or drain it,"
         " remove it from Kubernetes and Talos, then destroy the VM"
     )
 
 
-def _images(platform: Platform, seen: Observation) -> list[Action]:
+def _images(platform: Platform, observation: Observation) -> list[Action]:
     return [
         Action(
             f"image {host}",
             "download",
-            f"image {seen.image.filename}",
+            f"image {observation.image.filename}",
             detail=f"to {host}, Talos {platform.versions.talos}",
-            reason="a download of it is running" if seen.task("download", seen.image.filename) else f"not on {host}",
+            reason="a download of it is running"
+            if observation.task("download", observation.image.filename)
+            else f"not on {host}",
             system=f"proxmox:{host}",
-            data={"host": host, "file": seen.image.filename, "url": seen.image.url},
+            data={"host": host, "file": observation.image.filename, "url": observation.image.url},
         )
         for host in platform.hosts
-        if host not in seen.images
+        if host not in observation.images
     ]
 
 
-def _create(platform: Platform, seen: Observation, node: Node) -> list[Action]:
-    data = {"node": node.name, "vmid": node.vmid, "params": create_params(platform, node, seen.image.filename)}
+def _create(platform: Platform, observation: Observation, node: Node) -> list[Action]:
+    data = {"node": node.name, "vmid": node.vmid, "params": create_params(platform, node, observation.image.filename)}
     create = Action(
         f"create {node.name}",
         "create",
         f"vm {node.name}",
         detail=_detail(node),
-        reason="its creation is running" if seen.task("qmcreate", str(node.vmid)) else f"not on {node.host}",
+        reason="its creation is running" if observation.task("qmcreate", str(node.vmid)) else f"not on {node.host}",
         needs=(f"image {node.host}",),
         system=f"proxmox:{platform.endpoint_of(node).name}",
         data=data,
@@ -495,32 +499,32 @@ def _detail(node: Node) -> str:
     return f"{node.cores} vCPU  {node.memory_gib} GiB  {node.boot_disk_gib} GiB{data}  {node.address}"
 
 
-def _adjust(platform: Platform, node: Node, vm: Seen, cycled: str) -> list[Action]:
-    found = differences(platform, node, vm.config, vm.resource)
-    _no_disk_shrinks(node, found)
-    actions = [_change(platform, node, vm, found, cycled)] if found else []
+def _adjust(platform: Platform, node: Node, vm: ObservedVM, cycled: str) -> list[Action]:
+    changed = differences(platform, node, vm.config, vm.resource)
+    _no_disk_shrinks(node, changed)
+    actions = [_change(platform, node, vm, changed, cycled)] if changed else []
     if not vm.running:
         actions.append(_start(platform, node, needs=tuple(a.id for a in actions), reason="stopped"))
     return actions
 
 
-def _change(platform: Platform, node: Node, vm: Seen, found: tuple[Difference, ...], cycled: str) -> Action:
+def _change(platform: Platform, node: Node, vm: ObservedVM, changed: tuple[Difference, ...], cycled: str) -> Action:
     """Nodes that need a power cycle wait for each other: one at a time."""
-    cycle = vm.running and any(difference.cold for difference in found)
+    cycle = vm.running and any(difference.cold for difference in changed)
     return Action(
         f"change {node.name}",
         "change",
         f"vm {node.name}",
-        detail=", ".join(str(difference) for difference in found) + (", with a power cycle" if cycle else ""),
+        detail=", ".join(str(difference) for difference in changed) + (", with a power cycle" if cycle else ""),
         reason="differs from the params",
         needs=(cycled,) if cycle and cycled else (),
         system="cycle" if cycle else f"proxmox:{platform.endpoint_of(node).name}",
-        data={"node": node.name, "fields": [difference.field for difference in found], "cycle": cycle},
+        data={"node": node.name, "fields": [difference.field for difference in changed], "cycle": cycle},
     )
 
 
-def _no_disk_shrinks(node: Node, found: tuple[Difference, ...]) -> None:
-    for difference in found:
+def _no_disk_shrinks(node: Node, changed: tuple[Difference, ...]) -> None:
+    for difference in changed:
         if not difference.field.startswith("scsi") or difference.now == "none":
             continue
         now, wanted = (size_gib(text.replace(" GiB", "G")) for text in (difference.now, difference.wanted))

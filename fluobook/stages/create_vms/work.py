@@ -70,12 +70,12 @@ def _download(context: RunContext, action: Action, report: Reporter) -> Mapping[
 
 
 def _register(context: RunContext) -> None:
-    """The factory makes only images of schematics it was told; telling it again changes nothing."""
+    """The factory makes only images of schematics that were registered; registering one again changes nothing."""
     text = (context.root / "talos" / "schematic.yaml").read_text()
     image = image_of(text, context.platform.versions.talos)
-    if (told := context.factory.schematic(text)) != image.schematic:
+    if (schematic := context.factory.schematic(text)) != image.schematic:
         raise Rejected(
-            f"the Image Factory calls the schematic {told[:16]}, computed here it is {image.schematic[:16]}",
+            f"the Image Factory calls the schematic {schematic[:16]}, computed here it is {image.schematic[:16]}",
             system="factory",
             cause="talos/schematic.yaml holds something whose canonical form is not known here",
             remedy="write its values plainly, then run the stage again",
@@ -93,7 +93,7 @@ def _wait(context: RunContext, client: ProxmoxClient, upid: Upid, report: Report
 
 
 def _create(context: RunContext, node: Node, action: Action, report: Reporter) -> Mapping[str, Any]:
-    """Ask for the VM; only if that gives no task, look at what there is: the plan was made a moment ago."""
+    """Ask for the VM; only if that gives no task, inspect the current state: the plan was made a moment ago."""
     client = _client(context, node)
     upid = _order(client, node, action.data["params"])
     if upid is not None:
@@ -126,7 +126,7 @@ def _exists(client: ProxmoxClient, node: Node) -> bool:
 
 
 def _order(client: ProxmoxClient, node: Node, params: Mapping[str, Any]) -> Upid | None:
-    """Ask for the VM; None when no answer came or when it turned out to exist: only a look can report then."""
+    """Request the VM; None if no answer came or if it already exists: only a new inspection can tell then."""
     try:
         return client.create_vm(node.host, vmid=node.vmid, **params)
     except (Conflict, Unreachable):
@@ -220,7 +220,7 @@ def _changes(context: RunContext, node: Node, config: Mapping[str, Any], fields:
 
 
 def _cycle(context: RunContext, client: ProxmoxClient, node: Node, report: Reporter) -> None:
-    """Off and on again; the next node's turn comes when this one is as ready as it was before."""
+    """Power-cycle the VM; the next node's turn comes when this one is as ready as it was before."""
     before = _serves(context, node)
     _wait(context, client, client.shutdown(node.host, node.vmid, timeout=60), report, "vm_start")
     _power_on(context, node, report)
@@ -235,13 +235,13 @@ def _serves(context: RunContext, node: Node) -> set[str]:
 
     The stages that follow begin by asking that API, and where there is one control plane it goes with the node.
     """
-    told = {"ready"} if context.talos.is_ready(node) else set()
+    answering = {"ready"} if context.talos.is_ready(node) else set()
     if node.role == "controlplane" and context.secrets.has_bundle() and context.kube().ready():
-        told.add("api")
-    return told
+        answering.add("api")
+    return answering
 
 
-def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
+def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     """The checks of stage 1."""
     nodes = context.platform.nodes
     with ThreadPoolExecutor(16) as pool:
@@ -250,7 +250,7 @@ def verify(context: RunContext, seen: Observation) -> Sequence[Check]:
             for node, answers in zip(nodes, pool.map(lambda node: _is_answering(context, node), nodes), strict=True)
             if not answers
         ]
-    ours = {node.name: seen.ours(node) for node in nodes}
+    ours = {node.name: observation.ours(node) for node in nodes}
     stopped = [name for name, vm in ours.items() if vm is None or not vm.running]
     differing = [
         node.name
@@ -277,7 +277,7 @@ def _count(total: int, wrong: Sequence[str]) -> str:
 def _is_answering(context: RunContext, node: Node) -> bool:
     try:
         context.wait_until("maintenance", node.name, lambda: _mode(context, node))
-    except Exception:  # noqa: BLE001 (a check tells, it does not raise)
+    except Exception:  # noqa: BLE001 (a check reports, it does not raise)
         return False
     return True
 

@@ -77,11 +77,11 @@ def test_the_serious_line_of_a_log_is_found(log: str, told: str) -> None:
 def test_what_is_certain_is_believed_when_it_is_said_again() -> None:
     cluster = Cluster({("talos-worker-1", "kubelet"): UNKNOWN})
     asked = of(cluster)
-    assert "unknown authority" in asked.look(api=True)
-    assert "unknown authority" in asked.look(api=True)
+    assert "unknown authority" in asked.check(api=True)
+    assert "unknown authority" in asked.check(api=True)
     cluster.logs["talos-worker-1", "kubelet"] += "\n" + UNKNOWN.replace("00:00Z", "00:10Z")
     with pytest.raises(Rejected, match="kubelet on talos-worker-1 says: tls: failed") as caught:
-        asked.look(api=True)
+        asked.check(api=True)
     assert "talosctl -n 10.10.0.20 logs kubelet" in caught.value.remedy
 
 
@@ -89,7 +89,7 @@ def test_what_every_cluster_says_on_its_way_is_doubted() -> None:
     cluster = Cluster({("talos-cp-1", "kube-apiserver"): STALE})
     asked = of(cluster, "talos-cp-1")
     for _ in range(3):
-        assert "deadline" in asked.look(api=False)
+        assert "deadline" in asked.check(api=False)
         cluster.logs["talos-cp-1", "kube-apiserver"] += "\n" + STALE
 
 
@@ -97,27 +97,27 @@ def test_doubt_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(complaints, "DOUBT", 0.0)
     cluster = Cluster({("talos-worker-1", "kubelet"): "Unauthorized"})
     asked = of(cluster)
-    assert "Unauthorized" in asked.look(api=True)
+    assert "Unauthorized" in asked.check(api=True)
     cluster.logs["talos-worker-1", "kubelet"] += "\nUnauthorized"
     with pytest.raises(Rejected, match="Unauthorized"):
-        asked.look(api=True)
+        asked.check(api=True)
 
 
 def test_the_controllers_are_asked_when_no_node_registers() -> None:
     cluster = Cluster({("talos-cp-1", "kube-controller-manager"): POLICY})
-    assert "kube-controller-manager on talos-cp-1" in of(cluster).look(api=True)
+    assert "kube-controller-manager on talos-cp-1" in of(cluster).check(api=True)
 
 
 def test_a_machine_by_another_name_is_named() -> None:
     cluster = Cluster(objects={"Node": [node("talos-cp-1", "10.10.0.10"), node("somebody", "10.10.0.20")]})
     with pytest.raises(Rejected, match=r"10\.10\.0\.20 as somebody, not as talos-worker-1") as caught:
-        of(cluster).look(api=True)
+        of(cluster).check(api=True)
     assert "HostnameConfig" in caught.value.cause
 
 
 def test_two_machines_by_one_name_are_noticed() -> None:
     cluster = Cluster(objects={"Node": [node("somebody", "10.10.0.21")]})
-    assert "somebody" in of(cluster).look(api=True)
+    assert "somebody" in of(cluster).check(api=True)
 
 
 def test_a_network_that_nobody_brings_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_a_network_that_nobody_brings_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_a_registered_node_is_not_held_to_what_its_kubelet_said_before() -> None:
     cluster = Cluster({("talos-worker-1", "kubelet"): "Unauthorized"}, {"DaemonSet": [{}]})
     asked = of(cluster)
-    assert asked.look(api=True)
+    assert asked.check(api=True)
     assert asked.of_the_network() == ""
 
 
