@@ -1,1 +1,1 @@
-"""The rehearsal world: everything outside that the stages talk to, played on loopback."""
+"""The simulated environment: every server that the stages use, on loopback."""

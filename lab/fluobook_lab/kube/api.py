@@ -82,8 +82,8 @@ class Routes:
             raise not_allowed()
         if path == "/version":
             return json_answer(_version_info(self._version))
-        if (told := self._told(path, request)) is not None:
-            return told
+        if (response := self._told(path, request)) is not None:
+            return response
         target = parse_path(path)
         if target is None:
             question = Question(request.method.lower(), path=path)
@@ -100,22 +100,22 @@ class Routes:
             return web.Response(body=body, headers={"Content-Type": discovery.AGGREGATED})
         match path.strip("/").split("/"):
             case ["api"]:
-                told = discovery.core_versions(request.host)
+                document = discovery.core_versions(request.host)
             case ["apis"]:
-                told = discovery.group_list(registry)
+                document = discovery.group_list(registry)
             case ["openapi", "v3"]:
-                told = discovery.index(registry)
+                document = discovery.index(registry)
             case ["openapi", "v3", *rest]:
-                told = discovery.document(registry, "/".join(rest), self._version)
+                document = discovery.document(registry, "/".join(rest), self._version)
             case ["api", version]:
-                told = discovery.resource_list(registry, "", version)
+                document = discovery.resource_list(registry, "", version)
             case ["apis", group]:
-                told = discovery.group(registry, group)
+                document = discovery.group(registry, group)
             case ["apis", group, version]:
-                told = discovery.resource_list(registry, group, version)
+                document = discovery.resource_list(registry, group, version)
             case _:
                 return None
-        return json_answer(told)
+        return json_answer(document)
 
     async def _resource(self, request: web.Request, user: User, target: Target) -> web.StreamResponse:
         discovery.check_served(self._store.registry, target.group, target.version)
@@ -219,11 +219,11 @@ class Routes:
 def _formed(answer: web.Response, form: Form, resource: Resource) -> web.Response:
     """The answer to a write in the form that was asked for; what is no object of the resource stays as it is."""
     if form.kind and answer.status < HTTPStatus.BAD_REQUEST:
-        told = json.loads(bytes(answer.body))  # type: ignore[arg-type]
-        if told.get("kind") == resource.kind:
-            answer.body = encoded(form.one(resource, told))
-        elif told.get("kind") == f"{resource.kind}List":
-            answer.body = encoded(form.many(resource, told["items"], told["metadata"]))
+        document = json.loads(bytes(answer.body))  # type: ignore[arg-type]
+        if document.get("kind") == resource.kind:
+            answer.body = encoded(form.one(resource, document))
+        elif document.get("kind") == f"{resource.kind}List":
+            answer.body = encoded(form.many(resource, document["items"], document["metadata"]))
     return answer
 
 
@@ -245,7 +245,7 @@ class KubeApi:
     """A Kubernetes API server in memory.
 
     Args:
-        clock: the world clock; stamps the request log.
+        clock: the lab's clock; stamps the request log.
         faults: what goes wrong on purpose: "kube.api-500", "kube.api-429", "kube.watch-gone".
         version: gitVersion, such as "v1.35.2".
         seed: makes uids and generated names the same in every run.
@@ -293,10 +293,10 @@ class KubeApi:
 
     async def stop(self, server: HttpServer | None = None) -> None:
         """End one listener, or all of them."""
-        ending = [one for one in self._servers if server in (None, one)]
-        self._servers = [one for one in self._servers if one not in ending]
-        for one in ending:
-            await one.stop()
+        ending = [listener for listener in self._servers if server in (None, listener)]
+        self._servers = [listener for listener in self._servers if listener not in ending]
+        for listener in ending:
+            await listener.stop()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         try:

@@ -36,7 +36,7 @@ class KubeCluster:
     """One Kubernetes cluster of the lab.
 
     Args:
-        clock: the world clock.
+        clock: the lab's clock.
         faults: what goes wrong on purpose.
         version: gitVersion of the API server.
         seed: makes names and delays the same in every run.

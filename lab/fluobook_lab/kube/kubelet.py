@@ -178,9 +178,9 @@ def requested(node: NodeInfo, *, names: bool) -> tuple[bytes, str]:
 LEASE_SECONDS = 10.0
 """Real seconds between renewals of the lease, as kubelets have it; its times are real ones too."""
 REFUSED_SECONDS = 10.0
-"""World seconds after which a refused request is followed by another."""
+"""Lab seconds after which a refused request is followed by another."""
 RETRY_SECONDS = 900.0
-"""World seconds after which a serving request that was not answered is filed again."""
+"""Lab seconds after which a serving request that was not answered is filed again."""
 
 _log = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ class Kubelet:
 
     Args:
         store: the cluster.
-        clock: the world clock.
+        clock: the lab's clock.
         node: the machine.
         heartbeats: where it says that it lives.
         bootstrap_user: the name of the bootstrap token's user.

@@ -1,1 +1,1 @@
-"""What runs behind the API: each controller watches a few kinds and brings the world closer to what they say."""
+"""The controllers: each watches a few kinds and reconciles the cluster with their specs."""

@@ -200,15 +200,15 @@ class CsrApprover:
         problem = next(_problems(csr, settings), "")
         condition = {"type": "Denied", "reason": "KubeletServingCertDenied", "message": problem}
         if not problem:
-            told = "Automatically approved by kubelet-csr-approver"
-            condition = {"type": "Approved", "reason": "Automatically approved", "message": told}
+            message = "Automatically approved by kubelet-csr-approver"
+            condition = {"type": "Approved", "reason": "Automatically approved", "message": message}
         approve(self._store, csr, {**condition, "status": "True"})
         return None
 
     def _settings(self) -> dict[str, str] | None:
         """Its environment, None if it does not run."""
-        found = self._store.view("apps/v1", "Deployment")
-        running = [one for one in found if labels_of(one).get(LABEL) == NAME and is_true(one, "Available")]
+        deployments = self._store.view("apps/v1", "Deployment")
+        running = [item for item in deployments if labels_of(item).get(LABEL) == NAME and is_true(item, "Available")]
         if not running:
             return None
         containers = running[0]["spec"]["template"]["spec"]["containers"]

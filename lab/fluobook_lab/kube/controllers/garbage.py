@@ -51,7 +51,7 @@ class GarbageCollector:
         resource = self._store.registry.find(obj["apiVersion"], obj["kind"])
         namespace = obj["metadata"].get("namespace", "")
         if resource is not None and not any(
-            self._is_there(one, namespace) for one in obj["metadata"]["ownerReferences"]
+            self._is_there(reference, namespace) for reference in obj["metadata"]["ownerReferences"]
         ):
             self._delete(resource, (namespace, obj["metadata"]["name"]), {"propagationPolicy": "Background"})
 
@@ -60,8 +60,8 @@ class GarbageCollector:
         if owner is None:
             return True  # nobody knows
         key = (namespace if owner.namespaced else "", reference.get("name", ""))
-        found = self._store.storage.get(owner.store_key, key)
-        return found is not None and found["metadata"]["uid"] == reference.get("uid")
+        owner_obj = self._store.storage.get(owner.store_key, key)
+        return owner_obj is not None and owner_obj["metadata"]["uid"] == reference.get("uid")
 
     def _owner_going(self, owner: Obj) -> None:
         finalizers = owner["metadata"].get("finalizers") or []
@@ -75,16 +75,16 @@ class GarbageCollector:
         elif ORPHAN in finalizers:
             for resource, key, obj in self._dependents(owner["metadata"]["uid"]):
                 uid = owner["metadata"]["uid"]
-                left = [one for one in obj["metadata"]["ownerReferences"] if one.get("uid") != uid]
+                left = [entry for entry in obj["metadata"]["ownerReferences"] if entry.get("uid") != uid]
                 body = {"metadata": {"ownerReferences": left or None}}
                 self._store.change(resource, key, body, "application/merge-patch+json", Write())
             self._release(owner, ORPHAN)
 
     def _look_again(self, reference: Obj, namespace: str) -> None:
         """A dependent went: its owner may have waited for that."""
-        found = self._store.find(reference["apiVersion"], reference["kind"], reference["name"], namespace)
-        if found and found["metadata"].get("deletionTimestamp"):
-            self._owner_going(found)
+        owner = self._store.find(reference["apiVersion"], reference["kind"], reference["name"], namespace)
+        if owner and owner["metadata"].get("deletionTimestamp"):
+            self._owner_going(owner)
 
     def _dependents(self, uid: str) -> list[tuple[Resource, Key, Obj]]:
         resources = {resource.store_key: resource for resource in self._store.registry}
@@ -105,7 +105,7 @@ class GarbageCollector:
 
     def _release(self, owner: Obj, finalizer: str) -> None:
         metadata = owner["metadata"]
-        left = [one for one in metadata["finalizers"] if one != finalizer]
+        left = [entry for entry in metadata["finalizers"] if entry != finalizer]
         resource = self._store.registry.find(owner["apiVersion"], owner["kind"])
         if resource is not None:
             body = {"metadata": {"finalizers": left or None}}
@@ -123,7 +123,7 @@ _CA = (
 
 
 class Namespaces:
-    """Looks after namespaces.
+    """Manages namespaces.
 
     Args:
         store: the cluster.

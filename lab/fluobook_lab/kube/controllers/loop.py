@@ -35,7 +35,7 @@ class Controller(Protocol):
     sources: Sources
 
     def reconcile(self, key: Key) -> float | None:
-        """Bring one key in order; the world seconds after which to look again, None if events suffice."""
+        """Reconcile one key; return the lab seconds until the next attempt, None if events suffice."""
 
 
 def own_key(obj: Obj) -> list[Key]:
@@ -104,7 +104,7 @@ class _Loop:
         try:
             delay = self._controller.reconcile(key)
         except ApiError as error:
-            # A race with somebody else's write, or an object that cannot be admitted: look again, as the real ones do.
+            # A conflicting write, or an object that is not admitted: retry, as the real controllers do.
             _log.debug("%s %s: %s", type(self._controller).__name__, key, error)
             delay = 1.0
         if timer := self._timers.pop(key, None):
@@ -120,7 +120,7 @@ class _Loop:
 
 
 def record(store: Store, about: Obj, reason: str, message: str, *, source: str, warning: bool = False) -> None:
-    """Tell something about an object; the same thing told again counts up."""
+    """Record an event about an object; a repeated event increments its count."""
     namespace = namespace_of(about) or "default"
     name = f"{name_of(about)}.{reason.lower()}"[:250]
     now = timestamp()

@@ -20,7 +20,7 @@ HEARTBEATS = ("lab", "heartbeats")
 LEASE_NAMESPACE = "kube-node-lease"
 CNI_LABEL = ("k8s-app", "cilium")
 GRACE_SECONDS = 40.0
-"""World seconds without a lease after which a node's state is unknown, as in kube-controller-manager."""
+"""Lab seconds without a lease after which a node's state is unknown, as in kube-controller-manager."""
 
 NO_CNI = (
     "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
@@ -34,7 +34,7 @@ _LIFE_TAINTS = (_NOT_READY["key"], _UNREACHABLE["key"])
 class Heartbeats:
     """Which kubelets live, and since when the others are silent; kubelets write it, the node controller reads it.
 
-    Stands for their leases, whose times are real ones and say nothing of world time.
+    Replaces their leases, whose times are real and do not follow the lab's clock.
     """
 
     def __init__(self, storage: Storage, clock: Clock) -> None:
@@ -53,7 +53,7 @@ class Heartbeats:
         self._storage.signal(HEARTBEATS, node)
 
     def silence(self, node: str) -> float | None:
-        """World seconds since it ended; None while it lives."""
+        """Lab seconds since it ended; None while it lives."""
         since = self._silent.get(node)
         return None if since is None else self._clock.now() - since
 
@@ -75,12 +75,12 @@ class Nodes:
         lost = silence is not None and silence >= GRACE_SECONDS
         networked = self._has_cni(key[1])
         if lost:
-            told = ("Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
+            condition = ("Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
         elif networked:
-            told = ("True", "KubeletReady", "kubelet is posting ready status")
+            condition = ("True", "KubeletReady", "kubelet is posting ready status")
         else:
-            told = ("False", "KubeletNotReady", NO_CNI)
-        self._set(node, told, networked=networked)
+            condition = ("False", "KubeletNotReady", NO_CNI)
+        self._set(node, condition, networked=networked)
         return None if lost or silence is None else GRACE_SECONDS - silence
 
     def _has_cni(self, node: str) -> bool:
@@ -92,16 +92,16 @@ class Nodes:
             for _, pod in pods
         )
 
-    def _set(self, node: Obj, told: tuple[str, str, str], *, networked: bool) -> None:
+    def _set(self, node: Obj, condition: tuple[str, str, str], *, networked: bool) -> None:
         status = node.get("status") or {}
-        conditions = with_condition(status.get("conditions") or [], "Ready", *told)
+        conditions = with_condition(status.get("conditions") or [], "Ready", *condition)
         if networked:
             why = ("False", "CiliumIsUp", "Cilium is running on this node")
             conditions = with_condition(conditions, "NetworkUnavailable", *why)
         self._store.set_status(node, {**status, "conditions": conditions})
-        taint = {"True": [], "Unknown": [_UNREACHABLE]}.get(told[0], [_NOT_READY])
+        taint = {"True": [], "Unknown": [_UNREACHABLE]}.get(condition[0], [_NOT_READY])
         old = (node.get("spec") or {}).get("taints") or []
-        taints = [one for one in old if one["key"] not in _LIFE_TAINTS] + taint
+        taints = [entry for entry in old if entry["key"] not in _LIFE_TAINTS] + taint
         if taints != old:
             body = {"spec": {"taints": taints or None}}
             self._store.patch("v1", "Node", name_of(node), body=body)

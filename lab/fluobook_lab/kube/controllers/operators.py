@@ -33,11 +33,11 @@ THINK_SECONDS = (1.0, 4.0)
 
 
 class Operators:
-    """Plays all operators of the table.
+    """Simulates all operators of the table.
 
     Args:
         store: the cluster.
-        clock: the world clock.
+        clock: the lab's clock.
         seed: makes delays the same in every run.
     """
 

@@ -37,8 +37,8 @@ def missing_for_volumes(store: Store, pod: Obj) -> str:
     """The first object that a volume waits for, "" if all are there."""
     for volume in pod["spec"].get("volumes") or []:
         if claim := volume.get("persistentVolumeClaim"):
-            found = store.find("v1", "PersistentVolumeClaim", claim["claimName"], namespace_of(pod))
-            if found is None or found["status"].get("phase") != "Bound":
+            stored = store.find("v1", "PersistentVolumeClaim", claim["claimName"], namespace_of(pod))
+            if stored is None or stored["status"].get("phase") != "Bound":
                 return f'persistentvolumeclaim "{claim["claimName"]}"'
         for key, kind, name in _VOLUMES:
             if missing := _missing(store, pod, kind, volume.get(key), name):
@@ -48,7 +48,9 @@ def missing_for_volumes(store: Store, pod: Obj) -> str:
 
 def missing_for_containers(store: Store, pod: Obj) -> str:
     """The first object that an environment variable waits for, "" if all are there."""
-    return next((missing for kind, told in _environment(pod) if (missing := _missing(store, pod, kind, told))), "")
+    return next(
+        (missing for kind, reference in _environment(pod) if (missing := _missing(store, pod, kind, reference))), ""
+    )
 
 
 def _environment(pod: Obj) -> Iterator[tuple[str, Obj]]:
@@ -60,10 +62,10 @@ def _environment(pod: Obj) -> Iterator[tuple[str, Obj]]:
             yield from ((kind, source[key]) for key, kind in _SOURCES if key in source)
 
 
-def _missing(store: Store, pod: Obj, kind: str, told: Obj | None, name: str = "name") -> str:
-    if not told or told.get("optional") or store.find("v1", kind, told.get(name, ""), namespace_of(pod)):
+def _missing(store: Store, pod: Obj, kind: str, reference: Obj | None, name: str = "name") -> str:
+    if not reference or reference.get("optional") or store.find("v1", kind, reference.get(name, ""), namespace_of(pod)):
         return ""
-    return f'{kind.lower()} "{told.get(name, "")}"'
+    return f'{kind.lower()} "{reference.get(name, "")}"'
 
 
 _BLOCKING = ("NoSchedule", "NoExecute")
@@ -120,13 +122,13 @@ def _tolerates(toleration: Obj, taint: Obj) -> bool:
 RESOURCE = ("", "pods")
 NODES = ("", "nodes")
 PULL_SECONDS = (3.0, 9.0)
-"""World seconds for an image that the node does not have yet."""
+"""Lab seconds for an image that the node does not have yet."""
 START_SECONDS = (0.8, 2.5)
-"""World seconds from an image that is there to a container that is ready."""
+"""Lab seconds from an image that is there to a container that is ready."""
 JOB_SECONDS = (1.0, 4.0)
 STOP_SECONDS = 1.5
 LOOK_AGAIN_SECONDS = 2.0
-"""World seconds between looks for a Secret, ConfigMap or claim that a pod waits for."""
+"""Lab seconds between checks for a Secret, ConfigMap or claim that a pod waits for."""
 BACK_OFF_SECONDS = 10.0
 _MOMENT = 1e-6
 """Less than this is no time at all."""
@@ -136,7 +138,7 @@ SCHEDULER = "default-scheduler"
 
 
 class Hurdle(NamedTuple):
-    """Why a pod does not run yet, when to look again (None: when something changes), and what to tell of it."""
+    """Why a pod does not run yet, when to check again (None: when something changes), and the event's message."""
 
     reason: str
     seconds: float | None
@@ -148,7 +150,7 @@ class Kubelets:
 
     Args:
         store: the cluster.
-        clock: the world clock.
+        clock: the lab's clock.
         faults: "kube.image-pull-fails": images of pods in `default` and application namespaces cannot be pulled.
         seed: makes every delay the same in every run.
     """
@@ -200,14 +202,14 @@ class Kubelets:
         return [*self._waiting_in({"metadata": {}}), *running]
 
     def _is_lost(self, node: str) -> bool:
-        found = self._store.storage.get(NODES, ("", node))
-        return found is not None and (condition(found, "Ready") or {}).get("status") == "Unknown"
+        stored = self._store.storage.get(NODES, ("", node))
+        return stored is not None and (condition(stored, "Ready") or {}).get("status") == "Unknown"
 
     def _follow(self, pod: Obj, *, lost: bool) -> None:
-        """Nobody knows of the pods of a lost node; once it is back they were started again."""
+        """The state of pods on a lost node is unknown; they restart when it returns."""
         reason = "NodeNotReady" if lost else ""
-        told = [(kind, "False" if lost else "True", reason, "") for kind in ("ContainersReady", "Ready")]
-        self._set(pod, conditions=told, running=not lost)
+        changes = [(kind, "False" if lost else "True", reason, "") for kind in ("ContainersReady", "Ready")]
+        self._set(pod, conditions=changes, running=not lost)
         if not lost:
             record(self._store, pod, "Started", "Started container", source="kubelet")
 
@@ -258,25 +260,25 @@ class Kubelets:
             yield Hurdle("ContainerCreating", left)
 
     def _has_network(self, pod: Obj, node: str) -> bool:
-        found = self._store.find("v1", "Node", node)
-        return found is not None and (bool(pod["spec"].get("hostNetwork")) or is_true(found, "Ready"))
+        stored = self._store.find("v1", "Node", node)
+        return stored is not None and (bool(pod["spec"].get("hostNetwork")) or is_true(stored, "Ready"))
 
     def _wait(self, pod: Obj, step: str, bounds: tuple[float, float]) -> float | None:
         """The seconds that a step still takes; None once it is done."""
         key = f"{pod['metadata']['uid']}/{step}"
         now = self._clock.now()
         image = pod["spec"]["containers"][0].get("image", "")
-        what = image if step == "pull" else f"{namespace_of(pod)}/{name_of(pod)}"
-        due = self._due.setdefault(key, now + draw(self._seed, f"{step}/{what}", *bounds))
+        subject = image if step == "pull" else f"{namespace_of(pod)}/{name_of(pod)}"
+        due = self._due.setdefault(key, now + draw(self._seed, f"{step}/{subject}", *bounds))
         return due - now if due - now > _MOMENT else None
 
     def _run(self, pod: Obj, node: str) -> None:
-        found = self._store.get("v1", "Node", node)
-        host = next((a["address"] for a in found["status"].get("addresses") or [] if a["type"] == "InternalIP"), "")
-        address = host if pod["spec"].get("hostNetwork") else self._next_address(found)
-        told: Obj = {"phase": "Running", "hostIP": host, "podIP": address, "podIPs": [{"ip": address}]}
+        stored = self._store.get("v1", "Node", node)
+        host = next((a["address"] for a in stored["status"].get("addresses") or [] if a["type"] == "InternalIP"), "")
+        address = host if pod["spec"].get("hostNetwork") else self._next_address(stored)
+        fields: Obj = {"phase": "Running", "hostIP": host, "podIP": address, "podIPs": [{"ip": address}]}
         ready = [(kind, "True", "", "") for kind in ("Initialized", "PodScheduled", "ContainersReady", "Ready")]
-        self._set(pod, conditions=ready, running=True, told=told | {"startTime": timestamp()})
+        self._set(pod, conditions=ready, running=True, fields=fields | {"startTime": timestamp()})
         record(self._store, pod, "Started", "Started container", source="kubelet")
 
     def _next_address(self, node: Obj) -> str:
@@ -286,7 +288,7 @@ class Kubelets:
 
     def _complete(self, pod: Obj) -> None:
         done = [("Ready", "False", "PodCompleted", ""), ("ContainersReady", "False", "PodCompleted", "")]
-        self._set(pod, conditions=done, completed=True, told={"phase": "Succeeded"})
+        self._set(pod, conditions=done, completed=True, fields={"phase": "Succeeded"})
 
     def _end(self, pod: Obj) -> float | None:
         if left := self._wait(pod, "stop", (STOP_SECONDS, STOP_SECONDS)):
@@ -302,12 +304,12 @@ class Kubelets:
         waiting: str = "",
         running: bool = False,
         completed: bool = False,
-        told: Obj | None = None,
+        fields: Obj | None = None,
     ) -> None:
-        """Write a pod's status: conditions, what its containers do, and whatever else is told."""
-        status = {**(pod.get("status") or {}), **(told or {})}
-        for one in conditions or [("PodScheduled", "True", "", "")]:
-            status["conditions"] = with_condition(status.get("conditions") or [], *one)
+        """Write a pod's status: conditions, what its containers do, and other fields."""
+        status = {**(pod.get("status") or {}), **(fields or {})}
+        for entry in conditions or [("PodScheduled", "True", "", "")]:
+            status["conditions"] = with_condition(status.get("conditions") or [], *entry)
         state: Obj = {"waiting": {"reason": waiting}} if waiting else {"running": {"startedAt": timestamp()}}
         if completed:
             state = {"terminated": {"exitCode": 0, "reason": "Completed"}}

@@ -93,7 +93,7 @@ def _endpoint(pod: Obj) -> Obj:
 
 
 class LoadBalancers:
-    """Plays Cilium's LB IPAM and L2 announcements: an address from the first pool that fits, held by one node."""
+    """Simulates Cilium's LB IPAM and L2 announcements: an address from the first pool that fits, held by one node."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -145,10 +145,12 @@ class LoadBalancers:
         asked = [ip.strip() for ip in annotations_of(service).get(ASKED, "").split(",") if ip.strip()]
         free = (ip for pool in pools for ip in _addresses(pool) if ip not in taken and (not asked or ip in asked))
         chosen = next(free, None)
-        told = ("True", "satisfied", "") if chosen else ("False", "no_pool", "There are no enabled pools that match")
+        condition = (
+            ("True", "satisfied", "") if chosen else ("False", "no_pool", "There are no enabled pools that match")
+        )
         old = service.get("status") or {}
         status: Obj = {"loadBalancer": {"ingress": [{"ip": chosen, "ipMode": "VIP"}]} if chosen else {}}
-        status["conditions"] = with_condition(old.get("conditions") or [], SATISFIED, *told)
+        status["conditions"] = with_condition(old.get("conditions") or [], SATISFIED, *condition)
         self._store.set_status(service, status)
 
     def _announce(self, service: Obj) -> None:
@@ -224,16 +226,18 @@ class Ingresses:
 
     def _is_ours(self, ingress: Obj) -> bool:
         name = ingress["spec"].get("ingressClassName")
-        classes = [one for one in self._store.view(API, "IngressClass") if one["spec"].get("controller") == CONTROLLER]
-        return any(one["metadata"]["name"] == name if name else _is_default(one) for one in classes)
+        classes = [
+            item for item in self._store.view(API, "IngressClass") if item["spec"].get("controller") == CONTROLLER
+        ]
+        return any(item["metadata"]["name"] == name if name else _is_default(item) for item in classes)
 
     def _addresses(self) -> list[Obj]:
         services = (service for _, service in self._store.storage.scan(SERVICES) if _is_the_controllers(service))
         return next(
             (
-                found
-                for one in services
-                if (found := ((one.get("status") or {}).get("loadBalancer") or {}).get("ingress"))
+                ingress
+                for service in services
+                if (ingress := ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress"))
             ),
             [],
         )

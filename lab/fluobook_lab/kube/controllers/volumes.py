@@ -27,7 +27,7 @@ class Volumes:
 
     Args:
         store: the cluster.
-        clock: the world clock.
+        clock: the lab's clock.
         seed: makes delays the same in every run.
     """
 
@@ -63,7 +63,7 @@ class Volumes:
         if wanted is not None:
             return self._store.find("storage.k8s.io/v1", "StorageClass", wanted)
         classes = self._store.view("storage.k8s.io/v1", "StorageClass")
-        return next((one for one in classes if annotations_of(one).get(DEFAULT) == "true"), None)
+        return next((item for item in classes if annotations_of(item).get(DEFAULT) == "true"), None)
 
     def _driver_runs(self, provisioner: str) -> bool:
         if provisioner not in DRIVERS:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 RETRY_SECONDS = 5.0
-"""World seconds after which a controller tries again to make a pod that was not admitted."""
+"""Lab seconds after which a controller tries again to make a pod that was not admitted."""
 
 
 def owner_key(kind: str) -> KeysOf:
@@ -44,9 +44,9 @@ def owner_key(kind: str) -> KeysOf:
 
 def owned(store: Store, owner: Obj, api_version: str, kind: str) -> list[Obj]:
     """The objects of a kind that `owner` controls; not to be changed."""
-    found = store.view(api_version, kind, namespace_of(owner))
+    objs = store.view(api_version, kind, namespace_of(owner))
     uid = owner["metadata"]["uid"]
-    return [obj for obj in found if (controller_of(obj) or {}).get("uid") == uid]
+    return [obj for obj in objs if (controller_of(obj) or {}).get("uid") == uid]
 
 
 def living(pods: list[Obj]) -> list[Obj]:
@@ -83,12 +83,12 @@ def new_pod(owner: Obj, *, name: str = "", node: str = "", labels: dict[str, str
 
 
 def create_pod(store: Store, owner: Obj, pod: Obj) -> str:
-    """Create a pod; what stands against it if it is not admitted, "" if it was."""
+    """Create a pod; the error if it is not admitted, "" if it was."""
     try:
         store.create(pod)
     except ApiError as error:
-        what = f"Error creating: {error.message}"
-        record(store, owner, "FailedCreate", what, source=f"{owner['kind'].lower()}-controller", warning=True)
+        message = f"Error creating: {error.message}"
+        record(store, owner, "FailedCreate", message, source=f"{owner['kind'].lower()}-controller", warning=True)
         return error.message
     return ""
 
@@ -121,19 +121,19 @@ class Deployments:
         current, old = self._current(deployment, sets)
         wanted = deployment["spec"].get("replicas", 1)
         self._scale(current, wanted)
-        for one in old:
+        for replica_set in old:
             if (current.get("status") or {}).get("readyReplicas", 0) >= wanted:
-                self._scale(one, 0)
+                self._scale(replica_set, 0)
         self._tell(deployment, current, old)
         return None
 
     def _current(self, deployment: Obj, sets: list[Obj]) -> tuple[Obj, list[Obj]]:
         digest = template_hash(deployment["spec"]["template"])
         name = f"{name_of(deployment)}-{digest}"
-        old = [one for one in sets if name_of(one) != name]
-        for one in sets:
-            if name_of(one) == name:
-                return one, old
+        old = [replica_set for replica_set in sets if name_of(replica_set) != name]
+        for replica_set in sets:
+            if name_of(replica_set) == name:
+                return replica_set, old
         return self._new_set(deployment, name, digest, revision=len(sets) + 1), old
 
     def _new_set(self, deployment: Obj, name: str, digest: str, *, revision: int) -> Obj:
@@ -158,13 +158,13 @@ class Deployments:
     def _tell(self, deployment: Obj, current: Obj, old: list[Obj]) -> None:
         wanted = deployment["spec"].get("replicas", 1)
         mine = current.get("status") or {}
-        sets = [mine, *((one.get("status") or {}) for one in old)]
-        available = sum(one.get("readyReplicas", 0) for one in sets)
+        sets = [mine, *((item.get("status") or {}) for item in old)]
+        available = sum(item.get("readyReplicas", 0) for item in sets)
         updated = mine.get("readyReplicas", 0)
         status = dict(deployment.get("status") or {})
         status |= {
             "observedGeneration": deployment["metadata"]["generation"],
-            "replicas": sum(one.get("replicas", 0) for one in sets),
+            "replicas": sum(item.get("replicas", 0) for item in sets),
             "updatedReplicas": mine.get("replicas", 0),
             "readyReplicas": available,
             "availableReplicas": available,
@@ -179,10 +179,10 @@ class Deployments:
             "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable",
             f"Deployment {'has' if enough else 'does not have'} minimum availability.",
         )
-        done = updated >= wanted and all((one.get("status") or {}).get("replicas", 0) == 0 for one in old)
+        done = updated >= wanted and all((item.get("status") or {}).get("replicas", 0) == 0 for item in old)
         reason = "NewReplicaSetAvailable" if done else "ReplicaSetUpdated"
-        what = "has successfully progressed" if done else "is progressing"
-        message = f'ReplicaSet "{name_of(current)}" {what}.'
+        progress = "has successfully progressed" if done else "is progressing"
+        message = f'ReplicaSet "{name_of(current)}" {progress}.'
         status["conditions"] = with_condition(conditions, "Progressing", "True", reason, message)
         self._store.set_status(deployment, status)
 
@@ -396,6 +396,6 @@ class Jobs:
         if complete:
             status.setdefault("completionTime", timestamp())
             for kind in ("SuccessCriteriaMet", "Complete"):
-                told = (kind, "True", "CompletionsReached", "Reached expected number of succeeded pods")
-                status["conditions"] = with_condition(status.get("conditions") or [], *told)
+                condition = (kind, "True", "CompletionsReached", "Reached expected number of succeeded pods")
+                status["conditions"] = with_condition(status.get("conditions") or [], *condition)
         self._store.set_status(job, {key: value for key, value in status.items() if value != 0})
