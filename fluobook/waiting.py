@@ -37,17 +37,17 @@ class Cancelled(Exception):
 
 
 class Cancellation:
-    """Whether work is to be broken off; shared by the threads of one context."""
+    """Whether the run is cancelled; shared by the threads of one context."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def order(self) -> None:
-        """Break off: every pause ends at once."""
+        """Cancel: every pause ends at once."""
         self._event.set()
 
     def check(self, *_: Any) -> None:
-        """Go on only if nothing is to be broken off; fits wherever a wait calls somebody back.
+        """Raise if the run is cancelled; can be the callback of any wait.
 
         Raises:
             Cancelled: it is.

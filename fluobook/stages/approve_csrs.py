@@ -57,13 +57,13 @@ class Request:
     uid: str = ""
 
     @property
-    def fits(self) -> bool:
+    def matches(self) -> bool:
         """Whether it may be approved."""
         return not self.problems
 
     @property
     def pending(self) -> bool:
-        """Whether nobody has decided about it."""
+        """Whether it is neither approved nor denied."""
         return self.state == "Pending"
 
 
@@ -165,12 +165,12 @@ class Observation:
 
     def pending(self, node: str) -> list[Request]:
         """The pending requests of a node that match the params."""
-        return [r for r in self.requests if r.pending and r.fits and r.node == node]
+        return [r for r in self.requests if r.pending and r.matches and r.node == node]
 
     @property
     def foreign(self) -> list[Request]:
         """The pending requests that do not match the params."""
-        return [r for r in self.requests if r.pending and not r.fits]
+        return [r for r in self.requests if r.pending and not r.matches]
 
 
 def observe(context: RunContext) -> Observation:
@@ -193,7 +193,7 @@ def observe(context: RunContext) -> Observation:
 
 def _is_denied(context: RunContext, node: Node, requests: Sequence[Request]) -> bool:
     """Whether a request of the node matches the params and was denied by the approver that Argo CD has brought."""
-    fitting = [request for request in requests if request.fits and request.node == node.name]
+    fitting = [request for request in requests if request.matches and request.node == node.name]
     if any(request.pending for request in fitting) or "Denied" not in [request.state for request in fitting]:
         return False
     return bool(context.kube().list("apps/v1", "Deployment", labels=APPROVER))
@@ -238,7 +238,7 @@ def _approve(node: Node, observation: Observation) -> Action:
 
 
 def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:
-    """Approve what a node asks for, once it does, and wait until its kubelet serves with the certificate."""
+    """Approve a node's request once it exists, and wait until its kubelet serves with the certificate."""
     node = action.data["node"]
     names = context.wait_until("csr", f"{node} asks for its certificate", lambda: _decide(context, node, report))
     if not names and not context.kube().kubelet_answers(node):
@@ -251,11 +251,11 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
 
 
 def _decide(context: RunContext, node: str, report: Reporter) -> list[str]:
-    """Judge again at the moment of approval: a request may have changed since the plan."""
+    """Evaluate again at the moment of approval: a request may have changed since the plan."""
     requests = requests_of(context)
     if _is_denied(context, context.platform.node(node), requests):
         return []
-    mine = [r for r in requests if r.pending and r.fits and r.node == node]
+    mine = [r for r in requests if r.pending and r.matches and r.node == node]
     for request in mine:
         message = f"fits the params of {node}"
         approved = context.kube().approve_csr(request.name, uid=request.uid, reason="FluobookApproved", message=message)
@@ -279,7 +279,7 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
         if observation.denied
         else ""
     )
-    wrong = [r for r in observation.requests if r.state in ("Approved", "Issued") and not r.fits]
+    wrong = [r for r in observation.requests if r.state in ("Approved", "Issued") and not r.matches]
     result = _list("approved", wrong) or _list("left alone", observation.foreign) or "none came"
     return (
         Check(

@@ -39,6 +39,6 @@ def test_a_secret_in_clear_is_found(repository, capsys):
     secret = repository / "cluster-gitops" / "apps" / "secrets" / "plain.yaml"
     secret.write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: plain}\nstringData: {password: hunter2}\n")
     assert cli.run(["check"]) == 4
-    told = capsys.readouterr().out
-    assert "[cleartext]" in told
-    assert "hunter2" not in told
+    output = capsys.readouterr().out
+    assert "[cleartext]" in output
+    assert "hunter2" not in output

@@ -12,7 +12,7 @@ from fluobook.stages import catalogue
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["nonsense"], "No such command"),
         (["plan"], "PHASE"),
@@ -31,10 +31,10 @@ from fluobook.stages import catalogue
         (["run", "phase1", "--approve", "create-vmz=abc"], "there is no stage 'create-vmz'"),
     ],
 )
-def test_a_wrong_command_line_is_told_with_exit_code_64(arguments, told, capsys):
+def test_a_wrong_command_line_is_reported_with_exit_code_64(arguments, message, capsys):
     assert cli.run(arguments) == 64
     said = capsys.readouterr().err
-    assert told in said
+    assert message in said
     assert "Traceback" not in said
 
 
@@ -66,9 +66,9 @@ def test_a_place_that_cannot_be_written_is_named_with_what_helps(arguments, caps
 
 def test_who_reads_only_the_first_line_sees_no_error():
     plan = f"'{sys.executable}' -c 'from fluobook.cli import main; main()' plan phase1 --target live"
-    told = subprocess.run(["bash", "-c", f"{plan} | true"], capture_output=True, text=True, timeout=60, check=True)
-    assert "defect" not in told.stderr
-    assert "Traceback" not in told.stderr
+    process = subprocess.run(["bash", "-c", f"{plan} | true"], capture_output=True, text=True, timeout=60, check=True)
+    assert "defect" not in process.stderr
+    assert "Traceback" not in process.stderr
 
 
 def test_a_stage_of_day_two_is_run_when_it_is_named():

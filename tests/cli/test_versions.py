@@ -32,16 +32,20 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("lab")
 def test_every_chart_is_compared_with_what_the_labs_repositories_list(capsys):
     assert cli.run(["versions", "phase1"]) == 0
-    told = capsys.readouterr().out
-    for one in gitops.read(REPOSITORY).applications:
-        assert not one.chart or f"{one.chart} " in told
-    assert "✗ retired" in next(line for line in told.splitlines() if "ingress-nginx" in line)
-    assert "unanswered" not in told
+    output = capsys.readouterr().out
+    for application in gitops.read(REPOSITORY).applications:
+        assert not application.chart or f"{application.chart} " in output
+    assert "✗ retired" in next(line for line in output.splitlines() if "ingress-nginx" in line)
+    assert "unanswered" not in output
 
 
 def test_a_repository_that_does_not_answer_is_told_and_the_exit_code_says_so(capsys, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(REPOSITORY)
-    mirrors = {one.repo: "http://127.0.0.1:1" for one in gitops.read(REPOSITORY).applications if one.chart}
+    mirrors = {
+        application.repo: "http://127.0.0.1:1"
+        for application in gitops.read(REPOSITORY).applications
+        if application.chart
+    }
     settings = [f"--set=gitops.mirrors={mirrors}".replace("'", '"')]
     assert cli.run(["versions", "--target", "live", *settings]) == 1
     assert "cilium: http://127.0.0.1:1 does not answer" in capsys.readouterr().err

@@ -92,14 +92,14 @@ def events_of() -> Callable[[Path], list[dict[str, Any]]]:
 @pytest.fixture
 def operator(tmp_path: Path) -> Iterator[Operator]:
     """One person, for one test."""
-    one = Operator(tmp_path / "home")
-    yield one
-    one.leaves()
+    operator = Operator(tmp_path / "home")
+    yield operator
+    operator.leaves()
 
 
 @pytest.fixture(scope="module")
 def shared_operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """One person, for all tests of a module."""
-    one = Operator(tmp_path_factory.mktemp("operator"))
-    yield one
-    one.leaves()
+    operator = Operator(tmp_path_factory.mktemp("operator"))
+    yield operator
+    operator.leaves()

@@ -63,10 +63,10 @@ def secrets_of(lab, root):
     kubeconfig = yaml.safe_load((lab.cluster_folder / "kubeconfig").read_text())
     with closing(Kube.from_kubeconfig(kubeconfig)) as kube:
         password = kube.find("v1", "Secret", "argocd-initial-admin-secret", "argocd")
-    found = [(lab.folder / "token").read_text(), *age_key.splitlines()[-1:], *bundle.values()]
-    found += [kubeconfig["users"][0]["user"]["client-key-data"]]
-    found += [base64.b64decode(password["data"]["password"]).decode()] if password else []
-    return found
+    values = [(lab.folder / "token").read_text(), *age_key.splitlines()[-1:], *bundle.values()]
+    values += [kubeconfig["users"][0]["user"]["client-key-data"]]
+    values += [base64.b64decode(password["data"]["password"]).decode()] if password else []
+    return values
 
 
 def test_without_approval_nothing_is_changed_and_the_exit_code_says_so(shared_operator, lab, tmp_path):

@@ -32,10 +32,10 @@ def kernels_of(pid):
         if entry.name.isdigit():
             with suppress(OSError):
                 parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found, generation = [], {pid}
+    descendants, generation = [], {pid}
     while generation := {child for child, parent in parents.items() if parent in generation}:
-        found += generation
-    return found
+        descendants += generation
+    return descendants
 
 
 def lives(pid):

@@ -33,10 +33,10 @@ def test_a_signal_interrupts_the_cell_at_work_and_the_record_tells_the_truth(
     until(lambda: run.poll() is not None or any(event["event"] == "evidence" for event in events_of(out)))
     assert run.poll() is None, run.communicate(timeout=BOUND)
     os.kill(run.pid, number)
-    told, _ = run.communicate(timeout=BOUND)
-    assert run.returncode == code, told
-    assert f"{signal.Signals(number).name} interrupted 01_create_vms.ipynb; run it again" in told
-    assert "Traceback" not in told
+    output, _ = run.communicate(timeout=BOUND)
+    assert run.returncode == code, output
+    assert f"{signal.Signals(number).name} interrupted 01_create_vms.ipynb; run it again" in output
+    assert "Traceback" not in output
     events = events_of(out)
     assert [e["signal"] for e in events if e["event"] == "interrupted" and "signal" in e] == [
         signal.Signals(number).name

@@ -44,9 +44,9 @@ class Lab:
 
     def context(self, *settings: str, **changes: Any) -> RunContext:
         """A context on this lab; settings as `--set`, changes as in `params.overlay`."""
-        told = json.loads((self.folder / "lab.json").read_text())["overlay"]
+        overlay = json.loads((self.folder / "lab.json").read_text())["overlay"]
         chosen = params.load(self.chosen.phase, overrides=settings, root=ROOT) if settings else self.chosen
-        platform = params.overlay(params.overlay(chosen.platform, told), changes)
+        platform = params.overlay(params.overlay(chosen.platform, overlay), changes)
         redactor = Redactor()
         self.sites.append(
             RunContext(chosen.phase, platform, "lab", ROOT, self.folder / "cluster", redactor, Journal(None, redactor))
@@ -73,9 +73,11 @@ class Lab:
 
     def requests(self, server: str = "", *, mutating: bool | None = None) -> list[dict[str, Any]]:
         """The requests to the servers since the last mark."""
-        found = self.background.call(self.environment.requests)[sum(self.marks[-1:]) :]
+        requests = self.background.call(self.environment.requests)[sum(self.marks[-1:]) :]
         return [
-            r for r in found if r["server"].startswith(server) and (mutating is None or bool(r["mutating"]) == mutating)
+            r
+            for r in requests
+            if r["server"].startswith(server) and (mutating is None or bool(r["mutating"]) == mutating)
         ]
 
     def mark(self) -> None:

@@ -83,14 +83,14 @@ def test_foreign_requests_are_named_and_stay_pending_while_ours_are_approved(lab
     file(admin, "unknown-node", pem("mallory", dns=["mallory"], ips=["10.10.0.66"]))
     stage = lab.stage("approve-csrs")
     plan = stage.plan()
-    told = plan.table().text()
+    text = plan.table().text()
     for sign in (
         "kubernetes.default is not a name of",
         "10.10.0.10 is not an address of",
         "was filed by",
         "mallory is not a node",
     ):
-        assert sign in told
+        assert sign in text
     stage.apply(plan)
     checks = stage.verify()
     assert checks.ok
@@ -149,9 +149,9 @@ def until(question):
 def test_a_new_node_that_the_platforms_own_approver_does_not_know_yet_is_left_to_it(lab):
     admin = lab.context().kube()
     admin.apply(approver("^talos-(cp-1|worker-1)$"))
-    seen = lab.stage("approve-csrs")
-    until(lambda: "left to kubelet-csr-approver: talos-worker-2" in seen.plan().table().text())
-    until(lambda: not seen.plan().actions)  # the others got theirs from it
+    stage = lab.stage("approve-csrs")
+    until(lambda: "left to kubelet-csr-approver: talos-worker-2" in stage.plan().table().text())
+    until(lambda: not stage.plan().actions)  # the others got theirs from it
     lab.mark()
     stage = lab.stage("approve-csrs")
     stage.apply(stage.plan())

@@ -47,7 +47,10 @@ def test_every_node_cilium_and_a_talosconfig_are_written(chosen, tmp_path):
         found = documents(tmp_path / f"{node.name}.yaml")
         assert found[0]["machine"]["type"] == node.role
         assert {"kind": "HostnameConfig", "hostname": node.name}.items() <= {
-            key: value for one in found if one.get("kind") == "HostnameConfig" for key, value in one.items()
+            key: value
+            for document in found
+            if document.get("kind") == "HostnameConfig"
+            for key, value in document.items()
         }.items()
     inline = documents(tmp_path / f"{names[0]}.yaml")[0]["cluster"]["inlineManifests"]
     assert inline == [{"name": "cilium", "contents": (tmp_path / "cilium.yaml").read_text()}]
@@ -105,7 +108,7 @@ def test_the_tree_is_written_as_the_phase_sees_it(tmp_path):
     (cilium,) = documents(tmp_path / "applications" / "cilium-config.yaml")
     assert cilium["spec"]["source"]["targetRevision"] == "v7"
     routes = documents(tmp_path / "objects" / "routes.yaml")
-    hosts = [rule["host"] for one in routes if one["kind"] == "Ingress" for rule in one["spec"]["rules"]]
+    hosts = [rule["host"] for route in routes if route["kind"] == "Ingress" for rule in route["spec"]["rules"]]
     assert hosts
     assert all(host.endswith(".berlin.example.org") for host in hosts)
 

@@ -1,7 +1,7 @@
 """What the nodes' logs report while Kubernetes does not come up.
 
 Waiting does not fix a machine configuration with another authority, a wrong token or an unknown flag, and Kubernetes
-cannot report it: the node's own logs can. A complaint that is repeated for a while is believed, and named with the
+cannot report it: the node's own logs can. A complaint that is repeated for a while is reported with the
 field of the machine configuration that it is about.
 """
 
@@ -24,7 +24,7 @@ API = "the API"
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler", "controller-runtime")
 """Logs of the first control plane that report why nothing happens although the API answers."""
 DOUBT = 120.0
-"""Seconds that the same complaint may be made again and again: some are made by every cluster that comes up."""
+"""Seconds that the same complaint may repeat: some occur in every cluster that comes up."""
 PAUSE = 5.0
 """Seconds between two reads of the logs."""
 SERIOUS = re.compile(
@@ -35,7 +35,7 @@ CERTAIN = re.compile(
     r"the machine configuration|unknown flag|PrivateKey|extra arg|no suitable node IP|signed by unknown authority"
     r"|(?:^Error: |command failed|ended with exit code)(?!.*(?:deadline|etcd|refused|timed? ?out))",
 )
-"""What is only said of a setting or key that is wrong; once it is said again, no more doubt is due."""
+"""Messages that only a wrong setting or key causes; a repeated one is reported at once."""
 _CALM = re.compile(r"[IW]\d{4} ")
 ANOTHER_NAME = "the HostnameConfig of a machine configuration gives another name than the params"
 UNTOLD = "an authority, a token, an address, or a setting"
@@ -46,9 +46,9 @@ _TIME = re.compile(r"^(?:[EF]\d{4} [\d:.]+ +\d+ \S+\] |\S*\d{2}:\d{2}:\d{2}\S* )
 
 @dataclass
 class Complaint:
-    """The last serious words of a log, since when they are the same, and whether the log went on meanwhile."""
+    """The last serious message of a log, since when it is the same, and whether the log went on meanwhile."""
 
-    words: str
+    message: str
     tail: str
     since: float
     repeated: bool = False
@@ -66,7 +66,7 @@ class Complaints:
     context: RunContext
     node: Node
     _known: dict[str, Complaint] = field(default_factory=dict)
-    _looked: float = 0.0
+    _read_at: float = 0.0
     _api: bool = False
 
     def check(self, *, api: bool) -> str:
@@ -80,8 +80,8 @@ class Complaints:
         """
         if api is not self._api:
             self._api, self._known = api, {}
-        if time.monotonic() - self._looked >= PAUSE:
-            self._looked = time.monotonic()
+        if time.monotonic() - self._read_at >= PAUSE:
+            self._read_at = time.monotonic()
             for node, log in self._logs(api=api):
                 self._read(node, log)
             if api:
@@ -105,15 +105,17 @@ class Complaints:
         Raises:
             Rejected: it has been missing for `DOUBT` seconds, or its node goes by another name.
         """
-        if time.monotonic() - self._looked >= PAUSE:
-            self._looked = time.monotonic()
+        if time.monotonic() - self._read_at >= PAUSE:
+            self._read_at = time.monotonic()
             self._known = {name: line for name, line in self._known.items() if not name.startswith("kubelet ")}
             first = self.context.platform.control_planes[0]
             for log in CONTROLLERS:
                 self._read(first, log, only_certain=True)
             daemonsets = self.context.kube().list("apps/v1", "DaemonSet", "kube-system", labels=CILIUM)
-            words = "" if daemonsets else f"no DaemonSet in kube-system is Cilium's ({CILIUM}), so no network comes up"
-            self._hear(API, words, str(self._looked), MANIFESTS.format(first.address))
+            message = (
+                "" if daemonsets else f"no DaemonSet in kube-system is Cilium's ({CILIUM}), so no network comes up"
+            )
+            self._record(API, message, str(self._read_at), MANIFESTS.format(first.address))
         return self._told()
 
     def _named_otherwise(self) -> None:
@@ -127,20 +129,20 @@ class Complaints:
                 message = f"Kubernetes knows the machine at {self.node.address} as {names}, not as {self.node.name}"
                 remedy = f"compare with `fluobook render`, apply it again, then kubectl delete node {names}"
                 raise Rejected(message, system="kubernetes", cause=ANOTHER_NAME, remedy=remedy)
-        words = f"nodes that the params do not name: {names}; {ANOTHER_NAME}" if strangers else ""
-        self._hear(API, words, str(self._looked), "compare HostnameConfig with the params")
+        message = f"nodes that the params do not name: {names}; {ANOTHER_NAME}" if strangers else ""
+        self._record(API, message, str(self._read_at), "compare HostnameConfig with the params")
 
     def _told(self) -> str:
-        return "; ".join(f"{log}: {complaint.words}" for log, complaint in self._known.items())
+        return "; ".join(f"{log}: {complaint.message}" for log, complaint in self._known.items())
 
     def _read(self, node: Node, log: str, *, only_certain: bool = False) -> None:
         try:
             tail = self.context.talos.client(node).logs(log)
         except FluobookError:
             return
-        words = serious(tail)
-        words = "" if only_certain and not CERTAIN.search(words) else words
-        self._hear(f"{log} on {node.name}", words, tail, f"`talosctl -n {node.address} logs {log}`")
+        message = serious(tail)
+        message = "" if only_certain and not CERTAIN.search(message) else message
+        self._record(f"{log} on {node.name}", message, tail, f"`talosctl -n {node.address} logs {log}`")
 
     def _ask(self) -> None:
         """Why the API does not answer us: it may, with a certificate that is not our cluster's."""
@@ -148,23 +150,23 @@ class Complaints:
             self.context.kube().version()
         except FluobookError as error:
             message = f"{error.message} {error.cause} {getattr(error, 'detail', '')}"
-            self._hear(API, serious(message), message, "compare cluster.ca with the bundle")
+            self._record(API, serious(message), message, "compare cluster.ca with the bundle")
 
-    def _hear(self, name: str, words: str, tail: str, advice: str) -> None:
+    def _record(self, name: str, message: str, tail: str, advice: str) -> None:
         now = time.monotonic()
-        if not words:
+        if not message:
             self._known.pop(name, None)
             return
         before = self._known.get(name)
-        if before is None or before.words != words:
-            self._known[name] = Complaint(words, tail, now)
+        if before is None or before.message != message:
+            self._known[name] = Complaint(message, tail, now)
             return
         before.repeated = before.repeated or tail != before.tail or name == API
-        if before.repeated and (CERTAIN.search(words) or now - before.since >= DOUBT):
+        if before.repeated and (CERTAIN.search(message) or now - before.since >= DOUBT):
             raise Rejected(
-                f"{self.node.name} does not come up: {name} says: {words}",
+                f"{self.node.name} does not come up: {name} says: {message}",
                 system="talos",
-                cause=f"wrong in the machine configuration: {field_of(name, words) or UNTOLD}",
+                cause=f"wrong in the machine configuration: {field_of(name, message) or UNTOLD}",
                 remedy=f"{advice}; compare with `fluobook render`, correct it, then run again from apply-talos-config",
             )
 
@@ -201,17 +203,17 @@ _FIELDS = (
 _NAMED = re.compile(r"\b(?:machine|cluster)\.[a-zA-Z.]+[a-zA-Z]")
 
 
-def field_of(log: str, words: str) -> str:
-    """The field that a complaint is about, "" if its words do not report.
+def field_of(log: str, message: str) -> str:
+    """The field that a complaint is about, "" if its message does not name it.
 
     Args:
-        log: whose words they are, such as "kubelet on talos-worker-1".
-        words: the complaint.
+        log: the log with the complaint, such as "kubelet on talos-worker-1".
+        message: the complaint.
     """
-    if named := _NAMED.search(words):
+    if named := _NAMED.search(message):
         return named.group()
-    section = next((path for program, path in _SECTIONS.items() if program in words), "")
+    section = next((path for program, path in _SECTIONS.items() if program in message), "")
     section = section or next(
         (path for program, path in _SECTIONS.items() if log.startswith(program)), "cluster.apiServer"
     )
-    return next((field.format(section=section) for pattern, field in _FIELDS if re.search(pattern, words)), "")
+    return next((field.format(section=section) for pattern, field in _FIELDS if re.search(pattern, message)), "")

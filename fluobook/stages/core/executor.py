@@ -47,24 +47,24 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T], *, width: int = 16) 
 class Progress:
     """The state of each action while a plan is applied, for the live table.
 
-    `state` is waiting, running, done, failed or skipped; `word` is the last message of the action; `changed` is called
-    after each change.
+    `state` is waiting, running, done, failed or skipped; `message` is its last message; `changed` is called after
+    each change.
     """
 
     actions: tuple[Action, ...]
     state: dict[str, str] = field(default_factory=dict)
-    word: dict[str, str] = field(default_factory=dict)
+    message: dict[str, str] = field(default_factory=dict)
     changed: Callable[[], None] = lambda: None
 
-    def set(self, action: Action, state: str, word: str = "") -> None:
+    def set(self, action: Action, state: str, message: str = "") -> None:
         """Set the state of an action."""
         self.state[action.id] = state
-        self.word[action.id] = word
+        self.message[action.id] = message
         self.changed()
 
     def of(self, action: Action) -> tuple[str, str]:
         """State and last message of an action."""
-        return self.state.get(action.id, "waiting"), self.word.get(action.id, "")
+        return self.state.get(action.id, "waiting"), self.message.get(action.id, "")
 
 
 class Limit:

@@ -99,7 +99,7 @@ def _csr(platform: Platform, csr: Obj) -> list[Any]:
     if signer == SIGNER:
         request = evaluate(csr, platform)
         names = " ".join([*request.dns, *request.ips])
-        evaluation = "matches the params" if request.fits else "; ".join(request.problems)
+        evaluation = "matches the params" if request.matches else "; ".join(request.problems)
     elif requester.startswith("system:bootstrap:"):
         requester = "a bootstrap token"  # its id is a part of a secret
     return [requester, signer.rpartition("/")[2], names, Cell(state, _TONES.get(state, "")), evaluation]

@@ -246,8 +246,8 @@ def _nodes(context: RunContext) -> Iterator[Check]:
 
 def _requests(context: RunContext) -> Iterator[Check]:
     pending = [request for request in requests_of(context) if request.pending]
-    own = sorted({request.node for request in pending if request.fits})
-    foreign = sorted({request.node or "nobody" for request in pending if not request.fits})
+    own = sorted({request.node for request in pending if request.matches})
+    foreign = sorted({request.node or "nobody" for request in pending if not request.matches})
     result = f"pending for {', '.join(own)}" if own else "none is pending"
     yield Check(
         "no declared node waits for a certificate",

@@ -130,55 +130,55 @@ def test_what_the_tree_makes_is_accepted(rendered: Rendered) -> None:
 @pytest.mark.parametrize("role", ["controlplane", "worker"])
 @pytest.mark.parametrize("way", ANYWHERE)
 def test_one_node_that_differs_is_named_with_the_field(rendered: Rendered, role: str, way: str) -> None:
-    path, value, told = ANYWHERE[way]
+    path, value, message = ANYWHERE[way]
     node = of_role(rendered, role)
     with pytest.raises(ParamsError) as caught:
         rendered.refuse(rendered.spoiled(node, (path, value)))
     assert caught.value.message.startswith(f"the machine configuration of {node}: ")
-    assert told in caught.value.diagnostics()
+    assert message in caught.value.diagnostics()
 
 
 @pytest.mark.parametrize("way", CONTROL_PLANE)
 def test_one_control_plane_that_differs_is_named_with_the_field(rendered: Rendered, way: str) -> None:
-    path, value, told = CONTROL_PLANE[way]
+    path, value, message = CONTROL_PLANE[way]
     node = of_role(rendered, "controlplane")
     with pytest.raises(ParamsError) as caught:
         rendered.refuse(rendered.spoiled(node, (path, value)))
     assert node in caught.value.message
-    assert told in caught.value.diagnostics()
+    assert message in caught.value.diagnostics()
     assert not any(secret in caught.value.diagnostics() for secret in (*SECRETS.values(), *OTHER.values()))
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"defaults": {"enforce": "privileged"}}, "enforces privileged by default"),
         ({"exemptions": {"namespaces": ["kube-system", "argocd"]}}, "exempts argocd"),
         ({"exemptions": {"usernames": ["system:serviceaccount:argocd:argocd"]}}, "exempts system:serviceaccount"),
     ],
 )
-def test_admission_that_lets_more_through_is_named(change: dict[str, Any], told: str) -> None:
+def test_admission_that_lets_more_through_is_named(change: dict[str, Any], message: str) -> None:
     rendered = Rendered("phase1")
     settings = {"defaults": {"enforce": "baseline"}, "exemptions": {}} | change
     plugins = [{"name": "PodSecurity", "configuration": settings}]
     texts = rendered.spoiled(of_role(rendered, "controlplane"), ("cluster.apiServer.admissionControl", plugins))
-    with pytest.raises(ParamsError, match=told):
+    with pytest.raises(ParamsError, match=message):
         rendered.refuse(texts)
 
 
 @pytest.mark.parametrize(
-    ("authority", "told"),
+    ("authority", "message"),
     [
         (pki.new_authority(organization="etcd", years=0), "cluster.etcd.ca.crt expired at"),
         (pki.issue(SECRETS.etcd, common_name="etcd", server=True), "cluster.etcd.ca.crt is no certificate authority's"),
     ],
 )
-def test_a_bundle_whose_authority_cannot_sign_is_named(authority: pki.KeyPair, told: str) -> None:
+def test_a_bundle_whose_authority_cannot_sign_is_named(authority: pki.KeyPair, message: str) -> None:
     rendered, secrets = Rendered("phase1"), replace(SECRETS, etcd=authority)
     generated = documents.cluster_documents(rendered.platform, secrets, rendered.ingredients)
     nodes = rendered.platform.nodes
     texts = {n.name: documents.node_text(rendered.platform, n, generated, rendered.ingredients) for n in nodes}
-    with pytest.raises(ParamsError, match=told):
+    with pytest.raises(ParamsError, match=message):
         refuse_contradictions(rendered.platform, secrets, rendered.ingredients, texts)
 
 
@@ -191,20 +191,20 @@ def test_a_name_that_is_not_the_nodes_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("kind: Layer2VIPConfig\nname: 10.10.0.5", "kind: Layer2VIPConfig\nname: 10.10.0.6", "10.10.0.6; the params"),
         ("kind: Layer2VIPConfig", "kind: DummyLinkConfig", "the address not set; the params say 10.10.0.5"),
         ('link.hardware_addr) == "', 'link.hardware_addr) == "00:', "LinkAliasConfig net0 does not choose"),
     ],
 )
-def test_a_shared_address_elsewhere_is_named(old: str, new: str, told: str) -> None:
+def test_a_shared_address_elsewhere_is_named(old: str, new: str, message: str) -> None:
     rendered = Rendered("phase3")
     texts = rendered.spoiled("talos-cp-2")
     changed = texts["talos-cp-2"].replace(old, new)
     mac = rendered.platform.node("talos-cp-2").mac.lower()
     texts["talos-cp-2"] = changed.replace(f"00:{mac}", "00:00:00:00:00:01")
-    with pytest.raises(ParamsError, match=f"the machine configuration of talos-cp-2: .*{told}"):
+    with pytest.raises(ParamsError, match=f"the machine configuration of talos-cp-2: .*{message}"):
         rendered.refuse(texts)
 
 

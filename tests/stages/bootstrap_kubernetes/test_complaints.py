@@ -62,7 +62,7 @@ def node(name: str, address: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("log", "told"),
+    ("log", "message"),
     [
         (UNKNOWN, "tls: failed to verify certificate: x509: certificate signed by unknown authority"),
         (POLICY, '"command failed" err="loading audit policy file: invalid level"'),
@@ -70,8 +70,8 @@ def node(name: str, address: str) -> dict[str, Any]:
         ("all is well\n", ""),
     ],
 )
-def test_the_serious_line_of_a_log_is_found(log: str, told: str) -> None:
-    assert serious(log) == told
+def test_the_serious_line_of_a_log_is_found(log: str, message: str) -> None:
+    assert serious(log) == message
 
 
 def test_what_is_certain_is_believed_when_it_is_said_again() -> None:

@@ -34,14 +34,14 @@ class Work:
         Executor(perform or self.perform, self.journal, **options).run(plan, progress)
         return progress
 
-    def perform(self, one, report):
-        self.order.append(one.id)
-        report.evidence(upid=f"UPID:{one.id}")
-        if error := self.fails.get(one.id):
+    def perform(self, action, report):
+        self.order.append(action.id)
+        report.evidence(upid=f"UPID:{action.id}")
+        if error := self.fails.get(action.id):
             raise error
-        return {"done": one.id}
+        return {"done": action.id}
 
-    def told(self, event):
+    def recorded(self, event):
         return [line["action"] for line in self.journal.events if line["event"] == event]
 
 
@@ -73,13 +73,13 @@ def test_independent_actions_run_at_the_same_time():
 def test_no_more_actions_run_on_one_system_than_it_bears():
     now, most, lock = Counter(), Counter(), threading.Lock()
 
-    def perform(one, _report):
+    def perform(action, _report):
         with lock:
-            now[one.system] += 1
-            most[one.system] = max(most[one.system], now[one.system])
+            now[action.system] += 1
+            most[action.system] = max(most[action.system], now[action.system])
         threading.Event().wait(0.02)
         with lock:
-            now[one.system] -= 1
+            now[action.system] -= 1
 
     actions = [action(f"{system} {n}", system=system) for n in range(6) for system in ("proxmox:a", "cycle")]
     Work().run(*actions, perform=perform, widths={"proxmox": 3, "cycle": 1})
@@ -165,10 +165,10 @@ def test_no_action_begins_once_work_is_broken_off():
         if lost:
             raise Locked("bob holds the lock on this cluster")
 
-    def perform(one, _):
-        lost.append(one.id)
+    def perform(action, _):
+        lost.append(action.id)
 
     with pytest.raises(Locked, match="bob holds the lock"):
         work.run(action("a"), action("b", "a"), perform=perform, check=check)
     assert lost == ["a"]
-    assert work.told("intent") == ["a"]
+    assert work.recorded("intent") == ["a"]

@@ -41,8 +41,8 @@ def test_the_digest_is_the_same_wherever_the_lab_listens():
             "secrets": {"bundle": "/tmp/lab/secrets.sops.yaml"},  # noqa: S108
         },
     )
-    one, other = (Plan("create-vms", (A,), platform=p.digest_data()) for p in (platform, mapped))
-    assert one.digest == other.digest
+    plan, other = (Plan("create-vms", (A,), platform=p.digest_data()) for p in (platform, mapped))
+    assert plan.digest == other.digest
 
 
 def test_a_prediction_and_an_empty_plan_have_no_digest():

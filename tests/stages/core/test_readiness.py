@@ -25,7 +25,7 @@ def condition(kind, name, status, message=""):
 
 
 @pytest.mark.parametrize(
-    ("obj", "told"),
+    ("obj", "message"),
     [
         (workload(**well()), ""),
         (workload(replicas=0, observedGeneration=2), ""),
@@ -45,8 +45,8 @@ def condition(kind, name, status, message=""):
         ({"kind": "ConfigMap", "metadata": {}}, ""),
     ],
 )
-def test_the_reason_is_told(obj, told):
-    assert why_not(obj) == told
+def test_the_reason_is_reported(obj, message):
+    assert why_not(obj) == message
 
 
 def test_only_a_failed_job_is_given_up():

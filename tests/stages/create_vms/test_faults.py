@@ -77,9 +77,9 @@ def test_a_backup_is_waited_for_and_its_lock_is_shown(labs, monkeypatch):
     lab, words = labs("proxmox.lock-backup"), []
     noted = Progress.set
 
-    def note(progress, action, state, word=""):
-        words.append(word)
-        noted(progress, action, state, word)
+    def note(progress, action, state, message=""):
+        words.append(message)
+        noted(progress, action, state, message)
 
     monkeypatch.setattr(Progress, "set", note)
     lab.bring_up("create-vms")

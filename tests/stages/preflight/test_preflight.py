@@ -96,34 +96,34 @@ def test_a_wrong_token_is_reported_once_and_the_other_checks_still_run(labs):
 
 
 def test_an_unreachable_host_is_reported_with_the_next_command(lab):
-    found = only(lab.context(endpoints={"192.168.1.100:8006": "127.0.0.1:1"}))
-    assert "does not answer at 192.168.1.100:8006" in found.result
-    assert "curl -k https://192.168.1.100:8006/" in found.remedy
+    failed = only(lab.context(endpoints={"192.168.1.100:8006": "127.0.0.1:1"}))
+    assert "does not answer at 192.168.1.100:8006" in failed.result
+    assert "curl -k https://192.168.1.100:8006/" in failed.remedy
 
 
 def test_a_certificate_of_another_authority_is_refused_with_its_fingerprint_to_compare(lab, tmp_path):
     ca = tmp_path / "other.pem"
     ca.write_text(pki.new_authority(organization="another").crt)
-    found = only(lab.context(trust={"192.168.1.100:8006": str(ca)}))
-    assert "is not trusted" in found.result
-    assert "fingerprint" in found.remedy
+    failed = only(lab.context(trust={"192.168.1.100:8006": str(ca)}))
+    assert "is not trusted" in failed.result
+    assert "fingerprint" in failed.remedy
 
 
 def test_a_missing_bridge_is_reported_with_the_existing_ones(lab):
-    found = only(lab.context("network.bridge=vmbr7"))
-    assert (found.name, found.result) == ("pve1 has the bridge vmbr7", "listed: vmbr0")
+    failed = only(lab.context("network.bridge=vmbr7"))
+    assert (failed.name, failed.result) == ("pve1 has the bridge vmbr7", "listed: vmbr0")
 
 
 def test_a_missing_storage_is_reported_with_those_that_accept_disks(lab):
-    found = only(lab.context("proxmox.laptop.disk_storage=tank"))
-    assert found.result == "listed: local, local-lvm"
-    assert "proxmox[].disk_storage in the params to local-lvm" in found.remedy
+    failed = only(lab.context("proxmox.laptop.disk_storage=tank"))
+    assert failed.result == "listed: local, local-lvm"
+    assert "proxmox[].disk_storage in the params to local-lvm" in failed.remedy
 
 
 def test_a_storage_that_accepts_no_images_is_reported_with_the_command(lab):
-    found = only(lab.context("proxmox.laptop.image_storage=local-lvm"))
-    assert found.result == "it accepts images"
-    assert found.remedy.startswith("pvesm set local-lvm --content images,iso")
+    failed = only(lab.context("proxmox.laptop.image_storage=local-lvm"))
+    assert failed.result == "it accepts images"
+    assert failed.remedy.startswith("pvesm set local-lvm --content images,iso")
 
 
 def test_a_full_storage_is_reported_with_free_and_planned_space(labs):
@@ -137,9 +137,9 @@ def test_a_full_storage_is_reported_with_free_and_planned_space(labs):
     [("proxmox.foreign-vmid", "has the number"), ("proxmox.foreign-vm-with-our-name", "has the name of talos-cp-1")],
 )
 def test_a_foreign_vm_in_our_place_is_named(labs, fault, message):
-    found = only(labs(fault).context())
-    assert message in found.result
-    assert "nodes[].vmid" in found.remedy
+    failed = only(labs(fault).context())
+    assert message in failed.result
+    assert "nodes[].vmid" in failed.remedy
 
 
 def test_an_address_in_use_is_named(labs):
@@ -160,31 +160,31 @@ def nodes(lab):
 
 
 def test_a_talos_version_that_the_factory_lacks_is_reported_with_the_available_ones(lab):
-    found = only(lab.context('versions.talos="1.13.1"'))
-    assert "it has v1.13.9" in found.result
+    failed = only(lab.context('versions.talos="1.13.1"'))
+    assert "it has v1.13.9" in failed.result
 
 
 def test_an_extension_that_the_factory_lacks_is_named(labs):
-    found = only(labs("factory.extension-missing").context())
-    assert found.result == "missing: siderolabs/iscsi-tools"
+    failed = only(labs("factory.extension-missing").context())
+    assert failed.result == "missing: siderolabs/iscsi-tools"
 
 
 def test_a_missing_revision_is_reported_with_the_branches(lab):
-    found = only(lab.context(gitops={"revision": "nowhere"}))
-    assert "no branch or tag 'nowhere'; its branches are main" in found.result
+    failed = only(lab.context(gitops={"revision": "nowhere"}))
+    assert "no branch or tag 'nowhere'; its branches are main" in failed.result
 
 
 def test_unreachable_chart_sources_are_named_and_the_others_counted(lab):
-    found = only(lab.context(gitops={"mirrors": {"https://helm.cilium.io": "http://127.0.0.1:1"}}))
-    assert found.result.startswith("11 of 12; cilium: ")
-    assert "mirrors" in found.remedy
+    failed = only(lab.context(gitops={"mirrors": {"https://helm.cilium.io": "http://127.0.0.1:1"}}))
+    assert failed.result.startswith("11 of 12; cilium: ")
+    assert "mirrors" in failed.remedy
 
 
 def test_a_chart_version_that_is_not_listed_is_named(lab):
     mirrors = lab.context().platform.gitops.mirrors
     other = {"https://helm.cilium.io": mirrors["https://charts.longhorn.io"]}
-    found = only(lab.context(gitops={"mirrors": other}))
-    assert "has no chart cilium" in found.result
+    failed = only(lab.context(gitops={"mirrors": other}))
+    assert "has no chart cilium" in failed.result
 
 
 def test_an_age_key_that_decrypts_nothing_is_reported_with_the_files(lab, tmp_path):
@@ -197,8 +197,8 @@ def test_an_age_key_that_decrypts_nothing_is_reported_with_the_files(lab, tmp_pa
 
 
 def test_a_missing_age_key_is_reported_with_its_path(lab, tmp_path):
-    found = only(lab.context(secrets={"age_key": {"file": str(tmp_path / "keys.txt")}}))
-    assert "no secret in file" in found.result
+    failed = only(lab.context(secrets={"age_key": {"file": str(tmp_path / "keys.txt")}}))
+    assert "no secret in file" in failed.result
 
 
 def test_the_labs_age_key_is_refused_for_a_live_platform(lab):
