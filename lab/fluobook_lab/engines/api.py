@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MERGE, APPLY, JSON_TYPE = "application/merge-patch+json", "application/apply-patch+yaml", "application/json"
 TIMEOUT, NO_TIMEOUT = aiohttp.ClientTimeout(total=30), aiohttp.ClientTimeout(total=None)
 UNREACHABLE = ("127.0.0.1", 1)
-"""Stands for an address that no node of the lab has: nothing outside loopback is ever dialled."""
+"""Replaces an address that no node of the lab has: nothing outside loopback is ever dialled."""
 RETRY = 0.1
 """Real seconds between two attempts while the API is not ready."""
 BAD_REQUEST = 400

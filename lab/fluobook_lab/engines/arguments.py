@@ -30,7 +30,7 @@ _ETCD = """
     peer-trusted-ca-file={files}/etcd-ca.crt client-cert-auth=true peer-client-cert-auth=true unsafe-no-fsync=true
     log-level=warn
 """
-"""One member: Talos' emulator plays the quorum. A rehearsal needs nothing after a power failure, so no fsync."""
+"""One member: Talos' emulator simulates the quorum. A rehearsal needs nothing after a power failure, so no fsync."""
 _API_SERVER = """
     bind-address=127.0.0.1 secure-port={port} advertise-address={address} allow-privileged=true anonymous-auth=false
     admission-control-config-file={files}/admission.json authorization-config={files}/authorization.json
@@ -79,7 +79,7 @@ spec:
   selector: {matchAnnotations: {fluobook.lab/never: "true"}}
   next: {}
 """
-"""KWOK plays pods alone: its stage for nodes matches none, since the emulated kubelets manage them."""
+"""KWOK simulates pods alone: its stage for nodes matches none, since the emulated kubelets manage them."""
 
 _DENIED = {
     "apiServer": """

@@ -1,6 +1,6 @@
 """The real cluster's objects in a store like the embedded cluster's, and the controllers that work on it.
 
-No program here plays Cilium's addresses, ingress-nginx, storage and the platform's operators: the embedded cluster's
+No program simulates Cilium's addresses, ingress-nginx, storage and the platform's operators: the embedded cluster's
 controllers do. They read what watches brought; their writes are visible here at once and sent in order. If the API
 refuses one, the next event of the real object corrects the store, and controllers run again.
 """

@@ -97,7 +97,7 @@ class Authenticator:
         self._key = secrets.token_bytes(32)
 
     def user(self, certificate: dict[str, Any] | None, authorization: str) -> User | None:
-        """The user, None if nobody is proved.
+        """The user, None if the request is not authenticated.
 
         Args:
             certificate: the verified client certificate, as `ssl` gives it.
@@ -183,7 +183,7 @@ _NODE_READS = frozenset({"services", "endpointslices", "runtimeclasses", "csidri
 
 @dataclass(frozen=True)
 class Question:
-    """One thing somebody wants to do; `resource` is "pods" or "pods/status", `path` stands for non-resource URLs."""
+    """A request to authorize; `resource` is "pods" or "pods/status", `path` is set for non-resource URLs."""
 
     verb: str
     group: str = ""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fluobook_lab.kube.controllers.loop import Controller
 
 INTRUDER = NodeInfo("intruder", ("192.0.2.66",))
-"""A machine that nobody declared, for the fault "kube.foreign-csr"."""
+"""A machine that is not declared, for the fault "kube.foreign-csr"."""
 POD_CIDR = "10.244.0.0/16"
 
 

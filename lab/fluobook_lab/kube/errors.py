@@ -52,7 +52,7 @@ def not_allowed() -> ApiError:
 
 
 def no_such_group() -> ApiError:
-    """404: a group, a version or a path that nobody serves; told in plain text."""
+    """404: a group, a version or a path that is not served; a plain text response."""
     return ApiError(404, "", "404 page not found\n")
 
 
@@ -69,7 +69,7 @@ def already_exists(resource: Resource, name: str, *, going: bool = False) -> Api
 
 
 def conflict(resource: Resource, name: str, why: str = "") -> ApiError:
-    """409: somebody else changed the object in between."""
+    """409: another client changed the object in between."""
     why = why or ("the object has been modified; please apply your changes to the latest version and try again")
     message = f'Operation cannot be fulfilled on {resource.qualified} "{name}": {why}'
     return ApiError(409, "Conflict", message, _details(resource, name))

@@ -153,7 +153,7 @@ def signing_request(pem: bytes, signer: str, usage: str) -> Obj:
 
 
 def request_pem(node: NodeInfo, *, names: bool) -> bytes:
-    """A certificate request with a new key that nobody keeps, as `requested`."""
+    """A certificate request with a new key that is not stored, as `requested`."""
     return requested(node, names=names)[0]
 
 

@@ -139,12 +139,12 @@ def established(definition: Obj) -> None:
     spec.setdefault("conversion", {"strategy": "None"})
     old = (definition.get("status") or {}).get("conditions") or []
     since = old[0]["lastTransitionTime"] if old else timestamp()
-    told = [("NamesAccepted", "NoConflicts", "no conflicts found")]
-    told += [("Established", "InitialNamesAccepted", "the initial names have been accepted")]
+    conditions = [("NamesAccepted", "NoConflicts", "no conflicts found")]
+    conditions += [("Established", "InitialNamesAccepted", "the initial names have been accepted")]
     definition["status"] = {
         "conditions": [
             {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since}
-            for kind, reason, message in told
+            for kind, reason, message in conditions
         ],
         "acceptedNames": names,
         "storedVersions": [version["name"] for version in spec["versions"] if version.get("storage")],

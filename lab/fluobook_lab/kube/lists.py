@@ -49,14 +49,14 @@ def label_selector(text: str) -> Callable[[Obj], bool]:
 
 
 def _label_test(part: str) -> Test:
-    if found := _SET.fullmatch(part):
-        values, wanted = {value.strip() for value in found["values"].split(",")}, found["how"] == "in"
-        return lambda labels, key=found["key"]: (labels.get(key) in values) == wanted  # type: ignore[misc]
-    if found := _EQUALS.fullmatch(part):
-        key, value, wanted = found["key"], found["value"], found["how"] != "!="
+    if match := _SET.fullmatch(part):
+        values, wanted = {value.strip() for value in match["values"].split(",")}, match["how"] == "in"
+        return lambda labels, key=match["key"]: (labels.get(key) in values) == wanted  # type: ignore[misc]
+    if match := _EQUALS.fullmatch(part):
+        key, value, wanted = match["key"], match["value"], match["how"] != "!="
         return lambda labels: (labels.get(key) == value) == wanted
-    if found := _EXISTS.fullmatch(part):
-        key, wanted = found["key"], not found["no"]
+    if match := _EXISTS.fullmatch(part):
+        key, wanted = match["key"], not match["no"]
         return lambda labels: (key in labels) == wanted
     operator = " ".join(part.split()[1:2])
     raise bad_request(f"unable to parse requirement: found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
@@ -70,12 +70,12 @@ def field_selector(text: str, known: Callable[[str], str] = lambda _path: "") ->
     """
     tests: list[tuple[str, str, bool]] = []
     for part in filter(None, text.split(",")):
-        found = re.fullmatch(r"([^=!]+)(!=|==|=)(.*)", part.strip())
-        if not found:
+        match = re.fullmatch(r"([^=!]+)(!=|==|=)(.*)", part.strip())
+        if not match:
             raise bad_request(f"invalid selector: '{part}'; can't understand '{part}'")
-        if problem := known(found[1]):
+        if problem := known(match[1]):
             raise bad_request(problem)
-        tests.append((found[1], found[3], found[2] != "!="))
+        tests.append((match[1], match[3], match[2] != "!="))
     return lambda obj: all((_field(obj, path) == value) == wanted for path, value, wanted in tests)
 
 
@@ -148,15 +148,15 @@ def page(storage: Storage, resource: Resource, namespace: str, query: Mapping[st
     if revision and storage.is_compacted(resource.store_key, revision):
         raise expired("The resourceVersion or the continue token is too old.")
     items = storage.scan(resource.store_key, namespace, revision)
-    found = [item for item in items if list(item[0]) > after and fits(item[1])]
+    selected = [item for item in items if list(item[0]) > after and fits(item[1])]
     metadata: Obj = {"resourceVersion": str(revision or storage.revision)}
     limit = 0 if query.get("resourceVersion") == "0" else number(query.get("limit") or "0")
-    if 0 < limit < len(found):
-        metadata |= {"continue": _token(revision or storage.revision, found[limit - 1][0])}
-        if not (query.get("labelSelector") or query.get("fieldSelector")):  # else nobody can tell
-            metadata |= {"remainingItemCount": len(found) - limit}
-        found = found[:limit]
-    return [{**obj, "apiVersion": resource.api_version} for _, obj in found], metadata
+    if 0 < limit < len(selected):
+        metadata |= {"continue": _token(revision or storage.revision, selected[limit - 1][0])}
+        if not (query.get("labelSelector") or query.get("fieldSelector")):  # unknown with a selector
+            metadata |= {"remainingItemCount": len(selected) - limit}
+        selected = selected[:limit]
+    return [{**obj, "apiVersion": resource.api_version} for _, obj in selected], metadata
 
 
 def _begin(storage: Storage, query: Mapping[str, str]) -> tuple[list[str], int]:
@@ -174,15 +174,15 @@ def _begin(storage: Storage, query: Mapping[str, str]) -> tuple[list[str], int]:
 
 
 def _token(revision: int, key: Key) -> str:
-    told = {"v": "meta.k8s.io/v1", "rv": revision, "start": "/".join(filter(None, key)) + "\0"}
-    return base64.urlsafe_b64encode(json.dumps(told, separators=(",", ":")).encode()).decode().rstrip("=")
+    content = {"v": "meta.k8s.io/v1", "rv": revision, "start": "/".join(filter(None, key)) + "\0"}
+    return base64.urlsafe_b64encode(json.dumps(content, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
 def _resumed(token: str) -> tuple[list[str], int]:
     try:
-        told = dict(json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))))
-        namespace, _, name = str(told.get("start", "")).rstrip("\0").rpartition("/")
-        version, revision = told.get("v", ""), int(told.get("rv", 0))
+        content = dict(json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))))
+        namespace, _, name = str(content.get("start", "")).rstrip("\0").rpartition("/")
+        version, revision = content.get("v", ""), int(content.get("rv", 0))
     except (binascii.Error, ValueError, TypeError) as error:
         raise bad_request(f"invalid continue token: {error}") from error
     if version != "meta.k8s.io/v1":

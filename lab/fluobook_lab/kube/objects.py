@@ -1,4 +1,4 @@
-"""Kubernetes objects as plain JSON: copying, times, and the small questions everybody asks of them."""
+"""Kubernetes objects as plain JSON: copying, times, and accessors."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def condition(obj: Obj, kind: str) -> Obj | None:
 
 def is_true(obj: Obj, kind: str) -> bool:
     """Whether the object has a condition of that type with status "True"."""
-    found = condition(obj, kind)
-    return found is not None and found.get("status") == "True"
+    entry = condition(obj, kind)
+    return entry is not None and entry.get("status") == "True"
 
 
 def with_condition(conditions: list[Obj], kind: str, status: str, reason: str, message: str = "") -> list[Obj]:

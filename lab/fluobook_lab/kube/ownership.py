@@ -36,19 +36,19 @@ def fields_of(obj: Obj, schema: Obj, *, whole: bool = False) -> Fields:
     """
     body = {key: value for key, value in obj.items() if key not in ("apiVersion", "kind", "metadata")}
     metadata = {key: obj["metadata"][key] for key in _META if key in obj.get("metadata", {})}
-    found = set(_walk(body, schema, (), whole=whole))
+    paths = set(_walk(body, schema, (), whole=whole))
     if metadata:
-        found.update(_walk(metadata, schemas.named(schemas.OBJECT_META), ("f:metadata",), whole=whole))
-    return frozenset(found)
+        paths.update(_walk(metadata, schemas.named(schemas.OBJECT_META), ("f:metadata",), whole=whole))
+    return frozenset(paths)
 
 
 def _walk(value: Any, schema: Obj, path: Path, *, whole: bool) -> Iterator[Path]:
     if isinstance(value, dict) and value and schema.get("x-kubernetes-map-type") != "atomic":
         for key, item in value.items():
             here = (*path, f"f:{key}")
-            found = list(_walk(item, schemas.child(schema, key), here, whole=whole))
-            yield from found
-            if whole and found not in ([], [here]) and _comes_into_being(schema, key):
+            paths = list(_walk(item, schemas.child(schema, key), here, whole=whole))
+            yield from paths
+            if whole and paths not in ([], [here]) and _comes_into_being(schema, key):
                 yield (*here, ".")
     elif isinstance(value, list) and schemas.map_keys(schema):
         below = schemas.items(schema)
@@ -63,9 +63,9 @@ def _walk(value: Any, schema: Obj, path: Path, *, whole: bool) -> Iterator[Path]
 
 
 def _comes_into_being(schema: Obj, key: str) -> bool:
-    """Whether a member can be absent: structures that are always there, and what is required, belong to nobody."""
-    told = schema.get("properties", {}).get(key, {})
-    return key not in schema.get("required", ()) and told.get("default") != {}
+    """Whether a member can be absent: structures that are always there, and what is required, have no owner."""
+    member = schema.get("properties", {}).get(key, {})
+    return key not in schema.get("required", ()) and member.get("default") != {}
 
 
 def item_element(item: Obj, schema: Obj) -> str:
@@ -104,7 +104,7 @@ ABSENT = object()
 
 
 def value_at(obj: Any, path: Path, schema: Obj) -> Any:
-    """What stands at a path, None for a list item as such; `ABSENT` where nothing does."""
+    """The value at a path, None for a list item as such; `ABSENT` where nothing does."""
     if path[-1] == ".":
         return ABSENT if value_at(obj, path[:-1], schema) is ABSENT else None
     for element in path:
@@ -121,7 +121,7 @@ def value_at(obj: Any, path: Path, schema: Obj) -> Any:
 
 
 def removed(obj: Any, path: Path, schema: Obj) -> None:
-    """Take what stands at a path out of an object, and the members that are left empty by that."""
+    """Remove the value at a path from an object, and the members that become empty."""
     if path[-1] == ".":
         return
     element, rest = path[0], path[1:]
@@ -232,9 +232,9 @@ def _conflict_error(resource: Resource, conflicts: list[tuple[Manager, Path]]) -
         {"reason": "FieldManagerConflict", "message": _conflict_words(resource, owner), "field": field_name(path)}
         for owner, path in conflicts
     ]
-    told = ", ".join(f"{cause['message']}: {cause['field']}" for cause in causes)
+    fields = ", ".join(f"{cause['message']}: {cause['field']}" for cause in causes)
     plural = "s" if len(causes) > 1 else ""
-    return ApiError(409, "Conflict", f"Apply failed with {len(causes)} conflict{plural}: {told}", {"causes": causes})
+    return ApiError(409, "Conflict", f"Apply failed with {len(causes)} conflict{plural}: {fields}", {"causes": causes})
 
 
 def _conflict_words(resource: Resource, owner: Manager) -> str:

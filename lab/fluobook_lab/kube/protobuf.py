@@ -81,10 +81,10 @@ def decode(body: bytes) -> Obj:
 def _message(api_version: str, kind: str) -> str:
     group, _, version = api_version.rpartition("/")
     schema = schemas.schema_name(group, version, kind)
-    found = "k8s.io." + schema.removeprefix("io.k8s.") if schema else f"{_META}{kind}"
-    if found not in schemas.data()["messages"]:
+    name = "k8s.io." + schema.removeprefix("io.k8s.") if schema else f"{_META}{kind}"
+    if name not in schemas.data()["messages"]:
         raise unsupported_media("application/json, application/yaml")
-    return found
+    return name
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
@@ -138,8 +138,8 @@ def _put(result: Obj, message: str, field: list[str], value: Any) -> None:
         result.setdefault(key, {})[entry.get(1, b"").decode()] = _value(entry.get(2, b""), kind)
     elif label == "repeated":
         result.setdefault(key, []).append(_value(value, kind))
-    elif (one := _value(value, kind)) not in ("", None) and (value != 0 or _is_said(message, key)):
-        result[key] = one
+    elif (decoded := _value(value, kind)) not in ("", None) and (value != 0 or _is_said(message, key)):
+        result[key] = decoded
 
 
 def _is_said(message: str, key: str) -> bool:

@@ -27,7 +27,7 @@ HISTORY = 20_000
 """Events kept for each resource; a watch that asks for older ones gets 410 Gone."""
 
 EVERYTHING: Key = ("*", "*")
-"""Stands for all resources in `Storage.subscribe`."""
+"""All resources in `Storage.subscribe`."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Storage:
         return objects
 
     def put(self, resource: Key, key: Key, obj: Obj) -> Obj:
-        """Store an object under a new revision, and tell the watches."""
+        """Store an object under a new revision, and notify the watches."""
         previous = self._objects[resource].get(key)
         self._stamp(obj)
         self._objects[resource][key] = obj
@@ -88,7 +88,7 @@ class Storage:
         return obj
 
     def remove(self, resource: Key, key: Key) -> Obj:
-        """Take an object out, and tell the watches."""
+        """Remove an object, and notify the watches."""
         previous = self._objects[resource].pop(key)
         last = {**previous, "metadata": dict(previous["metadata"])}
         self._stamp(last)
@@ -120,7 +120,7 @@ class Storage:
         return iter([event for event in self._history[resource] if event.revision > revision])
 
     def signal(self, resource: Key, name: str) -> None:
-        """Tell those who listen to a resource of something that is no change of an object."""
+        """Notify the subscribers of a resource of an event that changes no object."""
         for queue in self._queues[resource]:
             queue.put_nowait(Event(self.revision, "SIGNAL", {"metadata": {"name": name}}))
 

@@ -319,18 +319,18 @@ class ResourceStore(Reads):
     def _stored(self, resource: Resource, key: Key) -> Obj:
         if not resource.storable:
             raise no_such_path()
-        found = self.storage.get(resource.store_key, key)
-        if found is None:
+        obj = self.storage.get(resource.store_key, key)
+        if obj is None:
             raise not_found(resource, key[1])
-        return found
+        return obj
 
     def _namespace(self, resource: Resource, obj: Obj) -> Obj | None:
         if not resource.namespaced:
             return None
         wanted = obj["metadata"]["namespace"]
-        found = self.storage.get(_NAMESPACES, ("", wanted))
-        admission.namespace_is_open(resource, obj["metadata"]["name"], found, wanted)
-        return found
+        namespace = self.storage.get(_NAMESPACES, ("", wanted))
+        admission.namespace_is_open(resource, obj["metadata"]["name"], namespace, wanted)
+        return namespace
 
     def _namespace_of(self, resource: Resource, obj: Obj) -> Obj | None:
         return self.storage.get(_NAMESPACES, ("", obj["metadata"]["namespace"])) if resource.namespaced else None
@@ -409,8 +409,8 @@ class Store(ResourceStore):
         if resource is None:
             return []
         by_label, by_field = label_selector(labels), field_selector(fields)
-        found = self.storage.scan(resource.store_key, namespace)
-        return [in_version(resource, obj) for _, obj in found if by_label(obj) and by_field(obj)]
+        entries = self.storage.scan(resource.store_key, namespace)
+        return [in_version(resource, obj) for _, obj in entries if by_label(obj) and by_field(obj)]
 
     def create(self, obj: Obj, write: Write = Write()) -> Obj:  # noqa: B008  (frozen)
         """Create an object of any kind.

@@ -168,7 +168,7 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Backend:
-    """A server of the lab that plays a port of some pods.
+    """A server of the lab that serves a port of some pods.
 
     Args:
         namespace: the pods'.
@@ -182,7 +182,7 @@ class Backend:
     port: int
     address: tuple[str, int]
 
-    def plays(self, pod: Obj, port: int) -> bool:
+    def serves(self, pod: Obj, port: int) -> bool:
         """Whether it is that pod's port."""
         fits = self.labels.items() <= labels_of(pod).items()
         return fits and (namespace_of(pod), port) == (self.namespace, self.port)
@@ -202,7 +202,7 @@ async def forward(request: web.Request, pod: Obj, backends: Sequence[Backend]) -
     head = port.to_bytes(2, "little")
     for channel in (b"\x00", b"\x01"):
         await socket.send_bytes(channel + head)
-    backend = next((one for one in backends if one.plays(pod, port)), None)
+    backend = next((candidate for candidate in backends if candidate.serves(pod, port)), None)
     if backend is None:
         await socket.send_bytes(b"\x01" + f"error forwarding port {port}: connection refused".encode())
     else:
