@@ -56,7 +56,7 @@ class Cancellation:
             raise Cancelled("interrupted")
 
     def pause(self, seconds: float) -> None:
-        """Sleep, but no longer than until work is broken off.
+        """Sleep, but end at once if the run is cancelled.
 
         Raises:
             Cancelled: it was.

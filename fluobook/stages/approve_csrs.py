@@ -37,7 +37,7 @@ GROUP = "system:nodes"
 USAGES = frozenset({"digital signature", "key encipherment", "server auth"})
 
 UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-"""What reading a request ends in that somebody has made up; it must not keep the others waiting."""
+"""Errors of reading a malformed request; it must not block the others."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ API, KIND = "certificates.k8s.io/v1", "CertificateSigningRequest"
 
 @dataclass(frozen=True)
 class Observation:
-    """What there is.
+    """The state of the certificate requests.
 
     Args:
         reachable: whether the Kubernetes API answers.

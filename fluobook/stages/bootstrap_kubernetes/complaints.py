@@ -88,7 +88,7 @@ class Complaints:
                 self._named_otherwise()
             else:
                 self._ask()
-        return self._told()
+        return self._summary()
 
     def _logs(self, *, api: bool) -> list[tuple[Node, str]]:
         first = self.context.platform.control_planes[0]
@@ -116,7 +116,7 @@ class Complaints:
                 "" if daemonsets else f"no DaemonSet in kube-system is Cilium's ({CILIUM}), so no network comes up"
             )
             self._record(API, message, str(self._read_at), MANIFESTS.format(first.address))
-        return self._told()
+        return self._summary()
 
     def _named_otherwise(self) -> None:
         """A machine whose Kubernetes name is another one would be waited for in vain."""
@@ -132,7 +132,7 @@ class Complaints:
         message = f"nodes that the params do not name: {names}; {ANOTHER_NAME}" if strangers else ""
         self._record(API, message, str(self._read_at), "compare HostnameConfig with the params")
 
-    def _told(self) -> str:
+    def _summary(self) -> str:
         return "; ".join(f"{log}: {complaint.message}" for log, complaint in self._known.items())
 
     def _read(self, node: Node, log: str, *, only_certain: bool = False) -> None:

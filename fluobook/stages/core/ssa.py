@@ -57,7 +57,7 @@ def title(obj: Mapping[str, Any]) -> str:
 def compare(kube: Kube, wanted: Obj, *, manager: str = MANAGER) -> Compared:
     """Ask the server what applying would change, by a dry run: so defaults and other managers' fields do not count.
 
-    An object that somebody wrote between the two reads is read again: what they wrote is no difference.
+    An object that was written between the two reads is read again: that write is no difference.
     """
     for _ in range(LOOKS - 1):
         compared, moved = _compare(kube, wanted, manager)
@@ -81,7 +81,7 @@ def _compare(kube: Kube, wanted: Obj, manager: str) -> tuple[Compared, bool]:
 
 
 def compare_all(kube: Kube, objects: Sequence[Obj]) -> list[Compared]:
-    """As `compare`, side by side, in the order given."""
+    """As `compare`, in parallel; the results are in the order given."""
     with ThreadPoolExecutor(WIDTH) as pool:
         return list(pool.map(lambda obj: compare(kube, obj), objects))
 
