@@ -23,10 +23,10 @@ AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryLi
 
 def groups(registry: Registry) -> dict[str, dict[str, list[Resource]]]:
     """Group → version → resources; the preferred version of a group comes first."""
-    found: dict[str, dict[str, list[Resource]]] = {}
+    resources: dict[str, dict[str, list[Resource]]] = {}
     for resource in registry:
-        found.setdefault(resource.group, {}).setdefault(resource.version, []).append(resource)
-    return found
+        resources.setdefault(resource.group, {}).setdefault(resource.version, []).append(resource)
+    return resources
 
 
 def aggregated(registry: Registry, *, core: bool) -> Obj:
@@ -63,10 +63,10 @@ def group(registry: Registry, name: str) -> Obj:
     Raises:
         ApiError: 404.
     """
-    found = groups(registry).get(name)
-    if not name or found is None:
+    versions = groups(registry).get(name)
+    if not name or versions is None:
         raise no_such_group()
-    return {"kind": "APIGroup", "apiVersion": "v1", **_group(name, list(found))}
+    return {"kind": "APIGroup", "apiVersion": "v1", **_group(name, list(versions))}
 
 
 def _group(name: str, versions: list[str]) -> Obj:
@@ -81,8 +81,8 @@ def resource_list(registry: Registry, name: str, version: str) -> Obj:
         ApiError: 404.
     """
     check_served(registry, name, version)
-    found = groups(registry)[name][version]
-    listed = [entry for resource in found for entry in _entries(resource)]
+    resources = groups(registry)[name][version]
+    listed = [entry for resource in resources for entry in _entries(resource)]
     api_version = f"{name}/{version}" if name else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version, "resources": listed}
 
@@ -95,21 +95,21 @@ def check_served(registry: Registry, group: str, version: str) -> None:
     """
     served = registry.versions()
     if (group, version) not in served:
-        raise no_such_path() if any(group == one for one, _ in served) else no_such_group()
+        raise no_such_path() if any(group == served_group for served_group, _ in served) else no_such_group()
 
 
 def _entries(resource: Resource) -> list[Obj]:
-    told = resource.discovery
+    document = resource.discovery
     entry = {
         "name": resource.plural,
-        "singularName": told.get("singularResource", ""),
+        "singularName": document.get("singularResource", ""),
         "namespaced": resource.namespaced,
         "kind": resource.kind,
-        "verbs": told["verbs"],
+        "verbs": document["verbs"],
     }
-    entry |= {key: told[key] for key in ("shortNames", "categories") if told.get(key)}
+    entry |= {key: document[key] for key in ("shortNames", "categories") if document.get(key)}
     entry["storageVersionHash"] = storage_hash(resource)
-    return [entry, *(_sub_entry(resource, sub) for sub in told.get("subresources", ()))]
+    return [entry, *(_sub_entry(resource, sub) for sub in document.get("subresources", ()))]
 
 
 _STORED_AS_BETA = frozenset({"CustomResourceDefinition", "VolumeAttributesClass"})
@@ -118,14 +118,14 @@ _STORED_AS_BETA = frozenset({"CustomResourceDefinition", "VolumeAttributesClass"
 def storage_hash(resource: Resource) -> str:
     """What clients tell stored versions apart by: the first half of a digest of group, version and kind."""
     version = "v1beta1" if resource.kind in _STORED_AS_BETA else resource.version
-    told = f"{resource.group}/{version}/{resource.kind}".encode()
-    return base64.b64encode(hashlib.sha256(told).digest()[:8]).decode()
+    identity = f"{resource.group}/{version}/{resource.kind}".encode()
+    return base64.b64encode(hashlib.sha256(identity).digest()[:8]).decode()
 
 
 def _sub_entry(resource: Resource, sub: Obj) -> Obj:
-    told = sub.get("responseKind") or {}
-    other = told.get("group") and told["group"] != resource.group
-    where = {"group": told["group"], "version": told["version"]} if other else {}
+    kind = sub.get("responseKind") or {}
+    other = kind.get("group") and kind["group"] != resource.group
+    where = {"group": kind["group"], "version": kind["version"]} if other else {}
     return where | {
         "name": f"{resource.plural}/{sub['subresource']}",
         "singularName": "",
@@ -142,7 +142,7 @@ _OBJECT_META_REF = {"$ref": schemas.REF + schemas.OBJECT_META}
 def index(registry: Registry) -> Obj:
     """The list of documents at /openapi/v3; the hash changes with the content, as clients cache by it."""
     stamp = hashlib.sha256(str(registry.generation).encode()).hexdigest().upper()
-    paths = [_document_path(group, version) for group, found in groups(registry).items() for version in found]
+    paths = [_document_path(group, version) for group, versions in groups(registry).items() for version in versions]
     return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}?hash={stamp}"} for path in paths}}
 
 
@@ -152,8 +152,8 @@ def document(registry: Registry, path: str, version: str) -> Obj:
     Raises:
         ApiError: 404.
     """
-    for group, found in groups(registry).items():
-        for name, resources in found.items():
+    for group, versions in groups(registry).items():
+        for name, resources in versions.items():
             if _document_path(group, name) == path:
                 return _document(resources, version)
     raise no_such_path()
@@ -179,8 +179,8 @@ def _document(resources: list[Resource], version: str) -> Obj:
 
 
 def _schema_name(resource: Resource) -> str:
-    found = schemas.schema_name(resource.group, resource.version, resource.kind)
-    return found or ".".join([*reversed(resource.group.split(".")), resource.version, resource.kind])
+    name = schemas.schema_name(resource.group, resource.version, resource.kind)
+    return name or ".".join([*reversed(resource.group.split(".")), resource.version, resource.kind])
 
 
 def _custom_schema(resource: Resource) -> Obj:
@@ -196,9 +196,9 @@ def _paths(resource: Resource, schema: str) -> Obj:
     verbs = resource.discovery["verbs"]
     listed = {"get": "list", "post": "create", "delete": "deletecollection"}
     single = {"get": "get", "put": "update", "patch": "patch", "delete": "delete"}
-    found = {f"{base}/{resource.plural}": _operations(resource, schema, verbs, listed)}
-    found[f"{base}/{resource.plural}/{{name}}"] = _operations(resource, schema, verbs, single)
-    return {path: operations for path, operations in found.items() if operations}
+    paths = {f"{base}/{resource.plural}": _operations(resource, schema, verbs, listed)}
+    paths[f"{base}/{resource.plural}/{{name}}"] = _operations(resource, schema, verbs, single)
+    return {path: operations for path, operations in paths.items() if operations}
 
 
 def _operations(resource: Resource, schema: str, verbs: list[str], methods: dict[str, str]) -> Obj:
@@ -222,14 +222,14 @@ def _operations(resource: Resource, schema: str, verbs: list[str], methods: dict
 @functools.cache
 def _closure(name: str) -> Obj:
     """A built-in schema and all that it refers to."""
-    found: Obj = {}
+    published: Obj = {}
     waiting = [name]
     while waiting:
         current = waiting.pop()
-        if current not in found:
-            found[current] = schemas.published(current)
-            waiting.extend(_references(found[current]))
-    return found
+        if current not in published:
+            published[current] = schemas.published(current)
+            waiting.extend(_references(published[current]))
+    return published
 
 
 def _references(value: Any) -> list[str]:

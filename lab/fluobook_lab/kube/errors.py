@@ -77,8 +77,8 @@ def conflict(resource: Resource, name: str, why: str = "") -> ApiError:
 
 def invalid(resource: Resource, name: str, causes: list[tuple[str, str]]) -> ApiError:
     """422: the object breaks rules; each cause is a field and what is wrong with it."""
-    told = [f"{field}: {what}" if field else what for field, what in causes]
-    words = told[0] if len(told) == 1 else "[" + ", ".join(told) + "]"
+    messages = [f"{field}: {what}" if field else what for field, what in causes]
+    words = messages[0] if len(messages) == 1 else "[" + ", ".join(messages) + "]"
     kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
     details = {"name": name, "group": resource.group, "kind": resource.kind}
     details = {key: value for key, value in details.items() if value}

@@ -95,8 +95,8 @@ def node_object(info: NodeInfo, pod_cidr: str) -> Obj:
 
 def node_status(info: NodeInfo, conditions: list[Obj]) -> Obj:
     """What a kubelet reports; `conditions` are the Node's, of which it sets its own."""
-    for told in _CONDITIONS:
-        conditions = with_condition(conditions, *told)
+    for entry in _CONDITIONS:
+        conditions = with_condition(conditions, *entry)
     conditions = [{**c, "lastHeartbeatTime": timestamp()} for c in conditions]
     addresses = [{"type": "InternalIP", "address": address} for address in info.addresses]
     capacity = {"cpu": str(info.cores), "memory": f"{info.memory_mib}Mi", "pods": "110"}

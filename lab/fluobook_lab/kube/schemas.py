@@ -63,7 +63,7 @@ def named(name: str) -> Obj:
 
 
 def resolve(schema: Obj) -> Obj:
-    """The schema, with its reference followed; what stands beside the reference is kept."""
+    """The schema, with its reference followed; members beside the reference are kept."""
     ref = schema.get("$ref")
     if not ref:
         return schema
@@ -223,10 +223,10 @@ def broken_rules(value: Any, schema: Obj, path: str = "") -> Iterator[Problem]:
     if "enum" in schema and value not in schema["enum"] and not (value == "" and isinstance(value, str)):
         supported = ", ".join(f'"{item}"' for item in schema["enum"])
         yield path, f'Unsupported value: "{value}": supported values: {supported}'
-    for word, holds, told in _LIMITS:
-        if word in schema and not _is_int_or_string(schema) and not _holds(holds, value, schema[word]):
+    for keyword, holds, requirement in _LIMITS:
+        if keyword in schema and not _is_int_or_string(schema) and not _holds(holds, value, schema[keyword]):
             shown = value if isinstance(value, int | float) else f'"{value}"'
-            yield path, f"Invalid value: {shown}: {path} in body {told} {schema[word]!r}"
+            yield path, f"Invalid value: {shown}: {path} in body {requirement} {schema[keyword]!r}"
     for below, item, here in _members(value, schema, path):
         yield from broken_rules(item, below, here)
 

@@ -59,70 +59,70 @@ class Operators:
         operator = labels_of(deployment).get(NAME)
         return [
             (f"{plural}.{group}/{key[0]}", key[1])
-            for (group, plural), told in OPERATED.items()
-            if told.operator == operator
+            for (group, plural), operated in OPERATED.items()
+            if operated.operator == operator
             for key, _ in self._store.storage.scan((group, plural))
         ]
 
     def _on_instances(self, stateful_set: Obj) -> list[Key]:
         owner = controller_of(stateful_set)
-        found = (
+        objs = (
             self._store.find(owner["apiVersion"], owner["kind"], owner["name"], namespace_of(stateful_set))
             if owner
             else None
         )
-        return self._keys(found) if found else []
+        return self._keys(objs) if objs else []
 
     def reconcile(self, key: Key) -> float | None:
         """As in `Controller`."""
         where, _, namespace = key[0].partition("/")
         plural, _, group = where.partition(".")
         obj = self._find((group, plural), (namespace, key[1]))
-        told = OPERATED[(group, plural)]
-        if obj is None or obj["metadata"].get("deletionTimestamp") or not self._runs(told.operator):
+        operated = OPERATED[(group, plural)]
+        if obj is None or obj["metadata"].get("deletionTimestamp") or not self._runs(operated.operator):
             return None
         now = self._clock.now()
         due = self._due.setdefault(obj["metadata"]["uid"], now + draw(self._seed, f"operate/{key}", *THINK_SECONDS))
         if now < due:
             return due - now
-        self._operate(obj, told)
+        self._operate(obj, operated)
         return None
 
     def _find(self, resource: Key, key: Key) -> Obj | None:
-        found = self._store.storage.get(resource, key)
-        return self._store.find(found["apiVersion"], found["kind"], key[1], key[0]) if found else None
+        obj = self._store.storage.get(resource, key)
+        return self._store.find(obj["apiVersion"], obj["kind"], key[1], key[0]) if obj else None
 
     def _runs(self, operator: str) -> bool:
         deployments = self._store.view("apps/v1", "Deployment")
-        return any(labels_of(one).get(NAME) == operator and is_true(one, "Available") for one in deployments)
+        return any(labels_of(item).get(NAME) == operator and is_true(item, "Available") for item in deployments)
 
-    def _operate(self, obj: Obj, told: Operated) -> None:
+    def _operate(self, obj: Obj, operated: Operated) -> None:
         if obj["kind"] == "Certificate":
             self._issue(obj)
-        ready = self._instances(obj, told.instances) if told.instances else 0
-        for service in told.services:
-            self._service(obj, told, service.format(name=name_of(obj)))
-        status = {**(obj.get("status") or {}), **told.status(obj, ready)}
+        ready = self._instances(obj, operated.instances) if operated.instances else 0
+        for service in operated.services:
+            self._service(obj, operated, service.format(name=name_of(obj)))
+        status = {**(obj.get("status") or {}), **operated.status(obj, ready)}
         self._store.set_status(obj, status)
 
-    def _instances(self, obj: Obj, told: Instances) -> int:
+    def _instances(self, obj: Obj, instances: Instances) -> int:
         """Make the StatefulSet, or scale it; how many of its pods are ready."""
-        name, count = told.name.format(name=name_of(obj)), told.count(obj)
-        found = self._store.find("apps/v1", "StatefulSet", name, namespace_of(obj))
-        if found is None:
-            self._store.create(_stateful_set(obj, told, name, count))
+        name, count = instances.name.format(name=name_of(obj)), instances.count(obj)
+        stateful_set = self._store.find("apps/v1", "StatefulSet", name, namespace_of(obj))
+        if stateful_set is None:
+            self._store.create(_stateful_set(obj, instances, name, count))
             return 0
-        if found["spec"]["replicas"] != count:
+        if stateful_set["spec"]["replicas"] != count:
             body = {"spec": {"replicas": count}}
             self._store.patch("apps/v1", "StatefulSet", name, namespace_of(obj), body=body)
-        return (found.get("status") or {}).get("readyReplicas", 0)
+        return (stateful_set.get("status") or {}).get("readyReplicas", 0)
 
-    def _service(self, obj: Obj, told: Operated, name: str) -> None:
-        if told.instances is None or self._store.find("v1", "Service", name, namespace_of(obj)):
+    def _service(self, obj: Obj, operated: Operated, name: str) -> None:
+        if operated.instances is None or self._store.find("v1", "Service", name, namespace_of(obj)):
             return
-        ports = [{"name": port, "port": number} for port, number in told.instances.ports.items()]
+        ports = [{"name": port, "port": number} for port, number in operated.instances.ports.items()]
         metadata = {"name": name, "namespace": namespace_of(obj), "ownerReferences": [owner_reference(obj)]}
-        spec = {"selector": _labels(obj, told.instances), "ports": ports}
+        spec = {"selector": _labels(obj, operated.instances), "ports": ports}
         self._store.create({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
 
     def _issue(self, certificate: Obj) -> None:
@@ -139,19 +139,19 @@ class Operators:
         self._store.create({**secret, "data": encoded})
 
 
-def _labels(obj: Obj, told: Instances) -> dict[str, str]:
-    return {key: value.format(name=name_of(obj)) for key, value in told.labels.items()}
+def _labels(obj: Obj, instances: Instances) -> dict[str, str]:
+    return {key: value.format(name=name_of(obj)) for key, value in instances.labels.items()}
 
 
-def _stateful_set(obj: Obj, told: Instances, name: str, count: int) -> Obj:
-    labels = _labels(obj, told)
-    ports = [{"name": port, "containerPort": number} for port, number in told.ports.items()]
+def _stateful_set(obj: Obj, instances: Instances, name: str, count: int) -> Obj:
+    labels = _labels(obj, instances)
+    ports = [{"name": port, "containerPort": number} for port, number in instances.ports.items()]
     image = obj["spec"].get("imageName") or obj["spec"].get("image")
-    container = {"name": "main", "image": image if isinstance(image, str) else told.image, "ports": ports}
+    container = {"name": "main", "image": image if isinstance(image, str) else instances.image, "ports": ports}
     spec: Obj = {"replicas": count, "serviceName": name, "selector": {"matchLabels": labels}}
     spec |= {"template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}}}
-    if told.storage:
-        storage_class, size = told.storage(obj)
+    if instances.storage:
+        storage_class, size = instances.storage(obj)
         claim: Obj = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
         claim |= {"storageClassName": storage_class} if storage_class else {}
         spec["volumeClaimTemplates"] = [{"metadata": {"name": "data"}, "spec": claim}]
@@ -225,8 +225,8 @@ def _postgres(obj: Obj, ready: int) -> Obj:
     phase = "Cluster in healthy state" if healthy else "Waiting for the instances to become active"
     conditions = _conditions(Ready="True" if healthy else "False")(obj, ready)["conditions"]
     primary = f"{name_of(obj)}-1"
-    told = {"instances": wanted, "readyInstances": ready, "phase": phase, "conditions": conditions}
-    return {**told, "currentPrimary": primary, "targetPrimary": primary, "writeService": f"{name_of(obj)}-rw"}
+    fields = {"instances": wanted, "readyInstances": ready, "phase": phase, "conditions": conditions}
+    return {**fields, "currentPrimary": primary, "targetPrimary": primary, "writeService": f"{name_of(obj)}-rw"}
 
 
 def _rabbit(obj: Obj, ready: int) -> Obj:
@@ -240,12 +240,12 @@ def _rabbit(obj: Obj, ready: int) -> Obj:
 def _scylla(obj: Obj, ready: int) -> Obj:
     wanted = _scylla_members(obj)
     up = ready >= wanted
-    told = {"Available": "True" if up else "False", "Progressing": "False" if up else "True", "Degraded": "False"}
+    conditions = {"Available": "True" if up else "False", "Progressing": "False" if up else "True", "Degraded": "False"}
     racks = {
         rack["name"]: {"members": rack.get("members", 1), "readyMembers": min(ready, rack.get("members", 1))}
         for rack in obj["spec"]["datacenter"]["racks"]
     }
-    status = {**_conditions(**told)(obj, ready), "observedGeneration": obj["metadata"].get("generation", 1)}
+    status = {**_conditions(**conditions)(obj, ready), "observedGeneration": obj["metadata"].get("generation", 1)}
     return {**status, "members": wanted, "readyMembers": ready, "availableMembers": ready, "racks": racks}
 
 
@@ -266,18 +266,18 @@ def _victoria_instances(kind: str, image: str, port: int) -> Instances:
 
 
 def _storage(obj: Obj) -> tuple[str | None, str]:
-    told = obj["spec"].get("storage") or {}
-    return told.get("storageClass"), told.get("size", "1Gi")
+    storage = obj["spec"].get("storage") or {}
+    return storage.get("storageClass"), storage.get("size", "1Gi")
 
 
 def _rabbit_storage(obj: Obj) -> tuple[str | None, str]:
-    told = obj["spec"].get("persistence") or {}
-    return told.get("storageClassName"), told.get("storage", "10Gi")
+    storage = obj["spec"].get("persistence") or {}
+    return storage.get("storageClassName"), storage.get("storage", "10Gi")
 
 
 def _scylla_storage(obj: Obj) -> tuple[str | None, str]:
-    told = obj["spec"]["datacenter"]["racks"][0].get("storage") or {}
-    return told.get("storageClassName"), told.get("capacity", "10Gi")
+    storage = obj["spec"]["datacenter"]["racks"][0].get("storage") or {}
+    return storage.get("storageClassName"), storage.get("capacity", "10Gi")
 
 
 _READY = _conditions(Ready="True")
