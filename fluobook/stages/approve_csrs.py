@@ -288,7 +288,7 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
             reached,
         ),
         Check(
-            "no request that does not fit was approved",
+            "no mismatching CSR was approved",
             not wrong,
             result,
             remedy="if it was a node once, put it back into the params, or remove it from the cluster (kubectl delete "

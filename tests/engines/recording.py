@@ -1,6 +1,6 @@
 """What the real engine answered to every interaction, kept in the tree: every machine holds the embedded one to it.
 
-`python -m tests.engines.recording` writes it anew; `make test-engines` proves that it is still what the programs say.
+`python -m tests.engines.recording` records it again; `make test-engines` proves that it is still what the programs say.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def test_the_embedded_engine_answers_as_the_real_one_did(name: str, embedded: En
 @pytest.mark.parametrize("name", CASES)
 def test_the_real_engine_answers_as_it_did(name: str, real: Engine) -> None:
     told = [answer(real, step) for step in CASES[name]]
-    assert told == recorded()[name], "record anew: python -m tests.engines.recording"
+    assert told == recorded()[name], "record again: python -m tests.engines.recording"
 
 
 def without_wording(told: Any) -> Any:

@@ -241,7 +241,8 @@ def _networks(platform: Platform, networks: Networks | None) -> Check:
     result = f"Services {networks.service}, pods {', '.join(map(str, parts)) or 'none'}"
     wanted = f"; wanted {cluster.service_cidr} and {cluster.pod_cidr}"
     remedy = (
-        "cluster.network of the machine configurations differs: correct it before anything is stored, and begin anew"
+        "cluster.network of the machine configurations differs: correct it before anything is stored, then create the "
+        "cluster again"
     )
     return Check(title, matches, result + ("" if matches else wanted), remedy=remedy)
 
