@@ -10,7 +10,7 @@ from fluobook import params
 from fluobook.clients.proxmox import TaskStatus, Upid
 from fluobook.errors import ForeignObject, Locked, Refused
 from fluobook.machine.schematic import Image
-from fluobook.stages.create_vms.plan import Observation, Seen, create_params, disks, plan, uuid_of
+from fluobook.stages.create_vms.plan import Observation, ObservedVM, create_params, disks, plan, uuid_of
 
 ROOT = Path(__file__).parents[3]
 PLATFORM = params.load("phase1", root=ROOT).platform
@@ -25,7 +25,7 @@ def vm(node=CONTROL_PLANE, *, status="running", resource=(), **config):
     sized = {disk: f"{created[disk]},size={size}G" for disk, size in disks(node).items()}
     line = {"vmid": node.vmid, "name": node.name, "node": node.host, "status": status, "type": "qemu"}
     line |= {"maxcpu": node.cores, "maxmem": node.memory_gib * 2**30, **dict(resource)}
-    return Seen(line, {**created, **sized, **config})
+    return ObservedVM(line, {**created, **sized, **config})
 
 
 def task(kind, subject, *, user="root@pam"):
@@ -137,7 +137,7 @@ def test_a_creation_that_is_running_is_named(observation, reason):
 
 
 def test_vms_of_nodes_that_left_the_params_are_named_and_left_alone():
-    stray = Seen({"vmid": 990, "name": "talos-worker-9", "node": "pve1"}, {"tags": "fluobook"})
+    stray = ObservedVM({"vmid": 990, "name": "talos-worker-9", "node": "pve1"}, {"tags": "fluobook"})
     planned = plan(PLATFORM, observed(*ALL, strays=[stray]))
     assert planned.actions == ()
     assert "talos-worker-9" in planned.notes[0]
