@@ -247,11 +247,6 @@ class RunContext:
         """The age key and the Talos secrets bundle."""
         return self.clients.secrets
 
-    @property
-    def kubeconfig_path(self) -> Path:
-        """Where the kubeconfig is written."""
-        return self.home / "kubeconfig"
-
     def proxmox(self, name: str) -> ProxmoxClient:
         """The client of a Proxmox VE endpoint of the platform."""
         return self._require("proxmox").proxmox(name)

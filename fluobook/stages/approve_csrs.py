@@ -11,7 +11,6 @@ it is the node's own.
 from __future__ import annotations
 
 import base64
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from fluobook.errors import FluobookError, Unreachable
 from fluobook.stages.core.check import Check
+from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.stage import Stage
 
@@ -180,9 +180,8 @@ def observe(context: RunContext) -> Observation:
         return Observation(reachable=False)
     try:
         requests = requests_of(context)
-        with ThreadPoolExecutor(16) as pool:
-            answers = pool.map(lambda node: context.kube().kubelet_answers(node.name), nodes)
-            serving = frozenset(node.name for node, ok in zip(nodes, answers, strict=True) if ok)
+        answers = in_parallel(lambda node: context.kube().kubelet_answers(node.name), nodes)
+        serving = frozenset(node.name for node, ok in zip(nodes, answers, strict=True) if ok)
         denied = frozenset(
             node.name for node in nodes if node.name not in serving and _is_denied(context, node, requests)
         )

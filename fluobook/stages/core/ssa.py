@@ -7,11 +7,11 @@ and Argo CD, which compares by server-side apply too, would not even show it.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import Rejected
+from fluobook.stages.core.executor import in_parallel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,6 @@ MANAGER = "argocd-controller"
 """The field manager of Argo CD's server-side apply."""
 TRACKING = "argocd.argoproj.io/tracking-id"
 """The annotation by which Argo CD knows its objects."""
-WIDTH = 16
 LOOKS = 4
 """How often an object is looked at that is being written all the while."""
 _OF_THE_SERVER = ("managedFields", "resourceVersion", "generation", "creationTimestamp", "uid")
@@ -82,8 +81,7 @@ def _compare(kube: Kube, wanted: Obj, manager: str) -> tuple[Compared, bool]:
 
 def compare_all(kube: Kube, objects: Sequence[Obj]) -> list[Compared]:
     """As `compare`, in parallel; the results are in the order given."""
-    with ThreadPoolExecutor(WIDTH) as pool:
-        return list(pool.map(lambda obj: compare(kube, obj), objects))
+    return in_parallel(lambda obj: compare(kube, obj), objects)
 
 
 def apply(kube: Kube, wanted: Obj, *, manager: str = MANAGER) -> Obj:

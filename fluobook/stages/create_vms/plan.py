@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fluobook.clients.talos import Mode, probe
 from fluobook.errors import ForeignObject, Locked, NotFound, Refused
 from fluobook.machine.schematic import Image, image_of
+from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
 
 if TYPE_CHECKING:
@@ -359,8 +360,7 @@ def _endpoint(
         if has_image(client, host, endpoint.image_storage, image.filename)
     )
     candidates = _candidates(resources, nodes)
-    with ThreadPoolExecutor(WIDTH) as pool:
-        snapshots = list(pool.map(lambda resource: _inspect(client, resource), candidates.values()))
+    snapshots = in_parallel(lambda resource: _inspect(client, resource), candidates.values())
     vms = [vm for vm in snapshots if vm is not None]
     of_nodes = {node.name: [vm for vm in vms if _concerns(vm, node)] for node in nodes}
     cluster = f"{TAG}-{context.platform.cluster.name}"

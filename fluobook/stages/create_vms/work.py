@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from fluobook.clients.proxmox import ProxmoxClient, Upid, VmLocked
@@ -11,6 +10,7 @@ from fluobook.errors import Conflict, ForeignObject, NotFound, OutsideError, Rej
 from fluobook.machine.schematic import image_of
 from fluobook.params import TALOS_PORT
 from fluobook.stages.core.check import Check
+from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.create_vms.plan import (
     TAG,
     create_params,
@@ -244,12 +244,8 @@ def _serves(context: RunContext, node: Node) -> set[str]:
 def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     """The checks of stage 1."""
     nodes = context.platform.nodes
-    with ThreadPoolExecutor(16) as pool:
-        silent = [
-            node.name
-            for node, answers in zip(nodes, pool.map(lambda node: _is_answering(context, node), nodes), strict=True)
-            if not answers
-        ]
+    answers = in_parallel(lambda node: _is_answering(context, node), nodes)
+    silent = [node.name for node, answering in zip(nodes, answers, strict=True) if not answering]
     ours = {node.name: observation.ours(node) for node in nodes}
     stopped = [name for name, vm in ours.items() if vm is None or not vm.running]
     differing = [

@@ -46,7 +46,6 @@ class Operators:
         self._clock = clock
         self._seed = seed
         self._due: dict[str, float] = {}
-        self._kinds: dict[Key, tuple[str, str]] = {}
         self.sources: Sources = {DEPLOYMENTS: self._on_deployment, ("apps", "statefulsets"): self._on_instances}
         self.sources |= dict.fromkeys(OPERATED, self._keys)
 
