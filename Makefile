@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help rehearse test engines test-engines lab lint notebooks proto bench check clean
+.PHONY: help rehearse test test-long engines test-engines lab lint notebooks proto bench check clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,11 +36,14 @@ rehearse: $(STAMP) ## bring up phase 1 against the embedded lab, every stage by 
 test: $(STAMP) ## all tests
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+test-long: $(STAMP) ## tests that are slow and seldom break (marker long); needs the built engine; before a release
+	@FLUOBOOK_ENGINES=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m long
+
 engines: $(STAMP) ## build the real engine's programs
 	@$(BIN)/python tools/engines.py
 
 test-engines: $(STAMP) ## tests on the real control plane and Argo CD
-	@FLUOBOOK_ENGINES=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder tests/engines --durations=15
+	@FLUOBOOK_ENGINES=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m 'long or not long' tests/engines --durations=15
 
 lab: $(STAMP) ## start the lab and JupyterLab on the notebooks; Ctrl-C ends both
 	@$(BIN)/fluobook lab status phase1 >/dev/null || $(BIN)/fluobook lab up phase1

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BRING_UP = tuple(stage.name for stage in STAGES)
 
 
-@pytest.mark.parametrize("phase", ["phase2", "phase3"])
+@pytest.mark.parametrize("phase", [pytest.param("phase2", marks=pytest.mark.long), "phase3"])
 def test_a_phase_s_notebooks_verify_the_same_on_both_engines(
     phase: str, real_labs: Callable[..., RealLab], tmp_path: Path
 ) -> None:
