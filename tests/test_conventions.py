@@ -1,4 +1,4 @@
-"""The rules of the house that no linter knows: how long things are, what they are called, what notebooks may hold."""
+"""Conventions that no linter knows: sizes, names, and what a notebook may contain."""
 
 from __future__ import annotations
 
@@ -75,24 +75,36 @@ def test_each_folder_of_tests_mirrors_one_of_the_package():
     assert folders - beside <= packages
 
 
-def test_the_lock_has_a_hash_for_everything_and_no_address_of_an_index():
-    text = (ROOT / "requirements.lock").read_text()
+@pytest.mark.parametrize(("lock", "least"), [("requirements.lock", 100), ("requirements-dev.lock", 20)])
+def test_a_lock_has_a_hash_for_everything_and_no_address_of_an_index(lock, least):
+    text = (ROOT / lock).read_text()
     pins = re.findall(r"^([A-Za-z0-9_.-]+)==\S+", text, re.MULTILINE)
-    assert len(pins) > 100
+    assert len(pins) > least
     for block in re.split(r"\n(?=[A-Za-z0-9])", text[text.index(pins[0]) :]):
         assert "--hash=sha256:" in block, block.splitlines()[0]
     assert not ADDRESS.search(text)
 
 
-def test_the_lock_holds_every_dependency_that_is_declared():
+def test_each_declared_dependency_is_in_the_lock_of_its_group_and_no_package_is_in_both():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     lab = tomllib.loads((ROOT / "lab" / "pyproject.toml").read_text())
-    declared = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
-    declared += [name for name in lab["project"]["dependencies"] if not name.startswith("fluobook")]
-    text = (ROOT / "requirements.lock").read_text().lower()
-    locked = {plain(name) for name in re.findall(r"^([a-z0-9_.-]+)==", text, re.MULTILINE)}
-    wanted = {plain(re.split(r"[<>=!\[; ]", one)[0]) for one in declared}
-    assert wanted - locked == set()
+    needed = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    needed += [name for name in lab["project"]["dependencies"] if not name.startswith("fluobook")]
+    runtime, development = locked("requirements.lock"), locked("requirements-dev.lock")
+    assert distributions(needed) - runtime == set()
+    assert distributions(project["dependency-groups"]["dev"]) - development - runtime == set()
+    assert runtime & development == set()
+
+
+def locked(lock: str) -> set[str]:
+    """The distributions that a lock pins."""
+    text = (ROOT / lock).read_text()
+    return {plain(name) for name in re.findall(r"^([A-Za-z0-9_.-]+)==", text, re.MULTILINE)}
+
+
+def distributions(requirements: list[str]) -> set[str]:
+    """The names in requirements such as `pytest>=9`."""
+    return {plain(re.split(r"[<>=!\[; ]", requirement)[0]) for requirement in requirements}
 
 
 def plain(name: str) -> str:
