@@ -5,7 +5,6 @@ The bundle is the only durable file of a cluster. It is written once, atomically
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,8 @@ import yaml
 
 from fluobook.clients import age, sops
 from fluobook.errors import Refused
+from fluobook.files import write_text
 from fluobook.gitops.secrets import lab_recipients
-from fluobook.journal.folder import write_text
 from fluobook.machine import access
 from fluobook.machine.secrets import SecretsBundle, new_secrets
 from fluobook.params import KUBERNETES_PORT, TALOS_PORT
@@ -110,18 +109,14 @@ class ClusterSecrets:
         text = sops.encrypt(
             yaml.safe_dump(bundle.as_mapping(), sort_keys=False), path=self.path, recipients=[self.recipient()]
         )
-        partial = self.path.with_name(f".{os.getpid()}.{self.path.name}")
-        write_text(partial, text)  # synced, so that a power cut leaves no empty bundle
         try:
-            os.link(partial, self.path)  # unlike a rename this fails when the file exists
+            write_text(self.path, text, exclusive=True)  # synced, so that a power cut leaves no empty bundle
         except FileExistsError:
             raise Refused(
                 f"{self.path} exists already",
                 cause="a secrets bundle is never overwritten",
                 remedy="run the stage again: it uses the existing bundle",
             ) from None
-        finally:
-            partial.unlink()
         self._bundle = bundle
         return bundle.cluster_id
 

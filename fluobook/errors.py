@@ -13,6 +13,7 @@ The exit code of the command line is the error's `exit_code`; this table is the 
          │   ├── Rejected            the request was understood and refused as invalid
          │   ├── TaskFailed          a Proxmox VE task ended in an error (its log's tail is attached)
          │   └── ToolFailed          helm, kubectl, sops or git ended with an error, or is missing
+         ├── BadFile                 a file cannot be read or written, or its content is invalid
          ├── DeadlineExceeded        a named wait took longer than its deadline
          ├── ForeignObject           an object that fluobook does not manage is in the way
          ├── Locked                  another operator or another run holds the lock on this cluster
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 EXIT_CHANGES_PENDING = 2
 
@@ -124,6 +126,21 @@ class TaskFailed(OutsideError):
 
 class ToolFailed(OutsideError):
     """helm, kubectl, sops or git ended with an error, or is missing."""
+
+
+class BadFile(FluobookError):
+    """A file cannot be read or written, or its content is invalid.
+
+    Args:
+        path: the file, or another name for its content.
+        problem: what is wrong, without a subject: "is not text".
+        line: where, from 1; 0 for the file as a whole.
+        remedy: as in `FluobookError`.
+    """
+
+    def __init__(self, path: Path | str, problem: str, *, line: int = 0, remedy: str = "") -> None:
+        super().__init__(f"{path}:{line} {problem}" if line else f"{path} {problem}", remedy=remedy)
+        self.path, self.problem, self.line = path, problem, line
 
 
 class DeadlineExceeded(FluobookError):

@@ -1,14 +1,13 @@
-"""Files on this machine: run folders, atomic writes, and the lock of a cluster."""
+"""Run folders, and the lock of a cluster on this machine."""
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fluobook.errors import Locked, Refused
 
@@ -54,27 +53,6 @@ def named_folder(path: Path) -> Path:
 def newest(parent: Path) -> Path | None:
     """The newest run folder below `parent`, if there is any."""
     return max((folder for folder in parent.glob("*T*Z-*") if folder.is_dir()), default=None)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON atomically; see `write_text`."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Write a file atomically and durably: a reader sees the old content or the new one, never a part.
-
-    The file has its permissions before it has content.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.iorw import LocalHandler, papermill_io
 
-from fluobook.journal.folder import write_text
+from fluobook.files import write_text
 from fluobook.run.kernels import ForkingProvisioner, private_folder
 
 if TYPE_CHECKING:

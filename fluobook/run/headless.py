@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fluobook import errors
+from fluobook.files import write_json
 from fluobook.journal import journal as journals
-from fluobook.journal.folder import write_json
 from fluobook.journal.journal import Journal, StageSummary, as_data, not_run, summarise
 from fluobook.redact import Redactor
 from fluobook.run.report import write_report

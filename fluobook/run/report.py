@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from fluobook.display.table import Cell, Table
-from fluobook.journal.folder import write_text
+from fluobook.files import write_text
 from fluobook.journal.journal import read
 
 if TYPE_CHECKING:

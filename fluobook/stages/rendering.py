@@ -13,8 +13,8 @@ import yaml
 from fluobook import gitops
 from fluobook.clients import sops
 from fluobook.errors import NotFound
+from fluobook.files import write_text
 from fluobook.gitops.build import builder
-from fluobook.journal.folder import write_text
 from fluobook.machine import access
 from fluobook.machine.secrets import SecretsBundle, new_secrets
 from fluobook.redact import Redactor

@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import json
 import logging
-import os
 import shutil
 import signal
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fluobook import params
+from fluobook.files import is_alive, write_text
 from fluobook_lab.argocd.repo_server import Programs
 from fluobook_lab.environment import Environment
 
@@ -30,7 +30,7 @@ def main() -> None:
         # The lock is held exactly as long as this process lives; its number may later belong to another process.
         fcntl.flock(mark, fcntl.LOCK_EX)
         asyncio.run(_run(folder, order))
-    if order["owner"] is not None and not _exists(order["owner"]):
+    if order["owner"] is not None and not is_alive(order["owner"]):
         shutil.rmtree(folder, ignore_errors=True)  # the owner was killed before it could clean up
 
 
@@ -55,7 +55,7 @@ async def _run(folder: Path, order: dict[str, Any]) -> None:
     # `fluobook lab status` and tests request the activity with SIGUSR1; it is written beside lab.json.
     loop.add_signal_handler(signal.SIGUSR1, _write_activity, folder, environment)
     owner = order["owner"]
-    while not ended.is_set() and (owner is None or _exists(owner)):
+    while not ended.is_set() and (owner is None or is_alive(owner)):
         try:
             await asyncio.wait_for(ended.wait(), OWNER_CHECK if owner else None)
         except TimeoutError:
@@ -64,18 +64,8 @@ async def _run(folder: Path, order: dict[str, Any]) -> None:
     await environment.stop()
 
 
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def _write_activity(folder: Path, environment: Environment) -> None:
-    partial = folder / ".activity.json"
-    partial.write_text(json.dumps(environment.activity()))
-    partial.replace(folder / "activity.json")
+    write_text(folder / "activity.json", json.dumps(environment.activity()))
 
 
 if __name__ == "__main__":

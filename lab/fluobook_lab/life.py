@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import DeadlineExceeded, FluobookError, UsageError
+from fluobook.files import is_alive
 from fluobook.params import Params, home
 from fluobook.waiting import Cancellation, wait_until
 from fluobook_lab.engines.network import require_namespaces
@@ -253,8 +254,4 @@ def _has_ended(pid: int) -> bool:
             return True
     except ChildProcessError:
         pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
+    return not is_alive(pid)

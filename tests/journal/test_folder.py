@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import threading
 import pytest
 
 from fluobook.errors import FluobookError, Locked
-from fluobook.journal.folder import cluster_lock, named_folder, new_folder, newest, write_json, write_text
+from fluobook.journal.folder import cluster_lock, named_folder, new_folder, newest
 
 BOUND = 20
 HOLD = """
@@ -50,33 +49,6 @@ def test_an_empty_folder_and_a_new_one_are_accepted(tmp_path):
 def test_without_runs_there_is_no_newest_one(tmp_path):
     assert newest(tmp_path) is None
     assert newest(tmp_path / "missing") is None
-
-
-def test_a_secret_file_is_private_from_its_first_byte(tmp_path):
-    path = tmp_path / "kubeconfig"
-    write_text(path, "one", mode=0o600)
-    write_text(path, "two", mode=0o600)
-    assert path.read_text() == "two"
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert [entry.name for entry in tmp_path.iterdir()] == ["kubeconfig"]
-
-
-def test_json_is_not_reduced_to_ascii(tmp_path):
-    write_json(tmp_path / "a.json", {"ä": "✓"})
-    assert (tmp_path / "a.json").read_text() == '{\n  "ä": "✓"\n}\n'
-
-
-def test_a_file_is_synced_before_it_replaces_the_old_one(tmp_path, monkeypatch):
-    path, seen = tmp_path / "summary.json", []
-    write_text(path, "old")
-
-    def fsync(descriptor):
-        seen.append((path.read_text(), os.fstat(descriptor).st_size))
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    write_text(path, "new")
-    assert seen == [("old", len("new"))]
-    assert path.read_text() == "new"
 
 
 @pytest.fixture

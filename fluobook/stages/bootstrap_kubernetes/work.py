@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import Conflict, FluobookError, Rejected
-from fluobook.journal.folder import write_text
+from fluobook.files import write_text
 from fluobook.machine.access import dump
 from fluobook.stages.bootstrap_kubernetes.complaints import Complaints
 from fluobook.stages.bootstrap_kubernetes.plan import etcd_members, kubernetes

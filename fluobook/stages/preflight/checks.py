@@ -11,9 +11,9 @@ from fluobook.clients.tools import REQUIRED, inventory
 from fluobook.cluster_secrets import OWN_KEY
 from fluobook.errors import NotFound
 from fluobook.failures import present
+from fluobook.files import write_text
 from fluobook.gitops.root import own_source
 from fluobook.gitops.secrets import creation_rules, encrypted_files, lab_recipients
-from fluobook.journal.folder import write_text
 from fluobook.machine import schematic
 from fluobook.params import DHCP_SERVERS, reservations
 from fluobook.stages.core.check import Check, CheckGroup, error_of

@@ -16,10 +16,10 @@ from ruamel.yaml import YAML
 from fluobook import gitops
 from fluobook.clients import age, sops
 from fluobook.errors import AccessDenied, Conflict, Refused, Rejected
+from fluobook.files import write_text
 from fluobook.gitops import documents
 from fluobook.gitops.check import RULES, findings
 from fluobook.gitops.secrets import SUFFIX, encrypted_files, lab_recipients, wanted_for
-from fluobook.journal.folder import write_text
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.secrets.plan import DATA_KEY, TOP, Generator, Observation, SecretFile

@@ -1,0 +1,282 @@
+"""Files of the repository, of a run and of this machine: read within limits, written atomically.
+
+Whatever a file contains, reading it returns its content or raises `BadFile`, within a bounded time. Every file that a
+person may edit is read here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fluobook.errors import BadFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+MIB = 1024 * 1024
+LARGEST = 4 * MIB
+"""Bytes of a file that a person writes."""
+LARGEST_RECORD = 64 * MIB
+"""Bytes of a file that a run writes: a journal, a notebook with its outputs."""
+DEEPEST = 100
+"""Levels of nested lists and mappings."""
+MOST_VALUES = 500_000
+"""Values in one YAML file, each counted as often as aliases repeat it."""
+
+_CONFLICT = re.compile(r"^<{7} .*?^>{7} ", re.MULTILINE | re.DOTALL)
+_INVALID = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What YAML and JSON readers raise: ValueError for the date 2026-13-45, AttributeError for `!!timestamp x`…"""
+
+
+def read_text(path: Path, *, largest: int = LARGEST) -> str:
+    """The text of a regular file, in UTF-8.
+
+    Args:
+        path: the file; a link is followed.
+        largest: bytes that it may have.
+
+    Raises:
+        BadFile: it cannot be read, is no regular file (a FIFO would block), too large, or not text.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise BadFile(path, "is not a regular file", remedy="replace it by a file")
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                content = file.read(largest + 1)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise BadFile(path, f"cannot be read: {error.strerror}", remedy="check the path and its permissions") from error
+    if len(content) > largest:
+        remedy = "is it the right file? split it if it is"
+        raise BadFile(path, f"is larger than {largest // 1024} KiB", remedy=remedy)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadFile(path, "is not text", line=line, remedy="write it in UTF-8") from None
+    if "\0" in text:
+        raise BadFile(path, "is not text", line=_line(text, text.index("\0")), remedy="write it in UTF-8")
+    return text
+
+
+def require_yaml(text: str, path: Path | str) -> None:
+    """Refuse YAML that its readers take for something else, or do not survive.
+
+    Args:
+        text: a stream of YAML documents.
+        path: its file, or another name for it; for the message.
+
+    Raises:
+        BadFile: it is not YAML, has unresolved merge conflicts, a key twice (readers keep the last, silently), is
+            nested too deeply, or its aliases expand to too many values. The text is not quoted: it may be a secret.
+    """
+    _refuse_conflicts(text, path)
+    try:
+        _examine(yaml.parse(text, Loader=yaml.CSafeLoader), path)
+    except _INVALID as error:
+        raise _invalid(path, "YAML", error) from None
+
+
+def read_yaml(path: Path, *, largest: int = LARGEST, loader: Any = yaml.CSafeLoader) -> list[Any]:
+    """The YAML documents of a file as plain data; see `read_text` and `parse_yaml`."""
+    return parse_yaml(read_text(path, largest=largest), path, loader=loader)
+
+
+def parse_yaml(text: str, path: Path | str, *, loader: Any = yaml.CSafeLoader) -> list[Any]:
+    """The YAML documents of a text as plain data.
+
+    Raises:
+        BadFile: as in `require_yaml`, or a value is none (the date 2026-13-45).
+    """
+    require_yaml(text, path)
+    try:
+        return list(yaml.load_all(text, Loader=loader))
+    except _INVALID as error:
+        raise _invalid(path, "YAML", error) from None
+
+
+def parse_json(text: str, path: Path | str) -> Any:
+    """A JSON document as plain data.
+
+    Raises:
+        BadFile: it is not JSON, or nested too deeply.
+    """
+    _refuse_conflicts(text, path)
+    try:
+        data = json.loads(text)
+    except _INVALID as error:
+        raise _invalid(path, "JSON", error) from None
+    if _is_deeper(data, DEEPEST):
+        raise BadFile(path, f"is nested more than {DEEPEST} levels deep", remedy="restore the file")
+    return data
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+def _refuse_conflicts(text: str, path: Path | str) -> None:
+    if conflict := _CONFLICT.search(text):
+        line = _line(text, conflict.start())
+        raise BadFile(path, "has an unresolved merge conflict", line=line, remedy="resolve it, then `git add` the file")
+
+
+def _invalid(path: Path | str, language: str, error: Exception) -> BadFile:
+    mark = getattr(error, "problem_mark", None)
+    line = mark.line + 1 if mark else getattr(error, "lineno", 0)
+    problem = next(filter(None, (getattr(error, name, "") for name in ("problem", "reason", "msg"))), "")
+    problem = {"": "a date or number in it does not exist", "second occurrence": "an anchor is defined twice"}.get(
+        problem, problem.partition("\n")[0][:200]
+    )
+    return BadFile(path, f"is not {language}: {problem}", line=line, remedy="correct the file")
+
+
+def _is_deeper(data: Any, levels: int) -> bool:
+    values = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    return bool(values) and (not levels or any(_is_deeper(value, levels - 1) for value in values))
+
+
+@dataclass
+class _Collection:
+    """A list or mapping whose end has not come yet; `keys` is None for a list."""
+
+    anchor: str | None = None
+    keys: set[str] | None = None
+    at_key: bool = True
+    values: int = 1
+
+    def add(self, values: int) -> None:
+        """Count the values of a part that is complete."""
+        self.values += values
+        if self.values > MOST_VALUES:
+            raise _Refused(f"has more than {MOST_VALUES} values, aliases written out", "write it without aliases")
+
+
+def _examine(events: Iterable[Any], path: Path | str) -> None:
+    """Go through the events of a YAML stream; see `require_yaml`."""
+    anchored: dict[str | None, int] = {}
+    stack = [_Collection()]
+    for event in events:
+        try:
+            if isinstance(event, yaml.DocumentStartEvent):
+                anchored.clear()
+            elif isinstance(event, yaml.CollectionStartEvent):
+                _begin(stack, event)
+            else:
+                anchor, values = _end(stack, event, anchored)
+                anchored[anchor] = values
+                stack[-1].add(values)
+        except _Refused as refused:
+            problem, remedy = refused.args
+            raise BadFile(path, problem, line=event.start_mark.line + 1, remedy=remedy) from None
+
+
+class _Refused(Exception):
+    """A problem and its remedy."""
+
+
+def _begin(stack: list[_Collection], event: Any) -> None:
+    stack[-1].at_key = not stack[-1].at_key
+    stack.append(_Collection(event.anchor, set() if isinstance(event, yaml.MappingStartEvent) else None))
+    if len(stack) > DEEPEST:
+        raise _Refused(f"is nested more than {DEEPEST} levels deep", "write it flatter")
+
+
+def _end(stack: list[_Collection], event: Any, anchored: dict[str | None, int]) -> tuple[str | None, int]:
+    """The anchor of a value that is complete, and how many values it contains; 0 for other events."""
+    if isinstance(event, yaml.CollectionEndEvent):
+        ended = stack.pop()
+        return ended.anchor, ended.values
+    if not isinstance(event, yaml.NodeEvent):
+        return None, 0
+    parent = stack[-1]
+    is_key, parent.at_key = parent.at_key, not parent.at_key
+    if isinstance(event, yaml.AliasEvent):
+        if event.anchor not in anchored:
+            problem = f"has the alias *{event.anchor}, which is not defined above it"
+            raise _Refused(problem, "define it, or write the value out")
+        return None, anchored[event.anchor]
+    if is_key and parent.keys is not None and isinstance(event, yaml.ScalarEvent):
+        if event.value in parent.keys and event.value != "<<":
+            raise _Refused(f"has `{event.value}` twice", "keep one of the two")
+        parent.keys.add(event.value)
+    return event.anchor, 1
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically; see `write_text`."""
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str, *, mode: int = 0o644, exclusive: bool = False) -> None:
+    """Write a file atomically and durably: a reader sees the old content or the new one, never a part.
+
+    The file has its permissions before it has content. What killed runs left half written beside it is removed.
+
+    Args:
+        path: the file; missing folders are made.
+        text: its content.
+        mode: its permissions.
+        exclusive: never replace a file.
+
+    Raises:
+        BadFile: it cannot be written; a full disk, for example.
+        FileExistsError: `exclusive`, and it exists.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_partial_files(path.parent, path.name)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            if exclusive:
+                os.link(partial, path)  # unlike a rename this fails when the file exists
+            else:
+                partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> BadFile:
+    """The error for a file that cannot be written."""
+    remedy = "free space, or make it writable, or use another path (--out, FLUOBOOK_HOME, FLUOBOOK_CACHE, TMPDIR)"
+    return BadFile(path, f"cannot be written: {error.strerror}", remedy=f"{remedy}; `fluobook doctor` checks them")
+
+
+def remove_partial_files(folder: Path, name: str = "*") -> None:
+    """Remove what `write_text` left of files in a folder when its process was killed."""
+    for partial in folder.glob(f".{name}.*"):
+        process = partial.suffix[1:]
+        if process.isdecimal() and not is_alive(int(process)) and partial.is_file() and not partial.is_symlink():
+            partial.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process exists on this machine."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
