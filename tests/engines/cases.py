@@ -336,10 +336,8 @@ OBJECTS: dict[str, list[Step]] = {
         Step("GET", MAPS, query={"labelSelector": "tier!=t1,tier"}),
         Step("GET", MAPS, query={"fieldSelector": "metadata.name=sel"}),
         Step("GET", MAPS, query={"fieldSelector": "metadata.name!=sel,metadata.namespace=nowhere"}),
-        Step("GET", MAPS, query={"fieldSelector": "data.x=1"}),
         Step("GET", MAPS, query={"labelSelector": "a b c"}),
         Step("GET", PODS, query={"fieldSelector": "status.phase=Nonsense"}, pick="items"),
-        Step("GET", PODS, query={"fieldSelector": "spec.nonsense=x"}),
     ],
     "a finalizer holds an object back": [
         Step("POST", MAPS, with_metadata(config_map("held"), finalizers=["lab.example/hold"])),
@@ -388,31 +386,6 @@ CLUSTER: dict[str, list[Step]] = {
         Step("PATCH", f"{PODS}/st", {"spec": {"restartPolicy": "Never"}}, MERGE, pick="kind"),
         Step("GET", f"{PODS}/st/nonsense"),
         Step("DELETE", f"{PODS}/st", {"gracePeriodSeconds": 0}, pick="kind"),
-    ],
-    "a pod is bound once": [
-        Step("POST", PODS, pod("bind", nodeName="", schedulerName="nobody"), pick="spec.schedulerName"),
-        Step(
-            "POST",
-            f"{PODS}/bind/binding",
-            {
-                "apiVersion": "v1",
-                "kind": "Binding",
-                "metadata": {"name": "bind"},
-                "target": {"kind": "Node", "name": "nowhere"},
-            },
-        ),
-        Step("GET", f"{PODS}/bind", pick="spec.nodeName"),
-        Step(
-            "POST",
-            f"{PODS}/bind/binding",
-            {
-                "apiVersion": "v1",
-                "kind": "Binding",
-                "metadata": {"name": "bind"},
-                "target": {"kind": "Node", "name": "elsewhere"},
-            },
-        ),
-        Step("DELETE", f"{PODS}/bind", {"gracePeriodSeconds": 0}, pick="kind"),
     ],
     "pods that break the baseline are forbidden": [
         Step(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.kube.errors import ApiError
+from fluobook_lab.kube.objects import data_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,6 @@ class Write:
         force: server-side apply takes fields that others own.
         subresource: "status", "approval", "scale", "finalize" or "".
         through: a subresource that changes a part of the object by another shape: "scale".
-        duplicates: which members appear twice in the body.
         warnings: where warnings for the client are put.
     """
 
@@ -77,7 +77,6 @@ class Write:
     force: bool = False
     subresource: str = ""
     through: str = ""
-    duplicates: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
 
 
@@ -132,10 +131,10 @@ class Authenticator:
 
     def _bootstrapper(self, token: str) -> User | None:
         identifier, _, secret = token.partition(".")
-        found = self._store.find("v1", "Secret", f"bootstrap-token-{identifier}", "kube-system")
-        if not found or found.get("type") != "bootstrap.kubernetes.io/token":
+        stored = self._store.find("v1", "Secret", f"bootstrap-token-{identifier}", "kube-system")
+        if not stored or stored.get("type") != "bootstrap.kubernetes.io/token":
             return None
-        data = {key: _text(value) for key, value in (found.get("data") or {}).items()}
+        data = {key: _text(value) for key, value in (stored.get("data") or {}).items()}
         if not hmac.compare_digest(data.get("token-secret", ""), secret):
             return None
         extra = {group for group in data.get("auth-extra-groups", "").split(",") if group}
@@ -164,21 +163,8 @@ def _text(value: str) -> str:
 
 
 _RBAC = "rbac.authorization.k8s.io/v1"
-_READ = frozenset({"get", "list", "watch"})
 _REVIEWS = frozenset({"selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"})
-_NODE_WRITES = {
-    ("", "nodes"): frozenset({"create", "update", "patch", "get", "list", "watch"}),
-    ("", "nodes/status"): frozenset({"update", "patch"}),
-    ("", "pods"): frozenset({"create", "delete", *_READ}),
-    ("", "pods/status"): frozenset({"update", "patch"}),
-    ("", "events"): frozenset({"create", "update", "patch"}),
-    ("certificates.k8s.io", "certificatesigningrequests"): frozenset({"create", *_READ}),
-    ("coordination.k8s.io", "leases"): frozenset({"create", "update", "patch", "delete", "get"}),
-    ("storage.k8s.io", "csinodes"): frozenset({"create", "update", "patch", "get", "delete"}),
-}
-_RELATED = frozenset({"secrets", "configmaps", "persistentvolumeclaims"})
-"""What a node may read as far as its pods need it."""
-_NODE_READS = frozenset({"services", "endpointslices", "runtimeclasses", "csidrivers", "persistentvolumes"})
+_ROLES = data_file("roles.yaml")
 
 
 @dataclass(frozen=True)
@@ -197,30 +183,22 @@ def allowed(store: Store, user: User, question: Question) -> bool:
     """Whether the user may do it."""
     if user.is_admin or question.path or question.resource in _REVIEWS:
         return True
-    if user.node:
-        writes = _NODE_WRITES.get((question.group, question.resource), frozenset())
-        reads = question.resource in _NODE_READS and question.verb in _READ
-        if reads or question.verb in writes:
-            return True
-    return any(_permits(rule, question) for rule in _rules(store, user, question.namespace))
+    rules = [*(_ROLES["system:node"] if user.node else ()), *_rules(store, user, question.namespace)]
+    return any(_permits(rule, question) for rule in rules)
 
 
 def refusal(user: User, question: Question) -> ApiError:
-    """403 as the real server words it."""
-    where = f' in the namespace "{question.namespace}"' if question.namespace else " at the cluster scope"
+    """403: who may not do what."""
     if question.path:
-        return ApiError(
-            403, "Forbidden", f'forbidden: User "{user.name}" cannot {question.verb} path "{question.path}"'
-        )
+        return ApiError(403, "Forbidden", f'User "{user.name}" cannot {question.verb} path "{question.path}"')
     kind = question.resource.partition("/")[0]
     qualified = f"{kind}.{question.group}" if question.group else kind
     name = f' "{question.name}"' if question.name else ""
+    where = f' in the namespace "{question.namespace}"' if question.namespace else " at the cluster scope"
     words = (
         f'{qualified}{name} is forbidden: User "{user.name}" cannot {question.verb} resource "{question.resource}" '
         f'in API group "{question.group}"{where}'
     )
-    if user.node and kind in _RELATED and question.name:
-        words += f": no relationship found between node '{user.node}' and this object"
     details = {"name": question.name, "group": question.group, "kind": kind}
     return ApiError(403, "Forbidden", words, {key: value for key, value in details.items() if value})
 
@@ -232,8 +210,8 @@ def _rules(store: Store, user: User, namespace: str) -> Iterator[Obj]:
         if any(_is_subject(subject, user, binding) for subject in binding.get("subjects") or []):
             role = binding["roleRef"]
             home = binding["metadata"].get("namespace", "") if role["kind"] == "Role" else ""
-            found = store.find(_RBAC, role["kind"], role["name"], home)
-            yield from (found or {}).get("rules") or _BUILT_IN.get(role["name"], ())
+            stored = store.find(_RBAC, role["kind"], role["name"], home)
+            yield from (stored or {}).get("rules") or _ROLES.get(role["name"], ())
 
 
 def _is_subject(subject: Obj, user: User, binding: Obj) -> bool:
@@ -256,15 +234,3 @@ def _permits(rule: Obj, question: Question) -> bool:
         and has("resources", question.resource)
         and (not names or question.name in names)
     )
-
-
-_BUILT_IN: dict[str, tuple[Obj, ...]] = {
-    "cluster-admin": ({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]},),
-    "system:node-bootstrapper": (
-        {
-            "verbs": ["create", "get", "list", "watch"],
-            "apiGroups": ["certificates.k8s.io"],
-            "resources": ["certificatesigningrequests"],
-        },
-    ),
-}

@@ -23,14 +23,11 @@ from fluobook_lab.kube.errors import (
 from fluobook_lab.kube.lists import Stream, page, selector
 from fluobook_lab.kube.requests import (
     WRITABLE,
-    Body,
     Target,
     check_method,
-    check_reached,
     delete_options,
     parse_path,
     read_body,
-    version_of,
     wants_watch,
     write_of,
 )
@@ -82,7 +79,7 @@ class Routes:
             raise not_allowed()
         if path == "/version":
             return json_answer(_version_info(self._version))
-        if (response := self._told(path, request)) is not None:
+        if (response := self._discovery(path, request)) is not None:
             return response
         target = parse_path(path)
         if target is None:
@@ -92,7 +89,7 @@ class Routes:
             raise no_such_group()
         return await self._resource(request, user, target)
 
-    def _told(self, path: str, request: web.Request) -> web.Response | None:
+    def _discovery(self, path: str, request: web.Request) -> web.Response | None:
         """Discovery and OpenAPI."""
         registry = self._store.registry
         if path in ("/api", "/apis") and "as=APIGroupDiscoveryList" in request.headers.get("Accept", ""):
@@ -134,8 +131,6 @@ class Routes:
         if verb == "list":
             objs, metadata = page(self._store.storage, resource, namespace, request.query)
             return json_answer(form.many(resource, objs, metadata))
-        if verb == "get":
-            check_reached(version_of(request.query.get("resourceVersion", "")), self._store.storage.revision)
         if verb == "get" and target.subresource in ("", "status", "approval"):
             return json_answer(form.one(resource, self._store.read(resource, (namespace, target.name))))
         if target.subresource == "portforward":
@@ -143,10 +138,10 @@ class Routes:
         answer = self._act(request, user, resource, target, await read_body(request))
         return _formed(answer, form, resource)
 
-    def _act(self, request: web.Request, user: User, resource: Resource, target: Target, told: Body) -> web.Response:
+    def _act(self, request: web.Request, user: User, resource: Resource, target: Target, body: Any) -> web.Response:
         namespace = target.namespace if resource.namespaced else ""
         key = (namespace, target.name)
-        write, body = write_of(request, user, target, told), told.value
+        write = write_of(request, user, target, body)
         if not target.name:
             return self._on_collection(request, resource, namespace, body, write)
         if target.subresource not in WRITABLE:
@@ -178,7 +173,7 @@ class Routes:
             return json_answer(self._store.insert(resource, namespace, body, write), 201, write.warnings)
         if request.method != "DELETE":
             raise no_such_path()
-        fits, gone = selector(resource, namespace, request.query), []
+        fits, gone = selector(namespace, request.query), []
         for key, obj in self._store.storage.scan(resource.store_key, namespace):
             if fits(obj):
                 self._store.remove(resource, key, delete_options(request, body), write)
@@ -201,8 +196,6 @@ class Routes:
                 return web.Response(text=subresources.log_text(obj, request.query.get("container", "")))
             case ("POST", "eviction"):
                 done = subresources.evicted(self._store, resource, key, body, write)
-            case ("POST", "binding"):
-                done = subresources.bound(self._store, resource, key, body, write)
             case ("POST", "token"):
                 done = subresources.token_request(self._authenticator, key, body)
             case _:

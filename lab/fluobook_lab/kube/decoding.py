@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.kube import rules, schemas
 from fluobook_lab.kube.errors import ApiError, bad_request, invalid
+from fluobook_lab.kube.objects import clone, data_file
 from fluobook_lab.kube.schemas import (
     WORKLOADS,
     broken_rules,
@@ -28,53 +29,67 @@ if TYPE_CHECKING:
     from fluobook_lab.kube.schemas import Problem
 
 
-def fill(resource: str, obj: Obj) -> None:
-    """Set the defaults of a built-in object in place; `resource` is its plural, such as "pods"."""
-    if filler := _FILLERS.get(resource):
+_KINDS = data_file("kinds.yaml")
+
+
+def fill(resource: Resource, obj: Obj) -> None:
+    """Set the defaults of a built-in object in place: those of kinds.yaml, and what depends on other fields."""
+    _set_defaults(obj, _KINDS["defaults"].get(resource.qualified, {}))
+    if filler := _FILLERS.get(resource.plural):
         filler(obj)
+    spec = obj["spec"] if resource.plural == "pods" else ((obj.get("spec") or {}).get("template") or {}).get("spec", {})
+    for container in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
+        image, _, tag = container.get("image", "").rpartition(":")
+        container.setdefault("imagePullPolicy", "IfNotPresent" if image and tag != "latest" else "Always")
 
 
-def _set(obj: Obj, **values: Any) -> None:
-    for key, value in values.items():
-        obj.setdefault(key, value)
+def _set_defaults(obj: Obj, defaults: Obj) -> None:
+    for key, value in defaults.items():
+        name = key.rstrip("[]?!")
+        if key.endswith("[]"):
+            for item in obj.get(name) or []:
+                _set_defaults(item, value)
+        elif key.endswith("?"):
+            _set_defaults(obj[name] if isinstance(obj.get(name), dict) else {}, value)
+        elif key.endswith("!"):
+            obj[name] = obj.get(name) or clone(value)
+        elif isinstance(value, dict):
+            _set_defaults(obj.setdefault(name, {}), value)
+        else:
+            obj.setdefault(name, clone(value))
 
 
 def _namespace(obj: Obj) -> None:
-    _set(obj.setdefault("spec", {}), finalizers=["kubernetes"])
-    _set(obj.setdefault("status", {}), phase="Active")
     obj["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
 
 
 def _secret(obj: Obj) -> None:
-    clear = obj.pop("stringData", None) or {}
-    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in clear.items()}
+    plaintext = obj.pop("stringData", None) or {}
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in plaintext.items()}
     if encoded:
         obj["data"] = {**(obj.get("data") or {}), **encoded}
-    _set(obj, type="Opaque")
 
 
 def _service(obj: Obj) -> None:
-    spec = obj.setdefault("spec", {})
-    _set(spec, type="ClusterIP", sessionAffinity="None")
+    spec = obj["spec"]
+    defaults: Obj = {}
     if spec["type"] != "ExternalName":
-        _set(spec, internalTrafficPolicy="Cluster", ipFamilies=["IPv4"], ipFamilyPolicy="SingleStack")
+        defaults |= {"internalTrafficPolicy": "Cluster", "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}
     if spec["type"] in ("LoadBalancer", "NodePort"):
-        _set(spec, externalTrafficPolicy="Cluster")
+        defaults["externalTrafficPolicy"] = "Cluster"
     if spec["type"] == "LoadBalancer":
-        _set(spec, allocateLoadBalancerNodePorts=True)
+        defaults["allocateLoadBalancerNodePorts"] = True
+    _set_defaults(spec, defaults)
     for port in spec.get("ports") or []:
-        _set(port, protocol="TCP", targetPort=port.get("port"))
-    _set(obj, status={"loadBalancer": {}})
+        port.setdefault("targetPort", port.get("port"))
 
 
 def _pod(obj: Obj) -> None:
-    if not obj.get("spec", {}).get("nodeName", "chosen"):
-        del obj["spec"]["nodeName"]
-    _pod_spec(obj.setdefault("spec", {}))
-    _set(obj["spec"], serviceAccountName="default", enableServiceLinks=True, preemptionPolicy="PreemptLowerPriority")
-    _set(obj["spec"], serviceAccount=obj["spec"]["serviceAccountName"], priority=0)
-    _set(obj, status={"phase": "Pending", "qosClass": "BestEffort"})
-    listed = obj["spec"].setdefault("tolerations", [])
+    spec = obj["spec"]
+    if not spec.get("nodeName", "chosen"):
+        del spec["nodeName"]
+    spec.setdefault("serviceAccount", spec["serviceAccountName"])
+    listed = spec.setdefault("tolerations", [])
     for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
         if not any(
             item.get("key") in (key, None) and item.get("effect", "NoExecute") == "NoExecute" for item in listed
@@ -82,70 +97,12 @@ def _pod(obj: Obj) -> None:
             listed.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300})
 
 
-def _pod_spec(spec: Obj) -> None:
-    _set(
-        spec,
-        restartPolicy="Always",
-        dnsPolicy="ClusterFirst",
-        schedulerName="default-scheduler",
-        securityContext={},
-        terminationGracePeriodSeconds=30,
-    )
-    for container in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
-        _container(container)
-    for volume in spec.get("volumes") or []:
-        for kind in ("configMap", "secret", "projected", "downwardAPI"):
-            if isinstance(volume.get(kind), dict):
-                _set(volume[kind], defaultMode=0o644)
-
-
-def _container(container: Obj) -> None:
-    tag = container.get("image", "").rpartition(":")[2]
-    always = tag == "latest" or ":" not in container.get("image", "")
-    _set(
-        container,
-        imagePullPolicy="Always" if always else "IfNotPresent",
-        terminationMessagePath="/dev/termination-log",
-        terminationMessagePolicy="File",
-        resources={},
-    )
-    for port in container.get("ports") or []:
-        _set(port, protocol="TCP")
-
-
-def _template(obj: Obj) -> Obj:
-    spec = obj.setdefault("spec", {})
-    _pod_spec(spec.setdefault("template", {}).setdefault("spec", {}))
-    return spec
-
-
 def _deployment(obj: Obj) -> None:
-    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}
-    spec = _template(obj)
-    if not spec.get("paused", True):
-        del spec["paused"]
-    if not spec.get("strategy"):  # kubectl create sends an empty one
-        spec["strategy"] = rolling
-    _set(spec, replicas=1, revisionHistoryLimit=10, progressDeadlineSeconds=600)
-
-
-def _replica_set(obj: Obj) -> None:
-    _set(_template(obj), replicas=1)
-
-
-def _daemon_set(obj: Obj) -> None:
-    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
-    _set(_template(obj), revisionHistoryLimit=10, updateStrategy=rolling)
-
-
-def _stateful_set(obj: Obj) -> None:
-    rolling = {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}
-    _set(_template(obj), replicas=1, podManagementPolicy="OrderedReady", revisionHistoryLimit=10)
-    _set(obj["spec"], updateStrategy=rolling)
+    if not obj["spec"].get("paused", True):
+        del obj["spec"]["paused"]
 
 
 def _job(obj: Obj) -> None:
-    _set(_template(obj), backoffLimit=6, completionMode="NonIndexed", suspend=False, parallelism=1, completions=1)
     spec = obj["spec"]
     if "selector" not in spec:  # as the real server does, so that a Job finds its own pods only
         label = {"batch.kubernetes.io/job-name": obj["metadata"].get("name", "")}
@@ -154,28 +111,10 @@ def _job(obj: Obj) -> None:
         metadata["labels"] = {**(metadata.get("labels") or {}), **label}
 
 
-def _cron_job(obj: Obj) -> None:
-    spec = obj.setdefault("spec", {})
-    _set(spec, concurrencyPolicy="Allow", suspend=False, successfulJobsHistoryLimit=3, failedJobsHistoryLimit=1)
-
-
-def _claim(obj: Obj) -> None:
-    _set(obj.setdefault("spec", {}), volumeMode="Filesystem")
-    _set(obj, status={"phase": "Pending"})
-
-
-def _storage_class(obj: Obj) -> None:
-    _set(obj, reclaimPolicy="Delete", volumeBindingMode="Immediate")
-
-
-def _csr(obj: Obj) -> None:
-    _set(obj, status={})
-
-
 def _role_binding(obj: Obj) -> None:
-    _set(obj.setdefault("roleRef", {}), apiGroup="rbac.authorization.k8s.io")
     for subject in obj.get("subjects") or []:
-        _set(subject, **({} if subject.get("kind") == "ServiceAccount" else {"apiGroup": "rbac.authorization.k8s.io"}))
+        if subject.get("kind") != "ServiceAccount":
+            subject.setdefault("apiGroup", "rbac.authorization.k8s.io")
 
 
 _FILLERS: dict[str, Callable[[Obj], None]] = {
@@ -184,14 +123,7 @@ _FILLERS: dict[str, Callable[[Obj], None]] = {
     "services": _service,
     "pods": _pod,
     "deployments": _deployment,
-    "replicasets": _replica_set,
-    "daemonsets": _daemon_set,
-    "statefulsets": _stateful_set,
     "jobs": _job,
-    "cronjobs": _cron_job,
-    "persistentvolumeclaims": _claim,
-    "storageclasses": _storage_class,
-    "certificatesigningrequests": _csr,
     "rolebindings": _role_binding,
     "clusterrolebindings": _role_binding,
 }
@@ -230,9 +162,9 @@ def same_name(obj: Obj, name: str) -> None:
     Raises:
         ApiError: 400.
     """
-    told = obj["metadata"].get("name", name)
-    if told != name:
-        raise bad_request(f"the name of the object ({told}) does not match the name on the URL ({name})")
+    given = obj["metadata"].get("name", name)
+    if given != name:
+        raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
 
 
 def same_namespace(resource: Resource, obj: Obj, namespace: str) -> None:
@@ -251,7 +183,7 @@ def typed(resource: Resource, obj: Obj, write: Write) -> Obj:
     Raises:
         ApiError: 400, values of wrong types, or unknown fields with validation "Strict".
     """
-    problems = [] if write.validation == "Ignore" else _strict_problems(resource, obj, write)
+    problems = [] if write.validation == "Ignore" else _unknown(resource, obj)
     if problems and write.validation == "Strict":
         raise bad_request(f"{resource.kind}: strict decoding error: {', '.join(problems)}")
     write.warnings.extend(problems)
@@ -263,9 +195,8 @@ def typed(resource: Resource, obj: Obj, write: Write) -> Obj:
     return obj
 
 
-def _strict_problems(resource: Resource, obj: Obj, write: Write) -> list[str]:
-    unknown = (f'unknown field "{path}"' for path in unknown_fields(obj, resource.schema))
-    return [*write.duplicates, *unknown]
+def _unknown(resource: Resource, obj: Obj) -> list[str]:
+    return [f'unknown field "{path}"' for path in unknown_fields(obj, resource.schema)]
 
 
 def _check_types(obj: Obj, schema: Obj, resource: Resource) -> None:
@@ -283,8 +214,8 @@ def check_patched(resource: Resource, obj: Obj, write: Write) -> None:
     if obj.get("kind") != resource.kind or obj.get("apiVersion") != resource.api_version:
         problem = f"a {resource.kind} cannot become {obj.get('apiVersion')} {obj.get('kind')}"
     elif not resource.custom:
-        strict = _strict_problems(resource, obj, write) if write.validation == "Strict" else []
-        problem = ", ".join(strict) or next((what for _, what in wrong_types(obj, resource.schema)), "")
+        strict = _unknown(resource, obj) if write.validation == "Strict" else []
+        problem = ", ".join(strict) or next((wrong for _, wrong in wrong_types(obj, resource.schema)), "")
     if problem:
         cause = {"reason": "FieldValueInvalid", "message": problem, "field": "patch"}
         raise ApiError(422, "Invalid", f' "" is invalid: patch: {problem}', {"causes": [cause]})
@@ -313,7 +244,7 @@ def check_applied_fields(resource: Resource, obj: Obj) -> None:
     problem = next((f".{path}: field not declared in schema" for path in unknown_fields(obj, resource.schema)), "")
     body = _body(obj)
     for problems in (wrong_types(body, resource.schema), repeated_items(body, resource.schema)):
-        problem = problem or next((f".{path}: {what}" for path, what in problems), "")
+        problem = problem or next((f".{path}: {wrong}" for path, wrong in problems), "")
     if problem:
         raise ApiError(500, "", f"failed to create typed patch object ({resource.kind}): {problem}")
 
@@ -321,7 +252,7 @@ def check_applied_fields(resource: Resource, obj: Obj) -> None:
 def completed(resource: Resource, obj: Obj) -> Obj:
     """The object with the server's defaults."""
     if not resource.custom:
-        fill(resource.plural, obj)
+        fill(resource, obj)
         return {key: value for key, value in obj.items() if value != {} or key not in _OMITTED}
     return {**defaulted(_body(obj), resource.schema), "metadata": obj["metadata"]}
 

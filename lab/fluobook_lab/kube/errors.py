@@ -15,7 +15,7 @@ class ApiError(Exception):
     Args:
         code: HTTP status code.
         reason: the machine-readable reason, such as "NotFound".
-        message: as the real server words it; kubectl shows it after "Error from server (reason): ".
+        message: what is wrong; kubectl shows it after "Error from server (reason): ".
         details: name, group, kind and causes of what was refused.
     """
 
@@ -25,14 +25,14 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
         self.details = details or {}
-        self._told = details is not None
+        self._has_details = details is not None
 
     def status(self) -> Obj:
         """The `Status` object of the answer."""
         status: Obj = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
         status |= {"message": self.message, "reason": self.reason, "code": self.code}
         status = {key: value for key, value in status.items() if value != "" or key == "message"}
-        return status | ({"details": self.details} if self._told else {})
+        return status | ({"details": self.details} if self._has_details else {})
 
 
 def not_found(resource: Resource, name: str) -> ApiError:
@@ -77,21 +77,13 @@ def conflict(resource: Resource, name: str, why: str = "") -> ApiError:
 
 def invalid(resource: Resource, name: str, causes: list[tuple[str, str]]) -> ApiError:
     """422: the object breaks rules; each cause is a field and what is wrong with it."""
-    messages = [f"{field}: {what}" if field else what for field, what in causes]
+    messages = [f"{field}: {problem}" if field else problem for field, problem in causes]
     words = messages[0] if len(messages) == 1 else "[" + ", ".join(messages) + "]"
     kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
     details = {"name": name, "group": resource.group, "kind": resource.kind}
     details = {key: value for key, value in details.items() if value}
-    listed = [{"reason": cause_of(what), "message": what, "field": field} for field, what in causes]
+    listed = [{"reason": cause_of(problem), "message": problem, "field": field} for field, problem in causes]
     return ApiError(422, "Invalid", f'{kind} "{name}" is invalid: {words}', details | {"causes": listed})
-
-
-def invalid_options(kind: str, problems: list[tuple[str, str]]) -> ApiError:
-    """422: options of a request have values that they cannot have; each problem is a field and what is wrong."""
-    causes = [{"reason": cause_of(what), "message": what, "field": field} for field, what in problems]
-    message = ", ".join(f"{field}: {what}" for field, what in problems)
-    details = {"group": "meta.k8s.io", "kind": kind, "causes": causes}
-    return ApiError(422, "Invalid", f'{kind}.meta.k8s.io "" is invalid: {message}', details)
 
 
 def forbidden(resource: Resource, name: str, why: str) -> ApiError:
@@ -136,10 +128,10 @@ def _details(resource: Resource, name: str) -> dict[str, Any]:
     return {"name": name, **group, "kind": resource.plural}
 
 
-def cause_of(what: str) -> str:
+def cause_of(problem: str) -> str:
     """The machine-readable reason of a cause, by how its words begin."""
     reasons = {"Required value": "FieldValueRequired", "Unsupported value": "FieldValueNotSupported"}
     reasons |= {"Forbidden": "FieldValueForbidden", "Too long": "FieldValueTooLong"}
-    if " in body must be of type " in what:
+    if " in body must be of type " in problem:
         return "FieldValueTypeInvalid"
-    return next((reason for begin, reason in reasons.items() if what.startswith(begin)), "FieldValueInvalid")
+    return next((reason for begin, reason in reasons.items() if problem.startswith(begin)), "FieldValueInvalid")

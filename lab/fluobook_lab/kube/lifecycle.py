@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.kube import rules
-from fluobook_lab.kube.objects import Obj, timestamp
+from fluobook_lab.kube.objects import Obj, data_file, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,28 +26,7 @@ _KEPT = (
     "deletionGracePeriodSeconds",
     "generateName",
 )
-_APPS = ("deployments", "daemonsets", "replicasets", "statefulsets")
-_COUNTED = {*(("apps", plural) for plural in _APPS), ("batch", "jobs"), ("batch", "cronjobs"), ("", "pods")} | {
-    ("networking.k8s.io", "ingresses"),
-    ("networking.k8s.io", "networkpolicies"),
-    ("policy", "poddisruptionbudgets"),
-    ("apiextensions.k8s.io", "customresourcedefinitions"),
-    ("", "replicationcontrollers"),
-    ("scheduling.k8s.io", "priorityclasses"),
-    ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
-    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
-}
-"""The kinds whose wanted state has a generation."""
-_IMMUTABLE = {
-    ("apps", "deployments"): ("spec.selector",),
-    ("apps", "daemonsets"): ("spec.selector",),
-    ("apps", "replicasets"): ("spec.selector",),
-    ("apps", "statefulsets"): ("spec.selector", "spec.serviceName", "spec.volumeClaimTemplates"),
-    ("batch", "jobs"): ("spec.selector", "spec.template"),
-    ("rbac.authorization.k8s.io", "rolebindings"): ("roleRef",),
-    ("rbac.authorization.k8s.io", "clusterrolebindings"): ("roleRef",),
-    ("certificates.k8s.io", "certificatesigningrequests"): ("spec",),
-}
+_KINDS = data_file("kinds.yaml")
 
 
 def new_object(resource: Resource, obj: Obj, user: User, uid: str) -> None:
@@ -56,7 +35,7 @@ def new_object(resource: Resource, obj: Obj, user: User, uid: str) -> None:
     for key in ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"):
         metadata.pop(key, None)
     metadata |= {"uid": uid, "creationTimestamp": timestamp()}
-    if resource.custom or resource.store_key in _COUNTED:
+    if resource.custom or resource.qualified in _KINDS["counted"]:
         metadata["generation"] = 1
     if "status" in resource.subresources and resource.store_key != ("", "nodes"):
         obj.pop("status", None)
@@ -102,7 +81,7 @@ def change_problems(resource: Resource, old: Obj, new: Obj) -> list[Problem]:
     """Changes of what is fixed at creation, or later."""
     problems: list[Problem] = [
         (path, f"Invalid value: {_at(new, path)}: field is immutable")
-        for path in _IMMUTABLE.get(resource.store_key, ())
+        for path in _KINDS["immutable"].get(resource.qualified, ())
         if _at(old, path) != _at(new, path)
     ]
     return problems + list(rules.change_problems(resource, old, new))

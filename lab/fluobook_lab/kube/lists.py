@@ -15,7 +15,7 @@ from aiohttp import web
 
 from fluobook_lab.kube.errors import ApiError, bad_request, expired
 from fluobook_lab.kube.objects import labels_of
-from fluobook_lab.kube.requests import check_list_options, check_reached, number, version_of
+from fluobook_lab.kube.requests import number, version_of
 from fluobook_lab.kube.responses import encoded
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def _label_test(part: str) -> Test:
     raise bad_request(f"unable to parse requirement: found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
 
 
-def field_selector(text: str, known: Callable[[str], str] = lambda _path: "") -> Callable[[Obj], bool]:
-    """The test that a `fieldSelector` parameter asks for; `known` says what is wrong with a path, "" if nothing.
+def field_selector(text: str) -> Callable[[Obj], bool]:
+    """The test that a `fieldSelector` parameter asks for.
 
     Raises:
         ApiError: 400, it cannot be parsed.
@@ -73,8 +73,6 @@ def field_selector(text: str, known: Callable[[str], str] = lambda _path: "") ->
         match = re.fullmatch(r"([^=!]+)(!=|==|=)(.*)", part.strip())
         if not match:
             raise bad_request(f"invalid selector: '{part}'; can't understand '{part}'")
-        if problem := known(match[1]):
-            raise bad_request(problem)
         tests.append((match[1], match[3], match[2] != "!="))
     return lambda obj: all((_field(obj, path) == value) == wanted for path, value, wanted in tests)
 
@@ -87,45 +85,14 @@ def _field(obj: Any, path: str) -> str:
     return "" if obj is None else str(obj)
 
 
-_EVERY = ("metadata.name", "metadata.namespace")
-_FIELDS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("", "pods"): (
-        *("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork"),
-        *("status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName"),
-    ),
-    ("", "nodes"): ("spec.unschedulable",),
-    ("", "namespaces"): ("status.phase", "name"),
-    ("", "secrets"): ("type",),
-    ("", "services"): ("spec.clusterIP", "spec.type"),
-    ("", "replicationcontrollers"): ("status.replicas",),
-    ("apps", "replicasets"): ("status.replicas",),
-    ("batch", "jobs"): ("status.successful",),
-    ("certificates.k8s.io", "certificatesigningrequests"): ("spec.signerName",),
-    ("", "events"): (
-        *("reason", "reportingComponent", "source", "type", "involvedObject.kind", "involvedObject.namespace"),
-        *("involvedObject.name", "involvedObject.uid", "involvedObject.apiVersion", "involvedObject.resourceVersion"),
-        "involvedObject.fieldPath",
-    ),
-}
-"""What lists can be narrowed by, besides name and namespace."""
-
-
-def _unknown_field(resource: Resource, path: str) -> str:
-    if path in (*_EVERY, *_FIELDS.get(resource.store_key, ())):
-        return ""
-    if resource.custom or resource.store_key in _FIELDS:
-        return f"field label not supported: {path}"
-    return f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
-
-
-def selector(resource: Resource, namespace: str, query: Mapping[str, str]) -> Callable[[Obj], bool]:
+def selector(namespace: str, query: Mapping[str, str]) -> Callable[[Obj], bool]:
     """The test that namespace and selectors of a request come to.
 
     Raises:
         ApiError: 400, a selector cannot be parsed.
     """
     by_label = label_selector(query.get("labelSelector", ""))
-    by_field = field_selector(query.get("fieldSelector", ""), lambda path: _unknown_field(resource, path))
+    by_field = field_selector(query.get("fieldSelector", ""))
 
     def fits(obj: Obj) -> bool:
         inside = not namespace or obj["metadata"].get("namespace") == namespace
@@ -140,11 +107,10 @@ def page(storage: Storage, resource: Resource, namespace: str, query: Mapping[st
     All pages of a list, and lists of an exact version, show the objects as they were then.
 
     Raises:
-        ApiError: 400 or 422 for options that make no sense, 410 for a version whose time is over, 504 for one to come.
+        ApiError: 400 for options that make no sense, 410 for a version whose time is over.
     """
-    check_list_options(query)
-    fits = selector(resource, namespace, query)
-    after, revision = _begin(storage, query)
+    fits = selector(namespace, query)
+    after, revision = _begin(query)
     if revision and storage.is_compacted(resource.store_key, revision):
         raise expired("The resourceVersion or the continue token is too old.")
     items = storage.scan(resource.store_key, namespace, revision)
@@ -159,7 +125,7 @@ def page(storage: Storage, resource: Resource, namespace: str, query: Mapping[st
     return [{**obj, "apiVersion": resource.api_version} for _, obj in selected], metadata
 
 
-def _begin(storage: Storage, query: Mapping[str, str]) -> tuple[list[str], int]:
+def _begin(query: Mapping[str, str]) -> tuple[list[str], int]:
     """After which key a page begins, and the version that it shows; 0 is the newest."""
     asked, token = query.get("resourceVersion", ""), query.get("continue", "")
     if asked and not asked.isdecimal():
@@ -168,7 +134,6 @@ def _begin(storage: Storage, query: Mapping[str, str]) -> tuple[list[str], int]:
         if asked not in ("", "0"):
             raise bad_request("specifying resource version is not allowed when using continue")
         return _resumed(token)
-    check_reached(int(asked or "0"), storage.revision)
     paged_at = query.get("limit") and asked not in ("", "0") and not query.get("resourceVersionMatch")
     return [], int(asked) if query.get("resourceVersionMatch") == "Exact" or paged_at else 0
 
@@ -192,7 +157,7 @@ def _resumed(token: str) -> tuple[list[str], int]:
 
 BOOKMARK_SECONDS = 60.0
 """Real seconds between bookmarks, as the real server sends them."""
-DEFAULT_SECONDS = 1800.0
+DEFAULT_SECONDS = 1800
 """How long a watch lasts that names no `timeoutSeconds`."""
 
 
@@ -222,15 +187,15 @@ class Stream:
             ApiError: 400, 422 or 500, an option makes no sense.
         """
         version_of(self.query.get("resourceVersion", ""))
-        check_list_options(self.query)
-        fits = selector(self.resource, self.namespace, self.query)
+        seconds = number(self.query.get("timeoutSeconds") or str(DEFAULT_SECONDS))
+        fits = selector(self.namespace, self.query)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         queue = self.storage.subscribe(self.resource.store_key)
         try:
             begin = list(self._begin(fits))
             await response.prepare(request)
             await _write(response, begin)
-            deadline = asyncio.get_running_loop().time() + float(self.query.get("timeoutSeconds") or DEFAULT_SECONDS)
+            deadline = asyncio.get_running_loop().time() + seconds
             await self._follow(response, queue, fits, deadline)
         except ApiError as error:
             await self._end(request, response, error)

@@ -1,9 +1,14 @@
-"""Kubernetes objects as plain JSON: copying, times, and accessors."""
+"""Kubernetes objects as plain JSON: copying, times, paths and accessors; and the package's data files."""
 
 from __future__ import annotations
 
 import datetime as dt
+import functools
+import re
+from importlib import resources
 from typing import Any
+
+import yaml
 
 Obj = dict[str, Any]
 """A Kubernetes object, or a part of one, as JSON."""
@@ -24,6 +29,38 @@ def timestamp(when: dt.datetime | None = None, *, micro: bool = False) -> str:
     """RFC 3339 in UTC as the API writes it; now by default. `micro` is the form of leases."""
     when = when or dt.datetime.now(dt.UTC)
     return when.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")
+
+
+@functools.cache
+def data_file(name: str) -> Any:
+    """The content of a YAML file of this package, not to be changed."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load((resources.files(__package__) / name).read_text(), loader)  # noqa: S506  (both are safe)
+
+
+_STEP = re.compile(
+    r"""\.?(?P<name>[\w$-]+)|\['(?P<quoted>[^']+)'\]|\[(?P<index>-?\d+|\*)\]|\[\?\(@\.(?P<key>[\w.]+)\s*==\s*["'](?P<value>[^"']*)["']\)\]"""
+)
+
+
+def json_path(obj: Any, path: str) -> Any:
+    """The value at a simple JSONPath: members, indices, and filters that compare with a string; None if absent."""
+    for step in _STEP.finditer(path):
+        obj = _step(obj, step)
+        if obj is None:
+            return None
+    return obj
+
+
+def _step(obj: Any, step: re.Match[str]) -> Any:
+    if name := step["name"] or step["quoted"]:
+        return obj.get(name) if isinstance(obj, dict) else None
+    if not isinstance(obj, list):
+        return None
+    if step["key"]:
+        return next((item for item in obj if json_path(item, "." + step["key"]) == step["value"]), None)
+    index = 0 if step["index"] == "*" else int(step["index"])
+    return obj[index] if -len(obj) <= index < len(obj) else None
 
 
 def name_of(obj: Obj) -> str:

@@ -67,8 +67,7 @@ def strategic(value: Any, patch: Any, schema: Obj) -> Any:
     if patch.get("$patch") == "delete":
         return {}
     if "$patch" in patch:
-        told = patch["$patch"]
-        raise ApiError(500, "", f"unknown patch type: {told} in map: {_go(patch)}")
+        raise ApiError(500, "", f"unknown patch type: {patch['$patch']}")
     merged = dict(value) if isinstance(value, dict) else {}
     if keep := patch.get("$retainKeys"):
         merged = {key: item for key, item in merged.items() if key in keep}
@@ -105,8 +104,8 @@ def _merge_list(current: list[Any], patch: list[Any], schema: Obj) -> list[Any]:
         return [*(item for item in patch if item not in current), *current]
     if any(item.get("$patch") == "replace" for item in patch):
         return clone([item for item in patch if "$patch" not in item])
-    if lost := next((item for item in patch if merge_key not in item), None):
-        raise ApiError(500, "", f"map: {_go(lost)} does not contain declared merge key: {merge_key}")
+    if any(merge_key not in item for item in patch):
+        raise ApiError(500, "", f"an item does not contain declared merge key: {merge_key}")
     merged, added, below = list(current), [], schemas.items(schema)
     for item in patch:
         at = next((i for i, old in enumerate(merged) if old.get(merge_key) == item.get(merge_key)), None)
@@ -117,13 +116,6 @@ def _merge_list(current: list[Any], patch: list[Any], schema: Obj) -> list[Any]:
         else:
             merged[at] = strategic(merged[at], item, below)
     return [*added, *merged]
-
-
-def _go(value: Any) -> str:
-    """A value as Go prints it."""
-    if isinstance(value, dict):
-        return f"map[{' '.join(f'{key}:{_go(item)}' for key, item in sorted(value.items()))}]"
-    return f"[{' '.join(map(_go, value))}]" if isinstance(value, list) else str(value)
 
 
 def _ordered(items: list[Any], order: list[Any] | None, schema: Obj) -> list[Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.kube import schemas
 from fluobook_lab.kube.errors import bad_request, unsupported_media
-from fluobook_lab.kube.objects import timestamp
+from fluobook_lab.kube.objects import data_file, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,37 +26,7 @@ MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 
 _META = "k8s.io.apimachinery.pkg.apis.meta.v1."
 _SIGNED = {"int32", "int64"}
-_POINTERS = frozenset(
-    {
-        "activeDeadlineSeconds",
-        "allowPrivilegeEscalation",
-        "automountServiceAccountToken",
-        "backoffLimit",
-        "blockOwnerDeletion",
-        "completions",
-        "controller",
-        "defaultMode",
-        "enableServiceLinks",
-        "failedJobsHistoryLimit",
-        "fsGroup",
-        "gracePeriodSeconds",
-        "immutable",
-        "optional",
-        "parallelism",
-        "partition",
-        "privileged",
-        "readOnlyRootFilesystem",
-        "replicas",
-        "revisionHistoryLimit",
-        "runAsGroup",
-        "runAsNonRoot",
-        "runAsUser",
-        "successfulJobsHistoryLimit",
-        "suspend",
-        "terminationGracePeriodSeconds",
-        "ttlSecondsAfterFinished",
-    }
-)
+_POINTERS = frozenset(data_file("kinds.yaml")["pointers"])
 """Fields where zero or false is something that was said, because they are pointers in Go."""
 _VARINT, _FIXED64, _BYTES = 0, 1, 2
 _MORE = 0x80

@@ -17,7 +17,6 @@ from fluobook_lab.kube.access import User, Write
 from fluobook_lab.kube.errors import (
     ApiError,
     bad_request,
-    invalid_options,
     no_such_path,
     not_allowed,
     unsupported_media,
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.resources import Resource
-    from fluobook_lab.kube.schemas import Problem
 
     Query = Mapping[str, str]
 
@@ -47,9 +45,12 @@ _PATH = re.compile(
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _METHODS = {"get": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
 _COLLECTION_METHODS = {"list": "GET", "create": "POST", "deletecollection": "DELETE"}
-_OPTION_KINDS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions", "DELETE": "DeleteOptions"}
-_POLICIES = ("Foreground", "Background", "Orphan")
-_MANAGER_LENGTH = 128
+_OPTIONS = {
+    "dryRun": {"All"},
+    "fieldValidation": {"", "Ignore", "Strict", "Warn"},
+    "propagationPolicy": {"", "Foreground", "Background", "Orphan"},
+}
+"""Options of writes, and their values."""
 _ACCEPTED = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
 
 
@@ -131,67 +132,30 @@ def _subresource_verbs(resource: Resource, subresource: str) -> list[str]:
     raise no_such_path()
 
 
-@dataclass(frozen=True)
-class Body:
-    """A request's body as JSON (None without one), and the members that appear twice in it."""
-
-    value: Any = None
-    duplicates: tuple[str, ...] = ()
-
-
-async def read_body(request: web.Request) -> Body:
-    """The body of a request.
+async def read_body(request: web.Request) -> Any:
+    """The body of a request as JSON, None without one.
 
     Raises:
         ApiError: 400, it cannot be read; 415, its media type is not accepted.
     """
     data, media = await request.read(), request.content_type
     if not data and request.method not in ("POST", "PUT", "PATCH"):
-        return Body()
+        return None
     if data.startswith(protobuf.MAGIC):
-        return Body(protobuf.decode(data))
-    patch = request.method == "PATCH"
-    duplicates: list[str] = []
+        return protobuf.decode(data)
+    is_patch = request.method == "PATCH"
     try:
         if "yaml" in media:
-            value = _from_yaml(data, duplicates)
+            body = _with_string_keys(yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))  # noqa: S506
         elif "json" in media or media == "application/octet-stream":
-            value = json.loads(data, object_pairs_hook=lambda pairs: _object(pairs, duplicates))
+            body = json.loads(data)
         else:
-            raise unsupported_patch() if patch else unsupported_media(_ACCEPTED)
+            raise unsupported_patch() if is_patch else unsupported_media(_ACCEPTED)
     except (ValueError, yaml.YAMLError) as error:
         raise bad_request(f"the body cannot be decoded: {error}") from error
-    if not patch and not isinstance(value, dict | None):
+    if not is_patch and not isinstance(body, dict | None):
         raise bad_request("the body must be an object")
-    return Body({} if value is None and not patch else value, tuple(f'duplicate field "{key}"' for key in duplicates))
-
-
-def _object(pairs: list[tuple[str, Any]], duplicates: list[str]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        duplicates.extend(key for key in value if keys.count(key) > 1)
-    return value
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Reads YAML and records duplicate keys."""
-
-    duplicates: list[str]
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        self.duplicates.extend(key for key in dict.fromkeys(keys) if keys.count(key) > 1)
-        return dict(super().construct_mapping(node, deep=deep))
-
-
-def _from_yaml(data: bytes, duplicates: list[str]) -> Any:
-    loader = _Loader(data)
-    loader.duplicates = duplicates
-    try:
-        return _with_string_keys(loader.get_single_data())
-    finally:
-        loader.dispose()
+    return {} if body is None and not is_patch else body
 
 
 def _with_string_keys(value: Any) -> Any:
@@ -204,17 +168,18 @@ def _with_string_keys(value: Any) -> Any:
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
-def write_of(request: web.Request, user: User, target: Target, body: Body) -> Write:
+def write_of(request: web.Request, user: User, target: Target, body: Any) -> Write:
     """How a request writes.
 
     Raises:
         ApiError: 422, an option has a value that does not exist.
     """
     dry_run = request.query.getall("dryRun", [])
-    if request.method == "DELETE" and isinstance(body.value, dict):  # the body holds all options then
-        dry_run = body.value.get("dryRun") or []
-    if problems := list(_write_problems(request, dry_run)):
-        raise invalid_options(_OPTION_KINDS.get(request.method, "ListOptions"), problems)
+    if request.method == "DELETE" and isinstance(body, dict):  # the body holds all options then
+        dry_run = body.get("dryRun") or []
+    if causes := list(_option_problems(request, body)):
+        problems = ", ".join(f"{cause['field']}: {cause['message']}" for cause in causes)
+        raise ApiError(422, "Invalid", f"options are invalid: {problems}", {"causes": causes})
     return Write(
         manager=request.query.get("fieldManager") or request.headers.get("User-Agent", "unknown").partition("/")[0],
         user=user,
@@ -222,45 +187,27 @@ def write_of(request: web.Request, user: User, target: Target, body: Body) -> Wr
         validation=request.query.get("fieldValidation") or "Warn",
         force=request.query.get("force") == "true",
         subresource=target.subresource if target.subresource in WRITABLE else "",
-        duplicates=body.duplicates,
     )
 
 
-def _write_problems(request: web.Request, dry_run: list[str]) -> Iterator[Problem]:
-    if any(value != "All" for value in dry_run):
-        yield "dryRun", 'Unsupported value: supported values: "All"'
-    if request.query.get("fieldValidation", "") not in ("", "Ignore", "Strict", "Warn"):
-        yield "fieldValidation", 'Unsupported value: supported values: "Ignore", "Strict", "Warn"'
-    if len(request.query.get("fieldManager", "")) > _MANAGER_LENGTH:
-        yield "fieldManager", f"Too long: may not be more than {_MANAGER_LENGTH} bytes"
-    is_patch, is_apply = request.method == "PATCH", request.content_type == APPLY
-    if "force" in request.query and is_patch and not is_apply:
-        yield "force", "Forbidden: may not be specified for non-apply patch"
-    if is_apply and is_patch and not request.query.get("fieldManager"):
-        yield "fieldManager", "Required value: is required for apply patch"
+def _option_problems(request: web.Request, body: Any) -> Iterator[Obj]:
+    options = body if request.method == "DELETE" and isinstance(body, dict) else None
+    for name, allowed in _OPTIONS.items():
+        given = request.query.getall(name, []) if options is None else options.get(name) or []
+        if set([given] if isinstance(given, str) else given) - allowed:
+            yield {"reason": "FieldValueNotSupported", "message": f"supported are {sorted(allowed)}", "field": name}
+    is_apply = request.method == "PATCH" and request.content_type == APPLY
+    if is_apply and not request.query.get("fieldManager"):
+        yield {"reason": "FieldValueRequired", "message": "is required for apply patch", "field": "fieldManager"}
 
 
 def delete_options(request: web.Request, body: Any) -> Obj:
-    """The options of a DELETE, from its body, or from its query if it has none.
-
-    Raises:
-        ApiError: 400 or 422, they are wrong.
-    """
+    """The options of a DELETE, from its body, or from its query if it has none."""
     if isinstance(body, dict):
-        options: Obj = dict(body)
-        if options.get("kind", "DeleteOptions") != "DeleteOptions":
-            raise bad_request(f"the body of a DELETE must be DeleteOptions, not {options['kind']}")
-    else:
-        options = {"propagationPolicy": request.query.get("propagationPolicy")}
-        if grace := request.query.get("gracePeriodSeconds"):
-            options["gracePeriodSeconds"] = number(grace)
-    policy = options.get("propagationPolicy")
-    if policy not in (None, "", *_POLICIES):
-        problem = f'Unsupported value: "{policy}": supported values: {", ".join(_POLICIES)}'
-        raise invalid_options("DeleteOptions", [("propagationPolicy", problem)])
-    if policy and options.get("orphanDependents") is not None:
-        problem = f'Invalid value: "{policy}": orphanDependents and propagationPolicy cannot both be set'
-        raise invalid_options("DeleteOptions", [("propagationPolicy", problem)])
+        return body
+    options: Obj = {"propagationPolicy": request.query.get("propagationPolicy")}
+    if grace := request.query.get("gracePeriodSeconds"):
+        options["gracePeriodSeconds"] = number(grace)
     return options
 
 
@@ -281,17 +228,6 @@ def wants_watch(query: Query) -> bool:
     return query.get("watch", "false").lower() not in ("", "false", "0", "f")
 
 
-def check_list_options(query: Query) -> None:
-    """Refuse numbers that are none.
-
-    Raises:
-        ApiError: 400.
-    """
-    for name in ("limit", "timeoutSeconds"):
-        if query.get(name):
-            number(query[name])
-
-
 def version_of(text: str) -> int:
     """A resourceVersion as a number, 0 if there is none.
 
@@ -301,15 +237,3 @@ def version_of(text: str) -> int:
     if text and not text.isdecimal():
         raise ApiError(500, "", f'resourceVersion: Invalid value: "{text}"')
     return int(text or "0")
-
-
-def check_reached(version: int, revision: int) -> None:
-    """Refuse a version that the cluster has not reached yet.
-
-    Raises:
-        ApiError: 504.
-    """
-    if version > revision:
-        causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
-        message = f"Timeout: Too large resource version: {version}, current: {revision}"
-        raise ApiError(504, "Timeout", message, {"causes": causes, "retryAfterSeconds": 1})

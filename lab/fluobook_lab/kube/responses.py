@@ -6,17 +6,13 @@ printer_columns.yaml holds the columns of the built-in kinds.
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import json
-import re
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from aiohttp import web
 
-from fluobook_lab.kube.objects import labels_of
+from fluobook_lab.kube.objects import data_file, json_path, labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -26,31 +22,10 @@ if TYPE_CHECKING:
 
 
 NONE = "<none>"
-_STEP = re.compile(
-    r"""\.?(?P<name>[\w$-]+)|\['(?P<quoted>[^']+)'\]|\[(?P<index>-?\d+|\*)\]|\[\?\(@\.(?P<key>[\w.]+)\s*==\s*["'](?P<value>[^"']*)["']\)\]"""
-)
 _NAME = {"name": "Name", "type": "string", "format": "name", "jsonPath": ".metadata.name"}
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 _ROLE = "node-role.kubernetes.io/"
 _MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
-
-
-@dataclass(frozen=True)
-class TableFormat:
-    """What rows contain: `include` is "Object", "Metadata" or "None"; `headers` is off after a watch's first row."""
-
-    include: str = "Metadata"
-    version: str = "meta.k8s.io/v1"
-    headers: bool = True
-
-
-def table(resource: Resource, items: list[Obj], metadata: Obj, form: TableFormat) -> Obj:
-    """The `Table` of some objects."""
-    columns = columns_of(resource)
-    headers = [_header(column) for column in columns] if form.headers else None
-    rows = [{"cells": [_cell(column, obj) for column in columns], "object": _row_object(obj, form)} for obj in items]
-    head = {"kind": "Table", "apiVersion": form.version, "metadata": metadata}
-    return {**head, "columnDefinitions": headers, "rows": rows}
 
 
 def columns_of(resource: Resource) -> list[Obj]:
@@ -58,18 +33,13 @@ def columns_of(resource: Resource) -> list[Obj]:
     if resource.custom and resource.columns:
         return [_NAME, *resource.columns]
     plural = "events" if resource.plural == "events" else resource.qualified
-    return [_NAME, *_builtin_columns().get(plural, [_AGE])]
-
-
-@functools.cache
-def _builtin_columns() -> dict[str, list[Obj]]:
-    return yaml.safe_load((resources.files(__package__) / "printer_columns.yaml").read_text())
+    return [_NAME, *data_file("printer_columns.yaml").get(plural, [_AGE])]
 
 
 def _header(column: Obj) -> Obj:
     kind = "string" if column["type"] == "date" and "cell" not in column else column["type"]
-    told = {"name": column["name"], "type": kind, "format": column.get("format", "")}
-    return {**told, "priority": column.get("priority", 0), "description": column.get("description", "")}
+    header = {"name": column["name"], "type": kind, "format": "", "priority": 0, "description": ""}
+    return {key: column.get(key, value) if key != "type" else kind for key, value in header.items()}
 
 
 def _cell(column: Obj, obj: Obj) -> Any:
@@ -81,13 +51,7 @@ def _cell(column: Obj, obj: Obj) -> Any:
     return age_since(value) if column["type"] == "date" and isinstance(value, str) else value
 
 
-def _row_object(obj: Obj, form: TableFormat) -> Obj | None:
-    if form.include == "None":
-        return None
-    return obj if form.include == "Object" else partial(obj, form.version)
-
-
-def partial(obj: Obj, version: str = "meta.k8s.io/v1") -> Obj:
+def partial(obj: Obj, version: str) -> Obj:
     """The object's metadata alone."""
     return {"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": obj["metadata"]}
 
@@ -101,26 +65,6 @@ def age_since(when: str) -> str:
             whole = f"{seconds // size}{unit}"
             return whole + (f"{rest}s" if below == 10 * 60 and rest else "")
     return f"{seconds // 86400}d"
-
-
-def json_path(obj: Any, path: str) -> Any:
-    """The value at a simple JSONPath: members, indices, and filters that compare with a string; None if absent."""
-    for step in _STEP.finditer(path):
-        obj = _step(obj, step)
-        if obj is None:
-            return None
-    return obj
-
-
-def _step(obj: Any, step: re.Match[str]) -> Any:
-    if name := step["name"] or step["quoted"]:
-        return obj.get(name) if isinstance(obj, dict) else None
-    if not isinstance(obj, list):
-        return None
-    if step["key"]:
-        return next((item for item in obj if json_path(item, "." + step["key"]) == step["value"]), None)
-    index = 0 if step["index"] == "*" else int(step["index"])
-    return obj[index] if -len(obj) <= index < len(obj) else None
 
 
 def _status(obj: Obj) -> Obj:
@@ -171,23 +115,9 @@ def _service_port(port: Obj) -> str:
     return f"{port['port']}{node_port}/{port.get('protocol', 'TCP')}"
 
 
-def _containers(field: str) -> Callable[[Obj], str]:
-    return lambda obj: _joined(c.get(field, "") for c in obj["spec"]["template"]["spec"].get("containers") or [])
-
-
-def _selector(obj: Obj) -> str:
-    selector = obj["spec"].get("selector") or {}
-    return _labels(selector.get("matchLabels", selector))
-
-
 def _involved_object(obj: Obj) -> str:
     about = obj.get("involvedObject") or obj.get("regarding") or {}
     return f"{about.get('kind', '').lower()}/{about.get('name', '')}"
-
-
-def _job_status(obj: Obj) -> str:
-    conditions = [c["type"] for c in _status(obj).get("conditions") or [] if c["status"] == "True"]
-    return next((kind for kind in ("Complete", "Failed") if kind in conditions), "Running")
 
 
 def _request_condition(obj: Obj) -> str:
@@ -203,22 +133,13 @@ _CELLS: dict[str, Callable[[Obj], Any]] = {
     "pod_restarts": lambda obj: str(sum(s.get("restartCount", 0) for s in _status(obj).get("containerStatuses") or [])),
     "external_address": _external_address,
     "service_ports": lambda obj: _joined(map(_service_port, obj["spec"].get("ports") or [])),
-    "selector": _selector,
     "node_selector": lambda obj: _labels(obj["spec"]["template"]["spec"].get("nodeSelector")),
-    "pod_selector": lambda obj: _labels((obj["spec"].get("podSelector") or {}).get("matchLabels")),
     "data_count": lambda obj: len(obj.get("data") or {}) + len(obj.get("binaryData") or {}),
     "access_modes": lambda obj: ",".join(_MODES.get(m, m) for m in obj["spec"].get("accessModes") or []),
     "involved_object": _involved_object,
     "ready_replicas": lambda obj: f"{_status(obj).get('readyReplicas', 0)}/{obj['spec'].get('replicas', 1)}",
-    "container_names": _containers("name"),
-    "container_images": _containers("image"),
-    "job_status": _job_status,
-    "job_completions": lambda obj: f"{_status(obj).get('succeeded', 0)}/{obj['spec'].get('completions', 1)}",
     "request_condition": _request_condition,
     "created": lambda obj: obj["metadata"]["creationTimestamp"],
-    "ingress_hosts": lambda obj: ",".join(r.get("host", "*") for r in obj["spec"].get("rules") or []) or "*",
-    "ingress_address": lambda obj: _external_address(obj).replace(NONE, ""),
-    "ingress_ports": lambda obj: "80, 443" if obj["spec"].get("tls") else "80",
 }
 
 
@@ -282,7 +203,15 @@ class Form:
         return {**head, "metadata": metadata, "items": items}
 
     def _table(self, resource: Resource, objs: list[Obj], metadata: Obj, *, headers: bool = True) -> Obj:
-        return table(resource, objs, metadata, TableFormat(self.include or "Metadata", self.version, headers))
+        columns = columns_of(resource)
+        head = {"kind": "Table", "apiVersion": self.version, "metadata": metadata}
+        rows = [{"cells": [_cell(column, obj) for column in columns], "object": self._row_object(obj)} for obj in objs]
+        return {**head, "columnDefinitions": list(map(_header, columns)) if headers else None, "rows": rows}
+
+    def _row_object(self, obj: Obj) -> Obj | None:
+        if self.include == "None":
+            return None
+        return obj if self.include == "Object" else partial(obj, self.version)
 
 
 def _headless(obj: Obj) -> Obj:

@@ -90,21 +90,6 @@ def evicted(store: Store, resource: Resource, key: Key, eviction: Obj, write: Wr
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 
-def bound(store: Store, resource: Resource, key: Key, binding: Obj, write: Write) -> Obj:
-    """Put a pod on a node.
-
-    Raises:
-        ApiError: 404.
-    """
-    if node := store.read(resource, key)["spec"].get("nodeName"):
-        why = f'pod {key[1]} is already assigned to node "{node}"'
-        words = f'Operation cannot be fulfilled on pods/binding "{key[1]}": {why}'
-        raise ApiError(409, "Conflict", words, {"name": key[1], "kind": "pods/binding"})
-    body = {"spec": {"nodeName": binding["target"]["name"]}}
-    store.change(resource, key, body, "application/merge-patch+json", write)
-    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
-
-
 def reviewed(store: Store, resource: Resource, review: Obj, user: User) -> Obj:
     """The review with its answer.
 
