@@ -8,7 +8,6 @@ import os
 import random
 import secrets
 import ssl
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import yaml
@@ -21,6 +20,7 @@ from fluobook_lab.factory import FactoryLab
 from fluobook_lab.faults import Faults
 from fluobook_lab.git_server import GitServer
 from fluobook_lab.grpc import reserve
+from fluobook_lab.http import issue_for
 from fluobook_lab.hubble import ClusterFlows, Relay
 from fluobook_lab.proxmox import Host, ProxmoxLab, Storage, Token
 from fluobook_lab.talos import TalosMachines
@@ -141,26 +141,14 @@ class Environment:
             "factory": self.factory.requests,
         }
         http = [
-            {
-                "at": round(request.time, 2),
-                "server": server,
-                "method": request.method,
-                "path": request.path,
-                "status": request.status,
-                "mutating": request.mutating,
-                "agent": request.user_agent,
-            }
+            {"at": round(request.time, 2), "server": server, "agent": request.user_agent}
+            | {name: getattr(request, name) for name in ("method", "path", "status", "mutating")}
             for server, log in logs.items()
             for request in log
         ]
         calls = [
-            {
-                "at": round(call.time, 2),
-                "server": f"talos {call.node}",
-                "method": "RPC",
-                "path": call.path,
-                "mutating": call.mutating,
-            }
+            {"at": round(call.time, 2), "server": f"talos {call.node}", "method": "RPC"}
+            | {"path": call.path, "mutating": call.mutating}
             for call in self.machines.calls
         ]
         return sorted(http + calls, key=lambda request: request["at"])
@@ -179,7 +167,7 @@ class Environment:
             "etcds": len(self.machines.etcds),
             "applications": applications,
             "critical_path": {
-                "create-vms": [[step.name, round(step.seconds, 2)] for step in critical_path(tasks, delays)],
+                "create-vms": critical_path(tasks, delays),
                 "apply-talos-config": [
                     ["leave maintenance", delays.leave],
                     ["install Talos", delays.install],
@@ -302,9 +290,7 @@ class Environment:
 
     def _tls(self, host: str) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        is_ip = host.replace(".", "").isdigit()
-        dns, ips = ((), (host,)) if is_ip else ((host,), ())
-        pki.load_identity(context, pki.issue(self._authority, common_name=host, dns=dns, ips=ips, server=True))
+        pki.load_identity(context, issue_for(self._authority, [host], common_name=host))
         return context
 
     def _write(self, name: str, text: str) -> None:
@@ -314,36 +300,25 @@ class Environment:
         partial.replace(self.folder / name)
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of a critical path, and its simulated seconds."""
-
-    name: str
-    seconds: float
-
-
-def critical_path(tasks: Iterable[Task], delays: Delays) -> Sequence[Step]:
+def critical_path(tasks: Iterable[Task], delays: Delays) -> list[tuple[str, float]]:
     """The longest chain from the image download to a booted VM, without waiting and polling; empty without a new VM.
 
     Args:
         tasks: all tasks of all Proxmox VE endpoints.
         delays: how long booting takes.
     """
+
+    def step(name: str, task: Task) -> tuple[str, float]:
+        return name, round(task.ended - task.began, 2)
+
     finished = [task for task in tasks if task.exit]
-    downloads = [_step(f"download on {task.node}", task) for task in finished if task.type == "download"]
-    download = max(downloads, key=_seconds, default=None)
+    downloads = [step(f"download on {task.node}", task) for task in finished if task.type == "download"]
+    download = sorted(downloads, key=lambda item: item[1])[-1:]
     starts = {task.id: task for task in reversed(finished) if task.type == "qmstart" and task.exit == "OK"}
-    chains = []
-    for create in finished:
-        if create.type == "qmcreate" and (start := starts.get(create.id)):
-            chain = [_step(f"create VM {create.id}", create), _step(f"start VM {create.id}", start)]
-            chains.append([*([download] if download else []), *chain, Step("boot Talos", delays.boot)])
-    return max(chains, key=lambda chain: sum(map(_seconds, chain)), default=[])
-
-
-def _step(name: str, task: Task) -> Step:
-    return Step(name, task.ended - task.began)
-
-
-def _seconds(step: Step) -> float:
-    return step.seconds
+    chains = [
+        [*download, step(f"create VM {task.id}", task), step(f"start VM {task.id}", starts[task.id])]
+        for task in finished
+        if task.type == "qmcreate" and task.id in starts
+    ]
+    longest = max(chains, key=lambda chain: sum(seconds for _, seconds in chain), default=[])
+    return [*longest, ("boot Talos", delays.boot)] if longest else []

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from fluobook.machine import pki
+
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from aiohttp.typedefs import Middleware
 
@@ -32,6 +35,17 @@ class Request:
     status: int
     mutating: bool
     user_agent: str
+
+
+def issue_for(authority: pki.KeyPair, names: Iterable[str], **options: Any) -> pki.KeyPair:
+    """A server's certificate for IP addresses and DNS names; `options` are those of `pki.issue`."""
+    ips, dns = [], []
+    for name in sorted(set(filter(None, names))):
+        try:
+            ips.append(str(ipaddress.ip_address(name)))
+        except ValueError:
+            dns.append(name)
+    return pki.issue(authority, ips=ips, dns=dns, server=True, **options)
 
 
 class HttpServer:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fluobook.kubernetes import manifests
 from fluobook.machine import pki
 from fluobook_lab.grpc import bound
+from fluobook_lab.http import issue_for
 from fluobook_lab.kube.cluster import KubeCluster
 from fluobook_lab.kube.errors import ApiError
 from fluobook_lab.kube.kubelet import Kubelet, NodeInfo
@@ -180,23 +181,12 @@ def server_context(address: str, config: MachineConfiguration) -> ssl.SSLContext
     """The TLS context of an API server: a certificate of the cluster's CA for the names in the configuration."""
     authority = pair(config.cluster.get("ca"))
     names = [*((config.cluster.get("apiServer") or {}).get("certSANs") or ()), "kubernetes", "localhost"]
-    ips = {str(n) for n in [*names, address, "127.0.0.1", "10.96.0.1"] if _is_ip(str(n))}
-    issued = pki.issue(
-        authority,
-        common_name="kube-apiserver",
-        dns=[str(n) for n in names if not _is_ip(str(n))],
-        ips=sorted(ips),
-        server=True,
-    )
+    names += [address, "127.0.0.1", "10.96.0.1"]
+    issued = issue_for(authority, map(str, names), common_name="kube-apiserver")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=authority.crt)
     context.verify_mode = ssl.CERT_OPTIONAL
     pki.load_identity(context, issued)
     return context
-
-
-def _is_ip(text: str) -> bool:
-    parts = text.split(".")
-    return len(parts) == 4 and all(part.isdigit() for part in parts)  # noqa: PLR2004 (an IPv4 address)
 
 
 def _log_error(task: asyncio.Task[None]) -> None:

@@ -120,20 +120,10 @@ def for_phase(chosen: Params, *, root: Path, programs: Callable[[], Mapping[str,
     return replace(lab, remarks=(remark,))
 
 
-def own(
-    chosen: Params,
-    *,
-    root: Path,
-    programs: Mapping[str, str],
-    speed: float | None = None,
-    faults: Sequence[str] = (),
-    engines: Mapping[str, str] | None = None,
-) -> Lab:
-    """Start a lab in a temporary folder; both are removed when this process ends."""
+def own(chosen: Params, *, root: Path, programs: Mapping[str, str], **options: Any) -> Lab:
+    """Start a lab in a temporary folder; both are removed when this process ends. `options` are those of `start`."""
     folder = Path(tempfile.mkdtemp(prefix="fluobook-lab-"))
-    lab = start(
-        chosen, folder, root=root, programs=programs, owner=os.getpid(), speed=speed, faults=faults, engines=engines
-    )
+    lab = start(chosen, folder, root=root, programs=programs, owner=os.getpid(), **options)
     atexit.register(end, lab, forget=True)
     return lab
 

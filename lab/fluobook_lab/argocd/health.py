@@ -1,4 +1,4 @@
-"""The health of an object as Argo CD assesses it: the Lua scripts of argocd-cm first, then the built-in checks.
+"""The health of an object as Argo CD assesses it: the Lua of argocd-cm, its own Lua, then the built-in checks.
 
 `None` means that the kind has no health: such an object never holds a wave back.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.kubernetes.health_scripts import STATUSES, HealthScripts, ScriptError
 from fluobook_lab.argocd.objects import group_of
+from fluobook_lab.data import table
 from fluobook_lab.kube.objects import condition
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class HealthChecks:
         group, kind = group_of(obj), obj["kind"]
         name = f"{group}_{kind}" if group else kind
         patterns = (pattern for pattern in self._scripts if "*" in pattern and fnmatch.fnmatchcase(name, pattern))
-        script = self._scripts.get(name if name in self._scripts else next(patterns, ""))
+        own = table("argocd/health_scripts.yaml").get(name)
+        script = self._scripts.get(name if name in self._scripts else next(patterns, ""), own)
         return Health(*self._sandbox.run(script, obj)) if script else None
 
 
@@ -203,69 +205,6 @@ def api_service(obj: Obj) -> Health:
     return Health("Healthy" if available["status"] == "True" else PROGRESSING, message)
 
 
-def _ready(obj: Obj, otherwise: str) -> Health:
-    """The condition Ready decides; before it exists, progressing with this message."""
-    ready = condition(obj, "Ready")
-    if ready is None:
-        return Health(PROGRESSING, otherwise)
-    return Health("Healthy" if ready["status"] == "True" else "Degraded", ready.get("message", ""))
-
-
-def certificate(obj: Obj) -> Health:
-    """Issued by cert-manager."""
-    issuing = condition(obj, "Issuing") or {}
-    if issuing.get("status") == "True":
-        return Health(PROGRESSING, issuing.get("message", ""))
-    return _ready(obj, "Waiting for certificate")
-
-
-def issuer(obj: Obj) -> Health:
-    """Registered with its certificate authority."""
-    return _ready(obj, f"Initializing {obj['kind']}")
-
-
-CNPG_DEGRADED = (
-    "Unable to create required cluster objects",
-    "Not enough disk space",
-    "Cluster has incomplete or invalid image catalog",
-    "Cluster is unrecoverable and needs manual intervention",
-    "Cluster upgrade failed",
-)
-
-
-def postgresql(obj: Obj) -> Health:
-    """CloudNativePG's phase."""
-    phase = _status(obj).get("phase", "")
-    if phase == "Cluster in healthy state":
-        return Health("Healthy", phase)
-    status = "Degraded" if phase.startswith(CNPG_DEGRADED) else PROGRESSING
-    return Health(status, phase or "Waiting for the cluster's status")
-
-
-def rabbitmq(obj: Obj) -> Health:
-    """Reconciled, and all replicas ready."""
-    states = {entry["type"]: entry.get("status") for entry in _status(obj).get("conditions") or ()}
-    reconciled = states.get("ReconcileSuccess")
-    if reconciled == "False":
-        return Health("Degraded", (condition(obj, "ReconcileSuccess") or {}).get("message", ""))
-    if not states or any(states.get(kind, "True") != "True" for kind in ("AllReplicasReady", "ClusterAvailable")):
-        return Health(PROGRESSING, "Waiting for RabbitMQ cluster formation")
-    if not reconciled:
-        return Health(PROGRESSING, "Waiting for RabbitMQ cluster reconciliation")
-    return Health("Healthy", "RabbitMQ cluster ready")
-
-
-def gateway(obj: Obj) -> Health:
-    """Accepted and programmed."""
-    for kind in ("Accepted", "Programmed"):
-        state = condition(obj, kind)
-        if state is None:
-            return Health(PROGRESSING, "Waiting for Gateway status")
-        if state["status"] != "True":
-            return Health("Degraded", state.get("message", ""))
-    return HEALTHY
-
-
 CHECKS: dict[tuple[str, str], Callable[[Obj], Health]] = {
     ("", "PersistentVolumeClaim"): claim,
     ("", "Pod"): pod,
@@ -276,12 +215,6 @@ CHECKS: dict[tuple[str, str], Callable[[Obj], Health]] = {
     ("apps", "Deployment"): deployment,
     ("apps", "StatefulSet"): stateful_set,
     ("batch", "Job"): job,
-    ("cert-manager.io", "Certificate"): certificate,
-    ("cert-manager.io", "ClusterIssuer"): issuer,
-    ("cert-manager.io", "Issuer"): issuer,
-    ("gateway.networking.k8s.io", "Gateway"): gateway,
     ("networking.k8s.io", "Ingress"): ingress,
-    ("postgresql.cnpg.io", "Cluster"): postgresql,
-    ("rabbitmq.com", "RabbitmqCluster"): rabbitmq,
 }
 """By (group, kind). An Application is not among them: since Argo CD 1.8 it has no health of its own."""

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from fluobook.errors import FluobookError
 from fluobook.machine import pki
+from fluobook_lab.http import issue_for
 from fluobook_lab.talos.config import pair
 
 if TYPE_CHECKING:
@@ -146,20 +147,14 @@ def _api_server(cluster: KeyPair, config: MachineConfiguration, address: str) ->
     with suppress(ValueError):  # the Service `kubernetes` has the first address of each subnet
         subnets = (config.cluster.get("network") or {}).get("serviceSubnets") or ["10.96.0.0/12"]
         names += [str(ip_network(subnet)[1]) for subnet in subnets]
-    return pki.issue(
+    return issue_for(
         cluster,
+        names,
         common_name="kube-apiserver",
         organizations=["kube-master"],
-        dns=sorted({name for name in names if name and not _is_ip(name)}),
-        ips=sorted({name for name in names if _is_ip(name)}),
-        server=True,
         key_encipherment=True,
     )
 
 
 def _client(signer: KeyPair, name: str, *groups: str) -> KeyPair:
     return pki.issue(signer, common_name=name, organizations=groups, client=True, key_encipherment=True)
-
-
-def _is_ip(text: str) -> bool:
-    return text.replace(".", "").isdigit()

@@ -16,16 +16,12 @@ from typing import TYPE_CHECKING
 
 from fluobook.errors import ToolFailed
 from fluobook.params import cache_folder
+from fluobook_lab.data import table
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Sequence
 
 ENGINES = "tools/engines"
-BUILT = "2026-01-01T00:00:00Z"
-"""The date stamped into programs: a fixed one, so that the same pins give the same program."""
-
-_KUBERNETES = "k8s.io/kubernetes"
-_ARGOCD = "github.com/argoproj/argo-cd/v3"
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class Family:
     programs: dict[str, str]
     purpose: str
     variables: dict[str, str] = field(default_factory=dict)
-    ask: tuple[str, ...] = ("--version",)
+    ask: Sequence[str] = ("--version",)
 
     def version(self, root: Path) -> str:
         """The pinned version, such as 1.35.4."""
@@ -57,59 +53,14 @@ class Family:
         return match[1]
 
     def stamps(self, root: Path) -> list[str]:
-        """Linker flags. Unstamped, /version is a placeholder that kubectl, helm and Argo CD cannot read."""
+        """Linker flags for the variables."""
         version = self.version(root)
         major, minor, *_ = version.split(".")
         filled = {k: v.format(version=version, major=major, minor=minor) for k, v in self.variables.items()}
         return [word for name, value in filled.items() for word in ("-X", f"{name}={value}")]
 
 
-def _kubernetes_stamps() -> dict[str, str]:
-    values = {"gitVersion": "v{version}", "gitMajor": "{major}", "gitMinor": "{minor}", "gitCommit": "modproxy"}
-    values |= {"gitTreeState": "clean", "buildDate": BUILT}
-    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-    return {f"{package}.{name}": value for package in packages for name, value in values.items()}
-
-
-def _argocd_stamps() -> dict[str, str]:
-    values = {"version": "{version}", "gitTag": "v{version}", "gitCommit": "modproxy", "gitTreeState": "clean"}
-    return {f"{_ARGOCD}/common.{name}": value for name, value in {**values, "buildDate": BUILT}.items()}
-
-
-_CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
-FAMILIES = (
-    Family(
-        "kubernetes",
-        _KUBERNETES,
-        {name: f"{_KUBERNETES}/cmd/{name}" for name in _CONTROL_PLANE},
-        "the control plane",
-        _kubernetes_stamps(),
-    ),
-    Family("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"}, "the control plane's store"),
-    Family(
-        "kwok",
-        "sigs.k8s.io/kwok",
-        {"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
-        "pods that run",
-        {"sigs.k8s.io/kwok/pkg/consts.Version": "v{version}"},
-    ),
-    Family(
-        "kustomize",
-        "sigs.k8s.io/kustomize/kustomize/v5",
-        {"kustomize": "sigs.k8s.io/kustomize/kustomize/v5"},
-        "what Argo CD builds applications with",
-        {"sigs.k8s.io/kustomize/api/provenance.version": "v{version}"},
-        ("version",),
-    ),
-    Family(
-        "argocd",
-        _ARGOCD,
-        {"argocd": f"{_ARGOCD}/cmd"},
-        "Argo CD",
-        _argocd_stamps(),
-        ("version", "--client", "--short"),
-    ),
-)
+FAMILIES = tuple(Family(**entry) for entry in table("engines/programs.yaml"))
 
 
 @dataclass(frozen=True)
@@ -200,7 +151,7 @@ def _redis() -> Engine:
     )
 
 
-def _version_text(program: str, ask: tuple[str, ...]) -> str:
+def _version_text(program: str, ask: Sequence[str]) -> str:
     try:
         return subprocess.run([program, *ask], capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.SubprocessError):

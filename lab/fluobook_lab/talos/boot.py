@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import ssl
 from typing import TYPE_CHECKING, Any
 
-from fluobook.machine.pki import issue, load_identity, new_authority
+from fluobook.machine.pki import load_identity, new_authority
+from fluobook_lab.http import issue_for
 from fluobook_lab.talos.config import load
 from fluobook_lab.talos.describe import describe
 from fluobook_lab.talos.node import (
@@ -24,8 +24,6 @@ from fluobook_lab.talos.node import (
 from fluobook_lab.talos.services import services
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from fluobook.machine.pki import KeyPair
     from fluobook_lab.proxmox.model import VmBoot
     from fluobook_lab.talos.node import Etcd
@@ -116,9 +114,7 @@ async def _maintain(node: TalosMachine) -> None:
     if node.endpoint:
         # The certificate's authority exists for this boot only, and clients need no certificate.
         authority = new_authority(organization="talos", algorithm="ed25519")
-        addresses = [node.address] if node.address else []
-        name = "maintenance-service.talos.dev"
-        context = _tls(issue(authority, common_name=name, ips=addresses, server=True))
+        context = _tls(issue_for(authority, [node.address], common_name="maintenance-service.talos.dev"))
         context.verify_mode = ssl.CERT_NONE
         await node.endpoint.open(services(node), context)
     await node.configured.wait()
@@ -177,8 +173,8 @@ async def _open_api(node: TalosMachine) -> None:
     if config is None or not node.endpoint or lost_address:
         return
     authority = await node.nodes.until(lambda: node.nodes.authority_for(config))
-    ips, dns = _split(["127.0.0.1", node.hostname, node.address, *config.certificate_names])
-    context = _tls(issue(authority, common_name=node.hostname, dns=dns, ips=ips, server=True))
+    names = ["127.0.0.1", node.hostname, node.address, *config.certificate_names]
+    context = _tls(issue_for(authority, names, common_name=node.hostname))
     context.load_verify_locations(cadata="".join([authority.crt, *config.accepted_authorities]))
     context.verify_mode = ssl.CERT_REQUIRED
     await node.endpoint.open(services(node), context)
@@ -195,17 +191,6 @@ def _tls(identity: KeyPair) -> ssl.SSLContext:
     context.set_alpn_protocols(["h2"])
     load_identity(context, identity)
     return context
-
-
-def _split(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """IP addresses and DNS names."""
-    ips, dns = [], []
-    for name in dict.fromkeys(filter(None, names)):
-        try:
-            ips.append(str(ipaddress.ip_address(name)))
-        except ValueError:
-            dns.append(name)
-    return ips, dns
 
 
 async def _start_kubelet(node: TalosMachine) -> None:

@@ -15,19 +15,16 @@ import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from ipaddress import ip_network
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import yaml
 
 from fluobook.machine.pki import KeyPair
+from fluobook_lab.data import LOADER, dump, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 _KINDS = """
     BlackholeRouteConfig BondConfig BridgeConfig DHCPv4Config DHCPv6Config DummyLinkConfig EnvironmentConfig
@@ -42,7 +39,7 @@ KINDS = frozenset(_KINDS.split())
 """The kinds of document that Talos 1.13 has besides v1alpha1."""
 V1ALPHA1_KEYS = frozenset({"version", "debug", "persist", "machine", "cluster"})
 
-FIELDS = Path(__file__).with_name("fields.yaml")
+FIELDS = "talos/fields.yaml"
 _DEPRECATED = {
     "v1alpha1.Config": "persist",
     "v1alpha1.MachineConfig": "network disks time registries systemDiskEncryption env",
@@ -158,7 +155,7 @@ class MachineConfiguration:
     def canonical(self) -> str:
         """The configuration without comments and with sorted keys, for comparison."""
         documents = ([self.main] if self.main else []) + list(self.documents)
-        return "---\n".join(yaml.dump(document, Dumper=_Dumper, sort_keys=True, width=4096) for document in documents)
+        return "---\n".join(dump(document, width=4096) for document in documents)
 
 
 def pair(value: Mapping[str, Any] | None) -> KeyPair:
@@ -175,7 +172,7 @@ def load(text: bytes | str) -> MachineConfiguration:
         InvalidConfigurationError: it is not YAML, is empty, or has an unknown or repeated document or field.
     """
     try:
-        documents = [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
+        documents = [document for document in yaml.load_all(text, Loader=LOADER) if document is not None]
     except yaml.YAMLError as error:
         raise InvalidConfigurationError(f"decode error: {error}") from None
     if not documents:
@@ -213,16 +210,14 @@ def _unreadable(document: Mapping[str, Any]) -> str:
         unknown = dict(_unknown_keys(document, type_name, ""))
     except ValueError as error:
         return f"yaml: unmarshal errors:\n  {error}"
-    return f"unknown keys found during decoding:\n{yaml.dump(unknown, indent=4)}" if unknown else ""
+    return f"unknown keys found during decoding:\n{dump(unknown, indent=4)}" if unknown else ""
 
 
 @cache
 def fields() -> dict[str, dict[str, Any]]:
     """The fields of each document type, with their types: a name, or a list with one name."""
-    known: dict[str, dict[str, Any]] = yaml.safe_load(FIELDS.read_text())
-    for name, deprecated in _DEPRECATED.items():
-        known[name] |= dict.fromkeys(deprecated.split(), "any")
-    return known
+    known: dict[str, dict[str, Any]] = table(FIELDS)
+    return {name: own | dict.fromkeys(_DEPRECATED.get(name, "").split(), "any") for name, own in known.items()}
 
 
 def _type_of(document: Mapping[str, Any]) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from fluobook.wire.generated import cluster_pb2, cosi_pb2, machine_pb2, storage_pb2, time_pb2
 from fluobook.wire.generated.cosi_pb2 import Event, EventType, Metadata, Resource, Spec, WatchResponse
+from fluobook_lab.data import dump, table
 from fluobook_lab.grpc import Incoming, Service
 from fluobook_lab.talos.machine_service import ADMIN, MachineService
 from fluobook_lab.talos.node import Call
@@ -22,43 +22,16 @@ if TYPE_CHECKING:
     from fluobook_lab.talos.node import TalosMachine
     from fluobook_lab.talos.resources import Change
 
-_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-OPERATOR, READER, ETCD_BACKUP = "os:operator", "os:reader", "os:etcd:backup"
-ROLES = frozenset({ADMIN, OPERATOR, READER, ETCD_BACKUP, "os:meta:writer", "os:impersonator"})
-
-_ALL = frozenset({ADMIN, OPERATOR, READER})
-_OPERATOR = frozenset({ADMIN, OPERATOR})
-_ETCD = frozenset({ADMIN, OPERATOR, READER, ETCD_BACKUP})
-_IN_MAINTENANCE = frozenset({ADMIN, READER})
-"""Readers only in maintenance mode, which the handler checks."""
-
-_READ = """
-    CPUInfo CPUFreqStats Containers DiskStats DiskUsage Dmesg Events Hostname ImageList List LoadAvg Logs LogsContainers
-    Memory Mounts NetworkDeviceStats Netstat Processes ServiceList Stats SystemStat Version
-"""
-_OPERATE = """
-    EtcdAlarmDisarm EtcdDefragment ImagePull PacketCapture Reboot Restart ServiceRestart ServiceStart ServiceStop
-    Shutdown
-"""
-_OTHER_READ = """
-    storage.StorageService/Disks cluster.ClusterService/HealthCheck machine.ImageService/List
-    machine.ImageService/Verify time.TimeService/Time time.TimeService/TimeCheck
-    cosi.resource.State/Get cosi.resource.State/List cosi.resource.State/Watch
-"""
+OPERATOR, READER = "os:operator", "os:reader"
+_ROLES = table("talos/roles.yaml")
+KNOWN: frozenset[str] = frozenset(_ROLES["known"])
 ALLOWED: dict[str, frozenset[str]] = {
-    **{f"/machine.MachineService/{name}": _ALL for name in _READ.split()},
-    **{f"/machine.MachineService/{name}": _OPERATOR for name in _OPERATE.split()},
-    **{f"/machine.MachineService/{name}": _ETCD for name in ("EtcdAlarmList", "EtcdMemberList", "EtcdStatus")},
-    **{f"/{name}": _ALL for name in _OTHER_READ.split()},
-    "/machine.MachineService/EtcdSnapshot": frozenset({ADMIN, OPERATOR, ETCD_BACKUP}),
-    "/machine.MachineService/ApplyConfiguration": _IN_MAINTENANCE,
-    "/storage.StorageService/BlockDeviceWipe": _IN_MAINTENANCE,
-    "/machine.ImageService/Pull": _OPERATOR,
+    f"/{service}/{rpc}": frozenset(entry["roles"])
+    for entry in _ROLES["rpcs"]
+    for service, rpcs in entry["services"].items()
+    for rpc in rpcs.split()
 }
 """The roles of each RPC, as in `machined` of Talos 1.13; all other RPCs are for administrators."""
-_ONLY_READ = {"Copy", "EtcdSnapshot", "GenerateClientConfiguration", "Kubeconfig", "PacketCapture", "Read"}
-"""RPCs that are restricted because of the secrets they return, and change nothing."""
 
 
 def services(node: TalosMachine) -> list[Service]:
@@ -75,8 +48,8 @@ def services(node: TalosMachine) -> list[Service]:
         return roles
 
     def log(path: str, request: Any) -> None:
-        changes = _allowed(path) not in {_ALL, _ETCD} and path.rpartition("/")[2] not in _ONLY_READ
-        mutating = changes and not getattr(request, "dry_run", False)
+        reads = _allowed(path) >= {READER, OPERATOR} or path.rpartition("/")[2] in _ROLES["secret"].split()
+        mutating = not reads and not getattr(request, "dry_run", False)
         node.nodes.calls.append(Call(node.nodes.clock.now(), node.vm.name, path, mutating))
 
     implementations: list[tuple[Any, str, object]] = [
@@ -101,7 +74,7 @@ def _allowed(path: str) -> frozenset[str]:
 def _roles_of(certificate: Mapping[str, Any] | None) -> frozenset[str]:
     """The roles in a client certificate: those of its organizations that Talos knows."""
     subject = (certificate or {}).get("subject", ())
-    return ROLES & {value for part in subject for key, value in part if key == "organizationName"}
+    return KNOWN & {value for part in subject for key, value in part if key == "organizationName"}
 
 
 class StateService:
@@ -182,5 +155,4 @@ def _message(item: Stored) -> Resource:
     metadata = Metadata(**item.key._asdict(), version=str(item.version), phase="running")
     metadata.created.FromNanoseconds(int(item.created * 1e9))
     metadata.updated.FromNanoseconds(int(item.updated * 1e9))
-    text = yaml.dump(item.spec, Dumper=_Dumper, sort_keys=False)
-    return Resource(metadata=metadata, spec=Spec(yaml_spec=text))
+    return Resource(metadata=metadata, spec=Spec(yaml_spec=dump(item.spec, sort_keys=False)))
