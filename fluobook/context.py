@@ -47,12 +47,17 @@ class Policy:
 
     Args:
         refuses_lab_key: whether the lab's age key, which is public, is refused.
+        names_cluster: whether an approval contains the cluster's name, so that nobody approves by habit.
     """
 
     refuses_lab_key: bool
+    names_cluster: bool
 
 
-POLICIES = {"lab": Policy(refuses_lab_key=False), "live": Policy(refuses_lab_key=True)}
+POLICIES = {
+    "lab": Policy(refuses_lab_key=False, names_cluster=False),
+    "live": Policy(refuses_lab_key=True, names_cluster=True),
+}
 """The policy of each target."""
 
 
@@ -95,16 +100,20 @@ class TalosNodes:
         identity, ca = self._secrets.talos_identity("os:reader"), self._secrets.bundle().talos.crt
         return probe(self.address(node), ca=ca, identity=identity, timeout=timeout)
 
-    def machine_stage(self, node: Node) -> MachineStage | None:
-        """How far a configured node has come; None while it does not answer."""
+    def _machine_stage(self, node: Node) -> MachineStage | None:
         try:
-            return self.client(node).machine_stage()
+            return self.client(node).machine_stage() if self._secrets.has_bundle() else None
         except FluobookError:
             return None
 
+    def is_at_rest(self, node: Node) -> bool:
+        """Whether a configured node does not restart by itself any more; a control plane boots until etcd runs."""
+        stage = self._machine_stage(node)
+        return stage is not None and stage.stage in ("booting", "running")
+
     def is_ready(self, node: Node) -> bool:
         """Whether a node runs and reports that etcd, kubelet and its Kubernetes node are healthy."""
-        stage = self.machine_stage(node) if self._secrets.has_bundle() else None
+        stage = self._machine_stage(node)
         return stage is not None and stage.stage == "running" and stage.ready
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook import gitops, params
 from fluobook.clients import sops
-from fluobook.context import RunContext, open_context
+from fluobook.context import POLICIES, RunContext, open_context
 from fluobook.display.kernel import guard_kernel, interactive, show
 from fluobook.display.live import Live
 from fluobook.display.table import Cell, Table
@@ -387,7 +387,9 @@ def open_runbook(
     if interactive() or os.environ.get("JPY_PARENT_PID"):
         guard_kernel(redactor)
     approve = approve or (os.environ.get("FLUOBOOK_APPROVE", "") if target == "lab" else "")
-    gate = Gate(parse_approval(approve), target, chosen.platform.cluster.name, input if interactive() else None)
+    gate = Gate(
+        parse_approval(approve), POLICIES[target], chosen.platform.cluster.name, input if interactive() else None
+    )
     return Runbook(chosen, root, target, gate, redactor)
 
 

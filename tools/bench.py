@@ -19,7 +19,7 @@ from fluobook_lab import life
 from plain import bring_up
 
 from fluobook import params
-from fluobook.context import RunContext, open_context
+from fluobook.context import POLICIES, RunContext, open_context
 from fluobook.lab import programs as lab_programs
 from fluobook.notebook import stage_run
 from fluobook.redact import Redactor
@@ -85,7 +85,9 @@ def timed(chosen: params.Params) -> float:
     """Seconds that planning, applying and verifying stage 1 take."""
     context = site_of(chosen)
     stage = stage_run(
-        catalogue.find("create-vms"), context, Gate(Approval.parse("all"), "lab", context.platform.cluster.name)
+        catalogue.find("create-vms"),
+        context,
+        Gate(Approval.parse("all"), POLICIES["lab"], context.platform.cluster.name),
     )
     began = time.monotonic()
     with redirect_stdout(io.StringIO()):  # tables are not what is measured

@@ -56,10 +56,7 @@ def write_machines(params: Params, root: Path, out: Path, secrets: Path | None =
         authorities = (bundle.talos, bundle.kubernetes, bundle.etcd, bundle.aggregator)
         redactor.add(*bundle.values(), identity.key, identity.crt, *(pair.crt for pair in authorities))
     ingredients = documents.gather(platform, root)
-    generated = documents.cluster_documents(platform, bundle, ingredients)
-    texts = {
-        f"{node.name}.yaml": documents.node_text(platform, node, generated, ingredients) for node in platform.nodes
-    }
+    texts = {f"{name}.yaml": text for name, text in documents.node_texts(platform, bundle, ingredients).items()}
     texts["cilium.yaml"] = ingredients.cilium
     endpoints = [str(node.address) for node in platform.control_planes]
     nodes = [str(node.address) for node in platform.nodes]

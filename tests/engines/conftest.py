@@ -17,7 +17,7 @@ from fluobook_lab.engines import programs as engines
 from fluobook_lab.talos.config import MachineConfiguration, load, pair
 
 from fluobook import params
-from fluobook.context import RunContext
+from fluobook.context import POLICIES, RunContext
 from fluobook.journal.journal import Journal
 from fluobook.lab import programs as lab_programs
 from fluobook.machine import generate
@@ -84,7 +84,7 @@ class RealLab:
         """Apply and verify stages; each check, and whether it passed."""
         told = {}
         for name in names:
-            gate = Gate(Approval.parse("all"), "lab", self.site.platform.cluster.name)
+            gate = Gate(Approval.parse("all"), POLICIES["lab"], self.site.platform.cluster.name)
             stage = stage_run(catalogue.find(name), self.site, gate)
             stage.apply(stage.plan())
             told[name] = [(check.name, check.passed) for check in stage.verify().checks]
@@ -93,7 +93,7 @@ class RealLab:
     def apply(self, *names: str) -> None:
         """Apply stages, whatever their checks would say."""
         for name in names:
-            gate = Gate(Approval.parse("all"), "lab", self.site.platform.cluster.name)
+            gate = Gate(Approval.parse("all"), POLICIES["lab"], self.site.platform.cluster.name)
             stage = stage_run(catalogue.find(name), self.site, gate)
             stage.apply(stage.plan())
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import os
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ from fluobook import params
 from fluobook.errors import FluobookError
 from fluobook.lab import programs as lab_programs
 from fluobook.machine import pki
-from fluobook.stages import apply_talos_config
 from fluobook.stages.apply_talos_config import documents
 from fluobook.stages.bootstrap_kubernetes import complaints
 from tests.engines.conftest import ROOT, RealLab
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 
 BEFORE, CHECKED = ("create-vms", "apply-talos-config"), ("bootstrap-kubernetes",)
 UP_TO_FIVE = (*CHECKED, "approve-csrs", "privileged-namespaces")
-PLANNING = sys.modules[f"{apply_talos_config.__name__}.plan"]
-"""The package has a function of its module's name, which hides the module."""
 
 Documents = list[dict[str, Any]]
 
@@ -225,15 +221,16 @@ def haste(monkeypatch: pytest.MonkeyPatch) -> None:
     """Doubt complaints for seconds instead of minutes, since nothing here gets better, and render Cilium once."""
     monkeypatch.setattr(complaints, "DOUBT", 3.0)
     monkeypatch.setattr(complaints, "PAUSE", 0.5)
-    monkeypatch.setattr(PLANNING, "gather", _gathered)
+    monkeypatch.setattr(documents, "gather", _gathered)
 
 
+GATHER = documents.gather
 INGREDIENTS: list[documents.Ingredients] = []
 
 
 def _gathered(platform: params.Platform, root: Path) -> documents.Ingredients:
     if not INGREDIENTS:
-        INGREDIENTS.append(documents.gather(platform, root))
+        INGREDIENTS.append(GATHER(platform, root))
     return INGREDIENTS[0]
 
 
@@ -251,18 +248,19 @@ def lab(programs: dict[str, str], tmp_path: Path) -> Iterator[RealLab]:
 
 def spoiling(monkeypatch: pytest.MonkeyPatch, role: str, spoil: Callable[[Documents], None]) -> None:
     """Let stage 2 render documents that are wrong, and not see it."""
-    right = documents.node_text
+    render = documents.node_texts
 
-    def wrong(platform: Any, node: Any, *rest: Any) -> str:
-        text = right(platform, node, *rest)
-        if role not in ("", node.role):
-            return text
-        found = list(yaml.safe_load_all(text))
-        spoil(found)
-        return yaml.safe_dump_all(found, sort_keys=False)
+    def wrong(platform: params.Platform, *given: Any) -> dict[str, str]:
+        texts = render(platform, *given)
+        for node in platform.nodes:
+            if role in ("", node.role):
+                spoiled = list(yaml.safe_load_all(texts[node.name]))
+                spoil(spoiled)
+                texts[node.name] = yaml.safe_dump_all(spoiled, sort_keys=False)
+        return texts
 
-    monkeypatch.setattr(PLANNING, "node_text", wrong)
-    monkeypatch.setattr(PLANNING, "refuse_contradictions", lambda *_: None)
+    monkeypatch.setattr(documents, "node_texts", wrong)
+    monkeypatch.setattr(documents, "refuse_contradictions", lambda *_: None)
 
 
 @pytest.mark.usefixtures("haste")

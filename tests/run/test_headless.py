@@ -15,7 +15,7 @@ from fluobook_lab import life
 from fluobook import params
 from fluobook.clients import sops
 from fluobook.clients.kube import Kube
-from fluobook.context import RunContext
+from fluobook.context import POLICIES, RunContext
 from fluobook.journal.journal import Journal, StageSummary
 from fluobook.machine.secrets import SecretsBundle
 from fluobook.notebook import stage_run
@@ -50,7 +50,9 @@ def bring_up(lab, root, *names):
     redactor = Redactor()
     context = RunContext("phase1", platform, "lab", root, lab.cluster_folder, redactor, Journal(None, redactor))
     for name in names:
-        stage = stage_run(catalogue.find(name), context, Gate(Approval.parse("all"), "lab", platform.cluster.name))
+        stage = stage_run(
+            catalogue.find(name), context, Gate(Approval.parse("all"), POLICIES["lab"], platform.cluster.name)
+        )
         stage.apply(stage.plan())
         stage.verify()
     return context

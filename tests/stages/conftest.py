@@ -13,7 +13,7 @@ from fluobook_lab.argocd.repo_server import Programs
 from fluobook_lab.environment import Environment
 
 from fluobook import params
-from fluobook.context import RunContext
+from fluobook.context import POLICIES, RunContext
 from fluobook.journal.journal import Journal
 from fluobook.lab import programs as lab_programs
 from fluobook.notebook import stage_run
@@ -57,7 +57,7 @@ class Lab:
         """A stage of a freshly opened runbook: nothing is remembered from an earlier one."""
         context = context or self.context(*settings)
         return stage_run(
-            catalogue.find(name), context, Gate(Approval.parse(approve), "lab", context.platform.cluster.name)
+            catalogue.find(name), context, Gate(Approval.parse(approve), POLICIES["lab"], context.platform.cluster.name)
         )
 
     def bring_up(self, *names: str) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 from cryptography import x509
@@ -19,10 +20,9 @@ from cryptography import x509
 from fluobook import gitops
 from fluobook.errors import ParamsError
 from fluobook.gitops.documents import value_under
-from fluobook.machine import Documents, generate
+from fluobook.machine import generate, pki
 from fluobook.machine.documents import dump, load
 from fluobook.machine.node import NetworkSettings, NodeSettings, node_documents, subnets_contain
-from fluobook.machine.pki import certificate
 from fluobook.machine.schematic import image_of
 from fluobook.params import KUBERNETES_PORT, TALOS_PORT
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from fluobook.machine.pki import KeyPair
+    from fluobook.cluster_secrets import ClusterSecrets
+    from fluobook.context import RunContext
     from fluobook.machine.secrets import SecretsBundle
     from fluobook.params import Node, Platform
 
@@ -54,17 +55,51 @@ class Ingredients:
     cilium: str
 
     def digest(self) -> str:
-        """A short name of all of it: it stands in the plan, so that a changed patch is another plan."""
+        """A hash of all of it, for the plan: a changed patch makes another plan."""
         content = [*(f"{name}\n{text}" for name, text in sorted(self.patches.items())), self.installer, self.cilium]
         return hashlib.sha256("\0".join(content).encode()).hexdigest()[:12]
 
 
+class Configurations:
+    """Every node's configuration. The texts contain secrets; they are generated at first use. Safe for threads.
+
+    Args:
+        platform: the params.
+        root: the repository.
+        secrets: give the bundle, once it exists.
+    """
+
+    def __init__(self, platform: Platform, root: Path, secrets: ClusterSecrets) -> None:
+        self.ingredients = gather(platform, root)
+        self._platform, self._secrets = platform, secrets
+        self._lock = threading.Lock()
+        self._texts: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, context: RunContext) -> Self:
+        """Those of a run, which all its threads share: rendering takes a moment."""
+        return context.shared(cls, lambda: cls(context.platform, context.root, context.secrets))
+
+    def text(self, node: Node) -> str:
+        """The configuration of a node as YAML.
+
+        Raises:
+            ParamsError: a node's configuration contradicts the params or the bundle.
+        """
+        with self._lock:
+            if not self._texts:
+                bundle = self._secrets.bundle()
+                texts = node_texts(self._platform, bundle, self.ingredients)
+                refuse_contradictions(self._platform, bundle, self.ingredients, texts)
+                self._texts = texts
+            return self._texts[node.name]
+
+
 def gather(platform: Platform, root: Path) -> Ingredients:
     """Read the patches and the schematic, and render Cilium from its Application."""
-    patches = {
-        name: (root / "talos" / "patches" / f"{name}.yaml").read_text() for name in ("common", "controlplane", "worker")
-    }
-    image = image_of((root / "talos" / "schematic.yaml").read_text(), platform.versions.talos)
+    talos = root / "talos"
+    patches = {name: (talos / "patches" / f"{name}.yaml").read_text() for name in ("common", "controlplane", "worker")}
+    image = image_of((talos / "schematic.yaml").read_text(), platform.versions.talos)
     return Ingredients(patches, image.installer, cilium_manifest(platform, root))
 
 
@@ -75,44 +110,18 @@ def cilium_manifest(platform: Platform, root: Path) -> str:
     return yaml.safe_dump_all(objects, sort_keys=False, width=1_000_000)
 
 
-def cluster_documents(platform: Platform, secrets: SecretsBundle, ingredients: Ingredients) -> Documents:
-    """What Talos generates for the cluster, before anything of ours."""
-    return generate(
+def node_texts(platform: Platform, secrets: SecretsBundle, ingredients: Ingredients) -> dict[str, str]:
+    """The complete configuration of every node as YAML, by name. They contain secrets."""
+    network = platform.network
+    generated = generate(
         platform.cluster.name,
-        f"https://{platform.api_address}:{KUBERNETES_PORT}",
+        _endpoint(platform),
         platform.versions.kubernetes,
         secrets,
         SYSTEM_DISK,
         install_image=ingredients.installer,
     )
-
-
-def node_text(platform: Platform, node: Node, generated: Documents, ingredients: Ingredients) -> str:
-    """The complete configuration of one node as YAML. It contains secrets."""
-    documents = node_documents(
-        generated,
-        NodeSettings(node.name, node.role, node.mac, node.host, node.data_disk_gib or 0),
-        _network(platform),
-        patches=[ingredients.patches["common"], ingredients.patches[node.role]],
-        cert_sans=names(platform, node),
-        inline_manifests={"cilium": ingredients.cilium} if node.role == "controlplane" else None,
-    )
-    return dump(documents)
-
-
-def names(platform: Platform, node: Node) -> list[str]:
-    """Further names in a node's certificates: the shared address, and where params map its endpoints to."""
-    routes = [(node.address, TALOS_PORT)]
-    if node.role == "controlplane":
-        routes += [(node.address, KUBERNETES_PORT), (platform.api_address, KUBERNETES_PORT)]
-    reached = [platform.route(host, port)[0] for host, port in routes]
-    shared = [platform.api_address] if node.role == "controlplane" else []
-    return [name for name in dict.fromkeys([*shared, *reached]) if name != node.address]
-
-
-def _network(platform: Platform) -> NetworkSettings:
-    network = platform.network
-    return NetworkSettings(
+    settings = NetworkSettings(
         cidr=str(network.cidr),
         nameservers=tuple(str(server) for server in network.nameservers),
         time_servers=tuple(network.ntp),
@@ -122,15 +131,34 @@ def _network(platform: Platform) -> NetworkSettings:
         mtu=network.mtu,
         dhcp=network.addressing == "dhcp",
     )
+    return {
+        node.name: dump(
+            node_documents(
+                generated,
+                NodeSettings(node.name, node.role, node.mac, node.host, node.data_disk_gib or 0),
+                settings,
+                patches=[ingredients.patches["common"], ingredients.patches[node.role]],
+                cert_sans=_further_names(platform, node),
+                inline_manifests={"cilium": ingredients.cilium} if node.role == "controlplane" else None,
+            )
+        )
+        for node in platform.nodes
+    }
 
 
-ENFORCED = ("baseline", "restricted")
-"""PodSecurity levels that hold privileged pods off; namespaces that need one say so in the tree."""
-EXEMPT = "kube-system"
-"""The one namespace that Talos exempts from PodSecurity."""
-DNS_DOMAIN = "cluster.local"
-"""What the tree's own URLs end in."""
-IMAGES = ("apiServer", "controllerManager", "scheduler")
+def _endpoint(platform: Platform) -> str:
+    return f"https://{platform.api_address}:{KUBERNETES_PORT}"
+
+
+def _further_names(platform: Platform, node: Node) -> list[str]:
+    """Further names in a node's certificates: the shared address, and where params map its endpoints to."""
+    names = [platform.route(node.address, TALOS_PORT)[0]]
+    if node.role == "controlplane":
+        addresses = (node.address, platform.api_address)
+        mapped = [platform.route(address, KUBERNETES_PORT)[0] for address in addresses]
+        names = [platform.api_address, *names, *mapped]
+    return [name for name in dict.fromkeys(names) if name != node.address]
+
 
 Main = dict[str, Any]
 
@@ -169,36 +197,35 @@ def contradictions(
 ) -> Iterator[str]:
     """What is wrong with one node's configuration, by the names of its fields."""
     documents = load(text)
-    main = next((document for document in documents if not document.get("kind")), {})
+    main: Main = next((document for document in documents if not document.get("kind")), {})
     yield from _of_the_bundle(main, node, secrets)
     yield from _of_the_params(main, platform, node)
     hostnames = [document.get("hostname") for document in documents if document.get("kind") == "HostnameConfig"]
     if hostnames != [node.name]:
-        yield f"HostnameConfig gives the name {_shown(*hostnames)}; the params say {node.name}"
-    yield from _shared(documents, platform, node)
-    yield from _names(main, "machine.certSANs", names(platform, node))
+        yield f"HostnameConfig gives the name {_shown(hostnames)}; the params say {node.name}"
+    yield from _shared_address(documents, platform, node)
+    certificates = ["machine.certSANs"]
     if node.role == "controlplane":
-        yield from _names(main, "cluster.apiServer.certSANs", names(platform, node))
-        yield from _of_the_platform(main, platform, node, ingredients)
-        yield from _admission(main)
+        certificates.append("cluster.apiServer.certSANs")
+        yield from _of_the_control_plane(main, platform, node, ingredients)
+    for path in certificates:
+        if missing := [name for name in _further_names(platform, node) if name not in (_at(main, path) or ())]:
+            yield f"{path} lacks {', '.join(missing)}: certificates would not be valid for the params' endpoint"
 
 
-def _shared(documents: Iterable[Main], platform: Platform, node: Node) -> Iterator[str]:
-    """The address that the control planes share stands on the interface with the node's MAC address, or nowhere."""
-    wanted = str(platform.network.vip or "") if node.role == "controlplane" else ""
-    vips = [document for document in documents if document.get("kind") == "Layer2VIPConfig"]
-    if [vip.get("name") for vip in vips] != ([wanted] if wanted else []):
-        addresses = _shown([vip.get("name") for vip in vips])
-        yield f"Layer2VIPConfig gives the address {addresses}; the params say {_shown(wanted)}"
-    aliases = [document for document in documents if _is_alias(document)]
-    links = {alias.get("name"): str((alias.get("selector") or {}).get("match")) for alias in aliases}
+def _shared_address(documents: Iterable[Main], platform: Platform, node: Node) -> Iterator[str]:
+    """The control planes' shared address is on the interface with the node's MAC address; workers have none."""
+    wanted = [str(platform.network.vip)] if platform.network.vip and node.role == "controlplane" else []
+    of_kind: dict[str, list[Main]] = {"Layer2VIPConfig": [], "LinkAliasConfig": []}
+    for document in documents:
+        of_kind.get(str(document.get("kind")), []).append(document)
+    vips = of_kind["Layer2VIPConfig"]
+    if (addresses := [vip.get("name") for vip in vips]) != wanted:
+        yield f"Layer2VIPConfig gives the address {_shown(addresses)}; the params say {_shown(wanted)}"
+    links = {alias.get("name"): str(value_under(alias, ["selector", "match"])) for alias in of_kind["LinkAliasConfig"]}
     for vip in vips:
         if (link := vip.get("link")) in links and node.mac.lower() not in links[link].lower():
             yield f"LinkAliasConfig {link} does not choose the interface with the MAC address {node.mac.lower()}"
-
-
-def _is_alias(document: Main) -> bool:
-    return document.get("kind") == "LinkAliasConfig"
 
 
 def _of_the_bundle(main: Main, node: Node, secrets: SecretsBundle) -> Iterator[str]:
@@ -216,17 +243,17 @@ def _of_the_bundle(main: Main, node: Node, secrets: SecretsBundle) -> Iterator[s
         wanted["cluster.serviceAccount.key"] = secrets.as_mapping()["certs"]["k8sserviceaccount"]["key"]
         pairs |= {"cluster.aggregatorCA": secrets.aggregator, "cluster.etcd.ca": secrets.etcd}
     for path, pair in pairs.items():
-        yield from _authority(path, pair)
-        wanted |= _halves(path, pair, key=node.role == "controlplane")
+        yield from _authority(path, pki.certificate(pair.crt))
+        encoded = pair.to_base64()
+        wanted |= {f"{path}.crt": encoded["crt"], f"{path}.key": encoded["key"] if node.role == "controlplane" else ""}
     for path, value in wanted.items():
         actual = _at(main, path) or ""
         if actual != value:
             yield f"{path} {'is not that of' if actual else 'is missing, unlike in'} the secrets bundle"
 
 
-def _authority(path: str, pair: KeyPair) -> Iterator[str]:
-    """The bundle may be of old, or put together by hand."""
-    ca = certificate(pair.crt)
+def _authority(path: str, ca: x509.Certificate) -> Iterator[str]:
+    """A bundle may be old, or made by hand."""
     if ca.not_valid_after_utc < dt.datetime.now(dt.UTC):
         yield f"{path}.crt expired at {ca.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, and so did the secrets bundle's"
     try:
@@ -237,88 +264,73 @@ def _authority(path: str, pair: KeyPair) -> Iterator[str]:
         yield f"{path}.crt is no certificate authority's, nor is it in the secrets bundle"
 
 
-def _halves(path: str, pair: KeyPair, *, key: bool) -> dict[str, str]:
-    encoded = pair.to_base64()
-    return {f"{path}.crt": encoded["crt"], f"{path}.key": encoded["key"] if key else ""}
-
-
 def _of_the_params(main: Main, platform: Platform, node: Node) -> Iterator[str]:
     """What every node has from the params."""
-    cluster = platform.cluster
     wanted = {
         "machine.type": node.role,
-        "cluster.clusterName": cluster.name,
-        "cluster.controlPlane.endpoint": f"https://{platform.api_address}:{KUBERNETES_PORT}",
-        "cluster.network.dnsDomain": DNS_DOMAIN,
-        "cluster.network.podSubnets": [str(cluster.pod_cidr)],
-        "cluster.network.serviceSubnets": [str(cluster.service_cidr)],
+        "cluster.clusterName": platform.cluster.name,
+        "cluster.controlPlane.endpoint": _endpoint(platform),
+        "cluster.network.dnsDomain": "cluster.local",  # the tree's own URLs end in it
+        "cluster.network.podSubnets": [str(platform.cluster.pod_cidr)],
+        "cluster.network.serviceSubnets": [str(platform.cluster.service_cidr)],
     }
     for path, value in wanted.items():
         if (actual := _at(main, path)) != value:
             yield f"{path} is {_shown(actual)}; the params say {_shown(value)}"
     yield from _version(main, "machine.kubelet.image", platform)
-    yield from _holds(main, "machine.kubelet.nodeIP.validSubnets", str(node.address))
+    yield from _subnets(main, "machine.kubelet.nodeIP.validSubnets", str(node.address))
     if _at(main, "machine.kubelet.skipNodeRegistration"):
         yield "machine.kubelet.skipNodeRegistration is true: Kubernetes would never know the node"
-    arguments = _at(main, "machine.kubelet.extraArgs") or {}
-    if str(arguments.get("rotate-server-certificates")).lower() != "true":
+    if str(_at(main, "machine.kubelet.extraArgs.rotate-server-certificates")).lower() != "true":
         yield (
             "machine.kubelet.extraArgs has no rotate-server-certificates: true; its kubelet would sign its own"
             " serving certificate, which nobody can verify"
         )
 
 
-def _of_the_platform(main: Main, platform: Platform, node: Node, ingredients: Ingredients) -> Iterator[str]:
+def _of_the_control_plane(main: Main, platform: Platform, node: Node, ingredients: Ingredients) -> Iterator[str]:
     """What control planes need for what the tree brings, Cilium above all."""
-    yield from _holds(main, "cluster.etcd.advertisedSubnets", str(node.address))
-    for component in IMAGES:
+    yield from _subnets(main, "cluster.etcd.advertisedSubnets", str(node.address))
+    for component in ("apiServer", "controllerManager", "scheduler"):
         yield from _version(main, f"cluster.{component}.image", platform)
     if (cni := _at(main, "cluster.network.cni.name")) != "none":
         yield f"cluster.network.cni.name is {_shown(cni)}; it must be none: the network is Cilium, not Talos' flannel"
     if _at(main, "cluster.proxy.disabled") is not True:
         yield "cluster.proxy.disabled is not true: Cilium takes kube-proxy's place, and both would write rules"
-    manifests = [
-        manifest for manifest in _at(main, "cluster.inlineManifests") or () if manifest.get("name") == "cilium"
-    ]
-    if [manifest.get("contents") for manifest in manifests] != [ingredients.cilium]:
+    inline = _at(main, "cluster.inlineManifests") or ()
+    manifests = [manifest.get("contents") for manifest in inline if manifest.get("name") == "cilium"]
+    if manifests != [ingredients.cilium]:
         problem = "is not what its Application renders to" if manifests else "is missing: no node would become Ready"
         yield f"cluster.inlineManifests: cilium {problem}"
+    yield from _admission(_at(main, "cluster.apiServer.admissionControl") or ())
 
 
-def _admission(main: Main) -> Iterator[str]:
-    """Who may run privileged pods is the namespaces' own say, in the tree, and nobody's by default."""
-    plugins = _at(main, "cluster.apiServer.admissionControl") or ()
-    settings = next(
-        (plugin.get("configuration") or {} for plugin in plugins if plugin.get("name") == "PodSecurity"), {}
-    )
-    where = "cluster.apiServer.admissionControl: PodSecurity"
+def _admission(plugins: Iterable[Main]) -> Iterator[str]:
+    """A namespace that needs privileged pods has a label in the tree; by default none may have them."""
+    settings = next((p.get("configuration") or {} for p in plugins if p.get("name") == "PodSecurity"), {})
+    path = "cluster.apiServer.admissionControl: PodSecurity"
     level = (settings.get("defaults") or {}).get("enforce")
-    if level not in ENFORCED:
-        yield f"{where} enforces {_shown(level)} by default; it must be {' or '.join(ENFORCED)}"
-    exempted = settings.get("exemptions") or {}
-    if others := [name for kind in exempted.values() for name in kind or () if name != EXEMPT]:
-        yield f"{where} exempts {', '.join(map(str, others))}; label the namespace in the tree instead"
-
-
-def _names(main: Main, path: str, wanted: Iterable[str]) -> Iterator[str]:
-    if missing := [name for name in wanted if name not in (_at(main, path) or ())]:
-        yield f"{path} lacks {', '.join(missing)}: certificates would not be good for the endpoint that the params name"
+    if level not in ("baseline", "restricted"):
+        yield f"{path} enforces {_shown(level)} by default; it must be baseline or restricted"
+    exempted = [name for names in (settings.get("exemptions") or {}).values() for name in names or ()]
+    if others := [str(name) for name in exempted if name != "kube-system"]:  # which Talos exempts
+        yield f"{path} exempts {', '.join(others)}; label the namespace in the tree instead"
 
 
 def _version(main: Main, path: str, platform: Platform) -> Iterator[str]:
-    """Every part is of one version; an image that is not named would be of Talos' own."""
+    """All components have one version. Talos would choose an image that is not named by its own default."""
     wanted = f"v{platform.versions.kubernetes.removeprefix('v')}"
     tag = str(_at(main, path) or "").partition("@")[0].rpartition(":")[2]
     if tag != wanted:
         yield f"{path} is {_shown(_at(main, path))}; the params say {wanted}"
 
 
-def _holds(main: Main, path: str, address: str) -> Iterator[str]:
-    """Where Talos chooses among addresses, it must come upon the one that the params give the node."""
+def _subnets(main: Main, path: str, address: str) -> Iterator[str]:
+    """The subnets from which Talos chooses an address contain the node's address."""
     subnets = _at(main, path) or ()
     try:
         if not subnets_contain(subnets, address):
-            yield f"{path} is {_shown(list(subnets))}, which leaves out the node's own address {address}"
+            yield f"{path} is {_shown(subnets)}, which leaves out the node's own address {address}"
     except ValueError as error:
         yield f"{path}: {error}"
 
@@ -327,6 +339,6 @@ def _at(main: Main, path: str) -> Any:
     return value_under(main, path.split("."))
 
 
-def _shown(*values: Any) -> str:
-    flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
-    return ", ".join(str(item) for item in flat if item not in (None, "")) or "not set"
+def _shown(value: Any) -> str:
+    values = value if isinstance(value, list | tuple) else [value]
+    return ", ".join(str(item) for item in values if item not in (None, "")) or "not set"

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 """Seconds that `probe_nodes` waits for a node that is installing or restarting, before it counts as silent."""
 
-AT_REST = ("booting", "running")
-"""Machine stages of a node that will not restart by itself any more; a control plane boots until etcd runs."""
-
 
 class SilentNodes(set[str]):
     """Names of nodes that were waited for in vain; they are not waited for again in this run."""
@@ -37,8 +34,7 @@ def probe_nodes(context: RunContext) -> dict[str, Probe]:
     def has_settled(node: Node, answer: Probe) -> bool:
         if answer.mode is not Mode.CONFIGURED:
             return answer.mode is not Mode.UNREACHABLE
-        stage = context.talos.machine_stage(node)
-        return stage is not None and stage.stage in AT_REST
+        return context.talos.is_at_rest(node)
 
     def settled(node: Node) -> Probe:
         until = time.monotonic() + PATIENCE

@@ -10,6 +10,7 @@ from fluobook.errors import ApprovalNeeded, PlanChanged, StageMissing, UsageErro
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fluobook.context import Policy
     from fluobook.stages.core.plan import Plan
 
 
@@ -55,13 +56,13 @@ class Gate:
 
     Args:
         approval: what was approved in advance.
-        target: "lab" or "live".
-        cluster: the cluster's name; the person who approves a live change types it.
+        policy: whether an approval contains the cluster's name.
+        cluster: the cluster's name.
         ask: asks a person a question and returns the answer; None when nobody can be asked.
     """
 
     approval: Approval
-    target: str
+    policy: Policy
     cluster: str
     ask: Callable[[str], str] | None = None
 
@@ -86,14 +87,12 @@ class Gate:
             return "nothing to approve"
         if plan.stage in self.approval.digests:
             return self._by_digest(plan, self.approval.digests[plan.stage])
-        if self._all_counts() and not plan.destroys:
+        all_is_valid = not self.policy.names_cluster or self.approval.cluster == self.cluster
+        if self.approval.everything and all_is_valid and not plan.destroys:
             return "all"
         if self.ask is not None:
             return self._by_asking(plan)
         raise self._needed(plan)
-
-    def _all_counts(self) -> bool:
-        return self.approval.everything and (self.target == "lab" or self.approval.cluster == self.cluster)
 
     def _by_digest(self, plan: Plan, digest: str) -> str:
         if digest != plan.digest:
@@ -106,7 +105,7 @@ class Gate:
 
     def _by_asking(self, plan: Plan) -> str:
         assert self.ask is not None  # noqa: S101 (narrows the type; the caller has checked)
-        word = self.cluster if plan.destroys or self.target == "live" else "yes"
+        word = self.cluster if plan.destroys or self.policy.names_cluster else "yes"
         answer = self.ask(f'{plan.summary()} Approve? Type "{word}": ')
         if answer.strip() != word:
             raise ApprovalNeeded(
@@ -115,15 +114,13 @@ class Gate:
         return f"typed {word}"
 
     def _needed(self, plan: Plan) -> ApprovalNeeded:
-        why = (
-            "`all` never approves a plan that destroys data"
-            if plan.destroys
-            else "headless runs change nothing without approval"
-        )
-        if self.approval.everything and self.target == "live" and not plan.destroys:
-            why = f"on a live platform `all` also needs --cluster {self.cluster}"
+        cause = "headless runs change nothing without approval"
+        if plan.destroys:
+            cause = "`all` never approves a plan that destroys data"
+        elif self.approval.everything:
+            cause = f"on a live platform `all` also needs --cluster {self.cluster}"
         return ApprovalNeeded(
             f"{plan.stage} needs approval: {plan.summary()}",
-            cause=why,
+            cause=cause,
             remedy=f"approve it with --approve {plan.stage}={plan.digest}",
         )

@@ -101,10 +101,7 @@ class Rendered:
 
     def spoiled(self, name: str, *changes: tuple[str, Any]) -> dict[str, str]:
         """All texts, one of them with changes to its v1alpha1 document."""
-        generated = documents.cluster_documents(self.platform, SECRETS, self.ingredients)
-        texts = {
-            n.name: documents.node_text(self.platform, n, generated, self.ingredients) for n in self.platform.nodes
-        }
+        texts = documents.node_texts(self.platform, SECRETS, self.ingredients)
         main, *others = yaml.safe_load_all(texts[name])
         for path, value in changes:
             place(main, path, value)
@@ -175,9 +172,7 @@ def test_admission_that_lets_more_through_is_named(change: dict[str, Any], messa
 )
 def test_a_bundle_whose_authority_cannot_sign_is_named(authority: pki.KeyPair, message: str) -> None:
     rendered, secrets = Rendered("phase1"), replace(SECRETS, etcd=authority)
-    generated = documents.cluster_documents(rendered.platform, secrets, rendered.ingredients)
-    nodes = rendered.platform.nodes
-    texts = {n.name: documents.node_text(rendered.platform, n, generated, rendered.ingredients) for n in nodes}
+    texts = documents.node_texts(rendered.platform, secrets, rendered.ingredients)
     with pytest.raises(ParamsError, match=message):
         refuse_contradictions(rendered.platform, secrets, rendered.ingredients, texts)
 

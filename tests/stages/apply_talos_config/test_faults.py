@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from fluobook.errors import ForeignObject, ParamsError, Refused, Rejected, StageMissing
-from fluobook.stages import apply_talos_config
 from fluobook.stages.apply_talos_config import documents
 
 pytestmark = pytest.mark.lab
@@ -138,8 +135,12 @@ def test_a_changed_patch_is_applied_to_one_node_at_a_time(made):
 
 def spoiled(monkeypatch, old, new):
     """Replace a text in every rendered configuration."""
-    planning = sys.modules[f"{apply_talos_config.__name__}.plan"]
-    monkeypatch.setattr(planning, "node_text", lambda *given: documents.node_text(*given).replace(old, new))
+    render = documents.node_texts
+
+    def spoil(*given):
+        return {name: text.replace(old, new) for name, text in render(*given).items()}
+
+    monkeypatch.setattr(documents, "node_texts", spoil)
 
 
 def test_a_configuration_that_contradicts_the_params_reaches_no_node(made, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fluobook.context import POLICIES
 from fluobook.errors import ApprovalNeeded, PlanChanged, StageMissing, UsageError
 from fluobook.stages.core.gate import Approval, Gate
 from fluobook.stages.core.plan import Action, Plan
@@ -14,7 +15,7 @@ DIGEST = CHANGE.digest
 
 
 def gate(approve="", *, target="lab", answer=None):
-    return Gate(Approval.parse(approve), target, "fluodata", None if answer is None else lambda _: answer)
+    return Gate(Approval.parse(approve), POLICIES[target], "fluodata", None if answer is None else lambda _: answer)
 
 
 def test_a_plan_with_nothing_to_do_needs_no_approval():

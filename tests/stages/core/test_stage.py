@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fluobook.context import RunContext
+from fluobook.context import POLICIES, RunContext
 from fluobook.errors import Refused
 from fluobook.journal.journal import Journal
 from fluobook.notebook import stage_run
@@ -43,7 +43,7 @@ def test_a_declared_client_is_the_one_of_the_whole_run(context):
 
 
 def test_a_runbook_limits_each_stage_to_what_it_declares(context):
-    gate = Gate(Approval.parse("all"), "lab", "fluodata")
+    gate = Gate(Approval.parse("all"), POLICIES["lab"], "fluodata")
     for stage in (*catalogue.STAGES, *catalogue.DAY_TWO):
         assert stage_run(stage, context, gate).context.uses == frozenset(stage.uses)
         assert set(stage.uses) <= set(REACH)

@@ -6,6 +6,7 @@ import pytest
 from fluobook_lab.kube.subresources import Backend
 
 from fluobook import params
+from fluobook.context import POLICIES
 from fluobook.errors import StageMissing
 from fluobook.notebook import Runbook
 from fluobook.stages import observe
@@ -25,7 +26,7 @@ def lab(shared_labs):
 def open_on(context):
     """A runbook on a context that there is already."""
     chosen = params.load(context.phase, root=context.root)
-    runbook = Runbook(chosen, context.root, "lab", Gate(Approval(), "lab", context.platform.cluster.name))
+    runbook = Runbook(chosen, context.root, "lab", Gate(Approval(), POLICIES["lab"], context.platform.cluster.name))
     runbook.context = context
     return runbook
 

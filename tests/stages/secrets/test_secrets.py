@@ -14,7 +14,7 @@ import yaml
 
 from fluobook import params
 from fluobook.clients import age, sops
-from fluobook.context import RunContext
+from fluobook.context import POLICIES, RunContext
 from fluobook.errors import ApprovalNeeded, PlanChanged, Refused, Rejected, UsageError
 from fluobook.gitops.check import RULES, findings
 from fluobook.journal.journal import Journal
@@ -56,7 +56,7 @@ class Repository:
         context = RunContext(
             "phase1", platform, self.target, self.root, self.root / "cluster", redactor, Journal(None, redactor)
         )
-        gate = Gate(Approval.parse(approve), self.target, "fluodata", None)
+        gate = Gate(Approval.parse(approve), POLICIES[self.target], "fluodata", None)
         return StageRun(secrets.stage(changes or {}, **options), context, gate)
 
     def run(self, changes: dict[str, dict[str, str]] | None = None, **options: Any) -> StageRun:
