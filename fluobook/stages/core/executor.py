@@ -67,34 +67,19 @@ class Progress:
         return self.state.get(action.id, "waiting"), self.message.get(action.id, "")
 
 
-class Limit:
-    """How many actions may use one system at once; `freed` is set whenever a slot becomes free."""
-
-    def __init__(self, width: int, freed: threading.Event) -> None:
-        self._slots = threading.Semaphore(width)
-        self._freed = freed
-
-    def slot(self) -> Slot | None:
-        """A slot, if one is free."""
-        return Slot(self) if self._slots.acquire(blocking=False) else None
-
-    def release(self) -> None:
-        """Free one slot."""
-        self._slots.release()
-        self._freed.set()
-
-
 class Slot:
-    """The right to use a system; released once."""
+    """The right to use a system; releasing it a second time does nothing. `freed` is set when it becomes free."""
 
-    def __init__(self, limit: Limit) -> None:
-        self._limit: Limit | None = limit
+    def __init__(self, system: threading.Semaphore, freed: threading.Event) -> None:
+        self._system: threading.Semaphore | None = system
+        self._freed = freed
 
     def release(self) -> None:
         """Let another action use the system."""
-        limit, self._limit = self._limit, None
-        if limit is not None:
-            limit.release()
+        system, self._system = self._system, None
+        if system is not None:
+            system.release()
+            self._freed.set()
 
 
 @dataclass(frozen=True)
@@ -140,7 +125,7 @@ class _Schedule:
         self._progress = progress
         self._news = threading.Event()
         systems = {action.system for action in plan.actions}
-        self._limits = {name: Limit(widths.get(name.split(":")[0], DEFAULT_WIDTH), self._news) for name in systems}
+        self._systems = {name: threading.Semaphore(widths.get(name.split(":")[0], DEFAULT_WIDTH)) for name in systems}
         self._ready: list[Action] = []
         self._skipped: set[str] = set()
 
@@ -155,9 +140,10 @@ class _Schedule:
                     self._progress.set(action, "skipped", "an action that it needs failed")
                     self.graph.done(action.id)
         for action in self._ready.copy():
-            if slot := self._limits[action.system].slot():
+            system = self._systems[action.system]
+            if system.acquire(blocking=False):
                 self._ready.remove(action)
-                yield action, slot
+                yield action, Slot(system, self._news)
 
     def started(self, action: Action, future: Future[None]) -> None:
         """Note that an action runs."""
@@ -182,6 +168,7 @@ class _Schedule:
         self._progress.changed()
 
 
+@dataclass(frozen=True)
 class Executor:
     """Applies one plan.
 
@@ -192,18 +179,10 @@ class Executor:
         check: raises when the run is cancelled.
     """
 
-    def __init__(
-        self,
-        perform: Perform,
-        journal: Journal,
-        *,
-        widths: Mapping[str, int] | None = None,
-        check: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._perform = perform
-        self._check = check
-        self._journal = journal
-        self._widths = dict(widths or {})
+    perform: Perform
+    journal: Journal
+    widths: Mapping[str, int] | None = None
+    check: Callable[[], None] = lambda: None
 
     def run(self, plan: Plan, progress: Progress) -> None:
         """Perform all actions; returns when each is done.
@@ -212,7 +191,7 @@ class Executor:
             CycleError: actions need each other.
             FluobookError: the first action that failed; its message names the others.
         """
-        schedule = _Schedule(plan, progress, self._widths)
+        schedule = _Schedule(plan, progress, self.widths or {})
         with ThreadPoolExecutor(max_workers=POOL, thread_name_prefix=plan.stage) as pool:
             try:
                 while schedule.graph.is_active():
@@ -221,7 +200,7 @@ class Executor:
                     schedule.collect()
             except BaseException:
                 running = [action.id for action in schedule.running.values()]
-                self._journal.write("interrupted", stage=plan.stage, running=running)
+                self.journal.write("interrupted", stage=plan.stage, running=running)
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         if schedule.failures:
@@ -229,11 +208,11 @@ class Executor:
 
     def _run_action(self, stage: str, action: Action, progress: Progress, slot: Slot) -> None:
         try:
-            self._check()
+            self.check()
             progress.set(action, "running")
             self._note("intent", stage, action, verb=action.verb, object=action.object, reason=action.reason)
-            report = Reporter(action, stage, self._journal, progress, self._check, slot.release)
-            evidence = self._perform(action, report)
+            report = Reporter(action, stage, self.journal, progress, self.check, slot.release)
+            evidence = self.perform(action, report)
             self._note("outcome", stage, action, result="done", evidence=dict(evidence or {}))
         except Exception as error:
             details = present(error).text() if isinstance(error, FluobookError) else repr(error)
@@ -243,7 +222,7 @@ class Executor:
             slot.release()
 
     def _note(self, event: str, stage: str, action: Action, **fields: Any) -> None:
-        self._journal.write(event, stage=stage, action=action.id, **fields)
+        self.journal.write(event, stage=stage, action=action.id, **fields)
 
 
 def _failure(plan: Plan, failures: Mapping[str, Exception]) -> Exception:

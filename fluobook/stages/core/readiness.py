@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from fluobook.clients.kube import Kube
 
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
-_TELLING = ("Ready", "Available", "Complete")
-"""Conditions that say of many kinds whether they are well."""
+_HEALTH = ("Ready", "Available", "Complete")
+"""Conditions that report an object's health, whatever its kind."""
 
 
 def why_not(obj: Mapping[str, Any]) -> str:
@@ -24,7 +24,7 @@ def why_not(obj: Mapping[str, Any]) -> str:
     if obj["kind"] == "Job":
         return _job(status)
     for condition in status.get("conditions") or ():
-        if condition["type"] in _TELLING and condition["status"] == "False":
+        if condition["type"] in _HEALTH and condition["status"] == "False":
             return str(condition.get("message") or condition.get("reason") or f"is not {condition['type']}")
     return ""
 
@@ -32,7 +32,7 @@ def why_not(obj: Mapping[str, Any]) -> str:
 def _workload(obj: Mapping[str, Any]) -> str:
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
     if status.get("observedGeneration", 0) < obj["metadata"].get("generation", 1):
-        return "has not been looked at by its controller yet"
+        return "has not been observed by its controller yet"
     if obj["kind"] == "DaemonSet":
         wanted = status.get("desiredNumberScheduled", 0)
         updated, ready = status.get("updatedNumberScheduled", 0), status.get("numberAvailable", 0)
@@ -50,7 +50,7 @@ def _job(status: Mapping[str, Any]) -> str:
 
 
 def failed(obj: Mapping[str, Any]) -> bool:
-    """Whether a Job came to a bad end, and will not be tried again."""
+    """Whether a Job has failed for good."""
     conditions = (obj.get("status") or {}).get("conditions") or ()
     return obj["kind"] == "Job" and any(c["type"] == "Failed" and c["status"] == "True" for c in conditions)
 

@@ -24,8 +24,8 @@ MANAGER = "argocd-controller"
 """The field manager of Argo CD's server-side apply."""
 TRACKING = "argocd.argoproj.io/tracking-id"
 """The annotation by which Argo CD knows its objects."""
-LOOKS = 4
-"""How often an object is looked at that is being written all the while."""
+READS = 4
+"""How often an object is read while others keep writing it."""
 _OF_THE_SERVER = ("managedFields", "resourceVersion", "generation", "creationTimestamp", "uid")
 
 
@@ -58,7 +58,7 @@ def compare(kube: Kube, wanted: Obj, *, manager: str = MANAGER) -> Compared:
 
     An object that was written between the two reads is read again: that write is no difference.
     """
-    for _ in range(LOOKS - 1):
+    for _ in range(READS - 1):
         compared, moved = _compare(kube, wanted, manager)
         if not (compared.differs and moved):
             return compared

@@ -6,17 +6,16 @@ their own for each.
 """
 
 from fluobook.stages.core.stage import Stage
-from fluobook.stages.create_vms.plan import observe, plan
-from fluobook.stages.create_vms.work import perform, verify
+from fluobook.stages.create_vms import plan, work
 
 STAGE = Stage(
     1,
     "create-vms",
     "Create the virtual machines on Proxmox VE",
-    observe,
-    plan,
-    perform,
-    verify,
+    plan.observe,
+    plan.plan,
+    work.perform,
+    work.verify,
     uses=("proxmox", "talos", "kubernetes", "image factory"),
     widths={"proxmox": 16, "cycle": 1},
 )

@@ -119,17 +119,9 @@ def tags_of(config: Mapping[str, Any]) -> set[str]:
     return {tag for tag in re.split(r"[;, ]", str(config.get("tags", ""))) if tag}
 
 
-def differences(
-    platform: Platform, node: Node, config: Mapping[str, Any], resource: Mapping[str, Any]
-) -> tuple[Difference, ...]:
-    """The owned fields in which a VM of this cluster differs from the platform.
-
-    Args:
-        platform: the platform.
-        node: the node.
-        config: the VM's configuration.
-        resource: its line in the cluster's resources, which contains what a running VM really has.
-    """
+def differences(platform: Platform, node: Node, vm: ObservedVM) -> tuple[Difference, ...]:
+    """The owned fields in which a VM of this cluster differs from the platform."""
+    config = vm.config
     changed = [*_plain(platform, node, config), *_network(platform, node, config), *_sizes(node, config)]
     if missing := set(tags(platform).split(";")) - tags_of(config):
         changed.append(
@@ -137,8 +129,8 @@ def differences(
                 "tags", ";".join(sorted(tags_of(config))) or "none", f"with {';'.join(sorted(missing))}", cold=False
             )
         )
-    if not changed and resource.get("status") == "running":
-        changed += _pending(node, resource)
+    if not changed and vm.running:
+        changed += _pending(node, vm.resource)
     return tuple(changed)
 
 
@@ -500,7 +492,7 @@ def _detail(node: Node) -> str:
 
 
 def _adjust(platform: Platform, node: Node, vm: ObservedVM, cycled: str) -> list[Action]:
-    changed = differences(platform, node, vm.config, vm.resource)
+    changed = differences(platform, node, vm)
     _no_disk_shrinks(node, changed)
     actions = [_change(platform, node, vm, changed, cycled)] if changed else []
     if not vm.running:

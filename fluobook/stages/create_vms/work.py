@@ -9,19 +9,9 @@ from fluobook.clients.talos import Mode, probe
 from fluobook.errors import Conflict, ForeignObject, NotFound, OutsideError, Rejected, TaskFailed, Unreachable
 from fluobook.machine.schematic import image_of
 from fluobook.params import TALOS_PORT
-from fluobook.stages.core.check import Check
+from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.executor import in_parallel
-from fluobook.stages.create_vms.plan import (
-    TAG,
-    create_params,
-    differences,
-    disks,
-    has_image,
-    net0,
-    tags,
-    tags_of,
-    uuid_of,
-)
+from fluobook.stages.create_vms import plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +45,16 @@ def _download(context: RunContext, action: Action, report: Reporter) -> Mapping[
     host, file = action.data["host"], action.data["file"]
     endpoint = next(e for e in context.platform.proxmox if host in e.hosts)
     client = context.proxmox(endpoint.name)
-    _register(context)
+    text = (context.root / "talos" / "schematic.yaml").read_text()
+    image = image_of(text, context.platform.versions.talos)
+    # The factory makes only images of schematics that were registered; registering one again changes nothing.
+    if (schematic := context.factory.schematic(text)) != image.schematic:
+        raise Rejected(
+            f"the Image Factory calls the schematic {schematic[:16]}, computed here it is {image.schematic[:16]}",
+            system="factory",
+            cause="talos/schematic.yaml holds something whose canonical form is not known here",
+            remedy="write its values plainly, then run the stage again",
+        )
     wanted = ("download", file, host)
     running = (t.upid for t in client.cluster_tasks() if t.running and (t.upid.type, t.upid.id, t.upid.node) == wanted)
     upid = next(running, None) or client.download_url(
@@ -64,22 +63,9 @@ def _download(context: RunContext, action: Action, report: Reporter) -> Mapping[
     try:
         return _wait(context, client, upid, report, "image_download")
     except TaskFailed:
-        if has_image(client, host, endpoint.image_storage, file):
+        if plan.has_image(client, host, endpoint.image_storage, file):
             return {"existed": True}
         raise
-
-
-def _register(context: RunContext) -> None:
-    """The factory makes only images of schematics that were registered; registering one again changes nothing."""
-    text = (context.root / "talos" / "schematic.yaml").read_text()
-    image = image_of(text, context.platform.versions.talos)
-    if (schematic := context.factory.schematic(text)) != image.schematic:
-        raise Rejected(
-            f"the Image Factory calls the schematic {schematic[:16]}, computed here it is {image.schematic[:16]}",
-            system="factory",
-            cause="talos/schematic.yaml holds something whose canonical form is not known here",
-            remedy="write its values plainly, then run the stage again",
-        )
 
 
 def _wait(context: RunContext, client: ProxmoxClient, upid: Upid, report: Reporter, deadline: str) -> Mapping[str, Any]:
@@ -93,12 +79,18 @@ def _wait(context: RunContext, client: ProxmoxClient, upid: Upid, report: Report
 
 
 def _create(context: RunContext, node: Node, action: Action, report: Reporter) -> Mapping[str, Any]:
-    """Ask for the VM; only if that gives no task, inspect the current state: the plan was made a moment ago."""
+    """Request the VM; only if that gives no task, inspect the current state: the plan was made a moment ago."""
     client = _client(context, node)
-    upid = _order(client, node, action.data["params"])
+    upid = _request(client, node, action.data["params"]) or _creating(client, node)
     if upid is not None:
         return _wait(context, client, upid, report, "vm_create")
-    return _wait_for_lost(context, client, node, report)
+    if _exists(client, node):
+        return {"existed": True}
+    raise Unreachable(
+        f"Proxmox VE did not answer when {node.name} was to be created, and it was not created",
+        system="proxmox",
+        remedy="run the stage again",
+    )
 
 
 def _creating(client: ProxmoxClient, node: Node) -> Upid | None:
@@ -116,7 +108,7 @@ def _exists(client: ProxmoxClient, node: Node) -> bool:
         config = client.config(node.host, node.vmid)
     except NotFound:
         return False
-    if uuid_of(config) == node.uuid.lower() and TAG in tags_of(config):
+    if plan.uuid_of(config) == node.uuid.lower() and plan.TAG in plan.tags_of(config):
         return True
     raise ForeignObject(
         f"VM {node.vmid} ({config.get('name') or 'without a name'}) on {node.host} is not managed by fluobook",
@@ -125,7 +117,7 @@ def _exists(client: ProxmoxClient, node: Node) -> bool:
     )
 
 
-def _order(client: ProxmoxClient, node: Node, params: Mapping[str, Any]) -> Upid | None:
+def _request(client: ProxmoxClient, node: Node, params: Mapping[str, Any]) -> Upid | None:
     """Request the VM; None if no answer came or if it already exists: only a new inspection can tell then."""
     try:
         return client.create_vm(node.host, vmid=node.vmid, **params)
@@ -139,22 +131,10 @@ def _order(client: ProxmoxClient, node: Node, params: Mapping[str, Any]) -> Upid
         return client.create_vm(node.host, vmid=node.vmid, **params)
 
 
-def _wait_for_lost(context: RunContext, client: ProxmoxClient, node: Node, report: Reporter) -> Mapping[str, Any]:
-    if task := _creating(client, node):
-        return _wait(context, client, task, report, "vm_create")
-    if _exists(client, node):
-        return {"existed": True}
-    raise Unreachable(
-        f"Proxmox VE did not answer when {node.name} was to be created, and it was not created",
-        system="proxmox",
-        remedy="run the stage again",
-    )
-
-
 def _start(context: RunContext, node: Node, _action: Action, report: Reporter) -> Mapping[str, Any]:
     evidence = _power_on(context, node, report)
     report.release_slot()
-    report("waits for the Talos API")
+    report("waiting for the Talos API")
     context.wait_until(
         "maintenance",
         f"{node.name} answers at {node.address}:{TALOS_PORT}",
@@ -166,22 +146,24 @@ def _start(context: RunContext, node: Node, _action: Action, report: Reporter) -
 
 def _power_on(context: RunContext, node: Node, report: Reporter) -> Mapping[str, Any]:
     """Start the VM; a lock is waited for, a start that fails is tried again. One that runs already is fine."""
-    client, deadlines, tries = _client(context, node), context.platform.deadlines, 0
+    client, tries = _client(context, node), 0
     while True:
         try:
             return _wait(context, client, client.start(node.host, node.vmid), report, "vm_start")
         except VmLocked as error:
             report.evidence(lock=error.lock)
             report(f"locked ({error.lock})")
-            wait_deadline = deadlines.vm_lock
-            client.wait_unlocked(
-                node.host, node.vmid, deadline=wait_deadline, on_poll=lambda lock: report(f"locked ({lock})")
-            )
+            _wait_unlocked(context, client, node, report)
         except TaskFailed as error:
             tries += 1
             report.evidence(start_failed=error.detail)
             if tries == START_TRIES:
                 raise
+
+
+def _wait_unlocked(context: RunContext, client: ProxmoxClient, node: Node, report: Reporter) -> None:
+    deadline = context.platform.deadlines.vm_lock
+    client.wait_unlocked(node.host, node.vmid, deadline=deadline, on_poll=lambda lock: report(f"locked ({lock})"))
 
 
 def _answers(context: RunContext, node: Node) -> bool | None:
@@ -190,17 +172,12 @@ def _answers(context: RunContext, node: Node) -> bool | None:
 
 def _change(context: RunContext, node: Node, action: Action, report: Reporter) -> Mapping[str, Any]:
     client = _client(context, node)
-    client.wait_unlocked(
-        node.host,
-        node.vmid,
-        deadline=context.platform.deadlines.vm_lock,
-        on_poll=lambda lock: report(f"locked ({lock})"),
-    )
+    _wait_unlocked(context, client, node, report)
     config = client.config(node.host, node.vmid)
     changes = _changes(context, node, config, action.data["fields"])
     if changes:
         client.configure(node.host, node.vmid, changes, digest=config.get("digest"))
-    for disk, size in disks(node).items():
+    for disk, size in plan.disks(node).items():
         if disk in action.data["fields"] and disk in config:
             _wait(context, client, client.resize(node.host, node.vmid, disk, size), report, "vm_create")
     if action.data["cycle"]:
@@ -209,13 +186,11 @@ def _change(context: RunContext, node: Node, action: Action, report: Reporter) -
 
 
 def _changes(context: RunContext, node: Node, config: Mapping[str, Any], fields: list[str]) -> dict[str, Any]:
-    wanted = create_params(context.platform, node, "")
+    wanted = plan.create_params(context.platform, node, "")
     heads = {field.split()[0] for field in fields} - {"running"}
     changes = {head: wanted[head] for head in heads if not head.startswith("scsi") or head not in config}
     if "tags" in changes:
-        changes["tags"] = ";".join(sorted(tags_of(config) | set(tags(context.platform).split(";"))))
-    if "net0" in changes:
-        changes["net0"] = net0(context.platform, node)
+        changes["tags"] = ";".join(sorted(plan.tags_of(config) | set(plan.tags(context.platform).split(";"))))
     return changes
 
 
@@ -224,9 +199,9 @@ def _cycle(context: RunContext, client: ProxmoxClient, node: Node, report: Repor
     before = _serves(context, node)
     _wait(context, client, client.shutdown(node.host, node.vmid, timeout=60), report, "vm_start")
     _power_on(context, node, report)
-    report("waits for the Talos API")
+    report("waiting for the Talos API")
     context.wait_until("maintenance", f"{node.name} answers again", lambda: _answers(context, node))
-    report("waits until it is ready again")
+    report("waiting until it is ready again")
     context.wait_until("nodes_ready", f"{node.name} is ready again", lambda: before <= _serves(context, node) or None)
 
 
@@ -246,37 +221,22 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     nodes = context.platform.nodes
     answers = in_parallel(lambda node: _is_answering(context, node), nodes)
     silent = [node.name for node, answering in zip(nodes, answers, strict=True) if not answering]
-    ours = {node.name: observation.ours(node) for node in nodes}
-    stopped = [name for name, vm in ours.items() if vm is None or not vm.running]
-    differing = [
-        node.name
-        for node in nodes
-        if (vm := ours[node.name]) and differences(context.platform, node, vm.config, vm.resource)
-    ]
-    total = len(nodes)
-    return (
-        Check(
-            "every node's VM exists, ours by uuid and tag",
-            None not in ours.values(),
-            _count(total, [n for n, vm in ours.items() if vm is None]),
-        ),
-        Check("every VM runs", not stopped, _count(total, stopped)),
-        Check("every VM has what the params say", not differing, _count(total, differing)),
-        Check("every node answers at its address", not silent, _count(total, silent)),
-    )
-
-
-def _count(total: int, wrong: Sequence[str]) -> str:
-    return f"{total - len(wrong)} of {total}" + (f"; not: {', '.join(wrong)}" if wrong else "")
+    ours = {node: observation.ours(node) for node in nodes}
+    absent = [node.name for node, vm in ours.items() if vm is None]
+    stopped = [node.name for node, vm in ours.items() if vm is None or not vm.running]
+    differing = [n.name for n, vm in ours.items() if vm and plan.differences(context.platform, n, vm)]
+    failing = {
+        "every node's VM exists, ours by uuid and tag": absent,
+        "every VM runs": stopped,
+        "every VM has what the params say": differing,
+        "every node answers at its address": silent,
+    }
+    return [Check(name, not names, count(len(nodes), names)) for name, names in failing.items()]
 
 
 def _is_answering(context: RunContext, node: Node) -> bool:
     try:
-        context.wait_until("maintenance", node.name, lambda: _mode(context, node))
+        context.wait_until("maintenance", node.name, lambda: _answers(context, node))
     except Exception:  # noqa: BLE001 (a check reports, it does not raise)
         return False
     return True
-
-
-def _mode(context: RunContext, node: Node) -> bool | None:
-    return True if probe(context.talos.address(node), timeout=2).mode is not Mode.UNREACHABLE else None

@@ -6,8 +6,7 @@ import base64
 import hashlib
 import io
 import re
-import secrets
-from dataclasses import dataclass
+from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -17,25 +16,19 @@ from fluobook import gitops
 from fluobook.clients import age, sops
 from fluobook.errors import AccessDenied, Conflict, Refused, Rejected
 from fluobook.files import write_text
-from fluobook.gitops import documents
-from fluobook.gitops.check import RULES, findings
-from fluobook.gitops.secrets import SUFFIX, encrypted_files, lab_recipients, wanted_for
+from fluobook.gitops import check, documents, secrets
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.executor import in_parallel
-from fluobook.stages.secrets.plan import DATA_KEY, TOP, Generator, Observation, SecretFile
+from fluobook.stages.secrets.plan import DATA_KEY, TOP, Generator, Observation, SecretChange, SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableSet, Sequence
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
-    from fluobook.cluster_secrets import ClusterSecrets
     from fluobook.context import RunContext
-    from fluobook.gitops import EncryptedFile
-    from fluobook.redact import Redactor
     from fluobook.stages.core.executor import Reporter
     from fluobook.stages.core.plan import Action
-    from fluobook.stages.secrets.plan import SecretChange
 
 FIELDS = ("data", "stringData")
 RANDOM_BYTES = 24
@@ -50,54 +43,48 @@ CHECKS = {
 """Rules of `fluobook check`, and the check that passes when they have no findings."""
 
 
-@dataclass(frozen=True)
-class Files:
-    """The encrypted files of a repository, as the operator can read and write them."""
+def plaintext(context: RunContext, file: Path) -> str:
+    """The decrypted text: with the operator's key, or the lab's for what was encrypted for that one.
 
-    root: Path
-    secrets: ClusterSecrets
-    redactor: Redactor
+    Raises:
+        AccessDenied: neither decrypts it.
+        Rejected: it was changed without sops, or is damaged.
+    """
+    text = _decrypt(context, file) if sops.is_encrypted(file) else file.read_text()
+    for document in yaml.safe_load_all(text):
+        if isinstance(document, dict):
+            is_secret = document.get("kind") == "Secret"
+            context.redactor.add(*_strings([document.get(field) for field in FIELDS] if is_secret else document))
+            context.redactor.add(*values_of(document).values())
+    return text
 
-    def plaintext(self, file: Path) -> str:
-        """The decrypted text: with the operator's key, or the lab's for what was encrypted for that one.
 
-        Raises:
-            AccessDenied: neither decrypts it.
-            Rejected: it was changed without sops, or is damaged.
-        """
-        text = self._decrypt(file) if sops.is_encrypted(file) else file.read_text()
-        for document in yaml.safe_load_all(text):
-            if isinstance(document, dict):
-                is_secret = document.get("kind") == "Secret"
-                self.redactor.add(*_strings([document.get(field) for field in FIELDS] if is_secret else document))
-                self.redactor.add(*values_of(document).values())
-        return text
+def _decrypt(context: RunContext, file: Path) -> str:
+    try:
+        return sops.decrypt(file, context.secrets.age_key())
+    except AccessDenied:
+        if not set(sops.recipients(file)) & secrets.lab_recipients(context.root):
+            raise
+    lab_keys = "\n".join(key.read_text() for key in sorted((context.root / "params" / "lab").glob("*.age")))
+    return sops.decrypt(file, lab_keys)
 
-    def _decrypt(self, file: Path) -> str:
-        try:
-            return sops.decrypt(file, self.secrets.age_key())
-        except AccessDenied:
-            if not set(sops.recipients(file)) & lab_recipients(self.root):
-                raise
-        lab_keys = "\n".join(key.read_text() for key in sorted((self.root / "params" / "lab").glob("*.age")))
-        return sops.decrypt(file, lab_keys)
 
-    def encrypt(self, file: Path, text: str, recipients: Sequence[str]) -> None:
-        """Encrypt in memory, read back what was encrypted, and only then replace the file.
+def encrypt(context: RunContext, file: Path, text: str, recipients: Sequence[str]) -> None:
+    """Encrypt in memory, read back what was encrypted, and only then replace the file.
 
-        Raises:
-            Rejected: the encrypted text has other content or recipients; the file is unchanged.
-        """
-        name = file.relative_to(self.root).as_posix()
-        encrypted = sops.encrypt(text, path=file, config=self.root / ".sops.yaml")
-        content = sops.read(encrypted, self.secrets.age_key(), name=name)
-        if content != yaml.safe_load(text) or sorted(sops.recipients(encrypted)) != list(recipients):
-            raise Rejected(
-                f"{name} was encrypted with other content or recipients than planned; the file is unchanged",
-                system="sops",
-                remedy="inspect .sops.yaml: an earlier rule may match the file too",
-            )
-        write_text(file, encrypted)
+    Raises:
+        Rejected: the encrypted text has other content or recipients; the file is unchanged.
+    """
+    name = file.relative_to(context.root).as_posix()
+    encrypted = sops.encrypt(text, path=file, config=context.root / ".sops.yaml")
+    content = sops.read(encrypted, context.secrets.age_key(), name=name)
+    if content != yaml.safe_load(text) or sorted(sops.recipients(encrypted)) != list(recipients):
+        raise Rejected(
+            f"{name} was encrypted with other content or recipients than planned; the file is unchanged",
+            system="sops",
+            remedy="inspect .sops.yaml: an earlier rule may match the file too",
+        )
+    write_text(file, encrypted)
 
 
 def observe(
@@ -112,33 +99,32 @@ def observe(
     root, by_file = context.root, {change.file: change for change in changes}
     for change in changes:
         context.redactor.add(*change.typed.values())
-    files = Files(root, context.secrets, context.redactor)
     tree = gitops.read(root, context.platform.gitops.path)
 
-    def read(entry: EncryptedFile) -> SecretFile:
-        return _observe_file(files, entry, by_file.get(entry.file.relative_to(root).as_posix()))
+    def read(entry: secrets.EncryptedFile) -> SecretFile:
+        return _observe_file(context, entry, by_file.get(entry.file.relative_to(root).as_posix()))
 
     return Observation(
-        tuple(in_parallel(read, encrypted_files(root))),
+        tuple(in_parallel(read, secrets.encrypted_files(root))),
         tuple(_generators(root)),
         {app.path: app.namespace for app in tree.applications if app.path},
-        {file: wanted_for(root / file, root) for file in by_file if not (root / file).exists()},
+        {file: secrets.wanted_for(root / file, root) for file in by_file if not (root / file).exists()},
         frozenset(identity.recipient for identity in age.read(context.secrets.age_key())),
-        lab_recipients(root),
+        secrets.lab_recipients(root),
         context.policy.refuses_lab_key,
         tuple(changes),
         frozenset(renewed),
     )
 
 
-def _observe_file(files: Files, entry: EncryptedFile, change: SecretChange | None) -> SecretFile:
-    document = document_of(files.plaintext(entry.file), entry.file)
-    file = entry.file.relative_to(files.root).as_posix()
+def _observe_file(context: RunContext, entry: secrets.EncryptedFile, change: SecretChange | None) -> SecretFile:
+    document = document_of(plaintext(context, entry.file), entry.file)
+    file = entry.file.relative_to(context.root).as_posix()
     if file.startswith(TOP + "/"):
         metadata, values = document.get("metadata") or {}, values_of(document)
         title = f"secret {metadata.get('namespace', '')}/{metadata.get('name', '')}"
     else:
-        title, values = f"bundle {entry.file.name.removesuffix(SUFFIX)}", {}
+        title, values = f"bundle {entry.file.name.removesuffix(secrets.SUFFIX)}", {}
     typed = change.typed if change else {}
     return SecretFile(
         file,
@@ -173,24 +159,23 @@ def perform(
     file = context.root / name
     if action.verb == "list":
         return _write_list(file, action.data["files"])
-    files = Files(context.root, context.secrets, context.redactor)
     typed = next((change.typed for change in changes if change.file == name), {})
-    document = _new_secret(action.data["secret"]) if action.verb == "create" else _current(files, file, action)
+    document = _new_secret(action.data["secret"]) if action.verb == "create" else _current(context, file, action)
     for key in action.data.get("remove") or ():
         for field in FIELDS:
             (document.get(field) or {}).pop(key, None)
     for key in action.data["set"]:
         if not (value := typed.get(key)):
-            value = secrets.token_urlsafe(RANDOM_BYTES)
+            value = token_urlsafe(RANDOM_BYTES)
             context.redactor.add(value)
         if key in (document.get("data") or {}):
             document["data"][key] = base64.b64encode(value.encode()).decode()
         else:
             document.setdefault("stringData", {})[key] = value
     text = dump(document)
-    if lab_recipients(context.root).isdisjoint(action.data["recipients"]):
+    if secrets.lab_recipients(context.root).isdisjoint(action.data["recipients"]):
         text = re.sub(r"^# LAB SECRET.*\n", "", text)
-    files.encrypt(file, text, action.data["recipients"])
+    encrypt(context, file, text, action.data["recipients"])
     if renewed is not None:
         renewed |= {(name, key) for key in (DATA_KEY, *action.data["set"])}
     return {"recipients": action.data["recipients"], "set": action.data["set"]}
@@ -201,26 +186,27 @@ def _new_secret(secret: Mapping[str, str]) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": secret["type"], "stringData": {}}
 
 
-def _current(files: Files, file: Path, action: Action) -> Any:
+def _current(context: RunContext, file: Path, action: Action) -> Any:
     if _stamp(file) != action.data["stamp"]:
         raise Conflict(f"{file} was changed after the plan was made", system="file", remedy="run the plan cell again")
-    return document_of(files.plaintext(file), file)
+    return document_of(plaintext(context, file), file)
 
 
 def _write_list(file: Path, files: Sequence[str]) -> Mapping[str, Any]:
     """Write a generator's list; the rest of the file, comments included, is unchanged."""
     document = document_of(file.read_text(), file)
-    if document.get("files"):
-        document["files"][:] = list(files)
-    else:
-        document["files"] = list(files)
+    if not document.get("files"):
+        document["files"] = []
+    document["files"][:] = files
     write_text(file, dump(document))
     return {"files": list(files)}
 
 
 def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     """The checks. The observation has decrypted every file, MAC included, or it would have raised."""
-    listed = findings(context.root, {name: RULES[name] for name in CHECKS}, path=context.platform.gitops.path)
+    listed = check.findings(
+        context.root, {name: check.RULES[name] for name in CHECKS}, path=context.platform.gitops.path
+    )
     files = len(observation.files)
     counted = f"{files} files, {len(observation.generators)} generators"
     public = [file.file for file in observation.files if file.recipients & observation.lab]

@@ -8,7 +8,7 @@ from fluobook.errors import CheckFailed
 from fluobook.stages.core.check import Check, Checks
 
 GOOD = Check("every VM runs", passed=True, result="3 of 3")
-BAD = Check("every node answers", passed=False, result="2 of 3; not: a", remedy="look at a's console")
+BAD = Check("every node answers", passed=False, result="2 of 3; not: a", remedy="open a's console")
 
 
 def test_checks_that_passed_let_the_run_go_on():
@@ -18,7 +18,7 @@ def test_checks_that_passed_let_the_run_go_on():
 def test_a_failed_check_is_named_with_its_result_and_remedy():
     with pytest.raises(CheckFailed, match="every node answers: 2 of 3; not: a") as caught:
         Checks("create-vms", (GOOD, BAD)).require()
-    assert caught.value.remedy == "look at a's console"
+    assert caught.value.remedy == "open a's console"
     assert caught.value.exit_code == 4
 
 

@@ -22,7 +22,7 @@ def action(name, *needs, system="proxmox"):
 
 
 class Work:
-    """Performs actions: notes their order, fails where it is told to."""
+    """Performs actions: notes their order, raises the given errors."""
 
     def __init__(self, **fails):
         self.fails, self.order = fails, []
@@ -70,7 +70,7 @@ def test_independent_actions_run_at_the_same_time():
     assert not meeting.broken
 
 
-def test_no_more_actions_run_on_one_system_than_it_bears():
+def test_no_more_actions_run_on_one_system_than_its_width():
     now, most, lock = Counter(), Counter(), threading.Lock()
 
     def perform(action, _report):
@@ -111,7 +111,7 @@ def test_the_error_names_everything_that_failed():
         work.run(action("a"), action("b"))
 
 
-def test_states_are_told_while_it_goes_on():
+def test_states_are_reported_while_the_plan_is_applied():
     plan = Plan("a-stage", (action("a"), action("b", "a")))
     progress, states = Progress(plan.actions), []
     progress.changed = lambda: states.append(dict(progress.state))
@@ -150,7 +150,7 @@ def test_an_interrupt_is_journalled_with_what_was_at_work():
     assert "interrupted" in [line["event"] for line in work.journal.events]
 
 
-def test_a_word_is_not_told_any_more_once_work_is_broken_off():
+def test_a_message_is_not_shown_after_cancellation():
     def check():
         raise Refused("halted")
 

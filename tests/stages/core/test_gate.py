@@ -22,7 +22,7 @@ def test_a_plan_with_nothing_to_do_needs_no_approval():
     assert gate().admit(Plan("create-vms")) == "nothing to approve"
 
 
-def test_without_approval_the_command_that_approves_is_told():
+def test_without_approval_the_command_that_approves_is_shown():
     with pytest.raises(ApprovalNeeded, match=f"create-vms needs approval: Plan {DIGEST}: 1 to create") as caught:
         gate().admit(CHANGE)
     assert caught.value.remedy == f"approve it with --approve create-vms={DIGEST}"

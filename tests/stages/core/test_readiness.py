@@ -30,7 +30,7 @@ def condition(kind, name, status, message=""):
         (workload(**well()), ""),
         (workload(replicas=0, observedGeneration=2), ""),
         (workload(replicas=3, **well(2)), "2 of 3 pods are ready"),
-        (workload(**{**well(), "observedGeneration": 1}), "has not been looked at by its controller yet"),
+        (workload(**{**well(), "observedGeneration": 1}), "has not been observed by its controller yet"),
         (workload(**{**well(), "updatedReplicas": 0}), "0 of 1 pods are ready"),
         (
             workload("DaemonSet", observedGeneration=2, desiredNumberScheduled=3, updatedNumberScheduled=3),

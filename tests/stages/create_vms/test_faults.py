@@ -51,7 +51,7 @@ def test_a_start_that_fails_is_started_again_and_never_destroyed(labs):
     assert lab.paths("DELETE") == []
 
 
-def test_a_start_that_keeps_failing_is_told_with_the_tail_of_its_log(labs):
+def test_a_start_that_keeps_failing_is_reported_with_the_tail_of_its_log(labs):
     lab = labs(*["proxmox.start-task-fails"] * 3 * NODES)
     stage = lab.stage("create-vms")
     with pytest.raises(TaskFailed, match=r"create-vms, start talos-.*and 2 more failed") as caught:
@@ -62,7 +62,7 @@ def test_a_start_that_keeps_failing_is_told_with_the_tail_of_its_log(labs):
     assert sorted(creations(lab).values()) == [1] * NODES
 
 
-def test_a_creation_that_fails_is_told_and_what_needs_it_is_not_begun(labs):
+def test_a_creation_that_fails_is_reported_and_what_needs_it_is_not_started(labs):
     lab = labs("proxmox.create-task-fails")
     stage = lab.stage("create-vms")
     with pytest.raises(TaskFailed) as caught:
@@ -74,16 +74,16 @@ def test_a_creation_that_fails_is_told_and_what_needs_it_is_not_begun(labs):
 
 
 def test_a_backup_is_waited_for_and_its_lock_is_shown(labs, monkeypatch):
-    lab, words = labs("proxmox.lock-backup"), []
-    noted = Progress.set
+    lab, messages = labs("proxmox.lock-backup"), []
+    original_set = Progress.set
 
     def note(progress, action, state, message=""):
-        words.append(message)
-        noted(progress, action, state, message)
+        messages.append(message)
+        original_set(progress, action, state, message)
 
     monkeypatch.setattr(Progress, "set", note)
     lab.bring_up("create-vms")
-    assert "locked (backup)" in words
+    assert "locked (backup)" in messages
 
 
 def test_a_lock_that_stays_ends_in_an_error_that_names_it(labs):
@@ -119,7 +119,7 @@ def test_an_image_that_breaks_off_is_fetched_by_the_next_run(labs):
 
 
 @pytest.mark.parametrize("fault", ["proxmox.token-wrong", "proxmox.token-no-rights"])
-def test_a_refused_token_changes_nothing_and_the_command_that_helps_is_told(labs, fault):
+def test_a_refused_token_changes_nothing_and_the_command_that_helps_is_shown(labs, fault):
     lab = labs(fault)
     with pytest.raises(AccessDenied) as caught:
         lab.stage("create-vms").plan()
@@ -128,11 +128,13 @@ def test_a_refused_token_changes_nothing_and_the_command_that_helps_is_told(labs
     assert lab.requests(mutating=True) == []
 
 
-@pytest.mark.parametrize(("fault", "told"), [("foreign-vmid", "number"), ("foreign-vm-with-our-name", "name")])
-def test_a_vm_of_somebody_else_stops_the_stage(labs, fault, told):
+@pytest.mark.parametrize(
+    ("fault", "property_taken"), [("foreign-vmid", "number"), ("foreign-vm-with-our-name", "name")]
+)
+def test_a_vm_of_somebody_else_stops_the_stage(labs, fault, property_taken):
     lab = labs(f"proxmox.{fault}")
     with pytest.raises(
-        ForeignObject, match=rf"has the {told}.* of talos-cp-1 and is not managed by fluobook"
+        ForeignObject, match=rf"has the {property_taken}.* of talos-cp-1 and is not managed by fluobook"
     ) as caught:
         lab.stage("create-vms").plan()
     assert "nodes[].vmid" in caught.value.remedy

@@ -63,7 +63,7 @@ def test_a_proxmox_endpoint_receives_seven_requests_for_one_host(lab):
 
 
 def test_the_table_is_the_same_in_every_fresh_lab(lab, labs):
-    tables = [Checks("preflight", checks(one.context())).table().text() for one in (lab, labs())]
+    tables = [Checks("preflight", checks(world.context())).table().text() for world in (lab, labs())]
     assert tables[0] == tables[1]
     assert "127.0.0.1" not in tables[0]
     assert str(lab.folder) not in tables[0]
@@ -72,9 +72,9 @@ def test_the_table_is_the_same_in_every_fresh_lab(lab, labs):
 def test_our_own_vms_are_accepted(labs):
     lab = labs()
     lab.bring_up("create-vms")
-    found = {check.name: check.result for check in checks(lab.context())}
-    assert "0 free, 3 ours" in found.values()
-    assert "0 GiB of disks are planned" in found.values()
+    results = {check.name: check.result for check in checks(lab.context())}
+    assert "0 free, 3 ours" in results.values()
+    assert "0 GiB of disks are planned" in results.values()
 
 
 def test_each_missing_privilege_is_named_with_the_commands_that_grant_it(labs):
@@ -88,11 +88,11 @@ def test_each_missing_privilege_is_named_with_the_commands_that_grant_it(labs):
 
 def test_a_wrong_token_is_reported_once_and_the_other_checks_still_run(labs):
     context = labs("proxmox.token-wrong").context()
-    found = checks(context)
-    (refused,) = [check for check in found if not check.passed]
+    results = checks(context)
+    (refused,) = [check for check in results if not check.passed]
     assert "does not accept the token fluobook@pve!fluobook" in refused.result
     assert "pveum user token" in refused.remedy
-    assert any("chart source" in check.name for check in found)
+    assert any("chart source" in check.name for check in results)
 
 
 def test_an_unreachable_host_is_reported_with_the_next_command(lab):
@@ -151,8 +151,8 @@ def test_an_address_in_use_is_named(labs):
 
 
 def test_a_host_that_does_not_exist_is_named(lab):
-    found = wrong(lab.context("proxmox.laptop.hosts=[pve9]", *(f"nodes.{n.name}.host=pve9" for n in nodes(lab))))
-    assert any("host pve9 is not there; known are pve1" in check.result for check in found)
+    results = wrong(lab.context("proxmox.laptop.hosts=[pve9]", *(f"nodes.{n.name}.host=pve9" for n in nodes(lab))))
+    assert any("host pve9 is not there; known are pve1" in check.result for check in results)
 
 
 def nodes(lab):
@@ -237,7 +237,7 @@ def test_a_failed_preflight_ends_with_exit_code_4_and_every_remedy(lab):
 
 def test_all_of_three_hosts_are_checked(labs):
     context = labs(phase="phase3").context()
-    found = checks(context)
-    assert [check for check in found if not check.passed] == []
+    results = checks(context)
+    assert [check for check in results if not check.passed] == []
     for host in context.platform.hosts:
-        assert sum(check.name.startswith(f"{host} has") for check in found) >= 3
+        assert sum(check.name.startswith(f"{host} has") for check in results) >= 3
