@@ -16,7 +16,7 @@ from fluobook_lab.grpc import bound
 from fluobook_lab.http import issue_for
 from fluobook_lab.kube.cluster import KubeCluster
 from fluobook_lab.kube.errors import ApiError
-from fluobook_lab.kube.kubelet import Kubelet, NodeInfo
+from fluobook_lab.kube.kubelet import Kubelet, node_info
 from fluobook_lab.talos.config import pair
 
 if TYPE_CHECKING:
@@ -144,21 +144,7 @@ class KubernetesSide:
         await self._bootstrapped.wait()
         if config.is_control_plane:
             await self._listen(node, config)
-        address = node.address
-        machine = config.machine
-        info = NodeInfo(
-            node.hostname,
-            (address,),
-            role=config.type,
-            cores=node.vm.cores,
-            memory_mib=node.vm.memory_mib,
-            kubernetes=f"v{self._version}",
-            uuid=node.vm.uuid,
-            labels={str(k): str(v) for k, v in (machine.get("nodeLabels") or {}).items()},
-            schedulable=bool(config.cluster.get("allowSchedulingOnControlPlanes")),
-            serving_certificate=_rotates(machine),
-        )
-        self._kubelets[node.vm.uuid] = self.cluster.join(info)
+        self._kubelets[node.vm.uuid] = self.cluster.join(node_info(node, config, self._version))
 
     async def _listen(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """Serve the API at the node's address, and at the shared address if no other node serves it."""
@@ -170,11 +156,6 @@ class KubernetesSide:
 
     def _holder(self) -> str | None:
         return next((uuid for uuid, listeners in self._listeners.items() if len(listeners) > 1), None)
-
-
-def _rotates(machine: Mapping[str, Any]) -> bool:
-    arguments = (machine.get("kubelet") or {}).get("extraArgs") or {}
-    return str(arguments.get("rotate-server-certificates", "")).lower() == "true"
 
 
 def server_context(address: str, config: MachineConfiguration) -> ssl.SSLContext:

@@ -35,13 +35,7 @@ ADDRESS = "10.10.0.10"
 BOUND = 180
 """Seconds that anything may take on a busy machine."""
 NODES = (
-    NodeInfo(
-        "cp-1",
-        (ADDRESS,),
-        role="controlplane",
-        uuid="7d3a7f9e-0000-4000-8000-000000000001",
-        taints=({"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"},),
-    ),
+    NodeInfo("cp-1", (ADDRESS,), role="controlplane", uuid="7d3a7f9e-0000-4000-8000-000000000001"),
     NodeInfo("worker-1", ("10.10.0.20",), uuid="7d3a7f9e-0000-4000-8000-000000000002"),
 )
 CILIUM = {

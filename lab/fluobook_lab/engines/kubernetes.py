@@ -22,7 +22,7 @@ from fluobook_lab.engines.network import Forwarder
 from fluobook_lab.engines.processes import log_failure, tail
 from fluobook_lab.grpc import bound
 from fluobook_lab.kube import system
-from fluobook_lab.kube.kubelet import NodeInfo
+from fluobook_lab.kube.kubelet import NodeInfo, node_info
 from fluobook_lab.talos.config import pair
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class RealKubernetes:
             kubelet = await self._retried(node, partial(self._kubelet, node, config))
         self._kubelets[node.vm.uuid] = kubelet
         kubelet.start()
-        await self._label(_node_info(node, config, self._version))
+        await self._label(node_info(node, config, self._version))
 
     async def _kubelet(self, node: TalosMachine, config: MachineConfiguration) -> RealKubelet:
         """The kubelet of a configuration; Talos does not start one without an address for its node.
@@ -175,7 +175,7 @@ class RealKubernetes:
         while problem := refused_by_kubelet(settings.get("extraArgs") or ()):
             self._report(node, problem, log="kubelet")
             await asyncio.sleep(RESTART)
-        info, token = _node_info(node, config, self._version), str(config.cluster.get("token") or "")
+        info, token = node_info(node, config, self._version), str(config.cluster.get("token") or "")
         server = KubeletServer(pair(config.cluster.get("ca")).crt, info.name)
         return RealKubelet(info, self._connect(config), token, server=server, ports=self.plane.egress.ports)
 
@@ -269,20 +269,3 @@ async def _of_talos(config: MachineConfiguration) -> list[Obj]:
 async def _inline(config: MachineConfiguration) -> list[Obj]:
     texts = [entry.get("contents") or "" for entry in config.cluster.get("inlineManifests") or ()]
     return [document for text in texts for document in manifests.load(text) if document]
-
-
-def _node_info(node: TalosMachine, config: MachineConfiguration, version: str) -> NodeInfo:
-    arguments = (config.machine.get("kubelet") or {}).get("extraArgs") or {}
-    tainted = config.is_control_plane and not config.cluster.get("allowSchedulingOnControlPlanes")
-    return NodeInfo(
-        node.hostname,
-        (node.address,),
-        role=config.type,
-        cores=node.vm.cores,
-        memory_mib=node.vm.memory_mib,
-        kubernetes=f"v{version}",
-        uuid=node.vm.uuid,
-        labels={str(k): str(v) for k, v in (config.machine.get("nodeLabels") or {}).items()},
-        taints=({"key": ROLE, "effect": "NoSchedule"},) if tainted else (),
-        serving_certificate=str(arguments.get("rotate-server-certificates", "")).lower() == "true",
-    )

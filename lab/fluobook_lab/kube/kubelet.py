@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.storage import Watch
     from fluobook_lab.kube.store import Store
+    from fluobook_lab.talos import MachineConfiguration, TalosMachine
 
 
 _CONDITIONS = (
@@ -53,7 +54,6 @@ class NodeInfo:
         talos: Talos' version, such as "v1.13.9".
         uuid: SMBIOS uuid.
         labels: `machine.nodeLabels` of the machine config.
-        taints: further taints.
         schedulable: `allowSchedulingOnControlPlanes`, for control planes.
         serving_certificate: `rotate-server-certificates`: whether the kubelet asks for a serving certificate.
     """
@@ -67,14 +67,36 @@ class NodeInfo:
     talos: str = "v1.13.9"
     uuid: str = ""
     labels: dict[str, str] = field(default_factory=dict)
-    taints: tuple[Obj, ...] = ()
     schedulable: bool = False
     serving_certificate: bool = True
+
+    @property
+    def taints(self) -> list[Obj]:
+        """The taint of a control plane that takes no other pods."""
+        tainted = self.role == "controlplane" and not self.schedulable
+        return [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}] if tainted else []
 
     @property
     def user(self) -> User:
         """Who its kubelet is to the API."""
         return User(NODE_PREFIX + self.name, frozenset({NODES, "system:authenticated"}))
+
+
+def node_info(node: TalosMachine, config: MachineConfiguration, version: str) -> NodeInfo:
+    """What the kubelet of a Talos node knows; `version` is that of Kubernetes, such as 1.35.4."""
+    arguments = (config.machine.get("kubelet") or {}).get("extraArgs") or {}
+    return NodeInfo(
+        node.hostname,
+        (node.address,),
+        role=config.type,
+        cores=node.vm.cores,
+        memory_mib=node.vm.memory_mib,
+        kubernetes=f"v{version}",
+        uuid=node.vm.uuid,
+        labels={str(k): str(v) for k, v in (config.machine.get("nodeLabels") or {}).items()},
+        schedulable=bool(config.cluster.get("allowSchedulingOnControlPlanes")),
+        serving_certificate=str(arguments.get("rotate-server-certificates", "")).lower() == "true",
+    )
 
 
 def node_object(info: NodeInfo, pod_cidr: str) -> Obj:
@@ -85,8 +107,6 @@ def node_object(info: NodeInfo, pod_cidr: str) -> Obj:
     if info.role == "controlplane":
         labels |= {"node-role.kubernetes.io/control-plane": ""}
         labels |= {"node.kubernetes.io/exclude-from-external-load-balancers": ""}
-        if not info.schedulable:
-            taints = [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}, *taints]
     spec = {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr], "taints": taints}
     spec |= {"providerID": f"proxmox://cluster/{info.uuid}"} if info.uuid else {}
     node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": info.name, "labels": labels}, "spec": spec}
