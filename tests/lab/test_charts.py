@@ -51,7 +51,7 @@ async def _renders(tree: Path) -> None:
         assert documents[2]["spec"]["replicas"] == 3
         assert {document["metadata"]["name"] for document in documents} == {"r"}
         listed = await asyncio.to_thread(helm.versions, repo, "other")
-        assert [one.version for one in listed] == ["2.0.0"]
+        assert [entry.version for entry in listed] == ["2.0.0"]
     finally:
         await server.stop()
 

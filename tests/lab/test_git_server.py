@@ -28,10 +28,10 @@ def server(folder: Path) -> GitServer:
 
 async def run(*command: str, cwd: Path | None = None) -> str:
     env = {"GIT_CONFIG_GLOBAL": "/dev/null", "HOME": "/nowhere", "PATH": "/usr/bin:/bin"}
-    who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     done = await asyncio.to_thread(
         subprocess.run,
-        ["git", *who, *command],
+        ["git", *identity, *command],
         cwd=cwd,
         env=env,
         check=True,
@@ -59,8 +59,8 @@ async def _clones_and_pushes(tmp_path: Path, tree: Path) -> None:
         assert host.head("fluobook") == await run("rev-parse", "HEAD", cwd=clone)
         assert any(request.mutating for request in host.requests)
         changed = host.commit("fluobook", {"c.yaml": "c: 3\n", "b.yaml": None})
-        found = await asyncio.to_thread(git_client.ls_remote, host.url("fluobook"), "main")
-        assert found == changed
+        refs = await asyncio.to_thread(git_client.ls_remote, host.url("fluobook"), "main")
+        assert refs == changed
         await run("pull", "-q", cwd=clone)
         assert (clone / "c.yaml").exists()
         assert not (clone / "b.yaml").exists()
@@ -73,9 +73,9 @@ def test_a_real_git_clones_and_pushes(tmp_path, tree):
 
 
 def test_the_same_tree_makes_the_same_commit(tmp_path, tree):
-    one = server(tmp_path / "one").seed("fluobook", tree, ["cluster-gitops"])
-    two = server(tmp_path / "two").seed("other", tree, ["cluster-gitops"])
-    assert one == two
+    first = server(tmp_path / "one").seed("fluobook", tree, ["cluster-gitops"])
+    second = server(tmp_path / "two").seed("other", tree, ["cluster-gitops"])
+    assert first == second
 
 
 def test_ignored_files_are_not_committed(tmp_path, tree):

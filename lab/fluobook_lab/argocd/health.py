@@ -1,6 +1,6 @@
 """The health of an object as Argo CD assesses it: the Lua of argocd-cm, its own Lua, then the built-in checks.
 
-`None` means that the kind has no health: such an object never holds a wave back.
+`None` means that the kind has no health: no wave waits for such an object.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def annotation(obj: Obj, name: str) -> str:
 
 
 def listed(obj: Obj, name: str) -> list[str]:
-    """The parts of an annotation that holds a comma-separated list."""
+    """The parts of an annotation with a comma-separated list."""
     return [part.strip() for part in annotation(obj, name).split(",") if part.strip()]
 
 

@@ -1,6 +1,6 @@
 """The repo-server: from an Application's sources to documents, with the real git, helm, kubectl and sops.
 
-KSOPS needs preparation: the tree holds the form for Argo CD, a generator with an exec-function annotation. `kubectl
+KSOPS needs preparation: the tree has the form for Argo CD, a generator with an exec-function annotation. `kubectl
 kustomize` answers that with no documents and exit code 0, since it cannot run functions. So the annotation is removed
 from each checkout, which makes the generator a legacy plugin (`ksops.py`), and decrypted files are counted.
 """

@@ -84,7 +84,7 @@ class KubeletServer:
 
     async def _logs(self, request: web.Request) -> web.Response:
         pod, container = request.match_info["pod"], request.match_info["container"]
-        return web.Response(text=f"{container} of {pod} is played on {self._node}\n")
+        return web.Response(text=f"{container} of {pod} is simulated on {self._node}\n")
 
     async def _health(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok")

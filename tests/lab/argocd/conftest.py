@@ -92,7 +92,7 @@ def secret(name: str, **data: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "Opaque", "data": encoded}
 
 
-class Bench:
+class Lab:
     """The environment and what a test does in it."""
 
     workload = staticmethod(workload)
@@ -282,16 +282,16 @@ class Bench:
 
 
 @pytest.fixture
-def world(tmp_path):
-    """Run a coroutine function as a test in an environment of its own: `world(test)`."""
+def in_lab(tmp_path):
+    """Run a coroutine function as a test in an environment of its own: `in_lab(test)`."""
 
-    def run(test: Callable[[Bench], Awaitable[None]], **options: Any) -> None:
+    def run(test: Callable[[Lab], Awaitable[None]], **options: Any) -> None:
         async def go() -> None:
-            bench = Bench(tmp_path, **options)
+            lab = Lab(tmp_path, **options)
             try:
-                await test(bench)
+                await test(lab)
             finally:
-                await bench.down()
+                await lab.down()
 
         asyncio.run(go())
 

@@ -27,7 +27,7 @@ ON_NODES = {"observedGeneration": 2, "desiredNumberScheduled": 3, "updatedNumber
 
 
 @pytest.mark.parametrize(
-    ("judged", "verdict"),
+    ("obj", "verdict"),
     [
         (obj("apps/v1", "Deployment", ROLLED, {"replicas": 2}), "Healthy"),
         (obj("apps/v1", "Deployment", {**ROLLED, "observedGeneration": 1}, {"replicas": 2}), "Progressing"),
@@ -86,8 +86,8 @@ ON_NODES = {"observedGeneration": 2, "desiredNumberScheduled": 3, "updatedNumber
         ),
     ],
 )
-def test_the_built_in_checks(judged, verdict):
-    assert HealthChecks({}).health(judged).status == verdict
+def test_the_built_in_checks(obj, verdict):
+    assert HealthChecks({}).health(obj).status == verdict
 
 
 @pytest.mark.parametrize("kind", ["ConfigMap", "Namespace", "Secret"])
@@ -98,9 +98,9 @@ def test_kinds_without_health_have_none(kind):
 def test_an_application_has_no_health_without_lua():
     child = obj("argoproj.io/v1alpha1", "Application", {"health": {"status": "Degraded"}})
     assert HealthChecks({}).health(child) is None
-    script = "return {status = obj.status.health.status, message = 'told'}"
-    told = HealthChecks({"argoproj.io_Application": script}).health(child)
-    assert (told.status, told.message) == ("Degraded", "told")
+    script = "return {status = obj.status.health.status, message = 'degraded'}"
+    health = HealthChecks({"argoproj.io_Application": script}).health(child)
+    assert (health.status, health.message) == ("Degraded", "degraded")
 
 
 def test_lua_precedes_the_built_in_check_and_may_apply_to_a_whole_group():
@@ -144,9 +144,9 @@ def test_lua_is_sandboxed_and_must_return_a_status(script):
 
 
 def test_a_broken_check_makes_the_object_unknown():
-    told = HealthChecks({"x": "error('no')"}).health(obj("v1", "x"))
-    assert told.status == "Unknown"
-    assert "no" in told.message
+    health = HealthChecks({"x": "error('no')"}).health(obj("v1", "x"))
+    assert health.status == "Unknown"
+    assert "no" in health.message
 
 
 def test_a_check_does_not_affect_the_next_one():

@@ -65,7 +65,7 @@ DEPLOYMENT = Key("apps", "Deployment", "a-one", "x")
 
 
 @pytest.mark.parametrize(
-    ("key", "rules", "said"),
+    ("key", "rules", "expected"),
     [
         (CLUSTER_ROLE, {}, "resource rbac.authorization.k8s.io:ClusterRole is not permitted in project team"),
         (CLUSTER_ROLE, {"clusterResourceWhitelist": [{"group": "*", "kind": "*"}]}, ""),
@@ -83,33 +83,38 @@ DEPLOYMENT = Key("apps", "Deployment", "a-one", "x")
         (DEPLOYMENT._replace(namespace="b"), {}, "namespace b is not permitted in project 'team'"),
     ],
 )
-def test_objects_are_let_in_by_kind_and_namespace(key, rules, said):
-    told = forbids(project(**rules), app()["spec"]["destination"], key, namespaced=bool(key.namespace))
-    assert told.startswith(said)
-    assert bool(told) == bool(said)
+def test_objects_are_permitted_by_kind_and_namespace(key, rules, expected):
+    refusal = forbids(project(**rules), app()["spec"]["destination"], key, namespaced=bool(key.namespace))
+    assert refusal.startswith(expected)
+    assert bool(refusal) == bool(expected)
 
 
 @pytest.mark.lab
-def test_an_application_waits_for_its_project_and_is_held_to_it(world):
-    async def test(w):
-        w.write(
-            {"base/x.yaml": [w.config_map("x"), {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "new"}}]}
+def test_an_application_waits_for_its_project_and_is_restricted_by_it(in_lab):
+    async def test(lab):
+        lab.write(
+            {
+                "base/x.yaml": [
+                    lab.config_map("x"),
+                    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "new"}},
+                ]
+            }
         )
-        await w.up()
-        w.application("base", "base", project="team", namespace="base")
-        told = lambda: [one["message"] for one in w.status("base").get("conditions", ())]  # noqa: E731
-        await w.until(lambda: told() == ["Application referencing project team which does not exist"])
-        assert w.state("base")[:2] == ("Unknown", "Unknown")
+        await lab.up()
+        lab.application("base", "base", project="team", namespace="base")
+        messages = lambda: [entry["message"] for entry in lab.status("base").get("conditions", ())]  # noqa: E731
+        await lab.until(lambda: messages() == ["Application referencing project team which does not exist"])
+        assert lab.state("base")[:2] == ("Unknown", "Unknown")
         spec = {"sourceRepos": ["*"], "destinations": [{"server": "*", "namespace": "base"}]}
         owner = {
-            "apiVersion": w.api,
+            "apiVersion": lab.api,
             "kind": "AppProject",
             "metadata": {"name": "team", "namespace": "argocd"},
             "spec": spec,
         }
-        w.store.create(owner)
-        await w.until(lambda: w.state("base")[2] == "Failed")
-        assert "resource :Namespace is not permitted in project team" in w.status("base")["operationState"]["message"]
-        assert w.store.find("v1", "ConfigMap", "x", "base") is None
+        lab.store.create(owner)
+        await lab.until(lambda: lab.state("base")[2] == "Failed")
+        assert "resource :Namespace is not permitted in project team" in lab.status("base")["operationState"]["message"]
+        assert lab.store.find("v1", "ConfigMap", "x", "base") is None
 
-    world(test)
+    in_lab(test)

@@ -124,7 +124,7 @@ class Site:
         return {app["metadata"]["name"]: app for app in self.store.list(API, "Application", "argocd")}
 
     async def until_all_are_well(self):
-        wanted = {one.name for one in trees.read(ROOT).applications} | {"root"}
+        wanted = {entry.name for entry in trees.read(ROOT).applications} | {"root"}
         watch = self.store.watch(API, "Application")
         try:
             async with asyncio.timeout(60):
@@ -147,7 +147,7 @@ async def _comes_to_rest(folder):
         await site.until_all_are_well()
         begun = {name: at for at, name, _ in reversed(site.argocd.timeline)}
         waves = trees.waves(trees.read(ROOT))
-        firsts = [min(begun[one.name] for one in waves[wave]) for wave in sorted(waves)]
+        firsts = [min(begun[entry.name] for entry in waves[wave]) for wave in sorted(waves)]
         assert firsts == sorted(firsts)
         ours = site.platform.gitops.repository
         revisions = [

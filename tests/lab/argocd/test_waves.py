@@ -17,134 +17,134 @@ return hs
 WAVE = "argocd.argoproj.io/sync-wave"
 
 
-def children(w, broken=False):
+def children(lab, broken=False):
     """Three children in the waves -1, 0 and 1; the first waits for a Deployment, or cannot be synced."""
     for name, wave in (("first", -1), ("second", 0), ("third", 1)):
-        child = w.application(
+        child = lab.application(
             name, f"apps/{name}", namespace=name, create=False, metadata={"annotations": {WAVE: str(wave)}}
         )
-        w.write({f"root/{name}.yaml": child, f"apps/{name}/web.yaml": w.workload("Deployment", name)})
+        lab.write({f"root/{name}.yaml": child, f"apps/{name}/web.yaml": lab.workload("Deployment", name)})
     if broken:
-        w.write(
+        lab.write(
             {"apps/first/broken.yaml": {"apiVersion": "example.org/v1", "kind": "Widget", "metadata": {"name": "x"}}}
         )
 
 
-async def start(w, lua, broken=False):
-    await w.git.start()  # the children name the host's address
-    children(w, broken)
-    await w.up(lua=lua)
-    w.application("root", "root", namespace="argocd", options=["ServerSideApply=true"])
+async def start(lab, lua, broken=False):
+    await lab.git.start()  # the children name the host's address
+    children(lab, broken)
+    await lab.up(lua=lua)
+    lab.application("root", "root", namespace="argocd", options=["ServerSideApply=true"])
 
 
-def test_with_the_strict_lua_a_wave_waits_for_the_one_before(world):
-    async def test(w):
-        w.held.add("first")
-        await start(w, w.lua)
+def test_with_the_strict_lua_a_wave_waits_for_the_one_before(in_lab):
+    async def test(lab):
+        lab.held.add("first")
+        await start(lab, lab.lua)
         message = "waiting for healthy state of argoproj.io/Application/first"
-        await w.until(lambda: w.status("root").get("operationState", {}).get("message") == message)
-        await w.until(lambda: w.state("first") == ("Synced", "Progressing", "Succeeded"))
-        await w.clock.sleep(120)
-        assert w.app("second") == {}
-        assert w.state("root")[1:] == ("Progressing", "Running")
-        w.release("Deployment", "first", "first")
-        await w.well("first", "second", "third", "root")
-        begun = {name: moment for moment, name, _ in reversed(w.argocd.timeline)}
+        await lab.until(lambda: lab.status("root").get("operationState", {}).get("message") == message)
+        await lab.until(lambda: lab.state("first") == ("Synced", "Progressing", "Succeeded"))
+        await lab.clock.sleep(120)
+        assert lab.app("second") == {}
+        assert lab.state("root")[1:] == ("Progressing", "Running")
+        lab.release("Deployment", "first", "first")
+        await lab.well("first", "second", "third", "root")
+        begun = {name: moment for moment, name, _ in reversed(lab.argocd.timeline)}
         assert begun["first"] < begun["second"] < begun["third"]
 
-    world(test)
+    in_lab(test)
 
 
-def test_without_lua_waves_do_not_wait(world):
-    async def test(w):
-        w.held.add("first")
-        await start(w, None)
-        await w.well("second", "third", "root")
-        assert w.state("first") == ("Synced", "Progressing", "Succeeded")
+def test_without_lua_waves_do_not_wait(in_lab):
+    async def test(lab):
+        lab.held.add("first")
+        await start(lab, None)
+        await lab.well("second", "third", "root")
+        assert lab.state("first") == ("Synced", "Progressing", "Succeeded")
 
-    world(test)
+    in_lab(test)
 
 
-def test_lua_that_comes_later_takes_effect_without_a_restart(world):
-    async def test(w):
-        w.held.add("first")
-        await start(w, w.lua)
-        await w.until(lambda: w.state("first") == ("Synced", "Progressing", "Succeeded"))
+def test_lua_that_comes_later_takes_effect_without_a_restart(in_lab):
+    async def test(lab):
+        lab.held.add("first")
+        await start(lab, lab.lua)
+        await lab.until(lambda: lab.state("first") == ("Synced", "Progressing", "Succeeded"))
         key = "resource.customizations.health.argoproj.io_Application"
-        w.store.patch("v1", "ConfigMap", "argocd-cm", "argocd", body={"data": {key: None}})
-        await w.well("second", "third", "root")
+        lab.store.patch("v1", "ConfigMap", "argocd-cm", "argocd", body={"data": {key: None}})
+        await lab.well("second", "third", "root")
 
-    world(test)
-
-
-def test_the_documented_lua_lets_a_failed_child_through(world):
-    async def test(w):
-        await start(w, DOCUMENTED, broken=True)
-        await w.well("second", "third", "root")
-        assert w.state("first")[2] == "Failed"
-
-    world(test)
+    in_lab(test)
 
 
-def test_the_strict_lua_holds_at_a_failed_child_until_it_is_fixed(world):
-    async def test(w):
-        await start(w, w.lua, broken=True)
-        await w.until(lambda: w.state("first")[2] == "Failed")
-        await w.clock.sleep(120)
-        assert w.app("second") == {}
-        assert w.state("root")[2] == "Running"
-        w.push({"apps/first/broken.yaml": None})
-        w.refresh("first")
-        await w.well("first", "second", "third", "root")
+def test_the_documented_lua_continues_after_a_failed_child(in_lab):
+    async def test(lab):
+        await start(lab, DOCUMENTED, broken=True)
+        await lab.well("second", "third", "root")
+        assert lab.state("first")[2] == "Failed"
 
-    world(test)
+    in_lab(test)
 
 
-def test_terminating_the_operation_releases_a_waiting_root(world):
-    async def test(w):
-        await start(w, w.lua, broken=True)
-        await w.until(lambda: w.state("first")[2] == "Failed")
-        w.store.delete(w.api, "Application", "root", "argocd")
-        w.application("other", "apps/third", namespace="other")
-        await w.well("other")
+def test_the_strict_lua_waits_at_a_failed_child_until_it_is_fixed(in_lab):
+    async def test(lab):
+        await start(lab, lab.lua, broken=True)
+        await lab.until(lambda: lab.state("first")[2] == "Failed")
+        await lab.clock.sleep(120)
+        assert lab.app("second") == {}
+        assert lab.state("root")[2] == "Running"
+        lab.push({"apps/first/broken.yaml": None})
+        lab.refresh("first")
+        await lab.well("first", "second", "third", "root")
+
+    in_lab(test)
+
+
+def test_terminating_the_operation_releases_a_waiting_root(in_lab):
+    async def test(lab):
+        await start(lab, lab.lua, broken=True)
+        await lab.until(lambda: lab.state("first")[2] == "Failed")
+        lab.store.delete(lab.api, "Application", "root", "argocd")
+        lab.application("other", "apps/third", namespace="other")
+        await lab.well("other")
         body = {"status": {"operationState": {"phase": "Terminating"}}}
-        if w.app("root"):
-            w.store.patch(w.api, "Application", "root", "argocd", body=body)
-        await w.until(lambda: not w.app("root"))
+        if lab.app("root"):
+            lab.store.patch(lab.api, "Application", "root", "argocd", body=body)
+        await lab.until(lambda: not lab.app("root"))
 
-    world(test)
+    in_lab(test)
 
 
-def test_inside_an_application_a_wave_waits_for_health_too(world):
-    async def test(w):
-        late = w.config_map("late")
+def test_inside_an_application_a_wave_waits_for_health_too(in_lab):
+    async def test(lab):
+        late = lab.config_map("late")
         late["metadata"]["annotations"] = {WAVE: "1"}
-        w.write({"base/all.yaml": [late, w.workload("Deployment", "slow")]})
-        w.held.add("slow")
-        await w.up()
-        w.application("base", "base", namespace="base")
+        lab.write({"base/all.yaml": [late, lab.workload("Deployment", "slow")]})
+        lab.held.add("slow")
+        await lab.up()
+        lab.application("base", "base", namespace="base")
         message = "waiting for healthy state of apps/Deployment/slow"
-        await w.until(lambda: w.status("base").get("operationState", {}).get("message") == message)
-        assert w.store.find("v1", "ConfigMap", "late", "base") is None
-        w.release("Deployment", "slow", "base")
-        await w.well("base")
+        await lab.until(lambda: lab.status("base").get("operationState", {}).get("message") == message)
+        assert lab.store.find("v1", "ConfigMap", "late", "base") is None
+        lab.release("Deployment", "slow", "base")
+        await lab.well("base")
 
-    world(test)
+    in_lab(test)
 
 
-def test_a_new_commit_waits_until_the_operation_under_way_has_ended(world):
-    async def test(w):
-        w.held.add("first")
-        await start(w, w.lua)
-        await w.until(lambda: w.state("first") == ("Synced", "Progressing", "Succeeded"))
-        old = w.status("root")["operationState"]["syncResult"]["revision"]
-        new = w.push({"root/more.yaml": w.config_map("more")})
-        w.refresh("root")
-        await w.until(lambda: w.status("root")["sync"]["revision"] == new)
-        assert w.status("root")["operationState"]["syncResult"]["revision"] == old
-        assert w.store.find("v1", "ConfigMap", "more", "argocd") is None
-        w.release("Deployment", "first", "first")
-        await w.until(lambda: w.status("root")["operationState"]["syncResult"]["revision"] == new)
-        await w.well("root")
+def test_a_new_commit_waits_until_the_running_operation_has_ended(in_lab):
+    async def test(lab):
+        lab.held.add("first")
+        await start(lab, lab.lua)
+        await lab.until(lambda: lab.state("first") == ("Synced", "Progressing", "Succeeded"))
+        old = lab.status("root")["operationState"]["syncResult"]["revision"]
+        new = lab.push({"root/more.yaml": lab.config_map("more")})
+        lab.refresh("root")
+        await lab.until(lambda: lab.status("root")["sync"]["revision"] == new)
+        assert lab.status("root")["operationState"]["syncResult"]["revision"] == old
+        assert lab.store.find("v1", "ConfigMap", "more", "argocd") is None
+        lab.release("Deployment", "first", "first")
+        await lab.until(lambda: lab.status("root")["operationState"]["syncResult"]["revision"] == new)
+        await lab.well("root")
 
-    world(test)
+    in_lab(test)

@@ -34,10 +34,10 @@ def test_a_machine_without_an_image_stays_unreachable(lab):
 
 
 def test_it_is_probed_without_a_client_certificate(lab, node):
-    found = probe(lab.address())
-    assert found.mode is Mode.MAINTENANCE
+    server = probe(lab.address())
+    assert server.mode is Mode.MAINTENANCE
     node.identity()
-    assert node.fingerprint == found.fingerprint
+    assert node.fingerprint == server.fingerprint
 
 
 def test_it_reports_its_identity(node, lab):
@@ -150,7 +150,7 @@ def test_an_unreadable_configuration_is_refused(node, text, refusal):
 @pytest.mark.parametrize(
     ("sections", "refusal"),
     [
-        ({"extra": {"a": 1}}, "unknown keys found during decoding"),
+        ({"extra": {"a": 1}}, "unknown keys server during decoding"),
         ({"machine": {"type": "boss"}}, 'unknown machine type "boss"'),
         ({"machine": {"ca": None}}, "issuing CA is required (.machine.ca)"),
         ({"machine": {"type": "worker"}}, "is not allowed on non-controlplane nodes (.machine.ca)"),
