@@ -14,9 +14,9 @@ import yaml
 
 from fluobook.machine import pki
 from fluobook.params import KUBERNETES_PORT, TALOS_PORT
+from fluobook_lab import factory
 from fluobook_lab.charts import HERE, ChartServer, repositories, repository_path
 from fluobook_lab.clock import Clock
-from fluobook_lab.factory import FactoryLab
 from fluobook_lab.faults import Faults
 from fluobook_lab.git_server import GitServer
 from fluobook_lab.grpc import reserve
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 SERVED_TREE = ("cluster-gitops", ".sops.yaml", "talos")
 """The parts of the working tree that the lab's Git server serves."""
-FACTORY = "factory.talos.dev:443"
+FACTORY = f"{factory.HOST}:443"
 HUBBLE = "hubble-relay.kube-system:80"
 
 
@@ -93,7 +93,7 @@ class Environment:
         self._authority = pki.new_authority(organization="fluobook lab", common_name="fluobook lab CA")
         self._token = secrets.token_hex(16)
         self.kubernetes = self._kubernetes(seed)
-        self.factory = FactoryLab(clock=self.clock, faults=self.faults, versions=(platform.versions.talos,))
+        self.factory = factory.FactoryLab(clock=self.clock, faults=self.faults, versions=(platform.versions.talos,))
         self.machines = TalosMachines(
             {node.address: self.ports[f"{node.address}:{TALOS_PORT}"] for node in platform.nodes},
             clock=self.clock,
@@ -115,7 +115,7 @@ class Environment:
         self.folder.joinpath("site").mkdir(exist_ok=True, mode=0o700)
         self._write("ca.pem", self._authority.crt)
         self._write("token", self._token)
-        await self.factory.start(self.ports[FACTORY], self._tls("factory.talos.dev"))
+        await self.factory.start(self.ports[FACTORY], self._tls(factory.HOST))
         for endpoint in self.platform.proxmox:
             sock = self.ports[f"{endpoint.host}:{endpoint.port}"]
             await self.proxmox[endpoint.name].start(sock, self._tls(endpoint.host))

@@ -35,6 +35,7 @@ FIELDS: dict[str, Any] = {
     },
 }
 """The fields of a schematic with their types, in canonical order."""
+HOST = "factory.talos.dev"
 VERSIONS = ("v1.12.11", "v1.13.8", "v1.13.9", "v1.13.10", "v1.14.0")
 EXTENSIONS = tuple(
     f"siderolabs/{name}" for name in ("iscsi-tools", "nfs-utils", "qemu-guest-agent", "util-linux-tools")
@@ -97,26 +98,13 @@ class FactoryLab(HttpServer):
     Args:
         clock: the lab's clock.
         faults: the faults to inject.
-        host: its host name in URLs.
         versions: the available Talos versions.
-        extensions: the official extensions, the same for every version.
-        schematics: texts of schematics that exist from the start.
     """
 
-    def __init__(
-        self,
-        *,
-        clock: Clock,
-        faults: Faults,
-        host: str = "factory.talos.dev",
-        versions: Sequence[str] = VERSIONS,
-        extensions: Sequence[str] = EXTENSIONS,
-        schematics: Sequence[str] = ("customization: {}",),
-    ) -> None:
-        self.host = host
+    def __init__(self, *, clock: Clock, faults: Faults, versions: Sequence[str] = VERSIONS) -> None:
         self.versions = tuple(f"v{version.removeprefix('v')}" for version in versions)
-        self.extensions = tuple(extensions)
-        self.schematics = {id_of(text): canonical(text) for text in schematics}
+        empty = canonical("customization: {}")
+        self.schematics = {id_of(empty): empty}
         self._faults = faults
         app = web.Application(middlewares=[self._injected_faults()])
         app.router.add_post("/schematics", self._create)
@@ -130,7 +118,7 @@ class FactoryLab(HttpServer):
         """The size in bytes of the image at a URL; None if it does not exist."""
         parts = urlsplit(url)
         match = _IMAGE.fullmatch(parts.path)
-        if parts.hostname != self.host or not match:
+        if parts.hostname != HOST or not match:
             return None
         return self._size(match["schematic"], match["version"], match["file"])
 
@@ -173,7 +161,7 @@ class FactoryLab(HttpServer):
         if not self._has(version):
             return web.Response(status=404, text=f"version {version} is not available\n")
         missing = "siderolabs/iscsi-tools" if self._faults.on("factory.extension-missing") else ""
-        names = [name for name in self.extensions if name != missing]
+        names = [name for name in EXTENSIONS if name != missing]
         return web.json_response([{"name": name, "ref": f"ghcr.io/{name}:{version}", "digest": ""} for name in names])
 
     async def _image(self, request: web.Request) -> web.StreamResponse:

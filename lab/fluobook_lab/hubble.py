@@ -74,16 +74,12 @@ class Endpoint:
     pod: str = ""
     labels: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
-    workload: str = ""
 
     def message(self, number: int) -> flow_pb2.Endpoint:
         """The endpoint in a flow."""
-        message = flow_pb2.Endpoint(
+        return flow_pb2.Endpoint(
             ID=number, identity=self.identity, namespace=self.namespace, pod_name=self.pod, labels=self.labels
         )
-        if self.workload:
-            message.workloads.add(name=self.workload, kind="Deployment")
-        return message
 
 
 WORLD = Endpoint("203.0.113.7", 2, "", labels=("reserved:world",))

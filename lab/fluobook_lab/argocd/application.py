@@ -7,21 +7,9 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fluobook_lab.argocd import configuration
+from fluobook_lab.argocd import configuration, objects
 from fluobook_lab.argocd.comparison import Comparer, Comparison
 from fluobook_lab.argocd.health import Health, HealthChecks
-from fluobook_lab.argocd.objects import (
-    API,
-    CONTROLLER,
-    FINALIZER,
-    NAMESPACE,
-    REFRESH,
-    Target,
-    annotation,
-    operation_phase,
-    options_of,
-    targets,
-)
 from fluobook_lab.argocd.operation import (
     TERMINATING,
     Operation,
@@ -120,7 +108,7 @@ class Application:
         self._spec = ""
         self._rendered: Rendered | None = None
         self._refreshed_at = float("-inf")
-        self._targets: list[Target] = []
+        self._targets: list[objects.Target] = []
         self._warnings: list[str] = []
         self._targets_of: tuple[Rendered | None, object] = (None, None)
         self._operation: Operation | None = None
@@ -176,7 +164,7 @@ class Application:
 
     async def _render(self, app: Obj, view: View) -> Rendered:
         """The documents; the source is checked only when there is a reason, as the real controller does."""
-        spec, refresh = app["spec"], annotation(app, REFRESH)
+        spec, refresh = app["spec"], objects.annotation(app, objects.REFRESH)
         spec_text, resync = json.dumps(spec, sort_keys=True), self._resync()
         due = self._clock.now() - self._refreshed_at >= resync or bool(
             self._operation and self._operation.needs_refresh
@@ -185,9 +173,9 @@ class Application:
             return self._rendered
         view.refreshed, self._spec, self._refreshed_at = True, spec_text, self._clock.now()
         if refresh:
-            body = {"metadata": {"annotations": {REFRESH: None}}}
-            write = Write(manager=CONTROLLER)
-            self._cluster.store.patch(API, "Application", self.name, NAMESPACE, body=body, write=write)
+            body = {"metadata": {"annotations": {objects.REFRESH: None}}}
+            write = Write(manager=objects.CONTROLLER)
+            self._cluster.store.patch(objects.API, "Application", self.name, objects.NAMESPACE, body=body, write=write)
         self._rendered = None
         try:
             self._rendered = await self._fresh(spec, hard=refresh == "hard")
@@ -216,7 +204,7 @@ class Application:
         namespace, tracking = (spec.get("destination") or {}).get("namespace", ""), self._environment.settings.tracking
         inputs = (namespace, tracking, self._cluster.store.registry.generation)
         if self._targets_of[0] is not rendered or self._targets_of[1] != inputs:
-            self._targets, self._warnings = targets(
+            self._targets, self._warnings = objects.targets(
                 self.name,
                 rendered.documents,
                 namespace=namespace,
@@ -234,7 +222,7 @@ class Application:
         operation = self._operation
         if operation is None:
             return
-        if operation_phase(view.app) == TERMINATING:
+        if objects.operation_phase(view.app) == TERMINATING:
             operation.terminate()
         if operation.needs_refresh and view.rendered is not None:
             operation.rendered, operation.targets = view.rendered, self._targets
@@ -259,7 +247,7 @@ class Application:
             request, spec, rendered, self._targets, lambda wanted: self._sync(spec, request, wanted), self._clock.now
         )
 
-    def _sync(self, spec: Obj, request: Obj, wanted: list[Target]) -> Sync:
+    def _sync(self, spec: Obj, request: Obj, wanted: list[objects.Target]) -> Sync:
         """A sync of these targets, for one attempt of an operation."""
         environment, policy, sync = self._environment, spec.get("syncPolicy") or {}, request.get("sync") or {}
         options = sync.get("syncOptions") or policy.get("syncOptions") or ()
@@ -275,7 +263,7 @@ class Application:
     def _delete(self, app: Obj) -> bool:
         """Delete its objects first, after the current operation; False when the Application is gone."""
         if self._operation is not None:
-            if operation_phase(app) != TERMINATING:
+            if objects.operation_phase(app) != TERMINATING:
                 self._operation.step(self._environment.checks)
                 if not self._operation.ended:
                     return True
@@ -293,16 +281,18 @@ class Application:
             ApiError: an object cannot be deleted.
         """
         finalizers = app["metadata"].get("finalizers") or ()
-        others = [name for name in finalizers if name.split("/")[0] != FINALIZER]
+        others = [name for name in finalizers if name.split("/")[0] != objects.FINALIZER]
         if len(others) == len(finalizers):
             return
-        objects = [obj for obj in self._cluster.objects_of(self.name).values() if "Delete=false" not in options_of(obj)]
-        for obj in objects:
+        live_objects = [
+            obj for obj in self._cluster.objects_of(self.name).values() if "Delete=false" not in objects.options_of(obj)
+        ]
+        for obj in live_objects:
             if not obj["metadata"].get("deletionTimestamp"):
                 self._cluster.delete(obj)
-        if not objects and (current := self._find()):
+        if not live_objects and (current := self._find()):
             current["metadata"]["finalizers"] = others
-            self._cluster.store.update(current, Write(manager=CONTROLLER))
+            self._cluster.store.update(current, Write(manager=objects.CONTROLLER))
 
     # ---- reporting -------------------------------------------------------------------------------------------------
 
@@ -333,26 +323,26 @@ class Application:
 
     def _store(self, app: Obj, status: Obj) -> None:
         current, store = {**app, "status": status}, self._cluster.store
-        begun = app.get("operation") is not None and bool(operation_phase(current))
+        begun = app.get("operation") is not None and bool(objects.operation_phase(current))
         if begun:
             current.pop("operation")
         if status == app.get("status") and not begun:
             return
-        store.update(current, Write(manager=CONTROLLER))
-        if "status" in store.registry.by_kind(API, "Application").subresources:
+        store.update(current, Write(manager=objects.CONTROLLER))
+        if "status" in store.registry.by_kind(objects.API, "Application").subresources:
             current["metadata"].pop("resourceVersion", None)
-            store.update(current, Write(manager=CONTROLLER, subresource="status"))
+            store.update(current, Write(manager=objects.CONTROLLER, subresource="status"))
         self._environment.timeline.append((self._clock.now(), self.name, summary_of(status)))
 
     def _project(self, spec: Obj) -> Obj | None:
-        return self._cluster.store.find(API, "AppProject", spec.get("project") or "default", NAMESPACE)
+        return self._cluster.store.find(objects.API, "AppProject", spec.get("project") or "default", objects.NAMESPACE)
 
     def _ignored(self, spec: Obj) -> list[Obj]:
         """The differences to ignore: the Application's own, and those of all Applications."""
         return [*(spec.get("ignoreDifferences") or ()), *map(dict, self._environment.settings.ignored)]
 
     def _find(self) -> Obj | None:
-        return self._cluster.store.find(API, "Application", self.name, NAMESPACE)
+        return self._cluster.store.find(objects.API, "Application", self.name, objects.NAMESPACE)
 
     def _wake_in(self, lab_seconds: float) -> None:
         asyncio.get_running_loop().call_later(lab_seconds / self._clock.speed + 0.001, self.wake)
