@@ -6,9 +6,8 @@ follows from an address or a disk, is generated here. The patches are applied la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fluobook.machine.merging import Patch, merge
 
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 
     from fluobook.machine.documents import Document
     from fluobook.machine.generation import Documents
-
-Role = Literal["controlplane", "worker"]
+    from fluobook.params import Node, Platform
 
 LINK = "net0"
 """Alias of the node's network interface, found by its MAC address whatever its kernel name is."""
@@ -34,48 +32,10 @@ DISK_LABEL = "node.longhorn.io/create-default-disk"
 _USABLE_PERCENT = 95
 
 
-@dataclass(frozen=True)
-class NetworkSettings:
-    """The network of all nodes."""
-
-    cidr: str
-    """Network of the nodes; etcd and kubelet use no other."""
-    nameservers: tuple[str, ...]
-    """Addresses of DNS servers."""
-    time_servers: tuple[str, ...]
-    """Names or addresses of NTP servers."""
-    pod_cidr: str
-    """Addresses of pods."""
-    service_cidr: str
-    """Addresses of Services."""
-    vip: str = ""
-    """Address that the control planes share, or ""."""
-    mtu: int = DEFAULT_MTU
-    """Largest packet, in bytes."""
-    dhcp: bool = False
-    """Whether addresses come by DHCP; else from the cloud-init drive."""
-
-
-@dataclass(frozen=True)
-class NodeSettings:
-    """The settings of one node."""
-
-    hostname: str
-    """Host name and Kubernetes node name."""
-    role: Role
-    """controlplane or worker."""
-    mac: str
-    """MAC address of its network interface."""
-    host: str = ""
-    """Its Proxmox VE host: its failure domain."""
-    data_disk_gib: int = 0
-    """Size of the Longhorn disk in GiB; 0 for none."""
-
-
 def node_documents(
     generated: Documents,
-    node: NodeSettings,
-    network: NetworkSettings,
+    platform: Platform,
+    node: Node,
     *,
     patches: Iterable[Patch] = (),
     cert_sans: Iterable[str] = (),
@@ -85,8 +45,8 @@ def node_documents(
 
     Args:
         generated: the result of `generate` for the cluster.
-        node: the node.
-        network: the network of all nodes.
+        platform: the params.
+        node: the node, one of the platform's.
         patches: talos/patches/common.yaml, then that of the node's role, as text or documents.
         cert_sans: further names and addresses for the certificates of the Talos and Kubernetes APIs: the VIP, the
             endpoint's name, and the addresses that params map endpoints to.
@@ -95,36 +55,32 @@ def node_documents(
     Raises:
         ParamsError: a patch does not match.
     """
-    documents = merge(generated.of(node.role), _machine(node, network, list(cert_sans)))
-    if node.role == "controlplane":
-        documents = merge(documents, _controlplane(network, list(cert_sans), inline_manifests or {}))
-    documents = merge(documents, [*_links(node, network), *_volumes(node)])
-    for patch in patches:
-        documents = merge(documents, patch)
-    return documents
-
-
-def _machine(node: NodeSettings, network: NetworkSettings, sans: list[str]) -> list[Document]:
-    labels = {ZONE_LABEL: node.host} if node.host else {}
-    labels |= {DISK_LABEL: "true"} if node.data_disk_gib else {}
-    machine: dict[str, Any] = {
+    network, sans = platform.network, list(cert_sans)
+    labels = {ZONE_LABEL: node.host} | ({DISK_LABEL: "true"} if node.data_disk_gib else {})
+    machine = {
         "certSANs": sans,
         "kubelet": {"nodeIP": {"validSubnets": [network.cidr]}},
-        **({"nodeLabels": labels} if labels else {}),
+        "nodeLabels": labels,
     }
-    subnets = {"podSubnets": [network.pod_cidr], "serviceSubnets": [network.service_cidr]}
-    return [
+    subnets = {"podSubnets": [platform.cluster.pod_cidr], "serviceSubnets": [platform.cluster.service_cidr]}
+    changes: list[Patch] = [
         # Talos still writes `persist`, ignores it, and does not know it in its own JSON Schema.
         {"persist": {"$patch": "delete"}, "machine": machine, "cluster": {"network": subnets}},
         # `auto` and `hostname` exclude each other: Talos would refuse the generated `auto` (F25).
-        _document("HostnameConfig", auto="off", hostname=node.hostname),
+        _document("HostnameConfig", auto="off", hostname=node.name),
         _document("ResolverConfig", nameservers=[{"address": address} for address in network.nameservers]),
-        _document("TimeSyncConfig", ntp={"servers": list(network.time_servers)}),
+        _document("TimeSyncConfig", ntp={"servers": list(network.ntp)}),
     ]
+    if node.role == "controlplane":
+        changes.append(_controlplane(network.cidr, sans, inline_manifests or {}))
+    documents = generated.of(node.role)
+    for change in [*changes, _links(platform, node), _volumes(node), *patches]:
+        documents = merge(documents, change)
+    return documents
 
 
-def _controlplane(network: NetworkSettings, sans: list[str], manifests: Mapping[str, str]) -> Document:
-    cluster: dict[str, Any] = {"etcd": {"advertisedSubnets": [network.cidr]}}
+def _controlplane(cidr: str, sans: list[str], manifests: Mapping[str, str]) -> Document:
+    cluster: dict[str, Any] = {"etcd": {"advertisedSubnets": [cidr]}}
     if sans:
         cluster["apiServer"] = {"certSANs": sans}
     if manifests:
@@ -132,33 +88,33 @@ def _controlplane(network: NetworkSettings, sans: list[str], manifests: Mapping[
     return {"cluster": cluster}
 
 
-def _links(node: NodeSettings, network: NetworkSettings) -> list[Document]:
+def _links(platform: Platform, node: Node) -> list[Document]:
     """Documents about the interface, where the cloud-init drive is not enough.
 
     Any LinkConfig stops Talos' own DHCP on all interfaces, so DHCP is then configured by name.
     """
-    own_mtu, vip = network.mtu != DEFAULT_MTU, network.vip if node.role == "controlplane" else ""
+    network = platform.network
+    own_mtu, vip = network.mtu != DEFAULT_MTU, network.vip if node.role == "controlplane" else None
     documents = []
     if own_mtu or vip:
         match = f'mac(link.hardware_addr) == "{node.mac.lower()}"'
         documents.append(_document("LinkAliasConfig", name=LINK, selector={"match": match}))
     if own_mtu:
         documents.append(_document("LinkConfig", name=LINK, mtu=network.mtu))
-    if own_mtu and network.dhcp:
+    if own_mtu and network.addressing == "dhcp":
         documents.append(_document("DHCPv4Config", name=LINK))
     if vip:
         documents.append(_document("Layer2VIPConfig", name=vip, link=LINK))
     return documents
 
 
-def _volumes(node: NodeSettings) -> list[Document]:
+def _volumes(node: Node) -> list[Document]:
     if not node.data_disk_gib:
         return []
-    smallest = node.data_disk_gib * 1024 * _USABLE_PERCENT // 100
     provisioning = {
         # The cloud-init drive and the installer's ISO are disks too.
         "diskSelector": {"match": "!system_disk && !disk.readonly && !disk.cdrom"},
-        "minSize": f"{smallest}MiB",
+        "minSize": f"{node.data_disk_gib * 1024 * _USABLE_PERCENT // 100}MiB",
         "grow": True,
     }
     return [_document("UserVolumeConfig", name=VOLUME, provisioning=provisioning)]

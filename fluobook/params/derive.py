@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from ipaddress import IPv4Network
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -88,49 +87,34 @@ def reservations(platform: Platform, server: str) -> str:
     """
     if server not in DHCP_SERVERS:
         raise UsageError(f"no DHCP reservations are known for {server!r}", remedy=did_you_mean(server, DHCP_SERVERS))
-    return DHCP_SERVERS[server](platform)
-
-
-def _dnsmasq(platform: Platform) -> str:
     network = platform.network
-    lines = [f"dhcp-host={node.mac},{node.address},{node.name},infinite" for node in platform.nodes]
-    lines += [f"dhcp-option=option:router,{network.gateway}"]
-    lines += [f"dhcp-option=option:dns-server,{','.join(network.nameservers)}"]
-    return _text(lines)
-
-
-def _isc(platform: Platform) -> str:
-    return _text(
-        f"host {node.name} {{ hardware ethernet {node.mac}; fixed-address {node.address}; "
-        f'option host-name "{node.name}"; }}'
-        for node in platform.nodes
+    if server == "kea":
+        hosts = [{"hw-address": n.mac, "ip-address": n.address, "hostname": n.name} for n in platform.nodes]
+        subnet = {"id": 1, "subnet": network.cidr, "reservations": hosts}
+        return json.dumps({"Dhcp4": {"subnet4": [subnet]}}, indent=2) + "\n"
+    reservation, options = DHCP_SERVERS[server]
+    lines = [reservation.format(node=node) for node in platform.nodes]
+    return (
+        "\n".join([*lines, *(line.format(net=network, dns=",".join(network.nameservers)) for line in options)]) + "\n"
     )
 
 
-def _kea(platform: Platform) -> str:
-    hosts = [{"hw-address": node.mac, "ip-address": node.address, "hostname": node.name} for node in platform.nodes]
-    subnet = {"id": 1, "subnet": platform.network.cidr, "reservations": hosts}
-    return json.dumps({"Dhcp4": {"subnet4": [subnet]}}, indent=2) + "\n"
-
-
-def _routeros(platform: Platform) -> str:
-    network = platform.network
-    leases = [
-        f"/ip dhcp-server lease add mac-address={node.mac} address={node.address} comment={node.name} server=all"
-        for node in platform.nodes
-    ]
-    options = f"gateway={network.gateway} dns-server={','.join(network.nameservers)}"
-    return _text([*leases, f"/ip dhcp-server network add address={IPv4Network(network.cidr)} {options}"])
-
-
-def _text(lines: Iterable[str]) -> str:
-    return "\n".join(lines) + "\n"
-
-
-DHCP_SERVERS: dict[str, Callable[[Platform], str]] = {
-    "dnsmasq": _dnsmasq,
-    "isc": _isc,
-    "kea": _kea,
-    "routeros": _routeros,
+DHCP_SERVERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "dnsmasq": (
+        "dhcp-host={node.mac},{node.address},{node.name},infinite",
+        ("dhcp-option=option:router,{net.gateway}", "dhcp-option=option:dns-server,{dns}"),
+    ),
+    "isc": (
+        (
+            "host {node.name} {{ hardware ethernet {node.mac}; fixed-address {node.address};"
+            ' option host-name "{node.name}"; }}'
+        ),
+        (),
+    ),
+    "kea": ("", ()),
+    "routeros": (
+        "/ip dhcp-server lease add mac-address={node.mac} address={node.address} comment={node.name} server=all",
+        ("/ip dhcp-server network add address={net.cidr} gateway={net.gateway} dns-server={dns}",),
+    ),
 }
-"""The text of the reservations, by the DHCP server that reads it."""
+"""For each DHCP server: the form of a reservation, and of the lines after all of them; kea reads JSON."""

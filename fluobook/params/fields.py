@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fluobook.params.problems import refuse
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 PROXMOX_OUI = "BC:24:11"
@@ -33,16 +30,15 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-def matching(pattern: str, rule: str, meant: str = "") -> Callable[[str], str]:
-    """A validator that accepts text matching the whole `pattern`."""
-    compiled = re.compile(pattern)
+def _match(value: str, pattern: str, rule: str, meant: str = "") -> str:
+    if not re.fullmatch(pattern, value):
+        raise refuse(rule, meant)
+    return value
 
-    def check(value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise refuse(rule, meant)
-        return value
 
-    return check
+def matching(pattern: str, rule: str, meant: str = "") -> AfterValidator:
+    """Accepts text that matches the whole `pattern`."""
+    return AfterValidator(lambda value: _match(value, pattern, rule, meant))
 
 
 def _ipv4(value: str) -> str:
@@ -141,7 +137,7 @@ def _host_port(value: str) -> str:
 def _host(value: str) -> str:
     if re.fullmatch(r"[0-9.]+", value):
         return _ipv4(value)
-    return matching(rf"{LABEL}(\.{LABEL})*", "must be an IPv4 address or a host name", "without scheme and port")(value)
+    return _match(value, rf"{LABEL}(\.{LABEL})*", "must be an IPv4 address or a host name", "without scheme and port")
 
 
 def _version(value: str) -> str:
@@ -165,28 +161,20 @@ def _token_id(value: str) -> str:
 def _cpu(value: str) -> str:
     if value in _WEAK_CPUS:
         raise refuse("lacks x86-64-v2, so Talos halts at boot", "x86-64-v2-AES, a newer level, or host")
-    return matching(r"[\w.-]+", "must be a CPU type of Proxmox VE", "such as x86-64-v2-AES or host")(value)
+    return _match(value, r"[\w.-]+", "must be a CPU type of Proxmox VE", "such as x86-64-v2-AES or host")
 
 
 def _cluster_name(value: str) -> str:
     if len(value) > _LONGEST_CLUSTER_NAME:
         raise refuse(f"is longer than {_LONGEST_CLUSTER_NAME} characters", "Cilium takes no longer cluster name")
-    return matching(LABEL, "must be lower-case letters, digits and hyphens", "such as fluodata")(value)
+    return _match(value, LABEL, "must be lower-case letters, digits and hyphens", "such as fluodata")
 
 
 def _repository_path(value: str) -> str:
     if value.startswith("/") or ".." in value.split("/"):
         raise refuse("must stay inside the repository", "such as cluster-gitops/bootstrap")
-    return matching(r"[\w./-]+", "must be a folder of the repository", "such as cluster-gitops/bootstrap")(value)
+    return _match(value, r"[\w./-]+", "must be a folder of the repository", "such as cluster-gitops/bootstrap")
 
-
-_NODE_NAME = matching(
-    LABEL, "must be a host name (RFC 1123)", "lower-case letters, digits and inner hyphens, 63 characters at most"
-)
-_EMAIL = matching(r"[^@\s]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", "must be an e-mail address", "such as ops@example.org")
-_DOMAIN = matching(rf"{LABEL}(\.{LABEL})+", "must be a domain name", "lower case, with a dot, such as iot.example.org")
-_STORAGE = matching(r"[A-Za-z][\w.-]*[A-Za-z0-9]", "must be the id of a storage", "as `pvesm status` lists it")
-_INTERFACE = matching(r"[A-Za-z][\w.-]{1,14}", "must be the name of a bridge", "such as vmbr0")
 
 Ipv4 = Annotated[str, AfterValidator(_ipv4)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
@@ -201,14 +189,26 @@ Version = Annotated[str, AfterValidator(_version)]
 TokenId = Annotated[str, AfterValidator(_token_id)]
 Cpu = Annotated[str, AfterValidator(_cpu)]
 ClusterName = Annotated[str, AfterValidator(_cluster_name)]
-NodeName = Annotated[str, AfterValidator(_NODE_NAME)]
-HostName = Annotated[str, AfterValidator(_NODE_NAME)]
-Email = Annotated[str, AfterValidator(_EMAIL)]
-Domain = Annotated[str, AfterValidator(_DOMAIN)]
-Storage = Annotated[str, AfterValidator(_STORAGE)]
-Interface = Annotated[str, AfterValidator(_INTERFACE)]
+NodeName = Annotated[
+    str,
+    matching(
+        LABEL, "must be a host name (RFC 1123)", "lower-case letters, digits and inner hyphens, 63 characters at most"
+    ),
+]
+HostName = NodeName
+Email = Annotated[
+    str, matching(r"[^@\s]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", "must be an e-mail address", "such as ops@example.org")
+]
+Domain = Annotated[
+    str,
+    matching(rf"{LABEL}(\.{LABEL})+", "must be a domain name", "lower case, with a dot, such as iot.example.org"),
+]
+Storage = Annotated[
+    str, matching(r"[A-Za-z][\w.-]*[A-Za-z0-9]", "must be the id of a storage", "as `pvesm status` lists it")
+]
+Interface = Annotated[str, matching(r"[A-Za-z][\w.-]{1,14}", "must be the name of a bridge", "such as vmbr0")]
 RepositoryPath = Annotated[str, AfterValidator(_repository_path)]
-Text = Annotated[str, AfterValidator(matching(r"\S(.*\S)?", "must not be empty"))]
+Text = Annotated[str, matching(r"\S(.*\S)?", "must not be empty")]
 
 Flag = Annotated[bool, Field(strict=True)]
 Port = Annotated[int, Field(strict=True, ge=1, le=_HIGHEST_PORT)]

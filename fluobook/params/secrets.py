@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, model_validator
+from pydantic import model_validator
 
 from fluobook.errors import ParamsError
 from fluobook.params.fields import DERIVED, Model, Text, matching
@@ -17,8 +17,10 @@ Decrypt = Callable[[Path], Any]
 """Decrypts a SOPS file into the mapping (or text) inside."""
 
 _SOURCES = ("env", "file", "sops")
-_VARIABLE = matching(r"[A-Za-z_][A-Za-z0-9_]*", "must be the name of an environment variable", "such as PROXMOX_TOKEN")
-Variable = Annotated[str, AfterValidator(_VARIABLE)]
+Variable = Annotated[
+    str,
+    matching(r"[A-Za-z_][A-Za-z0-9_]*", "must be the name of an environment variable", "such as PROXMOX_TOKEN"),
+]
 
 
 def _is_a_key(text: Any) -> bool:

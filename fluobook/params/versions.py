@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, ValidationError
+from pydantic import ValidationError
 
 from fluobook.errors import ParamsError
 from fluobook.params.fields import DERIVED, Model, Text, Version, matching
@@ -14,8 +14,7 @@ from fluobook.params.reading import read
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MINOR = matching(r"\d+\.\d+", "must be major.minor", 'quoted, such as "1.35"')
-Minor = Annotated[str, AfterValidator(_MINOR)]
+Minor = Annotated[str, matching(r"\d+\.\d+", "must be major.minor", 'quoted, such as "1.35"')]
 
 
 class Versions(Model):

@@ -12,24 +12,42 @@ import yaml
 from fluobook.errors import ParamsError
 from fluobook.machine import Documents, generate
 from fluobook.machine.documents import dump, load
-from fluobook.machine.node import NetworkSettings, NodeSettings, node_documents
+from fluobook.machine.node import node_documents
+from fluobook.params import overlay, parse
 
 if TYPE_CHECKING:
     from fluobook.machine.secrets import SecretsBundle
+    from fluobook.params import Node, Platform
 
 Problems = Callable[[dict[str, Any]], list[str]]
 
 PATCHES = Path(__file__).parents[2] / "talos" / "patches"
-CONTROLPLANE = NodeSettings("quay-1", "controlplane", "BC:24:11:0A:0B:0C", "pve1")
-WORKER = NodeSettings("crane-1", "worker", "BC:24:11:0A:0B:0D", "pve2", data_disk_gib=80)
-NETWORK = NetworkSettings(
-    cidr="192.0.2.0/24",
-    nameservers=("192.0.2.1", "9.9.9.9"),
-    time_servers=("ntp.example.net",),
-    pod_cidr="10.11.0.0/16",
-    service_cidr="10.12.0.0/16",
-)
-OTHER = NetworkSettings(**{**vars(NETWORK), "vip": "192.0.2.5", "mtu": 1370, "dhcp": True})
+PLATFORM = parse(
+    yaml.safe_load("""
+phase: phase3
+platform:
+  cluster: {name: harbour, pod_cidr: "10.11.0.0/16", service_cidr: "10.12.0.0/16", api_address: "192.0.2.9"}
+  network:
+    cidr: "192.0.2.0/24"
+    gateway: "192.0.2.1"
+    nameservers: ["192.0.2.1", "9.9.9.9"]
+    ntp: [ntp.example.net]
+  proxmox:
+    - name: quay
+      url: "https://192.0.2.2:8006"
+      token_id: "fluobook@pve!fluobook"
+      token_secret: {env: TOKEN}
+      hosts: [pve1, pve2]
+  nodes:
+    - {name: quay-1, role: controlplane, host: pve1, mac: "BC:24:11:0A:0B:0C", address: "192.0.2.10", cores: 2, memory_gib: 4, boot_disk_gib: 20}
+    - {name: quay-2, role: controlplane, host: pve1, address: "192.0.2.11", cores: 2, memory_gib: 4, boot_disk_gib: 20}
+    - {name: quay-3, role: controlplane, host: pve2, address: "192.0.2.12", cores: 2, memory_gib: 4, boot_disk_gib: 20}
+    - {name: crane-1, role: worker, host: pve2, mac: "BC:24:11:0A:0B:0D", address: "192.0.2.20", cores: 2, memory_gib: 4, boot_disk_gib: 20, data_disk_gib: 80}
+  gitops: {repository: "https://git.example.net/harbour.git", domain: harbour.example.net, acme_email: ops@example.net}
+""")  # noqa: E501 (a node in one line)
+).platform
+CONTROLPLANE, WORKER = PLATFORM.node("quay-1"), PLATFORM.node("crane-1")
+OTHER = overlay(PLATFORM, {"network": {"vip": "192.0.2.5", "mtu": 1370, "addressing": "dhcp"}})
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +55,9 @@ def generated(secrets: SecretsBundle) -> Documents:
     return generate("harbour", "https://192.0.2.9:6443", "1.35.2", secrets, "/dev/sda")
 
 
-def _node(
-    generated: Documents, node: NodeSettings, network: NetworkSettings = NETWORK, **more: Any
-) -> list[dict[str, Any]]:
+def _node(generated: Documents, node: Node, platform: Platform = PLATFORM, **more: Any) -> list[dict[str, Any]]:
     patches = [(PATCHES / name).read_text() for name in ("common.yaml", f"{node.role}.yaml")]
-    return node_documents(generated, node, network, patches=patches, **more)
+    return node_documents(generated, platform, node, patches=patches, **more)
 
 
 def _of(documents: list[dict[str, Any]], kind: str) -> dict[str, Any]:
@@ -52,13 +68,13 @@ def _kinds(documents: list[dict[str, Any]]) -> list[str]:
     return [document.get("kind", "") for document in documents]
 
 
-@pytest.mark.parametrize("network", [NETWORK, OTHER], ids=["plain", "vip, mtu, dhcp"])
+@pytest.mark.parametrize("platform", [PLATFORM, OTHER], ids=["plain", "vip, mtu, dhcp"])
 @pytest.mark.parametrize("node", [CONTROLPLANE, WORKER], ids=["controlplane", "worker"])
 def test_every_document_of_a_node_is_valid_by_talos_own_schema(
-    generated: Documents, node: NodeSettings, network: NetworkSettings, problems_by_schema: Problems
+    generated: Documents, node: Node, platform: Platform, problems_by_schema: Problems
 ) -> None:
     manifests = {"cilium": "---\nkind: List\n"}
-    for document in _node(generated, node, network, cert_sans=["127.0.0.1"], inline_manifests=manifests):
+    for document in _node(generated, node, platform, cert_sans=["127.0.0.1"], inline_manifests=manifests):
         assert problems_by_schema(document) == []
 
 
@@ -170,19 +186,19 @@ def test_a_mtu_of_our_own_does_not_cost_the_address(generated: Documents) -> Non
     documents = _node(generated, WORKER, OTHER)
     assert _of(documents, "LinkConfig")["mtu"] == 1370
     assert _of(documents, "DHCPv4Config")["name"] == _of(documents, "LinkConfig")["name"]
-    static = NetworkSettings(**{**vars(OTHER), "dhcp": False})
+    static = overlay(OTHER, {"network": {"addressing": "static"}})
     assert "DHCPv4Config" not in _kinds(_node(generated, WORKER, static))
 
 
 def test_patches_have_the_last_word(generated: Documents) -> None:
     patch = "machine: {nodeLabels: {topology.kubernetes.io/zone: rack-9}}"
-    document = node_documents(generated, WORKER, NETWORK, patches=[patch])[0]
+    document = node_documents(generated, PLATFORM, WORKER, patches=[patch])[0]
     assert document["machine"]["nodeLabels"]["topology.kubernetes.io/zone"] == "rack-9"
 
 
 def test_a_patch_that_does_not_fit_is_refused(generated: Documents) -> None:
     with pytest.raises(ParamsError):
-        node_documents(generated, WORKER, NETWORK, patches=["machine: {certSANs: {a: b}}"])
+        node_documents(generated, PLATFORM, WORKER, patches=["machine: {certSANs: {a: b}}"])
 
 
 def test_what_was_generated_is_left_as_it_was(generated: Documents, secrets: SecretsBundle) -> None:

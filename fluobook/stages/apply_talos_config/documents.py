@@ -22,7 +22,7 @@ from fluobook.errors import ParamsError
 from fluobook.gitops.documents import value_under
 from fluobook.machine import generate, pki
 from fluobook.machine.documents import dump, load
-from fluobook.machine.node import NetworkSettings, NodeSettings, node_documents, subnets_contain
+from fluobook.machine.node import node_documents, subnets_contain
 from fluobook.machine.schematic import image_of
 from fluobook.params import KUBERNETES_PORT, TALOS_PORT
 
@@ -112,7 +112,6 @@ def cilium_manifest(platform: Platform, root: Path) -> str:
 
 def node_texts(platform: Platform, secrets: SecretsBundle, ingredients: Ingredients) -> dict[str, str]:
     """The complete configuration of every node as YAML, by name. They contain secrets."""
-    network = platform.network
     generated = generate(
         platform.cluster.name,
         _endpoint(platform),
@@ -121,22 +120,12 @@ def node_texts(platform: Platform, secrets: SecretsBundle, ingredients: Ingredie
         SYSTEM_DISK,
         install_image=ingredients.installer,
     )
-    settings = NetworkSettings(
-        cidr=str(network.cidr),
-        nameservers=tuple(str(server) for server in network.nameservers),
-        time_servers=tuple(network.ntp),
-        pod_cidr=str(platform.cluster.pod_cidr),
-        service_cidr=str(platform.cluster.service_cidr),
-        vip=str(network.vip or ""),
-        mtu=network.mtu,
-        dhcp=network.addressing == "dhcp",
-    )
     return {
         node.name: dump(
             node_documents(
                 generated,
-                NodeSettings(node.name, node.role, node.mac, node.host, node.data_disk_gib or 0),
-                settings,
+                platform,
+                node,
                 patches=[ingredients.patches["common"], ingredients.patches[node.role]],
                 cert_sans=_further_names(platform, node),
                 inline_manifests={"cilium": ingredients.cilium} if node.role == "controlplane" else None,
