@@ -13,8 +13,6 @@ from fluobook.cli.options import Phase, Settings, Target, chosen, root
 from fluobook.errors import CheckFailed, NotFound, ParamsError, StageMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fluobook.params import Params, Platform
 
 
@@ -28,23 +26,38 @@ def check() -> int:
     """Check the repository alone: params, the GitOps tree, secrets. Example: fluobook check."""
     from fluobook.gitops.check import all_findings  # noqa: PLC0415
 
-    lines = [*_params_findings(root()), *(finding.line_of_text() for finding in all_findings(root()))]
+    problems, warnings = _check_params(root())
+    lines = [*problems, *(finding.line_of_text() for finding in all_findings(root()))]
+    for line in warnings:
+        print(line, file=sys.stderr)  # noqa: T201
     for line in lines:
         print(line)  # noqa: T201
     print(f"{len(lines)} findings")  # noqa: T201
     return CheckFailed.exit_code if lines else 0
 
 
-def _params_findings(repository: Path) -> Iterator[str]:
-    """The problems of the params of every phase, one line each."""
+def _check_params(repository: Path) -> tuple[list[str], list[str]]:
+    """The problems in the params of every phase, and the warnings about them, one line each."""
     from fluobook import params  # noqa: PLC0415
 
+    problems, warnings = [], []
+    owners: dict[tuple[str, str], str] = {}
     for phase in params.phases(repository):
+        file = f"params/{phase}.yaml"
         try:
-            params.load(phase, root=repository)
+            loaded = params.load(phase, root=repository)
         except ParamsError as error:
-            for problem in error.problems or (error.message,):
-                yield f"params/{phase}.yaml: [params] {problem}"
+            problems += [f"{file}: [params] {problem}" for problem in error.problems or (error.message,)]
+            continue
+        warnings += [f"{file}: warning: {sentence}" for sentence in params.warnings(loaded.platform)]
+        for name in (("phase", loaded.phase), ("platform.cluster.name", loaded.platform.cluster.name)):
+            if name in owners:
+                problems.append(
+                    f"{file}: [params] {name[0]} = {name[1]!r}: is used by {owners[name]} already;"
+                    " give each file its own, because labs, VMs and secrets carry the name"
+                )
+            owners.setdefault(name, file)
+    return problems, warnings
 
 
 def doctor() -> int:

@@ -3,6 +3,7 @@
 from fluobook.params.derive import DHCP_SERVERS, reservations
 from fluobook.params.load import cache_folder, home, load, overlay, parse, phases, repository_root
 from fluobook.params.platform import KUBERNETES_PORT, TALOS_PORT, Node, Params, Platform, Pool, ProxmoxEndpoint
+from fluobook.params.rules import warnings
 from fluobook.params.secrets import SecretRef, SecretReferences, located
 from fluobook.params.versions import Matrix, Supported, load_supported, major_of, pins
 
@@ -31,4 +32,5 @@ __all__ = [
     "pins",
     "repository_root",
     "reservations",
+    "warnings",
 ]

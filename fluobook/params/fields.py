@@ -196,6 +196,12 @@ NodeName = Annotated[
     ),
 ]
 HostName = NodeName
+PhaseName = Annotated[
+    str,
+    matching(
+        LABEL, "must be lower-case letters, digits and hyphens", "63 characters at most, such as phase1 or berlin"
+    ),
+]
 Email = Annotated[
     str, matching(r"[^@\s]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", "must be an e-mail address", "such as ops@example.org")
 ]

@@ -14,11 +14,11 @@ from fluobook.params.derive import complete
 from fluobook.params.platform import Params, Platform
 from fluobook.params.problems import Problem, did_you_mean, problems_of
 from fluobook.params.reading import merged, read, with_overrides
-from fluobook.params.rules import broken_rules, phase_contradictions
+from fluobook.params.rules import broken_rules
 from fluobook.params.versions import Supported, load_supported
 
-PHASES = ("phase1", "phase2", "phase3")
-"""The phases of a platform."""
+EXAMPLES = ("phase1", "phase2", "phase3")
+"""The phases that come with fluobook; a file that has one's name describes that phase."""
 
 
 def load(phase_or_path: str | Path, overrides: Iterable[str] = (), *, root: Path | None = None) -> Params:
@@ -37,7 +37,7 @@ def load(phase_or_path: str | Path, overrides: Iterable[str] = (), *, root: Path
     if isinstance(document, Mapping) and isinstance(document.get("platform"), Mapping):
         document = {**document, "platform": with_overrides(document["platform"], tuple(overrides))}
     params = parse(document, origin=str(path), root=root or repository_root(path))
-    if path.stem in PHASES and path.stem != params.phase:
+    if path.stem in EXAMPLES and path.stem != params.phase:
         problem = Problem("phase", params.phase, f"contradicts the name of its file, {path.name}", "rename one of them")
         raise _invalid(str(path), [problem])
     return params
@@ -56,10 +56,7 @@ def parse(document: Any, *, origin: str = "the parameters", root: Path | None = 
     """
     if not isinstance(document, Mapping):
         raise ParamsError(f"{origin}: a mapping with the keys phase and platform is required")
-    params = _validated(document, load_supported(root or repository_root()), origin)
-    if contradictions := tuple(phase_contradictions(params)):
-        raise _invalid(origin, contradictions)
-    return params
+    return _validated(document, load_supported(root or repository_root()), origin)
 
 
 def overlay(platform: Platform, mapping: Mapping[str, Any]) -> Platform:
@@ -72,7 +69,7 @@ def overlay(platform: Platform, mapping: Mapping[str, Any]) -> Platform:
     Raises:
         ParamsError: the result is not a valid platform.
     """
-    document = {"phase": PHASES[0], "platform": merged(platform.written, mapping)}
+    document = {"phase": EXAMPLES[0], "platform": merged(platform.written, mapping)}
     return _validated(document, platform.supported, "the overlay").platform
 
 

@@ -359,7 +359,7 @@ class Platform(Model):
 class Params(Model):
     """A params file: which phase it is, and the platform of that phase."""
 
-    phase: Literal["phase1", "phase2", "phase3"]
-    """phase1 (laptop), phase2 (one dedicated server) or phase3 (several hosts, highly available)."""
+    phase: fields.PhaseName
+    """Name of the phase, such as phase1 or berlin; runs and the lab's folder carry it."""
     platform: Platform
     """The desired state."""

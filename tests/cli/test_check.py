@@ -35,6 +35,23 @@ def test_wrong_params_are_a_finding_of_their_own(repository, capsys):
     assert "params/phase2.yaml: [params] " in capsys.readouterr().out
 
 
+def test_what_a_topology_cannot_survive_is_a_warning_and_no_finding(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert cli.run(["check"]) == 0
+    output = capsys.readouterr()
+    assert output.out == "0 findings\n"
+    assert "params/phase1.yaml: warning: talos-cp-1 is the only control plane" in output.err
+    assert "params/phase3.yaml: warning" not in output.err
+
+
+def test_two_files_with_the_same_names_are_a_finding(repository, capsys):
+    (repository / "params" / "berlin.yaml").write_text((repository / "params" / "phase1.yaml").read_text())
+    assert cli.run(["check"]) == 4
+    output = capsys.readouterr().out
+    for name in ("phase = 'phase1'", "platform.cluster.name = 'fluodata'"):
+        assert f"params/phase1.yaml: [params] {name}: is used by params/berlin.yaml already" in output
+
+
 def test_a_secret_in_clear_is_found(repository, capsys):
     secret = repository / "cluster-gitops" / "apps" / "secrets" / "plain.yaml"
     secret.write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: plain}\nstringData: {password: hunter2}\n")

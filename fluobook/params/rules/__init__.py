@@ -8,13 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fluobook.params.rules import network, nodes
+from fluobook.params.rules.availability import warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from fluobook.params.platform import Params, Platform
+    from fluobook.params.platform import Platform
     from fluobook.params.problems import Problem
     from fluobook.params.versions import Matrix
+
+__all__ = ["RULES", "broken_rules", "warnings"]
 
 RULES: tuple[Callable[[Platform], Iterator[Problem]], ...] = (
     nodes.names_are_unique,
@@ -46,8 +49,3 @@ def broken_rules(platform: Platform, matrix: Matrix) -> Iterator[Problem]:
     for rule in RULES:
         yield from rule(platform)
     yield from nodes.versions_are_compatible(platform, matrix)
-
-
-def phase_contradictions(params: Params) -> Iterator[Problem]:
-    """Every contradiction between the phase that a file names and the platform that it describes."""
-    return nodes.several_hosts_problems(params) if params.phase == "phase3" else nodes.one_host_problems(params)

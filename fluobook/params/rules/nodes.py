@@ -1,4 +1,4 @@
-"""Nodes and hosts: unique identities, number and size of nodes, endpoints of hosts, versions, and the named phase."""
+"""Nodes and hosts: unique identities, number and size of nodes, endpoints of hosts, versions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from fluobook.params.problems import Problem, clashes, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fluobook.params.platform import Params, Platform
+    from fluobook.params.platform import Platform
     from fluobook.params.versions import Matrix
 
 SMALLEST_BOOT_DISK_GIB = 12
 """Below this, image pulls put a node under disk pressure."""
 _SMALLEST = {"controlplane": {"memory_gib": 2, "cores": 2}, "worker": {"memory_gib": 1, "cores": 1}}
-_HA_CONTROL_PLANES = 3
 
 
 def names_are_unique(platform: Platform) -> Iterator[Problem]:
@@ -53,9 +52,15 @@ def uuids_are_derived(platform: Platform) -> Iterator[Problem]:
 def control_planes_are_odd(platform: Platform) -> Iterator[Problem]:
     """An even number of etcd members survives no more failures than one member less."""
     count = len(platform.control_planes)
-    if count % 2 == 0:
-        value = f"{count} control planes" if count else "no control plane"
-        yield Problem("platform.nodes", value, "the number of control planes must be odd", "etcd needs 1, 3 or 5")
+    if count == 0:
+        yield Problem("platform.nodes", "no control plane", "there must be a control plane", "1, 3 or 5 of them")
+    elif count % 2 == 0:
+        rule = "the number of control planes must be odd"
+        meant = (
+            f"etcd needs {count // 2 + 1} of {count} members, so it survives no more failures than with {count - 1};"
+            f" use {count - 1} or {count + 1}"
+        )
+        yield Problem("platform.nodes", f"{count} control planes", rule, meant)
 
 
 def there_are_workers(platform: Platform) -> Iterator[Problem]:
@@ -141,34 +146,3 @@ def versions_are_compatible(platform: Platform, matrix: Matrix) -> Iterator[Prob
         field = "talos" if "has no row" in refusal else "kubernetes"
         meant = "null takes the version that this release was tested with"
         yield Problem(f"platform.versions.{field}", getattr(versions, field), refusal, meant)
-
-
-def one_host_problems(params: Params) -> Iterator[Problem]:
-    """What contradicts phase 1 or 2."""
-    phase, platform = params.phase, params.platform
-    if len(platform.hosts) > 1:
-        rule = f"{phase} has one host, the nodes are on {', '.join(platform.hosts)}"
-        yield Problem("phase", phase, rule, "phase3 is for several hosts")
-    if platform.storage.replicas != 1:
-        rule = f"{phase} has one host, so one copy of a volume"
-        yield Problem("platform.storage.replicas", platform.storage.replicas, rule, "set it to 1")
-    if platform.wireguard:
-        rule = f"{phase} has one host, so no mesh between hosts"
-        yield Problem("platform.wireguard", {}, rule, "set it to null; phase3 is for several hosts")
-
-
-def several_hosts_problems(params: Params) -> Iterator[Problem]:
-    """What contradicts phase 3."""
-    platform = params.platform
-    if len(platform.hosts) == 1:
-        yield Problem("phase", params.phase, "has one host only", "spread the nodes, or call it phase2")
-    if len(platform.control_planes) < _HA_CONTROL_PLANES:
-        value = f"{len(platform.control_planes)} control planes"
-        yield Problem("platform.nodes", value, "phase3 is highly available", "three control planes at least")
-    if not platform.network.vip and not platform.cluster.api_address:
-        rule = "phase3 needs an API address that survives the loss of a host"
-        meant = "set it, or name a load balancer by platform.cluster.api_address"
-        yield Problem("platform.network.vip", None, rule, meant)
-    if len(platform.failure_domains) > 1 and platform.storage.replicas == 1:
-        meant = f"as many as there are failure domains, up to {len(platform.failure_domains)}"
-        yield Problem("platform.storage.replicas", 1, "phase3 keeps volumes through the loss of a host", meant)

@@ -55,11 +55,12 @@ def read_only_stage(
     verify: Callable[[RunContext], Sequence[Check]],
     *,
     uses: tuple[Client, ...],
+    notes: Callable[[Platform], tuple[str, ...]] = lambda _platform: (),
 ) -> Stage:
-    """A stage that only checks: its plan is always empty."""
+    """A stage that only checks: its plan has no actions, only `notes`."""
 
     def plan(platform: Platform, _observation: None) -> Plan:
-        return Plan(name, (), 0, platform.digest_data())
+        return Plan(name, (), 0, platform.digest_data(), notes=notes(platform))
 
     def perform(_context: RunContext, action: Action, _report: Reporter) -> NoReturn:
         raise Refused(f"stage {name} changes nothing: it does not {action.verb} {action.object}")

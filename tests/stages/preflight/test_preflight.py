@@ -48,6 +48,12 @@ def test_every_check_passes_in_a_fresh_lab_and_nothing_is_changed(lab):
     assert lab.requests(mutating=True) == []
 
 
+def test_its_plan_shows_what_the_topology_cannot_survive(lab):
+    text = lab.stage("preflight").plan().table().text()
+    assert "warning: talos-cp-1 is the only control plane" in text
+    assert "warning: storage.replicas is 1" in text
+
+
 def test_its_plan_sends_no_request(lab):
     lab.mark()
     lab.stage("preflight").plan()

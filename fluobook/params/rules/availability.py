@@ -1,0 +1,62 @@
+"""What a topology cannot survive. A platform without spare parts is allowed; the warnings name what it would lose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluobook.params.platform import Platform
+
+
+def warnings(platform: Platform) -> tuple[str, ...]:
+    """What is lost when one node, disk or host fails, one sentence each."""
+    rules = (_lost_quorum, _single_api_address, _lost_workers, _single_copies)
+    return tuple(sentence for rule in rules for sentence in rule(platform))
+
+
+def _lost_quorum(platform: Platform) -> Iterator[str]:
+    """Etcd goes on while more than half of its members run."""
+    planes = platform.control_planes
+    if len(planes) == 1:
+        yield (
+            f"{planes[0].name} is the only control plane: while it or host {planes[0].host} is down, so is the"
+            " Kubernetes API; if its disk is destroyed, the cluster's state comes back only from an etcd backup"
+        )
+        return
+    for host in platform.hosts:
+        count = sum(node.host == host for node in planes)
+        if count > (len(planes) - 1) // 2:
+            yield (
+                f"host {host} has {count} of {len(planes)} control planes: while it is down, etcd has no quorum and the"
+                " Kubernetes API does not respond"
+            )
+
+
+def _single_api_address(platform: Platform) -> Iterator[str]:
+    planes = platform.control_planes
+    owner = next((node.name for node in planes if node.address == platform.api_address), None)
+    if owner and len(planes) > 1:
+        yield (
+            f"the Kubernetes API has the address of {owner} alone: while that node is down, clients do not reach the"
+            " other control planes; set network.vip, or cluster.api_address to a load balancer's"
+        )
+
+
+def _lost_workers(platform: Platform) -> Iterator[str]:
+    workers, domains = platform.workers, platform.failure_domains
+    if len(workers) == 1:
+        yield f"{workers[0].name} is the only worker: while it is down or upgraded, no workload runs"
+    if len(domains) == 1:
+        yield f"every worker is on host {domains[0]}: while it is down, no workload runs"
+
+
+def _single_copies(platform: Platform) -> Iterator[str]:
+    possible = len(platform.failure_domains)
+    if platform.storage.replicas == 1:
+        advice = f"; {possible} hosts have workers, so up to {possible} copies are possible" if possible > 1 else ""
+        yield (
+            "storage.replicas is 1: a volume is lost with the worker or disk that has its only copy, and comes back"
+            f" only from a backup{advice}"
+        )
