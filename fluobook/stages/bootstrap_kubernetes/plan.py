@@ -8,35 +8,39 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluobook.clients.talos import EtcdMember, Mode
+from fluobook.clients.talos import EtcdMember, Mode, TalosNode
 from fluobook.errors import FluobookError, ForeignObject
-from fluobook.stages.core.check import Check
+from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import probe_nodes
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
+    from fluobook.clients.kube import Kube
     from fluobook.context import RunContext
-    from fluobook.params import Node, Platform
+    from fluobook.params import Platform
 
-
+NAME = "bootstrap-kubernetes"
 CILIUM = "k8s-app=cilium"
 
 
 @dataclass(frozen=True)
-class Networks:
-    """Addresses that report which networks the cluster was started with.
+class Kubernetes:
+    """What the Kubernetes API reports; nothing while it does not answer.
 
     Args:
-        service: that of the Service `kubernetes`, the first of its subnet.
-        pods: the subnets of the nodes that have one.
+        version: the API's version.
+        ready: for each node whether it is Ready.
+        cilium: nodes on which a Cilium agent is ready.
+        pods: the pod subnets of the nodes that have one.
     """
 
-    service: str
-    pods: tuple[str, ...]
+    version: str = ""
+    ready: Mapping[str, bool] = field(default_factory=dict)
+    cilium: frozenset[str] = frozenset()
+    pods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,69 +50,59 @@ class Observation:
     Args:
         without_config: nodes that have no configuration of this cluster.
         members: etcd's members as reported by each control plane whose etcd runs.
-        ready: for each Kubernetes node whether it is Ready; empty while the API does not answer.
-        cilium: nodes on which a Cilium agent is ready.
-        api: the API's version, "" while it does not answer.
+        kubernetes: what Kubernetes reports.
+        service: the address of the Service `kubernetes`, the first of its subnet; "" if it is not known.
         files: which of kubeconfig and talosconfig exist and match this cluster.
-        networks: the addresses that the cluster gives out; None while the API does not answer.
     """
 
     without_config: Sequence[str]
     members: Mapping[str, Sequence[EtcdMember]] = field(default_factory=dict)
-    ready: Mapping[str, bool] = field(default_factory=dict)
-    cilium: frozenset[str] = frozenset()
-    api: str = ""
+    kubernetes: Kubernetes = field(default_factory=Kubernetes)
+    service: str = ""
     files: Mapping[str, bool] = field(default_factory=dict)
-    networks: Networks | None = None
-
-    @property
-    def bootstrapped(self) -> bool:
-        """Whether etcd has data anywhere."""
-        return bool(self.members)
 
 
 def observe(context: RunContext) -> Observation:
     """Probe all nodes, then read Kubernetes."""
-    missing = [name for name, probe in probe_nodes(context).items() if probe.mode is not Mode.CONFIGURED]
-    if missing and not context.secrets.has_bundle():
-        return Observation(missing)
-    answers = in_parallel(lambda node: etcd_members(context, node), context.platform.control_planes)
-    members = {node.name: known for node, known in zip(context.platform.control_planes, answers, strict=True) if known}
-    ready, cilium, version = kubernetes(context) if members else ({}, frozenset(), "")
-    return Observation(missing, members, ready, cilium, version, files(context), networks(context) if version else None)
+    without_config = [name for name, probe in probe_nodes(context).items() if probe.mode is not Mode.CONFIGURED]
+    if without_config and not context.secrets.has_bundle():
+        return Observation(without_config)
+    nodes = context.platform.control_planes
+    answers = in_parallel(lambda node: etcd_members(context.talos.client(node)), nodes)
+    members = {node.name: known for node, known in zip(nodes, answers, strict=True) if known}
+    kubernetes = read_kubernetes(context.kube()) if members else Kubernetes()
+    service = _service_address(context.kube()) if kubernetes.version else ""
+    return Observation(without_config, members, kubernetes, service, files(context))
 
 
-def etcd_members(context: RunContext, node: Node) -> Sequence[EtcdMember]:
+def etcd_members(talos: TalosNode) -> Sequence[EtcdMember]:
     """The members that a control plane's etcd knows; none while it does not run."""
     try:
-        return context.talos.client(node).etcd_members()
+        return talos.etcd_members()
     except FluobookError:
         return ()
 
 
-def kubernetes(context: RunContext) -> tuple[dict[str, bool], frozenset[str], str]:
-    """Which nodes are Ready, on which Cilium is, and the API's version."""
+def read_kubernetes(kube: Kube) -> Kubernetes:
+    """What the Kubernetes API reports."""
     try:
-        kube = context.kube()
-        version = kube.version()
-        nodes = kube.list("v1", "Node")
-        pods = kube.list("v1", "Pod", "kube-system", labels=CILIUM)
+        version, nodes = kube.version(), kube.list("v1", "Node")
+        agents = kube.list("v1", "Pod", "kube-system", labels=CILIUM)
     except FluobookError:
-        return {}, frozenset(), ""
-    ready = {node["metadata"]["name"]: condition(node, "Ready") for node in nodes}
-    return ready, frozenset(pod["spec"].get("nodeName", "") for pod in pods if condition(pod, "Ready")), version
-
-
-def networks(context: RunContext) -> Networks | None:
-    """The addresses that the cluster gives out."""
-    try:
-        service = context.kube().get("v1", "Service", "kubernetes", "default")
-        nodes = context.kube().list("v1", "Node")
-    except FluobookError:
-        return None
-    return Networks(
-        service["spec"]["clusterIP"], tuple(n["spec"]["podCIDR"] for n in nodes if n["spec"].get("podCIDR"))
+        return Kubernetes()
+    return Kubernetes(
+        version,
+        {node["metadata"]["name"]: condition(node, "Ready") for node in nodes},
+        frozenset(pod["spec"].get("nodeName", "") for pod in agents if condition(pod, "Ready")),
+        tuple(node["spec"]["podCIDR"] for node in nodes if node["spec"].get("podCIDR")),
     )
+
+
+def _service_address(kube: Kube) -> str:
+    try:
+        return str(kube.get("v1", "Service", "kubernetes", "default")["spec"]["clusterIP"])
+    except FluobookError:
+        return ""
 
 
 def condition(obj: Mapping[str, Any], name: str) -> bool:
@@ -123,11 +117,11 @@ def files(context: RunContext) -> dict[str, bool]:
         "kubeconfig": _essence(context.secrets.kubeconfig(context.platform)),
         "talosconfig": _essence(context.secrets.talosconfig(context.platform)),
     }
-    return {name: _essence(_read(context.home / name)) == essence for name, essence in wanted.items()}
-
-
-def _read(path: Path) -> Any:
-    return yaml.safe_load(path.read_text()) if path.exists() else None
+    paths = {name: context.home / name for name in wanted}
+    return {
+        name: path.exists() and _essence(yaml.safe_load(path.read_text())) == wanted[name]
+        for name, path in paths.items()
+    }
 
 
 def _essence(config: Any) -> Any:
@@ -138,29 +132,12 @@ def _essence(config: Any) -> Any:
     return [_essence(item) for item in config] if isinstance(config, list) else config
 
 
-NAME = "bootstrap-kubernetes"
-
-
 def plan(platform: Platform, observation: Observation) -> Plan:
     """The actions of stage 3.
 
     Raises:
         ForeignObject: control planes run separate etcds.
     """
-    _one_etcd(observation)
-    actions = [] if observation.bootstrapped else [_bootstrap(platform)]
-    actions += [
-        _await(node.name, observation)
-        for node in platform.nodes
-        if not (observation.ready.get(node.name) and node.name in observation.cilium)
-    ]
-    actions += [_write(name) for name in ("kubeconfig", "talosconfig") if not observation.files.get(name)]
-    kept = 1 + len(platform.nodes) + 2 - len(actions)
-    waits = "apply-talos-config" if observation.without_config else ""
-    return Plan(NAME, tuple(actions), kept, platform.digest_data(), waits)
-
-
-def _one_etcd(observation: Observation) -> None:
     clusters = {frozenset(member.id for member in members) for members in observation.members.values()}
     if any(not a & b for a in clusters for b in clusters):
         raise ForeignObject(
@@ -168,84 +145,77 @@ def _one_etcd(observation: Observation) -> None:
             cause="etcd was bootstrapped on more than one node (F29)",
             remedy="reset the wrong one with `talosctl reset --graceful=false --reboot`; it will join the other",
         )
-
-
-def _bootstrap(platform: Platform) -> Action:
-    first = platform.control_planes[0]
-    return Action(
-        "bootstrap",
-        "bootstrap",
-        f"etcd on {first.name}",
-        first.address,
-        "etcd has no data on any control plane",
-        system="talos",
-        data={"node": first.name},
-    )
-
-
-def _await(name: str, observation: Observation) -> Action:
-    reason = "Kubernetes does not know it yet" if name not in observation.ready else "not Ready"
-    needs = () if observation.bootstrapped else ("bootstrap",)
-    return Action(
-        f"node {name}", "await", f"node {name}", "Ready, with Cilium", reason, needs, "kubernetes", {"node": name}
-    )
-
-
-def _write(name: str) -> Action:
-    return Action(
-        f"file {name}",
-        "write",
-        name,
-        "readable by its owner alone",
-        "missing, or of another cluster",
-        data={"file": name},
-    )
+    actions: list[Action] = []
+    if not observation.members:
+        first = platform.control_planes[0]
+        reason, data = "etcd has no data on any control plane", {"node": first.name}
+        actions.append(
+            Action("bootstrap", "bootstrap", f"etcd on {first.name}", first.address, reason, system="talos", data=data)
+        )
+    needs = () if observation.members else ("bootstrap",)
+    ready, cilium = observation.kubernetes.ready, observation.kubernetes.cilium
+    for name in [node.name for node in platform.nodes if not (ready.get(node.name) and node.name in cilium)]:
+        reason = "not Ready" if name in ready else "Kubernetes does not know it yet"
+        title, data = f"node {name}", {"node": name}
+        actions.append(Action(title, "await", title, "Ready, with Cilium", reason, needs, "kubernetes", data))
+    actions += [
+        Action(
+            f"file {name}",
+            "write",
+            name,
+            "readable by its owner alone",
+            "missing, or of another cluster",
+            data={"file": name},
+        )
+        for name in ("kubeconfig", "talosconfig")
+        if not observation.files.get(name)
+    ]
+    kept = 1 + len(platform.nodes) + 2 - len(actions)
+    waits = "apply-talos-config" if observation.without_config else ""
+    return Plan(NAME, tuple(actions), kept, platform.digest_data(), waits)
 
 
 def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     """The checks of stage 3."""
-    platform = context.platform
-    wanted = {node.name for node in platform.control_planes}
+    platform, kubernetes = context.platform, observation.kubernetes
     members = {member.hostname for known in observation.members.values() for member in known}
-    unready = [node.name for node in platform.nodes if not observation.ready.get(node.name)]
-    bare = [node.name for node in platform.nodes if node.name not in observation.cilium]
+    unready = [node.name for node in platform.nodes if not kubernetes.ready.get(node.name)]
+    bare = [node.name for node in platform.nodes if node.name not in kubernetes.cilium]
     total, version = len(platform.nodes), f"v{platform.versions.kubernetes.removeprefix('v')}"
-    private = all(
-        (context.home / name).stat().st_mode & 0o077 == 0 for name in observation.files if observation.files[name]
-    )
+    files = observation.files
+    private = all((context.home / name).stat().st_mode & 0o077 == 0 for name in files if files[name])
     return (
         Check(
-            "etcd has exactly our control planes as members", members == wanted, ", ".join(sorted(members)) or "none"
+            "etcd has exactly our control planes as members",
+            members == {node.name for node in platform.control_planes},
+            ", ".join(sorted(members)) or "none",
         ),
-        Check("the Kubernetes API answers", observation.api == version, observation.api or "no answer"),
-        _networks(platform, observation.networks),
-        Check("every node is Ready", not unready, _count(total, unready)),
-        Check("a Cilium agent is ready on every node", not bare, _count(total, bare)),
+        Check("the Kubernetes API answers", kubernetes.version == version, kubernetes.version or "no answer"),
+        _networks(platform, observation),
+        Check("every node is Ready", not unready, count(total, unready)),
+        Check("a Cilium agent is ready on every node", not bare, count(total, bare)),
         Check(
             "kubeconfig and talosconfig are written, for their owner alone",
-            all(observation.files.values()) and private,
-            ", ".join(sorted(observation.files)),
+            all(files.values()) and private,
+            ", ".join(sorted(files)),
         ),
     )
 
 
-def _networks(platform: Platform, networks: Networks | None) -> Check:
+def _networks(platform: Platform, observation: Observation) -> Check:
     """A cluster with other networks than the params' works at first, and cannot be changed later."""
     title, cluster = "Services and pods have the networks of the params", platform.cluster
-    if networks is None:
-        return Check(title, False, "no answer")  # noqa: FBT003 (a check's outcome, by position as the others)
-    matches = ip_address(networks.service) in ip_network(cluster.service_cidr)
-    # Which node got which part is chance; a stored output may not depend on it.
-    parts = sorted(ip_network(pods) for pods in networks.pods)
-    matches = matches and all(part.subnet_of(ip_network(cluster.pod_cidr)) for part in parts)  # type: ignore[arg-type]
-    result = f"Services {networks.service}, pods {', '.join(map(str, parts)) or 'none'}"
+    if not observation.service:
+        return Check(title, passed=False, result="no answer")
+    # Which node has which subnet is chance; a stored output may not depend on it.
+    pods = sorted(ip_network(subnet) for subnet in observation.kubernetes.pods)
+    allowed: Any = ip_network(cluster.pod_cidr)
+    matches = ip_address(observation.service) in ip_network(cluster.service_cidr)
+    matches = matches and all(subnet.subnet_of(allowed) for subnet in pods)
+    result = f"Services {observation.service}, pods {', '.join(map(str, pods)) or 'none'}"
     wanted = f"; wanted {cluster.service_cidr} and {cluster.pod_cidr}"
     remedy = (
         "cluster.network of the machine configurations differs: correct it before anything is stored, then create the "
         "cluster again"
     )
-    return Check(title, matches, result + ("" if matches else wanted), remedy=remedy)
-
-
-def _count(total: int, wrong: Sequence[str]) -> str:
-    return f"{total - len(wrong)} of {total}" + (f"; not: {', '.join(wrong)}" if wrong else "")
+    return Check(title, matches, result + ("" if matches else wanted), remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -91,8 +92,7 @@ def test_a_control_plane_without_data_joins_and_is_not_told_to_begin_a_cluster(l
     lab.bring_up("create-vms", "apply-talos-config", "bootstrap-kubernetes")
     stage = lab.stage("bootstrap-kubernetes")
     observation = stage.stage.observe(stage.context)
-    forgotten = type(observation)((), {}, observation.ready, observation.cilium, observation.api, observation.files)
-    plan = stage.stage.plan(stage.context.platform, forgotten)
+    plan = stage.stage.plan(stage.context.platform, replace(observation, without_config=(), members={}))
     lab.mark()
     bootstrap = next(action for action in plan.actions if action.verb == "bootstrap")
     assert stage.stage.perform(stage.context, bootstrap, Silent())["answer"] == "runs elsewhere"
