@@ -7,7 +7,7 @@ Argo CD owns them afterwards.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fluobook import gitops
@@ -19,7 +19,7 @@ from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.stage import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fluobook.clients.kube import Kube
     from fluobook.context import RunContext
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 NAME = "privileged-namespaces"
 LEVEL = "pod-security.kubernetes.io/enforce"
-DEFAULT_LEVEL = "baseline"
-"""What Talos enforces without a label."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Observation:
 
     wanted: Sequence[Mapping[str, Any]]
     missing: Missing | None = None
-    compared: Sequence[Compared] = field(default_factory=tuple)
+    compared: Sequence[Compared] = ()
 
 
 def observe(context: RunContext) -> Observation:
@@ -78,31 +76,25 @@ def plan(platform: Platform, observation: Observation) -> Plan:
 
 
 def _action(manifest: Mapping[str, Any], live: Mapping[str, Any] | None) -> Action:
-    name = manifest["metadata"]["name"]
-    return Action(
-        f"namespace {name}",
-        "change" if live else "create",
-        f"namespace {name}",
-        f"PodSecurity {_level(manifest)}",
-        _reason(manifest, live) if live else "does not exist",
-        system="kubernetes",
-        data={"manifest": manifest},
-    )
+    title, verb, reason = f"namespace {manifest['metadata']['name']}", "create", "does not exist"
+    if live:
+        verb = "change"
+        reason = ", ".join(_differences(manifest, live)) or "has labels or annotations that the tree no longer has"
+    data = {"manifest": manifest}
+    return Action(title, verb, title, f"PodSecurity {_level(manifest)}", reason, system="kubernetes", data=data)
 
 
 def _level(manifest: Mapping[str, Any]) -> str:
-    return str((manifest["metadata"].get("labels") or {}).get(LEVEL, DEFAULT_LEVEL))
+    return str((manifest["metadata"].get("labels") or {}).get(LEVEL, "baseline"))
 
 
-def _reason(manifest: Mapping[str, Any], live: Mapping[str, Any]) -> str:
+def _differences(manifest: Mapping[str, Any], live: Mapping[str, Any]) -> Iterator[str]:
     """Which labels and annotations differ from the tree."""
-    differences = []
     for part in ("labels", "annotations"):
-        present = live["metadata"].get(part) or {}
+        actual = live["metadata"].get(part) or {}
         for key, value in (manifest["metadata"].get(part) or {}).items():
-            if present.get(key) != value:
-                differences.append(f"{key} is {present.get(key, 'not set')}")
-    return ", ".join(differences) or "has labels or annotations that the tree no longer has"
+            if actual.get(key) != value:
+                yield f"{key} is {actual.get(key, 'not set')}"
 
 
 def perform(context: RunContext, action: Action, _report: Reporter) -> Mapping[str, Any]:
@@ -128,7 +120,7 @@ def admission(kube: Kube) -> Check:
         "cluster.apiServer.admissionControl of the machine configuration lacks PodSecurity or exempts the namespace,"
         " or its extraArgs turn it off: see stage 2"
     )
-    return Check(name, False, "a privileged pod would be accepted", remedy=remedy)  # noqa: FBT003
+    return Check(name, passed=False, result="a privileged pod would be accepted", remedy=remedy)
 
 
 def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
@@ -137,19 +129,12 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     differing = [entry.title for entry in observation.compared if entry.differs and not entry.missing]
     live = [entry.live for entry in observation.compared if entry.live]
     levels = ", ".join(f"{namespace['metadata']['name']} {_level(namespace)}" for namespace in live)
+    total, remedy = len(observation.wanted), "run stage privileged-namespaces again"
+    existing = count(total, missing) if observation.compared else "none can be read"
+    enforced = bool(live) and not differing
     return (
-        Check(
-            "every namespace that the platform needs before Argo CD exists",
-            len(live) == len(observation.wanted),
-            count(len(observation.wanted), missing) if observation.compared else "none can be read",
-            remedy="run stage privileged-namespaces again",
-        ),
-        Check(
-            "each enforces the PodSecurity level of the tree",
-            bool(live) and not differing,
-            levels or "none exists",
-            remedy="run stage privileged-namespaces again",
-        ),
+        Check("every namespace that the platform needs before Argo CD exists", len(live) == total, existing, remedy),
+        Check("each enforces the PodSecurity level of the tree", enforced, levels or "none exists", remedy),
         admission(context.kube()),
     )
 

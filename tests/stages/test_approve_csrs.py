@@ -94,7 +94,7 @@ def test_foreign_requests_are_named_and_stay_pending_while_ours_are_approved(lab
     stage.apply(plan)
     checks = stage.verify()
     assert checks.ok
-    assert "left alone for mallory" in str(checks)
+    assert "left alone, for mallory" in str(checks)
     strangers = ("evil-name", "evil-address", "wrong-requestor", "unknown-node")
     assert {name: state(admin, name) for name in strangers} == {name: [] for name in strangers}
 
@@ -114,7 +114,7 @@ def test_a_stranger_that_somebody_approved_fails_the_check_and_is_named(lab):
     uid = admin.get("certificates.k8s.io/v1", "CertificateSigningRequest", "unknown-node")["metadata"]["uid"]
     admin.approve_csr("unknown-node", uid=uid, reason="Oops", message="by mistake")
     stage = lab.stage("approve-csrs")
-    with pytest.raises(CheckFailed, match="approved for mallory"):
+    with pytest.raises(CheckFailed, match="approved, for mallory"):
         stage.verify()
 
 

@@ -14,6 +14,7 @@ from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import probe_nodes
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.core.readiness import has_condition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,8 +93,8 @@ def read_kubernetes(kube: Kube) -> Kubernetes:
         return Kubernetes()
     return Kubernetes(
         version,
-        {node["metadata"]["name"]: condition(node, "Ready") for node in nodes},
-        frozenset(pod["spec"].get("nodeName", "") for pod in agents if condition(pod, "Ready")),
+        {node["metadata"]["name"]: has_condition(node, "Ready") for node in nodes},
+        frozenset(pod["spec"].get("nodeName", "") for pod in agents if has_condition(pod, "Ready")),
         tuple(node["spec"]["podCIDR"] for node in nodes if node["spec"].get("podCIDR")),
     )
 
@@ -103,12 +104,6 @@ def _service_address(kube: Kube) -> str:
         return str(kube.get("v1", "Service", "kubernetes", "default")["spec"]["clusterIP"])
     except FluobookError:
         return ""
-
-
-def condition(obj: Mapping[str, Any], name: str) -> bool:
-    """Whether a condition of an object is True."""
-    conditions = (obj.get("status") or {}).get("conditions") or ()
-    return any(c["type"] == name and c["status"] == "True" for c in conditions)
 
 
 def files(context: RunContext) -> dict[str, bool]:

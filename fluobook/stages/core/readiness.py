@@ -51,8 +51,13 @@ def _job(status: Mapping[str, Any]) -> str:
 
 def failed(obj: Mapping[str, Any]) -> bool:
     """Whether a Job has failed for good."""
+    return obj["kind"] == "Job" and has_condition(obj, "Failed")
+
+
+def has_condition(obj: Mapping[str, Any], name: str) -> bool:
+    """Whether a condition of an object is True."""
     conditions = (obj.get("status") or {}).get("conditions") or ()
-    return obj["kind"] == "Job" and any(c["type"] == "Failed" and c["status"] == "True" for c in conditions)
+    return any(c["type"] == name and c["status"] == "True" for c in conditions)
 
 
 def why_its_pods_wait(kube: Kube, obj: Mapping[str, Any]) -> str:

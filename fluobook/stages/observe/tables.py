@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluobook.display.table import Cell, Table
 from fluobook.stages.approve_csrs import SIGNER, evaluate, state_of
+from fluobook.stages.core.readiness import has_condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,10 +28,9 @@ FORWARDED = "FORWARDED"
 SHOWN = 40
 """Rows of flows at most."""
 
-_TONES = {"Issued": "ok", "Approved": "wait", "Pending": "wait", "Denied": "bad", "Failed": "bad"}
-_HEALTH = {"Healthy": "ok", "Progressing": "wait", "Suspended": "wait"}
-_SYNC = {"Synced": "ok", "OutOfSync": "wait"}
-_VERDICTS = {FORWARDED: "ok", "DROPPED": "bad"}
+_TONES = dict.fromkeys(("Issued", "Healthy", "Synced", FORWARDED), "ok")
+_TONES |= dict.fromkeys(("Approved", "Pending", "Progressing", "Suspended", "OutOfSync"), "wait")
+_TONES |= dict.fromkeys(("Denied", "Failed", "DROPPED"), "bad")
 
 _NAME_LABELS = ("app.kubernetes.io/name", "k8s-app", "app")
 _HASH = "[bcdfghjklmnpqrstvwxz2456789]"
@@ -48,36 +48,29 @@ def nodes(platform: Platform, objects: Iterable[Obj], *, now: datetime | None = 
     if now:
         rows = [[*row, age(live.get(row[0]), now)] for row in rows]
         columns.append("age")
-    ready = sum(is_ready(live[name]) for name in names if name in live)
+    ready = sum(has_condition(live[name], "Ready") for name in names if name in live)
     return Table("nodes", columns, rows, note=f"{ready} of {len(names)} Ready")
 
 
 def _node(name: str, node: Obj | None, *, declared: bool) -> list[Any]:
     if node is None:
         return [name, "", Cell("absent", "bad"), "", "", ""]
-    status = node.get("status") or {}
+    status, ready = node.get("status") or {}, has_condition(node, "Ready")
     info = status.get("nodeInfo") or {}
     addresses = [a["address"] for a in status.get("addresses") or () if a["type"] == "InternalIP"]
-    states = ["Ready" if is_ready(node) else "not Ready"]
-    states += ["cordoned"] if (node.get("spec") or {}).get("unschedulable") else []
-    states += [] if declared else ["not in the params"]
-    tone = "ok" if states == ["Ready"] else "bad" if "not Ready" in states else "wait"
-    role = (
-        "control plane" if "node-role.kubernetes.io/control-plane" in node["metadata"].get("labels", {}) else "worker"
+    remarks = ["cordoned"] if (node.get("spec") or {}).get("unschedulable") else []
+    remarks += [] if declared else ["not in the params"]
+    state = Cell(
+        ", ".join(["Ready" if ready else "not Ready", *remarks]), ("wait" if remarks else "ok") if ready else "bad"
     )
-    state = Cell(", ".join(states), tone)
+    labels = node["metadata"].get("labels", {})
+    role = "control plane" if "node-role.kubernetes.io/control-plane" in labels else "worker"
     return [name, role, state, " ".join(addresses), info.get("kubeletVersion", ""), info.get("osImage", "")]
-
-
-def is_ready(node: Obj) -> bool:
-    """Whether the node's condition Ready is True."""
-    conditions = (node.get("status") or {}).get("conditions") or ()
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
 def csrs(platform: Platform, objects: Iterable[Obj], *, now: datetime | None = None) -> Table:
     """Certificate requests, evaluated as by stage 4; without `now`, equal ones are one row."""
-    requests = sorted(objects, key=lambda csr: (_requester(csr), csr["metadata"]["name"]))
+    requests = sorted(objects, key=lambda csr: (str(csr["spec"].get("username", "")), csr["metadata"]["name"]))
     rows = [_csr(platform, csr) for csr in requests]
     columns = ["requested by", "signer", "for", "state", "evaluation"]
     if now:
@@ -89,20 +82,16 @@ def csrs(platform: Platform, objects: Iterable[Obj], *, now: datetime | None = N
     return Table("certificate requests", columns, rows, note=f"{pending} pending")
 
 
-def _requester(csr: Obj) -> str:
-    return str(csr["spec"].get("username", ""))
-
-
 def _csr(platform: Platform, csr: Obj) -> list[Any]:
     state, signer = state_of(csr), str(csr["spec"].get("signerName", ""))
-    requester, names, evaluation = _requester(csr), "", ""
+    requestor, names, evaluation = str(csr["spec"].get("username", "")), "", ""
     if signer == SIGNER:
         request = evaluate(csr, platform)
         names = " ".join([*request.dns, *request.ips])
         evaluation = "matches the params" if request.matches else "; ".join(request.problems)
-    elif requester.startswith("system:bootstrap:"):
-        requester = "a bootstrap token"  # its id is a part of a secret
-    return [requester, signer.rpartition("/")[2], names, Cell(state, _TONES.get(state, "")), evaluation]
+    elif requestor.startswith("system:bootstrap:"):
+        requestor = "a bootstrap token"  # its id is a part of a secret
+    return [requestor, signer.rpartition("/")[2], names, Cell(state, _TONES.get(state, "")), evaluation]
 
 
 def applications(objects: Iterable[Obj], *, now: datetime | None = None) -> Table:
@@ -114,27 +103,27 @@ def applications(objects: Iterable[Obj], *, now: datetime | None = None) -> Tabl
     return Table("Argo CD Applications", columns, rows, note=f"{healthy} of {len(ordered)} Synced and Healthy")
 
 
-def _wave_and_name(app: Obj) -> tuple[int, int, str]:
-    """The order of Applications: the root, which has no wave, before all others."""
-    wave, name = _wave(app), app["metadata"]["name"]
-    return (1, int(wave), name) if wave else (0, 0, name)
-
-
 def _wave(app: Obj) -> str:
     return str((app["metadata"].get("annotations") or {}).get(WAVE, ""))
 
 
+def _wave_and_name(app: Obj) -> tuple[bool, int, str]:
+    """The order of Applications: the root, which has no wave, before all others."""
+    wave = _wave(app)
+    return bool(wave), int(wave or 0), app["metadata"]["name"]
+
+
 def _application(app: Obj) -> list[Any]:
-    spec, status = app["spec"], app.get("status") or {}
+    spec, operation = app["spec"], (app.get("status") or {}).get("operationState") or {}
     source, (sync, health) = spec.get("source") or {}, status_of(app)
     return [
         _wave(app),
         app["metadata"]["name"],
         spec.get("project", ""),
         f"{source.get('chart') or source.get('path', '')} {source.get('targetRevision', '')}".strip(),
-        Cell(sync, _SYNC.get(sync, "bad")),
-        Cell(health, _HEALTH.get(health, "bad")),
-        (status.get("operationState") or {}).get("phase", ""),
+        Cell(sync, _TONES.get(sync, "bad")),
+        Cell(health, _TONES.get(health, "bad")),
+        operation.get("phase", ""),
     ]
 
 
@@ -152,10 +141,11 @@ def is_healthy(app: Obj) -> bool:
 
 def _message(app: Obj) -> str:
     status = app.get("status") or {}
-    errors = [str(c.get("message", "")) for c in status.get("conditions") or () if "Error" in str(c.get("type"))]
+    messages = [str(c.get("message", "")) for c in status.get("conditions") or () if "Error" in str(c.get("type"))]
     operation = status.get("operationState") or {}
-    messages = errors or ([str(operation.get("message", ""))] if operation.get("phase") != "Succeeded" else [])
-    return (messages[0] if messages else "")[:120]
+    if operation.get("phase") != "Succeeded":
+        messages.append(str(operation.get("message", "")))
+    return next(iter(messages), "")[:120]
 
 
 def age(obj: Obj | None, now: datetime) -> str:
@@ -171,7 +161,7 @@ def age(obj: Obj | None, now: datetime) -> str:
 
 
 class FlowPath(NamedTuple):
-    """What flows are counted by: verdict, source, destination and port."""
+    """Flows are counted for each verdict, source, destination and port."""
 
     verdict: str
     source: str
@@ -216,27 +206,24 @@ class Tally:
     def table(self, notes: Sequence[str] = ()) -> Table:
         """The busiest paths: half of the rows for forwarded flows, half for the others."""
         counts = self.counts()
-        forwarded = {path: number for path, number in counts.items() if path.verdict == FORWARDED}
-        others = {path: number for path, number in counts.items() if path.verdict != FORWARDED}
-        shown = {**busiest(others, SHOWN // 2), **busiest(forwarded, SHOWN // 2)}
+        busiest = sorted(counts, key=lambda path: (-counts[path], path))
+        forwarded = [path for path in busiest if path.verdict == FORWARDED]
+        others = [path for path in busiest if path.verdict != FORWARDED]
+        # In the order of `counts`: rows keep their place while numbers grow.
+        shown = {*others[: SHOWN // 2], *forwarded[: SHOWN // 2]}
         rows = [
-            [Cell(path.verdict, _VERDICTS.get(path.verdict, "wait")), path.source, path.destination, path.port, number]
-            for path, number in shown.items()
+            [Cell(path.verdict, _TONES.get(path.verdict, "wait")), path.source, path.destination, path.port, number]
+            for path, number in counts.items()
+            if path in shown
         ]
         hidden = len(counts) - len(shown)
         note = [
             f"+ {hidden} more paths" if hidden else "",
-            f"{sum(counts.values())} flows, {sum(others.values())} not forwarded",
+            f"{sum(counts.values())} flows, {sum(counts[path] for path in others)} not forwarded",
             f"{self.lost} lost by the relay" if self.lost else "",
         ]
         columns = ["verdict", "from", "to", "port", "flows"]
         return Table("Hubble flows", columns, rows, note="\n".join(filter(None, [*note, *notes])))
-
-
-def busiest(counts: Mapping[FlowPath, int], most: int) -> dict[FlowPath, int]:
-    """The paths with most flows, in the given order: rows then keep their place while numbers grow."""
-    chosen = set(sorted(counts, key=lambda path: (-counts[path], path))[:most])
-    return {path: number for path, number in counts.items() if path in chosen}
 
 
 def workload(end: Endpoint) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +22,7 @@ from fluobook.errors import FluobookError, NotFound, StageMissing
 from fluobook.stages.approve_csrs import requests_of
 from fluobook.stages.core.check import Check, CheckGroup, count, run_groups
 from fluobook.stages.core.cluster import Missing, api
+from fluobook.stages.core.readiness import has_condition
 from fluobook.stages.observe import tables
 from fluobook.stages.observe.tables import Tally
 
@@ -126,7 +127,7 @@ def watch_applications(context: RunContext, *, seconds: float = SECONDS) -> None
 def follow(kube: Kube, api_version: str, kind: str, draw: Draw, *, seconds: float) -> None:
     """Show all objects of a kind: live for some seconds if a person watches, else once."""
     if not interactive():
-        _show(draw(kube.list(api_version, kind)))
+        _show_once(draw(kube.list(api_version, kind)))
         return
     pulse = Pulse()
     informer = kube.inform(api_version, kind, pulse.beat, on_error=pulse.disconnected)
@@ -143,7 +144,7 @@ def follow(kube: Kube, api_version: str, kind: str, draw: Draw, *, seconds: floa
         informer.stop()
 
 
-def _show(table: Table) -> None:
+def _show_once(table: Table) -> None:
     with Live(lambda: table, live=False):
         pass
 
@@ -158,23 +159,14 @@ def relay(kube: Kube, platform: Platform) -> Iterator[Hubble]:
     """
     name = f"{RELAY}.{NAMESPACE}"
     host, port = platform.route(name, PORT)
-    if (host, port) != (name, PORT):
-        yield from _opened(Address(host, port, name))
-        return
-    try:
-        forward = kube.forward(RELAY, NAMESPACE, PORT)
-    except NotFound:
-        raise StageMissing("there is no Hubble relay", remedy="run the stage root-application first") from None
-    with forward:
-        yield from _opened(Address(*forward.address, name))
-
-
-def _opened(address: Address) -> Iterator[Hubble]:
-    hubble = Hubble(address)
-    try:
-        yield hubble
-    finally:
-        hubble.close()
+    with ExitStack() as stack:
+        if (host, port) == (name, PORT):
+            try:
+                forward = kube.forward(RELAY, NAMESPACE, PORT)
+            except NotFound:
+                raise StageMissing("there is no Hubble relay", remedy="run the stage root-application first") from None
+            host, port = stack.enter_context(forward).address
+        yield stack.enter_context(closing(Hubble(Address(host, port, name))))
 
 
 def watch_flows(context: RunContext, *, seconds: float = SECONDS) -> None:
@@ -191,7 +183,7 @@ def watch_flows(context: RunContext, *, seconds: float = SECONDS) -> None:
             ["flows are seen", "yes" if counts else "none yet"],
         ]
         note = "JupyterLab shows the flows live; the journal lists their paths"
-        _show(Table("Hubble flows", ["subject", "result"], rows, note=note))
+        _show_once(Table("Hubble flows", ["subject", "result"], rows, note=note))
 
 
 def _follow_flows(hubble: Hubble, seconds: float) -> None:
@@ -234,58 +226,59 @@ def verify(context: RunContext) -> Sequence[Check]:
         StageMissing: there is no cluster yet.
     """
     cluster(context)
-    return run_groups(context, GROUPS)
+    return run_groups(context, [CheckGroup(name, partial(_check, name)) for name in CHECKS])
 
 
-def _nodes(context: RunContext) -> Iterator[Check]:
-    ready = {node["metadata"]["name"] for node in context.kube().list("v1", "Node") if tables.is_ready(node)}
-    unready = [node.name for node in context.platform.nodes if node.name not in ready]
-    result = count(len(context.platform.nodes), unready)
-    yield Check("every node is Ready", not unready, result, "kubectl describe node; talosctl -n ADDRESS dmesg")
+def _check(name: str, context: RunContext) -> Iterator[Check]:
+    evaluate, remedy = CHECKS[name]
+    passed, result = evaluate(context)
+    yield Check(name, passed, result, remedy)
 
 
-def _requests(context: RunContext) -> Iterator[Check]:
+def _nodes(context: RunContext) -> tuple[bool, str]:
+    nodes = context.platform.nodes
+    ready = {node["metadata"]["name"] for node in context.kube().list("v1", "Node") if has_condition(node, "Ready")}
+    unready = [node.name for node in nodes if node.name not in ready]
+    return not unready, count(len(nodes), unready)
+
+
+def _requests(context: RunContext) -> tuple[bool, str]:
     pending = [request for request in requests_of(context) if request.pending]
     own = sorted({request.node for request in pending if request.matches})
     foreign = sorted({request.node or "nobody" for request in pending if not request.matches})
     result = f"pending for {', '.join(own)}" if own else "none is pending"
-    yield Check(
-        "no declared node waits for a certificate",
-        not own,
-        result + (f"; not managed by fluobook: {', '.join(foreign)}" if foreign else ""),
-        "run the stage approve-csrs; then inspect kubelet-csr-approver: kubectl -n kube-system get pods",
-    )
+    return not own, result + (f"; not managed by fluobook: {', '.join(foreign)}" if foreign else "")
 
 
-def _applications(context: RunContext) -> Iterator[Check]:
+def _applications(context: RunContext) -> tuple[bool, str]:
     apps = context.kube().list("argoproj.io/v1alpha1", "Application", "argocd")
-    unhealthy = [
-        f"{app['metadata']['name']} ({', '.join(tables.status_of(app))})" for app in apps if not tables.is_healthy(app)
-    ]
-    yield Check(
-        "every Application is Synced and Healthy",
-        bool(apps) and not unhealthy,
-        count(len(apps), unhealthy) if apps else "there is none",
-        "run the stage root-application again: it waits, and shows what each one waits for",
-    )
+    statuses = {app["metadata"]["name"]: ", ".join(tables.status_of(app)) for app in apps if not tables.is_healthy(app)}
+    unhealthy = [f"{name} ({status})" for name, status in statuses.items()]
+    return bool(apps) and not unhealthy, count(len(apps), unhealthy) if apps else "there is none"
 
 
-def _flows(context: RunContext) -> Iterator[Check]:
+def _flows(context: RunContext) -> tuple[bool, str]:
     platform = context.platform
     with relay(context.kube(), platform) as hubble:
         silent = silent_nodes(platform, hubble.nodes())
         flows = read_flows(hubble).counts()
-    yield Check(
-        "the Hubble relay has flows of every node",
-        bool(flows) and not silent,
-        f"nodes known to it: {count(len(platform.nodes), silent)}" if flows else "it has no flows",
+    result = f"nodes known to it: {count(len(platform.nodes), silent)}" if flows else "it has no flows"
+    return bool(flows) and not silent, result
+
+
+CHECKS: dict[str, tuple[Callable[[RunContext], tuple[bool, str]], str]] = {
+    "every node is Ready": (_nodes, "kubectl describe node; talosctl -n ADDRESS dmesg"),
+    "no declared node waits for a certificate": (
+        _requests,
+        "run the stage approve-csrs; then inspect kubelet-csr-approver: kubectl -n kube-system get pods",
+    ),
+    "every Application is Synced and Healthy": (
+        _applications,
+        "run the stage root-application again: it waits, and shows what each one waits for",
+    ),
+    "the Hubble relay has flows of every node": (
+        _flows,
         "kubectl -n kube-system rollout status deployment/hubble-relay; cilium status",
-    )
-
-
-GROUPS = (
-    CheckGroup("every node is Ready", _nodes),
-    CheckGroup("no declared node waits for a certificate", _requests),
-    CheckGroup("every Application is Synced and Healthy", _applications),
-    CheckGroup("the Hubble relay has flows of every node", _flows),
-)
+    ),
+}
+"""Each check's evaluation and remedy."""
