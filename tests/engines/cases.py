@@ -35,19 +35,19 @@ def with_metadata(obj: dict[str, Any], **metadata: Any) -> dict[str, Any]:
 def deployment(name: str, **spec: Any) -> dict[str, Any]:
     labels = {"app": name}
     pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "lab.invalid/main:1"}]}}
-    told = {"replicas": 0, "paused": True, "selector": {"matchLabels": labels}, "template": pod, **spec}
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": told}
+    spec = {"replicas": 0, "paused": True, "selector": {"matchLabels": labels}, "template": pod, **spec}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
 
 
 def pod(name: str, **spec: Any) -> dict[str, Any]:
     containers = [{"name": "c", "image": "lab.invalid/c:1"}]
-    told = {"containers": containers, "nodeName": "nowhere", **spec}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": told}
+    spec = {"containers": containers, "nodeName": "nowhere", **spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
 
 def service(name: str, **spec: Any) -> dict[str, Any]:
-    told = {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}], **spec}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": told}
+    spec = {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}], **spec}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
 
 
 def request(name: str, node: str = "conformance", *, names: bool = True, **spec: Any) -> dict[str, Any]:
@@ -449,41 +449,41 @@ CLUSTER: dict[str, list[Step]] = {
         Step("POST", CSRS, request("odd-signer", signerName="nonsense")),
         Step("POST", CSRS, request("no-request", request=base64.b64encode(b"x").decode())),
         Step("POST", CSRS, request("short", expirationSeconds=60)),
-        Step("POST", CSRS, request("by-node"), who=WORKER),
-        Step("POST", CSRS, request("by-own-node", "worker-1"), who=WORKER),
+        Step("POST", CSRS, request("by-node"), user=WORKER),
+        Step("POST", CSRS, request("by-own-node", "worker-1"), user=WORKER),
     ],
     "a node may touch what is its own": [
-        Step("PATCH", "/api/v1/nodes/cp-1", {"metadata": {"labels": {"x": "y"}}}, MERGE, who=WORKER),
+        Step("PATCH", "/api/v1/nodes/cp-1", {"metadata": {"labels": {"x": "y"}}}, MERGE, user=WORKER),
         Step(
             "PATCH",
             "/api/v1/nodes/worker-1",
             {"metadata": {"labels": {"node-role.kubernetes.io/x": ""}}},
             MERGE,
-            who=WORKER,
+            user=WORKER,
         ),
         Step(
             "PATCH",
             "/api/v1/nodes/worker-1",
             {"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]}},
             MERGE,
-            who=WORKER,
+            user=WORKER,
         ),
         Step(
             "GET",
             "/api/v1/namespaces/kube-system/secrets/bootstrap-token-x",
-            who=WORKER,
+            user=WORKER,
         ),
     ],
     "who has no role is denied": [
-        Step("GET", MAPS, who=("ann",)),
-        Step("POST", MAPS, config_map("x"), who=("ann",)),
-        Step("GET", "/api/v1/nodes", who=("ann", "team")),
-        Step("GET", f"{MAPS}/x", who=("ann",)),
-        Step("PATCH", f"{DEPLOYMENTS}/x/scale", {"spec": {"replicas": 1}}, MERGE, who=("ann",)),
-        Step("GET", "/version", who=("ann",), pick="minor"),
-        Step("GET", "/metrics", who=("ann",)),
-        Step("DELETE", MAPS, who=("ann",)),
-        Step("GET", "/api/v1/secrets", query={"watch": "true"}, who=("ann",)),
+        Step("GET", MAPS, user=("ann",)),
+        Step("POST", MAPS, config_map("x"), user=("ann",)),
+        Step("GET", "/api/v1/nodes", user=("ann", "team")),
+        Step("GET", f"{MAPS}/x", user=("ann",)),
+        Step("PATCH", f"{DEPLOYMENTS}/x/scale", {"spec": {"replicas": 1}}, MERGE, user=("ann",)),
+        Step("GET", "/version", user=("ann",), pick="minor"),
+        Step("GET", "/metrics", user=("ann",)),
+        Step("DELETE", MAPS, user=("ann",)),
+        Step("GET", "/api/v1/secrets", query={"watch": "true"}, user=("ann",)),
     ],
     "a role lets in as far as it goes": [
         Step(
@@ -507,9 +507,9 @@ CLUSTER: dict[str, list[Step]] = {
                 "subjects": [{"kind": "User", "name": "bob"}],
             },
         ),
-        Step("GET", f"{MAPS}/missing", who=("bob",), until=False),
-        Step("GET", "/api/v1/namespaces/kube-system/configmaps", who=("bob",)),
-        Step("DELETE", f"{MAPS}/missing", who=("bob",)),
+        Step("GET", f"{MAPS}/missing", user=("bob",), until=False),
+        Step("GET", "/api/v1/namespaces/kube-system/configmaps", user=("bob",)),
+        Step("DELETE", f"{MAPS}/missing", user=("bob",)),
         Step(
             "POST",
             f"{REVIEWS}/selfsubjectaccessreviews",
@@ -518,7 +518,7 @@ CLUSTER: dict[str, list[Step]] = {
                 "kind": "SelfSubjectAccessReview",
                 "spec": {"resourceAttributes": {"verb": "get", "resource": "configmaps", "namespace": "default"}},
             },
-            who=("bob",),
+            user=("bob",),
             pick="status.allowed",
         ),
         Step(
@@ -541,7 +541,7 @@ CLUSTER: dict[str, list[Step]] = {
             "POST",
             "/apis/authentication.k8s.io/v1/selfsubjectreviews",
             {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"},
-            who=("bob", "team"),
+            user=("bob", "team"),
             pick="status.userInfo.groups",
         ),
     ],

@@ -76,7 +76,7 @@ class RealLab:
         self.lab, self.chosen, self.ended = lab, chosen, False
         redactor = Redactor()
         platform = params.overlay(chosen.platform, lab.overlay)
-        self.site = RunContext(
+        self.context = RunContext(
             chosen.phase, platform, "lab", root, lab.cluster_folder, redactor, Journal(None, redactor)
         )
 
@@ -84,8 +84,8 @@ class RealLab:
         """Apply and verify stages; each check, and whether it passed."""
         told = {}
         for name in names:
-            gate = Gate(Approval.parse("all"), POLICIES["lab"], self.site.platform.cluster.name)
-            stage = stage_run(catalogue.find(name), self.site, gate)
+            gate = Gate(Approval.parse("all"), POLICIES["lab"], self.context.platform.cluster.name)
+            stage = stage_run(catalogue.find(name), self.context, gate)
             stage.apply(stage.plan())
             told[name] = [(check.name, check.passed) for check in stage.verify().checks]
         return told
@@ -93,8 +93,8 @@ class RealLab:
     def apply(self, *names: str) -> None:
         """Apply stages, whatever their checks would say."""
         for name in names:
-            gate = Gate(Approval.parse("all"), POLICIES["lab"], self.site.platform.cluster.name)
-            stage = stage_run(catalogue.find(name), self.site, gate)
+            gate = Gate(Approval.parse("all"), POLICIES["lab"], self.context.platform.cluster.name)
+            stage = stage_run(catalogue.find(name), self.context, gate)
             stage.apply(stage.plan())
 
     def notebooks(self, out: Path) -> str:
@@ -103,7 +103,7 @@ class RealLab:
         command += ["--approve", "all", "--out", str(out)]
         around = {**os.environ, "FLUOBOOK_HOME": str(self.home)}
         done = subprocess.run(
-            command, cwd=self.site.root, env=around, capture_output=True, text=True, timeout=800, check=False
+            command, cwd=self.context.root, env=around, capture_output=True, text=True, timeout=800, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -98,11 +98,13 @@ class Engine:
         return path
 
     def _kubeconfig(self) -> dict[str, Any]:
-        told = pki.issue(self.authority, common_name="admin", organizations=["system:masters"], client=True).to_base64()
+        admin = pki.issue(
+            self.authority, common_name="admin", organizations=["system:masters"], client=True
+        ).to_base64()
         data = base64.b64encode(self.authority.crt.encode()).decode()
         server = f"https://127.0.0.1:{self.place[1]}"
         cluster = {"server": server, "certificate-authority-data": data, "tls-server-name": ADDRESS}
-        user = {"client-certificate-data": told["crt"], "client-key-data": told["key"]}
+        user = {"client-certificate-data": admin["crt"], "client-key-data": admin["key"]}
         return {
             "apiVersion": "v1",
             "kind": "Config",
@@ -148,13 +150,13 @@ class Engine:
         path = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 
         def pending() -> list[str]:
-            found = self.call(self.api.get(path))["items"]
-            mine = [csr for csr in found if csr["spec"]["signerName"] == "kubernetes.io/kubelet-serving"]
+            requests = self.call(self.api.get(path))["items"]
+            mine = [csr for csr in requests if csr["spec"]["signerName"] == "kubernetes.io/kubelet-serving"]
             return [csr["metadata"]["name"] for csr in mine] if len(mine) >= len(NODES) else []
 
         self.run("kubectl", "certificate", "approve", *self.until(pending))
-        code, told = self.run("kubectl", "wait", "--for=condition=Ready", "node", "--all", "--timeout=120s")
-        assert code == 0, told
+        code, output = self.run("kubectl", "wait", "--for=condition=Ready", "node", "--all", "--timeout=120s")
+        assert code == 0, output
         proxies = [f"/api/v1/nodes/{node.name}/proxy/healthz" for node in NODES]
         for proxy in proxies:
             self.call(self.api.wait_for(proxy))

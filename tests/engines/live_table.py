@@ -52,7 +52,7 @@ def watching(lab: RealLab, cell: str) -> Iterator[Watched]:
     """Open the runbook on a lab as notebooks do, run the cell as if somebody watched, and interrupt it in the end."""
     around = {**os.environ, "FLUOBOOK_LAB": str(lab.lab.folder), "FLUOBOOK_RENDER": "live"}
     manager, client = start_new_kernel(
-        startup_timeout=STARTUP, kernel_name="python3", env=around, cwd=str(lab.site.root)
+        startup_timeout=STARTUP, kernel_name="python3", env=around, cwd=str(lab.context.root)
     )
     try:
         client.execute_interactive(

@@ -20,7 +20,8 @@ def verified(events: Iterable[Mapping[str, Any]]) -> Verified:
     """Of each stage what it verified last."""
     return {
         event["stage"]: [
-            (one["check"], one["passed"], "" if one["check"] == CHANCE else one["result"]) for one in event["checks"]
+            (check["check"], check["passed"], "" if check["check"] == CHANCE else check["result"])
+            for check in event["checks"]
         ]
         for event in events
         if event["event"] == "verified"

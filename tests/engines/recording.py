@@ -50,8 +50,8 @@ def record() -> None:
     engine = Engine("real", pair(config.cluster["ca"]), ("127.0.0.1", started.port), folder, loop)
     try:
         engine.settle()
-        told = {name: [answer(engine, step) for step in steps] for name, steps in CASES.items()}
-        lines = [f"{json.dumps(name)}: {json.dumps(answers, sort_keys=True)}" for name, answers in told.items()]
+        by_case = {name: [answer(engine, step) for step in steps] for name, steps in CASES.items()}
+        lines = [f"{json.dumps(name)}: {json.dumps(answers, sort_keys=True)}" for name, answers in by_case.items()]
         ANSWERS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     finally:
         engine.call(engine.close())

@@ -21,14 +21,14 @@ def family(pid: int) -> list[int]:
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            told = stat.read_text()
+            text = stat.read_text()
         except OSError:
             continue
-        parents[int(stat.parent.name)] = int(told.rpartition(")")[2].split()[1])
-    found = [pid]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    return found
+        parents[int(stat.parent.name)] = int(text.rpartition(")")[2].split()[1])
+    processes = [pid]
+    for process in processes:
+        processes += [child for child, parent in parents.items() if parent == process]
+    return processes
 
 
 def listening(pid: int) -> list[str]:

@@ -45,7 +45,7 @@ class Step:
         body: as an object.
         media: what the body is.
         query: parameters.
-        who: user, and groups after it.
+        user: the user name, and groups after it.
         pick: a path in the answer ("items.0.metadata.name") where only that is compared, because the rest differs
             between two clusters in use.
         accept: the form that is asked for.
@@ -57,7 +57,7 @@ class Step:
     body: Any = None
     media: str = JSON
     query: dict[str, str] = field(default_factory=dict)
-    who: tuple[str, ...] = ()
+    user: tuple[str, ...] = ()
     pick: str = ""
     accept: str = JSON
     until: bool | None = None
@@ -67,18 +67,18 @@ def answer(engine: Engine, step: Step) -> Any:
     """What an engine answers: an object without its chance, or a refusal with code, reason, message and causes."""
     if step.until is None:
         return _once(engine, step)
-    found: list[Any] = []
+    answers: list[Any] = []
 
     def as_wanted() -> bool:
-        found[:] = [_once(engine, step)]
-        return ("refused" not in found[0]) is step.until
+        answers[:] = [_once(engine, step)]
+        return ("refused" not in answers[0]) is step.until
 
     engine.until(as_wanted)
-    return found[0]
+    return answers[0]
 
 
 def _once(engine: Engine, step: Step) -> Any:
-    api = engine.of(*step.who) if step.who else engine.api
+    api = engine.of(*step.user) if step.user else engine.api
     try:
         text = engine.call(
             api.text(step.method, step.path, step.body, media=step.media, query=step.query, accept=step.accept)
@@ -87,10 +87,10 @@ def _once(engine: Engine, step: Step) -> Any:
         return {"refused": error.code, "reason": error.reason, "message": masked(error.message)} | _details(error)
     if "watch" in step.query:
         return [plain(json.loads(line)) for line in text.splitlines()]
-    told = json.loads(text) if text.startswith("{") else {"message": masked(text)}
-    if told.get("kind") == "Deployment" and not step.pick:
-        told = {**told, "status": {}}  # the controllers' own, and theirs to write at any moment
-    return plain(picked(told, step.pick))
+    response = json.loads(text) if text.startswith("{") else {"message": masked(text)}
+    if response.get("kind") == "Deployment" and not step.pick:
+        response = {**response, "status": {}}  # the controllers' own, and theirs to write at any moment
+    return plain(picked(response, step.pick))
 
 
 def _details(error: ApiError) -> dict[str, Any]:
@@ -111,8 +111,10 @@ def plain(obj: Any) -> Any:
     """An object without what is chance: such values become "…", and lists of managers are sorted."""
     if isinstance(obj, dict):
         obj = {key: value for key, value in obj.items() if key not in OTHERWISE}
-        told = {key: "…" if key in CHANCE and value else plain(value) for key, value in sorted(obj.items())}
-        return {key: value for key, value in told.items() if value != {} or key not in ("annotations", "f:annotations")}
+        values = {key: "…" if key in CHANCE and value else plain(value) for key, value in sorted(obj.items())}
+        return {
+            key: value for key, value in values.items() if value != {} or key not in ("annotations", "f:annotations")
+        }
     if isinstance(obj, list):
         return [plain(item) for item in obj]
     return masked(obj) if isinstance(obj, str) else obj

@@ -29,8 +29,8 @@ def lab(real_labs: Callable[[], RealLab]) -> RealLab:
 
 
 def test_stages_one_to_six_pass_on_the_real_control_plane(lab: RealLab) -> None:
-    told = {request["server"] for request in lab.mutating()}
-    assert "kubernetes" in told
+    servers = {request["server"] for request in lab.mutating()}
+    assert "kubernetes" in servers
 
 
 def test_a_second_run_changes_nothing(lab: RealLab) -> None:

@@ -17,7 +17,7 @@ FOREIGN = Path(__file__).with_name("foreign")
 BOUND = 180
 
 
-def seen(python: str, script: str, engine: Engine) -> dict[str, Any]:
+def observations(python: str, script: str, engine: Engine) -> dict[str, Any]:
     """What a script of a client tells of an engine."""
     command = [python, str(FOREIGN / script), str(engine.kubeconfig()), script.partition("_")[0]]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=BOUND, env=alone(), check=False)
@@ -26,7 +26,7 @@ def seen(python: str, script: str, engine: Engine) -> dict[str, Any]:
 
 
 def test_the_official_client_sees_the_same_on_both_engines(both: tuple[Engine, Engine]) -> None:
-    embedded, real = (seen(sys.executable, "kubernetes_client.py", engine) for engine in both)
+    embedded, real = (observations(sys.executable, "kubernetes_client.py", engine) for engine in both)
     assert embedded == real
     assert real["watched"] == [["ADDED", "two"], ["DELETED", "one"]]
     assert real["conflict"][:2] == [409, "Conflict"]
@@ -34,6 +34,6 @@ def test_the_official_client_sees_the_same_on_both_engines(both: tuple[Engine, E
 
 def test_kr8s_sees_the_same_on_both_engines(both: tuple[Engine, Engine]) -> None:
     python = environment("kr8s-0.20.15", "kr8s==0.20.15")
-    embedded, real = (seen(python, "kr8s_client.py", engine) for engine in both)
+    embedded, real = (observations(python, "kr8s_client.py", engine) for engine in both)
     assert embedded == real
     assert real["patched"] == {"a": "1", "b": "2"}

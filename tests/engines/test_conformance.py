@@ -37,26 +37,28 @@ def test_the_embedded_engine_answers_as_the_real_one_did(name: str, embedded: En
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_real_engine_answers_as_it_did(name: str, real: Engine) -> None:
-    told = [answer(real, step) for step in CASES[name]]
-    assert told == recorded()[name], "record again: python -m tests.engines.recording"
+    answers = [answer(real, step) for step in CASES[name]]
+    assert answers == recorded()[name], "record again: python -m tests.engines.recording"
 
 
-def without_wording(told: Any) -> Any:
+def without_wording(response: Any) -> Any:
     """An answer without what only people read: messages of refusals, and descriptions of a table's columns."""
-    if isinstance(told, list):
-        return [without_wording(item) for item in told]
-    if not isinstance(told, dict):
-        return told
-    refusal = "refused" in told or told.get("status") == "Failure"
-    causes = (told.get("details") or {}).get("causes") or () if refusal else ()
-    told = {key: value for key, value in told.items() if not (refusal and key in ("message", "details"))}
+    if isinstance(response, list):
+        return [without_wording(item) for item in response]
+    if not isinstance(response, dict):
+        return response
+    refusal = "refused" in response or response.get("status") == "Failure"
+    causes = (response.get("details") or {}).get("causes") or () if refusal else ()
+    response = {key: value for key, value in response.items() if not (refusal and key in ("message", "details"))}
     if causes:
         pairs = {(cause.get("reason", ""), cause.get("field", "")) for cause in causes}
-        told["causes"] = sorted(pairs)
-    is_column = {"name", "priority", "description"} <= set(told)
-    return {key: without_wording(value) for key, value in told.items() if not (is_column and key == "description")}
+        response["causes"] = sorted(pairs)
+    is_column = {"name", "priority", "description"} <= set(response)
+    return {key: without_wording(value) for key, value in response.items() if not (is_column and key == "description")}
 
 
 def difference(ours: Any, theirs: Any) -> str:
-    texts = [json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False).splitlines() for told in (ours, theirs)]
+    texts = [
+        json.dumps(response, indent=1, sort_keys=True, ensure_ascii=False).splitlines() for response in (ours, theirs)
+    ]
     return "\n".join(difflib.unified_diff(*texts, "embedded", "real", lineterm="", n=1))

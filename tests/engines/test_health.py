@@ -44,10 +44,10 @@ def test_a_script_finds_the_same_libraries_in_both(name: str, argocd: str, tmp_p
 
 def played(check: str, case: Case) -> str:
     try:
-        told = HealthChecks({"argoproj.io_Application": check}).scripted(case.application())
+        health = HealthChecks({"argoproj.io_Application": check}).scripted(case.application())
     except ScriptError:
         return "error"
-    return told.status if told else "none"
+    return health.status if health else "none"
 
 
 def judged(check: str, case: Case, argocd: str, folder: Path) -> str:
@@ -56,12 +56,12 @@ def judged(check: str, case: Case, argocd: str, folder: Path) -> str:
     settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "argocd-cm", **name}}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "argocd-secret", **name}}
     files = {"app": case.application(), "argocd-cm": {**settings, "data": {KEY: check}}, "argocd-secret": secret}
-    paths = {one: folder / f"{one}.yaml" for one in files}
-    for one, content in files.items():
-        paths[one].write_text(yaml.safe_dump(content))
+    paths = {name: folder / f"{name}.yaml" for name in files}
+    for name, content in files.items():
+        paths[name].write_text(yaml.safe_dump(content))
     command = [argocd, "admin", "settings", "resource-overrides", "health", str(paths["app"])]
     command += ["--argocd-cm-path", str(paths["argocd-cm"]), "--argocd-secret-path", str(paths["argocd-secret"])]
     around = {"ARGOCD_BINARY_NAME": "argocd", "HOME": str(folder), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, capture_output=True, text=True, env=around, timeout=60, check=False)
-    found = re.search(r"^STATUS: (\S+)", done.stdout, re.MULTILINE)
-    return found[1] if found else "error" if done.returncode else "none"
+    match = re.search(r"^STATUS: (\S+)", done.stdout, re.MULTILINE)
+    return match[1] if match else "error" if done.returncode else "none"

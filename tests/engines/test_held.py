@@ -46,13 +46,13 @@ def test_a_child_that_cannot_be_synced_holds_the_next_wave_until_it_is_fixed(
         lab.apply("root-application")
     assert "example.org" in raised.value.message + raised.value.cause
     wanted = f"waiting for healthy state of argoproj.io/Application/{PLANTED}"
-    until(lambda: message_of(lab, "root"), lambda told: told == wanted)
-    begun = {one.name for wave in waves_of(lab) for one in wave if one.wave <= -3}
+    until(lambda: message_of(lab, "root"), lambda message: message == wanted)
+    begun = {application.name for wave in waves_of(lab) for application in wave if application.wave <= -3}
     assert set(states(lab)) == {"root", *begun}
     tree.push(
-        lab.site.platform.gitops.mirrors[lab.site.platform.gitops.repository], tmp_path / "clone", tree.without_it
+        lab.context.platform.gitops.mirrors[lab.context.platform.gitops.repository], tmp_path / "clone", tree.without_it
     )
-    until(lambda: states(lab), lambda told: "cilium" in told)
+    until(lambda: states(lab), lambda names: "cilium" in names)
     assert states(lab)[PLANTED] == ("Synced", "Healthy")
     lab.end()
 
@@ -72,5 +72,5 @@ def test_a_whole_platform_that_is_killed_leaves_no_program_behind(unguarded: Rea
 
 def message_of(lab: RealLab, name: str) -> str:
     """What an Application's operation says."""
-    (found,) = [one for one in applications(lab) if one["metadata"]["name"] == name]
-    return str(((found.get("status") or {}).get("operationState") or {}).get("message", ""))
+    (application,) = [candidate for candidate in applications(lab) if candidate["metadata"]["name"] == name]
+    return str(((application.get("status") or {}).get("operationState") or {}).get("message", ""))

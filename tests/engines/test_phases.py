@@ -31,9 +31,9 @@ def test_a_phase_s_notebooks_verify_the_same_on_both_engines(
     played.end()
     lab = real_labs(phase)
     lab.notebooks(tmp_path / "run")
-    told = of_run(tmp_path / "run")
-    assert tuple(told) == BRING_UP
-    assert told == verified(played.site.journal.events)
+    results = of_run(tmp_path / "run")
+    assert tuple(results) == BRING_UP
+    assert results == verified(played.context.journal.events)
     before = lab.mutating()
     lab.bring_up(*BRING_UP)
     assert lab.mutating() == before

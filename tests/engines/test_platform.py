@@ -43,15 +43,15 @@ def platform(real_labs: Callable[..., RealLab], tmp_path_factory: pytest.TempPat
 def played(real_labs: Callable[..., RealLab]) -> tuple[RealLab, Verified]:
     lab = real_labs(engine="embedded")
     lab.bring_up(*STAGES)
-    return lab, verified(lab.site.journal.events)
+    return lab, verified(lab.context.journal.events)
 
 
 def test_argo_cd_brings_up_the_whole_tree(platform: tuple[RealLab, Verified]) -> None:
     lab, _ = platform
-    told = states(lab)
-    wanted = gitops.for_phase(lab.site.platform, gitops.read(lab.site.root, lab.site.platform.gitops.path))
-    assert set(told) >= {application.name for application in wanted.applications}
-    assert set(told.values()) == {("Synced", "Healthy")}
+    observed = states(lab)
+    wanted = gitops.for_phase(lab.context.platform, gitops.read(lab.context.root, lab.context.platform.gitops.path))
+    assert set(observed) >= {application.name for application in wanted.applications}
+    assert set(observed.values()) == {("Synced", "Healthy")}
 
 
 def test_every_notebook_verifies_the_same_on_both_engines(
@@ -67,7 +67,7 @@ def test_both_engines_leave_the_same_applications_and_the_same_objects_in_them(
     assert states(platform[0]) == states(played[0])
     ours, theirs = resources(played[0]), resources(platform[0])
     differing = {name: set(ours[name].items()) ^ set(theirs[name].items()) for name in theirs}
-    assert {name: told for name, told in differing.items() if told} == {}
+    assert {name: differences for name, differences in differing.items() if differences} == {}
 
 
 def test_no_wave_began_before_the_one_before_was_healthy(platform: tuple[RealLab, Verified]) -> None:
@@ -79,7 +79,7 @@ def test_the_real_controller_s_own_history_agrees(platform: tuple[RealLab, Verif
     """Seconds are all that its timestamps tell; a wave's first sync is not before the first one of the wave before."""
     lab, _ = platform
     began = {app["metadata"]["name"]: app["status"]["history"][0]["deployStartedAt"] for app in applications(lab)}
-    waves = [[began[one.name] for one in wave] for wave in waves_of(lab)]
+    waves = [[began[application.name] for application in wave] for wave in waves_of(lab)]
     for earlier, later in itertools.pairwise(waves):
         assert max(earlier) <= min(later)
 
@@ -99,14 +99,14 @@ def test_kubectl_reads_the_kubeconfig_that_was_written(platform: tuple[RealLab, 
     lab, _ = platform
     nodes = kubectl(lab, "get", "nodes", "-o", "wide")
     assert [line.split()[:2] for line in nodes.splitlines()[1:]] == [
-        [node.name, "Ready"] for node in sorted(lab.site.platform.nodes, key=lambda node: node.name)
+        [node.name, "Ready"] for node in sorted(lab.context.platform.nodes, key=lambda node: node.name)
     ]
     requests = kubectl(lab, "get", "certificatesigningrequests").splitlines()[1:]
-    assert len(requests) == 2 * len(lab.site.platform.nodes)
+    assert len(requests) == 2 * len(lab.context.platform.nodes)
     assert {line.split()[-1] for line in requests} == {"Approved,Issued"}
-    told = [line.split() for line in kubectl(lab, "-n", "argocd", "get", "applications").splitlines()[1:]]
-    assert {name for name, *_ in told} == set(states(lab))
-    assert {tuple(state) for _, *state in told} == {("Synced", "Healthy")}
+    rows = [line.split() for line in kubectl(lab, "-n", "argocd", "get", "applications").splitlines()[1:]]
+    assert {name for name, *_ in rows} == set(states(lab))
+    assert {tuple(state) for _, *state in rows} == {("Synced", "Healthy")}
 
 
 def test_nothing_of_it_can_be_reached_from_outside_loopback(platform: tuple[RealLab, Verified]) -> None:
@@ -125,7 +125,7 @@ def test_a_push_changes_an_application_before_the_eyes_of_who_watches(
     engine: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     lab: RealLab = request.getfixturevalue({"embedded": "played", "real": "platform"}[engine])[0]
-    url = lab.site.platform.gitops.mirrors[lab.site.platform.gitops.repository]
+    url = lab.context.platform.gitops.mirrors[lab.context.platform.gitops.repository]
     with watching(lab, "runbook.applications(seconds=600)") as table:
         table.until(lambda text: wave_in(text, LATE) == "2")
         commit = tree.push(url, tmp_path / "clone", one_wave_later)
@@ -148,6 +148,6 @@ def wave_in(table: str, name: str) -> str:
 
 
 def kubectl(lab: RealLab, *arguments: str) -> str:
-    config = str(lab.site.home / "kubeconfig")
+    config = str(lab.context.home / "kubeconfig")
     command = [str(tools.find("kubectl").path), "--kubeconfig", config, "--request-timeout=30s", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout

@@ -70,7 +70,7 @@ def endpoint(port: int, folder: Path, secret: str) -> ProxmoxEndpoint:
 
 
 def test_our_client_makes_starts_stops_and_removes_a_vm_on_another_s_proxmox(proxmox: ProxmoxClient) -> None:
-    (node, *_) = [one["node"] for one in proxmox.nodes()]
+    (node, *_) = [entry["node"] for entry in proxmox.nodes()]
     assert proxmox.version()["version"].startswith("9")
     vmid = 8001
     assert vmid not in {vm["vmid"] for vm in proxmox.resources("vm")}
@@ -113,16 +113,16 @@ def test_foreign_bindings_understand_our_talos_nodes(
     pair = {name: decoded(context[name]) for name in ("ca", "crt", "key")}
     (tmp_path / "ca.pem").write_text(pair["ca"])
     (tmp_path / "client.pem").write_text(pair["crt"] + pki.openssl_key(pair["key"]))
-    node = lab.site.platform.control_planes[0]
-    _, port = lab.site.platform.route(node.address, 50000)
+    node = lab.context.platform.control_planes[0]
+    _, port = lab.context.platform.route(node.address, 50000)
     files = (str(tmp_path / "ca.pem"), str(tmp_path / "client.pem"))
     command = [bindings, str(FOREIGN / "talos_client.py"), str(port), node.address, *files]
     done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND, env=alone(), check=False)
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    assert told["version"] == f"v{lab.site.platform.versions.talos}"
-    assert (told["platform"], told["hostname"], told["bootstrap"]) == ("nocloud", node.name, "ALREADY_EXISTS")
-    assert told["services"]["etcd"] == "Running"
+    facts: dict[str, Any] = json.loads(done.stdout)
+    assert facts["version"] == f"v{lab.context.platform.versions.talos}"
+    assert (facts["platform"], facts["hostname"], facts["bootstrap"]) == ("nocloud", node.name, "ALREADY_EXISTS")
+    assert facts["services"]["etcd"] == "Running"
 
 
 def test_our_talos_client_understands_a_server_of_foreign_bindings(bindings: str, tmp_path: Path) -> None:

@@ -289,7 +289,7 @@ def test_secrets_lie_encrypted_in_etcd_where_the_configuration_has_a_key(
     for kind in ("Secret", "ConfigMap"):
         head = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "asked", "namespace": "default"}}
         values = {"stringData" if kind == "Secret" else "data": {"said": f"the word of a {kind}"}}
-        lab.site.kube().create({**head, **values})
+        lab.context.kube().create({**head, **values})
     stored = b"".join(file.read_bytes() for file in lab.lab.folder.rglob("member/**/*") if file.is_file())
     assert b"the word of a ConfigMap" in stored
     assert (b"the word of a Secret" not in stored) is key

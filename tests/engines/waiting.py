@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BOUND = 180.0
-LOOK = 0.2
+PAUSE = 0.2
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], wanted: Callable[[T], object], *, seconds: float = BOUND) -> T:
-    """What `look` sees as soon as it is `wanted`."""
+def until(read: Callable[[], T], wanted: Callable[[T], object], *, seconds: float = BOUND) -> T:
+    """What `read` returns as soon as it is `wanted`."""
     end = time.monotonic() + seconds
-    while not wanted(seen := look()):
-        assert time.monotonic() < end, f"never came; last seen: {seen}"
-        time.sleep(LOOK)
-    return seen
+    while not wanted(value := read()):
+        assert time.monotonic() < end, f"timed out; last value: {value}"
+        time.sleep(PAUSE)
+    return value

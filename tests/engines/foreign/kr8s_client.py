@@ -10,11 +10,11 @@ import kr8s
 from kr8s.objects import ConfigMap, Namespace, new_class
 
 kubeconfig, namespace = sys.argv[1:]
-api, told = kr8s.api(kubeconfig=kubeconfig), []
+api, observations = kr8s.api(kubeconfig=kubeconfig), []
 
 
-def tell(name, seen):
-    told.append([name, seen])
+def record(name, value):
+    observations.append([name, value])
 
 
 def config_map(name, **data):
@@ -23,38 +23,38 @@ def config_map(name, **data):
 
 
 Namespace({"metadata": {"name": namespace}}, api=api).create()
-one = config_map("one", a="1")
-one.create()
-tell("exists", [one.exists(), config_map("missing").exists()])
-one.patch({"data": {"b": "2"}})
-tell("patched", dict(one.data))
-one.label({"more": "yes"})
-one.annotate({"why": "test"})
-one.refresh()
-tell("labelled", [dict(one.labels), dict(one.annotations)])
+first = config_map("one", a="1")
+first.create()
+record("exists", [first.exists(), config_map("missing").exists()])
+first.patch({"data": {"b": "2"}})
+record("patched", dict(first.data))
+first.label({"more": "yes"})
+first.annotate({"why": "test"})
+first.refresh()
+record("labelled", [dict(first.labels), dict(first.annotations)])
 config_map("two").create()
-tell("listed", sorted(found.name for found in api.get("configmaps", namespace=namespace, label_selector="of=us")))
-seen = []
-for event, found in api.watch("configmaps", namespace=namespace, label_selector="of=us"):
-    seen.append([event, found.name])
+record("listed", sorted(item.name for item in api.get("configmaps", namespace=namespace, label_selector="of=us")))
+events = []
+for event, item in api.watch("configmaps", namespace=namespace, label_selector="of=us"):
+    events.append([event, item.name])
     if event == "DELETED":
         break
-    if len(seen) == 2:
-        one.delete()
-tell("watched", [sorted(seen[:2]), seen[2:]])
+    if len(events) == 2:
+        first.delete()
+record("watched", [sorted(events[:2]), events[2:]])
 leases = new_class(kind="Lease", version="coordination.k8s.io/v1", namespaced=True, plural="leases")
 lease = leases({"metadata": {"name": "mine", "namespace": namespace}, "spec": {"holderIdentity": "ann"}}, api=api)
 lease.create()
-tell("any kind", lease.raw["spec"])
+record("any kind", lease.raw["spec"])
 try:
     config_map("two").create()
 except kr8s.ServerError as error:
-    tell("again", str(error))
+    record("again", str(error))
 try:
     config_map("missing").refresh()
 except kr8s.NotFoundError as error:
-    tell("missing", str(error))
-tell("nodes", sorted(node.name for node in api.get("nodes")))
-tell("kinds", sorted({kind["name"] for kind in api.api_resources()} & {"pods", "leases", "nodes", "deployments"}))
+    record("missing", str(error))
+record("nodes", sorted(node.name for node in api.get("nodes")))
+record("kinds", sorted({kind["name"] for kind in api.api_resources()} & {"pods", "leases", "nodes", "deployments"}))
 Namespace.get(namespace, api=api).delete()
-sys.stdout.write(json.dumps(told))
+sys.stdout.write(json.dumps(observations))

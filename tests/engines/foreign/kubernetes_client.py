@@ -11,11 +11,11 @@ from kubernetes.client.rest import ApiException
 
 kubeconfig, namespace = sys.argv[1:]
 api = config.new_client_from_config(kubeconfig)
-core, told = client.CoreV1Api(api), []
+core, observations = client.CoreV1Api(api), []
 
 
-def tell(name, seen):
-    told.append([name, seen])
+def record(name, value):
+    observations.append([name, value])
 
 
 def refused(work):
@@ -33,47 +33,47 @@ def config_map(name, **data):
 
 core.create_namespace({"metadata": {"name": namespace}})
 first = core.create_namespaced_config_map(namespace, config_map("one", a="1"))
-tell("created", [first.metadata.name, first.data])
-tell("again", refused(lambda: core.create_namespaced_config_map(namespace, config_map("one"))))
-tell("missing", refused(lambda: core.read_namespaced_config_map("missing", namespace)))
-tell("patched", core.patch_namespaced_config_map("one", namespace, {"data": {"b": "2"}}).data)
+record("created", [first.metadata.name, first.data])
+record("again", refused(lambda: core.create_namespaced_config_map(namespace, config_map("one"))))
+record("missing", refused(lambda: core.read_namespaced_config_map("missing", namespace)))
+record("patched", core.patch_namespaced_config_map("one", namespace, {"data": {"b": "2"}}).data)
 listed = core.list_namespaced_config_map(namespace, label_selector="of=us")
-tell("listed", [one.metadata.name for one in listed.items])
+record("listed", [item.metadata.name for item in listed.items])
 
-seen = []
+events = []
 follow, since = watch.Watch(), listed.metadata.resource_version
 core.create_namespaced_config_map(namespace, config_map("two"))
 core.delete_namespaced_config_map("one", namespace)
 for event in follow.stream(
     core.list_namespaced_config_map, namespace, label_selector="of=us", resource_version=since, timeout_seconds=60
 ):
-    seen.append([event["type"], event["object"].metadata.name])
+    events.append([event["type"], event["object"].metadata.name])
     if event["type"] == "DELETED":
         follow.stop()
-tell("watched", seen)
+record("watched", events)
 
 kinds = dynamic.DynamicClient(api)
 maps = kinds.resources.get(api_version="v1", kind="ConfigMap")
-tell("kind", [maps.name, maps.namespaced, sorted(maps.verbs)])
+record("kind", [maps.name, maps.namespaced, sorted(maps.verbs)])
 applied = maps.server_side_apply(
     body=config_map("three", c="3"), name="three", namespace=namespace, field_manager="ours"
 )
-tell("applied", [applied.metadata.name, applied.data.to_dict(), applied.metadata.managedFields[0].manager])
+record("applied", [applied.metadata.name, applied.data.to_dict(), applied.metadata.managedFields[0].manager])
 conflict = refused(
     lambda: maps.server_side_apply(
         body=config_map("three", c="4"), name="three", namespace=namespace, field_manager="theirs"
     )
 )
-tell("conflict", conflict)
-tell("sorted", sorted(one.metadata.name for one in maps.get(namespace=namespace, label_selector="of=us").items))
+record("conflict", conflict)
+record("sorted", sorted(item.metadata.name for item in maps.get(namespace=namespace, label_selector="of=us").items))
 pages, more = [], None
 while more != "":
     page = core.list_namespaced_config_map(namespace, label_selector="of=us", limit=1, _continue=more)
-    pages.append([one.metadata.name for one in page.items])
+    pages.append([item.metadata.name for item in page.items])
     more = page.metadata._continue or ""
-tell("pages", pages)
+record("pages", pages)
 review = {"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}, "user": "nobody"}}
-tell("access", client.AuthorizationV1Api(api).create_subject_access_review(review).status.allowed)
-tell("groups", sorted({group.name for group in client.ApisApi(api).get_api_versions().groups} & {"apps", "batch"}))
+record("access", client.AuthorizationV1Api(api).create_subject_access_review(review).status.allowed)
+record("groups", sorted({group.name for group in client.ApisApi(api).get_api_versions().groups} & {"apps", "batch"}))
 core.delete_namespace(namespace)
-sys.stdout.write(json.dumps(told))
+sys.stdout.write(json.dumps(observations))

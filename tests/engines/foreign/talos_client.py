@@ -31,7 +31,7 @@ async def main() -> None:
     except GRPCError as error:
         bootstrap = error.status.name
     channel.close()
-    told = {
+    facts = {
         "version": version.version.tag,
         "platform": version.platform.name,
         "hostname": (members[0].hostname if members else ""),
@@ -39,7 +39,7 @@ async def main() -> None:
         "bootstrap": bootstrap,
         "log": log.decode(),
     }
-    print(json.dumps(told))  # noqa: T201 (how it tells)
+    print(json.dumps(facts))  # noqa: T201 (how it tells)
 
 
 asyncio.run(main())

@@ -34,10 +34,10 @@ def request(
     ips: tuple[str, ...] = ("10.10.0.20",),
     email: str = "",
 ) -> str:
-    names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, one) for one in organizations]
+    names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization) for organization in organizations]
     names += [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
-    alternative: list[x509.GeneralName] = [x509.DNSName(one) for one in dns]
-    alternative += [x509.IPAddress(ipaddress.ip_address(one)) for one in ips]
+    alternative: list[x509.GeneralName] = [x509.DNSName(name) for name in dns]
+    alternative += [x509.IPAddress(ipaddress.ip_address(address)) for address in ips]
     alternative += [x509.RFC822Name(email)] if email else []
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(names))
     if alternative:
@@ -56,13 +56,13 @@ def file(rig: Any, pem: str, *, signer: str = SERVING, usages: tuple[str, ...] =
 def outcome(rig: Any, name: str) -> tuple[list[str], str, bytes]:
     """The types of its conditions, the last message, and the certificate; once there is anything to tell."""
 
-    def told() -> Any:
+    def decision() -> Any:
         status = rig.store("get", *CSR, name).get("status") or {}
         conditions = status.get("conditions") or []
         done = status.get("certificate") or any(c["type"] in ("Failed", "Denied") for c in conditions)
         return (conditions, status.get("certificate", "")) if done else None
 
-    conditions, pem = rig.until(told)
+    conditions, pem = rig.until(decision)
     return [c["type"] for c in conditions], conditions[-1]["message"], base64.b64decode(pem)
 
 
@@ -97,7 +97,7 @@ def test_the_signer_does_not_look_at_names_nor_at_who_filed(kubernetes: Callable
 
 
 @pytest.mark.parametrize(
-    ("given", "usages", "told"),
+    ("given", "usages", "problem"),
     [
         ({"organizations": ()}, (), "subject organization is not system:nodes"),
         ({"organizations": ("system:nodes", "other")}, (), "subject organization is not system:nodes"),
@@ -110,13 +110,13 @@ def test_the_signer_does_not_look_at_names_nor_at_who_filed(kubernetes: Callable
     ],
 )
 def test_the_signer_fails_what_it_will_not_sign(
-    kubernetes: Callable[..., Any], given: dict[str, Any], usages: tuple[str, ...], told: str
+    kubernetes: Callable[..., Any], given: dict[str, Any], usages: tuple[str, ...], problem: str
 ) -> None:
     rig = kubernetes()
     name = file(rig, request(**given), usages=usages)
     approve(rig, name)
     kinds, message, pem = outcome(rig, name)
-    assert (kinds, message, pem) == (["Approved", "Failed"], told, b"")
+    assert (kinds, message, pem) == (["Approved", "Failed"], problem, b"")
 
 
 def test_a_request_without_names_fails_before_anybody_approves(kubernetes: Callable[..., Any]) -> None:
@@ -159,27 +159,27 @@ def test_a_kubelet_renews_its_own_client_certificate(kubernetes: Callable[..., A
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "problem"),
     [
         ({"common_name": "worker-1"}, "subject common name does not begin with system:node:"),
         ({"dns": ("worker-1",)}, "DNS subjectAltNames are not allowed"),
         ({"organizations": ("system:masters",)}, "subject organization is not system:nodes"),
     ],
 )
-def test_client_requests_that_the_signer_fails(kubernetes: Callable[..., Any], given: Any, told: str) -> None:
+def test_client_requests_that_the_signer_fails(kubernetes: Callable[..., Any], given: Any, problem: str) -> None:
     rig = kubernetes()
     name = file(rig, request(**{"dns": (), "ips": (), **given}), signer=CLIENT, user=TOKEN)
     assert rig.store("get", *CSR, name)["status"] == {}
     approve(rig, name)
-    assert outcome(rig, name)[1] == told
+    assert outcome(rig, name)[1] == problem
 
 
 def test_a_request_cannot_be_approved_and_denied(kubernetes: Callable[..., Any]) -> None:
     rig = kubernetes(controllers=False)
-    found = rig.store("get", *CSR, file(rig, request()))
-    found["status"]["conditions"] = [{"type": kind, "status": "True"} for kind in ("Approved", "Denied")]
+    csr = rig.store("get", *CSR, file(rig, request()))
+    csr["status"]["conditions"] = [{"type": kind, "status": "True"} for kind in ("Approved", "Denied")]
     with pytest.raises(ApiError, match="mutually exclusive"):
-        rig.store("update", found, Write(subresource="approval"))
+        rig.store("update", csr, Write(subresource="approval"))
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def approver(make_workload: Any, cilium: dict[str, Any]) -> list[dict[str, Any]]
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "problem"),
     [
         ({}, "Automatically approved by kubelet-csr-approver"),
         ({"ips": ("8.8.8.8",)}, "not allowed by the provider IP prefixes"),
@@ -202,14 +202,14 @@ def approver(make_workload: Any, cilium: dict[str, Any]) -> list[dict[str, Any]]
     ],
 )
 def test_the_approver_decides_once_its_deployment_runs(
-    kubernetes: Callable[..., Any], nodes: Any, approver: list[Any], given: Any, told: str
+    kubernetes: Callable[..., Any], nodes: Any, approver: list[Any], given: Any, problem: str
 ) -> None:
     rig = kubernetes(nodes=nodes)
     name = file(rig, request(**given))
     rig.kube.apply(approver[0])
     assert rig.store("get", *CSR, name)["status"] == {}
     rig.kube.apply(approver[1])
-    assert told in outcome(rig, name)[1]
+    assert problem in outcome(rig, name)[1]
 
 
 def test_an_intruder_asks_too_when_the_fault_is_played(kubernetes: Callable[..., Any]) -> None:

@@ -26,25 +26,25 @@ def ready(kubernetes: Callable[..., Any], nodes: Any, cilium: dict[str, Any]) ->
 
 
 def node_is(rig: Any, name: str, status: str) -> bool:
-    found = rig.kube.find("v1", "Node", name)
-    return bool(found and (condition(found, "Ready") or {}).get("status") == status)
+    node = rig.kube.find("v1", "Node", name)
+    return bool(node and (condition(node, "Ready") or {}).get("status") == status)
 
 
 def test_nodes_are_not_ready_before_the_cni_runs(kubernetes: Callable[..., Any], nodes: Any, cilium: Any) -> None:
     rig = kubernetes(nodes=nodes)
     rig.until(lambda: node_is(rig, "worker-1", "False"))
-    found = rig.kube.get("v1", "Node", "worker-1")
-    assert "cni plugin not initialized" in condition(found, "Ready")["message"]
-    assert [taint["key"] for taint in found["spec"]["taints"]] == ["node.kubernetes.io/not-ready"]
+    node = rig.kube.get("v1", "Node", "worker-1")
+    assert "cni plugin not initialized" in condition(node, "Ready")["message"]
+    assert [taint["key"] for taint in node["spec"]["taints"]] == ["node.kubernetes.io/not-ready"]
     rig.kube.apply(cilium)
     rig.until(lambda: node_is(rig, "worker-1", "True"))
     assert "taints" not in rig.kube.get("v1", "Node", "worker-1")["spec"]
 
 
 def test_a_control_plane_has_its_role_taint_and_static_pods(ready: Any) -> None:
-    found = ready.kube.get("v1", "Node", "cp-1")
-    assert "node-role.kubernetes.io/control-plane" in found["metadata"]["labels"]
-    assert [taint["key"] for taint in found["spec"]["taints"]] == ["node-role.kubernetes.io/control-plane"]
+    node = ready.kube.get("v1", "Node", "cp-1")
+    assert "node-role.kubernetes.io/control-plane" in node["metadata"]["labels"]
+    assert [taint["key"] for taint in node["spec"]["taints"]] == ["node-role.kubernetes.io/control-plane"]
     pods = {pod["metadata"]["name"] for pod in ready.kube.list("v1", "Pod", "kube-system")}
     assert {"kube-apiserver-cp-1", "kube-scheduler-cp-1", "kube-controller-manager-cp-1"} <= pods
 
@@ -82,7 +82,7 @@ def test_a_node_that_lost_power_becomes_unknown_and_comes_back(
 
 def client_requests(rig: Any) -> int:
     requests = rig.kube.list("certificates.k8s.io/v1", "CertificateSigningRequest")
-    return len([one for one in requests if one["spec"]["signerName"].endswith("client-kubelet")])
+    return len([request for request in requests if request["spec"]["signerName"].endswith("client-kubelet")])
 
 
 def test_namespaces_have_their_account_and_ca(ready: Any) -> None:
@@ -109,7 +109,7 @@ def test_a_deployment_becomes_available_and_replaces_its_pods(ready: Any, deploy
 
     ready.until(replaced)
     sets = ready.kube.list(APPS, "ReplicaSet", "default")
-    assert sorted(one["spec"]["replicas"] for one in sets) == [0, 1]
+    assert sorted(replica_set["spec"]["replicas"] for replica_set in sets) == [0, 1]
 
 
 def test_a_pod_that_is_not_admitted_is_told_on_its_replica_set(ready: Any, make_workload: Any) -> None:
@@ -117,7 +117,8 @@ def test_a_pod_that_is_not_admitted_is_told_on_its_replica_set(ready: Any, make_
 
     def failure() -> Any:
         sets = ready.kube.list(APPS, "ReplicaSet", "default")
-        return next((condition(one, "ReplicaFailure") for one in sets if condition(one, "ReplicaFailure")), None)
+        failures = (condition(replica_set, "ReplicaFailure") for replica_set in sets)
+        return next(filter(None, failures), None)
 
     assert 'violates PodSecurity "baseline:latest"' in ready.until(failure)["message"]
     events = ready.until(lambda: ready.kube.list("v1", "Event", "default"))
@@ -226,8 +227,8 @@ def test_services_have_the_ready_pods_as_endpoints(ready: Any, deployment: dict[
     ready.kube.apply(deployment)
 
     def endpoints() -> list[str]:
-        found = ready.kube.find("discovery.k8s.io/v1", "EndpointSlice", "web", "default") or {"endpoints": []}
-        return [e["addresses"][0] for e in found.get("endpoints") or [] if e["conditions"]["ready"]]
+        endpoint_slice = ready.kube.find("discovery.k8s.io/v1", "EndpointSlice", "web", "default") or {"endpoints": []}
+        return [e["addresses"][0] for e in endpoint_slice.get("endpoints") or [] if e["conditions"]["ready"]]
 
     address = ready.until(endpoints)[0]
     assert address.startswith("10.244.1.")
@@ -267,25 +268,25 @@ def test_load_balancers_get_an_address_of_the_pool_that_selects_them(ready: Any,
 
     def addresses() -> dict[str, Any]:
         services = ready.kube.list("v1", "Service", "default")
-        found = {
+        assigned = {
             s["metadata"]["name"]: (s["status"]["loadBalancer"].get("ingress") or [{}])[0].get("ip")
             for s in services
             if condition(s, "cilium.io/IPAMRequestSatisfied")
         }
-        return found if len(found) == 3 else {}
+        return assigned if len(assigned) == 3 else {}
 
-    found = ready.until(addresses)
-    assert found["none"] is None
-    assert sorted(str(found[name]) for name in ("broker", "second")) == ["10.10.0.120", "None"]
+    assigned = ready.until(addresses)
+    assert assigned["none"] is None
+    assert sorted(str(assigned[name]) for name in ("broker", "second")) == ["10.10.0.120", "None"]
 
 
 def issuer_definition() -> dict[str, Any]:
-    found = pool_definition()
-    found["metadata"]["name"] = "clusterissuers.cert-manager.io"
+    definition = pool_definition()
+    definition["metadata"]["name"] = "clusterissuers.cert-manager.io"
     names = {"kind": "ClusterIssuer", "plural": "clusterissuers"}
-    found["spec"] |= {"group": "cert-manager.io", "names": names}
-    found["spec"]["versions"][0] |= {"name": "v1", "subresources": {"status": {}}}
-    return found
+    definition["spec"] |= {"group": "cert-manager.io", "names": names}
+    definition["spec"]["versions"][0] |= {"name": "v1", "subresources": {"status": {}}}
+    return definition
 
 
 def test_an_operator_reports_once_it_runs(ready: Any, make_workload: Any) -> None:
@@ -298,14 +299,14 @@ def test_an_operator_reports_once_it_runs(ready: Any, make_workload: Any) -> Non
 
 
 def database_definition() -> dict[str, Any]:
-    found = issuer_definition()
-    found["metadata"]["name"] = "clusters.postgresql.cnpg.io"
-    found["spec"] |= {
+    definition = issuer_definition()
+    definition["metadata"]["name"] = "clusters.postgresql.cnpg.io"
+    definition["spec"] |= {
         "group": "postgresql.cnpg.io",
         "scope": "Namespaced",
         "names": {"kind": "Cluster", "plural": "clusters"},
     }
-    return found
+    return definition
 
 
 def test_a_database_is_healthy_when_its_instances_are(ready: Any, make_workload: Any) -> None:
@@ -317,8 +318,8 @@ def test_a_database_is_healthy_when_its_instances_are(ready: Any, make_workload:
     ready.kube.apply({**head, "metadata": {"name": "pg", "namespace": "default"}, "spec": spec})
 
     def healthy() -> bool:
-        found = ready.kube.get("postgresql.cnpg.io/v1", "Cluster", "pg", "default").get("status") or {}
-        return found.get("phase") == "Cluster in healthy state" and found.get("readyInstances") == 2
+        status = ready.kube.get("postgresql.cnpg.io/v1", "Cluster", "pg", "default").get("status") or {}
+        return status.get("phase") == "Cluster in healthy state" and status.get("readyInstances") == 2
 
     ready.until(healthy)
     assert ready.kube.get("v1", "Service", "pg-rw", "default")["spec"]["selector"]["cnpg.io/cluster"] == "pg"

@@ -31,11 +31,13 @@ class Http:
         self._url = f"https://127.0.0.1:{port}"
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> requests.Response:
-        told = {"Accept": JSON, **{key.replace("_", "-"): value for key, value in headers.items()}}
+        all_headers = {"Accept": JSON, **{key.replace("_", "-"): value for key, value in headers.items()}}
         data = json.dumps(body) if body is not None else None
-        if data and "Content-Type" not in told:
-            told["Content-Type"] = JSON
-        return self._session.request(method, self._url + path, data=data, headers=told, timeout=TIMEOUT, stream=False)
+        if data and "Content-Type" not in all_headers:
+            all_headers["Content-Type"] = JSON
+        return self._session.request(
+            method, self._url + path, data=data, headers=all_headers, timeout=TIMEOUT, stream=False
+        )
 
     def lines(self, path: str) -> Iterator[dict[str, Any]]:
         with self._session.get(self._url + path, stream=True, timeout=TIMEOUT) as answer:
@@ -94,7 +96,7 @@ def test_discovery_in_both_forms_names_the_same_resources(http: Http) -> None:
     accept = "application/json;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io"
     aggregated = http("GET", "/apis", Accept=accept)
     assert "as=APIGroupDiscoveryList" in aggregated.headers["Content-Type"]
-    found = {
+    aggregated = {
         (item["metadata"]["name"], version["version"], resource["resource"])
         for item in aggregated.json()["items"]
         for version in item["versions"]
@@ -106,8 +108,8 @@ def test_discovery_in_both_forms_names_the_same_resources(http: Http) -> None:
             for entry in http("GET", f"/apis/{version['groupVersion']}").json()["resources"]:
                 if "/" not in entry["name"]:
                     listed.add((group["name"], version["version"], entry["name"]))
-    assert found == listed
-    assert ("apps", "v1", "deployments") in found
+    assert aggregated == listed
+    assert ("apps", "v1", "deployments") in aggregated
 
 
 def test_unknown_paths_and_objects_are_told_apart(http: Http) -> None:
@@ -145,8 +147,8 @@ def test_a_watch_resumes_from_a_version(http: Http) -> None:
     version = http("POST", CONFIG_MAPS, config_map("a")).json()["metadata"]["resourceVersion"]
     http("POST", CONFIG_MAPS, config_map("b"))
     http("DELETE", f"{CONFIG_MAPS}/a")
-    seen = list(http.lines(f"{CONFIG_MAPS}?watch=true&resourceVersion={version}&timeoutSeconds=1"))
-    assert [(event["type"], event["object"]["metadata"]["name"]) for event in seen] == [
+    events = list(http.lines(f"{CONFIG_MAPS}?watch=true&resourceVersion={version}&timeoutSeconds=1"))
+    assert [(event["type"], event["object"]["metadata"]["name"]) for event in events] == [
         ("ADDED", "b"),
         ("DELETED", "a"),
     ]
@@ -190,7 +192,7 @@ def test_a_dry_run_changes_nothing(rig: Any, http: Http) -> None:
     answer = http("POST", f"{CONFIG_MAPS}?dryRun=All", config_map("a"))
     assert (answer.status_code, answer.json()["metadata"]["name"]) == (201, "a")
     assert http("GET", f"{CONFIG_MAPS}/a").status_code == 404
-    assert not any(seen.mutating for seen in rig.lab.api.requests)
+    assert not any(request.mutating for request in rig.lab.api.requests)
 
 
 @pytest.mark.parametrize(
@@ -218,16 +220,16 @@ def test_these_patches_replace_lists(http: Http, deployment: dict[str, Any], med
     path = "/apis/apps/v1/namespaces/default/deployments"
     deployment["spec"]["template"]["spec"]["containers"].append({"name": "b", "image": "b"})
     http("POST", path, deployment)
-    found = http("PATCH", f"{path}/web", patch, Content_Type=media_type).json()
-    assert [one["name"] for one in found["spec"]["template"]["spec"]["containers"]] == ["b"]
+    patched = http("PATCH", f"{path}/web", patch, Content_Type=media_type).json()
+    assert [container["name"] for container in patched["spec"]["template"]["spec"]["containers"]] == ["b"]
 
 
 def test_a_strategic_patch_merges_lists_by_key(http: Http, deployment: dict[str, Any]) -> None:
     path = "/apis/apps/v1/namespaces/default/deployments"
     http("POST", path, deployment)
     patch = {"spec": {"template": {"spec": {"containers": [{"name": "b", "image": "b"}]}}}}
-    found = http("PATCH", f"{path}/web", patch, Content_Type="application/strategic-merge-patch+json").json()
-    assert [one["name"] for one in found["spec"]["template"]["spec"]["containers"]] == ["b", "main"]
+    patched = http("PATCH", f"{path}/web", patch, Content_Type="application/strategic-merge-patch+json").json()
+    assert [container["name"] for container in patched["spec"]["template"]["spec"]["containers"]] == ["b", "main"]
 
 
 def test_the_request_log_tells_reading_from_changing(rig: Any, http: Http) -> None:
@@ -236,7 +238,7 @@ def test_the_request_log_tells_reading_from_changing(rig: Any, http: Http) -> No
     review = {"spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}}
     answer = http("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
     assert answer.json()["status"] == {"allowed": True}
-    assert [(seen.method, seen.status, seen.mutating) for seen in rig.lab.api.requests] == [
+    assert [(request.method, request.status, request.mutating) for request in rig.lab.api.requests] == [
         ("GET", 200, False),
         ("POST", 201, True),
         ("POST", 201, False),

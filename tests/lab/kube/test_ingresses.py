@@ -30,7 +30,7 @@ def ingress_class(name: str = "nginx", controller: str = "k8s.io/ingress-nginx",
 
 
 @pytest.fixture
-def world(store: Store) -> Store:
+def cluster(store: Store) -> Store:
     service = store.create(
         {
             "apiVersion": "v1",
@@ -45,23 +45,23 @@ def world(store: Store) -> Store:
 
 def published(store: Store) -> list[dict[str, Any]]:
     Ingresses(store).reconcile(KEY)
-    found = store.get("networking.k8s.io/v1", "Ingress", "web", "default")
-    return ((found.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
+    stored = store.get("networking.k8s.io/v1", "Ingress", "web", "default")
+    return ((stored.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
 
 
-def test_an_ingress_of_the_class_gets_the_services_address(world):
-    world.create(ingress_class())
-    world.create(ingress(ingressClassName="nginx"))
-    assert published(world) == [{"ip": "10.10.0.100"}]
+def test_an_ingress_of_the_class_gets_the_services_address(cluster):
+    cluster.create(ingress_class())
+    cluster.create(ingress(ingressClassName="nginx"))
+    assert published(cluster) == [{"ip": "10.10.0.100"}]
 
 
-def test_an_ingress_of_another_class_gets_nothing(world):
-    world.create(ingress_class("other", "example.org/other"))
-    world.create(ingress(ingressClassName="other"))
-    assert published(world) == []
+def test_an_ingress_of_another_class_gets_nothing(cluster):
+    cluster.create(ingress_class("other", "example.org/other"))
+    cluster.create(ingress(ingressClassName="other"))
+    assert published(cluster) == []
 
 
-def test_an_ingress_without_a_class_takes_the_default(world):
-    world.create(ingress_class(**{"ingressclass.kubernetes.io/is-default-class": "true"}))
-    world.create(ingress())
-    assert published(world) == [{"ip": "10.10.0.100"}]
+def test_an_ingress_without_a_class_takes_the_default(cluster):
+    cluster.create(ingress_class(**{"ingressclass.kubernetes.io/is-default-class": "true"}))
+    cluster.create(ingress())
+    assert published(cluster) == [{"ip": "10.10.0.100"}]

@@ -76,8 +76,8 @@ def test_kubectl_approves_and_denies(kubernetes: Callable[..., Any], nodes: Any)
     serving = "kubernetes.io/kubelet-serving"
 
     def pending() -> list[str]:
-        found = rig.kube.list("certificates.k8s.io/v1", "CertificateSigningRequest")
-        names = [csr["metadata"]["name"] for csr in found if csr["spec"]["signerName"] == serving]
+        requests = rig.kube.list("certificates.k8s.io/v1", "CertificateSigningRequest")
+        names = [csr["metadata"]["name"] for csr in requests if csr["spec"]["signerName"] == serving]
         return names if len(names) == 2 else []
 
     first, second = rig.until(pending)
@@ -120,10 +120,10 @@ def test_edits_of_all_sorts(kubernetes: Callable[..., Any], deployment: dict[str
     rig.kubectl("annotate", "deployment", "web", "why=test")
     rig.kubectl("set", "image", "deployment/web", "main=lab.invalid/main:2")
     rig.kubectl("patch", "deployment", "web", "--type=json", "-p", '[{"op":"add","path":"/spec/paused","value":true}]')
-    found = rig.kube.get("apps/v1", "Deployment", "web", "default")
-    assert (found["spec"]["replicas"], found["metadata"]["labels"]["tier"]) == (4, "front")
-    assert found["spec"]["template"]["spec"]["containers"][0]["image"] == "lab.invalid/main:2"
-    assert found["spec"]["paused"] is True
+    edited = rig.kube.get("apps/v1", "Deployment", "web", "default")
+    assert (edited["spec"]["replicas"], edited["metadata"]["labels"]["tier"]) == (4, "front")
+    assert edited["spec"]["template"]["spec"]["containers"][0]["image"] == "lab.invalid/main:2"
+    assert edited["spec"]["paused"] is True
     assert "web" in rig.kubectl("get", "deploy", "-l", "tier in (front,back),missing notin (x)", "-A")
     assert "No resources found" in rig.kubectl("get", "deploy", "-l", "tier!=front")
 
@@ -244,7 +244,7 @@ def test_custom_resources_are_served_as_soon_as_they_are_defined(kubernetes: Cal
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "problem"),
     [
         ({}, "spec.watts: Required value"),
         ({"watts": "many"}, 'must be of type integer: "string"'),
@@ -254,9 +254,9 @@ def test_custom_resources_are_served_as_soon_as_they_are_defined(kubernetes: Cal
     ],
 )
 def test_a_custom_resource_is_held_against_its_schema(
-    kubernetes: Callable[..., Any], spec: dict[str, Any], told: str
+    kubernetes: Callable[..., Any], spec: dict[str, Any], problem: str
 ) -> None:
     rig = kubernetes(controllers=False)
     rig.kube.apply(CRD)
     lamp = {"apiVersion": "example.org/v1", "kind": "Lamp", "metadata": {"name": "hall"}, "spec": spec}
-    assert told in rig.kubectl("apply", "--validate=strict", "-f", "-", stdin=json.dumps(lamp), ok=False)
+    assert problem in rig.kubectl("apply", "--validate=strict", "-f", "-", stdin=json.dumps(lamp), ok=False)

@@ -28,9 +28,9 @@ def test_what_a_manager_no_longer_says_goes(store: Store) -> None:
 def test_what_another_manager_says_too_stays(store: Store) -> None:
     store.apply(settings(a="1", b="2"), manager="one")
     store.apply(settings(b="2"), manager="two")
-    found = store.apply(settings(a="1"), manager="one")
-    assert found["data"] == {"a": "1", "b": "2"}
-    assert managers(found) == {"one": {"f:data": {"f:a": {}}}, "two": {"f:data": {"f:b": {}}}}
+    applied = store.apply(settings(a="1"), manager="one")
+    assert applied["data"] == {"a": "1", "b": "2"}
+    assert managers(applied) == {"one": {"f:data": {"f:a": {}}}, "two": {"f:data": {"f:b": {}}}}
 
 
 def test_the_same_again_changes_nothing(store: Store) -> None:
@@ -49,14 +49,14 @@ def test_another_value_is_a_conflict_and_leaves_all_as_it_was(store: Store) -> N
 
 def test_force_takes_the_field(store: Store) -> None:
     store.apply(settings(a="1"), manager="one")
-    found = store.apply(settings(a="2"), manager="two", force=True)
-    assert list(managers(found)) == ["two"]
+    applied = store.apply(settings(a="2"), manager="two", force=True)
+    assert list(managers(applied)) == ["two"]
 
 
 def test_an_update_owns_what_it_changes(store: Store) -> None:
-    found = store.apply(settings(a="1", b="1"), manager="one")
-    found["data"]["a"] = "2"
-    updated = store.update(found, Write(manager="editor"))
+    applied = store.apply(settings(a="1", b="1"), manager="one")
+    applied["data"]["a"] = "2"
+    updated = store.update(applied, Write(manager="editor"))
     assert managers(updated) == {"one": {"f:data": {"f:b": {}}}, "editor": {"f:data": {"f:a": {}}}}
     with pytest.raises(ApiError, match='conflict with "editor" using v1'):
         store.apply(settings(a="3"), manager="one")
@@ -66,13 +66,13 @@ def test_list_items_are_owned_by_their_keys(store: Store, deployment: dict[str, 
     store.apply(deployment, manager="one")
     sidecar = {"containers": [{"name": "sidecar", "image": "s"}]}
     other = {**deployment, "spec": {**deployment["spec"], "template": {"spec": sidecar}}}
-    found = store.apply(other, manager="two")
-    assert [c["name"] for c in found["spec"]["template"]["spec"]["containers"]] == ["main", "sidecar"]
-    items = managers(found)["two"]["f:spec"]["f:template"]["f:spec"]["f:containers"]
+    applied = store.apply(other, manager="two")
+    assert [c["name"] for c in applied["spec"]["template"]["spec"]["containers"]] == ["main", "sidecar"]
+    items = managers(applied)["two"]["f:spec"]["f:template"]["f:spec"]["f:containers"]
     assert list(items) == ['k:{"name":"sidecar"}']
     deployment["spec"]["template"]["spec"]["containers"][0]["image"] = "new"
-    found = store.apply(deployment, manager="one")
-    assert [c["image"] for c in found["spec"]["template"]["spec"]["containers"]] == ["new", "s"]
+    applied = store.apply(deployment, manager="one")
+    assert [c["image"] for c in applied["spec"]["template"]["spec"]["containers"]] == ["new", "s"]
 
 
 def test_conflicts_in_lists_name_the_item(store: Store, deployment: dict[str, Any]) -> None:
@@ -96,9 +96,9 @@ def test_a_field_that_the_schema_does_not_know_is_refused(store: Store) -> None:
 
 
 def test_status_belongs_to_who_writes_it(store: Store, deployment: dict[str, Any]) -> None:
-    found = store.apply(deployment, manager="one")
-    found["status"] = {"replicas": 1}
-    updated = store.update(found, Write(manager="controller", subresource="status"))
+    applied = store.apply(deployment, manager="one")
+    applied["status"] = {"replicas": 1}
+    updated = store.update(applied, Write(manager="controller", subresource="status"))
     entry = updated["metadata"]["managedFields"][-1]
     assert (entry["manager"], entry["subresource"], entry["fieldsV1"]) == (
         "controller",

@@ -30,7 +30,7 @@ OLD = {"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "1"}],
 )
 def test_containers_merge_by_name(patch: dict[str, Any], expected: list[tuple[str, str]]) -> None:
     merged = strategic(OLD, patch, POD)
-    assert [(one["name"], one["image"]) for one in merged["containers"]] == expected
+    assert [(container["name"], container["image"]) for container in merged["containers"]] == expected
     assert names(OLD) == ["a", "b"]
 
 

@@ -74,7 +74,7 @@ def test_a_deletion_can_be_for_one_uid_only(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"apiVersion": "v2"}, "could not find the requested resource"),
         ({"metadata": {"name": "Not_Good", "namespace": "default"}}, "must match"),
@@ -85,14 +85,14 @@ def test_a_deletion_can_be_for_one_uid_only(store: Store) -> None:
         ({"spec": {"containers": [{"name": "c"}], "dnsPolicy": "Never"}}, 'Unsupported value: "Never"'),
     ],
 )
-def test_what_is_refused_and_why(store: Store, change: dict[str, Any], told: str) -> None:
+def test_what_is_refused_and_why(store: Store, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ApiError) as refused:
         store.create({**pod("p"), **change})
-    assert told in refused.value.message
+    assert message in refused.value.message
 
 
 @pytest.mark.parametrize(
-    ("spec", "told"),
+    ("spec", "message"),
     [
         ({"hostNetwork": True}, "host namespaces (hostNetwork=true)"),
         ({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}, "hostPath volumes (v)"),
@@ -107,11 +107,11 @@ def test_what_is_refused_and_why(store: Store, change: dict[str, Any], told: str
         ({"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 1, "hostPort": 80}]}]}, "hostPort"),
     ],
 )
-def test_pod_security_enforces_baseline(store: Store, spec: dict[str, Any], told: str) -> None:
+def test_pod_security_enforces_baseline(store: Store, spec: dict[str, Any], message: str) -> None:
     with pytest.raises(ApiError) as refused:
         store.create(pod("p", **spec))
     assert refused.value.message.startswith('pods "p" is forbidden: violates PodSecurity "baseline:latest": ')
-    assert told in refused.value.message
+    assert message in refused.value.message
     store.create(pod("p", "kube-system", **spec))
     store.create(namespace("free", enforce="privileged"))
     store.create(pod("p", "free", **spec))
@@ -185,7 +185,7 @@ def test_old_and_new_versions_of_a_kind_show_the_same_objects(store: Store) -> N
 
 
 def test_watches_tell_what_happens_in_their_namespace(store: Store) -> None:
-    async def seen(change: Callable[[], None], count: int) -> list[tuple[str, str]]:
+    async def watched(change: Callable[[], None], count: int) -> list[tuple[str, str]]:
         watch = store.watch("v1", "Pod", "default")
         change()
         events = [await asyncio.wait_for(anext(watch), 5) for _ in range(count)]
@@ -198,4 +198,4 @@ def test_watches_tell_what_happens_in_their_namespace(store: Store) -> None:
         store.patch("v1", "Pod", "p", "default", body={"metadata": {"labels": {"a": "b"}}})
         store.delete("v1", "Pod", "p", "default")
 
-    assert asyncio.run(seen(change, 3)) == [("ADDED", "p"), ("MODIFIED", "p"), ("DELETED", "p")]
+    assert asyncio.run(watched(change, 3)) == [("ADDED", "p"), ("MODIFIED", "p"), ("DELETED", "p")]
