@@ -82,13 +82,13 @@ class RealLab:
 
     def bring_up(self, *names: str) -> dict[str, list[tuple[str, bool]]]:
         """Apply and verify stages; each check, and whether it passed."""
-        told = {}
+        results = {}
         for name in names:
             gate = Gate(Approval.parse("all"), POLICIES["lab"], self.context.platform.cluster.name)
             stage = stage_run(catalogue.find(name), self.context, gate)
             stage.apply(stage.plan())
-            told[name] = [(check.name, check.passed) for check in stage.verify().checks]
-        return told
+            results[name] = [(check.name, check.passed) for check in stage.verify().checks]
+        return results
 
     def apply(self, *names: str) -> None:
         """Apply stages, whatever their checks would say."""

@@ -28,6 +28,7 @@ CHANCE |= {
 }
 """Fields whose values are chance or time; that they are there is compared."""
 OTHERWISE = {"time", "managedFields", "extra", "deployment.kubernetes.io/revision", "observedGeneration"}
+OTHERWISE |= {"storageVersionHash"}
 """Fields left out: when a manager last wrote; managedFields is compared by a case of its own."""
 _WHOLE = re.compile(r'Invalid value: "\{.*\}"', re.DOTALL)
 """A whole object inside a message."""

@@ -51,8 +51,8 @@ class Spoiled:
 
 
 def _without(*path: str) -> Callable[[Documents], None]:
-    def spoil(found: Documents) -> None:
-        main = found[0]
+    def spoil(documents: Documents) -> None:
+        main = documents[0]
         for name in path[:-1]:
             main = main[name]
         del main[path[-1]]
@@ -61,8 +61,8 @@ def _without(*path: str) -> Callable[[Documents], None]:
 
 
 def _with(value: Any, *path: str) -> Callable[[Documents], None]:
-    def spoil(found: Documents) -> None:
-        main = found[0]
+    def spoil(documents: Documents) -> None:
+        main = documents[0]
         for name in path[:-1]:
             main = main.setdefault(name, {})
         main[path[-1]] = value
@@ -78,19 +78,19 @@ ADMISSION = ("cluster", "apiServer", "admissionControl")
 API = ("cluster", "apiServer")
 
 
-def _mismatched(found: Documents) -> None:
-    found[0]["cluster"]["etcd"]["ca"]["crt"] = ANOTHER["crt"]
+def _mismatched(documents: Documents) -> None:
+    documents[0]["cluster"]["etcd"]["ca"]["crt"] = ANOTHER["crt"]
 
 
 def _admits(**settings: Any) -> Callable[[Documents], None]:
-    def spoil(found: Documents) -> None:
-        found[0]["cluster"]["apiServer"]["admissionControl"][0]["configuration"] |= settings
+    def spoil(documents: Documents) -> None:
+        documents[0]["cluster"]["apiServer"]["admissionControl"][0]["configuration"] |= settings
 
     return spoil
 
 
-def _renamed(found: Documents) -> None:
-    next(one for one in found if one.get("kind") == "HostnameConfig")["hostname"] = "somebody"
+def _renamed(documents: Documents) -> None:
+    next(document for document in documents if document.get("kind") == "HostnameConfig")["hostname"] = "somebody"
 
 
 SPOILED = {

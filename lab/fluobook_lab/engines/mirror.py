@@ -56,7 +56,7 @@ class MirroredStorage(Storage):
 
     def _notify(self, resource: Key, kind: str, obj: Obj, previous: Obj | None) -> None:
         self.revision += 1
-        self._tell(resource, Event(self.revision, kind, obj, previous))
+        self._publish(resource, Event(self.revision, kind, obj, previous))
 
 
 class MirroredStore(Reads):

@@ -212,5 +212,5 @@ def certificate_request(resource: Resource, obj: Obj) -> x509.CertificateSigning
     try:
         return x509.load_pem_x509_csr(pem)
     except ValueError as error:
-        what = f'Invalid value: "{obj["spec"]["request"]}": PEM block type must be CERTIFICATE REQUEST'
-        raise invalid(resource, name_of(obj), [("spec.request", what)]) from error
+        problem = f'Invalid value: "{obj["spec"]["request"]}": PEM block type must be CERTIFICATE REQUEST'
+        raise invalid(resource, name_of(obj), [("spec.request", problem)]) from error

@@ -12,6 +12,7 @@ from aiohttp import web
 from fluobook_lab.http import HttpServer, Request
 from fluobook_lab.kube import discovery, patches, subresources
 from fluobook_lab.kube.access import ADMIN, Authenticator, Question, User, allowed, refusal
+from fluobook_lab.kube.controllers.certificates import has_serving_certificate
 from fluobook_lab.kube.errors import (
     ApiError,
     no_such_group,
@@ -24,7 +25,7 @@ from fluobook_lab.kube.lists import Stream, page, selector
 from fluobook_lab.kube.requests import (
     WRITABLE,
     Target,
-    check_method,
+    check_target,
     delete_options,
     parse_path,
     read_body,
@@ -123,16 +124,16 @@ class Routes:
         question = Question(verb, target.group, target.resource, target.name, namespace)
         if not allowed(self._store, user, question):
             raise refusal(user, question)
-        check_method(resource, target, request.method)
+        check_target(resource, target, verb)
         form = Form.of(request.headers.get("Accept", ""), request.query.get("includeObject", ""))
         if verb == "watch":
             query = target.narrowed(request.query)
             return await Stream(self._store.storage, resource, form, query, namespace).serve(request)
         if verb == "list":
             objs, metadata = page(self._store.storage, resource, namespace, request.query)
-            return json_answer(form.many(resource, objs, metadata))
+            return json_answer(form.listing(resource, objs, metadata))
         if verb == "get" and target.subresource in ("", "status", "approval"):
-            return json_answer(form.one(resource, self._store.read(resource, (namespace, target.name))))
+            return json_answer(form.single(resource, self._store.read(resource, (namespace, target.name))))
         if target.subresource == "portforward":
             return await forward(request, self._store.read(resource, (namespace, target.name)), self.backends)
         answer = self._act(request, user, resource, target, await read_body(request))
@@ -178,7 +179,7 @@ class Routes:
             if fits(obj):
                 self._store.remove(resource, key, delete_options(request, body), write)
                 gone.append(obj)
-        return json_answer(Form().many(resource, gone, {"resourceVersion": str(self._store.storage.revision)}))
+        return json_answer(Form().listing(resource, gone, {"resourceVersion": str(self._store.storage.revision)}))
 
     def _on_subresource(
         self, request: web.Request, resource: Resource, target: Target, body: Any, write: Write
@@ -204,7 +205,7 @@ class Routes:
 
     def _node_proxy(self, node: Obj, sub: str) -> web.Response:
         """A kubelet's health; it needs a serving certificate, as the API server verifies it."""
-        if not subresources.has_serving_certificate(self._store, node["metadata"]["name"]):
+        if not has_serving_certificate(self._store, node["metadata"]["name"]):
             raise unreachable_service("remote error: tls: internal error")
         return web.Response(text="ok" if sub == "proxy/healthz" else "")
 
@@ -214,9 +215,9 @@ def _formed(answer: web.Response, form: Form, resource: Resource) -> web.Respons
     if form.kind and answer.status < HTTPStatus.BAD_REQUEST:
         document = json.loads(bytes(answer.body))  # type: ignore[arg-type]
         if document.get("kind") == resource.kind:
-            answer.body = encoded(form.one(resource, document))
+            answer.body = encoded(form.single(resource, document))
         elif document.get("kind") == f"{resource.kind}List":
-            answer.body = encoded(form.many(resource, document["items"], document["metadata"]))
+            answer.body = encoded(form.listing(resource, document["items"], document["metadata"]))
     return answer
 
 

@@ -5,7 +5,6 @@ They are made from the registry, built-in and custom resources alike, so they ne
 
 from __future__ import annotations
 
-import base64
 import functools
 import hashlib
 from typing import TYPE_CHECKING, Any
@@ -108,18 +107,7 @@ def _entries(resource: Resource) -> list[Obj]:
         "verbs": document["verbs"],
     }
     entry |= {key: document[key] for key in ("shortNames", "categories") if document.get(key)}
-    entry["storageVersionHash"] = storage_hash(resource)
     return [entry, *(_sub_entry(resource, sub) for sub in document.get("subresources", ()))]
-
-
-_STORED_AS_BETA = frozenset({"CustomResourceDefinition", "VolumeAttributesClass"})
-
-
-def storage_hash(resource: Resource) -> str:
-    """What clients tell stored versions apart by: the first half of a digest of group, version and kind."""
-    version = "v1beta1" if resource.kind in _STORED_AS_BETA else resource.version
-    identity = f"{resource.group}/{version}/{resource.kind}".encode()
-    return base64.b64encode(hashlib.sha256(identity).digest()[:8]).decode()
 
 
 def _sub_entry(resource: Resource, sub: Obj) -> Obj:

@@ -16,11 +16,13 @@ from cryptography.x509.oid import NameOID
 
 from fluobook.machine.pki import key_pem
 from fluobook_lab.kube.access import BOOTSTRAPPERS, NODE_PREFIX, NODES, User, Write
-from fluobook_lab.kube.controllers.certificates import (
-    API_VERSION as CSR_VERSION,
-)
+from fluobook_lab.kube.controllers.certificates import API_VERSION as CSR_VERSION
 from fluobook_lab.kube.controllers.certificates import KIND as CSR_KIND
-from fluobook_lab.kube.controllers.certificates import KUBELET_CLIENT, KUBELET_SERVING
+from fluobook_lab.kube.controllers.certificates import (
+    KUBELET_CLIENT,
+    KUBELET_SERVING,
+    has_serving_certificate,
+)
 from fluobook_lab.kube.controllers.nodes import lease
 from fluobook_lab.kube.objects import is_true, name_of, timestamp, with_condition
 
@@ -38,6 +40,15 @@ _CONDITIONS = (
     ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
     ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
 )
+
+
+_SYSTEM = {
+    "architecture": "amd64",
+    "operatingSystem": "linux",
+    "kernelVersion": "6.18.9-talos",
+    "containerRuntimeVersion": "containerd://2.2.2",
+    "kubeProxyVersion": "",
+}
 
 
 @dataclass(frozen=True)
@@ -126,22 +137,14 @@ def node_status(info: NodeInfo, conditions: list[Obj]) -> Obj:
         "allocatable": capacity,
         "conditions": conditions,
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
-        "nodeInfo": _system(info),
-    }
-
-
-def _system(info: NodeInfo) -> Obj:
-    return {
-        "machineID": info.uuid.replace("-", ""),
-        "systemUUID": info.uuid,
-        "bootID": info.uuid,
-        "architecture": "amd64",
-        "operatingSystem": "linux",
-        "osImage": f"Talos ({info.talos})",
-        "kernelVersion": "6.18.9-talos",
-        "containerRuntimeVersion": "containerd://2.2.2",
-        "kubeletVersion": info.kubernetes,
-        "kubeProxyVersion": "",
+        "nodeInfo": {
+            **_SYSTEM,
+            "machineID": info.uuid.replace("-", ""),
+            "systemUUID": info.uuid,
+            "bootID": info.uuid,
+            "osImage": f"Talos ({info.talos})",
+            "kubeletVersion": info.kubernetes,
+        },
     }
 
 
@@ -157,12 +160,12 @@ def static_pod(component: str, node: NodeInfo) -> Obj:
 
 def serving_request(node: NodeInfo) -> Obj:
     """The CertificateSigningRequest for a kubelet's own server certificate."""
-    return signing_request(request_pem(node, names=True), KUBELET_SERVING, "server auth")
+    return signing_request(requested(node, names=True)[0], KUBELET_SERVING, "server auth")
 
 
 def client_request(node: NodeInfo) -> Obj:
     """The CertificateSigningRequest by which a kubelet becomes system:node:NAME."""
-    return signing_request(request_pem(node, names=False), KUBELET_CLIENT, "client auth")
+    return signing_request(requested(node, names=False)[0], KUBELET_CLIENT, "client auth")
 
 
 def signing_request(pem: bytes, signer: str, usage: str) -> Obj:
@@ -170,11 +173,6 @@ def signing_request(pem: bytes, signer: str, usage: str) -> Obj:
     spec = {"request": base64.b64encode(pem).decode(), "signerName": signer, "usages": ["digital signature", usage]}
     head = {"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest"}
     return {**head, "metadata": {"generateName": "csr-"}, "spec": spec}
-
-
-def request_pem(node: NodeInfo, *, names: bool) -> bytes:
-    """A certificate request with a new key that is not stored, as `requested`."""
-    return requested(node, names=names)[0]
 
 
 def requested(node: NodeInfo, *, names: bool) -> tuple[bytes, str]:
@@ -250,7 +248,7 @@ class Kubelet:
     def start(self) -> None:
         """Begin; returns at once."""
         task = asyncio.create_task(self._run(), name=f"kubelet {self._node.name}")
-        task.add_done_callback(_tell)
+        task.add_done_callback(_log_failure)
         self._tasks = [task]
 
     def stop(self) -> None:
@@ -273,20 +271,16 @@ class Kubelet:
                 group.create_task(self._serve())
 
     async def _renew(self) -> None:
-        wanted = lease(self._node.name)
-        if self._lease() is None:
-            self._store.create(wanted)
+        first = lease(self._node.name)
+        if self._store.find(first["apiVersion"], "Lease", self._node.name, first["metadata"]["namespace"]) is None:
+            self._store.create(first)
         while True:
             self._store.update(lease(self._node.name))
             await asyncio.sleep(LEASE_SECONDS)
 
-    def _lease(self) -> Obj | None:
-        wanted = lease(self._node.name)
-        return self._store.find(wanted["apiVersion"], "Lease", self._node.name, wanted["metadata"]["namespace"])
-
     async def _serve(self) -> None:
         """Ask for a serving certificate until there is one; a request left lying is filed again."""
-        while not (self._may_have_serving_certificate and self._has_serving_certificate()):
+        while not (self._may_have_serving_certificate and has_serving_certificate(self._store, self._node.name)):
             if await self._certified(serving_request(self._node), self._node.user, RETRY_SECONDS):
                 return
 
@@ -309,15 +303,6 @@ class Kubelet:
             await self._clock.sleep(REFUSED_SECONDS)
         return certified
 
-    def _has_serving_certificate(self) -> bool:
-        requests = self._store.list(CSR_VERSION, CSR_KIND)
-        mine = [
-            r
-            for r in requests
-            if r["spec"]["signerName"] == KUBELET_SERVING and r["spec"]["username"] == self._node.user.name
-        ]
-        return any((r.get("status") or {}).get("certificate") for r in mine)
-
     def _register(self) -> None:
         node = self._store.find("v1", "Node", self._node.name)
         self._heartbeats.begin(self._node.name)
@@ -339,7 +324,7 @@ class Kubelet:
                 self._store.create(static_pod(component, self._node))
 
 
-def _tell(task: asyncio.Task[None]) -> None:
+def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("%s failed", task.get_name(), exc_info=error)
 

@@ -262,7 +262,9 @@ class Stream:
         return event.encoded[key]
 
     def _line(self, kind: str, obj: Obj) -> bytes:
-        shown = self.form.one(self.resource, {**obj, "apiVersion": self.resource.api_version}, headers=self.sent == 0)
+        shown = self.form.single(
+            self.resource, {**obj, "apiVersion": self.resource.api_version}, headers=self.sent == 0
+        )
         self.sent += 1
         return encoded({"type": kind, "object": shown})
 

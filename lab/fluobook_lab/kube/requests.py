@@ -43,8 +43,6 @@ _PATH = re.compile(
     r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<subresource>.+?))?/?"
 )
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-_METHODS = {"get": "GET", "create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}
-_COLLECTION_METHODS = {"list": "GET", "create": "POST", "deletecollection": "DELETE"}
 _OPTIONS = {
     "dryRun": {"All"},
     "fieldValidation": {"", "Ignore", "Strict", "Warn"},
@@ -98,38 +96,26 @@ def parse_path(path: str) -> Target | None:
     )
 
 
-def check_method(resource: Resource, target: Target, method: str) -> None:
-    """Refuse a method that a path of a resource does not take.
+def check_target(resource: Resource, target: Target, verb: str) -> None:
+    """Refuse a verb that a resource or subresource does not have, or that needs a namespace.
 
     Raises:
-        ApiError: 404, there is nothing; 405, there is something, but not for this method.
+        ApiError: 404, there is no such subresource; 405, the verb is not served.
     """
-    if method not in _methods(resource, target):
-        raise not_allowed()
-
-
-def _methods(resource: Resource, target: Target) -> set[str]:
     verbs = resource.discovery["verbs"]
-    if target.namespace and not resource.namespaced:
-        raise no_such_path()
-    if resource.namespaced and not target.namespace:
-        if target.name:
-            raise no_such_path()
-        return {"GET"} if "list" in verbs else {"POST"}
-    if not target.name:
-        return {method for verb, method in _COLLECTION_METHODS.items() if verb in verbs}
     if target.subresource:
-        verbs = _subresource_verbs(resource, target.subresource)
-        return {method for verb, method in _METHODS.items() if verb in verbs}
-    return {method for verb, method in _METHODS.items() if verb in verbs} - {"POST"}
-
-
-def _subresource_verbs(resource: Resource, subresource: str) -> list[str]:
-    name = subresource.partition("/")[0]
-    for entry in resource.discovery.get("subresources", ()):
-        if entry["subresource"] == name and (name == "proxy" or "/" not in subresource):
-            return list(entry["verbs"])
-    raise no_such_path()
+        name = target.subresource.partition("/")[0]
+        served = {entry["subresource"]: entry["verbs"] for entry in resource.discovery.get("subresources", ())}
+        if name not in served or name not in ("proxy", target.subresource):
+            raise no_such_path()
+        verbs = served[name]
+    needs_namespace = resource.namespaced and verb not in ("list", "watch") and resource.storable
+    if (needs_namespace and not target.namespace and target.name) or (target.namespace and not resource.namespaced):
+        raise no_such_path()
+    on_object = bool(target.name) or verb == "watch"
+    is_misplaced = not target.subresource and on_object == (verb in ("create", "list", "deletecollection"))
+    if verb not in verbs or is_misplaced or (needs_namespace and not target.namespace):
+        raise not_allowed()
 
 
 async def read_body(request: web.Request) -> Any:

@@ -89,10 +89,10 @@ class Registry:
         Raises:
             ApiError: 404, it is not served.
         """
-        found = self._by_path.get((group, version, plural))
-        if found is None:
+        resource = self._by_path.get((group, version, plural))
+        if resource is None:
             raise no_such_path()
-        return found
+        return resource
 
     def versions(self) -> set[tuple[str, str]]:
         """The groups and versions that are served."""
@@ -104,10 +104,10 @@ class Registry:
         Raises:
             ApiError: 404, it is not served.
         """
-        found = self.find(api_version, kind)
-        if found is None:
+        resource = self.find(api_version, kind)
+        if resource is None:
             raise no_such_path()
-        return found
+        return resource
 
     def find(self, api_version: str, kind: str) -> Resource | None:
         """As `by_kind`, None if it is not served."""

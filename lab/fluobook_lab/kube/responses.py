@@ -184,14 +184,14 @@ class Form:
                 return cls(kind, include, f"meta.k8s.io/{version}")
         return cls()
 
-    def one(self, resource: Resource, obj: Obj, *, headers: bool = True) -> Obj:
+    def single(self, resource: Resource, obj: Obj, *, headers: bool = True) -> Obj:
         """An object."""
         if self.kind == "Table":
             metadata = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
             return self._table(resource, [obj], metadata, headers=headers)
         return partial(obj, self.version) if self.kind else obj
 
-    def many(self, resource: Resource, objs: list[Obj], metadata: Obj) -> Obj:
+    def listing(self, resource: Resource, objs: list[Obj], metadata: Obj) -> Obj:
         """A list of objects."""
         if self.kind == "Table":
             return self._table(resource, objs, metadata)

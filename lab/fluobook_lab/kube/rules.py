@@ -146,12 +146,12 @@ def _request(obj: Obj) -> Iterator[Problem]:
         yield "spec.usages", "Required value"
     signer = spec.get("signerName", "")
     if signer and "/" not in signer:
-        what = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
-        yield "spec.signerName", f'Invalid value: "{signer}": {what}'
+        problem = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
+        yield "spec.signerName", f'Invalid value: "{signer}": {problem}'
     seconds = spec.get("expirationSeconds")
     if seconds is not None and seconds < _SHORTEST:
-        what = f"may not specify a duration less than {_SHORTEST} seconds (10 minutes)"
-        yield "spec.expirationSeconds", f"Invalid value: {seconds}: {what}"
+        problem = f"may not specify a duration less than {_SHORTEST} seconds (10 minutes)"
+        yield "spec.expirationSeconds", f"Invalid value: {seconds}: {problem}"
 
 
 def _definition(obj: Obj) -> Iterator[Problem]:

@@ -74,15 +74,15 @@ def resolve(schema: Obj) -> Obj:
 
 def child(schema: Obj, key: str) -> Obj:
     """The resolved schema of one member of an object; {} where nothing is declared."""
-    found = schema.get("properties", {}).get(key)
-    if found is None:
+    member = schema.get("properties", {}).get(key)
+    if member is None:
         extra = schema.get("additionalProperties")
-        found = extra if isinstance(extra, dict) else None
-    if found is None:
+        member = extra if isinstance(extra, dict) else None
+    if member is None:
         return {}
-    if key == "metadata" and found == {"type": "object"}:  # how CustomResourceDefinitions declare it
+    if key == "metadata" and member == {"type": "object"}:  # how CustomResourceDefinitions declare it
         return named(OBJECT_META)
-    return resolve(found)
+    return resolve(member)
 
 
 def items(schema: Obj) -> Obj:
@@ -188,9 +188,9 @@ def repeated_items(value: Any, schema: Obj, path: str = "") -> Iterator[Problem]
     """Items of keyed lists that have the keys of one before them."""
     keys = map_keys(schema)
     if keys and isinstance(value, list):
-        told = [json.dumps([item.get(key) for key in keys]) for item in value if isinstance(item, dict)]
-        for index, item in enumerate(value[: len(told)]):
-            if told[index] in told[:index]:
+        identities = [json.dumps([item.get(key) for key in keys]) for item in value if isinstance(item, dict)]
+        for index, item in enumerate(value[: len(identities)]):
+            if identities[index] in identities[:index]:
                 named = ",".join(f"{key}={json.dumps(item[key])}" for key in keys if key in item)
                 yield path, f"duplicate entries for key [{named}]"
     for below, item, here in _members(value, schema, path):

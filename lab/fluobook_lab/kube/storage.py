@@ -63,8 +63,8 @@ class Storage:
             namespace: only this one's, if it is named.
             revision: as they were then; 0 is now.
         """
-        found = (self._at(resource, revision) if revision else self._objects[resource]).items()
-        return sorted((item for item in found if not namespace or item[0][0] == namespace), key=lambda item: item[0])
+        objects = (self._at(resource, revision) if revision else self._objects[resource]).items()
+        return sorted((item for item in objects if not namespace or item[0][0] == namespace), key=lambda item: item[0])
 
     def _at(self, resource: Key, revision: int) -> dict[Key, Obj]:
         """The objects at an earlier revision: what happened since, undone."""
@@ -84,7 +84,7 @@ class Storage:
         previous = self._objects[resource].get(key)
         self._stamp(obj)
         self._objects[resource][key] = obj
-        self._tell(resource, Event(self.revision, "MODIFIED" if previous else "ADDED", obj, previous))
+        self._publish(resource, Event(self.revision, "MODIFIED" if previous else "ADDED", obj, previous))
         return obj
 
     def remove(self, resource: Key, key: Key) -> Obj:
@@ -92,7 +92,7 @@ class Storage:
         previous = self._objects[resource].pop(key)
         last = {**previous, "metadata": dict(previous["metadata"])}
         self._stamp(last)
-        self._tell(resource, Event(self.revision, "DELETED", last, previous))
+        self._publish(resource, Event(self.revision, "DELETED", last, previous))
         return last
 
     def resources(self) -> list[Key]:
@@ -145,7 +145,7 @@ class Storage:
         self.revision += 1
         obj["metadata"]["resourceVersion"] = str(self.revision)
 
-    def _tell(self, resource: Key, event: Event) -> None:
+    def _publish(self, resource: Key, event: Event) -> None:
         history = self._history[resource]
         if len(history) == HISTORY:
             self._compacted[resource] = history[0].revision

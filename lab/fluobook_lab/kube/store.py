@@ -67,8 +67,8 @@ class Names:
             chosen = random.Random(f"{self._seed}/{where}/{self._born[where]}")
             metadata["name"] = prefix[:_LONGEST] + "".join(chosen.choices(_SUFFIX, k=5))
         if not metadata.get("name"):
-            what = "Required value: name or generateName is required"
-            raise invalid(resource, "", [("metadata.name", what)])
+            problem = "Required value: name or generateName is required"
+            raise invalid(resource, "", [("metadata.name", problem)])
 
     def uid(self, resource: Resource, key: Key) -> str:
         """The uid of a new object; one that comes again under the same name gets another."""
@@ -80,8 +80,6 @@ class Names:
 RESERVED = 256
 """The first addresses are only given to those who ask for them by name."""
 NODE_PORTS = range(30000, 32768)
-_HEADLESS = ("None", "")
-_OUTSIDE = "the provided network does not match the current range"
 
 
 class ServiceAddresses:
@@ -106,12 +104,11 @@ class ServiceAddresses:
             return
         taken = {other.get("clusterIP") for other in others} - {"None", None}
         asked = spec.get("clusterIP")
-        if asked in taken:
-            what = f"Invalid value: [{asked!r}]: failed to allocate IP {asked}: provided IP is already allocated"
-            raise invalid(resource, service["metadata"]["name"], [("spec.clusterIPs", what.replace("'", '"'))])
-        if asked and asked not in _HEADLESS and ipaddress.ip_address(asked) not in self._network:
-            what = f'Invalid value: ["{asked}"]: failed to allocate IP {asked}: {_OUTSIDE}'
-            raise invalid(resource, service["metadata"]["name"], [("spec.clusterIPs", what)])
+        is_outside = asked not in ("None", "", None) and ipaddress.ip_address(asked) not in self._network
+        if asked in taken or is_outside:
+            why = "it is not in the service network" if is_outside else "provided IP is already allocated"
+            problem = f"Invalid value: {asked}: {why}"
+            raise invalid(resource, service["metadata"]["name"], [("spec.clusterIPs", problem)])
         if not asked:
             spec["clusterIP"] = self._free(_hash(service), taken)
         spec.setdefault("clusterIPs", [spec["clusterIP"]])
@@ -130,7 +127,7 @@ def _assign_ports(service: Obj, taken: set[int | None]) -> None:
         if not port.get("nodePort"):
             start = _hash(service) + number
             offsets = (NODE_PORTS[(start + step) % len(NODE_PORTS)] for step in range(len(NODE_PORTS)))
-            port["nodePort"] = next(found for found in offsets if found not in taken)
+            port["nodePort"] = next(candidate for candidate in offsets if candidate not in taken)
         taken.add(port["nodePort"])
 
 
@@ -338,10 +335,8 @@ class ResourceStore(Reads):
     def _check_preconditions(self, resource: Resource, old: Obj, options: Obj) -> None:
         for field, value in (options.get("preconditions") or {}).items():
             if value and old["metadata"].get(field) != value:
-                what = "UID" if field == "uid" else "ResourceVersion"
-                why = f"the {what} in the precondition ({value}) does not match the {what} in record "
-                then = "deleted and then recreated" if field == "uid" else "modified"
-                why += f"({old['metadata'].get(field)}). The object might have been {then}"
+                kind = "UID" if field == "uid" else "ResourceVersion"
+                why = f"the {kind} in the precondition ({value}) is not the object's ({old['metadata'].get(field)})"
                 raise outdated(resource, old["metadata"]["name"], why)
 
     def _grace(self, resource: Resource, old: Obj, options: Obj) -> int:
@@ -360,8 +355,8 @@ def _check_is_same(resource: Resource, old: Obj, new: Obj) -> None:
     if version not in (None, "", old["metadata"]["resourceVersion"]):
         raise conflict(resource, name)
     if new["metadata"].get("uid") not in (None, "", old["metadata"]["uid"]):
-        what = f'Invalid value: "{new["metadata"]["uid"]}": field is immutable'
-        raise invalid(resource, name, [("metadata.uid", what)])
+        problem = f'Invalid value: "{new["metadata"]["uid"]}": field is immutable'
+        raise invalid(resource, name, [("metadata.uid", problem)])
 
 
 def _keep_addresses(old: Obj, new: Obj) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import WSMsgType, web
 
-from fluobook_lab.kube.access import NODE_PREFIX, TOKEN_SECONDS, Question, User, allowed
+from fluobook_lab.kube.access import TOKEN_SECONDS, Question, User, allowed
 from fluobook_lab.kube.errors import ApiError, bad_request, no_such_path
 from fluobook_lab.kube.lifecycle import listed
 from fluobook_lab.kube.objects import labels_of, namespace_of, timestamp
@@ -53,10 +53,10 @@ def scaled(store: Store, resource: Resource, key: Key, scale: Obj, write: Write)
     """
     replicas = (scale.get("spec") or {}).get("replicas", 0)
     if replicas < 0:
-        what = f"Invalid value: {replicas}: must be greater than or equal to 0"
-        cause = {"reason": "FieldValueInvalid", "message": what, "field": "spec.replicas"}
+        problem = f"Invalid value: {replicas}: must be greater than or equal to 0"
+        cause = {"reason": "FieldValueInvalid", "message": problem, "field": "spec.replicas"}
         details = {"name": key[1], "group": "autoscaling", "kind": "Scale", "causes": [cause]}
-        raise ApiError(422, "Invalid", f'Scale.autoscaling "{key[1]}" is invalid: spec.replicas: {what}', details)
+        raise ApiError(422, "Invalid", f'Scale.autoscaling "{key[1]}" is invalid: spec.replicas: {problem}', details)
     body: Obj = {"spec": {"replicas": replicas}}
     if version := (scale.get("metadata") or {}).get("resourceVersion"):
         body["metadata"] = {"resourceVersion": version}
@@ -134,17 +134,6 @@ def token_request(authenticator: Authenticator, key: tuple[str, str], request: O
     until = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
     token = authenticator.service_account_token(*key, seconds)
     return {**request, "status": {"token": token, "expirationTimestamp": timestamp(until)}}
-
-
-def has_serving_certificate(store: Store, node: str) -> bool:
-    """Whether a kubelet has a serving certificate of the cluster's."""
-    requests = store.view("certificates.k8s.io/v1", "CertificateSigningRequest")
-    return any(
-        request["spec"]["signerName"] == "kubernetes.io/kubelet-serving"
-        and request["spec"]["username"] == NODE_PREFIX + node
-        and (request.get("status") or {}).get("certificate")
-        for request in requests
-    )
 
 
 PROTOCOL = "v4.channel.k8s.io"

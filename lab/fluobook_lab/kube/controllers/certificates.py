@@ -17,7 +17,7 @@ from fluobook_lab.kube.controllers.loop import own_key
 from fluobook_lab.kube.objects import is_true, labels_of, name_of, timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from fluobook_lab.kube.controllers.loop import Sources
     from fluobook_lab.kube.objects import Obj
@@ -102,6 +102,17 @@ def approve(store: Store, csr: Obj, condition: Obj) -> None:
     store.set_status(fresh, {**status, "conditions": conditions})
 
 
+def has_serving_certificate(store: Store, node: str) -> bool:
+    """Whether a kubelet has a serving certificate of the cluster's."""
+    requests = store.view(API_VERSION, KIND)
+    return any(
+        request["spec"]["signerName"] == KUBELET_SERVING
+        and request["spec"]["username"] == NODE_PREFIX + node
+        and (request.get("status") or {}).get("certificate")
+        for request in requests
+    )
+
+
 def is_pending(csr: Obj) -> bool:
     """Whether nobody has decided about it."""
     return not (csr.get("status") or {}).get("conditions")
@@ -151,18 +162,12 @@ def _name_refusals(request: x509.CertificateSigningRequest) -> Iterator[str]:
     kinds = _alternative_kinds(request)
     if not {"DNS", "IP"} & set(kinds):
         yield "DNS or IP subjectAltName is required"
-    for kind in ("Email", "URI"):
-        if kind in kinds:
-            yield f"{kind} subjectAltNames are not allowed"
+    yield from (f"{kind} subjectAltNames are not allowed" for kind in kinds if kind not in ("DNS", "IP"))
 
 
 def _alternative_kinds(request: x509.CertificateSigningRequest) -> list[str]:
-    try:
-        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    kinds: dict[type[x509.GeneralName], str] = {x509.DNSName: "DNS", x509.IPAddress: "IP", x509.RFC822Name: "Email"}
-    return [kinds.get(type(name), "URI") for name in names]
+    kinds: dict[type, str] = {x509.DNSName: "DNS", x509.IPAddress: "IP", x509.RFC822Name: "Email"}
+    return [kinds.get(type(name), "URI") for name in _alternative_names(request)]
 
 
 def _request(csr: Obj) -> x509.CertificateSigningRequest:
@@ -216,15 +221,15 @@ class CsrApprover:
 
 
 def _problems(csr: Obj, settings: dict[str, str]) -> Iterator[str]:
-    request = x509.load_pem_x509_csr(base64.b64decode(csr["spec"]["request"]))
-    user = csr["spec"]["username"]
-    names = [str(name.value) for name in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    request, user = _request(csr), csr["spec"]["username"]
     if not user.startswith(NODE_PREFIX):
         yield f"CSR username does not start with {NODE_PREFIX}"
-    dns, ips = _alternative_names(request)
+    names = _alternative_names(request)
+    dns = [name.value for name in names if isinstance(name, x509.DNSName)]
+    ips = [str(name.value) for name in names if isinstance(name, x509.IPAddress)]
     if not dns and not ips:
         yield "The x509 Cert Request SAN contains neither an IP address nor a DNS name"
-    if names != [user]:
+    if _values(request, NameOID.COMMON_NAME) != [user]:
         yield f"CSR username {user} does not match the parsed x509 certificate request commonname"
     if len(dns) > 1:
         yield "The x509 Cert Request contains more than 1 DNS name"
@@ -251,9 +256,8 @@ def _is_inside(ip: str, prefixes: list[str]) -> bool:
     return not prefixes or any(address in ipaddress.ip_network(prefix, strict=False) for prefix in prefixes)
 
 
-def _alternative_names(request: x509.CertificateSigningRequest) -> tuple[list[str], list[str]]:
+def _alternative_names(request: x509.CertificateSigningRequest) -> Iterable[x509.GeneralName]:
     try:
-        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        return [], []
-    return names.get_values_for_type(x509.DNSName), [str(ip) for ip in names.get_values_for_type(x509.IPAddress)]
+        return ()

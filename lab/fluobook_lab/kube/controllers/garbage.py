@@ -42,9 +42,9 @@ class GarbageCollector:
     def _owner_gone(self, owner: Obj) -> None:
         for resource, key, obj in self._dependents(owner["metadata"]["uid"]):
             if len(obj["metadata"]["ownerReferences"]) == 1:
-                self._delete(resource, key, {"propagationPolicy": "Background"})
+                _delete(self._store, resource, key, {"propagationPolicy": "Background"})
         for reference in owner["metadata"].get("ownerReferences") or []:
-            self._look_again(reference, owner["metadata"].get("namespace", ""))
+            self._check_owner(reference, owner["metadata"].get("namespace", ""))
 
     def _orphaned(self, obj: Obj) -> None:
         """Delete what belongs to nothing that is there."""
@@ -53,7 +53,7 @@ class GarbageCollector:
         if resource is not None and not any(
             self._is_there(reference, namespace) for reference in obj["metadata"]["ownerReferences"]
         ):
-            self._delete(resource, (namespace, obj["metadata"]["name"]), {"propagationPolicy": "Background"})
+            _delete(self._store, resource, (namespace, obj["metadata"]["name"]), {"propagationPolicy": "Background"})
 
     def _is_there(self, reference: Obj, namespace: str) -> bool:
         owner = self._store.registry.find(reference.get("apiVersion", ""), reference.get("kind", ""))
@@ -69,7 +69,7 @@ class GarbageCollector:
             dependents = self._dependents(owner["metadata"]["uid"])
             for resource, key, obj in dependents:
                 if not obj["metadata"].get("deletionTimestamp"):
-                    self._delete(resource, key, {"propagationPolicy": "Foreground"})
+                    _delete(self._store, resource, key, {"propagationPolicy": "Foreground"})
             if not self._dependents(owner["metadata"]["uid"]):
                 self._release(owner, FOREGROUND)
         elif ORPHAN in finalizers:
@@ -80,7 +80,7 @@ class GarbageCollector:
                 self._store.change(resource, key, body, "application/merge-patch+json", Write())
             self._release(owner, ORPHAN)
 
-    def _look_again(self, reference: Obj, namespace: str) -> None:
+    def _check_owner(self, reference: Obj, namespace: str) -> None:
         """A dependent went: its owner may have waited for that."""
         owner = self._store.find(reference["apiVersion"], reference["kind"], reference["name"], namespace)
         if owner and owner["metadata"].get("deletionTimestamp"):
@@ -96,13 +96,6 @@ class GarbageCollector:
             if any(reference.get("uid") == uid for reference in obj["metadata"].get("ownerReferences") or ())
         ]
 
-    def _delete(self, resource: Resource, key: Key, options: Obj) -> None:
-        try:
-            self._store.remove(resource, key, options, Write())
-        except ApiError as error:
-            if error.reason != "NotFound":
-                raise
-
     def _release(self, owner: Obj, finalizer: str) -> None:
         metadata = owner["metadata"]
         left = [entry for entry in metadata["finalizers"] if entry != finalizer]
@@ -113,13 +106,15 @@ class GarbageCollector:
             self._store.change(resource, key, body, "application/merge-patch+json", Write())
 
 
+def _delete(store: Store, resource: Resource, key: Key, options: Obj) -> None:
+    try:
+        store.remove(resource, key, options, Write())
+    except ApiError as error:
+        if error.reason != "NotFound":
+            raise
+
+
 RESOURCE = ("", "namespaces")
-_DESCRIPTION = "kubernetes.io/description"
-_CA = (
-    "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the "
-    "internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes "
-    "clusters."
-)
 
 
 class Namespaces:
@@ -143,12 +138,12 @@ class Namespaces:
         if namespace["metadata"].get("deletionTimestamp"):
             return self._empty(namespace, key[1])
         self._provide("ServiceAccount", "default", key[1], {})
-        self._provide("ConfigMap", "kube-root-ca.crt", key[1], {"data": {"ca.crt": self._ca}}, {_DESCRIPTION: _CA})
+        self._provide("ConfigMap", "kube-root-ca.crt", key[1], {"data": {"ca.crt": self._ca}})
         return None
 
-    def _provide(self, kind: str, name: str, namespace: str, content: Obj, notes: Obj | None = None) -> None:
+    def _provide(self, kind: str, name: str, namespace: str, content: Obj) -> None:
         if self._store.find("v1", kind, name, namespace) is None:
-            metadata = {"name": name, "namespace": namespace} | ({"annotations": notes} if notes else {})
+            metadata = {"name": name, "namespace": namespace}
             self._store.create({"apiVersion": "v1", "kind": kind, "metadata": metadata, **content})
 
     def _empty(self, namespace: Obj, name: str) -> float | None:
@@ -158,19 +153,12 @@ class Namespaces:
             for key, obj in self._store.storage.scan(resource.store_key, name):
                 left += 1
                 if not obj["metadata"].get("deletionTimestamp"):
-                    self._delete(resource, key)
+                    _delete(self._store, resource, key, {})
         if left:
             return 0.5
         body = {**namespace, "spec": {**namespace["spec"], "finalizers": []}}
         self._store.update(body, Write(subresource="finalize"))
         return None
-
-    def _delete(self, resource: object, key: Key) -> None:
-        try:
-            self._store.remove(resource, key, {}, Write())  # type: ignore[arg-type]
-        except ApiError as error:
-            if error.code != 404:  # noqa: PLR2004
-                raise
 
 
 def _home(obj: Obj) -> list[Key]:

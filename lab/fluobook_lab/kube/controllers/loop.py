@@ -43,9 +43,9 @@ def own_key(obj: Obj) -> list[Key]:
     return [(namespace_of(obj), name_of(obj))]
 
 
-def draw(seed: int, what: str, low: float, high: float) -> float:
+def draw(seed: int, subject: str, low: float, high: float) -> float:
     """A number between two, always the same for one seed and name."""
-    return random.Random(f"{seed}/{what}").uniform(low, high)
+    return random.Random(f"{seed}/{subject}").uniform(low, high)
 
 
 async def run(store: Store, clock: Clock, controller: Controller) -> None:

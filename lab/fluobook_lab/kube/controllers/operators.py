@@ -174,7 +174,7 @@ def _values(value: Any, path: list[str]) -> list[Any]:
     if not path:
         return [value]
     if path[0] == "*":
-        return [found for item in value or [] for found in _values(item, path[1:])]
+        return [leaf for item in value or [] for leaf in _values(item, path[1:])]
     return _values((value or {}).get(path[0]), path[1:])
 
 

@@ -127,13 +127,9 @@ class LoadBalancers:
         return operator is not None and is_true(operator, "Available")
 
     def _pools(self, service: Obj) -> list[Obj]:
-        pools = [pool for version in ("v2", "v2alpha1") for pool in self._listed(version)]
+        version = "v2" if self._store.registry.find("cilium.io/v2", "CiliumLoadBalancerIPPool") else "v2alpha1"
+        pools = self._store.view(f"cilium.io/{version}", "CiliumLoadBalancerIPPool")
         return [pool for pool in pools if not pool["spec"].get("disabled") and _admits(pool, service)]
-
-    def _listed(self, version: str) -> list[Obj]:
-        served = self._store.registry.find("cilium.io/v2", "CiliumLoadBalancerIPPool")
-        wanted = "v2" if served else "v2alpha1"
-        return self._store.view(f"cilium.io/{version}", "CiliumLoadBalancerIPPool") if version == wanted else []
 
     def _assign(self, service: Obj, pools: list[Obj]) -> None:
         taken = {

@@ -105,18 +105,38 @@ REVISION_HASH = "controller-revision-hash"
 REVISION = "deployment.kubernetes.io/revision"
 
 
-class Deployments:
-    """Keeps one ReplicaSet for each template, and lets the newest take over."""
+class _Workloads:
+    """A controller of one kind of workload: passes on each object that is not on its way out."""
+
+    kind = ""
+    resource = ("", "")
+    dependents = ("", "pods")
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.sources: Sources = {("apps", "deployments"): own_key, ("apps", "replicasets"): owner_key("Deployment")}
+        self.sources: Sources = {self.resource: own_key, self.dependents: owner_key(self.kind)}
 
     def reconcile(self, key: Key) -> float | None:
         """As in `Controller`."""
-        deployment = self._store.find(APPS, "Deployment", key[1], key[0])
-        if deployment is None or deployment["metadata"].get("deletionTimestamp"):
-            return None
+        obj = self._store.find(f"{self.resource[0]}/v1", self.kind, key[1], key[0])
+        return None if obj is None or obj["metadata"].get("deletionTimestamp") else self._reconcile(obj)
+
+    def _reconcile(self, obj: Obj, /) -> float | None:
+        raise NotImplementedError
+
+    def _write_status(self, obj: Obj, status: Obj, *always: str) -> None:
+        """Write a status without counts of zero, but for those that are always there."""
+        self._store.set_status(obj, {key: value for key, value in status.items() if value != 0 or key in always})
+
+
+class Deployments(_Workloads):
+    """Keeps one ReplicaSet for each template, and lets the newest take over."""
+
+    kind = "Deployment"
+    resource = ("apps", "deployments")
+    dependents = ("apps", "replicasets")
+
+    def _reconcile(self, deployment: Obj, /) -> float | None:
         sets = owned(self._store, deployment, APPS, "ReplicaSet")
         current, old = self._current(deployment, sets)
         wanted = deployment["spec"].get("replicas", 1)
@@ -124,7 +144,7 @@ class Deployments:
         for replica_set in old:
             if (current.get("status") or {}).get("readyReplicas", 0) >= wanted:
                 self._scale(replica_set, 0)
-        self._tell(deployment, current, old)
+        self._set_status(deployment, current, old)
         return None
 
     def _current(self, deployment: Obj, sets: list[Obj]) -> tuple[Obj, list[Obj]]:
@@ -155,7 +175,7 @@ class Deployments:
             body = {"spec": {"replicas": replicas}}
             self._store.patch(APPS, "ReplicaSet", name_of(replica_set), namespace_of(replica_set), body=body)
 
-    def _tell(self, deployment: Obj, current: Obj, old: list[Obj]) -> None:
+    def _set_status(self, deployment: Obj, current: Obj, old: list[Obj]) -> None:
         wanted = deployment["spec"].get("replicas", 1)
         mine = current.get("status") or {}
         sets = [mine, *((item.get("status") or {}) for item in old)]
@@ -170,7 +190,6 @@ class Deployments:
             "availableReplicas": available,
             "unavailableReplicas": max(wanted - available, 0),
         }
-        status = {key: value for key, value in status.items() if value != 0}
         enough = available >= wanted
         conditions = with_condition(
             status.get("conditions") or [],
@@ -184,21 +203,16 @@ class Deployments:
         progress = "has successfully progressed" if done else "is progressing"
         message = f'ReplicaSet "{name_of(current)}" {progress}.'
         status["conditions"] = with_condition(conditions, "Progressing", "True", reason, message)
-        self._store.set_status(deployment, status)
+        self._write_status(deployment, status)
 
 
-class ReplicaSets:
+class ReplicaSets(_Workloads):
     """Keeps as many pods as a ReplicaSet says."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.sources: Sources = {("apps", "replicasets"): own_key, ("", "pods"): owner_key("ReplicaSet")}
+    kind = "ReplicaSet"
+    resource = ("apps", "replicasets")
 
-    def reconcile(self, key: Key) -> float | None:
-        """As in `Controller`."""
-        replica_set = self._store.find(APPS, "ReplicaSet", key[1], key[0])
-        if replica_set is None or replica_set["metadata"].get("deletionTimestamp"):
-            return None
+    def _reconcile(self, replica_set: Obj, /) -> float | None:
         pods = living(owned(self._store, replica_set, "v1", "Pod"))
         wanted = replica_set["spec"].get("replicas", 1)
         failure = ""
@@ -208,39 +222,30 @@ class ReplicaSets:
                 break
         surplus = sorted(pods, key=lambda pod: (bool(ready([pod])), name_of(pod)))[: max(len(pods) - wanted, 0)]
         delete_pods(self._store, surplus)
-        self._tell(replica_set, [pod for pod in pods if pod not in surplus], failure)
+        self._set_status(replica_set, [pod for pod in pods if pod not in surplus], failure)
         return RETRY_SECONDS if failure else None
 
-    def _tell(self, replica_set: Obj, pods: list[Obj], failure: str) -> None:
+    def _set_status(self, replica_set: Obj, pods: list[Obj], failure: str) -> None:
         count = len(ready(pods))
         status = {"observedGeneration": replica_set["metadata"]["generation"], "replicas": len(pods)}
         status |= {"fullyLabeledReplicas": len(pods), "readyReplicas": count, "availableReplicas": count}
-        status = {key: value for key, value in status.items() if value != 0 or key == "replicas"}
         if failure:
             old = (replica_set.get("status") or {}).get("conditions") or []
             status["conditions"] = with_condition(old, "ReplicaFailure", "True", "FailedCreate", failure)
-        self._store.set_status(replica_set, status)
+        self._write_status(replica_set, status, "replicas")
 
 
-RESOURCE = ("apps", "daemonsets")
-
-
-class DaemonSets:
+class DaemonSets(_Workloads):
     """Keeps one pod of the current template on each node."""
 
+    kind = "DaemonSet"
+    resource = ("apps", "daemonsets")
+
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self.sources: Sources = {RESOURCE: own_key, ("", "pods"): owner_key("DaemonSet"), ("", "nodes"): self._all}
+        super().__init__(store)
+        self.sources[("", "nodes")] = lambda _node: [key for key, _ in store.storage.scan(self.resource)]
 
-    def _all(self, node: Obj) -> list[Key]:
-        del node
-        return [key for key, _ in self._store.storage.scan(RESOURCE)]
-
-    def reconcile(self, key: Key) -> float | None:
-        """As in `Controller`."""
-        daemon_set = self._store.find(APPS, "DaemonSet", key[1], key[0])
-        if daemon_set is None or daemon_set["metadata"].get("deletionTimestamp"):
-            return None
+    def _reconcile(self, daemon_set: Obj, /) -> float | None:
         spec = daemon_set["spec"]["template"]["spec"]
         nodes = [name_of(node) for node in self._store.view("v1", "Node") if can_run(spec, node, daemon=True)]
         digest = template_hash(daemon_set["spec"]["template"])
@@ -251,7 +256,7 @@ class DaemonSets:
             delete_pods(self._store, stale[:1])
         covered = {pod["spec"]["nodeName"] for pod in owned(self._store, daemon_set, "v1", "Pod")}
         failure = self._fill(daemon_set, [node for node in nodes if node not in covered], digest)
-        self._tell(daemon_set, nodes, living(owned(self._store, daemon_set, "v1", "Pod")), digest)
+        self._set_status(daemon_set, nodes, living(owned(self._store, daemon_set, "v1", "Pod")), digest)
         return RETRY_SECONDS if failure else None
 
     def _fill(self, daemon_set: Obj, nodes: list[str], digest: str) -> str:
@@ -261,7 +266,7 @@ class DaemonSets:
                 return failure
         return ""
 
-    def _tell(self, daemon_set: Obj, nodes: list[str], pods: list[Obj], digest: str) -> None:
+    def _set_status(self, daemon_set: Obj, nodes: list[str], pods: list[Obj], digest: str) -> None:
         count = len(ready(pods))
         status = {
             "observedGeneration": daemon_set["metadata"]["generation"],
@@ -274,31 +279,26 @@ class DaemonSets:
             "numberMisscheduled": 0,
         }
         always = ("desiredNumberScheduled", "currentNumberScheduled", "numberReady", "numberMisscheduled")
-        self._store.set_status(daemon_set, {key: value for key, value in status.items() if value or key in always})
+        self._write_status(daemon_set, status, *always)
 
 
 INDEX = "apps.kubernetes.io/pod-index"
 NAME = "statefulset.kubernetes.io/pod-name"
 
 
-class StatefulSets:
+class StatefulSets(_Workloads):
     """Keeps the numbered pods of a StatefulSet."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.sources: Sources = {("apps", "statefulsets"): own_key, ("", "pods"): owner_key("StatefulSet")}
+    kind = "StatefulSet"
+    resource = ("apps", "statefulsets")
 
-    def reconcile(self, key: Key) -> float | None:
-        """As in `Controller`."""
-        stateful_set = self._store.find(APPS, "StatefulSet", key[1], key[0])
-        if stateful_set is None or stateful_set["metadata"].get("deletionTimestamp"):
-            return None
+    def _reconcile(self, stateful_set: Obj, /) -> float | None:
         pods = {name_of(pod): pod for pod in owned(self._store, stateful_set, "v1", "Pod")}
-        wanted = [f"{key[1]}-{number}" for number in range(stateful_set["spec"].get("replicas", 1))]
+        wanted = [f"{name_of(stateful_set)}-{number}" for number in range(stateful_set["spec"].get("replicas", 1))]
         digest = template_hash(stateful_set["spec"]["template"])
         failure = self._fill(stateful_set, wanted, pods, digest)
         self._remove(pods, wanted, digest)
-        self._tell(stateful_set, list(pods.values()), digest)
+        self._set_status(stateful_set, list(pods.values()), digest)
         return RETRY_SECONDS if failure else None
 
     def _fill(self, stateful_set: Obj, wanted: list[str], pods: dict[str, Obj], digest: str) -> str:
@@ -337,7 +337,7 @@ class StatefulSets:
         settled = len(ready(list(pods.values()))) == len(pods) == len(wanted)
         delete_pods(self._store, [living[name] for name in (surplus[:1] or (stale[:1] if settled else []))])
 
-    def _tell(self, stateful_set: Obj, pods: list[Obj], digest: str) -> None:
+    def _set_status(self, stateful_set: Obj, pods: list[Obj], digest: str) -> None:
         count = len(ready(pods))
         revision = f"{name_of(stateful_set)}-{digest}"
         updated = sum(labels_of(pod).get(REVISION_HASH) == digest for pod in pods)
@@ -353,29 +353,21 @@ class StatefulSets:
             "currentRevision": revision if done else old,
             "updateRevision": revision,
         }
-        self._store.set_status(
-            stateful_set, {key: value for key, value in status.items() if value or key == "replicas"}
-        )
+        self._write_status(stateful_set, status, "replicas")
 
 
 def _number(name: str) -> int:
     return int(name.rpartition("-")[2])
 
 
-BATCH = "batch/v1"
-
-
-class Jobs:
+class Jobs(_Workloads):
     """Runs each Job to its end."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.sources: Sources = {("batch", "jobs"): own_key, ("", "pods"): owner_key("Job")}
+    kind = "Job"
+    resource = ("batch", "jobs")
 
-    def reconcile(self, key: Key) -> float | None:
-        """As in `Controller`."""
-        job = self._store.find(BATCH, "Job", key[1], key[0])
-        if job is None or job["metadata"].get("deletionTimestamp") or is_true(job, "Complete"):
+    def _reconcile(self, job: Obj, /) -> float | None:
+        if is_true(job, "Complete"):
             return None
         pods = owned(self._store, job, "v1", "Pod")
         done = sum((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods)
@@ -386,10 +378,10 @@ class Jobs:
         if not spec.get("suspend"):
             for _ in range(min(spec.get("parallelism", 1), wanted - done) - len(running)):
                 failure = failure or create_pod(self._store, job, new_pod(job))
-        self._tell(job, running, done, complete=done >= wanted)
+        self._set_status(job, running, done, complete=done >= wanted)
         return RETRY_SECONDS if failure else None
 
-    def _tell(self, job: Obj, running: list[Obj], done: int, *, complete: bool) -> None:
+    def _set_status(self, job: Obj, running: list[Obj], done: int, *, complete: bool) -> None:
         status = dict(job.get("status") or {})
         status.setdefault("startTime", timestamp())
         status |= {"active": len(running), "ready": len(ready(running)), "succeeded": done}
@@ -398,4 +390,4 @@ class Jobs:
             for kind in ("SuccessCriteriaMet", "Complete"):
                 condition = (kind, "True", "CompletionsReached", "Reached expected number of succeeded pods")
                 status["conditions"] = with_condition(status.get("conditions") or [], *condition)
-        self._store.set_status(job, {key: value for key, value in status.items() if value != 0})
+        self._write_status(job, status)
