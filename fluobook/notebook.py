@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fluobook.gitops import Tree
+    from fluobook.gitops.documents import Finding
     from fluobook.gitops.reachability import Cell as Question
-    from fluobook.gitops.snapshot import Finding
     from fluobook.stages.core.stage import Stage
 
 __all__ = ["Checks", "Plan", "PlatformTree", "Runbook", "StageRun", "Table", "open_runbook"]

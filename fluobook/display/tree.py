@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from fluobook.gitops import Tree
     from fluobook.gitops.charts import Newer, Step
+    from fluobook.gitops.documents import Finding
     from fluobook.gitops.reachability import Cell as Question
-    from fluobook.gitops.snapshot import Finding
 
 _TONES: dict[Step, str] = {
     "newest": "ok",

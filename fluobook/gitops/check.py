@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fluobook.errors import Rejected
-from fluobook.gitops.documents import Misplaced
+from fluobook.gitops.documents import Finding, InvalidFile, Position
 from fluobook.gitops.rules import applications, files, network, objects, secrets, sources
-from fluobook.gitops.snapshot import Finding, Place, Snapshot
+from fluobook.gitops.snapshot import Snapshot
 from fluobook.gitops.tree import ROOT_PATH
 
 if TYPE_CHECKING:
@@ -105,12 +105,18 @@ def all_findings(root: Path) -> list[Finding]:
 
 def _apply(snapshot: Snapshot, name: str, rule: Rule) -> Iterator[Finding]:
     """The findings of one rule; an unreadable file is a finding too, and ends the rule."""
-    top = Place(snapshot.root, snapshot.top)
+    above = f"{snapshot.root}/"
+    for finding in _findings(snapshot, rule):
+        file, message = finding.file.removeprefix(above), finding.message.replace(above, "")
+        yield replace(finding, rule=finding.rule or name, file=file, message=message)
+
+
+def _findings(snapshot: Snapshot, rule: Rule) -> Iterator[Finding]:
+    top = Position(snapshot.top)
     try:
-        for finding in rule(snapshot):
-            yield replace(finding, rule=name)
-    except Misplaced as error:
-        yield Place(snapshot.root, error.file, error.line).finding(f"it {error.what}", error.remedy, "readable")
+        yield from rule(snapshot)
+    except InvalidFile as error:
+        yield Position(error.file, error.line).finding(f"it {error.problem}", error.remedy, "readable")
     except Rejected as error:
         yield top.finding(error.message, error.remedy, "readable")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

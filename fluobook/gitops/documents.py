@@ -17,17 +17,52 @@ if TYPE_CHECKING:
 Key = str | int
 
 
-class Misplaced(Rejected):
-    """A file of the tree is invalid: `file`, `line` (0: the whole file), and `what` is wrong there."""
+class InvalidFile(Rejected):
+    """A file of the tree is invalid: `file`, `line` (0: the whole file), and the `problem` there."""
 
     def __init__(
         self, message: str, *, file: Path, line: int = 0, system: str = "yaml", detail: str = "", remedy: str
     ) -> None:
         place = f"{file}:{line}" if line else str(file)
         super().__init__(f"{place} {message}", system=system, detail=detail, remedy=remedy)
-        self.what = message
+        self.problem = message
         self.file = file
         self.line = line
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """One defect of the repository.
+
+    `file` is relative to the repository, `line` counts from 1 (0: the file as a whole), `rule` is a key of `RULES`.
+    """
+
+    file: str
+    line: int
+    rule: str
+    message: str
+    remedy: str
+
+    def line_of_text(self) -> str:
+        """The finding on one line, for a terminal: place, rule, message, remedy."""
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: [{self.rule}] {self.message}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Position:
+    """A file and a line in it."""
+
+    file: Path
+    line: int = 0
+
+    def __str__(self) -> str:
+        """File and line, as a finding has them."""
+        return f"{self.file}:{self.line}"
+
+    def finding(self, message: str, remedy: str, rule: str = "") -> Finding:
+        """A finding at this position; `fluobook.gitops.check` fills in the rule, and makes paths relative."""
+        return Finding(str(self.file), self.line, rule, message, remedy)
 
 
 @dataclass(frozen=True)
@@ -74,6 +109,10 @@ class Document:
             node, line = child
         return line + 1
 
+    def at(self, *path: Key) -> Position:
+        """The position of the value at `path`."""
+        return Position(self.file, self.line(*path))
+
     def changed(self, data: dict[str, Any]) -> Document:
         """The same document with other data; the lines are still those of the file."""
         return Document(self.file, data, self.node)
@@ -83,18 +122,18 @@ def read(file: Path) -> list[Document]:
     """The documents of a file that are mappings, in their order.
 
     Raises:
-        Misplaced: the file is missing or not YAML.
+        InvalidFile: the file is missing or not YAML.
     """
     try:
         return list(_documents(file))
     except OSError as error:
-        raise Misplaced(f"cannot be read: {error.strerror}", file=file, remedy="check the path") from error
+        raise InvalidFile(f"cannot be read: {error.strerror}", file=file, remedy="check the path") from error
     except UnicodeDecodeError as error:
-        raise Misplaced("is not text", file=file, line=1, remedy="write it in UTF-8") from error
+        raise InvalidFile("is not text", file=file, line=1, remedy="write it in UTF-8") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 0
-        raise Misplaced("is not YAML", file=file, line=line, detail=str(error), remedy="correct the file") from error
+        raise InvalidFile("is not YAML", file=file, line=line, detail=str(error), remedy="correct the file") from error
 
 
 def walk(data: Any, above: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], Key, Any]]:
@@ -143,7 +182,7 @@ def _refuse_duplicate_keys(node: yaml.Node | None, file: Path) -> None:
     for key, value in node.value:
         if isinstance(key, yaml.ScalarNode) and key.value in keys:
             line = key.start_mark.line + 1
-            raise Misplaced(f"has `{key.value}` twice", file=file, line=line, remedy="keep one of the two")
+            raise InvalidFile(f"has `{key.value}` twice", file=file, line=line, remedy="keep one of the two")
         keys.add(str(key.value))
         _refuse_duplicate_keys(value, file)
 

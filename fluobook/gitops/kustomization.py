@@ -6,18 +6,19 @@ refuses anything else; `fluobook.gitops.build` runs the real kustomize.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from fluobook.errors import Rejected
 from fluobook.gitops import documents
-from fluobook.gitops.documents import Misplaced
+from fluobook.gitops.documents import InvalidFile
 from fluobook.kubernetes import json_patch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from fluobook.gitops.documents import Document
 
@@ -25,7 +26,7 @@ NAME = "kustomization.yaml"
 _KNOWN = {"apiVersion", "kind", "metadata", "resources", "patches", "generators", "configMapGenerator", "components"}
 
 
-class Unusable(Misplaced):
+class KustomizeError(InvalidFile):
     """A kustomization is invalid, or uses what this reader does not support."""
 
     def __init__(self, message: str, *, file: Path, line: int = 0, remedy: str) -> None:
@@ -36,11 +37,11 @@ def load(folder: Path) -> Document:
     """The kustomization of a folder.
 
     Raises:
-        Misplaced: there is none, or it is not YAML.
+        InvalidFile: there is none, or it is not YAML.
     """
     content = documents.read(folder / NAME)
     if not content:
-        raise Unusable("is empty", file=folder / NAME, remedy="list its resources, or delete it")
+        raise KustomizeError("is empty", file=folder / NAME, remedy="list its resources, or delete it")
     return content[0]
 
 
@@ -50,34 +51,34 @@ def resources(folder: Path) -> list[Document]:
     Without the output of generators: secrets and dashboards are checked as files.
 
     Raises:
-        Misplaced: a file or folder is missing, or the kustomization uses what this reader does not support.
+        InvalidFile: a file or folder is missing, or the kustomization uses what this reader does not support.
     """
     kustomization = load(folder)
     file = kustomization.file
     if unknown := sorted(set(kustomization.data) - _KNOWN):
         remedy = "write it with resources and patches; fluobook supports no more than that"
-        raise Unusable(f"uses `{unknown[0]}`", file=file, line=kustomization.line(unknown[0]), remedy=remedy)
+        raise KustomizeError(f"uses `{unknown[0]}`", file=file, line=kustomization.line(unknown[0]), remedy=remedy)
     objects: list[Document] = []
     for index, entry in enumerate(kustomization.data.get("resources") or []):
-        path = folder / entry
+        path = Path(os.path.normpath(folder / entry))
         if not path.exists():
             line = kustomization.line("resources", index)
             remedy = "remove it from the list, or restore the file"
-            raise Unusable(f"lists {entry}, which is not there", file=file, line=line, remedy=remedy)
+            raise KustomizeError(f"lists {entry}, which is not there", file=file, line=line, remedy=remedy)
         listed = resources(path) if path.is_dir() else documents.read(path)
         if not listed and path.is_file():
-            raise Unusable("has no object", file=path, line=1, remedy="write one, or delete the file")
+            raise KustomizeError("has no object", file=path, line=1, remedy="write one, or delete the file")
         objects += listed
     for index, patch in enumerate(kustomization.data.get("patches") or []):
         line = kustomization.line("patches", index)
         try:
             objects = _apply(objects, patch, folder)
-        except Misplaced as error:
-            raise Unusable(error.what, file=file, line=line, remedy=error.remedy) from error
+        except InvalidFile as error:
+            raise KustomizeError(error.problem, file=file, line=line, remedy=error.remedy) from error
         except Rejected as error:
             if "path" in patch:
-                raise Unusable(error.message, file=folder / patch["path"], line=1, remedy=error.remedy) from error
-            raise Unusable(error.message, file=file, line=line, remedy=error.remedy) from error
+                raise KustomizeError(error.message, file=folder / patch["path"], line=1, remedy=error.remedy) from error
+            raise KustomizeError(error.message, file=file, line=line, remedy=error.remedy) from error
     return objects
 
 
@@ -117,10 +118,10 @@ def _apply(objects: list[Document], patch: dict[str, Any], folder: Path) -> list
         return document.kind == target.get("kind", document.kind) and document.name == target.get("name", document.name)
 
     if not any(map(is_target, objects)):
-        raise Unusable(f"patches {target}, which is not there", file=folder / NAME, remedy="correct its target")
+        raise KustomizeError(f"patches {target}, which is not there", file=folder / NAME, remedy="correct its target")
     if isinstance(change, dict) and change.get("$patch") == "delete":
         return [document for document in objects if not is_target(document)]
     if not isinstance(change, list):
         remedy = "write it as JSON 6902 operations"
-        raise Unusable(f"patches {target} by merging", file=folder / NAME, remedy=remedy)
+        raise KustomizeError(f"patches {target} by merging", file=folder / NAME, remedy=remedy)
     return [patched(document, change) if is_target(document) else document for document in objects]

@@ -122,7 +122,7 @@ def read(top: Path) -> Table:
     """The table of a GitOps tree.
 
     Raises:
-        Misplaced: there is no such file, or it is not YAML.
+        InvalidFile: there is no such file, or it is not YAML.
     """
     return Table(documents.read(top / NAME)[0])
 

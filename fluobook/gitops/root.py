@@ -124,7 +124,9 @@ def patches_for(platform: Platform, tree: Tree) -> tuple[Patch, ...]:
                 cause="platform.network.load_balancer.pools has a pool that no Application uses",
                 remedy="remove it from the params, or add it to cluster-gitops/infrastructure/cilium/config",
             )
-    patches = [Patch("AppProject", one.name, tuple(_for_project(one, platform, tree))) for one in tree.projects]
+    patches = [
+        Patch("AppProject", project.name, tuple(_for_project(project, platform, tree))) for project in tree.projects
+    ]
     patches += [
         Patch("Application", app.name, tuple(_for_application(app, platform, tree, values)))
         for app in tree.applications

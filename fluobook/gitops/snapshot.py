@@ -1,4 +1,4 @@
-"""One repository, read once for the rules of `fluobook check`, and what a rule reports about it."""
+"""One repository, read once for the rules of `fluobook check`."""
 
 from __future__ import annotations
 
@@ -14,50 +14,10 @@ from fluobook.gitops import documents, secrets, tree
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fluobook.gitops.documents import Document, Key
+    from fluobook.gitops.documents import Document
     from fluobook.gitops.secrets import EncryptedFile
     from fluobook.gitops.tree import Application, Tree
     from fluobook.params import Params
-
-
-@dataclass(frozen=True, order=True)
-class Finding:
-    """One defect of the repository.
-
-    `file` is relative to the repository, `line` counts from 1 (0: the file as a whole), `rule` is a key of `RULES`.
-    """
-
-    file: str
-    line: int
-    rule: str
-    message: str
-    remedy: str
-
-    def line_of_text(self) -> str:
-        """The finding on one line, for a terminal: place, rule, message, remedy."""
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: [{self.rule}] {self.message}; {self.remedy}"
-
-
-@dataclass(frozen=True)
-class Place:
-    """A file of a repository and a line in it."""
-
-    root: Path
-    file: Path
-    line: int = 0
-
-    def __str__(self) -> str:
-        """For a message: "cluster-gitops/projects/apps.yaml:12"."""
-        return f"{self._relative()}:{self.line}"
-
-    def finding(self, message: str, remedy: str, rule: str = "") -> Finding:
-        """A finding at this place; `fluobook.gitops.check` fills in the rule."""
-        return Finding(self._relative(), self.line, rule, message, remedy)
-
-    def _relative(self) -> str:
-        file, root = self.file.resolve(), self.root.resolve()
-        return str(file.relative_to(root) if file.is_relative_to(root) else file)
 
 
 @dataclass(frozen=True)
@@ -139,14 +99,6 @@ class Snapshot:
     def networks(self) -> tuple[IPv4Network, ...]:
         """The network of each phase, without duplicates."""
         return tuple(dict.fromkeys(IPv4Network(str(phase.platform.network.cidr)) for phase in self.valid_phases))
-
-    def at(self, document: Document, *path: Key) -> Place:
-        """The place of a value in a document."""
-        return Place(self.root, document.file, document.line(*path))
-
-    def in_file(self, file: Path, line: int = 0) -> Place:
-        """A place in a file."""
-        return Place(self.root, file, line)
 
 
 def _load(file: Path) -> Params | ParamsError:

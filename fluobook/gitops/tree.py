@@ -12,7 +12,7 @@ import yaml
 from fluobook.clients import helm
 from fluobook.errors import NotFound
 from fluobook.gitops import kustomization
-from fluobook.gitops.documents import Misplaced
+from fluobook.gitops.documents import InvalidFile
 
 if TYPE_CHECKING:
     from fluobook.gitops.documents import Document
@@ -82,7 +82,7 @@ class Application:
         """The Application in a document.
 
         Raises:
-            Misplaced: something is missing that Argo CD needs; names file and line.
+            InvalidFile: something is missing that Argo CD needs; names file and line.
         """
         try:
             spec, source = document.data["spec"], document.data["spec"]["source"]
@@ -108,14 +108,16 @@ class Application:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             message, line = f"is not a valid Application: {error!r}", document.line("spec")
             remedy = "it needs project, source (repoURL, targetRevision, chart or path), destination, an integer wave"
-            raise Misplaced(message, file=document.file, line=line, system="argocd", remedy=remedy) from error
+            raise InvalidFile(message, file=document.file, line=line, system="argocd", remedy=remedy) from error
 
 
 def _wave(document: Document) -> int:
     text = str(document.annotations.get(WAVE, "0"))
     if not text.lstrip("-").isdigit():
         line = document.line("metadata", "annotations", WAVE)
-        raise Misplaced(f"has the wave {text}", file=document.file, line=line, system="argocd", remedy="a whole number")
+        raise InvalidFile(
+            f"has the wave {text}", file=document.file, line=line, system="argocd", remedy="a whole number"
+        )
     return int(text)
 
 

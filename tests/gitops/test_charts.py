@@ -13,7 +13,7 @@ def listing(*versions: str, deprecated: bool = False):
 
 
 def step(tree, name, *versions, **marks):
-    return next(one for one in newer(tree, listing(*versions, **marks)) if one.application == name)
+    return next(chart for chart in newer(tree, listing(*versions, **marks)) if chart.application == name)
 
 
 @pytest.mark.parametrize(
@@ -21,9 +21,9 @@ def step(tree, name, *versions, **marks):
     [("1.12.1", "newest"), ("1.12.2", "patch"), ("1.13.0", "minor"), ("2.0.0", "major"), ("1.11.9", "newest")],
 )
 def test_how_far_the_newest_is(tree, newest, expected):
-    one = step(tree, "longhorn", "1.12.1", newest)
-    assert one.step == expected
-    assert one.pinned == "1.12.1"
+    chart = step(tree, "longhorn", "1.12.1", newest)
+    assert chart.step == expected
+    assert chart.pinned == "1.12.1"
 
 
 def test_candidates_are_not_stable(tree):
@@ -44,8 +44,8 @@ def test_a_retired_project_is_reported_even_at_its_newest(tree):
 
 
 def test_only_charts_are_compared(tree):
-    charts = {one.name for one in tree.applications if one.chart}
-    assert {one.application for one in newer(tree, listing("1.0.0"))} == charts
+    charts = {app.name for app in tree.applications if app.chart}
+    assert {chart.application for chart in newer(tree, listing("1.0.0"))} == charts
 
 
 def test_the_mirrors_are_queried_where_the_phase_has_some(phase3, tree):
@@ -60,7 +60,7 @@ def test_a_repository_that_does_not_answer_does_not_affect_the_others(tree):
             raise Unreachable(f"{repo} does not answer", system="chart repository")
         return [ChartVersion("1.0.0", "", deprecated=False)]
 
-    found = {one.application: one for one in newer(tree, index)}
-    assert found["longhorn"].step == "unanswered"
-    assert found["longhorn"].problem == "https://charts.longhorn.io does not answer"
-    assert found["loki"].step == "unlisted"
+    compared = {chart.application: chart for chart in newer(tree, index)}
+    assert compared["longhorn"].step == "unanswered"
+    assert compared["longhorn"].problem == "https://charts.longhorn.io does not answer"
+    assert compared["loki"].step == "unlisted"

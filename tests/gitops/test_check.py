@@ -14,7 +14,7 @@ import yaml
 from fluobook.clients import age
 from fluobook.clients.tools import find
 from fluobook.gitops.check import RULES, findings
-from fluobook.gitops.snapshot import Finding
+from fluobook.gitops.documents import Finding
 from fluobook.kubernetes.manifests import KubernetesLoader
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -44,19 +44,19 @@ def plant(repository: Path, mistake: dict[str, str]) -> Path:
 def findings_of(repository: Path, mistake: dict[str, str]) -> list[Finding]:
     """The findings of the rule in the file that it must name."""
     wanted = {"namespace", "pin"} if mistake["rule"] == "readable" else {mistake["rule"]}
-    found = findings(repository, {key: rule for key, rule in RULES.items() if key in wanted})
+    reported = findings(repository, {key: rule for key, rule in RULES.items() if key in wanted})
     file = mistake.get("named", mistake["file"])
-    matching = [finding for finding in found if finding.file == file and finding.rule == mistake["rule"]]
-    assert matching, found
+    matching = [finding for finding in reported if finding.file == file and finding.rule == mistake["rule"]]
+    assert matching, reported
     return matching
 
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_planted_mistake_is_reported(name: str, with_charts: Path):
     plant(with_charts, MISTAKES[name])
-    found = findings_of(with_charts, MISTAKES[name])
-    lines = (with_charts / found[0].file).read_text().splitlines()
-    assert any(MISTAKES[name].get("at", "") in lines[finding.line - 1] for finding in found), found
+    reported = findings_of(with_charts, MISTAKES[name])
+    lines = (with_charts / reported[0].file).read_text().splitlines()
+    assert any(MISTAKES[name].get("at", "") in lines[finding.line - 1] for finding in reported), reported
 
 
 @pytest.mark.parametrize(
@@ -67,23 +67,23 @@ def test_a_mistake_is_reported_in_any_notation(name: str, with_charts: Path):
     file = plant(with_charts, MISTAKES[name])
     if file.name != ".sops.yaml":
         documents = list(yaml.load_all(file.read_text(), Loader=KubernetesLoader))
-        file.write_text("".join(f"---\n{json.dumps(one, indent=1, sort_keys=True)}\n" for one in documents))
+        file.write_text("".join(f"---\n{json.dumps(document, indent=1, sort_keys=True)}\n" for document in documents))
     assert all(finding.line > 0 for finding in findings_of(with_charts, MISTAKES[name]))
 
 
 def test_a_mistake_that_breaks_one_rule_does_not_stop_the_others(with_charts: Path):
     file = with_charts / "cluster-gitops/infrastructure/network-policies/logging.yaml"
     file.write_text(file.read_text().replace("podSelector: {}", "podSelector: 7", 1))
-    found = findings(with_charts)
-    assert {"shape"} <= {finding.rule for finding in found}
+    reported = findings(with_charts)
+    assert {"shape"} <= {finding.rule for finding in reported}
 
 
 def test_the_gateways_kinds_come_before_cilium_which_detects_them_once(repository: Path):
     file = repository / "cluster-gitops/infrastructure/gateway-api/crds/application.yaml"
     file.write_text(file.read_text().replace('sync-wave: "-4"', 'sync-wave: "-1"'))
-    found = findings(repository, {"wave": RULES["wave"]}, path="cluster-gitops/bootstrap-gateway")
-    told = "needs group gateway.networking.k8s.io (gatewayAPI.enabled), which gateway-api-crds brings in wave -1"
-    assert [finding.message for finding in found] == [f"cilium (wave -2) {told}"]
+    reported = findings(repository, {"wave": RULES["wave"]}, path="cluster-gitops/bootstrap-gateway")
+    message = "needs group gateway.networking.k8s.io (gatewayAPI.enabled), which gateway-api-crds brings in wave -1"
+    assert [finding.message for finding in reported] == [f"cilium (wave -2) {message}"]
 
 
 def test_every_rule_has_a_planted_mistake():
@@ -95,18 +95,18 @@ def test_a_plaintext_secret_is_reported(repository: Path):
     clear = "apiVersion: v1\nkind: Secret\nmetadata: {name: x, namespace: fluodata}\nstringData: {password: hunter22}\n"
     file.write_text(clear)
     (repository / APPS / "secrets/other.yaml").write_text(clear)
-    found = findings(repository, {"cleartext": RULES["cleartext"]})
-    assert [(finding.file, finding.line) for finding in found] == [
+    reported = findings(repository, {"cleartext": RULES["cleartext"]})
+    assert [(finding.file, finding.line) for finding in reported] == [
         (f"{APPS}/secrets/other.yaml", 2),
         (f"{APPS}/secrets/pg-credentials.sops.yaml", 1),
     ]
-    assert "hunter22" not in "".join(finding.line_of_text() for finding in found)
+    assert "hunter22" not in "".join(finding.line_of_text() for finding in reported)
 
 
 def test_a_private_key_in_the_tree_is_reported(repository: Path):
     (repository / APPS / "secrets/key.yaml").write_text(f"# {age.generate().secret}\n")
-    found = findings(repository, {"key": RULES["key"]})
-    assert [(finding.file, finding.line) for finding in found] == [(f"{APPS}/secrets/key.yaml", 1)]
+    reported = findings(repository, {"key": RULES["key"]})
+    assert [(finding.file, finding.line) for finding in reported] == [(f"{APPS}/secrets/key.yaml", 1)]
 
 
 def test_a_wrong_recipient_is_reported(repository: Path):
@@ -125,9 +125,9 @@ def test_a_wrong_recipient_is_reported(repository: Path):
         "^stringData$",
     ]
     file.write_text(subprocess.run([*command, clear], capture_output=True, text=True, check=True, timeout=60).stdout)
-    found = findings(repository, {"recipient": RULES["recipient"]})
-    assert [finding.file for finding in found] == [f"{APPS}/secrets/pg-credentials.sops.yaml"]
-    assert stranger in found[0].message
+    reported = findings(repository, {"recipient": RULES["recipient"]})
+    assert [finding.file for finding in reported] == [f"{APPS}/secrets/pg-credentials.sops.yaml"]
+    assert stranger in reported[0].message
 
 
 def test_a_finding_is_one_line_with_its_place():

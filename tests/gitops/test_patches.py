@@ -15,7 +15,7 @@ LAB = {
 
 
 def operations(platform, tree):
-    return {(one.kind, one.name): one.operations for one in gitops.patches_for(platform, tree)}
+    return {(patch.kind, patch.name): patch.operations for patch in gitops.patches_for(platform, tree)}
 
 
 def test_the_longest_mirror_wins_and_a_name_is_never_cut():
@@ -28,9 +28,9 @@ def test_the_longest_mirror_wins_and_a_name_is_never_cut():
 
 
 def test_phase_3_gets_copies_and_instances_for_its_failure_domains(phase3, tree):
-    seen = gitops.for_phase(phase3, tree)
-    assert gitops.chart_source(seen, "longhorn").values["persistence"]["defaultClassReplicaCount"] == 3
-    assert gitops.chart_source(seen, "cilium").values["operator"]["replicas"] == 2
+    patched = gitops.for_phase(phase3, tree)
+    assert gitops.chart_source(patched, "longhorn").values["persistence"]["defaultClassReplicaCount"] == 3
+    assert gitops.chart_source(patched, "cilium").values["operator"]["replicas"] == 2
     inner = operations(phase3, tree)["Application", "postgresql"][0]["value"]["patches"]
     assert inner[0]["target"] == {"kind": "Cluster", "name": "fluodata-pg"}
     assert json.loads(inner[0]["patch"]) == [{"op": "replace", "path": "/spec/instances", "value": 3}]
@@ -39,34 +39,34 @@ def test_phase_3_gets_copies_and_instances_for_its_failure_domains(phase3, tree)
 def test_the_real_kustomize_makes_the_same_of_the_root_patches(platform, tree, real):
     there = params.overlay(platform, {"gitops": {"mirrors": LAB, "revision": "abc123"}})
     built = real.build(tree.root / tree.path, [patch.for_kustomize() for patch in gitops.patches_for(there, tree)])
-    ours = {(one.kind, one.name): one.data for one in gitops.for_phase(there, tree).documents}
-    assert {(one["kind"], one["metadata"]["name"]): one for one in built} == ours
+    ours = {(document.kind, document.name): document.data for document in gitops.for_phase(there, tree).documents}
+    assert {(obj["kind"], obj["metadata"]["name"]): obj for obj in built} == ours
 
 
 def test_the_real_kustomize_takes_the_patches_of_every_child(phase3, tree, real):
     there = params.overlay(phase3, {"network": {"load_balancer": {"announce": False}}})
-    seen = gitops.for_phase(there, tree)
+    patched = gitops.for_phase(there, tree)
     built = [
-        one
-        for application in seen.applications
+        obj
+        for application in patched.applications
         if tree.is_ours(application) and application.kustomize
-        for one in real.build(tree.root / application.path, application.kustomize["patches"])
+        for obj in real.build(tree.root / application.path, application.kustomize["patches"])
     ]
-    found = {(one["kind"], one["metadata"]["name"]): one["spec"] for one in built}
-    assert found["Cluster", "fluodata-pg"]["instances"] == 3
-    assert found["RabbitmqCluster", "rabbitmq"]["replicas"] == 3
-    assert found["ScyllaCluster", "fluodata"]["datacenter"]["racks"][0]["members"] == 3
-    assert found["CiliumL2AnnouncementPolicy", "lan"]["loadBalancerIPs"] is False
+    specs = {(obj["kind"], obj["metadata"]["name"]): obj["spec"] for obj in built}
+    assert specs["Cluster", "fluodata-pg"]["instances"] == 3
+    assert specs["RabbitmqCluster", "rabbitmq"]["replicas"] == 3
+    assert specs["ScyllaCluster", "fluodata"]["datacenter"]["racks"][0]["members"] == 3
+    assert specs["CiliumL2AnnouncementPolicy", "lan"]["loadBalancerIPs"] is False
 
 
 def test_mirrors_reach_charts_git_and_projects(phase3, tree):
     there = params.overlay(phase3, {"gitops": {"mirrors": LAB}})
-    seen = gitops.for_phase(there, tree)
-    assert gitops.chart_source(seen, "cilium").repo == LAB["https://helm.cilium.io"]
-    assert seen.application("rabbitmq-operator").repo == LAB["https://github.com/rabbitmq/cluster-operator"]
-    assert seen.application("namespaces").repo == LAB["https://github.com/fluodata/fluobook.git"]
-    allowed = {one.name: one.data["spec"]["sourceRepos"] for one in seen.projects}
-    for application in seen.applications:
+    patched = gitops.for_phase(there, tree)
+    assert gitops.chart_source(patched, "cilium").repo == LAB["https://helm.cilium.io"]
+    assert patched.application("rabbitmq-operator").repo == LAB["https://github.com/rabbitmq/cluster-operator"]
+    assert patched.application("namespaces").repo == LAB["https://github.com/fluodata/fluobook.git"]
+    allowed = {project.name: project.data["spec"]["sourceRepos"] for project in patched.projects}
+    for application in patched.applications:
         assert application.repo in allowed[application.project]
 
 
@@ -74,10 +74,10 @@ def test_a_fork_is_followed_with_its_revision(phase3, tree):
     there = params.overlay(
         phase3, {"gitops": {"repository": "https://git.example.org/me/fork.git", "revision": "next"}}
     )
-    seen = gitops.for_phase(there, tree)
-    assert seen.application("network-policies").repo == "https://git.example.org/me/fork.git"
-    assert seen.application("network-policies").version == "next"
-    assert seen.application("cilium").version == tree.application("cilium").version
+    patched = gitops.for_phase(there, tree)
+    assert patched.application("network-policies").repo == "https://git.example.org/me/fork.git"
+    assert patched.application("network-policies").version == "next"
+    assert patched.application("cilium").version == tree.application("cilium").version
     root = gitops.root_application(there, tree)
     assert root["spec"]["source"]["targetRevision"] == "next"
 
@@ -92,11 +92,11 @@ def test_the_root_has_no_finalizer_and_no_patch_that_changes_nothing(phase3, tre
 
 def test_a_domain_reaches_every_host(phase3, tree, real):
     there = params.overlay(phase3, {"gitops": {"domain": "iot.example.net", "acme_email": "a@example.net"}})
-    seen = gitops.for_phase(there, tree)
-    assert gitops.chart_source(seen, "argocd").values["global"]["domain"] == "argocd.iot.example.net"
-    routes = seen.application("routes")
+    patched = gitops.for_phase(there, tree)
+    assert gitops.chart_source(patched, "argocd").values["global"]["domain"] == "argocd.iot.example.net"
+    routes = patched.application("routes")
     hosts = {
-        one["spec"]["tls"][0]["hosts"][0] for one in real.build(tree.root / routes.path, routes.kustomize["patches"])
+        obj["spec"]["tls"][0]["hosts"][0] for obj in real.build(tree.root / routes.path, routes.kustomize["patches"])
     }
     assert hosts == {"argocd.iot.example.net", "grafana.iot.example.net"}
 

@@ -16,10 +16,10 @@ def test_the_lab_key_is_named_as_such_and_its_public_half_is_known():
 
 def test_what_the_repository_ships_is_for_the_lab_alone():
     files = gitops.encrypted_files(REPOSITORY)
-    assert {one.file.name for one in files} >= {"pg-credentials.sops.yaml", "grafana-admin.sops.yaml"}
-    for one in files:
-        if "cluster-gitops" in one.file.parts:
-            assert one.recipients == one.wanted == gitops.lab_recipients(REPOSITORY)
+    assert {encrypted.file.name for encrypted in files} >= {"pg-credentials.sops.yaml", "grafana-admin.sops.yaml"}
+    for encrypted in files:
+        if "cluster-gitops" in encrypted.file.parts:
+            assert encrypted.recipients == encrypted.wanted == gitops.lab_recipients(REPOSITORY)
 
 
 def test_no_key_of_a_secrets_bundle_survives_the_first_rule():

@@ -13,32 +13,32 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def names(objects):
-    return sorted((one["kind"], one["metadata"].get("namespace", ""), one["metadata"]["name"]) for one in objects)
+    return sorted((obj["kind"], obj["metadata"].get("namespace", ""), obj["metadata"]["name"]) for obj in objects)
 
 
 def test_the_reader_and_the_real_kustomize_agree_on_the_root(tree, real):
     built = real.build(tree.root / tree.path)
-    ours = {(one.kind, one.name): one.data for one in tree.documents}
-    assert {(one["kind"], one["metadata"]["name"]): one for one in built} == ours
+    ours = {(document.kind, document.name): document.data for document in tree.documents}
+    assert {(obj["kind"], obj["metadata"]["name"]): obj for obj in built} == ours
 
 
 def test_the_reader_and_the_real_kustomize_agree_on_what_applications_deploy(tree, real):
-    for one in tree.applications:
-        if tree.is_ours(one) and not {"generators", "configMapGenerator"} & set(
-            kustomization.load(tree.root / one.path).data
+    for app in tree.applications:
+        if tree.is_ours(app) and not {"generators", "configMapGenerator"} & set(
+            kustomization.load(tree.root / app.path).data
         ):
-            built = real.build(tree.root / one.path)
-            assert names(built) == names(document.data for document in tree.deployed_by(one)), one.name
+            built = real.build(tree.root / app.path)
+            assert names(built) == names(document.data for document in tree.deployed_by(app)), app.name
 
 
 def test_the_gateway_variant_is_the_same_platform_without_ingress_nginx(real):
     variant = gitops.read(REPOSITORY, "cluster-gitops/bootstrap-gateway")
     built = real.build(variant.root / variant.path)
-    assert {(one["kind"], one["metadata"]["name"]): one for one in built} == {
-        (one.kind, one.name): one.data for one in variant.documents
+    assert {(obj["kind"], obj["metadata"]["name"]): obj for obj in built} == {
+        (document.kind, document.name): document.data for document in variant.documents
     }
-    before = {one.name for one in gitops.read(REPOSITORY).applications}
-    assert {one.name for one in variant.applications} == before - {"ingress-nginx"} | {"gateway-api-crds"}
+    before = {app.name for app in gitops.read(REPOSITORY).applications}
+    assert {app.name for app in variant.applications} == before - {"ingress-nginx"} | {"gateway-api-crds"}
     assert gitops.chart_source(variant, "cilium").values["gatewayAPI"]["enabled"] is True
     rules = {name: rule for name, rule in RULES.items() if name not in ("wave-table", "reachability")}
     assert findings(REPOSITORY, rules, path=variant.path) == []
@@ -47,25 +47,25 @@ def test_the_gateway_variant_is_the_same_platform_without_ingress_nginx(real):
 def test_the_gateway_variant_takes_the_values_of_a_phase(phase3, real):
     variant = gitops.read(REPOSITORY, "cluster-gitops/bootstrap-gateway")
     there = params.overlay(phase3, {"gitops": {"domain": "iot.example.net", "acme_email": "a@example.net"}})
-    seen = gitops.for_phase(there, variant)
-    issuers, routes = seen.application("cert-manager-issuers"), seen.application("routes")
+    patched = gitops.for_phase(there, variant)
+    issuers, routes = patched.application("cert-manager-issuers"), patched.application("routes")
     built = real.build(variant.root / issuers.path, issuers.kustomize["patches"])
-    assert {one["spec"]["acme"]["email"] for one in built} == {"a@example.net"}
-    assert all("gatewayHTTPRoute" in one["spec"]["acme"]["solvers"][0]["http01"] for one in built)
+    assert {obj["spec"]["acme"]["email"] for obj in built} == {"a@example.net"}
+    assert all("gatewayHTTPRoute" in obj["spec"]["acme"]["solvers"][0]["http01"] for obj in built)
     hosts = {
-        one["metadata"]["name"]: one for one in real.build(variant.root / routes.path, routes.kustomize["patches"])
+        obj["metadata"]["name"]: obj for obj in real.build(variant.root / routes.path, routes.kustomize["patches"])
     }
     assert hosts["grafana"]["spec"]["hostnames"] == ["grafana.iot.example.net"]
 
 
 def test_secrets_are_built_by_ksops_and_stay_encrypted(tree, real):
     secrets = real.build(tree.root / tree.application("app-secrets").path)
-    assert [one["kind"] for one in secrets] == ["Secret"]
+    assert [obj["kind"] for obj in secrets] == ["Secret"]
     assert all(value.startswith("ENC[") for value in secrets[0]["stringData"].values())
 
 
 def test_waves_are_those_of_the_design(tree):
-    assert {wave: {one.name for one in ones} for wave, ones in gitops.waves(tree).items()} == {
+    assert {wave: {app.name for app in apps} for wave, apps in gitops.waves(tree).items()} == {
         -4: {"namespaces", "prometheus-operator-crds", "argocd"},
         -3: {"network-policies"},
         -2: {"cilium", "kubelet-csr-approver"},
@@ -82,15 +82,15 @@ def test_waves_are_those_of_the_design(tree):
         },
         2: {"postgresql", "rabbitmq", "scylladb"},
     }
-    assert {one.annotations["argocd.argoproj.io/sync-wave"] for one in tree.projects} == {"-5"}
+    assert {project.annotations["argocd.argoproj.io/sync-wave"] for project in tree.projects} == {"-5"}
 
 
 def test_what_would_take_the_cluster_down_is_neither_pruned_nor_finalized(tree):
     for name in ("cilium", "argocd", "namespaces", "longhorn", "postgresql", "rabbitmq", "scylladb"):
-        one = tree.application(name)
-        assert not one.prune
-        assert not one.finalizer
-        assert "Prune=false" in one.document.annotations["argocd.argoproj.io/sync-options"]
+        app = tree.application(name)
+        assert not app.prune
+        assert not app.finalizer
+        assert "Prune=false" in app.document.annotations["argocd.argoproj.io/sync-options"]
 
 
 def test_a_chart_source_is_what_helm_needs(tree):
@@ -111,10 +111,12 @@ def test_an_unknown_application_is_named(tree):
 
 
 def test_the_namespaces_for_stage_5_say_so_themselves(tree):
-    found = {one["metadata"]["name"]: one["metadata"]["labels"] for one in gitops.namespaces_needed_before_argocd(tree)}
-    assert set(found) == {"argocd", "longhorn-system", "monitoring", "scylla"}
-    assert found["longhorn-system"]["pod-security.kubernetes.io/enforce"] == "privileged"
-    assert found["argocd"]["pod-security.kubernetes.io/enforce"] == "baseline"
+    namespaces = {
+        obj["metadata"]["name"]: obj["metadata"]["labels"] for obj in gitops.namespaces_needed_before_argocd(tree)
+    }
+    assert set(namespaces) == {"argocd", "longhorn-system", "monitoring", "scylla"}
+    assert namespaces["longhorn-system"]["pod-security.kubernetes.io/enforce"] == "privileged"
+    assert namespaces["argocd"]["pod-security.kubernetes.io/enforce"] == "baseline"
 
 
 def test_a_version_changed_in_one_file_changes_what_stage_2_renders(repository):
@@ -124,8 +126,8 @@ def test_a_version_changed_in_one_file_changes_what_stage_2_renders(repository):
 
 
 def test_an_application_has_its_file_and_line(tree):
-    one = tree.application("cilium")
-    assert one.file.read_text().splitlines()[one.document.line("metadata", "name") - 1].strip() == "name: cilium"
+    app = tree.application("cilium")
+    assert app.file.read_text().splitlines()[app.document.line("metadata", "name") - 1].strip() == "name: cilium"
 
 
 def test_a_missing_file_is_named(repository):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluobook.gitops import schemas
 from fluobook.gitops.charts import chart_of
-from fluobook.gitops.documents import value_under, walk
+from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.tree import FINALIZER, NEEDED_BEFORE, WAVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fluobook.gitops.documents import Document, Key
-    from fluobook.gitops.snapshot import Finding, Place, Snapshot
+    from fluobook.gitops.documents import Document, Finding, Key
+    from fluobook.gitops.snapshot import Snapshot
     from fluobook.gitops.tree import Application
 
 INITIAL_NAMESPACES = {"default", "kube-system", "kube-public", "kube-node-lease"}
@@ -40,7 +40,7 @@ def waves_follow_dependencies(snapshot: Snapshot) -> Iterator[Finding]:
             elif provider.wave >= app.wave and provider is not app:
                 message = f"{app.name} (wave {app.wave}) needs {need} ({reason})"
                 message = f"{message}, which {provider.name} brings in wave {provider.wave}"
-                yield snapshot.at(app.document, *_WAVE).finding(message, "move one of them")
+                yield app.document.at(*_WAVE).finding(message, "move one of them")
 
 
 def _providers(snapshot: Snapshot) -> dict[str, Application]:
@@ -49,7 +49,9 @@ def _providers(snapshot: Snapshot) -> dict[str, Application]:
     for app in snapshot.applications:
         providers |= {f"group {group}": app for group in chart_of(app).brings}
         providers |= {f"class {name}": app for name in chart_of(app).classes}
-    providers |= {f"class {one.name}": app for app, one in snapshot.deployed if one.kind == "StorageClass"}
+    providers |= {
+        f"class {document.name}": app for app, document in snapshot.deployed if document.kind == "StorageClass"
+    }
     providers |= {f"namespace {name}": app for name, (app, _) in snapshot.namespaces.items()}
     folders = {(snapshot.root / app.path).resolve(): app for app in snapshot.applications if snapshot.tree.is_ours(app)}
     for document in snapshot.documents:
@@ -58,28 +60,27 @@ def _providers(snapshot: Snapshot) -> dict[str, Application]:
     return providers
 
 
-def _needs(snapshot: Snapshot, app: Application) -> Iterator[tuple[str, str, Place]]:
+def _needs(snapshot: Snapshot, app: Application) -> Iterator[tuple[str, str, Position]]:
     """What must exist before an Application is synced, the reason, and the place that says so."""
-    source = snapshot.at(app.document, "spec", "source")
+    source = app.document.at("spec", "source")
     yield from ((f"group {group}", app.chart or app.repo, source) for group in chart_of(app).needs)
     for setting, group in chart_of(app).needs_with.items():
         if value_under(app.values, setting.split(".")):
             yield f"group {group}", setting, source
     for need, path in _needs_of(app.values, app.namespace):
-        yield need, str(path[-1]), snapshot.at(app.document, "spec", "source", "helm", "valuesObject", *path)
+        yield need, str(path[-1]), app.document.at("spec", "source", "helm", "valuesObject", *path)
     # Stage 5 creates the namespaces that are needed before Argo CD; Argo CD creates the others.
-    created = {name for name, (_, one) in snapshot.namespaces.items() if NEEDED_BEFORE not in one.annotations}
+    created = {name for name, (_, manifest) in snapshot.namespaces.items() if NEEDED_BEFORE not in manifest.annotations}
     if app.namespace in created:
-        place = snapshot.at(app.document, "spec", "destination", "namespace")
-        yield f"namespace {app.namespace}", "its destination", place
+        yield f"namespace {app.namespace}", "its destination", app.document.at("spec", "destination", "namespace")
     for document in snapshot.tree.deployed_by(app):
         reason = f"{document.kind} {document.name}"
         if not schemas.is_built_in(str(document.data.get("apiVersion", ""))):
-            yield f"group {document.group}", reason, snapshot.at(document, "apiVersion")
+            yield f"group {document.group}", reason, document.at("apiVersion")
         if document.namespace in created:
-            yield f"namespace {document.namespace}", reason, snapshot.at(document, "metadata", "namespace")
+            yield f"namespace {document.namespace}", reason, document.at("metadata", "namespace")
         for need, path in _needs_of(document.data.get("spec") or {}, document.namespace):
-            yield need, f"{reason}, {path[-1]}", snapshot.at(document, "spec", *path)
+            yield need, f"{reason}, {path[-1]}", document.at("spec", *path)
 
 
 def _needs_of(values: Any, namespace: str) -> Iterator[tuple[str, tuple[Key, ...]]]:
@@ -107,7 +108,7 @@ def wave_table_is_current(snapshot: Snapshot) -> Iterator[Finding]:
         if row := _TABLE_ROW.match(line):
             table |= {name.strip(): (int(row[1]), number) for name in row[2].split(",")}
     for app in snapshot.applications:
-        place = snapshot.at(app.document, *_WAVE)
+        place = app.document.at(*_WAVE)
         wave, number = table.pop(app.name, (None, 0))
         if wave is None:
             yield place.finding(f"{app.name} is not in the table of waves", f"add it to {readme.name}")
@@ -116,7 +117,7 @@ def wave_table_is_current(snapshot: Snapshot) -> Iterator[Finding]:
             yield place.finding(message, "one of them is wrong")
     for name, (_, number) in table.items():
         if not name.startswith("("):
-            yield snapshot.in_file(readme, number).finding(f"there is no Application {name}", "remove it")
+            yield Position(readme, number).finding(f"there is no Application {name}", "remove it")
 
 
 class Request(NamedTuple):
@@ -137,16 +138,16 @@ def projects_allow_their_applications(snapshot: Snapshot) -> Iterator[Finding]:
     projects = {project.name: project for project in snapshot.tree.projects}
     for project in projects.values():
         members = [app for app in snapshot.applications if app.project == project.name]
-        yield from _too_wide(snapshot, project)
-        yield from _refusals(snapshot, project, [request for app in members for request in _requests(snapshot, app)])
+        yield from _too_wide(project)
+        yield from _refusals(project, [request for app in members for request in _requests(snapshot, app)])
         wave = int(project.annotations.get(WAVE, "0"))
         if late := [app.name for app in snapshot.applications if app.wave <= wave]:
             message = f"project {project.name} comes no earlier than {late[0]}"
-            yield snapshot.at(project, *_WAVE).finding(message, "give it a wave before all others")
+            yield project.at(*_WAVE).finding(message, "give it a wave before all others")
     for app in snapshot.applications:
         if app.project not in projects:
             message = f"{app.name} is in project {app.project}, which does not exist"
-            yield snapshot.at(app.document, "spec", "project").finding(message, "correct it, or add the project")
+            yield app.document.at("spec", "project").finding(message, "correct it, or add the project")
 
 
 def _requests(snapshot: Snapshot, app: Application) -> Iterator[Request]:
@@ -163,7 +164,7 @@ def _requests(snapshot: Snapshot, app: Application) -> Iterator[Request]:
         yield Request(field if known else "", {"group": document.group, "kind": document.kind}, document, ("kind",))
 
 
-def _refusals(snapshot: Snapshot, project: Document, requests: list[Request]) -> Iterator[Finding]:
+def _refusals(project: Document, requests: list[Request]) -> Iterator[Finding]:
     """What the project does not allow, reported where the mistake is.
 
     An entry that several need, or any if every entry of the list is in use, is missing from the list. An entry that
@@ -175,9 +176,9 @@ def _refusals(snapshot: Snapshot, project: Document, requests: list[Request]) ->
             missing.setdefault((request.field, str(request)), []).append(request)
     for (field, entry), refused in missing.items():
         message = f"project {project.name} does not allow {entry}"
-        entries = snapshot.at(project, "spec", field or _KIND_LISTS[1])
+        entries = project.at("spec", field or _KIND_LISTS[1])
         used = [request.entry for request in requests if request.field == field]
-        places = [snapshot.at(request.document, *request.path) for request in refused]
+        places = [request.document.at(*request.path) for request in refused]
         kinds = field in ("", *_KIND_LISTS)
         if kinds or len(refused) > 1 or all(entry in used for entry in _allowed(project, field)):
             more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
@@ -194,19 +195,18 @@ def _allowed(project: Document, field: str) -> list[Any]:
     return [entry for name in ((field,) if field else _KIND_LISTS) for entry in spec.get(name) or ()]
 
 
-def _too_wide(snapshot: Snapshot, project: Document) -> Iterator[Finding]:
+def _too_wide(project: Document) -> Iterator[Finding]:
     spec, remedy = project.data.get("spec") or {}, "list what it needs"
     for field in ("clusterResourceBlacklist", "namespaceResourceBlacklist"):
         if spec.get(field):
             message = f"{project.name} forbids what it allows elsewhere"
-            yield snapshot.at(project, "spec", field).finding(message, f"{remedy}, and nothing else")
+            yield project.at("spec", field).finding(message, f"{remedy}, and nothing else")
     for field in ("sourceRepos", "destinations", *_KIND_LISTS):
         if not spec.get(field):
-            yield snapshot.at(project, "spec").finding(f"{project.name} has no {field}", remedy)
+            yield project.at("spec").finding(f"{project.name} has no {field}", remedy)
         for index, entry in enumerate(spec.get(field) or ()):
             if "*" in (entry.values() if isinstance(entry, dict) else [entry]):
-                place = snapshot.at(project, "spec", field, index)
-                yield place.finding(f"{project.name} allows everything in {field}", remedy)
+                yield project.at("spec", field, index).finding(f"{project.name} allows everything in {field}", remedy)
 
 
 def namespaces_are_created(snapshot: Snapshot) -> Iterator[Finding]:
@@ -214,15 +214,14 @@ def namespaces_are_created(snapshot: Snapshot) -> Iterator[Finding]:
     known = {*INITIAL_NAMESPACES, *snapshot.namespaces}
     for app in snapshot.applications:
         if app.namespace not in known:
-            place = snapshot.at(app.document, "spec", "destination", "namespace")
+            place = app.document.at("spec", "destination", "namespace")
             yield place.finding(f"nothing creates namespace {app.namespace}", "add it to infrastructure/namespaces")
         if "CreateNamespace=true" in app.sync_options:
-            place = snapshot.at(app.document, "spec", "syncPolicy", "syncOptions")
             message = f"{app.name} creates its namespace itself, without PodSecurity labels"
-            yield place.finding(message, "CreateNamespace=false")
+            yield app.document.at("spec", "syncPolicy", "syncOptions").finding(message, "CreateNamespace=false")
     for app, document in snapshot.deployed:
         if document.namespace and document.namespace not in known:
-            yield snapshot.at(document, "metadata", "namespace").finding(
+            yield document.at("metadata", "namespace").finding(
                 f"nothing creates namespace {document.namespace} of {document.kind} {document.name}",
                 f"add it to infrastructure/namespaces, or correct it ({app.name} deploys it)",
             )
@@ -235,12 +234,12 @@ def objects_have_one_owner(snapshot: Snapshot) -> Iterator[Finding]:
         key = (document.group, document.kind, document.namespace, document.name)
         if key in owners:
             message = f"{document.kind} {document.name} is deployed by {owners[key]} and by {app.name}"
-            yield snapshot.at(document, "metadata", "name").finding(message, "keep one of them")
+            yield document.at("metadata", "name").finding(message, "keep one of them")
         owners[key] = app.name
     for app, other in permutations(snapshot.applications, 2):
         if app.name == other.name:
-            message = f"there is another Application {app.name}, at {snapshot.at(other.document, 'metadata', 'name')}"
-            yield snapshot.at(app.document, "metadata", "name").finding(message, "rename one of them")
+            message = f"there is another Application {app.name}, at {other.document.at('metadata', 'name')}"
+            yield app.document.at("metadata", "name").finding(message, "rename one of them")
 
 
 def essentials_are_not_pruned(snapshot: Snapshot) -> Iterator[Finding]:
@@ -250,13 +249,11 @@ def essentials_are_not_pruned(snapshot: Snapshot) -> Iterator[Finding]:
         if not chart_of(app).keeps and app.name not in stateful:
             continue
         if app.finalizer:
-            place = snapshot.at(app.document, "metadata", "finalizers")
             remedy = "remove it: deleting the Application must not delete what it deployed"
-            yield place.finding(f"{app.name} has the finalizer {FINALIZER}", remedy)
+            yield app.document.at("metadata", "finalizers").finding(f"{app.name} has the finalizer {FINALIZER}", remedy)
         if app.prune:
-            place = snapshot.at(app.document, "spec", "syncPolicy", "automated", "prune")
+            place = app.document.at("spec", "syncPolicy", "automated", "prune")
             yield place.finding(f"{app.name} prunes", "set automated.prune to false")
         if "Prune=false" not in app.document.annotations.get(_SYNC_OPTIONS, ""):
-            place = snapshot.at(app.document, "metadata", "annotations")
             remedy = f"annotate it with {_SYNC_OPTIONS}: Prune=false,Delete=false"
-            yield place.finding(f"the root would prune {app.name}", remedy)
+            yield app.document.at("metadata", "annotations").finding(f"the root would prune {app.name}", remedy)

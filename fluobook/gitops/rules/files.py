@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fluobook.errors import ParamsError, ToolFailed
 from fluobook.gitops import build, documents, kustomization
-from fluobook.gitops.documents import value_under
+from fluobook.gitops.documents import Position, value_under
 from fluobook.gitops.root import names_in, patches_for, values_of
 from fluobook.gitops.tree import PHASE_VALUES
 from fluobook.kubernetes.json_patch import MISSING, value_at
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fluobook.gitops.build import Builder
-    from fluobook.gitops.documents import Document
-    from fluobook.gitops.snapshot import Finding, Place, Snapshot
+    from fluobook.gitops.documents import Document, Finding
+    from fluobook.gitops.snapshot import Snapshot
 
 _DASHBOARD = "grafana_dashboard"
 """The label that Grafana's sidecar watches by default."""
@@ -37,15 +37,14 @@ def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:
     remedy = "list it, or delete it"
     for file in sorted(snapshot.top.rglob("*.json")):
         if file.resolve() not in listed:
-            yield snapshot.in_file(file, 1).finding("no kustomization reads it", remedy)
+            yield Position(file, 1).finding("no kustomization reads it", remedy)
     for file in snapshot.files:
         if file.name == kustomization.NAME:
             folder = file.parent.resolve()
             if folder not in listed | deployed and not folder.name.startswith("bootstrap"):
-                message = "neither a kustomization nor an Application names its folder"
-                yield snapshot.in_file(file, 1).finding(message, remedy)
+                yield Position(file, 1).finding("neither a kustomization nor an Application names its folder", remedy)
         elif file.resolve() not in listed and any(document.kind for document in documents.read(file)):
-            yield snapshot.in_file(file, 1).finding("no kustomization lists it: it is never deployed", remedy)
+            yield Position(file, 1).finding("no kustomization lists it: it is never deployed", remedy)
 
 
 def _unread_dashboards(snapshot: Snapshot, document: Document) -> Iterator[Finding]:
@@ -56,7 +55,7 @@ def _unread_dashboards(snapshot: Snapshot, document: Document) -> Iterator[Findi
         labels = value_under(generator, ("options", "labels")) or {}
         has_dashboards = any(str(entry).endswith(".json") for entry in generator.get("files") or ())
         if has_dashboards and not watched & set(labels):
-            place = snapshot.at(document, "configMapGenerator", index, "options", "labels")
+            place = document.at("configMapGenerator", index, "options", "labels")
             message = f"nothing reads the dashboards of {generator.get('name')}"
             yield place.finding(message, f"label it {' or '.join(sorted(watched))}")
 
@@ -64,34 +63,36 @@ def _unread_dashboards(snapshot: Snapshot, document: Document) -> Iterator[Findi
 def kustomizations_build(snapshot: Snapshot) -> Iterator[Finding]:
     """Every kustomization builds; one with a KSOPS generator gives as many Secrets as the generator has files."""
     with build.builder(snapshot.top) as builder, ThreadPoolExecutor() as pool:
-        for findings in pool.map(lambda folder: list(_build(snapshot, builder, folder)), snapshot.kustomizations):
+        for findings in pool.map(lambda folder: list(_build(builder, folder)), snapshot.kustomizations):
             yield from findings
 
 
-def _build(snapshot: Snapshot, builder: Builder, folder: Path) -> Iterator[Finding]:
+def _build(builder: Builder, folder: Path) -> Iterator[Finding]:
     try:
         objects = builder.build(folder)
     except ToolFailed as error:
         output = error.detail.strip().splitlines()[-1:] or [error.message]
-        place, remedy = _mentioned(snapshot, folder, error.detail), f"kubectl kustomize {folder.name} shows more"
+        place, remedy = _mentioned(folder, error.detail), f"kubectl kustomize {folder.name} shows more"
         yield place.finding(f"kustomize refuses it: {output[0]}", remedy)
         return
     generators = kustomization.load(folder).data.get("generators") or []
-    files = sum(len(one.data.get("files") or []) for name in generators for one in documents.read(folder / name))
+    files = sum(
+        len(document.data.get("files") or []) for name in generators for document in documents.read(folder / name)
+    )
     if generators and len(objects) != files:
         message = f"its generators list {files} files and make {len(objects)} objects"
-        yield snapshot.in_file(folder / kustomization.NAME, 1).finding(message, "give each file one Secret")
+        yield Position(folder / kustomization.NAME, 1).finding(message, "give each file one Secret")
 
 
-def _mentioned(snapshot: Snapshot, folder: Path, output: str) -> Place:
+def _mentioned(folder: Path, output: str) -> Position:
     """The entry of the kustomization whose last part kustomize's output mentions; else its first line."""
     file = folder / kustomization.NAME
     lines = file.read_text().splitlines()
     if "kind should be" in output:
-        return snapshot.in_file(file, next((at for at, line in enumerate(lines, 1) if line.startswith("kind:")), 1))
+        return Position(file, next((at for at, line in enumerate(lines, 1) if line.startswith("kind:")), 1))
     entries = [(at, line.strip()[2:].strip()) for at, line in enumerate(lines, 1) if line.strip().startswith("- ")]
     mentioned = [at for at, entry in entries if entry and entry.rpartition("/")[2] in output]
-    return snapshot.in_file(file, mentioned[-1] if mentioned else 1)
+    return Position(file, mentioned[-1] if mentioned else 1)
 
 
 def phase_values_have_places(snapshot: Snapshot) -> Iterator[Finding]:
@@ -99,7 +100,7 @@ def phase_values_have_places(snapshot: Snapshot) -> Iterator[Finding]:
     objects = {(document.kind, document.name): document.data for document in snapshot.objects()}
     given = {name for phase in snapshot.valid_phases for name in values_of(phase.platform)}
     for app in snapshot.applications:
-        place = snapshot.at(app.document, "metadata", "annotations", PHASE_VALUES)
+        place = app.document.at("metadata", "annotations", PHASE_VALUES)
         for value in app.phase_values:
             for name in sorted(set(names_in(value.value)) - given) if given else ():
                 yield place.finding(f"no phase has a value {name}", "correct the name")
@@ -113,4 +114,4 @@ def phase_values_have_places(snapshot: Snapshot) -> Iterator[Finding]:
                 raise phase
             patches_for(phase.platform, snapshot.tree)
         except ParamsError as error:
-            yield snapshot.in_file(file, 1).finding("; ".join([error.message, *error.problems]), error.remedy)
+            yield Position(file, 1).finding("; ".join([error.message, *error.problems]), error.remedy)

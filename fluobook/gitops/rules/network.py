@@ -16,9 +16,9 @@ from fluobook.kubernetes.selectors import matches
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fluobook.gitops.documents import Document, Key
+    from fluobook.gitops.documents import Document, Finding, Key, Position
     from fluobook.gitops.reachability import Table
-    from fluobook.gitops.snapshot import Finding, Place, Snapshot
+    from fluobook.gitops.snapshot import Snapshot
     from fluobook.params import Platform
 
 POOL = "fluobook/pool"
@@ -38,9 +38,9 @@ def pools_are_disjoint(snapshot: Snapshot) -> Iterator[Finding]:
     pools = [document for document in snapshot.documents if document.kind == _POOL_KIND]
     blocks = [(pool, index, span) for pool in pools for index, span in enumerate(_spans(pool))]
     networks = [(int(network[0]), int(network[-1])) for network in snapshot.networks]
-    valid: list[tuple[Document, Place, Span]] = []
+    valid: list[tuple[Document, Position, Span]] = []
     for pool, index, span in blocks:
-        place = snapshot.at(pool, "spec", "blocks", index)
+        place = pool.at("spec", "blocks", index)
         if span is None or span[0] > span[1]:
             yield place.finding(f"pool {pool.name} has an invalid block", "give start and stop, or cidr")
         elif networks and not any(first <= span[0] and span[1] <= last for first, last in networks):
@@ -76,23 +76,23 @@ def services_get_an_address(snapshot: Snapshot) -> Iterator[Finding]:
     owners = [owner for phase in snapshot.valid_phases for owner in _used_addresses(phase.platform).items()]
     for service in services:
         for message, remedy, path in _service_defects(service, [pool for pool in pools if _serves(pool, service)]):
-            yield snapshot.at(service, *path).finding(f"Service {service.name} {message}", remedy)
+            yield service.at(*path).finding(f"Service {service.name} {message}", remedy)
     for pool in pools:
         for index, span in enumerate(_spans(pool)):
             names = [name for address, name in owners if span and span[0] <= int(IPv4Address(address)) <= span[1]]
             if names:
-                place = snapshot.at(pool, "spec", "blocks", index)
+                place = pool.at("spec", "blocks", index)
                 yield place.finding(f"pool {pool.name} has the address of {names[0]}", "take addresses that are free")
         selector: dict[str, Any] | None = (pool.data.get("spec") or {}).get("serviceSelector")
         labels = list((selector or {}).get("matchLabels") or ())
         if selector is None and len(pools) > 1:
             message = f"pool {pool.name} serves every Service, those of the other pools too"
-            yield snapshot.at(pool, "metadata", "name").finding(message, "give it a serviceSelector")
+            yield pool.at("metadata", "name").finding(message, "give it a serviceSelector")
         elif labels and not any(_serves(pool, service) for service in services):
-            place = snapshot.at(pool, "spec", "serviceSelector", "matchLabels", labels[0])
+            place = pool.at("spec", "serviceSelector", "matchLabels", labels[0])
             yield place.finding(f"pool {pool.name} serves no Service of the tree", "correct its selector")
     for policy in snapshot.objects("CiliumL2AnnouncementPolicy"):
-        yield from _announcement_defects(snapshot, policy)
+        yield from _announcement_defects(policy)
 
 
 def _type(service: Document) -> str:
@@ -144,16 +144,16 @@ def _used_addresses(platform: Platform) -> dict[str, str]:
     return {address: name for address, name in owners.items() if IPv4Address(address) in IPv4Network(str(network.cidr))}
 
 
-def _announcement_defects(snapshot: Snapshot, policy: Document) -> Iterator[Finding]:
+def _announcement_defects(policy: Document) -> Iterator[Finding]:
     spec: dict[str, Any] = policy.data.get("spec") or {}
     if not (spec.get("loadBalancerIPs") or spec.get("externalIPs")):
-        place = snapshot.at(policy, "spec", "loadBalancerIPs")
+        place = policy.at("spec", "loadBalancerIPs")
         yield place.finding(f"{policy.name} announces nothing", "set loadBalancerIPs to true")
     for index, pattern in enumerate(spec.get("interfaces") or ()):
         try:
             re.compile(pattern)
         except (re.error, TypeError):
-            place = snapshot.at(policy, "spec", "interfaces", index)
+            place = policy.at("spec", "interfaces", index)
             yield place.finding(f"{policy.name}: {pattern} is not a regular expression", "correct it")
 
 
@@ -164,17 +164,16 @@ def only_intended_services_are_exposed(snapshot: Snapshot) -> Iterator[Finding]:
     for document in snapshot.objects():
         if document.kind == "Service" and not document.group:
             for path, message, fix in _exposure_defects(table, document):
-                yield snapshot.at(document, *path).finding(f"Service {document.name} {message}", fix or remedy)
+                yield document.at(*path).finding(f"Service {document.name} {message}", fix or remedy)
             continue
         for path in _exposing(document.data.get("spec")):
             name = f"{document.kind} {document.name}: {'.'.join(map(str, path))}"
-            place = snapshot.at(document, "spec", *path)
-            yield place.finding(f"{name} exposes every port of the Service to the LAN", remedy)
+            yield document.at("spec", *path).finding(f"{name} exposes every port of the Service to the LAN", remedy)
     for app in snapshot.applications:
         intended = {(*path.split("."), "type") for path in chart_of(app).exposes}
         for path in _exposing(app.values):
             if path not in intended:
-                place = snapshot.at(app.document, "spec", "source", "helm", "valuesObject", *path)
+                place = app.document.at("spec", "source", "helm", "valuesObject", *path)
                 yield place.finding(f"{app.name}: {'.'.join(map(str, path))} exposes it to the LAN", remedy)
 
 
@@ -211,7 +210,7 @@ def routes_have_backends(snapshot: Snapshot) -> Iterator[Finding]:
     for document in snapshot.objects("Ingress", "HTTPRoute"):
         ports, creators = _known_ports(snapshot, document.namespace), _creators(snapshot, document)
         for service, port, path in _backends(document):
-            place, known = snapshot.at(document, *path), ports.get(service)
+            place, known = document.at(*path), ports.get(service)
             if known is None and not any(f"-{creator}-" in f"-{service}-" for creator in creators):
                 names = ", ".join(sorted(ports)) or ", ".join(sorted(creators)) or "none"
                 yield place.finding(f"there is no Service {service} in {document.namespace}", f"name one of {names}")
@@ -257,7 +256,9 @@ def _backends(document: Document) -> Iterator[tuple[str, Any, tuple[Key, ...]]]:
 def policies_of(snapshot: Snapshot) -> Policies[Document]:
     """The policies that the tree deploys, with the labels of its namespaces."""
     policies = snapshot.objects("NetworkPolicy", "CiliumNetworkPolicy")
-    labels = {name: one.data["metadata"].get("labels") or {} for name, (_, one) in snapshot.namespaces.items()}
+    labels = {
+        name: namespace.data["metadata"].get("labels") or {} for name, (_, namespace) in snapshot.namespaces.items()
+    }
     return Policies(tuple(policy for policy in policies if isinstance(policy.data.get("spec"), dict)), labels)
 
 
@@ -272,11 +273,10 @@ def namespaces_deny_by_default(snapshot: Snapshot) -> Iterator[Finding]:
             document = manifest[1] if manifest else snapshot.tree.application("network-policies").document
             document = next((policy for policy in policies if policy.namespace == name), document)
             message = f"namespace {name} has no default deny for ingress"
-            place = snapshot.at(document, "metadata", "name")
-            yield place.finding(message, "add default-deny-ingress to its policies")
+            yield document.at("metadata", "name").finding(message, "add default-deny-ingress to its policies")
     for policy in policies:
         for path, message, remedy in _policy_defects(policy):
-            yield snapshot.at(policy, *path).finding(f"{policy.name} {message}", remedy)
+            yield policy.at(*path).finding(f"{policy.name} {message}", remedy)
 
 
 def _policy_defects(policy: Document) -> Iterator[tuple[tuple[Key, ...], str, str]]:
@@ -302,12 +302,12 @@ def _denies_all(policy: Document) -> bool:
 def reachability_is_as_expected(snapshot: Snapshot) -> Iterator[Finding]:
     """What the table expects to be open is open, and nothing else is."""
     table = reachability.read(snapshot.top)
-    wrong: dict[tuple[Place, int], list[str]] = {}
+    wrong: dict[tuple[Position, int], list[str]] = {}
     for cell in reachability.matrix(table, policies_of(snapshot)):
         if not cell.is_as_expected:
             # The policy that allows too much or is in the way; else the pod, which has no policy.
-            places = [snapshot.at(policy, "metadata", "name") for policy in cell.verdict.policies]
-            place = places[0] if places else snapshot.at(table.document, "pods", cell.target)
+            places = [policy.at("metadata", "name") for policy in cell.verdict.policies]
+            place = places[0] if places else table.document.at("pods", cell.target)
             wrong.setdefault((place, cell.row), []).append(cell.question())
     for (place, row), questions in wrong.items():
         more = f" and {len(questions) - _SHOWN} more" if len(questions) > _SHOWN else ""

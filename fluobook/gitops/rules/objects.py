@@ -15,8 +15,8 @@ from fluobook.kubernetes.selectors import matches
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fluobook.gitops.documents import Document, Key
-    from fluobook.gitops.snapshot import Finding, Snapshot
+    from fluobook.gitops.documents import Document, Finding, Key
+    from fluobook.gitops.snapshot import Snapshot
 
     Defect = tuple[tuple[Key, ...], str, str]
     """The path of a value, what is wrong with it, and the remedy."""
@@ -48,11 +48,11 @@ def objects_match_their_schema(snapshot: Snapshot) -> Iterator[Finding]:
     for document in snapshot.documents:
         if document.kind and document.kind not in _NOT_FOR_THE_CLUSTER:
             for path, message, remedy in [*_version_defects(document), *_schema_defects(document)]:
-                yield snapshot.at(document, *path).finding(message, remedy)
+                yield document.at(*path).finding(message, remedy)
     for document in snapshot.objects():
         for key, value in (("kind", document.kind), ("metadata", document.name)):
             if not value:
-                yield snapshot.at(document, key).finding(f"the object has no {key}", "give it kind and name")
+                yield document.at(key).finding(f"the object has no {key}", "give it kind and name")
 
 
 def _version_defects(document: Document) -> Iterator[Defect]:
@@ -84,7 +84,7 @@ def objects_are_valid(snapshot: Snapshot) -> Iterator[Finding]:
             if document.group in _ENUM_GROUPS:
                 defects += _value_defects(document.data.get("spec"))
             for path, message, remedy in defects:
-                yield snapshot.at(document, *path).finding(f"{document.kind} {document.name}: {message}", remedy)
+                yield document.at(*path).finding(f"{document.kind} {document.name}: {message}", remedy)
 
 
 def _metadata_defects(document: Document) -> Iterator[Defect]:
@@ -116,8 +116,7 @@ def _value_defects(spec: Any) -> Iterator[Defect]:
             if isinstance(word, str) and known and word not in known:
                 yield path, f"{word} is none of {', '.join(sorted(known))}", "correct the word"
         if key in ("port", "targetPort", "containerPort", "nodePort", "endPort") and not _is_port(value):
-            remedy = "a number from 1 to 65535, without quotes, or a port's name"
-            yield path, f"{key} {value!r} is not a port", remedy
+            yield path, f"{key} {value!r} is not a port", "a number from 1 to 65535, without quotes, or a port's name"
 
 
 def _is_port(value: Any) -> bool:
@@ -158,7 +157,7 @@ def references_exist(snapshot: Snapshot) -> Iterator[Finding]:
         elif document.kind in _SCRAPES:
             defects += _scrape_defects(snapshot, document)
         for path, message, remedy in defects:
-            yield snapshot.at(document, *path).finding(message, remedy)
+            yield document.at(*path).finding(message, remedy)
 
 
 def _names(snapshot: Snapshot) -> Names:
@@ -236,8 +235,7 @@ def _ingress_defects(document: Document, names: Names, hosts: dict[str, str]) ->
         if host not in tls_hosts:
             yield ("spec", "rules", index), f"{name} serves {host or 'every host'} without TLS", "add it to tls"
         if host in hosts:
-            message = f"{name} has the same host as {hosts[host]}"
-            yield ("spec", "rules", index, "host"), message, "give each its own"
+            yield ("spec", "rules", index, "host"), f"{name} has the same host as {hosts[host]}", "give each its own"
         hosts[host] = document.name
     for host, path in tls_hosts.items():
         if host not in rule_hosts:
@@ -268,7 +266,9 @@ def _scrape_defects(snapshot: Snapshot, document: Document) -> Iterator[Defect]:
     namespaces = (spec.get("namespaceSelector") or {}).get("matchNames") or [document.namespace]
     table = reachability.read(snapshot.top)
     targets = [(pod.namespace, pod.labels) for pod in [*table.pods.values(), *table.host_network_pods]]
-    targets += [(one.namespace, one.data["metadata"].get("labels") or {}) for one in snapshot.objects("Service")]
+    targets += [
+        (service.namespace, service.data["metadata"].get("labels") or {}) for service in snapshot.objects("Service")
+    ]
     selector = spec.get("selector") or {}
     if not any(namespace in namespaces and matches(selector, labels) for namespace, labels in targets):
         message = f"{name} selects nothing in {reachability.NAME} or in the tree"
@@ -278,12 +278,14 @@ def _scrape_defects(snapshot: Snapshot, document: Document) -> Iterator[Defect]:
 def pod_security_matches_the_pods(snapshot: Snapshot) -> Iterator[Finding]:
     """A namespace is privileged where something needs it and nowhere else; the three modes agree."""
     reasons = {app.namespace: chart_of(app).privileged for app in snapshot.applications if chart_of(app).privileged}
-    reasons |= {one.namespace: PRIVILEGED_KINDS[one.kind] for one in snapshot.objects(*PRIVILEGED_KINDS)}
-    reasons |= {one.namespace: reason for one in snapshot.objects() if (reason := _privileged_field(one))}
+    reasons |= {document.namespace: PRIVILEGED_KINDS[document.kind] for document in snapshot.objects(*PRIVILEGED_KINDS)}
+    reasons |= {
+        document.namespace: reason for document in snapshot.objects() if (reason := _privileged_field(document))
+    }
     for name, (_, namespace) in snapshot.namespaces.items():
         labels = (namespace.data["metadata"].get("labels")) or {}
         levels = {mode: labels.get(_POD_SECURITY + mode, "") for mode in _MODES}
-        place = snapshot.at(namespace, "metadata", "labels", _POD_SECURITY + "enforce")
+        place = namespace.at("metadata", "labels", _POD_SECURITY + "enforce")
         if missing := [mode for mode, level in levels.items() if not level]:
             yield place.finding(f"{name} has no label {_POD_SECURITY}{missing[0]}", "give it all three")
         elif len(set(levels.values())) > 1:

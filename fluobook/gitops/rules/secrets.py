@@ -9,7 +9,7 @@ from fluobook.clients import sops
 from fluobook.errors import AccessDenied, OutsideError
 from fluobook.failures import present
 from fluobook.gitops import documents, kustomization
-from fluobook.gitops.documents import walk
+from fluobook.gitops.documents import Position, walk
 from fluobook.gitops.secrets import SUFFIX
 from fluobook.kubernetes.rendering import FUNCTION
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fluobook.gitops.documents import Document, Key
-    from fluobook.gitops.snapshot import Finding, Place, Snapshot
+    from fluobook.gitops.documents import Document, Finding, Key
+    from fluobook.gitops.snapshot import Snapshot
 
 CREATION_RULES = ".sops.yaml"
 _PRIVATE_KEY = re.compile(
@@ -41,29 +41,28 @@ def secrets_are_encrypted(snapshot: Snapshot) -> Iterator[Finding]:
     """No plaintext Secret, no plaintext value in a file for SOPS, no password in a manifest or among chart values."""
     for document in snapshot.documents:
         if document.file.name.endswith(SUFFIX):
-            yield from _plaintext_values(snapshot, document)
+            yield from _plaintext_values(document)
         elif document.kind == "Secret" and (document.data.get("data") or document.data.get("stringData")):
             remedy = f"name it …{SUFFIX} and `sops encrypt -i` it"
-            yield snapshot.at(document, "kind").finding(f"Secret {document.name} is not encrypted", remedy)
+            yield document.at("kind").finding(f"Secret {document.name} is not encrypted", remedy)
         else:
             for path in _passwords(document.data):
                 message = f"{document.kind} {document.name}: {'.'.join(map(str, path))} is a secret in plaintext"
-                yield snapshot.at(document, *path).finding(message, "name an existing Secret instead")
+                yield document.at(*path).finding(message, "name an existing Secret instead")
     for file in (encrypted.file for encrypted in snapshot.encrypted):
         if not file.is_relative_to(snapshot.top) and not sops.is_encrypted(file):
-            yield snapshot.in_file(file, 1).finding("SOPS has not encrypted it", f"sops encrypt -i {file.name}")
+            yield Position(file, 1).finding("SOPS has not encrypted it", f"sops encrypt -i {file.name}")
 
 
-def _plaintext_values(snapshot: Snapshot, document: Document) -> Iterator[Finding]:
+def _plaintext_values(document: Document) -> Iterator[Finding]:
     name = document.file.name
     if not (document.data.get("sops") or {}).get("mac"):
-        yield snapshot.at(document).finding("SOPS has not encrypted it", f"sops encrypt -i {name}")
+        yield document.at().finding("SOPS has not encrypted it", f"sops encrypt -i {name}")
         return
     for field in _FIELDS:
         for key, value in (document.data.get(field) or {}).items():
             if not str(value).startswith("ENC["):
-                remedy = f"edit it with `sops edit {name}`"
-                yield snapshot.at(document, field, key).finding(f"{field}.{key} is plaintext", remedy)
+                yield document.at(field, key).finding(f"{field}.{key} is plaintext", f"edit it with `sops edit {name}`")
 
 
 def _passwords(data: Any) -> Iterator[tuple[Key, ...]]:
@@ -89,7 +88,7 @@ def keys_are_not_in_the_tree(snapshot: Snapshot) -> Iterator[Finding]:
         for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
             if _PRIVATE_KEY.search(line):
                 remedy = "remove it, and replace the key: Git keeps old versions"
-                yield snapshot.in_file(file, number).finding("this line is a private key", remedy)
+                yield Position(file, number).finding("this line is a private key", remedy)
 
 
 def recipients_are_right(snapshot: Snapshot) -> Iterator[Finding]:
@@ -97,16 +96,16 @@ def recipients_are_right(snapshot: Snapshot) -> Iterator[Finding]:
     for encrypted in snapshot.encrypted:
         if encrypted.wanted is None:
             message = f"no rule of {CREATION_RULES} matches it"
-            yield snapshot.in_file(encrypted.file, 1).finding(message, "add a rule for its folder")
+            yield Position(encrypted.file, 1).finding(message, "add a rule for its folder")
         elif encrypted.recipients and encrypted.recipients != encrypted.wanted:
             actual, wanted = (", ".join(sorted(names)) for names in (encrypted.recipients, encrypted.wanted))
-            yield _place(snapshot, encrypted.file, "sops", "age", 0, "recipient").finding(
+            yield _place(encrypted.file, "sops", "age", 0, "recipient").finding(
                 f"it is encrypted for {actual}, and {CREATION_RULES} says {wanted}",
                 "10_secrets.ipynb re-encrypts it, with a new data key",
             )
         if holders := [name for name in _OTHER_HOLDERS if sops.metadata(encrypted.file).get(name)]:
             message = f"{holders[0]} can decrypt it too, and only age recipients may"
-            yield _place(snapshot, encrypted.file, "sops", holders[0]).finding(message, "encrypt it again")
+            yield _place(encrypted.file, "sops", holders[0]).finding(message, "encrypt it again")
 
 
 def macs_are_intact(snapshot: Snapshot) -> Iterator[Finding]:
@@ -120,15 +119,13 @@ def macs_are_intact(snapshot: Snapshot) -> Iterator[Finding]:
                 continue
             except OutsideError as error:
                 if sops.is_encrypted(file):
-                    yield _place(snapshot, file, "sops", "mac").finding(
-                        error.message, error.remedy or present(error).advice
-                    )
+                    yield _place(file, "sops", "mac").finding(error.message, error.remedy or present(error).advice)
             break
 
 
-def _place(snapshot: Snapshot, file: Path, *path: Key) -> Place:
+def _place(file: Path, *path: Key) -> Position:
     """The place of a value in an encrypted file."""
-    return next((snapshot.at(document, *path) for document in documents.read(file)), snapshot.in_file(file, 1))
+    return next((document.at(*path) for document in documents.read(file)), Position(file, 1))
 
 
 def creation_rules_encrypt_everything(snapshot: Snapshot) -> Iterator[Finding]:
@@ -139,25 +136,23 @@ def creation_rules_encrypt_everything(snapshot: Snapshot) -> Iterator[Finding]:
     for path in (_BUNDLE, _VALUES):
         index = next((at for at, rule in enumerate(rules) if re.search(str(rule.get("path_regex", "")), path)), None)
         if document is None or index is None:
-            yield snapshot.in_file(file, 1).finding(f"no rule matches {path}", "add one")
+            yield Position(file, 1).finding(f"no rule matches {path}", "add one")
             continue
         rule, above = rules[index], ("creation_rules", index)
         partial = next((key for key in _PARTIAL if rule.get(key)), "")
         if path == _BUNDLE and partial:
             message = f"{partial} leaves keys of {path} in plaintext"
-            yield snapshot.at(document, *above).finding(message, "let the rule for bundles come first")
+            yield document.at(*above).finding(message, "let the rule for bundles come first")
         elif path == _VALUES and not _covers(rule):
             message = f"{partial} leaves {_plaintext_fields(rule)} in plaintext"
             message = message if partial else f"{path} would be encrypted as a whole, and Argo CD could not read it"
-            place = snapshot.at(document, *above, partial or "path_regex")
-            yield place.finding(message, "encrypted_regex: ^(data|stringData)$")
+            yield document.at(*above, partial or "path_regex").finding(message, "encrypted_regex: ^(data|stringData)$")
     for encrypted in snapshot.encrypted:
         metadata = sops.metadata(encrypted.file)
         if encrypted.file.is_relative_to(snapshot.top) and metadata and not _covers(metadata):
             key = next((key for key in _PARTIAL if metadata.get(key)), "mac")
             message = f"{key} leaves {_plaintext_fields(metadata)} in plaintext"
-            place = _place(snapshot, encrypted.file, "sops", key)
-            yield place.finding(message, f"encrypt it again, as {CREATION_RULES} says")
+            yield _place(encrypted.file, "sops", key).finding(message, f"encrypt it again, as {CREATION_RULES} says")
 
 
 def _covers(rule: dict[str, Any]) -> bool:
@@ -178,29 +173,29 @@ def generators_list_what_exists(snapshot: Snapshot) -> Iterator[Finding]:
         for name in kustomization.load(folder).data.get("generators") or []:
             for document in documents.read(folder / name):
                 if document.kind != "ksops":
-                    yield snapshot.at(document, "kind").finding(f"{document.kind} generates nothing", "write ksops")
+                    yield document.at("kind").finding(f"{document.kind} generates nothing", "write ksops")
     folders = {generator.file.parent for generator in generators}
     for file in (encrypted.file for encrypted in snapshot.encrypted):
         if file.is_relative_to(snapshot.top) and file.parent not in folders:
-            yield snapshot.in_file(file, 1).finding("no KSOPS generator in its folder", "add one that lists it")
+            yield Position(file, 1).finding("no KSOPS generator in its folder", "add one that lists it")
 
 
 def _generator_defects(snapshot: Snapshot, generator: Document) -> Iterator[Finding]:
     folder, listed = generator.file.parent, generator.data.get("files") or []
     present = {encrypted.file.name for encrypted in snapshot.encrypted if encrypted.file.parent == folder}
     for index, name in enumerate(listed):
-        place = snapshot.at(generator, "files", index)
+        place = generator.at("files", index)
         if name in listed[:index]:
             yield place.finding(f"{name} is listed twice", "list it once")
         if name not in present:
             yield place.finding(f"{name} does not exist", "create it with sops, or remove it from the list")
     for name in sorted(present - set(listed)):
         message = f"{name} is not listed: it would never reach the cluster"
-        yield snapshot.at(generator, "files").finding(message, "add it to files")
+        yield generator.at("files").finding(message, "add it to files")
     if "path: ksops" not in generator.annotations.get(FUNCTION, ""):
         message = f"it has no annotation {FUNCTION} that runs ksops"
-        yield snapshot.at(generator, "metadata").finding(message, "add `exec: {path: ksops}` to it")
+        yield generator.at("metadata").finding(message, "add `exec: {path: ksops}` to it")
     if generator.file.name not in (kustomization.load(folder).data.get("generators") or []):
         message = f"{generator.file.name} is not under `generators`"
-        place = snapshot.in_file(folder / kustomization.NAME, 1)
+        place = Position(folder / kustomization.NAME, 1)
         yield place.finding(message, "list it there, and not under resources")

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluobook.gitops.charts import Setting, chart_of, settings_of
-from fluobook.gitops.documents import value_under, walk
+from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.root import NAMESPACE
 from fluobook.gitops.tree import FINALIZER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fluobook.gitops.documents import Document, Key
-    from fluobook.gitops.snapshot import Finding, Snapshot
+    from fluobook.gitops.documents import Document, Finding, Key
+    from fluobook.gitops.snapshot import Snapshot
     from fluobook.gitops.tree import Application
 
 SERVER = "https://kubernetes.default.svc"
@@ -41,19 +41,19 @@ def versions_are_exact(snapshot: Snapshot) -> Iterator[Finding]:
     remedy = "give it a tag that is a version"
     for app in snapshot.applications:
         if not snapshot.tree.is_ours(app) and not _EXACT.fullmatch(app.version):
-            place = snapshot.at(app.document, *_SOURCE, "targetRevision")
+            place = app.document.at(*_SOURCE, "targetRevision")
             yield place.finding(f"{app.name}: {app.version} is not an exact version", "write all three numbers")
         if not app.repo.startswith("https://"):
-            place = snapshot.at(app.document, *_SOURCE, "repoURL")
+            place = app.document.at(*_SOURCE, "repoURL")
             yield place.finding(f"{app.name}: its source is not https", "use an https chart repository or git URL")
         for index, image in enumerate(app.kustomize.get("images") or ()):
             if _floats(image):
-                place = snapshot.at(app.document, *_SOURCE, "kustomize", "images", index)
+                place = app.document.at(*_SOURCE, "kustomize", "images", index)
                 yield place.finding(f"{app.name}: image {image} has no version tag", remedy)
     for document in snapshot.documents:
         for path, key, image in walk(document.data):
             if key in ("image", "imageName") and isinstance(image, str) and _floats(image):
-                yield snapshot.at(document, *path).finding(f"image {image} has no version tag", remedy)
+                yield document.at(*path).finding(f"image {image} has no version tag", remedy)
 
 
 def _floats(image: str) -> bool:
@@ -78,10 +78,9 @@ def applications_are_sound(snapshot: Snapshot) -> Iterator[Finding]:
             remedy = f"the others follow {min(revisions)}"
             defects.append(((*_SOURCE, "targetRevision"), f"follows {app.version}", remedy))
         if (in_tree or app.repo in urls) and not snapshot.tree.is_ours(app):
-            message = f"deploys {app.path}, which has no kustomization"
-            defects.append(((*_SOURCE, "path"), message, "correct the path"))
+            defects.append(((*_SOURCE, "path"), f"deploys {app.path}, which has no kustomization", "correct the path"))
         for path, message, remedy in defects:
-            yield snapshot.at(app.document, *path).finding(f"{app.name} {message}", remedy)
+            yield app.document.at(*path).finding(f"{app.name} {message}", remedy)
 
 
 def _placement_defects(app: Application) -> Iterator[tuple[tuple[Key, ...], str, str]]:
@@ -115,31 +114,29 @@ def _sync_policy_defects(app: Application) -> Iterator[tuple[tuple[Key, ...], st
 def required_settings_are_set(snapshot: Snapshot) -> Iterator[Finding]:
     """Charts and objects have the settings that they need here, chart values in valuesObject alone."""
     for app in snapshot.applications:
-        yield from _missing(snapshot, app.document, app.name, chart_of(app).settings, _VALUES)
+        yield from _missing(app.document, app.name, chart_of(app).settings, _VALUES)
         helm = app.document.data["spec"]["source"].get("helm") or {}
         for field in _OTHER_VALUES:
             if helm.get(field):
-                place = snapshot.at(app.document, *_SOURCE, "helm", field)
+                place = app.document.at(*_SOURCE, "helm", field)
                 yield place.finding(f"{app.name} has values in helm.{field} too", "move them to helm.valuesObject")
     for document in snapshot.objects():
-        yield from _missing(snapshot, document, f"{document.kind} {document.name}", settings_of(document.kind), ())
+        yield from _missing(document, f"{document.kind} {document.name}", settings_of(document.kind), ())
 
 
-def _missing(
-    snapshot: Snapshot, document: Document, name: str, settings: Iterable[Setting], above: tuple[Key, ...]
-) -> Iterator[Finding]:
+def _missing(document: Document, name: str, settings: Iterable[Setting], above: tuple[Key, ...]) -> Iterator[Finding]:
     values = value_under(document.data, above)
     for setting in settings:
         if not setting.accepts(value_under(values, setting.at)):
             message = f"{name}: {'.'.join(map(str, setting.at))} is not {setting.expected()}"
-            yield snapshot.at(document, *above, *setting.at).finding(message, f"set it: {setting.why}")
+            yield document.at(*above, *setting.at).finding(message, f"set it: {setting.why}")
 
 
 def large_objects_are_applied_server_side(snapshot: Snapshot) -> Iterator[Finding]:
     """Charts with objects beyond 256 KiB are applied server-side: the client-side annotation could not hold them."""
     for app in snapshot.applications:
         if chart_of(app).large and "ServerSideApply=true" not in app.sync_options:
-            place = snapshot.at(app.document, "spec", "syncPolicy", "syncOptions")
+            place = app.document.at("spec", "syncPolicy", "syncOptions")
             yield place.finding(f"{app.name} has no ServerSideApply=true", "add it to syncOptions")
 
 
@@ -152,7 +149,7 @@ def values_are_known(snapshot: Snapshot) -> Iterator[Finding]:
         folder = snapshot.root / _STAND_INS / app.repo.partition("://")[2].strip("/") / app.chart
         if app.chart and (folder / "values.yaml").exists():
             for path in _unknown(app.values, yaml.safe_load((folder / "values.yaml").read_text()) or {}):
-                yield snapshot.at(app.document, *_VALUES, *path).finding(
+                yield app.document.at(*_VALUES, *path).finding(
                     f"{app.chart} has no value {'.'.join(path)}",
                     "correct the key; the chart's values.yaml has them all",
                 )
@@ -189,7 +186,7 @@ def health_scripts_run_and_wait(snapshot: Snapshot) -> Iterator[Finding]:
         for key, script in (configuration or {}).items():
             if key.startswith(_HEALTH) and isinstance(script, str) and (defect := _script_defect(script)):
                 line, message, remedy = defect
-                place = snapshot.in_file(app.file, app.document.line(*at, key) + line)
+                place = Position(app.file, app.document.line(*at, key) + line)
                 yield place.finding(f"the health script of {key.removeprefix(_HEALTH)} {message}", remedy)
 
 
