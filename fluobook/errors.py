@@ -56,13 +56,6 @@ class FluobookError(Exception):
         self.cause = cause
         self.remedy = remedy
 
-    def diagnostics(self) -> str:
-        """What happened, the likely cause and what to do next, a line each."""
-        lines = [self.message]
-        lines += [f"  cause:  {self.cause}"] if self.cause else []
-        lines += [f"  remedy: {self.remedy}"] if self.remedy else []
-        return "\n".join(lines)
-
 
 class OutsideError(FluobookError):
     """An external system refused, failed or did not answer.
@@ -93,11 +86,6 @@ class OutsideError(FluobookError):
         self.detail = detail
         self.code = code
         self.facts = dict(facts or {})
-
-    def diagnostics(self) -> str:
-        """As in `FluobookError`, followed by the system's answer."""
-        answer = "\n".join(f"    {line}" for line in self.detail.strip().splitlines()[-20:])
-        return super().diagnostics() + (f"\n  {self.system} answered:\n{answer}" if answer else "")
 
 
 class Unreachable(OutsideError):
@@ -137,6 +125,8 @@ class BadFile(FluobookError):
         line: where, from 1; 0 for the file as a whole.
         remedy: as in `FluobookError`.
     """
+
+    system = "file"
 
     def __init__(self, path: Path | str, problem: str, *, line: int = 0, remedy: str = "") -> None:
         super().__init__(f"{path}:{line} {problem}" if line else f"{path} {problem}", remedy=remedy)
@@ -191,7 +181,3 @@ class ParamsError(UsageError):
     def __init__(self, message: str, *, problems: tuple[str, ...] = (), cause: str = "", remedy: str = "") -> None:
         super().__init__(message, cause=cause, remedy=remedy)
         self.problems = problems
-
-    def diagnostics(self) -> str:
-        """The message, and each problem on a line of its own."""
-        return "\n".join([super().diagnostics(), *(f"  - {problem}" for problem in self.problems)])

@@ -6,17 +6,16 @@ of it: it loads the object behind the entry point and uses it as `Provider` desc
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fluobook.clients import tools
 from fluobook.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
     from fluobook.params import Params
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from fluobook.display.live import Live
 from fluobook.display.table import Cell, Table
 from fluobook.display.tree import applications_table, findings_table, matrix_table, sources_table
 from fluobook.errors import CheckFailed, PlanChanged, UsageError
+from fluobook.failures import with_phase
 from fluobook.gitops import documents, reachability
 from fluobook.gitops.check import RULES, findings
 from fluobook.gitops.rules.network import policies_of
@@ -34,8 +36,6 @@ from fluobook.stages.core.gate import Approval, Gate
 from fluobook.stages.core.plan import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from fluobook.gitops import Tree
     from fluobook.gitops.documents import Finding
     from fluobook.gitops.reachability import Cell as Question
@@ -111,7 +111,11 @@ class StageRun:
         with self.context.cancellation.on_interrupt():
             if time.monotonic() > self._valid_until:
                 self._observe()
-            checks = Checks(self.stage.name, tuple(self.stage.verify(self.context, self._observation)))
+            made = self.stage.verify(self.context, self._observation)
+        checks = Checks(
+            self.stage.name,
+            [replace(check, remedy=with_phase(check.remedy, self.context.phase)) for check in made],
+        )
         results = [{"check": c.name, "passed": c.passed, "result": c.result} for c in checks.checks]
         self._log("verified", ok=checks.ok, checks=results)
         if not checks.ok:
@@ -385,7 +389,7 @@ def open_runbook(
     )
     redactor = Redactor()
     if interactive() or os.environ.get("JPY_PARENT_PID"):
-        guard_kernel(redactor)
+        guard_kernel(redactor, chosen.phase)
     approve = approve or (os.environ.get("FLUOBOOK_APPROVE", "") if target == "lab" else "")
     gate = Gate(
         parse_approval(approve), POLICIES[target], chosen.platform.cluster.name, input if interactive() else None

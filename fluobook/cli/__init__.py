@@ -1,7 +1,4 @@
-"""The command line: `fluobook run|plan|render|check|versions|doctor|explain|lab|kubeconfig|report|tools|version`.
-
-Commands import what they need when they run, so that help and shell completion stay quick.
-"""
+"""The command line: `fluobook run|plan|render|check|doctor|explain|kubeconfig|report|tools|version|versions|lab`."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Any
 
 import typer
 
-from fluobook.cli import inspection, lab, platform
+from fluobook.cli import commands, lab
 from fluobook.errors import FluobookError, UsageError
 
 WrongUsage: Any = typer.BadParameter.__bases__[0]
@@ -25,8 +22,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-platform.add_to(app)
-inspection.add_to(app)
+for command in commands.COMMANDS:
+    app.command()(command)
 app.add_typer(lab.app, name="lab")
 
 
@@ -37,33 +34,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; errors are written to standard error."""
+    given: dict[str, str] = {}
     try:
-        return int(app(list(arguments), prog_name="fluobook", standalone_mode=False) or 0)
+        return int(app(list(arguments), prog_name="fluobook", standalone_mode=False, obj=given) or 0)
     except FluobookError as error:
-        from fluobook.failures import present  # noqa: PLC0415
-
-        return _report(f"{type(error).__name__}: {present(error, with_probe=True).text()}", error.exit_code)
+        return _report(error, given.get("phase", ""))
     except WrongUsage as error:
         usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
-        return _report(f"{usage}{error.format_message()}", UsageError.exit_code)
+        return _fail(f"{usage}{error.format_message()}", UsageError.exit_code)
     except (typer.Abort, KeyboardInterrupt):
-        return _report("interrupted", 130)
+        return _fail("interrupted", 130)
     except typer.Exit as ended:
         return ended.exit_code
-    except OSError as error:
-        return _report_os_error(error)
+    except OSError as error:  # a path; typer has handled a closed pipe, as in `| head`
+        message = f"{error.filename or 'the system'}: {error.strerror or error}"
+        places = "make it readable and writable, or use another path (--out, FLUOBOOK_HOME, FLUOBOOK_CACHE, TMPDIR)"
+        return _report(FluobookError(message, remedy=f"{places}; `fluobook doctor` checks them"))
 
 
-def _report_os_error(error: OSError) -> int:
-    """Report a path that cannot be read or written; typer has handled a closed pipe, as in `| head`."""
-    explained = FluobookError(
-        f"{error.filename or 'the system'}: {error.strerror or error}",
-        remedy="make it readable and writable, or use another path (--out, FLUOBOOK_HOME, FLUOBOOK_CACHE, TMPDIR); "
-        "`fluobook doctor` checks them",
-    )
-    return _report(explained.diagnostics(), explained.exit_code)
+def _report(error: FluobookError, phase: str = "") -> int:
+    from fluobook.failures import present
+
+    text = present(error, phase=phase, with_probe=True).text()
+    return _fail(f"{type(error).__name__}: {text}", error.exit_code)
 
 
-def _report(text: str, code: int) -> int:
-    print(text, file=sys.stderr)  # noqa: T201 (the output of the command line)
+def _fail(text: str, code: int) -> int:
+    print(text, file=sys.stderr)
     return code

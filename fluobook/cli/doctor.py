@@ -8,8 +8,9 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from importlib import metadata
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -20,10 +21,6 @@ from fluobook.clients.tools import inventory
 from fluobook.errors import NotFound
 from fluobook.params import cache_folder
 from fluobook.stages.core.check import Check
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 OLDEST_PYTHON = (3, 11)
 PORTS = 24

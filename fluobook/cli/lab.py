@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from typer import echo as show
 
+from fluobook import lab as labs
 from fluobook.cli.options import Engine, Phase, Settings, chosen, engines, root
 
 app = typer.Typer(help="Labs: simulated environments on this machine.", no_args_is_help=True, rich_markup_mode=None)
@@ -15,7 +15,7 @@ app = typer.Typer(help="Labs: simulated environments on this machine.", no_args_
 @app.command()
 def up(
     phase: Phase = "phase1",
-    settings: Settings = [],  # noqa: B006 (typer copies it)
+    settings: Settings = [],
     speed: Annotated[
         float | None,
         typer.Option(min=0.01, help="Time scale: simulated seconds per second. 1 is real time; the default is 60."),
@@ -23,12 +23,10 @@ def up(
     seed: Annotated[int, typer.Option(help="Random seed of the lab.")] = 1,
     fault: Annotated[
         list[str], typer.Option(metavar="NAME", help="Inject a fault; `fluobook lab faults` lists them.")
-    ] = [],  # noqa: B006
+    ] = [],
     engine: Engine = None,
 ) -> None:
     """Start a lab in the background. Example: fluobook lab up phase1 --speed 60."""
-    from fluobook import lab as labs  # noqa: PLC0415
-
     provider = labs.provider()
     params = chosen(phase, settings)
     lab = provider.start(
@@ -42,49 +40,43 @@ def up(
         faults=fault,
         engines=engines(engine),
     )
-    show(f"lab of {params.phase} is up, {lab.engine} engine, process {lab.pid}, state in {lab.folder}")
+    print(f"lab of {params.phase} is up, {lab.engine} engine, process {lab.pid}, state in {lab.folder}")
 
 
 @app.command()
 def down(phase: Phase = "phase1") -> None:
     """Stop a lab. Example: fluobook lab down phase1."""
-    from fluobook import lab as labs  # noqa: PLC0415
-
     provider = labs.provider()
     folder = provider.folder_of(chosen(phase, []).phase)
     if lab := provider.find(folder):
         provider.end(lab, forget=True)
-        show(f"lab of {folder.name} is down")
+        print(f"lab of {folder.name} is down")
     else:
-        show(f"no lab of {folder.name} is up")
+        print(f"no lab of {folder.name} is up")
 
 
 @app.command()
 def status(phase: Phase = "phase1") -> None:
     """Show whether a lab is up, and what happened in it. Example: fluobook lab status phase1."""
-    from fluobook import lab as labs  # noqa: PLC0415
-
     provider = labs.provider()
     folder = provider.folder_of(chosen(phase, []).phase)
     lab = provider.find(folder)
     if lab is None:
-        show(f"no lab of {folder.name} is up")
+        print(f"no lab of {folder.name} is up")
         raise typer.Exit(1)
-    show(f"lab of {folder.name} is up, {lab.engine} engine, process {lab.pid}")
+    print(f"lab of {folder.name} is up, {lab.engine} engine, process {lab.pid}")
     for name, address in sorted(lab.overlay.get("endpoints", {}).items()):
-        show(f"  {name:<28} {address}")
+        print(f"  {name:<28} {address}")
     activity = provider.activity(lab)
     now, speed = activity["now"], activity["speed"]
-    show(f"simulated time {now:.0f} s, time scale {speed:g}; {len(activity['requests'])} requests")
+    print(f"simulated time {now:.0f} s, time scale {speed:g}; {len(activity['requests'])} requests")
     for stage, steps in activity["critical_path"].items():
         chain = " → ".join(f"{name} {seconds:g} s" for name, seconds in steps)
-        show(f"  critical path of {stage}: {chain or 'empty so far'}")
+        print(f"  critical path of {stage}: {chain or 'empty so far'}")
 
 
 @app.command()
 def faults() -> None:
     """List the faults that a lab can inject. Example: fluobook lab faults."""
-    from fluobook import lab as labs  # noqa: PLC0415
-
     for name, meaning in sorted(labs.provider().FAULTS.items()):
-        show(f"{name:<34} {meaning}")
+        print(f"{name:<34} {meaning}")

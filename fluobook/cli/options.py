@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from fluobook import lab, params
 from fluobook.errors import FluobookError
+from fluobook.redact import Redactor
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
-    from fluobook.params import Params
-    from fluobook.redact import Redactor
+def _remember(context: typer.Context, phase: str) -> str:
+    """Keep the phase for the commands that an error suggests."""
+    if context.obj is not None:
+        context.obj["phase"] = phase
+    return phase
+
 
 Phase = Annotated[
-    str, typer.Argument(metavar="PHASE", help="A name in params/ (phase1, phase2, phase3) or a path to such a file.")
+    str,
+    typer.Argument(
+        metavar="PHASE",
+        help="A name in params/ (phase1, phase2, phase3) or a path to such a file.",
+        callback=_remember,
+    ),
 ]
 Target = Annotated[
     Literal["lab", "live"],
@@ -30,7 +40,6 @@ Settings = Annotated[
         "--set", metavar="KEY=VALUE", help="Change one parameter, such as nodes.talos-worker-1.memory_gib=16."
     ),
 ]
-
 Engine = Annotated[
     Literal["embedded", "real"] | None,
     typer.Option(help="What plays Kubernetes and Argo CD in the lab: embedded (the default), or the real programs."),
@@ -39,15 +48,11 @@ Engine = Annotated[
 
 def root() -> Path:
     """The repository that contains the working directory."""
-    from fluobook.params import repository_root  # noqa: PLC0415
-
-    return repository_root(Path.cwd())
+    return params.repository_root(Path.cwd())
 
 
-def chosen(phase: str, settings: list[str]) -> Params:
+def chosen(phase: str, settings: list[str]) -> params.Params:
     """The params of a phase with the `--set` options."""
-    from fluobook import params  # noqa: PLC0415
-
     return params.load(phase, overrides=settings, root=root())
 
 
@@ -57,22 +62,15 @@ def engines(engine: str | None) -> dict[str, str]:
     Raises:
         ToolFailed: programs are missing.
     """
-    from fluobook import lab  # noqa: PLC0415
-
     return lab.provider().engine_programs(root()) if engine == "real" else {}
 
 
-def as_platform(phase: str, settings: list[str], loaded: Params) -> dict[str, Any]:
-    """The platform to pass to the notebooks: empty if they load the same one by the name of the phase."""
-    by_name = phase == loaded.phase and not settings and (root() / "params" / f"{phase}.yaml").exists()
-    return {} if by_name else dict(loaded.platform.written)
-
-
 @contextmanager
-def masked(redactor: Redactor) -> Iterator[None]:
-    """Mask the secrets that were loaded in every error that leaves the block."""
+def masked() -> Iterator[Redactor]:
+    """A redactor that masks the secrets it receives in every error that leaves the block."""
+    redactor = Redactor()
     try:
-        yield
+        yield redactor
     except FluobookError as error:
         for name, value in vars(error).items():
             redacted = tuple(map(redactor.text, value)) if isinstance(value, tuple) else redactor.data(value)

@@ -47,16 +47,30 @@ class _Printed:
         print(table.text(), flush=True)  # noqa: T201
 
 
-def guard_kernel(redactor: Redactor) -> None:
+def guard_kernel(redactor: Redactor, phase: str) -> None:
     """Mask secrets in everything that this kernel sends, and show fluobook's errors without stack frames.
 
     Outside a kernel nothing happens. A second call replaces the redactor.
+
+    Args:
+        redactor: knows the secrets.
+        phase: name of the phase, for the commands that errors suggest.
     """
     shell = _shell()
     kernel = getattr(shell, "kernel", None)
     if kernel is None:
         return
-    shell.set_custom_exc((FluobookError,), _show_error)
+
+    def show_error(shell: Any, kind: type[BaseException], error: BaseException, *_: Any, **__: Any) -> list[str]:
+        presentation = present(error, phase=phase, with_probe=True)
+        if rows := presentation.table():
+            table = Table(presentation.message, ["", ""], rows)
+            shell.display_pub.publish({"text/plain": presentation.message, "text/html": table.html()})
+        lines = [f"{kind.__name__}: {presentation.text()}"]
+        shell._showtraceback(kind, str(error), lines)  # noqa: SLF001 (the one place where ipykernel publishes an error)
+        return lines
+
+    shell.set_custom_exc((FluobookError,), show_error)
     session = kernel.session
     send = getattr(session, "_fluobook_send", session.send)
 
@@ -67,14 +81,3 @@ def guard_kernel(redactor: Redactor) -> None:
 
     session._fluobook_send = send  # noqa: SLF001 (the original, so that a second guard does not wrap the first)
     session.send = masked
-
-
-def _show_error(shell: Any, kind: type[BaseException], error: BaseException, *_: Any, **__: Any) -> list[str]:
-    """Show one of our errors as text, and its explanation as a table where a browser can show one."""
-    presentation = present(error, with_probe=True)
-    if rows := presentation.table():
-        table = Table(presentation.message, ["", ""], rows)
-        shell.display_pub.publish({"text/plain": presentation.message, "text/html": table.html()})
-    lines = [f"{kind.__name__}: {presentation.text()}"]
-    shell._showtraceback(kind, str(error), lines)  # noqa: SLF001 (the one place where ipykernel publishes an error)
-    return lines

@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from fluobook.display.kernel import interactive, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
-
     from fluobook.display.table import Table
 
 REPAINTS_PER_SECOND = 2.0

@@ -7,11 +7,9 @@ is always shown by a glyph and a word, never by colour alone.
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+from typing import Any
 
 STYLE = """<style>.fluobook{--ink:var(--jp-content-font-color1,CanvasText);border-collapse:collapse;
 font-variant-numeric:tabular-nums;margin:.3em 0}

@@ -5,14 +5,13 @@ Reachability is a matrix: a row for each port of each pod, a column for each nam
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from fluobook.display.table import Cell, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from fluobook.gitops import Tree
     from fluobook.gitops.charts import Newer, Step
     from fluobook.gitops.documents import Finding

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from fluobook.errors import OutsideError, UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-_LONGEST_EVIDENCE = 160
-_FEWEST_LETTERS = 3
 _BY_CLASS = (0, 0)
 
 
@@ -37,13 +34,13 @@ class Failure:
 
     code: str
     title: str
-    symptoms: tuple[re.Pattern[str], ...]
-    systems: frozenset[str]
-    codes: frozenset[str]
-    kinds: frozenset[str]
-    causes: tuple[str, ...]
+    causes: Sequence[str]
     remedy: str
     next: str
+    symptoms: Sequence[re.Pattern[str]] = ()
+    systems: Sequence[str] = ()
+    codes: Sequence[str] = ()
+    kinds: Sequence[str] = ()
 
     def text(self) -> str:
         """The entry as a person reads it."""
@@ -59,38 +56,22 @@ class Match:
     Args:
         failure: the entry.
         next: its next command; <name> stands for a value that is not known.
-        evidence: the text, or the system and code, that matched.
         rank: how reliable the match is: a symptom before a code before a class, a longer text before a shorter one.
     """
 
     failure: Failure
     next: str
-    evidence: str
     rank: tuple[int, int]
 
 
 @cache
 def catalogue() -> tuple[Failure, ...]:
     """Every known failure, in the catalogue's order; read when it is first needed."""
-    import yaml  # noqa: PLC0415  (most runs show no error)
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     text = resources.files("fluobook.failures").joinpath("catalogue.yaml").read_text(encoding="utf-8")
-    return tuple(_failure(code, fields) for code, fields in yaml.load(text, Loader=loader).items())  # noqa: S506
-
-
-def _failure(code: str, fields: Mapping[str, Any]) -> Failure:
-    return Failure(
-        code=code,
-        title=fields["title"],
-        symptoms=tuple(re.compile(symptom, re.IGNORECASE) for symptom in fields.get("symptoms", ())),
-        systems=frozenset(fields.get("systems", ())),
-        codes=frozenset(fields.get("codes", ())),
-        kinds=frozenset(fields.get("kinds", ())),
-        causes=tuple(fields["causes"]),
-        remedy=fields["remedy"],
-        next=fields["next"],
-    )
+    entries = yaml.load(text, Loader=yaml.CSafeLoader)
+    for fields in entries.values():
+        fields["symptoms"] = [re.compile(symptom, re.IGNORECASE) for symptom in fields.get("symptoms", ())]
+    return tuple(Failure(code, **fields) for code, fields in entries.items())
 
 
 def entry(code: str) -> Failure:
@@ -100,18 +81,13 @@ def entry(code: str) -> Failure:
         UsageError: there is none; the message names entries with a similar code or with that word in their title.
     """
     entries = {failure.code: failure for failure in catalogue()}
-    if found := entries.get(code.upper()):
-        return found
-    near = difflib.get_close_matches(code.upper(), entries, n=3, cutoff=0.6)
-    if len(code) >= _FEWEST_LETTERS and not re.fullmatch(r"[fF]?\d+", code):
-        near = [failure.code for failure in entries.values() if code.lower() in failure.title.lower()][:5] or near
-    names = "; ".join(f"{name} {entries[name].title}" for name in near)
-    raise UsageError(
-        f"there is no known failure {code!r}",
-        remedy=f"did you mean: {names}"
-        if names
-        else f"codes are F01 to {catalogue()[-1].code}, see docs/reference/failures.md",
-    )
+    if code.upper() in entries:
+        return entries[code.upper()]
+    titled = [name for name in entries if code[2:] and code.lower() in entries[name].title.lower()]
+    similar = titled[:5] or difflib.get_close_matches(code.upper(), entries, n=3, cutoff=0.6)
+    named = "; ".join(f"{name} {entries[name].title}" for name in similar)
+    codes = f"codes are F01 to {catalogue()[-1].code}, see docs/reference/failures.md"
+    raise UsageError(f"there is no known failure {code!r}", remedy=f"did you mean: {named}" if named else codes)
 
 
 def explain(error: BaseException | str) -> list[Match]:
@@ -130,16 +106,19 @@ def fill(command: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda name: values.get(name[1]) or f"<{name[1]}>", command)
 
 
+def with_phase(text: str, phase: str) -> str:
+    """A text with commands of the catalogue, the phase's name filled in."""
+    return text.replace("<phase>", phase) if phase else text
+
+
 def _match(failure: Failure, error: BaseException | str) -> Match | None:
     """The best match in the chain of causes; a foreign exception belongs to the system of the error it caused."""
-    best, system = None, ""
+    matches, system = [], ""
     for link in chain(error):
-        system = link.system if isinstance(link, OutsideError) else system
-        if system and failure.systems and system not in failure.systems:
-            continue
-        match = _match_one(failure, link)
-        best = max(filter(None, (best, match)), key=lambda found: found.rank, default=None)
-    return best
+        system = getattr(link, "system", system)
+        if not (system and failure.systems) or system in failure.systems:
+            matches.append(_match_one(failure, link))
+    return max(filter(None, matches), key=lambda match: match.rank, default=None)
 
 
 def _match_one(failure: Failure, error: BaseException | str) -> Match | None:
@@ -148,16 +127,15 @@ def _match_one(failure: Failure, error: BaseException | str) -> Match | None:
     text = f"{outside.message}\n{outside.detail}" if outside else str(error)
     hits = [hit for symptom in failure.symptoms if (hit := symptom.search(text))]
     if hits:
-        longest = max((hit.group() for hit in hits), key=len)
         facts |= {name: value for hit in hits for name, value in hit.groupdict().items() if value}
-        evidence, rank = " ".join(longest.split())[:_LONGEST_EVIDENCE], (2, len(longest))
+        rank = (2, max(len(hit.group()) for hit in hits))
     elif outside and outside.code in failure.codes:
-        evidence, rank = f"{outside.system} {outside.code}", (1, 0)
-    elif outside and failure.kinds & {kind.__name__ for kind in type(outside).__mro__}:
-        evidence, rank = f"{outside.system} {type(outside).__name__}", _BY_CLASS
+        rank = (1, 0)
+    elif outside and any(kind.__name__ in failure.kinds for kind in type(outside).__mro__):
+        rank = _BY_CLASS
     else:
         return None
-    return Match(failure, fill(failure.next, facts), evidence, rank)
+    return Match(failure, fill(failure.next, facts), rank)
 
 
 def chain(error: BaseException | str) -> Iterator[BaseException | str]:

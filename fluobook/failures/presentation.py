@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fluobook.errors import OutsideError, ParamsError, Unreachable
-from fluobook.failures.catalogue import chain, explain
+from fluobook.failures.catalogue import chain, explain, with_phase
 from fluobook.failures.probes import probe
 
 _MOST_ALTERNATIVES = 2
@@ -63,11 +63,12 @@ class Presentation:
         return "\n".join(lines)
 
 
-def present(error: BaseException, *, with_probe: bool = False) -> Presentation:
+def present(error: BaseException, *, phase: str = "", with_probe: bool = False) -> Presentation:
     """What is shown of an error; its own cause and remedy come before those of the catalogue.
 
     Args:
         error: any exception.
+        phase: name of the phase, for the catalogue's commands.
         with_probe: connect to an unreachable endpoint, to tell similar causes apart; takes some seconds at most.
     """
     matches = explain(error)
@@ -81,8 +82,8 @@ def present(error: BaseException, *, with_probe: bool = False) -> Presentation:
         message=str(getattr(error, "message", "")) or str(error) or type(error).__name__,
         failure=f"{first.failure.code} {first.failure.title}" if first else "",
         causes=tuple(dict.fromkeys(cause for cause in causes if cause)),
-        remedy=own_remedy or (first.failure.remedy if first else ""),
-        next=first.next if first else "",
+        remedy=with_phase(own_remedy, phase) or (first.failure.remedy if first else ""),
+        next=with_phase(first.next, phase) if first else "",
         alternatives=tuple(f"{m.failure.code} {m.failure.title}" for m in matches[1 : 1 + _MOST_ALTERNATIVES]),
         problems=error.problems if isinstance(error, ParamsError) else (),
         system=outside.system if outside else "",

@@ -8,6 +8,7 @@ passes the redactor on its way to the disk.
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,16 +19,17 @@ from papermill.engines import NBClientEngine, NotebookExecutionManager, papermil
 from papermill.iorw import LocalHandler, papermill_io
 
 from fluobook.files import write_text
-from fluobook.run.kernels import ForkingProvisioner, private_folder
+from fluobook.run import kernels
 
 if TYPE_CHECKING:
     from fluobook.redact import Redactor
-    from fluobook.run.kernels import KernelFolder, KernelTemplate
     from fluobook.run.signals import Signals
 
 ENGINE = "fluobook"
 SCHEME = "redacted://"
 
+LAST_LINES = 60
+"""Lines of the log of a kernel that ended which are shown."""
 TIMEOUT = 60
 """Seconds that a busy machine may take to start a kernel, and to deliver the outputs of a cell."""
 
@@ -62,38 +64,55 @@ class TruthfulManager(NotebookExecutionManager):  # type: ignore[misc, unused-ig
 
 
 class Client(PapermillNotebookClient):  # type: ignore[misc, unused-ignore]
-    """Executes cells, and passes signals on to the one that runs."""
+    """Executes cells, and passes signals on to the kernel of the running one."""
 
     def __init__(
-        self, manager: TruthfulManager, folder: KernelFolder, signals: Signals, template: KernelTemplate, **options: Any
+        self,
+        manager: TruthfulManager,
+        folder: Path,
+        signals: Signals,
+        template: kernels.KernelTemplate,
+        **options: Any,
     ) -> None:
-        # The kernel holds nothing that it would have to save after its last cell, so nothing waits for it.
+        # The kernel has nothing to save after its last cell, so nothing waits for it.
         super().__init__(
             manager,
             timeout=None,
             iopub_timeout=TIMEOUT,
             startup_timeout=TIMEOUT,
             shutdown_kernel="immediate",
-            config=folder.config,
+            config=kernels.sockets_in(folder),
             **options,
         )
-        self._folder, self._signals, self._template = folder, signals, template
+        self._log, self._signals, self._template = folder / kernels.LOG, signals, template
+        self._kernel: kernels.ForkedKernel | None = None
 
     def create_kernel_manager(self) -> Any:
         """A kernel manager whose kernel is forked from the template."""
         manager = super().create_kernel_manager()
-        manager.provisioner = ForkingProvisioner(
-            self._template, self._folder.log, kernel_spec=manager.kernel_spec, parent=manager
+        manager.provisioner = kernels.ForkingProvisioner(
+            self._template, self._log, kernel_spec=manager.kernel_spec, parent=manager
         )
         return manager
 
     def execute_cell(self, cell: Any, cell_index: int, **options: Any) -> Any:
         """Execute a cell; meanwhile signals go to its kernel."""
-        self._signals.cell_started(self.km.provisioner.process)
+        self._kernel = self.km.provisioner.process
+        self._signals.cell_started(self._kernel)
         try:
             return super().execute_cell(cell, cell_index, **options)
         finally:
             self._signals.cell_ended()
+
+    def death(self, notebook: str) -> str:
+        """How the kernel ended, and the end of its log."""
+        code = self._kernel.wait() if self._kernel else None
+        if code is None:
+            ending = "did not start"
+        else:
+            ending = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        lines = self._log.read_text(errors="replace").splitlines()[-LAST_LINES:] if self._log.exists() else []
+        return "\n".join([f"the kernel of {notebook} {ending}", *lines])
 
 
 class Engine(NBClientEngine):  # type: ignore[misc, unused-ignore]
@@ -104,16 +123,17 @@ class Engine(NBClientEngine):  # type: ignore[misc, unused-ignore]
         """Execute one notebook, into which papermill has injected its parameters.
 
         Raises:
-            DeadKernelError: the kernel died; the message contains the end of its log.
+            DeadKernelError: the kernel ended; the message says how, and contains the end of its log.
         """
         signals: Signals = kwargs["signals"]
         manager = TruthfulManager(nb, signals, output_path=output_path, autosave_cell_every=5)
         manager.notebook_start()
-        with private_folder() as folder:
+        with kernels.private_folder() as folder:
+            client = Client(manager, folder, signals, kwargs["template"], kernel_name=kernel_name)
             try:
-                Client(manager, folder, signals, kwargs["template"], kernel_name=kernel_name).execute()
-            except DeadKernelError as error:
-                raise DeadKernelError(f"{error}\n{folder.last_lines()}".strip()) from None
+                client.execute()
+            except DeadKernelError:
+                raise DeadKernelError(client.death(Path(output_path or "").name)) from None
             finally:
                 manager.notebook_complete()
         return manager.nb

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook import errors
+from fluobook.errors import FluobookError
+from fluobook.failures import present
 from fluobook.files import write_json
 from fluobook.journal import journal as journals
 from fluobook.journal.journal import Journal, StageSummary, as_data, not_run, summarise
@@ -18,9 +22,6 @@ from fluobook.run.report import write_report
 from fluobook.run.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
     from fluobook.run.kernels import KernelTemplate
     from fluobook.stages.core.stage import Stage
 
@@ -126,7 +127,6 @@ def _execute(request: RunRequest, notebook: str, signals: Signals, template: Ker
     """Execute one notebook; returns the error's class name and text, both empty on success."""
     import papermill  # noqa: PLC0415 (papermill is heavy; `fluobook --help` must not pay for it)
     from nbconvert.filters import strip_ansi  # noqa: PLC0415
-    from papermill.exceptions import PapermillExecutionError  # noqa: PLC0415
 
     from fluobook.run.engine import ENGINE, redacted  # noqa: PLC0415
 
@@ -143,15 +143,17 @@ def _execute(request: RunRequest, notebook: str, signals: Signals, template: Ker
             signals=signals,
             template=template,
         )
-    except PapermillExecutionError as error:
-        if signals.caught is not None and error.ename == "KeyboardInterrupt":
-            return error.ename, f"{signals.name} interrupted {notebook}; {AGAIN}"
-        return error.ename, strip_ansi("\n".join(error.traceback) or error.evalue)
     except Interrupted as error:
         return "Interrupted", f"{error} came between two cells; the next one was not started"
-    except Exception as error:  # noqa: BLE001 (kernels die in many ways, and papermill breaks in its own: all end a run)
-        name = type(error).__name__
-        return name, f"{notebook} ended early: {strip_ansi(str(error)) or name}\n{AGAIN}"
+    except Exception as error:  # noqa: BLE001 (kernels end in many ways, and papermill breaks in its own: all end a run)
+        name = str(getattr(error, "ename", type(error).__name__))
+        if signals.caught is not None and name in ("KeyboardInterrupt", "DeadKernelError"):
+            return name, f"{signals.name} interrupted {notebook}; {AGAIN}"
+        message = strip_ansi(str(getattr(error, "evalue", error)))
+        shown = strip_ansi("\n".join(getattr(error, "traceback", ()))) or f"{notebook} ended early: {message or name}"
+        if not hasattr(errors, name):  # the kernel has explained those of fluobook
+            shown += "\n" + present(FluobookError(message, remedy=AGAIN), phase=request.phase).text().partition("\n")[2]
+        return name, shown
     return "", ""
 
 

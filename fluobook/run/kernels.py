@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,6 @@ from traitlets.config import Config
 from fluobook.files import is_alive
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from jupyter_client.connect import KernelConnectionInfo
 
 PREFIX = "fluobook-kernel-"
@@ -36,38 +34,25 @@ PREFIX = "fluobook-kernel-"
 IMPORTED = ("fluobook.notebook", "kubernetes.config", "kubernetes.dynamic", "IPython.core.completerlib", "sqlite3")
 """What the template process imports besides ipykernel."""
 
-LAST_LINES = 60
-"""Lines of a dead kernel's log that are shown."""
-
-
-@dataclass(frozen=True)
-class KernelFolder:
-    """The private folder of one kernel.
-
-    Args:
-        config: of a kernel manager whose sockets are in the folder.
-        log: receives what the kernel's process writes outside the notebook: warnings, or why it died.
-    """
-
-    config: Config
-    log: Path
-
-    def last_lines(self) -> str:
-        """The end of the log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+LOG = "kernel.log"
+"""The file in a kernel's folder that receives what its process writes outside the notebook: warnings, why it ended."""
 
 
 @contextmanager
-def private_folder() -> Iterator[KernelFolder]:
-    """A folder for one kernel; removed at the end.
+def private_folder() -> Iterator[Path]:
+    """A folder for one kernel; removed at the end."""
+    _remove_leftovers()
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def sockets_in(folder: Path) -> Config:
+    """The configuration of a kernel manager whose sockets are in a folder.
 
     By default the kernels of one working directory would share their sockets, and two runs would collide.
     """
-    _remove_leftovers()
-    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder:
-        path = Path(folder)
-        sockets = {"transport": "ipc", "ip": str(path / "k"), "connection_file": str(path / "connection.json")}
-        yield KernelFolder(Config({"KernelManager": sockets}), path / "kernel.log")
+    sockets = {"transport": "ipc", "ip": str(folder / "k"), "connection_file": str(folder / "connection.json")}
+    return Config({"KernelManager": sockets})
 
 
 def _remove_leftovers() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluobook.display.table import Cell, Table
@@ -12,8 +13,6 @@ from fluobook.files import write_text
 from fluobook.journal.journal import read
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fluobook.redact import Redactor
 
 STYLE = """<style>:root{color-scheme:light dark}

@@ -39,7 +39,7 @@ def test_every_chart_is_compared_with_what_the_labs_repositories_list(capsys):
     assert "unanswered" not in output
 
 
-def test_a_repository_that_does_not_answer_is_told_and_the_exit_code_says_so(capsys, monkeypatch: pytest.MonkeyPatch):
+def test_a_repository_that_does_not_answer_is_reported_with_exit_code_1(capsys, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(REPOSITORY)
     mirrors = {
         application.repo: "http://127.0.0.1:1"

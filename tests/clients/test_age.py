@@ -2,6 +2,7 @@ import pytest
 
 from fluobook.clients import age
 from fluobook.errors import Rejected
+from fluobook.failures import present
 
 
 def test_a_new_key_is_read_again_from_its_file():
@@ -20,7 +21,7 @@ def test_a_damaged_key_is_refused_and_never_shown():
     secret = age.generate().secret
     with pytest.raises(Rejected, match=r"keys\.txt: key 1 is not an age key") as caught:
         age.read(secret[:-1] + "X", "keys.txt")
-    assert secret[20:40] not in caught.value.diagnostics()
+    assert secret[20:40] not in present(caught.value).text()
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
 

@@ -17,6 +17,7 @@ from fluobook_lab import life
 
 from fluobook import params
 from fluobook.errors import FluobookError
+from fluobook.failures import present
 from fluobook.lab import programs as lab_programs
 from fluobook.machine import pki
 from fluobook.stages.apply_talos_config import documents
@@ -271,7 +272,7 @@ def test_a_run_fails_and_names_the_cause(how: str, lab: RealLab, monkeypatch: py
     lab.apply(*BEFORE)
     with pytest.raises(FluobookError) as caught:
         lab.bring_up(*case.stages)
-    said = caught.value.diagnostics()
+    said = present(caught.value).text()
     assert [word for word in case.named if word not in said] == []
     assert caught.value.remedy
 

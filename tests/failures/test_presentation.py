@@ -2,7 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from fluobook.errors import Conflict, DeadlineExceeded, FluobookError, NotFound, OutsideError, ParamsError, TaskFailed
+from fluobook.errors import (
+    Conflict,
+    DeadlineExceeded,
+    FluobookError,
+    NotFound,
+    OutsideError,
+    ParamsError,
+    Refused,
+    TaskFailed,
+)
 from fluobook.failures import entry, present
 
 BOOTSTRAPPED = Conflict(
@@ -55,6 +64,14 @@ def test_other_matching_entries_are_named() -> None:
 def test_an_unknown_error_shows_only_what_it_says_itself() -> None:
     assert present(FluobookError("no")).text() == "no"
     assert present(FluobookError("no", remedy="run it again")).text() == "no\n  remedy:  run it again"
+    shrinks = Refused("it would lose data", cause="the disk shrinks", remedy="set 80 or more")
+    assert present(shrinks).text() == "it would lose data\n  cause:   the disk shrinks\n  remedy:  set 80 or more"
+
+
+def test_the_commands_of_an_entry_name_the_phase_if_it_is_known() -> None:
+    error = OutsideError("no", system="proxmox", code="500")
+    assert present(error).next == "fluobook plan <phase>"
+    assert present(error, phase="phase2").next == "fluobook plan phase2"
 
 
 def test_wrong_params_list_every_problem() -> None:

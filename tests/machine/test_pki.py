@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fluobook.errors import FluobookError
+from fluobook.failures import present
 from fluobook.machine import pki
 
 
@@ -154,7 +155,7 @@ def test_a_broken_pair_is_refused_without_its_content() -> None:
         pki.KeyPair.from_base64({"crt": ""})
     with pytest.raises(FluobookError, match="not base64") as caught:
         pki.KeyPair.from_base64({"crt": "", "key": "?hush?"})
-    assert "hush" not in caught.value.diagnostics()
+    assert "hush" not in present(caught.value).text()
     with pytest.raises(FluobookError, match="cannot be read"):
         pki.private_key("hush")
 

@@ -12,6 +12,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from fluobook.errors import ParamsError
+from fluobook.failures import present
 from fluobook.machine import pki
 from fluobook.machine.secrets import SecretsBundle, new_secrets
 
@@ -109,7 +110,7 @@ def test_all_problems_are_reported_at_once_without_a_value(secrets: SecretsBundl
     bundle["trustdinfo"]["token"] = 7
     with pytest.raises(ParamsError) as caught:
         SecretsBundle.parse(bundle)
-    told = caught.value.diagnostics()
+    told = present(caught.value).text()
     for place in ("certs.etcd", "certs.k8s:", "certs.os", "certs.k8sserviceaccount", "exactly one", "trustdinfo.token"):
         assert place in told
     assert "one too many" not in told

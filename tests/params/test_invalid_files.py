@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fluobook.errors import ParamsError
+from fluobook.failures import present
 from fluobook.params import load
 
 FILES = sorted((Path(__file__).parent / "invalid").glob("*.yaml"))
@@ -37,7 +38,7 @@ def test_nothing_but_the_mistake_is_reported(path: Path) -> None:
 def test_no_secret_is_repeated(path: Path) -> None:
     with pytest.raises(ParamsError) as refused:
         load(path)
-    assert "hunter2" not in (refused.value.diagnostics() + repr(refused.value)).lower()
+    assert "hunter2" not in (present(refused.value).text() + repr(refused.value)).lower()
 
 
 def test_many_mistakes_are_known() -> None:

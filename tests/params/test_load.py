@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fluobook.errors import ParamsError
+from fluobook.failures import present
 from fluobook.params import load, parse, pins, repository_root
 from fluobook.params.load import home
 
@@ -38,7 +39,7 @@ def test_a_phase_may_be_a_path(tmp_path: Path) -> None:
 def test_an_unknown_phase_is_answered_with_the_nearest_one() -> None:
     with pytest.raises(ParamsError) as refused:
         load("phase11")
-    assert "did you mean 'phase1'?" in refused.value.diagnostics()
+    assert "did you mean 'phase1'?" in present(refused.value).text()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_a_number_in_place_of_a_secret_is_not_repeated(document: dict[str, Any])
     with pytest.raises(ParamsError) as refused:
         parse(document)
     assert "platform.proxmox.laptop.token_secret: must be a mapping" in refused.value.problems[0]
-    assert "918273645" not in refused.value.diagnostics()
+    assert "918273645" not in present(refused.value).text()
 
 
 def test_the_value_of_a_key_that_is_there_twice_is_not_repeated(tmp_path: Path) -> None:

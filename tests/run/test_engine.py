@@ -47,7 +47,20 @@ def test_cells_that_ran_are_completed(execute, tmp_path):
     assert statuses(tmp_path) == ["completed", "completed"]
 
 
-def test_a_kernel_that_dies_leaves_its_last_words_and_cells_that_never_ran_are_pending(execute, tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("cell", "ending"),
+    [
+        ("os.kill(os.getpid(), 9)", "the kernel of out.ipynb was killed by SIGKILL"),
+        ("os.kill(os.getpid(), 15)", "the kernel of out.ipynb was killed by SIGTERM"),
+        ("os._exit(3)", "the kernel of out.ipynb ended with exit code 3"),
+    ],
+)
+def test_the_error_says_how_a_kernel_ended(execute, cell, ending):
+    with pytest.raises(DeadKernelError, match=ending):
+        execute("import os", cell)
+
+
+def test_the_log_of_a_kernel_that_ended_is_shown_and_cells_that_never_ran_are_pending(execute, tmp_path, capfd):
     with pytest.raises(DeadKernelError, match="Fatal Python error: Aborted"):
         execute("import faulthandler, os\nfaulthandler.enable(all_threads=False)", "os.abort()", "print('never')")
     assert statuses(tmp_path) == ["completed", "failed", "pending"]

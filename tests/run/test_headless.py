@@ -8,9 +8,11 @@ import re
 import shutil
 from contextlib import closing
 
+import papermill
 import pytest
 import yaml
 from fluobook_lab import life
+from nbclient.exceptions import DeadKernelError
 
 from fluobook import params
 from fluobook.clients import sops
@@ -22,6 +24,7 @@ from fluobook.notebook import stage_run
 from fluobook.redact import Redactor
 from fluobook.run import headless
 from fluobook.run.headless import exit_code_of
+from fluobook.run.signals import Interrupted, Signals
 from fluobook.stages import catalogue
 from fluobook.stages.catalogue import STAGES
 from fluobook.stages.core.gate import Approval, Gate
@@ -155,6 +158,33 @@ def test_nothing_after_the_first_stage_that_fails_is_begun(tmp_path, root, monke
     assert [summary.stage for summary in reported] == [STAGES[0].name]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [stage["status"] for stage in summary["stages"]] == ["failed"] + ["not run"] * (len(STAGES) - 1)
+
+
+class CellError(Exception):
+    """What papermill raises for an error in a cell."""
+
+    ename, evalue, traceback = "ValueError", "no space left on device", ("\x1b[31mTraceback\x1b[0m", "ValueError: no")
+
+
+@pytest.mark.parametrize(
+    ("error", "caught", "expected"),
+    [
+        (DeadKernelError("the kernel of n.ipynb was killed by SIGKILL\nlog"), None, "F108 The kernel of a notebook"),
+        (DeadKernelError("the kernel of n.ipynb was killed by SIGKILL"), 15, "SIGTERM interrupted n.ipynb; run it"),
+        (Interrupted("SIGINT"), 2, "SIGINT came between two cells"),
+        (RuntimeError("something else"), None, "n.ipynb ended early: something else\n  remedy:  run it again"),
+        (CellError(), None, "Traceback\nValueError: no\n  failure: F64 The storage is full"),
+    ],
+)
+def test_an_error_that_is_not_ours_is_explained_by_the_catalogue(error, caught, expected, tmp_path, monkeypatch):
+    def fails(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr(papermill, "execute_notebook", fails)
+    signals = Signals()
+    signals.caught = caught
+    request = headless.RunRequest("phase1", {}, "lab", "", (), tmp_path, tmp_path)
+    assert expected in headless._execute(request, "n.ipynb", signals, None)[1]
 
 
 @pytest.mark.parametrize(

@@ -381,7 +381,7 @@ def test_a_wrong_token_is_told_by_its_id_and_never_by_its_secret(proxmox):
         client.version()
     assert "PVEAPIToken=" in " ".join(present(denied.value).causes)
     assert present(denied.value).next == "pveum user token list fluobook@pve"
-    assert "wrong-secret-value" not in f"{denied.value.diagnostics()} {denied.value!r} {client.endpoint!r}"
+    assert "wrong-secret-value" not in f"{present(denied.value).text()} {denied.value!r} {client.endpoint!r}"
 
 
 def test_a_missing_privilege_is_named_with_the_commands_that_grant_it(proxmox):

@@ -45,7 +45,7 @@ def test_each_answer_has_its_error_and_is_transient_or_not(status, text, kind, r
     assert type(error) is kind
     assert is_transient(error) is repeat
     assert error.code == str(status)
-    assert "the-secret-of-it" not in error.diagnostics()
+    assert "the-secret-of-it" not in present(error).text()
 
 
 def test_every_missing_privilege_of_an_answer_is_in_the_remedy():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fluobook.errors import ForeignObject, ParamsError, Refused, Rejected, StageMissing
+from fluobook.failures import present
 from fluobook.stages.apply_talos_config import documents
 
 pytestmark = pytest.mark.lab
@@ -158,5 +159,5 @@ def test_a_configuration_that_talos_does_not_read_is_refused_in_its_words(made, 
     stage = lab.stage("apply-talos-config")
     with pytest.raises(Rejected) as caught:
         stage.apply(stage.plan())
-    assert "unknown keys found during decoding" in caught.value.diagnostics()
-    assert "disableManifestDirectory" in caught.value.diagnostics()
+    assert "unknown keys found during decoding" in present(caught.value).text()
+    assert "disableManifestDirectory" in present(caught.value).text()

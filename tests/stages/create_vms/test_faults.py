@@ -56,7 +56,7 @@ def test_a_start_that_keeps_failing_is_reported_with_the_tail_of_its_log(labs):
     stage = lab.stage("create-vms")
     with pytest.raises(TaskFailed, match=r"create-vms, start talos-.*and 2 more failed") as caught:
         stage.apply(stage.plan())
-    assert "proxmox answered:\n    TASK ERROR: start failed" in caught.value.diagnostics()
+    assert "proxmox answered:\n    TASK ERROR: start failed" in present(caught.value).text()
     assert lab.paths("DELETE") == []
     lab.bring_up("create-vms")
     assert sorted(creations(lab).values()) == [1] * NODES
@@ -67,7 +67,7 @@ def test_a_creation_that_fails_is_reported_and_what_needs_it_is_not_started(labs
     stage = lab.stage("create-vms")
     with pytest.raises(TaskFailed) as caught:
         stage.apply(stage.plan())
-    assert "TASK ERROR" in caught.value.diagnostics()
+    assert "TASK ERROR" in present(caught.value).text()
     assert len([path for path in lab.paths("POST") if path.endswith("/status/start")]) == NODES - 1
     lab.bring_up("create-vms")
     assert sorted(creations(lab).values()) == [1] * NODES
@@ -123,7 +123,7 @@ def test_a_refused_token_changes_nothing_and_the_command_that_helps_is_shown(lab
     lab = labs(fault)
     with pytest.raises(AccessDenied) as caught:
         lab.stage("create-vms").plan()
-    assert "fluobook@pve!fluobook" in caught.value.diagnostics()
+    assert "fluobook@pve!fluobook" in present(caught.value).text()
     assert "pveum" in present(caught.value).advice
     assert lab.requests(mutating=True) == []
 

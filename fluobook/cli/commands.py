@@ -1,0 +1,276 @@
+"""The commands, except for those of `fluobook lab`. What takes long to import is imported when a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from fluobook import lab as labs
+from fluobook import params
+from fluobook.cli.options import Engine, Phase, Settings, Target, chosen, engines, masked, root
+from fluobook.errors import EXIT_CHANGES_PENDING, CheckFailed, NotFound, ParamsError, StageMissing, UsageError
+
+if TYPE_CHECKING:
+    from fluobook.journal.journal import StageSummary
+    from fluobook.lab import Lab
+    from fluobook.params import Params
+    from fluobook.stages.core.stage import Stage
+
+
+def run(
+    phase: Phase,
+    target: Target = "lab",
+    approve: Annotated[str, typer.Option(help='What is approved in advance: "all" or "stage=digest,…".')] = "",
+    cluster: Annotated[
+        str, typer.Option(help="The cluster's name; needed with --approve all on a live platform.")
+    ] = "",
+    first: Annotated[str, typer.Option("--from", metavar="STAGE", help="Begin with this stage.")] = "",
+    only: Annotated[list[str], typer.Option(metavar="STAGE", help="Run only this stage; may be repeated.")] = [],
+    settings: Settings = [],
+    out: Annotated[Path | None, typer.Option(help="The run folder; a new one below runs/ if not given.")] = None,
+    fault: Annotated[list[str], typer.Option(metavar="NAME", help="Inject a fault into the lab of this run.")] = [],
+    engine: Engine = None,
+) -> int:
+    """Run the stages' notebooks headless. Example: fluobook run phase1 --approve all."""
+    from fluobook.journal import folder
+    from fluobook.notebook import parse_approval
+    from fluobook.run import headless, kernels
+
+    loaded = chosen(phase, settings)
+    stages = _stages(first, only)
+    approved = ",".join(filter(None, [approve, f"cluster={cluster}" if cluster else ""]))
+    parse_approval(approved)
+    lab = _kept_lab(loaded.phase) if target == "lab" else None
+    if (fault or engine) and (lab or target == "live"):
+        _require_own_lab(loaded.phase, lab, fault, engine)
+    run_folder = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", loaded.phase)
+    by_name = phase == loaded.phase and not settings and (root() / "params" / f"{phase}.yaml").exists()
+    platform = {} if by_name else dict(loaded.platform.written)
+    with kernels.kernel_template() as template:
+        if target == "lab" and lab is None:
+            programs = labs.programs()
+            lab = labs.provider().own(loaded, root=root(), programs=programs, faults=fault, engines=engines(engine))
+        request = headless.RunRequest(
+            loaded.phase, platform, target, approved, stages, root(), run_folder, lab.folder if lab else None
+        )
+        code = headless.run(request, template=template, report=_print_summary)
+    print(f"report: {run_folder / 'report.html'}")
+    return code
+
+
+def _kept_lab(phase: str) -> Lab | None:
+    """The lab of the phase that `fluobook lab up` started, if it is up."""
+    provider = labs.provider()
+    return provider.find(provider.folder_of(phase))
+
+
+def _require_own_lab(phase: str, lab: Lab | None, fault: Sequence[str], engine: str | None) -> None:
+    """Refuse options that only a lab started by this run can have, if another lab is up or none is used."""
+    if lab and not fault and engine == lab.engine:
+        return
+    option = f"--fault {fault[0]}" if fault else f"--engine {engine}"
+    raise UsageError(
+        f"{option.split(maxsplit=1)[0]} applies only to a lab that this run starts",
+        cause=f"the lab of {phase} is up, with the {lab.engine} engine" if lab else "a live run has no lab",
+        remedy=f"fluobook lab down {phase}; then run again, or: fluobook lab up {phase} {option}",
+    )
+
+
+def _print_summary(summary: StageSummary) -> None:
+    with suppress(BrokenPipeError):  # the reader of the output is gone; the run goes on
+        print(summary.line(), flush=True)
+        if summary.error:
+            print(summary.error, file=sys.stderr)
+
+
+def _stages(first: str, only: Sequence[str]) -> Sequence[Stage]:
+    from fluobook.stages import catalogue
+
+    if only and first:
+        raise UsageError("--from and --only exclude each other", remedy="--only may be given several times")
+    if only:
+        return catalogue.numbered(only)
+    begin = catalogue.find(first).number if first else 0
+    return [stage for stage in catalogue.STAGES if stage.number >= begin]
+
+
+def plan(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:
+    """Show what every stage would do. Changes nothing; exits 2 if there are changes. Example: fluobook plan phase1."""
+    from fluobook.context import open_context
+    from fluobook.stages.catalogue import STAGES
+
+    pending = False
+    with masked() as redactor:
+        context = open_context(chosen(phase, settings), root=root(), target=target, redactor=redactor)
+        for stage in STAGES:
+            planned = stage.plan(context.platform, stage.observe(context.limited_to(stage.uses)))
+            print(redactor.text(planned.table().text()), end="\n\n", flush=True)
+            pending = pending or bool(planned.actions)
+    return EXIT_CHANGES_PENDING if pending else 0
+
+
+def render(
+    phase: Phase,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    secrets: Annotated[Path | None, typer.Option(help="A secrets bundle; without it, secrets are omitted.")] = None,
+    gitops: Annotated[
+        bool, typer.Option("--gitops", help="Write the GitOps tree with the values of this phase instead.")
+    ] = False,
+    target: Annotated[
+        Literal["lab", "live"], typer.Option(help="Source of the Cilium chart: lab (the lab's chart server) or live.")
+    ] = "lab",
+    settings: Settings = [],
+) -> int:
+    """Write what would be applied. Example: fluobook render phase1 --out build/phase1 --target live."""
+    from fluobook.stages import rendering
+
+    loaded = chosen(phase, settings)
+    if gitops:
+        written = rendering.write_gitops(loaded, root(), out)
+    else:
+        written = rendering.write_machines(_with_mirrors(loaded, target), root(), out, secrets)
+    for path in written:
+        print(path)
+    return 0
+
+
+def _with_mirrors(loaded: Params, target: str) -> Params:
+    """The params with the chart sources of the target: those of a rehearsal are the lab's. All else stays."""
+    if target == "live":
+        return loaded
+    mirrors = labs.for_phase(loaded, root=root()).overlay["gitops"]["mirrors"]
+    platform = params.overlay(loaded.platform, {"gitops": {"mirrors": mirrors}})
+    return params.Params.model_construct(phase=loaded.phase, platform=platform)
+
+
+def check() -> int:
+    """Check the repository alone: params, the GitOps tree, secrets. Example: fluobook check."""
+    from fluobook.gitops.check import all_findings
+
+    problems, warnings = _check_params(root())
+    lines = [*problems, *(finding.line_of_text() for finding in all_findings(root()))]
+    for line in warnings:
+        print(line, file=sys.stderr)
+    for line in lines:
+        print(line)
+    print("1 finding" if len(lines) == 1 else f"{len(lines)} findings")
+    return CheckFailed.exit_code if lines else 0
+
+
+def _check_params(repository: Path) -> tuple[list[str], list[str]]:
+    """The problems in the params of every phase, and the warnings about them, one line each."""
+    problems, warnings = [], []
+    owners: dict[tuple[str, str], str] = {}
+    for phase in params.phases(repository):
+        file = f"params/{phase}.yaml"
+        try:
+            loaded = params.load(phase, root=repository)
+        except ParamsError as error:
+            problems += [f"{file}: [params] {problem}" for problem in error.problems or (error.message,)]
+            continue
+        warnings += [f"{file}: warning: {sentence}" for sentence in params.warnings(loaded.platform)]
+        for name in (("phase", loaded.phase), ("platform.cluster.name", loaded.platform.cluster.name)):
+            if name in owners:
+                problems.append(
+                    f"{file}: [params] {name[0]} = {name[1]!r}: is used by {owners[name]} already;"
+                    " give each file its own, because labs, VMs and secrets carry the name"
+                )
+            owners.setdefault(name, file)
+    return problems, warnings
+
+
+def doctor() -> int:
+    """Check this machine: Python, tools, packages, folders, labs. Example: fluobook doctor."""
+    from fluobook.cli.doctor import examine
+
+    checks = examine(root())
+    for check in checks:
+        print(f"{'✓' if check.passed else '✗'} {check.name:<12} {check.result}")
+        if check.remedy and not check.passed:
+            print(f"  remedy: {check.remedy}")
+    return 0 if all(check.passed for check in checks) else CheckFailed.exit_code
+
+
+def explain(code: Annotated[str, typer.Argument(help="A code such as F28, as errors show it.")]) -> int:
+    """Explain a known failure: causes, remedy, next command. Example: fluobook explain F28."""
+    from fluobook import failures
+
+    print(failures.entry(code).text())
+    return 0
+
+
+def kubeconfig(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:
+    """Print the path of the kubeconfig. Example: kubectl --kubeconfig $(fluobook kubeconfig phase1) get nodes."""
+    loaded = chosen(phase, settings)
+    cluster = params.home() / loaded.platform.cluster.name
+    folder = labs.provider().folder_of(loaded.phase) / "cluster" if target == "lab" else cluster
+    if not (folder / "kubeconfig").exists():
+        raise StageMissing(
+            f"there is no kubeconfig for {loaded.phase} yet",
+            remedy=f"fluobook run {phase} writes it in stage bootstrap-kubernetes",
+        )
+    print(folder / "kubeconfig")
+    return 0
+
+
+def report(run: Annotated[Path | None, typer.Argument(help="A run folder; the newest if not given.")] = None) -> int:
+    """Write the HTML report of a run again and print its path. Example: fluobook report runs/MY-RUN."""
+    from fluobook.journal.folder import newest
+    from fluobook.redact import Redactor
+    from fluobook.run.report import write_report
+
+    folder = run or newest(root() / "runs")
+    if folder is None or not (folder / "summary.json").exists():
+        raise NotFound(
+            f"no finished run in {folder or root() / 'runs'}", system="fluobook", remedy="fluobook run phase1 makes one"
+        )
+    print(write_report(folder, Redactor()))
+    return 0
+
+
+def tools() -> int:
+    """List the programs fluobook calls, where each was found and its version. Example: fluobook tools."""
+    from fluobook.clients.tools import inventory
+    from fluobook.display.table import Table
+
+    called = [[tool.name, tool.version, tool.source, str(tool.path)] for tool in inventory()]
+    print(Table("called by fluobook", ["program", "version", "from", "path"], called))
+    with suppress(NotFound):  # the lab is not installed
+        engines = labs.provider().engine_inventory(root())
+        real = [[engine.name, engine.version, engine.purpose, str(engine.path or engine.source)] for engine in engines]
+        print("\n" + str(Table("called by the lab's engine `real`", ["program", "version", "for", "path"], real)))
+    return 0
+
+
+def version() -> int:
+    """Print the version of fluobook and the versions it pins. Example: fluobook version."""
+    print(f"fluobook {metadata.version('fluobook')}")
+    for name, pinned in params.pins(root()).items():
+        print(f"{name:<11} {pinned}")
+    return 0
+
+
+def versions(phase: Phase = "phase1", target: Target = "lab", settings: Settings = []) -> int:
+    """Compare each chart's version with the newest stable one. Example: fluobook versions phase1 --target live."""
+    from fluobook import gitops
+    from fluobook.clients import helm
+    from fluobook.display.tree import versions_table
+    from fluobook.gitops.charts import newer
+
+    platform = _with_mirrors(chosen(phase, settings), target).platform
+    tree = gitops.for_phase(platform, gitops.read(root(), platform.gitops.path))
+    charts = newer(tree, lambda repo, chart: helm.versions(repo, chart, ca_file=platform.ca_file(repo)))
+    print(versions_table(charts).text())
+    failed = [chart for chart in charts if chart.problem]
+    for chart in failed:
+        print(f"{chart.chart}: {chart.problem}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+COMMANDS = (run, plan, render, check, doctor, explain, kubeconfig, report, tools, version, versions)
