@@ -19,7 +19,7 @@ from fluobook.clients import sops
 from fluobook.context import POLICIES, RunContext, open_context
 from fluobook.display.kernel import guard_kernel, interactive, show
 from fluobook.display.live import Live
-from fluobook.display.table import Cell, Table
+from fluobook.display.table import Cell, Displayed, Table
 from fluobook.display.tree import applications_table, findings_table, matrix_table, sources_table
 from fluobook.errors import CheckFailed, PlanChanged, UsageError
 from fluobook.failures import with_phase
@@ -98,8 +98,11 @@ class StageRun:
             show(Table(f"{self.stage.name}: no changes", []))
             return
         self._log("approved", digest=plan.digest, form=form)
-        lock = cluster_lock(self.context.home, patience=LOCK_TIMEOUT, on_wait=self._report_waiting)
-        with self.context.cancellation.on_interrupt(), lock, self.context.lease() as check_lease:
+        cancellation = self.context.cancellation
+        lock = cluster_lock(
+            self.context.home, patience=LOCK_TIMEOUT, on_wait=self._report_waiting, cancellation=cancellation
+        )
+        with cancellation.on_interrupt(), lock, self.context.lease() as check_lease:
             self._execute(self._remaining(plan), check_lease)
 
     def verify(self) -> Checks:
@@ -175,7 +178,7 @@ def _progress_table(plan: Plan, progress: Progress) -> Table:
 
 
 @dataclass(frozen=True)
-class PlatformTree:
+class PlatformTree(Displayed):
     """The GitOps tree as one phase sees it, as tables. Reads only the files of the repository.
 
     Example:
@@ -253,15 +256,9 @@ class PlatformTree:
         note = f"{len(applications)} Applications in {waves} waves, {len(self.tree.projects)} projects"
         return Table(f"{self.tree.path}, as {self.chosen.phase} sees it", [], note=note)
 
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
-        return self.table()._repr_mimebundle_(**options)
-
-    def __str__(self) -> str:
-        return self.table().text()
-
 
 @dataclass
-class Runbook:
+class Runbook(Displayed):
     """The runbook of one phase and target; shows the platform's nodes.
 
     Opening it contacts nothing. For target "lab", the first call that needs the lab finds it or starts one.
@@ -343,12 +340,6 @@ class Runbook:
         place = "rehearsal in the lab" if self.target == "lab" else "LIVE"
         title = f"{self.chosen.platform.cluster.name}, {self.chosen.phase}: {place}"
         return Table(title, columns, rows, note="\n".join(self.context.remarks))
-
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
-        return self.table()._repr_mimebundle_(**options)
-
-    def __str__(self) -> str:
-        return self.table().text()
 
 
 def stage_run(stage: Stage, context: RunContext, gate: Gate) -> StageRun:

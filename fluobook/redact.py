@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 MASK = "‹redacted›"
@@ -68,7 +69,7 @@ class Redactor:
                 text = text.replace(form, MASK)
         return text
 
-    def data(self, value: object) -> object:
+    def data(self, value: Any) -> Any:
         """Plain data (dicts, lists, scalars) with every known secret masked, keys included."""
         if isinstance(value, str):
             return self.text(value)

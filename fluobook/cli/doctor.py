@@ -82,22 +82,16 @@ def _environment(lock: Path) -> Check:
 
 def differences(lock: str) -> Iterator[str]:
     """How the packages of this environment differ from a lock's text; packages for other systems are ignored."""
+    versions = {canonicalize_name(package.name): package.version for package in metadata.distributions()}
     for line in re.sub(r"\\\n", " ", lock).splitlines():
         try:
             wanted = Requirement(line.split("--hash")[0].strip())
         except InvalidRequirement:
             continue  # a comment or an option
         if wanted.marker is None or wanted.marker.evaluate():
-            installed = _installed(wanted.name)
-            if not installed or not wanted.specifier.contains(installed, prereleases=True):
-                yield f"{canonicalize_name(wanted.name)} is {installed or 'missing'}, not {str(wanted.specifier)[2:]}"
-
-
-def _installed(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
+            name = canonicalize_name(wanted.name)
+            if name not in versions or not wanted.specifier.contains(versions[name], prereleases=True):
+                yield f"{name} is {versions.get(name, 'missing')}, not {str(wanted.specifier)[2:]}"
 
 
 def writable(name: str, folder: Path, remedy: str) -> Check:

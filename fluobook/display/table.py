@@ -41,8 +41,22 @@ class Cell:
         return f"{GLYPHS[self.tone]} {self.text}".rstrip() if self.tone else self.text
 
 
+class Displayed:
+    """Is shown as its table: rich in a notebook, as text on a terminal."""
+
+    def table(self) -> Table:
+        """The table."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"text/plain": self.table().text(), "text/html": self.table().html()}
+
+    def __str__(self) -> str:
+        return self.table().text()
+
+
 @dataclass(frozen=True)
-class Table:
+class Table(Displayed):
     """Rows below named columns, with a title above and a note below.
 
     Args:
@@ -59,10 +73,12 @@ class Table:
     note: str = ""
     limit: int = 100
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.text()
 
-    __repr__ = __str__
+    def table(self) -> Table:
+        """Itself."""
+        return self
 
     def text(self) -> str:
         """The table in plain text, columns aligned."""
@@ -86,9 +102,6 @@ class Table:
     def _more(self) -> str:
         hidden = len(self.rows) - self.limit
         return f"+ {hidden} more" if hidden > 0 else ""
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/plain": self.text(), "text/html": self.html()}
 
 
 def _row(row: Iterable[Any]) -> str:

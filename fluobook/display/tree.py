@@ -48,7 +48,7 @@ def versions_table(charts: Sequence[Newer]) -> Table:
     rows = [[Cell(c.step, _TONES[c.step]), c.application, c.chart, c.pinned, c.newest] for c in charts]
     counts = [f"{sum(chart.step == step for chart in charts)} {step}" for step in _TONES]
     note = ", ".join(count for count in counts if not count.startswith("0 "))
-    return Table("chart versions", ["newest is a", "application", "chart", "pinned", "newest stable"], rows, note=note)
+    return Table("chart versions", ["status", "application", "chart", "pinned", "newest stable"], rows, note=note)
 
 
 ALL, SOME, NONE = "●", "◐", "·"

@@ -41,7 +41,7 @@ class Presentation:
     @property
     def advice(self) -> str:
         """The remedy and the next command in one line, for a table of checks or findings."""
-        return f"{self.remedy.rstrip('.')}: {self.next}" if self.next else self.remedy
+        return f"{self.remedy.rstrip('.')}; next: {self.next}" if self.next else self.remedy
 
     def table(self) -> list[tuple[str, str]]:
         """Rows of a label and a text, without the message."""

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fluobook.errors import Locked, Refused
-
-LOCK_POLL = 0.2
-"""Seconds between two attempts to take a lock that another process holds."""
+from fluobook.errors import DeadlineExceeded, Locked, Refused
+from fluobook.waiting import Cancellation, wait_until
 
 
 def new_folder(parent: Path, phase: str) -> Path:
@@ -53,38 +50,44 @@ def newest(parent: Path) -> Path | None:
 
 
 @contextmanager
-def cluster_lock(folder: Path, *, patience: float, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+def cluster_lock(
+    folder: Path,
+    *,
+    patience: float,
+    on_wait: Callable[[str], None] = lambda _: None,
+    cancellation: Cancellation | None = None,
+) -> Iterator[None]:
     """Hold the lock of a cluster on this machine; the kernel releases it when the holder dies.
 
     Args:
         folder: the cluster's state folder.
         patience: how many seconds to wait for another holder.
         on_wait: called once with the holder's name, if there is one to wait for.
+        cancellation: ends the wait early.
 
     Raises:
         Locked: the other process still holds it after `patience`.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / "lock").open("a+") as file:
-        _acquire(file.fileno(), folder / "lock", patience, on_wait)
+    path, holders = folder / "lock", list[str]()
+
+    def acquired() -> bool | None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not holders:
+                holders.append(path.read_text() or "another process")
+                on_wait(holders[0])
+            return None
+        return True
+
+    with path.open("a+") as file:
+        try:
+            wait_until(acquired, what=f"{path}", timeout=patience, cancellation=cancellation or Cancellation())
+        except DeadlineExceeded:
+            remedy = f"wait until it ends, or end it ({path})"
+            raise Locked(f"{holders[0]} holds the lock on this cluster", remedy=remedy) from None
         file.truncate(0)
         file.write(f"process {os.getpid()}")
         file.flush()
         yield
-
-
-def _acquire(descriptor: int, path: Path, patience: float, on_wait: Callable[[str], None] | None) -> None:
-    until = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = path.read_text() or "another process"
-        else:
-            return
-        if on_wait:
-            on_wait(holder)
-            on_wait = None
-        if time.monotonic() > until:
-            raise Locked(f"{holder} holds the lock on this cluster", remedy=f"wait until it ends, or end it ({path})")
-        time.sleep(LOCK_POLL)

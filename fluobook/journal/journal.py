@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,7 @@ class Journal:
 
         A line is written in one call: several processes write to the file, and each may be killed at any moment.
         """
-        line = {"at": self._clock(), "event": event, **_plain(self._redactor.data(fields))}
+        line = {"at": self._clock(), "event": event, **self._redactor.data(fields)}
         text = json.dumps(line, ensure_ascii=False, default=lambda value: self._redactor.text(str(value)))
         with self._lock:
             self.events.append(line)
@@ -59,10 +59,6 @@ class Journal:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-
-def _plain(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -84,11 +80,11 @@ class StageSummary:
 
     stage: str
     notebook: str
-    status: str
-    actions: int
-    checks: int
-    total: int
-    seconds: float
+    status: str = "not run"
+    actions: int = 0
+    checks: int = 0
+    total: int = 0
+    seconds: float = 0.0
     error: str = ""
     exit_code: int = 0
 
@@ -108,13 +104,3 @@ def summarise(stage: str, notebook: str, events: Sequence[dict[str, Any]], **res
     return StageSummary(
         stage, notebook, actions=actions, checks=sum(c["passed"] for c in total), total=len(total), **rest
     )
-
-
-def not_run(stage: str, notebook: str) -> StageSummary:
-    """The summary of a stage that did not run."""
-    return StageSummary(stage, notebook, status="not run", actions=0, checks=0, total=0, seconds=0.0)
-
-
-def as_data(stages: Sequence[StageSummary], **head: Any) -> dict[str, Any]:
-    """The summary as plain data."""
-    return {**head, "stages": [asdict(stage) for stage in stages]}

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from fluobook.errors import FluobookError
 from fluobook.failures import present
 from fluobook.files import write_json
 from fluobook.journal import journal as journals
-from fluobook.journal.journal import Journal, StageSummary, as_data, not_run, summarise
+from fluobook.journal.journal import Journal, StageSummary, summarise
 from fluobook.redact import Redactor
 from fluobook.run.report import write_report
 from fluobook.run.signals import Interrupted, Signals
@@ -82,7 +82,7 @@ def run(request: RunRequest, *, template: KernelTemplate | None = None, report: 
                 done.append(_run_stage(request, stage, signals, journal, template))
                 report(done[-1])
             else:
-                done.append(not_run(stage.name, notebook_of(stage)))
+                done.append(StageSummary(stage.name, notebook_of(stage)))
         return _finish(request, done, signals, journal)
 
 
@@ -92,8 +92,8 @@ def _finish(request: RunRequest, done: Sequence[StageSummary], signals: Signals,
         journal.write("interrupted", signal=signals.name)
     journal.write("run-ended", exit_code=code)
     journal.close()
-    head = {"phase": request.phase, "target": request.target, "exit_code": code}
-    write_json(request.folder / "summary.json", request.redactor.data(as_data(done, **head)))
+    summary = {"phase": request.phase, "target": request.target, "exit_code": code, "stages": list(map(asdict, done))}
+    write_json(request.folder / "summary.json", request.redactor.data(summary))
     write_report(request.folder, request.redactor)
     return code
 

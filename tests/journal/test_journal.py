@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from fluobook.journal import journal as journals
-from fluobook.journal.journal import Journal, not_run, summarise
+from fluobook.journal.journal import Journal, StageSummary, summarise
 from fluobook.redact import MASK, Redactor
 
 EVENTS = [
@@ -108,6 +108,6 @@ def test_actions_that_were_done_count_even_where_the_stage_failed():
 
 
 def test_a_stage_that_did_not_run_says_so():
-    summary = not_run("create-vms", "01.ipynb")
+    summary = StageSummary("create-vms", "01.ipynb")
     assert summary.status == "not run"
     assert summary.line().startswith("· create-vms")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fluobook.display.table import Cell, Table
+from fluobook.display.table import Cell, Displayed, Table
 from fluobook.errors import CheckFailed, FluobookError
 from fluobook.failures import present
 from fluobook.stages.core.executor import in_parallel
@@ -40,7 +40,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Checks:
+class Checks(Displayed):
     """The checks of one stage, shown as a table."""
 
     stage: str
@@ -75,12 +75,6 @@ class Checks:
             rows,
             note="all checks passed" if self.ok else f"{good} of {len(self.checks)} checks passed",
         )
-
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
-        return self.table()._repr_mimebundle_(**options)
-
-    def __str__(self) -> str:
-        return self.table().text()
 
 
 @dataclass(frozen=True)

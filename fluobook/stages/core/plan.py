@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fluobook.display.table import Cell, Table
+from fluobook.display.table import Cell, Displayed, Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +56,7 @@ class Action:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Displayed):
     """The actions that lead from what was observed to the platform.
 
     Args:
@@ -112,9 +112,3 @@ class Plan:
         destroyed = [f"WILL BE DESTROYED: {data}" for data in self.destroys]
         note = "\n".join([*destroyed, *self.notes, self.summary()])
         return Table(f"plan of {self.stage}", ["action", "object", "detail", "reason"], rows, note=note)
-
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:
-        return self.table()._repr_mimebundle_(**options)
-
-    def __str__(self) -> str:
-        return self.table().text()

@@ -198,7 +198,7 @@ def _one_of_each_kind(remedies: Iterable[str]) -> Iterable[str]:
     """Remedies that differ in their command alone (twelve charts of which none answers) are given once."""
     first: dict[str, str] = {}
     for remedy in filter(None, remedies):
-        first.setdefault(remedy.partition(": ")[0], remedy)
+        first.setdefault(remedy.partition("; next: ")[0], remedy)
     return first.values()
 
 
