@@ -142,15 +142,15 @@ def test_json_is_not_reduced_to_ascii(tmp_path):
 
 
 def test_a_file_is_synced_before_it_replaces_the_old_one(tmp_path, monkeypatch):
-    path, seen = tmp_path / "summary.json", []
+    path, states = tmp_path / "summary.json", []
     write_text(path, "old")
 
     def fsync(descriptor):
-        seen.append((path.read_text(), os.fstat(descriptor).st_size))
+        states.append((path.read_text(), os.fstat(descriptor).st_size))
 
     monkeypatch.setattr(os, "fsync", fsync)
     write_text(path, "new")
-    assert seen == [("old", len("new"))]
+    assert states == [("old", len("new"))]
     assert path.read_text() == "new"
 
 

@@ -62,16 +62,16 @@ def test_the_next_attempt_is_not_cancelled():
 
 
 def test_in_another_thread_signals_are_left_alone():
-    cancellation, seen = Cancellation(), []
+    cancellation, handlers = Cancellation(), []
 
     def work():
         with cancellation.on_interrupt():
-            seen.append(signal.getsignal(signal.SIGINT))
+            handlers.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join(BOUND)
-    assert seen == [signal.getsignal(signal.SIGINT)]
+    assert handlers == [signal.getsignal(signal.SIGINT)]
 
 
 class Source:

@@ -158,7 +158,9 @@ def start(
         FluobookError: it did not become ready (with the end of its log), or the system does not allow it.
     """
     if find(folder):
-        raise UsageError(f"the lab of {folder.name} is up already", remedy="use it, or end it with `fluobook lab down`")
+        raise UsageError(
+            f"the lab of {folder.name} is up already", remedy=f"use it, or run: fluobook lab down {folder.name}"
+        )
     if engines:
         require_namespaces()
     try:

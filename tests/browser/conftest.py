@@ -85,8 +85,8 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     """JupyterLab on a folder of its own, so that what it saves touches no file of the repository."""
     folder = tmp_path_factory.mktemp("jupyter")
     (folder / "notebooks").mkdir()
-    with serving(folder / "notebooks", folder / "state", FLUOBOOK_LAB=str(folder / "lab")) as told:
-        yield Jupyter(folder / "notebooks", folder / "lab", told["url"], told["token"])
+    with serving(folder / "notebooks", folder / "state", FLUOBOOK_LAB=str(folder / "lab")) as server:
+        yield Jupyter(folder / "notebooks", folder / "lab", server["url"], server["token"])
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def lab(jupyter: Jupyter) -> Iterator[life.Lab]:
 
 @contextmanager
 def serving(folder: Path, state: Path, **environment: str) -> Iterator[dict[str, Any]]:
-    """A JupyterLab server on a folder; what it tells of itself."""
+    """A JupyterLab server on a folder; its URL and token."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("FLUOBOOK_")} | environment
     for name in ("CONFIG", "RUNTIME", "DATA"):
         kept[f"JUPYTER_{name}_DIR"] = str(state / name.lower())
@@ -122,20 +122,20 @@ def serving(folder: Path, state: Path, **environment: str) -> Iterator[dict[str,
     with (state / "log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=kept)
     try:
-        yield _told(server, state)
+        yield _address(server, state)
     finally:
         server.terminate()
         server.wait(BOUND)
 
 
-def _told(server: subprocess.Popen[bytes], state: Path) -> dict[str, Any]:
+def _address(server: subprocess.Popen[bytes], state: Path) -> dict[str, Any]:
     """What the server writes about itself once it listens."""
     until = time.monotonic() + BOUND
     while time.monotonic() < until and server.poll() is None:
         path = state / "runtime" / f"jpserver-{server.pid}.json"
-        told = json.loads((path.read_text() if path.exists() else "") or "{}")
-        if told.get("port"):
-            return dict(told)
+        state_file = json.loads((path.read_text() if path.exists() else "") or "{}")
+        if state_file.get("port"):
+            return dict(state_file)
         time.sleep(0.05)
     pytest.fail(f"JupyterLab did not come up:\n{(state / 'log').read_text()[-3000:]}", pytrace=False)
 
@@ -158,7 +158,7 @@ class OpenNotebook:
         )
 
     def answer(self, text: str) -> None:
-        """Answer the gate's question, once it is put; an error that comes instead is told."""
+        """Answer the gate's question, once it is put; an error in its place is reported."""
         question = self.page.locator("input.jp-Stdin-input")
         broken = self.page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']")
         question.or_(broken).first.wait_for()

@@ -33,9 +33,9 @@ from fluobook.stages import catalogue
 )
 def test_a_wrong_command_line_is_reported_with_exit_code_64(arguments, message, capsys):
     assert cli.run(arguments) == 64
-    said = capsys.readouterr().err
-    assert message in said
-    assert "Traceback" not in said
+    error_output = capsys.readouterr().err
+    assert message in error_output
+    assert "Traceback" not in error_output
 
 
 COMMANDS = [command.callback.__name__ for command in cli.app.registered_commands]
@@ -58,10 +58,10 @@ def test_the_help_of_every_command_has_an_example(command, capsys):
 def test_a_place_that_cannot_be_written_is_named_with_what_helps(arguments, capsys, tmp_path):
     tmp_path.joinpath("file").touch()
     assert cli.run([*arguments, "--out", str(tmp_path / "file" / "folder")]) == 1
-    said = capsys.readouterr().err
-    assert str(tmp_path / "file") in said
-    assert "remedy" in said
-    assert "Traceback" not in said
+    error_output = capsys.readouterr().err
+    assert str(tmp_path / "file") in error_output
+    assert "remedy" in error_output
+    assert "Traceback" not in error_output
 
 
 def test_who_reads_only_the_first_line_sees_no_error():

@@ -1,4 +1,4 @@
-"""One table in text and HTML: aligned, escaped, and never told by colour alone."""
+"""One table in text and HTML: aligned, escaped, readable without colours."""
 
 from __future__ import annotations
 

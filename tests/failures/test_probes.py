@@ -1,4 +1,4 @@
-"""Probes: each cause of an unreachable endpoint is told apart by one connection."""
+"""Probes: one connection distinguishes the causes of an unreachable endpoint."""
 
 from __future__ import annotations
 

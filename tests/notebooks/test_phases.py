@@ -1,4 +1,4 @@
-"""The whole job, headless, in the other two phases; phase 1 is what nbval runs."""
+"""All stages, headless, in the other two phases; phase 1 is what nbval runs."""
 
 from __future__ import annotations
 

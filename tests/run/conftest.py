@@ -27,7 +27,7 @@ BOUND = 300
 
 @dataclass
 class Operator:
-    """Somebody with a home of their own, who types commands."""
+    """An operator with a home folder of their own, who runs commands."""
 
     home: Path
     labs: list[life.Lab] = field(default_factory=list)
@@ -37,15 +37,15 @@ class Operator:
     def env(self) -> dict[str, str]:
         return {**os.environ, "FLUOBOOK_HOME": str(self.home)}
 
-    def types(self, *words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    def runs(self, *words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         command = [str(FLUOBOOK), *words]
         return subprocess.run(
             command, cwd=cwd, env=self.env, capture_output=True, text=True, timeout=BOUND, check=False
         )
 
-    def begins(self, *words: str) -> subprocess.Popen[str]:
-        """Begin a command, in a process group of its own."""
+    def starts(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own."""
         process = subprocess.Popen(
             [str(FLUOBOOK), *words],
             cwd=ROOT,
@@ -59,7 +59,7 @@ class Operator:
         return process
 
     def lab_up(self, *faults: str, phase: str = "phase1", speed: float = 300.0) -> life.Lab:
-        """What `fluobook lab up` leaves; it ends with the tests at the latest."""
+        """Start a lab as `fluobook lab up` does; it ends with the tests at the latest."""
         chosen = params.load(phase, root=ROOT)
         folder = self.home / "lab" / phase
         lab = life.start(
@@ -68,8 +68,8 @@ class Operator:
         self.labs.append(lab)
         return lab
 
-    def leaves(self) -> None:
-        """End everything that was begun."""
+    def close(self) -> None:
+        """End everything that was started."""
         for process in self.processes:
             if process.poll() is None:
                 os.killpg(process.pid, 9)
@@ -91,15 +91,15 @@ def events_of() -> Callable[[Path], list[dict[str, Any]]]:
 
 @pytest.fixture
 def operator(tmp_path: Path) -> Iterator[Operator]:
-    """One person, for one test."""
+    """One operator, for one test."""
     operator = Operator(tmp_path / "home")
     yield operator
-    operator.leaves()
+    operator.close()
 
 
 @pytest.fixture(scope="module")
 def shared_operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """One person, for all tests of a module."""
+    """One operator, for all tests of a module."""
     operator = Operator(tmp_path_factory.mktemp("operator"))
     yield operator
-    operator.leaves()
+    operator.close()

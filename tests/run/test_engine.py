@@ -1,4 +1,4 @@
-"""papermill's engine: what a kernel leaves behind when it dies."""
+"""papermill's engine: the state of cells, and how a kernel ended."""
 
 from __future__ import annotations
 

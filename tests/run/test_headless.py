@@ -1,4 +1,4 @@
-"""Headless runs of the notebooks against one lab: approval, out of order, the whole job, and once more."""
+"""Headless runs of the notebooks against one lab: approval, wrong order, all stages, and a second run."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def secrets_of(lab, root):
 
 
 def test_without_approval_nothing_is_changed_and_the_exit_code_says_so(shared_operator, lab, tmp_path):
-    done = shared_operator.types("run", "phase1", "--only", "create-vms", "--out", str(tmp_path / "run"))
+    done = shared_operator.runs("run", "phase1", "--only", "create-vms", "--out", str(tmp_path / "run"))
     assert done.returncode == 3
     assert re.search(r"ApprovalNeeded: create-vms needs approval: Plan 63155a: 7 to create", done.stderr)
     assert "--approve create-vms=" in done.stderr
@@ -86,22 +86,22 @@ def test_without_approval_nothing_is_changed_and_the_exit_code_says_so(shared_op
 
 def test_a_notebook_out_of_order_names_the_missing_stage_and_changes_nothing(shared_operator, lab, tmp_path):
     words = ("--only", "bootstrap-kubernetes", "--approve", "all")
-    done = shared_operator.types("run", "phase1", *words, "--out", str(tmp_path / "run"))
+    done = shared_operator.runs("run", "phase1", *words, "--out", str(tmp_path / "run"))
     assert done.returncode == 1
     assert "StageMissing: bootstrap-kubernetes is blocked: run apply-talos-config first" in done.stderr
     assert mutating(lab) == []
 
 
 def test_a_plan_exits_2_and_its_digest_approves_just_that_plan(shared_operator, lab, root, tmp_path):
-    planned = shared_operator.types("plan", "phase1", cwd=root / "docs")
+    planned = shared_operator.runs("plan", "phase1", cwd=root / "docs")
     assert planned.returncode == 2, planned.stderr
     digest = re.search(r"Plan (\w{6}): .* 0 to destroy, 0 unchanged\.\n", planned.stdout)[1]
     words = ("run", "phase1", "--only", "create-vms", "--out")
-    stale = shared_operator.types(*words, str(tmp_path / "stale"), "--approve", "create-vms=000000")
+    stale = shared_operator.runs(*words, str(tmp_path / "stale"), "--approve", "create-vms=000000")
     assert stale.returncode == 3
     assert f"000000 was approved, the plan is now {digest}" in stale.stderr
     assert mutating(lab) == []
-    done = shared_operator.types(*words, str(tmp_path / "run"), "--approve", f"create-vms={digest}")
+    done = shared_operator.runs(*words, str(tmp_path / "run"), "--approve", f"create-vms={digest}")
     assert done.returncode == 0, done.stderr
     approved = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert [e["form"] for e in approved if e["event"] == "approved"] == [f"digest {digest}"]
@@ -111,26 +111,24 @@ def test_a_plan_exits_2_and_its_digest_approves_just_that_plan(shared_operator, 
 def test_a_params_file_elsewhere_and_a_changed_setting_are_run_as_they_are(shared_operator, root, tmp_path):
     shutil.copy(root / "params" / "phase1.yaml", tmp_path / "berlin.yaml")
     words = ("--set", "nodes.talos-worker-1.memory_gib=16", "--only", "1", "--approve", "all")
-    done = shared_operator.types("run", str(tmp_path / "berlin.yaml"), *words, "--out", str(tmp_path / "run"))
+    done = shared_operator.runs("run", str(tmp_path / "berlin.yaml"), *words, "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     notebook = (tmp_path / "run" / "01_create_vms.ipynb").read_text()
     assert "memory 12288 → 16384, with a power cycle" in notebook
-    back = shared_operator.types("run", "phase1", "--only", "1", "--approve", "all", "--out", str(tmp_path / "back"))
+    back = shared_operator.runs("run", "phase1", "--only", "1", "--approve", "all", "--out", str(tmp_path / "back"))
     assert back.returncode == 0, back.stderr
 
 
-def test_the_whole_job_is_done_and_a_second_run_changes_nothing_and_no_secret_shows(
-    shared_operator, lab, root, tmp_path
-):
+def test_all_stages_are_done_a_second_run_changes_nothing_and_no_secret_is_shown(shared_operator, lab, root, tmp_path):
     context = bring_up(lab, root, *[stage.name for stage in STAGES[1:7]])
-    first = shared_operator.types(
+    first = shared_operator.runs(
         "run", "phase1", "--from", "install-argocd", "--approve", "all", "--out", str(tmp_path / "first")
     )
     assert first.returncode == 0, first.stdout + first.stderr
-    planned = shared_operator.types("plan", "phase1")
+    planned = shared_operator.runs("plan", "phase1")
     assert planned.returncode == 0, planned.stdout + planned.stderr
     before = mutating(lab)
-    second = shared_operator.types("run", "phase1", "--out", str(tmp_path / "second"))
+    second = shared_operator.runs("run", "phase1", "--out", str(tmp_path / "second"))
     assert second.returncode == 0, second.stdout + second.stderr
     assert second.stderr == ""
     assert second.stdout.count(" 0 actions ") == len(STAGES)
@@ -145,7 +143,7 @@ def test_the_whole_job_is_done_and_a_second_run_changes_nothing_and_no_secret_sh
     assert not any(redactor.leaks(text) for text in shown)
 
 
-def test_nothing_after_the_first_stage_that_fails_is_begun(tmp_path, root, monkeypatch):
+def test_no_stage_after_the_first_that_fails_is_started(tmp_path, root, monkeypatch):
     def fails(_request, stage, *_others):
         return StageSummary(
             stage.name, "none.ipynb", status="failed", actions=0, checks=0, total=0, seconds=0.0, exit_code=3

@@ -38,7 +38,7 @@ def kernels_of(pid):
     return descendants
 
 
-def lives(pid):
+def is_running(pid):
     try:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -48,7 +48,7 @@ def lives(pid):
 def until(question, bound=BOUND):
     end = time.monotonic() + bound
     while not question():
-        assert time.monotonic() < end, "it did not come about in time"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.02)
 
 
@@ -61,7 +61,7 @@ def kill(run, *, alone):
     for kernel in [] if alone else kernels:
         with suppress(ProcessLookupError):
             os.kill(kernel, signal.SIGKILL)
-    until(lambda: not any(map(lives, kernels)))
+    until(lambda: not any(map(is_running, kernels)))
 
 
 def is_at(events, stage, count):
@@ -74,7 +74,7 @@ def test_a_run_that_is_killed_at_any_moment_converges_when_it_is_run_again(opera
     bundles = set()
     for number, (stage, count, pause) in enumerate(MOMENTS):
         out, last = tmp_path / f"run-{number}", number % 2
-        run = operator.begins("run", "phase1", "--approve", "all", "--only", stage, "--out", str(out))
+        run = operator.starts("run", "phase1", "--approve", "all", "--only", stage, "--out", str(out))
         until(lambda out=out, run=run, count=count: run.poll() is not None or len(events_of(out)) >= count)
         time.sleep(pause)
         assert run.poll() is None, run.communicate(timeout=BOUND)
@@ -84,18 +84,18 @@ def test_a_run_that_is_killed_at_any_moment_converges_when_it_is_run_again(opera
         if last:
             end = str(tmp_path / f"end-{number}")
             further = ("--only", STAGES[3]) if stage == STAGES[2] else ()
-            done = operator.types("run", "phase1", "--approve", "all", "--only", stage, *further, "--out", end)
+            done = operator.runs("run", "phase1", "--approve", "all", "--only", stage, *further, "--out", end)
             assert done.returncode == 0, done.stdout + done.stderr
     only = []
     for number, (stage, count) in enumerate(EARLY):
         out, only = tmp_path / f"later-{number}", [*only[-2:], "--only", stage]
-        run = operator.begins("run", "phase1", "--approve", "all", *only, "--out", str(out))
+        run = operator.starts("run", "phase1", "--approve", "all", *only, "--out", str(out))
         until(lambda out=out, run=run, at=(stage, count): run.poll() is not None or is_at(events_of(out), *at))
         kill(run, alone=True)
-    end = operator.types("run", "phase1", "--approve", "all", *only, "--out", str(tmp_path / "end"))
+    end = operator.runs("run", "phase1", "--approve", "all", *only, "--out", str(tmp_path / "end"))
     assert end.returncode == 0, end.stdout + end.stderr
     assert bundles == {bundle.read_bytes()}
-    plans = operator.types("plan", "phase1")
+    plans = operator.runs("plan", "phase1")
     assert plans.returncode == 0, plans.stdout
     assert not list(bundle.parent.glob(".*"))  # nothing half written
     activity = life.activity(lab)

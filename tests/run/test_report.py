@@ -1,4 +1,4 @@
-"""The HTML report tells at its head what happened, when, and what went wrong."""
+"""The head of the HTML report says what happened, when, and what failed."""
 
 from __future__ import annotations
 
