@@ -5,14 +5,16 @@ The bundle is the only durable file of a cluster. It is written once, atomically
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from fluobook.clients import age, sops
-from fluobook.errors import Refused
-from fluobook.files import write_text
+from fluobook.errors import BadFile, FluobookError, Refused
+from fluobook.files import read_yaml, write_text
 from fluobook.gitops.secrets import lab_recipients
 from fluobook.machine import access
 from fluobook.machine.secrets import SecretsBundle, new_secrets
@@ -32,6 +34,36 @@ OWN_KEY = (
     "`sops rotate -i` on every *.sops.yaml"
 )
 """How a platform gets an age key of its own."""
+
+
+@dataclass(frozen=True)
+class AccessFile:
+    """A kubeconfig or talosconfig.
+
+    Args:
+        exists: whether there is such a file.
+        problem: why it is to be written; "" if it is up to date.
+        remaining: how long its client certificate still lasts; "" if it has none.
+    """
+
+    exists: bool
+    problem: str = ""
+    remaining: str = ""
+
+
+def _compared(path: Path, wanted: dict[str, Any], now: dt.datetime) -> AccessFile:
+    if not path.exists():
+        return AccessFile(exists=False, problem="does not exist")
+    try:
+        config = next(iter(read_yaml(path)), None)
+    except BadFile as error:
+        return AccessFile(exists=True, problem=error.problem)
+    problem = access.why_replace(config, wanted, now)
+    try:
+        lasts = access.remaining(access.credential(config).expires, now)
+    except FluobookError:
+        lasts = ""
+    return AccessFile(exists=True, problem=problem, remaining=lasts)
 
 
 class ClusterSecrets:
@@ -151,6 +183,12 @@ class ClusterSecrets:
         return access.talosconfig(
             platform.cluster.name, self.bundle(), self.talos_identity(role), endpoints=endpoints, nodes=nodes
         )
+
+    def access_files(self, platform: Platform, home: Path) -> dict[str, AccessFile]:
+        """The kubeconfig and the talosconfig in the cluster's own folder, compared with this cluster's."""
+        now = dt.datetime.now(dt.UTC)
+        wanted = {"kubeconfig": self.kubeconfig(platform), "talosconfig": self.talosconfig(platform)}
+        return {name: _compared(home / name, config, now) for name, config in wanted.items()}
 
     def _redacted(self, bundle: SecretsBundle) -> SecretsBundle:
         self._redactor.add(*bundle.values())

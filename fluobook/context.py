@@ -140,8 +140,6 @@ class Clients:
         self.talos = TalosNodes(platform, secrets)
         self._lock = threading.RLock()
         self._proxmox: dict[str, ProxmoxClient] = {}
-        self._kube: Kube | None = None
-        self._factory: FactoryClient | None = None
         self._shared: dict[type, object] = {}
 
     def proxmox(self, name: str) -> ProxmoxClient:
@@ -170,19 +168,15 @@ class Clients:
 
     def kube(self) -> Kube:
         """The cluster's API as an administrator; the kubeconfig is made from the bundle, so no file is needed."""
-        with self._lock:
-            if self._kube is None:
-                self._kube = Kube.from_kubeconfig(self.secrets.kubeconfig(self._platform))
-            return self._kube
+        return self.shared(Kube, lambda: Kube.from_kubeconfig(self.secrets.kubeconfig(self._platform)))
 
     def factory(self) -> FactoryClient:
         """The Talos Image Factory."""
-        host, port = "factory.talos.dev", 443
-        with self._lock:
-            if self._factory is None:
-                ca_file = self._platform.trusted_ca(host, port)
-                self._factory = FactoryClient(address=self._platform.route(host, port), ca_file=ca_file)
-            return self._factory
+        platform, endpoint = self._platform, ("factory.talos.dev", 443)
+        return self.shared(
+            FactoryClient,
+            lambda: FactoryClient(address=platform.route(*endpoint), ca_file=platform.trusted_ca(*endpoint)),
+        )
 
     def shared(self, kind: type[T], make: Callable[[], T]) -> T:
         """The run's one object of a class, made at first use."""
@@ -194,9 +188,9 @@ class Clients:
     def close(self) -> None:
         """Close every connection; a later call opens it again."""
         with self._lock:
-            opened: list[object] = [*self._proxmox.values(), *self._shared.values(), self._kube, self._factory]
-            self._proxmox, self._shared, self._kube, self._factory = {}, {}, None, None
-        for client in (self.talos, *opened):
+            opened: list[object] = [self.talos, *self._proxmox.values(), *self._shared.values()]
+            self._proxmox, self._shared = {}, {}
+        for client in opened:
             if callable(close := getattr(client, "close", None)):
                 close()
 
@@ -305,7 +299,7 @@ class RunContext:
     def wait_until(
         self,
         deadline: str,
-        what: str,
+        condition: str,
         check: Callable[[], T | None],
         *,
         interval: float = 0.2,
@@ -315,7 +309,7 @@ class RunContext:
 
         Args:
             deadline: its name in the params (`deadlines`), which gives the seconds.
-            what: what is waited for, for the error message.
+            condition: what must happen, as in "node a to be Ready", for the error message.
             check: returns None while there is nothing yet.
             interval: seconds between the first two calls.
             final: further errors that waiting does not fix here.
@@ -326,7 +320,7 @@ class RunContext:
         """
         return wait_until(
             check,
-            what=what,
+            what=condition,
             timeout=float(getattr(self.platform.deadlines, deadline)),
             cancellation=self.cancellation,
             interval=interval,

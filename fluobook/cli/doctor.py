@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import platform
 import re
 import shutil
@@ -18,7 +19,9 @@ from packaging.utils import canonicalize_name
 from fluobook import lab as labs
 from fluobook import params
 from fluobook.clients.tools import inventory
-from fluobook.errors import NotFound
+from fluobook.errors import FluobookError, NotFound
+from fluobook.files import read_yaml
+from fluobook.machine import access
 from fluobook.params import cache_folder
 from fluobook.stages.core.check import Check
 
@@ -46,6 +49,7 @@ def examine(root: Path) -> list[Check]:
         writable("runs", root / "runs", "make the repository's folder writable, or name another folder with --out"),
         _ports(),
         *_labs(),
+        *_access_files(),
         _browser(),
     ]
 
@@ -134,6 +138,23 @@ def _labs() -> Iterator[Check]:
                 f"the lab of {folder.name} ended without cleaning up; `fluobook lab up {folder.name}` starts a new one"
             )
             yield Check("labs", passed=True, result=result)
+
+
+def _access_files() -> Iterator[Check]:
+    """How long the client certificates of the kubeconfigs and talosconfigs on this machine still last."""
+    now = dt.datetime.now(dt.UTC)
+    for name in ("kubeconfig", "talosconfig"):
+        for path in sorted([*params.home().glob(f"*/{name}"), *params.home().glob(f"lab/*/cluster/{name}")]):
+            cluster = f"{path.parents[1].name} (lab)" if path.parent.name == "cluster" else path.parent.name
+            remedy = f"run the stage bootstrap-kubernetes of {cluster}: it writes the file again"
+            try:
+                credential = access.credential(next(iter(read_yaml(path)), None))
+                problem, expires = credential.problem(now), credential.expires
+            except FluobookError as error:
+                yield Check(name, passed=False, result=f"{path}: {error.message}", remedy=remedy)
+                continue
+            lasts = f"lasts {access.remaining(expires, now)}, until {expires:%Y-%m-%d}"
+            yield Check(name, not problem, f"of {cluster} {problem or lasts}", remedy)
 
 
 def _browser() -> Check:

@@ -11,6 +11,8 @@ import pytest
 from fluobook import cli
 from fluobook.cli import doctor
 from fluobook.clients.tools import Tool
+from fluobook.machine import access
+from fluobook.machine.secrets import new_secrets
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,3 +90,22 @@ def test_a_missing_browser_is_no_failure(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(doctor, "inventory", list)
     assert [check.passed for check in checks("browser")] == [True]
+
+
+def test_it_says_how_long_the_files_for_kubectl_and_talosctl_still_last(tmp_path):
+    bundle = new_secrets()
+    live, lab = tmp_path / "home" / "harbour", tmp_path / "home" / "lab" / "phase1" / "cluster"
+    for folder, days in ((live, 365), (lab, -0.001)):
+        folder.mkdir(parents=True)
+        identity = access.kubernetes_client(bundle, days=days)
+        config = access.kubeconfig(bundle, "harbour", "https://192.0.2.5:6443", identity=identity)
+        (folder / "kubeconfig").write_text(access.dump(config))
+    (live / "talosconfig").write_text("context: harbour\n")
+    results = {check.result.partition(",")[0]: check.passed for check in checks("kubeconfig")}
+    assert results.pop("of harbour lasts 11 months")
+    ((expired, passed),) = results.items()
+    assert expired.startswith("of phase1 (lab) has a client certificate that expired on ")
+    assert not passed
+    (damaged,) = checks("talosconfig")
+    assert not damaged.passed
+    assert "bootstrap-kubernetes of harbour" in damaged.remedy

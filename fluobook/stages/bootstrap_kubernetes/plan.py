@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from fluobook.clients.talos import EtcdMember, Mode, TalosNode
+from fluobook.cluster_secrets import AccessFile
 from fluobook.errors import FluobookError, ForeignObject
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import probe_nodes
@@ -53,14 +52,14 @@ class Observation:
         members: etcd's members as reported by each control plane whose etcd runs.
         kubernetes: what Kubernetes reports.
         service: the address of the Service `kubernetes`, the first of its subnet; "" if it is not known.
-        files: which of kubeconfig and talosconfig exist and match this cluster.
+        files: the kubeconfig and the talosconfig.
     """
 
     without_config: Sequence[str]
     members: Mapping[str, Sequence[EtcdMember]] = field(default_factory=dict)
     kubernetes: Kubernetes = field(default_factory=Kubernetes)
     service: str = ""
-    files: Mapping[str, bool] = field(default_factory=dict)
+    files: Mapping[str, AccessFile] = field(default_factory=dict)
 
 
 def observe(context: RunContext) -> Observation:
@@ -73,7 +72,9 @@ def observe(context: RunContext) -> Observation:
     members = {node.name: known for node, known in zip(nodes, answers, strict=True) if known}
     kubernetes = read_kubernetes(context.kube()) if members else Kubernetes()
     service = _service_address(context.kube()) if kubernetes.version else ""
-    return Observation(without_config, members, kubernetes, service, files(context))
+    return Observation(
+        without_config, members, kubernetes, service, context.secrets.access_files(context.platform, context.home)
+    )
 
 
 def etcd_members(talos: TalosNode) -> Sequence[EtcdMember]:
@@ -106,27 +107,6 @@ def _service_address(kube: Kube) -> str:
         return ""
 
 
-def files(context: RunContext) -> dict[str, bool]:
-    """Whether the files are there and belong to this cluster's bundle and endpoints."""
-    wanted = {
-        "kubeconfig": _essence(context.secrets.kubeconfig(context.platform)),
-        "talosconfig": _essence(context.secrets.talosconfig(context.platform)),
-    }
-    paths = {name: context.home / name for name in wanted}
-    return {
-        name: path.exists() and _essence(yaml.safe_load(path.read_text())) == wanted[name]
-        for name, path in paths.items()
-    }
-
-
-def _essence(config: Any) -> Any:
-    """A kubeconfig or talosconfig without its client certificate, which is issued again each time."""
-    if isinstance(config, dict):
-        own = ("crt", "key", "client-certificate-data", "client-key-data")
-        return {key: _essence(value) for key, value in config.items() if key not in own}
-    return [_essence(item) for item in config] if isinstance(config, list) else config
-
-
 def plan(platform: Platform, observation: Observation) -> Plan:
     """The actions of stage 3.
 
@@ -153,18 +133,11 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         reason = "not Ready" if name in ready else "Kubernetes does not know it yet"
         title, data = f"node {name}", {"node": name}
         actions.append(Action(title, "await", title, "Ready, with Cilium", reason, needs, "kubernetes", data))
-    actions += [
-        Action(
-            f"file {name}",
-            "write",
-            name,
-            "readable by its owner alone",
-            "missing, or of another cluster",
-            data={"file": name},
-        )
-        for name in ("kubeconfig", "talosconfig")
-        if not observation.files.get(name)
-    ]
+    for name in ("kubeconfig", "talosconfig"):
+        file = observation.files.get(name, AccessFile(exists=False, problem="does not exist"))
+        if file.problem:
+            verb, detail = "renew" if file.exists else "write", "readable by its owner alone"
+            actions.append(Action(f"file {name}", verb, name, detail, file.problem, data={"file": name}))
     kept = 1 + len(platform.nodes) + 2 - len(actions)
     waits = "apply-talos-config" if observation.without_config else ""
     return Plan(NAME, tuple(actions), kept, platform.digest_data(), waits)
@@ -178,7 +151,9 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     bare = [node.name for node in platform.nodes if node.name not in kubernetes.cilium]
     total, version = len(platform.nodes), f"v{platform.versions.kubernetes.removeprefix('v')}"
     files = observation.files
-    private = all((context.home / name).stat().st_mode & 0o077 == 0 for name in files if files[name])
+    public = [name for name in files if files[name].exists and (context.home / name).stat().st_mode & 0o077]
+    problems = [f"{name} {file.problem}" for name, file in files.items() if file.problem]
+    problems += [f"{name} is readable by others" for name in public]
     return (
         Check(
             "etcd has exactly our control planes as members",
@@ -191,8 +166,8 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
         Check("a Cilium agent is ready on every node", not bare, count(total, bare)),
         Check(
             "kubeconfig and talosconfig are written, for their owner alone",
-            all(files.values()) and private,
-            ", ".join(sorted(files)),
+            bool(files) and not problems,
+            "; ".join(problems) or ", ".join(sorted(files)) or "not compared yet",
         ),
     )
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:
     """Do one action."""
-    if action.verb == "write":
-        name, secrets = action.data["file"], context.secrets
+    if name := action.data.get("file"):
+        secrets = context.secrets
         config = secrets.kubeconfig if name == "kubeconfig" else secrets.talosconfig
         write_text(context.home / name, dump(config(context.platform)), mode=0o600)
         return {"file": name}

@@ -266,6 +266,12 @@ def _flows(context: RunContext) -> tuple[bool, str]:
     return bool(flows) and not silent, result
 
 
+def _access_files(context: RunContext) -> tuple[bool, str]:
+    files = context.secrets.access_files(context.platform, context.home)
+    results = [f"{name} {file.problem or file.remaining}" for name, file in files.items()]
+    return not any(file.problem for file in files.values()), "; ".join(results)
+
+
 CHECKS: dict[str, tuple[Callable[[RunContext], tuple[bool, str]], str]] = {
     "every node is Ready": (_nodes, "kubectl describe node; talosctl -n ADDRESS dmesg"),
     "no declared node waits for a certificate": (
@@ -279,6 +285,10 @@ CHECKS: dict[str, tuple[Callable[[RunContext], tuple[bool, str]], str]] = {
     "the Hubble relay has flows of every node": (
         _flows,
         "kubectl -n kube-system rollout status deployment/hubble-relay; cilium status",
+    ),
+    "kubeconfig and talosconfig are valid for more than 30 days": (
+        _access_files,
+        "run the stage bootstrap-kubernetes: it writes them again",
     ),
 }
 """Each check's evaluation and remedy."""

@@ -10,6 +10,8 @@ import yaml
 
 from fluobook.clients import tools
 from fluobook.errors import DeadlineExceeded, StageMissing
+from fluobook.machine import access
+from fluobook.stages import observe
 
 pytestmark = pytest.mark.lab
 
@@ -59,6 +61,52 @@ def test_a_lost_kubeconfig_is_written_again_and_nothing_else_is_done(made):
     stage.apply(plan)
     assert yaml.safe_load(config.read_text())["kind"] == "Config"
     assert bootstraps(lab) == bootstraps(lab)[:1]
+
+
+def test_expired_files_are_renewed_and_stage_9_says_so(made):
+    lab = made()
+    lab.bring_up("bootstrap-kubernetes")
+    context = lab.context()
+    bundle, files = context.secrets.bundle(), {}
+    for name, identity in (
+        ("kubeconfig", access.kubernetes_client(bundle, days=12)),
+        ("talosconfig", access.talos_client(bundle, access.ADMIN, days=-0.001)),
+    ):
+        files[name] = context.home / name
+        config = yaml.safe_load(files[name].read_text())
+        pair = identity.to_base64()
+        if name == "kubeconfig":
+            config["users"][0]["user"] = {"client-certificate-data": pair["crt"], "client-key-data": pair["key"]}
+        else:
+            config["contexts"][config["context"]] |= pair
+        files[name].write_text(access.dump(config))
+    title = "kubeconfig and talosconfig are valid for more than 30 days"
+    checks = {check.name: check for check in observe.STAGE.verify(context, None)}
+    assert not checks[title].passed
+    stage = lab.stage("bootstrap-kubernetes")
+    plan = stage.plan()
+    assert [(action.id, action.tone) for action in plan.actions] == [
+        ("file kubeconfig", "change"),
+        ("file talosconfig", "change"),
+    ]
+    assert ["expires on" in plan.actions[0].reason, "expired on" in plan.actions[1].reason] == [True, True]
+    stage.apply(plan)
+    assert stage.verify().ok
+    lab.mark()
+    assert not lab.stage("bootstrap-kubernetes").plan().actions
+    checks = {check.name: check for check in observe.STAGE.verify(lab.context(), None)}
+    assert (checks[title].passed, checks[title].result) == (True, "kubeconfig 11 months; talosconfig 11 months")
+    assert {file.stat().st_mode & 0o777 for file in files.values()} == {0o600}
+
+
+@pytest.mark.parametrize("content", ["", "{", "kind: Config", "\0", "a: &a [*a, *a]"])
+def test_a_damaged_kubeconfig_is_written_again(made, content):
+    lab = made()
+    lab.bring_up("bootstrap-kubernetes")
+    config = lab.folder / "cluster" / "kubeconfig"
+    config.write_text(content)
+    lab.bring_up("bootstrap-kubernetes")
+    assert yaml.safe_load(config.read_text())["kind"] == "Config"
 
 
 def test_without_configured_nodes_the_missing_stage_is_named_and_nothing_is_changed(labs):
