@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 
 from fluobook import params
 from fluobook.lab import programs as lab_programs
-from fluobook.run.kernels import private_folder
+from fluobook.run import kernels
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
@@ -41,9 +41,9 @@ def main() -> int:
 def store(path: Path) -> None:
     """Execute one notebook in place."""
     notebook = nbformat.read(path, as_version=4)
-    with private_folder() as kernel_folder:
+    with kernels.private_folder() as folder:
         resources = {"metadata": {"path": str(FOLDER)}}
-        NotebookClient(notebook, timeout=300, config=kernel_folder.config, resources=resources).execute()
+        NotebookClient(notebook, timeout=300, config=kernels.sockets_in(folder), resources=resources).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
     notebook.metadata = _plain(notebook.metadata)
