@@ -103,6 +103,24 @@ def failures() -> str:
     return text
 
 
+def alerts() -> str:
+    """Each alert rule with its meaning and the first step."""
+    text = "# Alerts\n\nThe rules of `cluster-gitops/infrastructure/monitoring/config/rules.yaml`. *critical* needs "
+    text += (
+        "action at once, *warning* can wait until the morning. `tests/gitops/alerts.yaml` holds the series that fire "
+    )
+    text += "each rule, [metrics.yaml](../../cluster-gitops/metrics.yaml) the program that exposes each metric.\n"
+    rules = yaml.safe_load((ROOT / "cluster-gitops/infrastructure/monitoring/config/rules.yaml").read_text())
+    for group in rules["spec"]["groups"]:
+        for rule in group["rules"]:
+            notes, wait = rule["annotations"], f", for {rule['for']}" if "for" in rule else ""
+            step = re.sub(r"`fluobook explain (F\d+)`", r"[`fluobook explain \1`](failures.md)", notes["first_step"])
+            severity = f"{rule['labels']['severity']} ({group['name']}){wait}"
+            text += f"\n## {rule['alert']}\n\n{severity}. {notes['description']}\n\n"
+            text += f"**First step:** {step}\n\n```promql\n{rule['expr']}\n```\n"
+    return text
+
+
 def notebook_api() -> str:
     """What a notebook calls: `open_runbook` and the classes that it leads to, from their docstrings."""
     text = "# Notebook API\n\nA notebook calls `fluobook.open_runbook`; everything else is reached from the `Runbook` "
@@ -237,6 +255,7 @@ def default_of(field: Mapping[str, Any]) -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
+    "alerts.md": alerts,
     "commands.md": commands,
     "exit-codes.md": exit_codes,
     "failures.md": failures,

@@ -36,7 +36,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say what was left out: a number among others is overlooked."""
     if count := config.stash.get(LEFT_OUT, 0):
-        terminalreporter.write_line(f"{count} tests of alerts were left out: `apt-get install prometheus` brings promtool")
+        terminalreporter.write_line(
+            f"{count} tests of alerts were left out: `apt-get install prometheus` brings promtool"
+        )
 
 
 @pytest.fixture

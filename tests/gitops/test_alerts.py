@@ -51,7 +51,7 @@ def test_a_rule_in_the_form_of_another_version_does_not_pass(name: str, tmp_path
 
 
 def write_tests(folder: Path, groups: list[dict[str, Any]], cases: dict[str, Any]) -> None:
-    """The rules, and a file of tests for each interval: one evaluation a minute would take long for a rule about days."""
+    """The rules, and a file of tests for each interval: a rule about days is not evaluated each minute."""
     (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": groups}))
     for every in {case.get("every", "1m") for case in cases.values()}:
         chosen = {name: case for name, case in cases.items() if case.get("every", "1m") == every}

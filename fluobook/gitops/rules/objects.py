@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fluobook.gitops import reachability, schemas
+from fluobook.gitops import documents, metrics, reachability, schemas
 from fluobook.gitops.charts import PRIVILEGED_KINDS, chart_of
 from fluobook.gitops.documents import value_under, walk
 from fluobook.gitops.secrets import SUFFIX
@@ -14,6 +15,7 @@ from fluobook.kubernetes.selectors import matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from fluobook.gitops.documents import Document, Finding, Key
     from fluobook.gitops.snapshot import Snapshot
@@ -33,10 +35,18 @@ _ENUMS = {
 _OPERATORS = {"In", "NotIn", "Exists", "DoesNotExist"}
 _ENUM_GROUPS = {"", "apps", "batch", "networking.k8s.io", "policy"}
 _OUR_KEYS = {"fluobook/phase-values", "fluobook/needed-before", "fluobook/pool"}
-_ARGOCD_KEYS = {"sync-wave", "sync-options", "compare-options", "hook", "hook-delete-policy", "refresh"}
+_ARGOCD_KEYS = {"sync-wave", "sync-options", "compare-options", "ignore-healthcheck", "refresh"} | {
+    "hook",
+    "hook-delete-policy",
+}
 _ISSUER = "cert-manager.io/cluster-issuer"
 _SCRAPES = {"VMPodScrape", "VMServiceScrape", "PodMonitor", "ServiceMonitor"}
 _ACCOUNTS = {"default"}
+_ALERT_KINDS = ("VMRule", "PrometheusRule")
+_LABEL_IN_TEXT = re.compile(r"\$labels\.(\w+)")
+_SEVERITIES = {"critical", "warning", "none"}
+_NEEDS_THE_OUTSIDE = ("ClusterIssuer", "Issuer", "Certificate", "Gateway")
+_IGNORE_HEALTH = "argocd.argoproj.io/ignore-healthcheck"
 _POD_SECURITY = "pod-security.kubernetes.io/"
 _MODES = ("enforce", "audit", "warn")
 _POD_GROUPS = {"", "apps", "batch"}
@@ -304,3 +314,86 @@ def _privileged_field(document: Document) -> str:
         if key == "hostPath" or (key in _HOST_FIELDS and value):
             return f"{document.kind} {document.name} sets {key}"
     return ""
+
+
+def metrics_exist(snapshot: Snapshot) -> Iterator[Finding]:
+    """Alert rules and dashboards use metrics, labels and values that the platform's programs have."""
+    file = snapshot.top / metrics.NAME
+    if not file.exists():
+        return
+    table = metrics.MetricTable(documents.read(file)[0])
+    for program, before, now in table.outdated({app.name: app.version for app in snapshot.applications}):
+        place = table.document.at("programs", program, "read_at")
+        yield place.finding(
+            f"{program} was read at {before}, the tree has {now}", "compare its metrics, then write the version"
+        )
+    for document in snapshot.objects(*_ALERT_KINDS):
+        for path, message, remedy in _alert_defects(document, table):
+            yield document.at(*path).finding(message, remedy)
+    for file in sorted(snapshot.top.rglob("*.json")):
+        for expression in _dashboard_expressions(file):
+            for problem in _problems(metrics.Expression(expression, table.metrics)):
+                line = next(
+                    (n for n, text in enumerate(file.read_text().splitlines(), 1) if json.dumps(expression) in text), 0
+                )
+                yield documents.Position(file, line).finding(f"{expression!r} {problem}", f"see {metrics.NAME}")
+
+
+def _alert_defects(document: Document, table: metrics.MetricTable) -> Iterator[Defect]:
+    for group, rules in enumerate(document.data["spec"]["groups"]):
+        for index, rule in enumerate(rules["rules"]):
+            at = ("spec", "groups", group, "rules", index)
+            name = rule.get("alert") or rule.get("record")
+            expression = metrics.Expression(str(rule["expr"]), table.metrics)
+            problems = _problems(expression)
+            for problem in problems:
+                yield (*at, "expr"), f"{name} {problem}", f"correct the rule; {metrics.NAME} has what exists"
+            if "alert" not in rule:
+                continue
+            labels = expression.labels | set(rule.get("labels") or {}) | {"alertname"}
+            for key, text in (rule.get("annotations") or {}).items():
+                for label in () if problems else dict.fromkeys(_LABEL_IN_TEXT.findall(text)):
+                    if label not in labels:
+                        yield (
+                            (*at, "annotations", key),
+                            f"{name} names {label}, a label that its series do not have",
+                            (f"use one of {', '.join(sorted(labels)) or 'none'}"),
+                        )
+                    elif label in expression.shadowed:
+                        yield (
+                            (*at, "annotations", key),
+                            f"{name} names {label}, which is the scraped pod's",
+                            (f"use exported_{label}, or set honorLabels where it is scraped"),
+                        )
+            if (rule.get("labels") or {}).get("severity") not in _SEVERITIES:
+                yield (*at, "labels"), f"{name} has no severity", "critical, warning or none: alerts are routed by it"
+
+
+def _problems(expression: metrics.Expression) -> list[str]:
+    expression.labels  # noqa: B018 (evaluates the expression)
+    return list(dict.fromkeys(expression.problems))
+
+
+def _dashboard_expressions(file: Path) -> Iterator[str]:
+    """The PromQL of a Grafana dashboard; panels of logs (Loki) have another language."""
+    try:
+        dashboard = json.loads(file.read_text())
+    except ValueError:
+        return  # rule `shape` reports it
+    for path, key, value in documents.walk(dashboard):
+        if key == "targets" and isinstance(value, list):
+            panel = documents.value_under(dashboard, path[:-1])
+            for target in value:
+                source = (target.get("datasource") or panel.get("datasource") or {}) if isinstance(target, dict) else {}
+                if isinstance(source, dict) and source.get("type") != "loki" and target.get("expr"):
+                    yield target["expr"]
+
+
+def waves_do_not_wait_for_the_outside(snapshot: Snapshot) -> Iterator[Finding]:
+    """What is healthy only if a certificate authority is reachable does not hold back later waves."""
+    for document in snapshot.objects(*_NEEDS_THE_OUTSIDE):
+        if document.annotations.get(_IGNORE_HEALTH) != "true":
+            yield document.at("metadata").finding(
+                f"{document.kind} {document.name} holds back later waves until its issuer is reachable",
+                f'annotate it with {_IGNORE_HEALTH}: "true"',
+            )
