@@ -165,7 +165,7 @@ class Vm:
     @property
     def memory_mib(self) -> int:
         """Memory in MiB."""
-        return int(self.config.get("memory", 512))
+        return int(parse(self.config.get("memory", "512"), "current")["current"])
 
     @property
     def agent_enabled(self) -> bool:

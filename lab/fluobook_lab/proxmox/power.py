@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.proxmox.model import GIB, VmBoot
-from fluobook_lab.proxmox.options import DRIVE, TaskError, bytes_of, parse, parse_net
+from fluobook_lab.proxmox.options import DRIVE, NET, TaskError, bytes_of, parse, parse_net
 from fluobook_lab.proxmox.storage import find_volume
 
 if TYPE_CHECKING:
@@ -107,16 +107,22 @@ def uptime(backend: Backend, vm: Vm) -> int:
     return max(1, int(backend.clock.now() - vm.started)) if vm.running else 0
 
 
-async def boot(backend: Backend, vm: Vm) -> None:
+async def boot(backend: Backend, vm: Vm, task: Task) -> None:
     """Apply the pending changes and switch the VM on.
 
     Raises:
         TaskError: QEMU does not start, or a volume does not exist.
     """
     await backend.clock.sleep(backend.durations.start)
-    if backend.faults.take("proxmox.start-task-fails"):
-        raise TaskError("start failed: QEMU exited with code 1")
     vm.config, vm.pending, vm.deleted = vm.effective, {}, set()
+    host = backend.inventory.host(vm.host)
+    if vm.cores > host.cores:
+        raise TaskError(f"MAX {host.cores} vcpus allowed per VM on this node")
+    nets = (parse_net(value)[2] for name, value in vm.config.items() if NET.fullmatch(name))
+    missing = [net["bridge"] for net in nets if net.get("bridge", host.bridges[0]) not in host.bridges]
+    task.log += [f"bridge '{bridge}' does not exist" for bridge in missing]
+    if missing or backend.faults.take("proxmox.start-task-fails"):
+        raise TaskError("start failed: QEMU exited with code 1")
     for name in filter(DRIVE.fullmatch, vm.config):
         volid = parse(vm.config[name], "file")["file"]
         if volid not in {"none", "cdrom"} and find_volume(backend, vm.host, volid) is None:
@@ -137,10 +143,10 @@ def halt(backend: Backend, vm: Vm, *, power_off: bool = True) -> None:
 def start(call: Call) -> str:
     """POST …/status/start."""
 
-    async def work(backend: Backend, vm: Vm) -> None:
+    async def work(backend: Backend, vm: Vm, task: Task) -> None:
         if vm.running:
             raise TaskError(f"VM {vm.vmid} already running")
-        await boot(backend, vm)
+        await boot(backend, vm, task)
 
     return _start_worker(call, "qmstart", work)
 
@@ -148,7 +154,7 @@ def start(call: Call) -> str:
 def stop(call: Call) -> str:
     """POST …/status/stop."""
 
-    async def work(backend: Backend, vm: Vm) -> None:
+    async def work(backend: Backend, vm: Vm, _: Task) -> None:
         if vm.running:
             await backend.clock.sleep(backend.durations.stop)
         halt(backend, vm)
@@ -160,7 +166,7 @@ def shutdown(call: Call) -> str:
     """POST …/status/shutdown; with the fault proxmox.shutdown-ignored the guest ignores it."""
     limit, force = float(call.params.get("timeout", 180)), call.params.get("forceStop") == "1"
 
-    async def work(backend: Backend, vm: Vm) -> None:
+    async def work(backend: Backend, vm: Vm, _: Task) -> None:
         if vm.running:
             await _shut_down(backend, vm, limit, force=force)
 
@@ -171,11 +177,11 @@ def reboot(call: Call) -> str:
     """POST …/status/reboot."""
     limit = float(call.params.get("timeout", 180))
 
-    async def work(backend: Backend, vm: Vm) -> None:
+    async def work(backend: Backend, vm: Vm, task: Task) -> None:
         if not vm.running:
             raise TaskError("VM not running")
         await _shut_down(backend, vm, limit, force=False)
-        await boot(backend, vm)
+        await boot(backend, vm, task)
 
     return _start_worker(call, "qmreboot", work)
 
@@ -188,13 +194,13 @@ async def _shut_down(backend: Backend, vm: Vm, limit: float, *, force: bool) -> 
     halt(backend, vm)
 
 
-def _start_worker(call: Call, type_: str, work: Callable[[Backend, Vm], Awaitable[None]]) -> str:
+def _start_worker(call: Call, type_: str, work: Callable[[Backend, Vm, Task], Awaitable[None]]) -> str:
     call.token.need(f"/vms/{call.vmid}", "VM.PowerMgmt")
     vm = call.backend.inventory.vm(call.node, call.vmid)
 
-    async def run(_: Task) -> None:
+    async def run(task: Task) -> None:
         async with locked(call.backend, vm):
             vm.check_lock()
-            await work(call.backend, vm)
+            await work(call.backend, vm, task)
 
     return call.backend.tasks.fork(call.node, type_, str(vm.vmid), call.token.id, run)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from fluobook_lab.http import HttpServer
-from fluobook_lab.proxmox import cluster, power, storage, vms
+from fluobook_lab.proxmox import cluster, power, schema, storage, vms
 from fluobook_lab.proxmox.model import (
     GIB,
     Backend,
@@ -24,7 +24,7 @@ from fluobook_lab.proxmox.model import (
     Volume,
     authenticate,
 )
-from fluobook_lab.proxmox.options import PveError, TaskError
+from fluobook_lab.proxmox.options import PveError, TaskError, invalid
 
 if TYPE_CHECKING:
     import socket
@@ -66,6 +66,8 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", f"{_VM}/status/reboot", power.reboot),
 )
 
+ROOT_ONLY = frozenset({"skiplock", "stateuri", "migratedfrom", "migration_type", "migration_network", "targetstorage"})
+"""Parameters that no API token may use."""
 _NO_WORKER = PveError(500, "got no worker upid - start worker failed")
 _REFUSED: tuple[tuple[Handler, str, PveError], ...] = (
     (vms.create, "proxmox.create-500-once", _NO_WORKER),
@@ -129,7 +131,7 @@ class ProxmoxLab(HttpServer):
         )
         app = web.Application(client_max_size=2**20)
         for method, path, handler in ROUTES:
-            app.router.add_route(method, f"/api2/json{path}", _route(self._backend, handler))
+            app.router.add_route(method, f"/api2/json{path}", _route(self._backend, f"{method} {path}", handler))
         app.router.add_route("*", "/{tail:.*}", _unknown)
         super().__init__(app, clock)
         self._add_foreign_vms(planned)
@@ -196,10 +198,10 @@ class ProxmoxLab(HttpServer):
             self.add_vm(max(vmid for vmid, _, _ in planned) + 1000, name, host, running=True)
 
 
-def _route(backend: Backend, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _route(backend: Backend, name: str, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            return web.json_response({"data": await _answer(backend, request, handler)})
+            return web.json_response({"data": await _answer(backend, name, request, handler)})
         except PveError as error:
             return _error(error)
         except TaskError as error:
@@ -208,7 +210,7 @@ def _route(backend: Backend, handler: Handler) -> Callable[[web.Request], Awaita
     return handle
 
 
-async def _answer(backend: Backend, request: web.Request, handler: Handler) -> Any:
+async def _answer(backend: Backend, name: str, request: web.Request, handler: Handler) -> Any:
     faults = backend.faults
     if faults.on("proxmox.api-slow"):
         await backend.clock.sleep(1)
@@ -216,10 +218,9 @@ async def _answer(backend: Backend, request: web.Request, handler: Handler) -> A
     token = authenticate(request.headers.get("Authorization", ""), tokens)
     if faults.on("proxmox.token-no-rights"):
         token = Token(token.id, token.secret, grants={})
-    params = {str(key): str(value) for key, value in {**request.query, **await request.post()}.items()}
-    call = Call(backend, token, dict(request.match_info), params)
-    for concerned, name, error in _REFUSED:
-        if concerned == handler and faults.take(name):
+    call = Call(backend, token, dict(request.match_info), await _parameters(name, request))
+    for concerned, fault, error in _REFUSED:
+        if concerned == handler and faults.take(fault):
             raise PveError(error.status, error.text, error.errors)
     if handler in _LOCKED_BY_BACKUP and faults.on("proxmox.lock-backup"):
         vm = backend.inventory.vm(call.node, call.vmid)
@@ -233,6 +234,23 @@ async def _answer(backend: Backend, request: web.Request, handler: Handler) -> A
         if faults.take(f"proxmox.{lost}-lost-once") and request.transport is not None:
             request.transport.abort()
     return data
+
+
+async def _parameters(name: str, request: web.Request) -> dict[str, str]:
+    """The parameters of a request in query and body.
+
+    Raises:
+        PveError: 400, one of them is wrong.
+    """
+    params = {str(key): str(value) for key, value in {**request.query, **await request.post()}.items()}
+    conflicts = [key for key, value in params.items() if request.match_info.get(key, value) != value]
+    problem = "duplicate parameter (already defined in URI) with conflicting values!"
+    if not conflicts:
+        schema.check(name, {**params, **request.match_info})
+        conflicts, problem = [key for key in params if key in ROOT_ONLY], "Only root may use this option."
+    if conflicts:
+        raise invalid(**dict.fromkeys(conflicts, problem))
+    return params
 
 
 def _error(error: PveError) -> web.Response:

@@ -15,7 +15,6 @@ from fluobook_lab.proxmox.options import (
     failed,
     forbidden,
     invalid,
-    missing,
     parse,
     parse_net,
     render,
@@ -39,11 +38,16 @@ _SMALL = 4 * 1024**2
 
 def index(call: Call) -> list[dict[str, Any]]:
     """GET /nodes/{node}/storage."""
-    inventory, content_type = call.backend.inventory, call.params.get("content", "")
-    inventory.host(call.node)
+    inventory, wanted = call.backend.inventory, set(re.findall(r"[^,;\s]+", call.params.get("content", "")))
+    for host in (call.node, call.params.get("target", call.node)):
+        inventory.host(host)
+    if name := call.params.get("storage"):
+        inventory.storage(name)
     items = []
     for storage in inventory.storages.values():
-        if not _may_see(call, storage.name) or (content_type and content_type not in storage.content):
+        if not _may_see(call, storage.name) or (wanted and wanted.isdisjoint(storage.content)):
+            continue
+        if call.params.get("storage", storage.name) != storage.name:
             continue
         total, free = storage.size_gib * GIB, _free(call.backend, call.node, storage.name)
         items.append(
@@ -70,7 +74,12 @@ def content(call: Call) -> list[dict[str, Any]]:
     volumes = call.backend.inventory.volumes(call.node, storage).values()
     if not _may_see(call, storage):
         raise forbidden(f"/storage/{storage}", "Datastore.Audit", "Datastore.AllocateSpace")
-    return [_listed(each) for each in sorted(volumes, key=lambda v: v.volid) if content_type in ("", each.content)]
+    vmid = int(call.params.get("vmid", 0))
+    return [
+        _listed(volume)
+        for volume in sorted(volumes, key=lambda volume: volume.volid)
+        if content_type in ("", volume.content) and vmid in (0, volume.vmid)
+    ]
 
 
 def _listed(volume: Volume) -> dict[str, Any]:
@@ -102,8 +111,6 @@ def download(call: Call) -> str:
     if not (token.may("/", "Sys.Audit", "Sys.Modify") or token.may(f"/nodes/{call.node}", "Sys.AccessNetwork")):
         raise forbidden()
     inventory.host(call.node)
-    if absent := [name for name in ("content", "filename", "url") if not params.get(name)]:
-        raise missing(*absent)
     kind, filename = params["content"], re.sub(r"[^-a-zA-Z0-9_.]", "_", params["filename"])
     if storage.type != "dir":
         raise failed(f"can't upload to storage type '{storage.type}', not a file based storage!")

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
+from fluobook_lab.data import table
+from fluobook_lab.proxmox import schema
 from fluobook_lab.proxmox.model import Vm
 from fluobook_lab.proxmox.options import (
-    CREATE_ONLY,
     DRIVE,
     NET,
     NEW_DISK,
-    UPDATE_ONLY,
     TaskError,
     failed,
     forbidden,
     invalid,
-    missing,
     parse,
     parse_net,
     render,
-    shown,
     size_of,
-    validate,
 )
 from fluobook_lab.proxmox.power import boot, locked
 from fluobook_lab.proxmox.storage import attach_disk, delete_disks, find_volume, grown_size, new_uuid, stored_options
@@ -31,15 +29,11 @@ if TYPE_CHECKING:
 
     from fluobook_lab.proxmox.model import Backend, Call, Task
 
-_BY_OPTION = {
-    "VM.Config.CPU": "cores cpu cpulimit cpuunits numa sockets vcpus",
-    "VM.Config.Memory": "memory balloon shares",
-    "VM.Config.HWType": "acpi hotplug kvm machine scsihw smbios1 tablet vga rng0 audio0 watchdog vmgenid",
-    "VM.Config.Options": "agent bios description localtime name onboot ostype protection reboot startup template tags",
-    "VM.Config.Disk": "boot bootdisk",
-    "VM.Config.Cloudinit": "citype ciuser cipassword ciupgrade nameserver searchdomain sshkeys",
+PRIVILEGE = {
+    option: privilege
+    for privilege, options in table("proxmox/formats.yaml")["privileges"].items()
+    for option in options.split()
 }
-PRIVILEGE = {option: privilege for privilege, options in _BY_OPTION.items() for option in options.split()}
 
 _RUNNING = """
     cicustom cipassword citype ciupgrade ciuser nameserver searchdomain sshkeys
@@ -49,7 +43,7 @@ _HOT_PLUGGED = frozenset(_RUNNING.split())
 """Options that change on a running VM, besides networks, disks and addresses; others wait for the next start."""
 
 
-def _check_privileges(call: Call, vmid: int, options: Mapping[str, str], *, update: bool = False) -> None:
+def _check_privileges(call: Call, vmid: int, options: Mapping[str, str]) -> None:
     """Refuse options, storages and bridges for which the token has no privilege."""
     path = f"/vms/{vmid}"
     for name, value in sorted(options.items()):
@@ -61,15 +55,13 @@ def _check_privileges(call: Call, vmid: int, options: Mapping[str, str], *, upda
             if bridge := net.get("bridge"):
                 vlan = f"/{net['tag']}" if "tag" in net else ""
                 call.token.need(f"/sdn/zones/localnetwork/{bridge}{vlan}", "SDN.Use")
-        elif name.startswith("serial"):
-            call.token.need(path, "VM.Config.HWType")
         elif name.startswith("ipconfig"):
             either = ("VM.Config.Cloudinit", "VM.Config.Network")
             if not any(call.token.may(path, privilege) for privilege in either):
                 raise forbidden(path, *either)
-        elif name in PRIVILEGE:
-            call.token.need(path, PRIVILEGE[name])
-        elif update or name not in {"pool", "storage"}:
+        elif privilege := PRIVILEGE.get(f"{name[:-1]}={value}" if value == "socket" else name):
+            call.token.need(path, privilege)
+        elif name in schema.vm_options():
             raise failed(f"only root can set '{name}' config")
 
 
@@ -99,19 +91,17 @@ def create(call: Call) -> str:
     """POST /nodes/{node}/qemu: the id is taken before the answer; until the worker is done the VM has only a lock."""
     backend, params = call.backend, dict(call.params)
     backend.inventory.host(call.node)
-    if "vmid" not in params:
-        raise missing("vmid")
-    validate(params, also=CREATE_ONLY)
-    text = params.pop("vmid")
-    if not text.isdigit():
-        raise invalid(vmid=f"type check ('integer') failed - got '{text}'")
-    vmid = int(text)
-    if not 100 <= vmid <= 999_999_999:  # noqa: PLR2004 - the range of Proxmox VE
-        raise invalid(vmid="invalid format - value does not look like a valid VM ID")
+    vmid = int(params.pop("vmid"))
     start = params.pop("start", "0") == "1"
+    if "cdrom" in params:
+        params["ide2"] = f"{params.pop('cdrom')},media=cdrom"
     if not call.token.may(f"/vms/{vmid}", "VM.Allocate"):
         raise forbidden()
     _check_privileges(call, vmid, params)
+    if "pool" in params:
+        raise failed(f"pool '{params['pool']}' does not exist")
+    if "archive" in params:
+        raise failed(f"volume '{params['archive']}' does not exist")
     backend.inventory.check_unused(vmid)
     vm = Vm(vmid, call.node, {"lock": "create"})
     backend.inventory.vms[vmid] = vm
@@ -120,7 +110,7 @@ def create(call: Call) -> str:
         async with locked(backend, vm):
             await _create(backend, vm, params, task)
         if start:
-            await boot(backend, vm)
+            await boot(backend, vm, task)
 
     return backend.tasks.fork(call.node, "qmcreate", str(vmid), call.token.id, work)
 
@@ -138,7 +128,8 @@ async def _create(backend: Backend, vm: Vm, params: dict[str, str], task: Task) 
         delete_disks(backend, vm.host, vm.vmid)
         del backend.inventory.vms[vm.vmid]
         raise TaskError(f"unable to create VM {vm.vmid} - {error}") from None
-    vm.config = stored_options(backend, params | disks)
+    options = {name: value for name, value in params.items() if name in schema.vm_options()}
+    vm.config = stored_options(backend, options | disks)
     vm.config.setdefault("smbios1", f"uuid={new_uuid(backend)}")
     vm.config.setdefault("vmgenid", new_uuid(backend))
     vm.config["meta"] = f"creation-qemu=10.0.2,ctime={task.start}"
@@ -148,8 +139,10 @@ async def _create(backend: Backend, vm: Vm, params: dict[str, str], task: Task) 
 def config(call: Call) -> dict[str, Any]:
     """GET …/config."""
     vm = _readable(call)
+    if snapshot := call.params.get("snapshot"):
+        raise failed(f"snapshot '{snapshot}' does not exist")
     options = vm.config if call.params.get("current") == "1" else vm.effective
-    return {name: shown(name, value) for name, value in options.items()} | {"digest": vm.digest}
+    return {name: schema.shown(name, value) for name, value in options.items()} | {"digest": vm.digest}
 
 
 def pending(call: Call) -> list[dict[str, Any]]:
@@ -158,8 +151,8 @@ def pending(call: Call) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     for name in sorted(vm.config.keys() | vm.pending.keys()):
         item: dict[str, Any] = {"key": name}
-        item |= {"value": shown(name, vm.config[name])} if name in vm.config else {}
-        item |= {"pending": shown(name, vm.pending[name])} if name in vm.pending else {}
+        item |= {"value": schema.shown(name, vm.config[name])} if name in vm.config else {}
+        item |= {"pending": schema.shown(name, vm.pending[name])} if name in vm.pending else {}
         items.append(item | ({"delete": 1} if name in vm.deleted else {}))
     return [*items, {"key": "digest", "value": vm.digest}]
 
@@ -171,59 +164,87 @@ def _readable(call: Call) -> Vm:
 
 async def update(call: Call) -> None:
     """PUT …/config."""
-    params = dict(call.params)
-    validate(params, also=UPDATE_ONLY)
     vm = call.backend.inventory.vm(call.node, call.vmid)
-    digest = params.pop("digest", "")
-    removed = [name for name in params.pop("delete", "").replace(";", ",").split(",") if name]
-    changes = {name: value for name, value in params.items() if name not in UPDATE_ONLY}
-    if not changes and not removed:
+    digest = call.params.get("digest", "")
+    changes = {name: value for name, value in call.params.items() if name in schema.vm_options()}
+    removed, reverted = (re.findall(r"[^,;\s]+", call.params.get(name, "")) for name in ("delete", "revert"))
+    if not changes and not removed and not reverted:
         raise failed("no options specified")
-    _check_privileges(call, vm.vmid, changes, update=True)
+    for parameter, names in (("delete", removed), ("revert", reverted)):
+        for name in names:
+            if name in changes:
+                raise invalid(**{parameter: f"you can't use '-{name}' and -{parameter} {name}' at the same time"})
+            if name not in schema.vm_options():
+                raise invalid(**{parameter: f"unknown option '{name}'"})
+    _check_privileges(call, vm.vmid, changes)
+    _check_values(vm, changes, removed)
     try:
         async with locked(call.backend, vm):
             if digest and digest != vm.digest:
                 raise failed("checksum mismatch (file change by other user?)")
             vm.check_lock()
+            for name in reverted:
+                vm.pending.pop(name, None)
+                vm.deleted.discard(name)
             await _apply(call.backend, vm, changes, removed)
     except TaskError as error:
         raise failed(str(error)) from None
+
+
+def _check_values(vm: Vm, changes: dict[str, str], removed: list[str]) -> None:
+    """Refuse changes that do not fit the other options."""
+    config = {name: value for name, value in (vm.effective | changes).items() if name not in removed}
+    order = parse(changes.get("boot", ""), "legacy").get("order", "")
+    for device in filter(None, re.split(r"[,;\s]+", order)):
+        if device not in config:
+            raise failed(f"invalid bootorder: device '{device}' does not exist'")
+    if int(config.get("balloon", 0)) > Vm(vm.vmid, vm.host, config).memory_mib:
+        raise failed("balloon value too large (must be smaller than assigned memory)")
 
 
 async def _apply(backend: Backend, vm: Vm, changes: dict[str, str], removed: list[str]) -> None:
     """Store the changes; on a running VM, those that cannot be hot-plugged become pending."""
     for name, value in changes.items():
         if DRIVE.fullmatch(name):
-            # A value without a volume changes properties (discard=on) of the present volume.
-            with_volume = (
-                f"{parse(vm.config[name], 'file')['file']},{value}" if "=" in value.partition(",")[0] else value
-            )
-            changes[name] = await attach_disk(backend, vm, name, with_volume)
+            changes[name] = await attach_disk(backend, vm, name, value)
     for name, value in stored_options(backend, changes).items():
         vm.deleted.discard(name)
         if vm.running and not _hot_plugged(name):
             vm.pending[name] = value
         else:
             vm.pending.pop(name, None)
+            replaced = vm.config.get(name, "") if DRIVE.fullmatch(name) else ""
             vm.config[name] = value
+            if replaced and parse(replaced, "file")["file"] != parse(value, "file")["file"]:
+                _keep_unused(backend, vm, replaced)
     for name in removed:
         vm.pending.pop(name, None)
         if vm.running and not _hot_plugged(name) and name in vm.config:
             vm.deleted.add(name)
-        else:
-            vm.config.pop(name, None)
+        elif (value := vm.config.pop(name, "")) and DRIVE.fullmatch(name):
+            _keep_unused(backend, vm, value)
+        elif value and name.startswith("unused"):
+            del backend.inventory.volumes(vm.host, value.partition(":")[0])[value]
+
+
+def _keep_unused(backend: Backend, vm: Vm, value: str) -> None:
+    """Keep the detached disk of a VM as `unusedN`."""
+    drive = parse(value, "file")
+    volume = find_volume(backend, vm.host, drive["file"])
+    if volume and volume.vmid == vm.vmid and drive.get("media") != "cdrom":
+        number = next(number for number in range(256) if f"unused{number}" not in vm.config)
+        vm.config[f"unused{number}"] = volume.volid
 
 
 def _hot_plugged(name: str) -> bool:
-    return name in _HOT_PLUGGED or bool(NET.fullmatch(name) or DRIVE.fullmatch(name)) or name.startswith("ipconfig")
+    device = NET.fullmatch(name) or DRIVE.fullmatch(name)
+    return name in _HOT_PLUGGED or bool(device) or name.startswith(("ipconfig", "unused"))
 
 
 def resize(call: Call) -> str:
     """PUT …/resize."""
     backend, vm = call.backend, call.backend.inventory.vm(call.node, call.vmid)
     call.token.need(f"/vms/{vm.vmid}", "VM.Config.Disk")
-    if absent := [name for name in ("disk", "size") if not call.params.get(name)]:
-        raise missing(*absent)
     disk, size = call.params["disk"], call.params["size"]
 
     async def work(_: Task) -> None:

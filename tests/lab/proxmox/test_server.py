@@ -1,6 +1,5 @@
 """The lab's Proxmox VE against plain proxmoxer, as in an administrator's script."""
 
-import socket
 import time
 from collections.abc import Callable
 
@@ -11,34 +10,9 @@ from fluobook_lab.proxmox.server import ROUTES
 from proxmoxer import ProxmoxAPI
 from proxmoxer.core import ResourceException
 
+from tests.conftest import SECRET
+
 pytestmark = pytest.mark.lab
-
-SECRET = "6f1c3a52-aaaa-bbbb-cccc-0123456789ab"
-
-
-@pytest.fixture
-def plain(proxmox, ca_file, monkeypatch):
-    """A lab endpoint and a plain proxmoxer client; the name pve1.lab resolves to loopback."""
-
-    def make(*faults, **options):
-        rig = proxmox(*faults, **options)
-        real = socket.getaddrinfo
-
-        def resolve(host, *rest, **more):
-            return real("127.0.0.1" if host == "pve1.lab" else host, *rest, **more)
-
-        monkeypatch.setattr("socket.getaddrinfo", resolve)
-        api = ProxmoxAPI(
-            "pve1.lab",
-            port=rig.lab.port,
-            user="fluobook@pve",
-            token_name="fluobook",
-            token_value=SECRET,
-            verify_ssl=str(ca_file),
-        )
-        return rig, api
-
-    return make
 
 
 def settle(api: ProxmoxAPI, upid: str) -> str:
@@ -129,6 +103,39 @@ def test_an_update_adds_and_deletes_options(plain):
     config = api.nodes("pve1").qemu(100).config.get()
     assert config["scsi1"] == "local-lvm:vm-100-disk-0,size=80G"
     assert "boot" not in config
+
+
+def test_a_detached_disk_is_unused_until_it_is_deleted_itself(plain):
+    _, api = plain()
+    vm = api.nodes("pve1").qemu(100)
+    settle(
+        api, api.nodes("pve1").qemu.post(vmid=100, scsi0="local-lvm:8", scsi1="local-lvm:9", ide0="none,media=cdrom")
+    )
+    vm.config.put(delete="scsi1,ide0", scsi0="local-lvm:10")
+    config = vm.config.get()
+    assert config["scsi0"] == "local-lvm:vm-100-disk-2,size=10G"
+    assert sorted([config["unused0"], config["unused1"]]) == ["local-lvm:vm-100-disk-0", "local-lvm:vm-100-disk-1"]
+    assert {"scsi1", "ide0", "unused2"}.isdisjoint(config)
+    vm.config.put(delete="unused0,unused1")
+    assert [volume["volid"] for volume in api.nodes("pve1").storage("local-lvm").content.get(vmid=100)] == [
+        "local-lvm:vm-100-disk-2"
+    ]
+    settle(api, vm.delete())
+    assert api.nodes("pve1").storage("local-lvm").content.get() == []
+
+
+def test_a_vm_on_a_bridge_that_the_host_does_not_have_cannot_be_started(plain):
+    _, api = plain()
+    settle(api, api.nodes("pve1").qemu.post(vmid=100, net0="virtio,bridge=vmbr9"))
+    upid = api.nodes("pve1").qemu(100).status.start.post()
+    assert settle(api, upid) == "start failed: QEMU exited with code 1"
+    assert "bridge 'vmbr9' does not exist" in [line["t"] for line in api.nodes("pve1").tasks(upid).log.get()]
+
+
+def test_a_vm_with_more_cores_than_its_host_cannot_be_started(plain):
+    _, api = plain()
+    settle(api, api.nodes("pve1").qemu.post(vmid=100, cores=4, sockets=5))
+    assert settle(api, api.nodes("pve1").qemu(100).status.start.post()) == "MAX 16 vcpus allowed per VM on this node"
 
 
 def test_a_disk_is_imported_from_an_image_and_then_grown(plain):
