@@ -1,13 +1,15 @@
 """Takes every secret that was loaded out of whatever is shown, stored or raised.
 
 A secret leaks in more forms than its own: as base64 inside a Secret or a kubeconfig, percent-encoded in a URL, escaped
-in JSON. `Redactor` knows all of these for each value it was told, longest first, so that a part never hides the whole.
+in JSON. `Redactor` knows all of these for each value that it has learnt, longest first, so that a part never hides the
+whole. SECURITY.md lists what it does not mask.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -51,14 +53,20 @@ class Redactor:
 
     def __init__(self) -> None:
         self._forms: tuple[str, ...] = ()
+        self._names: frozenset[str] = frozenset()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return "Redactor(…)"
 
+    def keep(self, *names: str) -> None:
+        """Learn names of objects, keys and files: they stay readable, and a value that equals one is not learnt."""
+        with self._lock:
+            self._names |= {name for name in names if len(name) >= SHORTEST}
+
     def add(self, *values: str) -> None:
         """Learn secrets; each is masked in every form from now on."""
-        new = set[str]().union(*(forms(value) for value in values))
+        new = set[str]().union(*(forms(value) for value in values if value.strip() not in self._names))
         with self._lock:
             self._forms = tuple(sorted(new | set(self._forms), key=len, reverse=True))
 
@@ -66,7 +74,10 @@ class Redactor:
         """The text with every known secret masked."""
         for form in self._forms:
             if form in text:
-                text = text.replace(form, MASK)
+                names = sorted((name for name in self._names if form in name), key=len, reverse=True)
+                whole_name = rf"(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)|" if names else ""
+                pattern = f"{whole_name}(?P<secret>{re.escape(form)})"
+                text = re.sub(pattern, lambda match: MASK if match["secret"] else match[0], text)
         return text
 
     def data(self, value: Any) -> Any:
@@ -80,5 +91,5 @@ class Redactor:
         return value
 
     def leaks(self, text: str) -> bool:
-        """Whether any known secret still stands in the text; for tests and for the last look before a file is kept."""
-        return any(form in text for form in self._forms)
+        """Whether any known secret still stands in the text; for tests and for the last check before a file is kept."""
+        return self.text(text) != text

@@ -91,3 +91,34 @@ def test_short_values_are_not_taken_for_secrets(redactor):
 def test_it_does_not_show_what_it_knows(redactor):
     assert repr(redactor) == "Redactor(…)"
     assert SECRET not in str(vars(Redactor))
+
+
+NAMES = ("fluodata", "gateway-api", "mqtt-bridge.sops.yaml", "username")
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "masked"),
+    [
+        ("fluodata", "create secret fluodata/mail", "create secret fluodata/mail"),
+        ("username", '{"username": "x"}', '{"username": "x"}'),
+        ("gateway", "cluster-gitops/infrastructure/gateway-api/x", "cluster-gitops/infrastructure/gateway-api/x"),
+        ("gateway", "user gateway of gateway-api-7d9f", f"user {MASK} of gateway-api-7d9f"),
+        ("bridge", "mqtt-bridge.sops.yaml, not mybridge", f"mqtt-bridge.sops.yaml, not my{MASK}"),
+        ("gateway-api-s3cret", "gateway-api-s3cret", MASK),
+        ("s3cret/gateway-api", "s3cret/gateway-api in gateway-api", f"{MASK} in gateway-api"),
+        ("gateway-api:s3cret", "gateway-api:s3cret", MASK),
+    ],
+)
+def test_a_name_is_never_masked_and_a_secret_that_contains_one_is(value, text, masked):
+    redactor = Redactor()
+    redactor.keep(*NAMES)
+    redactor.add(value)
+    assert redactor.text(text) == masked
+    assert redactor.leaks(text) == (text != masked)
+
+
+def test_names_that_are_learnt_later_stay_readable_too():
+    redactor = Redactor()
+    redactor.add("gateway")
+    redactor.keep("gateway-api")
+    assert redactor.data({"gateway-api": "gateway"}) == {"gateway-api": MASK}

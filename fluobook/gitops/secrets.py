@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import yaml
 
 from fluobook.clients import sops
+from fluobook.errors import Rejected
+from fluobook.gitops import documents
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +37,18 @@ def encrypted_files(root: Path) -> tuple[EncryptedFile, ...]:
     """Every *.sops.yaml of the GitOps tree and every Talos secrets bundle, in order."""
     files = sorted([*(root / "cluster-gitops").rglob("*" + SUFFIX), *(root / "talos" / "secrets").glob("*" + SUFFIX)])
     return tuple(EncryptedFile(file, frozenset(sops.recipients(file)), wanted_for(file, root)) for file in files)
+
+
+def names(root: Path) -> set[str]:
+    """The names of files, of objects and of their keys in the GitOps tree: they are no secrets."""
+    known: set[str] = set()
+    for file in (root / "cluster-gitops").rglob("*"):
+        known |= {file.name, file.name.partition(".")[0]}
+        with suppress(Rejected):  # `fluobook check` reports a file that cannot be read
+            for document in documents.read(file) if file.suffix in (".yaml", ".yml") else ():
+                known |= {document.name, document.namespace}
+                known |= {str(key) for field in ("data", "stringData") for key in document.data.get(field) or {}}
+    return known
 
 
 def lab_recipients(root: Path) -> frozenset[str]:

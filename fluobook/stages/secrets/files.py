@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import re
+from pathlib import PurePosixPath
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,7 @@ def observe(
         Rejected: a file was changed without sops.
     """
     root, by_file = context.root, {change.file: change for change in changes}
+    context.redactor.keep(*_names(context, changes))
     for change in changes:
         context.redactor.add(*change.typed.values())
     tree = gitops.read(root, context.platform.gitops.path)
@@ -115,6 +117,16 @@ def observe(
         tuple(changes),
         frozenset(renewed),
     )
+
+
+def _names(context: RunContext, changes: Sequence[SecretChange]) -> Iterator[str]:
+    """What is no secret, even where a value equals it: names in the tree, in the params and in the request."""
+    yield from secrets.names(context.root)
+    for _, key, value in documents.walk(context.platform.digest_data()):
+        yield from (text for text in (key, value) if isinstance(text, str))
+    for change in changes:
+        yield from (*PurePosixPath(change.file).parts, PurePosixPath(change.file).name.removesuffix(secrets.SUFFIX))
+        yield from (change.name, *change.choices)
 
 
 def _observe_file(context: RunContext, entry: secrets.EncryptedFile, change: SecretChange | None) -> SecretFile:

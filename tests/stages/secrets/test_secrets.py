@@ -253,6 +253,17 @@ def test_no_plaintext_reaches_a_disk_a_journal_or_an_output(
     assert not list(repository.root.rglob("*.partial"))
 
 
+@pytest.mark.parametrize("word", ["fluodata", "newsletter", "username", "pg-credentials", "talos-cp-1", "credential"])
+def test_a_value_that_is_an_ordinary_word_masks_no_name(repository: Repository, word: str):
+    changes = {"apps/secrets/newsletter": {"username": "ask", "password": "random"}}
+    stage = repository.stage(changes, ask=lambda _question: word)
+    actions = [action.canonical() for action in stage.plan().actions]
+    shown = str(stage.context.redactor.data([*actions, word, stage.context.platform.nodes[0].name, "gateway-api"]))
+    names = ("secret fluodata/newsletter", "'username'", "apps/secrets/newsletter.sops.yaml", "gateway-api", "pg-cred")
+    assert all(name in shown for name in names), shown
+    assert ("‹redacted›" in shown) == (word == "credential")
+
+
 def test_a_value_in_a_notebook_is_refused_and_not_repeated(repository: Repository):
     with pytest.raises(UsageError) as caught:
         repository.stage({PG: {"password": "hunter22-and-more"}})
