@@ -198,13 +198,16 @@ class PlatformTree(Displayed):
         return gitops.for_phase(platform, gitops.read(self.root, platform.gitops.path))
 
     @cached_property
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(self.root, self.chosen.platform.gitops.path)
+
+    @cached_property
     def _findings(self) -> list[Finding]:
         return findings(self.root, path=self.chosen.platform.gitops.path)
 
     @cached_property
     def _questions(self) -> list[Question]:
-        snapshot = Snapshot(self.root, self.chosen.platform.gitops.path)
-        return list(reachability.matrix(reachability.read(snapshot.top), policies_of(snapshot)))
+        return list(reachability.matrix(self._snapshot.table, policies_of(self._snapshot)))
 
     def applications(self) -> Table:
         """Every Application: wave, project, chart or path, version and namespace."""
@@ -216,8 +219,8 @@ class PlatformTree(Displayed):
 
     def reachability(self) -> Table:
         """Who may connect to whom: a row for each port, a column for each namespace."""
-        table = reachability.read(self.root / "cluster-gitops")
-        return matrix_table(self._questions, {name: pod.namespace for name, pod in table.sources.items()})
+        sources = self._snapshot.table.sources
+        return matrix_table(self._questions, {name: pod.namespace for name, pod in sources.items()})
 
     def reaching(self, target: str) -> Table:
         """Which pods may connect to one pod of reachability.yaml, on each of its ports, and why."""

@@ -5,7 +5,7 @@ A rule is a function from a `Snapshot` to findings. To add one, add it to `RULES
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -57,53 +57,43 @@ RULES: dict[str, Rule] = {
 }
 """Every rule by the name that its findings carry."""
 
-VARIANT_RULES = (
-    "address",
-    "backend",
-    "duplicate",
-    "exposure",
-    "keeping",
-    "namespace",
-    "outside",
-    "phase-value",
-    "pin",
-    "project",
-    "reference",
-    "server-side",
-    "setting",
-    "source",
-    "value",
-    "wave",
-)
-"""The rules about Applications and what they deploy: a variant of the root has others than bootstrap."""
+ABOUT_FILES = {
+    "build", "cleartext", "generator", "key", "listing", "mac", "recipient", "shape", "sops-rule", "valid", "wave-table"
+}  # fmt: skip
+"""The rules whose findings are the same under every root; the others are about the tree of one root."""
 
 
-def findings(root: Path, rules: dict[str, Rule] | None = None, *, path: str = ROOT_PATH) -> list[Finding]:
-    """The defects of a repository, in the order of files and lines.
+def findings(root: Path, rules: Mapping[str, Rule] = RULES, *, path: str = ROOT_PATH) -> list[Finding]:
+    """The defects of a repository under one root, in the order of files and lines.
 
     Args:
         root: the repository.
-        rules: the rules to apply, by name; all of them unless given.
+        rules: the rules to apply, by name.
         path: the folder of the root Application.
 
     Raises:
         ToolFailed: kubectl or sops is missing.
     """
-    snapshot = Snapshot(root, path)
-    return sorted({finding for name, rule in (rules or RULES).items() for finding in _apply(snapshot, name, rule)})
+    return sorted(_applied(Snapshot(root, path), rules))
 
 
 def all_findings(root: Path) -> list[Finding]:
-    """As `findings`, with the defects of each variant of the root (bootstrap-…)."""
-    result = set(findings(root))
-    try:
-        variants = [tree.path for tree in Snapshot(root).roots if tree.path != ROOT_PATH]
-    except Rejected:
-        return sorted(result)  # reported already: a variant that cannot be read is not listed
-    rules = {name: RULES[name] for name in VARIANT_RULES}
-    for path in variants:
-        result |= set(findings(root, rules, path=path))
+    """As `findings`, under each root that a params file uses; what is not wrong under all of them names its roots."""
+    default = Snapshot(root)
+    about_trees = {name: rule for name, rule in RULES.items() if name not in ABOUT_FILES}
+    result = _applied(default, {name: RULES[name] for name in ABOUT_FILES})
+    reported: dict[Finding, list[str]] = {}
+    for variant in default.variants:
+        for finding in _applied(variant, about_trees):
+            reported.setdefault(finding, []).append(variant.path)
+    for finding, paths in reported.items():
+        is_clear = len(paths) == len(default.variants) or paths[0] in finding.message
+        result.add(finding if is_clear else replace(finding, message=f"{finding.message} (in {', '.join(paths)})"))
     return sorted(result)
+
+
+def _applied(snapshot: Snapshot, rules: Mapping[str, Rule]) -> set[Finding]:
+    return {finding for name, rule in rules.items() for finding in _apply(snapshot, name, rule)}
 
 
 def _apply(snapshot: Snapshot, name: str, rule: Rule) -> Iterator[Finding]:

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 from fluobook import params
 from fluobook.errors import ParamsError
-from fluobook.gitops import documents, secrets, tree
+from fluobook.gitops import documents, reachability, secrets, tree
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fluobook.gitops.documents import Document
+    from fluobook.gitops.reachability import Table
     from fluobook.gitops.secrets import EncryptedFile
     from fluobook.gitops.tree import Application, Tree
-    from fluobook.params import Params
+    from fluobook.params import Params, Platform
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,17 @@ class Snapshot:
 
     @cached_property
     def roots(self) -> tuple[Tree, ...]:
-        """The tree of every root: bootstrap, and its variants."""
-        folders = (folder for folder in self.kustomizations if folder.name.startswith("bootstrap"))
-        return tuple(tree.read(self.root, folder.relative_to(self.root).as_posix()) for folder in folders)
+        """The tree of every root: bootstrap and its variants, and those that params files use."""
+        folders = [folder for folder in self.kustomizations if folder.name.startswith("bootstrap")]
+        paths = [folder.relative_to(self.root).as_posix() for folder in folders]
+        paths += [variant.path for variant in self.variants]
+        return tuple(tree.read(self.root, path) for path in dict.fromkeys(paths) if (self.root / path).is_dir())
+
+    @cached_property
+    def variants(self) -> tuple[Snapshot, ...]:
+        """The repository under each root that a params file uses; under the default root if none can be read."""
+        paths = (loaded.platform.gitops.path for loaded in self.params.values() if not isinstance(loaded, ParamsError))
+        return tuple(Snapshot(self.root, path) for path in dict.fromkeys(paths)) or (Snapshot(self.root),)
 
     @property
     def top(self) -> Path:
@@ -86,19 +95,25 @@ class Snapshot:
         return {document.name: (app, document) for app, document in self.deployed if document.kind == "Namespace"}
 
     @cached_property
-    def phases(self) -> dict[Path, Params | ParamsError]:
-        """The params file of each phase, or why it is invalid."""
-        return {file: _load(file) for file in sorted((self.root / "params").glob("phase*.yaml"))}
+    def table(self) -> Table:
+        """The expected connections."""
+        return reachability.read(self.top)
 
-    @property
-    def valid_phases(self) -> list[Params]:
-        """The phases whose params file is valid."""
-        return [phase for phase in self.phases.values() if not isinstance(phase, ParamsError)]
+    @cached_property
+    def params(self) -> dict[Path, Params | ParamsError]:
+        """Every params file of the repository, or why it is invalid."""
+        return {file: _load(file) for file in params.files(self.root).values()}
+
+    @cached_property
+    def platforms(self) -> dict[Path, Platform]:
+        """The platforms that use this root, by their params files; those of invalid files are unknown."""
+        valid = ((file, loaded.platform) for file, loaded in self.params.items() if isinstance(loaded, params.Params))
+        return {file: platform for file, platform in valid if platform.gitops.path == self.path}
 
     @property
     def networks(self) -> tuple[IPv4Network, ...]:
-        """The network of each phase, without duplicates."""
-        return tuple(dict.fromkeys(IPv4Network(str(phase.platform.network.cidr)) for phase in self.valid_phases))
+        """The network of each platform that uses this root, without duplicates."""
+        return tuple(dict.fromkeys(IPv4Network(str(platform.network.cidr)) for platform in self.platforms.values()))
 
 
 def _load(file: Path) -> Params | ParamsError:

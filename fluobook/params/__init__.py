@@ -1,7 +1,7 @@
 """The parameters: the desired platform of a phase, validated before anything connects to a server."""
 
 from fluobook.params.derive import DHCP_SERVERS, reservations
-from fluobook.params.load import cache_folder, home, load, overlay, parse, phases, repository_root
+from fluobook.params.load import cache_folder, files, home, load, overlay, parse, phases, repository_root
 from fluobook.params.platform import KUBERNETES_PORT, TALOS_PORT, Node, Params, Platform, Pool, ProxmoxEndpoint
 from fluobook.params.rules import warnings
 from fluobook.params.secrets import SecretRef, SecretReferences, located
@@ -21,6 +21,7 @@ __all__ = [
     "SecretReferences",
     "Supported",
     "cache_folder",
+    "files",
     "home",
     "load",
     "load_supported",

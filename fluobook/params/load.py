@@ -125,9 +125,14 @@ def cache_folder() -> Path:
     return Path(path).expanduser() if path else Path.home() / ".cache" / "fluobook"
 
 
+def files(root: Path) -> dict[str, Path]:
+    """The params files of a repository by their names, sorted."""
+    return {path.stem: path for path in sorted((root / "params").glob("*.yaml")) if path.stem != "versions"}
+
+
 def phases(root: Path) -> tuple[str, ...]:
     """The names of the params files of a repository, sorted."""
-    return tuple(sorted(path.stem for path in (root / "params").glob("*.yaml") if path.stem != "versions"))
+    return tuple(files(root))
 
 
 def params_file(phase_or_path: str | Path, root: Path | None = None) -> Path:

@@ -13,7 +13,7 @@ import yaml
 
 from fluobook.clients import age
 from fluobook.clients.tools import find
-from fluobook.gitops.check import RULES, findings
+from fluobook.gitops.check import RULES, all_findings, findings
 from fluobook.gitops.documents import Finding
 from fluobook.kubernetes.manifests import KubernetesLoader
 
@@ -84,6 +84,56 @@ def test_the_gateways_kinds_come_before_cilium_which_detects_them_once(repositor
     reported = findings(repository, {"wave": RULES["wave"]}, path="cluster-gitops/bootstrap-gateway")
     message = "needs group gateway.networking.k8s.io (gatewayAPI.enabled), which gateway-api-crds brings in wave -1"
     assert [finding.message for finding in reported] == [f"cilium (wave -2) {message}"]
+
+
+def add_params(repository: Path, name: str, **changes: str) -> None:
+    """A params file of another cluster: phase1's, with texts replaced."""
+    text = (repository / "params/phase1.yaml").read_text().replace("phase: phase1", f"phase: {name}")
+    text = text.replace("name: fluodata", f"name: {name}")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (repository / f"params/{name}.yaml").write_text(text)
+
+
+def test_every_params_file_is_compared_with_the_tree(repository: Path):
+    add_params(repository, "berlin", mqtt="devices")
+    reported = all_findings(repository)
+    assert {(finding.file, finding.rule) for finding in reported} == {("params/berlin.yaml", "phase-value")}
+    assert "no CiliumLoadBalancerIPPool for devices" in reported[0].message
+
+
+def test_a_root_is_checked_only_if_a_params_file_uses_it_and_is_named(repository: Path):
+    file = repository / "cluster-gitops/infrastructure/gateway-api/crds/application.yaml"
+    file.write_text(file.read_text().replace('sync-wave: "-4"', 'sync-wave: "-1"'))
+    assert all_findings(repository) == []
+    add_params(repository, "berlin", **{"cluster-gitops/bootstrap": "cluster-gitops/bootstrap-gateway"})
+    reported = all_findings(repository)
+    assert [finding.rule for finding in reported] == ["wave"]
+    assert reported[0].message.endswith("brings in wave -1 (in cluster-gitops/bootstrap-gateway)")
+
+
+def test_what_is_wrong_under_every_root_is_reported_once_without_a_root(repository: Path):
+    add_params(repository, "berlin", **{"cluster-gitops/bootstrap": "cluster-gitops/bootstrap-gateway"})
+    file = repository / "cluster-gitops/infrastructure/cilium/application.yaml"
+    file.write_text(file.read_text().replace("kubeProxyReplacement: true", "kubeProxyReplacement: false"))
+    assert [(finding.rule, "(in " in finding.message) for finding in all_findings(repository)] == [("setting", False)]
+
+
+def test_a_root_that_does_not_exist_is_reported_in_its_params_file(repository: Path):
+    add_params(repository, "berlin", **{"cluster-gitops/bootstrap": "sites/berlin"})
+    reported = {finding.rule: finding for finding in all_findings(repository)}
+    assert reported["phase-value"].file == "params/berlin.yaml"
+    assert reported["phase-value"].message == "there is no folder sites/berlin"
+
+
+def test_the_reachability_table_needs_the_pods_of_every_namespace(repository: Path):
+    table = repository / "cluster-gitops/reachability.yaml"
+    lines = [line for line in table.read_text().splitlines() if "loki" not in line and "alloy" not in line]
+    table.write_text("\n".join(lines))
+    reported = findings(repository, {"reachability": RULES["reachability"]})
+    assert [finding.file for finding in reported] == ["cluster-gitops/infrastructure/namespaces/logging.yaml"]
+    assert "no pod of namespace logging" in reported[0].message
 
 
 def test_every_rule_has_a_planted_mistake():

@@ -97,21 +97,23 @@ def _mentioned(folder: Path, output: str) -> Position:
 
 def phase_values_have_places(snapshot: Snapshot) -> Iterator[Finding]:
     """Each place that an Application names exists, and each params file has every value that the tree asks for."""
+    if not (snapshot.root / snapshot.path).is_dir():
+        for file in snapshot.platforms:
+            yield Position(file, 1).finding(f"there is no folder {snapshot.path}", "correct platform.gitops.path")
+        return
     objects = {(document.kind, document.name): document.data for document in snapshot.objects()}
-    given = {name for phase in snapshot.valid_phases for name in values_of(phase.platform)}
+    given = {name for platform in snapshot.platforms.values() for name in values_of(platform)}
     for app in snapshot.applications:
         place = app.document.at("metadata", "annotations", PHASE_VALUES)
         for value in app.phase_values:
             for name in sorted(set(names_in(value.value)) - given) if given else ():
-                yield place.finding(f"no phase has a value {name}", "correct the name")
+                yield place.finding(f"no params file has a value {name}", "correct the name")
             data = objects.get((value.kind, value.name), {}) if value.kind else app.document.data
             if value_at(data, value.path) is MISSING:
                 target = f"{value.kind} {value.name}" if value.kind else f"Application {app.name}"
                 yield place.finding(f"{target} has nothing at {value.path}", "correct the path")
-    for file, phase in snapshot.phases.items():
+    for file, platform in snapshot.platforms.items():
         try:
-            if isinstance(phase, ParamsError):
-                raise phase
-            patches_for(phase.platform, snapshot.tree)
+            patches_for(platform, snapshot.tree)
         except ParamsError as error:
             yield Position(file, 1).finding("; ".join([error.message, *error.problems]), error.remedy)

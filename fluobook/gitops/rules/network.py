@@ -30,11 +30,12 @@ _ADDRESS_ANNOTATIONS = ("lbipam.cilium.io/ips", "io.cilium/lb-ipam-ips")
 _ANNOUNCER = "io.cilium/l2-announcer"
 _EXPOSED = ("LoadBalancer", "NodePort")
 _NAMESPACES_WITH_PODS = ("default", "kube-system")
+_WITHOUT_PODS = ("Namespace", "NetworkPolicy", "CiliumNetworkPolicy")
 _SHOWN = 3
 
 
 def pools_are_disjoint(snapshot: Snapshot) -> Iterator[Finding]:
-    """No two blocks share an address, and each ends after its start, inside the network of a phase."""
+    """No two blocks share an address, and each ends after its start, inside the network of a platform."""
     pools = [document for document in snapshot.documents if document.kind == _POOL_KIND]
     blocks = [(pool, index, span) for pool in pools for index, span in enumerate(_spans(pool))]
     networks = [(int(network[0]), int(network[-1])) for network in snapshot.networks]
@@ -44,7 +45,7 @@ def pools_are_disjoint(snapshot: Snapshot) -> Iterator[Finding]:
         if span is None or span[0] > span[1]:
             yield place.finding(f"pool {pool.name} has an invalid block", "give start and stop, or cidr")
         elif networks and not any(first <= span[0] and span[1] <= last for first, last in networks):
-            message = f"pool {pool.name} has {IPv4Address(span[0])}, which is in no phase's network"
+            message = f"pool {pool.name} has {IPv4Address(span[0])}, which is in no platform's network"
             yield place.finding(message, f"take addresses of {', '.join(map(str, snapshot.networks))}")
         if span:
             valid.append((pool, place, span))
@@ -73,7 +74,7 @@ def services_get_an_address(snapshot: Snapshot) -> Iterator[Finding]:
     """Each LoadBalancer has one pool and can be announced; each pool has a Service, and no address of a node."""
     pools = snapshot.objects(_POOL_KIND)
     services = [service for service in snapshot.objects("Service") if _type(service) == "LoadBalancer"]
-    owners = [owner for phase in snapshot.valid_phases for owner in _used_addresses(phase.platform).items()]
+    owners = [owner for platform in snapshot.platforms.values() for owner in _used_addresses(platform).items()]
     for service in services:
         for message, remedy, path in _service_defects(service, [pool for pool in pools if _serves(pool, service)]):
             yield service.at(*path).finding(f"Service {service.name} {message}", remedy)
@@ -159,7 +160,7 @@ def _announcement_defects(policy: Document) -> Iterator[Finding]:
 
 def only_intended_services_are_exposed(snapshot: Snapshot) -> Iterator[Finding]:
     """A LoadBalancer has only ports that reachability.yaml opens to the world; nothing else is exposed to the LAN."""
-    table = reachability.read(snapshot.top)
+    table = snapshot.table
     remedy = "keep it ClusterIP, and give what the LAN needs a Service of its own"
     for document in snapshot.objects():
         if document.kind == "Service" and not document.group:
@@ -300,8 +301,15 @@ def _denies_all(policy: Document) -> bool:
 
 
 def reachability_is_as_expected(snapshot: Snapshot) -> Iterator[Finding]:
-    """What the table expects to be open is open, and nothing else is."""
-    table = reachability.read(snapshot.top)
+    """What the table expects to be open is open, and nothing else is; it has the pods of every namespace."""
+    table = snapshot.table
+    known = {pod.namespace for pod in table.pods.values()}
+    users = {app.namespace: app.name for app in snapshot.applications if not snapshot.tree.is_ours(app)}
+    users |= {document.namespace: app.name for app, document in snapshot.deployed if document.kind not in _WITHOUT_PODS}
+    for name, (_, namespace) in snapshot.namespaces.items():
+        if name not in known and name in users:
+            message = f"{reachability.NAME} has no pod of namespace {name}, where {users[name]} deploys"
+            yield namespace.at("metadata", "name").finding(message, "add its pods, and rows for what reaches them")
     wrong: dict[tuple[Position, int], list[str]] = {}
     for cell in reachability.matrix(table, policies_of(snapshot)):
         if not cell.is_as_expected:

@@ -274,7 +274,7 @@ def _scrape_defects(snapshot: Snapshot, document: Document) -> Iterator[Defect]:
     if not any(spec.get(key) for key in ("podMetricsEndpoints", "endpoints")):
         yield ("spec",), f"{name} scrapes no port", "add one"
     namespaces = (spec.get("namespaceSelector") or {}).get("matchNames") or [document.namespace]
-    table = reachability.read(snapshot.top)
+    table = snapshot.table
     targets = [(pod.namespace, pod.labels) for pod in [*table.pods.values(), *table.host_network_pods]]
     targets += [
         (service.namespace, service.data["metadata"].get("labels") or {}) for service in snapshot.objects("Service")

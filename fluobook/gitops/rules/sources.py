@@ -64,7 +64,7 @@ def _floats(image: str) -> bool:
 def applications_are_sound(snapshot: Snapshot) -> Iterator[Finding]:
     """Each Application is in Argo CD's namespace, has an existing source and the right destination, and self-heals."""
     paths = Counter(app.path for app in snapshot.applications if app.path)
-    gitops = [phase.platform.gitops for phase in snapshot.valid_phases]
+    gitops = [platform.gitops for platform in snapshot.platforms.values()]
     urls, revisions = {phase.repository for phase in gitops}, {phase.revision for phase in gitops}
     for app in snapshot.applications:
         defects = [*_placement_defects(app), *_sync_policy_defects(app)]
