@@ -9,6 +9,7 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
+from fluobook.machine.disks import data_disk, install_disk
 from fluobook.machine.merging import Patch, merge
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def node_documents(
         "certSANs": sans,
         "kubelet": {"nodeIP": {"validSubnets": [network.cidr]}},
         "nodeLabels": labels,
+        "install": install_disk(platform),
     }
     subnets = {"podSubnets": [platform.cluster.pod_cidr], "serviceSubnets": [platform.cluster.service_cidr]}
     changes: list[Patch] = [
@@ -74,7 +76,7 @@ def node_documents(
     if node.role == "controlplane":
         changes.append(_controlplane(network.cidr, sans, inline_manifests or {}))
     documents = generated.of(node.role)
-    for change in [*changes, _links(platform, node), _volumes(node), *patches]:
+    for change in [*changes, _links(platform, node), _volumes(platform, node), *patches]:
         documents = merge(documents, change)
     return documents
 
@@ -108,12 +110,11 @@ def _links(platform: Platform, node: Node) -> list[Document]:
     return documents
 
 
-def _volumes(node: Node) -> list[Document]:
+def _volumes(platform: Platform, node: Node) -> list[Document]:
     if not node.data_disk_gib:
         return []
     provisioning = {
-        # The cloud-init drive and the installer's ISO are disks too.
-        "diskSelector": {"match": "!system_disk && !disk.readonly && !disk.cdrom"},
+        "diskSelector": {"match": data_disk(platform)},
         "minSize": f"{node.data_disk_gib * 1024 * _USABLE_PERCENT // 100}MiB",
         "grow": True,
     }

@@ -213,6 +213,7 @@ Storage = Annotated[
     str, matching(r"[A-Za-z][\w.-]*[A-Za-z0-9]", "must be the id of a storage", "as `pvesm status` lists it")
 ]
 Interface = Annotated[str, matching(r"[A-Za-z][\w.-]{1,14}", "must be the name of a bridge", "such as vmbr0")]
+DevicePath = Annotated[str, matching(r"/dev/[\w./:-]+", "must be the path of a disk", "such as /dev/vda")]
 RepositoryPath = Annotated[str, AfterValidator(_repository_path)]
 Text = Annotated[str, matching(r"\S(.*\S)?", "must not be empty")]
 

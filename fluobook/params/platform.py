@@ -167,6 +167,8 @@ class Vm(Model):
     """Firmware: ovmf (UEFI) or seabios."""
     scsi_controller: Literal["virtio-scsi-pci", "virtio-scsi-single"] = "virtio-scsi-pci"
     """SCSI controller; with virtio-scsi-single some hosts show Talos no disks."""
+    install_disk: fields.DevicePath | None = None
+    """Path of the disk for Talos, such as /dev/vda; null selects the VM's first disk by its bus path."""
     agent: Flag = True
     """Whether Proxmox VE uses the guest agent."""
     on_boot: Flag = True

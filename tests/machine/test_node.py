@@ -52,7 +52,7 @@ OTHER = overlay(PLATFORM, {"network": {"vip": "192.0.2.5", "mtu": 1370, "address
 
 @pytest.fixture(scope="module")
 def generated(secrets: SecretsBundle) -> Documents:
-    return generate("harbour", "https://192.0.2.9:6443", "1.35.2", secrets, "/dev/sda")
+    return generate("harbour", "https://192.0.2.9:6443", "1.35.2", secrets)
 
 
 def _node(generated: Documents, node: Node, platform: Platform = PLATFORM, **more: Any) -> list[dict[str, Any]]:
@@ -165,9 +165,24 @@ def test_no_worker_label_is_set_that_kubernetes_would_refuse(generated: Document
 def test_the_data_disk_becomes_a_volume_that_is_not_the_system_disk(generated: Documents) -> None:
     volume = _of(_node(generated, WORKER), "UserVolumeConfig")
     assert volume["name"] == "longhorn"
-    assert "!system_disk" in volume["provisioning"]["diskSelector"]["match"]
+    match = '!system_disk && glob("*/virtio*/host*/target*:0:0/*:0:0:1", disk.bus_path)'
+    assert volume["provisioning"]["diskSelector"]["match"] == match
     smallest = int(volume["provisioning"]["minSize"].removesuffix("MiB"))
     assert 70 * 1024 < smallest < 80 * 1024
+
+
+def test_talos_is_installed_on_the_first_drive_whatever_its_kernel_name(generated: Documents) -> None:
+    install = _node(generated, CONTROLPLANE)[0]["machine"]["install"]
+    assert install["diskSelector"] == {"busPath": "*/virtio*/host*/target*:0:0/*:0:0:0"}
+    assert "disk" not in install
+
+
+def test_a_path_in_the_params_replaces_the_bus_path(generated: Documents) -> None:
+    documents = _node(generated, WORKER, overlay(PLATFORM, {"vm": {"install_disk": "/dev/vda"}}))
+    install = documents[0]["machine"]["install"]
+    assert (install["disk"], install.get("diskSelector")) == ("/dev/vda", None)
+    match = _of(documents, "UserVolumeConfig")["provisioning"]["diskSelector"]["match"]
+    assert match == "!system_disk && !disk.readonly && !disk.cdrom"
 
 
 def test_a_node_without_a_data_disk_has_no_volume(generated: Documents) -> None:
@@ -203,7 +218,7 @@ def test_a_patch_that_does_not_fit_is_refused(generated: Documents) -> None:
 
 def test_what_was_generated_is_left_as_it_was(generated: Documents, secrets: SecretsBundle) -> None:
     _node(generated, CONTROLPLANE, OTHER, cert_sans=["x"], inline_manifests={"a": "b"})
-    assert generated == generate("harbour", "https://192.0.2.9:6443", "1.35.2", secrets, "/dev/sda")
+    assert generated == generate("harbour", "https://192.0.2.9:6443", "1.35.2", secrets)
 
 
 def test_the_text_means_the_same_to_every_reader(generated: Documents) -> None:

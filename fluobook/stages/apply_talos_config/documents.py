@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from fluobook.params import Node, Platform
 
 
-SYSTEM_DISK = "/dev/sda"
-"""scsi0, where Talos is installed."""
-
-
 @dataclass(frozen=True)
 class Ingredients:
     """What goes into every node's configuration besides params and secrets.
@@ -117,7 +113,6 @@ def node_texts(platform: Platform, secrets: SecretsBundle, ingredients: Ingredie
         _endpoint(platform),
         platform.versions.kubernetes,
         secrets,
-        SYSTEM_DISK,
         install_image=ingredients.installer,
     )
     return {
@@ -266,6 +261,8 @@ def _of_the_params(main: Main, platform: Platform, node: Node) -> Iterator[str]:
     for path, value in wanted.items():
         if (actual := _at(main, path)) != value:
             yield f"{path} is {_shown(actual)}; the params say {_shown(value)}"
+    if _at(main, "machine.install.disk") and _at(main, "machine.install.diskSelector"):
+        yield "machine.install.disk has no effect beside diskSelector; name the disk in the params (vm.install_disk)"
     yield from _version(main, "machine.kubelet.image", platform)
     yield from _subnets(main, "machine.kubelet.nodeIP.validSubnets", str(node.address))
     if _at(main, "machine.kubelet.skipNodeRegistration"):

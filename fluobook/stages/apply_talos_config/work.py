@@ -6,7 +6,10 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from fluobook.clients.talos import Mode, maintenance
-from fluobook.errors import ForeignObject, OutsideError, Rejected, Unreachable
+from fluobook.clients.talos.resources import DISKS
+from fluobook.errors import ForeignObject, OutsideError, Refused, Rejected, Unreachable
+from fluobook.machine import disks
+from fluobook.machine.documents import load
 from fluobook.stages.apply_talos_config.documents import Configurations
 from fluobook.stages.apply_talos_config.plan import dry_run, is_not_yet
 
@@ -98,6 +101,10 @@ class Delivery:
         machine = maintenance(self._talos.address(self._node), fingerprint=fingerprint)
         try:
             self._must_be_ours(machine.identity())
+            specs = [disk.spec for disk in machine.list(DISKS)]
+            if not specs:
+                return
+            self._must_have_its_disks(specs)
             self._report.evidence(fingerprint=fingerprint)
             self._send(machine)
         finally:
@@ -115,6 +122,15 @@ class Delivery:
             raise
         self._tries += 1
         self._sent = machine.fingerprint
+
+    def _must_have_its_disks(self, specs: list[disks.Disk]) -> None:
+        install = next(document for document in load(self._text) if not document.get("kind"))["machine"]["install"]
+        if problems := list(disks.mismatches(self._node, install, specs)):
+            raise Refused(
+                f"the disks of {self._node.name} are not those of the params: {'; '.join(problems)}",
+                cause="Talos would be installed on the wrong disk, or not at all; no configuration was sent",
+                remedy="correct the sizes in the params, or name the disk for Talos (vm.install_disk)",
+            )
 
     def _must_be_ours(self, identity: MachineIdentity) -> None:
         if differences := identity.differs_from(uuid=self._node.uuid, mac=self._node.mac):

@@ -7,6 +7,7 @@ import logging
 import ssl
 from typing import TYPE_CHECKING, Any
 
+from fluobook.machine.disks import selected
 from fluobook.machine.pki import load_identity, new_authority
 from fluobook_lab.http import issue_for
 from fluobook_lab.talos.config import load
@@ -84,6 +85,7 @@ async def _live(node: TalosMachine) -> None:
             node.nodes.stopped(node.vm.uuid)
             return
         await clock.sleep(delays.reboot)
+        node.enumerate_disks()
 
 
 async def _cancel(*tasks: asyncio.Task[Any]) -> None:
@@ -101,6 +103,9 @@ def _report_defect(running: asyncio.Task[None]) -> None:
 async def _run(node: TalosMachine) -> None:
     if not node.disk.image and not node.vm.image:
         return  # nothing to boot: the firmware waits
+    if node.disk.image and node.disk.drive != node.vm.disks[0][0]:
+        # The firmware starts scsi0 or the ISO alone, and the ISO's Talos halts because it is installed on another disk.
+        return
     if not node.disk.config:
         await _maintain(node)
     if node.disk.image:
@@ -136,10 +141,11 @@ async def _install(node: TalosMachine) -> None:
         await node.nodes.clock.sleep(node.nodes.delays.install)
     finally:
         await _cancel(api)
-    device = str(config.install.get("disk") or "").removeprefix("/dev/")
-    if device in node.devices and not node.nodes.faults.take("talos.install-fails-once"):
+    paths = [disk["dev_path"] for disk in selected(config.install, [disk.spec for disk in node.disks])]
+    drive = next((disk.drive for disk in node.disks if disk.path in paths), "")
+    if drive and not node.nodes.faults.take("talos.install-fails-once"):
         node.disk.image = str(config.install.get("image") or f"ghcr.io/siderolabs/installer:{node.image.version}")
-        node.disk.device, node.disk.config = f"/dev/{device}", config.canonical
+        node.disk.drive, node.disk.config = drive, config.canonical
     node.restart("reboot", "rebooting")
 
 

@@ -6,12 +6,13 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from fluobook.machine.disks import GIB, bytes_of
 from fluobook.params import KUBERNETES_PORT
-from fluobook_lab.talos.node import GIB
+from fluobook_lab.talos.disks import Disk, matching
 from fluobook_lab.talos.resources import Key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from fluobook_lab.talos.config import MachineConfiguration
     from fluobook_lab.talos.node import TalosMachine
@@ -62,26 +63,11 @@ def _hardware(node: TalosMachine) -> Iterator[Described]:
     yield Key("hardware", "Processors.hardware.talos.dev", "CPU-0"), cpu
     memory = {"sizeMiB": vm.memory_mib, "deviceLocator": "DIMM 0", "manufacturer": "QEMU"}
     yield Key("hardware", "MemoryModules.hardware.talos.dev", "DIMM-0"), memory
-    for name, gib in node.devices.items():
-        yield _runtime("Disks.block.talos.dev", name, _disk(name, gib))
+    for disk in node.disks:
+        yield _runtime("Disks.block.talos.dev", disk.name, disk.spec)
     if vm.image:
-        cdrom = _disk("sr0", 0) | {"cdrom": True, "readonly": True, "model": "QEMU DVD-ROM", "transport": "ata"}
-        yield _runtime("Disks.block.talos.dev", "sr0", cdrom)
-
-
-def _disk(name: str, gib: int) -> dict[str, Any]:
-    return {
-        "dev_path": f"/dev/{name}",
-        "size": gib * GIB,
-        "pretty_size": f"{gib * GIB / 1e9:.0f} GB",
-        "io_size": 512,
-        "sector_size": 512,
-        "readonly": False,
-        "cdrom": False,
-        "model": "QEMU HARDDISK",
-        "sub_system": "/sys/class/block",
-        "transport": "virtio",
-    }
+        kind = {"cdrom": True, "readonly": True, "model": "QEMU DVD-ROM", "transport": "ata"}
+        yield _runtime("Disks.block.talos.dev", "sr0", Disk("ide2", "sr0", 0).spec | kind)
 
 
 def _network(node: TalosMachine) -> Iterator[Described]:
@@ -156,18 +142,29 @@ def _member(node: TalosMachine) -> dict[str, Any]:
 def _volumes(node: TalosMachine, config: MachineConfiguration) -> Iterator[Described]:
     if not node.disk.image:
         return
-    device = node.disk.device
-    yield _runtime("SystemDisks.block.talos.dev", "system-disk", {"diskID": device[5:], "devPath": device})
-    size = node.devices.get(device[5:], 0) * GIB
-    sizes = {"META": 1 << 20, "STATE": 100 << 20, "EPHEMERAL": size - (3 * GIB)}
+    system = next(disk for disk in node.disks if disk.drive == node.disk.drive)
+    yield _runtime("SystemDisks.block.talos.dev", "system-disk", {"diskID": system.name, "devPath": system.path})
+    sizes = {"META": 1 << 20, "STATE": 100 << 20, "EPHEMERAL": (system.gib - 3) * GIB}
     for number, (name, volume) in enumerate(sizes.items(), 3):
-        yield _runtime("VolumeStatuses.block.talos.dev", name, _volume(device, number, volume))
-    spare = [name for name in node.devices if f"/dev/{name}" != device]
+        yield _runtime("VolumeStatuses.block.talos.dev", name, _volume(system.path, number, volume))
     for document in config.of_kind("UserVolumeConfig"):
-        name = f"u-{document.get('name')}"
-        missing = {"phase": "failed", "type": "partition", "errorMessage": "no disks matched for volume"}
-        spec = _volume(f"/dev/{spare[0]}", 1, node.devices[spare[0]] * GIB) if spare else missing
-        yield _runtime("VolumeStatuses.block.talos.dev", name, spec)
+        yield _runtime("VolumeStatuses.block.talos.dev", f"u-{document.get('name')}", _user_volume(node, document))
+
+
+def _user_volume(node: TalosMachine, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The status of a volume; the system disk has no room left: EPHEMERAL takes all of it."""
+    provisioning = document.get("provisioning") or {}
+    match = (provisioning.get("diskSelector") or {}).get("match") or "!system_disk"
+    try:
+        disks = matching(str(match), node.disks, node.disk.drive)
+    except ValueError as error:
+        return {"phase": "failed", "type": "partition", "errorMessage": str(error)}
+    smallest = bytes_of(str(provisioning.get("minSize") or 0))
+    large = [disk for disk in disks if disk.drive != node.disk.drive and disk.gib * GIB >= smallest]
+    if large:
+        return _volume(large[0].path, 1, large[0].gib * GIB)
+    problem = "not enough space" if disks else "no disks matched for volume"
+    return {"phase": "failed", "type": "partition", "errorMessage": problem}
 
 
 def _volume(device: str, number: int, size: int) -> dict[str, Any]:

@@ -6,15 +6,16 @@ import asyncio
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from fluobook_lab.grpc import Endpoint
+from fluobook_lab.talos.disks import enumerate_disks
 from fluobook_lab.talos.resources import State
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-    from random import Random
 
     from fluobook.machine.pki import KeyPair
     from fluobook_lab.clock import Clock
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-GIB = 1024**3
 DISCOVERY_DELAY = 0.05
 """Real seconds until nodes notice that another one joined or left; many changes at once cost one round."""
 
@@ -91,19 +91,19 @@ class Etcd:
 class SystemDisk:
     """The system disk: empty, or with Talos on it.
 
-    `image` is the installed installer image, `device` the disk ("/dev/sda"); `config` is the content of the STATE
-    partition, `etcd` the cluster to which the data in EPHEMERAL belongs.
+    `image` is the installed installer image, `drive` the VM's drive that has it ("scsi0"); `config` is the content of
+    the STATE partition, `etcd` the cluster to which the data in EPHEMERAL belongs.
     """
 
     image: str = ""
-    device: str = ""
+    drive: str = ""
     config: str = ""
     etcd: Etcd | None = None
 
     def wipe(self, labels: Collection[str] = ()) -> None:
         """Wipe the disk, or only the partitions with these labels."""
         if not labels:
-            self.image, self.device = "", ""
+            self.image, self.drive = "", ""
         if not labels or "STATE" in labels:
             self.config = ""
         if not labels or "EPHEMERAL" in labels:
@@ -126,12 +126,6 @@ def parse_image(name: str) -> Image:
     version = re.search(r"v?\d+\.\d+\.\d+(-[a-z]+\.\d+)?", name)
     number = version[0].removeprefix("v") if version else ""
     return Image("nocloud" if "nocloud" in name else "metal", schematic[0] if schematic else "", f"v{number}")
-
-
-def device_name(disk: str) -> str:
-    """The device of a Proxmox VE disk: "scsi0" is "sda", "virtio1" is "vdb"."""
-    bus, number = re.fullmatch(r"([a-z]+)(\d+)", disk, re.ASCII).groups()  # type: ignore[union-attr]
-    return ("vd" if bus == "virtio" else "sd") + chr(ord("a") + int(number))
 
 
 @dataclass(frozen=True)
@@ -212,6 +206,8 @@ class TalosMachine:
         self.configured, self.bootstrapped = asyncio.Event(), asyncio.Event()
         self.request: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.life: asyncio.Task[None] | None = None
+        self.boots = 0
+        self.enumerate_disks()
 
     def __repr__(self) -> str:
         return f"TalosMachine({self.vm.name!r}, {self.stage!r})"
@@ -231,10 +227,10 @@ class TalosMachine:
         """Whether the node has no configuration."""
         return self.config is None
 
-    @property
-    def devices(self) -> dict[str, int]:
-        """Disks by device name, with their size in GiB."""
-        return {device_name(disk): gib for disk, gib in self.vm.disks}
+    def enumerate_disks(self) -> None:
+        """Name the disks, as the kernel does at every boot."""
+        self.boots += 1
+        self.disks = enumerate_disks(self.vm.disks, Random(f"{self.nodes.disk_seed} {self.vm.uuid} {self.boots}"))
 
     @property
     def etcd_is_up(self) -> bool:
@@ -344,6 +340,7 @@ class Nodes:
         self.delays = delays or Delays()
         self.sockets = sockets
         self.disks: dict[str, SystemDisk] = {}
+        self.disk_seed = random.getrandbits(32)
         self.nodes: dict[str, TalosMachine] = {}
         self.etcds: list[Etcd] = []
         self.calls: list[Call] = []

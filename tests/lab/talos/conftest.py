@@ -18,6 +18,7 @@ from fluobook_lab.proxmox.model import VmBoot
 from fluobook_lab.talos import TalosMachines
 
 from fluobook.clients.talos import Address, connect, probe
+from fluobook.machine.disks import SYSTEM
 from fluobook.machine.pki import KeyPair, issue, new_authority
 
 SPEED = 400
@@ -140,7 +141,7 @@ class TalosLab:
                 "type": kind,
                 "token": "abcdef.0123456789abcdef",
                 "ca": talos.to_base64(),
-                "install": {"disk": "/dev/sda", "image": INSTALLER},
+                "install": {"diskSelector": {"busPath": SYSTEM}, "image": INSTALLER},
                 **machine,
             },
             "cluster": {

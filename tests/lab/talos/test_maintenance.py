@@ -91,8 +91,11 @@ def test_it_reports_version_platform_and_stage(node):
 
 
 def test_disks_are_listed(node):
-    sizes = {disk.id: disk.spec["size"] for disk in node.list(Kind("Disks.block.talos.dev"))}
-    assert sizes == {"sda": 20 * 2**30, "sdb": 80 * 2**30, "sr0": 0}
+    disks = node.list(Kind("Disks.block.talos.dev"))
+    assert {disk.id for disk in disks} == {"sda", "sdb", "sr0"}
+    units = {disk.spec["bus_path"].rpartition(":")[2]: disk.spec["size"] for disk in disks if disk.id != "sr0"}
+    assert units == {"0": 20 * 2**30, "1": 80 * 2**30}
+    assert not any("serial" in disk.spec for disk in disks)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_an_unreadable_configuration_is_refused(node, text, refusal):
 @pytest.mark.parametrize(
     ("sections", "refusal"),
     [
-        ({"extra": {"a": 1}}, "unknown keys server during decoding"),
+        ({"extra": {"a": 1}}, "unknown keys found during decoding"),
         ({"machine": {"type": "boss"}}, 'unknown machine type "boss"'),
         ({"machine": {"ca": None}}, "issuing CA is required (.machine.ca)"),
         ({"machine": {"type": "worker"}}, "is not allowed on non-controlplane nodes (.machine.ca)"),

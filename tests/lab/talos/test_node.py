@@ -10,6 +10,7 @@ import yaml
 from fluobook.clients.talos import Mode, connect, maintenance
 from fluobook.clients.talos.resources import (
     ADDRESSES,
+    DISKS,
     ETCD_MEMBER,
     HOSTNAME,
     MACHINE_CONFIG,
@@ -375,10 +376,12 @@ def test_volumes_and_the_system_disk_are_listed(lab):
     volume = {"apiVersion": "v1alpha1", "kind": "UserVolumeConfig", "name": "longhorn"}
     configure(lab, text=lab.controlplane() + "---\n" + yaml.safe_dump(volume))
     node = lab.connect()
-    assert node.get(SYSTEM_DISK).spec["devPath"] == "/dev/sda"
+    disks = {item.spec["size"]: item.spec["dev_path"] for item in node.list(DISKS)}
+    system, data = disks[20 * 2**30], disks[80 * 2**30]
+    assert node.get(SYSTEM_DISK).spec["devPath"] == system
     phases = {item.id: (item.spec["phase"], item.spec["parentLocation"]) for item in node.list(VOLUMES)}
-    assert phases["u-longhorn"] == ("ready", "/dev/sdb")
-    assert phases["EPHEMERAL"] == ("ready", "/dev/sda")
+    assert phases["u-longhorn"] == ("ready", data)
+    assert phases["EPHEMERAL"] == ("ready", system)
 
 
 def test_readiness_comes_from_kubernetes(lab, running):

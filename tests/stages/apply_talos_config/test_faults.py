@@ -52,6 +52,32 @@ def test_installations_that_keep_failing_end_in_an_error_that_names_the_node(mad
     assert lab.paths("DELETE") == []
 
 
+def test_a_machine_with_other_disks_gets_no_configuration(made):
+    lab = made()
+    stage = lab.stage("apply-talos-config", "nodes.talos-worker-1.boot_disk_gib=30")
+    with pytest.raises(Refused, match=r"the system disk /dev/sd[ab] has 20 GiB, the params say 30") as caught:
+        stage.apply(stage.plan())
+    assert "vm.install_disk" in caught.value.remedy
+    assert "talos talos-worker-1" not in {request["server"] for request in configured(lab)}
+
+
+def test_the_names_of_the_disks_do_not_matter(made):
+    lab = made()
+    names = {node.disks[0].name for node in lab.environment.machines.nodes.values() if len(node.disks) > 1}
+    assert names, "no node has two disks"
+    for seed in range(20):
+        for node in lab.environment.machines.nodes.values():
+            lab.environment.machines.disk_seed = seed
+            lab.background.call(node.enumerate_disks)
+            names.add(node.disks[0].name)
+        if names == {"sda", "sdb"}:
+            break
+    assert names == {"sda", "sdb"}
+    lab.bring_up("apply-talos-config")
+    drives = {node.disk.drive for node in lab.environment.machines.nodes.values()}
+    assert drives == {"scsi0"}
+
+
 def test_the_bundle_is_written_once_and_never_changed(made):
     lab = made()
     bundle = lab.folder / "cluster" / "secrets.sops.yaml"
