@@ -7,6 +7,7 @@ The exit code of the command line is the error's `exit_code`; this table is the 
     1    FluobookError
          ├── OutsideError            an external system refused, failed or did not answer
          │   ├── Unreachable         no connection, or its TLS certificate is not the expected one
+         │   ├── InvalidAnswer       the server's answer cannot be read: a login page, truncated, of wrong types
          │   ├── AccessDenied        wrong credentials, or not enough rights
          │   ├── NotFound            the object asked for does not exist
          │   ├── Conflict            the object exists already, or somebody else changed it
@@ -86,10 +87,16 @@ class OutsideError(FluobookError):
         self.detail = detail
         self.code = code
         self.facts = dict(facts or {})
+        self.retry_after: float | None = None
+        """Seconds after which the server asks to be called again."""
 
 
 class Unreachable(OutsideError):
     """No connection, or the TLS certificate is not the expected one."""
+
+
+class InvalidAnswer(OutsideError):
+    """The server's answer cannot be read: a web page, empty, truncated, too large, of wrong types, or a redirect."""
 
 
 class AccessDenied(OutsideError):

@@ -164,14 +164,18 @@ def retry(
     *,
     if_error: Callable[[FluobookError], bool],
     pauses: Sequence[float],
+    seconds: float = float("inf"),
     cancellation: Cancellation | None = None,
 ) -> T:
     """Call, and repeat the call after each of the pauses (seconds) while its error is one that may pass.
 
+    If the server asks to be called again later (`retry_after`), it is, as long as the deadline allows.
+
     Args:
         call: something that may be done twice.
         if_error: whether a repetition may fix this error.
-        pauses: seconds before each repetition; so many repetitions at most.
+        pauses: seconds before each repetition; so many repetitions at most, unless the server asks for more.
+        seconds: the deadline, after which no repetition begins.
         cancellation: ends a pause early.
 
     Raises:
@@ -179,11 +183,15 @@ def retry(
         Cancelled: the run was cancelled.
     """
     cancellation = cancellation or Cancellation()
-    for pause in pauses:
+    ends, remaining = time.monotonic() + seconds, list(pauses)
+    while True:
         try:
             return call()
         except FluobookError as error:
-            if not if_error(error):
+            requested = getattr(error, "retry_after", None) if pauses else None
+            if not if_error(error) or not (remaining or requested is not None):
+                raise
+            pause = max(remaining.pop(0) if remaining else pauses[-1], requested or 0.0)
+            if time.monotonic() + pause > ends:
                 raise
         cancellation.pause(pause)
-    return call()

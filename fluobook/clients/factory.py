@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
-from typing import Any, Self
+import re
+from typing import Self
 
-import requests
-
-from fluobook.clients.https import CONNECT_TIMEOUT, READ_TIMEOUT, Target, open_adapter, unreachable
-from fluobook.errors import NotFound, OutsideError, Rejected, Unreachable
-from fluobook.waiting import retry
+from fluobook.clients import answers
+from fluobook.clients.https import HttpClient, Target, is_passing
+from fluobook.errors import NotFound
 
 SYSTEM = "factory"
-RETRY_AFTER = (0.3, 1.0)
-"""Seconds before each repetition while the factory answers 5xx; every call may be made twice."""
-_THREADS = 8
+LARGEST = 8 << 20
+"""Bytes of an answer."""
+_ID = re.compile("[0-9a-f]{64}")
 
 
 class FactoryClient:
-    """An Image Factory. Blocking and thread-safe.
+    """An Image Factory. Blocking and thread-safe; every call may be made twice.
 
-    Every method raises Unreachable, NotFound, Rejected or OutsideError.
+    Every method raises Unreachable, InvalidAnswer, AccessDenied, NotFound, Rejected or OutsideError.
 
     Args:
         host: factory.talos.dev, or a mirror of it.
         port: its port.
         address: the (host, port) to connect to instead, or None.
         ca_file: PEM file of the authorities to trust instead of the system's, or None.
+        deadline: seconds for a whole call.
     """
 
     def __init__(
@@ -36,13 +35,10 @@ class FactoryClient:
         *,
         address: tuple[str, int] | None = None,
         ca_file: str | None = None,
+        deadline: float | None = None,
     ) -> None:
-        self._target = Target(host, port, address=address, ca_file=ca_file)
-        self._base = f"https://{host}" if port == 443 else f"https://{host}:{port}"  # noqa: PLR2004 - https
-        self._session = requests.Session()
-        self._session.verify = ca_file or True
-        self._facts = {"url": self._base}
-        self._session.mount(self._base, open_adapter(self._target, threads=_THREADS, system=SYSTEM, name=host))
+        target = Target(host, port, address=address, ca_file=ca_file)
+        self._http = HttpClient(target, system=SYSTEM, name="the Image Factory", deadline=deadline)
 
     def __enter__(self) -> Self:
         return self
@@ -52,7 +48,7 @@ class FactoryClient:
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._http.close()
 
     def schematic(self, text: str) -> str:
         """Register a schematic (YAML), so that the factory builds images of it; returns its id, a SHA-256.
@@ -62,19 +58,37 @@ class FactoryClient:
         Raises:
             Rejected: the text is not a schematic.
         """
-        answer = self._json("POST", "/schematics", doing="register the schematic", body=text)
-        return str(answer["id"])
+        return str(
+            self._http.json(
+                "POST",
+                "/schematics",
+                doing="register the schematic",
+                shape={"id": _ID},
+                body=text.encode(),
+                headers={"Content-Type": "application/yaml"},
+                repeat_if=is_passing,
+                largest=LARGEST,
+            )["id"]
+        )
 
     def known(self, schematic_id: str) -> str | None:
         """The schematic of that id as YAML, or None if it is not registered."""
+        doing = "read the schematic"
         try:
-            return self._send("GET", f"/schematics/{schematic_id}", doing="read the schematic").text
+            answer = self._http.send(
+                "GET", f"/schematics/{schematic_id}", doing=doing, repeat_if=is_passing, largest=LARGEST
+            )
         except NotFound:
             return None
+        self._http.read(answer, doing, {}, answers.parse_yaml)
+        return answer.text
 
     def versions(self) -> tuple[str, ...]:
         """The Talos versions that it builds images of, such as v1.13.9."""
-        return tuple(self._json("GET", "/versions", doing="list the Talos versions"))
+        doing = "list the Talos versions"
+        return tuple(
+            self._http.json("GET", "/versions", doing=doing, shape=[str], repeat_if=is_passing, largest=LARGEST)
+        )
 
     def extensions(self, version: str) -> tuple[str, ...]:
         """The official extensions for a Talos version, such as siderolabs/iscsi-tools.
@@ -83,9 +97,9 @@ class FactoryClient:
             NotFound: it does not know the version.
         """
         path = f"/version/v{version.removeprefix('v')}/extensions/official"
-        return tuple(
-            extension["name"] for extension in self._json("GET", path, doing=f"list the extensions for {version}")
-        )
+        doing = f"list the extensions for {version}"
+        listed = self._http.json("GET", path, doing=doing, shape=[{"name": str}], repeat_if=is_passing, largest=LARGEST)
+        return tuple(extension["name"] for extension in listed)
 
     def check(self) -> None:
         """Check that it answers.
@@ -94,47 +108,3 @@ class FactoryClient:
             Unreachable: it does not.
         """
         self.versions()
-
-    def _json(self, method: str, path: str, *, doing: str, body: str | None = None) -> Any:
-        try:
-            return self._send(method, path, doing=doing, body=body).json()
-        except requests.JSONDecodeError as error:
-            raise Unreachable(
-                f"what answers at {self._target.name} is not an Image Factory",
-                system=SYSTEM,
-                detail=str(error),
-                code="connection",
-                facts=self._facts,
-            ) from None
-
-    def _send(self, method: str, path: str, *, doing: str, body: str | None = None) -> requests.Response:
-        return retry(
-            lambda: self._once(method, path, doing=doing, body=body),
-            if_error=lambda error: type(error) is OutsideError,
-            pauses=RETRY_AFTER,
-        )
-
-    def _once(self, method: str, path: str, *, doing: str, body: str | None) -> requests.Response:
-        try:
-            answer = self._session.request(
-                method,
-                self._base + path,
-                data=body.encode() if body is not None else None,
-                headers={"Content-Type": "application/yaml", "Accept": "application/json, */*;q=0.5"},
-                timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
-            )
-        except (requests.RequestException, OSError) as error:
-            raise unreachable(
-                error, self._target, system=SYSTEM, name="the Image Factory", doing=doing, facts=self._facts
-            ) from None
-        if answer.ok:
-            return answer
-        status, text = answer.status_code, answer.text.strip()
-        kind = NotFound if status == HTTPStatus.NOT_FOUND else Rejected
-        raise (kind if status < HTTPStatus.INTERNAL_SERVER_ERROR else OutsideError)(
-            f"the Image Factory refused to {doing}: {text.splitlines()[0] if text else status}",
-            system=SYSTEM,
-            detail=f"{status} {text}",
-            code=str(status),
-            facts=self._facts,
-        )

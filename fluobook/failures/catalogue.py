@@ -26,6 +26,7 @@ class Failure:
         symptoms: regular expressions that are searched for in an error's text, without regard to case.
         systems: the systems that report it ("proxmox", "talos"); empty for any.
         codes: error codes of those systems, such as "401"; they rank below a symptom.
+        exact_codes: error codes that leave no doubt; they rank above a symptom.
         kinds: error classes of those systems, such as "AccessDenied"; used if nothing more specific matches.
         causes: the likely causes, the most likely first.
         remedy: what helps.
@@ -40,6 +41,7 @@ class Failure:
     symptoms: Sequence[re.Pattern[str]] = ()
     systems: Sequence[str] = ()
     codes: Sequence[str] = ()
+    exact_codes: Sequence[str] = ()
     kinds: Sequence[str] = ()
 
     def text(self) -> str:
@@ -126,7 +128,9 @@ def _match_one(failure: Failure, error: BaseException | str) -> Match | None:
     facts = dict(outside.facts) if outside else {}
     text = f"{outside.message}\n{outside.detail}" if outside else str(error)
     hits = [hit for symptom in failure.symptoms if (hit := symptom.search(text))]
-    if hits:
+    if outside and outside.code in failure.exact_codes:
+        rank = (3, 0)
+    elif hits:
         facts |= {name: value for hit in hits for name, value in hit.groupdict().items() if value}
         rank = (2, max(len(hit.group()) for hit in hits))
     elif outside and outside.code in failure.codes:

@@ -16,7 +16,6 @@ DEADLINE = 2.0
 """Seconds for each connection of a probe."""
 USUAL_PORTS = {"proxmox": 8006, "kubernetes": 6443, "talos": 50000, "factory": 443}
 """The port on which each system listens with TLS; other systems are probed without TLS."""
-CERTIFICATE_CODES = frozenset({"CERTIFICATE", "SSLCertVerificationError", "SSLError", "CertificateError"})
 
 
 def probe(error: OutsideError, *, deadline: float = DEADLINE) -> str:
@@ -67,7 +66,7 @@ def _tls(connection: socket.socket, host: str, port: str, error: OutsideError) -
             der = tls.getpeercert(binary_form=True) or b""
     except ssl.SSLError:
         return f"{host}:{port} accepts connections, but does not speak TLS."
-    if error.code not in CERTIFICATE_CODES or not der:
+    if not error.code.startswith("CERTIFICATE") or not der:
         return temporary
     from cryptography import x509  # noqa: PLC0415  (only for this message)
 

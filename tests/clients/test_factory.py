@@ -85,7 +85,7 @@ def test_a_transient_error_of_the_factory_is_repeated(factory):
 
 
 def test_a_lasting_error_of_the_factory_is_reported_as_its_own(factory, monkeypatch):
-    monkeypatch.setattr("fluobook.clients.factory.RETRY_AFTER", (0.0, 0.0))
+    monkeypatch.setattr("fluobook.clients.https.RETRY_AFTER", (0.0, 0.0))
     _, client = factory(*["factory.503-once"] * 3)
     with pytest.raises(OutsideError, match="upstream connect error"):
         client.check()

@@ -25,7 +25,7 @@ CERTIFICATE = x509.load_pem_x509_certificate(CA.crt.encode())
 
 
 def unreachable(
-    port: int, *, system: str = "proxmox", code: str = "connection", host: str = "127.0.0.1"
+    port: int, *, system: str = "proxmox", code: str = "ECONNREFUSED", host: str = "127.0.0.1"
 ) -> Unreachable:
     return Unreachable("no answer", system=system, code=code, facts={"endpoint": f"{host}:{port}"})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fluobook.clients.kube.forward import Forward
-from fluobook.clients.kube.transport import Obj, Transport, endpoint, title
+from fluobook.clients.kube.transport import VERSION, WRITTEN, Obj, Transport, endpoint, title
 from fluobook.clients.kube.watching import Informer
 from fluobook.errors import Conflict, NotFound, OutsideError, Unreachable
 
@@ -29,17 +29,24 @@ class Kube(Transport):
     """One Kubernetes cluster, as one user; see `from_kubeconfig`."""
 
     @classmethod
-    def from_kubeconfig(cls, kubeconfig: Mapping[str, Any], *, address: tuple[str, int] | None = None) -> Kube:
+    def from_kubeconfig(
+        cls,
+        kubeconfig: Mapping[str, Any],
+        *,
+        address: tuple[str, int] | None = None,
+        deadline: float | None = None,
+    ) -> Kube:
         """The cluster and user of a kubeconfig's current context.
 
         Args:
             kubeconfig: its content; certificates inside it, `tls-server-name` heeded.
             address: (host, port) to connect to instead of `server`, see `platform.route`.
+            deadline: seconds for a request.
 
         Raises:
             FluobookError: it is not a usable kubeconfig.
         """
-        return cls(endpoint(kubeconfig, address=address))
+        return cls(*endpoint(kubeconfig, address=address), deadline=deadline)
 
     def __repr__(self) -> str:
         return f"Kube({self.at.name})"
@@ -52,7 +59,7 @@ class Kube(Transport):
         Raises:
             OutsideError: no answer, or a refusal.
         """
-        return self.call("GET", "/version", what="read the version")["gitVersion"]
+        return str(self.call("GET", "/version", what="read the version", shape=VERSION)["gitVersion"])
 
     def ready(self) -> bool:
         """Whether the API server is ready; False if it does not answer.
@@ -63,7 +70,7 @@ class Kube(Transport):
         try:
             self.raw("GET", "/readyz", what="read its readiness")
         except OutsideError as error:
-            if isinstance(error, Unreachable) or error.code.startswith(("5", "InternalError")):
+            if isinstance(error, Unreachable) or error.facts.get("status", "").startswith("5"):
                 return False
             raise
         return True
@@ -104,7 +111,9 @@ class Kube(Transport):
         kind, name, namespace = self._address(obj)
         query = _options(dry_run=dry_run) | {"fieldManager": manager, "force": str(force).lower()}
         what = f"apply {title(kind.kind, name, namespace)}"
-        return self.call("PATCH", kind.path(name, namespace), query, body=obj, media_type=APPLY, what=what)
+        return self.call(
+            "PATCH", kind.path(name, namespace), query, body=obj, media_type=APPLY, what=what, shape=WRITTEN
+        )
 
     def create(self, obj: Obj, *, dry_run: bool = False) -> Obj:
         """Create an object.
@@ -116,7 +125,9 @@ class Kube(Transport):
         """
         kind, name, namespace = self._address(obj)
         what = f"create {title(kind.kind, name, namespace)}"
-        return self.call("POST", kind.path(namespace=namespace), _options(dry_run=dry_run), body=obj, what=what)
+        return self.call(
+            "POST", kind.path(namespace=namespace), _options(dry_run=dry_run), body=obj, what=what, shape=WRITTEN
+        )
 
     def replace(self, obj: Obj, *, subresource: str = "") -> Obj:
         """Replace an object; with a resourceVersion, only if it was not changed since.
@@ -127,7 +138,8 @@ class Kube(Transport):
         """
         kind, name, namespace = self._address(obj)
         path = kind.path(name, namespace, subresource)
-        return self.call("PUT", path, _options(), body=obj, what=f"update {title(kind.kind, name, namespace)}")
+        what = f"update {title(kind.kind, name, namespace)}"
+        return self.call("PUT", path, _options(), body=obj, what=what, shape=WRITTEN)
 
     def patch(
         self, api_version: str, kind: str, name: str, namespace: str = "", *, body: Obj, subresource: str = ""
@@ -139,7 +151,7 @@ class Kube(Transport):
         """
         path = self.kind(api_version, kind).path(name, namespace, subresource)
         what = f"patch {title(kind, name, namespace)}"
-        return self.call("PATCH", path, _options(), body=body, media_type=MERGE, what=what)
+        return self.call("PATCH", path, _options(), body=body, media_type=MERGE, what=what, shape=WRITTEN)
 
     def delete(
         self,
@@ -220,10 +232,8 @@ class Kube(Transport):
             fields: field selector.
             on_error: called when the connection is lost; the informer connects again.
         """
-        informer = Informer(self, api_version, kind, on_change, on_error or (lambda _error: None))
-        informer.select(namespace=namespace, labels=labels, fields=fields)
-        informer.start()
-        return informer
+        selection = {"namespace": namespace, "labels": labels, "fields": fields}
+        return Informer(self, api_version, kind, on_change, on_error or (lambda _error: None), selection=selection)
 
     def forward(self, service: str, namespace: str, port: int) -> Forward:
         """A port of 127.0.0.1 that leads to a Service's pods; a context manager, `address` is where it listens.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import tempfile
 import threading
@@ -9,14 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from fluobook.clients.kube.transport import translated
-from fluobook.errors import NotFound, Unreachable
+from fluobook.clients.https import LOST
+from fluobook.clients.kube.transport import refused
+from fluobook.errors import NotFound, OutsideError, Unreachable
 from fluobook.machine.pki import openssl_key
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from fluobook.clients.kube.transport import Endpoint, Transport
+    from fluobook.clients.https import Target
+    from fluobook.clients.kube.transport import Transport
 
 CHUNK = 1 << 16
 
@@ -76,15 +79,22 @@ class Forward:
             Unreachable: no pod is ready.
             OutsideError: the API refuses.
         """
+        from kubernetes.client.exceptions import ApiException  # noqa: PLC0415  (takes 0.2 s)
         from kubernetes.stream import ws_client  # noqa: PLC0415
 
         pod = self._pod()
         port = _container_port(pod, self._target)
         path = self._transport.kind("v1", "Pod").path(pod["metadata"]["name"], self._namespace, "portforward")
-        with translated(f"forward a port to {self._name}", self._transport.at.name):
-            query = [("ports", str(port))]
-            url = self._transport.at.url + path
+        url, query = f"https://{self._transport.at.endpoint}{path}", [("ports", str(port))]
+        try:
             return ws_client.portforward_call(self._configuration, "GET", url, query_params=query).socket(port)
+        except (ApiException, OSError, ValueError) as error:
+            text = str(getattr(error, "reason", "") or error)
+            status = re.search(r"Handshake status (\d+)", text)
+            what, code = f"forward a port to {self._name}", int(status[1]) if status else 0
+            if code:
+                raise refused(what, code, {}, text) from None
+            raise Unreachable(f"cannot {what}: {text}", system="kubernetes", code=LOST) from None
 
     def _pod(self) -> dict[str, Any]:
         labels = ",".join(f"{key}={value}" for key, value in self._selector.items())
@@ -107,7 +117,7 @@ class Forward:
                 return
             try:
                 pod = self.connect()
-            except (Unreachable, NotFound):
+            except OutsideError:
                 client.close()  # the client sees a closed connection, and may try again
                 continue
             for source, sink in ((client, pod), (pod, client)):
@@ -132,12 +142,13 @@ def _container_port(pod: dict[str, Any], target: int | str) -> int:
     return next((port["containerPort"] for port in ports if port.get("name") == target), 0)
 
 
-def _configuration(at: Endpoint, folder: Path) -> Any:
+def _configuration(at: Target, folder: Path) -> Any:
     """For the websocket client, which reads certificates only from files: in a private folder, while it is open."""
     from kubernetes.client import Configuration  # noqa: PLC0415
 
     configuration = Configuration()
-    configuration.host, configuration.tls_server_name, configuration.proxy = at.url, at.server_name, None
+    configuration.host, configuration.tls_server_name = f"https://{at.endpoint}", at.server_name
+    configuration.proxy = None
     configuration.ssl_ca_cert = str(folder / "ca.pem")
     Path(configuration.ssl_ca_cert).write_text(at.ca)
     if at.identity:

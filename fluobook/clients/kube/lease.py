@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fluobook.clients.kube.transport import CONNECT_SECONDS, READ_SECONDS
+from fluobook.clients.https import DEADLINE
 from fluobook.errors import Conflict, Locked, OutsideError
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class OperatorLease:
         finally:
             with suppress(OutsideError):
                 self.release()
-            thread.join(CONNECT_SECONDS + READ_SECONDS)  # a renewal in progress ends by then
+            thread.join(2 * DEADLINE)  # a renewal in progress ends by then
 
     def _keep(self) -> None:
         while not (self._stop.wait(self._seconds / RENEWALS) or isinstance(self.lost, Locked)):

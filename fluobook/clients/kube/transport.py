@@ -1,104 +1,59 @@
-"""Requests to the Kubernetes API through the `kubernetes` package's API client: JSON in and out, typed errors.
+"""Requests to the Kubernetes API: JSON in and out, of the expected types, with typed errors.
 
 A kubeconfig gives the endpoint and the identity, whose key is never written to a file. Which path a kind has is asked
-from the API: the package's own discovery keeps its cache in a shared file named after the host, which two clusters
-behind one bastion would share.
+from the API.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import re
 import ssl
 import threading
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
-import urllib3
-
-from fluobook.errors import AccessDenied, Conflict, FluobookError, NotFound, OutsideError, Rejected, Unreachable
-from fluobook.machine.pki import KeyPair, load_identity
-from fluobook.waiting import retry
+from fluobook.clients import answers
+from fluobook.clients.https import DNS, TIMED_OUT, Answer, HttpClient, Target
+from fluobook.errors import FluobookError, NotFound, OutsideError, Unreachable
+from fluobook.machine.pki import KeyPair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from kubernetes.client import ApiClient
+    from collections.abc import Mapping
 
 Obj = dict[str, Any]
 """A Kubernetes object as JSON."""
 Objs = list[Obj]
 
 SYSTEM = "kubernetes"
-AGENT = "fluobook"
-CONNECT_SECONDS = 5.0
-READ_SECONDS = 30.0
 CONNECTIONS = 16
 """Connections kept open; further threads open more, which are closed after use."""
 PAGE = 500
-RETRY_AFTER = (0.2, 0.4)
-"""Seconds before each repetition of a read while the server is busy; writes are never repeated."""
+MOST_PAGES = 2000
 
-_KINDS: dict[int, type[OutsideError]] = {
-    HTTPStatus.BAD_REQUEST: Rejected,
-    HTTPStatus.UNAUTHORIZED: AccessDenied,
-    HTTPStatus.FORBIDDEN: AccessDenied,
-    HTTPStatus.NOT_FOUND: NotFound,
-    HTTPStatus.METHOD_NOT_ALLOWED: Rejected,
-    HTTPStatus.CONFLICT: Conflict,
-    HTTPStatus.GONE: Conflict,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: Rejected,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: Rejected,
-    HTTPStatus.UNPROCESSABLE_ENTITY: Rejected,
-    HTTPStatus.TOO_MANY_REQUESTS: Unreachable,
-    HTTPStatus.BAD_GATEWAY: Unreachable,
-    HTTPStatus.SERVICE_UNAVAILABLE: Unreachable,
-    HTTPStatus.GATEWAY_TIMEOUT: Unreachable,
+VERSION = {"gitVersion": re.compile(r"v?\d+\.\d+.*")}
+WRITTEN = {"metadata": {"name?": str, "uid?": str, "resourceVersion?": str}}
+OBJECT = {
+    "metadata": {
+        "name": str,
+        "namespace?": str,
+        "uid?": str,
+        "resourceVersion?": str,
+        "labels?": {},
+        "annotations?": {},
+    },
+    "spec?": {},
+    "data?": {},
+    "status?": {"conditions?": [{"type": str, "status?": str}]},
 }
-_TLS = ("SSLCertVerificationError", "SSLError", "CertificateError")
+_LIST = {"items": [OBJECT], "metadata": {"continue?": str, "resourceVersion?": str}}
+_KINDS = {"resources": [{"name": str, "kind": str, "namespaced": bool}]}
+"""The types of what is read."""
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """One cluster and one user, as a kubeconfig describes them.
-
-    Args:
-        host: the API's real host, as params and certificates name it.
-        port: its real port.
-        server_name: the name that the API's certificate must have.
-        ca: the cluster's CA, PEM.
-        identity: the client certificate and its key; None for a token.
-        token: a bearer token; "" for a certificate.
-        address: the (host, port) to connect to instead.
-    """
-
-    host: str
-    port: int
-    server_name: str
-    ca: str = field(repr=False)
-    identity: KeyPair | None = field(default=None, repr=False)
-    token: str = field(default="", repr=False)
-    address: tuple[str, int] | None = None
-
-    @property
-    def url(self) -> str:
-        """Where to connect to."""
-        host, port = self.address or (self.host, self.port)
-        return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-
-    @property
-    def name(self) -> str:
-        """The real host and port, for messages; and the address, if it is another."""
-        real = f"{self.host}:{self.port}"
-        return f"{real} (at {self.address[0]}:{self.address[1]})" if self.address else real
-
-
-def endpoint(kubeconfig: Mapping[str, Any], *, address: tuple[str, int] | None = None) -> Endpoint:
-    """Read the current context of a kubeconfig.
+def endpoint(kubeconfig: Mapping[str, Any], *, address: tuple[str, int] | None = None) -> tuple[Target, str]:
+    """Where the current context of a kubeconfig leads, and its bearer token ("" for a certificate).
 
     Args:
         kubeconfig: its content.
@@ -107,6 +62,7 @@ def endpoint(kubeconfig: Mapping[str, Any], *, address: tuple[str, int] | None =
     Raises:
         FluobookError: it has no current context, or lacks the CA or the user's identity.
     """
+    remedy = "write it again: fluobook kubeconfig"
     try:
         context = _named(kubeconfig, "contexts", "context", kubeconfig["current-context"])
         cluster = _named(kubeconfig, "clusters", "cluster", context["cluster"])
@@ -114,77 +70,29 @@ def endpoint(kubeconfig: Mapping[str, Any], *, address: tuple[str, int] | None =
         server = urlsplit(cluster["server"])
         host, port = server.hostname or "", server.port or 443
         ca = base64.b64decode(cluster["certificate-authority-data"], validate=True).decode()
-        identity = _identity(user)
-    except (KeyError, StopIteration, TypeError, binascii.Error, UnicodeDecodeError) as error:
-        what = f"no {error.args[0]!r}" if isinstance(error, KeyError) else "a part that cannot be read"
-        remedy = "write it again: fluobook kubeconfig"
-        raise FluobookError(f"the kubeconfig has {what}", cause="fluobook did not write it", remedy=remedy) from None
-    return Endpoint(
-        host=host,
-        port=port,
-        server_name=cluster.get("tls-server-name") or host,
-        ca=ca,
-        identity=identity,
-        token=user.get("token", ""),
-        address=None if address == (host, port) else address,
-    )
+        token = str(user.get("token") or "")
+        pair = {} if token else {"crt": user["client-certificate-data"], "key": user["client-key-data"]}
+        target = Target(
+            host,
+            port,
+            address=None if address == (host, port) else address,
+            ca=ca,
+            identity=KeyPair.from_base64(pair) if pair else None,
+            server_name=cluster.get("tls-server-name") or host,
+        )
+    except (KeyError, StopIteration, TypeError, AttributeError, ValueError) as error:
+        problem = f"no {error.args[0]!r}" if isinstance(error, KeyError) else "a part that cannot be read"
+        raise FluobookError(f"the kubeconfig has {problem}", cause="fluobook did not write it", remedy=remedy) from None
+    try:
+        target.context()
+    except ssl.SSLError as error:
+        message = f"the certificates in the kubeconfig cannot be used: {error.reason}"
+        raise FluobookError(message, remedy="fluobook kubeconfig") from None
+    return target, token
 
 
 def _named(kubeconfig: Mapping[str, Any], section: str, part: str, name: str) -> dict[str, Any]:
     return next(entry[part] for entry in kubeconfig[section] if entry["name"] == name)
-
-
-def _identity(user: Mapping[str, Any]) -> KeyPair | None:
-    if user.get("token"):
-        return None
-    pair = {"crt": user["client-certificate-data"], "key": user["client-key-data"]}
-    return KeyPair.from_base64(pair)
-
-
-def api_client(at: Endpoint) -> ApiClient:
-    """A client of the `kubernetes` package; its TLS context holds the identity, so no key file stays behind.
-
-    Raises:
-        FluobookError: the certificates cannot be used.
-    """
-    from kubernetes.client import ApiClient, Configuration  # noqa: PLC0415  (takes 0.2 s)
-
-    configuration = Configuration()
-    configuration.host = at.url
-    configuration.tls_server_name = at.server_name
-    configuration.api_key = {"BearerToken": at.token} if at.token else {}
-    configuration.api_key_prefix = {"BearerToken": "Bearer"} if at.token else {}
-    configuration.proxy = None
-    client = ApiClient(configuration)
-    client.user_agent = AGENT
-    client.rest_client.pool_manager = urllib3.PoolManager(
-        num_pools=2,
-        maxsize=CONNECTIONS,
-        ssl_context=tls_context(at),
-        server_hostname=at.server_name,
-        assert_hostname=at.server_name,
-        retries=urllib3.Retry(connect=1, read=1, redirect=0, status=0, other=0, backoff_factor=0.1),
-    )
-    return client
-
-
-def tls_context(at: Endpoint) -> ssl.SSLContext:
-    """A context that trusts the cluster's CA alone.
-
-    Raises:
-        FluobookError: the CA or the identity cannot be read.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_verify_locations(cadata=at.ca)
-        if at.identity:
-            load_identity(context, at.identity)
-    except ssl.SSLError as error:
-        raise FluobookError(
-            f"the certificates in the kubeconfig cannot be used: {error.reason}", remedy="fluobook kubeconfig"
-        ) from None
-    return context
 
 
 class Kind(NamedTuple):
@@ -207,21 +115,25 @@ class Transport:
 
     Args:
         at: the endpoint and the identity.
+        token: a bearer token; "" for the identity's certificate.
+        deadline: seconds for a request.
     """
 
-    def __init__(self, at: Endpoint) -> None:
+    def __init__(self, at: Target, token: str = "", *, deadline: float | None = None) -> None:
         self.at = at
-        self._client = api_client(at)
+        self.http = HttpClient(
+            at,
+            system=SYSTEM,
+            name="the Kubernetes API",
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            secrets=(token,),
+            threads=CONNECTIONS,
+            proxies=False,
+            deadline=deadline,
+        )
+        self.close = self.http.close
         self._kinds: dict[tuple[str, str], Kind] = {}
         self._lock = threading.Lock()
-
-    def close(self) -> None:
-        """Close idle connections."""
-        pools = self._client.rest_client.pool_manager.pools
-        for key in pools.keys():  # noqa: SIM118  (no dict; clear() alone would leave them to the garbage collector)
-            if (pool := pools.get(key)) is not None:
-                pool.close()
-        pools.clear()
 
     def kind(self, api_version: str, kind: str) -> Kind:
         """The kind as the API serves it; asked again while it is unknown, since its CRD may be installed later.
@@ -233,8 +145,8 @@ class Transport:
         with self._lock:
             if (api_version, kind) not in self._kinds:
                 self._discover(api_version)
-            if found := self._kinds.get((api_version, kind)):
-                return found
+            if served := self._kinds.get((api_version, kind)):
+                return served
         raise NotFound(
             f"the Kubernetes API does not serve {kind} in {api_version}",
             system=SYSTEM,
@@ -245,26 +157,37 @@ class Transport:
     def _discover(self, api_version: str) -> None:
         root = "/apis/" if "/" in api_version else "/api/"
         try:
-            resources = self.call("GET", root + api_version, what="list the kinds")["resources"]
+            resources = self.call("GET", root + api_version, what="list the kinds", shape=_KINDS)["resources"]
         except NotFound:
             return
         for entry in resources:
             if "/" not in entry["name"]:
-                found = Kind(api_version, entry["kind"], entry["name"], entry["namespaced"])
-                self._kinds[(api_version, entry["kind"])] = found
+                served = Kind(api_version, entry["kind"], entry["name"], entry["namespaced"])
+                self._kinds[(api_version, entry["kind"])] = served
 
-    def call(self, method: str, path: str, query: Mapping[str, str] | None = None, **more: Any) -> dict[str, Any]:
-        """A request and the JSON of its answer; `more` as in `raw`.
+    def call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        shape: answers.Shape = None,
+        **more: Any,
+    ) -> dict[str, Any]:
+        """A request and the JSON object of its answer; `more` as in `raw`.
+
+        Args:
+            method: as in `raw`.
+            path: as in `raw`.
+            query: as in `raw`.
+            shape: the expected types.
+            more: as in `raw`.
 
         Raises:
             OutsideError: no answer, or a refusal.
         """
-        answer = retry(
-            lambda: self.raw(method, path, query, **more),
-            if_error=is_busy,
-            pauses=RETRY_AFTER if method == "GET" else (),
-        )
-        return json.loads(answer.data)
+        data: dict[str, Any] = self.http.read(self.raw(method, path, query, **more), more["what"], shape or {})
+        return data
 
     def raw(
         self,
@@ -275,10 +198,8 @@ class Transport:
         what: str,
         body: dict[str, Any] | None = None,
         media_type: str = "application/json",
-        read_seconds: float = READ_SECONDS,
-        stream: bool = False,
-    ) -> Any:
-        """A request and its answer (urllib3's).
+    ) -> Answer:
+        """A request and its answer; a read is repeated while the server is busy, a write never.
 
         Args:
             method: of HTTP.
@@ -287,28 +208,30 @@ class Transport:
             what: what is tried, as an infinitive, for messages.
             body: sent as JSON.
             media_type: of the body.
-            read_seconds: seconds without data after which the connection is given up.
-            stream: leave the answer open, for the caller to read and close.
 
         Raises:
             OutsideError: no answer, or a refusal.
         """
-        with translated(what, self.at.name):
-            request = self._client.param_serialize(
-                method,
-                path,
-                query_params=[(key, value) for key, value in (query or {}).items() if value],
-                header_params={"Accept": "application/json", "Content-Type": media_type},
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            answer = self._client.call_api(*request, _request_timeout=(CONNECT_SECONDS, read_seconds)).response
-            refusal = answer.status >= HTTPStatus.BAD_REQUEST
-            if not stream or refusal:
-                answer.read(cache_content=True)
-            if refusal:
-                raise refused(what, answer.status, answer.data)
-            return answer
+        return self.http.send(
+            method,
+            with_query(path, query),
+            doing=what,
+            body=json.dumps(body).encode() if body is not None else None,
+            headers={"Accept": "application/json", "Content-Type": media_type},
+            repeat_if=is_busy if method == "GET" else None,
+            refusal=self.refusal,
+        )
+
+    def refusal(self, answer: Answer, what: str) -> OutsideError:
+        """The error for an answer with status 400 or more."""
+        if answers.is_html(answer.body):
+            return self.http.refused(answer, what)
+        try:
+            status = answers.parse_json(answer.body)
+        except ValueError:
+            status = {}
+        shown = self.http.shown(answer.body) or answer.reason
+        return refused(what, answer.status, status if isinstance(status, dict) else {}, shown)
 
     def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> Obj:
         """One object.
@@ -318,7 +241,7 @@ class Transport:
             OutsideError: no answer, or a refusal.
         """
         path = self.kind(api_version, kind).path(name, namespace)
-        return self.call("GET", path, what=f"read {title(kind, name, namespace)}")
+        return self.call("GET", path, what=f"read {title(kind, name, namespace)}", shape=OBJECT)
 
     def find(self, api_version: str, kind: str, name: str, namespace: str = "") -> Obj | None:
         """One object, None if it or its kind does not exist.
@@ -347,13 +270,21 @@ class Transport:
         collection = self.kind(api_version, kind)
         query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields}
         items: Objs = []
-        while True:
-            answer = self.call("GET", collection.path(namespace=namespace), query, what=f"list {collection.plural}")
+        what = f"list {collection.plural}"
+        for _ in range(MOST_PAGES):
+            answer = self.call("GET", collection.path(namespace=namespace), query, what=what, shape=_LIST)
             # Items of a list have no kind of their own.
             items += [{"apiVersion": api_version, "kind": kind, **item} for item in answer["items"]]
-            query["continue"] = answer["metadata"].get("continue", "")
+            query["continue"] = answer["metadata"].get("continue") or ""
             if not query["continue"]:
-                return items, answer["metadata"].get("resourceVersion", "")
+                return items, answer["metadata"].get("resourceVersion") or ""
+        raise self.http.invalid(answers.TOO_LARGE, f"has more than {MOST_PAGES} pages", what)
+
+
+def with_query(path: str, query: Mapping[str, str] | None) -> str:
+    """A path with parameters; empty ones are left out."""
+    given = {key: value for key, value in (query or {}).items() if value}
+    return f"{path}?{urlencode(given)}" if given else path
 
 
 def title(kind: str, name: str, namespace: str) -> str:
@@ -361,72 +292,28 @@ def title(kind: str, name: str, namespace: str) -> str:
     return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
 
 
-@contextmanager
-def translated(what: str, where: str) -> Iterator[None]:
-    """Turn foreign exceptions into ours.
+def refused(what: str, code: int, status: Mapping[str, Any], shown: str = "") -> OutsideError:
+    """The error for a refusal of the API.
 
     Args:
         what: what was tried, as an infinitive: "apply Deployment web".
-        where: host and port of the API.
-
-    Raises:
-        OutsideError: one of its kinds, depending on the API's answer.
-    """
-    from kubernetes.client.exceptions import ApiException  # noqa: PLC0415
-
-    try:
-        yield
-    except ApiException as error:
-        raise refused(what, error.status or 0, error.body) from error
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        reason = _reason(error)
-        raise Unreachable(
-            f"cannot {what}: the Kubernetes API at {where} does not answer",
-            system=SYSTEM,
-            detail=str(reason),
-            code=type(reason).__name__,
-            facts={"endpoint": where.partition("(at ")[2].rstrip(")") or where},
-        ) from error
-
-
-def refused(what: str, code: int, body: Any) -> OutsideError:
-    """The error for an answer of the API.
-
-    Args:
-        what: what was tried.
         code: HTTP status.
-        body: the answer: a Status object as JSON, or text.
+        status: the answer's Status object, or an empty one.
+        shown: the answer if it is no Status.
     """
-    status = _status(body)
-    message = status.get("message") or str(body or f"HTTP {code}")
+    message = str(status.get("message") or shown or f"HTTP {code}")
     verb, _, name = what.partition(" ")
-    return _KINDS.get(code, OutsideError)(
+    return answers.STATUS_ERRORS.get(code, OutsideError)(
         f"cannot {what}: {message.splitlines()[0]}",
         system=SYSTEM,
         detail=message if "\n" in message else "",
-        code=status.get("reason") or str(code),
-        facts={"verb": verb, "object": name, "kind": name.partition(" ")[0]},
+        code=str(status.get("reason") or code),
+        facts={"verb": verb, "object": name, "kind": name.partition(" ")[0], "status": str(code)},
     )
 
 
 def is_busy(error: FluobookError) -> bool:
     """Whether a read may be repeated: the server is busy, or the connection ended."""
-    if not isinstance(error, Unreachable):
+    if not isinstance(error, Unreachable) or error.code.startswith("CERTIFICATE"):
         return False
-    return error.code not in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError", *_TLS)
-
-
-def _reason(error: BaseException) -> BaseException:
-    """The innermost error: urllib3 wraps its errors in retries."""
-    inner = getattr(error, "reason", None) or (error.args[-1] if error.args else None)
-    if isinstance(error, ssl.SSLError) or not isinstance(inner, BaseException):
-        return error
-    return _reason(inner)
-
-
-def _status(body: Any) -> dict[str, Any]:
-    try:
-        status = json.loads(body) if isinstance(body, str | bytes) else body
-    except ValueError:
-        return {}
-    return status if isinstance(status, dict) else {}
+    return error.code not in (DNS, TIMED_OUT, "ECONNREFUSED", "NOT_TLS", "TLS_ALERT")

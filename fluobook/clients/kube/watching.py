@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
-from fluobook.clients.kube.transport import refused, translated
-from fluobook.errors import AccessDenied, Conflict, OutsideError
+from fluobook.clients import answers
+from fluobook.clients.kube.transport import SYSTEM, refused, with_query
+from fluobook.errors import AccessDenied, Conflict, InvalidAnswer, OutsideError
 from fluobook.waiting import Backoff
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ SERVER_SECONDS = 300
 """Seconds that one watch request lasts before the next."""
 SILENCE_SECONDS = 90.0
 """The server sends a bookmark every minute: a longer silence is a dead connection (a laptop that slept)."""
-CHUNK = 1 << 16
 _SPEC = re.compile(rb',\s*"spec":\s*{')
 
 
@@ -54,7 +54,12 @@ class Change:
     def object(self) -> dict[str, Any]:
         """The object, parsed once: of an object that changes often, a table shows only the last state."""
         if self._object is None:
-            self._object = json.loads(self._line)["object"]
+            try:
+                self._object = json.loads(self._line)["object"]
+            except (ValueError, RecursionError, KeyError, TypeError) as error:
+                message = f"an event of the Kubernetes API cannot be parsed: {error}"
+                shown = answers.first_bytes(self._line)
+                raise InvalidAnswer(message, system=SYSTEM, code=answers.MALFORMED, detail=shown) from None
         return self._object
 
 
@@ -84,28 +89,28 @@ class WatchRequest:
         """
         self.version = version
         query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(SERVER_SECONDS)}
-        query |= {**self._query, "resourceVersion": version}
-        what = f"watch {self._path}"
-        with translated(what, self._transport.at.name):
-            self._answer = self._transport.raw(
-                "GET", self._path, query, what=what, read_seconds=SILENCE_SECONDS, stream=True
-            )
-            try:
-                if self._stopped.is_set():  # `stop` came while the connection was being made
+        path, what = with_query(self._path, {**query, **self._query, "resourceVersion": version}), f"watch {self._path}"
+        http = self._transport.http
+        self._answer = http.stream(
+            path, doing=what, silence=SILENCE_SECONDS, longest=2.0 * SERVER_SECONDS, refusal=self._transport.refusal
+        )
+        try:
+            if self._stopped.is_set():  # `stop` came while the connection was being made
+                return
+            for line in http.lines(self._answer, what, SILENCE_SECONDS):
+                if self._stopped.is_set():
                     return
-                for line in _lines(self._answer):
-                    if self._stopped.is_set():
-                        return
-                    event = head_of(line)
-                    if event["type"] == "ERROR":
-                        status = event["object"]
-                        raise refused(what, status.get("code", 0), status)
-                    metadata = event["object"]["metadata"]
-                    self.version = metadata["resourceVersion"]
-                    if event["type"] != "BOOKMARK":
-                        yield (metadata.get("namespace", ""), metadata["name"]), Change(event["type"], line=line)
-            finally:
-                self._answer.close()
+                try:
+                    type_, key, version, obj = _event(line)
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    raise http.unparsable(line, what, error) from None
+                if type_ == "ERROR":
+                    raise refused(what, obj.get("code") or 0, obj)
+                self.version = version
+                if type_ != "BOOKMARK":
+                    yield key, Change(type_, line=line)
+        finally:
+            self._answer.close()
 
     def stop(self) -> None:
         """End it from another thread, also while it waits for the server."""
@@ -116,20 +121,28 @@ class WatchRequest:
                 sock.shutdown(socket.SHUT_RDWR)  # close() would wait for the thread that reads
 
 
-def _lines(answer: Any) -> Iterator[bytes]:
-    rest = b""
-    chunks = answer.read_chunked(decode_content=False) if answer.chunked else iter(lambda: answer.read1(CHUNK), b"")
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from filter(None, lines)
+def _event(line: bytes) -> tuple[str, Key, str, dict[str, Any]]:
+    """An event's type, its object's namespace and name, the resourceVersion, and the object's head."""
+    event = head_of(line)
+    obj = event["object"]
+    if event["type"] == "ERROR":
+        return "ERROR", ("", ""), "", obj
+    metadata = obj["metadata"]
+    version, name = metadata["resourceVersion"], metadata.get("name", "")
+    if not isinstance(version, str) or not isinstance(name, str) or (not name and event["type"] != "BOOKMARK"):
+        raise ValueError("an event without a name or a version")
+    return event["type"], (metadata.get("namespace", ""), name), version, obj
 
 
 def head_of(line: bytes) -> dict[str, Any]:
     """An event up to the `spec` of its object, if the metadata comes before it; else the whole event.
 
     Metadata cannot hold an object named `spec`: labels and annotations are strings, managed fields begin with "f:".
+
+    Raises:
+        ValueError: it is not JSON, or incomplete.
     """
-    if spec := _SPEC.search(line):
+    if (spec := _SPEC.search(line)) and line.endswith((b"}}", b"}}\r")):
         head: dict[str, Any] = from_json(line[: spec.start()], allow_partial=True)
         if "resourceVersion" in head["object"].get("metadata", ()):
             return head
@@ -138,7 +151,7 @@ def head_of(line: bytes) -> dict[str, Any]:
 
 
 class Informer:
-    """The objects of one kind, kept up to date.
+    """The objects of one kind, kept up to date by a daemon thread.
 
     Args:
         transport: the cluster.
@@ -146,6 +159,7 @@ class Informer:
         kind: the kind.
         on_change: called for every change.
         on_error: called when the connection is lost.
+        selection: namespace, labels and fields of the objects to follow.
 
     Attributes:
         synced: set once the first list is complete.
@@ -158,25 +172,19 @@ class Informer:
         kind: str,
         on_change: Callable[[Change], None],
         on_error: Callable[[OutsideError], None],
+        *,
+        selection: Mapping[str, str],
     ) -> None:
         self._transport = transport
         self._what = (api_version, kind)
         self._on_change = on_change
         self._on_error = on_error
-        self._select: dict[str, str] = {"namespace": "", "labels": "", "fields": ""}
+        self._selection = selection
         self._items: dict[Key, Change] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._request: WatchRequest | None = None
-        self._thread: threading.Thread | None = None
         self.synced = threading.Event()
-
-    def select(self, *, namespace: str = "", labels: str = "", fields: str = "") -> None:
-        """Follow only these objects; before `start`."""
-        self._select = {"namespace": namespace, "labels": labels, "fields": fields}
-
-    def start(self) -> None:
-        """Begin, in a daemon thread."""
         self._thread = threading.Thread(target=self._run, name=f"inform {self._what[1]}", daemon=True)
         self._thread.start()
 
@@ -185,7 +193,7 @@ class Informer:
         self._stopped.set()
         if self._request is not None:
             self._request.stop()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not threading.current_thread():
             self._thread.join(seconds)
 
     def items(self) -> list[dict[str, Any]]:
@@ -223,7 +231,7 @@ class Informer:
 
     def _listed(self) -> Generator[Change, None, str]:
         """The objects as changes since the last list; returns the resourceVersion to watch from."""
-        objs, version = self._transport.snapshot(*self._what, **self._select)
+        objs, version = self._transport.snapshot(*self._what, **self._selection)
         listed = {(obj["metadata"].get("namespace", ""), obj["metadata"]["name"]): Change("ADDED", obj) for obj in objs}
         with self._lock:
             known, self._items = self._items, listed
@@ -238,8 +246,8 @@ class Informer:
         return version
 
     def _watched(self, version: str) -> Generator[Change, None, str]:
-        path = self._transport.kind(*self._what).path(namespace=self._select["namespace"])
-        query = {"labelSelector": self._select["labels"], "fieldSelector": self._select["fields"]}
+        path = self._transport.kind(*self._what).path(namespace=self._selection["namespace"])
+        query = {"labelSelector": self._selection["labels"], "fieldSelector": self._selection["fields"]}
         self._request = WatchRequest(self._transport, path, query)
         if self._stopped.is_set():
             return version

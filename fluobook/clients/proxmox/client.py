@@ -6,13 +6,15 @@ lost answer, only what exists can show whether it was created (`task_of`, `confi
 
 from __future__ import annotations
 
+import re
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
+from fluobook.clients.https import is_passing
 from fluobook.clients.proxmox.privileges import Need
-from fluobook.clients.proxmox.session import ProxmoxEndpoint, Session, VmLocked, is_transient, task_failure
-from fluobook.clients.proxmox.tasks import LOG_TAIL, Pace, TaskStatus, Upid, poll_interval
+from fluobook.clients.proxmox.session import ProxmoxEndpoint, Session, VmLocked, task_failure
+from fluobook.clients.proxmox.tasks import LOG_TAIL, UPID, Pace, TaskStatus, Upid, poll_interval
 from fluobook.errors import FluobookError, NotFound, OutsideError
 from fluobook.waiting import Cancellation, wait_until
 
@@ -23,6 +25,20 @@ Json = dict[str, Any]
 
 UNKNOWN_FOR = 5.0
 """Seconds for which Proxmox VE may not know a task that it has just started."""
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_VOLUMES = [{"volid": str, "content?": str, "size?": _NUMBER, "vmid?": _NUMBER}]
+_NETWORKS = [{"iface": str, "type?": str}]
+_NODES = [{"node": str, "status?": str}]
+_TASKS = [{"upid": UPID, "endtime?": _NUMBER, "status?": str}]
+_RESOURCES = [
+    {"type": str, "node?": str, "name?": str, "status?": str, "tags?": str, "lock?": str, "vmid?": _NUMBER}
+    | dict.fromkeys(("maxcpu?", "maxmem?", "maxdisk?"), _NUMBER)
+]
+_STORAGES = [
+    {"storage": str, "content?": str}
+    | dict.fromkeys(("active?", "enabled?", "shared?", "avail?", "total?", "used?"), _NUMBER)
+]
+"""The types of what is read."""
 _AUDIT = (Need("/vms", "VM.Audit"),)
 _POWER = (Need("/vms", "VM.PowerMgmt"),)
 
@@ -34,11 +50,12 @@ class ProxmoxClient:
 
     Args:
         endpoint: where it is, and the token.
+        deadline: seconds for a call.
     """
 
-    def __init__(self, endpoint: ProxmoxEndpoint) -> None:
+    def __init__(self, endpoint: ProxmoxEndpoint, *, deadline: float | None = None) -> None:
         self.endpoint = endpoint
-        self._session = Session(endpoint)
+        self._session = Session(endpoint, deadline)
         self._pace = Pace()
 
     def __enter__(self) -> Self:
@@ -53,41 +70,50 @@ class ProxmoxClient:
 
     def version(self) -> Json:
         """`{version: "9.0.10", release: "9.0", …}`."""
-        return self._session.get("version", doing="read the version")
+        return self._session.get("version", doing="read the version", shape={"version": re.compile(r"\d+(\.\d+)*\S*")})
 
     def permissions(self, path: str | None = None) -> dict[str, dict[str, int]]:
         """The token's privileges: path → privilege → whether it propagates."""
-        return self._session.get("access/permissions", doing="read the token's permissions", path=path)
+        return self._session.get(
+            "access/permissions", doing="read the token's permissions", shape={"*": {"*": _NUMBER}}, path=path
+        )
 
     def resources(self, type_: str | None = None) -> list[Json]:
         """Everything in the cluster, or only `vm`, `node` or `storage`.
 
         Status and name of a VM are refreshed every 10 s only, `lock` and `tags` at once; `vm_status` is current.
         """
-        return self._session.get("cluster/resources", doing="list the resources", type=type_)
+        doing = "list the resources"
+        resources = self._session.get("cluster/resources", doing=doing, shape=_RESOURCES, type=type_)
+        incomplete = [r for r in resources if r["type"] in ("qemu", "lxc", "node") and "node" not in r]
+        incomplete += [r for r in resources if r["type"] in ("qemu", "lxc") and "vmid" not in r]
+        if incomplete:
+            raise self._session.unexpected(f"a {incomplete[0]['type']} has no node or no vmid", doing)
+        return resources
 
     def nodes(self) -> list[Json]:
         """The hosts, with `node` and `status` (online, offline, unknown)."""
-        return self._session.get("nodes", doing="list the nodes")
+        return self._session.get("nodes", doing="list the nodes", shape=_NODES)
 
     def networks(self, node: str) -> list[Json]:
         """A host's network interfaces (`iface`, `type`); bridges without SDN.Audit or SDN.Use are left out."""
-        return self._session.get(f"nodes/{node}/network", doing=f"list the networks of {node}")
+        return self._session.get(f"nodes/{node}/network", doing=f"list the networks of {node}", shape=_NETWORKS)
 
     def storages(self, node: str) -> list[Json]:
         """A host's storages: `storage`, `content` (comma-separated), `active`, `total` and `avail` in bytes."""
-        return self._session.get(f"nodes/{node}/storage", doing=f"list the storages of {node}")
+        return self._session.get(f"nodes/{node}/storage", doing=f"list the storages of {node}", shape=_STORAGES)
 
     def storage_content(self, node: str, storage: str, content: str | None = None) -> list[Json]:
         """The volumes on a storage: `volid`, `content`, `format`, `size` in bytes, `vmid`."""
         path = f"nodes/{node}/storage/{storage}/content"
         needs = (Need(f"/storage/{storage}", "Datastore.Audit"),)
-        return self._session.get(path, doing=f"list {storage} on {node}", needs=needs, content=content)
+        doing = f"list {storage} on {node}"
+        return self._session.get(path, doing=doing, shape=_VOLUMES, needs=needs, content=content)
 
     def cluster_tasks(self) -> list[TaskStatus]:
         """The recent tasks of the whole cluster, as far as the token may see them, newest first."""
-        listed = [TaskStatus.listed(task) for task in self._session.get("cluster/tasks", doing="list the tasks")]
-        return sorted(listed, key=lambda task: task.upid.started, reverse=True)
+        tasks = self._session.get("cluster/tasks", doing="list the tasks", shape=_TASKS)
+        return sorted(map(TaskStatus.listed, tasks), key=lambda task: task.upid.started, reverse=True)
 
     def task_of(self, vmid: int, type_: str) -> TaskStatus | None:
         """The newest task of a type (`qmcreate`, `qmstart`…) on a VM, a running one first; None if there is none."""
@@ -99,33 +125,38 @@ class ProxmoxClient:
 
         While the VM is being created it has only `lock: create` and the digest, neither name nor uuid.
         """
-        return self._session.get(f"{vm_path(node, vmid)}/config", doing=f"read VM {vmid} on {node}", needs=_AUDIT)
+        doing, shape = f"read VM {vmid} on {node}", {"*": (str, int, float)}
+        return self._session.get(f"{vm_path(node, vmid)}/config", doing=doing, shape=shape, needs=_AUDIT)
 
     def vm_status(self, node: str, vmid: int) -> Json:
         """`status` (running, stopped), `lock` if there is one, `uptime`, `qmpstatus`… as of now."""
         doing = f"read the status of VM {vmid} on {node}"
-        return self._session.get(f"{vm_path(node, vmid)}/status/current", doing=doing, needs=_AUDIT)
+        shape = {"status": str, "lock?": str}
+        return self._session.get(f"{vm_path(node, vmid)}/status/current", doing=doing, shape=shape, needs=_AUDIT)
 
     def task_status(self, upid: Upid) -> TaskStatus:
         """The state of a task."""
-        path = f"nodes/{upid.node}/tasks/{upid}/status"
-        return TaskStatus.read(upid, self._session.get(path, doing=f"read task {upid}"))
+        path, shape = f"nodes/{upid.node}/tasks/{upid}/status", {"status": str, "exitstatus?": str}
+        return TaskStatus.read(upid, self._session.get(path, doing=f"read task {upid}", shape=shape))
 
     def task_log(self, upid: Upid, *, tail: int = LOG_TAIL) -> tuple[str, ...]:
         """The last lines of a task's log."""
         path = f"nodes/{upid.node}/tasks/{upid}/log"
-        lines = self._session.get(path, doing=f"read the log of task {upid}", start=0, limit=5000)
+        doing, shape = f"read the log of task {upid}", [{"n": _NUMBER, "t?": str}]
+        lines = self._session.get(path, doing=doing, shape=shape, start=0, limit=5000)
         return tuple(str(line.get("t", "")) for line in sorted(lines, key=lambda line: int(line["n"])))[-tail:]
 
     def download_url(
         self, node: str, storage: str, *, url: str, filename: str, content: str = "iso", checksum: str | None = None
     ) -> Upid:
         """Let a host download a file into a storage; `checksum` is SHA-256. Not repeated: a second would fail."""
+        check: Json = {"checksum": checksum, "checksum-algorithm": "sha256"} if checksum else {}
         return Upid.parse(
-            self._session.once(
+            self._session.call(
                 "POST",
                 f"nodes/{node}/storage/{storage}/download-url",
                 doing=f"download {filename} to {storage} on {node}",
+                shape=UPID,
                 needs=(
                     Need(f"/storage/{storage}", "Datastore.AllocateTemplate"),
                     Need(f"/nodes/{node}", "Sys.AccessNetwork"),
@@ -133,7 +164,7 @@ class ProxmoxClient:
                 url=url,
                 filename=filename,
                 content=content,
-                **({"checksum": checksum, "checksum-algorithm": "sha256"} if checksum else {}),
+                **check,
             )
         )
 
@@ -145,10 +176,11 @@ class ProxmoxClient:
             Unreachable: no answer; it may have been created nevertheless (see `config`, `task_of`).
         """
         return Upid.parse(
-            self._session.once(
+            self._session.call(
                 "POST",
                 f"nodes/{node}/qemu",
                 doing=f"create VM {vmid} on {node}",
+                shape=UPID,
                 needs=(Need("/vms", "VM.Allocate"),),
                 vmid=vmid,
                 **params,
@@ -172,15 +204,16 @@ class ProxmoxClient:
             VmLocked: another task works on the VM.
         """
         doing = f"change VM {vmid} on {node}"
-        self._session.once(
+        self._session.call(
             "PUT", f"{vm_path(node, vmid)}/config", doing=doing, **{**changes, "digest": digest, "delete": delete}
         )
 
     def resize(self, node: str, vmid: int, disk: str, gib: int, *, digest: str | None = None) -> Upid:
         """Grow a disk to a size in GiB; a repetition changes nothing."""
         doing = f"resize {disk} of VM {vmid} on {node}"
-        answer = self._session.repeat(
-            "PUT", f"{vm_path(node, vmid)}/resize", doing=doing, disk=disk, size=f"{gib}G", digest=digest
+        path, size = f"{vm_path(node, vmid)}/resize", f"{gib}G"
+        answer = self._session.call(
+            "PUT", path, doing=doing, shape=UPID, repeat=True, disk=disk, size=size, digest=digest
         )
         return Upid.parse(answer)
 
@@ -198,27 +231,32 @@ class ProxmoxClient:
 
     def delete(self, node: str, vmid: int) -> Upid:
         """Destroy a stopped VM with all its disks."""
+        destroyed: Json = {"destroy-unreferenced-disks": 1}
         return Upid.parse(
-            self._session.once(
+            self._session.call(
                 "DELETE",
                 vm_path(node, vmid),
                 doing=f"destroy VM {vmid} on {node}",
+                shape=UPID,
                 needs=(Need("/vms", "VM.Allocate"),),
-                **{"purge": 1, "destroy-unreferenced-disks": 1},
+                purge=1,
+                **destroyed,
             )
         )
 
     def _power(self, node: str, vmid: int, verb: str, *, reached: str, **params: Any) -> Upid:
         path, doing = f"{vm_path(node, vmid)}/status/{verb}", f"{verb} VM {vmid} on {node}"
         try:
-            return Upid.parse(self._session.once("POST", path, doing=doing, needs=_POWER, **params))
+            return Upid.parse(self._session.call("POST", path, doing=doing, shape=UPID, needs=_POWER, **params))
         except OutsideError as error:
-            if not is_transient(error):
+            if not is_passing(error):
                 raise
         task = self.task_of(vmid, f"qm{verb}")
         if task and (task.running or self.vm_status(node, vmid)["status"] == reached):
             return task.upid
-        return Upid.parse(self._session.repeat("POST", path, doing=doing, needs=_POWER, **params))
+        return Upid.parse(
+            self._session.call("POST", path, doing=doing, shape=UPID, repeat=True, needs=_POWER, **params)
+        )
 
     def wait(
         self, upid: Upid, *, deadline: float, name: str = "", on_poll: Callable[[TaskStatus], None] = lambda _: None
@@ -247,7 +285,7 @@ class ProxmoxClient:
                 status = self.task_status(upid)
             except OutsideError as error:
                 unknown_yet = error.code == "400" and time.monotonic() - begun < UNKNOWN_FOR
-                if not (unknown_yet or is_transient(error)):
+                if not (unknown_yet or is_passing(error)):
                     raise
                 return None
             on_poll(status)

@@ -6,24 +6,18 @@ and 9 and of their storage tools.
 
 from __future__ import annotations
 
-import logging
 import re
-import threading
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from http.client import responses
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
-import requests
-from proxmoxer import ProxmoxAPI
-from proxmoxer.core import ResourceException
-
-from fluobook.clients.https import CONNECT_TIMEOUT, READ_TIMEOUT, Target, TargetAdapter, open_adapter, unreachable
+from fluobook.clients import answers, https
 from fluobook.clients.proxmox.privileges import Need, grant_commands
 from fluobook.errors import (
     AccessDenied,
     Conflict,
-    FluobookError,
     NotFound,
     OutsideError,
     Rejected,
@@ -31,7 +25,6 @@ from fluobook.errors import (
     Unreachable,
     UsageError,
 )
-from fluobook.waiting import retry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,12 +33,10 @@ if TYPE_CHECKING:
 
 SYSTEM = "proxmox"
 DEFAULT_PORT = 8006
-RETRY_AFTER = (0.2, 0.5, 1.0)
-"""Seconds before each repetition of a call that may be made twice."""
 THREADS = 64
 """Connections that are kept."""
-NO_ANSWER = frozenset({502, 503, 504, 595, 596, 597, 598, 599})
-"""Codes for a node that cannot be reached or that ended the connection; 595 to 599 are Proxmox VE's own."""
+NO_ANSWER = frozenset({408, 429, 502, 503, 504, 595, 596, 597, 598, 599})
+"""Codes for a node that cannot be reached, is busy, or ended the connection; 595 to 599 are Proxmox VE's own."""
 
 _LOCKED = re.compile(r"is locked \((?P<lock>[\w-]+)\)")
 _BUSY = re.compile(r"can't lock file '(?P<file>[^']+)'")
@@ -62,10 +53,6 @@ _PERMANENT = re.compile(
     re.IGNORECASE,
 )
 """Texts of a 500 that the same call gets again."""
-
-# Both log the data they send, on levels that a debugging session would enable.
-for _name in ("proxmoxer.core", "proxmoxer.backends.https"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True)
@@ -103,10 +90,10 @@ class ProxmoxEndpoint:
             )
 
     @property
-    def target(self) -> Target:
+    def target(self) -> https.Target:
         """Where to connect, and what to verify."""
         parts = urlsplit(self.url)
-        return Target(
+        return https.Target(
             parts.hostname or "",
             parts.port or DEFAULT_PORT,
             address=self.address,
@@ -130,113 +117,112 @@ class VmLocked(Conflict):
 
 
 class Session:
-    """Calls to one endpoint, from any thread: one proxmoxer session a thread over one pool of connections."""
+    """Calls to one endpoint, from any thread.
 
-    def __init__(self, endpoint: ProxmoxEndpoint) -> None:
+    Args:
+        endpoint: where it is, and the token.
+        deadline: seconds for a whole call.
+    """
+
+    def __init__(self, endpoint: ProxmoxEndpoint, deadline: float | None = None) -> None:
         self.endpoint = endpoint
-        self._local = threading.local()
-        self._adapter: TargetAdapter | None = None
-        self._lock = threading.Lock()
-
-    def get(self, path: str, /, *, doing: str, needs: tuple[Need, ...] = (), **params: Any) -> Any:
-        """GET, repeated while the error is transient. See `once` for the arguments."""
-        return self.repeat("GET", path, doing=doing, needs=needs, **params)
-
-    def repeat(self, method: str, path: str, /, *, doing: str, needs: tuple[Need, ...] = (), **params: Any) -> Any:
-        """A call that may be made twice, repeated while the error is transient. See `once`."""
-        return retry(
-            lambda: self.once(method, path, doing=doing, needs=needs, **params),
-            if_error=is_transient,
-            pauses=RETRY_AFTER,
+        user, _, token = endpoint.token_id.partition("!")
+        self._facts = {"url": endpoint.url, "token": endpoint.token_id, "user": user}
+        self._http = https.HttpClient(
+            endpoint.target,
+            system=SYSTEM,
+            name=f"Proxmox VE {endpoint.name}",
+            headers={"Authorization": f"PVEAPIToken={user}!{token}={endpoint.token_secret}"},
+            secrets=(endpoint.token_secret,),
+            facts=self._facts,
+            threads=THREADS,
+            deadline=deadline,
         )
+        self.close = self._http.close
 
-    def once(self, method: str, path: str, /, *, doing: str, needs: tuple[Need, ...] = (), **params: Any) -> Any:
-        """One call, never repeated.
+    def get(self, path: str, /, *, doing: str, shape: answers.Shape = None, **more: Any) -> Any:
+        """GET, repeated while the error is transient. See `call` for the arguments."""
+        return self.call("GET", path, doing=doing, shape=shape, repeat=True, **more)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        /,
+        *,
+        doing: str,
+        shape: answers.Shape = None,
+        needs: tuple[Need, ...] = (),
+        repeat: bool = False,
+        **params: Any,
+    ) -> Any:
+        """One call.
 
         Args:
             method: GET, POST, PUT or DELETE.
             path: below /api2/json, such as `cluster/resources`.
             doing: what is tried, for messages: "read the version".
+            shape: the expected types of `data`.
             needs: the privileges it needs, for messages.
+            repeat: it may be made twice, so it is repeated while the error is transient.
             params: what is sent; None is left out, booleans become 1 and 0.
 
         Returns:
             The answer's `data`.
 
         Raises:
-            Unreachable, AccessDenied, NotFound, Conflict, Rejected, OutsideError: see `refusal`.
+            Unreachable, InvalidAnswer, AccessDenied, NotFound, Conflict, Rejected, OutsideError: see `refusal`.
         """
         sent = {key: int(value) if isinstance(value, bool) else value for key, value in params.items()}
-        target, name = self.endpoint.target, f"Proxmox VE {self.endpoint.name}"
-        facts = self._facts(path, params)
-        try:
-            data = getattr(self._api()(path), method.lower())(**sent)
-        except ResourceException as error:
-            wrong = error.errors if isinstance(error.errors, dict) else {}
-            text = str(error.content or "")
-            endpoint = self.endpoint
-            raise refusal(
-                error.status_code, text, wrong, doing=doing, endpoint=endpoint, needs=needs, facts=facts
-            ) from None
-        except (requests.RequestException, OSError) as error:
-            raise unreachable(error, target, system=SYSTEM, name=name, doing=doing, facts=facts) from None
-        if isinstance(data, dict) and isinstance(data.get("errors"), bytes):
-            text = data["errors"][:200].decode(errors="replace")
-            message = f"what answers at {target.name} is not Proxmox VE"
-            raise Unreachable(message, system=SYSTEM, detail=text, code="FOREIGN", facts=facts)
-        return data
+        form = urlencode({key: value for key, value in sent.items() if value is not None}, doseq=True)
+        has_body = method in ("POST", "PUT")
+        names = dict(re.findall(r"(nodes|storage|qemu)/([^/]+)", path))
+        facts = {"node": names.get("nodes"), "storage": names.get("storage"), "vmid": names.get("qemu")}
+        facts |= {key: params[key] for key in ("vmid", "url") if params.get(key)}
+        known = self._facts | {key: str(value) for key, value in facts.items() if value}
 
-    def close(self) -> None:
-        """Close the connections; a later call opens new ones."""
-        with self._lock:
-            adapter, self._adapter, self._local = self._adapter, None, threading.local()
-        if adapter:
-            adapter.close()
+        def refuse(answer: https.Answer, doing: str) -> OutsideError:
+            if answers.is_html(answer.body):
+                return self._http.refused(answer, doing)
+            wrong, message = _refusal_body(answer.body)
+            is_specific = answer.reason not in ("", responses.get(answer.status))
+            text = answer.reason if is_specific or not message else message
+            return refusal(answer.status, text, wrong, doing=doing, endpoint=self.endpoint, needs=needs, facts=known)
 
-    def _api(self) -> ProxmoxAPI:
-        if not hasattr(self._local, "api"):
-            self._local.api = self._connect()
-        return self._local.api
+        data = self._http.json(
+            method,
+            "/api2/json/" + quote(path, safe="/:@!") + ("" if has_body or not form else f"?{form}"),
+            doing=doing,
+            shape={"data": shape},
+            body=form.encode() if has_body else None,
+            headers={"Content-Type": "application/x-www-form-urlencoded"} if has_body else None,
+            repeat_if=https.is_passing if repeat else None,
+            refusal=refuse,
+        )["data"]
+        return _without_nulls(data)
 
-    def _connect(self) -> ProxmoxAPI:
-        user, token = self.endpoint.token
-        target = self.endpoint.target
-        with self._lock:
-            # All threads share one pool: threads come and go with each stage, and TLS handshakes are expensive.
-            self._adapter = self._adapter or open_adapter(
-                target, threads=THREADS, system=SYSTEM, name=self.endpoint.name
-            )
-            adapter = self._adapter
-        api = ProxmoxAPI(
-            target.host,
-            port=target.port,
-            user=user,
-            token_name=token,
-            token_value=self.endpoint.token_secret,
-            verify_ssl=target.ca_file or True,
-            timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
-        )
-        session: requests.Session = api._store["session"]  # noqa: SLF001 - proxmoxer has no other way to its session
-        session.mount("https://", adapter)
-        return api
-
-    def _facts(self, path: str, params: Mapping[str, Any]) -> dict[str, str]:
-        """Values for the catalogue's commands."""
-        found = dict(re.findall(r"(nodes|storage|qemu)/([^/]+)", path))
-        names = {"node": found.get("nodes"), "storage": found.get("storage"), "vmid": found.get("qemu")}
-        names |= {key: params[key] for key in ("vmid", "url") if params.get(key)}
-        facts = {"url": self.endpoint.url, "token": self.endpoint.token_id, "user": self.endpoint.token[0], **names}
-        return {key: str(value) for key, value in facts.items() if value}
+    def unexpected(self, reason: str, doing: str) -> OutsideError:
+        """The error for data whose parts do not fit together."""
+        return self._http.invalid(answers.UNEXPECTED, f"is not of the expected form: {reason}", doing)
 
 
-def is_transient(error: FluobookError) -> bool:
-    """Whether the same call may succeed a moment later: no connection, no answer, or a 5xx with no permanent cause.
+def _without_nulls(data: Any) -> Any:
+    """A field that is null is the same as an absent one."""
+    if isinstance(data, dict):
+        return {key: value for key, value in data.items() if value is not None}
+    return [_without_nulls(item) for item in data] if isinstance(data, list) else data
 
-    Says nothing about whether a call that changes something was carried out.
-    """
-    if isinstance(error, Unreachable):
-        return error.code == "connection" or error.code.isdigit()
-    return type(error) is OutsideError
+
+def _refusal_body(body: bytes) -> tuple[dict[str, Any], str]:
+    """The wrong parameters and the message in the body of a refusal; both empty if it has none."""
+    try:
+        content = answers.parse_json(body)
+    except ValueError:
+        return {}, answers.first_bytes(body)
+    if not isinstance(content, dict):
+        return {}, answers.first_bytes(body)
+    wrong = content.get("errors")
+    return wrong if isinstance(wrong, dict) else {}, str(content.get("message") or "").strip()
 
 
 def refusal(
@@ -266,8 +252,12 @@ def refusal(
     given: dict[str, Any] = {"system": SYSTEM, "detail": detail, "code": str(status), "facts": facts}
     if status == HTTPStatus.UNAUTHORIZED:
         return AccessDenied(f"Proxmox VE {endpoint.name} does not accept the token {endpoint.token_id}", **given)
-    if status == HTTPStatus.FORBIDDEN:
+    if status == HTTPStatus.FORBIDDEN and "permission" in text.lower():
         return _missing_privileges(message, text, needs, endpoint.token_id, given)
+    if status in (HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED):
+        return AccessDenied(
+            message, cause="a proxy or a firewall refuses: Proxmox VE itself names the privilege", **given
+        )
     if lock := lock_of(detail):
         return VmLocked(message, lock=lock, detail=detail, code=str(status), **(facts or {}))
     if status in NO_ANSWER:

@@ -13,7 +13,7 @@ from fluobook.errors import Rejected
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_UPID = re.compile(
+UPID = re.compile(
     r"UPID:(?P<node>[^:\s]+):(?P<pid>[0-9A-Fa-f]{8}):(?P<pstart>[0-9A-Fa-f]{8,9}):(?P<start>[0-9A-Fa-f]{8})"
     r":(?P<type>[^:\s]+):(?P<id>[^:\s]*):(?P<user>[^:\s]+):"
 )
@@ -43,7 +43,7 @@ class Upid:
         Raises:
             Rejected: the text is not such an id.
         """
-        match = _UPID.fullmatch(str(text))
+        match = UPID.fullmatch(str(text))
         if not match:
             raise Rejected(f"Proxmox VE answered {text!r}, which is not the id of a task", system="proxmox")
         return cls(text, match["node"], int(match["start"], 16), match["type"], match["id"], match["user"])

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fluobook.clients.https import NO_CONNECTION
 from fluobook.clients.talos import Mode, Probe
 from fluobook.errors import Unreachable
 from fluobook.stages.core.executor import in_parallel
@@ -62,7 +63,7 @@ def api(context: RunContext) -> Kube | Missing:
     """The cluster's API if it answers; else what is missing. One request at most.
 
     Raises:
-        Unreachable: another cluster answers there.
+        OutsideError: something answers there, but not our cluster's API as it should.
         AccessDenied: it answers and does not accept our certificate.
     """
     if not context.secrets.has_bundle():
@@ -71,7 +72,7 @@ def api(context: RunContext) -> Kube | Missing:
         kube = context.kube()
         kube.version()
     except Unreachable as error:
-        if "SSL" in error.code or "Certificate" in error.code:
+        if error.code not in NO_CONNECTION:
             raise
         return Missing("bootstrap-kubernetes", f"no Kubernetes API answers at {context.platform.api_address}")
     return kube

@@ -1,7 +1,8 @@
 import pytest
 
+from fluobook.clients.https import is_passing
 from fluobook.clients.proxmox import ProxmoxEndpoint, Upid, VmLocked
-from fluobook.clients.proxmox.session import is_transient, refusal, task_failure
+from fluobook.clients.proxmox.session import refusal, task_failure
 from fluobook.errors import AccessDenied, Conflict, NotFound, OutsideError, Rejected, TaskFailed, Unreachable
 from fluobook.failures import present
 
@@ -43,7 +44,7 @@ def refused(status: int, text: str, errors: dict[str, str] | None = None) -> Out
 def test_each_answer_has_its_error_and_is_transient_or_not(status, text, kind, repeat):
     error = refused(status, text)
     assert type(error) is kind
-    assert is_transient(error) is repeat
+    assert is_passing(error) is repeat
     assert error.code == str(status)
     assert "the-secret-of-it" not in present(error).text()
 
