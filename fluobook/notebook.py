@@ -14,19 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluobook import gitops, params
-from fluobook.clients import sops
+from fluobook import params
 from fluobook.context import POLICIES, RunContext, open_context
 from fluobook.display.kernel import guard_kernel, interactive, show
 from fluobook.display.live import Live
 from fluobook.display.table import Cell, Displayed, Table
-from fluobook.display.tree import applications_table, findings_table, matrix_table, sources_table
-from fluobook.errors import CheckFailed, PlanChanged, UsageError
+from fluobook.display.tree import PlatformTree
+from fluobook.errors import PlanChanged, UsageError
 from fluobook.failures import with_phase
-from fluobook.gitops import documents, reachability
-from fluobook.gitops.check import RULES, findings
-from fluobook.gitops.rules.network import policies_of
-from fluobook.gitops.snapshot import Snapshot
 from fluobook.journal.folder import cluster_lock
 from fluobook.redact import Redactor
 from fluobook.stages import catalogue, observe, secrets
@@ -36,9 +31,6 @@ from fluobook.stages.core.gate import Approval, Gate
 from fluobook.stages.core.plan import Plan
 
 if TYPE_CHECKING:
-    from fluobook.gitops import Tree
-    from fluobook.gitops.documents import Finding
-    from fluobook.gitops.reachability import Cell as Question
     from fluobook.stages.core.stage import Stage
 
 __all__ = ["Checks", "Plan", "PlatformTree", "Runbook", "StageRun", "Table", "open_runbook"]
@@ -175,89 +167,6 @@ def _progress_table(plan: Plan, progress: Progress) -> Table:
         rows.append([Cell(state, _TONES.get(state, "wait")), action.verb, action.object, action.detail, text])
     done = sum(progress.of(action)[0] == "done" for action in plan.actions)
     return Table(f"{plan.stage}", ["state", "action", "object", "detail", ""], rows, note=f"{done} of {len(rows)} done")
-
-
-@dataclass(frozen=True)
-class PlatformTree(Displayed):
-    """The GitOps tree as one phase sees it, as tables. Reads only the files of the repository.
-
-    Example:
-        runbook.tree.applications()         # every Application, in the order of the waves
-        runbook.tree.findings()             # what `fluobook check` reports
-        runbook.tree.reachability()         # who may connect to whom
-        runbook.tree.reaching("rabbitmq")   # the same for one pod, with reasons
-    """
-
-    root: Path
-    chosen: params.Params
-
-    @cached_property
-    def tree(self) -> Tree:
-        """The tree as data, with the values of the phase."""
-        platform = self.chosen.platform
-        return gitops.for_phase(platform, gitops.read(self.root, platform.gitops.path))
-
-    @cached_property
-    def _snapshot(self) -> Snapshot:
-        return Snapshot(self.root, self.chosen.platform.gitops.path)
-
-    @cached_property
-    def _findings(self) -> list[Finding]:
-        return findings(self.root, path=self.chosen.platform.gitops.path)
-
-    @cached_property
-    def _questions(self) -> list[Question]:
-        return list(reachability.matrix(self._snapshot.table, policies_of(self._snapshot)))
-
-    def applications(self) -> Table:
-        """Every Application: wave, project, chart or path, version and namespace."""
-        return applications_table(self.tree)
-
-    def findings(self) -> Table:
-        """What `fluobook check` reports: rule, file, line and remedy."""
-        return findings_table(self._findings)
-
-    def reachability(self) -> Table:
-        """Who may connect to whom: a row for each port, a column for each namespace."""
-        sources = self._snapshot.table.sources
-        return matrix_table(self._questions, {name: pod.namespace for name, pod in sources.items()})
-
-    def reaching(self, target: str) -> Table:
-        """Which pods may connect to one pod of reachability.yaml, on each of its ports, and why."""
-        return sources_table(self._questions, target)
-
-    def secrets(self) -> Table:
-        """The encrypted files: Secret, keys and recipients. Nothing is decrypted."""
-        rows = []
-        for file in gitops.encrypted_files(self.root):
-            content = {key: value for document in documents.read(file.file) for key, value in document.data.items()}
-            keys = [key for part in ("data", "stringData") for key in content.get(part) or {}]
-            metadata = content.get("metadata")
-            secret = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}" if metadata else ""
-            tone = "ok" if sops.is_encrypted(file.file) and file.recipients == file.wanted else "bad"
-            path = file.file.relative_to(self.root).as_posix()
-            rows.append([Cell(path, tone), secret, ", ".join(keys), ", ".join(sorted(file.recipients))])
-        note = "✓ encrypted for exactly the recipients that .sops.yaml names"
-        return Table("secrets in Git", ["file", "secret", "keys", "recipients"], rows, note=note)
-
-    def verify(self) -> Table:
-        """Require that there is no finding.
-
-        Raises:
-            CheckFailed: there are findings; the message lists them.
-        """
-        if self._findings:
-            listed = "\n".join(finding.line_of_text() for finding in self._findings)
-            raise CheckFailed(
-                f"{len(self._findings)} findings:\n{listed}", remedy="fix them; `fluobook check` lists them again"
-            )
-        return Table(f"{len(RULES)} rules of `fluobook check`, no finding", [])
-
-    def table(self) -> Table:
-        """The tree in one line: how many Applications, waves and projects it has."""
-        applications, waves = self.tree.applications, len(gitops.waves(self.tree))
-        note = f"{len(applications)} Applications in {waves} waves, {len(self.tree.projects)} projects"
-        return Table(f"{self.tree.path}, as {self.chosen.phase} sees it", [], note=note)
 
 
 @dataclass
