@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import typer
 
 from fluobook.cli import commands, lab
+from fluobook.cli.options import PassThrough, WrongUsage
 from fluobook.errors import FluobookError, UsageError
 
-WrongUsage: Any = typer.BadParameter.__bases__[0]
-"""What typer raises for a wrong command line. Newer versions contain their own click, so it is not click's class."""
+NO_FILE = "/dev/null/no-kubeconfig"
+"""The path that a failed `fluobook kubeconfig` prints: `kubectl --kubeconfig ""` would act on another cluster."""
 
 app = typer.Typer(
     name="fluobook",
@@ -23,13 +23,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in commands.COMMANDS:
-    app.command()(command)
+    app.command(cls=PassThrough if command in (commands.kubectl, commands.talosctl) else None)(command)
 app.add_typer(lab.app, name="lab")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code (the table is in `fluobook.errors`)."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    arguments = sys.argv[1:] if arguments is None else arguments
+    code = run(arguments)
+    if code and "kubeconfig" in arguments[:1]:
+        print(NO_FILE)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
+from fluobook import files, params
 from fluobook import lab as labs
-from fluobook import params
-from fluobook.cli.options import Engine, Phase, Settings, Target, chosen, engines, masked, root
-from fluobook.errors import EXIT_CHANGES_PENDING, CheckFailed, NotFound, ParamsError, StageMissing, UsageError
+from fluobook.cli.options import ARGUMENTS, Engine, Phase, Settings, Target, chosen, engines, masked, root
+from fluobook.clients.tools import find
+from fluobook.errors import EXIT_CHANGES_PENDING, BadFile, CheckFailed, NotFound, ParamsError, StageMissing, UsageError
 
 if TYPE_CHECKING:
     from fluobook.journal.journal import StageSummary
@@ -206,17 +210,70 @@ def explain(code: Annotated[str, typer.Argument(help="A code such as F28, as err
 
 
 def kubeconfig(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:
-    """Print the path of the kubeconfig. Example: kubectl --kubeconfig $(fluobook kubeconfig phase1) get nodes."""
-    loaded = chosen(phase, settings)
+    """Print the path of the kubeconfig. Example: KUBECONFIG=$(fluobook kubeconfig phase1) helm list -A.
+
+    If there is none, the exit code is 1 and the printed path cannot be opened: an empty one would mean another cluster.
+    """
+    print(_cluster_file("kubeconfig", "current-context", chosen(phase, settings), target))
+    return 0
+
+
+def _cluster_file(name: str, key: str, loaded: Params, target: str) -> Path:
+    """The kubeconfig or talosconfig of a platform.
+
+    Args:
+        name: its file name.
+        key: the key that names its context; without one, the program would use another cluster.
+        loaded: the params.
+        target: lab or live.
+
+    Raises:
+        StageMissing: there is none yet.
+        BadFile: it is damaged.
+    """
     cluster = params.home() / loaded.platform.cluster.name
     folder = labs.provider().folder_of(loaded.phase) / "cluster" if target == "lab" else cluster
-    if not (folder / "kubeconfig").exists():
-        raise StageMissing(
-            f"there is no kubeconfig for {loaded.phase} yet",
-            remedy=f"fluobook run {phase} writes it in stage bootstrap-kubernetes",
-        )
-    print(folder / "kubeconfig")
-    return 0
+    path = folder / name
+    option = " --target live" if target == "live" else ""
+    if not path.exists():
+        remedy = f"fluobook run {loaded.phase}{option} writes it in stage bootstrap-kubernetes"
+        raise StageMissing(f"there is no {name} of {loaded.phase} yet ({path})", remedy=remedy)
+    documents = files.read_yaml(path)
+    if not (len(documents) == 1 and isinstance(documents[0], dict) and documents[0].get(key)):
+        remedy = f"delete it, then: fluobook run {loaded.phase}{option} --only bootstrap-kubernetes"
+        raise BadFile(path, f"has no {key}", remedy=remedy)
+    return path
+
+
+def kubectl(context: typer.Context, phase: Phase, target: Target = "lab", settings: Settings = []) -> int:
+    """Run kubectl on the platform, never on another cluster. Example: fluobook kubectl phase1 -- get nodes."""
+    program = find("kubectl").path
+    return _run_on_cluster(program, "kubeconfig", "current-context", chosen(phase, settings), target, context)
+
+
+def talosctl(context: typer.Context, phase: Phase, target: Target = "lab", settings: Settings = []) -> int:
+    """Run talosctl on the platform, never on another cluster. Example: fluobook talosctl phase1 -- version."""
+    program = Path(shutil.which("talosctl") or "")
+    if not program.name:
+        raise NotFound("there is no talosctl on the PATH", system="fluobook", remedy="install it from Talos' releases")
+    return _run_on_cluster(program, "talosconfig", "context", chosen(phase, settings), target, context)
+
+
+_OTHER_CLUSTER = re.compile(r"--(kubeconfig|talosconfig|server|cluster|context)(=|$)|-s")
+
+
+def _run_on_cluster(
+    program: Path, config: str, key: str, loaded: Params, target: str, context: typer.Context
+) -> NoReturn:
+    """Become the program, with the platform's configuration file: exit code, terminal and signals are its own."""
+    arguments = context.meta.get(ARGUMENTS, [])
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if other := next(filter(_OTHER_CLUSTER.match, own), None):
+        remedy = f"run {program.name} itself to use another cluster"
+        raise UsageError(f"{other} does not fit: the cluster is that of {loaded.phase}", remedy=remedy)
+    path = str(_cluster_file(config, key, loaded, target))
+    env = {**os.environ, config.upper(): path}
+    os.execve(program, [program.name, f"--{config}", path, *arguments], env)  # noqa: S606 (no shell is wanted)
 
 
 def report(run: Annotated[Path | None, typer.Argument(help="A run folder; the newest if not given.")] = None) -> int:
@@ -273,4 +330,18 @@ def versions(phase: Phase = "phase1", target: Target = "lab", settings: Settings
     return 1 if failed else 0
 
 
-COMMANDS = (run, plan, render, check, doctor, explain, kubeconfig, report, tools, version, versions)
+COMMANDS: tuple[Callable[..., int], ...] = (
+    run,
+    plan,
+    render,
+    check,
+    doctor,
+    explain,
+    kubeconfig,
+    kubectl,
+    talosctl,
+    report,
+    tools,
+    version,
+    versions,
+)

@@ -6,13 +6,39 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from fluobook import lab, params
 from fluobook.errors import FluobookError
 from fluobook.redact import Redactor
+
+WrongUsage: Any = typer.BadParameter.__bases__[0]
+"""What typer raises for a wrong command line. Newer versions contain their own click, so it is not click's class."""
+
+ARGUMENTS = "fluobook.arguments"
+"""The key, in a context's `meta`, of the arguments for another program."""
+
+
+class PassThrough(TyperCommand):
+    """A command that runs another program: what comes after the first `--` belongs to that program alone."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override, unused-ignore]
+        """Parse what comes before the `--`."""
+        end = args.index("--") if "--" in args else len(args)
+        ctx.meta[ARGUMENTS] = args[end + 1 :]
+        try:
+            return super().parse_args(ctx, args[:end])
+        except WrongUsage as error:
+            if end == len(args):
+                error.message += f"; write -- before what is for {ctx.info_name}"
+            raise
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override, unused-ignore]
+        """The pieces of the usage line."""
+        return [*super().collect_usage_pieces(ctx), "-- ARGUMENTS"]
 
 
 def _remember(context: typer.Context, phase: str) -> str:
