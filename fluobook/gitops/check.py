@@ -22,6 +22,7 @@ Rule = Callable[[Snapshot], Iterator[Finding]]
 
 RULES: dict[str, Rule] = {
     "address": network.services_get_an_address,
+    "approver": sources.approver_and_stage_4_agree,
     "backend": network.routes_have_backends,
     "build": files.kustomizations_build,
     "cleartext": secrets.secrets_are_encrypted,

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import ParamsError
 from fluobook.gitops import kustomization
 from fluobook.gitops.tree import PHASE_VALUES, Tree
 from fluobook.kubernetes.json_patch import MISSING, Operation, value_at
+from fluobook.kubernetes.kubelet_certificates import approved_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -142,7 +144,7 @@ def values_of(platform: Platform) -> dict[str, Any]:
     """
     replicas = platform.storage.replicas
     instances = _QUORUM if len(platform.failure_domains) >= _QUORUM else 1
-    balancer = platform.network.load_balancer
+    balancer, approved = platform.network.load_balancer, approved_nodes(platform)
     return {
         "domain": platform.gitops.domain,
         "acme_email": platform.gitops.acme_email,
@@ -150,8 +152,8 @@ def values_of(platform: Platform) -> dict[str, Any]:
         "database_instances": instances,
         "database_volume_replicas": str(1 if instances > 1 else replicas),
         "cilium_operator_replicas": min(2, len(platform.nodes)),
-        "node_prefixes": [str(platform.network.cidr)],
-        "node_name_regex": f"^({'|'.join(re.escape(node.name) for node in platform.nodes)})$".replace(r"\-", "-"),
+        "node_prefixes": [str(ip_network(node.address)) for node in approved],
+        "node_name_regex": f"^({'|'.join(re.escape(node.name) for node in approved)})$".replace(r"\-", "-"),
         "l2_announce": balancer.announce,
         **{f"pool.{pool.name}.start": str(pool.start) for pool in balancer.pools},
         **{f"pool.{pool.name}.stop": str(pool.stop) for pool in balancer.pools},

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from fluobook.errors import FluobookError, Unreachable
+from fluobook.kubernetes.kubelet_certificates import NODE_PREFIX, problems_of
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 SIGNER = "kubernetes.io/kubelet-serving"
-PREFIX, GROUP = "system:node:", "system:nodes"
+GROUP = "system:nodes"
 USAGES = frozenset({"digital signature", "key encipherment", "server auth"})
 
 
@@ -76,11 +77,12 @@ def evaluate(csr: Mapping[str, Any], platform: Platform) -> Request:
     common = _subject(request, NameOID.COMMON_NAME)
     known = replace(
         known,
-        node=common[0].removeprefix(PREFIX) if common else "",
+        node=common[0].removeprefix(NODE_PREFIX) if common else "",
         dns=tuple(name.value for name in names if isinstance(name, x509.DNSName)),
         ips=tuple(str(name.value) for name in names if isinstance(name, x509.IPAddress)),
     )
-    return replace(known, problems=(*_form(spec, request, names), *_belongs(known, platform)))
+    problems = problems_of(platform, known.requestor, known.node, known.dns, known.ips)
+    return replace(known, problems=(*_form(spec, request, names), *problems))
 
 
 def state_of(csr: Mapping[str, Any]) -> str:
@@ -105,27 +107,13 @@ def _form(
         yield "it is not signed with its own key"
     if _subject(request, NameOID.ORGANIZATION_NAME) != [GROUP]:
         yield f"its organization is not {GROUP}"
-    if len(common) != 1 or not common[0].startswith(PREFIX):
+    if len(common) != 1 or not common[0].startswith(NODE_PREFIX):
         yield f"its common name is {', '.join(common) or 'missing'}"
     allowed = [name for name in names if isinstance(name, x509.DNSName | x509.IPAddress)]
     if not allowed:
         yield "it has no names or addresses"
     elif allowed != names:
         yield "it asks for more than names and addresses"
-
-
-def _belongs(request: Request, platform: Platform) -> Iterator[str]:
-    """What in a request is not the declared node's own."""
-    node = next((node for node in platform.nodes if node.name == request.node), None)
-    if node is None:
-        yield f"{request.node or 'its node'} is not a node of the params"
-        return
-    if request.requestor != PREFIX + node.name:
-        yield f"it was filed by {request.requestor}, not by the node"
-    if foreign := [name for name in request.dns if name != node.name]:
-        yield f"{', '.join(foreign)} is not a name of {node.name}"
-    if foreign := [ip for ip in request.ips if ip != str(node.address)]:
-        yield f"{', '.join(foreign)} is not an address of {node.name}"
 
 
 def _subject(request: x509.CertificateSigningRequest, oid: x509.ObjectIdentifier) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import time
+from contextlib import closing
 
 import pytest
 from cryptography import x509
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from fluobook import gitops
 from fluobook.clients.kube import Kube
 from fluobook.errors import CheckFailed, StageMissing
 from fluobook.machine.pki import issue
@@ -48,19 +50,22 @@ def lab(labs):
     return lab
 
 
+def client(context, name):
+    """The kubeconfig of a node's kubelet."""
+    subject = {"common_name": f"system:node:{name}", "organizations": ("system:nodes",)}
+    pair = issue(context.secrets.bundle().kubernetes, **subject, client=True).to_base64()
+    config = context.secrets.kubeconfig(context.platform)
+    config["users"][0]["user"] = {"client-certificate-data": pair["crt"], "client-key-data": pair["key"]}
+    return config
+
+
 @pytest.fixture
 def as_node(lab):
     """The API as one of our nodes' kubelets sees it."""
-    context = lab.context()
     kubes = []
 
     def make(name):
-        subject = {"common_name": f"system:node:{name}", "organizations": ("system:nodes",)}
-        who = issue(context.secrets.bundle().kubernetes, **subject, client=True)
-        config = context.secrets.kubeconfig(context.platform)
-        pair = who.to_base64()
-        config["users"][0]["user"] = {"client-certificate-data": pair["crt"], "client-key-data": pair["key"]}
-        kubes.append(Kube.from_kubeconfig(config))
+        kubes.append(Kube.from_kubeconfig(client(lab.context(), name)))
         return kubes[-1]
 
     yield make
@@ -160,3 +165,39 @@ def test_a_new_node_that_the_platforms_own_approver_does_not_know_yet_is_left_to
     admin.apply(approver("^talos-.*$"))
     until(lambda: admin.kubelet_answers("talos-worker-2"))
     lab.bring_up("approve-csrs")
+
+
+def test_the_platforms_own_approver_leaves_a_control_planes_address_and_the_vip_to_stage_4(labs):
+    lab = labs(phase="phase3")
+    lab.bring_up("create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-csrs")
+    context = lab.context()
+    platform, admin = context.platform, context.kube()
+    tree = gitops.for_phase(platform, gitops.read(context.root, platform.gitops.path))
+    for obj in gitops.render_chart(platform, gitops.chart_source(tree, "kubelet-csr-approver")):
+        obj["metadata"].setdefault("namespace", "kube-system")
+        admin.apply(obj)
+    worker = next(node for node in platform.nodes if node.role == "worker")
+    first = platform.control_planes[0]
+    requests = {
+        "evil-vip": pem(worker.name, dns=[worker.name], ips=[str(platform.network.vip)]),
+        "evil-control-plane": pem(worker.name, dns=[worker.name], ips=[str(first.address)]),
+        "evil-without-a-name": pem(worker.name, ips=[str(first.address)]),
+        "evil-second-address": pem(worker.name, ips=[str(worker.address), str(first.address)]),
+        "evil-name": pem(worker.name, dns=[first.name]),
+        "renewal": pem(worker.name, dns=[worker.name], ips=[str(worker.address)]),
+    }
+    as_worker, as_first = (
+        Kube.from_kubeconfig(client(context, worker.name)),
+        Kube.from_kubeconfig(client(context, first.name)),
+    )
+    with closing(as_worker), closing(as_first):
+        for name, request in requests.items():
+            file(as_worker, name, request)
+        file(as_first, "renewal-of-control-plane", pem(first.name, dns=[first.name], ips=[str(first.address)]))
+    until(lambda: state(admin, "renewal") == ["Approved"])
+    evil = [name for name in requests if name.startswith("evil-")]
+    assert {name: state(admin, name) for name in evil} == {name: [] for name in evil}
+    assert state(admin, "renewal-of-control-plane") == []
+    lab.bring_up("approve-csrs")
+    assert state(admin, "renewal-of-control-plane") == ["Approved"]
+    assert {name: state(admin, name) for name in evil} == {name: [] for name in evil}

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fluobook.errors import ParamsError
 from fluobook.gitops.charts import Setting, chart_of, settings_of
 from fluobook.gitops.documents import Position, value_under, walk
-from fluobook.gitops.root import NAMESPACE
+from fluobook.gitops.root import NAMESPACE, for_phase
 from fluobook.gitops.tree import FINALIZER
+from fluobook.kubernetes.kubelet_certificates import Approver, disagreements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from fluobook.gitops.documents import Document, Finding, Key
     from fluobook.gitops.snapshot import Snapshot
     from fluobook.gitops.tree import Application
+    from fluobook.params import Platform
 
 SERVER = "https://kubernetes.default.svc"
 _SOURCE = ("spec", "source")
@@ -130,6 +133,29 @@ def _missing(document: Document, name: str, settings: Iterable[Setting], above: 
         if not setting.accepts(value_under(values, setting.at)):
             message = f"{name}: {'.'.join(map(str, setting.at))} is not {setting.expected()}"
             yield document.at(*above, *setting.at).finding(message, f"set it: {setting.why}")
+
+
+def approver_and_stage_4_agree(snapshot: Snapshot) -> Iterator[Finding]:
+    """For every params file, kubelet-csr-approver and stage 4 decide alike about a certificate request."""
+    for file, platform in snapshot.platforms.items():
+        try:
+            applications = for_phase(platform, snapshot.tree).applications
+        except ParamsError:
+            continue  # the rule `phase-value` reports it
+        for app in applications:
+            if app.chart == "kubelet-csr-approver":
+                place = app.document.at(*_VALUES, "providerIpPrefixes")
+                message = next(iter(_disagreements(platform, app.values)), "")
+                if message:
+                    remedy = "let the annotation fluobook/phase-values set {node_prefixes} and {node_name_regex}"
+                    yield place.finding(f"{app.name}, with {file.name}: {message}", remedy)
+
+
+def _disagreements(platform: Platform, values: dict[str, Any]) -> Iterator[str]:
+    try:
+        yield from disagreements(platform, Approver.from_values(values))
+    except (re.error, ValueError) as error:
+        yield f"it does not start: {error}"
 
 
 def large_objects_are_applied_server_side(snapshot: Snapshot) -> Iterator[Finding]:

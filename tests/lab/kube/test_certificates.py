@@ -195,10 +195,10 @@ def approver(make_workload: Any, cilium: dict[str, Any]) -> list[dict[str, Any]]
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        ({}, "Automatically approved by kubelet-csr-approver"),
-        ({"ips": ("8.8.8.8",)}, "not allowed by the provider IP prefixes"),
-        ({"dns": ("worker-1", "worker-1b")}, "more than 1 DNS name"),
-        ({"dns": ("evil.example.com",)}, "does not start with the node name"),
+        ({}, "complied with kubelet-csr-approver validation process"),
+        ({"ips": ("8.8.8.8",)}, "8.8.8.8, is not part of the allowed IP Prefixes"),
+        ({"dns": ("worker-1", "worker-1b")}, "more DNS names than allowed"),
+        ({"dns": ("evil.example.com",)}, "not prefixed by the node name"),
     ],
 )
 def test_the_approver_decides_once_its_deployment_runs(

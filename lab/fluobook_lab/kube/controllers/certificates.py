@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
-import re
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from fluobook.errors import FluobookError
+from fluobook.kubernetes.kubelet_certificates import Approver
 from fluobook.machine.pki import KeyPair, sign_request
 from fluobook_lab.kube.access import BOOTSTRAPPERS, NODE_PREFIX, NODES
 from fluobook_lab.kube.controllers.loop import own_key
@@ -180,7 +179,6 @@ def _values(request: x509.CertificateSigningRequest, oid: x509.ObjectIdentifier)
 
 LABEL, NAME = "app.kubernetes.io/name", "kubelet-csr-approver"
 DEPLOYMENTS = ("apps", "deployments")
-LONGEST_SECONDS = 367 * 86400
 
 
 class CsrApprover:
@@ -203,57 +201,36 @@ class CsrApprover:
         if settings is None:
             return None
         problem = next(_problems(csr, settings), "")
-        condition = {"type": "Denied", "reason": "KubeletServingCertDenied", "message": problem}
+        if problem and not settings.denies:
+            return None
+        message = f"CSR not complying with kubelet-csr-approver validation process. Reason: {problem}"
+        condition = {"type": "Denied", "reason": "kubelet-serving cert denied", "message": message}
         if not problem:
-            message = "Automatically approved by kubelet-csr-approver"
-            condition = {"type": "Approved", "reason": "Automatically approved", "message": message}
+            message = "CSR complied with kubelet-csr-approver validation process"
+            condition = {"type": "Approved", "reason": "kubelet-serving cert validated", "message": message}
         approve(self._store, csr, {**condition, "status": "True"})
         return None
 
-    def _settings(self) -> dict[str, str] | None:
-        """Its environment, None if it does not run."""
+    def _settings(self) -> Approver | None:
+        """Its settings, None if it does not run."""
         deployments = self._store.view("apps/v1", "Deployment")
         running = [item for item in deployments if labels_of(item).get(LABEL) == NAME and is_true(item, "Available")]
         if not running:
             return None
         containers = running[0]["spec"]["template"]["spec"]["containers"]
-        return {item["name"]: item.get("value", "") for item in containers[0].get("env") or []}
+        return Approver.from_environment({e["name"]: e.get("value", "") for e in containers[0].get("env") or []})
 
 
-def _problems(csr: Obj, settings: dict[str, str]) -> Iterator[str]:
+def _problems(csr: Obj, settings: Approver) -> Iterator[str]:
     request, user = _request(csr), csr["spec"]["username"]
     if not user.startswith(NODE_PREFIX):
-        yield f"CSR username does not start with {NODE_PREFIX}"
+        yield "CSR Spec.Username is not prefixed with system:node:"
+    if _values(request, NameOID.COMMON_NAME) != [user]:
+        yield "CSR username does not match the parsed x509 certificate request commonname"
     names = _alternative_names(request)
     dns = [name.value for name in names if isinstance(name, x509.DNSName)]
     ips = [str(name.value) for name in names if isinstance(name, x509.IPAddress)]
-    if not dns and not ips:
-        yield "The x509 Cert Request SAN contains neither an IP address nor a DNS name"
-    if _values(request, NameOID.COMMON_NAME) != [user]:
-        yield f"CSR username {user} does not match the parsed x509 certificate request commonname"
-    if len(dns) > 1:
-        yield "The x509 Cert Request contains more than 1 DNS name"
-    yield from _name_problems(dns, user.removeprefix(NODE_PREFIX), settings)
-    prefixes = [part.strip() for part in settings.get("PROVIDER_IP_PREFIXES", "").split(",") if part.strip()]
-    if outside := [ip for ip in ips if not _is_inside(ip, prefixes)]:
-        yield f"The SAN IP addresses {outside} are not allowed by the provider IP prefixes"
-    longest = int(settings.get("MAX_EXPIRATION_SECONDS") or LONGEST_SECONDS)
-    if (csr["spec"].get("expirationSeconds") or 0) > longest:
-        yield "CSR spec.expirationSeconds is longer than the maximum allowed"
-
-
-def _name_problems(dns: list[str], node: str, settings: dict[str, str]) -> Iterator[str]:
-    pattern = settings.get("PROVIDER_REGEX") or ".*"
-    for name in dns:
-        if not name.startswith(node):
-            yield f"The DNS name {name} does not start with the node name {node}"
-        if not re.fullmatch(pattern, name):
-            yield f"The DNS name {name} does not match the provider regex {pattern}"
-
-
-def _is_inside(ip: str, prefixes: list[str]) -> bool:
-    address = ipaddress.ip_address(ip)
-    return not prefixes or any(address in ipaddress.ip_network(prefix, strict=False) for prefix in prefixes)
+    yield from settings.problems(user.removeprefix(NODE_PREFIX), dns, ips, csr["spec"].get("expirationSeconds") or 0)
 
 
 def _alternative_names(request: x509.CertificateSigningRequest) -> Iterable[x509.GeneralName]:
