@@ -77,7 +77,7 @@ def decrypt(source: Path | str, identity: str, *, name: str = "") -> str:
     """
     text, what = (source, name or "the text") if isinstance(source, str) else (_read(source), name or str(source))
     with tempfile.TemporaryDirectory(prefix="fluobook-sops-") as home:
-        kind = "json" if text.lstrip().startswith("{") else "yaml"
+        kind = _kind(text)
         env = {**_env(home, None), "SOPS_AGE_KEY": identity}
         try:
             return _sops(["decrypt", "--filename-override", f"stdin.{kind}"], text, env)
@@ -116,12 +116,37 @@ def _sops(arguments: list[str], text: str, env: dict[str, str | None], folder: P
     return run_tool("sops", command, stdin=text, env=env, cwd=folder, deadline=DEADLINE).stdout
 
 
+def _kind(text: str) -> str:
+    """The format of an encrypted text, as sops names it; one without structure is encrypted as JSON."""
+    if text.lstrip().startswith("{"):
+        return "json"
+    return "env" if "\nsops_mac=" in text else "ini" if "\n[sops]\n" in text else "yaml"
+
+
 def _metadata(text: str) -> dict[str, Any]:
+    if _kind(text) in ("env", "ini"):
+        return _flat_metadata(text)
     try:
         document = next(iter(yaml.safe_load_all(text)), None)
     except yaml.YAMLError:
         return {}
     return (document.get("sops") or {}) if isinstance(document, dict) else {}
+
+
+def _flat_metadata(text: str) -> dict[str, Any]:
+    """The metadata of a dotenv or INI file: `sops_age__list_0__map_recipient=age1…`, without the prefix in INI."""
+    lines = text.partition("\n[sops]\n")[2].splitlines() or [
+        line.removeprefix("sops_") for line in text.splitlines() if line.startswith("sops_")
+    ]
+    metadata: dict[str, Any] = {}
+    for name, _, value in (line.partition("=") for line in lines):
+        key, is_item, item = name.strip().partition("__list_")
+        if is_item:
+            number, _, field = item.partition("__map_")
+            metadata.setdefault(key, {}).setdefault(number, {})[field] = value.strip()
+        else:
+            metadata[key] = value.strip()
+    return {key: list(value.values()) if isinstance(value, dict) else value for key, value in metadata.items()}
 
 
 def _read(path: Path) -> str:

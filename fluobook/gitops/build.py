@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _PLUGIN = """import sys, yaml
-for name in yaml.safe_load(open(sys.argv[1])).get("files") or []:
-    for document in yaml.safe_load_all(open(name)):
-        document.pop("sops", None)
-        print("---")
-        print(yaml.safe_dump(document))
+generator = yaml.safe_load(open(sys.argv[1]))
+documents = [document for name in generator.get("files") or [] for document in yaml.safe_load_all(open(name))]
+for secret in generator.get("secretFrom") or []:
+    documents.append({"apiVersion": "v1", "kind": "Secret", "metadata": secret.get("metadata") or {}})
+for document in documents:
+    document.pop("sops", None)
+    print("---")
+    print(yaml.safe_dump(document))
 """
 
 

@@ -7,6 +7,7 @@ refuses anything else; `fluobook.gitops.build` runs the real kustomize.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,14 @@ import yaml
 
 from fluobook.errors import Rejected
 from fluobook.gitops import documents
-from fluobook.gitops.documents import InvalidFile
+from fluobook.gitops.documents import Document, InvalidFile
 from fluobook.kubernetes import json_patch
+from fluobook.kubernetes.rendering import is_ksops_generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fluobook.gitops.documents import Document
+    from fluobook.gitops.documents import Key
 
 NAME = "kustomization.yaml"
 _KNOWN = {"apiVersion", "kind", "metadata", "resources", "patches", "generators", "configMapGenerator", "components"}
@@ -85,13 +87,64 @@ def resources(folder: Path) -> list[Document]:
 def files(folder: Path) -> set[Path]:
     """Every file that the kustomization of one folder names: resources, generators, patches and what these read."""
     data = load(folder).data
-    names = [*(data.get("resources") or []), *(data.get("generators") or [])]
+    names = [*(data.get("resources") or []), *(name for name in data.get("generators") or [] if "\n" not in name)]
     names += [patch["path"] for patch in data.get("patches") or [] if "path" in patch]
     for generator in data.get("configMapGenerator") or []:
         names += [entry.rpartition("=")[2] for entry in generator.get("files") or []]
-    for generator in data.get("generators") or []:
-        names += [name for document in documents.read(folder / generator) for name in document.data.get("files") or []]
-    return {(folder / name).resolve() for name in names}
+    sources = {source.file.resolve() for generator in generators(folder) for source in generator.sources}
+    return {(folder / name).resolve() for name in names} | sources
+
+
+@dataclass(frozen=True)
+class Source:
+    """An encrypted file that a generator reads: where it says so, in which words, and the file that this means."""
+
+    path: tuple[Key, ...]
+    text: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A generator that a kustomization lists; `folder` is the kustomization's, from which paths are resolved."""
+
+    folder: Path
+    document: Document
+
+    @property
+    def is_ksops(self) -> bool:
+        """Whether KSOPS runs it; kustomize and other programs have generators too."""
+        return is_ksops_generator(self.document.data)
+
+    @property
+    def sources(self) -> list[Source]:
+        """The encrypted files of a KSOPS generator: of `files`, and of each Secret under `secretFrom`."""
+        data = self.document.data if self.is_ksops else {}
+        names: list[tuple[tuple[Key, ...], str]] = [
+            (("files", index), str(name)) for index, name in enumerate(data.get("files") or ())
+        ]
+        for number, secret in enumerate(data.get("secretFrom") or ()):
+            for field in ("files", "binaryFiles", "envs"):
+                for index, name in enumerate(secret.get(field) or ()):  # files may be "key=file"
+                    names.append((("secretFrom", number, field, index), str(name).rpartition("=")[2]))
+        return [Source(path, name, Path(os.path.normpath(self.folder / name))) for path, name in names]
+
+
+def generators(folder: Path) -> list[Generator]:
+    """The generators that a kustomization lists: in files, in folders, or written into the list itself.
+
+    Raises:
+        InvalidFile: a file is missing, or not YAML.
+    """
+    kustomization = load(folder)
+    listed: list[Document] = []
+    for entry in map(str, kustomization.data.get("generators") or ()):
+        if "\n" in entry:
+            inline = (data for data in yaml.safe_load_all(entry) if isinstance(data, dict))
+            listed += [Document(kustomization.file, data, kustomization.node) for data in inline]
+        else:
+            listed += resources(folder / entry) if (folder / entry).is_dir() else documents.read(folder / entry)
+    return [Generator(folder, document) for document in listed]
 
 
 def patched(document: Document, operations: Iterable[json_patch.Operation]) -> Document:

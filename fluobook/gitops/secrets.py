@@ -14,6 +14,7 @@ from fluobook.errors import Rejected
 from fluobook.gitops import documents
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 SUFFIX = ".sops.yaml"
@@ -33,9 +34,15 @@ class EncryptedFile:
     wanted: frozenset[str] | None
 
 
-def encrypted_files(root: Path) -> tuple[EncryptedFile, ...]:
-    """Every *.sops.yaml of the GitOps tree and every Talos secrets bundle, in order."""
-    files = sorted([*(root / "cluster-gitops").rglob("*" + SUFFIX), *(root / "talos" / "secrets").glob("*" + SUFFIX)])
+def encrypted_files(root: Path, read_by_generators: Iterable[Path] = ()) -> tuple[EncryptedFile, ...]:
+    """Every *.sops.yaml of the GitOps tree, every Talos secrets bundle, and what generators read, in order."""
+    files = sorted(
+        {
+            *(root / "cluster-gitops").rglob("*" + SUFFIX),
+            *(root / "talos" / "secrets").glob("*" + SUFFIX),
+            *read_by_generators,
+        }
+    )
     return tuple(EncryptedFile(file, frozenset(sops.recipients(file)), wanted_for(file, root)) for file in files)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fluobook import params
 from fluobook.errors import ParamsError
-from fluobook.gitops import documents, reachability, secrets, tree
+from fluobook.gitops import documents, kustomization, reachability, secrets, tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,8 +72,15 @@ class Snapshot:
 
     @cached_property
     def encrypted(self) -> tuple[EncryptedFile, ...]:
-        """Every file that SOPS has encrypted, or should have."""
-        return secrets.encrypted_files(self.root)
+        """Every file that SOPS has encrypted, or should have: by its name, or because a KSOPS generator reads it."""
+        read = {
+            source.file
+            for folder in self.kustomizations
+            for generator in kustomization.generators(folder)
+            for source in generator.sources
+            if source.file.is_file()
+        }
+        return secrets.encrypted_files(self.root, read)
 
     @cached_property
     def kustomizations(self) -> tuple[Path, ...]:

@@ -6,7 +6,7 @@ import re
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fluobook.gitops import schemas
+from fluobook.gitops import kustomization, schemas
 from fluobook.gitops.charts import chart_of
 from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.tree import FINALIZER, NEEDED_BEFORE, WAVE
@@ -53,11 +53,23 @@ def _providers(snapshot: Snapshot) -> dict[str, Application]:
         f"class {document.name}": app for app, document in snapshot.deployed if document.kind == "StorageClass"
     }
     providers |= {f"namespace {name}": app for name, (app, _) in snapshot.namespaces.items()}
-    folders = {(snapshot.root / app.path).resolve(): app for app in snapshot.applications if snapshot.tree.is_ours(app)}
-    for document in snapshot.documents:
-        if document.kind == "Secret" and (owner := folders.get(document.file.parent.resolve())):
-            providers[f"secret {document.namespace}/{document.name}"] = owner
-    return providers
+    return providers | _secrets(snapshot)
+
+
+def _secrets(snapshot: Snapshot) -> dict[str, Application]:
+    """The Application whose KSOPS generators make each Secret."""
+    makers: dict[str, Application] = {}
+    for app in filter(snapshot.tree.is_ours, snapshot.applications):
+        top = (snapshot.root / app.path).resolve()
+        folders = [folder for folder in snapshot.kustomizations if folder.resolve().is_relative_to(top)]
+        for generator in (generator for folder in folders for generator in kustomization.generators(folder)):
+            for secret in generator.document.data.get("secretFrom") or ():
+                metadata = secret.get("metadata") or {}
+                makers[f"secret {metadata.get('namespace', app.namespace)}/{metadata.get('name')}"] = app
+            read = {source.file.resolve() for source in generator.sources}
+            for document in (document for document in snapshot.documents if document.file.resolve() in read):
+                makers[f"secret {document.namespace}/{document.name}"] = app
+    return makers
 
 
 def _needs(snapshot: Snapshot, app: Application) -> Iterator[tuple[str, str, Position]]:

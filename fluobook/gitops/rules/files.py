@@ -75,12 +75,13 @@ def _build(builder: Builder, folder: Path) -> Iterator[Finding]:
         place, remedy = _mentioned(folder, error.detail), f"kubectl kustomize {folder.name} shows more"
         yield place.finding(f"kustomize refuses it: {output[0]}", remedy)
         return
-    generators = kustomization.load(folder).data.get("generators") or []
-    files = sum(
-        len(document.data.get("files") or []) for name in generators for document in documents.read(folder / name)
-    )
-    if generators and len(objects) != files:
-        message = f"its generators list {files} files and make {len(objects)} objects"
+    generators = kustomization.generators(folder)
+    if not generators or not all(generator.is_ksops for generator in generators):
+        return
+    wanted = sum(len(g.document.data.get(field) or ()) for g in generators for field in ("files", "secretFrom"))
+    made = len(objects) - len(kustomization.resources(folder))
+    if made != wanted:
+        message = f"its generators list {wanted} files and make {made} objects"
         yield Position(folder / kustomization.NAME, 1).finding(message, "give each file one Secret")
 
 

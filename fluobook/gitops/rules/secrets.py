@@ -11,13 +11,14 @@ from fluobook.failures import present
 from fluobook.gitops import documents, kustomization
 from fluobook.gitops.documents import Position, walk
 from fluobook.gitops.secrets import SUFFIX
-from fluobook.kubernetes.rendering import FUNCTION
+from fluobook.kubernetes.rendering import FUNCTION, is_ksops_generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from fluobook.gitops.documents import Document, Finding, Key
+    from fluobook.gitops.kustomization import Generator
     from fluobook.gitops.snapshot import Snapshot
 
 CREATION_RULES = ".sops.yaml"
@@ -149,7 +150,8 @@ def creation_rules_encrypt_everything(snapshot: Snapshot) -> Iterator[Finding]:
             yield document.at(*above, partial or "path_regex").finding(message, "encrypted_regex: ^(data|stringData)$")
     for encrypted in snapshot.encrypted:
         metadata = sops.metadata(encrypted.file)
-        if encrypted.file.is_relative_to(snapshot.top) and metadata and not _covers(metadata):
+        is_manifest = encrypted.file.name.endswith(SUFFIX) and encrypted.file.is_relative_to(snapshot.top)
+        if is_manifest and metadata and not _covers(metadata):
             key = next((key for key in _PARTIAL if metadata.get(key)), "mac")
             message = f"{key} leaves {_plaintext_fields(metadata)} in plaintext"
             yield _place(encrypted.file, "sops", key).finding(message, f"encrypt it again, as {CREATION_RULES} says")
@@ -165,37 +167,46 @@ def _plaintext_fields(rule: dict[str, Any]) -> str:
 
 
 def generators_list_what_exists(snapshot: Snapshot) -> Iterator[Finding]:
-    """Each generator lists exactly the encrypted files of its folder, is a generator, and is an exec function."""
-    generators = [document for document in snapshot.documents if document.kind == "ksops"]
+    """Every encrypted file is listed by one KSOPS generator; generators list what exists, and run ksops."""
+    listed = [generator for folder in snapshot.kustomizations for generator in kustomization.generators(folder)]
+    generators = [generator for generator in listed if generator.is_ksops]
+    for document in (generator.document for generator in listed if not generator.is_ksops):
+        if document.group == "viaduct.ai":
+            yield document.at("kind").finding(f"{document.kind} generates nothing", "write ksops")
+    for document in snapshot.documents:
+        if is_ksops_generator(document.data) and document.file not in {each.document.file for each in listed}:
+            generators.append(kustomization.Generator(document.file.parent, document))
+            message = f"{document.file.name} is not under `generators`"
+            place = Position(document.file.parent / kustomization.NAME, 1)
+            yield place.finding(message, "list it there, and not under resources")
+    read: set[Path] = set()
     for generator in generators:
-        yield from _generator_defects(snapshot, generator)
-    for folder in snapshot.kustomizations:
-        for name in kustomization.load(folder).data.get("generators") or []:
-            for document in documents.read(folder / name):
-                if document.kind != "ksops":
-                    yield document.at("kind").finding(f"{document.kind} generates nothing", "write ksops")
-    folders = {generator.file.parent for generator in generators}
+        yield from _generator_defects(generator, read)
     for file in (encrypted.file for encrypted in snapshot.encrypted):
-        if file.is_relative_to(snapshot.top) and file.parent not in folders:
-            yield Position(file, 1).finding("no KSOPS generator in its folder", "add one that lists it")
+        if file.is_relative_to(snapshot.top) and file not in read:
+            yield _unlisted(file, generators)
 
 
-def _generator_defects(snapshot: Snapshot, generator: Document) -> Iterator[Finding]:
-    folder, listed = generator.file.parent, generator.data.get("files") or []
-    present = {encrypted.file.name for encrypted in snapshot.encrypted if encrypted.file.parent == folder}
-    for index, name in enumerate(listed):
-        place = generator.at("files", index)
-        if name in listed[:index]:
-            yield place.finding(f"{name} is listed twice", "list it once")
-        if name not in present:
-            yield place.finding(f"{name} does not exist", "create it with sops, or remove it from the list")
-    for name in sorted(present - set(listed)):
-        message = f"{name} is not listed: it would never reach the cluster"
-        yield generator.at("files").finding(message, "add it to files")
-    if "path: ksops" not in generator.annotations.get(FUNCTION, ""):
+def _generator_defects(generator: Generator, read: set[Path]) -> Iterator[Finding]:
+    """The defects of one generator; adds the files that it reads to `read`."""
+    for source in generator.sources:
+        place = generator.document.at(*source.path)
+        if source.file in read:
+            yield place.finding(f"{source.text} is listed twice", "list it once")
+        if not source.file.is_file():
+            remedy = "restore it, or remove it from the list: Argo CD then deletes its Secret from the cluster"
+            yield place.finding(f"{source.text} does not exist", remedy)
+        read.add(source.file)
+    if "path: ksops" not in generator.document.annotations.get(FUNCTION, ""):
         message = f"it has no annotation {FUNCTION} that runs ksops"
-        yield generator.at("metadata").finding(message, "add `exec: {path: ksops}` to it")
-    if generator.file.name not in (kustomization.load(folder).data.get("generators") or []):
-        message = f"{generator.file.name} is not under `generators`"
-        place = Position(folder / kustomization.NAME, 1)
-        yield place.finding(message, "list it there, and not under resources")
+        yield generator.document.at("metadata").finding(message, "add `exec: {path: ksops}` to it")
+
+
+def _unlisted(file: Path, generators: list[Generator]) -> Finding:
+    """An encrypted file that no generator lists: reported at the nearest generator above it."""
+    above = [generator for generator in generators if file.is_relative_to(generator.folder)]
+    if not above:
+        return Position(file, 1).finding("no KSOPS generator in its folder", "add one that lists it")
+    nearest = max(above, key=lambda generator: (len(generator.folder.parts), "files" in generator.document.data))
+    message = f"{file.relative_to(nearest.folder)} is not listed: it would never reach the cluster"
+    return nearest.document.at("files").finding(message, "add it to files")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ADDING = frozenset({"create", "download", "start", "apply", "bootstrap", "approve", "install", "write"})
-DESTROYING = frozenset({"delete", "reset"})
+DESTROYING = frozenset({"delete", "reset", "unlist"})
 """Verbs by their effect; all others change something."""
 
 _VERBS = {"add": "create", "change": "change", "destroy": "destroy"}

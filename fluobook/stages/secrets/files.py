@@ -17,7 +17,7 @@ from fluobook import gitops
 from fluobook.clients import age, sops
 from fluobook.errors import AccessDenied, Conflict, Refused, Rejected
 from fluobook.files import write_text
-from fluobook.gitops import check, documents, secrets
+from fluobook.gitops import check, documents, kustomization, secrets
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.secrets.plan import DATA_KEY, TOP, Generator, Observation, SecretChange, SecretFile
@@ -151,11 +151,23 @@ def _observe_file(context: RunContext, entry: secrets.EncryptedFile, change: Sec
 
 
 def _generators(root: Path) -> Iterator[Generator]:
-    for file in sorted((root / TOP).rglob("*.yaml")):
-        if "viaduct.ai" in file.read_text():
-            for document in documents.read(file):
-                path = file.relative_to(root)
-                yield Generator(path.as_posix(), path.parent.as_posix(), tuple(document.data.get("files") or ()))
+    """The KSOPS generators that kustomizations list. Ours have nothing but `files`, in a file of their own."""
+    for folder in sorted(file.parent for file in (root / TOP).rglob(kustomization.NAME)):
+        for generator in kustomization.generators(folder):
+            document, sources = generator.document, generator.sources
+            is_alone = document.file.name != kustomization.NAME and len(documents.read(document.file)) == 1
+            if generator.is_ksops:
+                yield Generator(
+                    document.file.relative_to(root).as_posix(),
+                    folder.relative_to(root).as_posix(),
+                    tuple((source.text, _relative(source.file, root)) for source in sources),
+                    frozenset(source.text for source in sources if not source.file.is_file()),
+                    is_ours=is_alone and "secretFrom" not in document.data,
+                )
+
+
+def _relative(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
 
 
 def perform(
@@ -169,7 +181,7 @@ def perform(
     """Perform one action and note what was generated; the evidence names keys and recipients, never values."""
     name = action.data["file"]
     file = context.root / name
-    if action.verb == "list":
+    if action.verb in ("list", "unlist"):
         return _write_list(file, action.data["files"])
     typed = next((change.typed for change in changes if change.file == name), {})
     document = _new_secret(action.data["secret"]) if action.verb == "create" else _current(context, file, action)

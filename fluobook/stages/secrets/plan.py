@@ -156,11 +156,21 @@ class SecretFile:
 
 @dataclass(frozen=True)
 class Generator:
-    """A KSOPS generator: its file and the files that it lists."""
+    """A KSOPS generator.
+
+    Args:
+        file: its path in the repository.
+        folder: the kustomization's, in which it generates.
+        listed: what stands in its list, and the path of the file that this means.
+        missing: the entries of files that do not exist.
+        is_ours: whether its list is changed here: it has nothing but a list.
+    """
 
     file: str
     folder: str
-    listed: tuple[str, ...]
+    listed: tuple[tuple[str, str], ...]
+    missing: frozenset[str] = frozenset()
+    is_ours: bool = True
 
 
 @dataclass(frozen=True)
@@ -217,7 +227,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
 def _create(observation: Observation, change: SecretChange) -> Action:
     path = PurePosixPath(change.file)
     folder = str(path.parent)
-    folders = sorted(g.folder for g in observation.generators if g.folder in observation.namespaces)
+    folders = sorted({g.folder for g in observation.generators if g.is_ours and g.folder in observation.namespaces})
     if folder not in folders:
         raise Refused(
             f"{change.file}: no Application deploys secrets from {folder}",
@@ -333,25 +343,40 @@ def _require_no_public_values(observation: Observation, changes: Mapping[str, Se
 
 
 def _list(observation: Observation, generator: Generator, actions: Iterable[Action]) -> Action | None:
-    """The action that makes a generator list the files of its folder, the planned ones included."""
-    created = [PurePosixPath(action.id) for action in actions if action.verb == "create"]
-    new = [path.name for path in created if str(path.parent) == generator.folder]
-    present = {file.name for file in observation.files if file.folder == generator.folder} | set(new)
-    files = [name for name in dict.fromkeys(generator.listed) if name in present]
-    files += sorted(present - set(files))
-    if files == list(generator.listed):
+    """The action that makes a generator list the files of its folder, the planned ones included; None if it stays.
+
+    Of several generators in a folder, the first of ours receives what none of them lists.
+    """
+    if not generator.is_ours:
         return None
-    reasons = [f"{name} is not listed" for name in sorted(present - set(generator.listed))]
-    reasons += [f"{name} does not exist" for name in generator.listed if name not in present]
+    listed = {path for each in observation.generators for _, path in each.listed}
+    new = [action.id for action in actions if action.verb == "create"]
+    present = [file.file for file in observation.files] + new
+    first = next(each for each in observation.generators if each.is_ours and each.folder == generator.folder)
+    added = sorted(
+        path for path in present if str(PurePosixPath(path).parent) == generator.folder and path not in listed
+    )
+    added = [PurePosixPath(path).name for path in added] if generator is first else []
+    kept = {path: name for name, path in reversed(generator.listed) if name not in generator.missing}
+    files = [name for name, path in generator.listed if kept.get(path) == name]
+    files = [*dict.fromkeys(files), *added]
+    if files == [name for name, _ in generator.listed]:
+        return None
+    gone = [name for name, _ in generator.listed if name in generator.missing]
+    reasons = [*(f"{name} is not listed" for name in added), *(f"{name} does not exist" for name in gone)]
     return Action(
         generator.file,
-        "list",
+        "unlist" if gone else "list",
         f"generator {generator.folder}",
         ", ".join(files),
         "; ".join(reasons) or "a file is listed twice",
-        needs=tuple(f"{generator.folder}/{name}" for name in new),
+        needs=tuple(path for path in new if PurePosixPath(path).name in added),
         system="generator",
         data={"file": generator.file, "files": files},
+        destroys=f"the Secrets of {', '.join(gone)}: Argo CD deletes them from the cluster; restore a file to keep its "
+        "Secret"
+        if gone
+        else "",
     )
 
 

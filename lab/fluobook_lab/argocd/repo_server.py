@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluobook.kubernetes import manifests, rendering
+from fluobook_lab.argocd.ksops import FIELDS
 from fluobook_lab.argocd.objects import sources_of
 
 if TYPE_CHECKING:
@@ -393,7 +394,9 @@ def _encrypted_files(folder: Path) -> list[Path]:
             except yaml.YAMLError:
                 continue  # kustomize reports it
             for document in filter(rendering.is_ksops_generator, documents):
+                secrets = [secret.get(field) or () for secret in document.get("secretFrom") or () for field in FIELDS]
                 files += [folder / file for file in document.get("files") or ()]
+                files += [folder / file.rpartition("=")[2] for listed in secrets for file in listed]
     for name in [
         *generators,
         *(name for key in ("resources", "bases", "components") for name in content.get(key) or ()),

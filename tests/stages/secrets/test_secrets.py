@@ -218,12 +218,77 @@ def test_a_secret_saved_in_plaintext_is_encrypted(repository: Repository):
     assert "odd" not in repository.text("cluster-gitops/apps/secrets/oops.sops.yaml")
 
 
-def test_a_deleted_file_is_removed_from_the_list(repository: Repository):
+def test_a_deleted_file_is_removed_from_the_list_only_when_its_loss_is_approved(repository: Repository):
     (repository.root / PG).unlink()
     stage = repository.stage()
-    assert actions(stage) == [("list", "generator cluster-gitops/apps/secrets")]
+    plan = stage.plan()
+    assert actions(stage) == [("unlist", "generator cluster-gitops/apps/secrets")]
+    assert "Secrets of pg-credentials.sops.yaml: Argo CD deletes them" in plan.destroys[0]
+    with pytest.raises(ApprovalNeeded, match="needs approval"):
+        stage.apply(plan)
+    assert "pg-credentials" in repository.text(GENERATOR)
+    stage = repository.stage(approve=f"secrets={plan.digest}")
     stage.apply(stage.plan())
     assert yaml.safe_load(repository.text(GENERATOR))["files"] == []
+
+
+SECOND = """
+apiVersion: viaduct.ai/v1
+kind: ksops
+metadata:
+  name: bridge-env
+  annotations:
+    config.kubernetes.io/function: |
+      exec:
+        path: ksops
+"""
+
+
+@pytest.mark.parametrize("entry", ["./pg-credentials.sops.yaml", "nested/../pg-credentials.sops.yaml"])
+def test_an_entry_is_the_file_that_kustomize_would_read(repository: Repository, entry: str):
+    generator = repository.root / GENERATOR
+    generator.write_text(
+        repository.text(GENERATOR).replace("- pg-cred", f"- {entry.removesuffix('pg-credentials.sops.yaml')}pg-cred")
+    )
+    assert repository.findings() == []
+    assert repository.stage().plan().actions == ()
+    repository.run({"apps/secrets/mail": {"password": "random"}})
+    assert yaml.safe_load(repository.text(GENERATOR))["files"] == [entry, "mail.sops.yaml"]
+
+
+def test_a_file_in_a_folder_of_its_own_stays_listed(repository: Repository):
+    nested = repository.root / "cluster-gitops/apps/secrets/nested"
+    nested.mkdir()
+    (repository.root / PG).rename(nested / "pg-credentials.sops.yaml")
+    generator = repository.root / GENERATOR
+    generator.write_text(repository.text(GENERATOR).replace("- pg-cred", "- nested/pg-cred"))
+    assert findings(repository.root) == []
+    assert repository.stage().plan().actions == ()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        SECOND + "secretFrom:\n  - metadata: {name: bridge-env, namespace: fluodata}\n    envs: [bridge.sops.env]\n",
+        SECOND + "secretFrom:\n  - metadata: {name: b, namespace: fluodata}\n    files: [key=./bridge.sops.env]\n",
+    ],
+)
+def test_a_second_generator_stays_as_it_is(repository: Repository, content: str):
+    folder = repository.root / "cluster-gitops/apps/secrets"
+    config = repository.root / ".sops.yaml"
+    rules = yaml.safe_load(config.read_text())
+    rules["creation_rules"].append({"path_regex": r"\.sops\.env$", "age": LAB.recipient})
+    config.write_text(yaml.safe_dump(rules))
+    dotenv = sops.encrypt("BRIDGE_PASSWORD=sample-word\n", path=folder / "bridge.sops.env", config=config)
+    (folder / "bridge.sops.env").write_text(dotenv)
+    (folder / "a-generator.yaml").write_text(content)
+    listed = folder / "kustomization.yaml"
+    listed.write_text(listed.read_text().replace("generators:\n", "generators:\n  - a-generator.yaml\n"))
+    assert findings(repository.root) == []
+    repository.run({"apps/secrets/mail": {"password": "random"}})
+    assert (folder / "a-generator.yaml").read_text() == content
+    assert "mail.sops.yaml" in repository.text(GENERATOR)
+    assert findings(repository.root) == []
 
 
 def test_no_plaintext_reaches_a_disk_a_journal_or_an_output(
