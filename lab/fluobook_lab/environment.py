@@ -208,6 +208,7 @@ class Environment:
                 clock=self.clock,
                 version=version,
                 seed=seed,
+                faults=self.faults,
                 ready=ready,
             )
         from fluobook_lab.kubernetes_side import KubernetesSide  # noqa: PLC0415

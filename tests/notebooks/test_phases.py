@@ -1,4 +1,4 @@
-"""All stages, headless, in the other two phases; phase 1 is what nbval runs."""
+"""All stages, headless, in the other two phases and where no certificate is issued; phase 1 is what nbval runs."""
 
 from __future__ import annotations
 
@@ -25,3 +25,18 @@ def test_a_phase_comes_up_from_nothing_by_its_notebooks(phase: str, tmp_path: Pa
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [stage["status"] for stage in summary["stages"]] == ["done"] * len(STAGES)
     assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize("path", ["cluster-gitops/bootstrap-gateway", pytest.param("cluster-gitops/bootstrap", marks=pytest.mark.long)])
+def test_a_platform_comes_up_where_no_certificate_is_issued_and_names_what_waits(path: str, tmp_path: Path) -> None:
+    command = [str(FLUOBOOK), "run", "phase1", "--approve", "all", "--out", str(tmp_path / "run")]
+    command += ["--fault", "kube.issuer-unreachable", "--set", f"platform.gitops.path={path}"]
+    done = subprocess.run(command, cwd=repository_root(), capture_output=True, text=True, timeout=380, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    verified = {event["stage"]: event["checks"] for event in events if event["event"] == "verified"}
+    for stage in ("root-application", "observe"):
+        failed = [check for check in verified[stage] if not check["passed"]]
+        assert [check["check"] for check in failed] == ["certificates are issued"]
+        assert "ClusterIssuer letsencrypt-production: Failed to register ACME account" in failed[0]["result"]
+        assert "argocd-tls: Issuing certificate" in failed[0]["result"]

@@ -25,12 +25,14 @@ class Check:
         passed: whether it is true.
         result: what was observed; without times, ports and random names, so that two runs report the same.
         remedy: what to do when the check failed.
+        advisory: the stage is done even if the check fails: it depends on something outside the platform.
     """
 
     name: str
     passed: bool
     result: str = ""
     remedy: str = ""
+    advisory: bool = False
 
     @classmethod
     def failed(cls, name: str, error: FluobookError) -> Check:
@@ -48,16 +50,16 @@ class Checks(Displayed):
 
     @property
     def ok(self) -> bool:
-        """Whether every check passed."""
-        return all(check.passed for check in self.checks)
+        """Whether every check passed that is not advisory."""
+        return all(check.passed or check.advisory for check in self.checks)
 
     def require(self) -> None:
         """Raise unless every check passed.
 
         Raises:
-            CheckFailed: at least one check failed; the message lists them.
+            CheckFailed: at least one check failed that is not advisory; the message lists them.
         """
-        failed = [check for check in self.checks if not check.passed]
+        failed = [check for check in self.checks if not check.passed and not check.advisory]
         if failed:
             listed = "".join(f"\n  ✗ {check.name}: {check.result}" for check in failed)
             remedies = list(dict.fromkeys(check.remedy for check in failed if check.remedy))
@@ -67,14 +69,18 @@ class Checks(Displayed):
 
     def table(self) -> Table:
         """Each check with its result."""
-        rows = [[Cell("", "ok" if check.passed else "bad"), check.name, check.result] for check in self.checks]
+        rows = [[Cell("", _tone(check)), check.name, check.result] for check in self.checks]
         good = sum(check.passed for check in self.checks)
         return Table(
             f"checks of {self.stage}",
             ["", "check", "result"],
             rows,
-            note="all checks passed" if self.ok else f"{good} of {len(self.checks)} checks passed",
+            note="all checks passed" if good == len(self.checks) else f"{good} of {len(self.checks)} checks passed",
         )
+
+
+def _tone(check: Check) -> str:
+    return "ok" if check.passed else "wait" if check.advisory else "bad"
 
 
 @dataclass(frozen=True)

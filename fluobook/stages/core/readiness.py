@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fluobook.errors import NotFound
+from fluobook.stages.core.check import Check, count
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from fluobook.clients.kube import Kube
 
@@ -58,6 +61,32 @@ def has_condition(obj: Mapping[str, Any], name: str) -> bool:
     """Whether a condition of an object is True."""
     conditions = (obj.get("status") or {}).get("conditions") or ()
     return any(c["type"] == name and c["status"] == "True" for c in conditions)
+
+
+def certificates_check(kube: Kube) -> Check:
+    """Whether certificates are issued. Advisory: it depends on servers on the internet, and no wave waits for it."""
+    try:
+        issuers = kube.list("cert-manager.io/v1", "ClusterIssuer")
+        certificates = kube.list("cert-manager.io/v1", "Certificate")
+    except NotFound:
+        issuers = certificates = []
+    name, remedy = (
+        "certificates are issued",
+        "`kubectl describe` the certificate, then its Order and Challenge",
+    )
+    if waiting := not_issued([*issuers, *certificates]):
+        return Check(name, passed=False, result="; ".join(waiting), remedy=remedy, advisory=True)
+    return Check(name, passed=True, result=count(len(certificates), []), advisory=True)
+
+
+def not_issued(objects: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The issuers and certificates that are not ready, each with the reason."""
+    waiting = []
+    for obj in objects:
+        if not has_condition(obj, "Ready"):
+            name = "/".join(filter(None, (obj["metadata"].get("namespace"), obj["metadata"]["name"])))
+            waiting.append(f"{obj['kind']} {name}: {why_not(obj) or 'has no status yet'}")
+    return waiting
 
 
 def why_its_pods_wait(kube: Kube, obj: Mapping[str, Any]) -> str:

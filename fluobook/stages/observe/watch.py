@@ -22,7 +22,7 @@ from fluobook.errors import FluobookError, NotFound, StageMissing
 from fluobook.stages.approve_csrs import requests_of
 from fluobook.stages.core.check import Check, CheckGroup, count, run_groups
 from fluobook.stages.core.cluster import Missing, api
-from fluobook.stages.core.readiness import has_condition
+from fluobook.stages.core.readiness import certificates_check, has_condition
 from fluobook.stages.observe import tables
 from fluobook.stages.observe.tables import Tally
 
@@ -226,7 +226,9 @@ def verify(context: RunContext) -> Sequence[Check]:
         StageMissing: there is no cluster yet.
     """
     cluster(context)
-    return run_groups(context, [CheckGroup(name, partial(_check, name)) for name in CHECKS])
+    groups = [CheckGroup(name, partial(_check, name)) for name in CHECKS]
+    certificates = CheckGroup("certificates are issued", lambda context: [certificates_check(context.kube())])
+    return run_groups(context, [*groups, certificates])
 
 
 def _check(name: str, context: RunContext) -> Iterator[Check]:

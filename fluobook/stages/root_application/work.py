@@ -23,6 +23,7 @@ from fluobook.stages.core import ssa
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.core.readiness import certificates_check
 from fluobook.stages.root_application.state import API, KIND, State, Tip, state_of, sync_error, timeout_error
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
             again,
         ),
         *wave_checks(observation),
-        *(() if isinstance(kube, Missing) else [_server_check(kube)]),
+        *(() if isinstance(kube, Missing) else [_server_check(kube), certificates_check(kube)]),
     )
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from fluobook_lab.clock import Clock
     from fluobook_lab.engines.control_plane import Server
+    from fluobook_lab.faults import Faults
     from fluobook_lab.http import Request
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.talos import MachineConfiguration, TalosMachine
@@ -62,6 +63,7 @@ class RealKubernetes:
         clock: the lab's clock.
         version: of Kubernetes, such as 1.35.4.
         seed: makes the controllers' delays the same in every run.
+        faults: the faults to inject; those of operators alone can happen here.
         ready: called once, when the API is ready.
 
     Attributes:
@@ -79,12 +81,13 @@ class RealKubernetes:
         clock: Clock,
         version: str,
         seed: int,
+        faults: Faults,
         ready: Callable[[], None],
     ) -> None:
         self._sockets, self._shared, self.clock, self._ready = sockets, shared, clock, ready
         self._version = version
         self.plane = ControlPlane(programs, folder)
-        self.mirror = Mirror(clock, seed)
+        self.mirror = Mirror(clock, seed, faults)
         self.store = self.mirror.store
         self._bootstrapped, self._serving = asyncio.Event(), asyncio.Event()
         self._kubelets: dict[str, RealKubelet] = {}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fluobook_lab.engines.api import FAILED, JSON_TYPE, MERGE, Api
 from fluobook_lab.kube.controllers import loop
+from fluobook_lab.kube.controllers.issuing import Issuing
 from fluobook_lab.kube.controllers.operators import Operators
 from fluobook_lab.kube.controllers.services import Ingresses, LoadBalancers
 from fluobook_lab.kube.controllers.volumes import Volumes
@@ -22,6 +23,7 @@ from fluobook_lab.kube.storage import Event, Key, Reads, Storage
 
 if TYPE_CHECKING:
     from fluobook_lab.clock import Clock
+    from fluobook_lab.faults import Faults
     from fluobook_lab.kube.controllers.loop import Controller
     from fluobook_lab.kube.resources import Resource
     from fluobook_lab.kube.store import Store
@@ -102,9 +104,10 @@ class Mirror:
     Args:
         clock: the lab's clock.
         seed: makes the controllers' delays the same in every run.
+        faults: those of operators can happen.
     """
 
-    def __init__(self, clock: Clock, seed: int) -> None:
+    def __init__(self, clock: Clock, seed: int, faults: Faults) -> None:
         self._mirrored, self._clock = MirroredStore(), clock
         store = self.store = cast("Store", self._mirrored)  # whose other methods no controller calls
         self._controllers: list[Controller] = [
@@ -112,6 +115,7 @@ class Mirror:
             Ingresses(store),
             Volumes(store, clock, seed),
             Operators(store, clock, seed),
+            Issuing(store, clock, seed, faults),
         ]
         self._kinds = {key for controller in self._controllers for key in controller.sources} | READ
         self._watches: dict[Key, asyncio.Task[None]] = {}

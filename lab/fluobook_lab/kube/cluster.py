@@ -12,6 +12,7 @@ from fluobook_lab.kube.api import VERSION, KubeApi
 from fluobook_lab.kube.controllers import loop
 from fluobook_lab.kube.controllers.certificates import CertificateSigner, CsrApprover
 from fluobook_lab.kube.controllers.garbage import GarbageCollector, Namespaces
+from fluobook_lab.kube.controllers.issuing import Issuing
 from fluobook_lab.kube.controllers.nodes import Heartbeats, Nodes
 from fluobook_lab.kube.controllers.operators import Operators
 from fluobook_lab.kube.controllers.pods import Kubelets
@@ -106,6 +107,7 @@ class KubeCluster:
             Ingresses(store),
             CsrApprover(store),
             Operators(store, self._clock, self._seed),
+            Issuing(store, self._clock, self._seed, self._faults),
         ]
 
     def join(self, node: NodeInfo, *, wiped: bool = False) -> Kubelet:

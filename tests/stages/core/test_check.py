@@ -27,3 +27,10 @@ def test_the_table_marks_each_with_a_glyph():
     assert "✓" in text
     assert "✗" in text
     assert text.endswith("1 of 2 checks passed")
+
+
+def test_an_advisory_check_that_fails_is_shown_and_stops_nothing():
+    checks = Checks("stage", [Check("a", passed=True), Check("b", passed=False, result="waits", advisory=True)])
+    checks.require()
+    assert checks.ok
+    assert checks.table().note == "1 of 2 checks passed"

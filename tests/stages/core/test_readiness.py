@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fluobook.stages.core.readiness import failed, why_not
+from fluobook.stages.core.readiness import failed, not_issued, why_not
 
 
 def workload(kind="Deployment", replicas=1, generation=2, **status):
@@ -52,3 +52,12 @@ def test_the_reason_is_reported(obj, message):
 def test_only_a_failed_job_is_given_up():
     assert failed(condition("Job", "Failed", "True"))
     assert not failed(condition("Job", "Complete", "True"))
+
+
+def test_what_is_not_issued_is_named_with_its_reason():
+    objects = [
+        condition("ClusterIssuer", "Ready", "False", "no route") | {"metadata": {"name": "acme"}},
+        condition("Certificate", "Ready", "True") | {"metadata": {"name": "issued", "namespace": "a"}},
+        {"kind": "Certificate", "metadata": {"name": "new", "namespace": "a"}},
+    ]
+    assert not_issued(objects) == ["ClusterIssuer acme: no route", "Certificate a/new: has no status yet"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING, Any
 
-from fluobook.machine.pki import issue, new_authority
 from fluobook_lab.kube.controllers.loop import draw
 from fluobook_lab.kube.objects import (
     controller_of,
@@ -98,8 +96,6 @@ class Operators:
         return any(labels_of(item).get(NAME) == operator and is_true(item, "Available") for item in deployments)
 
     def _operate(self, obj: Obj, operated: Obj) -> None:
-        if obj["kind"] == "Certificate":
-            self._issue(obj)
         wanted = ready = 0
         if instances := operated.get("instances"):
             wanted = sum(1 if count is None else count for count in _values(obj, instances["count"]))
@@ -127,19 +123,6 @@ class Operators:
         metadata = {"name": name, "namespace": namespace_of(obj), "ownerReferences": [owner_reference(obj)]}
         spec = {"selector": _labels(obj, instances), "ports": ports}
         self._store.create({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
-
-    def _issue(self, certificate: Obj) -> None:
-        """The Secret that a Certificate asks for, with a key pair of an authority that nobody keeps."""
-        spec, namespace = certificate["spec"], namespace_of(certificate)
-        if self._store.find("v1", "Secret", spec["secretName"], namespace):
-            return
-        authority = new_authority(common_name="rehearsal")
-        pair = issue(authority, common_name=spec.get("commonName", ""), dns=spec.get("dnsNames") or (), server=True)
-        data = {"tls.crt": pair.crt, "tls.key": pair.key, "ca.crt": authority.crt}
-        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
-        metadata = {"name": spec["secretName"], "namespace": namespace}
-        secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata}
-        self._store.create({**secret, "data": encoded})
 
 
 def _store_key(kind: str) -> Key:
