@@ -1,4 +1,4 @@
-"""Writes the fields of Talos' machine configuration, which the lab's nodes check, from Talos' own JSON Schema.
+"""Writes the fields of Talos' machine configuration, with their types, from Talos' own JSON Schema.
 
 Usage: python tools/talos_fields.py SCHEMA
 """
@@ -12,24 +12,32 @@ from typing import Any
 
 import yaml
 
-FILE = Path(__file__).parents[1] / "lab" / "fluobook_lab" / "talos" / "fields.yaml"
-LISTS = {"acceptedCAs"}
-"""Fields that are an object in the schema and a list in Talos."""
+FILE = Path(__file__).parents[1] / "fluobook" / "machine" / "fields.yaml"
+ANY = {"acceptedCAs", "endpoint"}
+"""Fields that are something else in the schema than in Talos."""
+OWN_WORDS = ("v1alpha1.", "cri.RegistryEndpoint")
+"""Types whose values Talos checks later, in other words than the schema's, or not at all."""
 
 
 def fields_of(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The fields of each document type and their types."""
     return {
-        name: {key: "any" if key in LISTS else _type(part) for key, part in definition.get("properties", {}).items()}
+        name: {
+            key: "any" if key in ANY else _type(name, key, part)
+            for key, part in definition.get("properties", {}).items()
+        }
         for name, definition in sorted(schema["$defs"].items())
     }
 
 
-def _type(part: dict[str, Any]) -> Any:
+def _type(owner: str, key: str, part: dict[str, Any]) -> Any:
+    limits = {name: part[name] for name in ("enum", "pattern") if name in part}
+    if limits and (key == "kind" or not owner.startswith(OWN_WORDS)):
+        return limits
     if "$ref" in part:
         return part["$ref"].rpartition("/")[2]
     if part.get("type") == "array":
-        return [_type(part.get("items") or {})]
+        return [_type(owner, key, part.get("items") or {})]
     if "crt" in part.get("properties", {}) or "key" in part.get("properties", {}):
         return "pair"
     return part.get("type", "any")

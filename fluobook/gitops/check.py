@@ -43,6 +43,7 @@ RULES: dict[str, Rule] = {
     "policy": network.namespaces_deny_by_default,
     "pool": network.pools_are_disjoint,
     "project": applications.projects_allow_their_applications,
+    "patch": files.talos_accepts_the_patches,
     "reachability": network.reachability_is_as_expected,
     "recipient": secrets.recipients_are_right,
     "reference": objects.references_exist,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluobook.errors import ParamsError
+from fluobook.errors import BadFile, ParamsError
+from fluobook.files import parse_yaml
 from fluobook.kubernetes.manifests import KubernetesLoader
 
 if TYPE_CHECKING:
@@ -35,23 +36,25 @@ class TalosDumper(yaml.SafeDumper):
         return True
 
 
-def load(text: str) -> list[Document]:
+def load(text: str, origin: str = "a machine configuration") -> list[Document]:
     """The documents in a text, empty ones left out.
 
+    Args:
+        text: YAML documents.
+        origin: its name in an error, such as the file's path.
+
     Raises:
-        ParamsError: the text is not YAML, or a document is no mapping. The text is not quoted: it may contain secrets.
+        ParamsError: the text is not YAML, has a key twice, or a document is no mapping. The text is not quoted: it may
+            contain secrets.
     """
     try:
-        documents = [document for document in yaml.load_all(text, Loader=TalosLoader) if document is not None]
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise ParamsError(f"a machine configuration is not YAML: {error.problem} in line {line}") from None
-    except yaml.YAMLError:
-        raise ParamsError("a machine configuration is not YAML") from None
+        documents = [document for document in parse_yaml(text, origin, loader=TalosLoader) if document is not None]
+    except BadFile as error:
+        raise ParamsError(error.message, cause=error.cause, remedy=error.remedy) from None
     for document in documents:
         if not isinstance(document, dict):
             hint = "JSON 6902 patches are not supported" if isinstance(document, list) else ""
-            raise ParamsError("a machine configuration consists of mappings", cause=hint)
+            raise ParamsError(f"{origin} consists of mappings", cause=hint)
     return documents
 
 

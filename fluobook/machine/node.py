@@ -9,11 +9,19 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
+from fluobook.errors import ParamsError
+from fluobook.files import read_text
 from fluobook.machine.disks import data_disk, install_disk
+from fluobook.machine.documents import load
+from fluobook.machine.generation import generate
 from fluobook.machine.merging import Patch, merge
+from fluobook.machine.pki import KeyPair
+from fluobook.machine.secrets import SecretsBundle
+from fluobook.machine.validation import decoding_problem, refusals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from fluobook.machine.documents import Document
     from fluobook.machine.generation import Documents
@@ -22,10 +30,16 @@ if TYPE_CHECKING:
 LINK = "net0"
 """Alias of the node's network interface, found by its MAC address whatever its kernel name is."""
 DEFAULT_MTU = 1500
+PATCHES = ("common", "controlplane", "worker")
+"""The patches in talos/patches: for all nodes, then for those of a role."""
 VOLUME = "longhorn"
 """The data disk's volume; it is mounted at /var/mnt/longhorn."""
 ZONE_LABEL = "topology.kubernetes.io/zone"
 """The label with the host of a node. A worker may set it itself, unlike node-role.kubernetes.io labels."""
+NO_KERNEL_ARGUMENTS = (
+    "machine.install.extraKernelArgs has no effect: Talos boots a unified kernel image with its own arguments; put them"
+    " into customization.extraKernelArgs of talos/schematic.yaml"
+)
 DISK_LABEL = "node.longhorn.io/create-default-disk"
 """The label of nodes for Longhorn's data; a node without a data disk would fill its system disk."""
 
@@ -123,6 +137,45 @@ def _volumes(platform: Platform, node: Node) -> list[Document]:
 
 def _document(kind: str, **fields: Any) -> Document:
     return {"apiVersion": "v1alpha1", "kind": kind, **fields}
+
+
+def read_patches(root: Path) -> dict[str, str]:
+    """The text of each patch of a repository: common, controlplane and worker.
+
+    Raises:
+        BadFile: one cannot be read.
+    """
+    return {name: read_text(root / patch_path(name)) for name in PATCHES}
+
+
+def patch_path(name: str) -> str:
+    """The path of a patch in the repository."""
+    return f"talos/patches/{name}.yaml"
+
+
+def patch_problems(platform: Platform, patches: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What Talos refuses in the patches, and what has no effect: the name of the patch and the problem."""
+    pair = KeyPair("-", "-")
+    placeholders = SecretsBundle("-", "-", "-", "-", pair, pair, pair, "-", pair, "-")
+    generated = generate("-", f"https://{platform.api_address}:6443", platform.versions.kubernetes, placeholders, "-")
+    refused: set[tuple[str, str]] = set()
+    for node in {node.role: node for node in platform.nodes}.values():
+        documents = node_documents(generated, platform, node)
+        for name in ("common", node.role):
+            try:
+                patch = load(patches[name], patch_path(name))
+                documents = merge(documents, patch)
+            except ParamsError as error:
+                refused.add((name, f"{error.message}; {error.cause}" if error.cause else error.message))
+                break
+            undecodable = [problem for problem in map(decoding_problem, documents) if problem]
+            problems = undecodable or [str(refusal) for refusal in refusals(documents)]
+            if any(((part.get("machine") or {}).get("install") or {}).get("extraKernelArgs") for part in patch):
+                problems.append(NO_KERNEL_ARGUMENTS)
+            refused |= {(name, problem) for problem in problems}
+            if problems:
+                break
+    return sorted(refused)
 
 
 def subnets_contain(subnets: Iterable[str], address: str) -> bool:

@@ -56,7 +56,9 @@ def write_machines(params: Params, root: Path, out: Path, secrets: Path | None =
         authorities = (bundle.talos, bundle.kubernetes, bundle.etcd, bundle.aggregator)
         redactor.add(*bundle.values(), identity.key, identity.crt, *(pair.crt for pair in authorities))
     ingredients = documents.gather(platform, root)
-    texts = {f"{name}.yaml": text for name, text in documents.node_texts(platform, bundle, ingredients).items()}
+    by_node = documents.node_texts(platform, bundle, ingredients)
+    documents.refuse_contradictions(platform, bundle, ingredients, by_node)
+    texts = {f"{name}.yaml": text for name, text in by_node.items()}
     texts["cilium.yaml"] = ingredients.cilium
     endpoints = [str(node.address) for node in platform.control_planes]
     nodes = [str(node.address) for node in platform.nodes]

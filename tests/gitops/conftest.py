@@ -44,7 +44,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """What `fluobook check` reads of the repository, copied so that a mistake can be planted in it."""
-    for name in ("cluster-gitops", "params"):
+    for name in ("cluster-gitops", "params", "talos"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
     shutil.copy(REPOSITORY / ".sops.yaml", tmp_path)
     return tmp_path

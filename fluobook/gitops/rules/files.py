@@ -11,6 +11,7 @@ from fluobook.gitops.documents import Position, value_under
 from fluobook.gitops.root import names_in, patches_for, values_of
 from fluobook.gitops.tree import PHASE_VALUES
 from fluobook.kubernetes.json_patch import MISSING, value_at
+from fluobook.machine.node import PATCHES, patch_path, patch_problems, read_patches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,20 @@ if TYPE_CHECKING:
 
 _DASHBOARD = "grafana_dashboard"
 """The label that Grafana's sidecar watches by default."""
+
+
+def talos_accepts_the_patches(snapshot: Snapshot) -> Iterator[Finding]:
+    """Talos accepts talos/patches for the platform of every params file, and no part of them is without effect."""
+    parts = {name: documents.read(snapshot.root / patch_path(name)) for name in PATCHES}
+    patches = read_patches(snapshot.root)
+    for platform in snapshot.platforms.values():
+        for name, problem in patch_problems(platform, patches):
+            named = [
+                part for part in parts[name] if part.kind and f"{part.kind}/{part.data.get('name', '')}" in problem
+            ]
+            unnamed = [part for part in parts[name] if not part.kind]
+            position = next((part.at() for part in (*named, *unnamed)), Position(snapshot.root / patch_path(name), 1))
+            yield position.finding(problem.partition("\n ")[0], "correct the patch, or leave the part out")
 
 
 def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:

@@ -19,10 +19,11 @@ from cryptography import x509
 
 from fluobook import gitops
 from fluobook.errors import ParamsError
+from fluobook.files import read_text
 from fluobook.gitops.documents import value_under
 from fluobook.machine import generate, pki
 from fluobook.machine.documents import dump, load
-from fluobook.machine.node import node_documents, subnets_contain
+from fluobook.machine.node import node_documents, patch_path, patch_problems, read_patches, subnets_contain
 from fluobook.machine.schematic import image_of
 from fluobook.params import KUBERNETES_PORT, TALOS_PORT
 
@@ -92,10 +93,16 @@ class Configurations:
 
 
 def gather(platform: Platform, root: Path) -> Ingredients:
-    """Read the patches and the schematic, and render Cilium from its Application."""
-    talos = root / "talos"
-    patches = {name: (talos / "patches" / f"{name}.yaml").read_text() for name in ("common", "controlplane", "worker")}
-    image = image_of((talos / "schematic.yaml").read_text(), platform.versions.talos)
+    """Read the patches and the schematic, and render Cilium from its Application.
+
+    Raises:
+        ParamsError: Talos would refuse a patch, or it has no effect.
+    """
+    patches = read_patches(root)
+    if problems := tuple(f"{patch_path(name)}: {problem}" for name, problem in patch_problems(platform, patches)):
+        remedy = "correct it; `fluobook check` lists every problem"
+        raise ParamsError("Talos would refuse a patch", problems=problems, remedy=remedy)
+    image = image_of(read_text(root / "talos" / "schematic.yaml"), platform.versions.talos)
     return Ingredients(patches, image.installer, cilium_manifest(platform, root))
 
 

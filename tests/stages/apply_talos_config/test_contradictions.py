@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,25 @@ def test_patches_may_still_choose_what_is_theirs() -> None:
         "  apiServer:\n    extraArgs:\n      v: '4'\n    auditPolicy: {kind: Policy, rules: [{level: None}]}\n"
     )
     rendered.refuse(rendered.spoiled("talos-worker-1"))
+
+
+@pytest.mark.parametrize(
+    ("addition", "message"),
+    [
+        ("  nodeLabels: {rack: 'row 4, left'}\n", 'invalid machine node labels: label value "row 4, left" is invalid'),
+        ("  kubelett: {}\n", "unknown keys found during decoding"),
+        ("  install: {extraKernelArgs: [net.ifnames=0]}\n", "customization.extraKernelArgs of talos/schematic.yaml"),
+        ("  sysctls: {}\n", "has `sysctls` twice"),
+    ],
+)
+def test_render_and_plan_refuse_a_patch_before_anything_is_rendered(
+    tmp_path: Path, addition: str, message: str
+) -> None:
+    shutil.copytree(ROOT / "talos", tmp_path / "talos")
+    patch = tmp_path / "talos" / "patches" / "common.yaml"
+    patch.write_text(patch.read_text().replace("machine:\n", "machine:\n" + addition, 1))
+    with pytest.raises(ParamsError) as caught:
+        documents.gather(params.load("phase3", root=ROOT).platform, tmp_path)
+    assert len(caught.value.problems) == 1
+    assert message in caught.value.problems[0]
+    assert "talos/patches/common.yaml" in caught.value.problems[0]

@@ -1,0 +1,469 @@
+"""What Talos 1.13 refuses in a machine configuration, in Talos' words, without a node.
+
+`fields.yaml` has the fields of each document type and their types; `tools/talos_fields.py` generates it from Talos' own
+JSON Schema. The schema omits deprecated fields: Talos still reads them, so they are accepted here, without a check of
+their content. `refusals.yaml` has what Talos demands beyond the schema.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from ipaddress import ip_address, ip_network
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import yaml
+
+from fluobook.machine import cel
+
+V1ALPHA1_KEYS = frozenset({"version", "debug", "persist", "machine", "cluster"})
+_MAIN = "v1alpha1.Config"
+_SCALARS: dict[str, tuple[type, ...]] = {
+    "string": (str, int, float, bool, dt.date),
+    "boolean": (bool,),
+    "integer": (int,),
+}
+_DNS_NAME = re.compile(r"([a-zA-Z0-9_][a-zA-Z0-9_-]{0,62})(\.[a-zA-Z0-9_][a-zA-Z0-9_-]{0,62})*[._]?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
+_LONGEST_NAME, _LONGEST_DOMAIN, _LONGEST_VOLUME = 63, 253, 34
+_ROLES = ("os:admin", "os:operator", "os:reader", "os:etcd:backup", "os:meta:writer", "os:impersonator")
+_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+_SIZE = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?)b?", re.IGNORECASE)
+_UNITS = " kmgtpe"
+_SYSTEM_VOLUMES = ("STATE", "EPHEMERAL", "IMAGECACHE")
+
+
+class Refusal(NamedTuple):
+    """One reason for which Talos refuses a configuration."""
+
+    document: str
+    """The document, such as "UserVolumeConfig/longhorn"; "" where two documents contradict each other."""
+    message: str
+
+    def __str__(self) -> str:
+        """The reason for a person, on one line."""
+        return f"{self.document}: {self.message}" if self.document else self.message
+
+
+@cache
+def _table(name: str) -> Any:
+    return yaml.load(resources.files(__package__).joinpath(name).read_text(), Loader=yaml.CSafeLoader)
+
+
+@cache
+def fields() -> dict[str, dict[str, Any]]:
+    """The fields of each document type, with their types: a name, a list with one name, or the values allowed."""
+    deprecated = _table("refusals.yaml")["deprecated"]
+    return {
+        name: own | dict.fromkeys(deprecated.get(name, "").split(), "any")
+        for name, own in _table("fields.yaml").items()
+    }
+
+
+def identity(document: Mapping[str, Any]) -> str:
+    """The name by which Talos tells a document from others: kind and name."""
+    return f"{document['kind']}/{document.get('name') or ''}" if document.get("kind") else _MAIN
+
+
+def decoding_problem(document: Mapping[str, Any]) -> str:
+    """Why Talos cannot decode a document (unknown fields, wrong types); "" if it can."""
+    kind, version = document.get("kind"), document.get("apiVersion")
+    if not kind and version and not V1ALPHA1_KEYS & set(document):
+        return "missing kind"
+    if kind and not version:
+        return "missing apiVersion"
+    type_name = _types().get(str(kind or ""))
+    if type_name is None or (kind and version != "v1alpha1"):
+        return f'"{kind}" "{version}": not registered'
+    try:
+        unknown = dict(_unknown_keys(document, type_name, "")) if type_name else {}
+    except ValueError as error:
+        return f"yaml: unmarshal errors:\n  {error}"
+    listed = yaml.dump(unknown, Dumper=yaml.CSafeDumper, indent=4)
+    return f"unknown keys found during decoding:\n{listed}" if unknown else ""
+
+
+@cache
+def _types() -> dict[str, str]:
+    """The type of each kind of document; "" for a kind that the schema does not have."""
+    kinds = {kind: name for name, own in fields().items() for kind in _at(own, "kind.enum") or ()}
+    return {"": _MAIN, **dict.fromkeys(_table("refusals.yaml")["kinds"], ""), **kinds}
+
+
+def _unknown_keys(value: Mapping[str, Any], kind: str, path: str) -> Iterator[tuple[str, Any]]:
+    known = fields()[kind]
+    for key, child in value.items():
+        if key not in known:
+            yield str(key), child
+        elif unknown := _unknown_in(child, known[key], f"{path}.{key}".lstrip(".")):
+            yield str(key), unknown
+
+
+def _unknown_in(value: Any, kind: Any, path: str) -> Any:
+    """The part of a value that no field accepts; a ValueError if the value has another type than its field."""
+    if value is None or kind == "any":
+        return None
+    if isinstance(kind, dict):
+        _require_allowed(value, kind, path)
+        return None
+    types: tuple[type, ...] = (list,) if isinstance(kind, list) else _SCALARS.get(kind, (dict,))
+    accepted: bool = isinstance(value, types)
+    if not accepted:
+        name = f"[]{kind[0]}" if isinstance(kind, list) else kind
+        raise ValueError(f"{path}: cannot unmarshal a {type(value).__name__} into {name}")
+    if isinstance(kind, list):
+        items = enumerate(value)
+        return [unknown for n, item in items if (unknown := _unknown_in(item, kind[0], f"{path}[{n}]"))]
+    if kind != "pair":
+        return dict(_unknown_keys(value, kind, path)) if kind in fields() else None
+    for key in ("crt", "key"):
+        try:
+            base64.b64decode(str(value.get(key) or ""), validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError(f"{path}.{key}: illegal base64 data") from None
+    return {key: child for key, child in value.items() if key not in ("crt", "key")}
+
+
+def _require_allowed(value: Any, limits: Mapping[str, Any], path: str) -> None:
+    if isinstance(value, dict | list):
+        raise ValueError(f"{path}: cannot unmarshal a {type(value).__name__} into string")  # noqa: TRY004
+    allowed = limits.get("enum")
+    if allowed and value not in allowed and value != "":
+        raise ValueError(f"{path}: {value} does not belong to the values {', '.join(map(str, allowed))}")
+    if "pattern" in limits and value != "" and not re.search(limits["pattern"], str(value)):
+        raise ValueError(f'{path}: "{value}" does not have the form {limits["pattern"]}')
+
+
+def refusals(documents: Sequence[Mapping[str, Any]]) -> list[Refusal]:
+    """Every reason for which Talos 1.13 on nocloud refuses a configuration that it can decode.
+
+    Args:
+        documents: all documents of the configuration, the one without a kind (v1alpha1) among them or not.
+    """
+    main: Mapping[str, Any] = next((document for document in documents if not document.get("kind")), {})
+    others = [document for document in documents if document.get("kind")]
+    result = [Refusal(_MAIN, message) for message in (_main_problems(main) if main else ())]
+    result += [Refusal(identity(each), message) for each in others for message in _document_problems(each)]
+    conflicts = (_conflict(main, document) for document in others) if main else ()
+    return result + [Refusal("", message) for message in conflicts if message]
+
+
+def _at(data: Any, path: str) -> Any:
+    for key in path.split("."):
+        data = data.get(key) if isinstance(data, Mapping) else None
+    return data
+
+
+def _conflict(main: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    """What the v1alpha1 document sets although a document of its own sets it too."""
+    for path, message in _table("refusals.yaml")["conflicts"].get(document["kind"], {}).items():
+        if _at(main, path):
+            return str(message)
+    return ""
+
+
+def _document_problems(document: Mapping[str, Any]) -> Iterator[str]:
+    kind, rules = document["kind"], _table("refusals.yaml")
+    for path, message in rules["required"].get(kind, {}).items():
+        if _at(document, path) in (None, "", [], {}):
+            yield message
+    for path, objects, name in rules["expressions"].get(kind, ()):
+        text = _at(document, path)
+        if text and (problem := cel.problem(str(text), rules["objects"][objects])):
+            yield f"{name} is invalid: {problem}"
+    if check := _DOCUMENT_CHECKS.get(kind):
+        yield from check(document)
+
+
+def _shared_address(document: Mapping[str, Any]) -> Iterator[str]:
+    if document.get("name") and not _is(ip_address, document["name"]):
+        yield f'name must be a valid IP address: ParseAddr("{document["name"]}"): unable to parse IP'
+
+
+def _static_host(document: Mapping[str, Any]) -> Iterator[str]:
+    if document.get("name") and not _is(ip_address, document["name"]):
+        yield "name must be a valid IP address"
+
+
+def _registry_mirror(document: Mapping[str, Any]) -> Iterator[str]:
+    for index, endpoint in enumerate(document.get("endpoints") or ()):
+        scheme = urlsplit(str(endpoint.get("url") or "")).scheme
+        if not endpoint.get("url"):
+            yield f"endpoints[{index}].url must be specified"
+        elif scheme not in {"http", "https"}:
+            yield f'endpoints[{index}].url has unsupported scheme: "{scheme}"'
+
+
+def _hostname(document: Mapping[str, Any]) -> Iterator[str]:
+    is_automatic = document.get("auto") not in (None, "", "off")
+    if document.get("hostname") and is_automatic:
+        yield "'auto' and 'hostname' cannot be set at the same time"
+    elif not document.get("hostname") and not document.get("auto"):
+        yield "either 'auto' or 'hostname' must be set"
+
+
+def _dhcp(document: Mapping[str, Any]) -> Iterator[str]:
+    is_duid = document.get("clientIdentifier") == "duid"
+    if is_duid != bool(document.get("duidRaw")):
+        yield f"duidRaw {'must' if is_duid else 'can only'} be set if clientIdentifier is 'duid'"
+
+
+def _time_sync(document: Mapping[str, Any]) -> Iterator[str]:
+    if document.get("ntp") and document.get("ptp"):
+        yield "only one of ntp or ptp configuration can be specified"
+
+
+def _environment(document: Mapping[str, Any]) -> Iterator[str]:
+    for name in document.get("variables") or {}:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
+            yield f'invalid environment variable name: "{name}"'
+
+
+def _extension_service(document: Mapping[str, Any]) -> Iterator[str]:
+    name = document.get("name")
+    if not document.get("configFiles") and not document.get("environment"):
+        yield f'no config files found for extension "{name}"'
+    for file in document.get("configFiles") or ():
+        if not file.get("content"):
+            yield f'extension content is required for extension "{name}"'
+        if not file.get("mountPath"):
+            yield f'extension mount path is required for extension "{name}"'
+
+
+def _system_volume(document: Mapping[str, Any]) -> Iterator[str]:
+    if document.get("name") not in _SYSTEM_VOLUMES:
+        yield f"only [{' '.join(f'{chr(34)}{name}{chr(34)}' for name in _SYSTEM_VOLUMES)}] volumes are supported"
+    else:
+        yield from _sizes(document.get("provisioning") or {}, required=False)
+
+
+def _external_volume(document: Mapping[str, Any]) -> Iterator[str]:
+    yield from _named_volume(document)
+    if not document.get("filesystemType"):
+        yield "invalid filesystem type: none"
+
+
+def _named_volume(document: Mapping[str, Any]) -> Iterator[str]:
+    name = str(document.get("name") or "")
+    if len(name) > _LONGEST_VOLUME:
+        yield f"name must be between 1 and {_LONGEST_VOLUME} characters long"
+    if not re.fullmatch(r"[A-Za-z0-9-]*", name):
+        yield "name can only contain lowercase and uppercase ASCII letters, digits, and hyphens"
+
+
+def _provisioned_volume(document: Mapping[str, Any]) -> Iterator[str]:
+    yield from _named_volume(document)
+    provisioning, volume = document.get("provisioning") or {}, document.get("volumeType") or "partition"
+    if volume == "directory":
+        parts = ("provisioning", "encryption", "filesystem", "mount")
+        yield from (f"{part} spec is invalid for volumeType directory" for part in parts if document.get(part))
+        return
+    if not _at(provisioning, "diskSelector.match"):
+        yield "disk selector is required"
+    if volume != "disk":
+        yield from _sizes(provisioning, required=True)
+    elif {"minSize", "maxSize", "grow"} & set(provisioning):
+        yield "min size, max size and grow are not supported"
+    if _at(document, "filesystem.projectQuotaSupport") and _at(document, "filesystem.type") not in (None, "xfs"):
+        yield "project quota support is only available for xfs filesystem"
+
+
+def _sizes(provisioning: Mapping[str, Any], *, required: bool) -> Iterator[str]:
+    smallest, largest = (provisioning.get(key) for key in ("minSize", "maxSize"))
+    if required and not smallest and not largest:
+        yield "min size or max size is required"
+    least, most = _size(smallest), _size(largest)
+    for value, size in ((smallest, least), (largest, most)):
+        if value and size is None and not str(value).strip("-").endswith("%"):
+            yield f"unhandled size name: {str(value).lower().lstrip('-.0123456789 ')}"
+    if least is not None and least < 0:
+        yield "min size cannot be negative"
+    elif least and most and 0 < most < least:
+        yield "min size is greater than max size"
+
+
+_DOCUMENT_CHECKS: dict[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
+    "DHCPv4Config": _dhcp,
+    "DHCPv6Config": _dhcp,
+    "EnvironmentConfig": _environment,
+    "ExistingVolumeConfig": _named_volume,
+    "ExtensionServiceConfig": _extension_service,
+    "ExternalVolumeConfig": _external_volume,
+    "HCloudVIPConfig": _shared_address,
+    "HostnameConfig": _hostname,
+    "Layer2VIPConfig": _shared_address,
+    "RawVolumeConfig": _provisioned_volume,
+    "RegistryMirrorConfig": _registry_mirror,
+    "StaticHostConfig": _static_host,
+    "SwapVolumeConfig": _provisioned_volume,
+    "TimeSyncConfig": _time_sync,
+    "UserVolumeConfig": _provisioned_volume,
+    "VolumeConfig": _system_volume,
+}
+
+
+def _size(value: Any) -> float | None:
+    """Bytes; None for a share of the disk, and for what is no size."""
+    match = _SIZE.fullmatch(str(value or ""))
+    return float(match[1]) * (1024 if match[3] else 1000) ** _UNITS.index(match[2].lower() or " ") if match else None
+
+
+def _is(parse: Any, text: Any) -> bool:
+    try:
+        parse(str(text))
+    except ValueError:
+        return False
+    return True
+
+
+def _main_problems(main: Mapping[str, Any]) -> Iterator[str]:
+    machine, cluster = main.get("machine") or {}, main.get("cluster") or {}
+    if not machine:
+        yield "machine instructions are required"
+        return
+    yield from _cluster(cluster)
+    authority = machine.get("ca") or {}
+    if not authority.get("crt") and not machine.get("acceptedCAs"):
+        yield "issuing CA or some accepted CAs are required (.machine.ca, machine.acceptedCAs)"
+    if machine.get("type") in {"controlplane", "init"}:
+        yield from _control_plane(authority, cluster)
+    elif machine.get("type") in {"worker", "join"}:
+        yield from _worker(authority, machine, cluster)
+    else:
+        yield f'unknown machine type "{machine.get("type") or ""}"'
+    kubelet = machine.get("kubelet") or {}
+    yield from _subnets("kubelet nodeIP subnet", _at(kubelet, "nodeIP.validSubnets"))
+    for field in sorted(set(_table("refusals.yaml")["reserved"].split()) & set(kubelet.get("extraConfig") or ())):
+        yield f'kubelet configuration field "{field}" can\'t be overridden'
+    yield from (f"invalid machine node labels: {problem}" for problem in label_problems(machine.get("nodeLabels")))
+    keys = sorted(map(str, machine.get("nodeAnnotations") or ()))
+    yield from (f"invalid machine node annotations: {_qualified_name(key)}" for key in keys if _qualified_name(key))
+    yield from (f"invalid machine node taints: {problem}" for problem in taint_problems(machine.get("nodeTaints")))
+    yield from _features(machine)
+    if main.get("persist") is False:
+        yield ".persist should be enabled"
+
+
+def _features(machine: Mapping[str, Any]) -> Iterator[str]:
+    dns = _at(machine, "features.hostDNS") or {}
+    if dns.get("forwardKubeDNSToHost") and not dns.get("enabled"):
+        yield "feature hostDNS.forwardKubeDNSToHost requires hostDNS.enabled to be true (.machine.features.hostDNS)"
+    access = _at(machine, "features.kubernetesTalosAPIAccess") or {}
+    for role in (access.get("allowedRoles") or ()) if access.get("enabled") else ():
+        if role not in _ROLES:
+            yield f'invalid role "{role}" in allowed roles for Kubernetes Talos API Access'
+    order = _at(machine, "features.nodeAddressSortAlgorithm")
+    if order and order not in {"v1", "v2"}:
+        yield f"invalid node address sort algorithm: {order} does not belong to AddressSortAlgorithm values"
+    for destination in _at(machine, "logging.destinations") or ():
+        scheme = urlsplit(str(destination.get("endpoint") or "")).scheme
+        if scheme not in {"tcp", "udp"}:
+            yield f'unexpected logging endpoint scheme "{scheme}"'
+        if destination.get("format") != "json_lines":
+            yield f'unknown logging format "{destination.get("format") or ""}"'
+
+
+def label_problems(labels: Mapping[str, Any] | None) -> Iterator[str]:
+    """What is wrong with labels of a node, by Kubernetes' rules."""
+    for key, value in sorted((labels or {}).items()):
+        if problem := _qualified_name(str(key)):
+            yield problem
+        if problem := _label_value(str(value)):
+            yield problem
+
+
+def taint_problems(taints: Mapping[str, Any] | None) -> Iterator[str]:
+    """What is wrong with taints of a node, each `value:effect` or `effect` by its key."""
+    for key, taint in sorted((taints or {}).items()):
+        value, _, effect = str(taint).rpartition(":")
+        if problem := _qualified_name(str(key)):
+            yield problem
+        elif effect not in _EFFECTS:
+            yield f'invalid taint effect: "{effect}"'
+        elif problem := _label_value(value):
+            yield problem
+
+
+def _qualified_name(text: str) -> str:
+    prefix, slash, name = text.rpartition("/")
+    if "/" in prefix:
+        return f'invalid format: too many slashes: "{text}"'
+    if slash and not prefix:
+        return f'prefix cannot be empty: "{text}"'
+    if len(prefix) > _LONGEST_DOMAIN or (prefix and not _SUBDOMAIN.fullmatch(prefix)):
+        return f'prefix "{prefix}" is invalid: domain doesn\'t match required format: "{prefix}"'
+    if not name:
+        return f'name cannot be empty: "{text}"'
+    if len(name) > _LONGEST_NAME:
+        return f'name is too long: "{text}" (limit is {_LONGEST_NAME})'
+    return "" if _NAME.fullmatch(name) else f'name "{name}" is invalid'
+
+
+def _label_value(text: str) -> str:
+    if len(text) > _LONGEST_NAME:
+        return f'label value length exceeds limit of {_LONGEST_NAME}: "{text}"'
+    return "" if not text or _NAME.fullmatch(text) else f'label value "{text}" is invalid'
+
+
+def _subnets(name: str, subnets: Iterable[str] | None) -> Iterator[str]:
+    for subnet in subnets or ():
+        network = str(subnet).removeprefix("!")
+        if not _is(lambda text: ip_network(text, strict=False), network):
+            yield f'{name} is not valid: "{network}"'
+
+
+def _cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
+    endpoint = str(_at(cluster, "controlPlane.endpoint") or "")
+    if not cluster:
+        yield "cluster instructions are required"
+    elif not endpoint:
+        yield "cluster controlplane endpoint is required"
+    elif urlsplit(endpoint).scheme != "https" or not urlsplit(endpoint).hostname:
+        yield f'invalid controlplane endpoint: "{endpoint}"'
+    domain = str(_at(cluster, "network.dnsDomain") or "")
+    if domain and not _DNS_NAME.fullmatch(domain):
+        yield f'"{domain}" is not a valid DNS name'
+    names = [str(entry.get("name") or "").strip() for entry in cluster.get("inlineManifests") or ()]
+    if "" in names:
+        yield "inline manifest name can't be empty"
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f'inline manifest name "{name}" is duplicate'
+    if _at(cluster, "discovery.enabled") and not _at(cluster, "discovery.registries.service.disabled"):
+        for key in ("id", "secret"):
+            if not cluster.get(key):
+                yield f"cluster discovery service requires .cluster.{key}"
+
+
+def _control_plane(authority: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[str]:
+    if not authority.get("crt"):
+        yield "issuing CA is required (.machine.ca)"
+    elif not authority.get("key"):
+        yield "issuing CA key is required for controlplane nodes (.machine.ca.key)"
+    cni = _at(cluster, "network.cni") or {}
+    if cni and cni.get("name") not in {"flannel", "custom", "none"}:
+        yield 'cni name should be one of ["flannel", "custom", "none"]'
+    elif cni.get("urls") and cni["name"] != "custom":
+        yield f'"urls" field should be empty for "{cni["name"]}" CNI'
+    etcd = cluster.get("etcd") or {}
+    if etcd and not _at(etcd, "ca.crt"):
+        yield "key/cert combination should not be empty"
+    yield from _subnets("etcd advertised subnet", etcd.get("advertisedSubnets"))
+    yield from _subnets("etcd listen subnet", etcd.get("listenSubnets"))
+
+
+def _worker(authority: Mapping[str, Any], machine: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[str]:
+    if authority.get("key"):
+        yield "issuing Talos API CA key is not allowed on non-controlplane nodes (.machine.ca)"
+    if _at(cluster, "ca.key"):
+        yield "issuing Kubernetes API CA key is not allowed on non-controlplane nodes (.cluster.ca)"
+    if cluster.get("etcd"):
+        yield "etcd config is only allowed on control plane machines"
+    if _at(machine, "features.kubernetesTalosAPIAccess.enabled"):
+        yield "feature Kubernetes Talos API Access can only be enabled on control plane machines"

@@ -1,0 +1,126 @@
+"""What Talos 1.13 refuses, in its words: each line was compared with `machinery` 1.13.9 of siderolabs/talos."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fluobook.errors import ParamsError
+from fluobook.machine import generate, merge
+from fluobook.machine.documents import dump, load
+from fluobook.machine.validation import decoding_problem, refusals
+
+if TYPE_CHECKING:
+    from fluobook.machine.secrets import SecretsBundle
+
+DEDICATED = """
+apiVersion: v1alpha1
+kind: ResolverConfig
+nameservers: [{address: 192.0.2.1}]
+---
+apiVersion: v1alpha1
+kind: TimeSyncConfig
+ntp: {servers: [ntp.example.net]}
+"""
+
+
+def problems(secrets: SecretsBundle, patch: str, role: str = "worker") -> list[str]:
+    """Everything that Talos has against a generated configuration with a patch."""
+    generated = generate("harbour", "https://192.0.2.9:6443", "1.35.2", secrets, "/dev/sda").of(role)
+    documents = load(dump(merge(merge(generated, DEDICATED), patch)))
+    undecodable = [problem for problem in map(decoding_problem, documents) if problem]
+    return undecodable or [str(refusal) for refusal in refusals(documents)]
+
+
+def volume(match: str, more: str = "minSize: 1GiB") -> str:
+    selector = "'" + match.replace("'", "''") + "'"
+    return f"""
+        apiVersion: v1alpha1
+        kind: UserVolumeConfig
+        name: scratch
+        provisioning: {{diskSelector: {{match: {selector}}}, {more}}}
+    """
+
+
+def document(kind: str, fields: str) -> str:
+    return f"apiVersion: v1alpha1\nkind: {kind}\n{fields}\n"
+
+
+REFUSED = {
+    "machine: {time: {servers: [a.example.net]}}": "time servers cannot be specified in both v1alpha1 and new-style",
+    "machine: {network: {nameservers: [192.0.2.53]}}": ".machine.network.nameservers is already set in v1alpha1 config",
+    "machine: {network: {searchDomains: [a]}}": ".machine.network.searchDomains is already set in v1alpha1 config",
+    "machine: {network: {hostname: a}}": "static hostname is already set in v1alpha1 config",
+    "machine: {nodeLabels: {rack: 'row 4, left'}}": 'invalid machine node labels: label value "row 4, left" is invalid',
+    "machine: {nodeLabels: {'/d': y}}": 'prefix cannot be empty: "/d"',
+    "machine: {nodeLabels: {'a/b/c': y}}": 'invalid format: too many slashes: "a/b/c"',
+    "machine: {nodeAnnotations: {'a b': y}}": 'invalid machine node annotations: name "a b" is invalid',
+    "machine: {nodeTaints: {a: 'x:Never'}}": 'invalid machine node taints: invalid taint effect: "Never"',
+    "machine: {features: {kubernetesTalosAPIAccess: {enabled: true}}}": "can only be enabled on control plane machines",
+    "machine: {kubelet: {imagee: x}}": "unknown keys found during decoding:\nmachine:\n    kubelet:\n        imagee: x",
+    document("RegistryMirrorConfig", "name: a\nendpoints: [{url: mirror.example.net}]"): (
+        'RegistryMirrorConfig/a: endpoints[0].url has unsupported scheme: ""'
+    ),
+    document("UserVolumeConfig", "name: a\nvolumeType: directory\nprovisioning: {minSize: 1GiB}"): (
+        "UserVolumeConfig/a: provisioning spec is invalid for volumeType directory"
+    ),
+    document("UserVolumeConfig", "name: a\nvolumeType: folder"): "folder does not belong to the values directory, disk",
+    document(
+        "RawVolumeConfig", "name: a\nprovisioning: {minSize: 1GiB}"
+    ): "RawVolumeConfig/a: disk selector is required",
+    document("VolumeConfig", "name: DATA"): 'only ["STATE" "EPHEMERAL" "IMAGECACHE"] volumes are supported',
+    document("VLANConfig", "name: a\nparent: b"): "vlanID must be specified and between 1 and 4094",
+    document("KmsgLogConfig", "name: a\nurl: http://a"): 'url: "http://a" does not have the form ^(tcp|udp)://',
+    document("NetworkRuleConfig", "name: a\nportSelektor: {}"): "unknown keys found during decoding:\nportSelektor: {}",
+    document("Layer2VIPConfig", "name: 10.0.0.5/24\nlink: a"): "name must be a valid IP address",
+    document("Nonsense", "name: a"): '"Nonsense" "v1alpha1": not registered',
+    volume("disk.transport = 'nvme'"): "disk selector is invalid: ERROR: <input>:1:16: Syntax error: token recognition",
+    volume("disk.size > 10"): "ERROR: <input>:1:11: found no matching overload for '_>_' applied to '(uint, int)'",
+    volume("disk.siz > 1u"): "ERROR: <input>:1:5: undefined field 'siz'",
+    volume("dsk.size > 1u"): "ERROR: <input>:1:1: undeclared reference to 'dsk' (in container '')",
+    volume("disk.size"): "disk selector is invalid: expression output type is uint, expected bool",
+    volume("(system_disk"): "Syntax error: missing ')' at '<EOF>'",
+    volume("disk.size > 1u and system_disk"): "input 'and' expecting <EOF>",
+    volume("system_disk", "grow: true"): "min size or max size is required",
+    volume("system_disk", "minSize: 2GiB, maxSize: 1GiB"): "min size is greater than max size",
+    volume("system_disk", "minSize: 1Gx"): "unhandled size name: gx",
+}
+
+
+@pytest.mark.parametrize("patch", REFUSED)
+def test_what_talos_refuses_is_refused_in_its_words(secrets: SecretsBundle, patch: str) -> None:
+    refused = problems(secrets, patch)
+    assert len(refused) == 1, refused
+    assert REFUSED[patch] in refused[0]
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "machine: {nodeTaints: {a: NoSchedule, b/c: 'x:NoExecute'}, nodeLabels: {example.org/rack: row-4}}",
+        "machine: {install: {extraKernelArgs: [net.ifnames=0]}}",
+        volume("disk.transport == 'nvme' && disk.size > 10u * GB"),
+        volume("!system_disk && (disk.rotational || disk.dev_path.startsWith('/dev/sd'))"),
+        volume("'/dev/disk/by-id/a' in disk.symlinks || disk.symlinks.exists(s, s.contains('b'))"),
+        volume("glob('/dev/nvme*', disk.dev_path) ? disk.size >= 1u * TiB : false"),
+        volume("true", "minSize: 2GiB, maxSize: 50%"),
+        document("UserVolumeConfig", "name: a\nvolumeType: directory"),
+        document("ExistingVolumeConfig", "name: a\ndiscovery: {volumeSelector: {match: 'volume.label == \"x\"'}}"),
+        document("LinkAliasConfig", "name: a\nselector: {match: 'mac(link.permanent_addr) == \"00:11\"'}"),
+        document("RegistryMirrorConfig", "name: a\nendpoints: [{url: https://mirror.example.net}]"),
+    ],
+)
+def test_what_talos_accepts_is_accepted(secrets: SecretsBundle, patch: str) -> None:
+    assert problems(secrets, patch) == []
+
+
+def test_a_control_plane_may_give_pods_access_to_talos(secrets: SecretsBundle) -> None:
+    access = "machine: {features: {kubernetesTalosAPIAccess: {enabled: true, allowedRoles: [%s]}}}"
+    assert problems(secrets, access % "os:reader", "controlplane") == []
+    assert "invalid role" in problems(secrets, access % "os:nobody", "controlplane")[0]
+
+
+def test_a_key_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(ParamsError, match=r"patch\.yaml:2 has `machine` twice"):
+        load("machine: {sysctls: {a: b}}\nmachine: {kubelet: {}}\n", "patch.yaml")
