@@ -22,6 +22,7 @@ from fluobook_lab.git_server import GitServer
 from fluobook_lab.grpc import reserve
 from fluobook_lab.http import issue_for
 from fluobook_lab.hubble import ClusterFlows, Relay
+from fluobook_lab.kube.objects import is_true
 from fluobook_lab.proxmox import Host, ProxmoxLab, Storage, Token
 from fluobook_lab.talos import TalosMachines
 
@@ -90,6 +91,7 @@ class Environment:
         self.clock, self.faults = Clock(speed), Faults(faults)
         self.random = random.Random(seed)
         self.ports = reserve_ports(platform)
+        self._reporting: asyncio.Task[None] | None = None
         self._authority = pki.new_authority(organization="fluobook lab", common_name="fluobook lab CA")
         self._token = secrets.token_hex(16)
         self.kubernetes = self._kubernetes(seed)
@@ -126,6 +128,9 @@ class Environment:
 
     async def stop(self) -> None:
         """Stop the servers."""
+        if self._reporting:
+            self._reporting.cancel()
+            await asyncio.gather(self._reporting, return_exceptions=True)
         await self.argocd.stop()
         await self.relay.stop()
         await self.kubernetes.stop()
@@ -244,7 +249,7 @@ class Environment:
                 Storage(endpoint.disk_storage, content=("images",), type="lvmthin", size_gib=20000),
             ]
         return ProxmoxLab(
-            [Host(name, bridges=(platform.network.bridge,), memory_gib=512) for name in endpoint.hosts],
+            [Host(name, bridges=(platform.network.bridge,), cores=128, memory_gib=512) for name in endpoint.hosts],
             storages,
             [Token(endpoint.token_id, self._token)],
             clock=self.clock,
@@ -276,6 +281,24 @@ class Environment:
 
     def _cluster_is_up(self) -> None:
         self._starting = asyncio.gather(self.argocd.start(), self.relay.start(self.ports[HUBBLE]))
+        self._reporting = asyncio.create_task(self._report_nodes(), name="node status")
+
+    async def _report_nodes(self) -> None:
+        """Let each Talos node know whether Kubernetes reports it as ready."""
+        watch = self.kubernetes.store.watch("v1", "Node")
+
+        def report(obj: dict[str, Any], *, ready: bool) -> None:
+            for node in self.machines.nodes.values():
+                if node.hostname == obj["metadata"]["name"]:
+                    node.set_node_ready(ready=ready)
+
+        try:
+            for obj in self.kubernetes.store.view("v1", "Node"):
+                report(obj, ready=is_true(obj, "Ready"))
+            async for event in watch:
+                report(event.object, ready=event.type != "DELETED" and is_true(event.object, "Ready"))
+        finally:
+            watch.close()
 
     def _mirrors(self) -> dict[str, str]:
         """Mirrors of the chart repositories, of our own repository, and stand-ins for other repositories."""

@@ -219,7 +219,7 @@ class Real:
         served = KubeletServer(authority, node.name)
         kubelet = RealKubelet(node, connect, token, server=served, ports=self._plane.egress.ports)
         self._kubelets.append(kubelet)
-        kubelet.start()
+        kubelet.start(node)
 
     async def stop(self) -> None:
         """End it."""

@@ -119,8 +119,9 @@ class RealKubelet:
         self._task: asyncio.Task[None] | None = None
         self.log: deque[str] = deque(maxlen=LOG_LINES)
 
-    def start(self) -> None:
-        """Begin; returns at once."""
+    def start(self, node: NodeInfo) -> None:
+        """Begin after a boot of its machine; returns at once."""
+        self._node = node
         self._task = asyncio.create_task(self._run(), name=f"kubelet {self._node.name}")
 
     async def stop(self) -> None:

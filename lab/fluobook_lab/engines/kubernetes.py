@@ -161,8 +161,9 @@ class RealKubernetes:
         if (kubelet := self._kubelets.get(node.vm.uuid)) is None:
             kubelet = await self._retried(node, partial(self._kubelet, node, config))
         self._kubelets[node.vm.uuid] = kubelet
-        kubelet.start()
-        await self._label(node_info(node, config, self._version))
+        info = node_info(node, config, self._version)
+        kubelet.start(info)
+        await self._label(info)
 
     async def _kubelet(self, node: TalosMachine, config: MachineConfiguration) -> RealKubelet:
         """The kubelet of a configuration; Talos does not start one without an address for its node.

@@ -64,6 +64,7 @@ class NodeInfo:
         kubernetes: kubelet's version, such as "v1.35.2".
         talos: Talos' version, such as "v1.13.9".
         uuid: SMBIOS uuid.
+        boot_id: another one after each boot.
         labels: `machine.nodeLabels` of the machine config.
         schedulable: `allowSchedulingOnControlPlanes`, for control planes.
         serving_certificate: `rotate-server-certificates`: whether the kubelet asks for a serving certificate.
@@ -77,6 +78,7 @@ class NodeInfo:
     kubernetes: str = "v1.35.2"
     talos: str = "v1.13.9"
     uuid: str = ""
+    boot_id: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     schedulable: bool = False
     serving_certificate: bool = True
@@ -104,6 +106,7 @@ def node_info(node: TalosMachine, config: MachineConfiguration, version: str) ->
         memory_mib=node.vm.memory_mib,
         kubernetes=f"v{version}",
         uuid=node.vm.uuid,
+        boot_id=node.boot_id,
         labels={str(k): str(v) for k, v in (config.machine.get("nodeLabels") or {}).items()},
         schedulable=bool(config.cluster.get("allowSchedulingOnControlPlanes")),
         serving_certificate=str(arguments.get("rotate-server-certificates", "")).lower() == "true",
@@ -141,7 +144,7 @@ def node_status(info: NodeInfo, conditions: list[Obj]) -> Obj:
             **_SYSTEM,
             "machineID": info.uuid.replace("-", ""),
             "systemUUID": info.uuid,
-            "bootID": info.uuid,
+            "bootID": info.boot_id or info.uuid,
             "osImage": f"Talos ({info.talos})",
             "kubeletVersion": info.kubernetes,
         },

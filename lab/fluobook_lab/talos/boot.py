@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from fluobook.machine.disks import selected
 from fluobook.machine.pki import load_identity, new_authority
@@ -14,6 +15,7 @@ from fluobook_lab.talos.config import load
 from fluobook_lab.talos.describe import describe
 from fluobook_lab.talos.node import (
     PREPARING,
+    RUNNING,
     STARTING,
     UP,
     WAITING_FOR_CRI,
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from fluobook_lab.talos.node import Etcd
 
 log = logging.getLogger(__name__)
+
+EXTENSION_SERVICES = {"iscsi-tools": ("iscsid", "tgtd"), "qemu-guest-agent": ("qemu-guest-agent",)}
+"""The services of those extensions that have any."""
 
 ANSWER_TIME = 0.05
 """Real seconds for an answer to leave before its connection is cut, independent of the time scale."""
@@ -106,6 +111,8 @@ async def _run(node: TalosMachine) -> None:
     if node.disk.image and node.disk.drive != node.vm.disks[0][0]:
         # The firmware starts scsi0 or the ISO alone, and the ISO's Talos halts because it is installed on another disk.
         return
+    node.boot_id = str(UUID(int=node.nodes.random.getrandbits(128), version=4))
+    node.services |= dict.fromkeys(("auditd", "containerd", "dashboard", "machined", "syslogd", "udevd"), UP)
     if not node.disk.config:
         await _maintain(node)
     if node.disk.image:
@@ -154,14 +161,15 @@ async def _start(node: TalosMachine) -> None:
     clock, delays = node.nodes.clock, node.nodes.delays
     node.config = node.config or load(node.disk.config)
     node.disk.config = node.config.canonical
-    for name in ("machined", "containerd", "udevd", "syslogd", "auditd", "dashboard"):
-        node.services[name] = UP
     node.services["kubelet"] = WAITING_FOR_CRI
     node.enter("booting")
     async with asyncio.TaskGroup() as group:
         group.create_task(_open_api(node))
         await clock.sleep(delays.cri)
         node.set_service("cri", UP)
+        for extension, _ in node.nodes.extensions_of(node.image):
+            for name in EXTENSION_SERVICES.get(extension.rpartition("/")[2], ()):
+                node.set_service(f"ext-{name}", RUNNING)
         kubelet = group.create_task(_start_kubelet(node))
         if node.config.is_control_plane:
             await _start_etcd(node)

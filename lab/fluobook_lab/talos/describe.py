@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from fluobook_lab.talos.config import MachineConfiguration
     from fluobook_lab.talos.node import TalosMachine
 
-LINK = "ens18"
-"""Talos' name of the first virtio network card of a Proxmox VM."""
+LINKS = {"nocloud": "eth0", "metal": "ens18"}
+"""The name of the first network card by platform: images for nocloud switch predictable names off (net.ifnames=0)."""
 
 Described = tuple[Key, Any]
 
@@ -46,6 +46,8 @@ def _unmet(node: TalosMachine) -> Iterator[dict[str, str]]:
     control_plane = node.config is not None and node.config.is_control_plane
     required = ("apid", "machined", "kubelet", *(("etcd", "trustd") if control_plane else ()))
     running = {name for name, service in node.services.items() if service.running}
+    if node.nodes.faults.on("talos.time-not-synced"):
+        yield {"name": "time", "reason": "time is not synced"}
     if missing := [f"{name} not running" for name in required if name not in running]:
         yield {"name": "services", "reason": ", ".join(missing)}
     if not node.node_ready:
@@ -71,10 +73,10 @@ def _hardware(node: TalosMachine) -> Iterator[Described]:
 
 
 def _network(node: TalosMachine) -> Iterator[Described]:
-    mac, up = node.vm.mac.lower(), {"operationalState": "up", "linkState": True}
+    mac, up, link = node.vm.mac.lower(), {"operationalState": "up", "linkState": True}, LINKS[node.image.platform]
     links = {
         "lo": {"index": 1, "type": "loopback", "hardwareAddr": "", "mtu": 65536, "kind": "", **up},
-        LINK: {"index": 2, "type": "ether", "hardwareAddr": mac, "permanentAddr": mac, "mtu": 1500, "kind": "", **up},
+        link: {"index": 2, "type": "ether", "hardwareAddr": mac, "permanentAddr": mac, "mtu": 1500, "kind": "", **up},
     }
     for name, spec in links.items():
         yield Key("network", "LinkStatuses.net.talos.dev", name), spec
@@ -83,8 +85,8 @@ def _network(node: TalosMachine) -> Iterator[Described]:
         for kind in ("default", "current", "accumulative", "routed"):
             addresses = {"addresses": [prefix], "sortAlgorithm": "v1"}
             yield Key("network", "NodeAddresses.net.talos.dev", kind), addresses
-        address = {"address": prefix, "linkName": LINK, "family": "inet4", "scope": "global"}
-        yield Key("network", "AddressStatuses.net.talos.dev", f"{LINK}/{prefix}"), address
+        address = {"address": prefix, "linkName": link, "family": "inet4", "scope": "global"}
+        yield Key("network", "AddressStatuses.net.talos.dev", f"{link}/{prefix}"), address
     hostname = {"hostname": node.hostname, "domainname": ""}
     yield Key("network", "HostnameStatuses.net.talos.dev", "hostname"), hostname
     ready = dict.fromkeys(("addressReady", "connectivityReady", "hostnameReady", "etcFilesReady"), True)

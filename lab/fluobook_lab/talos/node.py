@@ -143,6 +143,7 @@ class ServiceState:
 
 
 UP = ServiceState("Running", healthy=True, message="Health check successful")
+RUNNING = ServiceState("Running", message="Started task")
 STARTING = ServiceState("Starting", message="Running pre state")
 PREPARING = ServiceState("Preparing", message="Running pre state")
 WAITING_FOR_CRI = ServiceState("Waiting", message='Waiting for service "cri" to be "up"')
@@ -199,7 +200,7 @@ class TalosMachine:
         self.address = nodes.address_of(vm)
         self.endpoint = Endpoint(reserved) if reserved else None
         self.state = State(lambda: describe(self))
-        self.stage = "unknown"
+        self.stage, self.boot_id = "unknown", ""
         self.config: MachineConfiguration | None = None
         self.services: dict[str, ServiceState] = {}
         self.node_ready = self.api_up = self.rebooting = self.kubelet_announced = False

@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fluobook_lab.data import table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-_NAMESPACES = """
-    cluster cluster-raw config controlplane cri etcd files hardware k8s kubespan meta network network-config perf
-    runtime secrets security
-"""
-NAMESPACES = frozenset(_NAMESPACES.split())
+_TABLE = "talos/resource_types.yaml"
+DEFINITIONS = "ResourceDefinitions.meta.cosi.dev"
+"""The type whose resources describe all types; clients read it to find a type by an alias such as "members"."""
 
 
-def is_supported(type_: str) -> bool:
-    """Whether a type is one of Talos'."""
-    return type_.lower().endswith(".talos.dev")
+@cache
+def types() -> dict[str, str]:
+    """The default namespace of each type of Talos."""
+    return {type_: namespace for namespace, names in table(_TABLE)["namespaces"].items() for type_ in names}
 
 
 def is_sensitive(type_: str) -> bool:
     """Whether only administrators may read a type."""
-    return type_.lower() == "machineconfigs.config.talos.dev" or type_.lower().endswith(".secrets.talos.dev")
+    return type_ in table(_TABLE)["sensitive"]
+
+
+def definition(type_: str) -> dict[str, Any]:
+    """The specification of a type's definition, with the aliases that follow from its name."""
+    name, *suffix = type_.split(".")
+    singular = re.sub("ies$", "y", name) if name.endswith("ies") else re.sub("(?<=s)es$|s$", "", name)
+    capitals = "".join(filter(str.isupper, name)).lower()
+    aliases = [*(table(_TABLE)["namespaces"][types()[type_]][type_] or "").split(), singular.lower()]
+    if len(capitals) > 1:
+        aliases += [capitals] if capitals.endswith("s") else [capitals, f"{capitals}s"]
+    qualified = [".".join([name.lower(), *suffix[:count]]) for count in range(len(suffix))]
+    return {
+        "type": type_,
+        "displayType": singular,
+        "defaultNamespace": types()[type_],
+        "aliases": aliases,
+        "allAliases": [*qualified, *aliases],
+        "printColumns": [],
+        "sensitivity": "sensitive" if is_sensitive(type_) else "",
+    }
 
 
 class Key(NamedTuple):
@@ -44,6 +67,13 @@ class Stored:
     version: int = 1
     created: float = field(default_factory=time.time)
     updated: float = field(default_factory=time.time)
+
+
+@cache
+def _definitions() -> dict[Key, Stored]:
+    return {
+        key: Stored(key, definition(type_)) for type_ in types() for key in [Key("meta", DEFINITIONS, type_.lower())]
+    }
 
 
 class Change(NamedTuple):
@@ -70,12 +100,13 @@ class State:
     def get(self, key: Key) -> Stored | None:
         """One resource."""
         self._refresh()
-        return self._resources.get(key)
+        return self._resources.get(key) or _definitions().get(key)
 
     def list(self, namespace: str, type_: str) -> list[Stored]:
         """The resources of a type, sorted by id."""
         self._refresh()
-        items = (item for key, item in self._resources.items() if key[:2] == (namespace, type_))
+        resources = _definitions() if type_ == DEFINITIONS else self._resources
+        items = (item for key, item in resources.items() if key[:2] == (namespace, type_))
         return sorted(items, key=lambda item: item.key.id)
 
     def touch(self) -> None:

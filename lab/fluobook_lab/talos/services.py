@@ -14,7 +14,7 @@ from fluobook_lab.data import dump, table
 from fluobook_lab.grpc import Incoming, Service
 from fluobook_lab.talos.machine_service import ADMIN, MachineService
 from fluobook_lab.talos.node import Call
-from fluobook_lab.talos.resources import NAMESPACES, Key, Stored, is_sensitive, is_supported
+from fluobook_lab.talos.resources import Key, Stored, is_sensitive, types
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -136,11 +136,11 @@ class StateService:
 
 def _check_access(request: Any, roles: frozenset[str]) -> None:
     """Talos' access policy, in its order: the type, its sensitivity, the namespace."""
-    if not is_supported(request.type):
+    if request.type not in types():
         raise GRPCError(Status.PERMISSION_DENIED, f'resource type "{request.type}" is not supported')
     if is_sensitive(request.type) and ADMIN not in roles:
         raise GRPCError(Status.PERMISSION_DENIED, "not authorized")
-    if request.namespace not in NAMESPACES:
+    if request.namespace not in types().values():
         raise GRPCError(Status.PERMISSION_DENIED, f'namespace "{request.namespace}" is not supported')
 
 

@@ -61,6 +61,7 @@ class TalosLab:
 
     def __init__(self, faults=()):
         self.pki, self.cluster = Pki(), RecordedCluster()
+        self.extensions = [("siderolabs/iscsi-tools", "v0.2.0")]
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -71,7 +72,7 @@ class TalosLab:
             faults=Faults(faults),
             random=random.Random(1),
             cluster=self.cluster,
-            extensions=lambda _: [("siderolabs/iscsi-tools", "v0.2.0")],
+            extensions=lambda _: self.extensions,
         )
 
     def do(self, function, *args):

@@ -6,6 +6,9 @@ import hashlib
 
 import pytest
 import yaml
+from fluobook_lab.kube.kubelet import node_info
+from fluobook_lab.talos.describe import describe
+from fluobook_lab.talos.resources import types
 
 from fluobook.clients.talos import Mode, connect, maintenance
 from fluobook.clients.talos.resources import (
@@ -385,9 +388,47 @@ def test_volumes_and_the_system_disk_are_listed(lab):
 
 
 def test_readiness_comes_from_kubernetes(lab, running):
-    assert dict(running.machine_stage().unmet)["nodeReady"] == 'node "cp-1" is not ready'
+    assert running.machine_stage().unmet == (("nodeReady", 'node "cp-1" is not ready'),)
     lab.do(lambda: lab.machines.node("cp-1").set_node_ready(ready=True))
     assert running.machine_stage().ready
+
+
+def test_a_clock_that_is_not_synchronised_is_an_unmet_condition(start_lab):
+    lab = start_lab("talos.time-not-synced")
+    configure(lab)
+    assert dict(lab.connect().machine_stage().unmet)["time"] == "time is not synced"
+
+
+def test_every_boot_has_an_id_of_its_own(lab, running):
+    first = lab.do(lambda: lab.machines.node("cp-1").boot_id)
+    running.reboot()
+    lab.wait(lambda: lab.do(lambda: lab.machines.node("cp-1").boot_id) != first)
+    lab.wait_stage("cp-1", "running")
+    assert node_info(lab.machines.node("cp-1"), lab.machines.node("cp-1").config, "1.35.4").boot_id != first
+
+
+def test_the_services_of_extensions_run(lab):
+    lab.extensions += [("qemu-guest-agent", "v1.13.9"), ("util-linux-tools", "v1.13.9")]
+    configure(lab)
+    names = {service.id for service in lab.connect().services() if service.id.startswith("ext-")}
+    assert names == {"ext-iscsid", "ext-tgtd", "ext-qemu-guest-agent"}
+
+
+@pytest.mark.usefixtures("running")
+def test_every_resource_has_a_known_type_in_its_default_namespace(lab):
+    node = lab.machines.node("cp-1")
+    lab.do(lambda: node.set_node_ready(ready=True))
+    keys = [key for key, _ in lab.do(lambda: list(describe(node)))]
+    assert {(key.namespace, key.type) for key in keys} <= {(namespace, name) for name, namespace in types().items()}
+
+
+@pytest.mark.parametrize(("installer", "link"), [("nocloud-installer", "eth0"), ("metal-installer", "ens18")])
+def test_the_first_network_card_has_the_name_that_the_platform_gives_it(lab, installer, link):
+    lab.power_on("cp-1")
+    node = lab.do(lambda: lab.machines.node("cp-1"))
+    node.disk.image = f"factory.talos.dev/{installer}/{'a' * 64}:v1.13.9"
+    links = [key.id for key, _ in lab.do(lambda: list(describe(node))) if key.type == "LinkStatuses.net.talos.dev"]
+    assert links == ["lo", link]
 
 
 @pytest.mark.usefixtures("running")

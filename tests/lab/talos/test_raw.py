@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 
 import pytest
+import yaml
+from fluobook_lab.talos.resources import DEFINITIONS
 from google.protobuf.empty_pb2 import Empty
 from grpclib.client import Channel
 from grpclib.config import Configuration
@@ -15,10 +17,12 @@ from fluobook.clients.rpc import background
 from fluobook.machine.pki import load_identity
 from fluobook.wire.generated import machine_pb2 as api
 from fluobook.wire.generated.cosi_grpc import StateStub
-from fluobook.wire.generated.cosi_pb2 import EventType, ListRequest, WatchRequest
+from fluobook.wire.generated.cosi_pb2 import EventType, GetRequest, ListRequest, WatchRequest
 from fluobook.wire.generated.machine_grpc import ImageServiceStub, LifecycleServiceStub, MachineServiceStub
 
 Mode = api.ApplyConfigurationRequest.Mode
+EARLY = ["auditd", "containerd", "dashboard", "machined", "syslogd", "udevd"]
+"""The services of a node without a configuration."""
 
 
 def insecure():
@@ -85,7 +89,34 @@ def test_maintenance_mode_grants_only_the_reader_role(empty, stub, method, reque
 
 def test_maintenance_mode_answers_read_calls(empty):
     assert call(empty, MachineServiceStub, "Version").messages[0].version.tag == "v1.13.9"
-    assert not call(empty, MachineServiceStub, "ServiceList").messages[0].services
+    services = call(empty, MachineServiceStub, "ServiceList").messages[0].services
+    assert [service.id for service in services] == EARLY
+
+
+def test_resource_definitions_lead_from_an_alias_to_a_type(empty):
+    replies = call(empty, StateStub, "List", ListRequest(namespace="meta", type=DEFINITIONS))
+    specs = [yaml.safe_load(reply.resource.spec.yaml_spec) for reply in replies]
+    by_alias = {alias: spec for spec in specs for alias in spec["allAliases"]}
+    assert by_alias["members"]["type"] == by_alias["member"]["type"] == "Members.cluster.talos.dev"
+    assert by_alias["addressstatus"]["defaultNamespace"] == "network"
+    assert by_alias["machineconfig"]["sensitivity"] == by_alias["mc"]["sensitivity"] == "sensitive"
+    assert by_alias["disks.block"]["displayType"] == "Disk"
+    replies = call(empty, StateStub, "Get", GetRequest(namespace="meta", type=DEFINITIONS, id="disks.block.talos.dev"))
+    assert yaml.safe_load(replies.resource.spec.yaml_spec)["type"] == "Disks.block.talos.dev"
+
+
+@pytest.mark.parametrize(
+    ("type_", "message"),
+    [
+        ("Pods.kubernetes.talos.dev", 'resource type "Pods.kubernetes.talos.dev" is not supported'),
+        ("ConfigMaps.core", 'resource type "ConfigMaps.core" is not supported'),
+        ("KubeletConfigs.kubernetes.talos.dev", "not authorized"),
+        ("OSRootSecrets.secrets.talos.dev", "not authorized"),
+    ],
+)
+def test_types_that_do_not_exist_and_secrets_are_refused(empty, type_, message):
+    request = ListRequest(namespace="runtime", type=type_)
+    assert refused(empty, StateStub, "List", request) == (Status.PERMISSION_DENIED, message)
 
 
 def test_etcd_calls_need_a_machine_type(empty):
