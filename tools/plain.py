@@ -15,7 +15,7 @@ import urllib3
 from proxmoxer import ProxmoxAPI
 
 from fluobook.machine.schematic import image_of
-from fluobook.stages.create_vms.plan import create_params
+from fluobook.stages.create_vms.settings import create_params
 
 if TYPE_CHECKING:
     from fluobook.context import RunContext

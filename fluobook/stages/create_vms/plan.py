@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,20 @@ from fluobook.errors import ForeignObject, Locked, NotFound, Refused
 from fluobook.machine.schematic import Image, image_of
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.create_vms.settings import (
+    CYCLE,
+    GROW,
+    MIB,
+    MOVE,
+    REPLACE,
+    TAG,
+    Difference,
+    create_params,
+    differing,
+    size_gib,
+    tags_of,
+    uuid_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,172 +32,6 @@ if TYPE_CHECKING:
     from fluobook.clients.proxmox import ProxmoxClient, TaskStatus
     from fluobook.context import RunContext
     from fluobook.params import Node, Platform, ProxmoxEndpoint
-
-
-TAG = "fluobook"
-MIB = 1024
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One owned field that differs from the params.
-
-    `cold` means that a running VM takes the change over only with a power cycle.
-    """
-
-    field: str
-    now: str
-    wanted: str
-    cold: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.field} {self.now} → {self.wanted}"
-
-
-def tags(platform: Platform) -> str:
-    """The tags of our VMs: ours and the cluster's."""
-    return f"{TAG};{TAG}-{platform.cluster.name}"
-
-
-def net0(platform: Platform, node: Node) -> str:
-    """The network card."""
-    network = platform.network
-    vlan = f",tag={network.vlan}" if network.vlan else ""
-    mtu = f",mtu={network.mtu}" if network.mtu != 1500 else ""  # noqa: PLR2004 (Ethernet's own)
-    return f"virtio={node.mac},bridge={network.bridge}{vlan}{mtu},firewall=0"
-
-
-def disks(node: Node) -> dict[str, int]:
-    """Our disks and their sizes in GiB."""
-    return {"scsi0": node.boot_disk_gib} | ({"scsi1": node.data_disk_gib} if node.data_disk_gib else {})
-
-
-def create_params(platform: Platform, node: Node, image: str) -> dict[str, Any]:
-    """The parameters that create a node's VM.
-
-    Args:
-        platform: the platform.
-        node: the node.
-        image: file name of the Talos ISO on the image storage.
-    """
-    endpoint = platform.endpoint_of(node)
-    options = ",discard=on,ssd=1" + (",iothread=1" if platform.vm.scsi_controller == "virtio-scsi-single" else "")
-    params = {
-        "name": node.name,
-        "machine": "q35",
-        "bios": platform.vm.bios,
-        "cpu": platform.vm.cpu,
-        "sockets": 1,
-        "cores": node.cores,
-        "memory": node.memory_gib * MIB,
-        "balloon": 0,
-        "scsihw": platform.vm.scsi_controller,
-        "net0": net0(platform, node),
-        "ide2": f"{endpoint.image_storage}:iso/{image},media=cdrom",
-        # The empty disk falls through to the ISO; an installed one never boots the ISO again.
-        "boot": "order=scsi0;ide2",
-        "agent": f"enabled={int(platform.vm.agent)}",
-        "onboot": int(platform.vm.on_boot),
-        "serial0": "socket",
-        "ostype": "l26",
-        "tags": tags(platform),
-        "smbios1": f"uuid={node.uuid}",
-        **{disk: f"{endpoint.disk_storage}:{size}{options}" for disk, size in disks(node).items()},
-    }
-    if platform.vm.bios == "ovmf":
-        params["efidisk0"] = f"{endpoint.disk_storage}:1,efitype=4m,pre-enrolled-keys=0"
-    return params | cloud_init(platform, node)
-
-
-def cloud_init(platform: Platform, node: Node) -> dict[str, Any]:
-    """The drive that gives Talos its address and name before it has a configuration; none where DHCP does."""
-    if platform.network.addressing == "dhcp":
-        return {}
-    prefix = str(platform.network.cidr).split("/")[1]
-    return {
-        "ide0": f"{platform.endpoint_of(node).disk_storage}:cloudinit",
-        "ipconfig0": f"ip={node.address}/{prefix},gw={platform.network.gateway}",
-        "nameserver": " ".join(str(server) for server in platform.network.nameservers),
-    }
-
-
-def uuid_of(config: Mapping[str, Any]) -> str:
-    """The SMBIOS uuid in a VM's configuration, lower case; empty if there is none."""
-    match = re.search(r"uuid=([0-9a-fA-F-]{36})", str(config.get("smbios1", "")))
-    return match.group(1).lower() if match else ""
-
-
-def tags_of(config: Mapping[str, Any]) -> set[str]:
-    """The tags in a VM's configuration."""
-    return {tag for tag in re.split(r"[;, ]", str(config.get("tags", ""))) if tag}
-
-
-def differences(platform: Platform, node: Node, vm: ObservedVM) -> tuple[Difference, ...]:
-    """The owned fields in which a VM of this cluster differs from the platform."""
-    config = vm.config
-    changed = [*_plain(platform, node, config), *_network(platform, node, config), *_sizes(node, config)]
-    if missing := set(tags(platform).split(";")) - tags_of(config):
-        changed.append(
-            Difference(
-                "tags", ";".join(sorted(tags_of(config))) or "none", f"with {';'.join(sorted(missing))}", cold=False
-            )
-        )
-    if not changed and vm.running:
-        changed += _pending(node, vm.resource)
-    return tuple(changed)
-
-
-def _plain(platform: Platform, node: Node, config: Mapping[str, Any]) -> list[Difference]:
-    wanted: dict[str, tuple[Any, bool]] = {
-        "name": (node.name, False),
-        "cores": (node.cores, True),
-        "memory": (node.memory_gib * MIB, True),
-        "cpu": (platform.vm.cpu, True),
-        "onboot": (int(platform.vm.on_boot), False),
-    }
-    return [
-        Difference(field, str(config.get(field, "unset")), str(value), cold)
-        for field, (value, cold) in wanted.items()
-        if str(config.get(field, 0 if field == "onboot" else "")) != str(value)
-    ]
-
-
-def _network(platform: Platform, node: Node, config: Mapping[str, Any]) -> list[Difference]:
-    now, wanted = _options(str(config.get("net0", ""))), _options(net0(platform, node))
-    return [
-        Difference(f"net0 {key}", now.get(key, "none"), wanted.get(key, "none"))
-        for key in ("virtio", "bridge", "tag")
-        if now.get(key, "").lower() != wanted.get(key, "").lower()
-    ]
-
-
-def _sizes(node: Node, config: Mapping[str, Any]) -> list[Difference]:
-    changed = []
-    for disk, size in disks(node).items():
-        now = size_gib(_options(str(config.get(disk, ""))).get("size", "0"))
-        if now != size:
-            changed.append(Difference(disk, f"{now:g} GiB" if now else "none", f"{size} GiB", cold=False))
-    return changed
-
-
-def _pending(node: Node, resource: Mapping[str, Any]) -> list[Difference]:
-    """What was written into the configuration but has not reached the running VM."""
-    running = (int(resource.get("maxcpu", node.cores)), int(resource.get("maxmem", node.memory_gib * 2**30)) // 2**20)
-    wanted = (node.cores, node.memory_gib * MIB)
-    names = ("running cores", "running memory")
-    return [Difference(n, str(r), str(w)) for n, r, w in zip(names, running, wanted, strict=True) if r != w]
-
-
-def _options(text: str) -> dict[str, str]:
-    return dict(part.split("=", 1) for part in text.split(",") if "=" in part)
-
-
-def size_gib(text: str) -> float:
-    """A size as Proxmox VE writes it ("20G", "528K") in GiB."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text)
-    if not match:
-        return 0.0
-    return float(match.group(1)) * {"K": 2**-20, "M": 2**-10, "G": 1, "T": 2**10, "": 2**-30}[match.group(2)]
 
 
 def no_conflicts(platform: Platform, observation: Observation) -> None:
@@ -421,9 +268,10 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     Raises:
         ForeignObject: an unmanaged VM has a number, a name or an address of the platform.
         Locked: another user's task runs on a VM of this cluster.
-        Refused: a disk would have to shrink, or a VM of this cluster is not where the params say.
+        Refused: a setting cannot be changed in place, or a VM of this cluster is not where the params say.
     """
     no_conflicts(platform, observation)
+    _refuse_what_cannot_change(platform, observation)
     actions = _images(platform, observation)
     kept = len(platform.hosts) - len(actions)
     cycled = ""
@@ -491,16 +339,30 @@ def _detail(node: Node) -> str:
     return f"{node.cores} vCPU  {node.memory_gib} GiB  {node.boot_disk_gib} GiB{data}  {node.address}"
 
 
+def differences(platform: Platform, node: Node, vm: ObservedVM) -> list[Difference]:
+    """The settings in which a VM differs from the params, or in which a running VM differs from its configuration."""
+    changed = list(differing(platform, node, vm.config))
+    if changed or not vm.running:
+        return changed
+    running = {"cores": int(vm.resource.get("maxcpu", node.cores))}
+    running["memory"] = int(vm.resource.get("maxmem", node.memory_gib * 2**30)) // 2**20
+    wanted = {"cores": node.cores, "memory": node.memory_gib * MIB}
+    return [
+        Difference("running", option, str(running[option]), str(value), CYCLE)
+        for option, value in wanted.items()
+        if running[option] != value
+    ]
+
+
 def _adjust(platform: Platform, node: Node, vm: ObservedVM, cycled: str) -> list[Action]:
     changed = differences(platform, node, vm)
-    _no_disk_shrinks(node, changed)
     actions = [_change(platform, node, vm, changed, cycled)] if changed else []
     if not vm.running:
         actions.append(_start(platform, node, needs=tuple(a.id for a in actions), reason="stopped"))
     return actions
 
 
-def _change(platform: Platform, node: Node, vm: ObservedVM, changed: tuple[Difference, ...], cycled: str) -> Action:
+def _change(platform: Platform, node: Node, vm: ObservedVM, changed: Sequence[Difference], cycled: str) -> Action:
     """Nodes that need a power cycle wait for each other: one at a time."""
     cycle = vm.running and any(difference.cold for difference in changed)
     return Action(
@@ -511,18 +373,44 @@ def _change(platform: Platform, node: Node, vm: ObservedVM, changed: tuple[Diffe
         reason="differs from the params",
         needs=(cycled,) if cycle and cycled else (),
         system="cycle" if cycle else f"proxmox:{platform.endpoint_of(node).name}",
-        data={"node": node.name, "fields": [difference.field for difference in changed], "cycle": cycle},
+        data={"node": node.name, "fields": list(dict.fromkeys(d.option for d in changed)), "cycle": cycle},
     )
 
 
-def _no_disk_shrinks(node: Node, changed: tuple[Difference, ...]) -> None:
-    for difference in changed:
-        if not difference.field.startswith("scsi") or difference.now == "none":
-            continue
-        now, wanted = (size_gib(text.replace(" GiB", "G")) for text in (difference.now, difference.wanted))
-        if wanted < now:
-            raise Refused(
-                f"{node.name}: {difference} would shrink a disk",
-                cause="a disk cannot shrink without losing what is on it",
-                remedy=f"set it to {difference.now} or more in the params; a smaller disk needs a new node",
-            )
+def _refuse_what_cannot_change(platform: Platform, observation: Observation) -> None:
+    """Name every setting that cannot be changed in place, and the way to change it.
+
+    Raises:
+        Refused: there is one.
+    """
+    refused: dict[str, str] = {}
+    for node in platform.nodes:
+        vm = observation.ours(node)
+        for difference in differing(platform, node, vm.config) if vm else ():
+            if remedy := _remedy(difference, node):
+                text = f"{node.name}: {difference}" + (" would shrink a disk" if difference.treatment is GROW else "")
+                refused[text] = remedy
+    if refused:
+        raise Refused(
+            "; ".join(refused),
+            cause="the VM was created with other params, and this cannot be changed in place",
+            remedy="; ".join(dict.fromkeys(refused.values())),
+        )
+
+
+def _remedy(difference: Difference, node: Node) -> str:
+    """How to bring about a change that is refused; "" for one that is planned."""
+    if difference.treatment is MOVE:
+        return (
+            f"keep {difference.now or 'none'} in the params (disk_storage), or move the disk in Proxmox VE: "
+            f"qm disk move {node.vmid} {difference.option} {difference.wanted} --delete 1"
+        )
+    if difference.treatment is REPLACE:
+        return (
+            f"keep {difference.now or 'none'}, or replace the node: drain it, `talosctl reset` it, delete the Node and "
+            "its VM, then run the stages again (docs/how-to/change-vms.md)"
+        )
+    now, wanted = (size_gib(text.replace(" GiB", "G")) for text in (difference.now, difference.wanted))
+    if difference.treatment is GROW and wanted < now:
+        return f"set it to {difference.now} or more in the params; a smaller disk needs a new node"
+    return ""

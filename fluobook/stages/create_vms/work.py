@@ -11,7 +11,7 @@ from fluobook.machine.schematic import image_of
 from fluobook.params import TALOS_PORT
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.executor import in_parallel
-from fluobook.stages.create_vms import plan
+from fluobook.stages.create_vms import plan, settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -108,7 +108,7 @@ def _exists(client: ProxmoxClient, node: Node) -> bool:
         config = client.config(node.host, node.vmid)
     except NotFound:
         return False
-    if plan.uuid_of(config) == node.uuid.lower() and plan.TAG in plan.tags_of(config):
+    if settings.uuid_of(config) == node.uuid.lower() and settings.TAG in settings.tags_of(config):
         return True
     raise ForeignObject(
         f"VM {node.vmid} ({config.get('name') or 'without a name'}) on {node.host} is not managed by fluobook",
@@ -173,31 +173,26 @@ def _answers(context: RunContext, node: Node) -> bool | None:
 def _change(context: RunContext, node: Node, action: Action, report: Reporter) -> Mapping[str, Any]:
     client = _client(context, node)
     _wait_unlocked(context, client, node, report)
+    fields, cycle = action.data["fields"], action.data["cycle"]
+    before = _serves(context, node) if cycle else set()
+    if cycle:
+        # A stopped VM takes every change over at once: a run that is killed here leaves nothing pending.
+        _wait(context, client, client.shutdown(node.host, node.vmid, timeout=60), report, "vm_start")
     config = client.config(node.host, node.vmid)
-    changes = _changes(context, node, config, action.data["fields"])
-    if changes:
-        client.configure(node.host, node.vmid, changes, digest=config.get("digest"))
-    for disk, size in plan.disks(node).items():
-        if disk in action.data["fields"] and disk in config:
+    changes, removed = settings.update(context.platform, node, config, fields)
+    if changes or removed:
+        client.configure(node.host, node.vmid, changes, digest=config.get("digest"), delete=",".join(removed) or None)
+    for disk, size in settings.disks(node).items():
+        now = settings.property_string(disk, str(config.get(disk, ""))).get("size", "")
+        if disk in fields and disk in config and settings.size_gib(now) < size:
             _wait(context, client, client.resize(node.host, node.vmid, disk, size), report, "vm_create")
-    if action.data["cycle"]:
-        _cycle(context, client, node, report)
-    return {"changed": action.data["fields"]}
+    if cycle:
+        _return(context, node, report, before)
+    return {"changed": fields}
 
 
-def _changes(context: RunContext, node: Node, config: Mapping[str, Any], fields: list[str]) -> dict[str, Any]:
-    wanted = plan.create_params(context.platform, node, "")
-    heads = {field.split()[0] for field in fields} - {"running"}
-    changes = {head: wanted[head] for head in heads if not head.startswith("scsi") or head not in config}
-    if "tags" in changes:
-        changes["tags"] = ";".join(sorted(plan.tags_of(config) | set(plan.tags(context.platform).split(";"))))
-    return changes
-
-
-def _cycle(context: RunContext, client: ProxmoxClient, node: Node, report: Reporter) -> None:
-    """Power-cycle the VM; the next node's turn comes when this one is as ready as it was before."""
-    before = _serves(context, node)
-    _wait(context, client, client.shutdown(node.host, node.vmid, timeout=60), report, "vm_start")
+def _return(context: RunContext, node: Node, report: Reporter, before: set[str]) -> None:
+    """Start the VM again; the next node's turn comes when this one is as ready as it was before."""
     _power_on(context, node, report)
     report("waiting for the Talos API")
     context.wait_until("maintenance", f"{node.name} answers again", lambda: _answers(context, node))
@@ -228,10 +223,13 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     failing = {
         "every node's VM exists, ours by uuid and tag": absent,
         "every VM runs": stopped,
-        "every VM has what the params say": differing,
+        COMPARED: differing,
         "every node answers at its address": silent,
     }
     return [Check(name, not names, count(len(nodes), names)) for name, names in failing.items()]
+
+
+COMPARED = "every VM has the settings of the params; its installer ISO is not compared"
 
 
 def _is_answering(context: RunContext, node: Node) -> bool:

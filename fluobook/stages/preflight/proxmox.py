@@ -12,7 +12,7 @@ from fluobook.params.versions import major_of
 from fluobook.stages import create_vms
 from fluobook.stages.core.check import Check, CheckGroup, checks_until_error
 from fluobook.stages.core.executor import in_parallel
-from fluobook.stages.create_vms.plan import disks
+from fluobook.stages.create_vms.settings import disks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -91,6 +91,49 @@ def test_tags_of_others_stay_when_ours_are_put_back(lab):
     assert set(vm.config["tags"].split(";")) == {"fluobook", "fluobook-fluodata", "backup-nightly"}
 
 
+@pytest.mark.parametrize(
+    ("setting", "option", "stored"),
+    [
+        ("network.gateway=10.10.0.254", "ipconfig0", "gw=10.10.0.254"),
+        ("network.nameservers=[9.9.9.9]", "nameserver", "9.9.9.9"),
+        ("vm.agent=false", "agent", "enabled=0"),
+        ("network.vlan=7", "net0", "tag=7"),
+        ("vm.on_boot=false", "onboot", "0"),
+    ],
+)
+def test_a_setting_that_was_written_at_creation_is_changed_and_stays(lab, setting, option, stored):
+    stage = lab.stage("create-vms", setting)
+    plan = stage.plan()
+    assert [action.verb for action in plan.actions] == ["change"] * len(lab.chosen.platform.nodes)
+    stage.apply(plan)
+    stage.verify()
+    assert all(stored in str(vm.config[option]) for vm in vms(lab).values())
+    assert not any(vm.pending for vm in vms(lab).values())
+    assert lab.stage("create-vms", setting).plan().actions == ()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("nodes.talos-worker-1.address=10.10.0.99", "ipconfig0 ip 10.10.0.20 → 10.10.0.99"),
+        ("vm.bios=seabios", "bios ovmf → seabios"),
+        ("proxmox.laptop.disk_storage=local", "scsi0 storage local-lvm → local"),
+    ],
+)
+def test_a_setting_that_cannot_change_is_refused_and_nothing_is_changed(lab, setting, message):
+    with pytest.raises(Refused, match=message):
+        lab.stage("create-vms", setting).plan()
+    assert lab.requests(mutating=True) == []
+
+
+def test_an_address_by_dhcp_takes_the_cloud_init_drive_away(lab):
+    stage = lab.stage("create-vms", "network.addressing=dhcp")
+    stage.apply(stage.plan())
+    stage.verify()
+    assert not any({"ide0", "ipconfig0", "nameserver"} & vm.config.keys() for vm in vms(lab).values())
+    assert lab.stage("create-vms", "network.addressing=dhcp").plan().actions == ()
+
+
 def test_a_stopped_vm_is_started_and_nothing_else(lab):
     node = lab.chosen.platform.nodes[2]
     client = lab.context().proxmox("laptop")

@@ -10,7 +10,8 @@ from fluobook import params
 from fluobook.clients.proxmox import TaskStatus, Upid
 from fluobook.errors import ForeignObject, Locked, Refused
 from fluobook.machine.schematic import Image
-from fluobook.stages.create_vms.plan import Observation, ObservedVM, create_params, disks, plan, uuid_of
+from fluobook.stages.create_vms.plan import Observation, ObservedVM, plan
+from fluobook.stages.create_vms.settings import create_params, disks, uuid_of
 
 ROOT = Path(__file__).parents[3]
 PLATFORM = params.load("phase1", root=ROOT).platform
