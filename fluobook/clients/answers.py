@@ -10,11 +10,14 @@ import email.utils
 import json
 import re
 import time
+from functools import cache
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 
+from fluobook import errors
 from fluobook.errors import (
     AccessDenied,
     Conflict,
@@ -102,9 +105,9 @@ def parse_json(body: bytes) -> Any:
 
 def is_incomplete(error: Exception) -> bool:
     """Whether a document ended too early."""
-    if not isinstance(error, json.JSONDecodeError):
-        return False
-    return error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
+    if isinstance(error, json.JSONDecodeError):
+        return error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
+    return "end of stream" in str(error) or "stream end" in str(error)
 
 
 def parse_yaml(body: bytes, loader: Any = yaml.CSafeLoader) -> Any:
@@ -193,3 +196,15 @@ def public_url(url: str) -> str:
         return "an invalid URL"
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     return urlunsplit((parts.scheme, host + port, parts.path, "", ""))
+
+
+@cache
+def _tool_texts() -> list[tuple[str, type[OutsideError], re.Pattern[str]]]:
+    text = resources.files("fluobook.clients").joinpath("tool_texts.yaml").read_text(encoding="utf-8")
+    entries = yaml.load(text, Loader=yaml.CSafeLoader).items()
+    return [(code, getattr(errors, e["kind"]), re.compile("|".join(e["texts"]), re.IGNORECASE)) for code, e in entries]
+
+
+def tool_failure(text: str) -> tuple[str, type[OutsideError]]:
+    """The code and the error for what git or helm wrote; "" and `OutsideError` if the text is not known."""
+    return next(((code, kind) for code, kind, texts in _tool_texts() if texts.search(text)), ("", OutsideError))

@@ -6,15 +6,19 @@ by standard input.
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
+import zlib
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
 
-import requests
-import yaml
-
+from fluobook.clients import answers
+from fluobook.clients.https import OVERDUE, PORTS, HttpClient, Target, is_passing
 from fluobook.clients.tools import find, run_tool
-from fluobook.errors import NotFound, OutsideError, Rejected, ToolFailed, Unreachable
+from fluobook.errors import DeadlineExceeded, NotFound, OutsideError, Rejected, ToolFailed, Unreachable
 from fluobook.kubernetes import manifests, rendering
 from fluobook.params import cache_folder
 
@@ -24,8 +28,13 @@ if TYPE_CHECKING:
 
 DEADLINE = 300.0
 """Seconds for a command that may download a chart."""
-CONNECT, READ = 10.0, 60.0
+INDEX_DEADLINE = 120.0
+"""Seconds for a repository's index, which may have 20 MB."""
+LARGEST = 128 << 20
+"""Bytes of an index or of an archive."""
 REPOSITORY = "chart repository"
+_SCALAR = (str, int, float)
+_VERSIONS = [{"version": _SCALAR, "appVersion?": _SCALAR, "urls?": [str]}]
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ def template(
     api_versions: Sequence[str] = (),
     include_crds: bool = True,
     ca_file: Path | None = None,
+    deadline: float = DEADLINE,
 ) -> list[manifests.Manifest]:
     """The manifests of a chart, rendered without a cluster.
 
@@ -63,10 +73,12 @@ def template(
         api_versions: APIs that the chart sees ("monitoring.coreos.com/v1").
         include_crds: with the chart's crds/ folder, as Argo CD does.
         ca_file: CA certificates for the repository, instead of the system's.
+        deadline: seconds for the whole of it.
 
     Raises:
         NotFound: the repository has no such chart or version.
         Unreachable: the repository does not answer.
+        InvalidAnswer: what it answers is no index or no chart.
         Rejected: the chart refuses these values.
         ToolFailed: helm failed otherwise.
     """
@@ -78,70 +90,137 @@ def template(
         api_versions=api_versions,
         include_crds=include_crds,
     )
-    return manifests.load(_helm(command, stdin=json.dumps(values), what=f"{chart} {version} of {repo}"))
+    name = f"{chart} {version} of {repo}"
+    try:
+        output = _helm(command, json.dumps(values), deadline)
+    except DeadlineExceeded:
+        message = f"{repo} did not answer completely within {deadline:g} s; could not render {chart} {version}"
+        raise Unreachable(message, system="helm", code=OVERDUE, facts={"repository": repo, "url": repo}) from None
+    except ToolFailed as error:
+        if _REFUSES.search(error.detail):
+            message = f"the chart {name} refuses its values"
+            raise Rejected(message, system="helm", detail=error.detail, code=error.code) from error
+        if repo.startswith(("https://", "http://")):
+            _require_chart(repo, chart, version, ca_file, deadline)
+        raise _translated(error, name, repo) from error
+    return manifests.load(output)
 
 
-def versions(repo: str, chart: str, *, ca_file: Path | None = None) -> list[ChartVersion]:
+def versions(
+    repo: str, chart: str, *, ca_file: Path | None = None, deadline: float = INDEX_DEADLINE
+) -> list[ChartVersion]:
     """The versions of a chart in an https repository, as its index lists them (newest first, by custom).
 
     Raises:
         Unreachable: the repository does not answer, or its certificate is not trusted.
+        AccessDenied: it denies access.
         NotFound: it has no index, or no such chart; the cause names its charts.
-        Rejected: its index is not valid.
+        InvalidAnswer: what it answers is no index, or it redirects to another host.
     """
-    url = f"{repo.rstrip('/')}/index.yaml"
-    try:
-        answer = requests.get(url, timeout=(CONNECT, READ), verify=str(ca_file) if ca_file else True)
-        entries = yaml.load(answer.text, Loader=manifests.KubernetesLoader)["entries"] if answer.ok else {}  # noqa: S506
-    except requests.RequestException as error:
-        raise Unreachable(
-            f"{repo} does not answer", system=REPOSITORY, detail=str(error), facts={"repository": repo}
-        ) from error
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise Rejected(
-            f"{url} is not a chart index", system=REPOSITORY, remedy="correct the repository's URL"
-        ) from error
-    if not answer.ok or chart not in entries:
-        has = ", ".join(sorted(entries)) or f"{answer.status_code} {answer.reason}"
-        raise NotFound(
-            f"{repo} has no chart {chart}",
-            system=REPOSITORY,
-            code=str(answer.status_code),
-            cause=f"it has: {has}",
-        )
     return [
-        ChartVersion(str(entry["version"]), str(entry.get("appVersion", "")), bool(entry.get("deprecated")))
-        for entry in entries[chart]
+        ChartVersion(str(entry["version"]), str(entry.get("appVersion") or ""), entry.get("deprecated") is True)
+        for entry in _entries(repo, chart, ca_file, deadline)
     ]
 
 
-def _helm(arguments: list[str], *, what: str, stdin: str = "") -> str:
+def _entries(repo: str, chart: str, ca_file: Path | None, deadline: float) -> list[dict[str, Any]]:
+    doing = f"read the index of {answers.public_url(repo)}"
+    with closing(_client(repo, ca_file, deadline)) as http:
+        try:
+            path = f"{urlsplit(repo).path.rstrip('/')}/index.yaml"
+            answer = http.send("GET", path, doing=doing, repeat_if=is_passing, largest=LARGEST)
+        except NotFound as error:
+            cause = f"there is no index.yaml at this address ({error.code})"
+            raise _without_chart(repo, chart, cause, error.code) from None
+        entries = http.read(answer, doing, {"entries": {}}, _parse_index)["entries"]
+        if chart not in entries:
+            names = sorted(map(str, entries))
+            cause = f"it has: {', '.join(names[:30])}" + (f" and {len(names) - 30} others" if len(names) > 30 else "")  # noqa: PLR2004
+            raise _without_chart(repo, chart, cause if names else "its index has no charts", "NO_CHART")
+        if wrong := answers.mismatch(entries[chart], _VERSIONS, f"entries.{chart}"):
+            raise http.invalid(answers.UNEXPECTED, f"is not of the expected form: {wrong}", doing, body=answer.body)
+        listed: list[dict[str, Any]] = entries[chart]
+        return listed
+
+
+def _parse_index(body: bytes) -> Any:
+    return answers.parse_yaml(body, manifests.KubernetesLoader)
+
+
+def _without_chart(repo: str, chart: str, cause: str, code: str) -> NotFound:
+    facts = {"repository": answers.public_url(repo)}
+    return NotFound(f"{repo} has no chart {chart}", system=REPOSITORY, code=code, cause=cause, facts=facts)
+
+
+def _client(url: str, ca_file: Path | None, deadline: float) -> HttpClient:
+    parts = urlsplit(url)
+    if parts.scheme not in PORTS or not parts.hostname:
+        raise Rejected(f"{url} is not an https chart repository", system=REPOSITORY, remedy="correct its repoURL")
+    port, file = parts.port or PORTS[parts.scheme], str(ca_file) if ca_file else None
+    facts = {"repository": answers.public_url(url), "host": parts.hostname}
+    target = Target(parts.hostname, port, ca_file=file, scheme=parts.scheme)
+    return HttpClient(target, system=REPOSITORY, name="the chart repository", facts=facts, deadline=deadline)
+
+
+def _require_chart(repo: str, chart: str, version: str, ca_file: Path | None, deadline: float) -> None:
+    """Read the index and the archive as helm does, for what helm's exit code 1 does not say.
+
+    Raises:
+        OutsideError: one of them cannot be read, or the chart is not in the index.
+    """
+    try:
+        listed = _entries(repo, chart, ca_file, deadline)
+    except NotFound as error:
+        raise NotFound(
+            f"there is no {chart} {version} of {repo}", system="helm", code=error.code, cause=error.cause
+        ) from None
+    entry = next((e for e in listed if str(e["version"]).removeprefix("v") == version.removeprefix("v")), None)
+    if entry is None:
+        message = f"there is no {chart} {version} of {repo}"
+        newest = ", ".join(str(entry["version"]) for entry in listed[:5])
+        raise NotFound(message, system="helm", code="NO_CHART", cause=f"its index lists {newest or 'no version'}")
+    doing = f"download {chart} {version}"
+    url = urljoin(f"{repo.rstrip('/')}/", (entry.get("urls") or [""])[0])
+    with closing(_client(url, ca_file, deadline)) as http, suppress(_Redirected):
+        parts = urlsplit(url)
+        try:
+            answer = http.send(
+                "GET", parts.path + (f"?{parts.query}" if parts.query else ""), doing=doing, largest=LARGEST
+            )
+        except OutsideError as error:
+            if error.code == answers.REDIRECT:
+                raise _Redirected from None  # helm follows it; archives are often kept elsewhere
+            raise
+        try:
+            gzip.decompress(answer.body)
+        except EOFError as error:
+            raise http.invalid(answers.TRUNCATED, f"is incomplete ({error})", doing, body=answer.body) from None
+        except (OSError, zlib.error) as error:
+            raise http.unparsable(answer.body, doing, error) from None
+
+
+class _Redirected(Exception):
+    """The archive is on another host."""
+
+
+def _helm(arguments: list[str], stdin: str, deadline: float) -> str:
     home = cache_folder() / "helm"
     env: dict[str, str | None] = {**rendering.helm_environment(home), "HELM_PLUGINS": str(home / "plugins")}
     env |= {"KUBECONFIG": None, "HELM_NAMESPACE": None}
     command: list[str | Path] = [find("helm").path, *arguments]
-    try:
-        return run_tool("helm", command, stdin=stdin, env=env, deadline=DEADLINE).stdout
-    except ToolFailed as error:
-        raise _translated(error, what) from error
+    return run_tool("helm", command, stdin=stdin, env=env, deadline=deadline).stdout
 
 
-KINDS: tuple[tuple[tuple[str, ...], type[OutsideError], str], ...] = (
-    (
-        ("not a valid chart repository", "dial tcp", "certificate"),
-        Unreachable,
-        "the repository of {what} does not answer",
-    ),
-    (("not found in", "no chart version found", "404"), NotFound, "there is no {what}"),
-    (("execution error", "schema", "parse error", "kubeversion"), Rejected, "the chart {what} refuses its values"),
-)
-"""helm's exit code is always 1, so its text decides: any of these texts, the error, its message."""
+_REFUSES = re.compile(r"(?i)execution error|values don't meet|schema|parse error|kubeversion")
+"""What helm writes when the chart, and not its repository, is the reason."""
+_MESSAGES = {"404": "there is no {name}", "NO_CHART": "there is no {name}"}
 
 
-def _translated(error: ToolFailed, what: str) -> OutsideError:
-    """The error for helm's answer; unchanged if its text is not known."""
-    answer = error.detail.lower()
-    for texts, kind, message in KINDS:
-        if any(text in answer for text in texts):
-            return kind(message.format(what=what), system="helm", detail=error.detail, code=error.code)
-    return error
+def _translated(error: ToolFailed, name: str, repo: str) -> OutsideError:
+    """The error for helm's answer, whose exit code is always 1; unchanged if its text is not known."""
+    code, kind = answers.tool_failure(error.detail)
+    if not code:
+        return error
+    message = _MESSAGES.get(code, "the repository of {name} does not answer as it should").format(name=name)
+    facts = {"repository": answers.public_url(repo), "url": answers.public_url(repo)}
+    return kind(message, system="helm", detail=error.detail, code=code, facts=facts)

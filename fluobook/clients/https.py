@@ -275,7 +275,7 @@ class HttpClient:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         repeat_if: Callable[[FluobookError], bool] | None = None,
-        largest: int = LARGEST,
+        largest: int = 0,
         refusal: Refusal | None = None,
     ) -> Answer:
         """A request and its answer, with a status below 400; redirects on the same host are followed for GET.
@@ -287,7 +287,7 @@ class HttpClient:
             body: what is sent.
             headers: beside those of the client.
             repeat_if: the request may be made twice, so it is repeated while this is true of its error.
-            largest: bytes that the answer may have.
+            largest: bytes that the answer may have; `LARGEST` by default.
             refusal: makes the error for a status of 400 or more; `refused` by default.
 
         Raises:
@@ -299,7 +299,7 @@ class HttpClient:
         def once() -> Answer:
             response = self._open(method, path, doing, body, headers)
             with closing(response):
-                content = self._content(response, doing, largest)
+                content = self._content(response, doing, largest or LARGEST)
             answer = Answer(response.status, response.reason or "", response.headers, content)
             return self._accepted(answer, doing, refusal or self.refused)
 
@@ -533,9 +533,10 @@ def is_passing(error: FluobookError) -> bool:
 _CODES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((ssl.SSLEOFError, ConnectionResetError, BrokenPipeError), LOST),
     ((ConnectionRefusedError,), "ECONNREFUSED"),
+    ((socket.gaierror, urllib3.exceptions.NameResolutionError, UnicodeError), DNS),
+    ((urllib3.exceptions.NewConnectionError,), ""),
     ((urllib3.exceptions.ConnectTimeoutError,), TIMED_OUT),
     ((TimeoutError, urllib3.exceptions.TimeoutError), OVERDUE),
-    ((socket.gaierror, urllib3.exceptions.NameResolutionError, UnicodeError), DNS),
     ((http.client.IncompleteRead, urllib3.exceptions.IncompleteRead), answers.TRUNCATED),
     ((urllib3.exceptions.InvalidChunkLength,), answers.TRUNCATED),
     ((http.client.HTTPException, ValueError), answers.MALFORMED),
@@ -551,9 +552,8 @@ def code_of(error: BaseException) -> str:
     verification = next((link for link in links if isinstance(link, ssl.SSLCertVerificationError)), None)
     if verification or "Fingerprint" in text:
         return CERTIFICATE + (_VERIFY.get(verification.verify_code, "") if verification else "_NOT_PINNED")
-    for kinds, code in _CODES:
-        if any(isinstance(link, kinds) for link in links):
-            return code
+    if code := next((code for kinds, code in _CODES if any(isinstance(link, kinds) for link in links)), ""):
+        return code
     if tls := next((link for link in links if isinstance(link, ssl.SSLError)), None):
         return LOST if "EOF" in (tls.reason or "") else TLS_ALERT if "ALERT" in (tls.reason or "") else NOT_TLS
     return next((errno.errorcode[link.errno] for link in links if isinstance(link, OSError) and link.errno), LOST)

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -206,22 +207,28 @@ def run_tool(
     what = _shown(name, command)
     environment = {key: value for key, value in {**os.environ, **(env or {})}.items() if value is not None}
     try:
-        process = subprocess.run(
+        process = subprocess.Popen(
             [str(part) for part in command],
-            input=stdin.encode(),
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=environment,
             cwd=cwd,
-            timeout=deadline,
-            check=False,
+            process_group=0,
         )
-    except subprocess.TimeoutExpired:
-        cause = "it waits for a server that does not answer"
-        raise DeadlineExceeded(f"{what} timed out after {deadline:g} s", cause=cause, remedy=remedy) from None
     except OSError as error:
         message = f"{what} could not be started: {error.strerror}"
         raise ToolFailed(message, system=name, code="MISSING", remedy=remedy) from error
-    output = ToolOutput(process.stdout.decode(errors="replace"), process.stderr.decode(errors="replace"))
+    try:
+        stdout, stderr = process.communicate(stdin.encode(), timeout=deadline)
+    except subprocess.TimeoutExpired:
+        cause = "it waits for a server that does not answer"
+        raise DeadlineExceeded(f"{what} timed out after {deadline:g} s", cause=cause, remedy=remedy) from None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # its children hold the pipes: git-remote-https, ssh
+            process.communicate()
+    output = ToolOutput(stdout.decode(errors="replace"), stderr.decode(errors="replace"))
     if process.returncode not in ok:
         message, code = f"{what} ended with exit code {process.returncode}", str(process.returncode)
         raise ToolFailed(message, system=name, detail=output.stderr[-TAIL:], code=code, remedy=remedy)

@@ -54,6 +54,7 @@ def test_outside_of_a_working_tree_there_is_no_root(tmp_path):
 
 
 def test_credentials_are_passed_by_environment():
-    env = git._config(None, "bot", "t0ken")
+    [(name, value)] = git._basic("bot", "t0ken").items()
+    env = git._config({"http.extraHeader": f"{name}: {value}"})
     assert env["GIT_CONFIG_KEY_0"] == "http.extraHeader"
     assert env["GIT_CONFIG_VALUE_0"] == "Authorization: Basic Ym90OnQwa2Vu"
