@@ -7,6 +7,7 @@ refuses anything else; `fluobook.gitops.build` runs the real kustomize.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 NAME = "kustomization.yaml"
 _KNOWN = {"apiVersion", "kind", "metadata", "resources", "patches", "generators", "configMapGenerator", "components"}
+
+
+_REMOTE = re.compile(
+    r"://|^git(@|::)|[?&]ref=|^[\w-]+(\.[\w-]+)*\.(com|org|net|io|dev)[/:]|^[^/]+\.[a-z]+/[^/]+/[^/]+//"
+)
+"""Entries that kustomize fetches: URLs, and hosts with a path."""
 
 
 class KustomizeError(InvalidFile):
@@ -65,6 +72,10 @@ def resources(folder: Path) -> list[Document]:
         path = Path(os.path.normpath(folder / entry))
         if not path.exists():
             line = kustomization.line("resources", index)
+            if _REMOTE.search(str(entry)):
+                remedy = "copy it into the tree, or deploy it by an Application with that source"
+                message = f"lists {entry}, which is outside this repository: fluobook neither reads nor checks it"
+                raise KustomizeError(message, file=file, line=line, remedy=remedy)
             remedy = "remove it from the list, or restore the file"
             raise KustomizeError(f"lists {entry}, which is not there", file=file, line=line, remedy=remedy)
         listed = resources(path) if path.is_dir() else documents.read(path)

@@ -84,6 +84,14 @@ class Application:
         Raises:
             InvalidFile: something is missing that Argo CD needs; names file and line.
         """
+        if (document.data.get("spec") or {}).get("sources"):
+            raise InvalidFile(
+                "has several sources (spec.sources), and fluobook reads one (spec.source)",
+                file=document.file,
+                line=document.line("spec", "sources"),
+                system="argocd",
+                remedy="write one source with valuesObject, or give each source an Application of its own",
+            )
         try:
             spec, source = document.data["spec"], document.data["spec"]["source"]
             helm, policy = source.get("helm") or {}, spec.get("syncPolicy") or {}

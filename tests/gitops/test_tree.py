@@ -150,3 +150,43 @@ def test_an_application_without_a_project_is_named_with_its_line(repository):
     file.write_text(file.read_text().replace("  project: apps\n", ""))
     with pytest.raises(Rejected, match=r"application\.yaml:\d+ is not a valid Application"):
         _ = gitops.read(repository).applications
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "https://github.com/rabbitmq/cluster-operator/config/installation?ref=v2.22.3",
+        "github.com/rabbitmq/cluster-operator//config/installation?ref=v2.22.3",
+        "git@git.example.org:acme/platform.git//base",
+        "git::https://git.example.org/acme/platform.git//base",
+        "ssh://git@git.example.org/acme/platform//base",
+    ],
+)
+def test_a_remote_resource_is_said_to_be_outside_the_repository(entry: str, tmp_path: Path):
+    (tmp_path / "kustomization.yaml").write_text(f"resources:\n  - {entry}\n")
+    with pytest.raises(kustomization.KustomizeError, match="outside this repository") as caught:
+        kustomization.resources(tmp_path)
+    assert caught.value.line == 2
+    (tmp_path / "kustomization.yaml").write_text("resources:\n  - missing.yaml\n")
+    with pytest.raises(kustomization.KustomizeError, match="is not there"):
+        kustomization.resources(tmp_path)
+
+
+def test_an_application_with_several_sources_is_refused_with_the_reason(repository: Path):
+    file = repository / "cluster-gitops/apps/secrets/application.yaml"
+    text = file.read_text()
+    source = text[text.index("  source:") : text.index("  destination:")]
+    listed = "  sources:\n    - " + source.partition("\n")[2].strip().replace("\n    ", "\n      ") + "\n"
+    file.write_text(text.replace(source, listed))
+    (found,) = findings(repository, {"pin": RULES["pin"]})
+    assert "has several sources (spec.sources)" in found.message
+    assert "sources:" in file.read_text().splitlines()[found.line - 1]
+
+
+def test_an_application_set_is_not_called_unknown(repository: Path):
+    file = repository / "cluster-gitops/apps/secrets/set.yaml"
+    file.write_text(
+        "apiVersion: argoproj.io/v1alpha1\nkind: ApplicationSet\nmetadata: {name: all, namespace: argocd}\n"
+    )
+    (found,) = findings(repository, {"shape": RULES["shape"]})
+    assert found.message.startswith("ApplicationSet all is not evaluated")

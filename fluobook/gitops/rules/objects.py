@@ -65,8 +65,20 @@ def objects_match_their_schema(snapshot: Snapshot) -> Iterator[Finding]:
                 yield document.at(key).finding(f"the object has no {key}", "give it kind and name")
 
 
+_OTHER_ARGO_KINDS = {
+    "ApplicationSet": "is not evaluated: what it makes is not checked, gets no mirrors or values, and waits for no wave"
+}
+
+
 def _version_defects(document: Document) -> Iterator[Defect]:
     version, kind = str(document.data.get("apiVersion", "")), document.kind
+    if version.startswith("argoproj.io/") and kind in _OTHER_ARGO_KINDS:
+        yield (
+            ("kind",),
+            f"{kind} {document.name} {_OTHER_ARGO_KINDS[kind]}",
+            "write the Applications that it would make",
+        )
+        return
     if schemas.is_known(version, kind):
         return
     served = schemas.versions_of(version, kind)
