@@ -50,7 +50,22 @@ def public_key(text: str, name: str = "the age key file") -> str:
     return read(text, name)[0].recipient
 
 
+_OTHER_KEYS = {
+    "AGE-SECRET-KEY-PQ-1": "a post-quantum key (age-keygen -pq)",
+    "AGE-PLUGIN-": "the key of an age plugin",
+    "-----BEGIN": "an SSH or PGP key",
+}
+
+
 def _identity(line: str, name: str, number: int) -> Identity:
+    if other := next((other for start, other in _OTHER_KEYS.items() if line.upper().startswith(start)), ""):
+        raise Rejected(
+            f"{name}: key {number} is {other}",
+            system="age",
+            cause="fluobook gives Argo CD an X25519 key, and can read no other kind",
+            remedy="generate one with `age-keygen` (AGE-SECRET-KEY-1…) and name its recipient in .sops.yaml",
+            facts={"file": name},
+        )
     try:
         key = pyrage.x25519.Identity.from_str(line)
     except Exception:  # noqa: BLE001  pyrage's own errors may quote the key

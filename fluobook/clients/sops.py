@@ -6,6 +6,7 @@ that a file that decrypts here decrypts in the cluster too.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from fluobook.clients.tools import find, run_tool
 from fluobook.errors import AccessDenied, NotFound, OutsideError, Rejected, ToolFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 DEADLINE = 60.0
 EXIT_NO_KEY = "128"
@@ -90,9 +91,36 @@ def read(source: Path | str, identity: str, *, name: str = "") -> Any:
     return yaml.safe_load(decrypt(source, identity, name=name))
 
 
+SERVICES = ("pgp", "kms", "gcp_kms", "azure_kv", "azure_keyvault", "hc_vault", "hc_vault_transit_uri")
+"""Where SOPS names holders of other keys than age's, in files or in .sops.yaml."""
+
+
 def recipients(source: Path | str) -> tuple[str, ...]:
-    """The age recipients that a file (or text) is encrypted for; empty when it is not encrypted."""
-    return tuple(entry["recipient"] for entry in metadata(source).get("age") or ())
+    """Who can decrypt a file (or text): see `recipients_in`; empty when it is not encrypted."""
+    return recipients_in(metadata(source))
+
+
+def recipients_in(rule: Mapping[str, Any]) -> tuple[str, ...]:
+    """Who can decrypt, as SOPS metadata or a rule of .sops.yaml says it.
+
+    age recipients (age1…) and SSH keys without their comment, the names of other services (pgp, kms), and, where it
+    takes keys of several groups, how many ("2 of 2 key groups").
+    """
+    groups = rule.get("key_groups") or []
+    needed = int(rule.get("shamir_threshold") or len(groups))
+    found = [f"{needed} of {len(groups)} key groups"] if len(groups) > 1 and needed > 1 else []
+    for group in (rule, *groups):
+        listed = group.get("age") or ()
+        for entry in listed.replace("\n", ",").split(",") if isinstance(listed, str) else listed:
+            words = str(entry["recipient"] if isinstance(entry, dict) else entry).split()
+            found += [" ".join(words[: 2 if words[0].startswith("ssh-") else 1])] if words else []
+        found += [service for service in SERVICES if group.get(service)]
+    return tuple(dict.fromkeys(found))
+
+
+def is_age(recipient: str) -> bool:
+    """Whether a recipient is a key that age encrypts for, and not another service."""
+    return recipient.startswith(("age1", "ssh-"))
 
 
 def is_encrypted(source: Path | str) -> bool:
@@ -126,9 +154,9 @@ def _kind(text: str) -> str:
 def _metadata(text: str) -> dict[str, Any]:
     if _kind(text) in ("env", "ini"):
         return _flat_metadata(text)
-    try:
-        document = next(iter(yaml.safe_load_all(text)), None)
-    except yaml.YAMLError:
+    try:  # SOPS indents JSON by tabs, which YAML refuses
+        document = json.loads(text) if _kind(text) == "json" else next(iter(yaml.safe_load_all(text)), None)
+    except (ValueError, yaml.YAMLError):
         return {}
     return (document.get("sops") or {}) if isinstance(document, dict) else {}
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -14,11 +15,10 @@ from fluobook.errors import Rejected
 from fluobook.gitops import documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 SUFFIX = ".sops.yaml"
-_RECIPIENT = re.compile(r"age1[0-9a-z]+")
 _PUBLIC = re.compile(r"^# public key: (age1\w+)$", re.MULTILINE)
 
 
@@ -44,6 +44,23 @@ def encrypted_files(root: Path, read_by_generators: Iterable[Path] = ()) -> tupl
         }
     )
     return tuple(EncryptedFile(file, frozenset(sops.recipients(file)), wanted_for(file, root)) for file in files)
+
+
+def values_that_are_not_base64(secret: Mapping[str, Any]) -> list[str]:
+    """The keys under `data` of a decrypted Secret whose values Kubernetes cannot decode."""
+    return [key for key, value in _mapping(secret.get("data")).items() if decoded(value) is None]
+
+
+def decoded(value: Any) -> bytes | None:
+    """A value of `data`, decoded; None if it is no base64."""
+    try:
+        return base64.b64decode("".join(value.split()), validate=True) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def names(root: Path) -> set[str]:
@@ -74,4 +91,4 @@ def creation_rules(root: Path) -> list[tuple[str, frozenset[str]]]:
     """The rules of .sops.yaml, of which the first match counts: a pattern for paths, and the recipients."""
     file = root / ".sops.yaml"
     rules = (yaml.safe_load(file.read_text()) or {}).get("creation_rules") or [] if file.exists() else []
-    return [(rule.get("path_regex", ""), frozenset(_RECIPIENT.findall(str(rule)))) for rule in rules]
+    return [(rule.get("path_regex", ""), frozenset(sops.recipients_in(rule))) for rule in rules]

@@ -34,3 +34,19 @@ def test_a_file_without_a_key_is_refused():
 def test_the_secret_half_is_not_in_the_repr():
     key = age.generate()
     assert key.secret not in repr(key)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("AGE-SECRET-KEY-PQ-1" + "QY" * 30, "a post-quantum key"),
+        ("age-secret-key-pq-1" + "qy" * 30, "a post-quantum key"),
+        ("AGE-PLUGIN-YUBIKEY-1QQPSYQ", "the key of an age plugin"),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----", "an SSH or PGP key"),
+    ],
+)
+def test_a_key_of_another_kind_is_refused_by_its_name(line: str, kind: str):
+    with pytest.raises(Rejected, match=f"key 1 is {kind}") as caught:
+        age.read(f"# public key: age1pq1x\n{line}\n", "keys.txt")
+    assert "age-keygen" in caught.value.remedy
+    assert line[20:] not in present(caught.value).text() or not line[20:].strip("-")

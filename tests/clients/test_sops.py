@@ -74,3 +74,40 @@ def test_a_plaintext_file_is_reported(tmp_path):
     assert sops.recipients(SECRET) == ()
     with pytest.raises(NotFound):
         sops.decrypt(tmp_path / "missing.yaml", KEY.file())
+
+
+SSH = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ"
+
+
+@pytest.mark.parametrize(
+    ("rule", "named"),
+    [
+        ({"age": "age1a,age1b"}, {"age1a", "age1b"}),
+        ({"age": "age1a,\n  age1b\n"}, {"age1a", "age1b"}),
+        ({"age": ["age1a", "age1pq1b"]}, {"age1a", "age1pq1b"}),
+        ({"age": f"age1a,{SSH} jo@example.org"}, {"age1a", SSH}),
+        ({"age": [{"recipient": f"{SSH} jo@example.org", "enc": "x"}]}, {SSH}),
+        ({"age": "age1a", "pgp": "FBC7B9E2A4F9289AC0C1D4843D16CEE4A27381B4"}, {"age1a", "pgp"}),
+        ({"kms": [{"arn": "arn:aws:kms:x"}], "age": None}, {"kms"}),
+        (
+            {"age": "age1a", "gcp_kms": "projects/x", "hc_vault_transit_uri": "https://x"},
+            {"age1a", "gcp_kms", "hc_vault_transit_uri"},
+        ),
+        ({"key_groups": [{"age": ["age1a"]}, {"age": ["age1b"]}]}, {"2 of 2 key groups", "age1a", "age1b"}),
+        ({"key_groups": [{"age": ["age1a"]}, {"pgp": ["F"]}], "shamir_threshold": 1}, {"age1a", "pgp"}),
+        ({"key_groups": [{"age": ["age1a", "age1b"]}]}, {"age1a", "age1b"}),
+        ({}, set()),
+    ],
+)
+def test_everybody_who_can_decrypt_is_named(rule: dict, named: set):
+    assert set(sops.recipients_in(rule)) == named
+
+
+@pytest.mark.parametrize("name", ["x.env", "x.ini", "x.json", "x.yaml", "x.txt"])
+def test_the_metadata_of_every_format_is_read(name: str, tmp_path):
+    plain = {"x.env": "WORD=abc\n", "x.ini": "[a]\nword = abc\n", "x.json": '{"word": "abc"}', "x.yaml": "word: abc\n"}
+    key = age.generate()
+    text = sops.encrypt(plain.get(name, "abc\n"), path=tmp_path / name, recipients=[key.recipient])
+    assert sops.recipients(text) == (key.recipient,)
+    assert sops.is_encrypted(text)
+    assert "abc" in sops.decrypt(text, key.secret)

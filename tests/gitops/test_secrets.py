@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+import base64
 from pathlib import Path
+
+import pytest
+import yaml
 
 from fluobook import gitops
 from fluobook.clients import age, sops
+from fluobook.gitops.rules.secrets import (
+    keys_are_not_in_the_tree,
+    macs_are_intact,
+    recipients_are_right,
+    secrets_are_encrypted,
+)
+from fluobook.gitops.snapshot import Snapshot
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -37,3 +48,118 @@ def test_names_stay_readable_in_a_kubernetes_secret():
     text = sops.encrypt(clear, path=path, config=REPOSITORY / ".sops.yaml")
     assert "name: shown" in text
     assert "hidden" not in text
+
+
+PEM_IN_BASE64 = base64.b64encode(b"-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n").decode()
+JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJrdWJlcm5ldGVzL3Nl.c2lnbmF0dXJlLW9mLWl0LWFsbA"
+LEAKED = {
+    "AGE-SECRET-KEY-1QY" + "X" * 40: "an age key",
+    "AGE-SECRET-KEY-PQ-1QY" + "X" * 40: "an age key",
+    "-----BEGIN OPENSSH PRIVATE KEY-----": "a private key",
+    "-----BEGIN ED25519 PRIVATE KEY-----": "a private key",
+    "-----BEGIN ENCRYPTED PRIVATE KEY-----": "a private key",
+    "-----BEGIN PGP PRIVATE KEY BLOCK-----": "a private key",
+    f"key: {PEM_IN_BASE64}": "a private key in base64",
+    "PrivateKey = " + "a" * 43 + "=": "a WireGuard key",
+    "github_pat_" + "11ABCDEFG0" * 5: "a GitHub token",
+    "token: ghp_" + "a1" * 18: "a GitHub token",
+    "ghs_" + "a1" * 18: "a GitHub token",
+    "glpat-" + "x1" * 10: "a GitLab token",
+    "AWS_ACCESS_KEY_ID=AKIA" + "ABCDEFGH" * 2: "an AWS access key",
+    "xoxb-" + "1234567890-1234567890": "a Slack token",
+    "Authorization: PVEAPIToken=jo@pve!ci=01234567-89ab-cdef-0123-456789abcdef": "a Proxmox VE token",
+    "hvs." + "CAESI" * 6: "a Vault token",
+    "AIza" + "a" * 35: "a Google key",
+    JWT: "a JSON web token",
+}
+PUBLIC = (
+    "age1v0zc3r87s8g2dxuctjedrqgaa0rmljt5sxy99qh88dgtpdny4csqrajdr5",
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8QXb1aQyWc3 jo@example.org",
+    "-----BEGIN CERTIFICATE-----",
+    "-----BEGIN PUBLIC KEY-----",
+    "-----BEGIN PGP PUBLIC KEY BLOCK-----",
+    "crt: " + base64.b64encode(b"-----BEGIN CERTIFICATE-----\nMHcCAQEE\n").decode(),
+    "PublicKey = " + "a" * 43 + "=",
+    "sha256:" + "0123456789abcdef" * 4,
+    "targetRevision: 0123456789abcdef0123456789abcdef01234567",
+    "uuid: 01234567-89ab-cdef-0123-456789abcdef",
+    "PVEAPIToken=USER@REALM!TOKENID=UUID",
+    "prefixes ghp_, glpat-, AKIA and hvs. begin tokens",
+    "- name: AGE-SECRET-KEY",
+)
+
+
+@pytest.mark.parametrize("line", [*LEAKED, *PUBLIC])
+def test_a_committed_key_is_known_by_its_form_and_nothing_else_is(line: str, tmp_path: Path):
+    file = tmp_path / "cluster-gitops" / "notes.txt"
+    file.parent.mkdir()
+    file.write_text(f"first\n{line}\n")
+    found = list(keys_are_not_in_the_tree(Snapshot(tmp_path)))
+    assert [(finding.line, finding.message) for finding in found] == (
+        [(2, f"this line is {LEAKED[line]}")] if line in LEAKED else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "is_leak"),
+    [
+        ("BRIDGE_PASSWORD=sample-pass-word-3", True),
+        ("export API_KEY='sample-word'", True),
+        ('  "token": "sample-word",', True),
+        ("BRIDGE_PASSWORD=ENC[AES256_GCM,data:x,type:str]", False),
+        ("BRIDGE_PASSWORD=$OTHER", False),
+        ("BRIDGE_PASSWORD=", False),
+        ("BRIDGE_USER=gateway", False),
+        ('"automountServiceAccountToken": false', False),
+        ("PASSWORD_FILE=/run/password", False),
+    ],
+)
+def test_every_text_file_is_searched_for_values_of_secrets(line: str, is_leak: bool, repository: Path):
+    (repository / "cluster-gitops/apps/secrets/bridge.env").write_text(f"A=1\n{line}\n")
+    found = [finding.line for finding in secrets_are_encrypted(Snapshot(repository))]
+    assert found == ([2] if is_leak else [])
+
+
+VALUES = {
+    "stringData: {port: 1883}": "stringData.port is a number",
+    "stringData: {ratio: 1.5}": "stringData.ratio is a number",
+    "stringData: {tls: true}": "stringData.tls is a boolean",
+    "stringData: {token: null}": "stringData.token is empty",
+    'stringData: {proxy: ""}': "stringData.proxy is empty",
+    "stringData: {hosts: [a, b]}": "stringData.hosts is not a text",
+    "data: {token: plain-not-base64!}": "data.token is not base64",
+    "data: {token: abc}": "data.token is not base64",
+    "stringData: {port: '1883', tls: 'true'}": "",
+    "data: {token: aGVsbG8=}": "",
+}
+
+
+@pytest.mark.parametrize("content", VALUES)
+def test_a_value_that_kubernetes_refuses_is_found(content: str, repository: Path):
+    file = repository / "cluster-gitops/apps/secrets/odd.sops.yaml"
+    plain = f"apiVersion: v1\nkind: Secret\nmetadata: {{name: odd, namespace: fluodata}}\n{content}\n"
+    file.write_text(sops.encrypt(plain, path=file, config=repository / ".sops.yaml"))
+    snapshot = Snapshot(repository)
+    found = [finding.message for finding in (*secrets_are_encrypted(snapshot), *macs_are_intact(snapshot))]
+    assert len(found) == bool(VALUES[content])
+    assert all(VALUES[content] in message and "plain-not" not in message for message in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"age": "age1x,ssh-ed25519 AAAAC3 jo"}, ""),
+        ({"pgp": "FBC7B9E2A4F9289AC0C1D4843D16CEE4A27381B4"}, "pgp can decrypt it too"),
+        ({"kms": "arn:aws:kms:eu-central-1:1:key/x"}, "kms can decrypt it too"),
+        ({"key_groups": [{"age": ["age1x"]}, {"age": ["age1y"]}]}, "2 of 2 key groups are needed"),
+        ({"key_groups": [{"age": ["age1x"]}, {"age": ["age1y"]}], "shamir_threshold": 1}, ""),
+    ],
+)
+def test_recipients_that_argo_cd_cannot_be_are_refused_at_the_rule(change: dict, message: str, repository: Path):
+    file = repository / ".sops.yaml"
+    rules = yaml.safe_load(file.read_text())
+    rules["creation_rules"][1] |= change
+    file.write_text(yaml.safe_dump(rules))
+    found = [f.message for f in recipients_are_right(Snapshot(repository)) if f.file.endswith("/.sops.yaml")]
+    assert len(found) == bool(message)
+    assert message in "".join(found)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from fluobook.clients import sops
 from fluobook.errors import AccessDenied, OutsideError
 from fluobook.failures import present
 from fluobook.gitops import documents, kustomization
 from fluobook.gitops.documents import Position, walk
-from fluobook.gitops.secrets import SUFFIX
+from fluobook.gitops.secrets import SUFFIX, values_that_are_not_base64
 from fluobook.kubernetes.rendering import FUNCTION, is_ksops_generator
 
 if TYPE_CHECKING:
@@ -22,16 +25,22 @@ if TYPE_CHECKING:
     from fluobook.gitops.snapshot import Snapshot
 
 CREATION_RULES = ".sops.yaml"
-_PRIVATE_KEY = re.compile(
-    r"AGE-SECRET-KEY-1[0-9A-Z]|-----BEGIN [A-Z ]*PRIVATE KEY-----|\b(ghp|glpat|xox[abp])[-_][0-9A-Za-z]{16}"
-)
+_KEY_FORMS = {
+    name: re.compile(form)
+    for name, form in yaml.safe_load(files("fluobook.gitops").joinpath("data", "key_forms.yaml").read_text()).items()
+}
 _SECRET_NAME = re.compile(r"(password|passwd|pass|secret_?(access_?)?key|api_?key|token|credential)s?$", re.IGNORECASE)
 _SECRET_LINE = re.compile(
     r"^\s*[\w.-]*(password|passwd|pass|secret|token)\s*[=:]\s*[^\s{$]\S{3,}", re.IGNORECASE | re.MULTILINE
 )
 _SECRET_URL = re.compile(r"://[^/\s:@]+:[^/\s:@]+@")
-_OTHER_HOLDERS = ("pgp", "kms", "gcp_kms", "azure_kv", "hc_vault", "key_groups")
-_SEARCHED_FOR_KEYS = ("cluster-gitops", "talos", "params", "notebooks")
+_ASSIGNED = re.compile(
+    r"""^\s*(export\s+)?["']?[\w.-]*(password|passwd|pass|secret|token|api_?key)["']?\s*[=:]\s*["']?"""
+    r"""(?!ENC\[|(?:true|false|null|none)\b)[^\s"'{$<]\S{3,}""",
+    re.IGNORECASE,
+)
+"""A line of a text file that gives a secret a value."""
+_SEARCHED_FOR_KEYS = ("cluster-gitops", "talos", "params", "notebooks", "site")
 _FIELDS = ("data", "stringData")
 _PARTIAL = ("encrypted_regex", "unencrypted_regex", "encrypted_suffix", "unencrypted_suffix")
 _BUNDLE = "talos/secrets/any.sops.yaml"
@@ -51,8 +60,20 @@ def secrets_are_encrypted(snapshot: Snapshot) -> Iterator[Finding]:
                 message = f"{document.kind} {document.name}: {'.'.join(map(str, path))} is a secret in plaintext"
                 yield document.at(*path).finding(message, "name an existing Secret instead")
     for file in (encrypted.file for encrypted in snapshot.encrypted):
-        if not file.is_relative_to(snapshot.top) and not sops.is_encrypted(file):
+        is_manifest = file.is_relative_to(snapshot.top) and file.name.endswith(SUFFIX)
+        if not is_manifest and not sops.is_encrypted(file):
             yield Position(file, 1).finding("SOPS has not encrypted it", f"sops encrypt -i {file.name}")
+    yield from _assigned_values(snapshot)
+
+
+def _assigned_values(snapshot: Snapshot) -> Iterator[Finding]:
+    """Lines of text files that are no YAML, such as dotenv files and scripts."""
+    for file in sorted(snapshot.top.rglob("*")):
+        if file.is_file() and file not in snapshot.files and file.suffix != ".md":
+            for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+                if assigned := _ASSIGNED.match(line):
+                    message = f"{assigned[2]} has a value in plaintext"
+                    yield Position(file, number).finding(message, f"sops encrypt -i {file.name}, or remove it")
 
 
 def _plaintext_values(document: Document) -> Iterator[Finding]:
@@ -62,8 +83,21 @@ def _plaintext_values(document: Document) -> Iterator[Finding]:
         return
     for field in _FIELDS:
         for key, value in (document.data.get(field) or {}).items():
-            if not str(value).startswith("ENC["):
-                yield document.at(field, key).finding(f"{field}.{key} is plaintext", f"edit it with `sops edit {name}`")
+            if problem := _value_problem(value):
+                yield document.at(field, key).finding(f"{field}.{key} {problem}", f"edit it with `sops edit {name}`")
+
+
+def _value_problem(value: Any) -> str:
+    """What is wrong with a value of an encrypted Secret; SOPS leaves its type, null and the empty text readable."""
+    if value is None or value == "":
+        return "is empty"
+    if isinstance(value, dict | list):
+        return "is not a text"
+    if not str(value).startswith("ENC["):
+        return "is plaintext"
+    kinds = {"int": "a number", "float": "a number", "bool": "a boolean"}
+    kind = kinds.get(str(value).rpartition("type:")[2].rstrip("]"), "")
+    return f"is {kind}, and Kubernetes takes texts alone: write it in quotes" if kind else ""
 
 
 def _passwords(data: Any) -> Iterator[tuple[Key, ...]]:
@@ -87,9 +121,9 @@ def keys_are_not_in_the_tree(snapshot: Snapshot) -> Iterator[Finding]:
         if not file.is_file() or file.is_relative_to(snapshot.root / "params" / "lab"):
             continue
         for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
-            if _PRIVATE_KEY.search(line):
+            if name := next((name for name, form in _KEY_FORMS.items() if form.search(line)), ""):
                 remedy = "remove it, and replace the key: Git keeps old versions"
-                yield Position(file, number).finding("this line is a private key", remedy)
+                yield Position(file, number).finding(f"this line is {name}", remedy)
 
 
 def recipients_are_right(snapshot: Snapshot) -> Iterator[Finding]:
@@ -104,9 +138,23 @@ def recipients_are_right(snapshot: Snapshot) -> Iterator[Finding]:
                 f"it is encrypted for {actual}, and {CREATION_RULES} says {wanted}",
                 "10_secrets.ipynb re-encrypts it, with a new data key",
             )
-        if holders := [name for name in _OTHER_HOLDERS if sops.metadata(encrypted.file).get(name)]:
-            message = f"{holders[0]} can decrypt it too, and only age recipients may"
-            yield _place(encrypted.file, "sops", holders[0]).finding(message, "encrypt it again")
+        for recipient in encrypted.recipients:
+            if problem := _recipient_problem(recipient):
+                key = recipient if recipient in sops.SERVICES else "key_groups"
+                yield _place(encrypted.file, "sops", key).finding(problem, "name age recipients, and encrypt it again")
+    rules_file = snapshot.root / CREATION_RULES
+    for document in documents.read(rules_file) if rules_file.exists() else ():
+        for index, rule in enumerate(document.data.get("creation_rules") or ()):
+            for problem in filter(None, map(_recipient_problem, sops.recipients_in(rule))):
+                yield document.at("creation_rules", index).finding(problem, "name age recipients instead")
+
+
+def _recipient_problem(recipient: str) -> str:
+    if sops.is_age(recipient):
+        return ""
+    if recipient in sops.SERVICES:
+        return f"{recipient} can decrypt it too, and only age recipients may"
+    return f"keys of {recipient} are needed to decrypt it, and Argo CD has one key"
 
 
 def macs_are_intact(snapshot: Snapshot) -> Iterator[Finding]:
@@ -115,13 +163,21 @@ def macs_are_intact(snapshot: Snapshot) -> Iterator[Finding]:
     for file in (encrypted.file for encrypted in snapshot.encrypted):
         for identity in identities:
             try:
-                sops.decrypt(file, identity)
+                yield from _wrong_content(file, sops.decrypt(file, identity))
             except AccessDenied:
                 continue
             except OutsideError as error:
                 if sops.is_encrypted(file):
                     yield _place(file, "sops", "mac").finding(error.message, error.remedy or present(error).advice)
             break
+
+
+def _wrong_content(file: Path, text: str) -> Iterator[Finding]:
+    """Values under `data` that are not base64; the finding does not show them."""
+    for secret in yaml.safe_load_all(text) if file.name.endswith(SUFFIX) else ():
+        for key in values_that_are_not_base64(secret) if isinstance(secret, dict) else ():
+            remedy = "put it under stringData, or encode it"
+            yield _place(file, "data", key).finding(f"data.{key} is not base64", remedy)
 
 
 def _place(file: Path, *path: Key) -> Position:

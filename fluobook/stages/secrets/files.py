@@ -20,7 +20,7 @@ from fluobook.files import write_text
 from fluobook.gitops import check, documents, kustomization, secrets
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.executor import in_parallel
-from fluobook.stages.secrets.plan import DATA_KEY, TOP, Generator, Observation, SecretChange, SecretFile
+from fluobook.stages.secrets.plan import DATA_KEY, EMPTY, TOP, Generator, Observation, SecretChange, SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableSet, Sequence
@@ -126,7 +126,7 @@ def _names(context: RunContext, changes: Sequence[SecretChange]) -> Iterator[str
         yield from (text for text in (key, value) if isinstance(text, str))
     for change in changes:
         yield from (*PurePosixPath(change.file).parts, PurePosixPath(change.file).name.removesuffix(secrets.SUFFIX))
-        yield from (change.name, *change.choices)
+        yield from (change.name, change.namespace, *change.choices)
 
 
 def _observe_file(context: RunContext, entry: secrets.EncryptedFile, change: SecretChange | None) -> SecretFile:
@@ -147,7 +147,20 @@ def _observe_file(context: RunContext, entry: secrets.EncryptedFile, change: Sec
         sops.is_encrypted(entry.file),
         _stamp(entry.file),
         frozenset(key for key, value in typed.items() if values.get(key) != value),
+        _problems(document) if file.startswith(TOP + "/") else {},
     )
+
+
+def _problems(document: Any) -> dict[str, str]:
+    """The keys of a Secret whose values Kubernetes refuses, and why; values are not shown."""
+    problems = dict.fromkeys(secrets.values_that_are_not_base64(document), "is not base64")
+    for field in FIELDS:
+        for key, value in (document.get(field) or {}).items():
+            if value is None or value == "":
+                problems[key] = EMPTY
+            elif not isinstance(value, str):
+                problems[key] = "is not a text: write it in quotes"
+    return problems
 
 
 def _generators(root: Path) -> Iterator[Generator]:
@@ -243,6 +256,9 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
             for rule, title in CHECKS.items()
         ),
         _check("no file is for the lab's key, where that is refused", refused, f"{len(public)} files{allowed}"),
+        _check(
+            "Kubernetes takes every value", list(filter(None, (f.unresolved() for f in observation.files))), counted
+        ),
         _check("every requested change is made", list(_missing(observation)), f"{len(observation.changes)} changes"),
     ]
 
@@ -282,10 +298,12 @@ def dump(document: Any) -> str:
 
 
 def values_of(document: Any) -> dict[str, str]:
-    """The plaintext values of a Secret."""
-    data = document.get("data") or {}
-    decoded = {key: base64.b64decode(value).decode(errors="replace") for key, value in data.items()}
-    return {**decoded, **(document.get("stringData") or {})}
+    """The plaintext values of a Secret; one that is no valid base64 or no text, as it is written."""
+    values: dict[str, str] = {}
+    for key, value in (document.get("data") or {}).items():
+        content = secrets.decoded(value)
+        values[key] = str(value) if content is None else content.decode(errors="replace")
+    return values | {key: str(value) for key, value in (document.get("stringData") or {}).items()}
 
 
 def _strings(value: Any) -> Iterator[str]:

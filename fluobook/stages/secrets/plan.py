@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from fluobook.clients.sops import is_age
 from fluobook.errors import Refused, UsageError
 from fluobook.gitops.secrets import SUFFIX
 from fluobook.stages.core.plan import Action, Plan
@@ -36,6 +37,7 @@ CHOICES = {
 
 OPTIONS = {
     "@name": "the Secret's name, if it differs from the file's",
+    "@namespace": "a new Secret's namespace, if it is not that of the folder's Application",
     "@type": "the Secret's type, Opaque by default",
     DATA_KEY: '"renew" encrypts the file again, whatever else changes',
 }
@@ -54,6 +56,7 @@ class SecretChange:
     name: str
     type: str
     new_data_key: bool
+    namespace: str = ""
 
 
 def parse(
@@ -97,7 +100,12 @@ def _parse_file(file: str, request: Mapping[str, str], ask: Callable[[str], str]
         raise UsageError(f"{file}: unknown option {unknown[0]}", remedy=f"choose one of {', '.join(OPTIONS)}")
     typed = {key: _typed(file, key, ask) for key, choice in choices.items() if choice == "ask"}
     new_data_key = request.get(DATA_KEY) == "renew"
-    return SecretChange(file, choices, typed, request.get("@name", ""), request.get("@type", ""), new_data_key)
+    for option in ("@name", "@namespace"):
+        if not re.fullmatch(r"([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?", request.get(option, "")):
+            remedy = "use lower-case letters, digits and -"
+            raise UsageError(f"{file}: {option} {request[option]!r} cannot be the name of an object", remedy=remedy)
+    name, namespace = request.get("@name", ""), request.get("@namespace", "")
+    return SecretChange(file, choices, typed, name, request.get("@type", ""), new_data_key, namespace)
 
 
 def _typed(file: str, key: str, ask: Callable[[str], str] | None) -> str:
@@ -112,6 +120,8 @@ def _typed(file: str, key: str, ask: Callable[[str], str] | None) -> str:
 
 
 NAME = "secrets"
+EMPTY = "is empty"
+"""What is wrong with a value that is missing."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,7 @@ class SecretFile:
         encrypted: whether it is.
         stamp: changes with every change of the file.
         differing: keys whose value is not the one that a person has typed.
+        problems: the keys whose values Kubernetes would refuse, and why.
     """
 
     file: str
@@ -137,6 +148,7 @@ class SecretFile:
     encrypted: bool
     stamp: str
     differing: frozenset[str] = frozenset()
+    problems: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
@@ -147,6 +159,12 @@ class SecretFile:
     def name(self) -> str:
         """Its file name."""
         return PurePosixPath(self.file).name
+
+    def unresolved(self, to_set: Iterable[str] = (), to_remove: Iterable[str] = ()) -> str:
+        """The values that Kubernetes would refuse and that a change leaves as they are; "" if none."""
+        changed = {*to_set, *to_remove}
+        left = [f"{key} {why}" for key, why in self.problems.items() if key not in changed]
+        return f"{self.file}: {', '.join(left)}" if left else ""
 
     @property
     def is_bundle(self) -> bool:
@@ -233,7 +251,8 @@ def _create(observation: Observation, change: SecretChange) -> Action:
             f"{change.file}: no Application deploys secrets from {folder}",
             remedy=f"put it in {' or '.join(folders)}, or add an Application with a KSOPS generator there",
         )
-    name, namespace = change.name or path.name.removesuffix(SUFFIX), observation.namespaces[folder]
+    name = change.name or path.name.removesuffix(SUFFIX)
+    namespace = change.namespace or observation.namespaces[folder]
     keys = [key for key, choice in change.choices.items() if choice != "remove"]
     recipients = _recipients(observation, change.file, observation.rules.get(change.file))
     data = {
@@ -266,7 +285,7 @@ def _change(observation: Observation, file: SecretFile, change: SecretChange | N
             reasons.append(f"{', '.join(removed)} is no longer a recipient")
         if added := sorted(file.wanted - file.recipients):
             reasons.append(f"{', '.join(added)} is a new recipient")
-    if not reasons:
+    if not reasons or file.unresolved(to_set, to_remove):
         return None
     recipients = _recipients(observation, file.file, file.wanted)
     verb = "change" if to_set or to_remove else "re-key" if file.encrypted else "encrypt"
@@ -283,7 +302,7 @@ def _requested(
         return [], [], False
     is_due = {
         "ask": lambda key: key not in file.keys or key in file.differing,
-        "random": lambda key: key not in file.keys,
+        "random": lambda key: key not in file.keys or file.problems.get(key) == EMPTY,
         "renew": lambda key: key not in file.keys or (file.file, key) not in renewed,
     }
     to_set = [key for key, choice in change.choices.items() if choice in is_due and is_due[choice](key)]
@@ -295,10 +314,16 @@ def _recipients(observation: Observation, file: str, wanted: frozenset[str] | No
     """The recipients of a file.
 
     Raises:
-        Refused: there are none, or one is the lab's, or the operator is not among them.
+        Refused: there are none, or one is no age key, or the lab's, or the operator is not among them.
     """
     if not wanted:
         raise Refused(f"no rule of .sops.yaml names recipients for {file}", remedy="add a rule for its folder")
+    if others := sorted(recipient for recipient in wanted if not is_age(recipient)):
+        raise Refused(
+            f".sops.yaml names {', '.join(others)} for {file}",
+            cause="Argo CD decrypts with one age key, and this notebook encrypts for age and SSH keys alone",
+            remedy="name age recipients there, and nothing else",
+        )
     if observation.refuses_lab_key and wanted & observation.lab:
         raise Refused(
             f".sops.yaml names the lab's recipient for {file}",
@@ -382,6 +407,11 @@ def _list(observation: Observation, generator: Generator, actions: Iterable[Acti
 
 def _notes(observation: Observation, actions: Iterable[Action]) -> Iterator[str]:
     verbs = {action.verb for action in actions}
+    changed = {action.id: action.data for action in actions}
+    for file in observation.files:
+        done = changed.get(file.file, {})
+        if problem := file.unresolved(done.get("set", ()), done.get("remove", ())):
+            yield f"left as it is: {problem}; correct it with `sops edit`, or request its keys here"
     if any(file.encrypted and file.recipients - (file.wanted or file.recipients) for file in observation.files):
         yield "a removed recipient still knows the values that it has read and that Git keeps: renew them too"
     if "encrypt" in verbs:

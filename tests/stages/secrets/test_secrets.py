@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fluobook import params
 from fluobook.clients import age, sops
 from fluobook.context import POLICIES, RunContext
-from fluobook.errors import ApprovalNeeded, PlanChanged, Refused, Rejected, UsageError
+from fluobook.errors import ApprovalNeeded, CheckFailed, PlanChanged, Refused, Rejected, UsageError
 from fluobook.failures import present
 from fluobook.gitops.check import RULES, findings
 from fluobook.journal.journal import Journal
@@ -289,6 +291,75 @@ def test_a_second_generator_stays_as_it_is(repository: Repository, content: str)
     assert (folder / "a-generator.yaml").read_text() == content
     assert "mail.sops.yaml" in repository.text(GENERATOR)
     assert findings(repository.root) == []
+
+
+ODD = {
+    "stringData: {port: 1883, tls: true, password: sample-word-1}": "port is not a text: write it in quotes",
+    "data: {port: not-base64!}": "port is not base64",
+    'stringData: {port: null, proxy: ""}': "port is empty, proxy is empty",
+}
+
+
+@pytest.mark.parametrize("content", ODD)
+def test_a_value_that_kubernetes_refuses_spares_the_other_files(repository: Repository, content: str):
+    file = repository.root / "cluster-gitops/apps/secrets/odd.sops.yaml"
+    plain = f"apiVersion: v1\nkind: Secret\nmetadata: {{name: odd, namespace: fluodata}}\n{content}\n"
+    file.write_text(sops.encrypt(plain, path=file, config=repository.root / ".sops.yaml"))
+    before = file.read_bytes()
+    stage = repository.stage({PG: {"password": "renew"}, "apps/secrets/odd": {"@data-key": "renew"}})
+    plan = stage.plan()
+    assert ("change", "secret fluodata/fluodata-pg-credentials") in [(a.verb, a.object) for a in plan.actions]
+    assert any(ODD[content] in note and "apps/secrets/odd" in note for note in plan.notes)
+    stage.apply(plan)
+    assert file.read_bytes() == before
+    with pytest.raises(CheckFailed, match="Kubernetes takes every value") as caught:
+        stage.verify()
+    assert f"odd.sops.yaml: {ODD[content]}" in caught.value.message
+    keys = {"port": "renew", "tls": "remove", "proxy": "remove"}
+    repository.run({"apps/secrets/odd": keys})
+    assert not [note for note in repository.stage().plan().notes if "odd" in note]
+
+
+def test_a_new_secret_goes_to_the_namespace_that_is_chosen(repository: Repository):
+    stage = repository.stage({"apps/secrets/mail": {"@namespace": "monitoring", "password": "random"}})
+    assert actions(stage)[0] == ("create", "secret monitoring/mail")
+    stage.apply(stage.plan())
+    assert sops.read(repository.root / MAIL, LAB_KEY)["metadata"] == {"name": "mail", "namespace": "monitoring"}
+    with pytest.raises(UsageError, match="cannot be the name"):
+        repository.stage({"apps/secrets/mail": {"@namespace": "Not_A_Name", "password": "random"}})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"pgp": "FBC7B9E2A4F9289AC0C1D4843D16CEE4A27381B4"}, "names pgp for"),
+        (
+            {"age": None, "key_groups": [{"age": [LAB.recipient]}, {"age": [LAB.recipient]}]},
+            "names 2 of 2 key groups for",
+        ),
+    ],
+)
+def test_a_recipient_that_argo_cd_cannot_be_is_refused_by_name(repository: Repository, change: Any, named: str):
+    config = repository.root / ".sops.yaml"
+    rules = yaml.safe_load(config.read_text())
+    rules["creation_rules"][1] |= change
+    config.write_text(yaml.safe_dump(rules))
+    with pytest.raises(Refused, match=named) as caught:
+        repository.stage({PG: {"password": "renew"}}).plan()
+    assert "Argo CD decrypts with one age key" in caught.value.cause
+
+
+def test_an_ssh_key_is_a_recipient_like_any_other(repository: Repository):
+    config = repository.root / ".sops.yaml"
+    rules = yaml.safe_load(config.read_text())
+    key = Ed25519PrivateKey.generate().public_key()
+    ssh = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
+    rules["creation_rules"][1]["age"] = f"{LAB.recipient},{ssh} jo@example.org"
+    config.write_text(yaml.safe_dump(rules))
+    assert {verb for verb, _ in actions(repository.stage())} == {"re-key"}
+    repository.run()
+    assert repository.stage().plan().actions == ()
+    assert repository.findings() == []
 
 
 def test_no_plaintext_reaches_a_disk_a_journal_or_an_output(
