@@ -153,7 +153,7 @@ class Clients:
         endpoint = next(e for e in self._platform.proxmox if e.name == name)
         secret = endpoint.token_secret.resolve(self._root, lambda path: sops.read(path, self.secrets.age_key()))
         self._redactor.add(secret)
-        trusted = self._platform.trust.get(f"{endpoint.host}:{endpoint.port}")
+        trusted = self._platform.trust.get(endpoint.authority)
         return ProxmoxClient(
             ProxmoxEndpoint(
                 name,

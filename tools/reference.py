@@ -225,7 +225,9 @@ def params() -> str:
         "# Params\n\nA params file has two keys: `phase` (a name, such as phase1 or berlin) and `platform`. "
         "Unknown keys are refused. [phase1.yaml](../../params/phase1.yaml) shows every key with a comment; editors "
         "complete them by [schema.json](../../params/schema.json). `[]` stands for each item of a list. A secret is "
-        "never a value: it is `{env: NAME}`, `{file: PATH}` or `{sops: PATH, key: KEY}`.\n\n"
+        "never a value: it is `{env: NAME}`, `{file: PATH}` or `{sops: PATH, key: KEY}`. "
+        "Nodes, pods and Services have IPv4 addresses: IPv6 and dual stack are refused. Servers outside the platform, "
+        "such as Proxmox VE, may have IPv6 addresses, in brackets.\n\n"
         f"Pinned in [versions.yaml](../../params/versions.yaml), with the matrix of what goes together: {pinned}.\n\n"
         "| key below `platform` | what it is | default |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )

@@ -6,7 +6,7 @@ All of them stay plain strings and numbers, in the canonical form that Proxmox V
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -22,6 +22,11 @@ _HIGHEST_PORT = 65535
 _LONGEST_CLUSTER_NAME = 32
 _WEAK_CPUS = {"kvm64", "qemu64", "kvm32", "qemu32", "486", "pentium", "x86-64-v1"}
 _SHA1_DIGITS, _SHA256_DIGITS = 40, 64
+_SCP_LIKE = re.compile(r"[\w.-]+@[\w.-]+:(?!//)[\w./~+-]+", re.ASCII)
+_CREDENTIALS = (
+    "credentials are never parameters: give them to Argo CD as a Secret with the label"
+    " argocd.argoproj.io/secret-type: repository, and to git on this machine by a credential helper"
+)
 
 
 class Model(BaseModel):
@@ -31,7 +36,7 @@ class Model(BaseModel):
 
 
 def _match(value: str, pattern: str, rule: str, meant: str = "") -> str:
-    if not re.fullmatch(pattern, value):
+    if not re.fullmatch(pattern, value, re.ASCII):
         raise refuse(rule, meant)
     return value
 
@@ -41,7 +46,18 @@ def matching(pattern: str, rule: str, meant: str = "") -> AfterValidator:
     return AfterValidator(lambda value: _match(value, pattern, rule, meant))
 
 
+def _refuse_ipv6(value: str) -> None:
+    """IPv6 would need the cloud-init drive, the DHCP reservations, Cilium and every rule for addresses to know it."""
+    try:
+        IPv6Network(value.strip("[]"), strict=False)
+    except ValueError:
+        return
+    meant = "nodes, pods and Services have IPv4 addresses; only servers outside the platform may have IPv6 ones"
+    raise refuse("is IPv6, which fluobook does not support for the platform", meant)
+
+
 def _ipv4(value: str) -> str:
+    _refuse_ipv6(value)
     try:
         return str(IPv4Address(value))
     except AddressValueError:
@@ -49,6 +65,7 @@ def _ipv4(value: str) -> str:
 
 
 def _cidr(value: str) -> str:
+    _refuse_ipv6(value)
     if "/" not in value:
         raise refuse("must be an IPv4 network with its prefix length", 'such as "10.10.0.0/24"')
     try:
@@ -91,9 +108,29 @@ def split_url(value: str) -> SplitResult:
         _ = parts.port
     except ValueError:
         raise refuse("must be a URL", "such as https://pve1.example.org:8006", hidden=True) from None
-    if parts.password:
-        raise refuse("contains a password", "credentials are never parameters; take them out", hidden=True)
+    if parts.password or (parts.username and parts.scheme != "ssh"):
+        raise refuse("contains a password or token", _CREDENTIALS, hidden=True)
+    if parts.hostname and ":" in parts.hostname and not _is_ipv6(parts.hostname):
+        raise refuse("has an invalid IPv6 address", "without a zone, in brackets: https://[2001:db8::10]:8006")
     return parts
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return not IPv6Address(text).scope_id
+    except AddressValueError:
+        return False
+
+
+def authority(host: str, port: int) -> str:
+    """host:port as in a URL: an IPv6 address in brackets."""
+    return f"[{IPv6Address(host)}]:{port}" if ":" in host else f"{host.lower()}:{port}"
+
+
+def split_authority(text: str) -> tuple[str, int]:
+    """Host, without brackets, and port of `authority`."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _proxmox_url(value: str) -> str:
@@ -103,16 +140,17 @@ def _proxmox_url(value: str) -> str:
     if parts.scheme != "https" or not parts.hostname:
         raise refuse("must be an https:// URL", "such as https://192.168.1.100:8006")
     if parts.port is None:
-        raise refuse("names no port", f"Proxmox VE listens on 8006: https://{parts.hostname}:8006")
-    if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
-        raise refuse("must be only https://host:port", f"https://{parts.hostname}:{parts.port}", hidden=True)
-    return f"https://{parts.hostname}:{parts.port}"
+        raise refuse("names no port", f"Proxmox VE listens on 8006: https://{authority(parts.hostname, 8006)}")
+    url = f"https://{authority(parts.hostname, parts.port)}"
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise refuse("must be only https://host:port", url, hidden=True)
+    return url
 
 
 def _repository(value: str) -> str:
-    if re.fullmatch(r"[\w.-]+@[\w.-]+:[\w./~-]+", value):
+    if _SCP_LIKE.fullmatch(value):
         return value
-    parts = split_url(value)
+    parts = _without_query(split_url(value))
     if parts.scheme == "http":
         raise refuse("is not encrypted", "use https:// or ssh://")
     if parts.scheme not in {"https", "ssh"} or not parts.hostname or not parts.path.strip("/"):
@@ -120,8 +158,17 @@ def _repository(value: str) -> str:
     return value
 
 
+def _without_query(parts: SplitResult) -> SplitResult:
+    if parts.query or parts.fragment:
+        rule = "has a query or a fragment, which the address of a repository does not have"
+        raise refuse(rule, f"take it out; {_CREDENTIALS}", hidden=True)
+    return parts
+
+
 def _source_url(value: str) -> str:
-    parts = split_url(value)
+    if _SCP_LIKE.fullmatch(value):
+        return value
+    parts = _without_query(split_url(value))
     if parts.scheme not in {"http", "https", "ssh", "oci", "file"} or not (parts.netloc or parts.scheme == "file"):
         raise refuse("must be a URL", "a repoURL or the beginning of one, such as https://helm.cilium.io")
     return value.rstrip("/")
@@ -129,19 +176,21 @@ def _source_url(value: str) -> str:
 
 def _host_port(value: str) -> str:
     host, _, port = value.rpartition(":")
-    if not re.fullmatch(r"[A-Za-z0-9.-]+", host) or not port.isdigit() or not 0 < int(port) <= _HIGHEST_PORT:
-        raise refuse("must be host:port", 'such as "192.168.1.100:8006"')
-    return f"{host.lower()}:{int(port)}"
+    bracketed = re.fullmatch(r"\[(.*)\]", host)
+    is_host = _is_ipv6(bracketed[1]) if bracketed else re.fullmatch(r"[A-Za-z0-9.-]+", host)
+    if not is_host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) <= _HIGHEST_PORT:
+        raise refuse("must be host:port", 'such as "192.168.1.100:8006" or "[2001:db8::10]:8006"')
+    return authority(host.strip("[]"), int(port))
 
 
 def _host(value: str) -> str:
-    if re.fullmatch(r"[0-9.]+", value):
+    if re.fullmatch(r"[0-9.]+|.*:.*", value):
         return _ipv4(value)
     return _match(value, rf"{LABEL}(\.{LABEL})*", "must be an IPv4 address or a host name", "without scheme and port")
 
 
 def _version(value: str) -> str:
-    if not re.fullmatch(r"\d+\.\d+\.\d+", value):
+    if not re.fullmatch(r"\d+\.\d+\.\d+", value, re.ASCII):
         bare = re.sub(r"^v", "", value)
         full = bare if bare.count(".") == 2 else f"{bare}.0"  # noqa: PLR2004 (major.minor.patch)
         raise refuse("must be major.minor.patch, without a v", f'such as "{full}"')
@@ -149,13 +198,12 @@ def _version(value: str) -> str:
 
 
 def _token_id(value: str) -> str:
-    if "=" in value:
+    if "=" in value.rpartition("!")[2]:
         raise refuse(
             "contains the token's secret too", "give user@realm!name here, the secret by token_secret", hidden=True
         )
-    if not re.fullmatch(r"[^\s@!:/]+@[A-Za-z][\w.-]*![A-Za-z][\w.-]+", value):
-        raise refuse("must be user@realm!name", "such as fluobook@pve!fluobook, as Datacenter > API Tokens shows")
-    return value
+    meant = "such as fluobook@pve!fluobook, as Datacenter > API Tokens shows"
+    return _match(value, r"[^\s:/]+@[A-Za-z][\w.-]+![A-Za-z][\w.-]+", "must be user@realm!name", meant)
 
 
 def _cpu(value: str) -> str:
@@ -173,7 +221,7 @@ def _cluster_name(value: str) -> str:
 def _repository_path(value: str) -> str:
     if value.startswith("/") or ".." in value.split("/"):
         raise refuse("must stay inside the repository", "such as cluster-gitops/bootstrap")
-    return _match(value, r"[\w./-]+", "must be a folder of the repository", "such as cluster-gitops/bootstrap")
+    return _match(value, r"(?u:[\w./-]+)", "must be a folder of the repository", "such as cluster-gitops/bootstrap")
 
 
 Ipv4 = Annotated[str, AfterValidator(_ipv4)]
@@ -195,7 +243,14 @@ NodeName = Annotated[
         LABEL, "must be a host name (RFC 1123)", "lower-case letters, digits and inner hyphens, 63 characters at most"
     ),
 ]
-HostName = NodeName
+HostName = Annotated[
+    str,
+    matching(
+        rf"(?i:{LABEL})",
+        "must be the name of a Proxmox VE node",
+        "letters, digits and inner hyphens, as `pvecm nodes` lists it",
+    ),
+]
 PhaseName = Annotated[
     str,
     matching(

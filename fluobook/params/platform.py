@@ -157,6 +157,11 @@ class ProxmoxEndpoint(Model):
         """Port of the URL."""
         return urlsplit(self.url).port or 0
 
+    @property
+    def authority(self) -> str:
+        """host:port of the URL, as `endpoints` and `trust` name it."""
+        return fields.authority(self.host, self.port)
+
 
 class Vm(Model):
     """Settings of every node's virtual machine."""
@@ -339,13 +344,13 @@ class Platform(Model):
 
     def route(self, host: str, port: int) -> tuple[str, int]:
         """The host and port to connect to for `host`:`port`: from `endpoints`, or unchanged."""
-        address, _, number = self.endpoints.get(f"{host.lower()}:{port}", f"{host}:{port}").rpartition(":")
-        return address, int(number)
+        mapped = self.endpoints.get(fields.authority(host, port))
+        return fields.split_authority(mapped) if mapped else (host, port)
 
     def trusted_ca(self, host: str, port: int) -> str | None:
         """The CA file for `host`:`port`: from `trust`, or a Proxmox VE endpoint's own; None for the system's CAs."""
         own = (endpoint.ca_file for endpoint in self.proxmox if (endpoint.host, endpoint.port) == (host.lower(), port))
-        return self.trust.get(f"{host.lower()}:{port}") or next(own, None)
+        return self.trust.get(fields.authority(host, port)) or next(own, None)
 
     def ca_file(self, url: str) -> Path | None:
         """The CA file for the server of a URL; None for the system's CAs."""

@@ -20,7 +20,7 @@ NO_VALUE = object()
 """Stands for a value that is not written."""
 
 _SECRET = re.compile(
-    r"AGE-SECRET-KEY-|PRIVATE KEY|://[^/\s]*:[^/\s]*@|=[^=]{8,}|^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+    r"AGE-SECRET-KEY-|PRIVATE KEY|://[^/\s]*@|=[^=]{8,}|^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 )
 _SECRET_KEYS = re.compile(r"token_secret|age_key|passw|private", re.IGNORECASE)
 _NAMES = ("name", "host")
@@ -94,7 +94,7 @@ def dotted(location: Sequence[int | str], document: Any) -> str:
         if isinstance(step, int):
             path += f".{name_of(inner)}" if name_of(inner) else f"[{step}]"
         else:
-            key = step if step.isprintable() else repr(step)
+            key = "(hidden)" if _SECRET.search(step) else step if step.isprintable() else repr(step)
             path += f".{key}" if path else key
         value = inner
     return path

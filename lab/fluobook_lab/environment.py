@@ -48,7 +48,7 @@ HUBBLE = "hubble-relay.kube-system:80"
 
 def reserve_ports(platform: Platform) -> dict[str, socket.socket]:
     """A reserved loopback socket for each real `host:port` that the stages connect to."""
-    names = [f"{endpoint.host}:{endpoint.port}" for endpoint in platform.proxmox]
+    names = [endpoint.authority for endpoint in platform.proxmox]
     names += [FACTORY, HUBBLE]
     names += [f"{node.address}:{TALOS_PORT}" for node in platform.nodes]
     names += [f"{address}:{KUBERNETES_PORT}" for address in _api_addresses(platform)]
@@ -119,7 +119,7 @@ class Environment:
         self._write("token", self._token)
         await self.factory.start(self.ports[FACTORY], self._tls(factory.HOST))
         for endpoint in self.platform.proxmox:
-            sock = self.ports[f"{endpoint.host}:{endpoint.port}"]
+            sock = self.ports[endpoint.authority]
             await self.proxmox[endpoint.name].start(sock, self._tls(endpoint.host))
         await self.charts.start()
         await self.git.start()
@@ -183,7 +183,7 @@ class Environment:
 
     def _overlay(self) -> dict[str, Any]:
         """What replaces parts of the params in a rehearsal: endpoints, trust, mirrors, and the lab's own keys."""
-        trusted = [FACTORY, *(f"{endpoint.host}:{endpoint.port}" for endpoint in self.platform.proxmox)]
+        trusted = [FACTORY, *(endpoint.authority for endpoint in self.platform.proxmox)]
         token = {"file": str(self.folder / "token")}
         return {
             "endpoints": {name: f"127.0.0.1:{sock.getsockname()[1]}" for name, sock in self.ports.items()},

@@ -118,7 +118,7 @@ def _by_path(needs: Iterable[Need]) -> dict[str, set[str]]:
 
 def _grant(path: str, privileges: list[str], lacking: str, *, token_id: str) -> tuple[str, ...]:
     """Make the role, and give it to the token and to its user: a separated token has only what both of them have."""
-    user = token_id.partition("!")[0]
+    user = token_id.rpartition("!")[0]
     role = "-".join(["fluobook", *filter(None, path.split("/"))])
     has = f"pveum user permissions '{user}' --path {path} | grep -qw {lacking}"
     return (

@@ -104,7 +104,7 @@ class ProxmoxEndpoint:
     @property
     def token(self) -> tuple[str, str]:
         """The user (`user@realm`) and the token's own name."""
-        user, _, name = self.token_id.partition("!")
+        user, _, name = self.token_id.rpartition("!")
         return user if "@" in user else "", name
 
 

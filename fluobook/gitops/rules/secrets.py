@@ -33,7 +33,7 @@ _SECRET_NAME = re.compile(r"(password|passwd|pass|secret_?(access_?)?key|api_?ke
 _SECRET_LINE = re.compile(
     r"^\s*[\w.-]*(password|passwd|pass|secret|token)\s*[=:]\s*[^\s{$]\S{3,}", re.IGNORECASE | re.MULTILINE
 )
-_SECRET_URL = re.compile(r"://[^/\s:@]+:[^/\s:@]+@")
+_SECRET_URL = re.compile(r"https?://[^/\s@]+@|://[^/\s:@]+:[^/\s:@]+@|[?&](access_|private_)?token=[^&\s]")
 _ASSIGNED = re.compile(
     r"""^\s*(export\s+)?["']?[\w.-]*(password|passwd|pass|secret|token|api_?key)["']?\s*[=:]\s*["']?"""
     r"""(?!ENC\[|(?:true|false|null|none)\b)[^\s"'{$<]\S{3,}""",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 VXLAN_OVERHEAD = 50
 """Bytes that VXLAN adds to each packet."""
-_NODE_PREFIX = 24
+_NODE_PREFIX, _POINT_TO_POINT = 24, 31
 _LARGEST_SERVICE_PREFIX, _SMALLEST_SERVICE_PREFIX = 12, 24
 _DHCP = "platform.network.dhcp_range"
 _GATEWAY = "platform.network.gateway"
@@ -154,13 +154,15 @@ def _ranges(platform: Platform) -> list[tuple[str, AddressRange]]:
 
 def _outside(owned: list[Owned], cidr: str, owner: str) -> Iterator[Problem]:
     network = IPv4Network(cidr)
-    meant = f"take one from {network[1]} to {network[-2]}"
+    # A /31 joins two hosts, and both of its addresses are theirs (RFC 3021).
+    hosts = list(network) if network.prefixlen >= _POINT_TO_POINT else [network[1], network[-2]]
+    meant = f"take one from {hosts[0]} to {hosts[-1]}"
     reserved = {network.network_address: "network", network.broadcast_address: "broadcast"}
     for path, text in owned:
         address = IPv4Address(text)
         if address not in network:
             yield Problem(path, text, f"is outside {owner} {cidr}", meant)
-        elif address in reserved:
+        elif address in reserved and address not in hosts:
             yield Problem(path, text, f"is the {reserved[address]} address of {cidr}", meant)
 
 

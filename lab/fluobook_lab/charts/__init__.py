@@ -44,8 +44,10 @@ class Pin:
 
 def repository_path(url: str) -> str:
     """Host and path of a URL, without slash or .git at the end: "github.com/rabbitmq/cluster-operator"."""
+    if "://" not in url and "@" in url:  # git@host:owner/repository
+        url = "ssh://" + url.replace(":", "/", 1)
     parts = urlsplit(url if "://" in url else f"oci://{url}")
-    return f"{parts.netloc}{parts.path}".rstrip("/").removesuffix(".git")
+    return f"{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/").removesuffix(".git").replace(":", "_")
 
 
 def charts(tree: Path) -> list[Pin]:

@@ -1,0 +1,155 @@
+"""Single values in every form that sites write them: accepted in one canonical form, or refused with the reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluobook.clients.proxmox.session import ProxmoxEndpoint
+from fluobook.errors import ParamsError
+from fluobook.failures import present
+from fluobook.gitops.root import mirrored
+from fluobook.params import parse
+from fluobook.params.reading import read
+
+SMALLEST = Path(__file__).parent / "valid" / "smallest.yaml"
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The smallest params with one value replaced: "proxmox.0.url"."""
+    document = read(SMALLEST)
+    *parents, key = path.split(".")
+    holder = document["platform"]
+    for step in parents:
+        holder = holder[int(step)] if isinstance(holder, list) else holder.setdefault(step, {})
+    holder[int(key) if isinstance(holder, list) else key] = value
+    return document
+
+
+def value_at(document: dict[str, Any], path: str) -> Any:
+    value: Any = parse(document).platform.model_dump()
+    for step in path.split("."):
+        value = value[int(step)] if isinstance(value, list | tuple) else value[step]
+    return value
+
+
+URL = "proxmox.0.url"
+REPOSITORY = "gitops.repository"
+
+
+@pytest.mark.parametrize(
+    ("path", "written", "stored"),
+    [
+        (URL, "https://[::1]:8006", "https://[::1]:8006"),
+        (URL, "https://[2001:DB8:0::10]:8006/", "https://[2001:db8::10]:8006"),
+        (URL, "HTTPS://PVE1.Example.org:8006/", "https://pve1.example.org:8006"),
+        (URL, "https://pve.example.org:443", "https://pve.example.org:443"),
+        ("endpoints", {"[::1]:8006": "[::1]:40001"}, {"[::1]:8006": "[::1]:40001"}),
+        ("endpoints", {"PVE.example.org:08006": "127.0.0.1:1"}, {"pve.example.org:8006": "127.0.0.1:1"}),
+        ("trust", {"[2001:db8::0:1]:8006": "ca.pem"}, {"[2001:db8::1]:8006": "ca.pem"}),
+        ("proxmox.0.token_id", "jo@example.org@oidc!fluobook", "jo@example.org@oidc!fluobook"),
+        ("proxmox.0.token_id", "jo!admin@pve!fluobook", "jo!admin@pve!fluobook"),
+        ("proxmox.0.token_id", "cn=jo@ldap!fluobook", "cn=jo@ldap!fluobook"),
+        (REPOSITORY, "git@git.example.org:acme/platform.git", "git@git.example.org:acme/platform.git"),
+        (REPOSITORY, "ssh://git@git.example.org:2222/acme/p.git", "ssh://git@git.example.org:2222/acme/p.git"),
+        (REPOSITORY, "https://[2001:db8::1]:3000/acme/p.git", "https://[2001:db8::1]:3000/acme/p.git"),
+        ("gitops.mirrors", {"git@git.example.org:acme": "https://m.example.org/acme"}, None),
+        ("gitops.path", "plattform/größe", "plattform/größe"),
+    ],
+)
+def test_every_form_of_an_address_or_a_name_is_understood(path: str, written: Any, stored: Any) -> None:
+    assert value_at(changed(path, written), path) == (written if stored is None else stored)
+
+
+@pytest.mark.parametrize(
+    ("path", "written", "rule"),
+    [
+        (URL, "https://hunter2@pve.example.org:8006", "contains a password or token"),
+        (URL, "https://[fe80::1%25eth0]:8006", "has an invalid IPv6 address"),
+        (URL, "https://[::1", "must be a URL"),
+        (URL, "https://pve.example.org:8006/api2/json", "must be only https://host:port"),
+        (URL, "https://pve.example.org:8006/?token=hunter2", "must be only https://host:port"),
+        (REPOSITORY, "https://hunter2@git.example.org/acme/p.git", "contains a password or token"),
+        (REPOSITORY, "https://jo:hunter2@git.example.org/acme/p.git", "contains a password or token"),
+        (REPOSITORY, "https://git.example.org/acme/p.git?access_token=hunter2", "has a query or a fragment"),
+        (REPOSITORY, "https://git.example.org/acme/p.git?private_token=hunter2", "has a query or a fragment"),
+        (REPOSITORY, "https://git.example.org/acme/p.git#hunter2", "has a query or a fragment"),
+        (REPOSITORY, "ssh://git:hunter2@git.example.org/acme/p.git", "contains a password or token"),
+        ("gitops.mirrors", {"https://hunter2@a.example.org": "https://b.example.org"}, "contains a password or token"),
+        ("gitops.mirrors", {"https://a.example.org": "https://b.example.org/?key=hunter2"}, "has a query"),
+        ("network.bridge", "vmbrä", "must be the name of a bridge"),
+        ("network.bridge", "vmbr٣", "must be the name of a bridge"),
+        ("versions", {"talos": "1.13.٩"}, "must be major.minor.patch"),
+        ("network.cidr", "2001:db8::/64", "is IPv6, which fluobook does not support"),
+        ("network.gateway", "2001:db8::1", "is IPv6, which fluobook does not support"),
+        ("nodes.0.address", "[2001:db8::10]", "is IPv6, which fluobook does not support"),
+        ("cluster.pod_cidr", "fd00::/56", "is IPv6, which fluobook does not support"),
+        ("cluster.api_address", "2001:db8::5", "is IPv6, which fluobook does not support"),
+        ("network.nameservers", ["2001:db8::53"], "is IPv6, which fluobook does not support"),
+        ("proxmox.0.token_id", "fluobook@pve!name=hunter2", "contains the token's secret too"),
+        ("endpoints", {"::1:8006": "127.0.0.1:1"}, "must be host:port"),
+    ],
+)
+def test_what_is_refused_gives_the_reason_and_repeats_no_credential(path: str, written: Any, rule: str) -> None:
+    with pytest.raises(ParamsError) as refused:
+        parse(changed(path, written))
+    assert rule in refused.value.problems[0]
+    assert "hunter2" not in present(refused.value).text()
+
+
+def test_a_credential_in_a_url_is_answered_with_the_way_to_give_it() -> None:
+    with pytest.raises(ParamsError) as refused:
+        parse(changed(REPOSITORY, "https://hunter2@git.example.org/acme/p.git"))
+    assert "argocd.argoproj.io/secret-type: repository" in refused.value.problems[0]
+
+
+def test_names_of_proxmox_hosts_are_compared_with_case() -> None:
+    document = changed("proxmox.0.hosts", ["PVE1", "pve1"])
+    document["platform"]["nodes"][1]["host"] = "PVE1"
+    assert parse(document).platform.hosts == ("pve1", "PVE1")
+    document["platform"]["proxmox"][0]["hosts"] = ["pve1"]
+    with pytest.raises(ParamsError) as refused:
+        parse(document)
+    assert "is a host of no endpoint" in refused.value.problems[0]
+
+
+def test_an_endpoint_with_an_ipv6_address_is_routed_and_trusted() -> None:
+    document = changed(URL, "https://[2001:db8::10]:8006")
+    document["platform"] |= {"endpoints": {"[2001:DB8::10]:8006": "[::1]:40001"}}
+    document["platform"]["proxmox"][0]["ca_file"] = "pve.pem"
+    platform = parse(document).platform
+    endpoint = platform.proxmox[0]
+    assert (endpoint.host, endpoint.port, endpoint.authority) == ("2001:db8::10", 8006, "[2001:db8::10]:8006")
+    assert platform.route(endpoint.host, endpoint.port) == ("::1", 40001)
+    assert platform.route("2001:db8::11", 8006) == ("2001:db8::11", 8006)
+    assert platform.trusted_ca(endpoint.host, endpoint.port) == "pve.pem"
+
+
+def test_the_user_of_a_token_may_contain_its_separators() -> None:
+    endpoint = ProxmoxEndpoint("pve", "https://pve:8006", "jo!x@example.org@oidc!fluobook", "secret")
+    assert endpoint.token == ("jo!x@example.org@oidc", "fluobook")
+
+
+def test_a_repository_in_the_form_of_scp_has_mirrors() -> None:
+    url = "git@git.example.org:acme/platform.git"
+    assert mirrored(url, {url: "http://127.0.0.1:1/x"}) == "http://127.0.0.1:1/x"
+    assert (
+        mirrored(url, {"git@git.example.org:acme": "https://m.example.org/a"}) == "https://m.example.org/a/platform.git"
+    )
+
+
+def test_a_tunnel_of_two_addresses_joins_two_hosts() -> None:
+    document = read(SMALLEST.parent / "two-hosts.yaml")
+    document["platform"]["wireguard"] |= {"cidr": "10.200.0.0/31"}
+    for number, host in enumerate(document["platform"]["wireguard"]["hosts"]):
+        host["address"] = f"10.200.0.{number}"
+    assert parse(document).platform.wireguard is not None
+
+
+@pytest.mark.parametrize("prefix", [30, 31, 32])
+def test_a_network_without_room_for_the_nodes_is_refused_with_their_addresses(prefix: int) -> None:
+    with pytest.raises(ParamsError) as refused:
+        parse(changed("network.cidr", f"10.10.0.0/{prefix}"))
+    assert any(f"is outside platform.network.cidr 10.10.0.0/{prefix}" in problem for problem in refused.value.problems)
