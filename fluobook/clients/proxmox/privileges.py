@@ -41,7 +41,13 @@ class Need:
 
 
 def required(
-    major: int, *, hosts: Iterable[str], image_storages: Iterable[str], disk_storages: Iterable[str], bridge: str
+    major: int,
+    *,
+    hosts: Iterable[str],
+    image_storages: Iterable[str],
+    disk_storages: Iterable[str],
+    bridge: str,
+    vlan: int | None = None,
 ) -> tuple[Need, ...]:
     """Everything a token needs for all stages, in the order of the paths.
 
@@ -51,19 +57,23 @@ def required(
         image_storages: where boot images are downloaded to.
         disk_storages: where disks are allocated.
         bridge: the bridge of the VMs.
+        vlan: their VLAN tag on it, if any.
     """
     agent = "VM.GuestAgent.Audit" if major >= _AGENT_SPLIT else "VM.Monitor"
     needs = {Need("/vms", right) for right in (*_VM, agent)}
     needs |= {Need(f"/storage/{name}", right) for name in image_storages for right in _IMAGES}
     needs |= {Need(f"/storage/{name}", right) for name in disk_storages for right in _DISKS}
     needs |= {Need(f"/nodes/{name}", right) for name in hosts for right in _NODE}
-    needs |= {Need(bridge_path(bridge), right) for right in _BRIDGE}
+    needs |= {Need(bridge_path(bridge), "SDN.Audit"), Need(bridge_path(bridge, vlan), "SDN.Use")}
     return tuple(sorted(needs))
 
 
-def bridge_path(bridge: str) -> str:
-    """Where the rights on a plain bridge stand: Proxmox VE 8 and later ask SDN.Use even for these."""
-    return f"/sdn/zones/localnetwork/{bridge}"
+def bridge_path(bridge: str, vlan: int | None = None) -> str:
+    """The path of the rights on a plain bridge: Proxmox VE 8 and later ask SDN.Use even for these.
+
+    For a network card with a VLAN tag Proxmox VE asks on the tag's path, and not on the bridge's.
+    """
+    return f"/sdn/zones/localnetwork/{bridge}" + (f"/{vlan}" if vlan else "")
 
 
 def missing(needs: Iterable[Need], permissions: Mapping[str, Mapping[str, int]]) -> tuple[Need, ...]:

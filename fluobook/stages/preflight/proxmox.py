@@ -85,6 +85,7 @@ def _privileges(platform: Platform, endpoint: ProxmoxEndpoint, major: int, clien
         image_storages=[endpoint.image_storage],
         disk_storages=[endpoint.disk_storage],
         bridge=platform.network.bridge,
+        vlan=platform.network.vlan,
     )
 
     def check() -> Iterator[Check]:

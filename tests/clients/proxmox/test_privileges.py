@@ -28,6 +28,16 @@ def test_each_need_stands_on_its_path():
     assert len(set(needs)) == len(needs)
 
 
+def test_a_vlan_tag_has_a_path_of_its_own():
+    bridge, tagged = "/sdn/zones/localnetwork/vmbr0", "/sdn/zones/localnetwork/vmbr0/42"
+    needs = [need for need in required(9, **SITE, vlan=42) if need.path.startswith("/sdn")]
+    assert needs == [Need(bridge, "SDN.Audit"), Need(tagged, "SDN.Use")]
+    assert missing(needs, {bridge: {"SDN.Audit": 1, "SDN.Use": 1}}) == ()
+    assert missing(needs, {bridge: {"SDN.Audit": 0, "SDN.Use": 0}}) == (Need(tagged, "SDN.Use"),)
+    assert missing(needs, {bridge: {"SDN.Audit": 1}, tagged: {"SDN.Use": 0}}) == ()
+    assert "pveum acl modify /sdn/zones/localnetwork/vmbr0/42 --tokens" in grant_commands(needs[1:], TOKEN)[1]
+
+
 def test_an_administrator_lacks_nothing():
     for major in (8, 9):
         held = {"/": dict.fromkeys(administrator(major)["/"], 1)}
