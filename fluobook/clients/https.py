@@ -555,7 +555,8 @@ def code_of(error: BaseException) -> str:
     if code := next((code for kinds, code in _CODES if any(isinstance(link, kinds) for link in links)), ""):
         return code
     if tls := next((link for link in links if isinstance(link, ssl.SSLError)), None):
-        return LOST if "EOF" in (tls.reason or "") else TLS_ALERT if "ALERT" in (tls.reason or "") else NOT_TLS
+        reason = getattr(tls, "reason", "") or ""
+        return LOST if "EOF" in reason else TLS_ALERT if "ALERT" in reason else NOT_TLS
     return next((errno.errorcode[link.errno] for link in links if isinstance(link, OSError) and link.errno), LOST)
 
 

@@ -48,9 +48,12 @@ class Flow:
 
     @property
     def time(self) -> datetime:
-        """When it was reported."""
+        """When it was reported; 1970 if that is no time."""
         moment = self._message.time
-        return datetime.fromtimestamp(moment.seconds, UTC).replace(microsecond=moment.nanos // 1000)
+        try:
+            return datetime.fromtimestamp(moment.seconds, UTC).replace(microsecond=moment.nanos // 1000)
+        except (ValueError, OverflowError, OSError):
+            return datetime.fromtimestamp(0, UTC)
 
     @property
     def verdict(self) -> str:

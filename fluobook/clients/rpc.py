@@ -7,21 +7,33 @@ runs a loop. grpclib and not grpcio, because the latter cannot verify Talos' Ed2
 from __future__ import annotations
 
 import asyncio
-import errno
+import re
 import ssl
 import threading
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from google.protobuf.message import DecodeError
 from grpclib.client import Channel, Handler
 from grpclib.config import Configuration
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
 
-from fluobook.errors import AccessDenied, Conflict, FluobookError, NotFound, OutsideError, Rejected, Unreachable
+from fluobook.clients import answers, https
+from fluobook.errors import (
+    AccessDenied,
+    Conflict,
+    FluobookError,
+    InvalidAnswer,
+    NotFound,
+    OutsideError,
+    Rejected,
+    Unreachable,
+)
 from fluobook.waiting import retry
 
 if TYPE_CHECKING:
@@ -32,14 +44,15 @@ T = TypeVar("T")
 
 WINDOW = 16 * 1024 * 1024
 """Flow control window in bytes: flows and watches come in bursts, and the sender should not wait for us."""
+SETTINGS = b"\4"
+"""The type of the frame with which every HTTP/2 server begins; it is the fourth byte."""
 RETRY_AFTER = (0.05, 0.1)
 """Seconds before each repetition of a read whose connection was lost."""
 
-FOREIGN = (GRPCError, StreamTerminatedError, ProtocolError, OSError)
-LOST = "CONNECTION_LOST"
-UNTRUSTED = "CERTIFICATE"
-REFUSED_US = "TLS_ALERT"
-OVERDUE = Status.DEADLINE_EXCEEDED.name
+FOREIGN = (GRPCError, StreamTerminatedError, ProtocolError, OSError, DecodeError)
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, EOFError, DecodeError)
+"""What reading an answer raises if it lacks fields or has other types."""
+LOST, OVERDUE = https.LOST, https.OVERDUE
 
 KINDS: dict[Status, type[OutsideError]] = {
     Status.UNAVAILABLE: Unreachable,
@@ -167,13 +180,41 @@ class Connection:
 
     def _translated(self, error: BaseException, channel: _Channel, method: str) -> OutsideError:
         lost = channel.lost if isinstance(error, StreamTerminatedError) else None
+        if (first := channel.first) and not isinstance(error, GRPCError | DecodeError) and first[3:4] != SETTINGS:
+            return self.invalid(method, "is not HTTP/2", first)
         return translate(lost or error, system=self.system, address=self.address, method=method)
+
+    def invalid(self, method: str, reason: str, body: bytes = b"") -> InvalidAnswer:
+        """The error for an answer that cannot be read; `reason` is a clause without its subject."""
+        code, shown = answers.MALFORMED if body else answers.UNEXPECTED, answers.first_bytes(body)
+        if page := body.find(b"<") + 1:
+            code = answers.HTML if answers.is_html(body[page - 1 :]) else code
+        return InvalidAnswer(
+            f"the answer of {self.system} at {self.address} to {method} {reason}",
+            system=self.system,
+            detail=f"it begins with: {shown}" if body else "",
+            code=code,
+            facts={"address": self.address.name, "endpoint": f"{self.address.host}:{self.address.port}"},
+        )
+
+    @contextmanager
+    def reading(self, method: str) -> Iterator[None]:
+        """Read an answer; one that lacks fields or has other types is an InvalidAnswer."""
+        try:
+            yield
+        except UNREADABLE as error:
+            raise self.invalid(method, f"is not of the expected form: {type(error).__name__} {error}") from None
 
 
 class _Protocol(H2Protocol):  # type: ignore[misc]
-    """Remembers why the connection was lost; grpclib forgets it, and a TLS alert arrives in just this way."""
+    """Remembers the first bytes, and why the connection was lost: grpclib forgets it, and a TLS alert arrives so."""
 
     lost: BaseException | None = None
+    first = b""
+
+    def data_received(self, data: bytes) -> None:
+        self.first = self.first or data[: 1 << 12]
+        super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.lost = exc
@@ -203,6 +244,11 @@ class _Channel(Channel):  # type: ignore[misc]
         """Why the last connection was lost, if the server said so."""
         return getattr(self._protocol, "lost", None)
 
+    @property
+    def first(self) -> bytes:
+        """The first bytes of the last connection."""
+        return getattr(self._protocol, "first", b"")
+
     def _protocol_factory(self) -> H2Protocol:
         return _Protocol(Handler(), self._config, self._h2_config)
 
@@ -225,26 +271,29 @@ def translate(error: BaseException, *, system: str, address: Address, method: st
 
     `code` is the gRPC status ("ALREADY_EXISTS"), an errno ("ECONNREFUSED"), or one of the constants of this module.
     """
+    facts = {"address": address.name, "endpoint": f"{address.host}:{address.port}"}
+    given: dict[str, Any] = {"system": system, "facts": facts}
+    if isinstance(error, DecodeError) or (isinstance(error, GRPCError) and _FOREIGN_TEXT.search(error.message or "")):
+        text = str(getattr(error, "message", "") or error)
+        code = answers.HTML if "text/html" in text else answers.MALFORMED
+        message = f"the answer of {system} at {address} to {method} is not gRPC"
+        return InvalidAnswer(message, code=code, detail=text, **given)
     if isinstance(error, GRPCError):
         kind, code, detail = KINDS.get(error.status, OutsideError), error.status.name, error.message or ""
-        message = f"{system} at {address} refused {method}: {detail or code}"
+        return kind(f"{system} at {address} refused {method}: {detail or code}", code=code, detail=str(detail), **given)
+    code = LOST if isinstance(error, StreamTerminatedError | ProtocolError) else https.code_of(error)
+    if isinstance(error, ssl.SSLError) and code == https.NOT_TLS and getattr(error, "reason", "") not in _NOT_TLS:
+        code = https.TLS_ALERT
+    if code in https.UNTRUSTED:
+        message = f"the certificate of {system} at {address} is not trusted: {https.UNTRUSTED[code]}"
     else:
-        kind, (code, detail) = Unreachable, _broken(error)
         message = f"{system} at {address} did not answer {method}"
-    facts = {"address": address.name, "endpoint": f"{address.host}:{address.port}"}
-    return kind(message, system=system, detail=detail, code=code, facts=facts)
+    return Unreachable(message, code=code, detail=getattr(error, "verify_message", "") or str(error), **given)
 
 
-def _broken(error: BaseException) -> tuple[str, str]:
-    """Code and text of an error that is not an answer."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return UNTRUSTED, error.verify_message
-    if isinstance(error, ssl.SSLError):
-        return REFUSED_US, getattr(error, "reason", "") or str(error)
-    if isinstance(error, TimeoutError):
-        return OVERDUE, ""
-    code = errno.errorcode.get(error.errno or 0, LOST) if isinstance(error, OSError) else LOST
-    return (LOST if code in {"ECONNRESET", "EPIPE"} else code), str(error)
+_FOREIGN_TEXT = re.compile(r"(?i)(invalid|missing) (content-type|grpc-status)")
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+"""OpenSSL's reasons for bytes that are not TLS."""
 
 
 def is_lost_connection(error: FluobookError) -> bool:

@@ -7,6 +7,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING
 
+from fluobook.clients.https import NO_CONNECTION
 from fluobook.errors import OutsideError, Unreachable
 
 if TYPE_CHECKING:
@@ -21,12 +22,15 @@ USUAL_PORTS = {"proxmox": 8006, "kubernetes": 6443, "talos": 50000, "factory": 4
 def probe(error: OutsideError, *, deadline: float = DEADLINE) -> str:
     """The cause of an unreachable endpoint as a connection shows it now; "" for other errors.
 
+    A server that answered, however wrongly, is not probed: its answer says more.
+
     Args:
         error: the error; its fact `endpoint` is the host:port that was connected to.
         deadline: seconds for each of at most two connections.
     """
     host, _, port = error.facts.get("endpoint", "").rpartition(":")
-    if not isinstance(error, Unreachable) or not host or not port.isdigit():
+    about_connection = error.code in NO_CONNECTION or error.code.startswith("CERTIFICATE")
+    if not isinstance(error, Unreachable) or not about_connection or not host or not port.isdigit():
         return ""
     host = host.strip("[]")
     try:

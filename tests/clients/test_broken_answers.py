@@ -14,6 +14,8 @@ from fluobook.clients import git, helm
 from fluobook.clients.factory import FactoryClient
 from fluobook.clients.kube import Kube
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
+from fluobook.clients.rpc import Address
+from fluobook.clients.talos import connect
 from fluobook.errors import OutsideError
 from fluobook.failures import present
 from fluobook.machine.pki import KeyPair, issue, new_authority
@@ -222,3 +224,45 @@ def test_a_secret_that_the_server_repeats_is_not_shown(server: BrokenServer, aut
     server.row = {"body": f"your header was PVEAPIToken=fluobook@pve!test={SECRET}"}
     shown = require(error_of("proxmox", server.port, authority, ca_file), "F111", "MALFORMED")
     assert "your header was" in shown
+
+
+TALOS = {
+    "a login page": ("F75", "HTML"),
+    "502 with a page": ("F75", "HTML"),
+    "an empty body": ("F111", "MALFORMED"),
+    "binary": ("F111", "MALFORMED"),
+    "not HTTP": ("F111", "MALFORMED"),
+    "no answer at all": ("F77", "DEADLINE_EXCEEDED"),
+    "the end before an answer": ("F30", "CONNECTION_LOST"),
+    "a reset before an answer": ("F30", "CONNECTION_LOST"),
+}
+"""What a Talos node's client makes of a server that does not speak gRPC."""
+
+
+def talos_error(port: int, authority: KeyPair, monkeypatch: pytest.MonkeyPatch, seconds: float) -> OutsideError:
+    monkeypatch.setattr("fluobook.clients.talos.node.Node._read.__kwdefaults__", {"timeout": seconds})
+    monkeypatch.setattr("fluobook.clients.rpc.RETRY_AFTER", (0.0,))
+    identity = issue(authority, common_name="admin", client=True)
+    with (
+        connect(Address(HOST, port), ca=authority.crt, crt=identity.crt, key=identity.key) as node,
+        pytest.raises(OutsideError) as caught,
+    ):
+        node.version()
+    return caught.value
+
+
+@pytest.mark.parametrize("name", TALOS)
+def test_a_server_that_is_not_talos_is_named(
+    name: str, server: BrokenServer, authority: KeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.row = TABLE[name]
+    require(talos_error(server.port, authority, monkeypatch, 0.5 if "no answer" in name else 20.0), *TALOS[name])
+
+
+@pytest.mark.parametrize("code", CERTIFICATES)
+def test_a_certificate_of_talos_that_is_not_trusted_has_its_reason(
+    code: str, background: Any, authority: KeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, failure = CERTIFICATES[code]
+    with closing(BrokenServer(background, certified(**{"authority": authority, **changes}))) as server:
+        require(talos_error(server.port, authority, monkeypatch, 20.0), failure or "F21", code)

@@ -126,3 +126,9 @@ def test_the_probes_result_comes_before_the_catalogues_causes() -> None:
     port = closed_port()
     assert present(unreachable(port), with_probe=True).causes[0].endswith(f"nothing listens on port {port}.")
     assert present(unreachable(port)).causes[0] == "The host is down."
+
+
+@pytest.mark.parametrize("code", ["429", "502", "DEADLINE_EXCEEDED", "NOT_TLS"])
+def test_a_server_that_answered_is_not_probed(code: str) -> None:
+    with server() as port:
+        assert probe(unreachable(port, code=code)) == ""

@@ -6,63 +6,39 @@ import hashlib
 import io
 import os
 import tarfile
+import zlib
 from typing import TYPE_CHECKING, Any, Self
 
 from google.protobuf.empty_pb2 import Empty
 
 from fluobook.clients.rpc import Connection
-from fluobook.clients.talos.probe import MachineIdentity, mutual, unverified
-from fluobook.clients.talos.probe import fingerprint as fingerprint_of
-from fluobook.clients.talos.resources import (
-    LINKS,
-    MACHINE_STATUS,
-    READ,
-    SYSTEM_INFORMATION,
-    Applied,
-    EtcdMember,
-    MachineStage,
-    Service,
-    Snapshot,
-    Version,
-    read_event,
-    read_resource,
-)
-from fluobook.errors import FluobookError, ForeignObject, OutsideError
+from fluobook.clients.talos import probe as tls
+from fluobook.clients.talos import resources as res
+from fluobook.errors import ForeignObject, OutsideError
 from fluobook.machine.pki import KeyPair
 from fluobook.waiting import retry
-from fluobook.wire.generated.common_pb2 import ContainerDriver
+from fluobook.wire.generated import common_pb2, cosi_pb2, machine_pb2
 from fluobook.wire.generated.cosi_grpc import StateStub
-from fluobook.wire.generated.cosi_pb2 import GetRequest, ListRequest, WatchOptions, WatchRequest
 from fluobook.wire.generated.machine_grpc import MachineServiceStub
-from fluobook.wire.generated.machine_pb2 import (
-    ApplyConfigurationRequest,
-    BootstrapRequest,
-    ContainersRequest,
-    EtcdMemberListRequest,
-    EtcdSnapshotRequest,
-    LogsRequest,
-    RebootRequest,
-    ResetPartitionSpec,
-    ResetRequest,
-    UpgradeRequest,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from fluobook.clients.rpc import Address
-    from fluobook.clients.talos.resources import Event, Kind, Resource
+    from fluobook.errors import FluobookError
 
 CHANGE = 60.0
 """Seconds that one change may take to be accepted."""
 BUSY_AFTER = (0.2, 0.4, 0.8, 1.6)
 """Seconds before each repetition while the node applies another configuration."""
 
+MOST_BYTES = 16 << 20
+"""Bytes of a kubeconfig or a log."""
 POD_NAMESPACE = "k8s.io"
 """Where containerd keeps the containers of pods."""
 
-_Mode = ApplyConfigurationRequest.Mode
+_Mode = machine_pb2.ApplyConfigurationRequest.Mode
 
 
 class Node:
@@ -90,7 +66,7 @@ class Node:
         """Close the connection; a later call opens it again."""
         self._connection.close()
 
-    def get(self, kind: Kind, name: str = "") -> Resource:
+    def get(self, kind: res.Kind, name: str = "") -> res.Resource:
         """One resource, by id; without one, the only one of its kind.
 
         Raises:
@@ -98,55 +74,61 @@ class Node:
             AccessDenied: this Talos does not know the type, or it needs another role.
             Unreachable: no answer.
         """
-        request = GetRequest(namespace=kind.namespace, type=kind.type, id=name or kind.id)
-        return read_resource(self._connection.call(StateStub, "Get", request, timeout=READ, again=True).resource)
+        request = cosi_pb2.GetRequest(namespace=kind.namespace, type=kind.type, id=name or kind.id)
+        reply = self._connection.call(StateStub, "Get", request, timeout=res.READ, again=True)
+        with self._connection.reading(f"Get {kind.type}"):
+            return res.read_resource(reply.resource)
 
-    def list(self, kind: Kind) -> tuple[Resource, ...]:
+    def list(self, kind: res.Kind) -> tuple[res.Resource, ...]:
         """All resources of a kind, in Talos' order (by id)."""
-        request = ListRequest(namespace=kind.namespace, type=kind.type)
-        replies = self._connection.stream(StateStub, "List", request, timeout=READ)
-        return tuple(read_resource(reply.resource) for reply in replies)
+        request = cosi_pb2.ListRequest(namespace=kind.namespace, type=kind.type)
+        replies = self._connection.stream(StateStub, "List", request, timeout=res.READ)
+        with self._connection.reading(f"List {kind.type}"):
+            return tuple(res.read_resource(reply.resource) for reply in replies)
 
-    def watch(self, kind: Kind, name: str = "", *, timeout: float | None = None) -> Iterator[Event]:
+    def watch(self, kind: res.Kind, name: str = "", *, timeout: float | None = None) -> Iterator[res.Event]:
         """The existing resources of a kind, then every change, until closed or for `timeout` seconds.
 
         Raises:
             Unreachable: the connection ended; what was read may be out of date.
         """
-        request = WatchRequest(namespace=kind.namespace, type=kind.type, api_version=1)
+        request = cosi_pb2.WatchRequest(namespace=kind.namespace, type=kind.type, api_version=1)
         if name or kind.id:
             request.id = name or kind.id
         else:
-            request.options.CopyFrom(WatchOptions(bootstrap_contents=True))
+            request.options.CopyFrom(cosi_pb2.WatchOptions(bootstrap_contents=True))
         for reply in self._connection.follow(StateStub, "Watch", request, timeout=timeout):
-            for event in reply.event:
-                yield read_event(event)
+            with self._connection.reading(f"Watch {kind.type}"):
+                events = [res.read_event(event) for event in reply.event]
+            yield from events
 
-    def machine_stage(self) -> MachineStage:
+    def machine_stage(self) -> res.MachineStage:
         """The stage of the node's start, and what it waits for."""
-        spec = self.get(MACHINE_STATUS).spec
-        status = spec.get("status") or {}
-        unmet = tuple((entry["name"], entry["reason"]) for entry in status.get("unmetConditions") or ())
-        return MachineStage(spec["stage"], bool(status.get("ready")), unmet)
+        spec = self.get(res.MACHINE_STATUS).spec
+        with self._connection.reading("Get MachineStatus"):
+            status = spec.get("status") or {}
+            unmet = tuple((entry["name"], entry["reason"]) for entry in status.get("unmetConditions") or ())
+            return res.MachineStage(spec["stage"], bool(status.get("ready")), unmet)
 
-    def identity(self) -> MachineIdentity:
+    def identity(self) -> tls.MachineIdentity:
         """Which machine this is: SMBIOS uuid, MAC addresses, key.
 
         Raises:
             Unreachable: no answer, or the node requires other certificates.
             ForeignObject: another key than before (maintenance mode).
         """
-        information = self.get(SYSTEM_INFORMATION).spec
-        links = (link.spec.get("hardwareAddr") or "" for link in self.list(LINKS))
-        macs = tuple(sorted(mac.lower() for mac in links if mac))
-        return MachineIdentity(str(information.get("uuid") or ""), macs, self.fingerprint)
+        information = self.get(res.SYSTEM_INFORMATION).spec
+        links = self.list(res.LINKS)
+        with self._connection.reading("Get SystemInformation"):
+            macs = tuple(sorted(link.spec["hardwareAddr"].lower() for link in links if link.spec.get("hardwareAddr")))
+            return tls.MachineIdentity(str(information.get("uuid") or ""), macs, self.fingerprint)
 
-    def version(self) -> Version:
+    def version(self) -> res.Version:
         """The node's version and platform (Talos ≤ 1.12 refuses this in maintenance mode)."""
         reply = self._read("Version")
-        return Version(reply.version.tag, reply.version.arch, reply.platform.name, reply.platform.mode)
+        return res.Version(reply.version.tag, reply.version.arch, reply.platform.name, reply.platform.mode)
 
-    def apply_configuration(self, data: str, *, dry_run: bool = False) -> Applied:
+    def apply_configuration(self, data: str, *, dry_run: bool = False) -> res.Applied:
         """Send a configuration; Talos decides whether a reboot is needed (mode AUTO).
 
         Args:
@@ -159,11 +141,11 @@ class Node:
             AccessDenied: the role does not allow it.
             Unreachable: no answer; the configuration may or may not have arrived.
         """
-        request = ApplyConfigurationRequest(data=data.encode(), mode=_Mode.AUTO, dry_run=dry_run)
+        request = machine_pb2.ApplyConfigurationRequest(data=data.encode(), mode=_Mode.AUTO, dry_run=dry_run)
         reply = retry(lambda: self._change("ApplyConfiguration", request), if_error=_is_busy, pauses=BUSY_AFTER)
-        return Applied(_Mode.Name(reply.mode), reply.mode_details, tuple(reply.warnings))
+        return res.Applied(_Mode.Name(reply.mode), reply.mode_details, tuple(reply.warnings))
 
-    def _read(self, method: str, request: Any = None, *, timeout: float = READ) -> Any:
+    def _read(self, method: str, request: Any = None, *, timeout: float = res.READ) -> Any:
         reply = self._connection.call(MachineServiceStub, method, request or Empty(), timeout=timeout, again=True)
         return self._only(reply, method)
 
@@ -171,7 +153,8 @@ class Node:
         return self._only(self._connection.call(MachineServiceStub, method, request, timeout=CHANGE), method)
 
     def _only(self, reply: Any, method: str) -> Any:
-        message = reply.messages[0]
+        with self._connection.reading(method):
+            message = reply.messages[0]
         if message.metadata.error:
             raise OutsideError(
                 f"talos at {self.address} failed {method}: {message.metadata.error}",
@@ -195,12 +178,12 @@ class MaintenanceNode(Node):
     """
 
     def __init__(self, address: Address, fingerprint: str = "") -> None:
-        connection = Connection(address, system="talos", context=unverified(), accept=self._accept)
+        connection = Connection(address, system="talos", context=tls.unverified(), accept=self._accept)
         super().__init__(connection, fingerprint)
 
     def _accept(self, certificate: bytes) -> None:
-        presented = fingerprint_of(certificate)
-        if self.fingerprint and presented != self.fingerprint:
+        presented = tls.fingerprint(certificate)
+        if not presented or (self.fingerprint and presented != self.fingerprint):
             raise ForeignObject(
                 f"the node at {self._connection.address} shows another key ({presented}), not {self.fingerprint}",
                 cause="the node has rebooted, or another machine answers at this address",
@@ -219,34 +202,44 @@ class TalosNode(Node):
             Conflict: etcd has data already; fine if it is our own (F28).
             OutsideError: FAILED_PRECONDITION, not yet (F27); UNIMPLEMENTED, this is a worker.
         """
-        self._change("Bootstrap", BootstrapRequest())
+        self._change("Bootstrap", machine_pb2.BootstrapRequest())
 
     def kubeconfig(self) -> str:
         """An administrator's kubeconfig, issued by the node; it is a secret."""
-        replies = self._connection.stream(MachineServiceStub, "Kubeconfig", Empty(), timeout=READ)
-        archive = b"".join(reply.bytes for reply in replies)
-        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
-            file = tar.extractfile("kubeconfig")
-            if file is None:
-                raise OutsideError(f"talos at {self.address} sent no kubeconfig", system="talos")
-            return file.read().decode()
+        replies = self._connection.stream(MachineServiceStub, "Kubeconfig", Empty(), timeout=res.READ)
+        archive = self._joined(replies, "Kubeconfig")
+        try:
+            with self._connection.reading("Kubeconfig"), tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+                file = tar.extractfile("kubeconfig")
+                return (file.read(MOST_BYTES) if file else b"").decode()
+        except (tarfile.TarError, zlib.error, OSError) as error:
+            raise self._connection.invalid("Kubeconfig", f"is no archive ({error})", archive or b"\0") from None
 
-    def etcd_members(self) -> tuple[EtcdMember, ...]:
+    def _joined(self, replies: Iterable[Any], method: str) -> bytes:
+        """The bytes of a stream, up to a limit."""
+        data = b""
+        for reply in replies:
+            data += reply.bytes
+            if len(data) > MOST_BYTES:
+                raise self._connection.invalid(method, f"is larger than {MOST_BYTES >> 20} MiB")
+        return data
+
+    def etcd_members(self) -> tuple[res.EtcdMember, ...]:
         """The members of etcd, as this control plane sees them.
 
         Raises:
             OutsideError: etcd does not run yet.
         """
-        reply = self._read("EtcdMemberList", EtcdMemberListRequest())
+        reply = self._read("EtcdMemberList", machine_pb2.EtcdMemberListRequest())
         return tuple(
-            EtcdMember(f"{m.id:016x}", m.hostname, tuple(m.peer_urls), tuple(m.client_urls), m.is_learner)
+            res.EtcdMember(f"{m.id:016x}", m.hostname, tuple(m.peer_urls), tuple(m.client_urls), m.is_learner)
             for m in reply.members
         )
 
-    def services(self) -> tuple[Service, ...]:
+    def services(self) -> tuple[res.Service, ...]:
         """The node's system services."""
         return tuple(
-            Service(s.id, s.state, None if s.health.unknown else s.health.healthy, s.health.last_message)
+            res.Service(s.id, s.state, None if s.health.unknown else s.health.healthy, s.health.last_message)
             for s in self._read("ServiceList").services
         )
 
@@ -261,24 +254,26 @@ class TalosNode(Node):
         Raises:
             OutsideError: there is no such log.
         """
-        request = LogsRequest(namespace="system", id=name, tail_lines=lines)
+        request = machine_pb2.LogsRequest(namespace="system", id=name, tail_lines=lines)
         if name.startswith("kube-"):
             container = self._container(name)
-            request = LogsRequest(namespace=POD_NAMESPACE, id=container, driver=ContainerDriver.CRI, tail_lines=lines)
+            request = machine_pb2.LogsRequest(
+                namespace=POD_NAMESPACE, id=container, driver=common_pb2.ContainerDriver.CRI, tail_lines=lines
+            )
             if not container:
                 return ""
-        replies = self._connection.stream(MachineServiceStub, "Logs", request, timeout=READ)
-        return b"".join(reply.bytes for reply in replies).decode(errors="replace")
+        replies = self._connection.stream(MachineServiceStub, "Logs", request, timeout=res.READ)
+        return self._joined(replies, "Logs").decode(errors="replace")
 
     def _container(self, name: str) -> str:
         """The id of a static pod's container; exited ones are listed too."""
-        request = ContainersRequest(namespace=POD_NAMESPACE, driver=ContainerDriver.CRI)
+        request = machine_pb2.ContainersRequest(namespace=POD_NAMESPACE, driver=common_pb2.ContainerDriver.CRI)
         listed = self._read("Containers", request).containers
         return next((c.id for c in reversed(listed) if c.name == name and c.id.count(":") > 1), "")
 
     def reboot(self) -> None:
         """Restart the node."""
-        self._change("Reboot", RebootRequest())
+        self._change("Reboot", machine_pb2.RebootRequest())
 
     def reset(self, *, graceful: bool = True, reboot: bool = True, partitions: Iterable[str] = ()) -> None:
         """Wipe the system disk, or only some of its partitions ("EPHEMERAL"); their data is destroyed.
@@ -288,27 +283,30 @@ class TalosNode(Node):
             reboot: start again afterwards, into maintenance mode; else power off.
             partitions: labels; none means the whole system disk.
         """
-        wipe = [ResetPartitionSpec(label=label, wipe=True) for label in partitions]
-        mode = ResetRequest.WipeMode.SYSTEM_DISK
-        self._change("Reset", ResetRequest(graceful=graceful, reboot=reboot, system_partitions_to_wipe=wipe, mode=mode))
+        wipe = [machine_pb2.ResetPartitionSpec(label=label, wipe=True) for label in partitions]
+        mode = machine_pb2.ResetRequest.WipeMode.SYSTEM_DISK
+        self._change(
+            "Reset",
+            machine_pb2.ResetRequest(graceful=graceful, reboot=reboot, system_partitions_to_wipe=wipe, mode=mode),
+        )
 
     def upgrade(self, image: str, *, stage: bool = False) -> None:
         """Install another Talos image and reboot into it (MachineService.Upgrade: deprecated, served up to 1.17)."""
-        self._change("Upgrade", UpgradeRequest(image=image, preserve=True, stage=stage))
+        self._change("Upgrade", machine_pb2.UpgradeRequest(image=image, preserve=True, stage=stage))
 
-    def etcd_snapshot(self, path: Path, *, timeout: float = 600.0) -> Snapshot:
+    def etcd_snapshot(self, path: Path, *, timeout: float = 600.0) -> res.Snapshot:
         """Stream a snapshot of etcd into a file, which appears when it is complete, with mode 0600."""
         partial = path.with_name(path.name + ".partial")
         digest, size = hashlib.sha256(), 0
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            request = EtcdSnapshotRequest()
+            request = machine_pb2.EtcdSnapshotRequest()
             for reply in self._connection.stream(MachineServiceStub, "EtcdSnapshot", request, timeout=timeout):
                 size += file.write(reply.bytes)
                 digest.update(reply.bytes)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        return Snapshot(path, size, digest.hexdigest())
+        return res.Snapshot(path, size, digest.hexdigest())
 
 
 def connect(address: Address, *, ca: str, crt: str, key: str) -> TalosNode:
@@ -320,7 +318,7 @@ def connect(address: Address, *, ca: str, crt: str, key: str) -> TalosNode:
         crt: our client certificate, PEM.
         key: its key, PEM, with Talos' label or OpenSSL's.
     """
-    return TalosNode(Connection(address, system="talos", context=mutual(ca, KeyPair(crt, key))))
+    return TalosNode(Connection(address, system="talos", context=tls.mutual(ca, KeyPair(crt, key))))
 
 
 def maintenance(address: Address, *, fingerprint: str = "") -> MaintenanceNode:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from fluobook.clients.rpc import background
@@ -86,7 +87,7 @@ def _verified(handshake: _Handshake) -> Probe:
 
 def _unverified(handshake: _Handshake, before: _Handshake | None) -> Probe:
     """Without a client certificate: HTTP/2 settings mean maintenance mode, a TLS alert another cluster."""
-    key = fingerprint(handshake.certificate) if handshake.certificate else ""
+    key = fingerprint(handshake.certificate)
     if handshake.settings_received:
         return Probe(Mode.MAINTENANCE, "it accepts clients without a certificate", key)
     if _is_refusal(handshake.error):
@@ -176,8 +177,14 @@ def unverified() -> ssl.SSLContext:
 
 
 def fingerprint(certificate: bytes) -> str:
-    """The fingerprint of a certificate's key, as a Talos console shows it: SHA-256 of the SPKI, in base64."""
-    key = x509.load_der_x509_certificate(certificate).public_key()
+    """The fingerprint of a certificate's key, as a Talos console shows it: SHA-256 of the SPKI, in base64.
+
+    "" if the certificate cannot be read.
+    """
+    try:
+        key = x509.load_der_x509_certificate(certificate).public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return ""
     spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return base64.b64encode(hashlib.sha256(spki).digest()).decode()
 

@@ -72,7 +72,7 @@ def test_its_certificate_is_invalid_for_another_address(lab):
     admin = lab.pki.client()
     with pytest.raises(Unreachable) as caught:
         connect(wrong, ca=lab.pki.talos.crt, crt=admin.crt, key=admin.key).version()
-    assert caught.value.code == "CERTIFICATE"
+    assert caught.value.code == "CERTIFICATE_WRONG_HOST"
     assert "10.10.0.99" in caught.value.detail
 
 
