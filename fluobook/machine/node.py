@@ -6,6 +6,7 @@ follows from an address or a disk, is generated here. The patches are applied la
 
 from __future__ import annotations
 
+import posixpath
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ PATCHES = ("common", "controlplane", "worker")
 """The patches in talos/patches: for all nodes, then for those of a role."""
 VOLUME = "longhorn"
 """The data disk's volume; it is mounted at /var/mnt/longhorn."""
+USER_VOLUMES = "/var/mnt"
+"""Where Talos mounts user volumes, for the host, the kubelet and pods: docs/decisions/longhorn-without-extra-mounts."""
 ZONE_LABEL = "topology.kubernetes.io/zone"
 """The label with the host of a node. A worker may set it itself, unlike node-role.kubernetes.io labels."""
 NO_KERNEL_ARGUMENTS = (
@@ -169,13 +172,28 @@ def patch_problems(platform: Platform, patches: Mapping[str, str]) -> list[tuple
                 refused.add((name, f"{error.message}; {error.cause}" if error.cause else error.message))
                 break
             undecodable = [problem for problem in map(decoding_problem, documents) if problem]
-            problems = undecodable or [str(refusal) for refusal in refusals(documents)]
+            problems = undecodable or [*map(str, refusals(documents)), *volume_problems(documents, node)]
             if any(((part.get("machine") or {}).get("install") or {}).get("extraKernelArgs") for part in patch):
                 problems.append(NO_KERNEL_ARGUMENTS)
             refused |= {(name, problem) for problem in problems}
             if problems:
                 break
     return sorted(refused)
+
+
+def volume_problems(documents: Iterable[Document], node: Node) -> list[str]:
+    """Why Longhorn would not store its volumes on a node's data disk: the user volume is missing, or hidden."""
+    volumes = [document.get("name") for document in documents if document.get("kind") == "UserVolumeConfig"]
+    problems = []
+    if node.data_disk_gib and VOLUME not in volumes:
+        problems.append(f"UserVolumeConfig {VOLUME} is missing: Longhorn would store volumes on the system disk")
+    kubelets = [(document.get("machine") or {}).get("kubelet") or {} for document in documents]
+    for mount in (mount for kubelet in kubelets for mount in kubelet.get("extraMounts") or ()):
+        paths = [posixpath.normpath(str(mount.get(end))) for end in ("source", "destination")]
+        if any(f"{path}/".startswith((f"{USER_VOLUMES}/", "/var/lib/longhorn/")) for path in paths):
+            mounted = f"machine.kubelet.extraMounts has {mount.get('destination')}"
+            problems.append(f"{mounted}: the kubelet has {USER_VOLUMES}; a second mount can hide the data disk")
+    return problems
 
 
 def subnets_contain(subnets: Iterable[str], address: str) -> bool:

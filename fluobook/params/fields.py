@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from fluobook.params.problems import refuse
 
@@ -212,6 +212,12 @@ def _cpu(value: str) -> str:
     return _match(value, r"[\w.-]+", "must be a CPU type of Proxmox VE", "such as x86-64-v2-AES or host")
 
 
+def _scsi_controller(value: object) -> object:
+    if value == "virtio-scsi-single":
+        raise refuse("hides the disks from Talos on some hosts, and its bootstrap hangs", "virtio-scsi-pci")
+    return value
+
+
 def _cluster_name(value: str) -> str:
     if len(value) > _LONGEST_CLUSTER_NAME:
         raise refuse(f"is longer than {_LONGEST_CLUSTER_NAME} characters", "Cilium takes no longer cluster name")
@@ -236,6 +242,7 @@ Host = Annotated[str, AfterValidator(_host)]
 Version = Annotated[str, AfterValidator(_version)]
 TokenId = Annotated[str, AfterValidator(_token_id)]
 Cpu = Annotated[str, AfterValidator(_cpu)]
+ScsiController = Annotated[Literal["virtio-scsi-pci"], BeforeValidator(_scsi_controller)]
 ClusterName = Annotated[str, AfterValidator(_cluster_name)]
 NodeName = Annotated[
     str,

@@ -170,8 +170,8 @@ class Vm(Model):
     """CPU type; Talos needs x86-64-v2 or newer."""
     bios: Literal["ovmf", "seabios"] = "ovmf"
     """Firmware: ovmf (UEFI) or seabios."""
-    scsi_controller: Literal["virtio-scsi-pci", "virtio-scsi-single"] = "virtio-scsi-pci"
-    """SCSI controller; with virtio-scsi-single some hosts show Talos no disks."""
+    scsi_controller: fields.ScsiController = "virtio-scsi-pci"
+    """SCSI controller; Talos' guide forbids virtio-scsi-single, with which some hosts show Talos no disks."""
     install_disk: fields.DevicePath | None = None
     """Path of the disk for Talos, such as /dev/vda; null selects the VM's first disk by its bus path."""
     agent: Flag = True

@@ -291,8 +291,15 @@ class TalosNode(Node):
         )
 
     def upgrade(self, image: str, *, stage: bool = False) -> None:
-        """Install another Talos image and reboot into it (MachineService.Upgrade: deprecated, served up to 1.17)."""
-        self._change("Upgrade", machine_pb2.UpgradeRequest(image=image, preserve=True, stage=stage))
+        """Install another Talos image and reboot into it (MachineService.Upgrade: deprecated, served up to 1.17).
+
+        Neither `preserve` nor `force` is sent. Talos keeps the data of the node without them since 1.8, and with either
+        it skips its check that etcd survives the node's absence.
+
+        Raises:
+            OutsideError: Talos is not installed, or etcd has two members or an unhealthy one.
+        """
+        self._change("Upgrade", machine_pb2.UpgradeRequest(image=image, stage=stage))
 
     def etcd_snapshot(self, path: Path, *, timeout: float = 600.0) -> res.Snapshot:
         """Stream a snapshot of etcd into a file, which appears when it is complete, with mode 0600."""

@@ -23,7 +23,14 @@ from fluobook.files import read_text
 from fluobook.gitops.documents import value_under
 from fluobook.machine import generate, pki
 from fluobook.machine.documents import dump, load
-from fluobook.machine.node import node_documents, patch_path, patch_problems, read_patches, subnets_contain
+from fluobook.machine.node import (
+    node_documents,
+    patch_path,
+    patch_problems,
+    read_patches,
+    subnets_contain,
+    volume_problems,
+)
 from fluobook.machine.schematic import image_of
 from fluobook.params import KUBERNETES_PORT, TALOS_PORT
 
@@ -195,6 +202,7 @@ def contradictions(
     if hostnames != [node.name]:
         yield f"HostnameConfig gives the name {_shown(hostnames)}; the params say {node.name}"
     yield from _shared_address(documents, platform, node)
+    yield from volume_problems(documents, node)
     certificates = ["machine.certSANs"]
     if node.role == "controlplane":
         certificates.append("cluster.apiServer.certSANs")

@@ -114,7 +114,7 @@ def create_params(platform: Platform, node: Node, image: str) -> dict[str, Any]:
         image: file name of the Talos ISO on the image storage.
     """
     endpoint, network = platform.endpoint_of(node), platform.network
-    options = ",discard=on,ssd=1" + (",iothread=1" if platform.vm.scsi_controller == "virtio-scsi-single" else "")
+    options = ",discard=on,ssd=1"
     vlan = f",tag={network.vlan}" if network.vlan else ""
     mtu = f",mtu={network.mtu}" if network.mtu != 1500 else ""  # noqa: PLR2004 (Ethernet's own)
     params = {

@@ -200,9 +200,22 @@ class MachineService:
         node = self._node
         if not node.disk.image:
             raise _precondition("Talos is not installed")
+        if not (request.force or request.preserve) and node.config and node.config.is_control_plane:
+            self._require_healthy_members()
         node.disk.image = request.image
         node.restart("reboot", "upgrading")
         return api.UpgradeResponse(messages=[api.Upgrade(ack="Upgrade request received", actor_id=self._actor())])
+
+    def _require_healthy_members(self) -> None:
+        """Refuse an upgrade that would cost etcd its quorum, in Talos' words."""
+        etcd, prefix = self._etcd("upgrade"), "error validating etcd for upgrade: "
+        if len(etcd.members) == 2:  # noqa: PLR2004
+            reason = "etcd member count(2) is insufficient to maintain quorum if upgrade commences"
+            raise GRPCError(Status.UNKNOWN, prefix + reason)
+        for uuid, member in etcd.members.items():
+            if uuid not in etcd.up:
+                reason = "is not healthy; all members must be healthy to perform an upgrade: context deadline exceeded"
+                raise GRPCError(Status.UNKNOWN, f"{prefix}etcd member {member.id:016x} {reason}")
 
     def _read(self, data: bytes) -> tuple[MachineConfiguration, list[str]]:
         try:

@@ -360,6 +360,23 @@ def test_an_upgrade_boots_another_version(lab, running):
     assert running.version().tag == "v1.13.10"
 
 
+def test_an_upgrade_that_would_cost_etcd_its_quorum_is_refused(lab, running):
+    configure(lab, "cp-2", "10.10.0.11")
+    lab.wait_stage("cp-2", "running")
+    with pytest.raises(OutsideError, match=r"etcd member count\(2\) is insufficient to maintain quorum"):
+        running.upgrade("factory.talos.dev/nocloud-installer/" + "cd" * 32 + ":v1.13.10")
+    assert running.version().tag == "v1.13.9"
+
+
+def test_an_upgrade_beside_an_unhealthy_member_is_refused(lab, running):
+    for name, ip in (("cp-2", "10.10.0.11"), ("cp-3", "10.10.0.12")):
+        configure(lab, name, ip)
+        lab.wait_stage(name, "running")
+    lab.do(lambda: lab.machines.node("cp-3").disk.etcd.up.discard(lab.machines.node("cp-3").vm.uuid))
+    with pytest.raises(OutsideError, match="is not healthy; all members must be healthy to perform an upgrade"):
+        running.upgrade("factory.talos.dev/nocloud-installer/" + "cd" * 32 + ":v1.13.10")
+
+
 def test_a_metal_installer_discards_the_static_address(lab):
     text = lab.controlplane(install={"disk": "/dev/sda", "image": "factory.talos.dev/installer/abc:v1.13.9"})
     configure(lab, text=text)

@@ -22,6 +22,13 @@ ROOT = Path(__file__).parents[3]
 SECRETS, OTHER = new_secrets(), new_secrets()
 REMOVED = object()
 
+LONGHORN: dict[str, Any] = {
+    "source": "/var/mnt/longhorn",
+    "destination": "/var/mnt/longhorn",
+    "type": "bind",
+    "options": ["bind", "rshared", "rw"],
+}
+
 ANYWHERE: dict[str, tuple[str, Any, str]] = {
     "another token for Talos' certificates": ("machine.token", OTHER.trustd_token, "machine.token"),
     "Talos' authority of another cluster": ("machine.ca.crt", OTHER.talos.to_base64()["crt"], "machine.ca.crt"),
@@ -43,6 +50,18 @@ ANYWHERE: dict[str, tuple[str, Any, str]] = {
     "node addresses left out": ("machine.kubelet.nodeIP.validSubnets", ["!10.10.0.0/24"], "nodeIP.validSubnets"),
     "kubelets that sign for themselves": ("machine.kubelet.extraArgs", {}, "rotate-server-certificates"),
     "kubelets that keep to themselves": ("machine.kubelet.skipNodeRegistration", True, "skipNodeRegistration"),
+    "a mount over the data disk": ("machine.kubelet.extraMounts", [LONGHORN], "extraMounts has /var/mnt/longhorn"),
+    "a mount from the data disk": (
+        "machine.kubelet.extraMounts",
+        [LONGHORN | {"destination": "/data"}],
+        "extraMounts has /data",
+    ),
+    "a mount over all volumes": ("machine.kubelet.extraMounts", [LONGHORN | {"destination": "/var/mnt/"}], "/var/mnt"),
+    "the mount of older guides": (
+        "machine.kubelet.extraMounts",
+        [{"source": "/var/lib/longhorn", "destination": "/var/lib/longhorn", "type": "bind"}],
+        "extraMounts has /var/lib/longhorn",
+    ),
     "the other role": ("machine.type", "init", "machine.type is init"),
 }
 
@@ -203,6 +222,21 @@ def test_a_shared_address_elsewhere_is_named(old: str, new: str, message: str) -
     texts["talos-cp-2"] = changed.replace(f"00:{mac}", "00:00:00:00:00:01")
     with pytest.raises(ParamsError, match=f"the machine configuration of talos-cp-2: .*{message}"):
         rendered.refuse(texts)
+
+
+def test_a_worker_without_its_data_volume_is_named() -> None:
+    rendered = Rendered("phase1")
+    rendered.ingredients.patches["worker"] += (
+        "---\napiVersion: v1alpha1\nkind: UserVolumeConfig\nname: longhorn\n$patch: delete\n"
+    )
+    with pytest.raises(ParamsError, match="UserVolumeConfig longhorn is missing: Longhorn would store volumes"):
+        rendered.refuse(rendered.spoiled("talos-cp-1"))
+
+
+def test_other_mounts_of_the_kubelet_are_left_to_the_patches() -> None:
+    rendered = Rendered("phase1")
+    mount = {"source": "/var/local", "destination": "/var/local", "type": "bind", "options": ["bind", "rshared", "rw"]}
+    rendered.refuse(rendered.spoiled("talos-worker-1", ("machine.kubelet.extraMounts", [mount])))
 
 
 def test_what_all_nodes_have_wrong_is_told_once() -> None:
