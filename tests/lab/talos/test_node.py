@@ -394,6 +394,7 @@ def test_an_installation_to_a_missing_disk_returns_to_maintenance(lab):
 
 def test_volumes_and_the_system_disk_are_listed(lab):
     volume = {"apiVersion": "v1alpha1", "kind": "UserVolumeConfig", "name": "longhorn"}
+    volume["provisioning"] = {"diskSelector": {"match": "!system_disk"}, "minSize": "10GiB"}
     configure(lab, text=lab.controlplane() + "---\n" + yaml.safe_dump(volume))
     node = lab.connect()
     disks = {item.spec["size"]: item.spec["dev_path"] for item in node.list(DISKS)}
