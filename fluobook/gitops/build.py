@@ -17,6 +17,7 @@ import yaml
 
 from fluobook.clients.tools import find, run_tool
 from fluobook.gitops.kustomization import NAME
+from fluobook.gitops.tree import TOPS
 from fluobook.kubernetes import manifests, rendering
 
 if TYPE_CHECKING:
@@ -36,22 +37,22 @@ for document in documents:
 
 @dataclass(frozen=True)
 class Builder:
-    """Builds folders of one copied tree; `home` is the copy's parent, where the plugin is too."""
+    """Builds folders of one copied repository; `home` is the copy's parent, where the plugin is too."""
 
     home: Path
-    top: Path
+    root: Path
 
     def build(self, folder: Path, patches: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
         """The objects of a folder, as kustomize makes them.
 
         Args:
-            folder: a folder below `top`.
+            folder: a folder of the repository.
             patches: entries of `patches`, as the root Application or a child's source would add them.
 
         Raises:
             ToolFailed: kustomize refuses; `detail` is what it said.
         """
-        copied = self.home / "tree" / folder.relative_to(self.top)
+        copied = self.home / "tree" / folder.relative_to(self.root)
         if patches:
             copied = self._patched(copied, patches)
         env = rendering.kustomize_environment(self.home / "plugins")
@@ -68,15 +69,13 @@ class Builder:
 
 
 @contextmanager
-def builder(top: Path) -> Iterator[Builder]:
-    """A builder for the tree below `top`, for as long as the context lasts.
-
-    Args:
-        top: the folder with every kustomization that others refer to (cluster-gitops).
-    """
+def builder(root: Path) -> Iterator[Builder]:
+    """A builder for the kustomizations of a repository, for as long as the context lasts."""
     with tempfile.TemporaryDirectory(prefix="fluobook-kustomize-") as temporary:
         home = Path(temporary).resolve()
-        shutil.copytree(top, home / "tree")
+        for top in TOPS:
+            if (root / top).is_dir():
+                shutil.copytree(root / top, home / "tree" / top)
         rendering.use_legacy_ksops(home / "tree")
         rendering.install_ksops(home / "plugins", _PLUGIN)
-        yield Builder(home, top)
+        yield Builder(home, root)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import promql_parser as promql
 
-from fluobook.gitops.documents import Document  # noqa: TC001 (a dataclass field)
+from fluobook.gitops.documents import Document, Position  # noqa: TC001 (a dataclass field)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -50,26 +50,33 @@ class Metric:
 
 @dataclass(frozen=True)
 class MetricTable:
-    """The metrics of cluster-gitops/metrics.yaml."""
+    """The metrics of metrics.yaml, upstream's and the operator's together."""
 
-    document: Document
+    documents: tuple[Document, ...]
+
+    @cached_property
+    def programs(self) -> dict[str, tuple[Document, Mapping[str, Any]]]:
+        """Every program by its name: the document that has it, and its facts."""
+        return {
+            name: (document, facts) for document in self.documents for name, facts in document.data["programs"].items()
+        }
 
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """Every metric by its name."""
         return {
             name: _metric(program, facts, row or {})
-            for program, facts in self.document.data["programs"].items()
+            for program, (_, facts) in self.programs.items()
             for name, row in facts["metrics"].items()
         }
 
-    def outdated(self, versions: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
-        """Programs that were read at another version of their Application: program, that version, today's version."""
-        for program, facts in self.document.data["programs"].items():
+    def outdated(self, versions: Mapping[str, str]) -> Iterable[tuple[Position, str, str, str]]:
+        """Programs that were read at another version of their Application: position, program, both versions."""
+        for program, (document, facts) in self.programs.items():
             read_at = facts.get("read_at") or {}
             version = versions.get(read_at.get("application", ""))
             if version and version != str(read_at["version"]):
-                yield program, str(read_at["version"]), version
+                yield document.at("programs", program, "read_at"), program, str(read_at["version"]), version
 
 
 def _metric(program: str, facts: Mapping[str, Any], row: Mapping[str, Any]) -> Metric:

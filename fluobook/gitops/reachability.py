@@ -1,4 +1,4 @@
-"""The expected connections of cluster-gitops/reachability.yaml, compared with what the network policies allow.
+"""The expected connections of reachability.yaml, compared with what the network policies allow.
 
 What the table does not list is evaluated too, so that a policy that allows too much is found: some other pod in each
 namespace, a port that no pod of the table has, and pods in another namespace that carry the labels of those in the
@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from fluobook.gitops import documents
 from fluobook.kubernetes.policies import NODES, TCP, WORLD, Endpoint, Policies, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from fluobook.gitops.documents import Document
+    from fluobook.gitops.documents import Document, Position
 
 NAME = "reachability.yaml"
 SAME_NAMESPACE = "same-namespace"
@@ -35,7 +33,7 @@ ELSEWHERE = "elsewhere"
 class Cell:
     """One question with its two answers: may `source` connect to `target` on `port`?
 
-    `row` is the line of the row that expects it to be open, 0 where none does; `why` is the reason in that row.
+    `row` is the position of the row that expects it to be open, None where none does; `why` is the reason there.
     `is_listed` is whether the table lists the target and its port.
     """
 
@@ -44,7 +42,7 @@ class Cell:
     port: int
     protocol: str
     verdict: Verdict[Document]
-    row: int
+    row: Position | None
     why: str
     is_listed: bool = True
 
@@ -60,19 +58,36 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """The table: its pods with their ports, and its rows of what is open."""
+    """The table: its pods with their ports, and its rows of what is open; upstream's and the operator's together."""
 
-    document: Document
+    documents: tuple[Document, ...]
+
+    def _merged(self, key: str) -> dict[str, Any]:
+        return {name: pod for document in self.documents for name, pod in (document.data.get(key) or {}).items()}
 
     @cached_property
     def pods(self) -> dict[str, Endpoint]:
         """Every pod of the table by its name."""
-        return _endpoints(self.document.data["pods"])
+        return _endpoints(self._merged("pods"))
 
     @cached_property
     def host_network_pods(self) -> list[Endpoint]:
         """The pods on the host network: policies do not apply to them, scrapes select them."""
-        return list(_endpoints(self.document.data.get("on_hosts") or {}, host_network=True).values())
+        return list(_endpoints(self._merged("on_hosts"), host_network=True).values())
+
+    @cached_property
+    def rows(self) -> list[tuple[Position, dict[str, Any]]]:
+        """Every row with its position."""
+        return [
+            (document.at("open", index), row)
+            for document in self.documents
+            for index, row in enumerate(document.data.get("open") or ())
+        ]
+
+    def at(self, pod: str) -> Position:
+        """The position of a pod; of the table if it has no such pod."""
+        owners = [document for document in self.documents if pod in (document.data.get("pods") or {})]
+        return (owners or self.documents)[0].at("pods", pod)
 
     @cached_property
     def others(self) -> dict[str, Endpoint]:
@@ -89,7 +104,7 @@ class Table:
 
     def ports(self, pod: str) -> list[Port]:
         """The ports that the table lists for a pod."""
-        return [_port(text) for text in self.document.data["pods"][pod]["ports"]]
+        return [_port(text) for text in self._merged("pods")[pod]["ports"]]
 
     def targets(self) -> Iterator[tuple[Endpoint, Port, bool]]:
         """Every pod and port, and whether the table lists it: the pod's own ports, and all others of its namespace."""
@@ -101,9 +116,9 @@ class Table:
             yield from ((pod, port, True) for port in own)
             yield from ((pod, port, False) for port in sorted(namespace_ports[pod.namespace] - set(own)))
 
-    def row(self, source: Endpoint, target: Endpoint, port: Port) -> tuple[int, str]:
-        """The line and the reason of the first row that expects this to be open; 0 and "" if none does."""
-        for index, row in enumerate(self.document.data["open"]):
+    def row(self, source: Endpoint, target: Endpoint, port: Port) -> tuple[Position | None, str]:
+        """The position and the reason of the first row that expects this to be open; None and "" if none does."""
+        for position, row in self.rows:
             sources, targets = _names(row["from"]), _names(row["to"])
             is_neighbour = source.namespace == target.namespace and not source.entity
             if (
@@ -114,17 +129,8 @@ class Table:
                     or bool({EVERYONE, source.name, f"namespace {source.namespace}"} & set(sources))
                 )
             ):
-                return self.document.line("open", index), row["why"]
-        return 0, ""
-
-
-def read(top: Path) -> Table:
-    """The table of a GitOps tree.
-
-    Raises:
-        InvalidFile: there is no such file, or it is not YAML.
-    """
-    return Table(documents.read(top / NAME)[0])
+                return position, row["why"]
+        return None, ""
 
 
 def matrix(table: Table, policies: Policies[Document]) -> Iterator[Cell]:

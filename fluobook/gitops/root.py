@@ -224,6 +224,23 @@ def _for_objects(app: Application, tree: Tree, values: Mapping[str, Any]) -> Ite
             yield Patch(kind, name, operations)
 
 
+def objects_for(platform: Platform, tree: Tree) -> list[Document]:
+    """The objects of this repository's folders as the platform receives them, with its phase values.
+
+    Raises:
+        ParamsError: as `patches_for`.
+    """
+    values = values_of(platform)
+    objects: list[Document] = []
+    for app in tree.applications:
+        changes = {(patch.kind, patch.name): patch.operations for patch in _for_objects(app, tree, values)}
+        objects += [
+            kustomization.patched(document, changes.get((document.kind, document.name), ()))
+            for document in tree.deployed_by(app)
+        ]
+    return objects
+
+
 def _replace(data: dict[str, Any], path: str, value: Any) -> Iterable[Operation]:
     """The operation that sets a value at a path, or none if it is set already."""
     current = value_at(data, path)

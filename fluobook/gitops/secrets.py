@@ -13,6 +13,7 @@ import yaml
 from fluobook.clients import sops
 from fluobook.errors import Rejected
 from fluobook.gitops import documents
+from fluobook.gitops.tree import TOPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,13 +37,8 @@ class EncryptedFile:
 
 def encrypted_files(root: Path, read_by_generators: Iterable[Path] = ()) -> tuple[EncryptedFile, ...]:
     """Every *.sops.yaml of the GitOps tree, every Talos secrets bundle, and what generators read, in order."""
-    files = sorted(
-        {
-            *(root / "cluster-gitops").rglob("*" + SUFFIX),
-            *(root / "talos" / "secrets").glob("*" + SUFFIX),
-            *read_by_generators,
-        }
-    )
+    by_name = (file for top in (*TOPS, "talos/secrets") for file in (root / top).rglob("*" + SUFFIX))
+    files = sorted({*by_name, *read_by_generators})
     return tuple(EncryptedFile(file, frozenset(sops.recipients(file)), wanted_for(file, root)) for file in files)
 
 

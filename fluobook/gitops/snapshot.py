@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 from fluobook import params
 from fluobook.errors import ParamsError
-from fluobook.gitops import documents, kustomization, reachability, secrets, tree
+from fluobook.gitops import documents, kustomization, reachability, root, secrets, tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,13 +56,30 @@ class Snapshot:
 
     @property
     def top(self) -> Path:
-        """The folder of the GitOps tree."""
-        return self.root / "cluster-gitops"
+        """Upstream's folder of the GitOps tree."""
+        return self.root / tree.TOPS[0]
+
+    @cached_property
+    def all_files(self) -> tuple[Path, ...]:
+        """Every file of the GitOps tree, in order; params and Talos patches of the operator are not part of it."""
+        others = [self.root / tree.TOPS[1] / name for name in ("params", "talos")]
+        paths = (path for top in tree.TOPS for path in sorted((self.root / top).rglob("*")))
+        return tuple(path for path in paths if path.is_file() and not any(map(path.is_relative_to, others)))
 
     @cached_property
     def files(self) -> tuple[Path, ...]:
         """Every YAML file of the GitOps tree, encrypted ones too, in order."""
-        return tuple(sorted(path for path in self.top.rglob("*") if path.suffix in (".yaml", ".yml")))
+        return tuple(path for path in self.all_files if path.suffix in (".yaml", ".yml"))
+
+    def contains(self, file: Path) -> bool:
+        """Whether a file is part of the GitOps tree."""
+        return any(file.is_relative_to(self.root / top) for top in tree.TOPS)
+
+    def tables(self, name: str) -> tuple[Document, ...]:
+        """Upstream's table of that name (reachability.yaml, metrics.yaml) and the operator's, if the root has one."""
+        folders = filter(None, (self.top, tree.site_folder(self.root, self.path)))
+        files = [folder / name for folder in folders if (folder / name).exists() or folder == self.top]
+        return tuple(document for file in files for document in documents.read(file)[:1])
 
     @cached_property
     def documents(self) -> tuple[Document, ...]:
@@ -104,7 +120,7 @@ class Snapshot:
     @cached_property
     def table(self) -> Table:
         """The expected connections."""
-        return reachability.read(self.top)
+        return reachability.Table(self.tables(reachability.NAME))
 
     @cached_property
     def params(self) -> dict[Path, Params | ParamsError]:
@@ -117,10 +133,15 @@ class Snapshot:
         valid = ((file, loaded.platform) for file, loaded in self.params.items() if isinstance(loaded, params.Params))
         return {file: platform for file, platform in valid if platform.gitops.path == self.path}
 
-    @property
-    def networks(self) -> tuple[IPv4Network, ...]:
-        """The network of each platform that uses this root, without duplicates."""
-        return tuple(dict.fromkeys(IPv4Network(str(platform.network.cidr)) for platform in self.platforms.values()))
+    @cached_property
+    def objects_by_platform(self) -> list[tuple[Platform | None, list[Document]]]:
+        """The deployed objects as each platform receives them; as they are in the files if no platform fits them."""
+        try:
+            platforms = self.platforms.values()
+            by_platform = [(platform, root.objects_for(platform, self.tree)) for platform in platforms]
+        except ParamsError:  # reported by the rule phase-value
+            by_platform = []
+        return [*by_platform] or [(None, self.objects())]
 
 
 def _load(file: Path) -> Params | ParamsError:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fluobook.params import Platform
 
 ROOT_PATH = "cluster-gitops/bootstrap"
+TOPS = ("cluster-gitops", "site")
+"""The folders with manifests: upstream's, and the operator's own, which upstream leaves empty."""
 WAVE = "argocd.argoproj.io/sync-wave"
 FINALIZER = "resources-finalizer.argocd.argoproj.io"
 NEEDED_BEFORE = "fluobook/needed-before"
@@ -170,11 +172,6 @@ class Tree:
         """Every AppProject."""
         return tuple(document for document in self.documents if document.kind == "AppProject")
 
-    @property
-    def top(self) -> Path:
-        """The folder of the whole tree, with which the root path begins."""
-        return self.root / Path(self.path).parts[0]
-
     def application(self, name: str) -> Application:
         """The Application of that name.
 
@@ -210,6 +207,11 @@ def read(root: Path, path: str = ROOT_PATH) -> Tree:
         Rejected: a file is missing or invalid; names file and line.
     """
     return Tree(root, path, tuple(kustomization.resources(root / path)))
+
+
+def site_folder(root: Path, path: str) -> Path | None:
+    """The operator's own folder, if the root Application is in it: what is there applies to the platform."""
+    return root / path if Path(path).parts[0] == TOPS[1] else None
 
 
 def waves(tree: Tree) -> dict[int, tuple[Application, ...]]:

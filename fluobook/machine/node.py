@@ -1,13 +1,14 @@
 """The configuration of one node of the platform: Talos' own, what follows from the params, and the patches.
 
-What all nodes of a kind share is in talos/patches, for people to read and change; what differs from node to node, or
-follows from an address or a disk, is generated here. The patches are applied last.
+What all nodes of a kind share is in talos/patches and in a site's own patches, for people to read and change; what
+differs from node to node, or follows from an address or a disk, is generated here. The patches are applied last.
 """
 
 from __future__ import annotations
 
 import posixpath
 from ipaddress import ip_address, ip_network
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import ParamsError
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 LINK = "net0"
 """Alias of the node's network interface, found by its MAC address whatever its kernel name is."""
 DEFAULT_MTU = 1500
-PATCHES = ("common", "controlplane", "worker")
-"""The patches in talos/patches: for all nodes, then for those of a role."""
+PATCHES = "talos/patches"
+"""The folder of the patches, in the repository and in a site's own folder."""
 VOLUME = "longhorn"
 """The data disk's volume; it is mounted at /var/mnt/longhorn."""
 USER_VOLUMES = "/var/mnt"
@@ -142,40 +143,59 @@ def _document(kind: str, **fields: Any) -> Document:
     return {"apiVersion": "v1alpha1", "kind": kind, **fields}
 
 
-def read_patches(root: Path) -> dict[str, str]:
-    """The text of each patch of a repository: common, controlplane and worker.
+def read_patches(platform: Platform, root: Path) -> dict[str, str]:
+    """The text of each patch by its path, in the order in which they apply.
+
+    Upstream's come first, then the site's own; in each folder `common` for all nodes, then those of a role, then (in a
+    site) those that have a node's name.
 
     Raises:
         BadFile: one cannot be read.
+        ParamsError: a file of the site is named after no role and no node.
     """
-    return {name: read_text(root / patch_path(name)) for name in PATCHES}
+    names = ["common", "controlplane", "worker", *(node.name for node in platform.nodes)]
+    paths = [f"{PATCHES}/{name}.yaml" for name in names[:3]]
+    if site := platform.gitops.site:
+        own = [file.stem for file in sorted((root / site / PATCHES).glob("*.yaml"))]
+        if strangers := [name for name in own if name not in names]:
+            raise ParamsError(
+                f"{site}/{PATCHES}/{strangers[0]}.yaml applies to no node",
+                cause="a patch applies to the nodes whose role or name is the name of its file",
+                remedy=f"rename it to one of {', '.join(names)}",
+            )
+        paths += [f"{site}/{PATCHES}/{name}.yaml" for name in sorted(own, key=names.index)]
+    return {path: read_text(root / path) for path in paths}
 
 
-def patch_path(name: str) -> str:
-    """The path of a patch in the repository."""
-    return f"talos/patches/{name}.yaml"
+def patches_of(node: Node, patches: Mapping[str, str]) -> list[str]:
+    """The patches that apply to a node."""
+    return [patches[path] for path in _paths_of(node, patches)]
+
+
+def _paths_of(node: Node, patches: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(path for path in patches if PurePosixPath(path).stem in ("common", node.role, node.name))
 
 
 def patch_problems(platform: Platform, patches: Mapping[str, str]) -> list[tuple[str, str]]:
-    """What Talos refuses in the patches, and what has no effect: the name of the patch and the problem."""
+    """What Talos refuses in the patches, and what has no effect: the path of the patch and the problem."""
     pair = KeyPair("-", "-")
     placeholders = SecretsBundle("-", "-", "-", "-", pair, pair, pair, "-", pair, "-")
     generated = generate("-", f"https://{platform.api_address}:6443", platform.versions.kubernetes, placeholders, "-")
     refused: set[tuple[str, str]] = set()
-    for node in {node.role: node for node in platform.nodes}.values():
+    for node in {_paths_of(node, patches): node for node in platform.nodes}.values():
         documents = node_documents(generated, platform, node)
-        for name in ("common", node.role):
+        for path in _paths_of(node, patches):
             try:
-                patch = load(patches[name], patch_path(name))
+                patch = load(patches[path], path)
                 documents = merge(documents, patch)
             except ParamsError as error:
-                refused.add((name, f"{error.message}; {error.cause}" if error.cause else error.message))
+                refused.add((path, f"{error.message}; {error.cause}" if error.cause else error.message))
                 break
             undecodable = [problem for problem in map(decoding_problem, documents) if problem]
             problems = undecodable or [*map(str, refusals(documents)), *volume_problems(documents, node)]
             if any(((part.get("machine") or {}).get("install") or {}).get("extraKernelArgs") for part in patch):
                 problems.append(NO_KERNEL_ARGUMENTS)
-            refused |= {(name, problem) for problem in problems}
+            refused |= {(path, problem) for problem in problems}
             if problems:
                 break
     return sorted(refused)

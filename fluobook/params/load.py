@@ -17,6 +17,8 @@ from fluobook.params.reading import merged, read, with_overrides
 from fluobook.params.rules import broken_rules
 from fluobook.params.versions import Supported, load_supported
 
+FOLDERS = ("params", "site/params")
+"""Where params files are found by their names: those that come with fluobook, and the operator's own."""
 EXAMPLES = ("phase1", "phase2", "phase3")
 """The phases that come with fluobook; a file that has one's name describes that phase."""
 
@@ -25,7 +27,7 @@ def load(phase_or_path: str | Path, overrides: Iterable[str] = (), *, root: Path
     """The parameters of a phase.
 
     Args:
-        phase_or_path: a name in `params/` ("phase1"), or the path of such a file.
+        phase_or_path: a name in `params/` or `site/params/` ("phase1"), or the path of such a file.
         overrides: "path=value" each, applied in this order (`--set`).
         root: the repository; found from the file upwards unless given.
 
@@ -126,8 +128,19 @@ def cache_folder() -> Path:
 
 
 def files(root: Path) -> dict[str, Path]:
-    """The params files of a repository by their names, sorted."""
-    return {path.stem: path for path in sorted((root / "params").glob("*.yaml")) if path.stem != "versions"}
+    """The params files of a repository by their names, sorted: those of `params/`, and the operator's own.
+
+    Raises:
+        ParamsError: two files have the same name.
+    """
+    by_name: dict[str, Path] = {}
+    for path in (path for folder in FOLDERS for path in sorted((root / folder).glob("*.yaml"))):
+        if path.stem in by_name:
+            problem = f"{by_name[path.stem]} and {path} have the same name"
+            raise ParamsError("two params files have one name", problems=(problem,), remedy="rename one of them")
+        if path != root / "params" / "versions.yaml":
+            by_name[path.stem] = path
+    return dict(sorted(by_name.items()))
 
 
 def phases(root: Path) -> tuple[str, ...]:
@@ -139,7 +152,7 @@ def params_file(phase_or_path: str | Path, root: Path | None = None) -> Path:
     """The params file of that name in the repository, or at that path.
 
     Args:
-        phase_or_path: "phase1", or a path such as "sites/berlin.yaml".
+        phase_or_path: a name such as "phase1", or a path such as "site/params/berlin.yaml".
         root: the repository; found from the current folder unless given.
 
     Raises:
@@ -150,6 +163,6 @@ def params_file(phase_or_path: str | Path, root: Path | None = None) -> Path:
         return path.expanduser().absolute()
     root = root or repository_root()
     if phase_or_path not in phases(root):
-        missing = f"there is no params/{phase_or_path}.yaml in {root}"
+        missing = f"there is no {phase_or_path}.yaml in {' or '.join(FOLDERS)} of {root}"
         raise ParamsError(missing, remedy=did_you_mean(phase_or_path, phases(root)))
-    return root / "params" / f"{phase_or_path}.yaml"
+    return files(root)[phase_or_path]

@@ -230,6 +230,11 @@ class GitOps(Model):
     mirrors: dict[fields.SourceUrl, fields.SourceUrl] = Field(default_factory=dict)
     """Prefixes of repoURLs and their replacements (air-gapped sites)."""
 
+    @property
+    def site(self) -> str:
+        """The operator's own folder, if the root Application is in it: what is there applies to the platform."""
+        return self.path if self.path.split("/")[0] == "site" else ""
+
 
 class Deadlines(Model):
     """The deadline of every named wait, in seconds."""

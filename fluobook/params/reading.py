@@ -74,7 +74,9 @@ def read(path: Path) -> Any:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or "it is not text"
-        remedy = "name a phase of params/ or a params file (fluobook plan phase1, fluobook plan sites/berlin.yaml)"
+        remedy = (
+            "name a phase of params/ or a params file (fluobook plan phase1, fluobook plan site/params/berlin.yaml)"
+        )
         raise ParamsError(f"cannot read {path}", cause=cause, remedy=remedy) from None
     return parse_yaml(text, str(path))
 

@@ -82,7 +82,7 @@ def write_gitops(params: Params, root: Path, out: Path) -> list[Path]:
     texts = {"root.yaml": _yaml([gitops.root_application(platform, as_written)])}
     texts |= {f"projects/{project.name}.yaml": _yaml([project.data]) for project in tree.projects}
     texts |= {f"applications/{app.name}.yaml": _yaml([app.document.data]) for app in tree.applications}
-    with builder(tree.top) as build:
+    with builder(root) as build:
         for app in tree.applications:
             if tree.is_ours(app):
                 objects = build.build(root / app.path, app.kustomize.get("patches") or ())

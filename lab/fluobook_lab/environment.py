@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from fluobook_lab.proxmox.model import Task
     from fluobook_lab.talos import Delays
 
-SERVED_TREE = ("cluster-gitops", ".sops.yaml", "talos")
+MANIFESTS = ("cluster-gitops", "site")
+SERVED_TREE = (*MANIFESTS, ".sops.yaml", "talos")
 """The parts of the working tree that the lab's Git server serves."""
 FACTORY = f"{factory.HOST}:443"
 HUBBLE = "hubble-relay.kube-system:80"
@@ -107,7 +108,7 @@ class Environment:
             extensions=self._extensions,
         )
         self.proxmox = {endpoint.name: self._proxmox(endpoint) for endpoint in platform.proxmox}
-        self.charts = ChartServer(root / "cluster-gitops", self.clock)
+        self.charts = ChartServer(*(root / name for name in MANIFESTS), clock=self.clock)
         self.git = GitServer(folder / "git", self.clock, git=programs.git)
         self.argocd = self._argocd()
         self.relay = Relay(ClusterFlows(self.kubernetes.store), clock=self.clock, random=self.random)
@@ -305,7 +306,7 @@ class Environment:
         own = repository_path(self.platform.gitops.repository)
         self.git.seed(own, self.root, SERVED_TREE)
         mirrors = {**self.charts.mirrors(), self.platform.gitops.repository: self.git.url(own)}
-        for pin in repositories(self.root / "cluster-gitops"):
+        for pin in repositories(*(self.root / name for name in MANIFESTS)):
             standin = HERE / "standins-git" / pin.path
             if standin.is_dir():
                 self.git.seed(pin.path, standin, tags=[pin.version])

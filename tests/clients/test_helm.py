@@ -40,7 +40,7 @@ def repo(background, tmp_path):
     for folder, name, text in (("templates", "x.yaml", TEMPLATE), ("crds", "crd.yaml", CRD)):
         (chart / folder).mkdir(parents=True)
         (chart / folder / name).write_text(text)
-    server = ChartServer(tmp_path / "tree", Clock(), standins=tmp_path / "standins")
+    server = ChartServer(tmp_path / "tree", clock=Clock(), standins=tmp_path / "standins")
     for version in ("1.2.3", "1.3.0"):
         server.pin(REPO, "demo", version)
     background.run(server.start())

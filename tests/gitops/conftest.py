@@ -67,5 +67,5 @@ def phase3() -> Platform:
 
 @pytest.fixture(scope="session")
 def real() -> Iterator[Builder]:
-    with builder(REPOSITORY / "cluster-gitops") as built:
+    with builder(REPOSITORY) as built:
         yield built

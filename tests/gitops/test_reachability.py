@@ -8,7 +8,7 @@ from fluobook.gitops.snapshot import Snapshot
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SNAPSHOT = Snapshot(REPOSITORY)
-TABLE = reachability.read(SNAPSHOT.top)
+TABLE = SNAPSHOT.table
 CELLS = {(cell.source, cell.target, cell.port): cell for cell in reachability.matrix(TABLE, policies_of(SNAPSHOT))}
 
 

@@ -34,7 +34,7 @@ def tree(tmp_path) -> Path:
 
 
 async def _renders(tree: Path) -> None:
-    server = ChartServer(tree, Clock(), standins=tree.parent / "standins")
+    server = ChartServer(tree, clock=Clock(), standins=tree.parent / "standins")
     await server.start()
     try:
         repo = server.mirrors()[REPO]

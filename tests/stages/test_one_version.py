@@ -29,7 +29,7 @@ def copy(tmp_path):
 @pytest.fixture
 def platform(background, copy):
     """The platform of the copy, whose charts come from a server that offers what the copy's Applications ask for."""
-    server = ChartServer(copy / "cluster-gitops", Clock())
+    server = ChartServer(copy / "cluster-gitops", clock=Clock())
     background.run(server.start())
     loaded = params.load("phase1", root=copy).platform
     yield params.overlay(loaded, {"gitops": {"mirrors": server.mirrors()}})

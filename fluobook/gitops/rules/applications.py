@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluobook.gitops import kustomization, schemas
-from fluobook.gitops.charts import chart_of
+from fluobook.gitops.charts import Chart, chart_of
 from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.tree import FINALIZER, NEEDED_BEFORE, WAVE
 
@@ -31,9 +32,13 @@ _KIND_LISTS = ("clusterResourceWhitelist", "namespaceResourceWhitelist")
 def waves_follow_dependencies(snapshot: Snapshot) -> Iterator[Finding]:
     """Kinds, namespaces, storage classes and Secrets come in an earlier wave than what uses them."""
     providers = _providers(snapshot)
+    others = [app.wave for app in snapshot.applications if chart_of(app) == Chart() and not snapshot.tree.is_ours(app)]
+    unknown = min(others, default=math.inf)
     for app in snapshot.applications:
         for need, reason, place in _needs(snapshot, app):
             provider = providers.get(need)
+            if provider is None and need.startswith("group ") and unknown < app.wave:
+                continue  # a chart that data/charts.yaml does not have may bring it
             if provider is None:
                 message = f"{app.name} needs {need} ({reason}), which no Application brings"
                 yield place.finding(message, "add it, or correct the name")
@@ -254,9 +259,19 @@ def objects_have_one_owner(snapshot: Snapshot) -> Iterator[Finding]:
             yield app.document.at("metadata", "name").finding(message, "rename one of them")
 
 
+def _protects_itself(document: Document) -> bool:
+    options = set(document.annotations.get(_SYNC_OPTIONS, "").replace(" ", "").split(","))
+    return document.kind == "Namespace" and options >= {"Prune=false", "Delete=false"}
+
+
 def essentials_are_not_pruned(snapshot: Snapshot) -> Iterator[Finding]:
     """The network, the storage, Argo CD, the namespaces and the databases survive any mistake in the tree."""
     stateful = {app.name for app, document in snapshot.deployed if document.kind in _STATEFUL}
+    # A namespace beside the objects of its own Application protects itself.
+    for app in snapshot.applications:
+        kinds = {(document.kind, _protects_itself(document)) for document in snapshot.tree.deployed_by(app)}
+        if len(kinds) > 1 and {kind for kind, protected in kinds if not protected}.isdisjoint(_STATEFUL):
+            stateful.discard(app.name)
     for app in snapshot.applications:
         if not chart_of(app).keeps and app.name not in stateful:
             continue

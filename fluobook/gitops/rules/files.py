@@ -11,7 +11,7 @@ from fluobook.gitops.documents import Position, value_under
 from fluobook.gitops.root import names_in, patches_for, values_of
 from fluobook.gitops.tree import PHASE_VALUES
 from fluobook.kubernetes.json_patch import MISSING, value_at
-from fluobook.machine.node import PATCHES, patch_path, patch_problems, read_patches
+from fluobook.machine.node import patch_problems, read_patches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,15 +27,19 @@ _DASHBOARD = "grafana_dashboard"
 
 def talos_accepts_the_patches(snapshot: Snapshot) -> Iterator[Finding]:
     """Talos accepts talos/patches for the platform of every params file, and no part of them is without effect."""
-    parts = {name: documents.read(snapshot.root / patch_path(name)) for name in PATCHES}
-    patches = read_patches(snapshot.root)
-    for platform in snapshot.platforms.values():
-        for name, problem in patch_problems(platform, patches):
+    for file, platform in snapshot.platforms.items():
+        try:
+            patches = read_patches(platform, snapshot.root)
+        except ParamsError as error:
+            yield Position(file, 1).finding(f"{error.message}: {error.cause}", error.remedy)
+            continue
+        parts = {path: documents.read(snapshot.root / path) for path in patches}
+        for path, problem in patch_problems(platform, patches):
             named = [
-                part for part in parts[name] if part.kind and f"{part.kind}/{part.data.get('name', '')}" in problem
+                part for part in parts[path] if part.kind and f"{part.kind}/{part.data.get('name', '')}" in problem
             ]
-            unnamed = [part for part in parts[name] if not part.kind]
-            position = next((part.at() for part in (*named, *unnamed)), Position(snapshot.root / patch_path(name), 1))
+            unnamed = [part for part in parts[path] if not part.kind]
+            position = next((part.at() for part in (*named, *unnamed)), Position(snapshot.root / path, 1))
             yield position.finding(problem.partition("\n ")[0], "correct the patch, or leave the part out")
 
 
@@ -46,18 +50,19 @@ def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:
     """
     listed = set().union(*(kustomization.files(folder) for folder in snapshot.kustomizations))
     paths = {app.path for root in snapshot.roots for app in root.applications if app.path}
-    deployed = {(snapshot.root / path).resolve() for path in paths}
+    deployed = {(snapshot.root / path).resolve() for path in (*paths, *(root.path for root in snapshot.roots))}
     for folder in snapshot.kustomizations:
         yield from _unread_dashboards(snapshot, kustomization.load(folder))
     remedy = "list it, or delete it"
-    for file in sorted(snapshot.top.rglob("*.json")):
-        if file.resolve() not in listed:
+    for file in snapshot.all_files:
+        if file.suffix == ".json" and file.resolve() not in listed:
             yield Position(file, 1).finding("no kustomization reads it", remedy)
     for file in snapshot.files:
         if file.name == kustomization.NAME:
             folder = file.parent.resolve()
-            if folder not in listed | deployed and not folder.name.startswith("bootstrap"):
-                yield Position(file, 1).finding("neither a kustomization nor an Application names its folder", remedy)
+            if folder not in listed | deployed:
+                message = "no kustomization, Application or platform.gitops.path names its folder"
+                yield Position(file, 1).finding(message, "name it, for a root in your params, or delete it")
         elif file.resolve() not in listed and any(document.kind for document in documents.read(file)):
             yield Position(file, 1).finding("no kustomization lists it: it is never deployed", remedy)
 
@@ -77,7 +82,7 @@ def _unread_dashboards(snapshot: Snapshot, document: Document) -> Iterator[Findi
 
 def kustomizations_build(snapshot: Snapshot) -> Iterator[Finding]:
     """Every kustomization builds; one with a KSOPS generator gives as many Secrets as the generator has files."""
-    with build.builder(snapshot.top) as builder, ThreadPoolExecutor() as pool:
+    with build.builder(snapshot.root) as builder, ThreadPoolExecutor() as pool:
         for findings in pool.map(lambda folder: list(_build(builder, folder)), snapshot.kustomizations):
             yield from findings
 
@@ -94,7 +99,8 @@ def _build(builder: Builder, folder: Path) -> Iterator[Finding]:
     if not generators or not all(generator.is_ksops for generator in generators):
         return
     wanted = sum(len(g.document.data.get(field) or ()) for g in generators for field in ("files", "secretFrom"))
-    made = len(objects) - len(kustomization.resources(folder))
+    others = [*kustomization.resources(folder), *(kustomization.load(folder).data.get("configMapGenerator") or ())]
+    made = len(objects) - len(others)
     if made != wanted:
         message = f"its generators list {wanted} files and make {made} objects"
         yield Position(folder / kustomization.NAME, 1).finding(message, "give each file one Secret")

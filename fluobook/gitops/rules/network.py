@@ -35,24 +35,24 @@ _SHOWN = 3
 
 
 def pools_are_disjoint(snapshot: Snapshot) -> Iterator[Finding]:
-    """No two blocks share an address, and each ends after its start, inside the network of a platform."""
-    pools = [document for document in snapshot.documents if document.kind == _POOL_KIND]
-    blocks = [(pool, index, span) for pool in pools for index, span in enumerate(_spans(pool))]
-    networks = [(int(network[0]), int(network[-1])) for network in snapshot.networks]
-    valid: list[tuple[Document, Position, Span]] = []
-    for pool, index, span in blocks:
-        place = pool.at("spec", "blocks", index)
-        if span is None or span[0] > span[1]:
-            yield place.finding(f"pool {pool.name} has an invalid block", "give start and stop, or cidr")
-        elif networks and not any(first <= span[0] and span[1] <= last for first, last in networks):
-            message = f"pool {pool.name} has {IPv4Address(span[0])}, which is in no platform's network"
-            yield place.finding(message, f"take addresses of {', '.join(map(str, snapshot.networks))}")
-        if span:
-            valid.append((pool, place, span))
-    for (pool, _, a), (other, place, b) in combinations(valid, 2):
-        if a[0] <= b[1] and b[0] <= a[1]:
-            message = f"pools {pool.name} and {other.name} both have {IPv4Address(max(a[0], b[0]))}"
-            yield place.finding(message, "move one of them")
+    """No two blocks of a platform share an address, and each ends after its start, inside the network."""
+    for platform, objects in snapshot.objects_by_platform:
+        network = IPv4Network(str(platform.network.cidr)) if platform else None
+        valid: list[tuple[Document, Position, Span]] = []
+        for pool in (document for document in objects if document.kind == _POOL_KIND):
+            for index, span in enumerate(_spans(pool)):
+                place = pool.at("spec", "blocks", index)
+                if span is None or span[0] > span[1]:
+                    yield place.finding(f"pool {pool.name} has an invalid block", "give start and stop, or cidr")
+                elif network and not int(network[0]) <= span[0] <= span[1] <= int(network[-1]):
+                    message = f"pool {pool.name} has {IPv4Address(span[0])}, which is not in {network}"
+                    yield place.finding(message, "take addresses of the platform's network")
+                if span:
+                    valid.append((pool, place, span))
+        for (pool, _, a), (other, place, b) in combinations(valid, 2):
+            if a[0] <= b[1] and b[0] <= a[1]:
+                message = f"pools {pool.name} and {other.name} both have {IPv4Address(max(a[0], b[0]))}"
+                yield place.finding(message, "move one of them")
 
 
 def _spans(pool: Document) -> list[Span | None]:
@@ -74,16 +74,10 @@ def services_get_an_address(snapshot: Snapshot) -> Iterator[Finding]:
     """Each LoadBalancer has one pool and can be announced; each pool has a Service, and no address of a node."""
     pools = snapshot.objects(_POOL_KIND)
     services = [service for service in snapshot.objects("Service") if _type(service) == "LoadBalancer"]
-    owners = [owner for platform in snapshot.platforms.values() for owner in _used_addresses(platform).items()]
     for service in services:
         for message, remedy, path in _service_defects(service, [pool for pool in pools if _serves(pool, service)]):
             yield service.at(*path).finding(f"Service {service.name} {message}", remedy)
     for pool in pools:
-        for index, span in enumerate(_spans(pool)):
-            names = [name for address, name in owners if span and span[0] <= int(IPv4Address(address)) <= span[1]]
-            if names:
-                place = pool.at("spec", "blocks", index)
-                yield place.finding(f"pool {pool.name} has the address of {names[0]}", "take addresses that are free")
         selector: dict[str, Any] | None = (pool.data.get("spec") or {}).get("serviceSelector")
         labels = list((selector or {}).get("matchLabels") or ())
         if selector is None and len(pools) > 1:
@@ -92,8 +86,20 @@ def services_get_an_address(snapshot: Snapshot) -> Iterator[Finding]:
         elif labels and not any(_serves(pool, service) for service in services):
             place = pool.at("spec", "serviceSelector", "matchLabels", labels[0])
             yield place.finding(f"pool {pool.name} serves no Service of the tree", "correct its selector")
+    yield from _pools_with_used_addresses(snapshot)
     for policy in snapshot.objects("CiliumL2AnnouncementPolicy"):
         yield from _announcement_defects(policy)
+
+
+def _pools_with_used_addresses(snapshot: Snapshot) -> Iterator[Finding]:
+    for platform, objects in snapshot.objects_by_platform:
+        owners = _used_addresses(platform).items() if platform else ()
+        for pool in (document for document in objects if document.kind == _POOL_KIND):
+            for index, span in enumerate(_spans(pool)):
+                names = [name for address, name in owners if span and span[0] <= int(IPv4Address(address)) <= span[1]]
+                if names:
+                    message = f"pool {pool.name} has the address of {names[0]}"
+                    yield pool.at("spec", "blocks", index).finding(message, "take addresses that are free")
 
 
 def _type(service: Document) -> str:
@@ -310,16 +316,16 @@ def reachability_is_as_expected(snapshot: Snapshot) -> Iterator[Finding]:
         if name not in known and name in users:
             message = f"{reachability.NAME} has no pod of namespace {name}, where {users[name]} deploys"
             yield namespace.at("metadata", "name").finding(message, "add its pods, and rows for what reaches them")
-    wrong: dict[tuple[Position, int], list[str]] = {}
+    wrong: dict[tuple[Position, Position | None], list[str]] = {}
     for cell in reachability.matrix(table, policies_of(snapshot)):
         if not cell.is_as_expected:
             # The policy that allows too much or is in the way; else the pod, which has no policy.
             places = [policy.at("metadata", "name") for policy in cell.verdict.policies]
-            place = places[0] if places else table.document.at("pods", cell.target)
+            place = places[0] if places else table.at(cell.target)
             wrong.setdefault((place, cell.row), []).append(cell.question())
     for (place, row), questions in wrong.items():
         more = f" and {len(questions) - _SHOWN} more" if len(questions) > _SHOWN else ""
-        expectation = f"closed, and {reachability.NAME}:{row} expects it open" if row else "open, and no row expects it"
+        expectation = f"closed, and {row} expects it open" if row else "open, and no row expects it"
         yield place.finding(
             f"{expectation}: {', '.join(questions[:_SHOWN])}{more}",
             "let a policy allow it" if row else f"narrow the policy, or add a row to {reachability.NAME}",

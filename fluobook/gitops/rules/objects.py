@@ -330,19 +330,15 @@ def _privileged_field(document: Document) -> str:
 
 def metrics_exist(snapshot: Snapshot) -> Iterator[Finding]:
     """Alert rules and dashboards use metrics, labels and values that the platform's programs have."""
-    file = snapshot.top / metrics.NAME
-    if not file.exists():
-        return
-    table = metrics.MetricTable(documents.read(file)[0])
-    for program, before, now in table.outdated({app.name: app.version for app in snapshot.applications}):
-        place = table.document.at("programs", program, "read_at")
+    table = metrics.MetricTable(snapshot.tables(metrics.NAME))
+    for place, program, before, now in table.outdated({app.name: app.version for app in snapshot.applications}):
         yield place.finding(
             f"{program} was read at {before}, the tree has {now}", "compare its metrics, then write the version"
         )
     for document in snapshot.objects(*_ALERT_KINDS):
         for path, message, remedy in _alert_defects(document, table):
             yield document.at(*path).finding(message, remedy)
-    for file in sorted(snapshot.top.rglob("*.json")):
+    for file in (file for file in snapshot.all_files if file.suffix == ".json"):
         for expression in _dashboard_expressions(file):
             for problem in _problems(metrics.Expression(expression, table.metrics)):
                 line = next(

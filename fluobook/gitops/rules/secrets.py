@@ -60,7 +60,7 @@ def secrets_are_encrypted(snapshot: Snapshot) -> Iterator[Finding]:
                 message = f"{document.kind} {document.name}: {'.'.join(map(str, path))} is a secret in plaintext"
                 yield document.at(*path).finding(message, "name an existing Secret instead")
     for file in (encrypted.file for encrypted in snapshot.encrypted):
-        is_manifest = file.is_relative_to(snapshot.top) and file.name.endswith(SUFFIX)
+        is_manifest = snapshot.contains(file) and file.name.endswith(SUFFIX)
         if not is_manifest and not sops.is_encrypted(file):
             yield Position(file, 1).finding("SOPS has not encrypted it", f"sops encrypt -i {file.name}")
     yield from _assigned_values(snapshot)
@@ -68,8 +68,8 @@ def secrets_are_encrypted(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _assigned_values(snapshot: Snapshot) -> Iterator[Finding]:
     """Lines of text files that are no YAML, such as dotenv files and scripts."""
-    for file in sorted(snapshot.top.rglob("*")):
-        if file.is_file() and file not in snapshot.files and file.suffix != ".md":
+    for file in snapshot.all_files:
+        if file not in snapshot.files and file.suffix != ".md":
             for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
                 if assigned := _ASSIGNED.match(line):
                     message = f"{assigned[2]} has a value in plaintext"
@@ -206,7 +206,7 @@ def creation_rules_encrypt_everything(snapshot: Snapshot) -> Iterator[Finding]:
             yield document.at(*above, partial or "path_regex").finding(message, "encrypted_regex: ^(data|stringData)$")
     for encrypted in snapshot.encrypted:
         metadata = sops.metadata(encrypted.file)
-        is_manifest = encrypted.file.name.endswith(SUFFIX) and encrypted.file.is_relative_to(snapshot.top)
+        is_manifest = encrypted.file.name.endswith(SUFFIX) and snapshot.contains(encrypted.file)
         if is_manifest and metadata and not _covers(metadata):
             key = next((key for key in _PARTIAL if metadata.get(key)), "mac")
             message = f"{key} leaves {_plaintext_fields(metadata)} in plaintext"
@@ -239,7 +239,7 @@ def generators_list_what_exists(snapshot: Snapshot) -> Iterator[Finding]:
     for generator in generators:
         yield from _generator_defects(generator, read)
     for file in (encrypted.file for encrypted in snapshot.encrypted):
-        if file.is_relative_to(snapshot.top) and file not in read:
+        if snapshot.contains(file) and file not in read:
             yield _unlisted(file, generators)
 
 

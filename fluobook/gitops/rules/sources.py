@@ -68,19 +68,22 @@ def applications_are_sound(snapshot: Snapshot) -> Iterator[Finding]:
     """Each Application is in Argo CD's namespace, has an existing source and the right destination, and self-heals."""
     paths = Counter(app.path for app in snapshot.applications if app.path)
     gitops = [platform.gitops for platform in snapshot.platforms.values()]
-    urls, revisions = {phase.repository for phase in gitops}, {phase.revision for phase in gitops}
+    in_tree = [app for app in snapshot.applications if snapshot.contains(snapshot.root / app.path) and app.path]
+    # The root replaces URL and revision of this repository by the platform's: a fork need not edit upstream's files.
+    usual = Counter((app.repo, app.version) for app in in_tree if app.file.is_relative_to(snapshot.top)).most_common(1)
+    urls = {settings.repository for settings in gitops} | {repo for (repo, _), _ in usual}
+    revisions = {settings.revision for settings in gitops} | {revision for (_, revision), _ in usual}
     for app in snapshot.applications:
         defects = [*_placement_defects(app), *_sync_policy_defects(app)]
         if paths[app.path] > 1:
             message = f"deploys {app.path}, and another Application does so too"
             defects.append(((*_SOURCE, "path"), message, "give each its own"))
-        in_tree = app.path.startswith(f"{snapshot.top.name}/")
-        if urls and in_tree and app.repo not in urls:
+        if gitops and app in in_tree and app.repo not in urls:
             defects.append(((*_SOURCE, "repoURL"), f"fetches {app.repo}", f"this repository is {min(urls)}"))
-        if urls and in_tree and app.version not in revisions:
+        if gitops and app in in_tree and app.version not in revisions:
             remedy = f"the others follow {min(revisions)}"
             defects.append(((*_SOURCE, "targetRevision"), f"follows {app.version}", remedy))
-        if (in_tree or app.repo in urls) and not snapshot.tree.is_ours(app):
+        if (app in in_tree or app.repo in urls) and not snapshot.tree.is_ours(app):
             defects.append(((*_SOURCE, "path"), f"deploys {app.path}, which has no kustomization", "correct the path"))
         for path, message, remedy in defects:
             yield app.document.at(*path).finding(f"{app.name} {message}", remedy)

@@ -25,8 +25,8 @@ from fluobook.machine import generate, pki
 from fluobook.machine.documents import dump, load
 from fluobook.machine.node import (
     node_documents,
-    patch_path,
     patch_problems,
+    patches_of,
     read_patches,
     subnets_contain,
     volume_problems,
@@ -49,7 +49,7 @@ class Ingredients:
     """What goes into every node's configuration besides params and secrets.
 
     Args:
-        patches: talos/patches by name: common, controlplane, worker.
+        patches: the patches by their paths, in the order in which they apply.
         installer: the installer image.
         cilium: the inline manifest.
     """
@@ -60,7 +60,7 @@ class Ingredients:
 
     def digest(self) -> str:
         """A hash of all of it, for the plan: a changed patch makes another plan."""
-        content = [*(f"{name}\n{text}" for name, text in sorted(self.patches.items())), self.installer, self.cilium]
+        content = [*(f"{path}\n{text}" for path, text in self.patches.items()), self.installer, self.cilium]
         return hashlib.sha256("\0".join(content).encode()).hexdigest()[:12]
 
 
@@ -105,8 +105,8 @@ def gather(platform: Platform, root: Path) -> Ingredients:
     Raises:
         ParamsError: Talos would refuse a patch, or it has no effect.
     """
-    patches = read_patches(root)
-    if problems := tuple(f"{patch_path(name)}: {problem}" for name, problem in patch_problems(platform, patches)):
+    patches = read_patches(platform, root)
+    if problems := tuple(f"{path}: {problem}" for path, problem in patch_problems(platform, patches)):
         remedy = "correct it; `fluobook check` lists every problem"
         raise ParamsError("Talos would refuse a patch", problems=problems, remedy=remedy)
     image = image_of(read_text(root / "talos" / "schematic.yaml"), platform.versions.talos)
@@ -135,7 +135,7 @@ def node_texts(platform: Platform, secrets: SecretsBundle, ingredients: Ingredie
                 generated,
                 platform,
                 node,
-                patches=[ingredients.patches["common"], ingredients.patches[node.role]],
+                patches=patches_of(node, ingredients.patches),
                 cert_sans=_further_names(platform, node),
                 inline_manifests={"cilium": ingredients.cilium} if node.role == "controlplane" else None,
             )

@@ -18,9 +18,10 @@ from fluobook.clients import age, sops
 from fluobook.errors import AccessDenied, Conflict, Refused, Rejected
 from fluobook.files import write_text
 from fluobook.gitops import check, documents, kustomization, secrets
+from fluobook.gitops.tree import TOPS
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.executor import in_parallel
-from fluobook.stages.secrets.plan import DATA_KEY, EMPTY, TOP, Generator, Observation, SecretChange, SecretFile
+from fluobook.stages.secrets.plan import BUNDLES, DATA_KEY, EMPTY, Generator, Observation, SecretChange, SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, MutableSet, Sequence
@@ -132,7 +133,7 @@ def _names(context: RunContext, changes: Sequence[SecretChange]) -> Iterator[str
 def _observe_file(context: RunContext, entry: secrets.EncryptedFile, change: SecretChange | None) -> SecretFile:
     document = document_of(plaintext(context, entry.file), entry.file)
     file = entry.file.relative_to(context.root).as_posix()
-    if file.startswith(TOP + "/"):
+    if not file.startswith(BUNDLES):
         metadata, values = document.get("metadata") or {}, values_of(document)
         title = f"secret {metadata.get('namespace', '')}/{metadata.get('name', '')}"
     else:
@@ -165,7 +166,8 @@ def _problems(document: Any) -> dict[str, str]:
 
 def _generators(root: Path) -> Iterator[Generator]:
     """The KSOPS generators that kustomizations list. Ours have nothing but `files`, in a file of their own."""
-    for folder in sorted(file.parent for file in (root / TOP).rglob(kustomization.NAME)):
+    kustomizations = (file for top in TOPS for file in (root / top).rglob(kustomization.NAME))
+    for folder in sorted(file.parent for file in kustomizations):
         for generator in kustomization.generators(folder):
             document, sources = generator.document, generator.sources
             is_alone = document.file.name != kustomization.NAME and len(documents.read(document.file)) == 1

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from fluobook.clients.sops import is_age
 from fluobook.errors import Refused, UsageError
 from fluobook.gitops.secrets import SUFFIX
+from fluobook.gitops.tree import TOPS
 from fluobook.stages.core.plan import Action, Plan
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from fluobook.params import Platform
 
 
-TOP = "cluster-gitops"
+TOP, BUNDLES = TOPS[0], "talos/"
 DATA_KEY = "@data-key"
 
 CHOICES = {
@@ -77,12 +78,13 @@ def parse(
 
 def _file(path: str) -> str:
     bare = path.removeprefix(TOP + "/").removesuffix(SUFFIX).strip("/")
+    top = "" if bare.startswith(f"{TOPS[1]}/") else f"{TOP}/"
     if not re.fullmatch(r"[a-z0-9-]+(/[a-z0-9-]+)+", bare):
         raise UsageError(
             f"{path!r} cannot hold a secret",
-            remedy=f'name folder and file below {TOP}, such as "apps/secrets/mail"',
+            remedy=f'name folder and file below {TOP}, such as "apps/secrets/mail", or in {TOPS[1]}, "site/shop/mail"',
         )
-    return f"{TOP}/{bare}{SUFFIX}"
+    return f"{top}{bare}{SUFFIX}"
 
 
 def _parse_file(file: str, request: Mapping[str, str], ask: Callable[[str], str] | None) -> SecretChange:
@@ -169,7 +171,7 @@ class SecretFile:
     @property
     def is_bundle(self) -> bool:
         """Whether it is a cluster's Talos secrets bundle, whose content never changes."""
-        return not self.file.startswith(TOP + "/")
+        return self.file.startswith(BUNDLES)
 
 
 @dataclass(frozen=True)

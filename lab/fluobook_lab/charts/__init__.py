@@ -50,18 +50,18 @@ def repository_path(url: str) -> str:
     return f"{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/").removesuffix(".git").replace(":", "_")
 
 
-def charts(tree: Path) -> list[Pin]:
-    """The charts that the Applications below a folder name."""
-    return sorted({pin for pin in _pins(tree) if pin.chart})
+def charts(*trees: Path) -> list[Pin]:
+    """The charts that the Applications below the folders name."""
+    return sorted({pin for pin in _pins(trees) if pin.chart})
 
 
-def repositories(tree: Path) -> list[Pin]:
-    """The git repositories that the Applications below a folder name, with their revisions."""
-    return sorted({pin for pin in _pins(tree) if not pin.chart})
+def repositories(*trees: Path) -> list[Pin]:
+    """The git repositories that the Applications below the folders name, with their revisions."""
+    return sorted({pin for pin in _pins(trees) if not pin.chart})
 
 
-def _pins(tree: Path) -> Iterator[Pin]:
-    for file in sorted(tree.rglob("*.yaml")):
+def _pins(trees: tuple[Path, ...]) -> Iterator[Pin]:
+    for file in sorted(file for tree in trees for file in tree.rglob("*.yaml")):
         stat = file.stat()
         yield from _pins_of(file, stat.st_mtime_ns, stat.st_size)
 
@@ -140,16 +140,16 @@ class ChartServer(HttpServer):
     was served once stays.
 
     Args:
-        tree: the folder of the Applications (cluster-gitops).
+        trees: the folders of the Applications (cluster-gitops, site).
         clock: the lab's clock.
         standins: the folder of the stand-in charts: <host and path>/<chart>, or <host>/<chart>.
     """
 
-    def __init__(self, tree: Path, clock: Clock, *, standins: Path = STANDINS) -> None:
+    def __init__(self, *trees: Path, clock: Clock, standins: Path = STANDINS) -> None:
         app = web.Application()
         app.router.add_get("/charts/{repository:.+}/{file}", self._handle)
         super().__init__(app, clock)
-        self._tree, self._standins = tree, standins
+        self._trees, self._standins = trees, standins
         self._packages: dict[Pin, Package] = {}
         self._extra: list[Pin] = []
 
@@ -159,7 +159,7 @@ class ChartServer(HttpServer):
 
     def mirrors(self) -> dict[str, str]:
         """Every chart repository that the tree names, with the URL of the lab's copy (`platform.gitops.mirrors`)."""
-        return {pin.repository: self.url(pin.repository) for pin in charts(self._tree)}
+        return {pin.repository: self.url(pin.repository) for pin in charts(*self._trees)}
 
     def pin(self, repository: str, chart: str, version: str) -> None:
         """Serve one more version that is not in the tree, to test an upgrade."""
@@ -167,7 +167,7 @@ class ChartServer(HttpServer):
 
     def packages(self, path: str) -> list[Package]:
         """The charts of the repository with this path; [] if the tree does not name it."""
-        for pin in [*charts(self._tree), *self._extra]:
+        for pin in [*charts(*self._trees), *self._extra]:
             if pin not in self._packages:
                 self._packages[pin] = package(self._folder(pin), pin.chart, pin.version)
         return [chart for pin, chart in sorted(self._packages.items(), reverse=True) if pin.path == path]

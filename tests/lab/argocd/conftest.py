@@ -110,7 +110,7 @@ class Lab:
         self.tree = folder / "tree"
         self.tree.mkdir(parents=True)
         self.git = GitServer(folder / "git", self.clock, git=programs().git)
-        self.charts = ChartServer(self.tree, self.clock, standins=folder / "standins")
+        self.charts = ChartServer(self.tree, clock=self.clock, standins=folder / "standins")
         self.argocd = ArgoCD(
             self.store,
             self.clock,

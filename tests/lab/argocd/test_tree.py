@@ -46,7 +46,7 @@ class Site:
         self.store = self.cluster.api.store
         programs = Programs(**{name: tools.find(name).path for name in ("git", "kubectl", "helm", "sops")})
         self.git = GitServer(folder / "git", self.clock, git=programs.git)
-        self.charts = ChartServer(TREE, self.clock)
+        self.charts = ChartServer(TREE, clock=self.clock)
         self.argocd = ArgoCD(
             self.store,
             self.clock,

@@ -1,0 +1,178 @@
+"""The operator's own folder: params, applications, secrets, tables and patches; upstream's files are unchanged."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from fluobook import gitops, params
+from fluobook.errors import ParamsError
+from fluobook.gitops.build import builder
+from fluobook.gitops.check import RULES, all_findings, findings
+from fluobook.gitops.snapshot import Snapshot
+from fluobook.machine.node import patches_of, read_patches
+
+if TYPE_CHECKING:
+    from fluobook.params import Platform
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXAMPLE = REPOSITORY / "tests" / "site"
+
+
+@pytest.fixture
+def site(repository: Path) -> Path:
+    """A copy of the repository with the example of docs/how-to/add-your-application.md in its folder site."""
+    shutil.copytree(EXAMPLE, repository / "site")
+    shutil.copytree(REPOSITORY / "talos" / "patches", repository / "talos" / "patches")
+    return repository
+
+
+def platform_of(site: Path) -> Platform:
+    return params.load("mine", root=site).platform
+
+
+def reported(site: Path, *names: str) -> list[str]:
+    listed = findings(site, {name: RULES[name] for name in names}, path="site")
+    return [f"{finding.file} {finding.message}" for finding in listed]
+
+
+def change(file: Path, old: str, new: str) -> None:
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
+def test_a_site_has_no_finding_with_its_own_files_alone(site: Path):
+    assert all_findings(site) == []
+
+
+def test_params_of_a_site_are_found_by_their_name(site: Path):
+    assert params.load("mine", root=site).phase == "mine"
+    assert params.phases(site) == ("mine", "phase1", "phase2", "phase3")
+
+
+def test_two_params_files_of_one_name_are_refused(site: Path):
+    shutil.copy(site / "params/phase1.yaml", site / "site/params/phase1.yaml")
+    with pytest.raises(ParamsError, match="one name"):
+        params.load("phase1", root=site)
+
+
+def test_the_root_of_a_site_deploys_upstreams_applications_and_its_own(site: Path):
+    upstream = {app.name for app in gitops.read(site).applications}
+    tree = gitops.for_phase(platform_of(site), gitops.read(site, "site"))
+    assert {app.name for app in tree.applications} == upstream | {"shop"}
+    assert {app.repo for app in tree.applications if tree.is_ours(app)} == {"https://git.mine.example.org/platform.git"}
+    assert gitops.root_application(platform_of(site), gitops.read(site, "site"))["spec"]["source"]["path"] == "site"
+
+
+def test_kustomize_builds_the_application_of_a_site_with_its_secret_and_dashboard(site: Path):
+    tree = gitops.for_phase(platform_of(site), gitops.read(site, "site"))
+    shop = tree.application("shop")
+    with builder(site) as build:
+        objects = {obj["kind"]: obj for obj in build.build(site / shop.path, shop.kustomize["patches"])}
+        root = build.build(site / "site")
+    assert objects["Ingress"]["spec"]["rules"][0]["host"] == "shop.mine.example.org"
+    assert objects["Secret"]["stringData"]["SHOP_PASSWORD"].startswith("ENC[")
+    assert objects["ConfigMap"]["metadata"]["namespace"] == "monitoring"
+    assert {obj["metadata"]["name"] for obj in root if obj["kind"] == "AppProject"} == {
+        "apps",
+        "infrastructure",
+        "site",
+    }
+
+
+def test_an_application_without_rows_or_with_a_door_too_many_is_reported(site: Path):
+    change(site / "site/shop/policies.yaml", "- {port: 8080, protocol: TCP}", "- {port: 9999, protocol: TCP}")
+    lines = reported(site, "reachability")
+    assert any("site/reachability.yaml:4 expects it open: ingress-nginx → shop:8080/TCP" in line for line in lines)
+    (site / "site/reachability.yaml").unlink()
+    assert any("reachability.yaml has no pod of namespace shop" in line for line in reported(site, "reachability"))
+
+
+@pytest.mark.parametrize(
+    ("edit", "rule", "message"),
+    [
+        (("shop/application.yaml", 'sync-wave: "3"', 'sync-wave: "-5"'), "project", "comes no earlier than shop"),
+        (("project.yaml", "    - {group: apps, kind: Deployment}\n", ""), "project", "does not allow kind Deployment"),
+        (("shop/ksops-generator.yaml", "  - shop.sops.yaml", "  []"), "generator", "shop.sops.yaml is not listed"),
+        (("shop/dashboard.json", "replicas_available", "replicas_evailable"), "metric", "metrics.yaml does not have"),
+        (("shop/shop.sops.yaml", "ENC[", "PLAIN["), "cleartext", "stringData.SHOP_PASSWORD is plaintext"),
+        (("kustomization.yaml", "  - project.yaml\n", ""), "listing", "no kustomization lists it"),
+        (
+            (
+                "shop/policies.yaml",
+                "name: default-deny-ingress\n  namespace: shop\nspec:\n  podSelector: {}",
+                "name: default-deny-ingress\n  namespace: shop\nspec:\n  podSelector: {matchLabels: {a: b}}",
+            ),
+            "policy",
+            "namespace shop has no default deny",
+        ),
+        (("shop/shop.yaml", ":1.29.1", ":latest"), "pin", "no version tag"),
+        (("shop/shop.yaml", "number: 80", "number: 81"), "backend", "has no port 81"),
+        (("shop/namespace.yaml", "Prune=false,", ""), "keeping", "shop prunes"),
+    ],
+)
+def test_mistakes_in_a_site_are_reported_as_anywhere(site: Path, edit: tuple[str, str, str], rule: str, message: str):
+    assert reported(site, rule) == []
+    file, old, new = edit
+    change(site / "site" / file, old, new)
+    assert any(message in line for line in reported(site, rule)), reported(site, rule)
+
+
+def test_a_site_that_no_params_file_uses_is_reported(site: Path):
+    change(site / "site/params/mine.yaml", "    path: site\n", "")
+    lines = [finding.message for finding in all_findings(site) if finding.file == "site/kustomization.yaml"]
+    assert lines == ["no kustomization, Application or platform.gitops.path names its folder"]
+
+
+def test_a_kind_of_a_chart_that_is_not_known_may_come_from_it(site: Path):
+    text = (site / "site/shop/application.yaml").read_text()
+    chart = yaml.safe_load(text)
+    chart["metadata"] = {**chart["metadata"], "name": "widgets", "annotations": {"argocd.argoproj.io/sync-wave": "1"}}
+    chart["spec"]["source"] = {"repoURL": "https://charts.example.org", "chart": "widgets", "targetRevision": "1.2.3"}
+    chart["spec"]["destination"]["namespace"] = "monitoring"
+    (site / "site/shop/widgets.yaml").write_text(
+        "apiVersion: widgets.example.org/v1\nkind: Widget\nmetadata: {name: w, namespace: shop}\nspec: {}\n"
+    )
+    change(site / "site/shop/kustomization.yaml", "  - shop.yaml\n", "  - shop.yaml\n  - widgets.yaml\n")
+    assert any("needs group widgets.example.org" in line for line in reported(site, "wave"))
+    (site / "site/widgets").mkdir()
+    (site / "site/widgets/application.yaml").write_text(yaml.safe_dump(chart))
+    change(site / "site/kustomization.yaml", "  - project.yaml\n", "  - project.yaml\n  - widgets/application.yaml\n")
+    assert reported(site, "wave") == []
+
+
+def test_talos_patches_of_a_site_apply_after_upstreams_to_all_to_a_role_and_to_a_node(site: Path):
+    folder = site / "site/talos/patches"
+    (folder / "worker.yaml").write_text("machine: {sysctls: {a: '1'}}\n")
+    (folder / "worker-2.yaml").write_text("machine: {sysctls: {a: '2'}}\n")
+    platform = platform_of(site)
+    patches = read_patches(platform, site)
+    own = {
+        node.name: [text for text in patches_of(node, patches) if "somaxconn" in text or "{a:" in text]
+        for node in platform.nodes
+    }
+    assert [len(own[name]) for name in ("cp-1", "worker-1", "worker-2")] == [1, 2, 3]
+    assert patches_of(platform.node("worker-2"), patches)[-1] == "machine: {sysctls: {a: '2'}}\n"
+    assert len(read_patches(params.load("phase1", root=site).platform, site)) == 3
+
+
+def test_a_talos_patch_for_no_node_is_refused(site: Path):
+    (site / "site/talos/patches/worker-9.yaml").write_text("machine: {}\n")
+    platform = platform_of(site)
+    with pytest.raises(ParamsError, match=r"worker-9\.yaml applies to no node"):
+        read_patches(platform, site)
+    assert any("worker-9.yaml applies to no node" in line for line in reported(site, "patch"))
+
+
+def test_a_talos_patch_that_talos_refuses_is_reported_in_the_site(site: Path):
+    (site / "site/talos/patches/worker.yaml").write_text("machine:\n  kublet: {}\n")
+    assert any(line.startswith("site/talos/patches/worker.yaml ") for line in reported(site, "patch"))
+
+
+def test_upstream_leaves_the_folder_empty_but_for_its_page():
+    assert [path.name for path in (REPOSITORY / "site").iterdir()] == ["README.md"]
+    assert Snapshot(REPOSITORY).variants == (Snapshot(REPOSITORY),)
