@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from fluobook.errors import Rejected
+from fluobook.errors import BadFile, Rejected
 from fluobook.gitops.documents import Finding, InvalidFile, Position
 from fluobook.gitops.rules import applications, files, network, objects, secrets, sources
 from fluobook.gitops.snapshot import Snapshot
 from fluobook.gitops.tree import ROOT_PATH
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Rule = Callable[[Snapshot], Iterator[Finding]]
 
@@ -112,6 +109,8 @@ def _findings(snapshot: Snapshot, rule: Rule) -> Iterator[Finding]:
         yield from rule(snapshot)
     except InvalidFile as error:
         yield Position(error.file, error.line).finding(f"it {error.problem}", error.remedy, "readable")
+    except BadFile as error:
+        yield Position(Path(error.path), error.line).finding(f"it {error.problem}", error.remedy, "readable")
     except Rejected as error:
         yield top.finding(error.message, error.remedy, "readable")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

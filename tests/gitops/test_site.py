@@ -27,7 +27,6 @@ EXAMPLE = REPOSITORY / "tests" / "site"
 def site(repository: Path) -> Path:
     """A copy of the repository with the example of docs/how-to/add-your-application.md in its folder site."""
     shutil.copytree(EXAMPLE, repository / "site")
-    shutil.copytree(REPOSITORY / "talos" / "patches", repository / "talos" / "patches")
     return repository
 
 
