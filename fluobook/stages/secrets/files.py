@@ -148,7 +148,7 @@ def _observe_file(context: RunContext, entry: secrets.EncryptedFile, change: Sec
         sops.is_encrypted(entry.file),
         _stamp(entry.file),
         frozenset(key for key, value in typed.items() if values.get(key) != value),
-        _problems(document) if file.startswith(TOP + "/") else {},
+        _problems(document) if not file.startswith(BUNDLES) else {},
     )
 
 
