@@ -106,8 +106,9 @@ def recipients_in(rule: Mapping[str, Any]) -> tuple[str, ...]:
     age recipients (age1…) and SSH keys without their comment, the names of other services (pgp, kms), and, where it
     takes keys of several groups, how many ("2 of 2 key groups").
     """
-    groups = rule.get("key_groups") or []
-    needed = int(rule.get("shamir_threshold") or len(groups))
+    groups = [group for group in rule.get("key_groups") or () if isinstance(group, dict)]
+    threshold = rule.get("shamir_threshold")
+    needed = threshold if isinstance(threshold, int) and threshold else len(groups)
     found = [f"{needed} of {len(groups)} key groups"] if len(groups) > 1 and needed > 1 else []
     for group in (rule, *groups):
         listed = group.get("age") or ()
@@ -119,8 +120,8 @@ def recipients_in(rule: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def is_age(recipient: str) -> bool:
-    """Whether a recipient is a key that age encrypts for, and not another service."""
-    return recipient.startswith(("age1", "ssh-"))
+    """Whether a recipient is a key that age encrypts for beside an X25519 key, such as Argo CD's."""
+    return recipient.startswith(("age1", "ssh-")) and not recipient.startswith("age1pq1")
 
 
 def is_encrypted(source: Path | str) -> bool:

@@ -44,7 +44,7 @@ def encrypted_files(root: Path, read_by_generators: Iterable[Path] = ()) -> tupl
 
 def values_that_are_not_base64(secret: Mapping[str, Any]) -> list[str]:
     """The keys under `data` of a decrypted Secret whose values Kubernetes cannot decode."""
-    return [key for key, value in _mapping(secret.get("data")).items() if decoded(value) is None]
+    return [key for key, value in mapping(secret.get("data")).items() if decoded(value) is None]
 
 
 def decoded(value: Any) -> bytes | None:
@@ -55,7 +55,8 @@ def decoded(value: Any) -> bytes | None:
         return None
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> dict[str, Any]:
+    """The value, {} if it is no mapping."""
     return value if isinstance(value, dict) else {}
 
 

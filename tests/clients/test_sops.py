@@ -96,6 +96,7 @@ SSH = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ"
         ({"key_groups": [{"age": ["age1a"]}, {"age": ["age1b"]}]}, {"2 of 2 key groups", "age1a", "age1b"}),
         ({"key_groups": [{"age": ["age1a"]}, {"pgp": ["F"]}], "shamir_threshold": 1}, {"age1a", "pgp"}),
         ({"key_groups": [{"age": ["age1a", "age1b"]}]}, {"age1a", "age1b"}),
+        ({"key_groups": ["x", {"age": ["age1a"]}], "shamir_threshold": "x"}, {"age1a"}),
         ({}, set()),
     ],
 )

@@ -127,6 +127,7 @@ VALUES = {
     "stringData: {token: null}": "stringData.token is empty",
     'stringData: {proxy: ""}': "stringData.proxy is empty",
     "stringData: {hosts: [a, b]}": "stringData.hosts is not a text",
+    "stringData: [a, b]": "stringData is not a mapping",
     "data: {token: plain-not-base64!}": "data.token is not base64",
     "data: {token: abc}": "data.token is not base64",
     "stringData: {port: '1883', tls: 'true'}": "",
@@ -149,6 +150,7 @@ def test_a_value_that_kubernetes_refuses_is_found(content: str, repository: Path
     ("change", "message"),
     [
         ({"age": "age1x,ssh-ed25519 AAAAC3 jo"}, ""),
+        ({"age": "age1x,age1pq1qqqqqqqqqq"}, "age1pq1qqqqq… is a post-quantum recipient"),
         ({"pgp": "FBC7B9E2A4F9289AC0C1D4843D16CEE4A27381B4"}, "pgp can decrypt it too"),
         ({"kms": "arn:aws:kms:eu-central-1:1:key/x"}, "kms can decrypt it too"),
         ({"key_groups": [{"age": ["age1x"]}, {"age": ["age1y"]}]}, "2 of 2 key groups are needed"),

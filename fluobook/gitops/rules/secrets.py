@@ -40,7 +40,7 @@ _ASSIGNED = re.compile(
     re.IGNORECASE,
 )
 """A line of a text file that gives a secret a value."""
-_SEARCHED_FOR_KEYS = ("cluster-gitops", "talos", "params", "notebooks", "site")
+_SEARCHED_FOR_KEYS = ("cluster-gitops", "talos", "params", "notebooks", "site", "docs", ".github")
 _FIELDS = ("data", "stringData")
 _PARTIAL = ("encrypted_regex", "unencrypted_regex", "encrypted_suffix", "unencrypted_suffix")
 _BUNDLE = "talos/secrets/any.sops.yaml"
@@ -82,7 +82,10 @@ def _plaintext_values(document: Document) -> Iterator[Finding]:
         yield document.at().finding("SOPS has not encrypted it", f"sops encrypt -i {name}")
         return
     for field in _FIELDS:
-        for key, value in (document.data.get(field) or {}).items():
+        if not isinstance(values := document.data.get(field) or {}, dict):
+            yield document.at(field).finding(f"{field} is not a mapping", f"edit it with `sops edit {name}`")
+            continue
+        for key, value in values.items():
             if problem := _value_problem(value):
                 yield document.at(field, key).finding(f"{field}.{key} {problem}", f"edit it with `sops edit {name}`")
 
@@ -152,6 +155,8 @@ def recipients_are_right(snapshot: Snapshot) -> Iterator[Finding]:
 def _recipient_problem(recipient: str) -> str:
     if sops.is_age(recipient):
         return ""
+    if recipient.startswith("age1pq1"):
+        return f"{recipient[:12]}… is a post-quantum recipient, which age does not mix with Argo CD's X25519 key"
     if recipient in sops.SERVICES:
         return f"{recipient} can decrypt it too, and only age recipients may"
     return f"keys of {recipient} are needed to decrypt it, and Argo CD has one key"

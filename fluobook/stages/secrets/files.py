@@ -156,7 +156,9 @@ def _problems(document: Any) -> dict[str, str]:
     """The keys of a Secret whose values Kubernetes refuses, and why; values are not shown."""
     problems = dict.fromkeys(secrets.values_that_are_not_base64(document), "is not base64")
     for field in FIELDS:
-        for key, value in (document.get(field) or {}).items():
+        if document.get(field) and not secrets.mapping(document[field]):
+            problems[field] = "is not a mapping"
+        for key, value in secrets.mapping(document.get(field)).items():
             if value is None or value == "":
                 problems[key] = EMPTY
             elif not isinstance(value, str):
@@ -302,10 +304,10 @@ def dump(document: Any) -> str:
 def values_of(document: Any) -> dict[str, str]:
     """The plaintext values of a Secret; one that is no valid base64 or no text, as it is written."""
     values: dict[str, str] = {}
-    for key, value in (document.get("data") or {}).items():
+    for key, value in secrets.mapping(document.get("data")).items():
         content = secrets.decoded(value)
         values[key] = str(value) if content is None else content.decode(errors="replace")
-    return values | {key: str(value) for key, value in (document.get("stringData") or {}).items()}
+    return values | {key: str(value) for key, value in secrets.mapping(document.get("stringData")).items()}
 
 
 def _strings(value: Any) -> Iterator[str]:

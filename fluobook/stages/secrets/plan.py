@@ -247,6 +247,13 @@ def plan(platform: Platform, observation: Observation) -> Plan:
 def _create(observation: Observation, change: SecretChange) -> Action:
     path = PurePosixPath(change.file)
     folder = str(path.parent)
+    there = [generator for generator in observation.generators if generator.folder == folder]
+    if there and not any(generator.is_ours for generator in there):
+        raise Refused(
+            f"{change.file}: the generator {there[0].file} has more than a list of files",
+            cause="this notebook changes only generators that have nothing but `files`, one to a YAML file",
+            remedy=f"add a second generator with a list of files to {folder}/kustomization.yaml",
+        )
     folders = sorted({g.folder for g in observation.generators if g.is_ours and g.folder in observation.namespaces})
     if folder not in folders:
         raise Refused(

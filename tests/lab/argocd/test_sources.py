@@ -64,6 +64,26 @@ def test_secrets_are_decrypted_with_the_key_in_the_cluster(in_lab):
     in_lab(test)
 
 
+def test_a_generator_makes_secrets_of_encrypted_files(in_lab):
+    async def test(lab):
+        sops_tree(lab)
+        for name, text in (("bridge.sops.env", "USER=gateway\nWORD=hunter2-three\n"), ("key.sops.txt", "hunter2-four")):
+            lab.write({f"base/in/{name}": sops.encrypt(text, path=lab.tree / name, recipients=[KEY.recipient])})
+        generator = yaml.safe_load((lab.tree / "base/generator.yaml").read_text())
+        made = {"metadata": {"name": "made"}, "envs": ["./in/bridge.sops.env"], "files": ["key=in/key.sops.txt"]}
+        lab.write({"base/generator.yaml": {**generator, "files": ["./one.sops.yaml"], "secretFrom": [made]}})
+        await lab.up()
+        lab.apply(age_key(lab, KEY), "argocd")
+        lab.application("secrets", PATH, namespace="secrets")
+        await lab.well("secrets")
+        data = lab.store.get("v1", "Secret", "made", "secrets")["data"]
+        values = {key: base64.b64decode(value).decode() for key, value in data.items()}
+        assert values == {"USER": "gateway", "WORD": "hunter2-three", "key": "hunter2-four"}
+        assert lab.store.find("v1", "Secret", "one", "secrets")
+
+    in_lab(test)
+
+
 def test_another_key_is_a_comparison_error_in_the_words_of_ksops(in_lab):
     async def test(lab):
         sops_tree(lab)

@@ -289,6 +289,10 @@ def test_a_second_generator_stays_as_it_is(repository: Repository, content: str)
     assert findings(repository.root) == []
     repository.run({"apps/secrets/mail": {"password": "random"}})
     assert (folder / "a-generator.yaml").read_text() == content
+    listed.write_text(listed.read_text().replace("  - ksops-generator.yaml\n", ""))
+    with pytest.raises(Refused, match=r"a-generator\.yaml has more than a list"):
+        repository.stage({"apps/secrets/more": {"password": "random"}}).plan()
+    listed.write_text(listed.read_text().replace("generators:\n", "generators:\n  - ksops-generator.yaml\n"))
     assert "mail.sops.yaml" in repository.text(GENERATOR)
     assert findings(repository.root) == []
 
@@ -297,6 +301,7 @@ ODD = {
     "stringData: {port: 1883, tls: true, password: sample-word-1}": "port is not a text: write it in quotes",
     "data: {port: not-base64!}": "port is not base64",
     'stringData: {port: null, proxy: ""}': "port is empty, proxy is empty",
+    "data: {port: 5}": "port is not a text: write it in quotes",
 }
 
 
@@ -505,8 +510,10 @@ class TestLive:
 
     def test_a_bundle_is_re_keyed_with_its_content_unchanged(self, live: Repository):
         mine, other = age.read(live.key)[0], age.generate()
-        for file in (PG, GRAFANA):
-            (live.root / file).unlink()
+        for file in map(live.root.joinpath, (PG, GRAFANA)):
+            file.unlink()
+            generator = file.with_name("ksops-generator.yaml")
+            generator.write_text(generator.read_text().replace(f"  - {file.name}\n", "  []\n"))
         bundle = live.root / "talos/secrets/fluodata.sops.yaml"
         bundle.parent.mkdir(parents=True)
         content = new_secrets().as_mapping()
