@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Index = Callable[[str, str], Iterable[ChartVersion]]
     """The versions of a chart, by repository and chart, such as `fluobook.clients.helm.versions`."""
 
+CPU_FEATURES = {"ScyllaCluster": ("pclmulqdq", "ScyllaDB")}
+"""The CPU feature that pods of a kind need, by its name in /proc/cpuinfo, and the name of the workload."""
 PRIVILEGED_KINDS = {"ScyllaCluster": "ScyllaDB's container asks for SYS_NICE"}
 """Custom resources whose pods need a privileged namespace, and why."""
 Step = Literal["newest", "patch", "minor", "major", "unlisted", "retired", "unanswered"]

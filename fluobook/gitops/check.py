@@ -23,6 +23,7 @@ RULES: dict[str, Rule] = {
     "backend": network.routes_have_backends,
     "build": files.kustomizations_build,
     "cleartext": secrets.secrets_are_encrypted,
+    "cpu": objects.cpus_have_what_workloads_need,
     "duplicate": applications.objects_have_one_owner,
     "exposure": network.only_intended_services_are_exposed,
     "generator": secrets.generators_list_what_exists,

@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from fluobook.params.cpus import TOO_OLD
 from fluobook.params.problems import refuse
 
 LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -20,7 +21,6 @@ PROXMOX_OUI = "BC:24:11"
 
 _HIGHEST_PORT = 65535
 _LONGEST_CLUSTER_NAME = 32
-_WEAK_CPUS = {"kvm64", "qemu64", "kvm32", "qemu32", "486", "pentium", "x86-64-v1"}
 _SHA1_DIGITS, _SHA256_DIGITS = 40, 64
 _SCP_LIKE = re.compile(r"[\w.-]+@[\w.-]+:(?!//)[\w./~+-]+", re.ASCII)
 _CREDENTIALS = (
@@ -207,9 +207,9 @@ def _token_id(value: str) -> str:
 
 
 def _cpu(value: str) -> str:
-    if value in _WEAK_CPUS:
-        raise refuse("lacks x86-64-v2, so Talos halts at boot", "x86-64-v2-AES, a newer level, or host")
-    return _match(value, r"[\w.-]+", "must be a CPU type of Proxmox VE", "such as x86-64-v2-AES or host")
+    if value in TOO_OLD:
+        raise refuse("lacks x86-64-v2, so Talos halts at boot", "host, x86-64-v2-AES or a newer level")
+    return _match(value, r"[\w.-]+", "must be a CPU type of Proxmox VE", "such as host or x86-64-v2-AES")
 
 
 def _scsi_controller(value: object) -> object:

@@ -166,8 +166,8 @@ class ProxmoxEndpoint(Model):
 class Vm(Model):
     """Settings of every node's virtual machine."""
 
-    cpu: fields.Cpu = "x86-64-v2-AES"
-    """CPU type; Talos needs x86-64-v2 or newer."""
+    cpu: fields.Cpu = "host"
+    """CPU type: host, or one that has what Talos (x86-64-v2) and the workloads need (ScyllaDB: PCLMULQDQ)."""
     bios: Literal["ovmf", "seabios"] = "ovmf"
     """Firmware: ovmf (UEFI) or seabios."""
     scsi_controller: fields.ScsiController = "virtio-scsi-pci"

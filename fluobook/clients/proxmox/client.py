@@ -99,6 +99,13 @@ class ProxmoxClient:
         """A host's network interfaces (`iface`, `type`); bridges without SDN.Audit or SDN.Use are left out."""
         return self._session.get(f"nodes/{node}/network", doing=f"list the networks of {node}", shape=_NETWORKS)
 
+    def cpu_features(self, node: str) -> frozenset[str]:
+        """The features of a host's CPU as in /proc/cpuinfo; empty if it does not report them."""
+        doing, shape = f"read the status of {node}", {"cpuinfo?": {"flags?": str}}
+        needs = (Need(f"/nodes/{node}", "Sys.Audit"),)
+        status = self._session.get(f"nodes/{node}/status", doing=doing, shape=shape, needs=needs)
+        return frozenset(((status.get("cpuinfo") or {}).get("flags") or "").split())
+
     def storages(self, node: str) -> list[Json]:
         """A host's storages: `storage`, `content` (comma-separated), `active`, `total` and `avail` in bytes."""
         return self._session.get(f"nodes/{node}/storage", doing=f"list the storages of {node}", shape=_STORAGES)

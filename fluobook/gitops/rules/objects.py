@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fluobook.gitops import documents, metrics, reachability, schemas
-from fluobook.gitops.charts import PRIVILEGED_KINDS, chart_of
+from fluobook.gitops.charts import CPU_FEATURES, PRIVILEGED_KINDS, chart_of
 from fluobook.gitops.documents import value_under, walk
 from fluobook.gitops.secrets import SUFFIX
 from fluobook.kubernetes.selectors import matches
+from fluobook.params.cpus import lacks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -405,3 +406,14 @@ def waves_do_not_wait_for_the_outside(snapshot: Snapshot) -> Iterator[Finding]:
                 f"{document.kind} {document.name} holds back later waves until its issuer is reachable",
                 f'annotate it with {_IGNORE_HEALTH}: "true"',
             )
+
+
+def cpus_have_what_workloads_need(snapshot: Snapshot) -> Iterator[Finding]:
+    """The CPU type of each platform has the features without which a workload does not start."""
+    for document in snapshot.objects(*CPU_FEATURES):
+        feature, workload = CPU_FEATURES[document.kind]
+        for file, platform in snapshot.platforms.items():
+            if lacks(platform.vm.cpu, feature):
+                message = f"the CPU type {platform.vm.cpu} lacks {feature}, without which {workload} does not start"
+                place = documents.read(file)[0].at("platform", "vm", "cpu")
+                yield place.finding(message, "set vm.cpu: host, or a custom model that has it")

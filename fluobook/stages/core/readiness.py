@@ -104,7 +104,9 @@ def _pod(pod: Mapping[str, Any]) -> str:
     for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") not in (None, "", "PodInitializing", "ContainerCreating"):
-            return ": ".join(filter(None, (waiting["reason"], waiting.get("message", ""))))
+            ended = ((container.get("lastState") or {}).get("terminated") or {}).get("exitCode")
+            exit_code = f"exit code {ended}" if ended is not None else ""
+            return ": ".join(filter(None, (waiting["reason"], exit_code, waiting.get("message", ""))))
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
             return str(condition.get("message") or condition.get("reason", ""))

@@ -6,8 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fluobook import gitops
 from fluobook.clients.proxmox.privileges import grant_commands, missing, required
 from fluobook.errors import FluobookError
+from fluobook.gitops import charts
+from fluobook.params import cpus
 from fluobook.params.versions import major_of
 from fluobook.stages import create_vms
 from fluobook.stages.core.check import Check, CheckGroup, checks_until_error
@@ -50,11 +53,47 @@ def _proxmox(context: RunContext) -> Iterator[Check]:
     used = set(context.platform.hosts)
     hosts = [(endpoint, host) for endpoint, _ in reachable for host in endpoint.hosts if host in used]
 
+    features = required_features(context)
+    yield from cpu_type_checks(context.platform.vm.cpu, features)
+
     def host_checks(endpoint: ProxmoxEndpoint, host: str) -> list[Check]:
-        wanted = Wanted.of(context.platform, endpoint, host, observation)
-        return _host(wanted, context.platform.network.bridge, context.proxmox(endpoint.name))
+        wanted, client = Wanted.of(context.platform, endpoint, host, observation), context.proxmox(endpoint.name)
+        checks = _host(wanted, context.platform.network.bridge, client)
+        if features and context.platform.vm.cpu in cpus.HOST:
+            name = _features_of(f"the CPU of {host}", features)
+            checks += checks_until_error(name, lambda: host_cpu_checks(name, features, client.cpu_features(host)))
+        return checks
 
     yield from (check for checks in in_parallel(lambda h: host_checks(*h), hosts) for check in checks)
+
+
+def required_features(context: RunContext) -> dict[str, str]:
+    """The CPU features that workloads of the platform's tree need, with the workloads' names."""
+    platform = context.platform
+    tree = gitops.for_phase(platform, gitops.read(context.root, platform.gitops.path))
+    kinds = {document.kind for app in tree.applications for document in tree.deployed_by(app)}
+    return dict(charts.CPU_FEATURES[kind] for kind in sorted(kinds & charts.CPU_FEATURES.keys()))
+
+
+def _features_of(subject: str, features: Mapping[str, str]) -> str:
+    return f"{subject} has what the workloads need: {', '.join(f'{f} ({w})' for f, w in features.items())}"
+
+
+def cpu_type_checks(cpu: str, features: Mapping[str, str]) -> Iterator[Check]:
+    """Whether the CPU type of the VMs is known to lack a feature."""
+    if features:
+        lacking = [feature for feature in features if cpus.lacks(cpu, feature)]
+        result = f"{cpu} lacks {', '.join(lacking)}" if lacking else cpu
+        remedy = "set vm.cpu: host in the params, or a custom model that has it"
+        yield Check(_features_of("the CPU type of the VMs", features), not lacking, result, remedy)
+
+
+def host_cpu_checks(name: str, features: Mapping[str, str], present: frozenset[str]) -> Iterator[Check]:
+    """Whether a host's CPU has the features; no check where the host does not report them."""
+    if present:
+        lacking = sorted(features.keys() - present)
+        remedy = "put the workers on another host, or leave the workload out"
+        yield Check(name, not lacking, f"it lacks {', '.join(lacking)}" if lacking else "present", remedy)
 
 
 def _version(platform: Platform, endpoint: ProxmoxEndpoint, client: ProxmoxClient) -> tuple[int, Check]:

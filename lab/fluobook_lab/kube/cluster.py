@@ -67,6 +67,7 @@ class KubeCluster:
         self._heartbeats = Heartbeats(self.api.store.storage, clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._kubelets: dict[str, Kubelet] = {}
+        self._machines: dict[str, NodeInfo] = {}
         self._pod_networks: dict[str, str] = {}
         self._bootstrap_user = "system:bootstrap:talos"
 
@@ -95,7 +96,7 @@ class KubeCluster:
             CertificateSigner(store, authority),
             Namespaces(store, authority.crt),
             Nodes(store, self._heartbeats),
-            Kubelets(store, self._clock, self._faults, self._seed),
+            Kubelets(store, self._clock, self._faults, self._seed, self._machines),
             Deployments(store),
             ReplicaSets(store),
             DaemonSets(store),
@@ -131,7 +132,7 @@ class KubeCluster:
             pod_cidr=self._pod_networks[node.name],
             certified=old is not None and old.has_certificates_of(node) and not wiped,
         )
-        self._kubelets[node.name] = kubelet
+        self._kubelets[node.name], self._machines[node.name] = kubelet, node
         kubelet.start()
         return kubelet
 

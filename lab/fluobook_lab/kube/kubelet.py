@@ -68,6 +68,7 @@ class NodeInfo:
         labels: `machine.nodeLabels` of the machine config.
         schedulable: `allowSchedulingOnControlPlanes`, for control planes.
         serving_certificate: `rotate-server-certificates`: whether the kubelet asks for a serving certificate.
+        cpu_features: as in /proc/cpuinfo.
     """
 
     name: str
@@ -82,6 +83,7 @@ class NodeInfo:
     labels: dict[str, str] = field(default_factory=dict)
     schedulable: bool = False
     serving_certificate: bool = True
+    cpu_features: frozenset[str] = frozenset({"pclmulqdq"})
 
     @property
     def taints(self) -> list[Obj]:
@@ -110,6 +112,7 @@ def node_info(node: TalosMachine, config: MachineConfiguration, version: str) ->
         labels={str(k): str(v) for k, v in (config.machine.get("nodeLabels") or {}).items()},
         schedulable=bool(config.cluster.get("allowSchedulingOnControlPlanes")),
         serving_certificate=str(arguments.get("rotate-server-certificates", "")).lower() == "true",
+        cpu_features=node.vm.cpu_features,
     )
 
 

@@ -113,6 +113,15 @@ def nodes(call: Call) -> list[dict[str, Any]]:
     return [_host(call, host) for host in call.backend.inventory.hosts.values()]
 
 
+def host_status(call: Call) -> dict[str, Any]:
+    """GET /nodes/{node}/status."""
+    call.token.need(f"/nodes/{call.node}", "Sys.Audit")
+    host = call.backend.inventory.host(call.node)
+    cpu = {"cpus": host.cores, "cores": host.cores, "sockets": 1, "flags": " ".join(sorted(host.cpu_features))}
+    memory = {"total": host.memory_gib * GIB, "used": 4 * GIB, "free": (host.memory_gib - 4) * GIB}
+    return {"cpuinfo": cpu, "memory": memory, "pveversion": f"pve-manager/{call.backend.inventory.version}"}
+
+
 def vms(call: Call) -> list[dict[str, Any]]:
     """GET /nodes/{node}/qemu: always current."""
     host = call.backend.inventory.host(call.node)

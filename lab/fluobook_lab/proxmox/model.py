@@ -97,6 +97,7 @@ class Host:
     cores: int = 16
     memory_gib: int = 64
     online: bool = True
+    cpu_features: frozenset[str] = frozenset({"aes", "avx2", "pclmulqdq", "popcnt", "sse4_1", "sse4_2"})
 
 
 @dataclass(frozen=True)
@@ -382,6 +383,7 @@ class VmBoot:
 
     `uuid` is the SMBIOS uuid, `mac` that of net0 (upper case), `disks` are (id, GiB) pairs in bus order,
     `image` is the file in the ISO drive ("" for none), `address` is CIDR from the cloud-init drive ("" for DHCP).
+    `cpu_features` are named as in /proc/cpuinfo.
     """
 
     vmid: int
@@ -397,6 +399,7 @@ class VmBoot:
     gateway: str
     hostname: str
     agent: bool
+    cpu_features: frozenset[str] = Host.cpu_features
 
 
 class Machines(Protocol):

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from fluobook.params import cpus
 from fluobook_lab.proxmox.model import GIB, VmBoot
 from fluobook_lab.proxmox.options import DRIVE, NET, TaskError, bytes_of, parse, parse_net
 from fluobook_lab.proxmox.storage import find_volume
@@ -13,7 +14,7 @@ from fluobook_lab.proxmox.storage import find_volume
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from fluobook_lab.proxmox.model import Backend, Call, Task, Vm
+    from fluobook_lab.proxmox.model import Backend, Call, Host, Task, Vm
 
 _BUSES = ("scsi", "virtio", "sata", "ide")
 _MINIMUM_WAIT = 1.0
@@ -49,8 +50,8 @@ def set_lock(backend: Backend, vm: Vm, lock: str, seconds: float | None = None) 
         backend.tasks.run_in_background(remove())
 
 
-def boot_of(vm: Vm) -> VmBoot:
-    """The hardware, image and cloud-init data that a guest sees when the VM starts now."""
+def boot_of(vm: Vm, host: Host) -> VmBoot:
+    """The hardware, image and cloud-init data that a guest sees when the VM starts now on a host."""
     config = vm.config
     drives = [(name, parse(config[name], "file")) for name in sorted(filter(DRIVE.fullmatch, config), key=_bus_order)]
     files = [drive["file"] for _, drive in drives if drive.get("media") == "cdrom"]
@@ -75,6 +76,12 @@ def boot_of(vm: Vm) -> VmBoot:
         gateway=network.get("gw", ""),
         hostname=vm.name if cloud_init else "",
         agent=vm.agent_enabled,
+        cpu_features=frozenset(
+            feature
+            for feature in host.cpu_features
+            if feature not in cpus.LACKING
+            or not cpus.lacks(parse(config.get("cpu", "kvm64"), "cputype")["cputype"], feature)
+        ),
     )
 
 
@@ -128,7 +135,7 @@ async def boot(backend: Backend, vm: Vm, task: Task) -> None:
         if volid not in {"none", "cdrom"} and find_volume(backend, vm.host, volid) is None:
             raise TaskError(f"volume '{volid}' does not exist")
     vm.running, vm.started = True, backend.clock.now()
-    backend.machines.power_on(boot_of(vm))
+    backend.machines.power_on(boot_of(vm, backend.inventory.host(vm.host)))
 
 
 def halt(backend: Backend, vm: Vm, *, power_off: bool = True) -> None:

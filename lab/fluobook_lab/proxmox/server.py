@@ -46,6 +46,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/cluster/tasks", cluster.tasks),
     ("GET", "/nodes", cluster.nodes),
     ("GET", "/nodes/{node}/network", cluster.network),
+    ("GET", "/nodes/{node}/status", cluster.host_status),
     ("GET", "/nodes/{node}/query-url-metadata", storage.query_url),
     ("GET", "/nodes/{node}/storage", storage.index),
     ("GET", "/nodes/{node}/storage/{storage}/content", storage.content),

@@ -1,5 +1,5 @@
 import pytest
-from fluobook_lab.proxmox.model import Vm
+from fluobook_lab.proxmox.model import Host, Vm
 from fluobook_lab.proxmox.options import PveError, bytes_of, parse, parse_net, render, render_net, size_of, sorted_tags
 from fluobook_lab.proxmox.power import boot_of
 from hypothesis import given
@@ -43,7 +43,7 @@ def test_tags_are_unique_and_sorted():
 
 def test_a_vm_without_a_cloud_init_drive_has_neither_address_nor_hostname():
     vm = Vm(1, "pve1", {"name": "a", "smbios1": f"uuid={UUID}", "ipconfig0": "ip=10.0.0.1/24,gw=10.0.0.254"})
-    boot = boot_of(vm)
+    boot = boot_of(vm, Host("pve1"))
     assert (boot.address, boot.gateway, boot.hostname, boot.uuid) == ("", "", "", UUID)
 
 
@@ -57,6 +57,17 @@ def test_disks_are_in_bus_order_without_cdroms():
         "ide0": "l:vm-1-cloudinit,media=cdrom",
         "ipconfig0": "ip=dhcp",
     }
-    boot = boot_of(Vm(1, "pve1", config))
+    boot = boot_of(Vm(1, "pve1", config), Host("pve1"))
     assert boot.disks == (("scsi2", 2), ("scsi10", 3), ("virtio0", 1))
     assert (boot.image, boot.address, boot.hostname) == ("t.iso", "", "VM 1")
+
+
+@pytest.mark.parametrize(
+    ("cpu", "present"),
+    [({"cpu": "host"}, True), ({"cpu": "cputype=host,flags=+aes"}, True), ({"cpu": "EPYC"}, True)]
+    + [({"cpu": level}, False) for level in ("x86-64-v2-AES", "x86-64-v3", "x86-64-v4")]
+    + [({}, False)],
+)
+def test_a_guest_has_the_cpu_features_of_its_cpu_type(cpu, present):
+    assert ("pclmulqdq" in boot_of(Vm(1, "pve1", cpu), Host("pve1")).cpu_features) is present
+    assert "pclmulqdq" not in boot_of(Vm(1, "pve1", cpu), Host("pve1", cpu_features=frozenset())).cpu_features

@@ -13,6 +13,7 @@ from fluobook.machine import pki
 from fluobook.stages import preflight
 from fluobook.stages.core.check import Checks
 from fluobook.stages.preflight import checks as preflight_checks
+from fluobook.stages.preflight import proxmox as preflight_proxmox
 
 if TYPE_CHECKING:
     from fluobook.context import RunContext
@@ -60,11 +61,11 @@ def test_its_plan_sends_no_request(lab):
     assert lab.requests() == []
 
 
-def test_a_proxmox_endpoint_receives_seven_requests_for_one_host(lab):
+def test_a_proxmox_endpoint_receives_eight_requests_for_one_host(lab):
     lab.mark()
     checks(lab.context())
     assert sorted(path.split("/")[1] for path in lab.paths("GET")) == sorted(
-        ["version", "access", "cluster", "cluster", "nodes", "nodes", "nodes"]
+        ["version", "access", "cluster", "cluster", "nodes", "nodes", "nodes", "nodes"]
     )
 
 
@@ -73,6 +74,30 @@ def test_the_table_is_the_same_in_every_fresh_lab(lab, labs):
     assert tables[0] == tables[1]
     assert "127.0.0.1" not in tables[0]
     assert str(lab.folder) not in tables[0]
+
+
+@pytest.mark.parametrize("cpu", ["x86-64-v2-AES", "x86-64-v3", "x86-64-v4"])
+def test_a_cpu_type_without_what_scylladb_needs_fails(lab, cpu):
+    check = only(lab.context(f"vm.cpu={cpu}"))
+    assert check.name == "the CPU type of the VMs has what the workloads need: pclmulqdq (ScyllaDB)"
+    assert check.result == f"{cpu} lacks pclmulqdq"
+    assert "vm.cpu: host" in check.remedy
+
+
+def test_a_host_whose_cpu_lacks_what_scylladb_needs_fails(labs):
+    lab = labs()
+    inventory = lab.environment.proxmox["laptop"].inventory
+    inventory.hosts["pve1"] = replace(inventory.hosts["pve1"], cpu_features=frozenset({"sse4_2"}))
+    check = only(lab.context())
+    assert check.name == "the CPU of pve1 has what the workloads need: pclmulqdq (ScyllaDB)"
+    assert check.result == "it lacks pclmulqdq"
+    assert wrong(lab.context("vm.cpu=EPYC")) == []
+
+
+def test_a_tree_without_scylladb_needs_no_cpu_feature(lab, monkeypatch):
+    monkeypatch.setattr(preflight_proxmox.charts, "CPU_FEATURES", {})
+    results = checks(lab.context("vm.cpu=x86-64-v2-AES"))
+    assert not [check for check in results if not check.passed or "CPU" in check.name]
 
 
 def test_our_own_vms_are_accepted(labs):

@@ -18,11 +18,12 @@ from fluobook_lab.kube.objects import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from fluobook_lab.clock import Clock
     from fluobook_lab.faults import Faults
     from fluobook_lab.kube.controllers.loop import Sources
+    from fluobook_lab.kube.kubelet import NodeInfo
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.storage import Key
     from fluobook_lab.kube.store import Store
@@ -135,14 +136,20 @@ _MOMENT = 1e-6
 
 
 SCHEDULER = "default-scheduler"
+SCYLLA_NEEDS_PCLMUL = 71
+"""ScyllaDB's exit code on a CPU without SSE 4.2 or PCLMULQDQ."""
 
 
 class Hurdle(NamedTuple):
-    """Why a pod does not run yet, when to check again (None: when something changes), and the event's message."""
+    """Why a pod does not run yet, when to check again (None: when something changes), and the event's message.
+
+    `exit_code` is that of a container that ends as soon as it has started.
+    """
 
     reason: str
     seconds: float | None
     message: str = ""
+    exit_code: int | None = None
 
 
 class Kubelets:
@@ -153,14 +160,17 @@ class Kubelets:
         clock: the lab's clock.
         faults: "kube.image-pull-fails": images of pods in `default` and application namespaces cannot be pulled.
         seed: makes every delay the same in every run.
+        machines: the machines of the nodes.
     """
 
-    def __init__(self, store: Store, clock: Clock, faults: Faults, seed: int) -> None:
+    def __init__(self, store: Store, clock: Clock, faults: Faults, seed: int, machines: Mapping[str, NodeInfo]) -> None:
         self._store = store
+        self._machines = machines
         self._clock = clock
         self._faults = faults
         self._seed = seed
         self._pulled: set[tuple[str, str]] = set()
+        self._restarts: dict[str, int] = {}
         self._due: dict[str, float] = {}  # uid → when the next step is done
         self._addresses = 0
         self.sources: Sources = {
@@ -180,7 +190,7 @@ class Kubelets:
         if not node:
             return self._schedule(pod)
         phase = (pod.get("status") or {}).get("phase", "Pending")
-        if phase == "Pending":
+        if phase == "Pending" or _is_crashing(pod):
             return self._start(pod, node)
         if phase == "Running" and _is_job(pod):
             left = self._wait(pod, "job", JOB_SECONDS)
@@ -238,8 +248,28 @@ class Kubelets:
             return None
         if hurdle.message:
             record(self._store, pod, "Failed", hurdle.message, source="kubelet", warning=True)
-        self._set(pod, waiting=hurdle.reason)
+        if hurdle.exit_code is None:
+            self._set(pod, waiting=hurdle.reason)
+        else:
+            self._crash(pod, hurdle)
         return hurdle.seconds
+
+    def _crash(self, pod: Obj, hurdle: Hurdle) -> None:
+        """The container ended and waits for its next start, as a kubelet reports it."""
+        status = {**(pod.get("status") or {}), "phase": "Running"}
+        for kind in ("ContainersReady", "Ready"):
+            status["conditions"] = with_condition(
+                status.get("conditions") or [], kind, "False", "ContainersNotReady", ""
+            )
+        uid = pod["metadata"]["uid"]
+        self._restarts[uid] = self._restarts.get(uid, 0) + 1
+        state = {"waiting": {"reason": hurdle.reason, "message": hurdle.message}}
+        ended = {"terminated": {"exitCode": hurdle.exit_code, "reason": "Error"}}
+        status["containerStatuses"] = [
+            _container_status(c, state, ready=False) | {"restartCount": self._restarts[uid], "lastState": ended}
+            for c in pod["spec"]["containers"]
+        ]
+        self._store.set_status(pod, status)
 
     def _hurdles(self, pod: Obj, node: str) -> Iterator[Hurdle]:
         """What still keeps a pod from running, in the order in which a kubelet comes upon it."""
@@ -258,6 +288,10 @@ class Kubelets:
             yield Hurdle("CreateContainerConfigError", LOOK_AGAIN_SECONDS, f"Error: {missing} not found")
         if left := self._wait(pod, "start", START_SECONDS):
             yield Hurdle("ContainerCreating", left)
+        machine = self._machines.get(node)
+        if "/scylla:" in image and machine and "pclmulqdq" not in machine.cpu_features:
+            message = f"back-off restarting failed container {pod['spec']['containers'][0]['name']}"
+            yield Hurdle("CrashLoopBackOff", BACK_OFF_SECONDS, message, SCYLLA_NEEDS_PCLMUL)
 
     def _has_network(self, pod: Obj, node: str) -> bool:
         stored = self._store.find("v1", "Node", node)
@@ -324,6 +358,11 @@ def _container_status(container: Obj, state: Obj, *, ready: bool) -> Obj:
     image = container.get("image", "")
     status = {"name": container["name"], "image": image, "imageID": "", "restartCount": 0}
     return {**status, "ready": ready, "started": ready, "state": state}
+
+
+def _is_crashing(pod: Obj) -> bool:
+    containers = (pod.get("status") or {}).get("containerStatuses") or []
+    return any("waiting" in container["state"] and "lastState" in container for container in containers)
 
 
 def _is_job(pod: Obj) -> bool:
