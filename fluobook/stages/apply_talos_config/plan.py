@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fluobook.clients.talos import Applied, Mode, Probe, TalosNode
 from fluobook.errors import FluobookError, ForeignObject, Refused
+from fluobook.stages.apply_talos_config import claim
 from fluobook.stages.apply_talos_config.documents import Configurations, Ingredients
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import probe_nodes
@@ -34,6 +35,9 @@ class Observation:
         dry_runs: what each configured node would change.
         ingredients: what goes into the configurations.
         versions: each configured node's Talos version.
+        claimed: the fingerprint of the bundle that has claimed the cluster; "" if none has.
+        own: the fingerprint of this checkout's bundle; "" if there is none.
+        path: the bundle's file.
     """
 
     bundle: bool
@@ -41,6 +45,9 @@ class Observation:
     ingredients: Ingredients = field(repr=False)
     dry_runs: Mapping[str, Applied] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    claimed: str = ""
+    own: str = ""
+    path: str = ""
 
     def mode(self, node: Node) -> Mode:
         """What answers at a node's address."""
@@ -62,7 +69,18 @@ def observe(context: RunContext) -> Observation:
     names = [node.name for node in configured]
     dry_runs = dict(zip(names, (applied for applied, _ in answers), strict=True))
     versions = dict(zip(names, (version for _, version in answers), strict=True))
-    return Observation(context.secrets.has_bundle(), probes, configurations.ingredients, dry_runs, versions)
+    in_maintenance = any(answer.mode is Mode.MAINTENANCE for answer in probes.values())
+    bundle = context.secrets.has_bundle()
+    return Observation(
+        bundle,
+        probes,
+        configurations.ingredients,
+        dry_runs,
+        versions,
+        claim.read(context) if in_maintenance else "",
+        claim.fingerprint(context.secrets.bundle()) if in_maintenance and bundle else "",
+        context.secrets.path.name,
+    )
 
 
 def is_not_yet(error: FluobookError) -> bool:
@@ -89,9 +107,10 @@ def plan(platform: Platform, observation: Observation) -> Plan:
 
     Raises:
         ForeignObject: a node of another cluster answers at an address of ours.
-        Refused: nodes have a configuration, but the secrets bundle that it was made from is not here.
+        Refused: nodes have a configuration, or the cluster is claimed, and the secrets bundle of that is not here.
     """
     _nothing_foreign(platform, observation)
+    claim.require(observation.claimed, observation.own, observation.path)
     silent = [node.name for node in platform.nodes if observation.mode(node) is Mode.UNREACHABLE]
     actions = []
     if not observation.bundle:

@@ -10,6 +10,7 @@ from fluobook.clients.talos.resources import DISKS
 from fluobook.errors import ForeignObject, OutsideError, Refused, Rejected, Unreachable
 from fluobook.machine import disks
 from fluobook.machine.documents import load
+from fluobook.stages.apply_talos_config import claim
 from fluobook.stages.apply_talos_config.documents import Configurations
 from fluobook.stages.apply_talos_config.plan import dry_run, is_not_yet
 
@@ -32,6 +33,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
     text = Configurations.of(context).text(node)
     report.evidence(config_sha256=hashlib.sha256(text.encode()).hexdigest())
     if talos.probe(node).mode is not Mode.CONFIGURED:
+        context.shared(claim.Claimed, lambda: claim.claim(context))
         delivery = Delivery(talos, node, text, report)
         mode = context.wait_until("install", f"{node.name} to run with its configuration", delivery.step, final=FINAL)
         return {"mode": mode}

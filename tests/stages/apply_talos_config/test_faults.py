@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fluobook.clients.talos import Mode
 from fluobook.errors import ForeignObject, ParamsError, Refused, Rejected, StageMissing
 from fluobook.failures import present
 from fluobook.stages.apply_talos_config import documents
@@ -59,6 +60,21 @@ def test_a_machine_with_other_disks_gets_no_configuration(made):
         stage.apply(stage.plan())
     assert "vm.install_disk" in caught.value.remedy
     assert "talos talos-worker-1" not in {request["server"] for request in configured(lab)}
+
+
+def test_a_vm_that_was_destroyed_and_created_again_has_empty_disks(made):
+    lab = made()
+    lab.bring_up("apply-talos-config")
+    node, client = lab.chosen.platform.workers[0], lab.context().proxmox("laptop")
+    client.wait(client.stop(node.host, node.vmid), deadline=30)
+    client.wait(client.delete(node.host, node.vmid), deadline=30)
+    volumes = lab.environment.proxmox["laptop"].inventory.volumes(node.host, "local-lvm")
+    assert not [volume for volume in volumes.values() if volume.vmid == node.vmid]
+    lab.bring_up("create-vms")
+    assert lab.context().talos.probe(node).mode is Mode.MAINTENANCE
+    plan = lab.stage("apply-talos-config").plan()
+    assert [(action.verb, action.object) for action in plan.actions] == [("apply", f"node {node.name}")]
+    lab.bring_up("apply-talos-config")
 
 
 def test_the_names_of_the_disks_do_not_matter(made):
