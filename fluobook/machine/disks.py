@@ -2,7 +2,7 @@
 
 The kernel names SCSI disks (sda, sdb) in the order in which they answer, which can differ from boot to boot. Talos
 reads no serial number of a SCSI disk (siderolabs/talos#12073), so the bus path identifies it: Proxmox VE attaches
-scsi0 as unit 0 and scsi1 as unit 1, with both of the controllers that the params allow.
+scsi0 as unit 0 and scsi1 as unit 1.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Treatment(StrEnum):
 
 
 LIVE, CYCLE, GROW, MOVE, REPLACE, IDENTITY, IGNORED = Treatment
-_DISK = {"size": GROW, "storage": MOVE, "discard": CYCLE, "ssd": CYCLE, "iothread": CYCLE}
+_DISK = {"size": GROW, "storage": MOVE, "discard": CYCLE, "ssd": CYCLE}
 TREATMENT: Mapping[str, Mapping[str, Treatment]] = {
     "name": {"": LIVE},
     "onboot": {"": LIVE},
@@ -66,8 +66,8 @@ _DEFAULTS = {
     "sockets": {"": "1"},
     "agent": {"enabled": "0"},
     "net0": {"firewall": "0"},
-    "scsi0": {"discard": "ignore", "ssd": "0", "iothread": "0"},
-    "scsi1": {"discard": "ignore", "ssd": "0", "iothread": "0"},
+    "scsi0": {"discard": "ignore", "ssd": "0"},
+    "scsi1": {"discard": "ignore", "ssd": "0"},
     "efidisk0": {"efitype": "2m", "pre-enrolled-keys": "0"},
 }
 """What Proxmox VE takes for a part that is not set."""
@@ -114,7 +114,6 @@ def create_params(platform: Platform, node: Node, image: str) -> dict[str, Any]:
         image: file name of the Talos ISO on the image storage.
     """
     endpoint, network = platform.endpoint_of(node), platform.network
-    options = ",discard=on,ssd=1"
     vlan = f",tag={network.vlan}" if network.vlan else ""
     mtu = f",mtu={network.mtu}" if network.mtu != 1500 else ""  # noqa: PLR2004 (Ethernet's own)
     params = {
@@ -137,7 +136,7 @@ def create_params(platform: Platform, node: Node, image: str) -> dict[str, Any]:
         "ostype": "l26",
         "tags": tags(platform),
         "smbios1": f"uuid={node.uuid}",
-        **{disk: f"{endpoint.disk_storage}:{size}{options}" for disk, size in disks(node).items()},
+        **{disk: f"{endpoint.disk_storage}:{size},discard=on,ssd=1" for disk, size in disks(node).items()},
     }
     if platform.vm.bios == "ovmf":
         params["efidisk0"] = f"{endpoint.disk_storage}:1,efitype=4m,pre-enrolled-keys=0"
