@@ -116,7 +116,8 @@ class Application:
                 document=document,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            message, line = f"is not a valid Application: {error!r}", document.line("spec")
+            problem = f"it has no {error.args[0]}" if isinstance(error, KeyError) else f"{error}"
+            message, line = f"is not a valid Application: {problem}", document.line("spec")
             remedy = "it needs project, source (repoURL, targetRevision, chart or path), destination, an integer wave"
             raise InvalidFile(message, file=document.file, line=line, system="argocd", remedy=remedy) from error
 

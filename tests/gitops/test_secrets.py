@@ -14,6 +14,7 @@ from fluobook.gitops.rules.secrets import (
     recipients_are_right,
     secrets_are_encrypted,
 )
+from fluobook.gitops.secrets import names
 from fluobook.gitops.snapshot import Snapshot
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -165,3 +166,12 @@ def test_recipients_that_argo_cd_cannot_be_are_refused_at_the_rule(change: dict,
     found = [f.message for f in recipients_are_right(Snapshot(repository)) if f.file.endswith("/.sops.yaml")]
     assert len(found) == bool(message)
     assert message in "".join(found)
+
+
+def test_names_are_those_of_files_objects_and_keys_and_never_values(repository: Path):
+    folder = repository / "cluster-gitops/apps/secrets"
+    (folder / "odd.sops.yaml").write_text("kind: Secret\nmetadata: {name: odd-name}\nstringData: [sample-value]\n")
+    (folder / "broken.yaml").write_text("a: [")
+    known = names(repository)
+    assert known >= {"odd-name", "odd.sops.yaml", "odd", "pg-credentials", "fluodata-pg-credentials", "password"}
+    assert "sample-value" not in known

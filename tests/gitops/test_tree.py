@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,10 @@ def test_an_application_set_is_not_called_unknown(repository: Path):
     )
     (found,) = findings(repository, {"shape": RULES["shape"]})
     assert found.message.startswith("ApplicationSet all is not evaluated")
+
+
+def test_what_an_application_lacks_is_named(repository: Path):
+    file = repository / "cluster-gitops/apps/secrets/application.yaml"
+    file.write_text(re.sub(r"\n +targetRevision: .*", "", file.read_text()))
+    (found,) = findings(repository, {"pin": RULES["pin"]})
+    assert found.message == "it is not a valid Application: it has no targetRevision"
