@@ -208,3 +208,8 @@ def _tool_texts() -> list[tuple[str, type[OutsideError], re.Pattern[str]]]:
 def tool_failure(text: str) -> tuple[str, type[OutsideError]]:
     """The code and the error for what git or helm wrote; "" and `OutsideError` if the text is not known."""
     return next(((code, kind) for code, kind, texts in _tool_texts() if texts.search(text)), ("", OutsideError))
+
+
+def without_credentials(text: str) -> str:
+    """A program's text without user information and queries in its URLs."""
+    return re.sub(r"(\w+://)[^\s/@\"']*@|(\w+://[^\s?\"']*)\?[^\s\"':]*", lambda url: url[1] or url[2], text)

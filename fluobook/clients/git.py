@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from fluobook.clients import answers
-from fluobook.clients.https import OVERDUE, PORTS, HttpClient, Target
+from fluobook.clients.https import OVERDUE, PORTS, HttpClient, Target, is_passing
 from fluobook.clients.tools import find, run_tool
-from fluobook.errors import DeadlineExceeded, NotFound, OutsideError, ToolFailed, Unreachable
+from fluobook.errors import AccessDenied, DeadlineExceeded, NotFound, OutsideError, ToolFailed, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEADLINE = 60.0
 SYSTEM = "git"
-LARGEST = 16 << 20
+LARGEST = 64 << 20
 """Bytes of a list of branches and tags."""
 SHA = re.compile(r"[0-9a-f]{40}")
 REF = re.compile(r"([0-9a-f]{40,64})\t(\S+)")
@@ -41,7 +41,7 @@ def ls_remote(
         revision: a branch, a tag or "HEAD"; a full commit id is returned as it is.
         ca_file: CA certificates for https, instead of the system's.
         username: for https, with
-        password: the token; both are passed by environment.
+        password: the token.
         deadline: seconds for the whole of it.
 
     Raises:
@@ -53,24 +53,19 @@ def ls_remote(
     """
     if SHA.fullmatch(revision):
         return revision
-    is_http = url.startswith(("https://", "http://"))
-    settings = {"http.sslCAInfo": str(ca_file)} if ca_file else {}
-    if password:
-        settings["http.extraHeader"] = "Authorization: " + _basic(username, password)["Authorization"]
-    try:
-        # git sends credentials wherever a server redirects it, so it follows only what the check has followed.
-        output = _list(url, {**settings, "http.followRedirects": "false"}, deadline)
-    except OutsideError as error:
-        if not is_http or error.code == OVERDUE:
-            raise
-        parts = urlsplit(url)
-        headers = _basic(username or unquote(parts.username or ""), password or unquote(parts.password or ""))
-        _require_git_server(url, ca_file, headers, deadline)
-        if error.code != answers.REDIRECT:
-            raise
-        output = _list(url, settings, deadline)
+    if url.startswith(("https://", "http://")):
+        try:
+            refs = _advertised(url, ca_file, username, password, deadline)
+        except (AccessDenied, Unreachable) as error:
+            if password or error.code == OVERDUE:
+                raise
+            try:  # git may have a credential helper, a proxy or another address for this server
+                refs = _listed(url, ca_file, deadline)
+            except OutsideError:
+                raise error from None
+    else:
+        refs = _listed(url, None, deadline)
     url = _public(url)
-    refs = {match[2]: match[1] for line in output.splitlines() if (match := REF.fullmatch(line))}
     for name in (revision, f"refs/heads/{revision}", f"refs/tags/{revision}^{{}}", f"refs/tags/{revision}"):
         if name in refs:
             return refs[name]
@@ -116,32 +111,29 @@ def _git(folder: Path, *arguments: str) -> str:
     return run_tool("git", [find("git").path, *arguments], cwd=folder, deadline=DEADLINE).stdout
 
 
-def _list(url: str, settings: dict[str, str], deadline: float) -> str:
-    """The output of `git ls-remote`."""
-    env = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes", "LC_ALL": "C", **_config(settings)}
+def _listed(url: str, ca_file: Path | None, deadline: float) -> dict[str, str]:
+    """The commits of branches and tags, by git."""
+    env = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes", "LC_ALL": "C"}
+    env |= {"GIT_SSL_CAINFO": str(ca_file)} if ca_file else {}  # the variable has precedence over http.sslCAInfo
     shown = _public(url)
+    command: list[str | Path] = [find("git").path, "-c", "http.followRedirects=false", "ls-remote", "--", url]
     try:
-        return run_tool("git", [find("git").path, "ls-remote", "--", url], env=env, deadline=deadline).stdout
+        output = run_tool("git", command, env=env, deadline=deadline).stdout
     except DeadlineExceeded:
         message = f"{shown} did not answer completely within {deadline:g} s"
         raise Unreachable(message, system=SYSTEM, code=OVERDUE, facts={"repository": shown, "url": shown}) from None
     except ToolFailed as error:
-        detail = error.detail.replace(url, shown)
+        detail = answers.without_credentials(error.detail)
         code, kind = answers.tool_failure(detail)
+        if not code and "could not read from remote" in detail.lower():
+            code, kind = "401", AccessDenied
         if not code:
             raise
         message = _MESSAGES.get(code, "{url} does not answer as a git server should").format(url=shown)
         host = re.sub(r"^.*@|:.*$", "", url) if "://" not in url else urlsplit(url).hostname or ""
         facts = {"repository": shown, "url": shown, "host": host}
         raise kind(message, system=SYSTEM, detail=detail, code=code, facts=facts) from None
-
-
-def _config(settings: dict[str, str]) -> dict[str, str]:
-    """Settings by environment, since every user can read arguments."""
-    env = {"GIT_CONFIG_COUNT": str(len(settings))}
-    for number, (key, value) in enumerate(settings.items()):
-        env |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
-    return env
+    return {match[2]: match[1] for line in output.splitlines() if (match := REF.fullmatch(line))}
 
 
 _MESSAGES = {
@@ -153,39 +145,61 @@ _MESSAGES = {
 }
 
 
-def _require_git_server(url: str, ca_file: Path | None, headers: dict[str, str], deadline: float) -> None:
-    """Ask an http(s) server as git does, for what git's exit code 128 does not say.
+def _advertised(url: str, ca_file: Path | None, username: str, password: str, deadline: float) -> dict[str, str]:
+    """The commits of branches and tags, as an http(s) server lists them (git's smart protocol, version 0).
 
-    Raises:
-        OutsideError: it is not a git server, refuses, or redirects to another host.
+    git itself takes any page for a repository without branches, follows redirects with the credentials, and reads
+    without limit.
     """
     parts, shown = urlsplit(url), _public(url)
-    file = str(ca_file) if ca_file else None
-    target = Target(parts.hostname or "", parts.port or PORTS[parts.scheme], ca_file=file, scheme=parts.scheme)
+    name, secret = username or unquote(parts.username or ""), password or unquote(parts.password or "")
+    token = base64.b64encode(f"{name or 'git'}:{secret}".encode()).decode()
+    target = Target(
+        parts.hostname or "",
+        parts.port or PORTS[parts.scheme],
+        ca_file=str(ca_file) if ca_file else None,
+        scheme=parts.scheme,
+    )
     facts = {"repository": shown, "url": shown, "host": target.host}
-    secrets = [unquote(parts.password or ""), *(value.partition(" ")[2] for value in headers.values())]
-    doing = f"read {shown}"
-    with closing(
-        HttpClient(
-            target,
-            system=SYSTEM,
-            name="the git server",
-            headers=headers,
-            secrets=secrets,
-            facts=facts,
-            deadline=deadline,
-        )
-    ) as http:
-        path = f"{parts.path.rstrip('/')}/info/refs?service=git-upload-pack"
-        answer = http.send("GET", path, doing=doing, largest=LARGEST)
-        if "git-upload-pack-advertisement" not in answer.headers.get("Content-Type", ""):
-            raise http.unparsable(answer.body, doing, ValueError("it is not that of a git server"))
+    http = HttpClient(
+        target,
+        system=SYSTEM,
+        name="the git server",
+        headers={"User-Agent": "git/fluobook"} | ({"Authorization": f"Basic {token}"} if secret else {}),
+        secrets=(secret, token),
+        facts=facts,
+        deadline=deadline,
+    )
+    doing, path = f"read {shown}", f"{parts.path.rstrip('/')}/info/refs?service=git-upload-pack"
+    with closing(http):
+        answer = http.send("GET", path, doing=doing, repeat_if=is_passing, largest=LARGEST)
+        refs: dict[str, str] = http.read(answer, doing, None, parse_advertisement)
+        if refused := refs.get("ERR"):
+            code, kind = answers.tool_failure(refused)
+            message = f"the git server refuses to read {shown}: {refused}"
+            raise (kind if code else AccessDenied)(message, system=SYSTEM, code=code or "403", facts=facts)
+        return refs
 
 
-def _basic(username: str, password: str) -> dict[str, str]:
-    """The header with the credentials."""
-    token = base64.b64encode(f"{username or 'git'}:{password}".encode()).decode()
-    return {"Authorization": f"Basic {token}"} if password else {}
+def parse_advertisement(body: bytes) -> dict[str, str]:
+    """The commits of branches and tags by name, in pkt-lines: four digits of length, then the content; or "ERR".
+
+    Raises:
+        ValueError: it is no such list, or incomplete.
+    """
+    refs, rest, flushes = {}, body, 0
+    while flushes < 2:  # noqa: PLR2004  (the service's name, then the list)
+        if len(rest) < 4 or (length := int(rest[:4], 16)) > len(rest):  # noqa: PLR2004
+            raise ValueError("unexpected end of stream")
+        line = rest[4:length].decode().strip()
+        if line.startswith("ERR "):
+            return {"ERR": line.removeprefix("ERR ")}
+        sha, _, name = line.partition("\0")[0].partition(" ")
+        if re.fullmatch(r"[0-9a-f]{40,64}", sha) and name != "capabilities^{}":
+            refs[name] = sha
+        flushes += length == 0
+        rest = rest[max(length, 4) :]
+    return refs
 
 
 def _public(url: str) -> str:

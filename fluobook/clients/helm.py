@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 from fluobook.clients import answers
 from fluobook.clients.https import OVERDUE, PORTS, HttpClient, Target, is_passing
 from fluobook.clients.tools import find, run_tool
-from fluobook.errors import DeadlineExceeded, NotFound, OutsideError, Rejected, ToolFailed, Unreachable
+from fluobook.errors import AccessDenied, DeadlineExceeded, NotFound, OutsideError, Rejected, ToolFailed, Unreachable
 from fluobook.kubernetes import manifests, rendering
 from fluobook.params import cache_folder
 
@@ -102,7 +102,10 @@ def template(
             raise Rejected(message, system="helm", detail=error.detail, code=error.code) from error
         if repo.startswith(("https://", "http://")):
             _require_chart(repo, chart, version, ca_file, deadline)
-        raise _translated(error, name, repo) from error
+        failure = _translated(error, name, repo)
+        if repo.startswith("oci://") and failure.code in (error.code, answers.MALFORMED):
+            _require_manifest(repo, chart, version, ca_file, deadline)
+        raise failure from error
     return manifests.load(output)
 
 
@@ -199,6 +202,20 @@ def _require_chart(repo: str, chart: str, version: str, ca_file: Path | None, de
             raise http.unparsable(answer.body, doing, error) from None
 
 
+def _require_manifest(repo: str, chart: str, version: str, ca_file: Path | None, deadline: float) -> None:
+    """Read the manifest of a chart in a registry, for what helm's text does not say.
+
+    Raises:
+        InvalidAnswer: it is no manifest.
+    """
+    parts = urlsplit(repo)
+    with closing(_client(f"https://{parts.netloc}", ca_file, deadline)) as http, suppress(AccessDenied):
+        path = f"/v2{parts.path.rstrip('/')}/{chart}/manifests/{version}"
+        kinds = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json"
+        doing, shape = f"read the manifest of {chart} {version}", {"schemaVersion": int}
+        http.json("GET", path, doing=doing, shape=shape, headers={"Accept": kinds}, largest=LARGEST)
+
+
 class _Redirected(Exception):
     """The archive is on another host."""
 
@@ -218,9 +235,10 @@ _MESSAGES = {"404": "there is no {name}", "NO_CHART": "there is no {name}"}
 
 def _translated(error: ToolFailed, name: str, repo: str) -> OutsideError:
     """The error for helm's answer, whose exit code is always 1; unchanged if its text is not known."""
-    code, kind = answers.tool_failure(error.detail)
+    detail = answers.without_credentials(error.detail)
+    code, kind = answers.tool_failure(detail)
     if not code:
         return error
     message = _MESSAGES.get(code, "the repository of {name} does not answer as it should").format(name=name)
     facts = {"repository": answers.public_url(repo), "url": answers.public_url(repo)}
-    return kind(message, system="helm", detail=error.detail, code=code, facts=facts)
+    return kind(message, system="helm", detail=detail, code=code, facts=facts)

@@ -539,7 +539,7 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((TimeoutError, urllib3.exceptions.TimeoutError), OVERDUE),
     ((http.client.IncompleteRead, urllib3.exceptions.IncompleteRead), answers.TRUNCATED),
     ((urllib3.exceptions.InvalidChunkLength,), answers.TRUNCATED),
-    ((http.client.HTTPException, ValueError), answers.MALFORMED),
+    ((http.client.HTTPException, urllib3.exceptions.InvalidHeader, ValueError), answers.MALFORMED),
 )
 
 

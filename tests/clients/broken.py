@@ -33,6 +33,7 @@ class BrokenServer:
     def __init__(self, background: Background, context: ssl.SSLContext | None) -> None:
         self.row: dict[str, Any] = {}
         self.requests = 0
+        self.head = b""
         self._background, self._tls = background, context is not None
         self._server = background.run(asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context))
         self.port = self._server.sockets[0].getsockname()[1]
@@ -42,7 +43,7 @@ class BrokenServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            await (reader.readuntil(b"\r\n\r\n") if self._tls else reader.read(1))
+            self.head = await (reader.readuntil(b"\r\n\r\n") if self._tls else reader.read(1))
             self.requests += 1
             row = self.row["answers"].pop(0) if self.row.get("answers") else self.row
             writer.write(answer(row))

@@ -85,6 +85,7 @@ def error_of(
             deadline=deadline,
         ),
     }
+    calls["registry"] = partial(calls["helm"], repo=f"oci://{host}:{port}/charts")
     try:
         calls[call]()
     except OutsideError as error:
@@ -191,6 +192,7 @@ GOOD = {
     "schematic": f'{{"id": "{"0" * 64}"}}',
     "kubernetes": '{"gitVersion": "v1.35.2"}',
     "charts": "entries: {demo: [{version: 1.0.0}]}",
+    "git": f"001e# service=git-upload-pack\n0000003b{'0' * 40} HEAD\0symref=x\n0000",
 }
 
 
@@ -218,6 +220,47 @@ def test_a_redirect_on_the_same_host_is_followed(
         require(error, "F114", "REDIRECT")  # a POST is not repeated elsewhere
     else:
         assert error is None
+
+
+def packet(text: str) -> str:
+    return f"{len(text) + 4:04x}{text}"
+
+
+SERVICE = packet("# service=git-upload-pack\n") + "0000"
+ADVERTISED = {
+    "": ("F109", "EMPTY"),
+    "<html>login</html>": ("F75", "HTML"),
+    "\0\1\2zzzz": ("F111", "MALFORMED"),
+    SERVICE: ("F110", "TRUNCATED"),
+    f"{SERVICE}00": ("F110", "TRUNCATED"),
+    f"{SERVICE}zzzz": ("F111", "MALFORMED"),
+    SERVICE + packet("ERR access denied or repository not exported"): ("F93", "403"),
+    SERVICE + packet("ERR repository not found"): ("F94", "404"),
+}
+"""Lists of branches that are none."""
+
+
+@pytest.mark.parametrize("body", ADVERTISED)
+def test_a_list_of_branches_that_is_none_is_named(
+    body: str, server: BrokenServer, authority: KeyPair, ca_file: Any
+) -> None:
+    server.row = {"body": body}
+    require(error_of("git", server.port, authority, ca_file), *ADVERTISED[body])
+
+
+@pytest.mark.parametrize("name", ["a login page", "the wrong fields", "401", "502 with a page", "no answer at all"])
+def test_a_registry_that_is_none_is_named(name: str, server: BrokenServer, authority: KeyPair, ca_file: Any) -> None:
+    server.row = {**TABLE[name]}
+    deadline = 1.0 if "no answer" in name else 20.0
+    error = error_of("registry", server.port, authority, ca_file, deadline=deadline)
+    require(error, TABLE[name]["failure"], TABLE[name]["code"])
+
+
+def test_the_credentials_of_a_repository_are_sent(server: BrokenServer, ca_file: Any) -> None:
+    server.row = {"body": GOOD["git"]}
+    url = f"https://{HOST}:{server.port}/x.git"
+    assert git.ls_remote(url, ca_file=ca_file, username="bot", password="t0ken") == "0" * 40
+    assert b"Authorization: Basic Ym90OnQwa2Vu\r\n" in server.head
 
 
 def test_a_secret_that_the_server_repeats_is_not_shown(server: BrokenServer, authority: KeyPair, ca_file: Any) -> None:

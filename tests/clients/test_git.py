@@ -53,8 +53,15 @@ def test_outside_of_a_working_tree_there_is_no_root(tmp_path):
         git.root(tmp_path)
 
 
-def test_credentials_are_passed_by_environment():
-    [(name, value)] = git._basic("bot", "t0ken").items()
-    env = git._config({"http.extraHeader": f"{name}: {value}"})
-    assert env["GIT_CONFIG_KEY_0"] == "http.extraHeader"
-    assert env["GIT_CONFIG_VALUE_0"] == "Authorization: Basic Ym90OnQwa2Vu"
+def test_a_list_of_branches_is_read_with_peeled_tags():
+    lines = [f"{'1' * 40} HEAD\0symref=HEAD:refs/heads/main\n", f"{'2' * 40} refs/tags/v1\n"]
+    lines.append(f"{'3' * 40} refs/tags/v1^{{}}\n")
+    packets = "".join(f"{len(line) + 4:04x}{line}" for line in lines)
+    refs = git.parse_advertisement(f"001e# service=git-upload-pack\n0000{packets}0000".encode())
+    assert refs == {"HEAD": "1" * 40, "refs/tags/v1": "2" * 40, "refs/tags/v1^{}": "3" * 40}
+
+
+def test_a_repository_without_branches_has_none():
+    empty = f"{'0' * 40} capabilities^{{}}\0agent=git/2\n"
+    packets = f"{len(empty) + 4:04x}{empty}"
+    assert git.parse_advertisement(f"001e# service=git-upload-pack\n0000{packets}0000".encode()) == {}

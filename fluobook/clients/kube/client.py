@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fluobook.clients.https import NO_CONNECTION
 from fluobook.clients.kube.forward import Forward
 from fluobook.clients.kube.transport import VERSION, WRITTEN, Obj, Transport, endpoint, title
 from fluobook.clients.kube.watching import Informer
-from fluobook.errors import Conflict, NotFound, OutsideError, Unreachable
+from fluobook.errors import Conflict, InvalidAnswer, NotFound, OutsideError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,32 +63,40 @@ class Kube(Transport):
         return str(self.call("GET", "/version", what="read the version", shape=VERSION)["gitVersion"])
 
     def ready(self) -> bool:
-        """Whether the API server is ready; False if it does not answer.
+        """Whether the API server is ready; False if nothing answers, or if it answers that it is not.
 
         Raises:
-            AccessDenied: it answers, and denies access.
+            OutsideError: something else answers: its certificate is not trusted, it denies access, it is a web page.
         """
         try:
-            self.raw("GET", "/readyz", what="read its readiness")
+            self._require_ok("/readyz", "read its readiness")
         except OutsideError as error:
-            if isinstance(error, Unreachable) or error.facts.get("status", "").startswith("5"):
+            if error.code in NO_CONNECTION or error.facts.get("status", "").startswith("5"):
                 return False
             raise
         return True
+
+    def _require_ok(self, path: str, what: str) -> None:
+        answer = self.raw("GET", path, what=what)
+        if answer.body.strip() != b"ok":
+            raise self.http.unparsable(answer.body, what, ValueError('it is not "ok"'))
 
     def kubelet_answers(self, node: str) -> bool:
         """Whether the API server reaches a node's kubelet and accepts its serving certificate.
 
         Raises:
             Unreachable: the API server itself does not answer.
+            InvalidAnswer: something else answers in its place.
         """
         try:
-            self.raw("GET", f"/api/v1/nodes/{node}/proxy/healthz", what=f"reach the kubelet of {node}")
+            self._require_ok(f"/api/v1/nodes/{node}/proxy/healthz", f"reach the kubelet of {node}")
         except Unreachable as error:
             # The API server answers 503 for itself and for a kubelet that it does not reach; only the text differs.
             if KUBELET_UNREACHABLE not in error.message:
                 raise
             return False
+        except InvalidAnswer:
+            raise
         except OutsideError:
             return False
         return True
@@ -194,7 +203,7 @@ class Kube(Transport):
             OutsideError: no answer, or a refusal.
         """
         csr = self.get("certificates.k8s.io/v1", "CertificateSigningRequest", name)
-        if csr["metadata"]["uid"] != uid:
+        if csr["metadata"].get("uid") != uid:
             raise Conflict(
                 f"the CSR {name} is not the one that was checked",
                 system="kubernetes",

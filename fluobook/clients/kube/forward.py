@@ -47,7 +47,7 @@ class Forward:
         self._namespace = namespace
         obj = transport.get("v1", "Service", service, namespace)
         self._selector = obj["spec"].get("selector") or {}
-        targets = [entry.get("targetPort", port) for entry in obj["spec"]["ports"] if entry["port"] == port]
+        targets = [entry.get("targetPort", port) for entry in obj["spec"].get("ports") or () if entry["port"] == port]
         if not targets:
             raise NotFound(f"Service {namespace}/{service} has no port {port}", system="kubernetes", code="NoPort")
         self._target: int | str = targets[0]

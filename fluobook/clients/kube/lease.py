@@ -20,6 +20,7 @@ API_VERSION, KIND = "coordination.k8s.io/v1", "Lease"
 NAME, NAMESPACE = "fluobook", "kube-system"
 SECONDS = 30
 """Seconds for which a lease is valid without renewal: a killed run blocks others for no longer."""
+LONGEST = 86_400
 RENEWALS = 3
 """Renewals within that time."""
 
@@ -151,7 +152,7 @@ class OperatorLease:
             "leaseDurationSeconds": self._seconds,
             "acquireTime": old.get("acquireTime", now) if same else now,
             "renewTime": now,
-            "leaseTransitions": old.get("leaseTransitions", 0) + (bool(old) and not same),
+            "leaseTransitions": (old.get("leaseTransitions") or 0) + (bool(old) and not same),
         }
         return {
             "apiVersion": API_VERSION,
@@ -165,11 +166,13 @@ def _holder(lease: dict[str, Any]) -> Holder:
     spec = lease.get("spec") or {}
 
     def time(key: str) -> dt.datetime | None:
-        return dt.datetime.fromisoformat(spec[key]) if spec.get(key) else None
+        try:
+            return dt.datetime.fromisoformat(spec[key]) if spec.get(key) else None
+        except ValueError:
+            return None  # the 30th of February
 
-    return Holder(
-        spec.get("holderIdentity") or "", time("acquireTime"), time("renewTime"), spec.get("leaseDurationSeconds", 0)
-    )
+    seconds = min(spec.get("leaseDurationSeconds") or 0, LONGEST)
+    return Holder(spec.get("holderIdentity") or "", time("acquireTime"), time("renewTime"), seconds)
 
 
 def _locked(held: Holder) -> Locked:

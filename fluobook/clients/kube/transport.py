@@ -47,9 +47,20 @@ OBJECT = {
     "data?": {},
     "status?": {"conditions?": [{"type": str, "status?": str}]},
 }
-_LIST = {"items": [OBJECT], "metadata": {"continue?": str, "resourceVersion?": str}}
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+_SPECS: dict[str, dict[str, Any]] = {
+    "Service": {"ports?": [{"port": int, "targetPort?": (int, str)}], "selector?": {"*": str}},
+    "Pod": {"containers": [{"ports?": [{"name?": str, "containerPort": int}]}]},
+    "Lease": {"holderIdentity?": str, "leaseDurationSeconds?": int, "leaseTransitions?": int}
+    | {"acquireTime?": _TIME, "renewTime?": _TIME},
+}
 _KINDS = {"resources": [{"name": str, "kind": str, "namespaced": bool}]}
 """The types of what is read."""
+
+
+def shape_of(kind: str) -> dict[str, Any]:
+    """The types of an object of a kind."""
+    return {**OBJECT, "spec": _SPECS[kind]} if kind in _SPECS else OBJECT
 
 
 def endpoint(kubeconfig: Mapping[str, Any], *, address: tuple[str, int] | None = None) -> tuple[Target, str]:
@@ -240,8 +251,9 @@ class Transport:
             NotFound: no such object or kind.
             OutsideError: no answer, or a refusal.
         """
-        path = self.kind(api_version, kind).path(name, namespace)
-        return self.call("GET", path, what=f"read {title(kind, name, namespace)}", shape=OBJECT)
+        path, what = self.kind(api_version, kind).path(name, namespace), f"read {title(kind, name, namespace)}"
+        shape = {"apiVersion": str, "kind": str, **shape_of(kind)}
+        return self.call("GET", path, what=what, shape=shape)
 
     def find(self, api_version: str, kind: str, name: str, namespace: str = "") -> Obj | None:
         """One object, None if it or its kind does not exist.
@@ -271,8 +283,9 @@ class Transport:
         query = {"limit": str(PAGE), "labelSelector": labels, "fieldSelector": fields}
         items: Objs = []
         what = f"list {collection.plural}"
+        shape = {"items": [shape_of(kind)], "metadata": {"continue?": str, "resourceVersion?": str}}
         for _ in range(MOST_PAGES):
-            answer = self.call("GET", collection.path(namespace=namespace), query, what=what, shape=_LIST)
+            answer = self.call("GET", collection.path(namespace=namespace), query, what=what, shape=shape)
             # Items of a list have no kind of their own.
             items += [{"apiVersion": api_version, "kind": kind, **item} for item in answer["items"]]
             query["continue"] = answer["metadata"].get("continue") or ""

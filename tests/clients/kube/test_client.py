@@ -138,7 +138,9 @@ def test_the_real_name_is_verified_through_another_address(rig: Any) -> None:
     mapped = rig.another(config, address=("127.0.0.1", rig.port))
     assert mapped.ready()
     config["clusters"][0]["cluster"]["tls-server-name"] = "elsewhere.example.org"
-    assert not rig.another(config, address=("127.0.0.1", rig.port)).ready()
+    with pytest.raises(Unreachable) as refused:
+        rig.another(config, address=("127.0.0.1", rig.port)).ready()
+    assert refused.value.code == "CERTIFICATE_WRONG_HOST"
 
 
 def test_a_read_is_repeated_at_a_busy_server_and_a_write_is_not(rig: Any, kube: Kube) -> None:
