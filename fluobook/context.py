@@ -24,7 +24,7 @@ from fluobook.clients.kube import Kube, OperatorLease
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
 from fluobook.clients.talos import Address, MachineStage, Probe, TalosNode, connect, probe
 from fluobook.cluster_secrets import ClusterSecrets
-from fluobook.errors import FluobookError
+from fluobook.errors import AccessDenied, FluobookError
 from fluobook.journal.journal import Journal
 from fluobook.params import TALOS_PORT
 from fluobook.waiting import Cancellation, wait_until
@@ -103,6 +103,8 @@ class TalosNodes:
     def _machine_stage(self, node: Node) -> MachineStage | None:
         try:
             return self.client(node).machine_stage() if self._secrets.has_bundle() else None
+        except AccessDenied:
+            raise
         except FluobookError:
             return None
 

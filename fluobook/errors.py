@@ -123,6 +123,17 @@ class ToolFailed(OutsideError):
     """helm, kubectl, sops or git ended with an error, or is missing."""
 
 
+def may_be_starting(error: FluobookError) -> bool:
+    """Whether an error may mean that a server is absent or starts.
+
+    A certificate that is not trusted, missing rights, and an answer that cannot be read never do: something else is
+    wrong, and neither waiting nor an earlier stage fixes it.
+    """
+    if not isinstance(error, OutsideError) or isinstance(error, AccessDenied | InvalidAnswer):
+        return False
+    return not error.code.startswith(("CERTIFICATE", "TLS_ALERT", "NOT_TLS"))
+
+
 class BadFile(FluobookError):
     """A file cannot be read or written, or its content is invalid.
 

@@ -48,7 +48,8 @@ PORTS = {"https": 443, "http": 80}
 CHUNK = 1 << 16
 
 LOST, OVERDUE, TIMED_OUT, DNS = "CONNECTION_LOST", "DEADLINE_EXCEEDED", "ETIMEDOUT", "DNS"
-CERTIFICATE, NOT_TLS, TLS_ALERT, PROXY = "CERTIFICATE", "NOT_TLS", "TLS_ALERT", "PROXY"
+CERTIFICATE, NOT_TLS, PROXY = "CERTIFICATE", "NOT_TLS", "PROXY"
+TLS_ALERT, TLS_ALERT_EXPIRED = "TLS_ALERT", "TLS_ALERT_EXPIRED"
 """Codes of `Unreachable`; other errors of the operating system have the name of their errno."""
 NO_CONNECTION = frozenset({LOST, TIMED_OUT, DNS, "ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH"})
 """Nothing answers: the server may be down or starting."""
@@ -508,7 +509,7 @@ class HttpClient:
             text += f"\n{presented(self.target)}"
         elif code == OVERDUE:
             message = f"{at} did not answer completely within {seconds:g} s; could not {doing}"
-        elif code in (NOT_TLS, TLS_ALERT):
+        elif code in (NOT_TLS, TLS_ALERT, TLS_ALERT_EXPIRED):
             message = f"{at} " + ("does not speak TLS" if code == NOT_TLS else "refuses the TLS connection")
             message += f"; could not {doing}"
         elif code in (PROXY, "407"):
@@ -556,7 +557,8 @@ def code_of(error: BaseException) -> str:
         return code
     if tls := next((link for link in links if isinstance(link, ssl.SSLError)), None):
         reason = getattr(tls, "reason", "") or ""
-        return LOST if "EOF" in reason else TLS_ALERT if "ALERT" in reason else NOT_TLS
+        alert = TLS_ALERT_EXPIRED if "CERTIFICATE_EXPIRED" in reason else TLS_ALERT
+        return LOST if "EOF" in reason else alert if "ALERT" in reason else NOT_TLS
     return next((errno.errorcode[link.errno] for link in links if isinstance(link, OSError) and link.errno), LOST)
 
 

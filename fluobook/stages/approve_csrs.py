@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from fluobook.errors import FluobookError, Unreachable
+from fluobook.errors import FluobookError
 from fluobook.kubernetes.kubelet_certificates import NODE_PREFIX, problems_of
 from fluobook.stages.core.check import Check
+from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.stage import Stage
@@ -130,14 +131,14 @@ class Observation:
     """The state of the certificate requests.
 
     Args:
-        reachable: whether the Kubernetes API answers.
+        missing: the earlier stage that has to run first.
         requests: every request for a kubelet's serving certificate.
         serving: nodes whose kubelet the API server reaches, with a certificate it accepts.
         denied: nodes that the platform's own approver denies their certificate: it learns of a new node in stage
             root-application, and denies at once until then; their kubelets ask again by themselves.
     """
 
-    reachable: bool
+    missing: Missing | None = None
     requests: Sequence[Request] = ()
     serving: frozenset[str] = frozenset()
     denied: frozenset[str] = frozenset()
@@ -150,18 +151,15 @@ class Observation:
 
 def observe(context: RunContext) -> Observation:
     """Read the requests, and ask every kubelet through the API server."""
-    nodes = context.platform.nodes
-    if not context.secrets.has_bundle():
-        return Observation(reachable=False)
-    try:
-        requests = requests_of(context)
-        answers = in_parallel(lambda node: context.kube().kubelet_answers(node.name), nodes)
-        serving = frozenset(node.name for node, ok in zip(nodes, answers, strict=True) if ok)
-        silent = [node.name for node in nodes if node.name not in serving]
-        denied = frozenset(name for name in silent if _is_denied(context, name, requests))
-    except Unreachable:
-        return Observation(reachable=False)
-    return Observation(reachable=True, requests=requests, serving=serving, denied=denied)
+    nodes, kube = context.platform.nodes, api(context)
+    if isinstance(kube, Missing):
+        return Observation(missing=kube)
+    requests = requests_of(context)
+    answers = in_parallel(lambda node: kube.kubelet_answers(node.name), nodes)
+    serving = frozenset(node.name for node, ok in zip(nodes, answers, strict=True) if ok)
+    silent = [node.name for node in nodes if node.name not in serving]
+    denied = frozenset(name for name in silent if _is_denied(context, name, requests))
+    return Observation(None, requests, serving, denied)
 
 
 def _is_denied(context: RunContext, node: str, requests: Sequence[Request]) -> bool:
@@ -197,7 +195,9 @@ def plan(platform: Platform, observation: Observation) -> Plan:
             )
     notes = _list("left alone", observation.foreign)
     notes += [f"left to kubelet-csr-approver: {name}; {_LEARNS}" for name in sorted(observation.denied)]
-    waits, kept = "" if observation.reachable else "bootstrap-kubernetes", len(platform.nodes) - len(actions)
+    missing = observation.missing
+    notes += [missing.reason] if missing else []
+    waits, kept = missing.stage if missing else "", len(platform.nodes) - len(actions)
     return Plan(NAME, tuple(actions), kept, platform.digest_data(), waits, tuple(notes))
 
 

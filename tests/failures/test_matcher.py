@@ -31,7 +31,7 @@ def test_another_systems_error_is_not_taken_for_it() -> None:
 
 def test_a_bare_code_is_recognised_within_its_system() -> None:
     assert codes(AccessDenied("refused", system="proxmox", code="401")) == ["F01"]
-    assert codes(AccessDenied("refused", system="kubernetes", code="401")) == ["F80"]
+    assert codes(AccessDenied("refused", system="kubernetes", code="401")) == ["F132"]
     assert codes(AccessDenied("refused", system="argocd", code="401")) == []
 
 

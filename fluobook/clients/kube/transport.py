@@ -16,7 +16,7 @@ from urllib.parse import urlencode, urlsplit
 
 from fluobook.clients import answers
 from fluobook.clients.https import DNS, TIMED_OUT, Answer, HttpClient, Target
-from fluobook.errors import FluobookError, NotFound, OutsideError, Unreachable
+from fluobook.errors import FluobookError, NotFound, OutsideError, Unreachable, may_be_starting
 from fluobook.machine.pki import KeyPair
 
 if TYPE_CHECKING:
@@ -327,6 +327,6 @@ def refused(what: str, code: int, status: Mapping[str, Any], shown: str = "") ->
 
 def is_busy(error: FluobookError) -> bool:
     """Whether a read may be repeated: the server is busy, or the connection ended."""
-    if not isinstance(error, Unreachable) or error.code.startswith("CERTIFICATE"):
+    if not isinstance(error, Unreachable) or not may_be_starting(error):
         return False
-    return error.code not in (DNS, TIMED_OUT, "ECONNREFUSED", "NOT_TLS", "TLS_ALERT")
+    return error.code not in (DNS, TIMED_OUT, "ECONNREFUSED")

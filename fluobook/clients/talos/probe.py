@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from fluobook.clients.rpc import background
+from fluobook.clients.rpc import background, translate
 from fluobook.machine.pki import KeyPair, load_identity
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 PROBE_TIMEOUT = 5.0
 """Seconds that a probe waits for a connection and the server's first bytes."""
+
+
+INVALID_NOW = ("CERTIFICATE_EXPIRED", "CERTIFICATE_NOT_YET_VALID", "CERTIFICATE_WRONG_HOST", "TLS_ALERT_EXPIRED")
+"""Codes of errors about certificates of our own authority; it is verified before dates and names are."""
 
 
 class Mode(Enum):
@@ -68,12 +72,20 @@ def probe(address: Address, *, ca: str = "", identity: KeyPair | None = None, ti
         ca: Talos' certificate authority of this cluster, PEM; empty while there is none.
         identity: our client certificate of that authority.
         timeout: seconds for each of at most two connections.
+
+    Raises:
+        Unreachable: a certificate of this cluster, the node's or ours, is not valid now or not for this address: a
+            clock is wrong, or another of our nodes answers. That says nothing about whose node it is.
     """
     return background().run(_probe(address, mutual(ca, identity) if ca and identity else None, timeout))
 
 
 async def _probe(address: Address, ours: ssl.SSLContext | None, seconds: float) -> Probe:
     verified = await _handshake(address, ours, seconds) if ours else None
+    if verified and verified.error:
+        unreachable = translate(verified.error, system="talos", address=address, method="the probe")
+        if unreachable.code in INVALID_NOW:
+            raise unreachable
     if verified and not _is_refusal(verified.error):
         return _verified(verified)
     return _unverified(await _handshake(address, unverified(), seconds), verified)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
+from fluobook.clients.https import NO_CONNECTION
 from fluobook.clients.talos import EtcdMember, Mode, TalosNode
 from fluobook.cluster_secrets import AccessFile
-from fluobook.errors import FluobookError, ForeignObject
+from fluobook.errors import ForeignObject, OutsideError, may_be_starting
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import probe_nodes
 from fluobook.stages.core.executor import in_parallel
@@ -31,12 +32,14 @@ class Kubernetes:
     """What the Kubernetes API reports; nothing while it does not answer.
 
     Args:
+        problem: why it does not answer, if it is not just absent.
         version: the API's version.
         ready: for each node whether it is Ready.
         cilium: nodes on which a Cilium agent is ready.
         pods: the pod subnets of the nodes that have one.
     """
 
+    problem: str = ""
     version: str = ""
     ready: Mapping[str, bool] = field(default_factory=dict)
     cilium: frozenset[str] = frozenset()
@@ -71,40 +74,47 @@ def observe(context: RunContext) -> Observation:
     answers = in_parallel(lambda node: etcd_members(context.talos.client(node)), nodes)
     members = {node.name: known for node, known in zip(nodes, answers, strict=True) if known}
     kubernetes = read_kubernetes(context.kube()) if members else Kubernetes()
-    service = _service_address(context.kube()) if kubernetes.version else ""
+    found = context.kube().find("v1", "Service", "kubernetes", "default") if kubernetes.version else None
+    service = str(found["spec"]["clusterIP"]) if found else ""
     return Observation(
         without_config, members, kubernetes, service, context.secrets.access_files(context.platform, context.home)
     )
 
 
 def etcd_members(talos: TalosNode) -> Sequence[EtcdMember]:
-    """The members that a control plane's etcd knows; none while it does not run."""
+    """The members that a control plane's etcd knows; none while it does not run.
+
+    Raises:
+        OutsideError: the node does not answer us, so nobody knows whether etcd has data.
+    """
     try:
         return talos.etcd_members()
-    except FluobookError:
+    except OutsideError as error:
+        if not may_be_starting(error):
+            raise
         return ()
 
 
 def read_kubernetes(kube: Kube) -> Kubernetes:
-    """What the Kubernetes API reports."""
+    """What the Kubernetes API reports.
+
+    Raises:
+        OutsideError: something answers, but not as our cluster's API answers us.
+    """
     try:
         version, nodes = kube.version(), kube.list("v1", "Node")
         agents = kube.list("v1", "Pod", "kube-system", labels=CILIUM)
-    except FluobookError:
-        return Kubernetes()
+    except OutsideError as error:
+        if not may_be_starting(error):
+            raise
+        return Kubernetes("" if error.code in NO_CONNECTION else error.message)
     return Kubernetes(
+        "",
         version,
         {node["metadata"]["name"]: has_condition(node, "Ready") for node in nodes},
         frozenset(pod["spec"].get("nodeName", "") for pod in agents if has_condition(pod, "Ready")),
         tuple(node["spec"]["podCIDR"] for node in nodes if node["spec"].get("podCIDR")),
     )
-
-
-def _service_address(kube: Kube) -> str:
-    try:
-        return str(kube.get("v1", "Service", "kubernetes", "default")["spec"]["clusterIP"])
-    except FluobookError:
-        return ""
 
 
 def plan(platform: Platform, observation: Observation) -> Plan:
@@ -130,7 +140,8 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     needs = () if observation.members else ("bootstrap",)
     ready, cilium = observation.kubernetes.ready, observation.kubernetes.cilium
     for name in [node.name for node in platform.nodes if not (ready.get(node.name) and node.name in cilium)]:
-        reason = "not Ready" if name in ready else "Kubernetes does not know it yet"
+        reason = observation.kubernetes.problem or "Kubernetes does not know it yet"
+        reason = "not Ready" if name in ready else reason
         title, data = f"node {name}", {"node": name}
         actions.append(Action(title, "await", title, "Ready, with Cilium", reason, needs, "kubernetes", data))
     for name in ("kubeconfig", "talosconfig"):
@@ -160,7 +171,11 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
             members == {node.name for node in platform.control_planes},
             ", ".join(sorted(members)) or "none",
         ),
-        Check("the Kubernetes API answers", kubernetes.version == version, kubernetes.version or "no answer"),
+        Check(
+            "the Kubernetes API answers",
+            kubernetes.version == version,
+            kubernetes.version or kubernetes.problem or "no answer",
+        ),
         _networks(platform, observation),
         Check("every node is Ready", not unready, count(total, unready)),
         Check("a Cilium agent is ready on every node", not bare, count(total, bare)),

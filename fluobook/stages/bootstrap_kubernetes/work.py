@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import Conflict, FluobookError, Rejected
+from fluobook.errors import Conflict, FluobookError, OutsideError, Rejected
 from fluobook.files import write_text
 from fluobook.machine.access import dump
 from fluobook.stages.bootstrap_kubernetes.complaints import Complaints
-from fluobook.stages.bootstrap_kubernetes.plan import etcd_members, read_kubernetes
+from fluobook.stages.bootstrap_kubernetes.plan import Kubernetes, etcd_members, read_kubernetes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +69,11 @@ def _request_start(talos: TalosNodes, node: Node, others: list[Node]) -> str:
 
 
 def _is_ready(context: RunContext, complaints: Complaints, report: Reporter) -> bool | None:
-    kubernetes, name = read_kubernetes(context.kube()), complaints.node.name
+    name = complaints.node.name
+    try:
+        kubernetes = read_kubernetes(context.kube())
+    except OutsideError:
+        kubernetes = Kubernetes()  # the complaints name the cause
     if kubernetes.ready.get(name) and name in kubernetes.cilium:
         return True
     if name not in kubernetes.ready:
