@@ -40,7 +40,7 @@ def _type(owner: str, key: str, part: dict[str, Any]) -> Any:
         return [_type(owner, key, part.get("items") or {})]
     if "crt" in part.get("properties", {}) or "key" in part.get("properties", {}):
         return "pair"
-    return part.get("type", "any")
+    return part.get("type", "string" if limits else "any")
 
 
 if __name__ == "__main__":

@@ -20,15 +20,17 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from fluobook.machine import cel
+from fluobook.machine import cel, document_checks
 
-V1ALPHA1_KEYS = frozenset({"version", "debug", "persist", "machine", "cluster"})
 _MAIN = "v1alpha1.Config"
 _SCALARS: dict[str, tuple[type, ...]] = {
     "string": (str, int, float, bool, dt.date),
     "boolean": (bool,),
     "integer": (int,),
+    "unsigned": (int,),
 }
+_BOOLEANS = ("y", "Y", "yes", "on", "n", "N", "no", "off")
+"""Words that Talos reads as a boolean."""
 _DNS_NAME = re.compile(r"([a-zA-Z0-9_][a-zA-Z0-9_-]{0,62})(\.[a-zA-Z0-9_][a-zA-Z0-9_-]{0,62})*[._]?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
@@ -60,11 +62,14 @@ def _table(name: str) -> Any:
 @cache
 def fields() -> dict[str, dict[str, Any]]:
     """The fields of each document type, with their types: a name, a list with one name, or the values allowed."""
-    deprecated = _table("refusals.yaml")["deprecated"]
-    return {
-        name: own | dict.fromkeys(deprecated.get(name, "").split(), "any")
-        for name, own in _table("fields.yaml").items()
-    }
+    known = {name: dict(own) for name, own in _table("fields.yaml").items()}
+    for further in (_table("deprecated_fields.yaml"), _table("refusals.yaml")["formats"]):
+        for name, own in further.items():
+            known.setdefault(name, {}).update(own)
+    for name, own in known.items():
+        if name.startswith("network."):
+            known[name] = {key: "unsigned" if kind == "integer" else kind for key, kind in own.items()}
+    return known
 
 
 def identity(document: Mapping[str, Any]) -> str:
@@ -75,8 +80,6 @@ def identity(document: Mapping[str, Any]) -> str:
 def decoding_problem(document: Mapping[str, Any]) -> str:
     """Why Talos cannot decode a document (unknown fields, wrong types); "" if it can."""
     kind, version = document.get("kind"), document.get("apiVersion")
-    if not kind and version and not V1ALPHA1_KEYS & set(document):
-        return "missing kind"
     if kind and not version:
         return "missing apiVersion"
     type_name = _types().get(str(kind or ""))
@@ -86,6 +89,9 @@ def decoding_problem(document: Mapping[str, Any]) -> str:
         unknown = dict(_unknown_keys(document, type_name, "")) if type_name else {}
     except ValueError as error:
         return f"yaml: unmarshal errors:\n  {error}"
+    endpoint = str(_at(document, "cluster.controlPlane.endpoint") or "")
+    if problem := document_checks.endpoint_problem(endpoint):
+        return f"yaml: construct errors:\n  {problem}"
     listed = yaml.dump(unknown, Dumper=yaml.CSafeDumper, indent=4)
     return f"unknown keys found during decoding:\n{listed}" if unknown else ""
 
@@ -94,7 +100,7 @@ def decoding_problem(document: Mapping[str, Any]) -> str:
 def _types() -> dict[str, str]:
     """The type of each kind of document; "" for a kind that the schema does not have."""
     kinds = {kind: name for name, own in fields().items() for kind in _at(own, "kind.enum") or ()}
-    return {"": _MAIN, **dict.fromkeys(_table("refusals.yaml")["kinds"], ""), **kinds}
+    return {"": _MAIN, **kinds, **_table("refusals.yaml")["kinds"]}
 
 
 def _unknown_keys(value: Mapping[str, Any], kind: str, path: str) -> Iterator[tuple[str, Any]]:
@@ -110,17 +116,17 @@ def _unknown_in(value: Any, kind: Any, path: str) -> Any:
     """The part of a value that no field accepts; a ValueError if the value has another type than its field."""
     if value is None or kind == "any":
         return None
-    if isinstance(kind, dict):
+    if kind in ("size", "size or share") or (isinstance(kind, dict) and "map" not in kind):
         _require_allowed(value, kind, path)
         return None
-    types: tuple[type, ...] = (list,) if isinstance(kind, list) else _SCALARS.get(kind, (dict,))
-    accepted: bool = isinstance(value, types)
-    if not accepted:
-        name = f"[]{kind[0]}" if isinstance(kind, list) else kind
+    if not _has_type(value, kind):
+        name = f"[]{kind[0]}" if isinstance(kind, list) else "a mapping" if isinstance(kind, dict) else kind
         raise ValueError(f"{path}: cannot unmarshal a {type(value).__name__} into {name}")
     if isinstance(kind, list):
         items = enumerate(value)
         return [unknown for n, item in items if (unknown := _unknown_in(item, kind[0], f"{path}[{n}]"))]
+    if isinstance(kind, dict):
+        return {k: part for k, v in value.items() if (part := _unknown_in(v, kind["map"], f"{path}.{k}"))}
     if kind != "pair":
         return dict(_unknown_keys(value, kind, path)) if kind in fields() else None
     for key in ("crt", "key"):
@@ -131,14 +137,38 @@ def _unknown_in(value: Any, kind: Any, path: str) -> Any:
     return {key: child for key, child in value.items() if key not in ("crt", "key")}
 
 
-def _require_allowed(value: Any, limits: Mapping[str, Any], path: str) -> None:
+def _has_type(value: Any, kind: Any) -> bool:
+    """Whether Talos reads a value as this type."""
+    if isinstance(kind, list):
+        return isinstance(value, list)
+    if isinstance(kind, dict) or kind not in _SCALARS:
+        return isinstance(value, dict)
+    if kind == "boolean":
+        return isinstance(value, bool) or value in _BOOLEANS
+    if kind == "unsigned":
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, _SCALARS[kind]) and (kind == "string" or not isinstance(value, bool))
+
+
+def _require_allowed(value: Any, limits: str | Mapping[str, Any], path: str) -> None:
     if isinstance(value, dict | list):
         raise ValueError(f"{path}: cannot unmarshal a {type(value).__name__} into string")  # noqa: TRY004
+    if isinstance(limits, str):
+        _require_size(str(value).strip(), path, share=limits != "size")
+        return
     allowed = limits.get("enum")
-    if allowed and value not in allowed and value != "":
+    if allowed and value not in allowed:
         raise ValueError(f"{path}: {value} does not belong to the values {', '.join(map(str, allowed))}")
     if "pattern" in limits and value != "" and not re.search(limits["pattern"], str(value)):
         raise ValueError(f'{path}: "{value}" does not have the form {limits["pattern"]}')
+
+
+def _require_size(text: str, path: str, *, share: bool) -> None:
+    percentage = re.fullmatch(r"-?(\d+)(?:\.\d+)?%", text) if share else None
+    if percentage and not 0 <= float(text[:-1]) <= 100:  # noqa: PLR2004 - per cent
+        raise ValueError(f"{path}: percentage must be between 0 and 100, got {text[:-1]}")
+    if text and not percentage and not _SIZE.fullmatch(text):
+        raise ValueError(f"{path}: unhandled size name: {text.lower().lstrip('-.0123456789 ')}")
 
 
 def refusals(documents: Sequence[Mapping[str, Any]]) -> list[Refusal]:
@@ -147,12 +177,20 @@ def refusals(documents: Sequence[Mapping[str, Any]]) -> list[Refusal]:
     Args:
         documents: all documents of the configuration, the one without a kind (v1alpha1) among them or not.
     """
+    documents = [_filled(document) for document in documents]
     main: Mapping[str, Any] = next((document for document in documents if not document.get("kind")), {})
     others = [document for document in documents if document.get("kind")]
     result = [Refusal(_MAIN, message) for message in (_main_problems(main) if main else ())]
     result += [Refusal(identity(each), message) for each in others for message in _document_problems(each)]
     conflicts = (_conflict(main, document) for document in others) if main else ()
     return result + [Refusal("", message) for message in conflicts if message]
+
+
+def _filled(value: Any) -> Any:
+    """A value whose lists have empty items where theirs are null, as Talos reads them."""
+    if isinstance(value, list):
+        return [{} if item is None else _filled(item) for item in value]
+    return {key: _filled(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _at(data: Any, path: str) -> Any:
@@ -178,7 +216,11 @@ def _document_problems(document: Mapping[str, Any]) -> Iterator[str]:
         text = _at(document, path)
         if text and (problem := cel.problem(str(text), rules["objects"][objects])):
             yield f"{name} is invalid: {problem}"
-    if check := _DOCUMENT_CHECKS.get(kind):
+    for path, (least, most, message) in rules["limits"].get(kind, {}).items():
+        if (number := _at(document, path)) is not None and not least <= number <= most:
+            yield message
+    checks = (_DOCUMENT_CHECKS.get(kind), *document_checks.CHECKS.get(kind, ()))
+    for check in filter(None, checks):
         yield from check(document)
 
 
@@ -216,7 +258,7 @@ def _dhcp(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _time_sync(document: Mapping[str, Any]) -> Iterator[str]:
-    if document.get("ntp") and document.get("ptp"):
+    if document.get("ntp") is not None and document.get("ptp") is not None:
         yield "only one of ntp or ptp configuration can be specified"
 
 
@@ -280,9 +322,6 @@ def _sizes(provisioning: Mapping[str, Any], *, required: bool) -> Iterator[str]:
     if required and not smallest and not largest:
         yield "min size or max size is required"
     least, most = _size(smallest), _size(largest)
-    for value, size in ((smallest, least), (largest, most)):
-        if value and size is None and not str(value).strip("-").endswith("%"):
-            yield f"unhandled size name: {str(value).lower().lstrip('-.0123456789 ')}"
     if least is not None and least < 0:
         yield "min size cannot be negative"
     elif least and most and 0 < most < least:
@@ -330,7 +369,7 @@ def _main_problems(main: Mapping[str, Any]) -> Iterator[str]:
         return
     yield from _cluster(cluster)
     authority = machine.get("ca") or {}
-    if not authority.get("crt") and not machine.get("acceptedCAs"):
+    if not authority and not machine.get("acceptedCAs"):
         yield "issuing CA or some accepted CAs are required (.machine.ca, machine.acceptedCAs)"
     if machine.get("type") in {"controlplane", "init"}:
         yield from _control_plane(authority, cluster)
@@ -347,6 +386,7 @@ def _main_problems(main: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"invalid machine node annotations: {_qualified_name(key)}" for key in keys if _qualified_name(key))
     yield from (f"invalid machine node taints: {problem}" for problem in taint_problems(machine.get("nodeTaints")))
     yield from _features(machine)
+    yield from document_checks.deprecated(machine, worker=machine.get("type") in {"worker", "join"})
     if main.get("persist") is False:
         yield ".persist should be enabled"
 
@@ -423,10 +463,11 @@ def _cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
     endpoint = str(_at(cluster, "controlPlane.endpoint") or "")
     if not cluster:
         yield "cluster instructions are required"
-    elif not endpoint:
+    elif _at(cluster, "controlPlane.endpoint") is None:
         yield "cluster controlplane endpoint is required"
-    elif urlsplit(endpoint).scheme != "https" or not urlsplit(endpoint).hostname:
-        yield f'invalid controlplane endpoint: "{endpoint}"'
+    elif not urlsplit(endpoint).hostname:
+        yield "invalid controlplane endpoint: hostname must not be blank"
+    yield from _services(cluster)
     domain = str(_at(cluster, "network.dnsDomain") or "")
     if domain and not _DNS_NAME.fullmatch(domain):
         yield f'"{domain}" is not a valid DNS name'
@@ -435,6 +476,15 @@ def _cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
         yield "inline manifest name can't be empty"
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f'inline manifest name "{name}" is duplicate'
+
+
+def _services(cluster: Mapping[str, Any]) -> Iterator[str]:
+    for url in _at(cluster, "externalCloudProvider.manifests") or ():
+        if not urlsplit(str(url)).hostname:
+            yield f'invalid external cloud provider manifest url "{url}": hostname must not be blank'
+    service = str(_at(cluster, "discovery.registries.service.endpoint") or "")
+    if _at(cluster, "discovery.enabled") and service and not urlsplit(service).scheme:
+        yield f'cluster discovery service registry endpoint is invalid: parse "{service}": invalid URI for request'
     if _at(cluster, "discovery.enabled") and not _at(cluster, "discovery.registries.service.disabled"):
         for key in ("id", "secret"):
             if not cluster.get(key):
@@ -442,20 +492,20 @@ def _cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _control_plane(authority: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[str]:
-    if not authority.get("crt"):
+    if not authority:
         yield "issuing CA is required (.machine.ca)"
     elif not authority.get("key"):
         yield "issuing CA key is required for controlplane nodes (.machine.ca.key)"
-    cni = _at(cluster, "network.cni") or {}
-    if cni and cni.get("name") not in {"flannel", "custom", "none"}:
+    cni = _at(cluster, "network.cni")
+    if cni is not None and cni.get("name") not in {"flannel", "custom", "none"}:
         yield 'cni name should be one of ["flannel", "custom", "none"]'
-    elif cni.get("urls") and cni["name"] != "custom":
+    elif cni and cni.get("urls") and cni["name"] != "custom":
         yield f'"urls" field should be empty for "{cni["name"]}" CNI'
     etcd = cluster.get("etcd") or {}
     if etcd and not _at(etcd, "ca.crt"):
         yield "key/cert combination should not be empty"
     yield from _subnets("etcd advertised subnet", etcd.get("advertisedSubnets"))
-    yield from _subnets("etcd listen subnet", etcd.get("listenSubnets"))
+    yield from _subnets("etcd listen subnet", etcd.get("listenSubnets") or etcd.get("advertisedSubnets"))
 
 
 def _worker(authority: Mapping[str, Any], machine: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[str]:
@@ -463,7 +513,7 @@ def _worker(authority: Mapping[str, Any], machine: Mapping[str, Any], cluster: M
         yield "issuing Talos API CA key is not allowed on non-controlplane nodes (.machine.ca)"
     if _at(cluster, "ca.key"):
         yield "issuing Kubernetes API CA key is not allowed on non-controlplane nodes (.cluster.ca)"
-    if cluster.get("etcd"):
+    if cluster.get("etcd") is not None:
         yield "etcd config is only allowed on control plane machines"
     if _at(machine, "features.kubernetesTalosAPIAccess.enabled"):
         yield "feature Kubernetes Talos API Access can only be enabled on control plane machines"

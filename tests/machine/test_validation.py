@@ -71,7 +71,7 @@ REFUSED = {
     ): "RawVolumeConfig/a: disk selector is required",
     document("VolumeConfig", "name: DATA"): 'only ["STATE" "EPHEMERAL" "IMAGECACHE"] volumes are supported',
     document("VLANConfig", "name: a\nparent: b"): "vlanID must be specified and between 1 and 4094",
-    document("KmsgLogConfig", "name: a\nurl: http://a"): 'url: "http://a" does not have the form ^(tcp|udp)://',
+    document("KmsgLogConfig", "name: a\nurl: http://a"): "url scheme must be tcp:// or udp://",
     document("NetworkRuleConfig", "name: a\nportSelektor: {}"): "unknown keys found during decoding:\nportSelektor: {}",
     document("Layer2VIPConfig", "name: 10.0.0.5/24\nlink: a"): "name must be a valid IP address",
     document("Nonsense", "name: a"): '"Nonsense" "v1alpha1": not registered',
