@@ -29,17 +29,26 @@ DEEPEST = 100
 MOST_VALUES = 500_000
 """Values in one YAML file, each counted as often as aliases repeat it."""
 
+MOST_REPEATS, MOST_OPTIONS = 3, 8
+"""In a regular expression: repetitions, and optional parts."""
+
 _CONFLICT = re.compile(r"^<{7} .*?^>{7} ", re.MULTILINE | re.DOTALL)
-_INVALID = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+INVALID = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What YAML and JSON readers raise: ValueError for the date 2026-13-45, AttributeError for `!!timestamp x`…"""
 
 
-def read_text(path: Path, *, largest: int = LARGEST) -> str:
+def not_regular(path: Path) -> BadFile:
+    """The error for a FIFO, a device, a folder or a link to nothing."""
+    return BadFile(path, "is not a regular file", remedy="remove it, or replace it by a file")
+
+
+def read_text(path: Path, *, largest: int = LARGEST, errors: str = "strict") -> str:
     """The text of a regular file, in UTF-8.
 
     Args:
         path: the file; a link is followed.
         largest: bytes that it may have.
+        errors: "replace" reads what is not text too.
 
     Raises:
         BadFile: it cannot be read, is no regular file (a FIFO would block), too large, or not text.
@@ -48,7 +57,7 @@ def read_text(path: Path, *, largest: int = LARGEST) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise BadFile(path, "is not a regular file", remedy="replace it by a file")
+                raise not_regular(path)
             with os.fdopen(descriptor, "rb", closefd=False) as file:
                 content = file.read(largest + 1)
         finally:
@@ -59,13 +68,34 @@ def read_text(path: Path, *, largest: int = LARGEST) -> str:
         remedy = "is it the right file? split it if it is"
         raise BadFile(path, f"is larger than {largest // 1024} KiB", remedy=remedy)
     try:
-        text = content.decode()
+        text = content.decode(errors=errors)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise BadFile(path, "is not text", line=line, remedy="write it in UTF-8") from None
-    if "\0" in text:
+    if "\0" in text and errors == "strict":
         raise BadFile(path, "is not text", line=_line(text, text.index("\0")), remedy="write it in UTF-8")
     return text
+
+
+def pattern(text: str, path: Path | str, line: int = 0) -> re.Pattern[str]:
+    """A regular expression of a file, compiled.
+
+    Its program matches in linear time, as Go does. Python backtracks, and a repeated group or many repetitions could
+    take for ever.
+
+    Raises:
+        BadFile: it is no regular expression, or could take too long.
+    """
+    try:
+        compiled = re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise BadFile(path, f"has an invalid regular expression: {error}", line=line, remedy="correct it") from None
+    plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?", "x", text)
+    repeats, options = re.findall(r"[*+]|\{\d*,\d*\}", plain), re.findall(r"(?<![*+}])\?", plain)
+    if re.search(r"\)[*+{]", plain) or len(repeats) > MOST_REPEATS or len(options) > MOST_OPTIONS:
+        problem = "has a regular expression that could take too long"
+        raise BadFile(path, problem, line=line, remedy="write it without repeated groups and with few repetitions")
+    return compiled
 
 
 def require_yaml(text: str, path: Path | str) -> None:
@@ -82,8 +112,8 @@ def require_yaml(text: str, path: Path | str) -> None:
     _refuse_conflicts(text, path)
     try:
         _examine(yaml.parse(text, Loader=yaml.CSafeLoader), path)
-    except _INVALID as error:
-        raise _invalid(path, "YAML", error) from None
+    except INVALID as error:
+        raise invalid(path, "YAML", error, text) from None
 
 
 def read_yaml(path: Path, *, largest: int = LARGEST, loader: Any = yaml.CSafeLoader) -> list[Any]:
@@ -100,8 +130,8 @@ def parse_yaml(text: str, path: Path | str, *, loader: Any = yaml.CSafeLoader) -
     require_yaml(text, path)
     try:
         return list(yaml.load_all(text, Loader=loader))
-    except _INVALID as error:
-        raise _invalid(path, "YAML", error) from None
+    except INVALID as error:
+        raise invalid(path, "YAML", error, text) from None
 
 
 def parse_json(text: str, path: Path | str) -> Any:
@@ -113,8 +143,8 @@ def parse_json(text: str, path: Path | str) -> Any:
     _refuse_conflicts(text, path)
     try:
         data = json.loads(text)
-    except _INVALID as error:
-        raise _invalid(path, "JSON", error) from None
+    except INVALID as error:
+        raise invalid(path, "JSON", error) from None
     if _is_deeper(data, DEEPEST):
         raise BadFile(path, f"is nested more than {DEEPEST} levels deep", remedy="restore the file")
     return data
@@ -130,9 +160,11 @@ def _refuse_conflicts(text: str, path: Path | str) -> None:
         raise BadFile(path, "has an unresolved merge conflict", line=line, remedy="resolve it, then `git add` the file")
 
 
-def _invalid(path: Path | str, language: str, error: Exception) -> BadFile:
+def invalid(path: Path | str, language: str, error: Exception, text: str = "") -> BadFile:
+    """The error for what a reader of YAML or JSON raised."""
     mark = getattr(error, "problem_mark", None)
     line = mark.line + 1 if mark else getattr(error, "lineno", 0)
+    line = min(line, len(text.splitlines()) or line)  # the end of a text is reported as a line behind it
     problem = next(filter(None, (getattr(error, name, "") for name in ("problem", "reason", "msg"))), "")
     problem = {"": "a date or number in it does not exist", "second occurrence": "an anchor is defined twice"}.get(
         problem, problem.partition("\n")[0][:200]

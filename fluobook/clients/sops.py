@@ -6,15 +6,13 @@ that a file that decrypts here decrypts in the cluster too.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from fluobook.clients.tools import find, run_tool
-from fluobook.errors import AccessDenied, NotFound, OutsideError, Rejected, ToolFailed
+from fluobook.errors import AccessDenied, BadFile, NotFound, OutsideError, Rejected, ToolFailed
+from fluobook.files import parse_json, parse_yaml, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,7 +86,8 @@ def decrypt(source: Path | str, identity: str, *, name: str = "") -> str:
 
 def read(source: Path | str, identity: str, *, name: str = "") -> Any:
     """The decrypted YAML as plain data; errors as in `decrypt`."""
-    return yaml.safe_load(decrypt(source, identity, name=name))
+    documents = parse_yaml(decrypt(source, identity, name=name), name or "the decrypted text")
+    return documents[0] if documents else None
 
 
 SERVICES = ("pgp", "kms", "gcp_kms", "azure_kv", "azure_keyvault", "hc_vault", "hc_vault_transit_uri")
@@ -156,10 +155,12 @@ def _metadata(text: str) -> dict[str, Any]:
     if _kind(text) in ("env", "ini"):
         return _flat_metadata(text)
     try:  # SOPS indents JSON by tabs, which YAML refuses
-        document = json.loads(text) if _kind(text) == "json" else next(iter(yaml.safe_load_all(text)), None)
-    except (ValueError, yaml.YAMLError):
+        name = "the encrypted file"
+        document = parse_json(text, name) if _kind(text) == "json" else next(iter(parse_yaml(text, name)), None)
+    except BadFile:
         return {}
-    return (document.get("sops") or {}) if isinstance(document, dict) else {}
+    metadata = document.get("sops") if isinstance(document, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _flat_metadata(text: str) -> dict[str, Any]:
@@ -180,9 +181,9 @@ def _flat_metadata(text: str) -> dict[str, Any]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
-    except OSError as error:
-        raise NotFound(f"{path} cannot be read: {error.strerror}", system="sops", remedy="check the path") from error
+        return read_text(path)
+    except BadFile as error:
+        raise NotFound(error.message, system="sops", remedy=error.remedy) from error
 
 
 def _env(home: str, config: Path | None) -> dict[str, str | None]:

@@ -5,11 +5,13 @@ A rule is a function from a `Snapshot` to findings. To add one, add it to `RULES
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from fluobook.errors import BadFile, Rejected
+from fluobook.files import not_regular, parse_json, read_text, require_yaml
 from fluobook.gitops.documents import Finding, InvalidFile, Position
 from fluobook.gitops.rules import applications, files, network, objects, secrets, sources
 from fluobook.gitops.snapshot import Snapshot
@@ -57,6 +59,9 @@ RULES: dict[str, Rule] = {
 }
 """Every rule by the name that its findings carry."""
 
+READ = (".sops.yaml", "cluster-gitops", "params", "talos")
+"""The files and folders of a repository that rules read."""
+
 ABOUT_FILES = {
     "build", "cleartext", "generator", "key", "listing", "mac", "recipient", "shape", "sops-rule", "valid", "wave-table"
 }  # fmt: skip
@@ -74,11 +79,13 @@ def findings(root: Path, rules: Mapping[str, Rule] = RULES, *, path: str = ROOT_
     Raises:
         ToolFailed: kubectl or sops is missing.
     """
-    return sorted(_applied(Snapshot(root, path), rules))
+    return unreadable(root) or sorted(_applied(Snapshot(root, path), rules))
 
 
 def all_findings(root: Path) -> list[Finding]:
     """As `findings`, under each root that a params file uses; what is not wrong under all of them names its roots."""
+    if findings := unreadable(root):
+        return findings
     default = Snapshot(root)
     about_trees = {name: rule for name, rule in RULES.items() if name not in ABOUT_FILES}
     result = _applied(default, {name: RULES[name] for name in ABOUT_FILES})
@@ -90,6 +97,33 @@ def all_findings(root: Path) -> list[Finding]:
         is_clear = len(paths) == len(default.variants) or paths[0] in finding.message
         result.add(finding if is_clear else replace(finding, message=f"{finding.message} (in {', '.join(paths)})"))
     return sorted(result)
+
+
+def unreadable(root: Path) -> list[Finding]:
+    """The files that the rules, kustomize or sops would not survive; with one of them, no rule is applied."""
+    result = []
+    for file in (file for name in READ for file in _files(root / name)):
+        try:
+            if file.suffix in (".yaml", ".yml"):
+                require_yaml(read_text(file), file)
+            elif file.suffix == ".json":
+                parse_json(read_text(file), file)
+            elif not file.is_file():
+                raise not_regular(file)
+        except BadFile as error:
+            message = f"it {error.problem}"
+            result.append(Position(file, error.line).finding(message, error.remedy, "readable"))
+    above = f"{root}/"
+    return sorted(replace(finding, file=finding.file.removeprefix(above)) for finding in result)
+
+
+def _files(top: Path) -> Iterator[Path]:
+    """Every file below a folder, whatever it is; folders behind links are left out. A file is itself."""
+    if top.is_dir() and not top.is_symlink():
+        for folder, folders, names in os.walk(top):
+            yield from (Path(folder) / name for name in [*names, *(n for n in folders if n.endswith(".yaml"))])
+    elif top.is_symlink() or top.exists():
+        yield top
 
 
 def _applied(snapshot: Snapshot, rules: Mapping[str, Rule]) -> set[Finding]:

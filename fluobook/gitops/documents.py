@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluobook.errors import Rejected
+from fluobook.errors import BadFile, Rejected
+from fluobook.files import INVALID, invalid, read_text, require_yaml
 from fluobook.kubernetes.manifests import KubernetesLoader
 
 if TYPE_CHECKING:
@@ -126,14 +127,8 @@ def read(file: Path) -> list[Document]:
     """
     try:
         return list(_documents(file))
-    except OSError as error:
-        raise InvalidFile(f"cannot be read: {error.strerror}", file=file, remedy="check the path") from error
-    except UnicodeDecodeError as error:
-        raise InvalidFile("is not text", file=file, line=1, remedy="write it in UTF-8") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 0
-        raise InvalidFile("is not YAML", file=file, line=line, detail=str(error), remedy="correct the file") from error
+    except BadFile as error:
+        raise InvalidFile(error.problem, file=file, line=error.line, remedy=error.remedy) from error
 
 
 def walk(data: Any, above: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], Key, Any]]:
@@ -159,32 +154,19 @@ def value_under(data: Any, path: Sequence[Key]) -> Any:
 
 
 def _documents(file: Path) -> Iterator[Document]:
-    loader = KubernetesLoader(file.read_text())
+    text = read_text(file)
+    require_yaml(text, file)
+    loader = KubernetesLoader(text)
     try:
         while loader.check_node():
             node = loader.get_node()
-            _refuse_duplicate_keys(node, file)
             data = loader.construct_document(node) if node else None
             if node and isinstance(data, dict):
                 yield from _items(Document(file, data, node))
+    except INVALID as error:
+        raise invalid(file, "YAML", error) from None
     finally:
         loader.dispose()
-
-
-def _refuse_duplicate_keys(node: yaml.Node | None, file: Path) -> None:
-    """YAML readers take the last of two equal keys, kustomize refuses them."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_duplicate_keys(item, file)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    keys: set[Any] = set()
-    for key, value in node.value:
-        if isinstance(key, yaml.ScalarNode) and key.value in keys:
-            line = key.start_mark.line + 1
-            raise InvalidFile(f"has `{key.value}` twice", file=file, line=line, remedy="keep one of the two")
-        keys.add(str(key.value))
-        _refuse_duplicate_keys(value, file)
 
 
 def _items(document: Document) -> Iterator[Document]:

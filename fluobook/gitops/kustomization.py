@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from fluobook.errors import Rejected
+from fluobook.files import parse_yaml, read_yaml
 from fluobook.gitops import documents
 from fluobook.gitops.documents import Document, InvalidFile
 from fluobook.kubernetes import json_patch
@@ -175,7 +174,9 @@ def patched(document: Document, operations: Iterable[json_patch.Operation]) -> D
 
 
 def _apply(objects: list[Document], patch: dict[str, Any], folder: Path) -> list[Document]:
-    change = yaml.safe_load(patch["patch"] if "patch" in patch else (folder / patch["path"]).read_text())
+    inline = "patch" in patch
+    changes = parse_yaml(patch["patch"], folder / NAME) if inline else read_yaml(folder / patch["path"])
+    change = changes[0] if changes else {}
     target = patch.get("target") or {"kind": change["kind"], "name": change["metadata"]["name"]}
 
     def is_target(document: Document) -> bool:

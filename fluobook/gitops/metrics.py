@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import promql_parser as promql
 
+from fluobook.files import pattern
 from fluobook.gitops.documents import Document, Position  # noqa: TC001 (a dataclass field)
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ class Expression:
 
 def _matches(op: promql.MatchOp, wanted: str, value: str) -> bool:
     is_regex = op in (promql.MatchOp.Re, promql.MatchOp.NotRe)
-    is_match = bool(re.fullmatch(wanted, value)) if is_regex else wanted == value
+    is_match = bool(pattern(wanted, NAME).fullmatch(value)) if is_regex else wanted == value
     return is_match == (op in (promql.MatchOp.Equal, promql.MatchOp.Re))
 
 

@@ -8,10 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from fluobook.clients import sops
-from fluobook.errors import Rejected
+from fluobook.errors import BadFile, Rejected
+from fluobook.files import pattern, read_text
 from fluobook.gitops import documents
 from fluobook.gitops.tree import TOPS
 
@@ -74,18 +73,27 @@ def names(root: Path) -> set[str]:
 
 def lab_recipients(root: Path) -> frozenset[str]:
     """The recipients of the lab's public keys: a live run must refuse whatever is encrypted for one of them."""
-    keys = (file.read_text() for file in sorted((root / "params" / "lab").glob("*.age")))
+    keys = (read_text(file) for file in sorted((root / "params" / "lab").glob("*.age")))
     return frozenset(recipient for text in keys for recipient in _PUBLIC.findall(text))
 
 
 def wanted_for(file: Path, root: Path) -> frozenset[str] | None:
     """The recipients that .sops.yaml names for a file, existing or not; None where no rule matches."""
     relative = file.relative_to(root).as_posix()
-    return next((recipients for pattern, recipients in creation_rules(root) if re.search(pattern, relative)), None)
+    return next((recipients for path, recipients in creation_rules(root) if path.search(relative)), None)
 
 
-def creation_rules(root: Path) -> list[tuple[str, frozenset[str]]]:
+def creation_rules(root: Path) -> list[tuple[re.Pattern[str], frozenset[str]]]:
     """The rules of .sops.yaml, of which the first match counts: a pattern for paths, and the recipients."""
     file = root / ".sops.yaml"
-    rules = (yaml.safe_load(file.read_text()) or {}).get("creation_rules") or [] if file.exists() else []
-    return [(rule.get("path_regex", ""), frozenset(sops.recipients_in(rule))) for rule in rules]
+    document = next(iter(documents.read(file)), None) if file.exists() else None
+    rules = (document.data.get("creation_rules") or []) if document else []
+    if not (isinstance(rules, list) and all(isinstance(rule, dict) for rule in rules)):
+        raise BadFile(file, "has creation_rules that are no list of mappings", remedy="correct it, see sops' README")
+    return [
+        (
+            pattern(str(rule.get("path_regex") or ""), file, document.line("creation_rules", index) if document else 0),
+            frozenset(sops.recipients_in(rule)),
+        )
+        for index, rule in enumerate(rules)
+    ]

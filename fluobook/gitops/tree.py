@@ -7,10 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from fluobook.clients import helm
-from fluobook.errors import NotFound
+from fluobook.errors import BadFile, NotFound
+from fluobook.files import parse_yaml
 from fluobook.gitops import kustomization
 from fluobook.gitops.documents import InvalidFile
 
@@ -134,8 +133,8 @@ def _wave(document: Document) -> int:
 
 def _phase_values(text: str) -> tuple[PhaseValue, ...]:
     try:
-        return tuple(PhaseValue(**entry) for entry in yaml.safe_load(text) or ())
-    except (yaml.YAMLError, TypeError) as error:
+        return tuple(PhaseValue(**entry) for entry in next(iter(parse_yaml(text, PHASE_VALUES)), None) or ())
+    except (BadFile, TypeError) as error:
         raise ValueError(f"{PHASE_VALUES}: {error}") from error
 
 

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fluobook.errors import BadFile
+from fluobook.files import parse_yaml, read_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
@@ -93,13 +96,12 @@ def use_legacy_ksops(tree: Path) -> None:
     Argo CD needs them as exec functions. kubectl cannot run those: it answers with no document and exit code 0.
     """
     for file in tree.rglob("*.y*ml"):
-        text = file.read_text(errors="replace")
-        if "viaduct.ai/" not in text:
-            continue
         try:
-            documents = [document for document in yaml.safe_load_all(text) if document is not None]
-        except yaml.YAMLError:
+            text = read_text(file)
+            documents = parse_yaml(text, file) if "viaduct.ai/" in text else []
+        except BadFile:
             continue  # kustomize reports it
+        documents = [document for document in documents if document is not None]
         generators = [document for document in documents if is_ksops_generator(document)]
         for generator in generators:
             (generator["metadata"].get("annotations") or {}).pop(FUNCTION, None)

@@ -55,6 +55,8 @@ class SecretsBundle:
         Raises:
             ParamsError: talosctl would not accept it; `problems` names every place, never a value.
         """
+        if not isinstance(bundle, Mapping):
+            raise ParamsError("the secrets bundle is not a mapping", remedy="restore it from Git or from your backup")
         if "sops" in bundle:
             raise ParamsError("the secrets bundle is still encrypted", remedy="decrypt it with sops first")
         problems: list[str] = []

@@ -9,22 +9,23 @@ others. A reference to a secret is replaced as a whole, because it names exactly
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import YAMLError
 
-from fluobook.errors import ParamsError
+from fluobook.errors import BadFile, ParamsError
+from fluobook.files import INVALID, invalid, read_text, require_yaml
 from fluobook.params.problems import Problem, did_you_mean, dotted, name_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+LARGEST = 256 * 1024
+"""Bytes of a params file: it is read slowly, in two versions of YAML."""
 _REFERENCE = {"env", "file", "sops", "key"}
 _FREE_KEYS = (("endpoints",), ("trust",), ("gitops", "mirrors"))
 """Mappings whose keys contain dots: the rest of a path is one key."""
@@ -51,14 +52,13 @@ def parse_yaml(text: str, origin: str) -> Any:
         ParamsError: it is not YAML, has a key twice, or means different things in YAML 1.1 and 1.2.
     """
     try:
+        require_yaml(text, origin)
         document = YAML(typ="safe", pure=True).load(text)
         other = yaml.load(text, _AsPapermill)  # noqa: S506 (a SafeLoader)
-    except DuplicateKeyError as error:
-        where = error.problem_mark
-        line = f"line {where.line + 1}: " if where else ""
-        raise ParamsError(f"{origin} has a key twice", problems=(line + _duplicate_key(error),)) from None
-    except (YAMLError, yaml.YAMLError) as error:
-        raise ParamsError(f"{origin} is not YAML", problems=(_marked(error),)) from None
+    except BadFile as error:
+        raise _unreadable(origin, error) from None
+    except (YAMLError, *INVALID) as error:
+        raise _unreadable(origin, invalid(origin, "YAML", error)) from None
     if ambiguous := tuple(_differences((), document, other, document)):
         raise ParamsError(f"{origin} means different things in YAML 1.1 and 1.2", problems=tuple(map(str, ambiguous)))
     return document
@@ -71,13 +71,12 @@ def read(path: Path) -> Any:
         ParamsError: it cannot be read, or is wrong as in `parse_yaml`.
     """
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        cause = getattr(error, "strerror", None) or "it is not text"
+        text = read_text(path, largest=LARGEST)
+    except BadFile as error:
         remedy = (
             "name a phase of params/ or a params file (fluobook plan phase1, fluobook plan site/params/berlin.yaml)"
         )
-        raise ParamsError(f"cannot read {path}", cause=cause, remedy=remedy) from None
+        raise ParamsError(f"cannot read {path}", cause=f"it {error.problem}", remedy=remedy) from None
     return parse_yaml(text, str(path))
 
 
@@ -98,20 +97,9 @@ def _differences(location: tuple[int | str, ...], ours: Any, theirs: Any, docume
         yield Problem(dotted(location, document) or "the value", ours, meaning, remedy)
 
 
-def _duplicate_key(error: DuplicateKeyError) -> str:
-    """The key alone: ruamel also reports the value, which may be a secret."""
-    key = re.search(r'duplicate key "([^"]*)"', str(error.problem))
-    return f"the key {key.group(1)!r} is there a second time" if key else "a key is there a second time"
-
-
-def _marked(error: Exception) -> str:
-    mark = error.problem_mark if isinstance(error, MarkedYAMLError | yaml.MarkedYAMLError) else None
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return where + _first_line(getattr(error, "problem", None) or str(error))
-
-
-def _first_line(text: str | None) -> str:
-    return (text or "").strip().split("\n")[0]
+def _unreadable(origin: str, error: BadFile) -> ParamsError:
+    line = f"line {error.line}: " if error.line else ""
+    return ParamsError(f"{origin}: one problem", problems=(f"{line}it {error.problem}",), remedy=error.remedy)
 
 
 def merged(below: Any, above: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import model_validator
 
-from fluobook.errors import ParamsError
+from fluobook.errors import BadFile, ParamsError
+from fluobook.files import read_text
 from fluobook.params.fields import DERIVED, Model, Text, matching
 from fluobook.params.problems import refuse
 
@@ -114,7 +115,6 @@ def located(path: str, base: Path) -> Path:
 
 def _read(path: Path, reference: SecretRef) -> str:
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        cause = getattr(error, "strerror", None) or "it is not text"
-        raise ParamsError(f"no secret in {reference}", cause=f"{path}: {cause}") from None
+        return read_text(path)
+    except BadFile as error:
+        raise ParamsError(f"no secret in {reference}", cause=error.message) from None

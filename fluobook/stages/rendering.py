@@ -13,7 +13,7 @@ import yaml
 from fluobook import gitops
 from fluobook.clients import sops
 from fluobook.errors import NotFound
-from fluobook.files import write_text
+from fluobook.files import read_yaml, write_text
 from fluobook.gitops.build import builder
 from fluobook.machine import access
 from fluobook.machine.secrets import SecretsBundle, new_secrets
@@ -94,7 +94,7 @@ def _bundle(platform: Platform, root: Path, file: Path) -> SecretsBundle:
     if not file.is_file():
         raise NotFound(f"there is no secrets bundle {file}", system="fluobook", remedy="name the file that holds it")
     encrypted = sops.is_encrypted(file)
-    data = sops.read(file, platform.secrets.age_key.resolve(root)) if encrypted else yaml.safe_load(file.read_text())
+    data = sops.read(file, platform.secrets.age_key.resolve(root)) if encrypted else next(iter(read_yaml(file)), {})
     return SecretsBundle.parse(data)
 
 

@@ -35,6 +35,6 @@ def test_python_objects_are_not_made() -> None:
 
 @pytest.mark.parametrize("text", ["a: [", "a: b: c", "\t- a", "a: *nowhere"])
 def test_broken_yaml_is_refused_with_its_place(text: str) -> None:
-    with pytest.raises(ParamsError, match="is not YAML") as refused:
+    with pytest.raises(ParamsError, match="one problem") as refused:
         parse_yaml(text, "it")
     assert refused.value.problems[0].startswith("line ")

@@ -49,7 +49,7 @@ def test_a_sops_file_may_be_the_secret_itself(tmp_path: Path) -> None:
         (SecretRef(env="NOT_SET"), "export NOT_SET="),
         (SecretRef(file="nowhere"), "No such file"),
         (SecretRef(file="empty"), "it is empty"),
-        (SecretRef(file="binary"), "it is not text"),
+        (SecretRef(file="binary"), "binary:1 is not text"),
         (SecretRef(sops="s.yaml", key="a.c"), "no text in SOPS file s.yaml, key a.c"),
         (SecretRef(sops="s.yaml"), "no text in SOPS file s.yaml"),
         (SecretRef(sops="s.yaml", key="a.b.c"), "no text in"),

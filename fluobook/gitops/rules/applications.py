@@ -7,6 +7,7 @@ import re
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fluobook.files import read_text
 from fluobook.gitops import kustomization, schemas
 from fluobook.gitops.charts import Chart, chart_of
 from fluobook.gitops.documents import Position, value_under, walk
@@ -121,7 +122,7 @@ def wave_table_is_current(snapshot: Snapshot) -> Iterator[Finding]:
     """The table in cluster-gitops/README.md and the annotations agree."""
     readme = snapshot.top / "README.md"
     table: dict[str, tuple[int, int]] = {}
-    for number, line in enumerate(readme.read_text().splitlines() if readme.exists() else (), 1):
+    for number, line in enumerate(read_text(readme).splitlines() if readme.exists() else (), 1):
         if row := _TABLE_ROW.match(line):
             table |= {name.strip(): (int(row[1]), number) for name in row[2].split(",")}
     for app in snapshot.applications:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from fluobook.errors import ParamsError, ToolFailed
+from fluobook.files import read_text
 from fluobook.gitops import build, documents, kustomization
 from fluobook.gitops.documents import Position, value_under
 from fluobook.gitops.root import names_in, patches_for, values_of
@@ -109,7 +110,7 @@ def _build(builder: Builder, folder: Path) -> Iterator[Finding]:
 def _mentioned(folder: Path, output: str) -> Position:
     """The entry of the kustomization whose last part kustomize's output mentions; else its first line."""
     file = folder / kustomization.NAME
-    lines = file.read_text().splitlines()
+    lines = read_text(file).splitlines()
     if "kind should be" in output:
         return Position(file, next((at for at, line in enumerate(lines, 1) if line.startswith("kind:")), 1))
     entries = [(at, line.strip()[2:].strip()) for at, line in enumerate(lines, 1) if line.strip().startswith("- ")]

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fluobook.files import parse_json, read_text
 from fluobook.gitops import documents, metrics, reachability, schemas
 from fluobook.gitops.charts import CPU_FEATURES, PRIVILEGED_KINDS, chart_of
 from fluobook.gitops.documents import value_under, walk
@@ -343,7 +344,7 @@ def metrics_exist(snapshot: Snapshot) -> Iterator[Finding]:
         for expression in _dashboard_expressions(file):
             for problem in _problems(metrics.Expression(expression, table.metrics)):
                 line = next(
-                    (n for n, text in enumerate(file.read_text().splitlines(), 1) if json.dumps(expression) in text), 0
+                    (n for n, text in enumerate(read_text(file).splitlines(), 1) if json.dumps(expression) in text), 0
                 )
                 yield documents.Position(file, line).finding(f"{expression!r} {problem}", f"see {metrics.NAME}")
 
@@ -385,10 +386,7 @@ def _problems(expression: metrics.Expression) -> list[str]:
 
 def _dashboard_expressions(file: Path) -> Iterator[str]:
     """The PromQL of a Grafana dashboard; panels of logs (Loki) have another language."""
-    try:
-        dashboard = json.loads(file.read_text())
-    except ValueError:
-        return  # rule `shape` reports it
+    dashboard = parse_json(read_text(file), file)
     for path, key, value in documents.walk(dashboard):
         if key == "targets" and isinstance(value, list):
             panel = documents.value_under(dashboard, path[:-1])

@@ -11,7 +11,8 @@ import yaml
 from fluobook.clients import sops
 from fluobook.errors import AccessDenied, OutsideError
 from fluobook.failures import present
-from fluobook.gitops import documents, kustomization
+from fluobook.files import LARGEST_RECORD, pattern, read_text
+from fluobook.gitops import documents, kustomization, secrets
 from fluobook.gitops.documents import Position, walk
 from fluobook.gitops.secrets import SUFFIX, values_that_are_not_base64
 from fluobook.kubernetes.rendering import FUNCTION, is_ksops_generator
@@ -70,7 +71,8 @@ def _assigned_values(snapshot: Snapshot) -> Iterator[Finding]:
     """Lines of text files that are no YAML, such as dotenv files and scripts."""
     for file in snapshot.all_files:
         if file not in snapshot.files and file.suffix != ".md":
-            for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+            text = read_text(file, largest=LARGEST_RECORD, errors="replace")
+            for number, line in enumerate(text.splitlines(), 1):
                 if assigned := _ASSIGNED.match(line):
                     message = f"{assigned[2]} has a value in plaintext"
                     yield Position(file, number).finding(message, f"sops encrypt -i {file.name}, or remove it")
@@ -123,7 +125,8 @@ def keys_are_not_in_the_tree(snapshot: Snapshot) -> Iterator[Finding]:
     for file in (file for name in _SEARCHED_FOR_KEYS for file in sorted((snapshot.root / name).rglob("*"))):
         if not file.is_file() or file.is_relative_to(snapshot.root / "params" / "lab"):
             continue
-        for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+        text = read_text(file, largest=LARGEST_RECORD, errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
             if name := next((name for name, form in _KEY_FORMS.items() if form.search(line)), ""):
                 remedy = "remove it, and replace the key: Git keeps old versions"
                 yield Position(file, number).finding(f"this line is {name}", remedy)
@@ -164,7 +167,7 @@ def _recipient_problem(recipient: str) -> str:
 
 def macs_are_intact(snapshot: Snapshot) -> Iterator[Finding]:
     """Every file that the lab's key decrypts is as SOPS wrote it; a check has no other keys."""
-    identities = [file.read_text() for file in sorted((snapshot.root / "params" / "lab").glob("*.age"))]
+    identities = [read_text(file) for file in sorted((snapshot.root / "params" / "lab").glob("*.age"))]
     for file in (encrypted.file for encrypted in snapshot.encrypted):
         for identity in identities:
             try:
@@ -196,7 +199,8 @@ def creation_rules_encrypt_everything(snapshot: Snapshot) -> Iterator[Finding]:
     document = next(iter(documents.read(file)), None) if file.exists() else None
     rules: list[dict[str, Any]] = (document.data.get("creation_rules") or []) if document else []
     for path in (_BUNDLE, _VALUES):
-        index = next((at for at, rule in enumerate(rules) if re.search(str(rule.get("path_regex", "")), path)), None)
+        patterns = [name for name, _ in secrets.creation_rules(snapshot.root)]
+        index = next((at for at, name in enumerate(patterns) if name.search(path)), None)
         if document is None or index is None:
             yield Position(file, 1).finding(f"no rule matches {path}", "add one")
             continue
@@ -223,8 +227,9 @@ def _covers(rule: dict[str, Any]) -> bool:
 
 
 def _plaintext_fields(rule: dict[str, Any]) -> str:
-    pattern = rule.get("encrypted_regex")
-    return ", ".join(field for field in _FIELDS if not pattern or not re.search(str(pattern), field))
+    expression = rule.get("encrypted_regex")
+    compiled = pattern(str(expression), CREATION_RULES) if expression else None
+    return ", ".join(field for field in _FIELDS if not compiled or not compiled.search(field))
 
 
 def generators_list_what_exists(snapshot: Snapshot) -> Iterator[Finding]:

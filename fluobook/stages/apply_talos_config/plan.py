@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fluobook.clients.talos import Applied, Mode, Probe, TalosNode
 from fluobook.errors import FluobookError, ForeignObject, Refused
+from fluobook.files import read_text
 from fluobook.stages.apply_talos_config import claim
 from fluobook.stages.apply_talos_config.documents import Configurations, Ingredients
 from fluobook.stages.core.check import Check, count
@@ -192,5 +193,5 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
 
 def _is_encrypted(context: RunContext) -> bool:
     """Whether the bundle's file carries SOPS metadata and no plaintext private key."""
-    text = context.secrets.path.read_text()
+    text = read_text(context.secrets.path)
     return "sops:" in text and "PRIVATE KEY" not in text and not context.redactor.leaks(text)

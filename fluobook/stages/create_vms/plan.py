@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.clients.talos import Mode, probe
 from fluobook.errors import ForeignObject, Locked, NotFound, Refused
+from fluobook.files import read_text
 from fluobook.machine.schematic import Image, image_of
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
@@ -171,7 +172,7 @@ class Observation:
 
 def observe(context: RunContext) -> Observation:
     """Read all endpoints in parallel."""
-    image = image_of((context.root / "talos" / "schematic.yaml").read_text(), context.platform.versions.talos)
+    image = image_of(read_text(context.root / "talos" / "schematic.yaml"), context.platform.versions.talos)
     with ThreadPoolExecutor(WIDTH) as pool:
         parts = list(pool.map(lambda endpoint: _endpoint(context, endpoint, image), context.platform.proxmox))
         images = frozenset[str]().union(*(part[0] for part in parts))

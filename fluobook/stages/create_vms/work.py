@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fluobook.clients.proxmox import ProxmoxClient, Upid, VmLocked
 from fluobook.clients.talos import Mode, probe
 from fluobook.errors import Conflict, ForeignObject, NotFound, OutsideError, Rejected, TaskFailed, Unreachable
+from fluobook.files import read_text
 from fluobook.machine.schematic import image_of
 from fluobook.params import TALOS_PORT
 from fluobook.stages.core.check import Check, count
@@ -45,7 +46,7 @@ def _download(context: RunContext, action: Action, report: Reporter) -> Mapping[
     host, file = action.data["host"], action.data["file"]
     endpoint = next(e for e in context.platform.proxmox if host in e.hosts)
     client = context.proxmox(endpoint.name)
-    text = (context.root / "talos" / "schematic.yaml").read_text()
+    text = read_text(context.root / "talos" / "schematic.yaml")
     image = image_of(text, context.platform.versions.talos)
     # The factory makes only images of schematics that were registered; registering one again changes nothing.
     if (schematic := context.factory.schematic(text)) != image.schematic:

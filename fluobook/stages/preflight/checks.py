@@ -11,7 +11,7 @@ from fluobook.clients.tools import REQUIRED, inventory
 from fluobook.cluster_secrets import OWN_KEY
 from fluobook.errors import NotFound
 from fluobook.failures import present
-from fluobook.files import write_text
+from fluobook.files import read_text, write_text
 from fluobook.gitops.root import own_source
 from fluobook.gitops.secrets import creation_rules, encrypted_files, lab_recipients
 from fluobook.machine import schematic
@@ -147,7 +147,7 @@ def _image_factory(context: RunContext) -> Iterator[Check]:
     )
     if not listed:
         return
-    ours = schematic.parse((context.root / "talos" / "schematic.yaml").read_text())
+    ours = schematic.parse(read_text(context.root / "talos" / "schematic.yaml"))
     wanted = schematic.extensions(ours)
     absent = sorted(set(wanted) - set(context.factory.extensions(version)))
     yield Check(

@@ -10,13 +10,12 @@ from pathlib import PurePosixPath
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from ruamel.yaml import YAML
 
 from fluobook import gitops
 from fluobook.clients import age, sops
 from fluobook.errors import AccessDenied, Conflict, Refused, Rejected
-from fluobook.files import write_text
+from fluobook.files import parse_yaml, read_text, write_text
 from fluobook.gitops import check, documents, kustomization, secrets
 from fluobook.gitops.tree import TOPS
 from fluobook.stages.core.check import Check
@@ -52,8 +51,8 @@ def plaintext(context: RunContext, file: Path) -> str:
         AccessDenied: neither decrypts it.
         Rejected: it was changed without sops, or is damaged.
     """
-    text = _decrypt(context, file) if sops.is_encrypted(file) else file.read_text()
-    for document in yaml.safe_load_all(text):
+    text = _decrypt(context, file) if sops.is_encrypted(file) else read_text(file)
+    for document in parse_yaml(text, file):
         if isinstance(document, dict):
             is_secret = document.get("kind") == "Secret"
             context.redactor.add(*_strings([document.get(field) for field in FIELDS] if is_secret else document))
@@ -67,7 +66,7 @@ def _decrypt(context: RunContext, file: Path) -> str:
     except AccessDenied:
         if not set(sops.recipients(file)) & secrets.lab_recipients(context.root):
             raise
-    lab_keys = "\n".join(key.read_text() for key in sorted((context.root / "params" / "lab").glob("*.age")))
+    lab_keys = "\n".join(read_text(key) for key in sorted((context.root / "params" / "lab").glob("*.age")))
     return sops.decrypt(file, lab_keys)
 
 
@@ -80,7 +79,7 @@ def encrypt(context: RunContext, file: Path, text: str, recipients: Sequence[str
     name = file.relative_to(context.root).as_posix()
     encrypted = sops.encrypt(text, path=file, config=context.root / ".sops.yaml")
     content = sops.read(encrypted, context.secrets.age_key(), name=name)
-    if content != yaml.safe_load(text) or sorted(sops.recipients(encrypted)) != list(recipients):
+    if content != next(iter(parse_yaml(text, file)), None) or sorted(sops.recipients(encrypted)) != list(recipients):
         raise Rejected(
             f"{name} was encrypted with other content or recipients than planned; the file is unchanged",
             system="sops",
@@ -235,7 +234,7 @@ def _current(context: RunContext, file: Path, action: Action) -> Any:
 
 def _write_list(file: Path, files: Sequence[str]) -> Mapping[str, Any]:
     """Write a generator's list; the rest of the file, comments included, is unchanged."""
-    document = document_of(file.read_text(), file)
+    document = document_of(read_text(file), file)
     if not document.get("files"):
         document["files"] = []
     document["files"][:] = files
@@ -330,4 +329,4 @@ def _yaml() -> YAML:
 
 
 def _stamp(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashlib.sha256(read_text(file).encode()).hexdigest()
