@@ -110,7 +110,7 @@ def test_a_bundle_of_another_shape_is_refused(bundle):
         SecretsBundle.parse(bundle)
 
 
-@pytest.mark.parametrize("name", sorted(MAKE))
+@pytest.mark.parametrize("name", sorted(MAKE.keys() - {"a list", "nothing"}))
 def test_an_encrypted_file_that_cannot_be_read_is_a_finding(repository, name):
     replaced(repository / "cluster-gitops" / "apps" / "secrets" / "mail.sops.yaml", name)
     assert [finding for finding in findings(repository) if finding.file.endswith("mail.sops.yaml")]
