@@ -150,7 +150,7 @@ def generators(folder: Path) -> list[Generator]:
     listed: list[Document] = []
     for entry in map(str, kustomization.data.get("generators") or ()):
         if "\n" in entry:
-            inline = (data for data in yaml.safe_load_all(entry) if isinstance(data, dict))
+            inline = (data for data in parse_yaml(entry, folder / NAME) if isinstance(data, dict))
             listed += [Document(kustomization.file, data, kustomization.node) for data in inline]
         else:
             listed += resources(folder / entry) if (folder / entry).is_dir() else documents.read(folder / entry)
