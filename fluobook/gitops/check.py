@@ -59,7 +59,7 @@ RULES: dict[str, Rule] = {
 }
 """Every rule by the name that its findings carry."""
 
-READ = (".sops.yaml", "cluster-gitops", "params", "talos")
+READ = (".sops.yaml", "cluster-gitops", "params", "site", "talos")
 """The files and folders of a repository that rules read."""
 
 ABOUT_FILES = {
