@@ -100,11 +100,3 @@ class FactoryClient:
         doing = f"list the extensions for {version}"
         listed = self._http.json("GET", path, doing=doing, shape=[{"name": str}], repeat_if=is_passing, largest=LARGEST)
         return tuple(extension["name"] for extension in listed)
-
-    def check(self) -> None:
-        """Check that it answers.
-
-        Raises:
-            Unreachable: it does not.
-        """
-        self.versions()

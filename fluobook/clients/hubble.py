@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluobook.clients.rpc import Address, Connection
-from fluobook.wire.generated.flow_pb2 import DropReason, FlowFilter, TrafficDirection, Verdict
+from fluobook.wire.generated.flow_pb2 import DropReason, Verdict
 from fluobook.wire.generated.observer_grpc import ObserverStub
 from fluobook.wire.generated.observer_pb2 import GetFlowsRequest, GetNodesRequest
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Address", "Endpoint", "Filter", "Flow", "Hubble"]
+__all__ = ["Address", "Endpoint", "Flow", "Hubble"]
 
 READ = 15.0
 """Seconds that a unary call may take."""
@@ -76,11 +75,6 @@ class Flow:
         return self._message.l4.WhichOneof("protocol") or ""
 
     @property
-    def source_port(self) -> int:
-        """The port that it was sent from; 0 where the protocol has none."""
-        return getattr(getattr(self._message.l4, self.protocol, None), "source_port", 0)
-
-    @property
     def destination_port(self) -> int:
         """The port that it was sent to; 0 where the protocol has none."""
         return getattr(getattr(self._message.l4, self.protocol, None), "destination_port", 0)
@@ -92,62 +86,14 @@ class Flow:
         return _REASONS.get(reason, str(reason)) if reason else ""
 
     @property
-    def direction(self) -> str:
-        """The direction as the reporting node saw it: "INGRESS" or "EGRESS"."""
-        return _DIRECTIONS.get(self._message.traffic_direction, "")
-
-    @property
     def reply(self) -> bool:
         """Whether it answers another packet."""
         return bool(self._message.is_reply.value)
 
     @property
-    def node(self) -> str:
-        """The node that reports it."""
-        return str(self._message.node_name)
-
-    @property
-    def summary(self) -> str:
-        """Cilium's own description."""
-        return str(self._message.Summary)
-
-    @property
     def uuid(self) -> str:
         """Its id."""
         return str(self._message.uuid)
-
-
-@dataclass(frozen=True)
-class Filter:
-    """The flows to select; every field that is set must match.
-
-    Pods are "namespace/name" where the name is a prefix ("monitoring/" is the whole namespace).
-    """
-
-    source_pod: str = ""
-    destination_pod: str = ""
-    source_label: str = ""
-    destination_label: str = ""
-    verdict: str = ""
-    protocol: str = ""
-    destination_port: int = 0
-    node: str = ""
-
-    def message(self) -> FlowFilter:
-        """The filter as Hubble's message."""
-        message = FlowFilter(
-            source_pod=_given(self.source_pod),
-            destination_pod=_given(self.destination_pod),
-            source_label=_given(self.source_label),
-            destination_label=_given(self.destination_label),
-            protocol=_given(self.protocol),
-            node_name=_given(self.node),
-        )
-        if self.verdict:
-            message.verdict.append(Verdict.Value(self.verdict))
-        if self.destination_port:
-            message.destination_port.append(str(self.destination_port))
-        return message
 
 
 class Hubble:
@@ -170,9 +116,6 @@ class Hubble:
         *,
         last: int = 20,
         follow: bool = False,
-        since: datetime | None = None,
-        only: Sequence[Filter] = (),
-        without: Sequence[Filter] = (),
         timeout: float | None = None,
         lost: Callable[[int], None] = lambda _: None,
     ) -> Iterator[Flow]:
@@ -181,21 +124,13 @@ class Hubble:
         Args:
             last: how many of the flows that the relay has kept; 0 for all, or for none when following.
             follow: continue with new ones until the iteration is closed.
-            since: none older than this.
-            only: flows that match one of these.
-            without: no flows that match one of these.
             timeout: seconds for the whole call; without limit when following, where a timeout is no error.
             lost: called with the number of flows that the relay dropped.
 
         Raises:
             Unreachable: no answer, or the connection ended.
-            Rejected: a filter is invalid.
         """
         request = GetFlowsRequest(number=last, follow=follow)
-        request.whitelist.extend(entry.message() for entry in only)
-        request.blacklist.extend(entry.message() for entry in without)
-        if since is not None:
-            request.since.FromDatetime(since)
         limit = timeout if timeout is not None or follow else READ
         answer = self._connection.follow if follow else self._connection.stream
         for reply in answer(ObserverStub, "GetFlows", request, timeout=limit):
@@ -211,14 +146,9 @@ class Hubble:
         return tuple(node.name for node in reply.nodes)
 
 
-def _given(value: str) -> list[str]:
-    return [value] if value else []
-
-
 def _endpoint(message: Any, ip: str) -> Endpoint:
     return Endpoint(message.namespace, message.pod_name, ip, message.identity, message.labels)
 
 
 _VERDICTS = {number: name for name, number in Verdict.items()}
 _REASONS = {number: name for name, number in DropReason.items()}
-_DIRECTIONS = {number: name for name, number in TrafficDirection.items() if number}

@@ -182,7 +182,6 @@ def run_tool(
     env: Mapping[str, str | None] | None = None,
     stdin: str = "",
     cwd: Path | None = None,
-    ok: Sequence[int] = (0,),
     remedy: str = "",
 ) -> ToolOutput:
     """Run a program and wait for its end.
@@ -194,14 +193,13 @@ def run_tool(
         env: added to this process's environment (None removes a name); may contain secrets.
         stdin: standard input; never the terminal's.
         cwd: the folder it starts in.
-        ok: exit codes that are not failures.
         remedy: what helps if it fails, for the error.
 
     Returns:
         its output, as text.
 
     Raises:
-        ToolFailed: it could not be started, or ended with another exit code; `detail` is the end of its standard error.
+        ToolFailed: it could not be started, or its exit code is not 0; `detail` is the end of its standard error.
         DeadlineExceeded: it took longer than `deadline`.
     """
     what = _shown(name, command)
@@ -229,7 +227,7 @@ def run_tool(
             os.killpg(process.pid, signal.SIGKILL)  # its children hold the pipes: git-remote-https, ssh
             process.communicate()
     output = ToolOutput(stdout.decode(errors="replace"), stderr.decode(errors="replace"))
-    if process.returncode not in ok:
+    if process.returncode:
         message, code = f"{what} ended with exit code {process.returncode}", str(process.returncode)
         raise ToolFailed(message, system=name, detail=output.stderr[-TAIL:], code=code, remedy=remedy)
     return output

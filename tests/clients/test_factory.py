@@ -80,7 +80,7 @@ def test_what_is_not_a_schematic_is_rejected(factory, text):
 
 def test_a_transient_error_of_the_factory_is_repeated(factory):
     lab, client = factory("factory.503-once")
-    client.check()
+    client.versions()
     assert [request.status for request in lab.requests] == [503, 200]
 
 
@@ -88,21 +88,21 @@ def test_a_lasting_error_of_the_factory_is_reported_as_its_own(factory, monkeypa
     monkeypatch.setattr("fluobook.clients.https.RETRY_AFTER", (0.0, 0.0))
     _, client = factory(*["factory.503-once"] * 3)
     with pytest.raises(OutsideError, match="upstream connect error"):
-        client.check()
-    client.check()
+        client.versions()
+    client.versions()
 
 
 def test_a_factory_that_does_not_answer_is_unreachable(factory, background):
     lab, client = factory()
     background.run(lab.stop())
     with pytest.raises(Unreachable, match=r"factory\.talos\.dev:443 \(at 127\.0\.0\.1"):
-        client.check()
+        client.versions()
 
 
 def test_a_factory_with_an_unknown_authority_is_not_trusted(factory):
     lab, client = factory(ca_file=None)
     with pytest.raises(Unreachable, match="not trusted"):
-        client.check()
+        client.versions()
     assert lab.requests == []
 
 

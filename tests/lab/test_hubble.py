@@ -16,9 +16,9 @@ from grpclib.client import Channel
 from grpclib.const import Status as Code
 from grpclib.exceptions import GRPCError
 
-from fluobook.clients.hubble import Address, Filter, Hubble
+from fluobook.clients.hubble import Address, Hubble
 from fluobook.errors import Unreachable
-from fluobook.wire.generated.flow_pb2 import FlowFilter
+from fluobook.wire.generated.flow_pb2 import FlowFilter, Verdict
 from fluobook.wire.generated.observer_grpc import ObserverStub
 from fluobook.wire.generated.observer_pb2 import GetFlowsRequest
 
@@ -105,7 +105,7 @@ def test_a_flow_has_source_destination_and_verdict(served):
     assert flow.destination.name == "shop/db-1"
     assert flow.source.name in {"kube-system/coredns-1", "reserved:world"}
     assert (flow.drop_reason, flow.protocol, flow.destination_port) == ("POLICY_DENIED", "TCP", 5432)
-    assert flow.node == "worker-2"
+    assert flow._message.node_name == "worker-2"
     assert abs(datetime.now(UTC) - flow.time) < timedelta(minutes=1)
 
 
@@ -117,25 +117,32 @@ def test_verdicts_follow_the_policies(served):
     assert not any(flow.drop_reason for flow in flows if flow.verdict == "FORWARDED")
 
 
+def pairs(replies):
+    return {(reply.flow.source.pod_name, reply.flow.destination.pod_name) for reply in replies}
+
+
 def test_filters_select_flows(served):
     served.add_flows(300)
-    to_db = Filter(destination_pod="shop/db", protocol="TCP", destination_port=5432, node="worker-2")
-    chosen = list(served.hubble.flows(last=0, only=[to_db], without=[Filter(verdict="DROPPED")]))
+    to_db = FlowFilter(destination_pod=["shop/db"], protocol=["TCP"], destination_port=["5432"], node_name=["worker-2"])
+    dropped = FlowFilter(verdict=[Verdict.DROPPED])
+    chosen = served.raw(GetFlowsRequest(whitelist=[to_db], blacklist=[dropped]))
     assert chosen
-    assert {(flow.source.name, flow.destination.name) for flow in chosen} == {("shop/web-1", "shop/db-1")}
+    assert pairs(chosen) == {("web-1", "db-1")}
 
 
 def test_filters_select_namespaces_and_labels(served):
     served.add_flows(300)
-    dns = list(served.hubble.flows(last=0, only=[Filter(destination_pod="kube-system/")]))
-    assert {flow.protocol for flow in dns} == {"UDP"}
-    labelled = list(served.hubble.flows(last=0, only=[Filter(source_label="app=web")]))
-    assert {flow.source.pod for flow in labelled} == {"web-1"}
+    dns = served.raw(GetFlowsRequest(whitelist=[FlowFilter(destination_pod=["kube-system/"])]))
+    assert {reply.flow.l4.WhichOneof("protocol") for reply in dns} == {"UDP"}
+    labelled = served.raw(GetFlowsRequest(whitelist=[FlowFilter(source_label=["app=web"])]))
+    assert {reply.flow.source.pod_name for reply in labelled} == {"web-1"}
 
 
 def test_flows_before_the_requested_time_are_left_out(served):
     served.add_flows(10)
-    assert list(served.hubble.flows(last=0, since=datetime.now(UTC) + timedelta(minutes=1))) == []
+    request = GetFlowsRequest()
+    request.since.FromDatetime(datetime.now(UTC) + timedelta(minutes=1))
+    assert served.raw(request) == []
 
 
 def test_a_follower_receives_new_flows_and_can_stop(served):

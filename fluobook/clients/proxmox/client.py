@@ -72,10 +72,10 @@ class ProxmoxClient:
         """`{version: "9.0.10", release: "9.0", …}`."""
         return self._session.get("version", doing="read the version", shape={"version": re.compile(r"\d+(\.\d+)*\S*")})
 
-    def permissions(self, path: str | None = None) -> dict[str, dict[str, int]]:
+    def permissions(self) -> dict[str, dict[str, int]]:
         """The token's privileges: path → privilege → whether it propagates."""
         return self._session.get(
-            "access/permissions", doing="read the token's permissions", shape={"*": {"*": _NUMBER}}, path=path
+            "access/permissions", doing="read the token's permissions", shape={"*": {"*": _NUMBER}}
         )
 
     def resources(self, type_: str | None = None) -> list[Json]:
@@ -153,11 +153,8 @@ class ProxmoxClient:
         lines = self._session.get(path, doing=doing, shape=shape, start=0, limit=5000)
         return tuple(str(line.get("t", "")) for line in sorted(lines, key=lambda line: int(line["n"])))[-tail:]
 
-    def download_url(
-        self, node: str, storage: str, *, url: str, filename: str, content: str = "iso", checksum: str | None = None
-    ) -> Upid:
-        """Let a host download a file into a storage; `checksum` is SHA-256. Not repeated: a second would fail."""
-        check: Json = {"checksum": checksum, "checksum-algorithm": "sha256"} if checksum else {}
+    def download_url(self, node: str, storage: str, *, url: str, filename: str) -> Upid:
+        """Let a host download an ISO image into a storage. Not repeated: a second download would fail."""
         return Upid.parse(
             self._session.call(
                 "POST",
@@ -170,8 +167,7 @@ class ProxmoxClient:
                 ),
                 url=url,
                 filename=filename,
-                content=content,
-                **check,
+                content="iso",
             )
         )
 
