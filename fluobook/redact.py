@@ -23,23 +23,23 @@ def forms(value: str) -> set[str]:
     """The spellings in which one secret may appear: raw, line by line, base64 at any offset, URL and JSON."""
     text = value.strip()
     lines = {line.strip() for line in text.splitlines() if not line.startswith(("-----", "#"))}
-    found = {value, text, *lines}
+    spellings = {value, text, *lines}
     for spelling in (value, text):
-        found |= _base64(spelling.encode())
-        found |= {quote(spelling, safe=""), quote_plus(spelling)}
-        found |= {json.dumps(spelling)[1:-1], json.dumps(spelling, ensure_ascii=False)[1:-1]}
-    return {form for form in found if len(form) >= SHORTEST}
+        spellings |= _base64(spelling.encode())
+        spellings |= {quote(spelling, safe=""), quote_plus(spelling)}
+        spellings |= {json.dumps(spelling)[1:-1], json.dumps(spelling, ensure_ascii=False)[1:-1]}
+    return {form for form in spellings if len(form) >= SHORTEST}
 
 
 def _base64(secret: bytes) -> set[str]:
     """A secret in base64, alone and as a part of something longer: three bytes make four letters, so thrice."""
-    found = set()
+    spellings = set()
     for offset in range(3):
         whole = base64.b64encode(b"\0" * offset + secret).decode()
         start = (offset * 4 + 2) // 3  # letters that hold bits of what stands before
         end = len(whole.rstrip("=")) - (1 if (offset + len(secret)) % 3 else 0)  # and of what stands behind
-        found |= {part.translate(_URL_SAFE) for part in (whole[start:end], whole[start:])} | {whole[start:end]}
-    return found | {base64.b64encode(secret).decode()}
+        spellings |= {part.translate(_URL_SAFE) for part in (whole[start:end], whole[start:])} | {whole[start:end]}
+    return spellings | {base64.b64encode(secret).decode()}
 
 
 _URL_SAFE = str.maketrans("+/", "-_")
@@ -91,5 +91,5 @@ class Redactor:
         return value
 
     def leaks(self, text: str) -> bool:
-        """Whether any known secret still stands in the text; for tests and for the last check before a file is kept."""
+        """Whether any known secret is still in the text; for tests and for the last check before a file is kept."""
         return self.text(text) != text

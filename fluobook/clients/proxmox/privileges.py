@@ -120,10 +120,10 @@ def grant_commands(needs: Iterable[Need], token_id: str, *, among: Iterable[Need
 
 
 def _by_path(needs: Iterable[Need]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    by_path: dict[str, set[str]] = {}
     for need in needs:
-        found.setdefault(need.path, set()).add(need.privilege)
-    return found
+        by_path.setdefault(need.path, set()).add(need.privilege)
+    return by_path
 
 
 def _grant(path: str, privileges: list[str], lacking: str, *, token_id: str) -> tuple[str, ...]:

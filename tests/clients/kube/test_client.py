@@ -34,17 +34,17 @@ def settings(name: str = "s", namespace: str = "default", **data: str) -> dict[s
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
-def test_it_tells_version_and_readiness(rig: Any, kube: Kube) -> None:
+def test_version_and_readiness_are_read(rig: Any, kube: Kube) -> None:
     assert kube.version() == rig.lab.api.version
     assert kube.ready()
 
 
-def test_objects_come_and_go(kube: Kube) -> None:
+def test_objects_are_created_changed_and_deleted(kube: Kube) -> None:
     assert kube.create(settings(a="1"))["data"] == {"a": "1"}
     assert kube.apply(settings(b="2"))["data"] == {"a": "1", "b": "2"}
     assert kube.patch("v1", "ConfigMap", "s", "default", body={"data": {"a": None}})["data"] == {"b": "2"}
-    found = kube.get("v1", "ConfigMap", "s", "default")
-    assert kube.replace({**found, "data": {"c": "3"}})["data"] == {"c": "3"}
+    stored = kube.get("v1", "ConfigMap", "s", "default")
+    assert kube.replace({**stored, "data": {"c": "3"}})["data"] == {"c": "3"}
     assert kube.delete("v1", "ConfigMap", "s", "default")
     assert not kube.delete("v1", "ConfigMap", "s", "default")
     assert kube.find("v1", "ConfigMap", "s", "default") is None
@@ -58,15 +58,15 @@ def test_we_own_what_we_apply(kube: Kube) -> None:
 def test_a_dry_run_changes_nothing(rig: Any, kube: Kube) -> None:
     assert kube.apply(settings(a="1"), dry_run=True)["data"] == {"a": "1"}
     assert kube.find("v1", "ConfigMap", "s", "default") is None
-    assert not any(seen.mutating for seen in rig.lab.api.requests)
+    assert not any(request.mutating for request in rig.lab.api.requests)
 
 
 def test_lists_are_complete_and_know_their_kind(rig: Any, kube: Kube) -> None:
     for number in range(1100):
         rig.store("create", settings(f"s{number:04}"))
-    found = kube.list("v1", "ConfigMap", "default")
-    assert len(found) == 1100
-    assert (found[0]["apiVersion"], found[0]["kind"]) == ("v1", "ConfigMap")
+    listed = kube.list("v1", "ConfigMap", "default")
+    assert len(listed) == 1100
+    assert (listed[0]["apiVersion"], listed[0]["kind"]) == ("v1", "ConfigMap")
     assert len(kube.list("v1", "ConfigMap", fields="metadata.name=s0007")) == 1
 
 
@@ -80,7 +80,7 @@ def test_another_managers_field_is_a_conflict(rig: Any, kube: Kube) -> None:
 
 
 @pytest.mark.parametrize(
-    ("do", "kind", "told"),
+    ("do", "kind", "text"),
     [
         (lambda kube: kube.get("v1", "ConfigMap", "none", "default"), NotFound, 'configmaps "none" not found'),
         (lambda kube: kube.get("example.org/v1", "Lamp", "hall"), NotFound, "does not serve Lamp in example.org/v1"),
@@ -90,11 +90,11 @@ def test_another_managers_field_is_a_conflict(rig: Any, kube: Kube) -> None:
     ],
 )
 def test_each_refusal_has_its_error_and_a_remedy(
-    kube: Kube, do: Callable[[Kube], Any], kind: type[OutsideError], told: str
+    kube: Kube, do: Callable[[Kube], Any], kind: type[OutsideError], text: str
 ) -> None:
     with pytest.raises(kind) as refused:
         do(kube)
-    assert told in refused.value.message
+    assert text in refused.value.message
     assert refused.value.system == "kubernetes"
     assert present(refused.value).remedy
 
@@ -182,10 +182,10 @@ def test_a_request_is_approved_once(kubernetes: Callable[..., Any]) -> None:
     csr = ("certificates.k8s.io/v1", "CertificateSigningRequest")
 
     def serving() -> list[Any]:
-        return [one for one in rig.kube.list(*csr) if one["spec"]["signerName"].endswith("serving")]
+        return [request for request in rig.kube.list(*csr) if request["spec"]["signerName"].endswith("serving")]
 
-    seen = rig.until(serving)[0]["metadata"]
-    name, uid = seen["name"], seen["uid"]
+    metadata = rig.until(serving)[0]["metadata"]
+    name, uid = metadata["name"], metadata["uid"]
     with pytest.raises(Conflict, match="not the one that was checked"):
         rig.kube.approve_csr(name, uid="another", reason="Checked", message="names and addresses fit")
     for _ in range(2):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.lab
 WAIT = 60
 
 
-class Seen:
+class Recorder:
     """What an informer told; can be waited for."""
 
     def __init__(self) -> None:
@@ -53,47 +53,47 @@ def rig(kubernetes: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-def seen() -> Seen:
-    return Seen()
+def recorder() -> Recorder:
+    return Recorder()
 
 
-def test_it_tells_what_is_there_and_what_happens(rig: Any, seen: Seen) -> None:
+def test_existing_objects_and_changes_are_reported(rig: Any, recorder: Recorder) -> None:
     rig.store("create", settings("a"))
-    informer = rig.kube.inform("v1", "ConfigMap", seen)
+    informer = rig.kube.inform("v1", "ConfigMap", recorder)
     assert informer.synced.wait(WAIT)
     rig.store("create", settings("b"))
     rig.store("patch", "v1", "ConfigMap", "b", "default", body={"data": {"x": "y"}})
     rig.store("delete", "v1", "ConfigMap", "a", "default")
-    seen.wait(lambda: len(seen.changes) == 4)
+    recorder.wait(lambda: len(recorder.changes) == 4)
     informer.stop()
-    assert seen.changes == [("ADDED", "a"), ("ADDED", "b"), ("MODIFIED", "b"), ("DELETED", "a")]
+    assert recorder.changes == [("ADDED", "a"), ("ADDED", "b"), ("MODIFIED", "b"), ("DELETED", "a")]
     assert [item["metadata"]["name"] for item in informer.items()] == ["b"]
 
 
-def test_nothing_is_told_after_stop(rig: Any, seen: Seen) -> None:
-    informer = rig.kube.inform("v1", "ConfigMap", seen)
+def test_nothing_is_reported_after_stop(rig: Any, recorder: Recorder) -> None:
+    informer = rig.kube.inform("v1", "ConfigMap", recorder)
     assert informer.synced.wait(WAIT)
     informer.stop()
     rig.store("create", settings("a"))
-    assert seen.changes == []
+    assert recorder.changes == []
     assert not [thread for thread in threading.enumerate() if thread.name == "inform ConfigMap"]
 
 
-def test_selectors_choose(rig: Any, seen: Seen) -> None:
-    informer = rig.kube.inform("v1", "ConfigMap", seen, namespace="default", labels="tier=front")
+def test_selectors_select_objects(rig: Any, recorder: Recorder) -> None:
+    informer = rig.kube.inform("v1", "ConfigMap", recorder, namespace="default", labels="tier=front")
     assert informer.synced.wait(WAIT)
     rig.store("create", settings("a", tier="back"))
     rig.store("create", settings("b", tier="front"))
-    seen.wait(lambda: bool(seen.changes))
+    recorder.wait(lambda: bool(recorder.changes))
     informer.stop()
-    assert seen.changes == [("ADDED", "b")]
+    assert recorder.changes == [("ADDED", "b")]
 
 
-def test_a_forgotten_history_is_made_up_for_by_a_new_list(rig: Any, seen: Seen) -> None:
+def test_after_an_expired_history_the_objects_are_listed_again(rig: Any, recorder: Recorder) -> None:
     for name in ("a", "b"):
         rig.store("create", settings(name))
-    informer = rig.kube.inform("v1", "ConfigMap", seen)
-    seen.wait(lambda: len(seen.changes) == 2)
+    informer = rig.kube.inform("v1", "ConfigMap", recorder)
+    recorder.wait(lambda: len(recorder.changes) == 2)
 
     def rewrite() -> None:
         store = rig.lab.api.store
@@ -102,25 +102,25 @@ def test_a_forgotten_history_is_made_up_for_by_a_new_list(rig: Any, seen: Seen) 
         store.create(settings("c"))
 
     rig.background.call(rewrite)
-    seen.wait(lambda: {("DELETED", "a"), ("ADDED", "c")} <= set(seen.changes))
+    recorder.wait(lambda: {("DELETED", "a"), ("ADDED", "c")} <= set(recorder.changes))
     informer.stop()
     assert [item["metadata"]["name"] for item in informer.items()] == ["b", "c"]
-    assert len(seen.changes) == len(set(seen.changes))
+    assert len(recorder.changes) == len(set(recorder.changes))
 
 
-def test_a_lost_connection_is_told_and_found_again(rig: Any, seen: Seen) -> None:
-    informer = rig.kube.inform("v1", "ConfigMap", seen, on_error=seen.failed)
+def test_a_lost_connection_is_reported_and_made_again(rig: Any, recorder: Recorder) -> None:
+    informer = rig.kube.inform("v1", "ConfigMap", recorder, on_error=recorder.failed)
     assert informer.synced.wait(WAIT)
     rig.background.run(rig.lab.api.stop())
-    seen.wait(lambda: bool(seen.errors))
+    recorder.wait(lambda: bool(recorder.errors))
     rig.store("create", settings("a"))
     rig.background.run(rig.restart())
-    seen.wait(lambda: ("ADDED", "a") in seen.changes)
+    recorder.wait(lambda: ("ADDED", "a") in recorder.changes)
     informer.stop()
 
 
-def test_a_thousand_changes_arrive_in_order(rig: Any, seen: Seen) -> None:
-    informer = rig.kube.inform("v1", "ConfigMap", seen)
+def test_a_thousand_changes_arrive_in_order(rig: Any, recorder: Recorder) -> None:
+    informer = rig.kube.inform("v1", "ConfigMap", recorder)
     assert informer.synced.wait(WAIT)
 
     def burst() -> None:
@@ -128,9 +128,9 @@ def test_a_thousand_changes_arrive_in_order(rig: Any, seen: Seen) -> None:
             rig.lab.api.store.create(settings(f"s{number:04}"))
 
     rig.background.call(burst)
-    seen.wait(lambda: len(seen.changes) == 1000)
+    recorder.wait(lambda: len(recorder.changes) == 1000)
     informer.stop()
-    assert seen.changes == [("ADDED", f"s{number:04}") for number in range(1000)]
+    assert recorder.changes == [("ADDED", f"s{number:04}") for number in range(1000)]
 
 
 METADATA = {"name": "web", "namespace": "shop", "resourceVersion": "7"}

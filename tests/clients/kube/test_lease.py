@@ -23,7 +23,7 @@ def rig(kubernetes: Callable[..., Any]) -> Any:
     return kubernetes(controllers=False)
 
 
-def test_the_second_operator_is_told_who_the_first_is(rig: Any) -> None:
+def test_the_second_operator_gets_the_name_of_the_first(rig: Any) -> None:
     with OperatorLease(rig.kube, "ann@laptop/1").held(), pytest.raises(Locked) as refused:
         OperatorLease(rig.kube, "bob@desk/2").acquire()
     assert refused.value.message.startswith("ann@laptop/1 holds the lock on this cluster since")

@@ -181,14 +181,14 @@ def test_a_task_that_is_not_known_yet_is_asked_for_again(proxmox, fault):
 def test_a_task_that_takes_too_long_names_the_deadline(proxmox):
     rig = proxmox(speed=0.1)
     upid = rig.client.create_vm("pve1", vmid=110, name="slow")
-    seen: list[TaskStatus] = []
+    statuses: list[TaskStatus] = []
     with pytest.raises(
         DeadlineExceeded, match=r"timed out after 0.3 s waiting for task qmcreate 110 on pve1 \(deadlines.vm_create\)"
     ) as late:
-        rig.client.wait(upid, deadline=0.3, name="vm_create", on_poll=seen.append)
+        rig.client.wait(upid, deadline=0.3, name="vm_create", on_poll=statuses.append)
     assert "deadlines.vm_create" in late.value.remedy
-    assert seen
-    assert all(status.running for status in seen)
+    assert statuses
+    assert all(status.running for status in statuses)
 
 
 def test_a_locked_vm_is_waited_for(proxmox):
@@ -198,9 +198,9 @@ def test_a_locked_vm_is_waited_for(proxmox):
     with pytest.raises(VmLocked) as locked:
         rig.client.configure("pve1", 110, {"memory": 4096})
     assert locked.value.lock == "backup"
-    seen: list[str] = []
-    rig.client.wait_unlocked("pve1", 110, deadline=10, on_poll=seen.append)
-    assert set(seen) == {"backup"}
+    locks: list[str] = []
+    rig.client.wait_unlocked("pve1", 110, deadline=10, on_poll=locks.append)
+    assert set(locks) == {"backup"}
     rig.client.configure("pve1", 110, {"memory": 4096})
     assert rig.client.config("pve1", 110)["memory"] == "4096"
 
@@ -374,7 +374,7 @@ def test_an_unknown_node_is_not_found(proxmox):
         rig.client.storages("pve9")
 
 
-def test_a_wrong_token_is_told_by_its_id_and_never_by_its_secret(proxmox):
+def test_a_wrong_token_is_named_by_its_id_and_never_by_its_secret(proxmox):
     rig = proxmox()
     client = rig.another(token_secret="wrong-secret-value")
     with pytest.raises(AccessDenied, match="fluobook@pve!fluobook") as denied:
