@@ -41,6 +41,10 @@ class KustomizeError(InvalidFile):
         super().__init__(message, file=file, line=line, system="kustomize", remedy=remedy)
 
 
+class RemoteResource(KustomizeError):
+    """A kustomization lists what kustomize would fetch from elsewhere."""
+
+
 def load(folder: Path) -> Document:
     """The kustomization of a folder.
 
@@ -74,7 +78,7 @@ def resources(folder: Path) -> list[Document]:
             if _REMOTE.search(str(entry)):
                 remedy = "copy it into the tree, or deploy it by an Application with that source"
                 message = f"lists {entry}, which is outside this repository: fluobook neither reads nor checks it"
-                raise KustomizeError(message, file=file, line=line, remedy=remedy)
+                raise RemoteResource(message, file=file, line=line, remedy=remedy)
             remedy = "remove it from the list, or restore the file"
             raise KustomizeError(f"lists {entry}, which is not there", file=file, line=line, remedy=remedy)
         listed = resources(path) if path.is_dir() else documents.read(path)
@@ -92,6 +96,17 @@ def resources(folder: Path) -> list[Document]:
                 raise KustomizeError(error.message, file=folder / patch["path"], line=1, remedy=error.remedy) from error
             raise KustomizeError(error.message, file=file, line=line, remedy=error.remedy) from error
     return objects
+
+
+def has_remote_resources(folder: Path) -> bool:
+    """Whether kustomize would fetch something to build a folder."""
+    try:
+        resources(folder)
+    except RemoteResource:
+        return True
+    except Rejected:
+        return False
+    return False
 
 
 def files(folder: Path) -> set[Path]:

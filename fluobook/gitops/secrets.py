@@ -60,13 +60,13 @@ def mapping(value: Any) -> dict[str, Any]:
 
 
 def names(root: Path) -> set[str]:
-    """The names of files, of objects and of their keys in the GitOps tree: they are no secrets."""
-    known: set[str] = set()
+    """The names of files, of objects, their kinds and their keys in the GitOps tree: they are no secrets."""
+    known = {*root.resolve().parts, "secret", "generator", "bundle"}
     for file in (file for top in TOPS for file in (root / top).rglob("*")):
         known |= {file.name, file.name.partition(".")[0]}
         with suppress(Rejected):  # `fluobook check` reports a file that cannot be read
             for document in documents.read(file) if file.suffix in (".yaml", ".yml") else ():
-                known |= {document.name, document.namespace}
+                known |= {document.name, document.namespace, document.kind, document.kind.lower()}
                 known |= {str(key) for field in ("data", "stringData") for key in mapping(document.data.get(field))}
     return known
 

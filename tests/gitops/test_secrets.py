@@ -174,4 +174,5 @@ def test_names_are_those_of_files_objects_and_keys_and_never_values(repository: 
     (folder / "broken.yaml").write_text("a: [")
     known = names(repository)
     assert known >= {"odd-name", "odd.sops.yaml", "odd", "pg-credentials", "fluodata-pg-credentials", "password"}
+    assert known >= {"Namespace", "namespace", "secret", *repository.resolve().parts}
     assert "sample-value" not in known

@@ -173,6 +173,13 @@ def test_a_remote_resource_is_said_to_be_outside_the_repository(entry: str, tmp_
         kustomization.resources(tmp_path)
 
 
+def test_a_check_fetches_no_remote_resource(repository: Path):
+    file = repository / "cluster-gitops/apps/kustomization.yaml"
+    file.write_text(file.read_text().replace("resources:", "resources:\n  - https://127.0.0.1:1/x.git//base?ref=v1", 1))
+    found = findings(repository, {name: RULES[name] for name in ("build", "pin")})
+    assert [finding.rule for finding in found] == ["readable"]
+
+
 def test_an_application_with_several_sources_is_refused_with_the_reason(repository: Path):
     file = repository / "cluster-gitops/apps/secrets/application.yaml"
     text = file.read_text()

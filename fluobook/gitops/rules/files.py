@@ -89,6 +89,8 @@ def kustomizations_build(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _build(builder: Builder, folder: Path) -> Iterator[Finding]:
+    if kustomization.has_remote_resources(folder):
+        return  # a check fetches nothing; the folder is reported as unreadable
     try:
         objects = builder.build(folder)
     except ToolFailed as error:
