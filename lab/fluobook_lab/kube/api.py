@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from fluobook_lab.http import HttpServer, Request
-from fluobook_lab.kube import discovery, patches, subresources
+from fluobook_lab.kube import discovery, subresources
 from fluobook_lab.kube.access import ADMIN, Authenticator, Question, User, allowed, refusal
 from fluobook_lab.kube.controllers.certificates import has_serving_certificate
 from fluobook_lab.kube.errors import (
@@ -154,16 +154,11 @@ class Routes:
             status, done = 200, self._store.replace(resource, key, body, write)
         elif request.method == "PATCH":
             existed = self._store.storage.get(resource.store_key, key) is not None
-            done = self._patch(request, resource, key, body, write)
+            done = self._store.change(resource, key, body, request.content_type, write)
             status = 200 if existed else 201
         else:
             raise no_such_path()
         return json_answer(done, status, write.warnings)
-
-    def _patch(self, request: web.Request, resource: Resource, key: tuple[str, str], body: Any, write: Write) -> Obj:
-        if request.content_type != patches.APPLY:
-            return self._store.change(resource, key, body, request.content_type, write)
-        return self._store.merge_in(resource, key, body, write)
 
     def _on_collection(
         self, request: web.Request, resource: Resource, namespace: str, body: Any, write: Write

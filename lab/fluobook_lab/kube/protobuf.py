@@ -10,6 +10,7 @@ import base64
 import datetime as dt
 import json
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.kube import schemas
@@ -143,19 +144,13 @@ def _value(value: Any, kind: str) -> Any:
     return _decoded(value, kind)
 
 
-def _time(data: bytes) -> str | None:
-    seconds = dict(_fields(data)).get(1)
+def _time(data: bytes, *, micro: bool = False) -> str | None:
+    numbers = dict(_fields(data))
+    seconds = numbers.get(1)
     if not seconds or seconds >> 62:  # Go's zero time is far before 1970
         return None
-    return timestamp(dt.datetime.fromtimestamp(seconds, dt.UTC))
-
-
-def _micro_time(data: bytes) -> str | None:
-    numbers = dict(_fields(data))
-    if not numbers.get(1) or numbers[1] >> 62:
-        return None
-    moment = dt.datetime.fromtimestamp(numbers[1], dt.UTC)
-    return timestamp(moment.replace(microsecond=numbers.get(2, 0) // 1000), micro=True)
+    moment = dt.datetime.fromtimestamp(seconds, dt.UTC).replace(microsecond=numbers.get(2, 0) // 1000)
+    return timestamp(moment, micro=micro)
 
 
 def _quantity(data: bytes) -> str:
@@ -177,7 +172,7 @@ def _duration(data: bytes) -> str:
 
 _SPECIAL: dict[str, Callable[[bytes], Any]] = {
     f"{_META}Time": _time,
-    f"{_META}MicroTime": _micro_time,
+    f"{_META}MicroTime": partial(_time, micro=True),
     f"{_META}FieldsV1": _raw,
     f"{_META}Duration": _duration,
     "k8s.io.apimachinery.pkg.api.resource.Quantity": _quantity,

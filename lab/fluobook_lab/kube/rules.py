@@ -49,25 +49,15 @@ def _name(field: str, resource: Resource, name: str) -> Iterator[Problem]:
         rule, length = _LABEL, _LABEL_LENGTH
     else:
         rule, length = _SUBDOMAIN, _SUBDOMAIN_LENGTH
-    if len(name) > length:
-        yield field, f'Invalid value: "{name}": must be no more than {length} characters'
-    if not rule.fullmatch(name):
-        yield field, f'Invalid value: "{name}": must match {rule.pattern}'
+    if len(name) > length or not rule.fullmatch(name):
+        yield field, f'Invalid value: "{name}": must match {rule.pattern} and have at most {length} characters'
 
 
 def _qualified(field: str, key: str) -> Iterator[Problem]:
     """Keys of labels: a name, perhaps after a DNS subdomain and a slash."""
     prefix, slash, name = key.rpartition("/")
-    if slash and not _SUBDOMAIN.fullmatch(prefix):
-        yield field, f'Invalid value: "{key}": the prefix must be a DNS subdomain'
-        if "/" in prefix:
-            return
-    if not name:
-        yield field, f'Invalid value: "{key}": the name must not be empty'
-    elif len(name) > _LABEL_LENGTH:
-        yield field, f'Invalid value: "{key}": the name must be no more than {_LABEL_LENGTH} characters'
-    if not _QUALIFIED.fullmatch(name):
-        yield field, f'Invalid value: "{key}": the name must match {_QUALIFIED.pattern}'
+    if (slash and not _SUBDOMAIN.fullmatch(prefix)) or len(name) > _LABEL_LENGTH or not _QUALIFIED.fullmatch(name):
+        yield field, f'Invalid value: "{key}": must be a qualified name, perhaps after a DNS subdomain and a slash'
 
 
 def kind_problems(resource: Resource, obj: Obj) -> Iterator[Problem]:

@@ -196,9 +196,9 @@ class ResourceStore(Reads):
 
     def change(self, resource: Resource, key: Key, body: Any, media_type: str, write: Write) -> Obj:
         """As `patch`."""
-        old = self._stored(resource, key)
         if media_type == patches.APPLY:
             return self.merge_in(resource, key, body, write)
+        old = self._stored(resource, key)
         new = patches.patched(resource, old, body, media_type)
         decoding.same_name(new, key[1])
         decoding.same_namespace(resource, new, key[0])
