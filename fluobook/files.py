@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,19 +45,20 @@ def not_regular(path: Path) -> BadFile:
     return BadFile(path, "is not a regular file", remedy="remove it, or replace it by a file")
 
 
-def read_text(path: Path, *, largest: int = LARGEST, errors: str = "strict") -> str:
+def read_text(path: Path, *, largest: int = LARGEST, errors: str = "strict", follow: bool = True) -> str:
     """The text of a regular file, in UTF-8.
 
     Args:
-        path: the file; a link is followed.
+        path: the file.
         largest: bytes that it may have.
         errors: "replace" reads what is not text too.
+        follow: whether it may be a link.
 
     Raises:
         BadFile: it cannot be read, is no regular file (a FIFO would block), too large, or not text.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise not_regular(path)
@@ -299,6 +303,35 @@ def remove_partial_files(folder: Path, name: str = "*") -> None:
         process = partial.suffix[1:]
         if process.isdecimal() and not is_alive(int(process)) and partial.is_file() and not partial.is_symlink():
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(name: str) -> Iterator[Path]:
+    """A folder for this process, removed at the end; those of killed processes are removed first.
+
+    Args:
+        name: what it is for; part of the folder's name.
+    """
+    remove_temporary_folders()
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix(name)) as folder:
+        yield Path(folder)
+
+
+def temporary_prefix(name: str) -> str:
+    """How the name of a temporary folder of this process begins."""
+    return f"fluobook-{name}-{os.getpid()}-"
+
+
+def remove_temporary_folders() -> None:
+    """Remove the temporary folders that this user's killed processes left behind."""
+    for folder in Path(tempfile.gettempdir()).glob("fluobook-*-*-*"):
+        process = folder.name.rsplit("-", 2)[1]
+        try:
+            is_ours = folder.lstat().st_uid == os.getuid() and not folder.is_symlink()
+        except OSError:
+            continue  # somebody else has removed it
+        if is_ours and process.isdecimal() and not is_alive(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_alive(process: int) -> bool:

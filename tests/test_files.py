@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import tempfile
 
 import pytest
 
@@ -192,3 +193,19 @@ def test_this_process_is_alive_and_an_ended_one_is_not():
     ended = subprocess.Popen(["true"])
     ended.wait()
     assert [files.is_alive(process) for process in (os.getpid(), 1, ended.pid, 2**80)] == [True, True, False, False]
+
+
+def test_temporary_folders_of_killed_processes_are_removed_and_no_others(tmp_path, monkeypatch):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = [f"fluobook-sops-{ended.pid}-abc", f"fluobook-kernel-{ended.pid}-x_y"]
+    kept = [f"fluobook-sops-{os.getpid()}-abc", "fluobook-notes", f"other-sops-{ended.pid}-abc", "fluobook-a-b-c"]
+    for name in left + kept:
+        (tmp_path / name / "below").mkdir(parents=True)
+    (tmp_path / f"fluobook-link-{ended.pid}-abc").symlink_to(tmp_path / "fluobook-notes")
+    with files.temporary_folder("test") as folder:
+        assert folder.name.startswith(f"fluobook-test-{os.getpid()}-")
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {*kept, folder.name, f"fluobook-link-{ended.pid}-abc"}
+    assert (tmp_path / "fluobook-notes" / "below").is_dir()

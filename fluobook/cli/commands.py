@@ -283,9 +283,9 @@ def report(run: Annotated[Path | None, typer.Argument(help="A run folder; the ne
     from fluobook.run.report import write_report
 
     folder = run or newest(root() / "runs")
-    if folder is None or not (folder / "summary.json").exists():
+    if folder is None or not any((folder / name).exists() for name in ("summary.json", "events.jsonl")):
         raise NotFound(
-            f"no finished run in {folder or root() / 'runs'}", system="fluobook", remedy="fluobook run phase1 makes one"
+            f"there is no run in {folder or root() / 'runs'}", system="fluobook", remedy="fluobook run phase1 makes one"
         )
     print(write_report(folder, Redactor()))
     return 0

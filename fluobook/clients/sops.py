@@ -6,13 +6,12 @@ that a file that decrypts here decrypts in the cluster too.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook.clients.tools import find, run_tool
 from fluobook.errors import AccessDenied, BadFile, NotFound, OutsideError, Rejected, ToolFailed
-from fluobook.files import parse_json, parse_yaml, read_text
+from fluobook.files import parse_json, parse_yaml, read_text, temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,10 +45,10 @@ def encrypt(
     """
     rules = ["--age", ",".join(recipients)] if recipients else []
     rules += ["--encrypted-regex", encrypted_regex] if recipients and encrypted_regex else []
-    with tempfile.TemporaryDirectory(prefix="fluobook-sops-") as home:
+    with temporary_folder("sops") as home:
         # With recipients, sops starts in an empty folder, since a .sops.yaml further up would override them.
-        name, folder = (path.name, Path(home)) if config is None or recipients else _relative(path, config)
-        env = _env(home, None if recipients else config)
+        name, folder = (path.name, home) if config is None or recipients else _relative(path, config)
+        env = _env(str(home), None if recipients else config)
         try:
             return _sops(["encrypt", "--filename-override", name, *rules], text, env, folder)
         except ToolFailed as error:
@@ -75,9 +74,9 @@ def decrypt(source: Path | str, identity: str, *, name: str = "") -> str:
         ToolFailed: sops failed otherwise.
     """
     text, what = (source, name or "the text") if isinstance(source, str) else (_read(source), name or str(source))
-    with tempfile.TemporaryDirectory(prefix="fluobook-sops-") as home:
+    with temporary_folder("sops") as home:
         kind = _kind(text)
-        env = {**_env(home, None), "SOPS_AGE_KEY": identity}
+        env = {**_env(str(home), None), "SOPS_AGE_KEY": identity}
         try:
             return _sops(["decrypt", "--filename-override", f"stdin.{kind}"], text, env)
         except ToolFailed as error:

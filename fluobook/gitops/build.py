@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluobook.clients.tools import find, run_tool
+from fluobook.files import temporary_folder
 from fluobook.gitops.kustomization import NAME
 from fluobook.gitops.tree import TOPS
 from fluobook.kubernetes import manifests, rendering
@@ -71,8 +72,8 @@ class Builder:
 @contextmanager
 def builder(root: Path) -> Iterator[Builder]:
     """A builder for the kustomizations of a repository, for as long as the context lasts."""
-    with tempfile.TemporaryDirectory(prefix="fluobook-kustomize-") as temporary:
-        home = Path(temporary).resolve()
+    with temporary_folder("kustomize") as temporary:
+        home = temporary.resolve()
         for top in TOPS:
             if (root / top).is_dir():
                 shutil.copytree(root / top, home / "tree" / top)

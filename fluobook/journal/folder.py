@@ -10,11 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fluobook.errors import DeadlineExceeded, Locked, Refused
+from fluobook.files import remove_partial_files
 from fluobook.waiting import Cancellation, wait_until
 
 
 def new_folder(parent: Path, phase: str) -> Path:
     """Make and return a new run folder below `parent`: `<time>-<phase>`, with a number if that name is taken."""
+    for folder in parent.glob("*T*Z-*"):
+        remove_partial_files(folder)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     for number in range(1, 1000):
         folder = parent / (f"{stamp}-{phase}" if number == 1 else f"{stamp}-{phase}-{number}")

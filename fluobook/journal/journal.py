@@ -5,15 +5,21 @@ The journal is evidence, never memory: no stage reads an old journal. Every line
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from fluobook.errors import BadFile
+from fluobook.files import LARGEST_RECORD, parse_json, read_text, unwritable
 
 if TYPE_CHECKING:
     from fluobook.redact import Redactor
@@ -44,15 +50,24 @@ class Journal:
     def write(self, event: str, **fields: Any) -> None:
         """Add one event; `fields` are plain JSON values, others are written as text.
 
+        Raises:
+            BadFile: it cannot be written, because the disk is full, for example.
+
         A line is written in one call: several processes write to the file, and each may be killed at any moment.
         """
         line = {"at": self._clock(), "event": event, **self._redactor.data(fields)}
         text = json.dumps(line, ensure_ascii=False, default=lambda value: self._redactor.text(str(value)))
         with self._lock:
             self.events.append(line)
-            if self._file is not None:
-                os.write(self._file, f"{text}\n".encode())
-                os.fsync(self._file)
+            if self._file is not None and self.path is not None:
+                data = f"{text}\n".encode()
+                try:
+                    complete = os.write(self._file, data) == len(data)
+                    os.fsync(self._file)
+                except OSError as error:
+                    raise unwritable(self.path, error) from error
+                if not complete:
+                    raise unwritable(self.path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def close(self) -> None:
         """Close the file."""
@@ -62,11 +77,17 @@ class Journal:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The events of a journal; a line that a crash truncated is skipped."""
+    """The events of a journal; a line that a crash truncated, or that is no event, is skipped.
+
+    Raises:
+        BadFile: it cannot be read, is a link, or is too large.
+    """
     events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        with suppress(json.JSONDecodeError):
-            events.append(json.loads(line))
+    for line in read_text(path, largest=LARGEST_RECORD, errors="replace", follow=False).split("\n"):
+        with suppress(BadFile):
+            event = parse_json(line, path)
+            if isinstance(event, dict) and isinstance(event.get("event"), str):
+                events.append(event)
     return events
 
 
@@ -98,9 +119,55 @@ class StageSummary:
 def summarise(stage: str, notebook: str, events: Sequence[dict[str, Any]], **rest: Any) -> StageSummary:
     """The summary of one stage, from the events of its run."""
     own = [event for event in events if event.get("stage") == stage]
-    actions = sum(event["event"] == "outcome" and event["result"] == "done" for event in own)
-    verified = [event["checks"] for event in own if event["event"] == "verified"]
-    total = verified[-1] if verified else []
-    return StageSummary(
-        stage, notebook, actions=actions, checks=sum(c["passed"] for c in total), total=len(total), **rest
-    )
+    actions = sum(event["event"] == "outcome" and event.get("result") == "done" for event in own)
+    verified = [event.get("checks") for event in own if event["event"] == "verified"]
+    checks = verified[-1] if verified and isinstance(verified[-1], list) else []
+    passed = [isinstance(check, dict) and bool(check.get("passed")) for check in checks]
+    return StageSummary(stage, notebook, actions=actions, checks=sum(passed), total=len(passed), **rest)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run: its phase, target, exit code and stages."""
+
+    phase: str
+    target: str
+    exit_code: int
+    stages: tuple[StageSummary, ...]
+
+
+def read_summary(folder: Path) -> Summary:
+    """The summary that a run left in its folder; of a run that was killed, what its journal says.
+
+    Raises:
+        BadFile: there is neither.
+    """
+    path = folder / "summary.json"
+    try:
+        return TypeAdapter(Summary).validate_python(parse_json(read_text(path, follow=False), path))
+    except (BadFile, ValidationError) as error:
+        try:
+            return _summary_of(read(folder / "events.jsonl"))
+        except (BadFile, ValidationError, LookupError, TypeError):
+            if isinstance(error, BadFile):
+                raise error from None
+            problem = f"is not the summary of a run: {error.errors()[0]['msg']}"
+            raise BadFile(path, problem, remedy="restore it, or start a new run") from None
+
+
+def _summary_of(events: Sequence[dict[str, Any]]) -> Summary:
+    """The summary of a run whose end was not recorded."""
+    started = next(event for event in events if event["event"] == "run-started")
+    staged = [event for event in events if isinstance(event.get("stage"), str)]
+    by_kind = {kind: {e["stage"]: e for e in staged if e["event"] == kind} for kind in _KINDS}
+    stages = []
+    for stage in started["stages"]:
+        begun, ended = (by_kind[kind].get(stage, {}) for kind in _KINDS)
+        status = ended.get("status") or ("interrupted" if begun else "not run")
+        rest = {"status": status, "seconds": ended.get("seconds", 0.0), "error": ended.get("error", "")}
+        stages.append(asdict(summarise(stage, begun.get("notebook", ""), events, **rest)))
+    data = {"phase": started["phase"], "target": started["target"], "exit_code": 1, "stages": stages}
+    return TypeAdapter(Summary).validate_python(data)
+
+
+_KINDS = ("notebook-started", "notebook-ended")

@@ -13,9 +13,7 @@ import base64
 import binascii
 import datetime as dt
 import ipaddress
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cryptography import x509
@@ -24,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fluobook.errors import FluobookError
+from fluobook.files import temporary_folder
 
 if TYPE_CHECKING:
     import ssl
@@ -208,8 +207,8 @@ def fingerprint(crt_pem: str) -> str:
 
 def load_identity(context: ssl.SSLContext, pair: KeyPair) -> None:
     """Give a TLS context its certificate and key; `ssl` reads files only, so a private one exists for a moment."""
-    with tempfile.TemporaryDirectory(prefix="fluobook-") as folder:
-        path = Path(folder) / "identity.pem"
+    with temporary_folder("identity") as folder:
+        path = folder / "identity.pem"
         path.touch(mode=0o600)
         path.write_text(openssl_key(pair.key).rstrip("\n") + "\n" + pair.crt)
         context.load_cert_chain(path)

@@ -18,7 +18,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.iorw import LocalHandler, papermill_io
 
-from fluobook.files import write_text
+from fluobook.files import temporary_folder, write_text
 from fluobook.run import kernels
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Engine(NBClientEngine):  # type: ignore[misc, unused-ignore]
         signals: Signals = kwargs["signals"]
         manager = TruthfulManager(nb, signals, output_path=output_path, autosave_cell_every=5)
         manager.notebook_start()
-        with kernels.private_folder() as folder:
+        with temporary_folder("kernel") as folder:
             client = Client(manager, folder, signals, kwargs["template"], kernel_name=kernel_name)
             try:
                 client.execute()

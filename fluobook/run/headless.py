@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook import errors
-from fluobook.errors import FluobookError
+from fluobook.errors import BadFile, FluobookError
 from fluobook.failures import present
 from fluobook.files import write_json
 from fluobook.journal import journal as journals
 from fluobook.journal.journal import Journal, StageSummary, summarise
+from fluobook.params import home
 from fluobook.redact import Redactor
 from fluobook.run.report import write_report
 from fluobook.run.signals import Interrupted, Signals
@@ -54,6 +56,19 @@ class RunRequest:
     redactor: Redactor = field(default_factory=Redactor)
 
 
+class RunJournal(Journal):
+    """A journal that cannot end the run: `failure` is the first error, such as a full disk."""
+
+    failure: BadFile | None = None
+
+    def write(self, event: str, **fields: Any) -> None:
+        """As in `Journal`, but without raising."""
+        try:
+            super().write(event, **fields)
+        except BadFile as error:
+            self.failure = self.failure or error
+
+
 def notebook_of(stage: Stage) -> str:
     """The file name of a stage's notebook."""
     return f"{stage.number:02d}_{stage.name.replace('-', '_')}.ipynb"
@@ -72,7 +87,7 @@ def run(request: RunRequest, *, template: KernelTemplate | None = None, report: 
     """
     signals = Signals()
     done: list[StageSummary] = []
-    journal = Journal(request.folder / "events.jsonl", request.redactor)
+    journal = RunJournal(request.folder / "events.jsonl", request.redactor)
     journal.write(
         "run-started", phase=request.phase, target=request.target, stages=[stage.name for stage in request.stages]
     )
@@ -86,20 +101,40 @@ def run(request: RunRequest, *, template: KernelTemplate | None = None, report: 
         return _finish(request, done, signals, journal)
 
 
-def _finish(request: RunRequest, done: Sequence[StageSummary], signals: Signals, journal: Journal) -> int:
+def _finish(request: RunRequest, done: Sequence[StageSummary], signals: Signals, journal: RunJournal) -> int:
     code = signals.exit_code or max((stage.exit_code for stage in done), default=0)
     if signals.caught is not None:
         journal.write("interrupted", signal=signals.name)
     journal.write("run-ended", exit_code=code)
     journal.close()
     summary = {"phase": request.phase, "target": request.target, "exit_code": code, "stages": list(map(asdict, done))}
-    write_json(request.folder / "summary.json", request.redactor.data(summary))
-    write_report(request.folder, request.redactor)
+    path = _write_summary(request.folder, request.redactor.data(summary))
+    if path.parent == request.folder:
+        write_report(request.folder, request.redactor)
+    if journal.failure:
+        journal.failure.cause = f"the summary of the run is {path}"
+        raise journal.failure
     return code
 
 
+def _write_summary(folder: Path, summary: Any) -> Path:
+    """Write the summary into the run folder, or where there is room; returns its path.
+
+    Raises:
+        BadFile: there is no room anywhere.
+    """
+    places = [folder / "summary.json", home() / f"{folder.name}-summary.json"]
+    places.append(Path(tempfile.gettempdir()) / f"{folder.name}-summary.json")
+    for path in places[:-1]:
+        with suppress(BadFile):
+            write_json(path, summary)
+            return path
+    write_json(places[-1], summary)
+    return places[-1]
+
+
 def _run_stage(
-    request: RunRequest, stage: Stage, signals: Signals, journal: Journal, template: KernelTemplate | None
+    request: RunRequest, stage: Stage, signals: Signals, journal: RunJournal, template: KernelTemplate | None
 ) -> StageSummary:
     notebook = notebook_of(stage)
     journal.write("notebook-started", stage=stage.name, notebook=notebook)

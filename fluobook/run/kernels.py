@@ -9,11 +9,9 @@ from __future__ import annotations
 import gc
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,26 +22,14 @@ from typing import TYPE_CHECKING, Any
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets.config import Config
 
-from fluobook.files import is_alive
-
 if TYPE_CHECKING:
     from jupyter_client.connect import KernelConnectionInfo
-
-PREFIX = "fluobook-kernel-"
 
 IMPORTED = ("fluobook.notebook", "kubernetes.config", "kubernetes.dynamic", "IPython.core.completerlib", "sqlite3")
 """What the template process imports besides ipykernel."""
 
 LOG = "kernel.log"
 """The file in a kernel's folder that receives what its process writes outside the notebook: warnings, why it ended."""
-
-
-@contextmanager
-def private_folder() -> Iterator[Path]:
-    """A folder for one kernel; removed at the end."""
-    _remove_leftovers()
-    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-") as folder:
-        yield Path(folder)
 
 
 def sockets_in(folder: Path) -> Config:
@@ -53,14 +39,6 @@ def sockets_in(folder: Path) -> Config:
     """
     sockets = {"transport": "ipc", "ip": str(folder / "k"), "connection_file": str(folder / "connection.json")}
     return Config({"KernelManager": sockets})
-
-
-def _remove_leftovers() -> None:
-    """Remove the folders of killed runs: sockets, and the key that signs a kernel's messages."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
-        owner = folder.name.removeprefix(PREFIX).partition("-")[0]
-        if owner.isdigit() and not is_alive(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 class KernelTemplate:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import html
-import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluobook.display.table import Cell, Table
-from fluobook.files import write_text
-from fluobook.journal.journal import read
+from fluobook.errors import BadFile
+from fluobook.files import LARGEST_RECORD, parse_json, read_text, remove_partial_files, write_text
+from fluobook.journal.journal import StageSummary, Summary, read, read_summary
 
 if TYPE_CHECKING:
     from fluobook.redact import Redactor
@@ -25,67 +26,77 @@ section{border-top:1px solid #8884;margin-top:2em}
 section:target{border-top:3px solid currentColor}a{color:inherit}
 .prompt,.jp-InputPrompt,.jp-OutputPrompt,.anchor-link{display:none}</style>"""
 
+NOTEBOOK = re.compile(r"\w[\w-]*\.ipynb")
 TONES = {"done": "ok", "not run": "same"}
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def write_report(folder: Path, redactor: Redactor) -> Path:
-    """Write `report.html` into a run folder from what the run left there; returns its path."""
-    summary = json.loads((folder / "summary.json").read_text())
-    title = f"fluobook · {summary['phase']} · {summary['target']} · {folder.name}"
-    bodies = [
-        _notebook(folder / stage["notebook"]) for stage in summary["stages"] if (folder / stage["notebook"]).exists()
+    """Write `report.html` into a run folder from what the run left there; returns its path.
+
+    Reads nothing outside the folder. What is missing or damaged is named in the page.
+
+    Raises:
+        BadFile: the folder has neither a summary nor a journal, or the page cannot be written.
+    """
+    remove_partial_files(folder)
+    summary = read_summary(folder)
+    title = f"fluobook · {summary.phase} · {summary.target} · {folder.name}"
+    page = [
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>{STYLE}',
+        _head(title, summary, _began(folder)),
+        *(_notebook(folder, stage) for stage in summary.stages if stage.status != "not run"),
+        "</html>",
     ]
-    page = "\n".join(
-        [
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>{STYLE}',
-            _head(title, summary, _began(folder)),
-            *bodies,
-            "</html>",
-        ]
-    )
     path = folder / "report.html"
-    write_text(path, redactor.text(page))
+    write_text(path, redactor.text("\n".join(page)))
     return path
 
 
 def _began(folder: Path) -> str:
     """When the run began, from its journal; "" if there is none."""
-    journal = folder / "events.jsonl"
-    events = read(journal) if journal.exists() else []
-    return f"began {events[0]['at'][:19].replace('T', ' ')} UTC, " if events else ""
+    with suppress(BadFile):
+        events = read(folder / "events.jsonl")
+        return f"began {str(events[0].get('at'))[:19].replace('T', ' ')} UTC, " if events else ""
+    return ""
 
 
-def _head(title: str, summary: dict[str, object], began: str) -> str:
-    stages = summary["stages"]
-    assert isinstance(stages, list)  # noqa: S101 (narrowing for the type checker)
+def _head(title: str, summary: Summary, began: str) -> str:
     rows = [
         [
-            Cell(s["status"], TONES.get(s["status"], "bad")),
-            Cell(s["stage"], link=f"#{s['notebook'].removesuffix('.ipynb')}"),
-            s["actions"],
-            f"{s['checks']} of {s['total']}",
-            f"{s['seconds']:.1f} s",
+            Cell(stage.status, TONES.get(stage.status, "bad")),
+            Cell(stage.stage, link=f"#{stage.notebook.removesuffix('.ipynb')}"),
+            stage.actions,
+            f"{stage.checks} of {stage.total}",
+            f"{stage.seconds:.1f} s",
         ]
-        for s in stages
+        for stage in summary.stages
     ]
-    seconds = sum(s["seconds"] for s in stages)
-    actions, checks, total = (sum(s[what] for s in stages) for what in ("actions", "checks", "total"))
-    note = f"{began}{seconds:.1f} s in all, exit code {summary['exit_code']}\n"
+    seconds, actions, checks, total = (
+        sum(getattr(stage, name) for stage in summary.stages) for name in ("seconds", "actions", "checks", "total")
+    )
+    note = f"{began}{seconds:.1f} s in all, exit code {summary.exit_code}\n"
     note += f"{actions} actions, {checks} of {total} checks"
     table = Table("stages", ["status", "stage", "actions", "checks", "time"], rows, note=note)
-    errors = "".join(f"<pre>{html.escape(ANSI.sub('', s['error']))}</pre>" for s in stages if s["error"])
+    errors = "".join(f"<pre>{html.escape(ANSI.sub('', s.error))}</pre>" for s in summary.stages if s.error)
     return f"<h1>{html.escape(title)}</h1>{table.html()}{errors}"
 
 
-def _notebook(path: Path) -> str:
+def _notebook(folder: Path, stage: StageSummary) -> str:
     """A notebook's body, with the parameters it ran with and not those that it would have without any."""
     import nbformat  # noqa: PLC0415 (heavy; only a report needs it)
     from nbconvert import HTMLExporter  # noqa: PLC0415
 
-    exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
-    notebook = nbformat.read(path, as_version=4)
-    notebook.cells = [cell for cell in notebook.cells if "parameters" not in cell.metadata.get("tags", ())]
-    body, _ = exporter.from_notebook_node(notebook)  # type: ignore[no-untyped-call, unused-ignore]
-    return f'<section id="{path.stem}">{body}</section>'
+    name = stage.notebook if NOTEBOOK.fullmatch(stage.notebook) else "no notebook of the run"
+    try:
+        text = read_text(folder / name, largest=LARGEST_RECORD, follow=False)
+        parse_json(text, name)
+        notebook = nbformat.reads(text, as_version=4)
+        notebook.cells = [cell for cell in notebook.cells if "parameters" not in cell.metadata.get("tags", ())]
+        exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+        body, _ = exporter.from_notebook_node(notebook)  # type: ignore[no-untyped-call, unused-ignore]
+    except Exception as error:  # noqa: BLE001 (a damaged notebook fails anywhere in nbformat and nbconvert)
+        reason = error.problem if isinstance(error, BadFile) else f"is damaged ({type(error).__name__})"
+        body = f"<p>{html.escape(f'The notebook of {stage.stage} cannot be shown: it {reason}.')}</p>"
+    return f'<section id="{html.escape(name.removesuffix(".ipynb"))}">{body}</section>'

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import DeadlineExceeded, FluobookError, UsageError
-from fluobook.files import is_alive
+from fluobook.files import is_alive, temporary_prefix
 from fluobook.params import Params, home
 from fluobook.waiting import Cancellation, wait_until
 from fluobook_lab.engines.network import require_namespaces
@@ -122,7 +122,7 @@ def for_phase(chosen: Params, *, root: Path, programs: Callable[[], Mapping[str,
 
 def own(chosen: Params, *, root: Path, programs: Mapping[str, str], **options: Any) -> Lab:
     """Start a lab in a temporary folder; both are removed when this process ends. `options` are those of `start`."""
-    folder = Path(tempfile.mkdtemp(prefix="fluobook-lab-"))
+    folder = Path(tempfile.mkdtemp(prefix=temporary_prefix("lab")))
     lab = start(chosen, folder, root=root, programs=programs, owner=os.getpid(), **options)
     atexit.register(end, lab, forget=True)
     return lab

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
 
 import pytest
 
+from fluobook.errors import BadFile
 from fluobook.journal import journal as journals
 from fluobook.journal.journal import Journal, StageSummary, summarise
 from fluobook.redact import MASK, Redactor
@@ -52,6 +54,18 @@ def test_an_event_is_synced_to_the_disk_when_write_returns(journal, path, monkey
     for lines in (1, 2, 3):
         journal.write("evidence")
         assert synced == list(range(1, lines + 1))
+
+
+@pytest.mark.parametrize("written", [0, 3, None])
+def test_a_full_disk_names_the_journal(journal, monkeypatch, written):
+    def full(_descriptor, _data):
+        if written is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(BadFile, match=r"events\.jsonl cannot be written: No space left on device"):
+        journal.write("evidence")
 
 
 class Odd:

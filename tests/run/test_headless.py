@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 import re
 import shutil
 from contextlib import closing
+from pathlib import Path
 
 import papermill
 import pytest
@@ -18,6 +21,8 @@ from fluobook import params
 from fluobook.clients import sops
 from fluobook.clients.kube import Kube
 from fluobook.context import POLICIES, RunContext
+from fluobook.errors import BadFile
+from fluobook.failures import present
 from fluobook.journal.journal import Journal, StageSummary
 from fluobook.machine.secrets import SecretsBundle
 from fluobook.notebook import stage_run
@@ -156,6 +161,28 @@ def test_no_stage_after_the_first_that_fails_is_started(tmp_path, root, monkeypa
     assert [summary.stage for summary in reported] == [STAGES[0].name]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [stage["status"] for stage in summary["stages"]] == ["failed"] + ["not run"] * (len(STAGES) - 1)
+
+
+def test_a_full_disk_ends_the_run_with_its_path_and_a_summary_is_left_where_there_is_room(tmp_path, root, monkeypatch):
+    def fails(_request, stage, *_others):
+        monkeypatch.setattr(os, "write", full)
+        monkeypatch.setattr(os, "fsync", full)
+        return StageSummary(stage.name, "none.ipynb", status="failed", exit_code=1)
+
+    def full(descriptor, *_data):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().parent == tmp_path / "run":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("FLUOBOOK_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(headless, "_run_stage", fails)
+    request = headless.RunRequest("phase1", {}, "lab", "", STAGES[:1], root, tmp_path / "run")
+    with pytest.raises(BadFile, match=r"run/events\.jsonl cannot be written: No space left on device") as ended:
+        headless.run(request, report=lambda _: None)
+    left = tmp_path / "home" / "run-summary.json"
+    assert str(left) in ended.value.cause
+    assert json.loads(left.read_text())["stages"][0]["status"] == "failed"
+    assert present(ended.value).failure == ""
 
 
 class CellError(Exception):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import nbformat
 import pytest
 
+from fluobook.errors import BadFile
 from fluobook.redact import Redactor
 from fluobook.run.report import write_report
 
@@ -58,3 +62,108 @@ def test_a_stage_is_linked_to_its_notebook(run: Path) -> None:
 def test_a_run_without_a_journal_still_has_a_report(run: Path) -> None:
     (run / "events.jsonl").unlink()
     assert '<p class="fluobook-note">1.5 s in all, exit code 1' in written(run)
+
+
+def changed(run: Path, **stage: Any) -> Path:
+    """The run, with other values in the summary of its stage."""
+    summary = json.loads((run / "summary.json").read_text())
+    summary["stages"][0] |= stage
+    (run / "summary.json").write_text(json.dumps(summary))
+    return run
+
+
+@pytest.mark.parametrize(
+    "notebook",
+    ["../secret.ipynb", "/etc/passwd", "../../../../etc/passwd", "a/../../secret.ipynb", "link.ipynb", "", "."],
+)
+def test_nothing_outside_the_run_folder_is_read(run: Path, notebook: str) -> None:
+    cells = [nbformat.v4.new_markdown_cell("outside-the-run root:x:0")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), run.parent / "secret.ipynb")
+    (run / "link.ipynb").symlink_to(run.parent / "secret.ipynb")
+    page = written(changed(run, notebook=notebook))
+    assert "outside-the-run" not in page
+    assert "root:x:0" not in page
+    assert "The notebook of create-vms cannot be shown" in page
+
+
+@pytest.mark.parametrize("name", ["summary.json", "events.jsonl"])
+def test_a_link_in_place_of_a_record_is_not_followed(run: Path, name: str) -> None:
+    (run / name).rename(run.parent / name)
+    (run / name).symlink_to(run.parent / name)
+    if name == "events.jsonl":
+        assert "began" not in written(run).partition("</p>")[0]
+    else:
+        with pytest.raises(BadFile, match=r"summary\.json cannot be read"):
+            written(run)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", '{"cells": 5}', '{"cells": [{}], "metadata": {}, "nbformat": 4}', "\0", "[" * 9000],
+)
+def test_a_damaged_notebook_is_named_and_the_rest_is_shown(run: Path, content: str) -> None:
+    (run / "01_create_vms.ipynb").write_text(content)
+    page = written(run)
+    assert "The notebook of create-vms cannot be shown" in page
+    assert "exit code 1" in page
+
+
+def test_a_fifo_in_place_of_a_notebook_does_not_block(run: Path) -> None:
+    (run / "01_create_vms.ipynb").unlink()
+    os.mkfifo(run / "01_create_vms.ipynb")
+    assert "cannot be shown: it is not a regular file" in written(run)
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"stages": 5}',
+        "[" * 9000,
+        '{"phase": 1, "target": 2, "exit_code": "x", "stages": [1]}',
+    ],
+)
+def test_a_damaged_summary_is_one_error_unless_the_journal_says_what_happened(run: Path, summary: str) -> None:
+    (run / "summary.json").write_text(summary)
+    with pytest.raises(BadFile, match=r"summary\.json.* is n"):
+        written(run)
+    lines = [
+        {"at": "2026-11-23T20:26:20.123+00:00", "event": "run-started", "phase": "phase1", "target": "lab"}
+        | {"stages": ["preflight", "create-vms", "observe"]},
+        {"event": "notebook-started", "stage": "preflight", "notebook": "00_preflight.ipynb"},
+        {"event": "verified", "stage": "preflight", "checks": [{"passed": True}, 5, {"passed": False}]},
+        {"event": "notebook-ended", "stage": "preflight", "status": "done", "seconds": 2.5, "error": ""},
+        {"event": "notebook-started", "stage": "create-vms", "notebook": "01_create_vms.ipynb"},
+        {"event": "outcome", "stage": "create-vms"},
+        {"event": 5, "stage": []},
+        {"event": "verified", "stage": ["create-vms"], "checks": 5},
+    ]
+    (run / "events.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\nnull\n{torn")
+    head = re.sub("<[^>]+>", " ", written(run).partition("<section")[0])
+    assert re.search(r"✓ done\s+preflight\s+0\s+1 of 3\s+2\.5 s", head)
+    assert re.search(r"✗ interrupted\s+create-vms", head)
+    assert re.search(r"· not run\s+observe", head)
+
+
+@pytest.mark.parametrize("stage", [{"actions": "many"}, {"seconds": None}, {"status": []}, {"error": {"a": 1}}])
+def test_a_summary_with_values_of_another_type_is_refused(run: Path, stage: dict[str, Any]) -> None:
+    with pytest.raises(BadFile, match="is not the summary of a run"):
+        written(changed(run, **stage))
+
+
+def test_text_of_a_summary_is_escaped(run: Path) -> None:
+    page = written(changed(run, stage="<script>x</script>", notebook="<script>y</script>", status="<b>"))
+    assert "<script>" not in page.partition("<section")[0]
+    assert "<b>" not in page
+
+
+def test_what_a_killed_run_left_half_written_is_removed(run: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (run / f".summary.json.{ended.pid}").touch()
+    written(run)
+    assert not list(run.glob(".*"))

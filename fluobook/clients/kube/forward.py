@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from fluobook.clients.https import LOST
 from fluobook.clients.kube.transport import refused
 from fluobook.errors import NotFound, OutsideError, Unreachable
+from fluobook.files import temporary_prefix
 from fluobook.machine.pki import openssl_key
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Forward:
         if not targets:
             raise NotFound(f"Service {namespace}/{service} has no port {port}", system="kubernetes", code="NoPort")
         self._target: int | str = targets[0]
-        self._identity = tempfile.TemporaryDirectory(prefix="fluobook-")
+        self._identity = tempfile.TemporaryDirectory(prefix=temporary_prefix("forward"))
         self._configuration = _configuration(transport.at, Path(self._identity.name))
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._socket.getsockname()[:2]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from fluobook.files import temporary_prefix
 from fluobook_lab import argocd
 from fluobook_lab.engines.api import FAILED
 from fluobook_lab.engines.identities import MASTERS, write_kubeconfig
@@ -125,7 +126,7 @@ class RealArgoCD:
 
     async def _start_controller(self, server: Server, parameters: Mapping[str, str]) -> None:
         """Start the controller in a network namespace: its metrics listen on every address, whatever its flags."""
-        self._sockets = Path(tempfile.mkdtemp(prefix="fluobook-"))
+        self._sockets = Path(tempfile.mkdtemp(prefix=temporary_prefix("argocd")))
         ports = [server.port, self._ports["redis"], self._ports["repo"]]
         for port in ports:
             forwarder = Forwarder(port)

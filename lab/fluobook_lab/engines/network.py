@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluobook.errors import FluobookError
+from fluobook.files import temporary_prefix
 from fluobook_lab.engines.processes import die_with_parent
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class EgressProxy:
 
     def __init__(self) -> None:
         self.ports: dict[str, int] = {}
-        self._folder = Path(tempfile.mkdtemp(prefix="fluobook-"))  # socket files need a short path
+        self._folder = Path(tempfile.mkdtemp(prefix=temporary_prefix("net")))  # socket files need a short path
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
