@@ -321,7 +321,7 @@ def versions(phase: Phase = "phase1", target: Target = "lab", settings: Settings
     from fluobook.gitops.charts import newer
 
     platform = _with_mirrors(chosen(phase, settings), target).platform
-    tree = gitops.for_phase(platform, gitops.read(root(), platform.gitops.path))
+    tree = gitops.for_phase(platform, gitops.of(platform, root()))
     charts = newer(tree, lambda repo, chart: helm.versions(repo, chart, ca_file=platform.ca_file(repo)))
     print(versions_table(charts).text())
     failed = [chart for chart in charts if chart.problem]

@@ -57,15 +57,15 @@ class PlatformTree(Displayed):
     def tree(self) -> Tree:
         """The tree as data, with the values of the phase."""
         platform = self.chosen.platform
-        return gitops.for_phase(platform, gitops.read(self.root, platform.gitops.path))
+        return gitops.for_phase(platform, gitops.of(platform, self.root))
 
     @cached_property
     def _snapshot(self) -> Snapshot:
-        return Snapshot(self.root, self.chosen.platform.gitops.path)
+        return Snapshot(self.root, self.chosen.platform.gitops.path, self.chosen.platform.gitops.without)
 
     @cached_property
     def _findings(self) -> list[Finding]:
-        return findings(self.root, path=self.chosen.platform.gitops.path)
+        return findings(self.root, path=self.chosen.platform.gitops.path, without=self.chosen.platform.gitops.without)
 
     @cached_property
     def _questions(self) -> list[Question]:

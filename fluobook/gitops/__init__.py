@@ -1,5 +1,6 @@
 """cluster-gitops as data: Applications, waves, charts, phase values, and the rules of `fluobook check`."""
 
+from fluobook.gitops.components import of
 from fluobook.gitops.root import for_phase, mirrored, own_source, patches_for, root_application
 from fluobook.gitops.secrets import EncryptedFile, encrypted_files, lab_recipients
 from fluobook.gitops.tree import (
@@ -24,6 +25,7 @@ __all__ = [
     "lab_recipients",
     "mirrored",
     "namespaces_needed_before_argocd",
+    "of",
     "own_source",
     "patches_for",
     "read",

@@ -6,7 +6,7 @@ A rule is a function from a `Snapshot` to findings. To add one, add it to `RULES
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,18 +68,21 @@ ABOUT_FILES = {
 """The rules whose findings are the same under every root; the others are about the tree of one root."""
 
 
-def findings(root: Path, rules: Mapping[str, Rule] = RULES, *, path: str = ROOT_PATH) -> list[Finding]:
+def findings(
+    root: Path, rules: Mapping[str, Rule] = RULES, *, path: str = ROOT_PATH, without: Iterable[str] = ()
+) -> list[Finding]:
     """The defects of a repository under one root, in the order of files and lines.
 
     Args:
         root: the repository.
         rules: the rules to apply, by name.
         path: the folder of the root Application.
+        without: the components that are left out.
 
     Raises:
         ToolFailed: kubectl or sops is missing.
     """
-    return unreadable(root) or sorted(_applied(Snapshot(root, path), rules))
+    return unreadable(root) or sorted(_applied(Snapshot(root, path, tuple(without)), rules))
 
 
 def all_findings(root: Path) -> list[Finding]:
@@ -92,7 +95,7 @@ def all_findings(root: Path) -> list[Finding]:
     reported: dict[Finding, list[str]] = {}
     for variant in default.variants:
         for finding in _applied(variant, about_trees):
-            reported.setdefault(finding, []).append(variant.path)
+            reported.setdefault(finding, []).append(str(variant))
     for finding, paths in reported.items():
         is_clear = len(paths) == len(default.variants) or paths[0] in finding.message
         result.add(finding if is_clear else replace(finding, message=f"{finding.message} (in {', '.join(paths)})"))

@@ -61,9 +61,15 @@ class Table:
     """The table: its pods with their ports, and its rows of what is open; upstream's and the operator's together."""
 
     documents: tuple[Document, ...]
+    dropped_namespaces: frozenset[str] = frozenset()
 
     def _merged(self, key: str) -> dict[str, Any]:
-        return {name: pod for document in self.documents for name, pod in (document.data.get(key) or {}).items()}
+        return {
+            name: pod
+            for document in self.documents
+            for name, pod in (document.data.get(key) or {}).items()
+            if pod["namespace"] not in self.dropped_namespaces
+        }
 
     @cached_property
     def pods(self) -> dict[str, Endpoint]:

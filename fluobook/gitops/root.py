@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +33,27 @@ _NAME_IN_TEMPLATE = re.compile(r"\{([a-z0-9_.-]+)\}")
 
 @dataclass(frozen=True)
 class Patch:
-    """JSON patch operations on one object, named by kind and name."""
+    """JSON patch operations on one object, named by kind and name, or its removal: then `removes` is the object."""
 
     kind: str
     name: str
     operations: tuple[Operation, ...]
+    removes: Document | None = None
 
     def for_kustomize(self) -> dict[str, Any]:
         """As an entry of `patches`, in a kustomization or in an Application's source."""
-        return {"target": {"kind": self.kind, "name": self.name}, "patch": json.dumps(list(self.operations))}
+        target = {"kind": self.kind, "name": self.name}
+        if self.removes is None:
+            return {"target": target, "patch": json.dumps(list(self.operations))}
+        metadata = {"name": self.name}
+        if self.removes.namespace:
+            target["namespace"] = metadata["namespace"] = self.removes.namespace
+        data = {"apiVersion": self.removes.data["apiVersion"], "kind": self.kind, "metadata": metadata}
+        return {"target": target, "patch": json.dumps({**data, "$patch": "delete"})}
+
+
+def _removal(document: Document) -> Patch:
+    return Patch(document.kind, document.name, (), document)
 
 
 def root_application(platform: Platform, tree: Tree) -> dict[str, Any]:
@@ -102,13 +114,13 @@ def for_phase(platform: Platform, tree: Tree) -> Tree:
     Raises:
         ParamsError: as `patches_for`.
     """
-    changes = {(patch.kind, patch.name): patch.operations for patch in patches_for(platform, tree)}
+    changes = {(patch.kind, patch.name): patch.operations for patch in patches_for(platform, tree) if patch.operations}
 
     def changed(document: Document) -> Document:
         operations = changes.get((document.kind, document.name))
         return kustomization.patched(document, operations) if operations else document
 
-    return Tree(tree.root, tree.path, tuple(changed(document) for document in tree.documents))
+    return replace(tree, documents=tuple(changed(document) for document in tree.documents))
 
 
 def patches_for(platform: Platform, tree: Tree) -> tuple[Patch, ...]:
@@ -133,7 +145,8 @@ def patches_for(platform: Platform, tree: Tree) -> tuple[Patch, ...]:
         Patch("Application", app.name, tuple(_for_application(app, platform, tree, values)))
         for app in tree.applications
     ]
-    return tuple(patch for patch in patches if patch.operations)
+    removals = [_removal(app.document) for app in tree.left_out]
+    return (*(patch for patch in patches if patch.operations), *removals)
 
 
 def values_of(platform: Platform) -> dict[str, Any]:
@@ -214,7 +227,7 @@ def _for_objects(app: Application, tree: Tree, values: Mapping[str, Any]) -> Ite
                 f"Application {app.name} has phase values for {kind} {name}, which it does not deploy",
                 remedy=f"correct the annotation in {app.file}",
             )
-        operations = tuple(
+        operations: tuple[Operation, ...] = tuple(
             operation
             for value in app.phase_values
             if (value.kind, value.name) == (kind, name)
@@ -222,6 +235,7 @@ def _for_objects(app: Application, tree: Tree, values: Mapping[str, Any]) -> Ite
         )
         if operations:
             yield Patch(kind, name, operations)
+    yield from map(_removal, filter(tree.is_dropped, tree.all_deployed_by(app)))
 
 
 def objects_for(platform: Platform, tree: Tree) -> list[Document]:

@@ -24,16 +24,21 @@ if TYPE_CHECKING:
 class Snapshot:
     """A repository as it is now.
 
-    `root` is the repository, `path` the folder of the root Application in it.
+    `root` is the repository, `path` the folder of the root Application in it, `without` what the params leave out.
     """
 
     root: Path
     path: str = tree.ROOT_PATH
+    without: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The root, for a message: "cluster-gitops/bootstrap without scylladb"."""
+        return " without ".join(filter(None, (self.path, ", ".join(self.without))))
 
     @cached_property
     def tree(self) -> Tree:
         """The tree that the root Application deploys."""
-        return tree.read(self.root, self.path)
+        return tree.read(self.root, self.path, self.without)
 
     @property
     def applications(self) -> tuple[Application, ...]:
@@ -51,8 +56,9 @@ class Snapshot:
     @cached_property
     def variants(self) -> tuple[Snapshot, ...]:
         """The repository under each root that a params file uses; under the default root if none can be read."""
-        paths = (loaded.platform.gitops.path for loaded in self.params.values() if not isinstance(loaded, ParamsError))
-        return tuple(Snapshot(self.root, path) for path in dict.fromkeys(paths)) or (Snapshot(self.root),)
+        settings = [loaded.platform.gitops for loaded in self.params.values() if isinstance(loaded, params.Params)]
+        roots = dict.fromkeys((gitops.path, gitops.without) for gitops in settings)
+        return tuple(Snapshot(self.root, path, without) for path, without in roots) or (Snapshot(self.root),)
 
     @property
     def top(self) -> Path:
@@ -120,7 +126,7 @@ class Snapshot:
     @cached_property
     def table(self) -> Table:
         """The expected connections."""
-        return reachability.Table(self.tables(reachability.NAME))
+        return reachability.Table(self.tables(reachability.NAME), self.tree.dropped_namespaces)
 
     @cached_property
     def params(self) -> dict[Path, Params | ParamsError]:
@@ -131,7 +137,7 @@ class Snapshot:
     def platforms(self) -> dict[Path, Platform]:
         """The platforms that use this root, by their params files; those of invalid files are unknown."""
         valid = ((file, loaded.platform) for file, loaded in self.params.items() if isinstance(loaded, params.Params))
-        return {file: platform for file, platform in valid if platform.gitops.path == self.path}
+        return {file: platform for file, platform in valid if _root_of(platform) == (self.path, self.without)}
 
     @cached_property
     def objects_by_platform(self) -> list[tuple[Platform | None, list[Document]]]:
@@ -142,6 +148,10 @@ class Snapshot:
         except ParamsError:  # reported by the rule phase-value
             by_platform = []
         return [*by_platform] or [(None, self.objects())]
+
+
+def _root_of(platform: Platform) -> tuple[str, tuple[str, ...]]:
+    return platform.gitops.path, platform.gitops.without
 
 
 def _load(file: Path) -> Params | ParamsError:

@@ -14,12 +14,15 @@ from fluobook.gitops import kustomization
 from fluobook.gitops.documents import InvalidFile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fluobook.gitops.documents import Document
     from fluobook.params import Platform
 
 ROOT_PATH = "cluster-gitops/bootstrap"
 TOPS = ("cluster-gitops", "site")
 """The folders with manifests: upstream's, and the operator's own, which upstream leaves empty."""
+_ABOUT_NAMESPACES = ("Namespace", "NetworkPolicy", "CiliumNetworkPolicy")
 WAVE = "argocd.argoproj.io/sync-wave"
 FINALIZER = "resources-finalizer.argocd.argoproj.io"
 NEEDED_BEFORE = "fluobook/needed-before"
@@ -154,18 +157,55 @@ class ChartSource:
 class Tree:
     """What the root Application deploys.
 
-    `root` is the repository, `path` the folder of the root Application in it, `documents` its objects.
+    `root` is the repository, `path` the folder of the root Application in it, `documents` its objects. `without` names
+    the components that are left out: folders with Applications, or single Applications.
     """
 
     root: Path
     path: str
     documents: tuple[Document, ...]
+    without: tuple[str, ...] = ()
+
+    @cached_property
+    def all_applications(self) -> tuple[Application, ...]:
+        """Every Application, those that are left out too: by wave, then by name."""
+        applications = [Application.parse(document) for document in self.documents if document.kind == "Application"]
+        return tuple(sorted(applications, key=lambda application: (application.wave, application.name)))
+
+    @cached_property
+    def components(self) -> dict[str, list[Application]]:
+        """The Applications of each folder: cluster-gitops/apps/NAME, cluster-gitops/infrastructure/NAME, site/NAME."""
+        components: dict[str, list[Application]] = {}
+        for app in self.all_applications:
+            parts = app.file.relative_to(self.root).parts
+            depth = len(Path(self.path).parts) if parts[0] == TOPS[1] else 2
+            if len(parts) > depth + 1:
+                components.setdefault(parts[depth], []).append(app)
+        return components
+
+    @cached_property
+    def left_out(self) -> tuple[Application, ...]:
+        """The Applications of the components that are left out."""
+        apps = {app.name: [app] for app in self.all_applications}
+        return tuple(app for name in self.without for app in self.components.get(name) or apps.get(name) or ())
 
     @cached_property
     def applications(self) -> tuple[Application, ...]:
-        """Every Application, in the order in which Argo CD syncs them: by wave, then by name."""
-        applications = [Application.parse(document) for document in self.documents if document.kind == "Application"]
-        return tuple(sorted(applications, key=lambda application: (application.wave, application.name)))
+        """Every Application that is deployed, in the order in which Argo CD syncs them: by wave, then by name."""
+        names = {app.name for app in self.left_out}
+        return tuple(app for app in self.all_applications if app.name not in names)
+
+    @cached_property
+    def dropped_namespaces(self) -> frozenset[str]:
+        """The namespaces that only Applications use that are left out; neither they nor their policies are deployed."""
+        kept = {name for app in self.applications for name in self._namespaces_used_by(app)}
+        return frozenset(name for app in self.left_out for name in self._namespaces_used_by(app)) - kept
+
+    def _namespaces_used_by(self, app: Application) -> set[str]:
+        objects = [document for document in self.all_deployed_by(app) if document.kind not in _ABOUT_NAMESPACES]
+        makes_secrets = self.is_ours(app) and bool(kustomization.generators(self.root / app.path))
+        own = {app.namespace} if objects or makes_secrets or not self.is_ours(app) else set()
+        return own | {document.namespace for document in objects if document.namespace}
 
     @cached_property
     def projects(self) -> tuple[Document, ...]:
@@ -191,22 +231,38 @@ class Tree:
         """Whether the Application deploys a folder of this repository."""
         return bool(application.path) and (self.root / application.path / kustomization.NAME).exists()
 
-    def deployed_by(self, application: Application) -> list[Document]:
-        """The objects that an Application deploys from a folder of this repository, as they are in their files."""
+    def all_deployed_by(self, application: Application) -> list[Document]:
+        """As `deployed_by`, with the objects of namespaces that are dropped."""
         return kustomization.resources(self.root / application.path) if self.is_ours(application) else []
 
+    def is_dropped(self, document: Document) -> bool:
+        """Whether an object is a namespace that is dropped, or in one."""
+        name = document.name if document.kind == "Namespace" else document.namespace
+        return name in self.dropped_namespaces
 
-def read(root: Path, path: str = ROOT_PATH) -> Tree:
-    """The tree of a repository.
+    def deployed_by(self, application: Application) -> list[Document]:
+        """The objects that an Application deploys from a folder of this repository, as they are in their files."""
+        objects = self.all_deployed_by(application)
+        return [document for document in objects if not self.is_dropped(document)] if self.without else objects
+
+    def only_left_out(self, file: Path) -> bool:
+        """Whether a file is in a folder of an Application that is left out, and in none of another."""
+        apps = [app for app in self.all_applications if app.path and file.is_relative_to(self.root / app.path)]
+        return bool(apps) and all(app in self.left_out for app in apps)
+
+
+def read(root: Path, path: str = ROOT_PATH, without: Iterable[str] = ()) -> Tree:
+    """The tree of a repository; `fluobook.gitops.of` refuses what cannot be left out.
 
     Args:
         root: the repository.
         path: the folder of the root Application (`platform.gitops.path`).
+        without: the components that are left out (`platform.gitops.without`).
 
     Raises:
         Rejected: a file is missing or invalid; names file and line.
     """
-    return Tree(root, path, tuple(kustomization.resources(root / path)))
+    return Tree(root, path, tuple(kustomization.resources(root / path)), tuple(without))
 
 
 def site_folder(root: Path, path: str) -> Path | None:

@@ -223,6 +223,8 @@ class GitOps(Model):
     """Branch, tag or commit."""
     path: fields.RepositoryPath = "cluster-gitops/bootstrap"
     """Folder of the root Application."""
+    without: tuple[NodeName, ...] = ()
+    """Components that are not deployed, such as scylladb: a folder below apps or infrastructure, or one Application."""
     domain: fields.Domain
     """Domain of the services."""
     acme_email: fields.Email

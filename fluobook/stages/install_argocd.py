@@ -88,7 +88,7 @@ class Rendered:
 
 def chart_of(platform: Platform, root: Path) -> Chart:
     """The chart that the tree's Application names."""
-    tree = gitops.read(root, platform.gitops.path)
+    tree = gitops.of(platform, root)
     source = gitops.chart_source(gitops.for_phase(platform, tree), APPLICATION)
     repo = tree.application(APPLICATION).repo
     content = [repo, source.chart, source.version, source.release, source.namespace, source.values]

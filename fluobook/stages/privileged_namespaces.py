@@ -48,7 +48,7 @@ class Observation:
 
 def observe(context: RunContext) -> Observation:
     """Read the tree, and ask the API what applying each manifest would change."""
-    wanted = gitops.namespaces_needed_before_argocd(gitops.read(context.root, context.platform.gitops.path))
+    wanted = gitops.namespaces_needed_before_argocd(gitops.of(context.platform, context.root))
     kube = api(context)
     if isinstance(kube, Missing):
         return Observation(wanted, kube)

@@ -77,7 +77,7 @@ def write_gitops(params: Params, root: Path, out: Path) -> list[Path]:
         ToolFailed: kustomize rejects a folder.
     """
     platform = params.platform
-    as_written = gitops.read(root, platform.gitops.path)
+    as_written = gitops.of(platform, root)
     tree = gitops.for_phase(platform, as_written)
     texts = {"root.yaml": _yaml([gitops.root_application(platform, as_written)])}
     texts |= {f"projects/{project.name}.yaml": _yaml([project.data]) for project in tree.projects}

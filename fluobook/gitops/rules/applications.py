@@ -32,13 +32,15 @@ _KIND_LISTS = ("clusterResourceWhitelist", "namespaceResourceWhitelist")
 
 def waves_follow_dependencies(snapshot: Snapshot) -> Iterator[Finding]:
     """Kinds, namespaces, storage classes and Secrets come in an earlier wave than what uses them."""
-    providers = _providers(snapshot)
+    providers = providers_of(snapshot)
     others = [app.wave for app in snapshot.applications if chart_of(app) == Chart() and not snapshot.tree.is_ours(app)]
     unknown = min(others, default=math.inf)
     for app in snapshot.applications:
-        for need, reason, place in _needs(snapshot, app):
+        for need, reason, place in needs_of(snapshot, app):
             provider = providers.get(need)
-            if provider is None and need.startswith("group ") and unknown < app.wave:
+            if need.startswith("ingress class ") and provider is None:
+                continue  # the rule `reference` reports it, and knows what a root patches
+            if need.startswith("group ") and provider is None and unknown < app.wave:
                 continue  # a chart that data/charts.yaml does not have may bring it
             if provider is None:
                 message = f"{app.name} needs {need} ({reason}), which no Application brings"
@@ -49,12 +51,14 @@ def waves_follow_dependencies(snapshot: Snapshot) -> Iterator[Finding]:
                 yield app.document.at(*_WAVE).finding(message, "move one of them")
 
 
-def _providers(snapshot: Snapshot) -> dict[str, Application]:
-    """The Application that brings each dependency: "group x", "namespace x", "class x", "secret ns/x"."""
+def providers_of(snapshot: Snapshot) -> dict[str, Application]:
+    """The Application that brings each need: "group x", "namespace x", "class x", "ingress class x", "secret ns/x"."""
     providers: dict[str, Application] = {}
     for app in snapshot.applications:
         providers |= {f"group {group}": app for group in chart_of(app).brings}
         providers |= {f"class {name}": app for name in chart_of(app).classes}
+        if name := value_under(app.values, ("controller", "ingressClassResource", "name")):
+            providers[f"ingress class {name}"] = app
     providers |= {
         f"class {document.name}": app for app, document in snapshot.deployed if document.kind == "StorageClass"
     }
@@ -78,14 +82,14 @@ def _secrets(snapshot: Snapshot) -> dict[str, Application]:
     return makers
 
 
-def _needs(snapshot: Snapshot, app: Application) -> Iterator[tuple[str, str, Position]]:
+def needs_of(snapshot: Snapshot, app: Application) -> Iterator[tuple[str, str, Position]]:
     """What must exist before an Application is synced, the reason, and the place that says so."""
     source = app.document.at("spec", "source")
     yield from ((f"group {group}", app.chart or app.repo, source) for group in chart_of(app).needs)
     for setting, group in chart_of(app).needs_with.items():
         if value_under(app.values, setting.split(".")):
             yield f"group {group}", setting, source
-    for need, path in _needs_of(app.values, app.namespace):
+    for need, path in _needs_in(app.values, app.namespace):
         yield need, str(path[-1]), app.document.at("spec", "source", "helm", "valuesObject", *path)
     # Stage 5 creates the namespaces that are needed before Argo CD; Argo CD creates the others.
     created = {name for name, (_, manifest) in snapshot.namespaces.items() if NEEDED_BEFORE not in manifest.annotations}
@@ -97,17 +101,19 @@ def _needs(snapshot: Snapshot, app: Application) -> Iterator[tuple[str, str, Pos
             yield f"group {document.group}", reason, document.at("apiVersion")
         if document.namespace in created:
             yield f"namespace {document.namespace}", reason, document.at("metadata", "namespace")
-        for need, path in _needs_of(document.data.get("spec") or {}, document.namespace):
+        for need, path in _needs_in(document.data.get("spec") or {}, document.namespace):
             yield need, f"{reason}, {path[-1]}", document.at("spec", *path)
 
 
-def _needs_of(values: Any, namespace: str) -> Iterator[tuple[str, tuple[Key, ...]]]:
+def _needs_in(values: Any, namespace: str) -> Iterator[tuple[str, tuple[Key, ...]]]:
     """Storage classes, Secrets and monitors that values or a spec name, and the paths where they do."""
     for path, key, value in walk(values):
         enabled = value.get("enabled") if isinstance(value, dict) else None
         if key in ("storageClass", "storageClassName"):
             if value and isinstance(value, str):
                 yield f"class {value}", path
+        elif key == "ingressClassName":
+            yield f"ingress class {value}", path
         elif key == "existingSecret":
             if value and isinstance(value, str):
                 yield f"secret {namespace}/{value}", path
@@ -125,7 +131,7 @@ def wave_table_is_current(snapshot: Snapshot) -> Iterator[Finding]:
     for number, line in enumerate(read_text(readme).splitlines() if readme.exists() else (), 1):
         if row := _TABLE_ROW.match(line):
             table |= {name.strip(): (int(row[1]), number) for name in row[2].split(",")}
-    for app in snapshot.applications:
+    for app in snapshot.tree.all_applications:
         place = app.document.at(*_WAVE)
         wave, number = table.pop(app.name, (None, 0))
         if wave is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fluobook.errors import ParamsError, ToolFailed
 from fluobook.files import read_text
 from fluobook.gitops import build, documents, kustomization
+from fluobook.gitops.components import refusals
 from fluobook.gitops.documents import Position, value_under
 from fluobook.gitops.root import names_in, patches_for, values_of
 from fluobook.gitops.tree import PHASE_VALUES
@@ -126,6 +127,11 @@ def phase_values_have_places(snapshot: Snapshot) -> Iterator[Finding]:
         for file in snapshot.platforms:
             yield Position(file, 1).finding(f"there is no folder {snapshot.path}", "correct platform.gitops.path")
         return
+    yield from (
+        Position(file, 1).finding(message, "correct platform.gitops.without")
+        for message in refusals(snapshot.tree)
+        for file in snapshot.platforms
+    )
     objects = {(document.kind, document.name): document.data for document in snapshot.objects()}
     given = {name for platform in snapshot.platforms.values() for name in values_of(platform)}
     for app in snapshot.applications:

@@ -73,6 +73,7 @@ def _span(block: dict[str, Any]) -> Span | None:
 def services_get_an_address(snapshot: Snapshot) -> Iterator[Finding]:
     """Each LoadBalancer has one pool and can be announced; each pool has a Service, and no address of a node."""
     pools = snapshot.objects(_POOL_KIND)
+    left_out = [document for app in snapshot.tree.left_out for document in snapshot.tree.all_deployed_by(app)]
     services = [service for service in snapshot.objects("Service") if _type(service) == "LoadBalancer"]
     for service in services:
         for message, remedy, path in _service_defects(service, [pool for pool in pools if _serves(pool, service)]):
@@ -83,7 +84,7 @@ def services_get_an_address(snapshot: Snapshot) -> Iterator[Finding]:
         if selector is None and len(pools) > 1:
             message = f"pool {pool.name} serves every Service, those of the other pools too"
             yield pool.at("metadata", "name").finding(message, "give it a serviceSelector")
-        elif labels and not any(_serves(pool, service) for service in services):
+        elif labels and not any(_serves(pool, service) for service in [*services, *left_out]):
             place = pool.at("spec", "serviceSelector", "matchLabels", labels[0])
             yield place.finding(f"pool {pool.name} serves no Service of the tree", "correct its selector")
     yield from _pools_with_used_addresses(snapshot)

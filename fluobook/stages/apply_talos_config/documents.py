@@ -115,7 +115,7 @@ def gather(platform: Platform, root: Path) -> Ingredients:
 
 def cilium_manifest(platform: Platform, root: Path) -> str:
     """The inline manifest: the chart, version and values of the Application `cilium`, as the phase sees it."""
-    tree = gitops.for_phase(platform, gitops.read(root, platform.gitops.path))
+    tree = gitops.for_phase(platform, gitops.of(platform, root))
     objects = gitops.render_chart(platform, gitops.chart_source(tree, "cilium"))
     return yaml.safe_dump_all(objects, sort_keys=False, width=1_000_000)
 

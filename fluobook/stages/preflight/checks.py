@@ -180,7 +180,7 @@ def _own_repository(context: RunContext) -> Iterator[Check]:
 
 def _other_sources(context: RunContext) -> Iterator[Check]:
     platform = context.platform
-    tree = gitops.for_phase(platform, gitops.read(context.root, platform.gitops.path))
+    tree = gitops.for_phase(platform, gitops.of(platform, context.root))
     foreign = [app for app in tree.applications if app.path and not tree.is_ours(app)]
     charts = [app for app in tree.applications if app.chart]
 

@@ -214,7 +214,7 @@ INTERVAL = 1.0
 
 def observe(context: RunContext) -> Observation:
     """Read every Application, and the commit that Git has."""
-    tree = gitops.read(context.root, context.platform.gitops.path)
+    tree = gitops.of(context.platform, context.root)
     digest = _digest(context.platform, tree)
     kube = api(context)
     missing = kube if isinstance(kube, Missing) else _missing(kube)
@@ -248,7 +248,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
     """Apply the root Application, or wait for one Application."""
     kube, platform = context.kube(), context.platform
     if action.verb == "apply":
-        tree = gitops.read(context.root, platform.gitops.path)
+        tree = gitops.of(platform, context.root)
         applied = ssa.apply(kube, gitops.root_application(platform, tree), manager=MANAGER)
         return {"resourceVersion": applied["metadata"]["resourceVersion"]}
     report.release_slot()

@@ -101,13 +101,13 @@ def observe(
     context.redactor.keep(*_names(context, changes))
     for change in changes:
         context.redactor.add(*change.typed.values())
-    tree = gitops.read(root, context.platform.gitops.path)
+    tree = gitops.of(context.platform, root)
 
     def read(entry: secrets.EncryptedFile) -> SecretFile:
         return _observe_file(context, entry, by_file.get(entry.file.relative_to(root).as_posix()))
 
     return Observation(
-        tuple(in_parallel(read, secrets.encrypted_files(root))),
+        tuple(in_parallel(read, (file for file in secrets.encrypted_files(root) if not tree.only_left_out(file.file)))),
         tuple(_generators(root)),
         {app.path: app.namespace for app in tree.applications if app.path},
         {file: secrets.wanted_for(root / file, root) for file in by_file if not (root / file).exists()},
@@ -244,9 +244,8 @@ def _write_list(file: Path, files: Sequence[str]) -> Mapping[str, Any]:
 
 def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     """The checks. The observation has decrypted every file, MAC included, or it would have raised."""
-    listed = check.findings(
-        context.root, {name: check.RULES[name] for name in CHECKS}, path=context.platform.gitops.path
-    )
+    settings, rules = context.platform.gitops, {name: check.RULES[name] for name in CHECKS}
+    listed = check.findings(context.root, rules, path=settings.path, without=settings.without)
     files = len(observation.files)
     counted = f"{files} files, {len(observation.generators)} generators"
     public = [file.file for file in observation.files if file.recipients & observation.lab]
