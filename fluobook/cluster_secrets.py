@@ -59,6 +59,7 @@ def _compared(path: Path, wanted: dict[str, Any], now: dt.datetime) -> AccessFil
     except BadFile as error:
         return AccessFile(exists=True, problem=error.problem)
     problem = access.why_replace(config, wanted, now)
+    problem = problem or ("is readable by others" if path.stat().st_mode & 0o077 else "")
     try:
         lasts = access.remaining(access.credential(config).expires, now)
     except FluobookError:

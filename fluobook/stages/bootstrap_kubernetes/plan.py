@@ -162,9 +162,7 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     bare = [node.name for node in platform.nodes if node.name not in kubernetes.cilium]
     total, version = len(platform.nodes), f"v{platform.versions.kubernetes.removeprefix('v')}"
     files = observation.files
-    public = [name for name in files if files[name].exists and (context.home / name).stat().st_mode & 0o077]
     problems = [f"{name} {file.problem}" for name, file in files.items() if file.problem]
-    problems += [f"{name} is readable by others" for name in public]
     return (
         Check(
             "etcd has exactly our control planes as members",

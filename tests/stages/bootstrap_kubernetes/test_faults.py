@@ -109,6 +109,17 @@ def test_a_damaged_kubeconfig_is_written_again(made, content):
     assert yaml.safe_load(config.read_text())["kind"] == "Config"
 
 
+def test_a_file_that_others_can_read_is_written_again_for_its_owner_alone(made):
+    lab = made()
+    lab.bring_up("bootstrap-kubernetes")
+    config = lab.folder / "cluster" / "talosconfig"
+    config.chmod(0o644)
+    plan = lab.stage("bootstrap-kubernetes").plan()
+    assert [(action.id, action.reason) for action in plan.actions] == [("file talosconfig", "is readable by others")]
+    lab.bring_up("bootstrap-kubernetes")
+    assert config.stat().st_mode & 0o777 == 0o600
+
+
 def test_without_configured_nodes_the_missing_stage_is_named_and_nothing_is_changed(labs):
     lab = labs()
     lab.bring_up("create-vms")

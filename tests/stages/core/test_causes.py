@@ -20,7 +20,7 @@ from fluobook.errors import (
 from fluobook.failures import explain
 from fluobook.stages import approve_csrs
 from fluobook.stages.bootstrap_kubernetes.plan import etcd_members, read_kubernetes
-from fluobook.stages.core.cluster import Missing, api
+from fluobook.stages.core.cluster import Missing, api, probe_nodes
 
 
 def error(kind: type[OutsideError], code: str, system: str = "kubernetes") -> OutsideError:
@@ -87,6 +87,18 @@ def test_a_matter_of_trust_is_never_read_as_a_stage_that_has_not_run(name: str) 
         assert caught.value is failure
     assert explain(failure)[0].failure.code == code
     assert not may_be_starting(failure)
+
+
+@pytest.mark.parametrize("code", ["CERTIFICATE_EXPIRED", "CERTIFICATE_NOT_YET_VALID", "CERTIFICATE_WRONG_HOST"])
+def test_a_node_whose_certificate_is_not_valid_now_ends_the_probe_of_all_nodes(code: str) -> None:
+    failure = error(Unreachable, code, "talos")
+    cluster: Any = Cluster(failure)
+    cluster.platform.nodes = (SimpleNamespace(name="talos-cp-1"),)
+    cluster.shared = lambda _kind, make: make()
+    cluster.talos = SimpleNamespace(probe=cluster.fail)
+    with pytest.raises(Unreachable) as caught:
+        probe_nodes(cluster)
+    assert caught.value is failure
 
 
 @pytest.mark.parametrize("name", FAULTS)
