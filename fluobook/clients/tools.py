@@ -7,7 +7,6 @@ error shows only the sub-command.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -25,7 +24,7 @@ from fluobook.errors import DeadlineExceeded, FluobookError, ToolFailed
 from fluobook.params import cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 Version = tuple[int, ...]
 
@@ -42,10 +41,9 @@ class Tool:
 
 @dataclass(frozen=True)
 class Requirement:
-    """The versions of a program that fluobook supports (`least` ≤ v < `below`), and how its version is read."""
+    """The versions of a program that fluobook supports (`least` ≤ v < `below`), and the arguments that print it."""
 
     arguments: tuple[str, ...]
-    read: Callable[[str], str]
     least: Version
     below: Version = (9999,)
 
@@ -55,12 +53,8 @@ class Requirement:
 
     def text(self) -> str:
         """The range, for a person."""
-        least = ".".join(map(str, self.least))
-        return (
-            f"{least} or newer"
-            if self.below == (9999,)
-            else f"{least} or newer, before {'.'.join(map(str, self.below))}"
-        )
+        before = "" if self.below == (9999,) else f", before {'.'.join(map(str, self.below))}"
+        return f"{'.'.join(map(str, self.least))} or newer{before}"
 
 
 def numbers(version: str) -> Version:
@@ -69,20 +63,11 @@ def numbers(version: str) -> Version:
     return tuple(int(part) for part in match[0].split(".")) if match else ()
 
 
-def _dotted(text: str) -> str:
-    return ".".join(map(str, numbers(text)))
-
-
 REQUIRED: dict[str, Requirement] = {
-    "git": Requirement(("--version",), _dotted, (2, 30)),
-    "helm": Requirement(("version", "--short"), _dotted, (3, 17)),
-    "kubectl": Requirement(
-        ("version", "--client", "-o", "json"),
-        lambda text: _dotted(json.loads(text)["clientVersion"]["gitVersion"]),
-        (1, 34),
-        (1, 37),
-    ),
-    "sops": Requirement(("--version", "--disable-version-check"), _dotted, (3, 9)),
+    "git": Requirement(("--version",), (2, 30)),
+    "helm": Requirement(("version", "--short"), (3, 17)),
+    "kubectl": Requirement(("version", "--client"), (1, 34), (1, 37)),
+    "sops": Requirement(("--version", "--disable-version-check"), (3, 9)),
 }
 
 
@@ -151,13 +136,12 @@ def _sops() -> Iterator[tuple[Path, str]]:
 
 def _version(program: Path, requirement: Requirement) -> str:
     """The program's version, "" if it cannot be read."""
+    command: list[str | Path] = [program, *requirement.arguments]
     try:
-        output = subprocess.run(
-            [program, *requirement.arguments], capture_output=True, text=True, timeout=20, check=False
-        ).stdout
-        return requirement.read(output)
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError):
+        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.SubprocessError, ValueError):
         return ""
+    return ".".join(map(str, numbers(output)))
 
 
 DEADLINE = 120.0
