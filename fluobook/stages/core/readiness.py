@@ -90,12 +90,20 @@ def not_issued(objects: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def why_its_pods_wait(kube: Kube, obj: Mapping[str, Any]) -> str:
-    """What the first waiting pod of a workload says, such as "web-x: ImagePullBackOff: …"; "" if none does."""
+    """What the first waiting pod of a workload says, such as "web-x: ImagePullBackOff: …"; "" if none does.
+
+    An operator names the pods of its resource after it: fluodata-dc1-rack1-0 belongs to the ScyllaCluster fluodata.
+    """
+    name, namespace = obj["metadata"]["name"], obj["metadata"].get("namespace", "")
     labels = ((obj.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
-    if obj["kind"] not in WORKLOADS or not labels:
+    group = obj["apiVersion"].rpartition("/")[0]
+    if obj["kind"] in WORKLOADS and labels:
+        selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        pods = kube.list("v1", "Pod", namespace, labels=selector)
+    elif namespace and "." in group and not group.endswith(".k8s.io"):
+        pods = [pod for pod in kube.list("v1", "Pod", namespace) if pod["metadata"]["name"].startswith(f"{name}-")]
+    else:
         return ""
-    selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
-    pods = kube.list("v1", "Pod", obj["metadata"]["namespace"], labels=selector)
     return next((f"{pod['metadata']['name']}: {problem}" for pod in pods if (problem := _pod(pod))), "")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fluobook.stages.core.readiness import failed, not_issued, why_not
+from fluobook.stages.core.readiness import failed, not_issued, why_its_pods_wait, why_not
 
 
 def workload(kind="Deployment", replicas=1, generation=2, **status):
@@ -61,3 +61,51 @@ def test_what_is_not_issued_is_named_with_its_reason():
         {"kind": "Certificate", "metadata": {"name": "new", "namespace": "a"}},
     ]
     assert not_issued(objects) == ["ClusterIssuer acme: no route", "Certificate a/new: has no status yet"]
+
+
+class Pods:
+    """The pods of one namespace; the last label selector is noted."""
+
+    def __init__(self, *pods):
+        self.pods, self.selector = pods, None
+
+    def list(self, _version, _kind, _namespace, labels=""):
+        self.selector = labels
+        return self.pods
+
+
+def waiting_pod(name, reason, **last):
+    state = {"name": "main", "state": {"waiting": {"reason": reason, "message": "back-off"}}, "lastState": last}
+    return {"metadata": {"name": name}, "status": {"containerStatuses": [state]}}
+
+
+CRASHING = waiting_pod("fluodata-dc1-rack1-0", "CrashLoopBackOff", terminated={"exitCode": 71})
+PULLING = waiting_pod("fluodatabase-0", "ImagePullBackOff")
+SELECTOR = {"selector": {"matchLabels": {"app": "web"}}}
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "spec", "reason"),
+    [
+        (
+            "scylla.scylladb.com/v1",
+            "ScyllaCluster",
+            {},
+            "fluodata-dc1-rack1-0: CrashLoopBackOff: exit code 71: back-off",
+        ),
+        ("apps/v1", "Deployment", SELECTOR, "fluodatabase-0: ImagePullBackOff: back-off"),
+        ("apps/v1", "Deployment", {}, ""),
+        ("v1", "ConfigMap", {}, ""),
+        ("networking.k8s.io/v1", "Ingress", {}, ""),
+    ],
+)
+def test_the_pods_of_an_object_say_why_it_waits(version, kind, spec, reason):
+    pods = Pods(PULLING, CRASHING)
+    obj = {"apiVersion": version, "kind": kind, "metadata": {"name": "fluodata", "namespace": "scylla"}, "spec": spec}
+    assert why_its_pods_wait(pods, obj) == reason
+    assert pods.selector == ("app=web" if spec else "" if kind == "ScyllaCluster" else None)
+
+
+def test_objects_without_a_namespace_have_no_pods():
+    obj = {"apiVersion": "cilium.io/v2", "kind": "CiliumLoadBalancerIPPool", "metadata": {"name": "ingress"}}
+    assert why_its_pods_wait(Pods(CRASHING), obj) == ""
