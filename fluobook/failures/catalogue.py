@@ -11,7 +11,7 @@ from importlib import resources
 
 import yaml
 
-from fluobook.errors import OutsideError, UsageError
+from fluobook.errors import DeadlineExceeded, OutsideError, UsageError
 
 _BY_CLASS = (0, 0)
 
@@ -127,6 +127,8 @@ def _match_one(failure: Failure, error: BaseException | str) -> Match | None:
     outside = error if isinstance(error, OutsideError) else None
     facts = dict(outside.facts) if outside else {}
     text = f"{outside.message}\n{outside.detail}" if outside else str(error)
+    if isinstance(error, DeadlineExceeded):
+        text += f"\n{error.cause}"  # the last state of what was waited for
     hits = [hit for symptom in failure.symptoms if (hit := symptom.search(text))]
     if outside and outside.code in failure.exact_codes:
         rank = (3, 0)

@@ -84,3 +84,11 @@ def test_the_answer_of_a_system_is_found_in_the_chain_of_causes_and_shortened() 
     with pytest.raises(DeadlineExceeded) as late:
         raise DeadlineExceeded("timed out") from TaskFailed("failed", system="proxmox", detail=log)
     assert present(late.value).answer == tuple(f"line {number}" for number in range(80, 100))
+
+
+def test_a_known_failure_in_the_last_state_of_what_was_waited_for_is_named() -> None:
+    state = "ScyllaCluster fluodata: not available; fluodata-dc1-rack1-0: CrashLoopBackOff: exit code 71: back-off"
+    shown = present(DeadlineExceeded("timed out waiting for Application scylladb", cause=state))
+    assert shown.failure == "F131 ScyllaDB does not start on this CPU"
+    assert shown.causes[0] == state
+    assert present(DeadlineExceeded("timed out", cause="nothing answers")).failure == ""
