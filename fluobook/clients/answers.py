@@ -62,7 +62,9 @@ STATUS_ERRORS: dict[int, type[OutsideError]] = {
 }
 """The error for each HTTP status; for other statuses it is `OutsideError`."""
 
-_HTML = re.compile(rb"(?is)\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body|title|meta|script)\b")
+_HTML = re.compile(
+    rb"(?is)\s*(<!--.*?-->\s*)*<(!doctype\s+html|(html|head|body|title|meta|script|style|link|div|form|center|table|iframe|h1|p)\b)"
+)
 _LOGIN = re.compile(rb"type=[\"']?password|sign.?in|log.?in\b|single.sign|SAML|captive|portal", re.IGNORECASE)
 _TITLE = re.compile(rb"<title[^>]*>\s*(.{1,120}?)\s*</title>", re.IGNORECASE | re.DOTALL)
 
