@@ -11,12 +11,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
-from urllib.parse import urlsplit
 
 Document = Mapping[str, Any]
 
 _RESERVED_PRIORITIES = (0, 32500, 32766, 32767)
-_RESERVED_TABLES = ("", "unspec", "default", "main", "local")
 _KEY_LENGTH = 32
 _SHORTEST_WATCHDOG = 10.0
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
@@ -48,12 +46,6 @@ def addresses_and_routes(document: Document) -> Iterator[str]:
             yield f"route {index} destination must be a valid IP prefix"
 
 
-def _blackhole(document: Document) -> Iterator[str]:
-    name = document.get("name")
-    if name and not ("/" in str(name) and parses(ip_interface, name)):
-        yield f"name must be a valid address prefix: netip.ParsePrefix(\"{name}\"): no '/'"
-
-
 def _routing_rule(document: Document) -> Iterator[str]:
     name = str(document.get("name") or "")
     if name and not name.isdigit():
@@ -64,11 +56,6 @@ def _routing_rule(document: Document) -> Iterator[str]:
         yield f"priority must be between 1 and 32765 (excluding reserved priorities [{reserved}])"
     if not document.get("table") and document.get("action") in (None, "", "unspec", "unicast"):
         yield "either table or a non-unicast action must be specified"
-
-
-def _vrf(document: Document) -> Iterator[str]:
-    if str(document.get("table") or "") in _RESERVED_TABLES:
-        yield f"cannot create vrf with reserved table {document.get('table') or 'unspec'}"
 
 
 def _network_rule(document: Document) -> Iterator[str]:
@@ -125,30 +112,12 @@ def _system_volume(document: Document) -> Iterator[str]:
         yield 'provisioning config is not allowed for the "STATE" volume'
 
 
-def _registry_tls(document: Document) -> Iterator[str]:
-    authority = document.get("ca")
-    if authority and "-----BEGIN CERTIFICATE-----" not in str(authority):
-        yield "ca must be a valid PEM-encoded certificate"
-
-
 def _event_sink(document: Document) -> Iterator[str]:
     endpoint = str(document.get("endpoint") or "")
     address = f"address {endpoint}: " if endpoint else ""
     colons = endpoint.rpartition("]")[2].count(":")
     if colons != 1:
         yield f"event sink endpoint: {address}{'too many colons' if colons else 'missing port'} in address"
-
-
-def _url(scheme: str, *allowed: str, field: str, port: bool = False) -> Callable[[Document], Iterator[str]]:
-    def check(document: Document) -> Iterator[str]:
-        url = str(document.get(field) or "")
-        parts = urlsplit(url)
-        if url and parts.scheme not in allowed:
-            yield f"{field} scheme must be {scheme}"
-        elif url and port and not parts.port:
-            yield f"{field} port is required"
-
-    return check
 
 
 def _memory(document: Document) -> Iterator[str]:
@@ -188,20 +157,16 @@ def _image_verification(document: Document) -> Iterator[str]:
 
 CHECKS: dict[str, Sequence[Callable[[Document], Iterator[str]]]] = {
     **dict.fromkeys(
-        ["BondConfig", "BridgeConfig", "DummyLinkConfig", "LinkConfig", "VLANConfig"], (addresses_and_routes,)
+        ["BondConfig", "BridgeConfig", "DummyLinkConfig", "LinkConfig", "VLANConfig", "VRFConfig"],
+        (addresses_and_routes,),
     ),
     **dict.fromkeys(["RawVolumeConfig", "SwapVolumeConfig", "UserVolumeConfig"], (encryption,)),
-    "BlackholeRouteConfig": (_blackhole,),
     "EventSinkConfig": (_event_sink,),
     "ImageVerificationConfig": (_image_verification,),
-    "KmsgLogConfig": (_url("tcp:// or udp://", "tcp", "udp", field="url", port=True),),
     "KubeSpanConfig": (kubespan,),
     "NetworkRuleConfig": (_network_rule,),
     "OOMConfig": (_memory,),
-    "RegistryTLSConfig": (_registry_tls,),
     "RoutingRuleConfig": (_routing_rule,),
-    "SideroLinkConfig": (_url("https:// or grpc://", "https", "grpc", field="apiUrl"),),
-    "VRFConfig": (_vrf, addresses_and_routes),
     "VolumeConfig": (_system_volume,),
     "WatchdogTimerConfig": (_watchdog,),
     "WireguardConfig": (_wireguard, addresses_and_routes),

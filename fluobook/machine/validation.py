@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_interface, ip_network
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -216,6 +216,11 @@ def _document_problems(document: Mapping[str, Any]) -> Iterator[str]:
         text = _at(document, path)
         if text and (problem := cel.problem(str(text), rules["objects"][objects])):
             yield f"{name} is invalid: {problem}"
+    for path, form, message in rules["forms"].get(kind, ()):
+        value = _at(document, path)
+        if value not in (None, "") and not _has_form(str(value), form):
+            yield message.format(value=value)
+            break
     for path, (least, most, message) in rules["limits"].get(kind, {}).items():
         if (number := _at(document, path)) is not None and not least <= number <= most:
             yield message
@@ -224,14 +229,10 @@ def _document_problems(document: Mapping[str, Any]) -> Iterator[str]:
         yield from check(document)
 
 
-def _shared_address(document: Mapping[str, Any]) -> Iterator[str]:
-    if document.get("name") and not _is(ip_address, document["name"]):
-        yield f'name must be a valid IP address: ParseAddr("{document["name"]}"): unable to parse IP'
-
-
-def _static_host(document: Mapping[str, Any]) -> Iterator[str]:
-    if document.get("name") and not _is(ip_address, document["name"]):
-        yield "name must be a valid IP address"
+def _has_form(text: str, form: str) -> bool:
+    if form in ("address", "prefix"):
+        return ("/" in text) == (form == "prefix") and document_checks.parses(ip_interface, text)
+    return bool(re.search(form, text))
 
 
 def _registry_mirror(document: Mapping[str, Any]) -> Iterator[str]:
@@ -335,12 +336,9 @@ _DOCUMENT_CHECKS: dict[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
     "ExistingVolumeConfig": _named_volume,
     "ExtensionServiceConfig": _extension_service,
     "ExternalVolumeConfig": _external_volume,
-    "HCloudVIPConfig": _shared_address,
     "HostnameConfig": _hostname,
-    "Layer2VIPConfig": _shared_address,
     "RawVolumeConfig": _provisioned_volume,
     "RegistryMirrorConfig": _registry_mirror,
-    "StaticHostConfig": _static_host,
     "SwapVolumeConfig": _provisioned_volume,
     "TimeSyncConfig": _time_sync,
     "UserVolumeConfig": _provisioned_volume,
@@ -352,14 +350,6 @@ def _size(value: Any) -> float | None:
     """Bytes; None for a share of the disk, and for what is no size."""
     match = _SIZE.fullmatch(str(value or ""))
     return float(match[1]) * (1024 if match[3] else 1000) ** _UNITS.index(match[2].lower() or " ") if match else None
-
-
-def _is(parse: Any, text: Any) -> bool:
-    try:
-        parse(str(text))
-    except ValueError:
-        return False
-    return True
 
 
 def _main_problems(main: Mapping[str, Any]) -> Iterator[str]:
@@ -455,7 +445,7 @@ def _label_value(text: str) -> str:
 def _subnets(name: str, subnets: Iterable[str] | None) -> Iterator[str]:
     for subnet in subnets or ():
         network = str(subnet).removeprefix("!")
-        if not _is(lambda text: ip_network(text, strict=False), network):
+        if not document_checks.parses(lambda text: ip_network(text, strict=False), network):
             yield f'{name} is not valid: "{network}"'
 
 
