@@ -22,7 +22,8 @@ from fluobook.display.table import Cell, Displayed, Table
 from fluobook.display.tree import PlatformTree
 from fluobook.errors import PlanChanged, UsageError
 from fluobook.failures import with_phase
-from fluobook.journal.folder import cluster_lock
+from fluobook.journal.folder import cluster_lock, new_folder
+from fluobook.params.load import digest_of, recorded
 from fluobook.redact import Redactor
 from fluobook.stages import catalogue, observe, secrets
 from fluobook.stages.core.check import Checks
@@ -89,6 +90,8 @@ class StageRun:
             self._log("applied", digest="", actions=0)
             show(Table(f"{self.stage.name}: no changes", []))
             return
+        if interactive() and self.context.journal.path is None:
+            self._keep_journal()
         self._log("approved", digest=plan.digest, form=form)
         cancellation = self.context.cancellation
         lock = cluster_lock(
@@ -117,6 +120,14 @@ class StageRun:
             show(checks.table())
         checks.require()
         return checks
+
+    def _keep_journal(self) -> None:
+        """Work in JupyterLab leaves the journal that a headless run leaves."""
+        context = self.context
+        journal = new_folder(context.root / "runs", context.phase) / "events.jsonl"
+        started = {"phase": context.phase, "target": context.target, "stages": [self.stage.name]}
+        context.journal.keep(journal, "run-started", **started, params=digest_of(context.platform.written))
+        show(Table(f"the journal of this work is {journal.relative_to(context.root)}", []))
 
     def _observe(self) -> None:
         self._observation = self.stage.observe(self.context)
@@ -217,6 +228,9 @@ class Runbook(Displayed):
         Raises:
             UsageError: a change is not understood, or a value has to be typed and nobody can be asked.
         """
+        _require("secrets", changes or {}, Mapping)
+        for file, choices in (changes or {}).items():
+            _require(f"secrets of {file}", choices, Mapping)
         ask = getpass.getpass if interactive() else None
         return stage_run(secrets.stage(changes or {}, ask), self.context, self.gate)
 
@@ -284,12 +298,13 @@ def open_runbook(
             f'target {target!r} is neither "lab" nor "live"',
             remedy='set target="lab" to rehearse, target="live" to act',
         )
+    _require("phase", phase, str)
+    _require("approve", approve, str)
+    _require("platform", platform or {}, Mapping)
     root = params.repository_root(Path.cwd())
-    chosen = (
-        params.parse({"phase": phase, "platform": dict(platform)}, root=root)
-        if platform
-        else params.load(phase, root=root)
-    )
+    run = os.environ.get("FLUOBOOK_RUN")
+    chosen = params.parse({"phase": phase, "platform": dict(platform)}, root=root) if platform else None
+    chosen = chosen or (recorded(Path(run), phase, root=root) if run else None) or params.load(phase, root=root)
     redactor = Redactor()
     if interactive() or os.environ.get("JPY_PARENT_PID"):
         guard_kernel(redactor, chosen.phase)
@@ -298,6 +313,20 @@ def open_runbook(
         parse_approval(approve), POLICIES[target], chosen.platform.cluster.name, input if interactive() else None
     )
     return Runbook(chosen, root, target, gate, redactor)
+
+
+def _require(name: str, value: object, kind: type) -> None:
+    """Refuse a parameter of another type, in one line: `papermill -p` takes everything for a text or a number.
+
+    Raises:
+        UsageError: the type is another.
+    """
+    if not isinstance(value, kind):
+        given = repr(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
+        wanted = "a text" if kind is str else "a mapping"
+        example = {"approve": "create-vms=63155a", "phase": "phase1"}.get(name, "{…}")
+        quoted = f'"{example}"' if kind is str else example
+        raise UsageError(f"the parameter {name} is {given}, not {wanted}", remedy=f"papermill … -y '{name}: {quoted}'")
 
 
 def parse_approval(text: str) -> Approval:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import fluobook
-from fluobook import notebook
-from fluobook.errors import CheckFailed, UsageError
+from fluobook import notebook, params
+from fluobook.errors import BadFile, CheckFailed, UsageError
 
 if TYPE_CHECKING:
     from fluobook.notebook import PlatformTree, Runbook
@@ -42,6 +43,50 @@ def test_an_approval_of_a_stage_that_does_not_exist_is_refused():
 
 def test_a_stage_may_be_approved_by_its_number():
     assert notebook.parse_approval("1=63155a").digests == {"create-vms": "63155a"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message", "remedy"),
+    [
+        ({"platform": '{"cluster": {}}'}, "the parameter platform is a str, not a mapping", "-y 'platform: {…}'"),
+        ({"platform": [1]}, "the parameter platform is a list, not a mapping", "-y 'platform: {…}'"),
+        ({"approve": 123456}, "the parameter approve is 123456, not a text", "-y 'approve: \"create-vms=63155a\"'"),
+        ({"approve": 1e5}, "the parameter approve is 100000.0, not a text", "-y 'approve"),
+        ({"approve": True}, "the parameter approve is True, not a text", "-y 'approve"),
+        ({"approve": "123456"}, "the approval '123456' is neither", "create-vms=63155a"),
+        ({"phase": 1}, "the parameter phase is 1, not a text", "-y 'phase: \"phase1\"'"),
+    ],
+)
+def test_a_parameter_of_another_type_is_explained_in_one_line(monkeypatch, parameters, message, remedy):
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(UsageError) as refused:
+        fluobook.open_runbook(**{"phase": "phase1"} | parameters)
+    assert message in refused.value.message
+    assert remedy in refused.value.remedy
+    assert "\n" not in refused.value.message + refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    "secrets", ['{"a": {}}', ["a"], {"apps/secrets/mail": "hunter22"}, {"apps/secrets/mail": None}]
+)
+def test_secrets_of_another_type_are_refused_without_their_value(runbook: Runbook, secrets):
+    with pytest.raises(UsageError, match="not a mapping") as refused:
+        runbook.secrets(secrets)
+    assert "hunter22" not in refused.value.message + refused.value.remedy
+
+
+def test_notebooks_of_a_run_use_the_params_that_it_has_read_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    platform = params.load("phase1", ["nodes.talos-worker-1.memory_gib=16"], root=REPOSITORY).platform.written
+    record = {"phase": "phase1", "platform": platform}
+    (tmp_path / "params.json").write_text(json.dumps(record))
+    monkeypatch.setenv("FLUOBOOK_RUN", str(tmp_path))
+    opened = fluobook.open_runbook("phase1").chosen.platform
+    assert next(node for node in opened.nodes if node.name == "talos-worker-1").memory_gib == 16
+    assert fluobook.open_runbook("phase2").chosen.phase == "phase2"
+    (tmp_path / "params.json").write_text("{torn")
+    with pytest.raises(BadFile, match=r"params\.json"):
+        fluobook.open_runbook("phase1")
 
 
 @pytest.fixture

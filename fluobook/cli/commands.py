@@ -19,6 +19,7 @@ from fluobook import lab as labs
 from fluobook.cli.options import ARGUMENTS, Engine, Phase, Settings, Target, chosen, engines, masked, root
 from fluobook.clients.tools import find
 from fluobook.errors import EXIT_CHANGES_PENDING, BadFile, CheckFailed, NotFound, ParamsError, StageMissing, UsageError
+from fluobook.params.secrets import secret_variables
 
 if TYPE_CHECKING:
     from fluobook.journal.journal import StageSummary
@@ -54,14 +55,22 @@ def run(
     if (fault or engine) and (lab or target == "live"):
         _require_own_lab(loaded.phase, lab, fault, engine)
     run_folder = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", loaded.phase)
-    by_name = phase == loaded.phase and not settings and (root() / "params" / f"{phase}.yaml").exists()
-    platform = {} if by_name else dict(loaded.platform.written)
+    platform = dict(loaded.platform.written)
+    variables = sorted(secret_variables(loaded.platform)) if target == "live" else []
     with kernels.kernel_template() as template:
         if target == "lab" and lab is None:
             programs = labs.programs()
             lab = labs.provider().own(loaded, root=root(), programs=programs, faults=fault, engines=engines(engine))
         request = headless.RunRequest(
-            loaded.phase, platform, target, approved, stages, root(), run_folder, lab.folder if lab else None
+            loaded.phase,
+            platform,
+            target,
+            approved,
+            stages,
+            root(),
+            run_folder,
+            lab.folder if lab else None,
+            variables,
         )
         code = headless.run(request, template=template, report=_print_summary)
     print(f"report: {run_folder / 'report.html'}")
@@ -272,7 +281,8 @@ def _run_on_cluster(
         remedy = f"run {program.name} itself to use another cluster"
         raise UsageError(f"{other} does not fit: the cluster is that of {loaded.phase}", remedy=remedy)
     path = str(_cluster_file(config, key, loaded, target))
-    env = {**os.environ, config.upper(): path}
+    own_secrets = secret_variables(loaded.platform)
+    env = {name: value for name, value in os.environ.items() if name not in own_secrets} | {config.upper(): path}
     os.execve(program, [program.name, f"--{config}", path, *arguments], env)  # noqa: S606 (no shell is wanted)
 
 

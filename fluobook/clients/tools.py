@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluobook.clients import wheel
+from fluobook.environment import inherited
 from fluobook.errors import DeadlineExceeded, FluobookError, ToolFailed
 from fluobook.params import cache_folder
 
@@ -138,7 +139,9 @@ def _version(program: Path, requirement: Requirement) -> str:
     """The program's version, "" if it cannot be read."""
     command: list[str | Path] = [program, *requirement.arguments]
     try:
-        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
+        output = subprocess.run(
+            command, env=inherited(), capture_output=True, text=True, timeout=20, check=False
+        ).stdout
     except (OSError, subprocess.SubprocessError, ValueError):
         return ""
     return ".".join(map(str, numbers(output)))
@@ -174,7 +177,7 @@ def run_tool(
         name: the program's name in messages: "helm", "sops"…
         command: the program's path and its arguments, without secrets.
         deadline: seconds after which it is killed.
-        env: added to this process's environment (None removes a name); may contain secrets.
+        env: added to what the program inherits (None removes a name); may contain secrets.
         stdin: standard input; never the terminal's.
         cwd: the folder it starts in.
         remedy: what helps if it fails, for the error.
@@ -187,7 +190,7 @@ def run_tool(
         DeadlineExceeded: it took longer than `deadline`.
     """
     what = _shown(name, command)
-    environment = {key: value for key, value in {**os.environ, **(env or {})}.items() if value is not None}
+    environment = {key: value for key, value in {**inherited(), **(env or {})}.items() if value is not None}
     try:
         process = subprocess.Popen(
             [str(part) for part in command],

@@ -47,6 +47,14 @@ class Journal:
         self._lock = threading.Lock()
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if path else None
 
+    def keep(self, path: Path, event: str, **fields: Any) -> None:
+        """Keep the events in a file from now on: a first event, those so far, and all that follow."""
+        earlier, self.events = self.events, []
+        self.path, self._file = path, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self.write(event, **fields)
+        for line in earlier:
+            self.write(line["event"], **{name: value for name, value in line.items() if name not in ("at", "event")})
+
     def write(self, event: str, **fields: Any) -> None:
         """Add one event; `fields` are plain JSON values, others are written as text.
 
@@ -163,7 +171,9 @@ def _summary_of(events: Sequence[dict[str, Any]]) -> Summary:
     stages = []
     for stage in started["stages"]:
         begun, ended = (by_kind[kind].get(stage, {}) for kind in _KINDS)
-        status = ended.get("status") or ("interrupted" if begun else "not run")
+        own = [event for event in events if event.get("stage") == stage]
+        verified = any(event["event"] == "verified" and event.get("ok") is True for event in own)
+        status = ended.get("status") or ("done" if verified else "interrupted" if own else "not run")
         rest = {"status": status, "seconds": ended.get("seconds", 0.0), "error": ended.get("error", "")}
         stages.append(asdict(summarise(stage, begun.get("notebook", ""), events, **rest)))
     data = {"phase": started["phase"], "target": started["target"], "exit_code": 1, "stages": stages}

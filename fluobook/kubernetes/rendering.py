@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -113,5 +114,8 @@ def install_ksops(plugins: Path, source: str) -> None:
     """Write a Python program where kustomize looks for the KSOPS plugin."""
     program = plugins / "viaduct.ai" / "v1" / "ksops" / "ksops"
     program.parent.mkdir(parents=True, exist_ok=True)
-    program.write_text(f"#!{sys.executable}\n{source}")
+    script = program.with_suffix(".py")
+    script.write_text(source)
+    # `#!` would break at a space in the path of Python, or at its 127th character
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(script))} "$@"\n')
     program.chmod(0o755)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fluobook.errors import ParamsError
+from fluobook.files import parse_json, read_text
 from fluobook.params.derive import complete
 from fluobook.params.platform import Params, Platform
 from fluobook.params.problems import Problem, did_you_mean, problems_of
@@ -59,6 +62,27 @@ def parse(document: Any, *, origin: str = "the parameters", root: Path | None = 
     if not isinstance(document, Mapping):
         raise ParamsError(f"{origin}: a mapping with the keys phase and platform is required")
     return _validated(document, load_supported(root or repository_root()), origin)
+
+
+RECORD = "params.json"
+"""The file of a run folder with the params of the run: all its notebooks use these."""
+
+
+def recorded(folder: Path, phase: str, *, root: Path | None = None) -> Params | None:
+    """The params that a headless run has read once, for its notebooks; None if it has recorded none for the phase.
+
+    Raises:
+        BadFile: the record is damaged.
+        ParamsError: it is invalid.
+    """
+    path = folder / RECORD
+    document = parse_json(read_text(path), path) if path.exists() else None
+    return parse(document, root=root) if isinstance(document, dict) and document.get("phase") == phase else None
+
+
+def digest_of(platform: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits over a platform as it is written."""
+    return hashlib.sha256(json.dumps(platform, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def overlay(platform: Platform, mapping: Mapping[str, Any]) -> Platform:

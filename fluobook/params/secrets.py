@@ -108,6 +108,16 @@ class SecretReferences(Model):
     """The encrypted Talos secrets bundle; talos/secrets/<cluster>.sops.yaml unless set."""
 
 
+def secret_variables(value: Any) -> set[str]:
+    """The environment variables that a platform, or a part of one, names as places of secrets."""
+    if isinstance(value, SecretRef):
+        return {value.env} if value.env else set()
+    if isinstance(value, Model):
+        value = [getattr(value, name) for name in type(value).model_fields]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return set().union(*map(secret_variables, parts))
+
+
 def located(path: str, base: Path) -> Path:
     """A path from the parameters: `~` is the home folder, a relative path starts at `base`."""
     return base / Path(path).expanduser()

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook import errors
+from fluobook.environment import inherited
 from fluobook.errors import BadFile, FluobookError
 from fluobook.failures import present
 from fluobook.files import write_json
 from fluobook.journal import journal as journals
 from fluobook.journal.journal import Journal, StageSummary, summarise
 from fluobook.params import home
+from fluobook.params.load import RECORD, digest_of
 from fluobook.redact import Redactor
 from fluobook.run.report import write_report
 from fluobook.run.signals import Interrupted, Signals
@@ -36,13 +38,14 @@ class RunRequest:
 
     Args:
         phase: name of the phase.
-        platform: the platform as plain data, when it is not just the phase's file; else empty.
+        platform: the platform as plain data; every notebook gets this one, whatever becomes of the phase's file.
         target: "lab" or "live".
         approve: what is approved in advance.
         stages: in the order in which they run.
         root: the repository.
         folder: the run folder.
         lab: state folder of the lab to use, for target lab.
+        variables: the environment variables with secrets that the stages need.
     """
 
     phase: str
@@ -53,6 +56,7 @@ class RunRequest:
     root: Path
     folder: Path
     lab: Path | None = None
+    variables: Sequence[str] = ()
     redactor: Redactor = field(default_factory=Redactor)
 
 
@@ -89,8 +93,14 @@ def run(request: RunRequest, *, template: KernelTemplate | None = None, report: 
     done: list[StageSummary] = []
     journal = RunJournal(request.folder / "events.jsonl", request.redactor)
     journal.write(
-        "run-started", phase=request.phase, target=request.target, stages=[stage.name for stage in request.stages]
+        "run-started",
+        phase=request.phase,
+        target=request.target,
+        stages=[stage.name for stage in request.stages],
+        params=digest_of(request.platform),
     )
+    if request.platform:
+        write_json(request.folder / RECORD, {"phase": request.phase, "platform": request.platform})
     with signals.handled(), _environment(request):
         for stage in request.stages:
             if signals.caught is None and not any(earlier.exit_code for earlier in done):
@@ -166,7 +176,6 @@ def _execute(request: RunRequest, notebook: str, signals: Signals, template: Ker
     from fluobook.run.engine import ENGINE, redacted  # noqa: PLC0415
 
     parameters: dict[str, Any] = {"phase": request.phase, "target": request.target, "approve": request.approve}
-    parameters |= {"platform": request.platform} if request.platform else {}
     try:
         papermill.execute_notebook(
             request.root / "notebooks" / notebook,
@@ -203,6 +212,8 @@ def _environment(request: RunRequest) -> Iterator[None]:
     """The environment of the kernels: it names the run folder and the lab of this run."""
     logging.getLogger("papermill").setLevel(logging.ERROR)
     before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(inherited(request.variables, environment=before))
     os.environ["FLUOBOOK_RUN"] = str(request.folder)
     if request.lab:
         os.environ["FLUOBOOK_LAB"] = str(request.lab)

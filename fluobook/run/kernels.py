@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets.config import Config
 
+from fluobook.environment import inherited
+
 if TYPE_CHECKING:
     from jupyter_client.connect import KernelConnectionInfo
 
@@ -54,6 +56,7 @@ class KernelTemplate:
             [sys.executable, "-P", "-Xfrozen_modules=off", "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env=inherited(),
             start_new_session=True,
             text=True,
         )

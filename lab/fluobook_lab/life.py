@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fluobook.environment import inherited
 from fluobook.errors import DeadlineExceeded, FluobookError, UsageError
 from fluobook.files import is_alive, temporary_prefix
 from fluobook.params import Params, home
@@ -187,6 +188,7 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            env=inherited(),
             start_new_session=True,
         )
 

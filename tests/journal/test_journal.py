@@ -125,3 +125,15 @@ def test_a_stage_that_did_not_run_says_so():
     summary = StageSummary("create-vms", "01.ipynb")
     assert summary.status == "not run"
     assert summary.line().startswith("· create-vms")
+
+
+def test_a_journal_in_memory_can_be_kept_in_a_file_with_what_it_has_so_far(path):
+    journal = Journal(None, Redactor())
+    journal.write("planned", stage="create-vms", digest="63155a")
+    journal.keep(path, "run-started", phase="phase1", target="lab", stages=["create-vms"])
+    journal.write("verified", stage="create-vms", ok=True, checks=[{"passed": True}])
+    journal.close()
+    assert [event["event"] for event in journals.read(path)] == ["run-started", "planned", "verified"]
+    assert journals.read(path)[1]["digest"] == "63155a"
+    summary = journals.read_summary(path.parent)
+    assert [(stage.stage, stage.status, stage.checks) for stage in summary.stages] == [("create-vms", "done", 1)]

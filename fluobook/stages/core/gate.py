@@ -40,8 +40,8 @@ class Approval:
                 everything = True
             elif not value:
                 raise UsageError(
-                    f"--approve {part}: not understood",
-                    remedy='use "all", or "stage=digest" as `fluobook plan` shows it',
+                    f'the approval {part!r} is neither "all" nor "stage=digest"',
+                    remedy="approve the digest of one stage, such as create-vms=63155a; `fluobook plan` shows it",
                 )
             elif key == "cluster":
                 cluster = value

@@ -84,7 +84,7 @@ def test_a_person_types_yes_in_the_lab_and_the_clusters_name_where_it_matters(pl
 
 @pytest.mark.parametrize("text", ["everything", "create-vms", "create-vms="])
 def test_what_is_not_understood_is_a_usage_error(text):
-    with pytest.raises(UsageError, match="not understood"):
+    with pytest.raises(UsageError, match="is neither"):
         Approval.parse(text)
 
 
