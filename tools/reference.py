@@ -105,13 +105,17 @@ def failures() -> str:
 
 def alerts() -> str:
     """Each alert rule with its meaning and the first step."""
-    text = "# Alerts\n\nThe rules of `cluster-gitops/infrastructure/monitoring/config/rules.yaml`. *critical* needs "
-    text += (
-        "action at once, *warning* can wait until the morning. `tests/gitops/alerts.yaml` holds the series that fire "
+    text = (
+        "# Alerts\n\nThe rules of `infrastructure/monitoring/config/rules.yaml` and each `apps/*/cluster/alerts.yaml`. "
     )
-    text += "each rule, [metrics.yaml](../../cluster-gitops/metrics.yaml) the program that exposes each metric.\n"
-    rules = yaml.safe_load((ROOT / "cluster-gitops/infrastructure/monitoring/config/rules.yaml").read_text())
-    for group in rules["spec"]["groups"]:
+    text += "*critical* needs action at once, *warning* can wait until the morning. `tests/gitops/alerts.yaml` holds "
+    text += (
+        "the series that fire each rule, [metrics.yaml](../../cluster-gitops/metrics.yaml) the program that exposes "
+    )
+    text += "each metric.\n"
+    top = ROOT / "cluster-gitops"
+    files = [top / "infrastructure/monitoring/config/rules.yaml", *sorted(top.glob("apps/*/cluster/alerts.yaml"))]
+    for group in (group for file in files for group in yaml.safe_load(file.read_text())["spec"]["groups"]):
         for rule in group["rules"]:
             notes, wait = rule["annotations"], f", for {rule['for']}" if "for" in rule else ""
             step = re.sub(r"`fluobook explain (F\d+)`", r"[`fluobook explain \1`](failures.md)", notes["first_step"])

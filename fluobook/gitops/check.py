@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fluobook.errors import BadFile, Rejected
 from fluobook.files import not_regular, parse_json, read_text, require_yaml
+from fluobook.gitops import components
 from fluobook.gitops.documents import Finding, InvalidFile, Position
 from fluobook.gitops.rules import applications, files, network, objects, secrets, sources
 from fluobook.gitops.snapshot import Snapshot
@@ -32,6 +33,7 @@ RULES: dict[str, Rule] = {
     "health": sources.health_scripts_run_and_wait,
     "keeping": applications.essentials_are_not_pruned,
     "key": secrets.keys_are_not_in_the_tree,
+    "leftover": components.nothing_is_left_over,
     "listing": files.files_are_listed,
     "mac": secrets.macs_are_intact,
     "metric": objects.metrics_exist,

@@ -1,21 +1,27 @@
 """The tree of a platform: what its root Application deploys, without the components that the params leave out.
 
-A component is a folder with Applications, such as `scylladb` in cluster-gitops/apps, or a single Application.
+A component is a folder with Applications, such as `scylladb` in cluster-gitops/apps, or a single Application. What can
+be left over is in the operator's own files: upstream's are left out with the component.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from fluobook.errors import ParamsError
+from fluobook.gitops import metrics
 from fluobook.gitops import tree as trees
+from fluobook.gitops.documents import Position, walk
 from fluobook.gitops.rules.applications import needs_of, providers_of
 from fluobook.gitops.snapshot import Snapshot
 from fluobook.params.problems import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from fluobook.gitops.documents import Finding
     from fluobook.gitops.tree import Tree
     from fluobook.params import Platform
 
@@ -63,3 +69,59 @@ def refusals(tree: Tree) -> tuple[str, ...]:
         if need in providers
     ]
     return tuple(dict.fromkeys(missing))
+
+
+def nothing_is_left_over(snapshot: Snapshot) -> Iterator[Finding]:
+    """Nothing of the operator's refers to a component that is left out, and no secret is kept for one alone."""
+    tree, site = snapshot.tree, trees.site_folder(snapshot.root, snapshot.path)
+    if not tree.left_out:
+        return
+    yield from _secrets_without_users(snapshot)
+    if site is None:
+        return
+    dropped = tree.dropped_namespaces
+    for document in snapshot.objects("NetworkPolicy", "CiliumNetworkPolicy"):
+        for path, key, value in walk(document.data.get("spec"), ("spec",)):
+            if key == "kubernetes.io/metadata.name" and value in dropped and document.file.is_relative_to(site):
+                message = f"{document.name} admits namespace {value}, which is left out"
+                yield document.at(*path).finding(message, "remove the rule")
+    yield from _rows_without_pods(snapshot, site)
+    table = metrics.MetricTable(snapshot.tables(metrics.NAME))
+    gone = {name for name, (_, facts) in table.programs.items() if facts.get("component") in snapshot.without}
+    names = "|".join(re.escape(name) for name, metric in table.metrics.items() if metric.program in gone)
+    for file in snapshot.all_files if names else ():
+        if file.is_relative_to(site) and file.suffix in (".json", ".yaml") and file.name != metrics.NAME:
+            for number, line in enumerate(file.read_text(errors="replace").splitlines(), 1):
+                if metric := re.search(rf"\b({names})\b", line):
+                    message = f"uses {metric[0]}, a metric of a component that is left out"
+                    yield Position(file, number).finding(message, "remove the panel or the rule")
+
+
+def _rows_without_pods(snapshot: Snapshot, site: Path) -> Iterator[Finding]:
+    """Pods and rows of the operator's reachability table that name what is left out."""
+    everything = Snapshot(snapshot.root, snapshot.path).table
+    gone = {*everything.sources, *(f"namespace {name}" for name in snapshot.tree.dropped_namespaces)}
+    gone -= set(snapshot.table.sources)
+    for document in (document for document in snapshot.table.documents if document.file.is_relative_to(site)):
+        for name in set(document.data.get("pods") or {}) & gone:
+            yield document.at("pods", name).finding(f"{name} is in a namespace that is left out", "remove it")
+        for index, row in enumerate(document.data.get("open") or ()):
+            listed = [
+                name for key in ("from", "to") for name in ([row[key]] if isinstance(row[key], str) else row[key])
+            ]
+            for name in (name for name in listed if name in gone):
+                yield document.at("open", index).finding(f"the row names {name}, which is left out", "remove it")
+
+
+def _secrets_without_users(snapshot: Snapshot) -> Iterator[Finding]:
+    everything = Snapshot(snapshot.root, snapshot.path)
+    kept = {app.name for app in snapshot.applications}
+    users: dict[str, set[str]] = {}
+    for app in everything.applications:
+        for need, _, _ in needs_of(everything, app):
+            users.setdefault(need, set()).add(app.name)
+    for need, app in providers_of(snapshot).items():
+        names = users.get(need, set())
+        if need.startswith("secret ") and names and not names & kept:
+            message = f"{need} is for {', '.join(sorted(names))} alone, which is left out"
+            yield app.document.at("metadata", "name").finding(message, f"leave out {app.name} too, or keep both")

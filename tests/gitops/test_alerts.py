@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RULES = REPOSITORY / "cluster-gitops/infrastructure/monitoring/config/rules.yaml"
-GROUPS = yaml.safe_load(RULES.read_text())["spec"]["groups"]
+TOP = REPOSITORY / "cluster-gitops"
+RULES = [TOP / "infrastructure/monitoring/config/rules.yaml", *sorted(TOP.glob("apps/*/cluster/alerts.yaml"))]
+GROUPS = [group for file in RULES for group in yaml.safe_load(file.read_text())["spec"]["groups"]]
 ALERTS = {rule["alert"]: rule for group in GROUPS for rule in group["rules"]}
 CASES = yaml.safe_load((Path(__file__).parent / "alerts.yaml").read_text())
 

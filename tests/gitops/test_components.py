@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pytest
 
 from fluobook import gitops, params
 from fluobook.errors import ParamsError
-from fluobook.gitops.check import all_findings, findings
+from fluobook.gitops.check import RULES, all_findings, findings
 from fluobook.gitops.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -127,3 +128,44 @@ def test_check_reports_a_refusal_in_the_params_file(repository: Path):
     file.write_text(file.read_text().replace("  gitops:\n", "  gitops:\n    without: [cert-manager]\n"))
     messages = [finding.message for finding in all_findings(repository) if finding.file == "params/phase2.yaml"]
     assert any("cert-manager cannot be left out: rabbitmq-operator needs" in message for message in messages)
+
+
+@pytest.fixture
+def site(repository: Path) -> Path:
+    """The example site, which leaves ScyllaDB out."""
+    shutil.copytree(REPOSITORY / "tests/site", repository / "site")
+    return repository
+
+
+def leftovers(root: Path, *names: str) -> set[tuple[str, str]]:
+    listed = findings(root, {"leftover": RULES["leftover"]}, path="site", without=names)
+    return {(finding.file, finding.message) for finding in listed}
+
+
+def test_what_the_operator_has_about_a_component_is_left_over_without_it(site: Path):
+    table, dashboard = site / "site/reachability.yaml", site / "site/shop/dashboard.json"
+    table.write_text(table.read_text() + "  - {from: shop, to: scylla, ports: [9042], why: queries}\n")
+    dashboard.write_text(dashboard.read_text().replace("kube_deployment_status", "scylla_database_total_reads + kube"))
+    policies = site / "site/shop/policies.yaml"
+    policies.write_text(policies.read_text().replace("metadata.name: monitoring", "metadata.name: scylla"))
+    assert leftovers(site) == set()
+    assert leftovers(site, "scylladb") == {
+        ("site/reachability.yaml", "the row names scylla, which is left out"),
+        ("site/shop/dashboard.json", "uses scylla_database_total_reads, a metric of a component that is left out"),
+        ("site/shop/policies.yaml", "allow-vmagent admits namespace scylla, which is left out"),
+    }
+
+
+def test_a_secret_that_only_a_component_uses_is_left_over_without_it(site: Path):
+    message = "secret fluodata/fluodata-pg-credentials is for postgresql alone, which is left out"
+    assert leftovers(site, "postgresql") == {("cluster-gitops/apps/secrets/application.yaml", message)}
+    assert leftovers(site, "postgresql", "secrets") == set()
+
+
+def test_dashboards_and_alerts_of_a_component_go_with_it():
+    texts = [
+        file.read_text()
+        for file in (REPOSITORY / "cluster-gitops").rglob("*")
+        if file.suffix in (".json", ".yaml") and "apps/scylladb" not in file.as_posix() and file.name != "metrics.yaml"
+    ]
+    assert not [text for text in texts if "scylla_" in text]
