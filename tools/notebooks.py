@@ -16,6 +16,7 @@ from fluobook_lab import life
 from nbclient import NotebookClient
 
 from fluobook import params
+from fluobook.files import temporary_folder
 from fluobook.lab import programs as lab_programs
 from fluobook.run import kernels
 
@@ -41,7 +42,7 @@ def main() -> int:
 def store(path: Path) -> None:
     """Execute one notebook in place."""
     notebook = nbformat.read(path, as_version=4)
-    with kernels.private_folder() as folder:
+    with temporary_folder("kernel") as folder:
         resources = {"metadata": {"path": str(FOLDER)}}
         NotebookClient(notebook, timeout=300, config=kernels.sockets_in(folder), resources=resources).execute()
     for cell in notebook.cells:
