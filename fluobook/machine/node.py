@@ -44,6 +44,10 @@ NO_KERNEL_ARGUMENTS = (
     "machine.install.extraKernelArgs has no effect: Talos boots a unified kernel image with its own arguments; put them"
     " into customization.extraKernelArgs of talos/schematic.yaml"
 )
+NO_WORKER_TAINTS = (
+    "machine.nodeTaints fails on workers, because a kubelet may set taints only when it registers; put them into"
+    " nodes[].taints of the params"
+)
 DISK_LABEL = "node.longhorn.io/create-default-disk"
 """The label of nodes for Longhorn's data; a node without a data disk would fill its system disk."""
 
@@ -75,10 +79,14 @@ def node_documents(
         ParamsError: a patch does not match.
     """
     network, sans = platform.network, list(cert_sans)
-    labels = {ZONE_LABEL: node.host} | ({DISK_LABEL: "true"} if node.data_disk_gib else {})
+    labels = node.labels | {ZONE_LABEL: node.host} | ({DISK_LABEL: "true"} if node.data_disk_gib else {})
+    kubelet: dict[str, Any] = {"nodeIP": {"validSubnets": [network.cidr]}}
+    if node.taints:
+        # Talos' own nodeTaints fail on a worker: a kubelet may set taints only when it registers (talos#10935).
+        kubelet["extraConfig"] = {"registerWithTaints": [_taint(*item) for item in node.taints.items()]}
     machine = {
         "certSANs": sans,
-        "kubelet": {"nodeIP": {"validSubnets": [network.cidr]}},
+        "kubelet": kubelet,
         "nodeLabels": labels,
         "install": install_disk(platform),
     }
@@ -97,6 +105,11 @@ def node_documents(
     for change in [*changes, _links(platform, node), _volumes(platform, node), *patches]:
         documents = merge(documents, change)
     return documents
+
+
+def _taint(key: str, text: str) -> dict[str, str]:
+    value, _, effect = text.rpartition(":")
+    return {"key": key, **({"value": value} if value else {}), "effect": effect}
 
 
 def _controlplane(cidr: str, sans: list[str], manifests: Mapping[str, str]) -> Document:
@@ -195,6 +208,8 @@ def patch_problems(platform: Platform, patches: Mapping[str, str]) -> list[tuple
             problems = undecodable or [*map(str, refusals(documents)), *volume_problems(documents, node)]
             if any(((part.get("machine") or {}).get("install") or {}).get("extraKernelArgs") for part in patch):
                 problems.append(NO_KERNEL_ARGUMENTS)
+            if node.role == "worker" and any((part.get("machine") or {}).get("nodeTaints") for part in patch):
+                problems.append(NO_WORKER_TAINTS)
             refused |= {(path, problem) for problem in problems}
             if problems:
                 break

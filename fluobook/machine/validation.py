@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from fluobook.machine import cel, document_checks
+from fluobook.params.fields import EFFECTS, label_value_problem, qualified_name_problem
 
 _MAIN = "v1alpha1.Config"
 _SCALARS: dict[str, tuple[type, ...]] = {
@@ -32,11 +33,8 @@ _SCALARS: dict[str, tuple[type, ...]] = {
 _BOOLEANS = ("y", "Y", "yes", "on", "n", "N", "no", "off")
 """Words that Talos reads as a boolean."""
 _DNS_NAME = re.compile(r"([a-zA-Z0-9_][a-zA-Z0-9_-]{0,62})(\.[a-zA-Z0-9_][a-zA-Z0-9_-]{0,62})*[._]?")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
-_LONGEST_NAME, _LONGEST_DOMAIN, _LONGEST_VOLUME = 63, 253, 34
+_LONGEST_VOLUME = 34
 _ROLES = ("os:admin", "os:operator", "os:reader", "os:etcd:backup", "os:meta:writer", "os:impersonator")
-_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _SIZE = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?)b?", re.IGNORECASE)
 _UNITS = " kmgtpe"
 _SYSTEM_VOLUMES = ("STATE", "EPHEMERAL", "IMAGECACHE")
@@ -372,8 +370,8 @@ def _main_problems(main: Mapping[str, Any]) -> Iterator[str]:
     for field in sorted(set(_table("refusals.yaml")["reserved"].split()) & set(kubelet.get("extraConfig") or ())):
         yield f'kubelet configuration field "{field}" can\'t be overridden'
     yield from (f"invalid machine node labels: {problem}" for problem in label_problems(machine.get("nodeLabels")))
-    keys = sorted(map(str, machine.get("nodeAnnotations") or ()))
-    yield from (f"invalid machine node annotations: {_qualified_name(key)}" for key in keys if _qualified_name(key))
+    problems = map(qualified_name_problem, sorted(map(str, machine.get("nodeAnnotations") or ())))
+    yield from (f"invalid machine node annotations: {problem}" for problem in problems if problem)
     yield from (f"invalid machine node taints: {problem}" for problem in taint_problems(machine.get("nodeTaints")))
     yield from _features(machine)
     yield from document_checks.deprecated(machine, worker=machine.get("type") in {"worker", "join"})
@@ -403,9 +401,9 @@ def _features(machine: Mapping[str, Any]) -> Iterator[str]:
 def label_problems(labels: Mapping[str, Any] | None) -> Iterator[str]:
     """What is wrong with labels of a node, by Kubernetes' rules."""
     for key, value in sorted((labels or {}).items()):
-        if problem := _qualified_name(str(key)):
+        if problem := qualified_name_problem(str(key)):
             yield problem
-        if problem := _label_value(str(value)):
+        if problem := label_value_problem(str(value)):
             yield problem
 
 
@@ -413,33 +411,12 @@ def taint_problems(taints: Mapping[str, Any] | None) -> Iterator[str]:
     """What is wrong with taints of a node, each `value:effect` or `effect` by its key."""
     for key, taint in sorted((taints or {}).items()):
         value, _, effect = str(taint).rpartition(":")
-        if problem := _qualified_name(str(key)):
+        if problem := qualified_name_problem(str(key)):
             yield problem
-        elif effect not in _EFFECTS:
+        elif effect not in EFFECTS:
             yield f'invalid taint effect: "{effect}"'
-        elif problem := _label_value(value):
+        elif problem := label_value_problem(value):
             yield problem
-
-
-def _qualified_name(text: str) -> str:
-    prefix, slash, name = text.rpartition("/")
-    if "/" in prefix:
-        return f'invalid format: too many slashes: "{text}"'
-    if slash and not prefix:
-        return f'prefix cannot be empty: "{text}"'
-    if len(prefix) > _LONGEST_DOMAIN or (prefix and not _SUBDOMAIN.fullmatch(prefix)):
-        return f'prefix "{prefix}" is invalid: domain doesn\'t match required format: "{prefix}"'
-    if not name:
-        return f'name cannot be empty: "{text}"'
-    if len(name) > _LONGEST_NAME:
-        return f'name is too long: "{text}" (limit is {_LONGEST_NAME})'
-    return "" if _NAME.fullmatch(name) else f'name "{name}" is invalid'
-
-
-def _label_value(text: str) -> str:
-    if len(text) > _LONGEST_NAME:
-        return f'label value length exceeds limit of {_LONGEST_NAME}: "{text}"'
-    return "" if not text or _NAME.fullmatch(text) else f'label value "{text}" is invalid'
 
 
 def _subnets(name: str, subnets: Iterable[str] | None) -> Iterator[str]:

@@ -23,6 +23,11 @@ _HIGHEST_PORT = 65535
 _LONGEST_CLUSTER_NAME = 32
 _SHA1_DIGITS, _SHA256_DIGITS = 40, 64
 _SCP_LIKE = re.compile(r"[\w.-]+@[\w.-]+:(?!//)[\w./~+-]+", re.ASCII)
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
+_LONGEST_NAME, _LONGEST_DOMAIN = 63, 253
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+"""Effects of a taint."""
 _CREDENTIALS = (
     "credentials are never parameters: give them to Argo CD as a Secret with the label"
     " argocd.argoproj.io/secret-type: repository, and to git on this machine by a credential helper"
@@ -230,6 +235,48 @@ def _repository_path(value: str) -> str:
     return _match(value, r"(?u:[\w./-]+)", "must be a folder of the repository", "such as cluster-gitops/bootstrap")
 
 
+def qualified_name_problem(text: str) -> str:
+    """Why a text is no key of a label, in the words of Talos; "" if it is one."""
+    prefix, slash, name = text.rpartition("/")
+    if "/" in prefix:
+        return f'invalid format: too many slashes: "{text}"'
+    if slash and not prefix:
+        return f'prefix cannot be empty: "{text}"'
+    if len(prefix) > _LONGEST_DOMAIN or (prefix and not _SUBDOMAIN.fullmatch(prefix)):
+        return f'prefix "{prefix}" is invalid: domain doesn\'t match required format: "{prefix}"'
+    if not name:
+        return f'name cannot be empty: "{text}"'
+    if len(name) > _LONGEST_NAME:
+        return f'name is too long: "{text}" (limit is {_LONGEST_NAME})'
+    return "" if _NAME.fullmatch(name) else f'name "{name}" is invalid'
+
+
+def label_value_problem(text: str) -> str:
+    """Why a text is no value of a label, in the words of Talos; "" if it is one."""
+    if len(text) > _LONGEST_NAME:
+        return f'label value length exceeds limit of {_LONGEST_NAME}: "{text}"'
+    return "" if not text or _NAME.fullmatch(text) else f'label value "{text}" is invalid'
+
+
+def _label_key(value: str) -> str:
+    if problem := qualified_name_problem(value):
+        raise refuse("is not the key of a label", problem)
+    return value
+
+
+def _label_value(value: str) -> str:
+    if problem := label_value_problem(value):
+        raise refuse("is not the value of a label", problem)
+    return value
+
+
+def _taint(value: str) -> str:
+    text, _, effect = value.rpartition(":")
+    if effect not in EFFECTS:
+        raise refuse("must be EFFECT or VALUE:EFFECT", f"effects are {', '.join(EFFECTS)}")
+    return f"{_label_value(text)}:{effect}" if text else effect
+
+
 Ipv4 = Annotated[str, AfterValidator(_ipv4)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 Mac = Annotated[str, AfterValidator(_mac)]
@@ -263,6 +310,21 @@ PhaseName = Annotated[
     matching(
         LABEL, "must be lower-case letters, digits and hyphens", "63 characters at most, such as phase1 or berlin"
     ),
+]
+LabelKey = Annotated[str, AfterValidator(_label_key)]
+LabelValue = Annotated[str, AfterValidator(_label_value)]
+Taint = Annotated[str, AfterValidator(_taint)]
+VmTag = Annotated[
+    str,
+    matching(
+        r"(?!fluobook(-|$))[a-z0-9_][a-z0-9_.+-]*",
+        "must be a tag of Proxmox VE that is not fluobook's own",
+        "lower-case letters, digits, _, -, + and .",
+    ),
+]
+VmPool = Annotated[
+    str,
+    matching(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,2}", "must be the id of a pool", "as Datacenter > Pools shows it"),
 ]
 Email = Annotated[
     str, matching(r"[^@\s]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", "must be an e-mail address", "such as ops@example.org")

@@ -178,6 +178,10 @@ class Vm(Model):
     """Whether Proxmox VE uses the guest agent."""
     on_boot: Flag = True
     """Whether the node starts with its host."""
+    tags: tuple[fields.VmTag, ...] = ()
+    """Tags of the VMs beside fluobook's own; others that a VM has are left alone."""
+    pool: fields.VmPool | None = None
+    """Resource pool that the VMs are created in; it must exist."""
 
 
 class Node(Model):
@@ -199,12 +203,27 @@ class Node(Model):
     """Size of the system disk in GiB."""
     data_disk_gib: Count | None = None
     """Size of the Longhorn disk in GiB; workers have one, control planes have none."""
+    labels: dict[fields.LabelKey, fields.LabelValue] = Field(default_factory=dict)
+    """Labels of the Kubernetes node, such as example.org/rack: r4."""
+    taints: dict[fields.LabelKey, fields.Taint] = Field(default_factory=dict)
+    """Taints of a worker, "VALUE:EFFECT" or "EFFECT" by key; it gets them when it joins, never later."""
+    start_order: Count | None = None
+    """Place in the order in which its host starts VMs."""
     vmid: Annotated[fields.Vmid, DERIVED]
     """Number of the VM; derived from cluster and node name unless pinned."""
     mac: Annotated[fields.Mac, DERIVED]
     """MAC address of the VM; derived from cluster and node name unless pinned."""
     uuid: SkipJsonSchema[str]
     """SMBIOS uuid that identifies a VM of the platform; always derived from cluster and node name."""
+
+    def __hash__(self) -> int:
+        """By the uuid: labels and taints are mappings, which have no hash."""
+        return hash(self.uuid)
+
+    @property
+    def repels(self) -> bool:
+        """Whether a taint keeps pods away that do not tolerate it, those of the platform among them."""
+        return any(taint.rpartition(":")[2] != "PreferNoSchedule" for taint in self.taints.values())
 
 
 class LonghornStorage(Model):
@@ -334,8 +353,8 @@ class Platform(Model):
 
     @property
     def failure_domains(self) -> tuple[str, ...]:
-        """The hosts of the workers: one can fail without another copy of a volume."""
-        return tuple(dict.fromkeys(node.host for node in self.workers))
+        """The hosts of the workers that take any pod: one can fail without another copy of a volume."""
+        return tuple(dict.fromkeys(node.host for node in self.workers if not node.repels))
 
     def node(self, name: str) -> Node:
         """The node of that name.

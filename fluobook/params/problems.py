@@ -157,8 +157,22 @@ def _worded(detail: ErrorDetails, description: str) -> tuple[str, str]:
     return rules.get(detail["type"], detail["msg"]), description
 
 
+_UNSUPPORTED = {
+    r"(extra_)?(disk|volume)s|.*_disks": "a worker has a system disk and one for Longhorn; add others in Proxmox"
+    " VE and give them to Talos by a patch (UserVolumeConfig)",
+    r"(net|nic|network|interface|bridge)s|net1|second_.*|networks?": "a node has one network card, on network.bridge;"
+    " add others in Proxmox VE and configure them by a patch (LinkConfig)",
+    r".*(ipv6|dual_?stack|cidr6|cidrs).*": "IPv6 and dual stack are not supported: nodes, pods and Services have IPv4",
+    r"patch(es)?|machine_config": "patches are files: talos/patches, and those of a site's own folder",
+    r"(startup|boot|up)_delay|startup": "nodes[].start_order is the order; delays are set in Proxmox VE",
+}
+"""What sites ask for and fluobook does not do, by the keys that they try, with the reason."""
+
+
 def _about_key(key: str, parents: Sequence[int | str], model: type[BaseModel]) -> str:
     parent = _model_at(parents, model)
+    if reason := next((reason for pattern, reason in _UNSUPPORTED.items() if re.fullmatch(pattern, key)), ""):
+        return reason
     elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == key]
     if elsewhere:
         return f"it belongs to {' or '.join(path.rpartition('.')[0] for path in elsewhere)}"

@@ -9,6 +9,7 @@ others. A reference to a secret is replaced as a whole, because it names exactly
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 LARGEST = 256 * 1024
 """Bytes of a params file: it is read slowly, in two versions of YAML."""
 _REFERENCE = {"env", "file", "sops", "key"}
-_FREE_KEYS = (("endpoints",), ("trust",), ("gitops", "mirrors"))
+_FREE_KEYS = re.compile(r"(endpoints|trust|gitops\.mirrors|nodes\.[^.]+\.(?:labels|taints))\.(.+)")
 """Mappings whose keys contain dots: the rest of a path is one key."""
 _QUOTE = "put texts in quotes, and write numbers in plain decimal"
 
@@ -133,10 +134,8 @@ def with_overrides(platform: Mapping[str, Any], overrides: tuple[str, ...]) -> A
 
 
 def _keys(path: str) -> list[str]:
-    for free in _FREE_KEYS:
-        prefix = ".".join(free) + "."
-        if path.startswith(prefix):
-            return [*free, path.removeprefix(prefix).strip("'\"")]
+    if free := _FREE_KEYS.fullmatch(path):
+        return [*free[1].split("."), free[2].strip("'\"")]
     return path.split(".")
 
 

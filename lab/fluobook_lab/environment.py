@@ -259,6 +259,7 @@ class Environment:
             images=self.factory.image,
             random=self.random,
             planned=[(n.vmid, n.name, n.host) for n in platform.nodes if n.host in endpoint.hosts],
+            pools=[platform.vm.pool] if platform.vm.pool else [],
         )
 
     def _argocd(self) -> ArgoCD | RealArgoCD:

@@ -157,6 +157,20 @@ def test_the_host_is_the_failure_domain(generated: Documents) -> None:
     assert "node.longhorn.io/create-default-disk" not in _node(generated, CONTROLPLANE)[0]["machine"]["nodeLabels"]
 
 
+def test_labels_of_a_node_are_added_and_taints_are_set_when_it_registers(generated: Documents) -> None:
+    changes = {"labels": {"example.org/rack": "r4"}, "taints": {"dedicated": "db:NoSchedule", "slow": "NoExecute"}}
+    node = {"name": "crane-2", "role": "worker", "host": "pve1", "address": "192.0.2.21", "data_disk_gib": 80}
+    sizes = {"cores": 2, "memory_gib": 4, "boot_disk_gib": 20}
+    platform = overlay(PLATFORM, {"nodes": [{**node, **sizes, **changes}]})
+    machine = _node(generated, platform.node("crane-2"), platform)[0]["machine"]
+    assert machine["nodeLabels"]["example.org/rack"] == "r4"
+    assert machine["kubelet"]["extraConfig"]["registerWithTaints"] == [
+        {"key": "dedicated", "value": "db", "effect": "NoSchedule"},
+        {"key": "slow", "effect": "NoExecute"},
+    ]
+    assert "nodeTaints" not in machine
+
+
 def test_no_worker_label_is_set_that_kubernetes_would_refuse(generated: Documents) -> None:
     labels = _node(generated, WORKER)[0]["machine"]["nodeLabels"]
     assert not [label for label in labels if label.startswith("node-role.kubernetes.io/")]

@@ -11,7 +11,7 @@ from fluobook.clients.proxmox.session import ProxmoxEndpoint
 from fluobook.errors import ParamsError
 from fluobook.failures import present
 from fluobook.gitops.root import mirrored
-from fluobook.params import parse
+from fluobook.params import load, parse
 from fluobook.params.reading import read
 
 SMALLEST = Path(__file__).parent / "valid" / "smallest.yaml"
@@ -153,3 +153,49 @@ def test_a_network_without_room_for_the_nodes_is_refused_with_their_addresses(pr
     with pytest.raises(ParamsError) as refused:
         parse(changed("network.cidr", f"10.10.0.0/{prefix}"))
     assert any(f"is outside platform.network.cidr 10.10.0.0/{prefix}" in problem for problem in refused.value.problems)
+
+
+LABELS = "nodes.1.labels"
+TAINTS = "nodes.1.taints"
+
+
+@pytest.mark.parametrize(
+    ("path", "written", "rule"),
+    [
+        (LABELS, {"rack": "row 4, left"}, 'label value "row 4, left" is invalid'),
+        (LABELS, {"a/b/c": "x"}, "too many slashes"),
+        (LABELS, {"node-role.kubernetes.io/db": "x"}, "is a label that Kubernetes does not let a node give itself"),
+        (LABELS, {"app.kubernetes.io/name": "x"}, "is a label that Kubernetes does not let a node give itself"),
+        (LABELS, {"topology.kubernetes.io/zone": "x"}, "follows from host and disks"),
+        (TAINTS, {"dedicated": "db:Never"}, "must be EFFECT or VALUE:EFFECT"),
+        (TAINTS, {"dedicated": "d b:NoSchedule"}, 'label value "d b" is invalid'),
+        (TAINTS, {"dedicated": "db:NoSchedule"}, "every worker has a taint"),
+        ("nodes.0.taints", {"dedicated": "NoExecute"}, "is for workers"),
+        ("vm.tags", ["fluobook-other"], "must be a tag of Proxmox VE that is not fluobook's own"),
+        ("vm.tags", ["Prod"], "must be a tag of Proxmox VE"),
+        ("vm.pool", "a b", "must be the id of a pool"),
+        ("nodes.1.start_order", 0, "must be at least 1"),
+        ("nodes.1.extra_disks", [100], "and give them to Talos by a patch"),
+        ("nodes.1.networks", [{}], "a node has one network card"),
+        ("network.ipv6", True, "IPv6 and dual stack are not supported"),
+        ("nodes.1.patches", [], "patches are files"),
+    ],
+)
+def test_what_a_node_cannot_have_is_refused_with_the_reason(path: str, written: Any, rule: str) -> None:
+    with pytest.raises(ParamsError) as refused:
+        parse(changed(path, written))
+    assert len(refused.value.problems) == 1
+    assert rule in refused.value.problems[0]
+
+
+def test_a_label_is_changed_by_set_although_its_key_has_dots() -> None:
+    platform = load(SMALLEST, overrides=["nodes.worker-1.labels.example.org/rack=r4"]).platform
+    assert platform.node("worker-1").labels == {"example.org/rack": "r4"}
+
+
+def test_a_worker_that_repels_pods_is_no_failure_domain(two_hosts: dict[str, Any]) -> None:
+    two_hosts["platform"]["storage"]["replicas"] = 1
+    two_hosts["platform"]["nodes"][4]["taints"] = {"dedicated": "db:PreferNoSchedule"}
+    assert parse(two_hosts).platform.failure_domains == ("pve1", "pve2")
+    two_hosts["platform"]["nodes"][4]["taints"] = {"dedicated": "db:NoSchedule"}
+    assert parse(two_hosts).platform.failure_domains == ("pve1",)

@@ -35,6 +35,7 @@ RULES: tuple[Callable[[Platform], Iterator[Problem]], ...] = (
     network.packets_fit_through_the_tunnel,
     nodes.control_planes_are_odd,
     nodes.there_are_workers,
+    nodes.labels_and_taints_can_be_set,
     nodes.nodes_are_large_enough,
     nodes.workers_have_data_disks,
     nodes.replicas_fit_the_failure_domains,

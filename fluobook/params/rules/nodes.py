@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from fluobook.params.derive import uuid_of
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 SMALLEST_BOOT_DISK_GIB = 12
 """Below this, image pulls put a node under disk pressure."""
+_KUBERNETES_DOMAIN = re.compile(r"(^|\.)(kubernetes|k8s)\.io$")
+_ALLOWED_DOMAINS = ("node.kubernetes.io", "kubelet.kubernetes.io")
+_ALLOWED_LABELS = ("topology.kubernetes.io/region", "kubernetes.io/os", "kubernetes.io/arch", "kubernetes.io/hostname")
+_DERIVED_LABELS = ("topology.kubernetes.io/zone", "node.longhorn.io/create-default-disk")
 _SMALLEST = {"controlplane": {"memory_gib": 2, "cores": 2}, "worker": {"memory_gib": 1, "cores": 1}}
 
 
@@ -67,6 +72,25 @@ def there_are_workers(platform: Platform) -> Iterator[Problem]:
     """Workloads and their volumes run on workers."""
     if not platform.workers:
         yield Problem("platform.nodes", "no worker", "there must be a worker", "add a node with role: worker")
+    elif all(node.repels for node in platform.workers):
+        rule = "every worker has a taint that keeps the platform's own pods away"
+        yield Problem("platform.nodes", "taints", rule, "leave one worker without NoSchedule and NoExecute")
+
+
+def labels_and_taints_can_be_set(platform: Platform) -> Iterator[Problem]:
+    """A kubelet may give its node only some labels of Kubernetes' own domains (NodeRestriction)."""
+    for node in platform.nodes:
+        path = f"platform.nodes.{node.name}"
+        for key in node.labels:
+            domain = key.rpartition("/")[0]
+            if key in _DERIVED_LABELS:
+                yield Problem(f"{path}.labels", key, "follows from host and disks", "leave it out")
+            elif _KUBERNETES_DOMAIN.search(domain) and key not in _ALLOWED_LABELS and domain not in _ALLOWED_DOMAINS:
+                rule = "is a label that Kubernetes does not let a node give itself"
+                yield Problem(f"{path}.labels", key, rule, "use a domain of your own, such as example.org/rack")
+        if node.role == "controlplane" and node.taints:
+            meant = "Talos keeps other pods away from control planes; leave it out"
+            yield Problem(f"{path}.taints", node.taints, "is for workers", meant)
 
 
 def nodes_are_large_enough(platform: Platform) -> Iterator[Problem]:

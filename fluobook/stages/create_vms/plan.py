@@ -387,6 +387,9 @@ def _refuse_what_cannot_change(platform: Platform, observation: Observation) -> 
     refused: dict[str, str] = {}
     for node in platform.nodes:
         vm = observation.ours(node)
+        if vm and platform.vm.pool and (pool := str(vm.resource.get("pool", ""))) != platform.vm.pool:
+            move = f"pvesh set /pools/{platform.vm.pool} --vms {vm.vmid} --allow-move 1"
+            refused[f"{node.name}: pool {pool or 'none'} → {platform.vm.pool}"] = f"move it: {move}"
         for difference in differing(platform, node, vm.config) if vm else ():
             if remedy := _remedy(difference, node):
                 text = f"{node.name}: {difference}" + (" would shrink a disk" if difference.treatment is GROW else "")

@@ -35,6 +35,7 @@ _DISK = {"size": GROW, "storage": MOVE, "discard": CYCLE, "ssd": CYCLE}
 TREATMENT: Mapping[str, Mapping[str, Treatment]] = {
     "name": {"": LIVE},
     "onboot": {"": LIVE},
+    "startup": {"order": LIVE},
     "tags": {"": LIVE},
     "ostype": {"": LIVE},
     "boot": {"": LIVE},
@@ -58,6 +59,8 @@ TREATMENT: Mapping[str, Mapping[str, Treatment]] = {
     "smbios1": {"": IDENTITY},
     # The ISO starts the installer alone: an administrator may eject it, and another Talos version needs no other one.
     "ide2": {"": IGNORED},
+    # Not part of the configuration: the plan compares it with the pool that Proxmox VE lists.
+    "pool": {"": IGNORED},
 }
 """For each option that is written at creation its compared parts ("": the whole) and their treatment."""
 
@@ -71,7 +74,7 @@ _DEFAULTS = {
     "efidisk0": {"efitype": "2m", "pre-enrolled-keys": "0"},
 }
 """What Proxmox VE takes for a part that is not set."""
-_BARE = {"agent": "enabled", "net0": "model", "cpu": "cputype", "ipconfig0": "ip"}
+_BARE = {"startup": "order", "agent": "enabled", "net0": "model", "cpu": "cputype", "ipconfig0": "ip"}
 _CLOUD_INIT = ("ide0", "ipconfig0", "nameserver")
 
 
@@ -96,8 +99,8 @@ class Difference:
 
 
 def tags(platform: Platform) -> str:
-    """The tags of our VMs: ours and the cluster's."""
-    return f"{TAG};{TAG}-{platform.cluster.name}"
+    """The tags of our VMs: ours, the cluster's, and those of the params."""
+    return ";".join([TAG, f"{TAG}-{platform.cluster.name}", *platform.vm.tags])
 
 
 def disks(node: Node) -> dict[str, int]:
@@ -138,6 +141,10 @@ def create_params(platform: Platform, node: Node, image: str) -> dict[str, Any]:
         "smbios1": f"uuid={node.uuid}",
         **{disk: f"{endpoint.disk_storage}:{size},discard=on,ssd=1" for disk, size in disks(node).items()},
     }
+    if node.start_order:
+        params["startup"] = f"order={node.start_order}"
+    if platform.vm.pool:
+        params["pool"] = platform.vm.pool
     if platform.vm.bios == "ovmf":
         params["efidisk0"] = f"{endpoint.disk_storage}:1,efitype=4m,pre-enrolled-keys=0"
     if network.addressing == "static":
@@ -179,7 +186,7 @@ def differing(platform: Platform, node: Node, config: Config) -> Iterator[Differ
                     # The source of the address changes, not the address.
                     kept = part != "ip" or option not in config or now["ip"] == node.address
                     yield Difference(option, part, *values, CYCLE if kept else REPLACE)
-                elif option in config or part in ("", "size", "storage" if option == "efidisk0" else ""):
+                elif option in config or part in ("", "order", "size", "storage" if option == "efidisk0" else ""):
                     # An absent drive is created with its size; its other options come with it.
                     yield Difference(option, part, *values, treatment)
 
@@ -228,7 +235,7 @@ def update(platform: Platform, node: Node, config: Config, options: list[str]) -
     for option in options:
         if option == "tags":
             changes["tags"] = ";".join(sorted(tags_of(config) | set(tags(platform).split(";"))))
-        elif option in ("net0", "agent", "scsi0", "scsi1") and option in config and option in wanted:
+        elif option in ("net0", "agent", "scsi0", "scsi1", "startup") and option in config and option in wanted:
             merged = _merged(option, str(config[option]), str(wanted[option]))
             if merged != str(config[option]):
                 changes[option] = merged

@@ -82,14 +82,16 @@ class NodeInfo:
     boot_id: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     schedulable: bool = False
+    own_taints: tuple[Obj, ...] = ()
     serving_certificate: bool = True
     cpu_features: frozenset[str] = frozenset({"pclmulqdq"})
 
     @property
     def taints(self) -> list[Obj]:
-        """The taint of a control plane that takes no other pods."""
+        """The taints that it registers with: its own, and that of a control plane that takes no other pods."""
         tainted = self.role == "controlplane" and not self.schedulable
-        return [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}] if tainted else []
+        role = [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}] if tainted else []
+        return [*role, *self.own_taints]
 
     @property
     def user(self) -> User:
@@ -99,7 +101,8 @@ class NodeInfo:
 
 def node_info(node: TalosMachine, config: MachineConfiguration, version: str) -> NodeInfo:
     """What the kubelet of a Talos node knows; `version` is that of Kubernetes, such as 1.35.4."""
-    arguments = (config.machine.get("kubelet") or {}).get("extraArgs") or {}
+    kubelet = config.machine.get("kubelet") or {}
+    arguments = kubelet.get("extraArgs") or {}
     return NodeInfo(
         node.hostname,
         (node.address,),
@@ -110,6 +113,7 @@ def node_info(node: TalosMachine, config: MachineConfiguration, version: str) ->
         uuid=node.vm.uuid,
         boot_id=node.boot_id,
         labels={str(k): str(v) for k, v in (config.machine.get("nodeLabels") or {}).items()},
+        own_taints=tuple((kubelet.get("extraConfig") or {}).get("registerWithTaints") or ()),
         schedulable=bool(config.cluster.get("allowSchedulingOnControlPlanes")),
         serving_certificate=str(arguments.get("rotate-server-certificates", "")).lower() == "true",
         cpu_features=node.vm.cpu_features,

@@ -76,6 +76,7 @@ def _vm(call: Call, vm: Vm) -> dict[str, Any]:
             "cpu": 0,
             "mem": 0,
         }
+    shown |= {"pool": vm.pool} if vm.pool else {}
     return shown | {key: vm.config[key] for key in ("lock", "tags") if key in vm.config}
 
 

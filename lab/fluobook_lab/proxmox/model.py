@@ -141,6 +141,7 @@ class Vm:
     running: bool = False
     started: float = 0.0
     listed: tuple[str, str] = ("", "unknown")
+    pool: str = ""
     flock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -214,6 +215,7 @@ class Inventory:
         self.storages = {storage.name: storage for storage in storages}
         self.tokens = {token.id: token for token in tokens}
         self.version = version
+        self.pools: set[str] = set()
         self.vms: dict[int, Vm] = {}
         self._volumes: dict[tuple[str, str], dict[str, Volume]] = {}
         self._storage_locks: dict[tuple[str, str], asyncio.Lock] = {}

@@ -101,6 +101,7 @@ class ProxmoxLab(HttpServer):
         version: of Proxmox VE.
         durations: how long work takes.
         planned: (vmid, name, host) of the VMs that will be created; faults place foreign VMs in their way.
+        pools: the resource pools that exist.
     """
 
     def __init__(
@@ -117,8 +118,10 @@ class ProxmoxLab(HttpServer):
         version: str = "9.0.10",
         durations: Durations | None = None,
         planned: Sequence[tuple[int, str, str]] = (),
+        pools: Sequence[str] = (),
     ) -> None:
         self.inventory = Inventory(tuple(hosts), tuple(storages), tuple(tokens), version=version)
+        self.inventory.pools.update(pools)
         self.tasks = Tasks(clock)
         self._backend = Backend(
             inventory=self.inventory,

@@ -98,12 +98,13 @@ def create(call: Call) -> str:
     if not call.token.may(f"/vms/{vmid}", "VM.Allocate"):
         raise forbidden()
     _check_privileges(call, vmid, params)
-    if "pool" in params:
-        raise failed(f"pool '{params['pool']}' does not exist")
+    pool = params.pop("pool", "")
+    if pool and pool not in backend.inventory.pools:
+        raise failed(f"pool '{pool}' does not exist")
     if "archive" in params:
         raise failed(f"volume '{params['archive']}' does not exist")
     backend.inventory.check_unused(vmid)
-    vm = Vm(vmid, call.node, {"lock": "create"})
+    vm = Vm(vmid, call.node, {"lock": "create"}, pool=pool)
     backend.inventory.vms[vmid] = vm
 
     async def work(task: Task) -> None:

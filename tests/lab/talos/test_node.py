@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 import yaml
-from fluobook_lab.kube.kubelet import node_info
+from fluobook_lab.kube.kubelet import NodeInfo, node_info, node_object
 from fluobook_lab.talos.describe import describe
 from fluobook_lab.talos.resources import types
 
@@ -56,6 +56,12 @@ def cp(lab):
 def running(lab, cp):
     bootstrap(lab)
     return cp
+
+
+def test_a_kubelet_registers_with_the_taints_of_its_configuration():
+    taint = {"key": "dedicated", "value": "db", "effect": "NoSchedule"}
+    info = NodeInfo("worker-1", ("10.10.0.20",), own_taints=(taint,))
+    assert node_object(info, "10.244.1.0/24")["spec"]["taints"][0] == taint
 
 
 def test_it_has_a_certificate_for_its_real_address(lab, cp):

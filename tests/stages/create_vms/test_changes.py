@@ -33,6 +33,31 @@ def test_a_second_run_asks_three_times_and_once_for_each_vm(lab):
     assert lab.requests(mutating=True) == []
 
 
+def test_tags_and_start_order_are_changed_at_once(lab):
+    settings = ("vm.tags=[prod]", "nodes.talos-worker-1.start_order=2")
+    stage = lab.stage("create-vms", *settings)
+    plan = stage.plan()
+    assert [action.verb for action in plan.actions] == ["change"] * 3
+    stage.apply(plan)
+    stage.verify()
+    config = vms(lab)["talos-worker-1"].config
+    assert (config["tags"], config["startup"]) == ("fluobook;fluobook-fluodata;prod", "order=2")
+    assert lab.stage("create-vms", *settings).plan().actions == ()
+
+
+def test_a_vm_is_created_in_its_pool_and_moved_by_an_administrator_alone(labs):
+    lab = labs(vm={"pool": "iot"})
+    stage = lab.stage("create-vms", "vm.pool=iot")
+    stage.apply(stage.plan())
+    stage.verify()
+    assert {vm.pool for vm in vms(lab).values()} == {"iot"}
+    assert lab.stage("create-vms", "vm.pool=iot").plan().actions == ()
+    assert lab.stage("create-vms").plan().actions == ()
+    with pytest.raises(Refused, match="pool iot → other") as refused:
+        lab.stage("create-vms", "vm.pool=other").plan()
+    assert "pvesh set /pools/other --vms" in refused.value.remedy
+
+
 def test_more_memory_is_planned_with_a_power_cycle(lab):
     stage = lab.stage("create-vms", "nodes.talos-worker-1.memory_gib=16")
     plan = stage.plan()

@@ -27,7 +27,9 @@ from fluobook.stages.create_vms.settings import (
     update,
 )
 
-PLATFORM = params.load("phase1", root=Path(__file__).parents[3]).platform
+PLATFORM = params.load(
+    "phase1", overrides=["nodes.talos-worker-1.start_order=2"], root=Path(__file__).parents[3]
+).platform
 WORKER = PLATFORM.workers[0]
 
 
@@ -53,6 +55,7 @@ VARIANTS = [
     with_settings(vm={"bios": "seabios"}),
     with_settings(network={"addressing": "dhcp"}),
     with_settings(network={"vlan": 42, "mtu": 9000}),
+    with_settings(vm={"tags": ["prod", "team-iot"], "pool": "iot"}),
 ]
 
 
@@ -74,6 +77,7 @@ DISK = "local-lvm:vm-1-disk-0,discard=on,ssd=1,size=20G"
 CHANGED = [
     ("name", "", "other", LIVE),
     ("onboot", "", "0", LIVE),
+    ("startup", "order", "order=9,up=30", LIVE),
     ("tags", "", "fluobook", LIVE),
     ("ostype", "", "other", LIVE),
     ("boot", "", "order=net0", LIVE),
