@@ -110,15 +110,32 @@ def for_phase(chosen: Params, *, root: Path, programs: Callable[[], Mapping[str,
     """The lab of this run, the background lab of the phase, or a new one that ends with this process.
 
     `programs` is called only to start a lab, because finding the programs takes time.
+
+    Raises:
+        UsageError: the lab of that phase is another cluster's.
     """
     owned = os.environ.get("FLUOBOOK_LAB")
     if lab := find(Path(owned) if owned else folder_of(chosen.phase)):
+        _require_cluster(lab, chosen)
         return lab
     if owned:
         raise FluobookError(f"the lab of this run ({owned}) has ended", remedy="start the run again")
     lab = own(chosen, root=root, programs=programs())
     remark = f"a lab was started for this notebook and ends with its kernel; `fluobook lab up {chosen.phase}` keeps one"
     return replace(lab, remarks=(remark,))
+
+
+def _require_cluster(lab: Lab, chosen: Params) -> None:
+    """Two params files may name the same phase; the lab of one has no server of the other."""
+    try:
+        cluster = json.loads((lab.folder / "order.json").read_text())["platform"]["cluster"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if cluster != (described := chosen.platform.cluster.name):
+        raise UsageError(
+            f"the lab of {chosen.phase} is up for cluster {cluster}, and the params describe {described}",
+            remedy=f"give the params a `phase` of their own, or run: fluobook lab down {chosen.phase}",
+        )
 
 
 def own(chosen: Params, *, root: Path, programs: Mapping[str, str], **options: Any) -> Lab:

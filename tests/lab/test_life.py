@@ -13,6 +13,7 @@ import pytest
 from fluobook_lab import life
 
 from fluobook import params
+from fluobook.errors import UsageError
 from fluobook.lab import programs as lab_programs
 
 BOUND = 60
@@ -45,6 +46,17 @@ def test_a_lab_is_found_while_it_is_up(start):
     assert lab.engine == "embedded"
     life.end(lab)
     assert life.find(lab.folder) is None
+
+
+@pytest.mark.lab
+def test_a_lab_of_another_cluster_with_the_same_phase_is_refused(start, monkeypatch):
+    lab = start(os.getpid())
+    monkeypatch.setenv("FLUOBOOK_LAB", str(lab.folder))
+    assert life.for_phase(params.load("phase1", root=ROOT), root=ROOT, programs=dict) == lab
+    other = params.load("phase1", overrides=["cluster.name=berlin"], root=ROOT)
+    with pytest.raises(UsageError, match="is up for cluster fluodata, and the params describe berlin"):
+        life.for_phase(other, root=ROOT, programs=dict)
+    life.end(lab)
 
 
 @pytest.mark.lab

@@ -119,7 +119,7 @@ def workers_have_data_disks(platform: Platform) -> Iterator[Problem]:
 def replicas_fit_the_failure_domains(platform: Platform) -> Iterator[Problem]:
     """Two copies on one host fail together."""
     domains = platform.failure_domains
-    if platform.workers and platform.storage.replicas > len(domains):
+    if domains and platform.storage.replicas > len(domains):
         rule = f"is more than the {len(domains)} failure domains ({', '.join(domains)})"
         yield Problem("platform.storage.replicas", platform.storage.replicas, rule, f"{len(domains)} at most")
 
