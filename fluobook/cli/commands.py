@@ -180,10 +180,10 @@ def _check_params(repository: Path) -> tuple[list[str], list[str]]:
     """The problems in the params of every phase, and the warnings about them, one line each."""
     problems, warnings = [], []
     owners: dict[tuple[str, str], str] = {}
-    for phase in params.phases(repository):
-        file = f"params/{phase}.yaml"
+    for path in params.files(repository).values():
+        file = path.relative_to(repository).as_posix()
         try:
-            loaded = params.load(phase, root=repository)
+            loaded = params.load(path, root=repository)
         except ParamsError as error:
             problems += [f"{file}: [params] {problem}" for problem in error.problems or (error.message,)]
             continue

@@ -44,6 +44,18 @@ def test_what_a_topology_cannot_survive_is_a_warning_and_no_finding(monkeypatch,
     assert "params/phase3.yaml: warning" not in output.err
 
 
+def test_the_params_of_a_site_are_checked_by_their_own_path(repository, capsys):
+    folder = repository / "site" / "params"
+    folder.mkdir(parents=True, exist_ok=True)
+    site = (ROOT / "tests" / "params" / "valid" / "two-hosts-one-control-plane.yaml").read_text()
+    (folder / "berlin.yaml").write_text(site)
+    cli.run(["check"])
+    assert "site/params/berlin.yaml: warning: cp-1 is the only control plane" in capsys.readouterr().err
+    (folder / "berlin.yaml").write_text(site.replace("replicas: 2", "replicas: 3"))
+    assert cli.run(["check"]) == 4
+    assert "site/params/berlin.yaml: [params] platform.storage.replicas = 3" in capsys.readouterr().out
+
+
 def test_two_files_with_the_same_names_are_a_finding(repository, capsys):
     (repository / "params" / "berlin.yaml").write_text((repository / "params" / "phase1.yaml").read_text())
     assert cli.run(["check"]) == 4
