@@ -231,7 +231,8 @@ def params() -> str:
         "complete them by [schema.json](../../params/schema.json). `[]` stands for each item of a list. A secret is "
         "never a value: it is `{env: NAME}`, `{file: PATH}` or `{sops: PATH, key: KEY}`. "
         "Nodes, pods and Services have IPv4 addresses: IPv6 and dual stack are refused. Servers outside the platform, "
-        "such as Proxmox VE, may have IPv6 addresses, in brackets.\n\n"
+        "such as Proxmox VE, may have IPv6 addresses, in brackets. A node has one network card and one system disk, a "
+        "worker one more disk for Longhorn; add others in Proxmox VE and configure them by a patch.\n\n"
         f"Pinned in [versions.yaml](../../params/versions.yaml), with the matrix of what goes together: {pinned}.\n\n"
         "| key below `platform` | what it is | default |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )
