@@ -60,13 +60,18 @@ STATUS_ERRORS: dict[int, type[OutsideError]] = {
     503: Unreachable,
     504: Unreachable,
 }
-"""The error for each HTTP status; for other statuses it is `OutsideError`."""
+"""The error for each HTTP status; see `error_of`."""
 
 _HTML = re.compile(
     rb"(?is)\s*(<!--.*?-->\s*)*<(!doctype\s+html|(html|head|body|title|meta|script|style|link|div|form|center|table|iframe|h1|p)\b)"
 )
 _LOGIN = re.compile(rb"type=[\"']?password|sign.?in|log.?in\b|single.sign|SAML|captive|portal", re.IGNORECASE)
 _TITLE = re.compile(rb"<title[^>]*>\s*(.{1,120}?)\s*</title>", re.IGNORECASE | re.DOTALL)
+
+
+def error_of(status: int) -> type[OutsideError]:
+    """The error for an HTTP status."""
+    return STATUS_ERRORS.get(status, Rejected if 400 <= status < 500 else OutsideError)  # noqa: PLR2004
 
 
 def first_bytes(body: bytes) -> str:

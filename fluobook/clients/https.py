@@ -432,7 +432,7 @@ class HttpClient:
     def _accepted(self, answer: Answer, doing: str, refusal: Refusal) -> Answer:
         if answer.status < 300:  # noqa: PLR2004
             return answer
-        if answer.status < 400:  # noqa: PLR2004
+        if not 400 <= answer.status < 600:  # noqa: PLR2004
             raise self.invalid(answers.UNEXPECTED, f"has status {answer.status}", doing, body=answer.body)
         error = refusal(answer, doing)
         if answer.status in (429, 503):
@@ -441,7 +441,7 @@ class HttpClient:
 
     def refused(self, answer: Answer, doing: str) -> OutsideError:
         """The error for a status of 400 or more."""
-        kind = answers.STATUS_ERRORS.get(answer.status, OutsideError)
+        kind = answers.error_of(answer.status)
         is_page, shown = answers.is_html(answer.body), self.shown(answer.body)
         reason = f"with {answers.page_of(answer.body)}" if is_page else shown or answer.reason
         return kind(

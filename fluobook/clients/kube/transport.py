@@ -316,7 +316,7 @@ def refused(what: str, code: int, status: Mapping[str, Any], shown: str = "") ->
     """
     message = str(status.get("message") or shown or f"HTTP {code}")
     verb, _, name = what.partition(" ")
-    return answers.STATUS_ERRORS.get(code, OutsideError)(
+    return answers.error_of(code)(
         f"cannot {what}: {message.splitlines()[0]}",
         system=SYSTEM,
         detail=message if "\n" in message else "",
