@@ -127,7 +127,6 @@ class StageRun:
         journal = new_folder(context.root / "runs", context.phase) / "events.jsonl"
         started = {"phase": context.phase, "target": context.target, "stages": [self.stage.name]}
         context.journal.keep(journal, "run-started", **started, params=digest_of(context.platform.written))
-        show(Table(f"the journal of this work is {journal.relative_to(context.root)}", []))
 
     def _observe(self) -> None:
         self._observation = self.stage.observe(self.context)

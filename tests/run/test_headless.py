@@ -82,7 +82,7 @@ def secrets_of(lab, root):
 def test_without_approval_nothing_is_changed_and_the_exit_code_says_so(shared_operator, lab, tmp_path):
     done = shared_operator.runs("run", "phase1", "--only", "create-vms", "--out", str(tmp_path / "run"))
     assert done.returncode == 3
-    assert re.search(r"ApprovalNeeded: create-vms needs approval: Plan 63155a: 7 to create", done.stderr)
+    assert re.search(r"ApprovalNeeded: create-vms needs approval: Plan \w{6}: 7 to create", done.stderr)
     assert "--approve create-vms=" in done.stderr
     assert mutating(lab) == []
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
