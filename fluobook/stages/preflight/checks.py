@@ -76,7 +76,7 @@ def _age_key(context: RunContext) -> Iterator[Check]:
 
 def _is_recipient(root: Path, secrets: ClusterSecrets, recipient: str) -> Check:
     encrypted = encrypted_files(root)
-    rules = [pattern for pattern, recipients in creation_rules(root) if recipient not in recipients]
+    rules = [pattern.pattern for pattern, recipients in creation_rules(root) if recipient not in recipients]
     files = [_shown(entry.file, root) for entry in encrypted if recipient not in entry.recipients]
     if secrets.path.exists() and recipient not in sops.recipients(secrets.path):
         files.append(_shown(secrets.path, root))
