@@ -52,7 +52,7 @@ def test_the_real_kustomize_takes_the_patches_of_every_child(phase3, tree, real)
         if tree.is_ours(application) and application.kustomize
         for obj in real.build(tree.root / application.path, application.kustomize["patches"])
     ]
-    specs = {(obj["kind"], obj["metadata"]["name"]): obj["spec"] for obj in built}
+    specs = {(obj["kind"], obj["metadata"]["name"]): obj.get("spec") for obj in built}
     assert specs["Cluster", "fluodata-pg"]["instances"] == 3
     assert specs["RabbitmqCluster", "rabbitmq"]["replicas"] == 3
     assert specs["ScyllaCluster", "fluodata"]["datacenter"]["racks"][0]["members"] == 3
