@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 API, KIND = "argoproj.io/v1alpha1", "Application"
 FAILED = ("Failed", "Error")
+_BUILD_FAILED = re.compile(r"`(kustomize build|helm template)[^`]*` failed exit status|app path does not exist")
+_TEMPORARY = re.compile(
+    r"time[d-]* ?out|connection|dial tcp|no such host|unavailable|too many requests|handshake|\bEOF\b", re.IGNORECASE
+)
 PAUSE = 5.0
 """Seconds between two requests to the Git host while an Application is at another revision."""
 
@@ -44,6 +49,7 @@ class State:
         revision: the revision that it was last compared with.
         up_to_date: whether that comparison was with its present source.
         errors: the messages of its error conditions.
+        reconciled: when Argo CD last compared it.
         repo: the URL of its source.
         wanted: the revision that its source names.
     """
@@ -59,6 +65,7 @@ class State:
     revision: str
     up_to_date: bool
     errors: tuple[str, ...]
+    reconciled: str
     repo: str
     wanted: str
 
@@ -75,6 +82,12 @@ class State:
     def failed(self) -> bool:
         """Whether its operation failed: Argo CD does not repeat it for the same revision."""
         return self.operation in FAILED
+
+    @property
+    def build_error(self) -> str:
+        """The error of its build, if only another commit or other params can correct it; "" otherwise."""
+        errors = (error for error in self.errors if _BUILD_FAILED.search(error) and not _TEMPORARY.search(error))
+        return next(errors, "")
 
     def summary(self) -> str:
         """Sync, health and the reason: "OutOfSync, Progressing: waiting for healthy state of …"."""
@@ -102,6 +115,7 @@ def state_of(obj: Mapping[str, Any]) -> State:
         revision=sync.get("revision", ""),
         up_to_date=compared is None or compared == source,
         errors=tuple(c["message"] for c in status.get("conditions") or () if c["type"].endswith("Error")),
+        reconciled=status.get("reconciledAt", ""),
         repo=source.get("repoURL", ""),
         wanted=str(source.get("targetRevision", "")),
     )
@@ -147,6 +161,16 @@ class Tip:
         if not self.is_source_of(state) or state.revision == self.commit():
             return True
         return state.revision == self.commit(refresh=refresh)
+
+
+def build_error(state: State) -> FluobookError:
+    """The error for an Application whose source cannot be built."""
+    return TaskFailed(
+        f"Application {state.name} (wave {state.wave}) cannot be built: {state.build_error}",
+        system="argocd",
+        code="ComparisonError",
+        remedy="run `fluobook check`, correct the source, push it, and run the stage again",
+    )
 
 
 def sync_error(kube: Kube, obj: Obj) -> FluobookError:

@@ -24,7 +24,16 @@ from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.readiness import certificates_check
-from fluobook.stages.root_application.state import API, KIND, State, Tip, state_of, sync_error, timeout_error
+from fluobook.stages.root_application.state import (
+    API,
+    KIND,
+    State,
+    Tip,
+    build_error,
+    state_of,
+    sync_error,
+    timeout_error,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -352,6 +361,7 @@ class _Wait:
     def __init__(self, kube: Kube, name: str, watch: ApplicationWatch, tip: Tip, report: Reporter) -> None:
         self._kube, self._name, self._watch, self._tip, self._report = kube, name, watch, tip, report
         self._requested: set[str] = set()
+        self._build_errors: dict[str, tuple[str, str]] = {}
         self._reported = ""
         self._last = Snapshot({}, {}, frozenset())
 
@@ -376,9 +386,11 @@ class _Wait:
     def _is_done(self, snapshot: Snapshot) -> bool:
         self._report.check()
         self._last, states = snapshot, snapshot.states
-        for name in states if self._name == ROOT else [self._name]:
+        for name in states if self._name == ROOT else states.keys() & {self._name}:
             if snapshot.failed(name) and not self._tip.is_past(states[name]):
                 raise sync_error(self._kube, snapshot.objects[name])
+            if self._cannot_be_built(states[name]):
+                raise build_error(states[name])
         state = states.get(self._name)
         message = state.summary() if state else "does not exist yet"
         if message != self._reported:
@@ -390,6 +402,17 @@ class _Wait:
             return self._name != ROOT or all(s.healthy and self._tip.reached(s) for s in states.values())
         self._request_progress(state)
         return False
+
+    def _cannot_be_built(self, state: State) -> bool:
+        """Whether a build error is still there after Argo CD compared again: the first may be about an older commit."""
+        error = state.build_error
+        if not error or self._build_errors.get(state.name, ("", ""))[0] != error:
+            self._build_errors[state.name] = (error, state.reconciled)
+            if error:
+                body = {"metadata": {"annotations": {REFRESH: "hard"}}}
+                self._kube.patch(API, KIND, state.name, NAMESPACE, body=body)
+            return False
+        return state.reconciled != self._build_errors[state.name][1]
 
     def _request_progress(self, state: State) -> None:
         """Request what Argo CD would not do by itself, each once.

@@ -99,6 +99,18 @@ def test_a_sync_that_fails_names_the_application_and_the_object_and_the_next_pus
     assert lab.stage(NAME).plan().actions == ()
 
 
+def test_a_source_that_cannot_be_built_ends_the_wait_and_the_next_push_fixes_it(lab):
+    path = "cluster-gitops/infrastructure/namespaces/kustomization.yaml"
+    kustomization = (lab.context().root / path).read_text()
+    push(lab, **{path: kustomization + "  - missing.yaml\n"})
+    stage = lab.stage(NAME)
+    with pytest.raises(TaskFailed, match=r"Application namespaces \(wave -4\) cannot be built: .*missing\.yaml"):
+        stage.apply(stage.plan())
+    push(lab, **{path: kustomization})
+    lab.bring_up(NAME)
+    assert lab.stage(NAME).plan().actions == ()
+
+
 def test_a_timeout_names_the_application_and_its_first_unhealthy_object(lab):
     path = "cluster-gitops/infrastructure/ingress-nginx/routes/"
     kustomization = (lab.context().root / path / "kustomization.yaml").read_text()

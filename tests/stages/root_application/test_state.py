@@ -48,5 +48,32 @@ def test_a_condition_is_shown_before_the_operations_message():
     assert state.summary() == "Unknown, Unknown: app path does not exist"
 
 
+LOAD = "Failed to load target state: failed to generate manifest for source 1 of 1: rpc error: code = Unknown desc = "
+
+
+@pytest.mark.parametrize(
+    ("message", "is_permanent"),
+    [
+        (
+            LOAD
+            + "`kustomize build apps/web` failed exit status 1: Error: accumulating resources: x.yaml: no such file",
+            True,
+        ),
+        (
+            LOAD + "`helm template . --name-template web` failed exit status 1: Error: values do not meet the schema",
+            True,
+        ),
+        (LOAD + "apps/web: app path does not exist", True),
+        (LOAD + "`kustomize build apps/web` failed exit status 1: Error: Get https://x: dial tcp: i/o timeout", False),
+        (LOAD + "`helm pull` failed exit status 1: Error: 503", False),
+        (LOAD + "failed to list refs: https://git.example.org: connection refused", False),
+        ("error getting cluster cache: context deadline exceeded", False),
+    ],
+)
+def test_only_an_error_that_another_commit_must_correct_is_a_build_error(message, is_permanent):
+    conditions = [{"type": "ComparisonError", "message": message}]
+    assert (state_of(application(conditions=conditions)).build_error == message) is is_permanent
+
+
 def test_the_wave_comes_from_the_annotation():
     assert state_of(application()).wave == -2
