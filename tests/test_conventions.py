@@ -69,7 +69,7 @@ def test_names_say_what_is_in_them():
 
 
 def test_each_folder_of_tests_mirrors_one_of_the_package():
-    beside = {"browser", "notebooks", "engines", "lab"}
+    beside = {"browser", "notebooks", "engines", "lab", "site"}
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
     packages = {path.name for path in (ROOT / "fluobook").iterdir() if path.is_dir()}
     assert folders - beside <= packages

@@ -73,7 +73,7 @@ def endpoint(kubeconfig: Mapping[str, Any], *, address: tuple[str, int] | None =
     Raises:
         FluobookError: it has no current context, or lacks the CA or the user's identity.
     """
-    remedy = "write it again: fluobook kubeconfig"
+    remedy = "delete it, then: fluobook run PHASE --only bootstrap-kubernetes"
     try:
         context = _named(kubeconfig, "contexts", "context", kubeconfig["current-context"])
         cluster = _named(kubeconfig, "clusters", "cluster", context["cluster"])
@@ -98,7 +98,7 @@ def endpoint(kubeconfig: Mapping[str, Any], *, address: tuple[str, int] | None =
         target.context()
     except ssl.SSLError as error:
         message = f"the certificates in the kubeconfig cannot be used: {error.reason}"
-        raise FluobookError(message, remedy="fluobook kubeconfig") from None
+        raise FluobookError(message, remedy=remedy) from None
     return target, token
 
 
