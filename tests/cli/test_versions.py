@@ -48,7 +48,7 @@ def test_a_repository_that_does_not_answer_is_reported_with_exit_code_1(capsys, 
     }
     settings = [f"--set=gitops.mirrors={mirrors}".replace("'", '"')]
     assert cli.run(["versions", "--target", "live", *settings]) == 1
-    assert "cilium: http://127.0.0.1:1 does not answer" in capsys.readouterr().err
+    assert "cilium: the chart repository does not answer at 127.0.0.1:1" in capsys.readouterr().err
 
 
 def test_another_target_is_refused(capsys):

@@ -19,8 +19,9 @@ def test_a_file_may_contain_several_keys():
 
 def test_a_damaged_key_is_refused_and_never_shown():
     secret = age.generate().secret
+    other = "Q" if secret.endswith("X") else "X"
     with pytest.raises(Rejected, match=r"keys\.txt: key 1 is not an age key") as caught:
-        age.read(secret[:-1] + "X", "keys.txt")
+        age.read(secret[:-1] + other, "keys.txt")
     assert secret[20:40] not in present(caught.value).text()
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None

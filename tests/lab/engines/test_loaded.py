@@ -12,7 +12,8 @@ from fluobook_lab.engines import argocd, kubernetes
 print(*sorted(name.removeprefix("fluobook_lab.") for name in sys.modules if name.startswith("fluobook_lab.")))
 """
 EMBEDDED_API = {
-    *("controllers", "controllers.certificates", "controllers.loop", "controllers.nodes", "controllers.operators"),
+    *("controllers", "controllers.certificates", "controllers.issuing", "controllers.loop"),
+    *("controllers.nodes", "controllers.operators"),
     *("controllers.services", "controllers.volumes", "access", "errors", "kubelet", "objects", "resources", "schemas"),
     *("storage", "system"),
 }
@@ -24,5 +25,9 @@ def test_the_real_engine_loads_of_the_embedded_api_what_its_mirror_needs() -> No
     loaded = done.stdout.split()
     kube = {name.removeprefix("kube.") for name in loaded if name.startswith("kube.")}
     assert kube == EMBEDDED_API
-    assert [name for name in loaded if name.startswith("argocd.")] == ["argocd.objects", "argocd.repo_server"]
+    assert [name for name in loaded if name.startswith("argocd.")] == [
+        "argocd.ksops",
+        "argocd.objects",
+        "argocd.repo_server",
+    ]
     assert "kubernetes_side" not in loaded

@@ -277,7 +277,7 @@ def test_a_label_is_applied_without_a_reboot(lab, running):
 
 
 def test_a_change_that_needs_a_reboot_survives_it(lab, running):
-    text = lab.controlplane(systemDiskEncryption={"state": {"provider": "luks2"}})
+    text = lab.controlplane(systemDiskEncryption={"state": {"provider": "luks2", "keys": [{"slot": 0, "nodeID": {}}]}})
     assert running.apply_configuration(text, dry_run=True).mode == "REBOOT"
     assert running.apply_configuration(text).mode == "REBOOT"
     lab.wait(lambda: ("down", "cp-1") in lab.cluster.events)
