@@ -42,7 +42,7 @@ def talos_accepts_the_patches(snapshot: Snapshot) -> Iterator[Finding]:
             ]
             unnamed = [part for part in parts[path] if not part.kind]
             position = next((part.at() for part in (*named, *unnamed)), Position(snapshot.root / path, 1))
-            yield position.finding(problem.partition("\n ")[0], "correct the patch, or leave the part out")
+            yield position.finding(" ".join(problem.split()), "correct the patch, or leave the part out")
 
 
 def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:

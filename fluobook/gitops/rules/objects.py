@@ -375,8 +375,10 @@ def _alert_defects(document: Document, table: metrics.MetricTable) -> Iterator[D
                             f"{name} names {label}, which is the scraped pod's",
                             (f"use exported_{label}, or set honorLabels where it is scraped"),
                         )
-            if (rule.get("labels") or {}).get("severity") not in _SEVERITIES:
-                yield (*at, "labels"), f"{name} has no severity", "critical, warning or none: alerts are routed by it"
+            severity = (rule.get("labels") or {}).get("severity")
+            if severity not in _SEVERITIES:
+                problem = f"has the severity {severity}" if severity else "has no severity"
+                yield (*at, "labels"), f"{name} {problem}", "critical, warning or none: alerts are routed by it"
 
 
 def _problems(expression: metrics.Expression) -> list[str]:
