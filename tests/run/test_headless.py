@@ -194,7 +194,7 @@ class CellError(Exception):
 @pytest.mark.parametrize(
     ("error", "caught", "expected"),
     [
-        (DeadKernelError("the kernel of n.ipynb was killed by SIGKILL\nlog"), None, "F108 The kernel of a notebook"),
+        (DeadKernelError("the kernel of n.ipynb was killed by SIGKILL\nlog"), None, "F108 A notebook's kernel died"),
         (DeadKernelError("the kernel of n.ipynb was killed by SIGKILL"), 15, "SIGTERM interrupted n.ipynb; run it"),
         (Interrupted("SIGINT"), 2, "SIGINT came between two cells"),
         (RuntimeError("something else"), None, "n.ipynb ended early: something else\n  remedy:  run it again"),
