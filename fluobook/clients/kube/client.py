@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.clients.https import NO_CONNECTION
 from fluobook.clients.kube.forward import Forward
-from fluobook.clients.kube.transport import VERSION, WRITTEN, Obj, Transport, endpoint, title
+from fluobook.clients.kube.transport import KUBELET_UNREACHABLE, VERSION, WRITTEN, Obj, Transport, endpoint, title
 from fluobook.clients.kube.watching import Informer
 from fluobook.errors import Conflict, InvalidAnswer, NotFound, OutsideError, Unreachable
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fluobook.clients.kube.transport import Kind
     from fluobook.clients.kube.watching import Change
 
-KUBELET_UNREACHABLE = "error trying to reach service"
 MANAGER = "fluobook"
 """Our field manager in server-side apply."""
 APPLY = "application/apply-patch+yaml"

@@ -32,6 +32,8 @@ CONNECTIONS = 16
 PAGE = 500
 MOST_PAGES = 2000
 
+KUBELET_UNREACHABLE = "error trying to reach service"
+
 VERSION = {"gitVersion": re.compile(r"v?\d+\.\d+.*")}
 WRITTEN = {"metadata": {"name?": str, "uid?": str, "resourceVersion?": str}}
 OBJECT = {
@@ -329,4 +331,6 @@ def is_busy(error: FluobookError) -> bool:
     """Whether a read may be repeated: the server is busy, or the connection ended."""
     if not isinstance(error, Unreachable) or not may_be_starting(error):
         return False
+    if KUBELET_UNREACHABLE in error.message:
+        return False  # the server is not busy: it reports that a kubelet does not serve yet
     return error.code not in (DNS, TIMED_OUT, "ECONNREFUSED")
