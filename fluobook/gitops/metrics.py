@@ -90,21 +90,20 @@ def _metric(program: str, facts: Mapping[str, Any], row: Mapping[str, Any]) -> M
 
 @dataclass
 class Expression:
-    """One expression against the table: `labels` of its result, and `problems` that make it wrong."""
+    """One expression against the table: `labels` of its result's series, and `problems` that make it wrong."""
 
     text: str
     metrics: Mapping[str, Metric]
-    problems: list[str] = field(default_factory=list)
-    shadowed: set[str] = field(default_factory=set)
+    labels: frozenset[str] = field(init=False, default=frozenset())
+    problems: list[str] = field(init=False, default_factory=list)
+    shadowed: set[str] = field(init=False, default_factory=set)
 
-    @cached_property
-    def labels(self) -> frozenset[str]:
-        """The labels of the result's series."""
+    def __post_init__(self) -> None:
         try:
-            return self._labels(promql.parse(_VARIABLE.sub("5m", self.text)))
+            self.labels = self._labels(promql.parse(_VARIABLE.sub("5m", self.text)))
         except ValueError as error:
             self.problems.append(f"is not PromQL: {error}")
-            return frozenset()
+        self.problems = list(dict.fromkeys(self.problems))
 
     def _labels(self, node: Any) -> frozenset[str]:
         by_type: dict[type, Callable[[Any], frozenset[str]]] = {

@@ -342,7 +342,7 @@ def metrics_exist(snapshot: Snapshot) -> Iterator[Finding]:
             yield document.at(*path).finding(message, remedy)
     for file in (file for file in snapshot.all_files if file.suffix == ".json"):
         for expression in _dashboard_expressions(file):
-            for problem in _problems(metrics.Expression(expression, table.metrics)):
+            for problem in metrics.Expression(expression, table.metrics).problems:
                 line = next(
                     (n for n, text in enumerate(read_text(file).splitlines(), 1) if json.dumps(expression) in text), 0
                 )
@@ -355,14 +355,13 @@ def _alert_defects(document: Document, table: metrics.MetricTable) -> Iterator[D
             at = ("spec", "groups", group, "rules", index)
             name = rule.get("alert") or rule.get("record")
             expression = metrics.Expression(str(rule["expr"]), table.metrics)
-            problems = _problems(expression)
-            for problem in problems:
+            for problem in expression.problems:
                 yield (*at, "expr"), f"{name} {problem}", f"correct the rule; {metrics.NAME} has what exists"
             if "alert" not in rule:
                 continue
             labels = expression.labels | set(rule.get("labels") or {}) | {"alertname"}
             for key, text in (rule.get("annotations") or {}).items():
-                for label in () if problems else dict.fromkeys(_LABEL_IN_TEXT.findall(text)):
+                for label in () if expression.problems else dict.fromkeys(_LABEL_IN_TEXT.findall(text)):
                     if label not in labels:
                         yield (
                             (*at, "annotations", key),
@@ -379,11 +378,6 @@ def _alert_defects(document: Document, table: metrics.MetricTable) -> Iterator[D
             if severity not in _SEVERITIES:
                 problem = f"has the severity {severity}" if severity else "has no severity"
                 yield (*at, "labels"), f"{name} {problem}", "critical, warning or none: alerts are routed by it"
-
-
-def _problems(expression: metrics.Expression) -> list[str]:
-    expression.labels  # noqa: B018 (evaluates the expression)
-    return list(dict.fromkeys(expression.problems))
 
 
 def _dashboard_expressions(file: Path) -> Iterator[str]:
