@@ -12,8 +12,8 @@ from fluobook.errors import FluobookError
 from fluobook.kubernetes.kubelet_certificates import Approver
 from fluobook.machine.pki import KeyPair, sign_request
 from fluobook_lab.kube.access import BOOTSTRAPPERS, NODE_PREFIX, NODES
-from fluobook_lab.kube.controllers.loop import own_key
-from fluobook_lab.kube.objects import is_true, labels_of, name_of, timestamp
+from fluobook_lab.kube.controllers.loop import is_named, own_key, running
+from fluobook_lab.kube.objects import is_true, name_of, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -177,7 +177,7 @@ def _values(request: x509.CertificateSigningRequest, oid: x509.ObjectIdentifier)
     return [str(attribute.value) for attribute in request.subject.get_attributes_for_oid(oid)]
 
 
-LABEL, NAME = "app.kubernetes.io/name", "kubelet-csr-approver"
+NAME = "kubelet-csr-approver"
 DEPLOYMENTS = ("apps", "deployments")
 
 
@@ -189,7 +189,7 @@ class CsrApprover:
         self.sources: Sources = {RESOURCE: own_key, DEPLOYMENTS: self._on_deployment}
 
     def _on_deployment(self, deployment: Obj) -> list[Key]:
-        ours = labels_of(deployment).get(LABEL) == NAME and is_true(deployment, "Available")
+        ours = is_named(deployment, NAME) and is_true(deployment, "Available")
         return [key for key, _ in self._store.storage.scan(RESOURCE)] if ours else []
 
     def reconcile(self, key: Key) -> float | None:
@@ -213,11 +213,10 @@ class CsrApprover:
 
     def _settings(self) -> Approver | None:
         """Its settings, None if it does not run."""
-        deployments = self._store.view("apps/v1", "Deployment")
-        running = [item for item in deployments if labels_of(item).get(LABEL) == NAME and is_true(item, "Available")]
-        if not running:
+        deployments = running(self._store, NAME)
+        if not deployments:
             return None
-        containers = running[0]["spec"]["template"]["spec"]["containers"]
+        containers = deployments[0]["spec"]["template"]["spec"]["containers"]
         return Approver.from_environment({e["name"]: e.get("value", "") for e in containers[0].get("env") or []})
 
 

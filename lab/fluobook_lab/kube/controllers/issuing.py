@@ -10,11 +10,9 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 from fluobook.machine.pki import issue, new_authority
-from fluobook_lab.kube.controllers.loop import draw
+from fluobook_lab.kube.controllers.loop import Delays, is_named, running
 from fluobook_lab.kube.objects import (
     annotations_of,
-    is_true,
-    labels_of,
     name_of,
     namespace_of,
     owner_reference,
@@ -58,8 +56,8 @@ class Issuing:
     """
 
     def __init__(self, store: Store, clock: Clock, seed: int, faults: Faults) -> None:
-        self._store, self._clock, self._seed, self._faults = store, clock, seed, faults
-        self._due: dict[str, float] = {}
+        self._store, self._faults = store, faults
+        self._delays = Delays(clock, seed)
         self.sources: Sources = {resource: self._keys_of(resource) for resource in KINDS}
         self.sources[("apps", "deployments")] = self._on_deployment
         self.sources[("", "secrets")] = self._on_secret
@@ -73,7 +71,7 @@ class Issuing:
                 yield f"{'/'.join(resource)}/{key[0]}", key[1]
 
     def _on_deployment(self, deployment: Obj) -> list[Key]:
-        return list(self._all(*KINDS)) if labels_of(deployment).get("app.kubernetes.io/name") == "cert-manager" else []
+        return list(self._all(*KINDS)) if is_named(deployment, "cert-manager") else []
 
     def _on_secret(self, secret: Obj) -> list[Key]:
         is_tls = secret.get("type") == "kubernetes.io/tls"
@@ -90,28 +88,20 @@ class Issuing:
             return None
         if kind == "Gateway":
             self._store.set_status(obj, {**(obj.get("status") or {}), **self._gateway_status(obj)})
-        if not self._runs():
+        if not running(self._store, "cert-manager"):
             return None
         if kind in ("Ingress", "Gateway"):
             if self._store.registry.find(API, "Certificate"):
                 self._request(obj)
             return None
-        now = self._clock.now()
-        due = self._due.setdefault(obj["metadata"]["uid"], now + draw(self._seed, f"issue/{key}", *ISSUE_SECONDS))
-        if now < due:
-            return due - now
+        left = self._delays.left(obj["metadata"]["uid"], f"issue/{key}", ISSUE_SECONDS)
+        if left > 0:
+            return left
         if kind == "Certificate":
             self._certify(obj)
         else:
             self._register(obj)
         return None
-
-    def _runs(self) -> bool:
-        deployments = self._store.view("apps/v1", "Deployment")
-        return any(
-            labels_of(item).get("app.kubernetes.io/name") == "cert-manager" and is_true(item, "Available")
-            for item in deployments
-        )
 
     def _request(self, obj: Obj) -> None:
         """A Certificate for each Secret that an annotated Ingress or Gateway names."""

@@ -8,7 +8,7 @@ import random
 from typing import TYPE_CHECKING, Protocol
 
 from fluobook_lab.kube.errors import ApiError
-from fluobook_lab.kube.objects import name_of, namespace_of, timestamp
+from fluobook_lab.kube.objects import is_true, labels_of, name_of, namespace_of, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,6 +46,35 @@ def own_key(obj: Obj) -> list[Key]:
 def draw(seed: int, subject: str, low: float, high: float) -> float:
     """A number between two, always the same for one seed and name."""
     return random.Random(f"{seed}/{subject}").uniform(low, high)
+
+
+class Delays:
+    """How long work still takes that began when it was first asked for; the same in every run for one seed.
+
+    Args:
+        clock: the lab's clock.
+        seed: of the random delays.
+    """
+
+    def __init__(self, clock: Clock, seed: int) -> None:
+        self._clock, self._seed = clock, seed
+        self._due: dict[str, float] = {}
+
+    def left(self, work: str, subject: str, bounds: tuple[float, float]) -> float:
+        """The lab seconds until a piece of work is done, 0 or less once it is; drawn for the subject."""
+        now = self._clock.now()
+        return self._due.setdefault(work, now + draw(self._seed, subject, *bounds)) - now
+
+
+def running(store: Store, name: str) -> list[Obj]:
+    """The available Deployments of an operator, by their label app.kubernetes.io/name."""
+    deployments = store.view("apps/v1", "Deployment")
+    return [item for item in deployments if is_named(item, name) and is_true(item, "Available")]
+
+
+def is_named(obj: Obj, name: str) -> bool:
+    """Whether an object's label app.kubernetes.io/name is the name."""
+    return labels_of(obj).get("app.kubernetes.io/name") == name
 
 
 async def run(store: Store, clock: Clock, controller: Controller) -> None:

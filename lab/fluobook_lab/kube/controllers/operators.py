@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fluobook_lab.kube.controllers.loop import draw
+from fluobook_lab.kube.controllers.loop import Delays, running
 from fluobook_lab.kube.objects import (
     controller_of,
     data_file,
-    is_true,
     json_path,
     labels_of,
     name_of,
@@ -44,9 +43,7 @@ class Operators:
 
     def __init__(self, store: Store, clock: Clock, seed: int) -> None:
         self._store = store
-        self._clock = clock
-        self._seed = seed
-        self._due: dict[str, float] = {}
+        self._delays = Delays(clock, seed)
         self.sources: Sources = {DEPLOYMENTS: self._on_deployment, ("apps", "statefulsets"): self._on_instances}
         self.sources |= {_store_key(kind): self._keys for kind in OPERATED}
 
@@ -78,22 +75,17 @@ class Operators:
         kind, _, namespace = key[0].partition("/")
         obj = self._find(_store_key(kind), (namespace, key[1]))
         operated = OPERATED[kind]
-        if obj is None or obj["metadata"].get("deletionTimestamp") or not self._runs(operated["operator"]):
+        if obj is None or obj["metadata"].get("deletionTimestamp") or not running(self._store, operated["operator"]):
             return None
-        now = self._clock.now()
-        due = self._due.setdefault(obj["metadata"]["uid"], now + draw(self._seed, f"operate/{key}", *THINK_SECONDS))
-        if now < due:
-            return due - now
+        left = self._delays.left(obj["metadata"]["uid"], f"operate/{key}", THINK_SECONDS)
+        if left > 0:
+            return left
         self._operate(obj, operated)
         return None
 
     def _find(self, resource: Key, key: Key) -> Obj | None:
         obj = self._store.storage.get(resource, key)
         return self._store.find(obj["apiVersion"], obj["kind"], key[1], key[0]) if obj else None
-
-    def _runs(self, operator: str) -> bool:
-        deployments = self._store.view("apps/v1", "Deployment")
-        return any(labels_of(item).get(NAME) == operator and is_true(item, "Available") for item in deployments)
 
     def _operate(self, obj: Obj, operated: Obj) -> None:
         wanted = ready = 0

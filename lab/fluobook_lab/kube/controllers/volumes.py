@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fluobook_lab.kube.controllers.loop import draw, own_key
+from fluobook_lab.kube.controllers.loop import Delays, own_key
 from fluobook_lab.kube.objects import annotations_of, name_of, namespace_of
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ class Volumes:
 
     def __init__(self, store: Store, clock: Clock, seed: int) -> None:
         self._store = store
-        self._clock = clock
-        self._seed = seed
-        self._due: dict[str, float] = {}
+        self._delays = Delays(clock, seed)
         self.sources: Sources = {CLAIMS: own_key, CLASSES: self._pending, ("apps", "daemonsets"): self._pending}
 
     def _pending(self, obj: Obj) -> list[Key]:
@@ -51,10 +49,9 @@ class Volumes:
         storage_class = self._class(claim)
         if storage_class is None or not self._driver_runs(storage_class["provisioner"]):
             return None
-        now = self._clock.now()
-        due = self._due.setdefault(claim["metadata"]["uid"], now + draw(self._seed, f"bind/{key}", *BIND_SECONDS))
-        if now < due:
-            return due - now
+        left = self._delays.left(claim["metadata"]["uid"], f"bind/{key}", BIND_SECONDS)
+        if left > 0:
+            return left
         self._bind(claim, storage_class)
         return None
 
