@@ -1,4 +1,4 @@
-"""The environment variables that other processes inherit: those they need, and never a secret.
+"""Environment variables: the folders that they choose, and those that other processes inherit, never a secret.
 
 The variable with the token of Proxmox VE stays here: helm, kubectl, git, sops, the lab and the kernels of rehearsals do
 not receive it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 NAMES = {
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "LANG", "LANGUAGE", "TZ", "TMPDIR", "NO_COLOR"),
@@ -34,3 +35,15 @@ def inherited(also: Iterable[str] = (), *, environment: Mapping[str, str] | None
         for name, value in given.items()
         if name in names or name.upper() in names or name.startswith(PREFIXES)
     }
+
+
+def home() -> Path:
+    """The folder of kubeconfigs, talosconfigs and labs: $FLUOBOOK_HOME, or ~/.local/state/fluobook."""
+    path = os.environ.get("FLUOBOOK_HOME")
+    return Path(path).expanduser().absolute() if path else Path.home() / ".local" / "state" / "fluobook"
+
+
+def cache_folder() -> Path:
+    """The folder for what can be created again: $FLUOBOOK_CACHE, or ~/.cache/fluobook."""
+    path = os.environ.get("FLUOBOOK_CACHE")
+    return Path(path).expanduser() if path else Path.home() / ".cache" / "fluobook"

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from fluobook import files, params
+from fluobook import files
 from fluobook import lab as labs
 from fluobook.cli.options import ARGUMENTS, Engine, Phase, Settings, Target, chosen, engines, masked, root
 from fluobook.clients.tools import find
+from fluobook.environment import home
 from fluobook.errors import EXIT_CHANGES_PENDING, BadFile, CheckFailed, NotFound, ParamsError, StageMissing, UsageError
-from fluobook.params.secrets import secret_variables
 
 if TYPE_CHECKING:
     from fluobook.journal.journal import StageSummary
@@ -45,6 +45,7 @@ def run(
     """Run the stages' notebooks headless. Example: fluobook run phase1 --approve all."""
     from fluobook.journal import folder
     from fluobook.notebook import parse_approval
+    from fluobook.params.secrets import secret_variables
     from fluobook.run import headless, kernels
 
     loaded = chosen(phase, settings)
@@ -157,6 +158,8 @@ def _with_mirrors(loaded: Params, target: str) -> Params:
     """The params with the chart sources of the target: those of a rehearsal are the lab's. All else stays."""
     if target == "live":
         return loaded
+    from fluobook import params
+
     mirrors = labs.for_phase(loaded, root=root()).overlay["gitops"]["mirrors"]
     platform = params.overlay(loaded.platform, {"gitops": {"mirrors": mirrors}})
     return params.Params.model_construct(phase=loaded.phase, platform=platform)
@@ -178,6 +181,8 @@ def check() -> int:
 
 def _check_params(repository: Path) -> tuple[list[str], list[str]]:
     """The problems in the params of every phase, and the warnings about them, one line each."""
+    from fluobook import params
+
     problems, warnings = [], []
     owners: dict[tuple[str, str], str] = {}
     for path in params.files(repository).values():
@@ -240,7 +245,7 @@ def _cluster_file(name: str, key: str, loaded: Params, target: str) -> Path:
         StageMissing: there is none yet.
         BadFile: it is damaged.
     """
-    cluster = params.home() / loaded.platform.cluster.name
+    cluster = home() / loaded.platform.cluster.name
     folder = labs.provider().folder_of(loaded.phase) / "cluster" if target == "lab" else cluster
     path = folder / name
     option = " --target live" if target == "live" else ""
@@ -281,6 +286,8 @@ def _run_on_cluster(
         remedy = f"run {program.name} itself to use another cluster"
         raise UsageError(f"{other} does not fit: the cluster is that of {loaded.phase}", remedy=remedy)
     path = str(_cluster_file(config, key, loaded, target))
+    from fluobook.params.secrets import secret_variables
+
     own_secrets = secret_variables(loaded.platform)
     env = {name: value for name, value in os.environ.items() if name not in own_secrets} | {config.upper(): path}
     os.execve(program, [program.name, f"--{config}", path, *arguments], env)  # noqa: S606 (no shell is wanted)
@@ -318,6 +325,8 @@ def tools() -> int:
 def version() -> int:
     """Print the version of fluobook and the versions it pins. Example: fluobook version."""
     print(f"fluobook {metadata.version('fluobook')}")
+    from fluobook import params
+
     for name, pinned in params.pins(root()).items():
         print(f"{name:<11} {pinned}")
     return 0

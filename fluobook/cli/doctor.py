@@ -19,10 +19,10 @@ from packaging.utils import canonicalize_name
 from fluobook import lab as labs
 from fluobook import params
 from fluobook.clients.tools import inventory
+from fluobook.environment import cache_folder
 from fluobook.errors import FluobookError, NotFound
 from fluobook.files import read_yaml
 from fluobook.machine import access
-from fluobook.params import cache_folder
 from fluobook.stages.core.check import Check
 
 OLDEST_PYTHON = (3, 11)

@@ -6,14 +6,17 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
-from fluobook import lab, params
+from fluobook import lab
 from fluobook.errors import FluobookError
 from fluobook.redact import Redactor
+
+if TYPE_CHECKING:
+    from fluobook.params import Params
 
 WrongUsage: Any = typer.BadParameter.__bases__[0]
 """What typer raises for a wrong command line. Newer versions contain their own click, so it is not click's class."""
@@ -74,11 +77,15 @@ Engine = Annotated[
 
 def root() -> Path:
     """The repository that contains the working directory."""
-    return params.repository_root(Path.cwd())
+    from fluobook.params import repository_root
+
+    return repository_root(Path.cwd())
 
 
-def chosen(phase: str, settings: list[str]) -> params.Params:
+def chosen(phase: str, settings: list[str]) -> Params:
     """The params of a phase with the `--set` options."""
+    from fluobook import params
+
     return params.load(phase, overrides=settings, root=root())
 
 

@@ -18,9 +18,9 @@ from urllib.parse import urljoin, urlsplit
 from fluobook.clients import answers
 from fluobook.clients.https import OVERDUE, PORTS, HttpClient, Target, is_passing
 from fluobook.clients.tools import find, run_tool
+from fluobook.environment import cache_folder
 from fluobook.errors import AccessDenied, DeadlineExceeded, NotFound, OutsideError, Rejected, ToolFailed, Unreachable
 from fluobook.kubernetes import manifests, rendering
-from fluobook.params import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluobook.clients import wheel
-from fluobook.environment import inherited
+from fluobook.environment import cache_folder, inherited
 from fluobook.errors import DeadlineExceeded, FluobookError, ToolFailed
-from fluobook.params import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

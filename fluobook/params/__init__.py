@@ -1,7 +1,8 @@
 """The parameters: the desired platform of a phase, validated before anything connects to a server."""
 
+from fluobook.environment import cache_folder, home
 from fluobook.params.derive import DHCP_SERVERS, reservations
-from fluobook.params.load import cache_folder, files, home, load, overlay, parse, phases, repository_root
+from fluobook.params.load import files, load, overlay, parse, phases, repository_root
 from fluobook.params.platform import KUBERNETES_PORT, TALOS_PORT, Node, Params, Platform, Pool, ProxmoxEndpoint
 from fluobook.params.rules import warnings
 from fluobook.params.secrets import SecretRef, SecretReferences, located

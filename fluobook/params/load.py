@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -137,18 +136,6 @@ def repository_root(start: Path | None = None) -> Path:
         cause="no folder above it contains params/versions.yaml",
         remedy="cd into the repository",
     )
-
-
-def home() -> Path:
-    """The folder of kubeconfigs, talosconfigs and labs: $FLUOBOOK_HOME, or ~/.local/state/fluobook."""
-    path = os.environ.get("FLUOBOOK_HOME")
-    return Path(path).expanduser().absolute() if path else Path.home() / ".local" / "state" / "fluobook"
-
-
-def cache_folder() -> Path:
-    """The folder for what can be created again: $FLUOBOOK_CACHE, or ~/.cache/fluobook."""
-    path = os.environ.get("FLUOBOOK_CACHE")
-    return Path(path).expanduser() if path else Path.home() / ".cache" / "fluobook"
 
 
 def files(root: Path) -> dict[str, Path]:

@@ -80,3 +80,9 @@ def test_explain_prints_an_entry_of_the_catalogue(capsys: pytest.CaptureFixture[
     printed = capsys.readouterr().out
     assert printed.startswith("F28 etcd was bootstrapped before\n")
     assert "next:   talosctl etcd members --nodes <address>" in printed
+
+
+def test_the_command_line_loads_no_params_before_a_command_needs_them():
+    code = "import sys, fluobook.cli; print(sorted({'pydantic', 'fluobook.params', 'kubernetes'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from fluobook.environment import home
 from fluobook.errors import ParamsError
 from fluobook.failures import present
 from fluobook.params import load, parse, pins, repository_root
-from fluobook.params.load import home
 
 ROOT = repository_root(Path(__file__))
 VALID = Path(__file__).parent / "valid" / "smallest.yaml"
