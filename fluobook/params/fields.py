@@ -12,8 +12,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from fluobook.params.cpus import TOO_OLD
-from fluobook.params.problems import refuse
+from fluobook.params.cpus import MODELS, TOO_OLD
+from fluobook.params.problems import did_you_mean, refuse
 
 LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 PROXMOX_OUI = "BC:24:11"
@@ -22,7 +22,24 @@ PROXMOX_OUI = "BC:24:11"
 _HIGHEST_PORT = 65535
 _LONGEST_CLUSTER_NAME = 32
 _SHA1_DIGITS, _SHA256_DIGITS = 40, 64
-_SCP_LIKE = re.compile(r"[\w.-]+@[\w.-]+:(?!//)[\w./~+-]+", re.ASCII)
+_SCP_LIKE = re.compile(r"\w[\w.-]*@([^:/@]+):(?!//)[\w./~+-]+", re.ASCII)
+_UNUSABLE_IN_URLS = re.compile(r"[\x00-\x20\x7f\\]")
+_SPECIAL = {
+    IPv4Network("0.0.0.0/8"): "unspecified",
+    IPv4Network("127.0.0.0/8"): "loopback",
+    IPv4Network("169.254.0.0/16"): "link-local",
+    IPv4Network("224.0.0.0/4"): "multicast",
+    IPv4Network("240.0.0.0/4"): "reserved",
+}
+"""Networks whose addresses no machine has for others."""
+_RESERVED_NAMES = {
+    "common": "is the name of the patches of all nodes",
+    "controlplane": "is the name of the control planes' patches",
+    "worker": "is the name of the workers' patches",
+    "cilium": "is the name of Cilium's manifest, beside the nodes' files",
+    "localhost": "means every machine itself",
+}
+"""What a node cannot be called, because files are named after nodes and these are others, and why."""
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 _LONGEST_NAME, _LONGEST_DOMAIN = 63, 253
@@ -61,12 +78,48 @@ def _refuse_ipv6(value: str) -> None:
     raise refuse("is IPv6, which fluobook does not support for the platform", meant)
 
 
-def _ipv4(value: str) -> str:
+def _refuse_special(value: str, *, but: str = "") -> None:
+    """Refuse an IPv4 address or network that other machines cannot use, but for one kind."""
+    for special, kind in _SPECIAL.items():
+        if kind != but and IPv4Network(value).overlaps(special):
+            raise refuse(f"is in {special}, whose addresses are {kind}", "give one that other machines can reach")
+
+
+def _ipv4(value: str, *, but: str = "") -> str:
     _refuse_ipv6(value)
     try:
-        return str(IPv4Address(value))
+        address = str(IPv4Address(value))
     except AddressValueError:
         raise refuse("must be an IPv4 address", 'four numbers from 0 to 255, such as "10.10.0.10"') from None
+    _refuse_special(address, but=but)
+    return address
+
+
+def _server(host: str, *, hidden: bool = False) -> str:
+    """The host of a URL: an IPv4 address or a name, in lower case; DNS knows names in ASCII alone.
+
+    Dotted numbers are never a name, and a name never ends in a number. `hidden` keeps the value out of messages.
+    """
+    lower = host.lower()
+    if not host.isascii():
+        raise refuse("has a host name that is not ASCII", f"write {_punycode(host)}", hidden=hidden)
+    if re.fullmatch(r"(.*\.)?(\d+|0x[0-9a-f]*)\.?", lower):
+        return _ipv4(host, but="loopback")
+    if len(host) > _LONGEST_DOMAIN or not re.fullmatch(r"(?!-)[\w-]{1,63}(?<!-)(\.(?!-)[\w-]{1,63}(?<!-))*", lower):
+        rule = "has an invalid host name"
+        raise refuse(
+            rule, "letters, digits and inner hyphens, with dots between, such as pve1.example.org", hidden=hidden
+        )
+    return lower
+
+
+def _punycode(host: str) -> str:
+    """How DNS knows a name that is not ASCII; Python's codec is that of 2003, which changes some letters."""
+    try:
+        encoded = host.encode("idna").decode()
+        return encoded if encoded.encode().decode("idna") == host.lower() else "its ASCII form, xn--…"
+    except UnicodeError:
+        return "its ASCII form, xn--…"
 
 
 def _cidr(value: str) -> str:
@@ -74,13 +127,15 @@ def _cidr(value: str) -> str:
     if "/" not in value:
         raise refuse("must be an IPv4 network with its prefix length", 'such as "10.10.0.0/24"')
     try:
-        return str(IPv4Network(value))
+        network = str(IPv4Network(value))
     except ValueError as error:
         if "host bits" in str(error):
             raise refuse(
                 "has bits set behind its prefix", f'"{IPv4Network(value, strict=False)}" is the network'
             ) from None
         raise refuse("must be an IPv4 network with its prefix length", 'such as "10.10.0.0/24"') from None
+    _refuse_special(network)
+    return network
 
 
 def _mac(value: str) -> str:
@@ -108,15 +163,24 @@ def _fingerprint(value: str) -> str:
 
 def split_url(value: str) -> SplitResult:
     """A URL in its parts; one with a password is refused without repeating it."""
+    if _UNUSABLE_IN_URLS.search(value):
+        raise refuse("must be a URL", "it has a space, a control character or a backslash", hidden=True)
     try:
         parts = urlsplit(value)
-        _ = parts.port
     except ValueError:
         raise refuse("must be a URL", "such as https://pve1.example.org:8006", hidden=True) from None
     if parts.password or (parts.username and parts.scheme != "ssh"):
         raise refuse("contains a password or token", _CREDENTIALS, hidden=True)
     if parts.hostname and ":" in parts.hostname and not _is_ipv6(parts.hostname):
         raise refuse("has an invalid IPv6 address", "without a zone, in brackets: https://[2001:db8::10]:8006")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise refuse("has an invalid port", f"ports are numbers from 1 to {_HIGHEST_PORT}", hidden=True)
+    if parts.hostname and ":" not in parts.hostname:
+        _server(parts.hostname)
     return parts
 
 
@@ -153,7 +217,8 @@ def _proxmox_url(value: str) -> str:
 
 
 def _repository(value: str) -> str:
-    if _SCP_LIKE.fullmatch(value):
+    if scp := _SCP_LIKE.fullmatch(value):
+        _server(scp[1])
         return value
     parts = _without_query(split_url(value))
     if parts.scheme == "http":
@@ -171,10 +236,11 @@ def _without_query(parts: SplitResult) -> SplitResult:
 
 
 def _source_url(value: str) -> str:
-    if _SCP_LIKE.fullmatch(value):
+    if scp := _SCP_LIKE.fullmatch(value):
+        _server(scp[1])
         return value
     parts = _without_query(split_url(value))
-    if parts.scheme not in {"http", "https", "ssh", "oci", "file"} or not (parts.netloc or parts.scheme == "file"):
+    if parts.scheme not in {"http", "https", "ssh", "oci", "file"} or not (parts.hostname or parts.scheme == "file"):
         raise refuse("must be a URL", "a repoURL or the beginning of one, such as https://helm.cilium.io")
     return value.rstrip("/")
 
@@ -182,16 +248,66 @@ def _source_url(value: str) -> str:
 def _host_port(value: str) -> str:
     host, _, port = value.rpartition(":")
     bracketed = re.fullmatch(r"\[(.*)\]", host)
-    is_host = _is_ipv6(bracketed[1]) if bracketed else re.fullmatch(r"[A-Za-z0-9.-]+", host)
+    is_host = _is_ipv6(bracketed[1]) if bracketed else host and not re.search(r"[:/@\s]", host)
     if not is_host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) <= _HIGHEST_PORT:
         raise refuse("must be host:port", 'such as "192.168.1.100:8006" or "[2001:db8::10]:8006"')
+    if not bracketed:
+        _server(host)
     return authority(host.strip("[]"), int(port))
 
 
 def _host(value: str) -> str:
     if re.fullmatch(r"[0-9.]+|.*:.*", value):
         return _ipv4(value)
-    return _match(value, rf"{LABEL}(\.{LABEL})*", "must be an IPv4 address or a host name", "without scheme and port")
+    if not value.isascii():
+        _server(value)
+    meant = "in lower case, without scheme and port"
+    return _server(_match(value, rf"{LABEL}(\.{LABEL})*", "must be an IPv4 address or a host name", meant))
+
+
+def _domain(value: str) -> str:
+    if not value.isascii():
+        _server(value)
+    meant = "lower case, with a dot, such as iot.example.org"
+    _match(value, rf"{LABEL}(\.{LABEL})*\.(?!\d+$){LABEL}", "must be a domain name", meant)
+    return _server(value)
+
+
+def _email(value: str) -> str:
+    local, at, domain = value.rpartition("@")
+    meant = "such as ops@example.org"
+    _match(f"{local}{at}", r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@", "must be an e-mail address", meant)
+    if "." not in domain:
+        raise refuse("must be an e-mail address", meant)
+    _server(domain)
+    return value
+
+
+def _revision(value: str) -> str:
+    """By the rules of `git check-ref-format`; an option of git is no revision either."""
+    if re.search(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/]|[/.]$|(^|/)\.|\.lock(/|$)|^@$", value):
+        rule = "must be a branch, a tag or a commit of Git"
+        raise refuse(rule, "no spaces, no .., no ~^:?*[\\, no leading - and no .lock at the end; such as main")
+    return value
+
+
+def _interface(value: str) -> str:
+    if vlan := re.fullmatch(r"(.+)\.(\d+)|(vmbr\d+)v(\d+)", value):
+        bridge, tag = vlan[1] or vlan[3], vlan[2] or vlan[4]
+        raise refuse(f"is VLAN {tag} of {bridge} and not a bridge", f"write bridge: {bridge} and vlan: {tag}")
+    return _match(value, r"[A-Za-z][\w.-]{1,14}", "must be the name of a bridge", "such as vmbr0")
+
+
+def _node_name(value: str) -> str:
+    if value in _RESERVED_NAMES:
+        raise refuse(_RESERVED_NAMES[value], "give the node another name, such as worker-1")
+    return value
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := next((value for value in values if values.count(value) > 1), ""):
+        raise refuse(f"has {twice!r} twice", "leave one out")
+    return values
 
 
 def _version(value: str) -> str:
@@ -214,7 +330,10 @@ def _token_id(value: str) -> str:
 def _cpu(value: str) -> str:
     if value in TOO_OLD:
         raise refuse("lacks x86-64-v2, so Talos halts at boot", "host, x86-64-v2-AES or a newer level")
-    return _match(value, r"[\w.-]+", "must be a CPU type of Proxmox VE", "such as host or x86-64-v2-AES")
+    if value not in MODELS and not re.fullmatch(r"custom-[A-Za-z0-9][\w-]*", value, re.ASCII):
+        meant = f"{did_you_mean(value, MODELS - TOO_OLD)}; a model of your own is custom-NAME"
+        raise refuse("is not a CPU type of Proxmox VE", meant)
+    return value
 
 
 def _scsi_controller(value: object) -> object:
@@ -226,13 +345,17 @@ def _scsi_controller(value: object) -> object:
 def _cluster_name(value: str) -> str:
     if len(value) > _LONGEST_CLUSTER_NAME:
         raise refuse(f"is longer than {_LONGEST_CLUSTER_NAME} characters", "Cilium takes no longer cluster name")
+    if value == "lab":
+        raise refuse("is the name of the folder of the labs, beside the clusters'", "such as fluodata")
     return _match(value, LABEL, "must be lower-case letters, digits and hyphens", "such as fluodata")
 
 
 def _repository_path(value: str) -> str:
     if value.startswith("/") or ".." in value.split("/"):
         raise refuse("must stay inside the repository", "such as cluster-gitops/bootstrap")
-    return _match(value, r"(?u:[\w./-]+)", "must be a folder of the repository", "such as cluster-gitops/bootstrap")
+    return _match(
+        value, r"(?u:(?!-)[\w./-]+)", "must be a folder of the repository", "such as cluster-gitops/bootstrap"
+    )
 
 
 def qualified_name_problem(text: str) -> str:
@@ -291,12 +414,13 @@ TokenId = Annotated[str, AfterValidator(_token_id)]
 Cpu = Annotated[str, AfterValidator(_cpu)]
 ScsiController = Annotated[Literal["virtio-scsi-pci"], BeforeValidator(_scsi_controller)]
 ClusterName = Annotated[str, AfterValidator(_cluster_name)]
-NodeName = Annotated[
+Name = Annotated[
     str,
     matching(
         LABEL, "must be a host name (RFC 1123)", "lower-case letters, digits and inner hyphens, 63 characters at most"
     ),
 ]
+NodeName = Annotated[Name, AfterValidator(_node_name)]
 HostName = Annotated[
     str,
     matching(
@@ -326,20 +450,16 @@ VmPool = Annotated[
     str,
     matching(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,2}", "must be the id of a pool", "as Datacenter > Pools shows it"),
 ]
-Email = Annotated[
-    str, matching(r"[^@\s]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", "must be an e-mail address", "such as ops@example.org")
-]
-Domain = Annotated[
-    str,
-    matching(rf"{LABEL}(\.{LABEL})+", "must be a domain name", "lower case, with a dot, such as iot.example.org"),
-]
+Email = Annotated[str, AfterValidator(_email)]
+Domain = Annotated[str, AfterValidator(_domain)]
 Storage = Annotated[
     str, matching(r"[A-Za-z][\w.-]*[A-Za-z0-9]", "must be the id of a storage", "as `pvesm status` lists it")
 ]
-Interface = Annotated[str, matching(r"[A-Za-z][\w.-]{1,14}", "must be the name of a bridge", "such as vmbr0")]
+Interface = Annotated[str, AfterValidator(_interface)]
 DevicePath = Annotated[str, matching(r"/dev/[\w./:-]+", "must be the path of a disk", "such as /dev/vda")]
 RepositoryPath = Annotated[str, AfterValidator(_repository_path)]
 Text = Annotated[str, matching(r"\S(.*\S)?", "must not be empty")]
+Revision = Annotated[Text, AfterValidator(_revision)]
 
 Flag = Annotated[bool, Field(strict=True)]
 Port = Annotated[int, Field(strict=True, ge=1, le=_HIGHEST_PORT)]
@@ -347,7 +467,12 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 Vmid = Annotated[int, Field(strict=True, ge=100, le=999_999_999)]
 Mtu = Annotated[int, Field(strict=True, ge=1280, le=9216)]
 VlanTag = Annotated[int, Field(strict=True, ge=1, le=4094)]
-Seconds = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(strict=True, gt=0, le=604_800, allow_inf_nan=False)]
+Cores = Annotated[int, Field(strict=True, ge=1, le=1024)]
+MemoryGib = Annotated[int, Field(strict=True, ge=1, le=4096)]
+DiskGib = Annotated[int, Field(strict=True, ge=1, le=65536)]
+Distinct = AfterValidator(_distinct)
+"""For a list in which nothing may stand twice."""
 
 
 def _nullable(schema: dict[str, Any]) -> None:

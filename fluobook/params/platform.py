@@ -16,7 +16,7 @@ from pydantic import Field, PrivateAttr
 from pydantic.json_schema import SkipJsonSchema
 
 from fluobook.params import fields
-from fluobook.params.fields import DERIVED, Count, Flag, Host, HostName, Ipv4, Model, Mtu, NodeName, Port, Seconds, Text
+from fluobook.params.fields import DERIVED, Count, Flag, Host, HostName, Ipv4, Model, Mtu, Name, Port, Seconds, Text
 from fluobook.params.secrets import SecretRef, SecretReferences
 from fluobook.params.versions import Supported, Versions
 
@@ -59,7 +59,7 @@ class AddressRange(Model):
 class Pool(AddressRange):
     """Addresses that Cilium gives to Services of type LoadBalancer."""
 
-    name: NodeName
+    name: Name
     """Name of the pool, such as ingress."""
 
 
@@ -79,9 +79,9 @@ class Network(Model):
     """Network of the nodes, such as 10.10.0.0/24."""
     gateway: Ipv4
     """The router's address in that network."""
-    nameservers: Annotated[tuple[Ipv4, ...], Field(min_length=1, max_length=3)]
+    nameservers: Annotated[tuple[Ipv4, ...], Field(min_length=1, max_length=3), fields.Distinct]
     """One to three DNS servers."""
-    ntp: Annotated[tuple[Host, ...], Field(min_length=1)] = ("time.cloudflare.com",)
+    ntp: Annotated[tuple[Host, ...], Field(min_length=1), fields.Distinct] = ("time.cloudflare.com",)
     """Time servers; etcd and certificates need the right time."""
     bridge: fields.Interface = "vmbr0"
     """The Proxmox VE bridge that the nodes are attached to."""
@@ -128,7 +128,7 @@ class Wireguard(Model):
 class ProxmoxEndpoint(Model):
     """One Proxmox VE API: a single host, or a cluster of them."""
 
-    name: NodeName
+    name: Name
     """Name of the endpoint in these parameters."""
     url: fields.ProxmoxUrl
     """https://host:port of the API."""
@@ -178,7 +178,7 @@ class Vm(Model):
     """Whether Proxmox VE uses the guest agent."""
     on_boot: Flag = True
     """Whether the node starts with its host."""
-    tags: tuple[fields.VmTag, ...] = ()
+    tags: Annotated[tuple[fields.VmTag, ...], fields.Distinct] = ()
     """Tags of the VMs beside fluobook's own; others that a VM has are left alone."""
     pool: fields.VmPool | None = None
     """Resource pool that the VMs are created in; it must exist."""
@@ -187,7 +187,7 @@ class Vm(Model):
 class Node(Model):
     """One Talos node and its virtual machine."""
 
-    name: NodeName
+    name: fields.NodeName
     """Host name, VM name and Kubernetes node name in one."""
     role: Literal["controlplane", "worker"]
     """controlplane or worker."""
@@ -195,19 +195,19 @@ class Node(Model):
     """The Proxmox VE host of the VM."""
     address: Ipv4
     """The node's address in network.cidr."""
-    cores: Count
+    cores: fields.Cores
     """Virtual CPU cores."""
-    memory_gib: Count
+    memory_gib: fields.MemoryGib
     """Memory in GiB."""
-    boot_disk_gib: Count
+    boot_disk_gib: fields.DiskGib
     """Size of the system disk in GiB."""
-    data_disk_gib: Count | None = None
+    data_disk_gib: fields.DiskGib | None = None
     """Size of the Longhorn disk in GiB; workers have one, control planes have none."""
     labels: dict[fields.LabelKey, fields.LabelValue] = Field(default_factory=dict)
     """Labels of the Kubernetes node, such as example.org/rack: r4."""
     taints: dict[fields.LabelKey, fields.Taint] = Field(default_factory=dict)
     """Taints of a worker, "VALUE:EFFECT" or "EFFECT" by key; it gets them when it joins, never later."""
-    start_order: Count | None = None
+    start_order: Annotated[Count, Field(le=9999)] | None = None
     """Place in the order in which its host starts VMs."""
     vmid: Annotated[fields.Vmid, DERIVED]
     """Number of the VM; derived from cluster and node name unless pinned."""
@@ -238,11 +238,11 @@ class GitOps(Model):
 
     repository: fields.RepositoryUrl
     """Git repository that Argo CD reads, https:// or ssh://."""
-    revision: Text = "main"
+    revision: fields.Revision = "main"
     """Branch, tag or commit."""
     path: fields.RepositoryPath = "cluster-gitops/bootstrap"
     """Folder of the root Application."""
-    without: tuple[NodeName, ...] = ()
+    without: Annotated[tuple[Name, ...], fields.Distinct] = ()
     """Components that are not deployed, such as scylladb: a folder below apps or infrastructure, or one Application."""
     domain: fields.Domain
     """Domain of the services."""

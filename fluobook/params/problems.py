@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from types import NoneType
 from typing import Any, get_args
 
@@ -72,16 +73,18 @@ def shown(value: Any) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt word: the nearest known word, or else all of them."""
+    """A hint for a misspelt word: the nearest known word, or else all of them, up to a line."""
     candidates = sorted(known)
     similar = difflib.get_close_matches(word, candidates, n=1, cutoff=0.5)
-    return f"did you mean {similar[0]!r}?" if similar else f"known here: {', '.join(candidates) or 'nothing'}"
+    listed = shorten(", ".join(candidates), 200, placeholder=" …")
+    return f"did you mean {similar[0]!r}?" if similar else f"known here: {listed or 'nothing'}"
 
 
 def name_of(item: Any) -> str:
     """The name of an item of a list, "" if it has none."""
-    names = (item.get(key) for key in _NAMES) if isinstance(item, Mapping) else ()
-    return next((name for name in names if isinstance(name, str)), "")
+    names = (item[key] for key in _NAMES if key in item) if isinstance(item, Mapping) else ()
+    name = next(iter(names), "")
+    return name if isinstance(name, str) else ""
 
 
 def dotted(location: Sequence[int | str], document: Any) -> str:
@@ -138,14 +141,15 @@ def _worded(detail: ErrorDetails, description: str) -> tuple[str, str]:
     if detail["type"] == "string_type" and value is not None and not isinstance(value, Mapping | list):
         kind = type(value).__name__
         return "must be text, but YAML reads it as " + kind, f'put it in quotes as it was meant, such as "{value}"'
+    quotes = ", without quotes" if isinstance(value, str) else ""
     rules = {
         "greater_than": f"must be more than {context.get('gt', 0):g}",
         "greater_than_equal": f"must be at least {context.get('ge')}",
-        "less_than_equal": f"must be at most {context.get('le')}",
+        "less_than_equal": f"must be at most {context.get('le', 0):.0f}",
         "literal_error": f"must be {context.get('expected')}",
-        "int_type": "must be a whole number, without quotes",
-        "float_type": "must be a number, without quotes",
-        "bool_type": "must be true or false, without quotes",
+        "int_type": "must be a whole number" + quotes,
+        "float_type": "must be a number" + quotes,
+        "bool_type": "must be true or false" + quotes,
         "string_type": "must be text",
         "tuple_type": "must be a list",
         "dict_type": "must be a mapping",

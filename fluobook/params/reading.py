@@ -92,7 +92,7 @@ def _differences(location: tuple[int | str, ...], ours: Any, theirs: Any, docume
         yield Problem(
             dotted(location, document) or "the value", ours, "has keys that YAML 1.1 reads differently", _QUOTE
         )
-    elif type(ours) is not type(theirs) or ours != theirs:
+    elif repr(ours) != repr(theirs):  # 1 and True are equal, .nan and .nan are not
         meaning = f"means {shown(ours)} in YAML 1.2 and {shown(theirs)} in YAML 1.1"
         remedy = "write true or false, or put a text in quotes" if isinstance(theirs, bool) else _QUOTE
         yield Problem(dotted(location, document) or "the value", ours, meaning, remedy)

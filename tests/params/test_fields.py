@@ -37,6 +37,41 @@ def value_at(document: dict[str, Any], path: str) -> Any:
 
 URL = "proxmox.0.url"
 REPOSITORY = "gitops.repository"
+REVISIONS = [
+    "--upload-pack=x",
+    "a b",
+    "..",
+    "a..b",
+    "a~1",
+    "a^",
+    "a:b",
+    "main.lock",
+    "a/.b",
+    "/a",
+    "a/",
+    "a//b",
+    "a@{1}",
+    "@",
+]
+NUMBERS = [
+    *(f"nodes.1.{name}" for name in ("cores", "memory_gib", "boot_disk_gib", "data_disk_gib", "start_order", "vmid")),
+    *("network.vlan", "network.mtu", "storage.replicas", "deadlines.install"),
+]
+
+
+def hosts(host: str) -> list[tuple[str, Any]]:
+    """Every field that has a host, with that host."""
+    return [
+        (URL, f"https://{host}:8006"),
+        (REPOSITORY, f"https://{host}/acme/p.git"),
+        (REPOSITORY, f"git@{host}:acme/p.git"),
+        ("gitops.mirrors", {"https://a.example.org": f"https://{host}/x"}),
+        ("endpoints", {f"{host}:8006": "127.0.0.1:1"}),
+        ("endpoints", {"a.example.org:8006": f"{host}:1"}),
+        ("trust", {f"{host}:8006": "ca.pem"}),
+        ("network.ntp", [host]),
+        ("cluster.api_address", host),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +125,50 @@ def test_every_form_of_an_address_or_a_name_is_understood(path: str, written: An
         ("network.nameservers", ["2001:db8::53"], "is IPv6, which fluobook does not support"),
         ("proxmox.0.token_id", "fluobook@pve!name=hunter2", "contains the token's secret too"),
         ("endpoints", {"::1:8006": "127.0.0.1:1"}, "must be host:port"),
+        ("vm.cpu", "hots", "is not a CPU type of Proxmox VE; did you mean 'host'?"),
+        ("vm.cpu", "host,flags=+aes", "is not a CPU type of Proxmox VE"),
+        ("vm.cpu", "custom-", "is not a CPU type of Proxmox VE"),
+        ("vm.cpu", "Penryn", "lacks x86-64-v2, so Talos halts at boot"),
+        *(("gitops.revision", text, "must be a branch, a tag or a commit") for text in REVISIONS),
+        *((path, value, "is not ASCII; write xn--bcher-kva.example") for path, value in hosts("bücher.example")),
+        *((path, value, "is not ASCII; write its ASCII form") for path, value in hosts("straße.example")),
+        *(
+            (path, value, "must be an IPv4 address; four numbers from 0 to 255")
+            for path, value in hosts("192.168.1.300")
+        ),
+        *((path, value, "an IPv4 address") for path, value in hosts("10.10.0")),
+        *((path, value, "host name") for path, value in hosts("-pve.example.org")),
+        *((path, value, "host name") for path, value in hosts("pve..example.org")),
+        (URL, "https://pve.example.org:99999", "has an invalid port; ports are numbers from 1 to 65535"),
+        (URL, "https://pve.example.org:0", "has an invalid port"),
+        (REPOSITORY, "ssh://git@git.example.org:65536/acme/p.git", "has an invalid port"),
+        ("gitops.mirrors", {"https://a.example.org": "https://b.example.org:99999"}, "has an invalid port"),
+        (REPOSITORY, "https://git.example.org/acme/a b.git", "it has a space"),
+        (REPOSITORY, "https://git.example.org/acme\n/p.git", "a control character"),
+        ("gitops.mirrors", {"https://a.example.org": "https://:443"}, "must be a URL"),
+        ("gitops.path", "--output", "must be a folder of the repository"),
+        ("gitops.domain", "bücher.example", "is not ASCII; write xn--bcher-kva.example"),
+        ("gitops.domain", "example.300", "must be a domain name"),
+        ("gitops.acme_email", "ops@bücher.example", "is not ASCII; write xn--bcher-kva.example"),
+        ("gitops.acme_email", "ops@example", "must be an e-mail address"),
+        ("gitops.acme_email", "größe@example.org", "must be an e-mail address"),
+        ("network.nameservers", ["127.0.0.53"], "is in 127.0.0.0/8, whose addresses are loopback"),
+        ("network.nameservers", ["0.0.0.0"], "whose addresses are unspecified"),
+        ("network.ntp", ["224.0.1.1"], "whose addresses are multicast"),
+        ("network.cidr", "169.254.0.0/16", "whose addresses are link-local"),
+        ("network.cidr", "0.0.0.0/0", "whose addresses are unspecified"),
+        ("cluster.pod_cidr", "240.0.0.0/8", "whose addresses are reserved"),
+        ("network.nameservers", ["9.9.9.9", "9.9.9.9"], "has '9.9.9.9' twice"),
+        ("vm.tags", ["prod", "prod"], "has 'prod' twice"),
+        ("network.bridge", "vmbr0.42", "is VLAN 42 of vmbr0 and not a bridge; write bridge: vmbr0 and vlan: 42"),
+        ("network.bridge", "vmbr1v42", "is VLAN 42 of vmbr1 and not a bridge"),
+        ("nodes.0.name", "common", "is the name of the patches of all nodes"),
+        ("nodes.0.name", "worker", "is the name of the workers' patches"),
+        ("nodes.0.name", "localhost", "means every machine itself"),
+        ("cluster.name", "lab", "is the name of the folder of the labs"),
+        *((path, 10**30, "must be at most") for path in NUMBERS),
+        *((path, float("nan"), "must be a") for path in NUMBERS),
+        *((path, "2", "without quotes") for path in NUMBERS),
     ],
 )
 def test_what_is_refused_gives_the_reason_and_repeats_no_credential(path: str, written: Any, rule: str) -> None:
@@ -167,6 +246,12 @@ TAINTS = "nodes.1.taints"
         (LABELS, {"node-role.kubernetes.io/db": "x"}, "is a label that Kubernetes does not let a node give itself"),
         (LABELS, {"app.kubernetes.io/name": "x"}, "is a label that Kubernetes does not let a node give itself"),
         (LABELS, {"topology.kubernetes.io/zone": "x"}, "follows from host and disks"),
+        (LABELS, {"kubernetes.io/hostname": "x"}, "is set by the kubelet"),
+        (LABELS, {"node.kubernetes.io/instance-type": "x"}, "is set by the kubelet"),
+        (TAINTS, {"dedicated": "db:noschedule"}, "must be EFFECT or VALUE:EFFECT"),
+        (TAINTS, {"dedicated": ""}, "must be EFFECT or VALUE:EFFECT"),
+        (TAINTS, {"node.kubernetes.io/unschedulable": "PreferNoSchedule"}, "is set and removed by Kubernetes"),
+        (TAINTS, {"node-role.kubernetes.io/control-plane": "PreferNoSchedule"}, "is set and removed by Kubernetes"),
         (TAINTS, {"dedicated": "db:Never"}, "must be EFFECT or VALUE:EFFECT"),
         (TAINTS, {"dedicated": "d b:NoSchedule"}, 'label value "d b" is invalid'),
         (TAINTS, {"dedicated": "db:NoSchedule"}, "every worker has a taint"),
@@ -199,3 +284,76 @@ def test_a_worker_that_repels_pods_is_no_failure_domain(two_hosts: dict[str, Any
     assert parse(two_hosts).platform.failure_domains == ("pve1", "pve2")
     two_hosts["platform"]["nodes"][4]["taints"] = {"dedicated": "db:NoSchedule"}
     assert parse(two_hosts).platform.failure_domains == ("pve1",)
+
+
+SERVERS = [("network.nameservers", ["{}"]), ("network.ntp", ["{}"]), (URL, "https://{}:8006")]
+
+
+@pytest.mark.parametrize(("path", "form"), SERVERS, ids=["nameserver", "time server", "Proxmox VE"])
+@pytest.mark.parametrize(
+    ("address", "rule"),
+    [
+        ("10.96.0.10", "is inside platform.cluster.service_cidr 10.96.0.0/12"),
+        ("10.244.3.4", "is inside platform.cluster.pod_cidr 10.244.0.0/16"),
+        ("10.10.0.0", "is the network address of 10.10.0.0/24"),
+        ("10.10.0.255", "is the broadcast address of 10.10.0.0/24"),
+        ("10.10.0.105", "holds 10.10.0.105 of platform."),
+        ("10.10.0.20", "is used by platform."),
+    ],
+)
+def test_a_server_has_an_address_of_its_own_outside_the_cluster(path: str, form: Any, address: str, rule: str) -> None:
+    written = [form[0].format(address)] if isinstance(form, list) else form.format(address)
+    with pytest.raises(ParamsError) as refused:
+        parse(changed(path, written))
+    assert len(refused.value.problems) == 1
+    assert rule in refused.value.problems[0]
+
+
+@pytest.mark.parametrize(("path", "form"), SERVERS, ids=["nameserver", "time server", "Proxmox VE"])
+@pytest.mark.parametrize("address", ["10.10.0.1", "10.10.0.2", "192.0.2.7"])
+def test_a_server_may_be_the_router_or_in_the_nodes_network(path: str, form: Any, address: str) -> None:
+    parse(changed(path, [form[0].format(address)] if isinstance(form, list) else form.format(address)))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "rule"),
+    [
+        ("10.200.0.9", "is inside platform.wireguard.cidr 10.200.0.0/24"),
+        ("10.96.0.9", "is inside platform.cluster.service_cidr"),
+    ],
+)
+def test_a_tunnel_does_not_lead_to_itself(two_hosts: dict[str, Any], endpoint: str, rule: str) -> None:
+    two_hosts["platform"]["wireguard"]["hosts"][0]["endpoint"] = endpoint
+    with pytest.raises(ParamsError) as refused:
+        parse(two_hosts)
+    assert len(refused.value.problems) == 1
+    assert rule in refused.value.problems[0]
+
+
+def test_an_item_whose_name_is_no_text_is_placed_by_its_number() -> None:
+    with pytest.raises(ParamsError) as refused:
+        parse(changed("nodes.1.name", 5))
+    assert refused.value.problems[0].startswith("platform.nodes[1].name = 5: must be text")
+
+
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        ("vm.cpu", "custom-ha"),
+        ("vm.cpu", "EPYC-Rome-v4"),
+        ("gitops.revision", "v1.2.0"),
+        ("gitops.revision", "feature/#12-ä"),
+        ("gitops.revision", "f30e7f60c0ffee"),
+        (REPOSITORY, "https://git_server.example.org/acme/p.git"),
+        (URL, "https://127.0.0.1:8006"),
+        (URL, "https://xn--bcher-kva.example:8006"),
+        ("nodes.1.name", "worker-common"),
+        ("network.bridge", "br.lan"),
+        ("network.bridge", "vmbr4094"),
+        (TAINTS, {"example.org/dedicated": "db:PreferNoSchedule"}),
+        (LABELS, {"node.kubernetes.io/exclude-from-external-load-balancers": ""}),
+        ("nodes.1.cores", 512),
+    ],
+)
+def test_what_is_unusual_but_right_is_accepted(path: str, written: Any) -> None:
+    assert value_at(changed(path, written), path) == written

@@ -16,7 +16,8 @@ def test_what_yaml_1_1_and_1_2_read_differently_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['a: "yes"', "a: true", "a: 90", 'a: "010"', "a: 1.5", "a: null", "a: BC:24:11:00:01:10"]
+    "text",
+    ['a: "yes"', "a: true", "a: 90", 'a: "010"', "a: 1.5", "a: null", "a: .nan", "a: -.inf", "a: BC:24:11:00:01:10"],
 )
 def test_what_both_read_alike_is_accepted(text: str) -> None:
     assert "a" in parse_yaml(text, "it")

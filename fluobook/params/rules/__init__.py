@@ -26,6 +26,7 @@ RULES: tuple[Callable[[Platform], Iterator[Problem]], ...] = (
     network.networks_do_not_overlap,
     network.networks_are_large_enough,
     network.addresses_have_one_owner,
+    network.servers_can_be_reached,
     network.addresses_are_inside_the_network,
     network.ranges_are_in_order,
     network.pools_are_free,

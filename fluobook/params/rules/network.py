@@ -5,6 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from fluobook.params.problems import Owned, Problem, clashes
 
@@ -48,16 +49,33 @@ def networks_are_large_enough(platform: Platform) -> Iterator[Problem]:
 
 
 def addresses_have_one_owner(platform: Platform) -> Iterator[Problem]:
-    """No address belongs to two of gateway, VIP and nodes; none but the gateway's is a Proxmox VE host's."""
+    """No address belongs to two of gateway, VIP and nodes; none but the gateway's is that of a server or a host."""
     meant = "give each its own"
     machines = _machines(platform)
     yield from clashes(machines, meant)
-    endpoints = {endpoint.host: f"platform.proxmox.{endpoint.name}.url" for endpoint in platform.proxmox}
+    servers = {address: path for path, address in reversed(_servers(platform))}
     for path, address in machines:
-        if address in endpoints and path != _GATEWAY:
-            yield Problem(path, address, f"is used by {endpoints[address]} already", meant)
+        if address in servers and path != _GATEWAY:
+            yield Problem(path, address, f"is used by {servers[address]} already", meant)
     yield from clashes(_mesh(platform, "address"), meant)
     yield from clashes(_mesh(platform, "endpoint"), meant)
+
+
+def servers_can_be_reached(platform: Platform) -> Iterator[Problem]:
+    """No server has an address that no machine has, or that exists only inside the cluster or the tunnel."""
+    inside = {"platform.cluster.pod_cidr": platform.cluster.pod_cidr}
+    inside["platform.cluster.service_cidr"] = platform.cluster.service_cidr
+    tunnel = {"platform.wireguard.cidr": platform.wireguard.cidr} if platform.wireguard else {}
+    repository = ("platform.gitops.repository", urlsplit(platform.gitops.repository).hostname)
+    others = [repository, ("platform.cluster.api_address", platform.cluster.api_address)]
+    for path, text in [*_servers(platform), *filter(_is_address, others)]:
+        if IPv4Address(text) in IPv4Network(platform.network.cidr):
+            yield from _outside([(path, text)], platform.network.cidr, "platform.network.cidr")
+            continue
+        for owner, cidr in (inside | tunnel if path.endswith(".endpoint") else inside).items():
+            if IPv4Address(text) in IPv4Network(cidr):
+                meant = f"give an address outside it: this one exists only inside the {owner.split('.')[1]}"
+                yield Problem(path, text, f"is inside {owner} {cidr}", meant)
 
 
 def addresses_are_inside_the_network(platform: Platform) -> Iterator[Problem]:
@@ -76,10 +94,10 @@ def ranges_are_in_order(platform: Platform) -> Iterator[Problem]:
 
 
 def pools_are_free(platform: Platform) -> Iterator[Problem]:
-    """No pool contains the address of a machine, or overlaps another range."""
+    """No pool contains the address of a machine or a server, or overlaps another range."""
     ranges = _ranges(platform)
     for path, span in ranges:
-        for owner, address in _machines(platform) if path != _DHCP else ():
+        for owner, address in [*_machines(platform), *_other_servers(platform)] if path != _DHCP else ():
             if _contains(span, address):
                 rule, meant = f"holds {address} of {owner}", "shorten the pool or move the address"
                 yield Problem(path, _text(span), rule, meant)
@@ -90,9 +108,9 @@ def pools_are_free(platform: Platform) -> Iterator[Problem]:
 
 
 def dhcp_range_is_free(platform: Platform) -> Iterator[Problem]:
-    """A DHCP server does not assign the gateway, the VIP, or a node's static address."""
+    """A DHCP server does not assign the gateway, the VIP, a server's or a node's static address."""
     network = platform.network
-    for owner, address in _machines(platform) if network.dhcp_range else ():
+    for owner, address in [*_machines(platform), *_other_servers(platform)] if network.dhcp_range else ():
         reserved = network.addressing == "dhcp" and owner.startswith("platform.nodes")
         if network.dhcp_range and _contains(network.dhcp_range, address) and not reserved:
             rule = f"is inside {_DHCP} {_text(network.dhcp_range)}"
@@ -138,6 +156,29 @@ def _machines(platform: Platform) -> list[Owned]:
     vip = [("platform.network.vip", network.vip)] if network.vip else []
     nodes = [(f"platform.nodes.{node.name}.address", node.address) for node in platform.nodes]
     return [(_GATEWAY, network.gateway), *vip, *nodes]
+
+
+def _is_address(owned: Owned) -> bool:
+    try:
+        return bool(IPv4Address(owned[1]))
+    except ValueError:
+        return False
+
+
+def _servers(platform: Platform) -> list[Owned]:
+    """The servers that the nodes use and the Proxmox VE hosts, as far as they are given by address."""
+    network = platform.network
+    servers = [(f"platform.proxmox.{endpoint.name}.url", endpoint.host) for endpoint in platform.proxmox]
+    servers += [(f"platform.network.nameservers[{index}]", text) for index, text in enumerate(network.nameservers)]
+    servers += [(f"platform.network.ntp[{index}]", text) for index, text in enumerate(network.ntp)]
+    return list(filter(_is_address, [*servers, *_mesh(platform, "endpoint")]))
+
+
+def _other_servers(platform: Platform) -> list[Owned]:
+    """The servers that are no machine of the platform, each once."""
+    machines = {address for _, address in _machines(platform)}
+    servers = {address: path for path, address in reversed(_servers(platform)) if address not in machines}
+    return [(path, address) for address, path in servers.items()]
 
 
 def _mesh(platform: Platform, field: str) -> list[Owned]:

@@ -18,7 +18,16 @@ SMALLEST_BOOT_DISK_GIB = 12
 """Below this, image pulls put a node under disk pressure."""
 _KUBERNETES_DOMAIN = re.compile(r"(^|\.)(kubernetes|k8s)\.io$")
 _ALLOWED_DOMAINS = ("node.kubernetes.io", "kubelet.kubernetes.io")
-_ALLOWED_LABELS = ("topology.kubernetes.io/region", "kubernetes.io/os", "kubernetes.io/arch", "kubernetes.io/hostname")
+_ALLOWED_LABELS = ("topology.kubernetes.io/region",)
+_KUBELET_LABELS = (
+    "kubernetes.io/os",
+    "kubernetes.io/arch",
+    "kubernetes.io/hostname",
+    "node.kubernetes.io/instance-type",
+)
+_KUBERNETES_TAINTS = re.compile(
+    r"node(\.cloudprovider)?\.kubernetes\.io/|node-role\.kubernetes\.io/(control-plane|master)$"
+)
 _DERIVED_LABELS = ("topology.kubernetes.io/zone", "node.longhorn.io/create-default-disk")
 _SMALLEST = {"controlplane": {"memory_gib": 2, "cores": 2}, "worker": {"memory_gib": 1, "cores": 1}}
 
@@ -85,9 +94,16 @@ def labels_and_taints_can_be_set(platform: Platform) -> Iterator[Problem]:
             domain = key.rpartition("/")[0]
             if key in _DERIVED_LABELS:
                 yield Problem(f"{path}.labels", key, "follows from host and disks", "leave it out")
+            elif key in _KUBELET_LABELS:
+                yield Problem(
+                    f"{path}.labels", key, "is set by the kubelet, and pods and volumes rely on it", "leave it out"
+                )
             elif _KUBERNETES_DOMAIN.search(domain) and key not in _ALLOWED_LABELS and domain not in _ALLOWED_DOMAINS:
                 rule = "is a label that Kubernetes does not let a node give itself"
                 yield Problem(f"{path}.labels", key, rule, "use a domain of your own, such as example.org/rack")
+        for key in filter(_KUBERNETES_TAINTS.match, node.taints):
+            meant = "use a domain of your own, such as example.org/dedicated"
+            yield Problem(f"{path}.taints", key, "is set and removed by Kubernetes or Talos itself", meant)
         if node.role == "controlplane" and node.taints:
             meant = "Talos keeps other pods away from control planes; leave it out"
             yield Problem(f"{path}.taints", node.taints, "is for workers", meant)

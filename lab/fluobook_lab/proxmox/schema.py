@@ -13,6 +13,7 @@ from importlib import resources
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import TYPE_CHECKING, Any
 
+from fluobook.params.cpus import MODELS
 from fluobook_lab.data import table
 from fluobook_lab.proxmox.options import PveError
 
@@ -161,7 +162,7 @@ def _format(name: str, value: str) -> str:
         valid = value in words or _is_address(value, networks, prefix="-config" in name or name == "CIDR")
         valid = valid or (name == "address" and not _format("dns-name", value))
         return "" if valid else f"value does not look like a valid {problem}"
-    if name == "cpu-model" and not value.startswith("custom-") and value not in _formats()["cpu models"].split():
+    if name == "cpu-model" and not value.startswith("custom-") and value not in MODELS:
         return f"Built-in cputype '{value}' is not defined (missing 'custom-' prefix?)"
     if name == "vm-cpu-flags":
         flags = _formats()["cpu flags"].split()
