@@ -67,7 +67,7 @@ lint: $(DEV) ## format, style, types, layers
 check: $(STAMP) ## check the platform tree, params and secrets
 	@$(BIN)/fluobook check
 
-notebooks: $(STAMP) ## run the notebooks once and store their outputs, which nbval compares with
+notebooks: $(STAMP) ## run the notebooks once and store what nbval compares with, in tests/notebooks/references
 	@$(BIN)/python tools/notebooks.py
 
 bench: $(STAMP) ## requests and times as ratios to the lab's critical path and to a plain script; events a second

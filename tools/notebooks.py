@@ -1,6 +1,7 @@
-"""Runs the notebooks once against a fresh lab and stores their outputs, which nbval compares with from then on.
+"""Runs the notebooks once against a fresh lab and stores what nbval compares with from then on, beside the tests.
 
 What is stored is what a person would see with nothing but Run All: parameters as they stand, no traces of the run.
+The notebooks themselves carry no outputs: `--clean FILE…` removes them from notebooks that were run by hand.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from fluobook_lab import life
@@ -22,10 +23,18 @@ from fluobook.run import kernels
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
+REFERENCES = ROOT / "tests" / "notebooks" / "references"
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
-def main() -> int:
-    """Execute every notebook in its order; returns the exit code."""
+def main(arguments: Sequence[str]) -> int:
+    """Clean the notebooks, then execute a copy of each in their order; returns the exit code."""
+    for path in map(Path, arguments[1:]) if arguments[:1] == ["--clean"] else FOLDER.glob("*.ipynb"):
+        clean(path)
+    if arguments:
+        return 0
+    for path in REFERENCES.glob("*.ipynb"):
+        path.unlink()
     folder = Path(tempfile.mkdtemp(prefix="fluobook-notebooks-"))
     chosen = params.load("phase1", root=ROOT)
     lab = life.start(chosen, folder, root=ROOT, programs=lab_programs(), owner=os.getpid(), seed=1)
@@ -39,24 +48,32 @@ def main() -> int:
     return 0
 
 
+def clean(path: Path) -> None:
+    """Remove what running a notebook adds: outputs, execution counts, widget state, versions. Writes only changes."""
+    before = nbformat.read(path, as_version=4)
+    notebook = nbformat.from_dict(before)
+    for cell in notebook.cells:
+        cell.metadata = {name: value for name, value in cell.metadata.items() if name == "tags"}
+        if cell.cell_type == "code":
+            cell |= {"outputs": [], "execution_count": None}
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    if notebook != before:
+        nbformat.write(notebook, path)
+
+
 def store(path: Path) -> None:
-    """Execute one notebook in place."""
+    """Execute a copy of one notebook and store it as nbval's reference."""
     notebook = nbformat.read(path, as_version=4)
+    plain = nbformat.from_dict(notebook.metadata)
     with temporary_folder("kernel") as folder:
         resources = {"metadata": {"path": str(FOLDER)}}
         NotebookClient(notebook, timeout=300, config=kernels.sockets_in(folder), resources=resources).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-    notebook.metadata = _plain(notebook.metadata)
+    notebook.metadata = plain
     nbformat.validate(notebook)
-    nbformat.write(notebook, path)
-
-
-def _plain(metadata: Any) -> Any:
-    """Metadata without the Python version of whoever stored it."""
-    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    return nbformat.from_dict({**metadata, "kernelspec": kernel, "language_info": {"name": "python"}})
+    nbformat.write(notebook, REFERENCES / path.name)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""What `pytest --nbval-lax notebooks/` runs against: one lab for all notebooks, approved for the lab alone."""
+"""What `pytest --nbval-lax tests/notebooks/references` runs against: one lab, approved for the lab alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fluobook import params
 from fluobook_lab import life
 from fluobook.lab import programs as lab_programs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 
 def pytest_configure(config: pytest.Config) -> None:
