@@ -11,8 +11,8 @@ import base64
 import binascii
 import datetime as dt
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from importlib import resources
 from ipaddress import ip_interface, ip_network
 from typing import Any, NamedTuple
@@ -32,12 +32,6 @@ _SCALARS: dict[str, tuple[type, ...]] = {
 }
 _BOOLEANS = ("y", "Y", "yes", "on", "n", "N", "no", "off")
 """Words that Talos reads as a boolean."""
-_DNS_NAME = re.compile(r"([a-zA-Z0-9_][a-zA-Z0-9_-]{0,62})(\.[a-zA-Z0-9_][a-zA-Z0-9_-]{0,62})*[._]?")
-_LONGEST_VOLUME = 34
-_ROLES = ("os:admin", "os:operator", "os:reader", "os:etcd:backup", "os:meta:writer", "os:impersonator")
-_SIZE = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?)b?", re.IGNORECASE)
-_UNITS = " kmgtpe"
-_SYSTEM_VOLUMES = ("STATE", "EPHEMERAL", "IMAGECACHE")
 
 
 class Refusal(NamedTuple):
@@ -165,7 +159,7 @@ def _require_size(text: str, path: str, *, share: bool) -> None:
     percentage = re.fullmatch(r"-?(\d+)(?:\.\d+)?%", text) if share else None
     if percentage and not 0 <= float(text[:-1]) <= 100:  # noqa: PLR2004 - per cent
         raise ValueError(f"{path}: percentage must be between 0 and 100, got {text[:-1]}")
-    if text and not percentage and not _SIZE.fullmatch(text):
+    if text and not percentage and not document_checks.SIZE.fullmatch(text):
         raise ValueError(f"{path}: unhandled size name: {text.lower().lstrip('-.0123456789 ')}")
 
 
@@ -192,7 +186,7 @@ def _filled(value: Any) -> Any:
 
 
 def _at(data: Any, path: str) -> Any:
-    for key in path.split("."):
+    for key in path.split(".") if path else ():
         data = data.get(key) if isinstance(data, Mapping) else None
     return data
 
@@ -222,180 +216,103 @@ def _document_problems(document: Mapping[str, Any]) -> Iterator[str]:
     for path, (least, most, message) in rules["limits"].get(kind, {}).items():
         if (number := _at(document, path)) is not None and not least <= number <= most:
             yield message
-    checks = (_DOCUMENT_CHECKS.get(kind), *document_checks.CHECKS.get(kind, ()))
-    for check in filter(None, checks):
+    yield from _broken_rules(document, kind)
+    for check in document_checks.CHECKS.get(kind, ()):
         yield from check(document)
 
 
-def _has_form(text: str, form: str) -> bool:
-    if form in ("address", "prefix"):
-        return ("/" in text) == (form == "prefix") and document_checks.parses(ip_interface, text)
-    return bool(re.search(form, text))
-
-
-def _registry_mirror(document: Mapping[str, Any]) -> Iterator[str]:
-    for index, endpoint in enumerate(document.get("endpoints") or ()):
-        scheme = urlsplit(str(endpoint.get("url") or "")).scheme
-        if not endpoint.get("url"):
-            yield f"endpoints[{index}].url must be specified"
-        elif scheme not in {"http", "https"}:
-            yield f'endpoints[{index}].url has unsupported scheme: "{scheme}"'
-
-
-def _hostname(document: Mapping[str, Any]) -> Iterator[str]:
-    is_automatic = document.get("auto") not in (None, "", "off")
-    if document.get("hostname") and is_automatic:
-        yield "'auto' and 'hostname' cannot be set at the same time"
-    elif not document.get("hostname") and not document.get("auto"):
-        yield "either 'auto' or 'hostname' must be set"
-
-
-def _dhcp(document: Mapping[str, Any]) -> Iterator[str]:
-    is_duid = document.get("clientIdentifier") == "duid"
-    if is_duid != bool(document.get("duidRaw")):
-        yield f"duidRaw {'must' if is_duid else 'can only'} be set if clientIdentifier is 'duid'"
-
-
-def _time_sync(document: Mapping[str, Any]) -> Iterator[str]:
-    if document.get("ntp") is not None and document.get("ptp") is not None:
-        yield "only one of ntp or ptp configuration can be specified"
-
-
-def _environment(document: Mapping[str, Any]) -> Iterator[str]:
-    for name in document.get("variables") or {}:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", str(name)):
-            yield f'invalid environment variable name: "{name}"'
-
-
-def _extension_service(document: Mapping[str, Any]) -> Iterator[str]:
-    name = document.get("name")
-    if not document.get("configFiles") and not document.get("environment"):
-        yield f'no config files found for extension "{name}"'
-    for file in document.get("configFiles") or ():
-        if not file.get("content"):
-            yield f'extension content is required for extension "{name}"'
-        if not file.get("mountPath"):
-            yield f'extension mount path is required for extension "{name}"'
-
-
-def _system_volume(document: Mapping[str, Any]) -> Iterator[str]:
-    if document.get("name") not in _SYSTEM_VOLUMES:
-        yield f"only [{' '.join(f'{chr(34)}{name}{chr(34)}' for name in _SYSTEM_VOLUMES)}] volumes are supported"
-    else:
-        yield from _sizes(document.get("provisioning") or {}, required=False)
-
-
-def _external_volume(document: Mapping[str, Any]) -> Iterator[str]:
-    yield from _named_volume(document)
-    if not document.get("filesystemType"):
-        yield "invalid filesystem type: none"
-
-
-def _named_volume(document: Mapping[str, Any]) -> Iterator[str]:
-    name = str(document.get("name") or "")
-    if len(name) > _LONGEST_VOLUME:
-        yield f"name must be between 1 and {_LONGEST_VOLUME} characters long"
-    if not re.fullmatch(r"[A-Za-z0-9-]*", name):
-        yield "name can only contain lowercase and uppercase ASCII letters, digits, and hyphens"
-
-
-def _provisioned_volume(document: Mapping[str, Any]) -> Iterator[str]:
-    yield from _named_volume(document)
-    provisioning, volume = document.get("provisioning") or {}, document.get("volumeType") or "partition"
-    if volume == "directory":
-        parts = ("provisioning", "encryption", "filesystem", "mount")
-        yield from (f"{part} spec is invalid for volumeType directory" for part in parts if document.get(part))
-        return
-    if not _at(provisioning, "diskSelector.match"):
-        yield "disk selector is required"
-    if volume != "disk":
-        yield from _sizes(provisioning, required=True)
-    elif {"minSize", "maxSize", "grow"} & set(provisioning):
-        yield "min size, max size and grow are not supported"
-    if _at(document, "filesystem.projectQuotaSupport") and _at(document, "filesystem.type") not in (None, "xfs"):
-        yield "project quota support is only available for xfs filesystem"
-
-
-def _sizes(provisioning: Mapping[str, Any], *, required: bool) -> Iterator[str]:
-    smallest, largest = (provisioning.get(key) for key in ("minSize", "maxSize"))
-    if required and not smallest and not largest:
-        yield "min size or max size is required"
-    least, most = _size(smallest), _size(largest)
-    if least is not None and least < 0:
-        yield "min size cannot be negative"
-    elif least and most and 0 < most < least:
-        yield "min size is greater than max size"
-
-
-_DOCUMENT_CHECKS: dict[str, Callable[[Mapping[str, Any]], Iterator[str]]] = {
-    "DHCPv4Config": _dhcp,
-    "DHCPv6Config": _dhcp,
-    "EnvironmentConfig": _environment,
-    "ExistingVolumeConfig": _named_volume,
-    "ExtensionServiceConfig": _extension_service,
-    "ExternalVolumeConfig": _external_volume,
-    "HostnameConfig": _hostname,
-    "RawVolumeConfig": _provisioned_volume,
-    "RegistryMirrorConfig": _registry_mirror,
-    "SwapVolumeConfig": _provisioned_volume,
-    "TimeSyncConfig": _time_sync,
-    "UserVolumeConfig": _provisioned_volume,
-    "VolumeConfig": _system_volume,
-}
-
-
-def _size(value: Any) -> float | None:
-    """Bytes; None for a share of the disk, and for what is no size."""
-    match = _SIZE.fullmatch(str(value or ""))
-    return float(match[1]) * (1024 if match[3] else 1000) ** _UNITS.index(match[2].lower() or " ") if match else None
-
-
 def _main_problems(main: Mapping[str, Any]) -> Iterator[str]:
-    machine, cluster = main.get("machine") or {}, main.get("cluster") or {}
+    machine = main.get("machine") or {}
     if not machine:
         yield "machine instructions are required"
         return
-    yield from _cluster(cluster)
-    authority = machine.get("ca") or {}
-    if not authority and not machine.get("acceptedCAs"):
-        yield "issuing CA or some accepted CAs are required (.machine.ca, machine.acceptedCAs)"
-    if machine.get("type") in {"controlplane", "init"}:
-        yield from _control_plane(authority, cluster)
-    elif machine.get("type") in {"worker", "join"}:
-        yield from _worker(authority, machine, cluster)
-    else:
-        yield f'unknown machine type "{machine.get("type") or ""}"'
-    kubelet = machine.get("kubelet") or {}
-    yield from _subnets("kubelet nodeIP subnet", _at(kubelet, "nodeIP.validSubnets"))
-    for field in sorted(set(_table("refusals.yaml")["reserved"].split()) & set(kubelet.get("extraConfig") or ())):
-        yield f'kubelet configuration field "{field}" can\'t be overridden'
+    yield from _broken_rules(main, "")
+    names = [str(entry.get("name") or "").strip() for entry in _at(main, "cluster.inlineManifests") or ()]
+    if "" in names:
+        yield "inline manifest name can't be empty"
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f'inline manifest name "{name}" is duplicate'
     yield from (f"invalid machine node labels: {problem}" for problem in label_problems(machine.get("nodeLabels")))
     problems = map(qualified_name_problem, sorted(map(str, machine.get("nodeAnnotations") or ())))
     yield from (f"invalid machine node annotations: {problem}" for problem in problems if problem)
     yield from (f"invalid machine node taints: {problem}" for problem in taint_problems(machine.get("nodeTaints")))
-    yield from _features(machine)
-    yield from document_checks.deprecated(machine, worker=machine.get("type") in {"worker", "join"})
-    if main.get("persist") is False:
-        yield ".persist should be enabled"
 
 
-def _features(machine: Mapping[str, Any]) -> Iterator[str]:
-    dns = _at(machine, "features.hostDNS") or {}
-    if dns.get("forwardKubeDNSToHost") and not dns.get("enabled"):
-        yield "feature hostDNS.forwardKubeDNSToHost requires hostDNS.enabled to be true (.machine.features.hostDNS)"
-    access = _at(machine, "features.kubernetesTalosAPIAccess") or {}
-    for role in (access.get("allowedRoles") or ()) if access.get("enabled") else ():
-        if role not in _ROLES:
-            yield f'invalid role "{role}" in allowed roles for Kubernetes Talos API Access'
-    order = _at(machine, "features.nodeAddressSortAlgorithm")
-    if order and order not in {"v1", "v2"}:
-        yield f"invalid node address sort algorithm: {order} does not belong to AddressSortAlgorithm values"
-    for destination in _at(machine, "logging.destinations") or ():
-        scheme = urlsplit(str(destination.get("endpoint") or "")).scheme
-        if scheme not in {"tcp", "udp"}:
-            yield f'unexpected logging endpoint scheme "{scheme}"'
-        if destination.get("format") != "json_lines":
-            yield f'unknown logging format "{destination.get("format") or ""}"'
+@cache
+def _rules_of(kind: str) -> Sequence[Mapping[str, Any]]:
+    rules = _table("refusals.yaml")["rules"]
+    return [rule for rule in rules if kind in ([rule["of"]] if isinstance(rule["of"], str) else rule["of"])]
+
+
+def _broken_rules(document: Mapping[str, Any], kind: str) -> Iterator[str]:
+    """The messages of the rules in refusals.yaml that apply to a document."""
+    for rule in _rules_of(kind):
+        if not _all_hold(document, rule.get("if", {})):
+            continue
+        for index, item, holder in _items(document, rule["each"]) if "each" in rule else ((0, document, document),):
+            any_of = rule.get("any", {})
+            if _all_hold(item, rule["when"]) and (not any_of or any(_all_hold(item, {k: any_of[k]}) for k in any_of)):
+                value = _text(_at(item, next(iter(rule["when"]))))
+                yield rule["says"].format(
+                    value=value,
+                    network=value.removeprefix("!"),
+                    scheme=urlsplit(value).scheme,
+                    index=index,
+                    name=_text(holder.get("interface") or holder.get("name")),
+                )
+
+
+def _items(data: Any, path: str) -> Iterator[tuple[int, Any, Mapping[str, Any]]]:
+    """Each item of the list or mapping at a path, its index and what holds the list; `*` is every item of a list."""
+    above, _, below = path.partition(".*.")
+    for index, item in enumerate(_at(data, above) or ()):
+        if below:
+            yield from _items(item, below)
+        else:
+            yield index, item, data
+
+
+def _all_hold(data: Any, conditions: Mapping[str, Any]) -> bool:
+    return all(_holds(_at(data, path), condition) for path, condition in conditions.items())
+
+
+def _holds(value: Any, condition: Any) -> bool:
+    """Whether a condition of a rule is true of a value; refusals.yaml explains the conditions."""
+    if isinstance(condition, list):
+        return value in condition
+    if isinstance(condition, str):
+        return {"set": bool(value), "unset": not value, "given": value is not None, "absent": value is None}[condition]
+    ((word, operand),) = condition.items()
+    if word == "not":
+        return not _holds(value, operand)
+    return _has_form(_text(value), operand) if word == "like" else bool(value) and not _has_form(_text(value), operand)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _has_form(text: str, form: str) -> bool:
+    return _FORMS[form](text) if form in _FORMS else bool(re.search(form, text))
+
+
+def _parses(parse: Callable[[str], Any], text: str) -> bool:
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+_FORMS: Mapping[str, Callable[[str], bool]] = {
+    "address": lambda text: "/" not in text and _parses(ip_interface, text),
+    "interface": lambda text: _parses(ip_interface, text),
+    "prefix": lambda text: "/" in text and _parses(ip_interface, text),
+    "filter": lambda text: "/" in text and _parses(ip_interface, text.removeprefix("!")),
+    "subnet": lambda text: _parses(partial(ip_network, strict=False), text.removeprefix("!")),
+    "url": lambda text: bool(urlsplit(text).hostname),
+}
+"""Forms of texts that a regular expression cannot describe."""
 
 
 def label_problems(labels: Mapping[str, Any] | None) -> Iterator[str]:
@@ -417,70 +334,3 @@ def taint_problems(taints: Mapping[str, Any] | None) -> Iterator[str]:
             yield f'invalid taint effect: "{effect}"'
         elif problem := label_value_problem(value):
             yield problem
-
-
-def _subnets(name: str, subnets: Iterable[str] | None) -> Iterator[str]:
-    for subnet in subnets or ():
-        network = str(subnet).removeprefix("!")
-        if not document_checks.parses(lambda text: ip_network(text, strict=False), network):
-            yield f'{name} is not valid: "{network}"'
-
-
-def _cluster(cluster: Mapping[str, Any]) -> Iterator[str]:
-    endpoint = str(_at(cluster, "controlPlane.endpoint") or "")
-    if not cluster:
-        yield "cluster instructions are required"
-    elif _at(cluster, "controlPlane.endpoint") is None:
-        yield "cluster controlplane endpoint is required"
-    elif not urlsplit(endpoint).hostname:
-        yield "invalid controlplane endpoint: hostname must not be blank"
-    yield from _services(cluster)
-    domain = str(_at(cluster, "network.dnsDomain") or "")
-    if domain and not _DNS_NAME.fullmatch(domain):
-        yield f'"{domain}" is not a valid DNS name'
-    names = [str(entry.get("name") or "").strip() for entry in cluster.get("inlineManifests") or ()]
-    if "" in names:
-        yield "inline manifest name can't be empty"
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f'inline manifest name "{name}" is duplicate'
-
-
-def _services(cluster: Mapping[str, Any]) -> Iterator[str]:
-    for url in _at(cluster, "externalCloudProvider.manifests") or ():
-        if not urlsplit(str(url)).hostname:
-            yield f'invalid external cloud provider manifest url "{url}": hostname must not be blank'
-    service = str(_at(cluster, "discovery.registries.service.endpoint") or "")
-    if _at(cluster, "discovery.enabled") and service and not urlsplit(service).scheme:
-        yield f'cluster discovery service registry endpoint is invalid: parse "{service}": invalid URI for request'
-    if _at(cluster, "discovery.enabled") and not _at(cluster, "discovery.registries.service.disabled"):
-        for key in ("id", "secret"):
-            if not cluster.get(key):
-                yield f"cluster discovery service requires .cluster.{key}"
-
-
-def _control_plane(authority: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[str]:
-    if not authority:
-        yield "issuing CA is required (.machine.ca)"
-    elif not authority.get("key"):
-        yield "issuing CA key is required for controlplane nodes (.machine.ca.key)"
-    cni = _at(cluster, "network.cni")
-    if cni is not None and cni.get("name") not in {"flannel", "custom", "none"}:
-        yield 'cni name should be one of ["flannel", "custom", "none"]'
-    elif cni and cni.get("urls") and cni["name"] != "custom":
-        yield f'"urls" field should be empty for "{cni["name"]}" CNI'
-    etcd = cluster.get("etcd") or {}
-    if etcd and not _at(etcd, "ca.crt"):
-        yield "key/cert combination should not be empty"
-    yield from _subnets("etcd advertised subnet", etcd.get("advertisedSubnets"))
-    yield from _subnets("etcd listen subnet", etcd.get("listenSubnets") or etcd.get("advertisedSubnets"))
-
-
-def _worker(authority: Mapping[str, Any], machine: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[str]:
-    if authority.get("key"):
-        yield "issuing Talos API CA key is not allowed on non-controlplane nodes (.machine.ca)"
-    if _at(cluster, "ca.key"):
-        yield "issuing Kubernetes API CA key is not allowed on non-controlplane nodes (.cluster.ca)"
-    if cluster.get("etcd") is not None:
-        yield "etcd config is only allowed on control plane machines"
-    if _at(machine, "features.kubernetesTalosAPIAccess.enabled"):
-        yield "feature Kubernetes Talos API Access can only be enabled on control plane machines"
