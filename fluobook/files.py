@@ -6,6 +6,7 @@ person may edit is read here.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -67,6 +68,8 @@ def read_text(path: Path, *, largest: int = LARGEST, errors: str = "strict", fol
         finally:
             os.close(descriptor)
     except OSError as error:
+        if not follow and error.errno == errno.ELOOP:
+            raise BadFile(path, "is a symbolic link", remedy="replace it by the file that it leads to") from None
         raise BadFile(path, f"cannot be read: {error.strerror}", remedy="check the path and its permissions") from error
     if len(content) > largest:
         remedy = "is it the right file? split it if it is"
@@ -170,9 +173,11 @@ def invalid(path: Path | str, language: str, error: Exception, text: str = "") -
     line = mark.line + 1 if mark else getattr(error, "lineno", 0)
     line = min(line, len(text.splitlines()) or line)  # the end of a text is reported as a line behind it
     problem = next(filter(None, (getattr(error, name, "") for name in ("problem", "reason", "msg"))), "")
-    problem = {"": "a date or number in it does not exist", "second occurrence": "an anchor is defined twice"}.get(
-        problem, problem.partition("\n")[0][:200]
-    )
+    if not problem:  # of a constructor: text without a colon does not quote the file, which may contain a secret
+        reason = str(error).partition(":")[0] if isinstance(error, ValueError) else ""
+        problem = "it is nested too deeply" if isinstance(error, RecursionError) else "a value in it is invalid"
+        problem += f" ({reason})" if reason else ""
+    problem = {"second occurrence": "an anchor is defined twice"}.get(problem, problem.partition("\n")[0][:200])
     return BadFile(path, f"is not {language}: {problem}", line=line, remedy="correct the file")
 
 

@@ -31,11 +31,11 @@ YAML = [
     pytest.param("- {a: 1, a: 2}", "f.yaml:1 has `a` twice", id="a key twice in a list"),
     pytest.param("x: {? [a, b] : 1, c: 1, c: 2}", "f.yaml:1 has `c` twice", id="a key twice beside a complex key"),
     pytest.param(CONFLICT, "f.yaml:2 has an unresolved merge conflict", id="a merge conflict"),
-    pytest.param("d: 2026-13-45", "is not YAML: a date or number in it does not exist", id="an impossible date"),
-    pytest.param("n: " + "9" * 5000, "is not YAML: a date or number in it does not exist", id="a number too long"),
+    pytest.param("d: 2026-13-45", "a value in it is invalid (month must be in 1..12)", id="an impossible date"),
+    pytest.param("n: " + "9" * 5000, "is invalid (Exceeds the limit (4300 digits)", id="a number too long"),
     pytest.param("d: !!timestamp x", "is not YAML", id="a date that is none"),
-    pytest.param("b: !!bool x", "is not YAML", id="a boolean that is none"),
-    pytest.param("i: !!int ''", "is not YAML", id="a number that is none"),
+    pytest.param("b: !!bool x", "is not YAML: a value in it is invalid", id="a boolean that is none"),
+    pytest.param("i: !!int ''", "is not YAML: a value in it is invalid", id="a number that is none"),
     pytest.param("x: !!python/object:os.system y", "f.yaml:1 is not YAML: could not determine", id="a Python object"),
     pytest.param("a: b: c", "f.yaml:1 is not YAML: mapping values are not allowed", id="a colon too many"),
     pytest.param("a: \x07", "is not YAML: control characters are not allowed", id="a control character"),
@@ -52,6 +52,13 @@ def test_yaml_that_readers_do_not_survive_or_misread_is_refused_with_its_line(te
     assert message in refused.value.message
     assert len(refused.value.message) < 400
     assert refused.value.remedy
+
+
+@pytest.mark.parametrize("tag", ["int", "float", "bool", "timestamp"])
+def test_a_value_that_does_not_fit_its_tag_is_not_quoted(tag):
+    with pytest.raises(BadFile) as refused:
+        parse_yaml(f"a: !!{tag} hunter2", "f.yaml")
+    assert "hunter2" not in refused.value.message
 
 
 @pytest.mark.parametrize(

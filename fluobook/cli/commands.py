@@ -16,7 +16,20 @@ import typer
 
 from fluobook import files
 from fluobook import lab as labs
-from fluobook.cli.options import ARGUMENTS, Engine, Phase, Settings, Target, chosen, engines, masked, root
+from fluobook.cli.options import (
+    ARGUMENTS,
+    Engine,
+    Phase,
+    Settings,
+    Target,
+    chosen,
+    engines,
+    file_to_read,
+    folder_to_read,
+    folder_to_write,
+    masked,
+    root,
+)
 from fluobook.clients.tools import find
 from fluobook.environment import home
 from fluobook.errors import EXIT_CHANGES_PENDING, BadFile, CheckFailed, NotFound, ParamsError, StageMissing, UsageError
@@ -38,7 +51,12 @@ def run(
     first: Annotated[str, typer.Option("--from", metavar="STAGE", help="Begin with this stage.")] = "",
     only: Annotated[list[str], typer.Option(metavar="STAGE", help="Run only this stage; may be repeated.")] = [],
     settings: Settings = [],
-    out: Annotated[Path | None, typer.Option(help="The run folder; a new one below runs/ if not given.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=folder_to_write, metavar="FOLDER", help="The run folder; a new one below runs/ if not given."
+        ),
+    ] = None,
     fault: Annotated[list[str], typer.Option(metavar="NAME", help="Inject a fault into the lab of this run.")] = [],
     engine: Engine = None,
 ) -> int:
@@ -131,8 +149,11 @@ def plan(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:
 
 def render(
     phase: Phase,
-    out: Annotated[Path, typer.Option(help="Folder for the files.")],
-    secrets: Annotated[Path | None, typer.Option(help="A secrets bundle; without it, secrets are omitted.")] = None,
+    out: Annotated[Path, typer.Option(parser=folder_to_write, metavar="FOLDER", help="Folder for the files.")],
+    secrets: Annotated[
+        Path | None,
+        typer.Option(parser=file_to_read, metavar="FILE", help="A secrets bundle; without it, secrets are omitted."),
+    ] = None,
     gitops: Annotated[
         bool, typer.Option("--gitops", help="Write the GitOps tree with the values of this phase instead.")
     ] = False,
@@ -293,7 +314,12 @@ def _run_on_cluster(
     os.execve(program, [program.name, f"--{config}", path, *arguments], env)  # noqa: S606 (no shell is wanted)
 
 
-def report(run: Annotated[Path | None, typer.Argument(help="A run folder; the newest if not given.")] = None) -> int:
+def report(
+    run: Annotated[
+        Path | None,
+        typer.Argument(parser=folder_to_read, metavar="[RUN]", help="A run folder; the newest if not given."),
+    ] = None,
+) -> int:
     """Write the HTML report of a run again and print its path. Example: fluobook report runs/MY-RUN."""
     from fluobook.journal.folder import newest
     from fluobook.redact import Redactor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from fluobook import lab
-from fluobook.errors import FluobookError
+from fluobook.errors import FluobookError, UsageError
 from fluobook.redact import Redactor
 
 if TYPE_CHECKING:
@@ -73,6 +74,49 @@ Engine = Annotated[
     Literal["embedded", "real"] | None,
     typer.Option(help="What plays Kubernetes and Argo CD in the lab: embedded (the default), or the real programs."),
 ]
+
+
+def folder_to_write(text: str) -> Path:
+    """The folder of an option: it exists, or can be made.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    path = Path(text)
+    nearest = next(place for place in (path.absolute(), *path.absolute().parents) if os.path.lexists(place))
+    return _usable(text, "folder", nearest, os.W_OK | os.X_OK)
+
+
+def folder_to_read(text: str) -> Path:
+    """The folder of an argument.
+
+    Raises:
+        UsageError: it does not exist, is something else, or cannot be read.
+    """
+    return _usable(text, "folder", Path(text), os.R_OK | os.X_OK)
+
+
+def file_to_read(text: str) -> Path:
+    """The file of an option.
+
+    Raises:
+        UsageError: it does not exist, is something else, or cannot be read.
+    """
+    return _usable(text, "file", Path(text), os.R_OK)
+
+
+def _usable(text: str, kind: str, place: Path, access: int) -> Path:
+    """The path, if what is at `place` (itself, or the nearest folder above it) is of that kind and can be accessed."""
+    problem, name = "", str(place) if text else "an empty path"
+    if not text or not os.path.lexists(place):
+        problem = "does not exist"
+    elif not (place.is_dir() if kind == "folder" else place.is_file()):
+        problem = f"is not a {kind}"
+    elif not os.access(place, access):
+        problem = f"cannot be {'written' if access & os.W_OK else 'read'}: permission denied"
+    if problem:
+        raise UsageError(f"{name} {problem}", remedy=f"name another {kind}, or change its permissions")
+    return Path(text)
 
 
 def root() -> Path:

@@ -159,7 +159,9 @@ def read_summary(folder: Path) -> Summary:
         except (BadFile, ValidationError, LookupError, TypeError):
             if isinstance(error, BadFile):
                 raise error from None
-            problem = f"is not the summary of a run: {error.errors()[0]['msg']}"
+            detail = error.errors()[0]
+            place = ".".join(map(str, detail["loc"])) or "it"
+            problem = f"is not the summary of a run: {place}: {detail['msg']}"
             raise BadFile(path, problem, remedy="restore it, or start a new run") from None
 
 

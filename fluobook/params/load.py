@@ -174,6 +174,6 @@ def params_file(phase_or_path: str | Path, root: Path | None = None) -> Path:
         return path.expanduser().absolute()
     root = root or repository_root()
     if phase_or_path not in phases(root):
-        missing = f"there is no {phase_or_path}.yaml in {' or '.join(FOLDERS)} of {root}"
+        missing = f"there is no {phase_or_path or '(nothing)'}.yaml in {' or '.join(FOLDERS)} of {root}"
         raise ParamsError(missing, remedy=did_you_mean(phase_or_path, phases(root)))
     return files(root)[phase_or_path]

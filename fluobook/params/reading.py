@@ -77,7 +77,7 @@ def read(path: Path) -> Any:
         remedy = (
             "name a phase of params/ or a params file (fluobook plan phase1, fluobook plan site/params/berlin.yaml)"
         )
-        raise ParamsError(f"cannot read {path}", cause=f"it {error.problem}", remedy=remedy) from None
+        raise ParamsError(f"cannot read {path}: it {error.problem}", remedy=remedy) from None
     return parse_yaml(text, str(path))
 
 

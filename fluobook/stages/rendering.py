@@ -12,7 +12,6 @@ import yaml
 
 from fluobook import gitops
 from fluobook.clients import sops
-from fluobook.errors import NotFound
 from fluobook.files import read_yaml, write_text
 from fluobook.gitops.build import builder
 from fluobook.machine import access
@@ -91,8 +90,6 @@ def write_gitops(params: Params, root: Path, out: Path) -> list[Path]:
 
 
 def _bundle(platform: Platform, root: Path, file: Path) -> SecretsBundle:
-    if not file.is_file():
-        raise NotFound(f"there is no secrets bundle {file}", system="fluobook", remedy="name the file that holds it")
     encrypted = sops.is_encrypted(file)
     data = sops.read(file, platform.secrets.age_key.resolve(root)) if encrypted else next(iter(read_yaml(file)), {})
     return SecretsBundle.parse(data)

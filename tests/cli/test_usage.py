@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -57,11 +58,50 @@ def test_the_help_of_every_command_has_an_example(command, capsys):
 @pytest.mark.parametrize("arguments", [["run", "phase1", "--only", "preflight"], ["render", "phase1", "--gitops"]])
 def test_a_place_that_cannot_be_written_is_named_with_what_helps(arguments, capsys, tmp_path):
     tmp_path.joinpath("file").touch()
-    assert cli.run([*arguments, "--out", str(tmp_path / "file" / "folder")]) == 1
+    for out in ("file", "file/folder"):
+        assert cli.run([*arguments, "--out", str(tmp_path / out)]) == 64
+        error_output = capsys.readouterr().err
+        assert f"{tmp_path / 'file'} is not a folder" in error_output
+        assert "remedy" in error_output
+        assert "Traceback" not in error_output
+
+
+PATHS = (["run", "phase1", "--out"], ["render", "phase1", "--out"], ["report"], ["plan"])
+SECRETS = ["render", "phase1", "--out", "out", "--secrets"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "message"),
+    [
+        *((arguments, "", "an empty path does not exist") for arguments in (*PATHS[:3], SECRETS)),
+        *((arguments, "loop", "is not a folder") for arguments in PATHS[:2]),
+        *((arguments, "nothing", "nothing does not exist") for arguments in (["report"], SECRETS)),
+        (["report"], "file", "file is not a folder"),
+        (SECRETS, "folder", "folder is not a file"),
+        (["plan"], "folder.yaml", "No such file or directory"),
+        (["plan"], "./folder", "is not a regular file"),
+        *((arguments, "closed", "closed cannot be written: permission denied") for arguments in PATHS[:2]),
+        *((arguments, "closed", "closed cannot be read: permission denied") for arguments in (["report"],)),
+        (SECRETS, "closed-file", "closed-file cannot be read: permission denied"),
+    ],
+)
+@pytest.mark.usefixtures("_places")
+def test_a_path_that_cannot_be_used_is_a_wrong_command_line(arguments, name, message, capsys):
+    assert cli.run([*arguments, name]) == 64
     error_output = capsys.readouterr().err
-    assert str(tmp_path / "file") in error_output
+    assert message in error_output
     assert "remedy" in error_output
-    assert "Traceback" not in error_output
+
+
+@pytest.fixture
+def _places(tmp_path, monkeypatch):
+    for folder in ("folder", "closed"):
+        tmp_path.joinpath(folder).mkdir()
+    for file in ("file", "closed-file"):
+        tmp_path.joinpath(file).touch()
+    tmp_path.joinpath("loop").symlink_to("loop")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, _: "closed" not in path.name)  # root may read and write everything
 
 
 def test_who_reads_only_the_first_line_sees_no_error():

@@ -93,7 +93,7 @@ def test_a_link_in_place_of_a_record_is_not_followed(run: Path, name: str) -> No
     if name == "events.jsonl":
         assert "began" not in written(run).partition("</p>")[0]
     else:
-        with pytest.raises(BadFile, match=r"summary\.json cannot be read"):
+        with pytest.raises(BadFile, match=r"summary\.json is a symbolic link"):
             written(run)
 
 
@@ -106,6 +106,12 @@ def test_a_damaged_notebook_is_named_and_the_rest_is_shown(run: Path, content: s
     page = written(run)
     assert "The notebook of create-vms cannot be shown" in page
     assert "exit code 1" in page
+
+
+def test_a_wrong_type_in_a_summary_is_named_with_its_field(run: Path) -> None:
+    (run / "events.jsonl").unlink()
+    with pytest.raises(BadFile, match=r"is not the summary of a run: stages\.0\.seconds: .* a valid number"):
+        written(changed(run, seconds="long"))
 
 
 def test_a_fifo_in_place_of_a_notebook_does_not_block(run: Path) -> None:

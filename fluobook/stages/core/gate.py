@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -105,9 +106,10 @@ class Gate:
 
     def _by_asking(self, plan: Plan) -> str:
         assert self.ask is not None  # noqa: S101 (narrows the type; the caller has checked)
-        word = self.cluster if plan.destroys or self.policy.names_cluster else "yes"
-        answer = self.ask(f'{plan.summary()} Approve? Type "{word}": ')
-        if answer.strip() != word:
+        word = " ".join(dict.fromkeys(plan.destroys)) or (self.cluster if self.policy.names_cluster else "yes")
+        what_for = ", the names of what will be destroyed" if plan.destroys else ""
+        answer = self.ask(f'{plan.summary()} Approve? Type "{word}"{what_for}: ')
+        if sorted(re.split(r"[\s,]+", answer.strip())) != sorted(word.split()):
             raise ApprovalNeeded(
                 f"{plan.stage}: not approved; nothing was changed", remedy="run the cell again to approve it"
             )

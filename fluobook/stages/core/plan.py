@@ -32,7 +32,7 @@ class Action:
         needs: ids of actions that must be done before.
         system: the system that does the work; it limits how many actions run in parallel.
         data: what `perform` needs; plain JSON without secrets, mapped addresses or times.
-        destroys: the data that it destroys, if any.
+        destroys: the names of what it destroys, if anything; a person types them to approve it.
     """
 
     id: str
@@ -43,7 +43,7 @@ class Action:
     needs: tuple[str, ...] = ()
     system: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
-    destroys: str = ""
+    destroys: tuple[str, ...] = ()
 
     def canonical(self) -> dict[str, Any]:
         """What the digest covers. Dependencies are left out: some may be done already."""
@@ -85,8 +85,8 @@ class Plan(Displayed):
 
     @property
     def destroys(self) -> tuple[str, ...]:
-        """The data that would be destroyed."""
-        return tuple(action.destroys for action in self.actions if action.destroys)
+        """The names of what would be destroyed."""
+        return tuple(name for action in self.actions for name in action.destroys)
 
     def rest_of(self, approved: Plan) -> bool:
         """Whether this plan is the approved one, or what remains of it after a part was done."""
@@ -109,6 +109,6 @@ class Plan(Displayed):
     def table(self) -> Table:
         """The plan as a person reads it before approving."""
         rows = [[Cell(a.verb, a.tone), a.object, a.detail, a.reason] for a in self.actions]
-        destroyed = [f"WILL BE DESTROYED: {data}" for data in self.destroys]
+        destroyed = [f"WILL BE DESTROYED: {name}" for name in self.destroys]
         note = "\n".join([*destroyed, *self.notes, self.summary()])
         return Table(f"plan of {self.stage}", ["action", "object", "detail", "reason"], rows, note=note)

@@ -407,10 +407,7 @@ def _list(observation: Observation, generator: Generator, actions: Iterable[Acti
         needs=tuple(path for path in new if PurePosixPath(path).name in added),
         system="generator",
         data={"file": generator.file, "files": files},
-        destroys=f"the Secrets of {', '.join(gone)}: Argo CD deletes them from the cluster; restore a file to keep its "
-        "Secret"
-        if gone
-        else "",
+        destroys=tuple(PurePosixPath(name).name.removesuffix(SUFFIX) for name in gone),
     )
 
 
@@ -423,6 +420,8 @@ def _notes(observation: Observation, actions: Iterable[Action]) -> Iterator[str]
             yield f"left as it is: {problem}; correct it with `sops edit`, or request its keys here"
     if any(file.encrypted and file.recipients - (file.wanted or file.recipients) for file in observation.files):
         yield "a removed recipient still knows the values that it has read and that Git keeps: renew them too"
+    if gone := [name for action in actions for name in action.destroys]:
+        yield f"Argo CD deletes the Secrets {', '.join(gone)} from the cluster; restore a file to keep its Secret"
     if "encrypt" in verbs:
         yield "what was committed in plaintext stays in Git's history: renew its values too"
     if verbs:

@@ -10,7 +10,8 @@ from fluobook.stages.core.gate import Approval, Gate
 from fluobook.stages.core.plan import Action, Plan
 
 CHANGE = Plan("create-vms", (Action("create a", "create", "vm a"),))
-LOSS = Plan("reset", (Action("reset a", "reset", "node a", destroys="all data of a"),))
+LOSS = Plan("reset", (Action("reset a", "reset", "node a", destroys=("a",)),))
+LOSSES = Plan("secrets", (Action("x", "unlist", "generator x", destroys=("a", "b-1")),))
 DIGEST = CHANGE.digest
 
 
@@ -74,12 +75,30 @@ def test_a_prediction_is_refused_and_the_missing_stage_named():
 
 
 @pytest.mark.parametrize(
-    ("plan", "target", "word"), [(CHANGE, "lab", "yes"), (CHANGE, "live", "fluodata"), (LOSS, "lab", "fluodata")]
+    ("plan", "target", "word"),
+    [
+        (CHANGE, "lab", "yes"),
+        (CHANGE, "live", "fluodata"),
+        (LOSS, "lab", "a"),
+        (LOSS, "live", "a"),
+        (LOSSES, "live", "a b-1"),
+    ],
 )
-def test_a_person_types_yes_in_the_lab_and_the_clusters_name_where_it_matters(plan, target, word):
+def test_a_person_types_yes_in_the_lab_and_a_name_where_it_matters(plan, target, word):
     assert gate(target=target, answer=f" {word} ").admit(plan) == f"typed {word}"
     with pytest.raises(ApprovalNeeded, match="not approved; nothing was changed"):
         gate(target=target, answer="no").admit(plan)
+
+
+@pytest.mark.parametrize("answer", ["b-1, a", "b-1 a"])
+def test_several_names_are_typed_in_any_order(answer):
+    assert gate(answer=answer).admit(LOSSES) == "typed a b-1"
+
+
+@pytest.mark.parametrize("answer", ["fluodata", "yes", "a", "2", "", "a a", "a b"])
+def test_no_other_word_approves_what_destroys_several_things(answer):
+    with pytest.raises(ApprovalNeeded):
+        gate(answer=answer).admit(LOSSES)
 
 
 @pytest.mark.parametrize("text", ["everything", "create-vms", "create-vms="])

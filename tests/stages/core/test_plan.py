@@ -19,7 +19,7 @@ def test_the_digest_changes_with_the_platform_and_with_what_is_done():
         replace(PLAN, platform={"name": "another"}),
         replace(PLAN, actions=(replace(A, data={"vmid": 2}), B)),
         replace(PLAN, actions=(A,)),
-        replace(PLAN, actions=(replace(A, destroys="a"), B)),
+        replace(PLAN, actions=(replace(A, destroys=("a",)), B)),
         replace(PLAN, stage="another"),
     ]
     assert len({plan.digest for plan in (PLAN, *others)}) == len(others) + 1
@@ -88,6 +88,6 @@ def test_a_plan_without_a_digest_has_its_own_summary(plan, summary):
 
 
 def test_what_would_be_destroyed_is_named_before_the_digest():
-    plan = Plan("reset", (Action("reset a", "reset", "node a", destroys="etcd of a"),))
-    assert "WILL BE DESTROYED: etcd of a" in plan.table().text()
+    plan = Plan("reset", (Action("reset a", "reset", "node a", destroys=("etcd-of-a",)),))
+    assert "WILL BE DESTROYED: etcd-of-a" in plan.table().text()
     assert "1 to destroy" in plan.summary()

@@ -225,7 +225,8 @@ def test_a_deleted_file_is_removed_from_the_list_only_when_its_loss_is_approved(
     stage = repository.stage()
     plan = stage.plan()
     assert actions(stage) == [("unlist", "generator cluster-gitops/apps/secrets")]
-    assert "Secrets of pg-credentials.sops.yaml: Argo CD deletes them" in plan.destroys[0]
+    assert plan.destroys == ("pg-credentials",)
+    assert "Argo CD deletes the Secrets pg-credentials from the cluster" in plan.table().text()
     with pytest.raises(ApprovalNeeded, match="needs approval"):
         stage.apply(plan)
     assert "pg-credentials" in repository.text(GENERATOR)
