@@ -47,6 +47,7 @@ RULES: dict[str, Rule] = {
     "project": applications.projects_allow_their_applications,
     "patch": files.talos_accepts_the_patches,
     "reachability": network.reachability_is_as_expected,
+    "receiver": secrets.receivers_have_credentials,
     "recipient": secrets.recipients_are_right,
     "reference": objects.references_exist,
     "server-side": sources.large_objects_are_applied_server_side,

@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import ParamsError
-from fluobook.gitops import kustomization
+from fluobook.gitops import alerts, kustomization
 from fluobook.gitops.tree import PHASE_VALUES, Tree
 from fluobook.kubernetes.json_patch import MISSING, Operation, value_at
 from fluobook.kubernetes.kubelet_certificates import approved_nodes
@@ -168,6 +168,7 @@ def values_of(platform: Platform) -> dict[str, Any]:
         "node_prefixes": [str(ip_network(node.address)) for node in approved],
         "node_name_regex": f"^({'|'.join(re.escape(node.name) for node in approved)})$".replace(r"\-", "-"),
         "l2_announce": balancer.announce,
+        **alerts.values_of(platform),
         **{f"pool.{pool.name}.start": str(pool.start) for pool in balancer.pools},
         **{f"pool.{pool.name}.stop": str(pool.stop) for pool in balancer.pools},
     }

@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr
 from pydantic.json_schema import SkipJsonSchema
 
 from fluobook.params import fields
+from fluobook.params.alerts import Alerts
 from fluobook.params.fields import DERIVED, Count, Flag, Host, HostName, Ipv4, Model, Mtu, Name, Port, Seconds, Text
 from fluobook.params.secrets import SecretRef, SecretReferences
 from fluobook.params.versions import Supported, Versions
@@ -303,6 +304,8 @@ class Platform(Model):
     """Longhorn."""
     gitops: GitOps
     """The repository and the settings for Argo CD."""
+    alerts: Alerts = Alerts()
+    """Who receives alerts."""
     secrets: SecretReferences
     """Where the keys of the platform are stored."""
     wireguard: Wireguard | None = None

@@ -25,6 +25,7 @@ def _platform(planes: str, workers: str, replicas: int, network: dict[str, Any])
         *({**worker, "name": f"w-{i}", "host": f"pve{h}", "address": f"10.42.0.2{i}"} for i, h in enumerate(workers)),
     ]
     platform["storage"]["replicas"] = replicas
+    platform["alerts"] = {"receivers": [{"name": "hook", "type": "webhook"}]}
     return parse(document).platform
 
 

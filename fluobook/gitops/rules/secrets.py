@@ -12,9 +12,9 @@ from fluobook.clients import sops
 from fluobook.errors import AccessDenied, OutsideError
 from fluobook.failures import present
 from fluobook.files import LARGEST_RECORD, pattern, read_text
-from fluobook.gitops import documents, kustomization, secrets
+from fluobook.gitops import alerts, documents, kustomization, secrets
 from fluobook.gitops.documents import Position, walk
-from fluobook.gitops.secrets import SUFFIX, values_that_are_not_base64
+from fluobook.gitops.secrets import SUFFIX, mapping, values_that_are_not_base64
 from fluobook.kubernetes.rendering import FUNCTION, is_ksops_generator
 
 if TYPE_CHECKING:
@@ -276,3 +276,21 @@ def _unlisted(file: Path, generators: list[Generator]) -> Finding:
     nearest = max(above, key=lambda generator: (len(generator.folder.parts), "files" in generator.document.data))
     message = f"{file.relative_to(nearest.folder)} is not listed: it would never reach the cluster"
     return nearest.document.at("files").finding(message, "add it to files")
+
+
+def receivers_have_credentials(snapshot: Snapshot) -> Iterator[Finding]:
+    """The Secret that Alertmanager reads has the credential of every receiver in the params."""
+    keys = {
+        key
+        for document in snapshot.documents
+        if (document.kind, document.namespace, document.name) == ("Secret", alerts.NAMESPACE, alerts.SECRET)
+        for field in _FIELDS
+        for key in mapping(document.data.get(field))
+    }
+    for file, platform in snapshot.platforms.items():
+        for name in sorted(set(alerts.credentials(platform)) - keys):
+            message = (
+                f"receiver {name} has no credential: no Secret {alerts.NAMESPACE}/{alerts.SECRET} has the key {name}"
+            )
+            place = documents.read(file)[0].at("platform", "alerts", "receivers")
+            yield place.finding(message, f"notebook 10_secrets: {{{alerts.FILE!r}: {{{name!r}: 'ask'}}}}")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fluobook.params.rules import network, nodes
-from fluobook.params.rules.availability import warnings
+from fluobook.params import alerts
+from fluobook.params.rules import availability, network, nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,6 +43,7 @@ RULES: tuple[Callable[[Platform], Iterator[Problem]], ...] = (
     nodes.hosts_have_one_endpoint,
     nodes.certificates_have_one_check,
     nodes.mesh_joins_every_host,
+    alerts.receivers_are_distinct,
 )
 
 
@@ -51,3 +52,8 @@ def broken_rules(platform: Platform, matrix: Matrix) -> Iterator[Problem]:
     for rule in RULES:
         yield from rule(platform)
     yield from nodes.versions_are_compatible(platform, matrix)
+
+
+def warnings(platform: Platform) -> tuple[str, ...]:
+    """What a topology cannot survive, and the alerts that reach nobody, one sentence each."""
+    return (*availability.warnings(platform), *alerts.unheard(platform))

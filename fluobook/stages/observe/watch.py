@@ -19,6 +19,7 @@ from fluobook.display.kernel import interactive
 from fluobook.display.live import REPAINTS_PER_SECOND, Live
 from fluobook.display.table import Table
 from fluobook.errors import FluobookError, NotFound, StageMissing
+from fluobook.gitops.documents import value_under
 from fluobook.stages.approve_csrs import requests_of
 from fluobook.stages.core.check import Check, CheckGroup, count, run_groups
 from fluobook.stages.core.cluster import Missing, api
@@ -41,6 +42,8 @@ IDLE = 5.0
 SYNC_SECONDS = 10.0
 """Seconds that the first list may take before an empty table is shown."""
 RELAY, NAMESPACE, PORT = "hubble-relay", "kube-system", 80
+ALERTS = "alerts reach somebody"
+_ALERTMANAGER = ("spec", "source", "helm", "valuesObject", "alertmanager", "config")
 REMEMBERED = 500
 """Flows that are requested when nobody watches."""
 
@@ -228,7 +231,20 @@ def verify(context: RunContext) -> Sequence[Check]:
     cluster(context)
     groups = [CheckGroup(name, partial(_check, name)) for name in CHECKS]
     certificates = CheckGroup("certificates are issued", lambda context: [certificates_check(context.kube())])
-    return run_groups(context, [*groups, certificates])
+    alerts = CheckGroup(ALERTS, lambda context: [receivers_check(context.kube())])
+    return run_groups(context, [*groups, certificates, alerts])
+
+
+def receivers_check(kube: Kube) -> Check:
+    """Whether Alertmanager has a receiver. Advisory: Grafana shows alerts too, and nobody is woken by a trial."""
+    try:
+        apps = kube.list("argoproj.io/v1alpha1", "Application", "argocd")
+    except NotFound:
+        apps = []
+    values = [value_under(app, _ALERTMANAGER) for app in apps if value_under(app, _ALERTMANAGER)]
+    names = [entry["name"] for config in values for entry in config["receivers"] if len(entry) > 1]
+    result = ", ".join(names) or ("no receiver" if values else "no Application has an Alertmanager")
+    return Check(ALERTS, bool(names), result, "set alerts.receivers: docs/how-to/alerts.md", advisory=True)
 
 
 def _check(name: str, context: RunContext) -> Iterator[Check]:

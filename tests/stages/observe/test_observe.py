@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from fluobook_lab.kube.subresources import Backend
 
@@ -11,6 +13,7 @@ from fluobook.errors import StageMissing
 from fluobook.notebook import Runbook
 from fluobook.stages import observe
 from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.observe.watch import receivers_check
 
 pytestmark = pytest.mark.lab
 STAGES = ("create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-csrs")
@@ -87,7 +90,18 @@ def test_the_checks_show_what_is_healthy_and_what_is_missing(lab):
         "the Hubble relay has flows of every node": True,
         "kubeconfig and talosconfig are valid for more than 30 days": True,
         "certificates are issued": True,
+        "alerts reach somebody": False,
     }
+
+
+def test_receivers_are_read_from_the_deployed_application():
+    app = {"spec": {"source": {"helm": {"valuesObject": {"alertmanager": {"config": {"receivers": []}}}}}}}
+    receivers = app["spec"]["source"]["helm"]["valuesObject"]["alertmanager"]["config"]["receivers"]
+    kube = SimpleNamespace(list=lambda *_: [{"spec": {"source": {}}}, app])
+    assert receivers_check(kube).result == "no receiver"
+    receivers += [{"name": "nobody"}, {"name": "ops", "email_configs": [{}]}]
+    check = receivers_check(kube)
+    assert (check.passed, check.result, check.advisory) == (True, "ops", True)
 
 
 def test_watching_changes_nothing(lab):
