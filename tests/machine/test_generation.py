@@ -12,7 +12,7 @@ import yaml
 
 import fluobook.machine
 from fluobook.errors import ParamsError
-from fluobook.machine import Documents, generate
+from fluobook.machine import Documents, generate, merge
 from fluobook.machine.documents import dump, load
 
 if TYPE_CHECKING:
@@ -28,24 +28,45 @@ def documents(secrets: SecretsBundle) -> Documents:
 
 @pytest.fixture(scope="module")
 def everything(secrets: SecretsBundle) -> Documents:
-    return generate(
+    """What other options of `talosctl gen config` would add, as patches."""
+    generated = generate(
         "harbour",
         "https://api.example.net:6443",
         "v1.35.2",
         secrets,
         "/dev/nvme0n1",
         install_image="registry.example.net/installer:v1.13.9",
-        install_kernel_args=["console=ttyS0"],
-        additional_sans=["api.example.net", "192.0.2.200"],
-        dns_domain="harbour.local",
-        pod_subnets=["10.1.0.0/16", "fd00:1::/56"],
-        service_subnets=["10.2.0.0/16"],
-        cni={"name": "none"},
-        sysctls={"vm.swappiness": "10"},
-        registry_mirrors={"quay.io": ["https://mirror.example.net/quay"], "docker.io": ["https://mirror.example.net"]},
-        allow_scheduling_on_controlplanes=True,
-        local_api_server_port=7443,
     )
+    sans = ["api.example.net", "192.0.2.200"]
+    both = f"""
+        machine:
+          install: {{extraKernelArgs: [console=ttyS0]}}
+          certSANs: {sans}
+          sysctls: {{vm.swappiness: "10"}}
+        cluster:
+          network:
+            cni: {{name: none}}
+            dnsDomain: harbour.local
+            podSubnets: [10.1.0.0/16, "fd00:1::/56"]
+            serviceSubnets: [10.2.0.0/16]
+    """
+    control_planes = f"""
+        cluster:
+          apiServer: {{certSANs: {sans}}}
+          controlPlane: {{localAPIServerPort: 7443}}
+          allowSchedulingOnControlPlanes: true
+    """
+    mirrors = [
+        {
+            "apiVersion": "v1alpha1",
+            "kind": "RegistryMirrorConfig",
+            "name": name,
+            "endpoints": [{"url": f"https://mirror.example.net{path}"}],
+        }
+        for name, path in (("docker.io", ""), ("quay.io", "/quay"))
+    ]
+    of_both = [merge(merge(generated.of(role), both), mirrors) for role in ("controlplane", "worker")]
+    return Documents(merge(of_both[0], control_planes), of_both[1])
 
 
 @pytest.mark.parametrize("role", ["controlplane", "worker"])
@@ -153,7 +174,7 @@ def test_every_option_is_applied(everything: Documents) -> None:
     }
     assert cluster["controlPlane"] == {"endpoint": "https://api.example.net:6443", "localAPIServerPort": 7443}
     assert cluster["allowSchedulingOnControlPlanes"] is True
-    mirrors = [(each["name"], each["endpoints"][0]["url"]) for each in everything.worker[1:3]]
+    mirrors = [(each["name"], each["endpoints"][0]["url"]) for each in everything.worker[2:]]
     assert mirrors == [("docker.io", "https://mirror.example.net"), ("quay.io", "https://mirror.example.net/quay")]
     assert "allowSchedulingOnControlPlanes" not in everything.worker[0]["cluster"]
 

@@ -12,7 +12,7 @@ from fluobook.machine.secrets import new_secrets
 
 FILE = Path(__file__).with_name("configurations.yaml")
 CASES: list[dict[str, Any]] = yaml.safe_load(FILE.read_text())
-GENERATED = generate("lab", "https://10.0.0.10:6443", "1.35.4", new_secrets(), "/dev/sda", cni={"name": "none"})
+GENERATED = generate("lab", "https://10.0.0.10:6443", "1.35.4", new_secrets(), "/dev/sda")
 
 
 def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from fluobook.machine.secrets import new_secrets
 ROOT = Path(__file__).parents[3]
 FIELDS = ROOT / "fluobook" / "machine" / "fields.yaml"
 SCHEMA = ROOT / "tests" / "machine" / "data" / "talos-1.13-config.schema.json"
-GENERATED = generate("lab", "https://10.0.0.10:6443", "1.35.4", new_secrets(), "/dev/sda", cni={"name": "none"})
+GENERATED = generate("lab", "https://10.0.0.10:6443", "1.35.4", new_secrets(), "/dev/sda")
 
 UNREADABLE = [
     ({"cluster": {"apiServer": {"nonsense": "1"}}}, "cluster:\n    apiServer:\n        nonsense: '1'"),
