@@ -126,77 +126,6 @@ class TalosNodes:
             connection.close()
 
 
-class Clients:
-    """The clients of one run, each made at first use; safe for threads.
-
-    Args:
-        platform: the endpoints.
-        root: the repository.
-        redactor: receives every secret that is loaded.
-        secrets: the cluster's secrets.
-    """
-
-    def __init__(self, platform: Platform, root: Path, redactor: Redactor, secrets: ClusterSecrets) -> None:
-        self._platform, self._root, self._redactor = platform, root, redactor
-        self.secrets = secrets
-        self.talos = TalosNodes(platform, secrets)
-        self._lock = threading.RLock()
-        self._proxmox: dict[str, ProxmoxClient] = {}
-        self._shared: dict[type, object] = {}
-
-    def proxmox(self, name: str) -> ProxmoxClient:
-        """The client of a Proxmox VE endpoint of the platform."""
-        with self._lock:
-            if name not in self._proxmox:
-                self._proxmox[name] = self._connect_proxmox(name)
-            return self._proxmox[name]
-
-    def _connect_proxmox(self, name: str) -> ProxmoxClient:
-        endpoint = next(e for e in self._platform.proxmox if e.name == name)
-        secret = endpoint.token_secret.resolve(self._root, lambda path: sops.read(path, self.secrets.age_key()))
-        self._redactor.add(secret)
-        trusted = self._platform.trust.get(endpoint.authority)
-        return ProxmoxClient(
-            ProxmoxEndpoint(
-                name,
-                endpoint.url,
-                endpoint.token_id,
-                secret,
-                address=self._platform.route(endpoint.host, endpoint.port),
-                ca_file=trusted or endpoint.ca_file,
-                fingerprint=None if trusted else endpoint.fingerprint,
-            )
-        )
-
-    def kube(self) -> Kube:
-        """The cluster's API as an administrator; the kubeconfig is made from the bundle, so no file is needed."""
-        return self.shared(Kube, lambda: Kube.from_kubeconfig(self.secrets.kubeconfig(self._platform)))
-
-    def factory(self) -> FactoryClient:
-        """The Talos Image Factory."""
-        platform, endpoint = self._platform, ("factory.talos.dev", 443)
-        return self.shared(
-            FactoryClient,
-            lambda: FactoryClient(address=platform.route(*endpoint), ca_file=platform.trusted_ca(*endpoint)),
-        )
-
-    def shared(self, kind: type[T], make: Callable[[], T]) -> T:
-        """The run's one object of a class, made at first use."""
-        with self._lock:
-            if kind not in self._shared:
-                self._shared[kind] = make()
-            return cast("T", self._shared[kind])
-
-    def close(self) -> None:
-        """Close every connection; a later call opens it again."""
-        with self._lock:
-            opened: list[object] = [self.talos, *self._proxmox.values(), *self._shared.values()]
-            self._proxmox, self._shared = {}, {}
-        for client in opened:
-            if callable(close := getattr(client, "close", None)):
-                close()
-
-
 @dataclass
 class RunContext:
     """Everything a stage may reach.
@@ -224,12 +153,13 @@ class RunContext:
     remarks: tuple[str, ...] = ()
     cancellation: Cancellation = field(default_factory=Cancellation, repr=False)
     uses: frozenset[Client] | None = None
-    clients: Clients = field(init=False, repr=False)
+    secrets: ClusterSecrets = field(init=False, repr=False)
+    _shared: dict[object, object] = field(init=False, repr=False, default_factory=dict)
+    _lock: threading.RLock = field(init=False, repr=False, default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
         refuses = self.policy.refuses_lab_key
-        secrets = ClusterSecrets(self.platform.secrets, self.root, self.redactor, refuses_lab_key=refuses)
-        self.clients = Clients(self.platform, self.root, self.redactor, secrets)
+        self.secrets = ClusterSecrets(self.platform.secrets, self.root, self.redactor, refuses_lab_key=refuses)
 
     def limited_to(self, uses: Iterable[Client]) -> RunContext:
         """The same context, with these clients only."""
@@ -237,46 +167,74 @@ class RunContext:
         limited.uses = frozenset(uses)
         return limited
 
-    def _require(self, client: Client) -> Clients:
-        if self.uses is not None and client not in self.uses:
-            raise RuntimeError(f"the stage uses the {client} client but does not declare it in Stage.uses")
-        return self.clients
-
     @property
     def policy(self) -> Policy:
         """What the target demands."""
         return POLICIES[self.target]
 
-    @property
-    def secrets(self) -> ClusterSecrets:
-        """The age key and the Talos secrets bundle."""
-        return self.clients.secrets
-
     def proxmox(self, name: str) -> ProxmoxClient:
         """The client of a Proxmox VE endpoint of the platform."""
-        return self._require("proxmox").proxmox(name)
+        return self._client("proxmox", ("proxmox", name), lambda: self._connect_proxmox(name))
 
     @property
     def talos(self) -> TalosNodes:
         """The platform's nodes over the Talos API."""
-        return self._require("talos").talos
+        return self._client("talos", TalosNodes, lambda: TalosNodes(self.platform, self.secrets))
 
     def kube(self) -> Kube:
-        """The cluster's Kubernetes API as an administrator."""
-        return self._require("kubernetes").kube()
+        """The cluster's API as an administrator; the kubeconfig is made from the bundle, so no file is needed."""
+        return self._client("kubernetes", Kube, self._connect_kube)
 
     @property
     def factory(self) -> FactoryClient:
         """The Talos Image Factory."""
-        return self._require("image factory").factory()
+        platform, endpoint = self.platform, ("factory.talos.dev", 443)
+        return self._client(
+            "image factory",
+            FactoryClient,
+            lambda: FactoryClient(address=platform.route(*endpoint), ca_file=platform.trusted_ca(*endpoint)),
+        )
 
-    def shared(self, kind: type[T], make: Callable[[], T]) -> T:
-        """The run's one object of a class: made at first use, then the same for all stages and threads."""
-        return self.clients.shared(kind, make)
+    def _client(self, client: Client, key: object, make: Callable[[], T]) -> T:
+        if self.uses is not None and client not in self.uses:
+            raise RuntimeError(f"the stage uses the {client} client but does not declare it in Stage.uses")
+        return self.shared(key, make)
+
+    def _connect_proxmox(self, name: str) -> ProxmoxClient:
+        endpoint = next(e for e in self.platform.proxmox if e.name == name)
+        secret = endpoint.token_secret.resolve(self.root, lambda path: sops.read(path, self.secrets.age_key()))
+        self.redactor.add(secret)
+        trusted = self.platform.trust.get(endpoint.authority)
+        return ProxmoxClient(
+            ProxmoxEndpoint(
+                name,
+                endpoint.url,
+                endpoint.token_id,
+                secret,
+                address=self.platform.route(endpoint.host, endpoint.port),
+                ca_file=trusted or endpoint.ca_file,
+                fingerprint=None if trusted else endpoint.fingerprint,
+            )
+        )
+
+    def _connect_kube(self) -> Kube:
+        return Kube.from_kubeconfig(self.secrets.kubeconfig(self.platform))
+
+    def shared(self, key: object, make: Callable[[], T]) -> T:
+        """The run's one object of a kind: made at first use, then the same for all stages and threads."""
+        with self._lock:
+            if key not in self._shared:
+                self._shared[key] = make()
+            return cast("T", self._shared[key])
 
     def close(self) -> None:
         """Close every connection; a later call opens it again."""
-        self.clients.close()
+        with self._lock:
+            opened = list(self._shared.values())
+            self._shared.clear()
+        for client in opened:
+            if callable(close := getattr(client, "close", None)):
+                close()
 
     @contextmanager
     def lease(self) -> Iterator[Callable[[], None]]:
@@ -291,11 +249,12 @@ class RunContext:
         Raises:
             Locked: another operator holds the lease.
         """
-        if not (self.secrets.has_bundle() and self.clients.kube().ready()):
+        kube = self.shared(Kube, self._connect_kube) if self.secrets.has_bundle() else None
+        if kube is None or not kube.ready():
             yield lambda: None
             return
         holder = f"{getpass.getuser()}@{socket.gethostname()}:{self.home}"
-        with OperatorLease(self.clients.kube(), holder).held() as lease:
+        with OperatorLease(kube, holder).held() as lease:
             yield lease.check
 
     def wait_until(
