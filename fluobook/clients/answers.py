@@ -18,14 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 import yaml
 
 from fluobook import errors
-from fluobook.errors import (
-    AccessDenied,
-    Conflict,
-    NotFound,
-    OutsideError,
-    Rejected,
-    Unreachable,
-)
+from fluobook.errors import AccessDenied, Conflict, NotFound, OutsideError, Rejected, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,25 +35,12 @@ TOO_LARGE, TRUNCATED, REDIRECT = "TOO_LARGE", "TRUNCATED", "REDIRECT"
 """Codes of answers that cannot be used; the catalogue explains each."""
 
 STATUS_ERRORS: dict[int, type[OutsideError]] = {
-    400: Rejected,
-    401: AccessDenied,
-    403: AccessDenied,
+    **dict.fromkeys((401, 403, 407), AccessDenied),
     404: NotFound,
-    405: Rejected,
-    407: AccessDenied,
-    408: Unreachable,
-    409: Conflict,
-    410: Conflict,
-    412: Conflict,
-    413: Rejected,
-    415: Rejected,
-    422: Rejected,
-    429: Unreachable,
-    502: Unreachable,
-    503: Unreachable,
-    504: Unreachable,
+    **dict.fromkeys((409, 410, 412), Conflict),
+    **dict.fromkeys((408, 429, 502, 503, 504), Unreachable),
 }
-"""The error for each HTTP status; see `error_of`."""
+"""The error for an HTTP status; every other one is `Rejected` below 500, and an `OutsideError` from there on."""
 
 _HTML = re.compile(
     rb"(?is)\s*(<!--.*?-->\s*)*<(!doctype\s+html|(html|head|body|title|meta|script|style|link|div|form|center|table|iframe|h1|p)\b)"

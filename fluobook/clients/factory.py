@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Self
+from typing import Any
 
 from fluobook.clients import answers
 from fluobook.clients.https import HttpClient, Target, is_passing
@@ -39,16 +39,7 @@ class FactoryClient:
     ) -> None:
         target = Target(host, port, address=address, ca_file=ca_file)
         self._http = HttpClient(target, system=SYSTEM, name="the Image Factory", deadline=deadline)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        self.close = self._http.close
 
     def schematic(self, text: str) -> str:
         """Register a schematic (YAML), so that the factory builds images of it; returns its id, a SHA-256.
@@ -58,18 +49,15 @@ class FactoryClient:
         Raises:
             Rejected: the text is not a schematic.
         """
-        return str(
-            self._http.json(
-                "POST",
-                "/schematics",
-                doing="register the schematic",
-                shape={"id": _ID},
-                body=text.encode(),
-                headers={"Content-Type": "application/yaml"},
-                repeat_if=is_passing,
-                largest=LARGEST,
-            )["id"]
+        answer = self._json(
+            "POST",
+            "/schematics",
+            doing="register the schematic",
+            shape={"id": _ID},
+            body=text.encode(),
+            headers={"Content-Type": "application/yaml"},
         )
+        return str(answer["id"])
 
     def known(self, schematic_id: str) -> str | None:
         """The schematic of that id as YAML, or None if it is not registered."""
@@ -85,10 +73,7 @@ class FactoryClient:
 
     def versions(self) -> tuple[str, ...]:
         """The Talos versions that it builds images of, such as v1.13.9."""
-        doing = "list the Talos versions"
-        return tuple(
-            self._http.json("GET", "/versions", doing=doing, shape=[str], repeat_if=is_passing, largest=LARGEST)
-        )
+        return tuple(self._json("GET", "/versions", doing="list the Talos versions", shape=[str]))
 
     def extensions(self, version: str) -> tuple[str, ...]:
         """The official extensions for a Talos version, such as siderolabs/iscsi-tools.
@@ -97,6 +82,8 @@ class FactoryClient:
             NotFound: it does not know the version.
         """
         path = f"/version/v{version.removeprefix('v')}/extensions/official"
-        doing = f"list the extensions for {version}"
-        listed = self._http.json("GET", path, doing=doing, shape=[{"name": str}], repeat_if=is_passing, largest=LARGEST)
+        listed = self._json("GET", path, doing=f"list the extensions for {version}", shape=[{"name": str}])
         return tuple(extension["name"] for extension in listed)
+
+    def _json(self, method: str, path: str, **more: Any) -> Any:
+        return self._http.json(method, path, repeat_if=is_passing, largest=LARGEST, **more)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from fluobook.clients.https import is_passing
 from fluobook.clients.proxmox.privileges import Need
@@ -40,6 +40,7 @@ _STORAGES = [
 ]
 """The types of what is read."""
 _AUDIT = (Need("/vms", "VM.Audit"),)
+_ALLOCATE = (Need("/vms", "VM.Allocate"),)
 _POWER = (Need("/vms", "VM.PowerMgmt"),)
 
 
@@ -57,16 +58,7 @@ class ProxmoxClient:
         self.endpoint = endpoint
         self._session = Session(endpoint, deadline)
         self._pace = Pace()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections of all threads."""
-        self._session.close()
+        self.close = self._session.close
 
     def version(self) -> Json:
         """`{version: "9.0.10", release: "9.0", …}`."""
@@ -155,21 +147,9 @@ class ProxmoxClient:
 
     def download_url(self, node: str, storage: str, *, url: str, filename: str) -> Upid:
         """Let a host download an ISO image into a storage. Not repeated: a second download would fail."""
-        return Upid.parse(
-            self._session.call(
-                "POST",
-                f"nodes/{node}/storage/{storage}/download-url",
-                doing=f"download {filename} to {storage} on {node}",
-                shape=UPID,
-                needs=(
-                    Need(f"/storage/{storage}", "Datastore.AllocateTemplate"),
-                    Need(f"/nodes/{node}", "Sys.AccessNetwork"),
-                ),
-                url=url,
-                filename=filename,
-                content="iso",
-            )
-        )
+        needs = Need(f"/storage/{storage}", "Datastore.AllocateTemplate"), Need(f"/nodes/{node}", "Sys.AccessNetwork")
+        path, doing = f"nodes/{node}/storage/{storage}/download-url", f"download {filename} to {storage} on {node}"
+        return self._task("POST", path, doing, needs, url=url, filename=filename, content="iso")
 
     def create_vm(self, node: str, *, vmid: int, **params: Any) -> Upid:
         """Create a VM; the parameters are those of POST /nodes/{node}/qemu. Never repeated.
@@ -178,17 +158,7 @@ class ProxmoxClient:
             Conflict: the id is taken; the uuid and tag show whether by the VM of an earlier attempt.
             Unreachable: no answer; it may have been created nevertheless (see `config`, `task_of`).
         """
-        return Upid.parse(
-            self._session.call(
-                "POST",
-                f"nodes/{node}/qemu",
-                doing=f"create VM {vmid} on {node}",
-                shape=UPID,
-                needs=(Need("/vms", "VM.Allocate"),),
-                vmid=vmid,
-                **params,
-            )
-        )
+        return self._task("POST", f"nodes/{node}/qemu", f"create VM {vmid} on {node}", _ALLOCATE, vmid=vmid, **params)
 
     def configure(
         self, node: str, vmid: int, changes: Mapping[str, Any], *, digest: str | None = None, delete: str | None = None
@@ -213,12 +183,8 @@ class ProxmoxClient:
 
     def resize(self, node: str, vmid: int, disk: str, gib: int, *, digest: str | None = None) -> Upid:
         """Grow a disk to a size in GiB; a repetition changes nothing."""
-        doing = f"resize {disk} of VM {vmid} on {node}"
-        path, size = f"{vm_path(node, vmid)}/resize", f"{gib}G"
-        answer = self._session.call(
-            "PUT", path, doing=doing, shape=UPID, repeat=True, disk=disk, size=size, digest=digest
-        )
-        return Upid.parse(answer)
+        doing, path = f"resize {disk} of VM {vmid} on {node}", f"{vm_path(node, vmid)}/resize"
+        return self._task("PUT", path, doing, repeat=True, disk=disk, size=f"{gib}G", digest=digest)
 
     def start(self, node: str, vmid: int) -> Upid:
         """Start a VM; after a lost answer, a task that was started nevertheless is used."""
@@ -234,32 +200,24 @@ class ProxmoxClient:
 
     def delete(self, node: str, vmid: int) -> Upid:
         """Destroy a stopped VM with all its disks."""
-        destroyed: Json = {"destroy-unreferenced-disks": 1}
-        return Upid.parse(
-            self._session.call(
-                "DELETE",
-                vm_path(node, vmid),
-                doing=f"destroy VM {vmid} on {node}",
-                shape=UPID,
-                needs=(Need("/vms", "VM.Allocate"),),
-                purge=1,
-                **destroyed,
-            )
-        )
+        options: Json = {"purge": 1, "destroy-unreferenced-disks": 1}
+        return self._task("DELETE", vm_path(node, vmid), f"destroy VM {vmid} on {node}", _ALLOCATE, **options)
 
     def _power(self, node: str, vmid: int, verb: str, *, reached: str, **params: Any) -> Upid:
         path, doing = f"{vm_path(node, vmid)}/status/{verb}", f"{verb} VM {vmid} on {node}"
         try:
-            return Upid.parse(self._session.call("POST", path, doing=doing, shape=UPID, needs=_POWER, **params))
+            return self._task("POST", path, doing, _POWER, **params)
         except OutsideError as error:
             if not is_passing(error):
                 raise
         task = self.task_of(vmid, f"qm{verb}")
         if task and (task.running or self.vm_status(node, vmid)["status"] == reached):
             return task.upid
-        return Upid.parse(
-            self._session.call("POST", path, doing=doing, shape=UPID, repeat=True, needs=_POWER, **params)
-        )
+        return self._task("POST", path, doing, _POWER, repeat=True, **params)
+
+    def _task(self, method: str, path: str, doing: str, needs: tuple[Need, ...] = (), **params: Any) -> Upid:
+        """A call that starts a task; the arguments are those of `Session.call`."""
+        return Upid.parse(self._session.call(method, path, doing=doing, shape=UPID, needs=needs, **params))
 
     def wait(
         self, upid: Upid, *, deadline: float, name: str = "", on_poll: Callable[[TaskStatus], None] = lambda _: None

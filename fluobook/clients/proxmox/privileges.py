@@ -6,29 +6,16 @@ Proxmox VE 9 dropped VM.Monitor and split the guest agent's rights, so the set d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import resources
 from typing import TYPE_CHECKING
+
+import yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_VM = (
-    "VM.Allocate",
-    "VM.Audit",
-    "VM.Config.CDROM",
-    "VM.Config.CPU",
-    "VM.Config.Cloudinit",
-    "VM.Config.Disk",
-    "VM.Config.HWType",
-    "VM.Config.Memory",
-    "VM.Config.Network",
-    "VM.Config.Options",
-    "VM.PowerMgmt",
-)
-_IMAGES = ("Datastore.AllocateSpace", "Datastore.AllocateTemplate", "Datastore.Audit")
-_DISKS = ("Datastore.AllocateSpace", "Datastore.Audit")
-_NODE = ("Sys.AccessNetwork", "Sys.Audit")
-_BRIDGE = ("SDN.Audit", "SDN.Use")
-_BY_BRANCH = {"vms": _VM, "storage": _IMAGES, "nodes": _NODE, "sdn": _BRIDGE}
+_NEEDED: dict[str, list[str]] = yaml.safe_load(resources.files(__package__).joinpath("privileges.yaml").read_text())
+"""By the first step of a path; `disks` are those of a storage that has disks and no images."""
 _AGENT_SPLIT = 9
 
 
@@ -60,10 +47,10 @@ def required(
         vlan: their VLAN tag on it, if any.
     """
     agent = "VM.GuestAgent.Audit" if major >= _AGENT_SPLIT else "VM.Monitor"
-    needs = {Need("/vms", right) for right in (*_VM, agent)}
-    needs |= {Need(f"/storage/{name}", right) for name in image_storages for right in _IMAGES}
-    needs |= {Need(f"/storage/{name}", right) for name in disk_storages for right in _DISKS}
-    needs |= {Need(f"/nodes/{name}", right) for name in hosts for right in _NODE}
+    needs = {Need("/vms", right) for right in (*_NEEDED["vms"], agent)}
+    needs |= {Need(f"/storage/{name}", right) for name in image_storages for right in _NEEDED["storage"]}
+    needs |= {Need(f"/storage/{name}", right) for name in disk_storages for right in _NEEDED["disks"]}
+    needs |= {Need(f"/nodes/{name}", right) for name in hosts for right in _NEEDED["nodes"]}
     needs |= {Need(bridge_path(bridge), "SDN.Audit"), Need(bridge_path(bridge, vlan), "SDN.Use")}
     return tuple(sorted(needs))
 
@@ -114,7 +101,7 @@ def grant_commands(needs: Iterable[Need], token_id: str, *, among: Iterable[Need
     whole = _by_path(among)
     lines: list[str] = []
     for path, lacking in sorted(_by_path(needs).items()):
-        usual = set(_BY_BRANCH.get(path.split("/")[1], ()))
+        usual = set(_NEEDED.get(path.split("/")[1], ()))
         lines += _grant(path, sorted(lacking | whole.get(path, usual)), min(lacking), token_id=token_id)
     return tuple(lines)
 

@@ -5,34 +5,18 @@ from __future__ import annotations
 from fluobook.clients.rpc import Address
 from fluobook.clients.talos.node import MaintenanceNode, TalosNode, connect, maintenance
 from fluobook.clients.talos.probe import MachineIdentity, Mode, Probe, probe, same_uuid
-from fluobook.clients.talos.resources import (
-    Applied,
-    EtcdMember,
-    Event,
-    Kind,
-    MachineStage,
-    Resource,
-    Service,
-    Snapshot,
-    Version,
-)
+from fluobook.clients.talos.resources import Applied, EtcdMember, MachineStage
 
 __all__ = [
     "Address",
     "Applied",
     "EtcdMember",
-    "Event",
-    "Kind",
     "MachineIdentity",
     "MachineStage",
     "MaintenanceNode",
     "Mode",
     "Probe",
-    "Resource",
-    "Service",
-    "Snapshot",
     "TalosNode",
-    "Version",
     "connect",
     "maintenance",
     "probe",

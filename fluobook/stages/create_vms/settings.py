@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 if TYPE_CHECKING:
     from fluobook.params import Node, Platform
@@ -31,50 +34,13 @@ class Treatment(StrEnum):
 
 
 LIVE, CYCLE, GROW, MOVE, REPLACE, IDENTITY, IGNORED = Treatment
-_DISK = {"size": GROW, "storage": MOVE, "discard": CYCLE, "ssd": CYCLE}
+_TABLES: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("settings.yaml").read_text())
 TREATMENT: Mapping[str, Mapping[str, Treatment]] = {
-    "name": {"": LIVE},
-    "onboot": {"": LIVE},
-    "startup": {"order": LIVE},
-    "tags": {"": LIVE},
-    "ostype": {"": LIVE},
-    "boot": {"": LIVE},
-    "nameserver": {"": LIVE},
-    "cores": {"": CYCLE},
-    "sockets": {"": CYCLE},
-    "memory": {"": CYCLE},
-    "balloon": {"": CYCLE},
-    "cpu": {"": CYCLE},
-    "machine": {"": CYCLE},
-    "scsihw": {"": CYCLE},
-    "serial0": {"": CYCLE},
-    "agent": {"enabled": CYCLE},
-    "net0": dict.fromkeys(("virtio", "bridge", "tag", "mtu", "firewall"), CYCLE),
-    "ide0": {"": CYCLE},
-    "ipconfig0": {"ip": REPLACE, "prefix": CYCLE, "gw": CYCLE},
-    "scsi0": _DISK,
-    "scsi1": _DISK,
-    "efidisk0": {"storage": MOVE, "efitype": REPLACE, "pre-enrolled-keys": REPLACE},
-    "bios": {"": REPLACE},
-    "smbios1": {"": IDENTITY},
-    # The ISO starts the installer alone: an administrator may eject it, and another Talos version needs no other one.
-    "ide2": {"": IGNORED},
-    # Not part of the configuration: the plan compares it with the pool that Proxmox VE lists.
-    "pool": {"": IGNORED},
+    option: {part: Treatment[name] for part, name in parts.items()} for option, parts in _TABLES["treatment"].items()
 }
 """For each option that is written at creation its compared parts ("": the whole) and their treatment."""
-
-_DEFAULTS = {
-    "onboot": {"": "0"},
-    "sockets": {"": "1"},
-    "agent": {"enabled": "0"},
-    "net0": {"firewall": "0"},
-    "scsi0": {"discard": "ignore", "ssd": "0"},
-    "scsi1": {"discard": "ignore", "ssd": "0"},
-    "efidisk0": {"efitype": "2m", "pre-enrolled-keys": "0"},
-}
-"""What Proxmox VE takes for a part that is not set."""
-_BARE = {"startup": "order", "agent": "enabled", "net0": "model", "cpu": "cputype", "ipconfig0": "ip"}
+_DEFAULTS: Mapping[str, Mapping[str, str]] = _TABLES["defaults"]
+_BARE: Mapping[str, str] = _TABLES["bare"]
 _CLOUD_INIT = ("ide0", "ipconfig0", "nameserver")
 
 
