@@ -43,6 +43,14 @@ class Lab(Protocol):
         """What plays Kubernetes and Argo CD in it: "embedded" or "real"."""
 
     @property
+    def charts(self) -> str:
+        """What it serves as charts: "stand-ins", or the folder of the real ones."""
+
+    @property
+    def sources(self) -> Sequence[Mapping[str, Any]]:
+        """What serves each chart and git repository of the tree: `chart`, `version`, `used`, `cause` and more."""
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What a person should know about it."""
 
@@ -71,6 +79,7 @@ class Provider(Protocol):
         speed: float | None = None,
         faults: Sequence[str] = (),
         engines: Mapping[str, str] | None = None,
+        charts: str = "",
     ) -> Lab:
         """Start a lab that ends with this process."""
 
@@ -86,6 +95,7 @@ class Provider(Protocol):
         seed: int = 1,
         faults: Sequence[str] = (),
         engines: Mapping[str, str] | None = None,
+        charts: str = "",
     ) -> Lab:
         """Start a lab in a folder; without an owner it stays until `end`."""
 

@@ -18,6 +18,7 @@ from fluobook import files
 from fluobook import lab as labs
 from fluobook.cli.options import (
     ARGUMENTS,
+    Charts,
     Engine,
     Phase,
     Settings,
@@ -59,6 +60,7 @@ def run(
     ] = None,
     fault: Annotated[list[str], typer.Option(metavar="NAME", help="Inject a fault into the lab of this run.")] = [],
     engine: Engine = None,
+    charts: Charts = "",
 ) -> int:
     """Run the stages' notebooks headless. Example: fluobook run phase1 --approve all."""
     from fluobook.journal import folder
@@ -71,15 +73,17 @@ def run(
     approved = ",".join(filter(None, [approve, f"cluster={cluster}" if cluster else ""]))
     parse_approval(approved)
     lab = _kept_lab(loaded.phase) if target == "lab" else None
-    if (fault or engine) and (lab or target == "live"):
-        _require_own_lab(loaded.phase, lab, fault, engine)
+    if target == "live" or lab:
+        _require_own_lab(loaded.phase, lab, fault=fault[0] if fault else "", engine=engine or "", charts=charts)
     run_folder = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", loaded.phase)
     platform = dict(loaded.platform.written)
     variables = sorted(secret_variables(loaded.platform)) if target == "live" else []
     with kernels.kernel_template() as template:
         if target == "lab" and lab is None:
             programs = labs.programs()
-            lab = labs.provider().own(loaded, root=root(), programs=programs, faults=fault, engines=engines(engine))
+            lab = labs.provider().own(
+                loaded, root=root(), programs=programs, faults=fault, engines=engines(engine), charts=charts
+            )
         request = headless.RunRequest(
             loaded.phase,
             platform,
@@ -90,7 +94,11 @@ def run(
             run_folder,
             lab.folder if lab else None,
             variables,
+            charts=lab.charts if lab else "",
+            sources=lab.sources if lab else (),
         )
+        if lab:
+            print("\n".join(lab.remarks), flush=True)
         code = headless.run(request, template=template, report=_print_summary)
     print(f"report: {run_folder / 'report.html'}")
     return code
@@ -102,16 +110,18 @@ def _kept_lab(phase: str) -> Lab | None:
     return provider.find(provider.folder_of(phase))
 
 
-def _require_own_lab(phase: str, lab: Lab | None, fault: Sequence[str], engine: str | None) -> None:
+def _require_own_lab(phase: str, lab: Lab | None, **options: str) -> None:
     """Refuse options that only a lab started by this run can have, if another lab is up or none is used."""
-    if lab and not fault and engine == lab.engine:
-        return
-    option = f"--fault {fault[0]}" if fault else f"--engine {engine}"
-    raise UsageError(
-        f"{option.split(maxsplit=1)[0]} applies only to a lab that this run starts",
-        cause=f"the lab of {phase} is up, with the {lab.engine} engine" if lab else "a live run has no lab",
-        remedy=f"fluobook lab down {phase}; then run again, or: fluobook lab up {phase} {option}",
-    )
+    for name, value in options.items():
+        if value and value != getattr(lab, name, ""):
+            state = (
+                f"the lab of {phase} is up, with the {lab.engine} engine and charts from {lab.charts}" if lab else ""
+            )
+            raise UsageError(
+                f"--{name} applies only to a lab that this run starts",
+                cause=state or "a live run has no lab",
+                remedy=f"fluobook lab down {phase}; then run again, or: fluobook lab up {phase} --{name} {value}",
+            )
 
 
 def _print_summary(summary: StageSummary) -> None:

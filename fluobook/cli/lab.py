@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fluobook import lab as labs
-from fluobook.cli.options import Engine, Phase, Settings, chosen, engines, root
+from fluobook.cli.options import Charts, Engine, Phase, Settings, chosen, engines, root
 
 app = typer.Typer(help="Labs: simulated environments on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -25,6 +25,7 @@ def up(
         list[str], typer.Option(metavar="NAME", help="Inject a fault; `fluobook lab faults` lists them.")
     ] = [],
     engine: Engine = None,
+    charts: Charts = "",
 ) -> None:
     """Start a lab in the background. Example: fluobook lab up phase1 --speed 60."""
     provider = labs.provider()
@@ -39,8 +40,10 @@ def up(
         seed=seed,
         faults=fault,
         engines=engines(engine),
+        charts=charts,
     )
     print(f"lab of {params.phase} is up, {lab.engine} engine, process {lab.pid}, state in {lab.folder}")
+    print("\n".join(lab.remarks))
 
 
 @app.command()
@@ -65,6 +68,7 @@ def status(phase: Phase = "phase1") -> None:
         print(f"no lab of {folder.name} is up")
         raise typer.Exit(1)
     print(f"lab of {folder.name} is up, {lab.engine} engine, process {lab.pid}")
+    print("\n".join(lab.remarks))
     for name, address in sorted(lab.overlay.get("endpoints", {}).items()):
         print(f"  {name:<28} {address}")
     activity = provider.activity(lab)

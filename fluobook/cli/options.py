@@ -119,6 +119,21 @@ def _usable(text: str, kind: str, place: Path, access: int) -> Path:
     return Path(text)
 
 
+def _as_path(charts: str) -> str:
+    """A folder as an absolute path: kernels and labs have other working directories."""
+    return charts if charts in ("", "stand-ins") else str(folder_to_read(charts).absolute())
+
+
+Charts = Annotated[
+    str,
+    typer.Option(
+        metavar="stand-ins|FOLDER",
+        help="Charts that the lab serves: its own small stand-ins (the default), or a folder with real charts.",
+        callback=_as_path,
+    ),
+]
+
+
 def root() -> Path:
     """The repository that contains the working directory."""
     from fluobook.params import repository_root

@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -136,12 +136,14 @@ def summarise(stage: str, notebook: str, events: Sequence[dict[str, Any]], **res
 
 @dataclass(frozen=True)
 class Summary:
-    """A run: its phase, target, exit code and stages."""
+    """A run: its phase, target, exit code, stages, and in the lab what served each chart of the tree."""
 
     phase: str
     target: str
     exit_code: int
     stages: tuple[StageSummary, ...]
+    charts: str = ""
+    sources: tuple[Mapping[str, str], ...] = ()
 
 
 def read_summary(folder: Path) -> Summary:
@@ -179,6 +181,7 @@ def _summary_of(events: Sequence[dict[str, Any]]) -> Summary:
         rest = {"status": status, "seconds": ended.get("seconds", 0.0), "error": ended.get("error", "")}
         stages.append(asdict(summarise(stage, begun.get("notebook", ""), events, **rest)))
     data = {"phase": started["phase"], "target": started["target"], "exit_code": 1, "stages": stages}
+    data |= {name: started[name] for name in ("charts", "sources") if name in started}
     return TypeAdapter(Summary).validate_python(data)
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -46,6 +46,8 @@ class RunRequest:
         folder: the run folder.
         lab: state folder of the lab to use, for target lab.
         variables: the environment variables with secrets that the stages need.
+        charts: what the lab serves as charts.
+        sources: what serves each chart and git repository of the tree.
     """
 
     phase: str
@@ -58,6 +60,8 @@ class RunRequest:
     lab: Path | None = None
     variables: Sequence[str] = ()
     redactor: Redactor = field(default_factory=Redactor)
+    charts: str = ""
+    sources: Sequence[Mapping[str, Any]] = ()
 
 
 class RunJournal(Journal):
@@ -98,6 +102,8 @@ def run(request: RunRequest, *, template: KernelTemplate | None = None, report: 
         target=request.target,
         stages=[stage.name for stage in request.stages],
         params=digest_of(request.platform),
+        charts=request.charts,
+        sources=request.sources,
     )
     if request.platform:
         write_json(request.folder / RECORD, {"phase": request.phase, "platform": request.platform})
@@ -118,6 +124,7 @@ def _finish(request: RunRequest, done: Sequence[StageSummary], signals: Signals,
     journal.write("run-ended", exit_code=code)
     journal.close()
     summary = {"phase": request.phase, "target": request.target, "exit_code": code, "stages": list(map(asdict, done))}
+    summary |= {"charts": request.charts, "sources": list(request.sources)}
     path = _write_summary(request.folder, request.redactor.data(summary))
     if path.parent == request.folder:
         write_report(request.folder, request.redactor)

@@ -80,7 +80,22 @@ def _head(title: str, summary: Summary, began: str) -> str:
     note += f"{actions} actions, {checks} of {total} checks"
     table = Table("stages", ["status", "stage", "actions", "checks", "time"], rows, note=note)
     errors = "".join(f"<pre>{html.escape(ANSI.sub('', s.error))}</pre>" for s in summary.stages if s.error)
-    return f"<h1>{html.escape(title)}</h1>{table.html()}{errors}"
+    return f"<h1>{html.escape(title)}</h1>{table.html()}{_charts(summary)}{errors}"
+
+
+def _charts(summary: Summary) -> str:
+    """What served each chart in the lab; one line where all were stand-ins."""
+    if summary.charts in ("", "stand-ins"):
+        return "<p>charts: the lab's stand-ins</p>" if summary.charts else ""
+    rows = [
+        [
+            Cell(source.get("used", ""), "ok" if source.get("used") == "real" else "bad"),
+            source.get("chart") or source.get("repository", ""),
+            *(source.get(name, "") for name in ("version", "digest", "cause")),
+        ]
+        for source in summary.sources
+    ]
+    return Table(f"charts from {summary.charts}", ["used", "chart", "version", "digest", "why"], rows).html()
 
 
 def _notebook(folder: Path, stage: StageSummary) -> str:

@@ -50,6 +50,7 @@ async def _run(folder: Path, order: dict[str, Any]) -> None:
         seed=order["seed"],
         faults=order["faults"],
         engines=order["engines"],
+        charts=(order["charts"], Path(order["folder"]) if order["folder"] else None),
     )
     await environment.start()
     # `fluobook lab status` and tests request the activity with SIGUSR1; it is written beside lab.json.

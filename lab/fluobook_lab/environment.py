@@ -8,6 +8,8 @@ import os
 import random
 import secrets
 import ssl
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import yaml
@@ -15,7 +17,8 @@ import yaml
 from fluobook.machine import pki
 from fluobook.params import KUBERNETES_PORT, TALOS_PORT
 from fluobook_lab import factory
-from fluobook_lab.charts import HERE, ChartServer, repositories, repository_path
+from fluobook_lab.charts import GIT_STANDINS, ChartServer, repository_path
+from fluobook_lab.charts.sources import MANIFESTS, STANDINS, Folder, resolve
 from fluobook_lab.clock import Clock
 from fluobook_lab.faults import Faults
 from fluobook_lab.git_server import GitServer
@@ -29,7 +32,6 @@ from fluobook_lab.talos import TalosMachines
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from fluobook.params import Platform, ProxmoxEndpoint
     from fluobook_lab.argocd.controller import ArgoCD
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from fluobook_lab.proxmox.model import Task
     from fluobook_lab.talos import Delays
 
-MANIFESTS = ("cluster-gitops", "site")
 SERVED_TREE = (*MANIFESTS, ".sops.yaml", "talos")
 """The parts of the working tree that the lab's Git server serves."""
 FACTORY = f"{factory.HOST}:443"
@@ -73,6 +74,7 @@ class Environment:
         seed: the random seed.
         faults: names of the faults to inject.
         engines: the real engine's programs, by name; without them, Kubernetes and Argo CD are embedded.
+        charts: what is used as charts, as `--charts` names it, and the folder of the real ones or None.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Environment:
         seed: int,
         faults: Sequence[str],
         engines: Mapping[str, str] | None = None,
+        charts: tuple[str, Path | None] = (STANDINS, None),
     ) -> None:
         self.platform, self.root, self.folder = platform, root, folder
         self._engines, self._programs = engines or {}, programs
@@ -108,7 +111,11 @@ class Environment:
             extensions=self._extensions,
         )
         self.proxmox = {endpoint.name: self._proxmox(endpoint) for endpoint in platform.proxmox}
-        self.charts = ChartServer(*(root / name for name in MANIFESTS), clock=self.clock)
+        self._mode, path = charts
+        real = Folder(path, git=programs.git) if path else None
+        self._sources = resolve(root, platform.gitops.repository, real)
+        trees = [root / name for name in MANIFESTS]
+        self.charts = ChartServer(*trees, clock=self.clock, real=real.package if real else lambda _: None)
         self.git = GitServer(folder / "git", self.clock, git=programs.git)
         self.argocd = self._argocd()
         self.relay = Relay(ClusterFlows(self.kubernetes.store), clock=self.clock, random=self.random)
@@ -125,7 +132,8 @@ class Environment:
         await self.charts.start()
         await self.git.start()
         engine = "real" if self._engines else "embedded"
-        self._write("lab.json", json.dumps({"pid": os.getpid(), "engine": engine, "overlay": self._overlay()}))
+        state = {"pid": os.getpid(), "engine": engine, "overlay": self._overlay(), "charts": self._mode}
+        self._write("lab.json", json.dumps({**state, "sources": [asdict(source) for source in self._sources]}))
 
     async def stop(self) -> None:
         """Stop the servers."""
@@ -303,15 +311,19 @@ class Environment:
             watch.close()
 
     def _mirrors(self) -> dict[str, str]:
-        """Mirrors of the chart repositories, of our own repository, and stand-ins for other repositories."""
+        """Mirrors of the chart repositories, of our own repository, and of others that are real or have stand-ins."""
         own = repository_path(self.platform.gitops.repository)
         self.git.seed(own, self.root, SERVED_TREE)
         mirrors = {**self.charts.mirrors(), self.platform.gitops.repository: self.git.url(own)}
-        for pin in repositories(*(self.root / name for name in MANIFESTS)):
-            standin = HERE / "standins-git" / pin.path
-            if standin.is_dir():
-                self.git.seed(pin.path, standin, tags=[pin.version])
-                mirrors[pin.repository] = self.git.url(pin.path)
+        for source in self._sources:
+            if source.chart or source.used == "remote":
+                continue
+            path = repository_path(source.repository)
+            if source.used == "real":
+                self.git.copy(path, Path(source.origin), source.version, source.digest)
+            else:
+                self.git.seed(path, GIT_STANDINS / path, tags=[source.version])
+            mirrors[source.repository] = self.git.url(path)
         return mirrors
 
     def _tls(self, host: str) -> ssl.SSLContext:

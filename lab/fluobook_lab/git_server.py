@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BRANCH = "main"
 LARGEST_PUSH = 64 << 20
+COPY_TIMEOUT = 600.0
+"""Seconds to copy a repository of this machine, which may have a long history."""
 IDENTITY = {
     "GIT_AUTHOR_NAME": "lab",
     "GIT_AUTHOR_EMAIL": "lab@fluobook.invalid",
@@ -77,6 +79,31 @@ class GitServer(HttpServer):
         for tag in tags:
             self._run(name, "tag", "-f", tag, sha)
         return sha
+
+    def copy(self, name: str, repository: Path, revision: str, sha: str) -> None:
+        """Copy a repository, with the revision as a tag; its configuration and hooks are left behind.
+
+        Args:
+            name: as in `seed`.
+            repository: a bare repository or a clone on this machine.
+            revision: the tag or branch that is asked for.
+            sha: its commit.
+        """
+        folder = self.root / f"{name}.git"
+        if not folder.exists():
+            command = [
+                str(self._git),
+                "-c",
+                "safe.directory=*",
+                "clone",
+                "-q",
+                "--mirror",
+                str(repository),
+                str(folder),
+            ]
+            subprocess.run(command, check=True, env={**os.environ, **ISOLATED}, timeout=COPY_TIMEOUT)
+        if revision not in (sha, "HEAD"):
+            self._run(name, "tag", "-f", revision, sha)
 
     def commit(self, name: str, files: Mapping[str, str | None], message: str = "change") -> str:
         """Change files on `main` as a push would, and return the commit's id; None removes a file."""

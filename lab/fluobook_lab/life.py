@@ -24,6 +24,7 @@ from fluobook.errors import DeadlineExceeded, FluobookError, UsageError
 from fluobook.files import is_alive, temporary_prefix
 from fluobook.params import Params, home
 from fluobook.waiting import Cancellation, wait_until
+from fluobook_lab.charts.sources import STANDINS, Folder, Source, described, resolve
 from fluobook_lab.engines.network import require_namespaces
 from fluobook_lab.engines.programs import find as engine_inventory
 from fluobook_lab.engines.programs import programs as engine_programs
@@ -66,6 +67,8 @@ class Lab:
         overlay: what replaces parts of the platform's params in a rehearsal.
         pid: its process.
         engine: "embedded" or "real".
+        charts: "stand-ins", or the folder of the real charts.
+        sources: what serves each chart and git repository of the tree.
         remarks: information for the person who uses it.
     """
 
@@ -73,6 +76,8 @@ class Lab:
     overlay: Mapping[str, Any]
     pid: int
     engine: str = "embedded"
+    charts: str = STANDINS
+    sources: tuple[Mapping[str, Any], ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
@@ -90,9 +95,11 @@ def find(folder: Path) -> Lab | None:
     """The lab with that state folder, if it is up."""
     try:
         state = json.loads((folder / "lab.json").read_text())
-        lab = Lab(folder, state["overlay"], state["pid"], state["engine"])
+        charts = (state["charts"], tuple(state["sources"]))
+        remark = described(state["charts"], [Source(**source) for source in state["sources"]])
+        lab = Lab(folder, state["overlay"], state["pid"], state["engine"], *charts, (remark,))
         return lab if _is_locked(folder / "alive") else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -122,7 +129,7 @@ def for_phase(chosen: Params, *, root: Path, programs: Callable[[], Mapping[str,
         raise FluobookError(f"the lab of this run ({owned}) has ended", remedy="start the run again")
     lab = own(chosen, root=root, programs=programs())
     remark = f"a lab was started for this notebook and ends with its kernel; `fluobook lab up {chosen.phase}` keeps one"
-    return replace(lab, remarks=(remark,))
+    return replace(lab, remarks=(*lab.remarks, remark))
 
 
 def _require_cluster(lab: Lab, chosen: Params) -> None:
@@ -157,6 +164,7 @@ def start(
     seed: int = 1,
     faults: Sequence[str] = (),
     engines: Mapping[str, str] | None = None,
+    charts: str = "",
 ) -> Lab:
     """Start a lab process and wait until it is ready.
 
@@ -170,9 +178,11 @@ def start(
         seed: the random seed.
         faults: names of the faults to inject.
         engines: the real engine's programs, by name; without them, Kubernetes and Argo CD are embedded.
+        charts: "stand-ins", or a folder with real charts; by default what FLUOBOOK_LAB_CHARTS says, or stand-ins.
 
     Raises:
-        UsageError: a lab is already up in the folder, or a fault is unknown.
+        UsageError: a lab is already up in the folder, a fault is unknown, or there are no such charts.
+        BadFile: a chart in the folder is damaged.
         FluobookError: it did not become ready (with the end of its log), or the system does not allow it.
     """
     if find(folder):
@@ -185,6 +195,10 @@ def start(
         Faults(faults)
     except ValueError as error:
         raise UsageError(str(error), remedy="`fluobook lab faults` lists them") from None
+    charts = charts or os.environ.get("FLUOBOOK_LAB_CHARTS") or STANDINS
+    chart_folder = None if charts == STANDINS else Path(charts).expanduser().absolute()
+    if chart_folder:
+        _require_charts(chart_folder, root, chosen.platform.gitops.repository, Path(programs["git"]))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     order = {
@@ -197,6 +211,8 @@ def start(
         "seed": seed,
         "faults": list(faults),
         "engines": dict(engines or {}),
+        "charts": str(chart_folder or charts),
+        "folder": str(chart_folder or ""),
     }
     (folder / "order.json").write_text(json.dumps(order))
     with (folder / "lab.log").open("wb") as log:
@@ -221,6 +237,17 @@ def start(
     process.kill()
     tail = "\n".join((folder / "lab.log").read_text(errors="replace").splitlines()[-15:])
     raise FluobookError("the lab did not start", cause=tail, remedy=f"read {folder / 'lab.log'}")
+
+
+def _require_charts(folder: Path, root: Path, own: str, git: Path) -> None:
+    """Refuse a folder with a damaged chart, or without any chart that the tree names."""
+    sources = resolve(root, own, Folder(folder, git=git))
+    if not any(source.used == "real" for source in sources):
+        raise UsageError(
+            f"--charts {folder} has nothing that the tree names",
+            cause="; ".join(f"{source.name}: {source.cause}" for source in sources[:3]),
+            remedy="name the folder with the chart archives (*.tgz) and git repositories",
+        )
 
 
 def activity(lab: Lab) -> dict[str, Any]:

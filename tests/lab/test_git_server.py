@@ -90,3 +90,17 @@ def test_ignored_files_are_not_committed(tmp_path, tree):
         text=True,
     )
     assert listed.stdout.split() == [".gitignore", ".sops.yaml", "cluster-gitops/a.yaml"]
+
+
+def test_a_copied_repository_has_the_pinned_revision_and_not_the_configuration(tmp_path, tree):
+    source = tmp_path / "source"
+    sha = server(source).seed("real", tree, ["cluster-gitops"], tags=["v1"])
+    folder = source / "real.git"
+    asyncio.run(run("config", "remote.evil.url", "https://evil.example.org", cwd=folder))
+    host = server(tmp_path / "served")
+    for revision in ("v1", "stable"):
+        host.copy("git.example.org/real", folder, revision, sha)
+    served = host.root / "git.example.org" / "real.git"
+    for revision in ("v1", "stable", sha):
+        assert asyncio.run(run("rev-parse", f"{revision}^{{commit}}", cwd=served)) == sha
+    assert "evil" not in (served / "config").read_text()

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import papermill
@@ -23,7 +24,7 @@ from fluobook.clients.kube import Kube
 from fluobook.context import POLICIES, RunContext
 from fluobook.errors import BadFile
 from fluobook.failures import present
-from fluobook.journal.journal import Journal, StageSummary
+from fluobook.journal.journal import Journal, StageSummary, read_summary
 from fluobook.machine.secrets import SecretsBundle
 from fluobook.notebook import stage_run
 from fluobook.redact import Redactor
@@ -155,12 +156,16 @@ def test_no_stage_after_the_first_that_fails_is_started(tmp_path, root, monkeypa
         )
 
     monkeypatch.setattr(headless, "_run_stage", fails)
-    request = headless.RunRequest("phase1", {}, "lab", "", STAGES, root, tmp_path)
+    sources = [{"chart": "cilium", "version": "1.20.2", "used": "real"}]
+    request = headless.RunRequest("phase1", {}, "lab", "", STAGES, root, tmp_path, charts="/srv", sources=sources)
     reported = []
     assert headless.run(request, report=reported.append) == 3
     assert [summary.stage for summary in reported] == [STAGES[0].name]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [stage["status"] for stage in summary["stages"]] == ["failed"] + ["not run"] * (len(STAGES) - 1)
+    (tmp_path / "summary.json").unlink()  # as of a killed run, of which only the journal is left
+    for of_run in (summary, json.loads(json.dumps(asdict(read_summary(tmp_path))))):
+        assert (of_run["charts"], of_run["sources"]) == ("/srv", sources)
 
 
 def test_a_full_disk_ends_the_run_with_its_path_and_a_summary_is_left_where_there_is_room(tmp_path, root, monkeypatch):

@@ -44,6 +44,20 @@ def test_the_head_says_when_the_run_began_how_long_it_took_and_how_it_ended(run:
     assert "began 2026-11-23 20:26:20 UTC, 1.5 s in all, exit code 1" in written(run)
 
 
+def test_the_head_says_for_each_chart_whether_it_was_real_or_a_stand_in(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    real = {"chart": "cilium", "version": "1.20.2", "used": "real", "digest": "abc"}
+    lacking = {"repository": "https://git.example.org/x", "version": "v1", "used": "stand-in", "cause": "no tag"}
+    for charts, sources in (("stand-ins", [lacking]), ("/srv/charts", [real, lacking])):
+        (run / "summary.json").write_text(json.dumps({**summary, "charts": charts, "sources": sources}))
+        head = re.sub(r"<[^>]+>", " ", written(run).partition("<section")[0])
+        assert ("charts: the lab's stand-ins" in head) == (charts == "stand-ins")
+        assert ("charts from /srv/charts" in head) == (charts == "/srv/charts")
+    words = " ".join(head.split())
+    assert "real cilium 1.20.2 abc" in words
+    assert "stand-in https://git.example.org/x v1 no tag" in words
+
+
 def test_an_error_stands_at_the_head_as_plain_text(run: Path) -> None:
     head = written(run).partition("<section")[0]
     assert "<pre>TaskFailed: no room on &lt;local-lvm&gt;" in head

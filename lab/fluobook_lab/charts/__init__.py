@@ -1,4 +1,4 @@
-"""The lab's chart repositories: small stand-in charts, served in the versions that the platform tree pins."""
+"""The lab's chart repositories: real charts or small stand-ins, served in the versions that the platform tree pins."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from fluobook.kubernetes import manifests
 from fluobook_lab.http import HttpServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fluobook_lab.clock import Clock
 
 HERE = Path(__file__).parent
-STANDINS, GENERIC = HERE / "standins", HERE / "generic"
+STANDINS, GENERIC, GIT_STANDINS = HERE / "standins", HERE / "generic", HERE / "standins-git"
 CREATED = "2026-01-01T00:00:00Z"
 
 
@@ -143,13 +143,20 @@ class ChartServer(HttpServer):
         trees: the folders of the Applications (cluster-gitops, site).
         clock: the lab's clock.
         standins: the folder of the stand-in charts: <host and path>/<chart>, or <host>/<chart>.
+        real: returns the real chart, or None for the stand-in.
     """
 
-    def __init__(self, *trees: Path, clock: Clock, standins: Path = STANDINS) -> None:
+    def __init__(
+        self,
+        *trees: Path,
+        clock: Clock,
+        standins: Path = STANDINS,
+        real: Callable[[Pin], Package | None] = lambda _: None,
+    ) -> None:
         app = web.Application()
         app.router.add_get("/charts/{repository:.+}/{file}", self._handle)
         super().__init__(app, clock)
-        self._trees, self._standins = trees, standins
+        self._trees, self._standins, self._real = trees, standins, real
         self._packages: dict[Pin, Package] = {}
         self._extra: list[Pin] = []
 
@@ -169,7 +176,7 @@ class ChartServer(HttpServer):
         """The charts of the repository with this path; [] if the tree does not name it."""
         for pin in [*charts(*self._trees), *self._extra]:
             if pin not in self._packages:
-                self._packages[pin] = package(self._folder(pin), pin.chart, pin.version)
+                self._packages[pin] = self._real(pin) or package(self._folder(pin), pin.chart, pin.version)
         return [chart for pin, chart in sorted(self._packages.items(), reverse=True) if pin.path == path]
 
     def _folder(self, pin: Pin) -> Path:
