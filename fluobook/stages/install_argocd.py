@@ -8,6 +8,11 @@ The chart is rendered by helm and applied by server-side apply, as Argo CD itsel
 - Helm has its own field manager, so a field that a later chart removes would stay in the cluster (see `core.ssa`).
 - An interrupted install leaves Helm's release locked. Applied objects simply exist, and a second run applies the rest.
 
+The CustomResourceDefinitions of all other charts come first, as Argo CD will apply them. Each one that appears while
+Argo CD watches the cluster makes it fetch and parse the API's whole OpenAPI document, which the API server builds again
+for that: with the 80 of the platform's charts this takes minutes, and requests time out. A chart that this machine
+cannot render is left to Argo CD.
+
 Helm's hooks for installations run as Helm runs them: by weight, each Job to its end. Once Argo CD has synced its own
 Application, this stage acts only if one of its workloads is missing or not ready, because nothing else could fix that.
 """
@@ -20,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fluobook import gitops
-from fluobook.errors import DeadlineExceeded, NotFound, TaskFailed
+from fluobook.errors import DeadlineExceeded, FluobookError, NotFound, TaskFailed
 from fluobook.gitops.root import NAMESPACE
 from fluobook.stages.core import readiness, ssa
 from fluobook.stages.core.check import Check
@@ -48,6 +53,7 @@ NAME = "install-argocd"
 API, APPS = "argoproj.io/v1alpha1", "apps/v1"
 APPLICATION = "argocd"
 """The Application in the tree with which Argo CD manages itself."""
+DEFINITION = "CustomResourceDefinition"
 HOOK, WEIGHT = "helm.sh/hook", "helm.sh/hook-weight"
 BEFORE, AFTER = "pre-install", "post-install"
 WAVES = "resource.customizations.health.argoproj.io_Application"
@@ -179,7 +185,7 @@ def _install_action(chart: Chart, reason: str) -> Action:
         "install",
         "install",
         f"chart {chart.title}",
-        f"{source.release} in namespace {source.namespace}, rendered as Argo CD will; no Helm release",
+        f"{source.release} in namespace {source.namespace}, as Argo CD renders it; no Helm release; CRDs of all charts",
         reason,
         system="kubernetes",
         data={"chart": source.chart, "version": source.version, "content": chart.digest},
@@ -316,6 +322,7 @@ def _install(context: RunContext, report: Reporter) -> Mapping[str, Any]:
     report("renders the chart")
     rendered = render(kube, context.platform, chart_of(context.platform, context.root))
     _run_hooks(context, rendered.before, report)
+    in_parallel(lambda obj: ssa.apply(kube, obj), _definitions(context, report), width=WIDTH)
     applied = 0
     for group in _in_order(rendered.objects):
         differing = [entry.wanted for entry in ssa.compare_all(kube, group) if entry.differs]
@@ -325,11 +332,30 @@ def _install(context: RunContext, report: Reporter) -> Mapping[str, Any]:
     return {"objects": len(rendered.objects), "applied": applied}
 
 
+def _definitions(context: RunContext, report: Reporter) -> list[Obj]:
+    """The CustomResourceDefinitions of the phase's other charts that do not exist yet."""
+    kube, platform = context.kube(), context.platform
+    tree = gitops.for_phase(platform, gitops.of(platform, context.root))
+
+    def rendered(name: str) -> list[Obj]:
+        try:
+            return gitops.render_chart(platform, gitops.chart_source(tree, name))
+        except FluobookError as error:
+            report(f"leaves the CustomResourceDefinitions of {name} to Argo CD: {error.message}")
+            return []
+
+    others = [app.name for app in tree.applications if app.chart and app.name != APPLICATION]
+    objects = [obj for objects in in_parallel(rendered, others) for obj in objects if obj["kind"] == DEFINITION]
+    missing = [obj for obj in objects if kube.find(obj["apiVersion"], DEFINITION, obj["metadata"]["name"]) is None]
+    report(f"{len(missing)} CustomResourceDefinitions of {len(others)} charts")
+    return missing
+
+
 def _in_order(objects: Iterable[Obj]) -> list[list[Obj]]:
     groups: list[list[Obj]] = [[], [], []]
     for obj in objects:
         is_workload = obj["kind"] in readiness.WORKLOADS
-        groups[0 if obj["kind"] == "CustomResourceDefinition" else 2 if is_workload else 1].append(obj)
+        groups[0 if obj["kind"] == DEFINITION else 2 if is_workload else 1].append(obj)
     return groups
 
 

@@ -56,6 +56,18 @@ def test_the_charts_hooks_are_run_to_their_end(lab):
 
 
 @pytest.mark.lab
+def test_the_definitions_of_all_charts_exist_before_argocd_watches_the_cluster(lab):
+    definitions = store(lab, "list", "apiextensions.k8s.io/v1", "CustomResourceDefinition")
+    created = {item["metadata"]["name"]: item["metadata"]["creationTimestamp"] for item in definitions}
+    expected = {"volumes.longhorn.io", "vmrules.operator.victoriametrics.com", "clusters.postgresql.cnpg.io"}
+    assert expected <= set(created)
+    controller = store(lab, "get", "apps/v1", "StatefulSet", "argocd-application-controller", "argocd")
+    assert max(created[name] for name in expected) <= controller["metadata"]["creationTimestamp"]
+    manager = {entry["manager"] for item in definitions for entry in item["metadata"].get("managedFields") or ()}
+    assert "argocd-controller" in manager
+
+
+@pytest.mark.lab
 def test_a_deleted_object_is_applied_again_and_no_other_is_changed(lab):
     store(lab, "delete", "v1", "Service", "argocd-repo-server", "argocd")
     stage = lab.stage(NAME)

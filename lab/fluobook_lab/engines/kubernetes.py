@@ -87,7 +87,7 @@ class RealKubernetes:
         self._sockets, self._shared, self.clock, self._ready = sockets, shared, clock, ready
         self._version = version
         self.plane = ControlPlane(programs, folder)
-        self.mirror = Mirror(clock, seed, faults)
+        self.mirror = Mirror(clock, seed, faults, self.plane.egress.ports)
         self.store = self.mirror.store
         self._bootstrapped, self._serving = asyncio.Event(), asyncio.Event()
         self._kubelets: dict[str, RealKubelet] = {}
@@ -219,7 +219,7 @@ class RealKubernetes:
         self._task("controllers", self._supervise(node, server))
         await self._apply(admin, node, await self._retried(node, partial(_of_talos, server.config)))
         self._serving.set()
-        self.mirror.start(admin)
+        await self.mirror.start(admin)
         self._ready()
         await self._apply(admin, node, await self._retried(node, partial(_inline, server.config)))
 

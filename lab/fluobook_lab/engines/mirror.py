@@ -12,7 +12,9 @@ import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from fluobook_lab.engines.api import FAILED, JSON_TYPE, MERGE, Api
+from fluobook_lab.engines.webhooks import Webhooks
 from fluobook_lab.kube.controllers import loop
+from fluobook_lab.kube.controllers.created import Created
 from fluobook_lab.kube.controllers.issuing import Issuing
 from fluobook_lab.kube.controllers.operators import Operators
 from fluobook_lab.kube.controllers.services import Ingresses, LoadBalancers
@@ -105,15 +107,19 @@ class Mirror:
         clock: the lab's clock.
         seed: makes the controllers' delays the same in every run.
         faults: those of operators can happen.
+        ports: the ports of this machine that API servers dial, by the `host:port` that they stand for.
     """
 
-    def __init__(self, clock: Clock, seed: int, faults: Faults) -> None:
+    def __init__(self, clock: Clock, seed: int, faults: Faults, ports: dict[str, int]) -> None:
         self._mirrored, self._clock = MirroredStore(), clock
         store = self.store = cast("Store", self._mirrored)  # whose other methods no controller calls
+        self._webhooks = Webhooks(store, clock, ports)
         self._controllers: list[Controller] = [
+            self._webhooks,
             LoadBalancers(store),
             Ingresses(store),
             Volumes(store, clock, seed),
+            Created(store),
             Operators(store, clock, seed),
             Issuing(store, clock, seed, faults),
         ]
@@ -121,8 +127,9 @@ class Mirror:
         self._watches: dict[Key, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self, api: Api) -> None:
-        """Begin; returns at once."""
+    async def start(self, api: Api) -> None:
+        """Begin."""
+        await self._webhooks.start()
         work = [self._send(api), *(loop.run(self.store, self._clock, controller) for controller in self._controllers)]
         self._tasks = [asyncio.create_task(coroutine) for coroutine in work]
         for resource in list(self._mirrored.registry):
@@ -134,6 +141,7 @@ class Mirror:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._webhooks.stop()
 
     def _follow(self, api: Api, resource: Resource) -> None:
         key = resource.store_key

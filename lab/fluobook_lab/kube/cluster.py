@@ -11,6 +11,7 @@ from fluobook_lab.kube.access import Write
 from fluobook_lab.kube.api import VERSION, KubeApi
 from fluobook_lab.kube.controllers import loop
 from fluobook_lab.kube.controllers.certificates import CertificateSigner, CsrApprover
+from fluobook_lab.kube.controllers.created import Created
 from fluobook_lab.kube.controllers.garbage import GarbageCollector, Namespaces
 from fluobook_lab.kube.controllers.issuing import Issuing
 from fluobook_lab.kube.controllers.nodes import Heartbeats, Nodes
@@ -107,6 +108,7 @@ class KubeCluster:
             LoadBalancers(store),
             Ingresses(store),
             CsrApprover(store),
+            Created(store),
             Operators(store, self._clock, self._seed),
             Issuing(store, self._clock, self._seed, self._faults),
         ]
