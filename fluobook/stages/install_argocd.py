@@ -230,7 +230,7 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
 def _settings(kube: Kube) -> Sequence[Check]:
     data = (kube.find("v1", "ConfigMap", "argocd-cm", NAMESPACE) or {}).get("data") or {}
     options, secrets = data.get(BUILD, "").split(), _mounted_secrets(kube)
-    unserved = [kind for kind in ("Application", "AppProject") if not _is_served(kube, kind)]
+    unserved = _unserved(kube)
     served = f"missing: {', '.join(unserved)}" if unserved else "Application, AppProject"
     tree = "correct cluster-gitops/infrastructure/argocd/application.yaml"
     return (
@@ -245,12 +245,17 @@ def _settings(kube: Kube) -> Sequence[Check]:
     )
 
 
-def _is_served(kube: Kube, kind: str) -> bool:
-    try:
-        kube.kind(API, kind)
-    except NotFound:
-        return False
-    return True
+def _unserved(kube: Kube) -> list[str]:
+    """The kinds of Argo CD that the API does not serve: it takes a while after their CRDs, longer after many."""
+
+    def is_served(kind: str) -> bool:
+        try:
+            kube.kind(API, kind)
+        except NotFound:
+            return False
+        return True
+
+    return [kind for kind in ("Application", "AppProject") if not is_served(kind)]
 
 
 def _mounted_secrets(kube: Kube) -> list[str]:
@@ -328,6 +333,8 @@ def _install(context: RunContext, report: Reporter) -> Mapping[str, Any]:
         differing = [entry.wanted for entry in ssa.compare_all(kube, group) if entry.differs]
         applied += len(in_parallel(lambda obj: ssa.apply(kube, obj), differing, width=WIDTH))
         report(f"{applied} objects applied")
+    served = "the API to serve Argo CD's kinds"
+    context.wait_until("argocd", served, lambda: not _unserved(kube) or None, interval=0.1)
     _run_hooks(context, rendered.after, report)
     return {"objects": len(rendered.objects), "applied": applied}
 
