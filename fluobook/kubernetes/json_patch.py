@@ -18,37 +18,16 @@ class PatchError(ValueError):
     """An operation does not match the data, or is malformed."""
 
 
-def apply(data: Any, operations: Iterable[Operation], *, lenient: bool = False) -> Any:
+def apply(data: Any, operations: Iterable[Operation]) -> Any:
     """The data with all operations applied; the given data stays unchanged.
-
-    Args:
-        data: a Kubernetes object.
-        operations: JSON patch operations.
-        lenient: as the API server patches: `replace` adds a member that is missing, `test` with null accepts one.
 
     Raises:
         PatchError: an operation does not match.
     """
     try:
-        if not lenient:
-            return jsonpatch.apply_patch(data, list(operations))
-        for operation in operations:
-            data = _apply_leniently(data, dict(operation))
+        return jsonpatch.apply_patch(data, list(operations))
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError, ValueError) as error:
         raise PatchError(str(error)) from error
-    return data
-
-
-def _apply_leniently(data: Any, operation: Operation) -> Any:
-    path = str(operation.get("path", ""))
-    path = operation["path"] = path if path.startswith("/") or not path else "/" + path.partition("/")[2]
-    parent = value_at(data, path.rpartition("/")[0])
-    if path and isinstance(parent, dict) and steps(path)[-1] not in parent:
-        if operation.get("op") == "test" and operation.get("value", "") is None:
-            return data
-        if operation.get("op") == "replace":
-            operation["op"] = "add"
-    return dict(jsonpatch.apply_patch(data, [operation]))
 
 
 def value_at(data: Any, pointer: str) -> Any:

@@ -12,7 +12,7 @@ from fluobook.errors import BadFile
 from fluobook.files import parse_yaml, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 ALPHA_PLUGINS = "--enable-alpha-plugins"
@@ -38,9 +38,7 @@ def helm_template(
     kube_version: str,
     api_versions: Sequence[str] = (),
     include_crds: bool = True,
-    skip_tests: bool = False,
-    value_files: Sequence[Path] = (),
-    parameters: Iterable[Mapping[str, Any]] = (),
+    further: Iterable[str] = (),
 ) -> list[str]:
     """The arguments of `helm template`, as Argo CD renders a chart; the values come on standard input, as JSON.
 
@@ -51,20 +49,12 @@ def helm_template(
         kube_version: the Kubernetes version that the chart sees ("1.35.4").
         api_versions: APIs that the chart sees ("monitoring.coreos.com/v1").
         include_crds: with the chart's crds/ folder.
-        skip_tests: without its tests.
-        value_files: values that those on standard input override, in this order.
-        parameters: `spec.source.helm.parameters`: name, value, forceString.
+        further: more options.
     """
     flags = ["--namespace", namespace, "--kube-version", kube_version]
     flags += [f"--api-versions={api}" for api in api_versions]
     flags += ["--include-crds"] if include_crds else []
-    flags += ["--skip-tests"] if skip_tests else []
-    for file in value_files:
-        flags += ["--values", str(file)]
-    for parameter in parameters:
-        option = "--set-string" if parameter.get("forceString") else "--set"
-        flags += [option, f"{parameter['name']}={parameter['value']}"]
-    return ["template", release, *chart, *flags, "--values", "-"]
+    return ["template", release, *chart, *flags, *further, "--values", "-"]
 
 
 def helm_environment(home: Path) -> dict[str, str]:

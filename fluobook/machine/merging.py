@@ -13,8 +13,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+
+import yaml
 
 from fluobook.errors import ParamsError
 from fluobook.machine.documents import Document, load
@@ -292,45 +295,18 @@ def _same_interface(old: Any, new: Any) -> bool:
     return bool(new.get("deviceSelector") and old.get("deviceSelector") == new["deviceSelector"])
 
 
-def _pointers(*fields: str) -> Rules:
-    """Numbers that are pointers in Talos: 0 is a value there, and wins."""
-    return {tuple(field.split(".")): _replace for field in fields}
+_BY_NAME = {"replace": _replace, "per key": _per_key, "url": _url, "interface": _items(_same_interface)}
 
 
-_INTERFACES = ("machine", "network", "interfaces")
-_COMPONENTS = (
-    ("machine", "kubelet"),
-    *(("cluster", name) for name in ("apiServer", "controllerManager", "proxy", "scheduler", "etcd")),
-)
+def _rule(name: str | Mapping[str, str]) -> Rule:
+    """The rule that merge_rules.yaml names."""
+    if isinstance(name, str):
+        return _BY_NAME[name]
+    return _keyed(name["key"]) if "key" in name else _keyed(name["whole"], whole=True)
 
-# By kind; the v1alpha1 document has none. Read off siderolabs/talos release-1.13, pkg/machinery/config: the
-# `merge:"replace"` tags, the `Merge` methods, and the fields that are URLs or pointers to numbers.
+
 RULES: Mapping[str, Rules] = {
-    "": {
-        ("cluster", "network", "podSubnets"): _replace,
-        ("cluster", "network", "serviceSubnets"): _replace,
-        ("cluster", "apiServer", "auditPolicy"): _replace,
-        ("cluster", "apiServer", "admissionControl"): _keyed("name"),
-        ("cluster", "controlPlane", "endpoint"): _url,
-        _INTERFACES: _items(_same_interface),
-        (*_INTERFACES, "*", "vlans"): _keyed("vlanId"),
-        **{(*component, "extraArgs"): _per_key for component in _COMPONENTS},
-        **_pointers("machine.network.kubespan.mtu"),
-    },
-    "BondConfig": _pointers(
-        *["miimon", "updelay", "downdelay", "arpInterval", "adActorSysPrio", "adUserPortKey", "resendIGMP", "minLinks"],
-        *["lpInterval", "packetsPerSlave", "numPeerNotif", "tlbLogicalLb", "allSlavesActive", "peerNotifDelay"],
-        "missedMax",
-    ),
-    "EthernetConfig": _pointers(
-        *["rings.rx", "rings.tx", "rings.rx-mini", "rings.rx-jumbo", "rings.rx-buf-len", "rings.cqe-size"],
-        *["rings.tx-push-buf-len", "channels.rx", "channels.tx", "channels.other", "channels.combined"],
-    ),
-    "ExtensionServiceConfig": {("configFiles",): _keyed("mountPath")},
-    "ImageVerificationConfig": {("rules",): _keyed("image", whole=True)},
-    "KmsgLogConfig": {("url",): _url},
-    "KubeSpanConfig": _pointers("mtu"),
-    "NetworkRuleConfig": {("ingress",): _replace, ("portSelector", "ports"): _replace},
-    "SideroLinkConfig": {("apiUrl",): _url},
-    "ZswapConfig": _pointers("maxPoolPercent"),
+    kind: {tuple(path.split(".")): _rule(name) for path, name in places.items()}
+    for kind, places in yaml.safe_load(resources.files(__package__).joinpath("merge_rules.yaml").read_text()).items()
 }
+"""The rules by kind and place; the v1alpha1 document has no kind."""

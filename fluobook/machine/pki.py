@@ -166,38 +166,17 @@ def issue(
     key = new_key(algorithm or _algorithm(private_key(authority.key)))
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in dict.fromkeys(dns)]
     names += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in dict.fromkeys(ips)]
-    usages = _leaf_usages(server=server, client=client, key_encipherment=key_encipherment)
-    alternatives = x509.SubjectAlternativeName(names) if names else None
-    subject = _subject(common_name, tuple(organizations))
-    return KeyPair(_leaf(authority, subject, key.public_key(), [*usages, alternatives], days), key_pem(key))
-
-
-def sign_request(
-    authority: KeyPair,
-    csr_pem: str,
-    *,
-    days: float = 365,
-    server: bool = False,
-    client: bool = False,
-    key_encipherment: bool = False,
-) -> str:
-    """Sign a request's subject, public key and alternative names; the signer chooses the usages.
-
-    Raises:
-        FluobookError: the request cannot be read, or its own signature is wrong.
-    """
-    try:
-        request = x509.load_pem_x509_csr(csr_pem.encode())
-    except ValueError as error:
-        raise FluobookError(f"the certificate request cannot be read: {error}") from None
-    if not request.is_signature_valid:
-        raise FluobookError("the certificate request is not signed by its own key")
-    usages = _leaf_usages(server=server, client=client, key_encipherment=key_encipherment)
-    try:
-        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        names = None
-    return _leaf(authority, request.subject, _supported(request.public_key()), [*usages, names], days)
+    crt = certify(
+        authority,
+        _subject(common_name, tuple(organizations)),
+        key.public_key(),
+        x509.SubjectAlternativeName(names) if names else None,
+        server=server,
+        client=client,
+        key_encipherment=key_encipherment,
+        days=days,
+    )
+    return KeyPair(crt, key_pem(key))
 
 
 def fingerprint(crt_pem: str) -> str:
@@ -226,30 +205,36 @@ def certificate(pem: str) -> x509.Certificate:
         raise FluobookError(f"a certificate cannot be read: {error}") from None
 
 
-def _leaf(
+def certify(
     authority: KeyPair,
     subject: x509.Name,
-    public: PublicKey,
-    extensions: list[x509.ExtensionType | None],
-    days: float,
+    public: object,
+    names: x509.SubjectAlternativeName | None,
+    *,
+    server: bool = False,
+    client: bool = False,
+    key_encipherment: bool = False,
+    days: float = 365,
 ) -> str:
-    """A certificate of a client or server, signed by the authority."""
+    """A certificate of a client or server for a public key, signed by the authority, as PEM; see `issue`.
+
+    Raises:
+        FluobookError: the key is of a kind that Talos does not use.
+    """
     issuer = certificate(authority.crt)
-    builder = _builder(subject, issuer.subject, public, dt.timedelta(days=days))
+    builder = _builder(subject, issuer.subject, _supported(public), dt.timedelta(days=days))
     # RFC 5280 4.2.1.6: the alternative names of a certificate without a subject are critical.
-    critical = {x509.BasicConstraints: True, x509.KeyUsage: True, x509.SubjectAlternativeName: not list(subject)}
-    for extension in [*extensions, _authority_identifier(issuer)]:
+    extensions = {
+        x509.BasicConstraints(ca=False, path_length=None): True,
+        _key_usage(key_encipherment=key_encipherment): True,
+        _extended_usage(server=server, client=client) if server or client else None: False,
+        names: not list(subject),
+        _authority_identifier(issuer): False,
+    }
+    for extension, critical in extensions.items():
         if extension is not None:
-            builder = builder.add_extension(extension, critical=critical.get(type(extension), False))
+            builder = builder.add_extension(extension, critical=critical)
     return _signed(builder, private_key(authority.key))
-
-
-def _leaf_usages(*, server: bool, client: bool, key_encipherment: bool) -> list[x509.ExtensionType | None]:
-    return [
-        x509.BasicConstraints(ca=False, path_length=None),
-        _key_usage(key_encipherment=key_encipherment),
-        _extended_usage(server=server, client=client) if server or client else None,
-    ]
 
 
 def _key_usage(*, sign_certificates: bool = False, key_encipherment: bool = False) -> x509.KeyUsage:

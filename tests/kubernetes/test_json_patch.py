@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from fluobook_lab.kube.patches import apply_leniently
 
 from fluobook.kubernetes import json_patch
 from fluobook.kubernetes.json_patch import MISSING, PatchError
@@ -38,13 +39,13 @@ def test_an_operation_that_does_not_match_is_refused(operation):
 
 def test_a_lenient_patch_replaces_and_tests_members_that_are_missing():
     test, replace = {"op": "test", "path": "/spec/x", "value": None}, {"op": "replace", "path": "/spec/x", "value": 1}
-    assert json_patch.apply(DATA, [test, replace], lenient=True)["spec"]["x"] == 1
+    assert apply_leniently(DATA, [test, replace])["spec"]["x"] == 1
 
 
 @pytest.mark.parametrize("operation", [{"op": "remove", "path": "/spec/missing"}, {"op": "fly", "path": "/spec"}, {}])
 def test_a_lenient_patch_still_refuses_the_rest(operation):
     with pytest.raises(PatchError):
-        json_patch.apply(DATA, [operation], lenient=True)
+        apply_leniently(DATA, [operation])
 
 
 @pytest.mark.parametrize(

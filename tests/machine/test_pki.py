@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from fluobook_lab.kube.controllers.certificates import sign_request
 
 from fluobook.errors import FluobookError
 from fluobook.failures import present
@@ -113,7 +114,7 @@ def test_an_authority_is_marked_as_talos_marks_its_own() -> None:
 
 def test_a_request_is_signed_with_its_own_subject_and_names(talos_authority: pki.KeyPair) -> None:
     request = _request(names=[x509.DNSName("worker-1")])
-    crt = pki.certificate(pki.sign_request(talos_authority, request, server=True, key_encipherment=True, days=0.5))
+    crt = pki.certificate(sign_request(talos_authority, request, server=True, key_encipherment=True, days=0.5))
     assert crt.subject.rfc4514_string() == "CN=system:node:worker-1,O=system:nodes"
     names = crt.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["worker-1"]
@@ -122,7 +123,7 @@ def test_a_request_is_signed_with_its_own_subject_and_names(talos_authority: pki
 
 
 def test_a_request_without_names_gets_a_certificate_without_names(talos_authority: pki.KeyPair) -> None:
-    crt = pki.certificate(pki.sign_request(talos_authority, _request(names=[]), client=True))
+    crt = pki.certificate(sign_request(talos_authority, _request(names=[]), client=True))
     with pytest.raises(x509.ExtensionNotFound):
         crt.extensions.get_extension_for_class(x509.SubjectAlternativeName)
 
@@ -132,12 +133,12 @@ def test_a_request_with_a_forged_signature_is_refused(talos_authority: pki.KeyPa
     der[-1] ^= 1
     forged = x509.load_der_x509_csr(bytes(der)).public_bytes(serialization.Encoding.PEM).decode()
     with pytest.raises(FluobookError, match="not signed by its own key"):
-        pki.sign_request(talos_authority, forged)
+        sign_request(talos_authority, forged)
 
 
 def test_what_is_no_request_is_refused(talos_authority: pki.KeyPair) -> None:
     with pytest.raises(FluobookError, match="request cannot be read"):
-        pki.sign_request(talos_authority, "nonsense")
+        sign_request(talos_authority, "nonsense")
 
 
 def test_fingerprints_are_written_as_proxmox_writes_them(talos_authority: pki.KeyPair) -> None:

@@ -310,7 +310,12 @@ class RepoServer:
 
     async def _helm(self, request: Request, source: dict[str, Any], chart: list[str]) -> list[Obj]:
         settings = source.get("helm") or {}
-        files = [await self._value_file(request, chart[0], name) for name in settings.get("valueFiles") or ()]
+        flags = ["--skip-tests"] if settings.get("skipTests") else []
+        for name in settings.get("valueFiles") or ():
+            flags += ["--values", str(await self._value_file(request, chart[0], name))]
+        for parameter in settings.get("parameters") or ():
+            option = "--set-string" if parameter.get("forceString") else "--set"
+            flags += [option, f"{parameter['name']}={parameter['value']}"]
         command = rendering.helm_template(
             chart,
             release=settings.get("releaseName") or request.app,
@@ -318,9 +323,7 @@ class RepoServer:
             kube_version=request.kube_version,
             api_versions=request.api_versions,
             include_crds=not settings.get("skipCrds"),
-            skip_tests=bool(settings.get("skipTests")),
-            value_files=files,
-            parameters=settings.get("parameters") or (),
+            further=flags,
         )
         values = json.dumps(settings.get("valuesObject") or yaml.safe_load(settings.get("values") or "") or {})
         name = f"helm template {chart[0]}"

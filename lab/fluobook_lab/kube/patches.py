@@ -10,6 +10,8 @@ from fluobook_lab.kube.errors import ApiError, bad_request, unsupported_media, u
 from fluobook_lab.kube.objects import clone
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.resources import Resource
 
@@ -40,9 +42,29 @@ def _json_patched(obj: Obj, body: Any) -> Obj:
     if not isinstance(body, list):
         raise bad_request("a JSON patch must be a list of operations")
     try:
-        return json_patch.apply(obj, body, lenient=True)
+        return apply_leniently(obj, body)
     except json_patch.PatchError as error:
         raise ApiError(422, "Invalid", f"the JSON patch does not apply: {error}", {}) from error
+
+
+def apply_leniently(data: Any, operations: Iterable[json_patch.Operation]) -> Any:
+    """As the API server patches: `replace` adds a member that is missing, `test` with null accepts one.
+
+    Raises:
+        PatchError: an operation does not match.
+    """
+    for given in operations:
+        operation = {**given}
+        path = str(operation.get("path", ""))
+        path = operation["path"] = path if path.startswith("/") or not path else "/" + path.partition("/")[2]
+        parent = json_patch.value_at(data, path.rpartition("/")[0])
+        if path and isinstance(parent, dict) and json_patch.steps(path)[-1] not in parent:
+            if operation.get("op") == "test" and operation.get("value", "") is None:
+                continue
+            if operation.get("op") == "replace":
+                operation["op"] = "add"
+        data = dict(json_patch.apply(data, [operation]))
+    return data
 
 
 def merge(value: Any, patch: Any) -> Any:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from fluobook.errors import FluobookError
 from fluobook.kubernetes.kubelet_certificates import Approver
-from fluobook.machine.pki import KeyPair, sign_request
+from fluobook.machine.pki import KeyPair, certify
 from fluobook_lab.kube.access import BOOTSTRAPPERS, NODE_PREFIX, NODES
 from fluobook_lab.kube.controllers.loop import is_named, own_key, running
 from fluobook_lab.kube.objects import is_true, name_of, timestamp
@@ -91,6 +91,25 @@ class CertificateSigner:
             return
         certificate = base64.b64encode(signed.encode()).decode()
         self._store.set_status(csr, {**csr["status"], "certificate": certificate})
+
+
+def sign_request(authority: KeyPair, csr_pem: str, **options: Any) -> str:
+    """Sign a request's subject, public key and alternative names; the signer chooses the usages, as in `certify`.
+
+    Raises:
+        FluobookError: the request cannot be read, or its own signature is wrong.
+    """
+    try:
+        request = x509.load_pem_x509_csr(csr_pem.encode())
+    except ValueError as error:
+        raise FluobookError(f"the certificate request cannot be read: {error}") from None
+    if not request.is_signature_valid:
+        raise FluobookError("the certificate request is not signed by its own key")
+    try:
+        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        names = None
+    return certify(authority, request.subject, request.public_key(), names, **options)
 
 
 def approve(store: Store, csr: Obj, condition: Obj) -> None:
