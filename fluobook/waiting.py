@@ -14,19 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from fluobook.errors import (
-    AccessDenied,
-    DeadlineExceeded,
-    FluobookError,
-    ForeignObject,
-    Locked,
-    ParamsError,
-    Refused,
-)
+from fluobook import errors
 
 T = TypeVar("T")
 
-FINAL = (AccessDenied, ForeignObject, Locked, ParamsError, Refused)
+FINAL = (errors.AccessDenied, errors.ForeignObject, errors.Locked, errors.ParamsError, errors.Refused)
 """Errors that waiting does not fix."""
 
 
@@ -113,7 +105,7 @@ def wait_until(
     timeout: float,
     cancellation: Cancellation,
     interval: float | Callable[[float], float] = 0.2,
-    final: tuple[type[FluobookError], ...] = (),
+    final: tuple[type[errors.FluobookError], ...] = (),
     remedy: str = "",
 ) -> T:
     """Call `check` until it returns something other than None.
@@ -137,7 +129,7 @@ def wait_until(
         7
     """
     start, last_error = time.monotonic(), None
-    raised: tuple[type[FluobookError], ...] = (*FINAL, *final)
+    raised: tuple[type[errors.FluobookError], ...] = (*FINAL, *final)
     backoff = None if callable(interval) else Backoff(interval, 5 * interval, 1.3)
     while True:
         waited = time.monotonic() - start
@@ -147,10 +139,10 @@ def wait_until(
             last_error = None
         except raised:
             raise
-        except FluobookError as error:
+        except errors.FluobookError as error:
             last_error = error
         if waited >= timeout:
-            raise DeadlineExceeded(
+            raise errors.DeadlineExceeded(
                 f"timed out after {timeout:g} s waiting for {what}",
                 cause=last_error.message if last_error else "",
                 remedy=remedy,
@@ -162,7 +154,7 @@ def wait_until(
 def retry(
     call: Callable[[], T],
     *,
-    if_error: Callable[[FluobookError], bool],
+    if_error: Callable[[errors.FluobookError], bool],
     pauses: Sequence[float],
     seconds: float = float("inf"),
     cancellation: Cancellation | None = None,
@@ -187,7 +179,7 @@ def retry(
     while True:
         try:
             return call()
-        except FluobookError as error:
+        except errors.FluobookError as error:
             requested = getattr(error, "retry_after", None) if pauses else None
             if not if_error(error) or not (remaining or requested is not None):
                 raise

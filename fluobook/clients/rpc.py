@@ -23,17 +23,8 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from grpclib.protocol import H2Protocol
 
+from fluobook import errors
 from fluobook.clients import answers, https
-from fluobook.errors import (
-    AccessDenied,
-    Conflict,
-    FluobookError,
-    InvalidAnswer,
-    NotFound,
-    OutsideError,
-    Rejected,
-    Unreachable,
-)
 from fluobook.waiting import retry
 
 if TYPE_CHECKING:
@@ -54,16 +45,16 @@ UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticErro
 """What reading an answer raises if it lacks fields or has other types."""
 LOST, OVERDUE = https.LOST, https.OVERDUE
 
-KINDS: dict[Status, type[OutsideError]] = {
-    Status.UNAVAILABLE: Unreachable,
-    Status.DEADLINE_EXCEEDED: Unreachable,
-    Status.UNAUTHENTICATED: AccessDenied,
-    Status.PERMISSION_DENIED: AccessDenied,
-    Status.NOT_FOUND: NotFound,
-    Status.ALREADY_EXISTS: Conflict,
-    Status.ABORTED: Conflict,
-    Status.INVALID_ARGUMENT: Rejected,
-    Status.OUT_OF_RANGE: Rejected,
+KINDS: dict[Status, type[errors.OutsideError]] = {
+    Status.UNAVAILABLE: errors.Unreachable,
+    Status.DEADLINE_EXCEEDED: errors.Unreachable,
+    Status.UNAUTHENTICATED: errors.AccessDenied,
+    Status.PERMISSION_DENIED: errors.AccessDenied,
+    Status.NOT_FOUND: errors.NotFound,
+    Status.ALREADY_EXISTS: errors.Conflict,
+    Status.ABORTED: errors.Conflict,
+    Status.INVALID_ARGUMENT: errors.Rejected,
+    Status.OUT_OF_RANGE: errors.Rejected,
 }
 """The error for each gRPC status; every other status is an `OutsideError`."""
 
@@ -143,7 +134,7 @@ class Connection:
         """Replies that never end by themselves: until closed, or for `timeout` seconds, which is no error."""
         try:
             yield from background().iterate(self._replies(stub, method, request, timeout))
-        except Unreachable as error:
+        except errors.Unreachable as error:
             if timeout is None or error.code != OVERDUE:
                 raise
 
@@ -178,18 +169,18 @@ class Connection:
             self._channel.close()
             self._channel = None
 
-    def _translated(self, error: BaseException, channel: _Channel, method: str) -> OutsideError:
+    def _translated(self, error: BaseException, channel: _Channel, method: str) -> errors.OutsideError:
         lost = channel.lost if isinstance(error, StreamTerminatedError) else None
         if (first := channel.first) and not isinstance(error, GRPCError | DecodeError) and first[3:4] != SETTINGS:
             return self.invalid(method, "is not HTTP/2", first)
         return translate(lost or error, system=self.system, address=self.address, method=method)
 
-    def invalid(self, method: str, reason: str, body: bytes = b"") -> InvalidAnswer:
+    def invalid(self, method: str, reason: str, body: bytes = b"") -> errors.InvalidAnswer:
         """The error for an answer that cannot be read; `reason` is a clause without its subject."""
         code, shown = answers.MALFORMED if body else answers.UNEXPECTED, answers.first_bytes(body)
         if page := body.find(b"<") + 1:
             code = answers.HTML if answers.is_html(body[page - 1 :]) else code
-        return InvalidAnswer(
+        return errors.InvalidAnswer(
             f"the answer of {self.system} at {self.address} to {method} {reason}",
             system=self.system,
             detail=f"it begins with: {shown}" if body else "",
@@ -266,7 +257,7 @@ class _Channel(Channel):  # type: ignore[misc]
         return protocol
 
 
-def translate(error: BaseException, *, system: str, address: Address, method: str) -> OutsideError:
+def translate(error: BaseException, *, system: str, address: Address, method: str) -> errors.OutsideError:
     """Our error for one of grpclib's, of the TLS layer's or of the operating system's.
 
     `code` is the gRPC status ("ALREADY_EXISTS"), an errno ("ECONNREFUSED"), or one of the constants of this module.
@@ -277,9 +268,9 @@ def translate(error: BaseException, *, system: str, address: Address, method: st
         text = str(getattr(error, "message", "") or error)
         code = answers.HTML if "text/html" in text else answers.MALFORMED
         message = f"the answer of {system} at {address} to {method} is not gRPC"
-        return InvalidAnswer(message, code=code, detail=text, **given)
+        return errors.InvalidAnswer(message, code=code, detail=text, **given)
     if isinstance(error, GRPCError):
-        kind, code, detail = KINDS.get(error.status, OutsideError), error.status.name, error.message or ""
+        kind, code, detail = KINDS.get(error.status, errors.OutsideError), error.status.name, error.message or ""
         return kind(f"{system} at {address} refused {method}: {detail or code}", code=code, detail=str(detail), **given)
     code = LOST if isinstance(error, StreamTerminatedError | ProtocolError) else https.code_of(error)
     if isinstance(error, ssl.SSLError) and code == https.NOT_TLS and getattr(error, "reason", "") not in _NOT_TLS:
@@ -288,7 +279,7 @@ def translate(error: BaseException, *, system: str, address: Address, method: st
         message = f"the certificate of {system} at {address} is not trusted: {https.UNTRUSTED[code]}"
     else:
         message = f"{system} at {address} did not answer {method}"
-    return Unreachable(message, code=code, detail=getattr(error, "verify_message", "") or str(error), **given)
+    return errors.Unreachable(message, code=code, detail=getattr(error, "verify_message", "") or str(error), **given)
 
 
 _FOREIGN_TEXT = re.compile(r"(?i)(invalid|missing) (content-type|grpc-status)")
@@ -296,9 +287,9 @@ _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PAC
 """OpenSSL's reasons for bytes that are not TLS."""
 
 
-def is_lost_connection(error: FluobookError) -> bool:
+def is_lost_connection(error: errors.FluobookError) -> bool:
     """Whether the connection ended during the call, so that a read may be repeated on a new one."""
-    return isinstance(error, Unreachable) and error.code == LOST
+    return isinstance(error, errors.Unreachable) and error.code == LOST
 
 
 class BackgroundLoop:

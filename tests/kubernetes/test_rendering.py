@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
+from fluobook_lab.argocd.repo_server import helm_flags
 
 from fluobook.kubernetes import rendering
 
@@ -26,15 +27,14 @@ def test_a_chart_of_a_repository_and_one_of_a_registry():
 
 
 def test_the_settings_of_an_application_become_flags():
+    parameters = [{"name": "a", "value": "1"}, {"name": "b", "value": "2", "forceString": True}]
     arguments = rendering.helm_template(
         ["chart"],
         release="web",
         namespace="front",
         kube_version="1.35.4",
         include_crds=False,
-        skip_tests=True,
-        value_files=[Path("/v.yaml")],
-        parameters=[{"name": "a", "value": "1"}, {"name": "b", "value": "2", "forceString": True}],
+        further=helm_flags({"skipTests": True, "parameters": parameters}, [Path("/v.yaml")]),
     )
     assert arguments == [
         *("template", "web", "chart", "--namespace", "front", "--kube-version", "1.35.4", "--skip-tests"),

@@ -13,18 +13,9 @@ from http.client import responses
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from fluobook import errors
 from fluobook.clients import answers, https
 from fluobook.clients.proxmox.privileges import Need, grant_commands
-from fluobook.errors import (
-    AccessDenied,
-    Conflict,
-    NotFound,
-    OutsideError,
-    Rejected,
-    TaskFailed,
-    Unreachable,
-    UsageError,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,9 +74,9 @@ class ProxmoxEndpoint:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme != "https" or not parts.hostname:
-            raise UsageError(f"{self.url!r} is not a URL of Proxmox VE", remedy="write it as https://host:8006")
+            raise errors.UsageError(f"{self.url!r} is not a URL of Proxmox VE", remedy="write it as https://host:8006")
         if not all(self.token):
-            raise UsageError(
+            raise errors.UsageError(
                 f"{self.token_id!r} is not the id of a Proxmox VE token", remedy="write it as user@realm!tokenid"
             )
 
@@ -108,7 +99,7 @@ class ProxmoxEndpoint:
         return user if "@" in user else "", name
 
 
-class VmLocked(Conflict):
+class VmLocked(errors.Conflict):
     """Another task works on the VM; `lock` names its kind: backup, create, migrate, snapshot."""
 
     def __init__(self, message: str, *, lock: str, detail: str = "", code: str = "", **facts: str) -> None:
@@ -181,7 +172,7 @@ class Session:
         facts |= {key: params[key] for key in ("vmid", "url") if params.get(key)}
         known = self._facts | {key: str(value) for key, value in facts.items() if value}
 
-        def refuse(answer: https.Answer, doing: str) -> OutsideError:
+        def refuse(answer: https.Answer, doing: str) -> errors.OutsideError:
             if answers.is_html(answer.body):
                 return self._http.refused(answer, doing)
             wrong, message = _refusal_body(answer.body)
@@ -201,7 +192,7 @@ class Session:
         )["data"]
         return _without_nulls(data)
 
-    def unexpected(self, reason: str, doing: str) -> OutsideError:
+    def unexpected(self, reason: str, doing: str) -> errors.OutsideError:
         """The error for data whose parts do not fit together."""
         return self._http.invalid(answers.UNEXPECTED, f"is not of the expected form: {reason}", doing)
 
@@ -228,48 +219,48 @@ def _refusal_body(body: bytes) -> tuple[dict[str, Any], str]:
 def refusal(
     status: int,
     text: str,
-    errors: Mapping[str, Any],
+    problems: Mapping[str, Any],
     *,
     doing: str,
     endpoint: ProxmoxEndpoint,
     needs: tuple[Need, ...] = (),
     facts: Mapping[str, str] | None = None,
-) -> OutsideError:
+) -> errors.OutsideError:
     """The error for an answer of Proxmox VE that is not a 2xx.
 
     Args:
         status: the HTTP status, or one of Proxmox VE's own 595 to 599.
         text: the reason phrase, which contains the message.
-        errors: the wrong parameters and what is wrong with each.
+        problems: the wrong parameters and what is wrong with each.
         doing: what was tried, such as "create VM 110 on pve1".
         endpoint: the endpoint that answered.
         needs: the privileges that the call needs, in case the answer does not name them.
         facts: values for the catalogue's commands.
     """
-    wrong = "".join(f" {name}: {' '.join(str(problem).split())};" for name, problem in errors.items()).rstrip(";")
+    wrong = "".join(f" {name}: {' '.join(str(problem).split())};" for name, problem in problems.items()).rstrip(";")
     message = f"Proxmox VE {endpoint.name} refused to {doing}: {text.strip() or status}{wrong}"
-    detail = "\n".join([f"{status} {text}".strip(), *(f"{key}: {value}" for key, value in errors.items())])
+    detail = "\n".join([f"{status} {text}".strip(), *(f"{key}: {value}" for key, value in problems.items())])
     given: dict[str, Any] = {"system": SYSTEM, "detail": detail, "code": str(status), "facts": facts}
     if status == HTTPStatus.UNAUTHORIZED:
-        return AccessDenied(f"Proxmox VE {endpoint.name} does not accept the token {endpoint.token_id}", **given)
+        return errors.AccessDenied(f"Proxmox VE {endpoint.name} does not accept the token {endpoint.token_id}", **given)
     if status == HTTPStatus.FORBIDDEN and "permission" in text.lower():
         return _missing_privileges(message, text, needs, endpoint.token_id, given)
     if status in (HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED):
-        return AccessDenied(
+        return errors.AccessDenied(
             message, cause="a proxy or a firewall refuses: Proxmox VE itself names the privilege", **given
         )
     if lock := lock_of(detail):
         return VmLocked(message, lock=lock, detail=detail, code=str(status), **(facts or {}))
     if status in NO_ANSWER:
         reason = text.strip() or "the node did not answer"
-        return Unreachable(f"Proxmox VE {endpoint.name} could not {doing}: {reason} ({status})", **given)
-    kind: type[OutsideError] = OutsideError
+        return errors.Unreachable(f"Proxmox VE {endpoint.name} could not {doing}: {reason} ({status})", **given)
+    kind: type[errors.OutsideError] = errors.OutsideError
     if _CONFLICT.search(detail):
-        kind = Conflict
+        kind = errors.Conflict
     elif status == HTTPStatus.NOT_FOUND or _ABSENT.search(detail):
-        kind = NotFound
+        kind = errors.NotFound
     elif status < HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.NOT_IMPLEMENTED or _PERMANENT.search(detail):
-        kind = Rejected
+        kind = errors.Rejected
     return kind(message, **given)
 
 
@@ -280,26 +271,26 @@ def lock_of(text: str) -> str:
     return "config file" if _BUSY.search(text) else ""
 
 
-def task_failure(upid: Upid, exit_text: str, log: tuple[str, ...]) -> OutsideError:
+def task_failure(upid: Upid, exit_text: str, log: tuple[str, ...]) -> errors.OutsideError:
     """The error for a task that failed; its log's tail is the detail."""
     message = f"task {upid.type} {upid.id} on {upid.node} failed: {exit_text}"
     detail = "\n".join(log)
     facts = {"upid": str(upid), "node": upid.node, **({"vmid": upid.id} if upid.id.isdigit() else {})}
     if lock := lock_of(exit_text):
         return VmLocked(message, lock=lock, detail=detail, **facts)
-    return TaskFailed(message, system=SYSTEM, detail=detail or exit_text, code=str(upid), facts=facts)
+    return errors.TaskFailed(message, system=SYSTEM, detail=detail or exit_text, code=str(upid), facts=facts)
 
 
 def _missing_privileges(
     message: str, text: str, needs: tuple[Need, ...], token: str, given: dict[str, Any]
-) -> AccessDenied:
+) -> errors.AccessDenied:
     """Names the privileges and the commands that grant them; the catalogue cannot know either."""
     if match := _PERMISSION.search(text):
         path = re.sub(r"^/vms/\d+$", "/vms", match["path"])  # for all VMs: most do not exist when the token is created
         needs = tuple(Need(path, privilege) for privilege in re.split(r"[|,\s]+", match["privileges"]))
     names = ", ".join(f"{need.privilege} on {need.path}" for need in needs)
     commands = " && ".join(f"({line})" for line in grant_commands(needs, token))
-    return AccessDenied(
+    return errors.AccessDenied(
         message,
         cause=f"the token {token} lacks {names or 'a privilege'}; a separated token has no privileges of its own",
         remedy=f"as root on the host: {commands}"

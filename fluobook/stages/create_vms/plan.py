@@ -12,20 +12,7 @@ from fluobook.files import read_text
 from fluobook.machine.schematic import Image, image_of
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
-from fluobook.stages.create_vms.settings import (
-    CYCLE,
-    GROW,
-    MIB,
-    MOVE,
-    REPLACE,
-    TAG,
-    Difference,
-    create_params,
-    differing,
-    size_gib,
-    tags_of,
-    uuid_of,
-)
+from fluobook.stages.create_vms import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -131,7 +118,7 @@ class ObservedVM:
 
     def is_ours(self, node: Node) -> bool:
         """Whether it is this node's VM: by uuid and by tag."""
-        return uuid_of(self.config) == node.uuid.lower() and TAG in tags_of(self.config)
+        return settings.uuid_of(self.config) == node.uuid.lower() and settings.TAG in settings.tags_of(self.config)
 
     def __str__(self) -> str:
         return f"VM {self.vmid} ({self.resource.get('name') or 'without a name'}) on {self.resource.get('node')}"
@@ -203,9 +190,9 @@ def _endpoint(
     snapshots = in_parallel(lambda resource: _inspect(client, resource), candidates.values())
     vms = [vm for vm in snapshots if vm is not None]
     of_nodes = {node.name: [vm for vm in vms if _concerns(vm, node)] for node in nodes}
-    cluster = f"{TAG}-{context.platform.cluster.name}"
+    cluster = f"{settings.TAG}-{context.platform.cluster.name}"
     matched = [vm for candidates in of_nodes.values() for vm in candidates]
-    strays = [vm for vm in vms if cluster in tags_of(vm.config) and vm not in matched]
+    strays = [vm for vm in vms if cluster in settings.tags_of(vm.config) and vm not in matched]
     return images, of_nodes, tasks, strays
 
 
@@ -233,7 +220,7 @@ def _candidates(resources: Sequence[Mapping[str, Any]], nodes: Sequence[Node]) -
         int(r["vmid"]): r
         for r in resources
         if r.get("type") in ("qemu", "lxc")
-        and (r.get("name") in names or int(r["vmid"]) in numbers or TAG in tags_of(r))
+        and (r.get("name") in names or int(r["vmid"]) in numbers or settings.TAG in settings.tags_of(r))
     }
 
 
@@ -252,7 +239,9 @@ def _inspect(client: ProxmoxClient, resource: Mapping[str, Any]) -> ObservedVM |
 
 
 def _concerns(vm: ObservedVM, node: Node) -> bool:
-    return vm.vmid == node.vmid or vm.resource.get("name") == node.name or uuid_of(vm.config) == node.uuid.lower()
+    return (
+        vm.vmid == node.vmid or vm.resource.get("name") == node.name or settings.uuid_of(vm.config) == node.uuid.lower()
+    )
 
 
 def _taken(context: RunContext, node: Node) -> str:
@@ -314,7 +303,11 @@ def _images(platform: Platform, observation: Observation) -> list[Action]:
 
 
 def _create(platform: Platform, observation: Observation, node: Node) -> list[Action]:
-    data = {"node": node.name, "vmid": node.vmid, "params": create_params(platform, node, observation.image.filename)}
+    data = {
+        "node": node.name,
+        "vmid": node.vmid,
+        "params": settings.create_params(platform, node, observation.image.filename),
+    }
     create = Action(
         f"create {node.name}",
         "create",
@@ -340,16 +333,16 @@ def _detail(node: Node) -> str:
     return f"{node.cores} vCPU  {node.memory_gib} GiB  {node.boot_disk_gib} GiB{data}  {node.address}"
 
 
-def differences(platform: Platform, node: Node, vm: ObservedVM) -> list[Difference]:
+def differences(platform: Platform, node: Node, vm: ObservedVM) -> list[settings.Difference]:
     """The settings in which a VM differs from the params, or in which a running VM differs from its configuration."""
-    changed = list(differing(platform, node, vm.config))
+    changed = list(settings.differing(platform, node, vm.config))
     if changed or not vm.running:
         return changed
     running = {"cores": int(vm.resource.get("maxcpu", node.cores))}
     running["memory"] = int(vm.resource.get("maxmem", node.memory_gib * 2**30)) // 2**20
-    wanted = {"cores": node.cores, "memory": node.memory_gib * MIB}
+    wanted = {"cores": node.cores, "memory": node.memory_gib * settings.MIB}
     return [
-        Difference("running", option, str(running[option]), str(value), CYCLE)
+        settings.Difference("running", option, str(running[option]), str(value), settings.CYCLE)
         for option, value in wanted.items()
         if running[option] != value
     ]
@@ -363,7 +356,9 @@ def _adjust(platform: Platform, node: Node, vm: ObservedVM, cycled: str) -> list
     return actions
 
 
-def _change(platform: Platform, node: Node, vm: ObservedVM, changed: Sequence[Difference], cycled: str) -> Action:
+def _change(
+    platform: Platform, node: Node, vm: ObservedVM, changed: Sequence[settings.Difference], cycled: str
+) -> Action:
     """Nodes that need a power cycle wait for each other: one at a time."""
     cycle = vm.running and any(difference.cold for difference in changed)
     return Action(
@@ -390,9 +385,11 @@ def _refuse_what_cannot_change(platform: Platform, observation: Observation) -> 
         if vm and platform.vm.pool and (pool := str(vm.resource.get("pool", ""))) != platform.vm.pool:
             move = f"pvesh set /pools/{platform.vm.pool} --vms {vm.vmid} --allow-move 1"
             refused[f"{node.name}: pool {pool or 'none'} → {platform.vm.pool}"] = f"move it: {move}"
-        for difference in differing(platform, node, vm.config) if vm else ():
+        for difference in settings.differing(platform, node, vm.config) if vm else ():
             if remedy := _remedy(difference, node):
-                text = f"{node.name}: {difference}" + (" would shrink a disk" if difference.treatment is GROW else "")
+                text = f"{node.name}: {difference}" + (
+                    " would shrink a disk" if difference.treatment is settings.GROW else ""
+                )
                 refused[text] = remedy
     if refused:
         raise Refused(
@@ -402,19 +399,19 @@ def _refuse_what_cannot_change(platform: Platform, observation: Observation) -> 
         )
 
 
-def _remedy(difference: Difference, node: Node) -> str:
+def _remedy(difference: settings.Difference, node: Node) -> str:
     """How to bring about a change that is refused; "" for one that is planned."""
-    if difference.treatment is MOVE:
+    if difference.treatment is settings.MOVE:
         return (
             f"keep {difference.now or 'none'} in the params (disk_storage), or move the disk in Proxmox VE: "
             f"qm disk move {node.vmid} {difference.option} {difference.wanted} --delete 1"
         )
-    if difference.treatment is REPLACE:
+    if difference.treatment is settings.REPLACE:
         return (
             f"keep {difference.now or 'none'}, or replace the node: drain it, `talosctl reset` it, delete the Node and "
             "its VM, then run the stages again (docs/how-to/change-vms.md)"
         )
-    now, wanted = (size_gib(text.replace(" GiB", "G")) for text in (difference.now, difference.wanted))
-    if difference.treatment is GROW and wanted < now:
+    now, wanted = (settings.size_gib(text.replace(" GiB", "G")) for text in (difference.now, difference.wanted))
+    if difference.treatment is settings.GROW and wanted < now:
         return f"set it to {difference.now} or more in the params; a smaller disk needs a new node"
     return ""

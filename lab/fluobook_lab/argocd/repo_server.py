@@ -27,7 +27,7 @@ from fluobook_lab.argocd.ksops import FIELDS
 from fluobook_lab.argocd.objects import sources_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fluobook_lab.argocd.configuration import Settings
     from fluobook_lab.faults import Faults
@@ -310,12 +310,7 @@ class RepoServer:
 
     async def _helm(self, request: Request, source: dict[str, Any], chart: list[str]) -> list[Obj]:
         settings = source.get("helm") or {}
-        flags = ["--skip-tests"] if settings.get("skipTests") else []
-        for name in settings.get("valueFiles") or ():
-            flags += ["--values", str(await self._value_file(request, chart[0], name))]
-        for parameter in settings.get("parameters") or ():
-            option = "--set-string" if parameter.get("forceString") else "--set"
-            flags += [option, f"{parameter['name']}={parameter['value']}"]
+        files = [await self._value_file(request, chart[0], name) for name in settings.get("valueFiles") or ()]
         command = rendering.helm_template(
             chart,
             release=settings.get("releaseName") or request.app,
@@ -323,7 +318,7 @@ class RepoServer:
             kube_version=request.kube_version,
             api_versions=request.api_versions,
             include_crds=not settings.get("skipCrds"),
-            further=flags,
+            further=helm_flags(settings, files),
         )
         values = json.dumps(settings.get("valuesObject") or yaml.safe_load(settings.get("values") or "") or {})
         name = f"helm template {chart[0]}"
@@ -445,3 +440,14 @@ def _directory(folder: Path, options: dict[str, Any]) -> list[Obj]:
         and not matches(file.name, exclude)
     ]
     return [document for file in files for document in manifests.load(file.read_text())]
+
+
+def helm_flags(settings: Mapping[str, Any], value_files: Iterable[Path]) -> list[str]:
+    """The flags for `spec.source.helm`: the values files in their order, then the parameters."""
+    flags = ["--skip-tests"] if settings.get("skipTests") else []
+    for file in value_files:
+        flags += ["--values", str(file)]
+    for parameter in settings.get("parameters") or ():
+        option = "--set-string" if parameter.get("forceString") else "--set"
+        flags += [option, f"{parameter['name']}={parameter['value']}"]
+    return flags
