@@ -20,7 +20,7 @@ The exit code of the command line is the error's `exit_code`; this table is the 
          ├── Locked                  another operator or another run holds the lock on this cluster
          ├── StageMissing            blocked: an earlier stage has not run yet
          └── Refused                 fluobook refuses, because data would be lost or a secret would leak
-    2    changes pending             (`fluobook plan` only; not an error)
+    2    changes pending             (`fluobook plan`; not an error), or differences (`fluobook charts diff`)
     3    ApprovalNeeded
          └── PlanChanged             the plan is no longer the approved one
     4    CheckFailed
@@ -97,6 +97,9 @@ class Unreachable(OutsideError):
 
 class InvalidAnswer(OutsideError):
     """The server's answer cannot be read: a web page, empty, truncated, too large, of wrong types, or a redirect."""
+
+    location = ""
+    """Where a redirect leads that was not followed; never shown, because it may contain a token."""
 
 
 class AccessDenied(OutsideError):

@@ -105,6 +105,20 @@ class Provider(Protocol):
     def engine_programs(self, root: Path) -> dict[str, str]:
         """The path of each program of the engine `real`; raises ToolFailed if some are missing."""
 
+    def pull_charts(self, chosen: Params, *, root: Path, programs: Mapping[str, str]) -> tuple[Path, Sequence[Any]]:
+        """Fetch the tree's charts into the cache: `state`, `chart`, `version`, `url`, `digest`, `size`, `cause`."""
+
+    def diff_charts(
+        self,
+        chosen: Params,
+        applications: Sequence[Mapping[str, Any]],
+        *,
+        charts: str,
+        root: Path,
+        programs: Mapping[str, str],
+    ) -> tuple[Sequence[Any], Mapping[str, str]]:
+        """The differences between stand-ins and real charts, and why some Applications are not compared."""
+
     def activity(self, lab: Any) -> dict[str, Any]:
         """What happened in a lab so far: requests, Applications, critical paths."""
 

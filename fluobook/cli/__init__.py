@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from fluobook.cli import commands, lab
+from fluobook.cli import charts, commands, lab
 from fluobook.cli.options import PassThrough, WrongUsage
 from fluobook.errors import FluobookError, UsageError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 for command in commands.COMMANDS:
     app.command(cls=PassThrough if command in (commands.kubectl, commands.talosctl) else None)(command)
+app.add_typer(charts.app, name="charts")
 app.add_typer(lab.app, name="lab")
 
 

@@ -121,14 +121,14 @@ def _usable(text: str, kind: str, place: Path, access: int) -> Path:
 
 def _as_path(charts: str) -> str:
     """A folder as an absolute path: kernels and labs have other working directories."""
-    return charts if charts in ("", "stand-ins") else str(folder_to_read(charts).absolute())
+    return charts if charts in ("", "stand-ins", "upstream") else str(folder_to_read(charts).absolute())
 
 
 Charts = Annotated[
     str,
     typer.Option(
-        metavar="stand-ins|FOLDER",
-        help="Charts that the lab serves: its own small stand-ins (the default), or a folder with real charts.",
+        metavar="stand-ins|upstream|FOLDER",
+        help="Charts that the lab serves: its small stand-ins (the default), those that the tree names, or a folder's.",
         callback=_as_path,
     ),
 ]

@@ -34,7 +34,7 @@ LARGEST = 128 << 20
 """Bytes of an index or of an archive."""
 REPOSITORY = "chart repository"
 _SCALAR = (str, int, float)
-_VERSIONS = [{"version": _SCALAR, "appVersion?": _SCALAR, "urls?": [str]}]
+_VERSIONS = [{"version": _SCALAR, "appVersion?": _SCALAR, "urls?": [str], "digest?": str}]
 
 
 @dataclass(frozen=True)
@@ -122,27 +122,28 @@ def versions(
     """
     return [
         ChartVersion(str(entry["version"]), str(entry.get("appVersion") or ""), entry.get("deprecated") is True)
-        for entry in _entries(repo, chart, ca_file, deadline)
+        for entry in entries(repo, chart, ca_file, deadline)
     ]
 
 
-def _entries(repo: str, chart: str, ca_file: Path | None, deadline: float) -> list[dict[str, Any]]:
+def entries(repo: str, chart: str, ca_file: Path | None, deadline: float) -> list[dict[str, Any]]:
+    """The versions of a chart as its repository's index has them; raises as `versions` does."""
     doing = f"read the index of {answers.public_url(repo)}"
-    with closing(_client(repo, ca_file, deadline)) as http:
+    with closing(client(repo, ca_file, deadline)) as http:
         try:
             path = f"{urlsplit(repo).path.rstrip('/')}/index.yaml"
             answer = http.send("GET", path, doing=doing, repeat_if=is_passing, largest=LARGEST)
         except NotFound as error:
             cause = f"there is no index.yaml at this address ({error.code})"
             raise _without_chart(repo, chart, cause, error.code) from None
-        entries = http.read(answer, doing, {"entries": {}}, _parse_index)["entries"]
-        if chart not in entries:
-            names = sorted(map(str, entries))
+        charts = http.read(answer, doing, {"entries": {}}, _parse_index)["entries"]
+        if chart not in charts:
+            names = sorted(map(str, charts))
             cause = f"it has: {', '.join(names[:30])}" + (f" and {len(names) - 30} others" if len(names) > 30 else "")  # noqa: PLR2004
             raise _without_chart(repo, chart, cause if names else "its index has no charts", "NO_CHART")
-        if wrong := answers.mismatch(entries[chart], _VERSIONS, f"entries.{chart}"):
+        if wrong := answers.mismatch(charts[chart], _VERSIONS, f"entries.{chart}"):
             raise http.invalid(answers.UNEXPECTED, f"is not of the expected form: {wrong}", doing, body=answer.body)
-        listed: list[dict[str, Any]] = entries[chart]
+        listed: list[dict[str, Any]] = charts[chart]
         return listed
 
 
@@ -155,14 +156,21 @@ def _without_chart(repo: str, chart: str, cause: str, code: str) -> NotFound:
     return NotFound(f"{repo} has no chart {chart}", system=REPOSITORY, code=code, cause=cause, facts=facts)
 
 
-def _client(url: str, ca_file: Path | None, deadline: float) -> HttpClient:
+def client(url: str, ca_file: Path | None, deadline: float, *, secrets: Sequence[str] = ()) -> HttpClient:
+    """The client for the server of a URL.
+
+    Raises:
+        Rejected: it is no http(s) URL.
+    """
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not parts.hostname:
         raise Rejected(f"{url} is not an https chart repository", system=REPOSITORY, remedy="correct its repoURL")
     port, file = parts.port or PORTS[parts.scheme], str(ca_file) if ca_file else None
     facts = {"repository": answers.public_url(url), "host": parts.hostname}
     target = Target(parts.hostname, port, ca_file=file, scheme=parts.scheme)
-    return HttpClient(target, system=REPOSITORY, name="the chart repository", facts=facts, deadline=deadline)
+    return HttpClient(
+        target, system=REPOSITORY, name="the chart repository", facts=facts, deadline=deadline, secrets=secrets
+    )
 
 
 def _require_chart(repo: str, chart: str, version: str, ca_file: Path | None, deadline: float) -> None:
@@ -172,7 +180,7 @@ def _require_chart(repo: str, chart: str, version: str, ca_file: Path | None, de
         OutsideError: one of them cannot be read, or the chart is not in the index.
     """
     try:
-        listed = _entries(repo, chart, ca_file, deadline)
+        listed = entries(repo, chart, ca_file, deadline)
     except NotFound as error:
         raise NotFound(
             f"there is no {chart} {version} of {repo}", system="helm", code=error.code, cause=error.cause
@@ -184,7 +192,7 @@ def _require_chart(repo: str, chart: str, version: str, ca_file: Path | None, de
         raise NotFound(message, system="helm", code="NO_CHART", cause=f"its index lists {newest or 'no version'}")
     doing = f"download {chart} {version}"
     url = urljoin(f"{repo.rstrip('/')}/", (entry.get("urls") or [""])[0])
-    with closing(_client(url, ca_file, deadline)) as http, suppress(_Redirected):
+    with closing(client(url, ca_file, deadline)) as http, suppress(_Redirected):
         parts = urlsplit(url)
         try:
             answer = http.send(
@@ -209,7 +217,7 @@ def _require_manifest(repo: str, chart: str, version: str, ca_file: Path | None,
         InvalidAnswer: it is no manifest.
     """
     parts = urlsplit(repo)
-    with closing(_client(f"https://{parts.netloc}", ca_file, deadline)) as http, suppress(AccessDenied):
+    with closing(client(f"https://{parts.netloc}", ca_file, deadline)) as http, suppress(AccessDenied):
         path = f"/v2{parts.path.rstrip('/')}/{chart}/manifests/{version}"
         kinds = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json"
         doing, shape = f"read the manifest of {chart} {version}", {"schemaVersion": int}

@@ -400,12 +400,10 @@ class HttpClient:
         same = (parts.scheme, parts.hostname, port) == (self.target.scheme, self.target.host.lower(), self.target.port)
         if same and follows and there != here + path:
             return there.removeprefix(f"{parts.scheme}://{parts.netloc}").partition("#")[0] or "/"
-        raise self.invalid(
-            answers.REDIRECT,
-            f"is a redirect ({response.status}) to {answers.public_url(there)}",
-            doing,
-            facts={"target": answers.public_url(there)},
-        )
+        reason, facts = f"is a redirect ({response.status}) to {answers.public_url(there)}", answers.public_url(there)
+        error = self.invalid(answers.REDIRECT, reason, doing, facts={"target": facts})
+        error.location = there
+        raise error
 
     def _content(self, response: urllib3.BaseHTTPResponse, doing: str, largest: int) -> bytes:
         """The body, read within the deadline and the limit."""

@@ -1,7 +1,7 @@
 """cluster-gitops as data: Applications, waves, charts, phase values, and the rules of `fluobook check`."""
 
 from fluobook.gitops.components import of
-from fluobook.gitops.root import for_phase, mirrored, own_source, patches_for, root_application
+from fluobook.gitops.root import for_phase, own_source, patches_for, root_application
 from fluobook.gitops.secrets import EncryptedFile, encrypted_files, lab_recipients
 from fluobook.gitops.tree import (
     Application,
@@ -23,7 +23,6 @@ __all__ = [
     "encrypted_files",
     "for_phase",
     "lab_recipients",
-    "mirrored",
     "namespaces_needed_before_argocd",
     "of",
     "own_source",

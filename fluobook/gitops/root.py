@@ -92,20 +92,7 @@ def root_application(platform: Platform, tree: Tree) -> dict[str, Any]:
 
 def own_source(platform: Platform) -> str:
     """The URL from which Argo CD fetches this repository."""
-    return mirrored(platform.gitops.repository, platform.gitops.mirrors)
-
-
-def mirrored(url: str, mirrors: Mapping[str, str]) -> str:
-    """The URL from which a source is really fetched: the longest prefix that has a mirror is replaced.
-
-    >>> mirrored("https://charts.example.org/a", {"https://charts.example.org": "http://127.0.0.1:80/x"})
-    'http://127.0.0.1:80/x/a'
-    """
-    prefixes = [prefix for prefix in mirrors if url == prefix or url.startswith(prefix.rstrip("/") + "/")]
-    if not prefixes:
-        return url
-    prefix = max(prefixes, key=len)
-    return mirrors[prefix].rstrip("/") + url[len(prefix.rstrip("/")) :]
+    return platform.gitops.mirrored(platform.gitops.repository)
 
 
 def for_phase(platform: Platform, tree: Tree) -> Tree:
@@ -196,7 +183,7 @@ def _filled(template: str, values: Mapping[str, Any]) -> Any:
 def _for_project(project: Document, platform: Platform, tree: Tree) -> Iterable[Operation]:
     ours = {app.repo for app in tree.applications if tree.is_ours(app)}
     for index, url in enumerate(project.data["spec"].get("sourceRepos") or ()):
-        source = own_source(platform) if url in ours else mirrored(url, platform.gitops.mirrors)
+        source = own_source(platform) if url in ours else platform.gitops.mirrored(url)
         yield from _replace(project.data, f"/spec/sourceRepos/{index}", source)
 
 
@@ -204,7 +191,7 @@ def _for_application(
     app: Application, platform: Platform, tree: Tree, values: Mapping[str, Any]
 ) -> Iterable[Operation]:
     data, ours = app.document.data, tree.is_ours(app)
-    repo = own_source(platform) if ours else mirrored(app.repo, platform.gitops.mirrors)
+    repo = own_source(platform) if ours else platform.gitops.mirrored(app.repo)
     yield from _replace(data, "/spec/source/repoURL", repo)
     yield from _replace(data, "/spec/source/targetRevision", platform.gitops.revision if ours else app.version)
     for value in app.phase_values:

@@ -252,6 +252,10 @@ class GitOps(Model):
     mirrors: dict[fields.SourceUrl, fields.SourceUrl] = Field(default_factory=dict)
     """Prefixes of repoURLs and their replacements (air-gapped sites)."""
 
+    def mirrored(self, url: str) -> str:
+        """The URL from which a source is really fetched; see `mirrored`."""
+        return mirrored(url, self.mirrors)
+
     @property
     def site(self) -> str:
         """The operator's own folder, if the root Application is in it: what is there applies to the platform."""
@@ -390,6 +394,19 @@ class Platform(Model):
     def digest_data(self) -> dict[str, Any]:
         """The part that enters a plan's digest: plain JSON without secrets, endpoints, trust and deadlines."""
         return self.model_dump(mode="json", exclude=_NOT_IN_A_DIGEST)
+
+
+def mirrored(url: str, mirrors: Mapping[str, str]) -> str:
+    """The URL from which a source is really fetched: the longest prefix that has a mirror is replaced.
+
+    >>> mirrored("https://charts.example.org/a", {"https://charts.example.org": "http://127.0.0.1:80/x"})
+    'http://127.0.0.1:80/x/a'
+    """
+    prefixes = [prefix for prefix in mirrors if url == prefix or url.startswith(prefix.rstrip("/") + "/")]
+    if not prefixes:
+        return url
+    prefix = max(prefixes, key=len)
+    return mirrors[prefix].rstrip("/") + url[len(prefix.rstrip("/")) :]
 
 
 class Params(Model):

@@ -15,6 +15,7 @@ from typing import Any
 from fluobook import params
 from fluobook.files import is_alive, write_text
 from fluobook_lab.argocd.repo_server import Programs
+from fluobook_lab.charts.sources import Folder
 from fluobook_lab.environment import Environment
 
 OWNER_CHECK = 0.5
@@ -41,16 +42,18 @@ async def _run(folder: Path, order: dict[str, Any]) -> None:
         loop.add_signal_handler(number, ended.set)
     root = Path(order["root"])
     platform = params.parse({"phase": order["phase"], "platform": order["platform"]}, root=root).platform
+    programs = Programs(**{name: Path(path) for name, path in order["programs"].items()})
     environment = Environment(
         platform,
         root=root,
         folder=folder,
-        programs=Programs(**{name: Path(path) for name, path in order["programs"].items()}),
+        programs=programs,
         speed=order["speed"],
         seed=order["seed"],
         faults=order["faults"],
         engines=order["engines"],
-        charts=(order["charts"], Path(order["folder"]) if order["folder"] else None),
+        charts=order["charts"],
+        real=Folder(Path(order["folder"]), git=programs.git, causes=order["causes"]) if order["folder"] else None,
     )
     await environment.start()
     # `fluobook lab status` and tests request the activity with SIGUSR1; it is written beside lab.json.

@@ -74,7 +74,8 @@ class Environment:
         seed: the random seed.
         faults: names of the faults to inject.
         engines: the real engine's programs, by name; without them, Kubernetes and Argo CD are embedded.
-        charts: what is used as charts, as `--charts` names it, and the folder of the real ones or None.
+        charts: what is used as charts, as `--charts` names it.
+        real: the folder of the real charts; None for stand-ins.
     """
 
     def __init__(
@@ -88,7 +89,8 @@ class Environment:
         seed: int,
         faults: Sequence[str],
         engines: Mapping[str, str] | None = None,
-        charts: tuple[str, Path | None] = (STANDINS, None),
+        charts: str = STANDINS,
+        real: Folder | None = None,
     ) -> None:
         self.platform, self.root, self.folder = platform, root, folder
         self._engines, self._programs = engines or {}, programs
@@ -111,8 +113,7 @@ class Environment:
             extensions=self._extensions,
         )
         self.proxmox = {endpoint.name: self._proxmox(endpoint) for endpoint in platform.proxmox}
-        self._mode, path = charts
-        real = Folder(path, git=programs.git) if path else None
+        self._mode = charts
         self._sources = resolve(root, platform.gitops.repository, real)
         trees = [root / name for name in MANIFESTS]
         self.charts = ChartServer(*trees, clock=self.clock, real=real.package if real else lambda _: None)

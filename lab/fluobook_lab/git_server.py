@@ -102,6 +102,13 @@ class GitServer(HttpServer):
                 str(folder),
             ]
             subprocess.run(command, check=True, env={**os.environ, **ISOLATED}, timeout=COPY_TIMEOUT)
+        if (folder / "shallow").exists() and revision != sha:
+            # git refuses to fetch from a shallow repository: its files are served in a commit without history
+            tree = self._run(name, "rev-parse", f"{sha}^{{tree}}")
+            for ref in self._run(name, "for-each-ref", "--format=%(refname)").split():
+                self._run(name, "update-ref", "-d", ref)
+            (folder / "shallow").unlink()
+            sha = self._commit(name, tree, revision)
         if revision not in (sha, "HEAD"):
             self._run(name, "tag", "-f", revision, sha)
 

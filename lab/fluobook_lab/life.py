@@ -6,6 +6,7 @@ as long as it needs one, and the lab ends with its owner.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import fcntl
 import json
@@ -19,12 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluobook.environment import inherited
+from fluobook.environment import cache_folder, inherited
 from fluobook.errors import DeadlineExceeded, FluobookError, UsageError
 from fluobook.files import is_alive, temporary_prefix
 from fluobook.params import Params, home
 from fluobook.waiting import Cancellation, wait_until
-from fluobook_lab.charts.sources import STANDINS, Folder, Source, described, resolve
+from fluobook_lab.charts import Pin
+from fluobook_lab.charts.sources import STANDINS, UPSTREAM, Folder, Source, described, pins, resolve
 from fluobook_lab.engines.network import require_namespaces
 from fluobook_lab.engines.programs import find as engine_inventory
 from fluobook_lab.engines.programs import programs as engine_programs
@@ -33,10 +35,14 @@ from fluobook_lab.faults import FAULTS, Faults
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from fluobook_lab.charts.diff import Difference
+    from fluobook_lab.charts.upstream import Kept
+
 __all__ = [
     "FAULTS",
     "Lab",
     "activity",
+    "diff_charts",
     "end",
     "engine_inventory",
     "engine_programs",
@@ -44,6 +50,7 @@ __all__ = [
     "folder_of",
     "for_phase",
     "own",
+    "pull_charts",
     "start",
 ]
 
@@ -178,7 +185,7 @@ def start(
         seed: the random seed.
         faults: names of the faults to inject.
         engines: the real engine's programs, by name; without them, Kubernetes and Argo CD are embedded.
-        charts: "stand-ins", or a folder with real charts; by default what FLUOBOOK_LAB_CHARTS says, or stand-ins.
+        charts: "stand-ins", "upstream" or a folder with real charts; by default FLUOBOOK_LAB_CHARTS, or stand-ins.
 
     Raises:
         UsageError: a lab is already up in the folder, a fault is unknown, or there are no such charts.
@@ -195,10 +202,7 @@ def start(
         Faults(faults)
     except ValueError as error:
         raise UsageError(str(error), remedy="`fluobook lab faults` lists them") from None
-    charts = charts or os.environ.get("FLUOBOOK_LAB_CHARTS") or STANDINS
-    chart_folder = None if charts == STANDINS else Path(charts).expanduser().absolute()
-    if chart_folder:
-        _require_charts(chart_folder, root, chosen.platform.gitops.repository, Path(programs["git"]))
+    charts, real, causes = _charts(charts, chosen, root, programs)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     order = {
@@ -211,8 +215,9 @@ def start(
         "seed": seed,
         "faults": list(faults),
         "engines": dict(engines or {}),
-        "charts": str(chart_folder or charts),
-        "folder": str(chart_folder or ""),
+        "charts": charts,
+        "folder": str(real.path) if real else "",
+        "causes": causes,
     }
     (folder / "order.json").write_text(json.dumps(order))
     with (folder / "lab.log").open("wb") as log:
@@ -239,15 +244,66 @@ def start(
     raise FluobookError("the lab did not start", cause=tail, remedy=f"read {folder / 'lab.log'}")
 
 
-def _require_charts(folder: Path, root: Path, own: str, git: Path) -> None:
-    """Refuse a folder with a damaged chart, or without any chart that the tree names."""
-    sources = resolve(root, own, Folder(folder, git=git))
+def _charts(
+    charts: str, chosen: Params, root: Path, programs: Mapping[str, str]
+) -> tuple[str, Folder | None, dict[str, str]]:
+    """What a lab uses as charts, the folder of the real ones, and why some are not in it.
+
+    Raises:
+        UsageError: the folder does not exist, or none of the tree's charts can be had.
+        BadFile: a chart in the folder is damaged.
+    """
+    charts = charts or os.environ.get("FLUOBOOK_LAB_CHARTS") or STANDINS
+    if charts == STANDINS:
+        return charts, None, {}
+    path, causes = Path(charts).expanduser().absolute(), {}
+    if charts == UPSTREAM:
+        path, kept = pull_charts(chosen, root=root, programs=programs)
+        causes = {Pin(row.repository, row.chart, row.version).id: row.cause for row in kept if row.cause}
+    real = Folder(path, git=Path(programs["git"]), causes=causes)
+    sources = resolve(root, chosen.platform.gitops.repository, real)
     if not any(source.used == "real" for source in sources):
         raise UsageError(
-            f"--charts {folder} has nothing that the tree names",
+            f"--charts {charts} has nothing that the tree names",
             cause="; ".join(f"{source.name}: {source.cause}" for source in sources[:3]),
-            remedy="name the folder with the chart archives (*.tgz) and git repositories",
+            remedy="name a folder with the chart archives (*.tgz) and git repositories, or use the stand-ins",
         )
+    return charts if charts == UPSTREAM else str(path), real, causes
+
+
+def pull_charts(chosen: Params, *, root: Path, programs: Mapping[str, str]) -> tuple[Path, list[Kept]]:
+    """Fetch the charts and git repositories that the tree names into the cache; the folder, and a row for each."""
+    from fluobook_lab.charts import upstream  # noqa: PLC0415  the HTTP clients are only for this
+
+    folder, platform = cache_folder() / "charts", chosen.platform
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = pins(root, platform.gitops.repository)
+    return folder, upstream.pull(wanted, folder, git=Path(programs["git"]), platform=platform)
+
+
+def diff_charts(
+    chosen: Params,
+    applications: Sequence[Mapping[str, Any]],
+    *,
+    charts: str,
+    root: Path,
+    programs: Mapping[str, str],
+) -> tuple[list[Difference], dict[str, str]]:
+    """How the stand-ins differ from the real charts, and why some Applications are not compared.
+
+    Args:
+        chosen: the phase and the platform.
+        applications: the Applications of the tree for the phase, without mirrors.
+        charts: "upstream", or the folder of the real charts.
+        root: the repository.
+        programs: git, helm, kubectl and sops.
+    """
+    from fluobook_lab.charts import diff  # noqa: PLC0415  the repo-server is only for this
+
+    _, real, _ = _charts(charts, chosen, root, programs)
+    if real is None:
+        raise UsageError("--charts stand-ins has nothing to compare", remedy="name upstream, or a folder")
+    return asyncio.run(diff.compare(applications, real, programs, chosen.platform.versions.kubernetes))
 
 
 def activity(lab: Lab) -> dict[str, Any]:

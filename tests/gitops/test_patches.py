@@ -6,6 +6,7 @@ import pytest
 
 from fluobook import gitops, params
 from fluobook.errors import ParamsError
+from fluobook.params import mirrored
 
 LAB = {
     "https://helm.cilium.io": "http://127.0.0.1:4000/charts/helm.cilium.io",
@@ -20,11 +21,11 @@ def operations(platform, tree):
 
 def test_the_longest_mirror_wins_and_a_name_is_never_cut():
     mirrors = {"https://a.example": "http://m/1/", "https://a.example/deep": "http://m/2"}
-    assert gitops.mirrored("https://a.example/x", mirrors) == "http://m/1/x"
-    assert gitops.mirrored("https://a.example/deep", mirrors) == "http://m/2"
-    assert gitops.mirrored("https://a.example/deep/er", mirrors) == "http://m/2/er"
-    assert gitops.mirrored("https://a.example/deeper", mirrors) == "http://m/1/deeper"
-    assert gitops.mirrored("https://a.example.org/x", mirrors) == "https://a.example.org/x"
+    assert mirrored("https://a.example/x", mirrors) == "http://m/1/x"
+    assert mirrored("https://a.example/deep", mirrors) == "http://m/2"
+    assert mirrored("https://a.example/deep/er", mirrors) == "http://m/2/er"
+    assert mirrored("https://a.example/deeper", mirrors) == "http://m/1/deeper"
+    assert mirrored("https://a.example.org/x", mirrors) == "https://a.example.org/x"
 
 
 def test_phase_3_gets_copies_and_instances_for_its_failure_domains(phase3, tree):

@@ -10,8 +10,7 @@ import pytest
 from fluobook.clients.proxmox.session import ProxmoxEndpoint
 from fluobook.errors import ParamsError
 from fluobook.failures import present
-from fluobook.gitops.root import mirrored
-from fluobook.params import load, parse
+from fluobook.params import load, mirrored, parse
 from fluobook.params.reading import read
 
 SMALLEST = Path(__file__).parent / "valid" / "smallest.yaml"

@@ -37,6 +37,11 @@ class Pin:
     version: str
 
     @property
+    def id(self) -> str:
+        """All of it, in one text."""
+        return f"{self.repository} {self.chart} {self.version}"
+
+    @property
     def path(self) -> str:
         """Host and path of the repository: the folder of its stand-ins."""
         return repository_path(self.repository)

@@ -24,13 +24,13 @@ from fluobook_lab.charts import GIT_STANDINS, Package, charts, repositories, rep
 from fluobook_lab.git_server import ISOLATED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fluobook_lab.charts import Pin
 
 MANIFESTS = ("cluster-gitops", "site")
 """The folders of a repository that have Applications."""
-STANDINS = "stand-ins"
+STANDINS, UPSTREAM = "stand-ins", "upstream"
 ARCHIVES = (".tgz", ".tar.gz")
 LARGEST = 32 * files.MIB
 """Bytes of a chart archive; the largest charts in use have less than one MiB."""
@@ -90,9 +90,13 @@ def resolve(root: Path, own: str, folder: Folder | None) -> list[Source]:
     Raises:
         BadFile: two different archives or repositories in the folder have the same claim.
     """
+    return [_source(pin, folder) for pin in pins(root, own)]
+
+
+def pins(root: Path, own: str) -> list[Pin]:
+    """The charts and the foreign git repositories that the tree names."""
     trees = [root / name for name in MANIFESTS]
-    foreign = [pin for pin in repositories(*trees) if pin.path != repository_path(own)]
-    return [_source(pin, folder) for pin in [*charts(*trees), *foreign]]
+    return [*charts(*trees), *(pin for pin in repositories(*trees) if pin.path != repository_path(own))]
 
 
 def _source(pin: Pin, folder: Folder | None) -> Source:
@@ -130,19 +134,20 @@ class Folder:
     Args:
         path: the folder.
         git: the git program.
+        causes: why something is not in it, by `Pin.id`.
 
     Raises:
         UsageError: it is no folder.
         BadFile: an archive in it is no valid chart.
     """
 
-    def __init__(self, path: Path, *, git: Path) -> None:
+    def __init__(self, path: Path, *, git: Path, causes: Mapping[str, str] | None = None) -> None:
         if not path.is_dir():
             raise UsageError(
                 f"--charts {path} is not a folder",
-                remedy=f"write {STANDINS}, or a folder with chart archives (*.tgz) and git repositories",
+                remedy=f"write {STANDINS}, {UPSTREAM}, or a folder with chart archives (*.tgz) and git repositories",
             )
-        self.path, self._git = path, git
+        self.path, self._git, self._causes = path, git, causes or {}
         self._read()
 
     def _read(self) -> None:
@@ -197,7 +202,7 @@ class Folder:
             problem = f"and {second} both fit {pin.repository}, and {pin.version} is another commit in each"
             raise BadFile(first, problem, remedy="keep one of them")
         for repository, commit in found.items():
-            if _run(self._git, repository, "rev-list", "--objects", "--quiet", "--no-walk", commit) is None:
+            if not is_complete(self._git, repository, commit):
                 problem = f"has {pin.version}, but not all of its files"
                 raise BadFile(repository, problem, remedy="clone it again, without --filter")
             return repository, commit
@@ -205,6 +210,8 @@ class Folder:
 
     def why_not(self, pin: Pin) -> str:
         """Why a chart or repository is not had from here."""
+        if pin.id in self._causes:
+            return self._causes[pin.id]
         if not pin.chart:
             candidates = self._candidates(pin)
             if candidates:
@@ -280,6 +287,11 @@ def commit_of(git: Path, repository: Path, revision: str) -> str:
     return ""
 
 
+def is_complete(git: Path, repository: Path, commit: str) -> bool:
+    """Whether a repository has every file of a commit."""
+    return _run(git, repository, "rev-list", "--objects", "--quiet", "--no-walk", commit) is not None
+
+
 def _run(git: Path, repository: Path, *arguments: str) -> str | None:
     """The output of a git command that only reads; None if it failed."""
     env = {**os.environ, **ISOLATED, "GIT_NO_LAZY_FETCH": "1"}
@@ -289,12 +301,20 @@ def _run(git: Path, repository: Path, *arguments: str) -> str | None:
 
 
 def read_archive(file: Path) -> Archive:
-    """A chart from its archive, as `helm package` makes it.
+    """A chart from its archive; see `parse_archive`."""
+    return parse_archive(file, _content(file))
+
+
+def parse_archive(file: Path | str, content: bytes) -> Archive:
+    """A chart from the content of an archive, as `helm package` makes it.
+
+    Args:
+        file: its path or URL, for messages.
+        content: the archive.
 
     Raises:
-        BadFile: it cannot be read, is truncated, too large, or no chart that helm would load.
+        BadFile: it is truncated, too large, or no chart that helm would load.
     """
-    content = _content(file)
     members, contents = _members(file, content)
     if "Chart.yaml" not in members:
         raise BadFile(file, "is not a chart: it has no FOLDER/Chart.yaml", remedy=f"remove it, or {PACK_AGAIN}")
@@ -305,12 +325,13 @@ def read_archive(file: Path) -> Archive:
         if not isinstance(metadata.get(key), str) or not metadata[key] or "/" in metadata[key]:
             raise BadFile(name, f"has no valid {key}: {metadata.get(key)!r}", remedy=PACK_AGAIN)
     packed = {path.split("/")[1] for path in members if path.startswith("charts/")}
-    for dependency in metadata.get("dependencies") or ():
-        wanted = str(dependency.get("name"))
+    dependencies = metadata.get("dependencies")
+    for dependency in dependencies if isinstance(dependencies, list) else ():
+        wanted = str(dependency.get("name") if isinstance(dependency, dict) else dependency)
         if not any(entry == wanted or entry.startswith(f"{wanted}-") for entry in packed):
             problem = f"depends on the chart {wanted}, which is not in the archive"
             raise BadFile(file, problem, remedy="run `helm dependency build` in the chart, then `helm package`")
-    return Archive(file, Package(metadata["name"], metadata["version"], metadata, content), contents)
+    return Archive(Path(file), Package(metadata["name"], metadata["version"], metadata, content), contents)
 
 
 def _content(file: Path) -> bytes:
@@ -325,7 +346,7 @@ def _content(file: Path) -> bytes:
         raise BadFile(file, f"cannot be read: {error.strerror}", remedy="check its permissions") from error
 
 
-def _members(file: Path, content: bytes) -> tuple[dict[str, bytes], str]:
+def _members(file: Path | str, content: bytes) -> tuple[dict[str, bytes], str]:
     """The files of an archive by their path below its one top folder, and the digest of them all."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as zipped:
@@ -354,7 +375,7 @@ def _members(file: Path, content: bytes) -> tuple[dict[str, bytes], str]:
     return members, digest.hexdigest()
 
 
-def _safe_path(file: Path, member: tarfile.TarInfo) -> str:
+def _safe_path(file: Path | str, member: tarfile.TarInfo) -> str:
     """The path of a member below the top folder.
 
     Raises:
