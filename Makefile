@@ -38,7 +38,7 @@ $(DEV): $(STAMP) requirements-dev.lock
 	$(call install,requirements-dev.lock)
 	@touch $@
 
-rehearse: $(STAMP) ## bring up phase 1 against the embedded lab, every stage by its notebook; CHARTS=FOLDER: with real charts
+rehearse: $(STAMP) ## bring up phase 1 against the embedded lab, every stage by its notebook; CHARTS=upstream or a folder: with real charts
 	@$(BIN)/fluobook run phase1 --target lab --approve all $(if $(CHARTS),--charts "$(CHARTS)")
 
 # By file, since the labs of a file are shared by its tests; more than four at once bring nothing.

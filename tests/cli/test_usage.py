@@ -29,6 +29,7 @@ from fluobook.stages import catalogue
         (["run", "phase1", "--engine", "real", "--target", "live"], "a live run has no lab"),
         (["run", "phase1", "--charts", "stand-ins", "--target", "live"], "--charts applies only to a lab"),
         (["run", "phase1", "--charts", "no-such-folder"], "no-such-folder does not exist"),
+        (["charts", "diff", "phase1", "--charts", "stand-ins"], "stand-ins has nothing to compare"),
         (["lab", "up", "phase1", "--charts", "docs"], "docs has nothing that the tree names"),
         (["run", "phase1", "--from", "1", "--only", "2"], "exclude each other"),
         (["run", "phase1", "--only", "nonsense"], "there is no stage 'nonsense'"),
