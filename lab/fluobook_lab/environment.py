@@ -274,10 +274,11 @@ class Environment:
     def _argocd(self) -> ArgoCD | RealArgoCD:
         folder = self.folder / "argocd"
         if self._engines:
-            from fluobook_lab.engines.argocd import RealArgoCD  # noqa: PLC0415
+            from fluobook_lab.engines.argocd import RESYNC, SLOW_RESYNC, RealArgoCD  # noqa: PLC0415
 
             kubernetes = cast("RealKubernetes", self.kubernetes)
-            return RealArgoCD(kubernetes, folder=folder, programs=self._programs, engines=self._engines)
+            resync = RESYNC if self._mode == STANDINS else SLOW_RESYNC
+            return RealArgoCD(kubernetes, folder=folder, programs=self._programs, engines=self._engines, resync=resync)
         from fluobook_lab.argocd.controller import ArgoCD  # noqa: PLC0415
 
         return ArgoCD(

@@ -132,7 +132,9 @@ def real_labs(programs: dict[str, str], tmp_path_factory: pytest.TempPathFactory
     everything = {**programs, **engines.programs(ROOT)}
     started: list[RealLab] = []
 
-    def make(phase: str = "phase1", *, root: Path = ROOT, engine: str = "real", **changes: Any) -> RealLab:
+    def make(
+        phase: str = "phase1", *, root: Path = ROOT, engine: str = "real", charts: str = "", **changes: Any
+    ) -> RealLab:
         chosen, folder = params.load(phase, root=ROOT), tmp_path_factory.mktemp("home") / "lab" / phase
         chosen = params.Params(phase=chosen.phase, platform=params.overlay(chosen.platform, changes))
         lab = life.start(
@@ -143,6 +145,7 @@ def real_labs(programs: dict[str, str], tmp_path_factory: pytest.TempPathFactory
             owner=os.getpid(),
             speed=300 if engine == "real" else 60,
             engines=everything if engine == "real" else None,
+            charts=charts,
         )
         started.append(RealLab(lab, chosen, root))
         return started[-1]

@@ -34,9 +34,10 @@ NAMESPACE = "argocd"
 APPLICATIONS = f"/apis/argoproj.io/v1alpha1/namespaces/{NAMESPACE}/applications"
 POLL_INTERVAL = 0.3
 """Real seconds between two checks of what it waits for."""
-RESYNC = "5s"
+RESYNC, SLOW_RESYNC = "5s", "30s"
 """How often Applications are compared without an event; 120 s and more on a site, where some wait that long: no event
-of a CustomResourceDefinition makes Argo CD compare again, not even that it is established."""
+of a CustomResourceDefinition makes Argo CD compare again, not even that it is established. Each comparison is a dry
+run of all objects, and those of the real charts keep a processor busy at the shorter one."""
 PARAMETERS = {
     "controller.diff.server.side": "ARGOCD_APPLICATION_CONTROLLER_SERVER_SIDE_DIFF",
     "controller.sync.timeout.seconds": "ARGOCD_APPLICATION_CONTROLLER_SYNC_TIMEOUT",
@@ -54,16 +55,17 @@ class RealArgoCD:
         folder: for their files.
         programs: git, helm and sops, which the repo-server runs.
         engines: argocd, kustomize and redis-server.
+        resync: how often Applications are compared without an event.
 
     Attributes:
         timeline: the changes of Applications: lab seconds, name, and sync, health and phase of the operation.
     """
 
     def __init__(
-        self, kubernetes: RealKubernetes, *, folder: Path, programs: Programs, engines: Mapping[str, str]
+        self, kubernetes: RealKubernetes, *, folder: Path, programs: Programs, engines: Mapping[str, str], resync: str
     ) -> None:
         self._kubernetes, self._folder = kubernetes, folder
-        self._programs, self._engines = programs, engines
+        self._programs, self._engines, self._resync = programs, engines, resync
         self.timeline: list[tuple[float, str, str]] = []
         self._ports = {name: free_port() for name in ("redis", "repo", "repo-metrics", "server", "server-metrics")}
         self._password = secrets.token_hex(16)
@@ -185,7 +187,7 @@ class RealArgoCD:
             "ARGOCD_APP_CONF_PATH": str(folder / "conf"),
             "ARGOCD_ASK_PASS_SOCK": str(folder / "ask.sock"),
             "ARGOCD_EXEC_TIMEOUT": "90s",
-            "ARGOCD_RECONCILIATION_TIMEOUT": RESYNC,  # and how long a branch's commit is cached
+            "ARGOCD_RECONCILIATION_TIMEOUT": self._resync,  # and how long a branch's commit is cached
             "ARGOCD_RECONCILIATION_JITTER": "0s",
             "REDIS_PASSWORD": self._password,
             "SOPS_AGE_KEY_FILE": str(home / ".config/sops/age/keys.txt"),

@@ -8,6 +8,7 @@ from fluobook_lab.kube.controllers.loop import Delays, running
 from fluobook_lab.kube.objects import (
     controller_of,
     data_file,
+    is_true,
     json_path,
     labels_of,
     name_of,
@@ -44,7 +45,8 @@ class Operators:
     def __init__(self, store: Store, clock: Clock, seed: int) -> None:
         self._store = store
         self._delays = Delays(clock, seed)
-        self.sources: Sources = {DEPLOYMENTS: self._on_deployment, ("apps", "statefulsets"): self._on_instances}
+        self.sources: Sources = dict.fromkeys((("apps", "statefulsets"), ("", "pods")), self._on_instance)
+        self.sources[DEPLOYMENTS] = lambda obj: [*self._on_operator(obj), *self._on_instance(obj)]
         self.sources |= {_store_key(kind): self._keys for kind in OPERATED}
 
     def _keys(self, obj: Obj) -> list[Key]:
@@ -52,7 +54,7 @@ class Operators:
         resource = self._store.registry.find(obj["apiVersion"], obj["kind"])
         return [(f"{resource.qualified}/{namespace_of(obj)}", name_of(obj))] if resource else []
 
-    def _on_deployment(self, deployment: Obj) -> list[Key]:
+    def _on_operator(self, deployment: Obj) -> list[Key]:
         operator = labels_of(deployment).get(NAME)
         return [
             (f"{kind}/{key[0]}", key[1])
@@ -61,14 +63,12 @@ class Operators:
             for key, _ in self._store.storage.scan(_store_key(kind))
         ]
 
-    def _on_instances(self, stateful_set: Obj) -> list[Key]:
-        owner = controller_of(stateful_set)
-        objs = (
-            self._store.find(owner["apiVersion"], owner["kind"], owner["name"], namespace_of(stateful_set))
-            if owner
-            else None
-        )
-        return self._keys(objs) if objs else []
+    def _on_instance(self, obj: Obj) -> list[Key]:
+        owner = controller_of(obj)
+        resource = self._store.registry.find(owner["apiVersion"], owner["kind"]) if owner else None
+        if owner is None or resource is None or resource.qualified not in OPERATED:
+            return []
+        return [(f"{resource.qualified}/{namespace_of(obj)}", owner["name"])]
 
     def reconcile(self, key: Key) -> float | None:
         """As in `Controller`."""
@@ -97,16 +97,49 @@ class Operators:
         self._store.set_status(obj, {**(obj.get("status") or {}), **_status(obj, operated, ready, wanted)})
 
     def _instances(self, obj: Obj, instances: Obj, count: int) -> int:
-        """Make the StatefulSet, or scale it; how many of its pods are ready."""
-        name = instances["name"].format(name=name_of(obj))
-        stateful_set = self._store.find("apps/v1", "StatefulSet", name, namespace_of(obj))
-        if stateful_set is None:
-            self._store.create(_stateful_set(obj, instances, name, count))
+        """Make the workload, or scale it; how many of its pods are ready."""
+        kind, name, namespace = instances["kind"], _text(obj, instances, instances["name"]), namespace_of(obj)
+        if kind == "Pod":
+            return sum(self._pod(obj, instances, f"{name}-{number + 1}") for number in range(count))
+        workload = self._store.find("apps/v1", kind, name, namespace)
+        if workload is None:
+            template = _pod_template(obj, instances)
+            if kind == "Deployment":
+                template["spec"]["volumes"] = self._claims(obj, instances, name)
+            self._store.create(_workload(obj, instances, name, count, template))
             return 0
-        if stateful_set["spec"]["replicas"] != count:
-            body = {"spec": {"replicas": count}}
-            self._store.patch("apps/v1", "StatefulSet", name, namespace_of(obj), body=body)
-        return (stateful_set.get("status") or {}).get("readyReplicas", 0)
+        if workload["spec"]["replicas"] != count:
+            self._store.patch("apps/v1", kind, name, namespace, body={"spec": {"replicas": count}})
+        return (workload.get("status") or {}).get("readyReplicas", 0)
+
+    def _pod(self, obj: Obj, instances: Obj, name: str) -> bool:
+        """Make a pod without a workload; whether it is ready."""
+        pod = self._store.find("v1", "Pod", name, namespace_of(obj))
+        if pod is None:
+            made = _pod_template(obj, instances, name)
+            made["metadata"] |= {
+                "name": name,
+                "namespace": namespace_of(obj),
+                "ownerReferences": [owner_reference(obj)],
+            }
+            made["spec"]["volumes"] = self._claims(obj, instances, name)
+            self._store.create({"apiVersion": "v1", "kind": "Pod", **made})
+        return pod is not None and is_true(pod, "Ready")
+
+    def _claims(self, obj: Obj, instances: Obj, name: str) -> list[Obj]:
+        """Make the claims of a pod or Deployment; its volumes."""
+        volumes = []
+        for claim in _wanted_claims(obj, instances):
+            metadata = claim["metadata"]
+            title, full = metadata["name"], metadata["name"].replace("*", name)
+            if self._store.find("v1", "PersistentVolumeClaim", full, namespace_of(obj)) is None:
+                metadata = {"name": full, "namespace": namespace_of(obj), "ownerReferences": [owner_reference(obj)]}
+                metadata["labels"] = _labels(obj, instances)
+                spec = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata}
+                self._store.create({**spec, "spec": claim["spec"]})
+            volume = title.replace("*", "data")
+            volumes.append({"name": volume, "persistentVolumeClaim": {"claimName": full}})
+        return volumes
 
     def _service(self, obj: Obj, instances: Obj, name: str) -> None:
         if self._store.find("v1", "Service", name, namespace_of(obj)):
@@ -122,26 +155,46 @@ def _store_key(kind: str) -> Key:
     return (group, plural)
 
 
-def _labels(obj: Obj, instances: Obj) -> dict[str, str]:
-    return {key: value.format(name=name_of(obj)) for key, value in instances["labels"].items()}
+def _labels(obj: Obj, instances: Obj, instance: str = "") -> dict[str, str]:
+    return {key: _text(obj, instances, value, instance) for key, value in instances["labels"].items()}
 
 
-def _stateful_set(obj: Obj, instances: Obj, name: str, count: int) -> Obj:
+def _text(obj: Obj, instances: Obj, template: str, instance: str = "") -> str:
+    values = {key: json_path(obj, path) for key, path in instances.get("values", {}).items()}
+    return template.format(name=name_of(obj), instance=instance, **values)
+
+
+def _workload(obj: Obj, instances: Obj, name: str, count: int, template: Obj) -> Obj:
     labels = _labels(obj, instances)
-    ports = [{"name": port, "containerPort": number} for port, number in instances["ports"].items()]
-    image = obj["spec"].get("imageName") or obj["spec"].get("image")
-    container = {"name": "main", "image": image if isinstance(image, str) else instances["image"], "ports": ports}
-    spec: Obj = {"replicas": count, "serviceName": name, "selector": {"matchLabels": labels}}
-    spec |= {"template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}}}
-    if storage := instances.get("storage"):
-        size = json_path(obj, storage["size"]) or storage["default"]
-        claim: Obj = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
-        if storage_class := json_path(obj, storage["class"]):
-            claim["storageClassName"] = storage_class
-        spec["volumeClaimTemplates"] = [{"metadata": {"name": "data"}, "spec": claim}]
+    spec: Obj = {"replicas": count, "selector": {"matchLabels": labels}, "template": template}
+    if instances["kind"] == "StatefulSet":
+        spec |= {"serviceName": name, "volumeClaimTemplates": _wanted_claims(obj, instances)}
     metadata: Obj = {"name": name, "namespace": namespace_of(obj), "labels": labels}
     metadata["ownerReferences"] = [owner_reference(obj)]
-    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": spec}
+    return {"apiVersion": "apps/v1", "kind": instances["kind"], "metadata": metadata, "spec": spec}
+
+
+def _pod_template(obj: Obj, instances: Obj, instance: str = "") -> Obj:
+    ports = [{"name": port, "containerPort": number} for port, number in instances["ports"].items()]
+    image = obj["spec"].get("imageName") or obj["spec"].get("image")
+    container = {"name": instances["container"], "image": image if isinstance(image, str) else instances["image"]}
+    own = {key: _text(obj, instances, value, instance) for key, value in instances.get("own_labels", {}).items()}
+    labels = _labels(obj, instances) | own
+    return {"metadata": {"labels": labels}, "spec": {"containers": [{**container, "ports": ports}]}}
+
+
+def _wanted_claims(obj: Obj, instances: Obj) -> list[Obj]:
+    """The claims that a resource asks for: name and spec; those whose `when` is absent are not wanted."""
+    claims = []
+    for title, storage in instances.get("claims", {}).items():
+        if "when" in storage and not json_path(obj, storage["when"]):
+            continue
+        size = json_path(obj, storage["size"]) or storage.get("default")
+        spec: Obj = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}
+        if storage_class := json_path(obj, storage["class"]):
+            spec["storageClassName"] = storage_class
+        claims.append({"metadata": {"name": title.format(name=name_of(obj))}, "spec": spec})
+    return claims
 
 
 def _values(value: Any, path: list[str]) -> list[Any]:

@@ -1,0 +1,62 @@
+"""Platforms of the real charts on the real engine: every check passes, and the platform then stays as it is.
+
+The charts are their authors' and not part of this repository: FLUOBOOK_TEST_CHARTS names a folder with them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fluobook.gitops.root import NAMESPACE
+from fluobook.stages.catalogue import STAGES
+from fluobook.waiting import Cancellation, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.engines.conftest import RealLab
+
+CHARTS = os.environ.get("FLUOBOOK_TEST_CHARTS", "")
+ROOTS = {"phase1": "bootstrap", "phase1-gateway": "bootstrap-gateway", "phase2": "bootstrap", "phase3": "bootstrap"}
+COMPARISONS = 5
+"""How often Argo CD compares each Application again before the platform counts as stable."""
+BRING_UP = tuple(stage.name for stage in STAGES)
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not CHARTS, reason="no real charts: FLUOBOOK_TEST_CHARTS does not name a folder with them"),
+]
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("variant", ROOTS)
+def test_a_platform_of_real_charts_comes_up_and_stays_as_it_is(variant: str, real_labs: Callable[..., RealLab]) -> None:
+    path = f"cluster-gitops/{ROOTS[variant]}"
+    lab = real_labs(variant.partition("-")[0], charts=CHARTS, gitops={"path": path})
+    results = lab.bring_up(*BRING_UP)
+    assert all(passed for checks in results.values() for _, passed in checks), results
+    before = lab.mutating()
+    lab.bring_up(*BRING_UP)
+    assert lab.mutating() == before
+    compared: dict[str, set[str]] = {}
+
+    def stable() -> bool | None:
+        for name, (sync, health, when) in _states(lab).items():
+            assert (sync, health) == ("Synced", "Healthy"), name
+            compared.setdefault(name, set()).add(when)
+        return True if all(len(times) > COMPARISONS for times in compared.values()) else None
+
+    wait_until(stable, what="Argo CD's comparisons", timeout=1200, cancellation=Cancellation(), interval=1.0)
+    lab.end()
+
+
+def _states(lab: RealLab) -> dict[str, tuple[str, str, str]]:
+    applications: list[dict[str, Any]] = lab.context.kube().list("argoproj.io/v1alpha1", "Application", NAMESPACE)
+    statuses = {app["metadata"]["name"]: app["status"] for app in applications}
+    return {
+        name: (status["sync"]["status"], status["health"]["status"], status["reconciledAt"])
+        for name, status in statuses.items()
+    }
