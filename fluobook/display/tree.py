@@ -18,6 +18,7 @@ from fluobook.display.table import Cell, Displayed, Table
 from fluobook.errors import CheckFailed
 from fluobook.gitops import documents, reachability
 from fluobook.gitops.check import RULES, findings
+from fluobook.gitops.documents import STRICT
 from fluobook.gitops.rules.network import policies_of
 from fluobook.gitops.snapshot import Snapshot
 
@@ -61,7 +62,8 @@ class PlatformTree(Displayed):
 
     @cached_property
     def _snapshot(self) -> Snapshot:
-        return Snapshot(self.root, self.chosen.platform.gitops.path, self.chosen.platform.gitops.without)
+        gitops = self.chosen.platform.gitops
+        return Snapshot(self.root, gitops.path, gitops.without, STRICT)
 
     @cached_property
     def _findings(self) -> list[Finding]:

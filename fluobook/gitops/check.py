@@ -6,18 +6,23 @@ A rule is a function from a `Snapshot` to findings. To add one, add it to `RULES
 from __future__ import annotations
 
 import os
+import re
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from fluobook.errors import BadFile, Rejected
-from fluobook.files import not_regular, parse_json, read_text, require_yaml
-from fluobook.gitops import components
-from fluobook.gitops.documents import Finding, InvalidFile, Position
-from fluobook.gitops.rules import applications, files, network, objects, secrets, sources
-from fluobook.gitops.snapshot import Snapshot
+from fluobook.errors import BadFile, NotFound, Rejected
+from fluobook.files import not_regular, parse_json, read_text
+from fluobook.gitops import components, kustomization
+from fluobook.gitops.documents import Document, Finding, InvalidFile, Position, require
+from fluobook.gitops.kustomization import KustomizeError
+from fluobook.gitops.rules import alerts, applications, files, network, objects, secrets, sources
+from fluobook.gitops.snapshot import Snapshot, UnsoundTable
 from fluobook.gitops.tree import ROOT_PATH
 
+_VARYING = re.compile(r"[:;].*| and \d+ more.*", re.DOTALL)
+"""What differs in findings about one mistake: what they count, and what they compare it with."""
 Rule = Callable[[Snapshot], Iterator[Finding]]
 
 RULES: dict[str, Rule] = {
@@ -36,7 +41,7 @@ RULES: dict[str, Rule] = {
     "leftover": components.nothing_is_left_over,
     "listing": files.files_are_listed,
     "mac": secrets.macs_are_intact,
-    "metric": objects.metrics_exist,
+    "metric": alerts.metrics_exist,
     "namespace": applications.namespaces_are_created,
     "outside": objects.waves_do_not_wait_for_the_outside,
     "phase-value": files.phase_values_have_places,
@@ -61,6 +66,12 @@ RULES: dict[str, Rule] = {
     "wave-table": applications.wave_table_is_current,
 }
 """Every rule by the name that its findings carry."""
+
+ABOUT_THE_WHOLE = {
+    "address", "approver", "backend", "generator", "leftover", "listing", "namespace", "phase-value", "policy",
+    "project", "reachability", "reference", "wave", "wave-table",
+}  # fmt: skip
+"""The rules that report what is missing: their findings are consequences where a part of the tree cannot be read."""
 
 READ = (".sops.yaml", "cluster-gitops", "params", "site", "talos")
 """The files and folders of a repository that rules read."""
@@ -97,11 +108,20 @@ def all_findings(root: Path) -> list[Finding]:
     result = _applied(default, {name: RULES[name] for name in ABOUT_FILES})
     reported: dict[Finding, list[str]] = {}
     for variant in default.variants:
-        for finding in _applied(variant, about_trees):
+        has_root = (root / variant.path / kustomization.NAME).exists()
+        for finding in _applied(variant, about_trees if has_root else {"phase-value": RULES["phase-value"]}):
             reported.setdefault(finding, []).append(str(variant))
-    for finding, paths in reported.items():
-        is_clear = len(paths) == len(default.variants) or paths[0] in finding.message
-        result.add(finding if is_clear else replace(finding, message=f"{finding.message} (in {', '.join(paths)})"))
+    alike: dict[tuple[str, int, str, str], list[Finding]] = {}
+    for finding in reported:
+        alike.setdefault((finding.file, finding.line, finding.rule, _VARYING.sub("", finding.message)), []).append(
+            finding
+        )
+    for group in alike.values():
+        paths = [path for finding in group for path in reported[finding]]
+        for finding in group[:1] if len(set(paths)) == len(paths) else group:
+            shared = list(dict.fromkeys(paths if len(set(paths)) == len(paths) else reported[finding]))
+            is_clear = len(shared) == len(default.variants) or shared[0] in finding.message
+            result.add(finding if is_clear else replace(finding, message=f"{finding.message} (in {', '.join(shared)})"))
     return sorted(result)
 
 
@@ -111,7 +131,7 @@ def unreadable(root: Path) -> list[Finding]:
     for file in (file for name in READ for file in _files(root / name)):
         try:
             if file.suffix in (".yaml", ".yml"):
-                require_yaml(read_text(file), file)
+                require(read_text(file))
             elif file.suffix == ".json":
                 parse_json(read_text(file), file)
             elif not file.is_file():
@@ -133,28 +153,49 @@ def _files(top: Path) -> Iterator[Path]:
 
 
 def _applied(snapshot: Snapshot, rules: Mapping[str, Rule]) -> set[Finding]:
-    return {finding for name, rule in rules.items() for finding in _apply(snapshot, name, rule)}
-
-
-def _apply(snapshot: Snapshot, name: str, rule: Rule) -> Iterator[Finding]:
-    """The findings of one rule; an unreadable file is a finding too, and ends the rule."""
+    """The findings of the rules and of the reader, without those that follow from a value that was emptied."""
+    applied = ((name, finding) for name, rule in rules.items() for finding in _apply(snapshot, rule))
+    result = {replace(finding, rule=finding.rule or name) for name, finding in applied}
+    result |= {_refusal(error) for error in snapshot.reader.refused.values()}
+    emptied = {(str(file), line) for file, line in snapshot.reader.emptied}
+    lists = {str(file) for file, _ in snapshot.reader.emptied if file.name == kustomization.NAME}
+    refused = {(str(error.file), error.line) for error in snapshot.reader.refused.values() if error.line}
+    is_whole = not lists and not any(isinstance(e, KustomizeError) for e in snapshot.reader.refused.values())
     above = f"{snapshot.root}/"
-    for finding in _findings(snapshot, rule):
-        file, message = finding.file.removeprefix(above), finding.message.replace(above, "")
-        yield replace(finding, rule=finding.rule or name, file=file, message=message)
+    return {
+        replace(finding, file=finding.file.removeprefix(above), message=finding.message.replace(above, ""))
+        for finding in result
+        if finding.rule == "shape" or (finding.file, finding.line) not in emptied
+        if finding.rule in ("shape", "readable") or (finding.file, finding.line) not in refused
+        if is_whole or finding.rule not in ABOUT_THE_WHOLE
+    }
 
 
-def _findings(snapshot: Snapshot, rule: Rule) -> Iterator[Finding]:
+def _refusal(error: InvalidFile | BadFile) -> Finding:
+    file = error.file if isinstance(error, InvalidFile) else Path(error.path)
+    return Position(file, error.line).finding(f"it {error.problem}", error.remedy, "readable")
+
+
+def _apply(snapshot: Snapshot, rule: Rule) -> Iterator[Finding]:
+    """The findings of one rule; an unreadable file is a finding too, and ends the rule."""
     top = Position(snapshot.top)
     try:
         yield from rule(snapshot)
-    except InvalidFile as error:
-        yield Position(error.file, error.line).finding(f"it {error.problem}", error.remedy, "readable")
-    except BadFile as error:
-        yield Position(Path(error.path), error.line).finding(f"it {error.problem}", error.remedy, "readable")
-    except Rejected as error:
-        yield top.finding(error.message, error.remedy, "readable")
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        # An object has another shape than its kind. The rule `shape` reports it.
+    except UnsoundTable:
+        return
+    except (InvalidFile, BadFile) as error:
+        yield _refusal(error)
+    except (Rejected, NotFound) as error:
+        yield _culprit(error, top).finding(error.message, error.remedy, "readable")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
         message = f"rule {rule.__name__} cannot be applied: {error!r}"
-        yield top.finding(message, "correct the other findings first", "readable")
+        yield _culprit(error, top).finding(message, "correct the other findings first", "readable")
+
+
+def _culprit(error: Exception, otherwise: Position) -> Position:
+    """The document that a rule was about when it failed: the innermost one among the variables of its functions."""
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        for value in frame.f_locals.values():
+            if document := value if isinstance(value, Document) else getattr(value, "document", None):
+                return document.at() if isinstance(document, Document) else otherwise
+    return otherwise

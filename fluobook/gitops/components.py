@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from fluobook.errors import ParamsError
-from fluobook.gitops import metrics
+from fluobook.gitops import kustomization, metrics
 from fluobook.gitops import tree as trees
 from fluobook.gitops.documents import Position, walk
 from fluobook.gitops.rules.applications import needs_of, providers_of
@@ -39,9 +39,15 @@ def of(platform: Platform, root: Path) -> Tree:
 
     Raises:
         Rejected: a file is missing or invalid.
-        ParamsError: a component that is left out does not exist, or another needs it.
+        ParamsError: there is no root Application; a component that is left out does not exist, or another needs it.
     """
-    tree = trees.read(root, platform.gitops.path, platform.gitops.without)
+    path = platform.gitops.path
+    if not (root / path / kustomization.NAME).exists():
+        raise ParamsError(
+            f"platform.gitops.path = {path!r}: there is no {path}/{kustomization.NAME}",
+            remedy="name the folder of the root Application, such as cluster-gitops/bootstrap or site",
+        )
+    tree = trees.read(root, path, platform.gitops.without)
     if problems := refusals(tree):
         raise ParamsError(
             "platform.gitops.without cannot be followed",
@@ -59,7 +65,8 @@ def refusals(tree: Tree) -> tuple[str, ...]:
     essential = [f"{app.name} cannot be left out: {_NEEDED[app.name]}" for app in tree.left_out if app.name in _NEEDED]
     if unknown or essential or not tree.left_out:
         return (*unknown, *essential)
-    everything, kept = Snapshot(tree.root, tree.path), Snapshot(tree.root, tree.path, tree.without)
+    everything = Snapshot(tree.root, tree.path, reader=tree.reader)
+    kept = Snapshot(tree.root, tree.path, tree.without, tree.reader)
     still = providers_of(kept)
     providers = {need: app for need, app in providers_of(everything).items() if need not in still}
     missing = [
@@ -86,7 +93,7 @@ def nothing_is_left_over(snapshot: Snapshot) -> Iterator[Finding]:
                 message = f"{document.name} admits namespace {value}, which is left out"
                 yield document.at(*path).finding(message, "remove the rule")
     yield from _rows_without_pods(snapshot, site)
-    table = metrics.MetricTable(snapshot.tables(metrics.NAME))
+    table = snapshot.metrics
     gone = {name for name, (_, facts) in table.programs.items() if facts.get("component") in snapshot.without}
     names = "|".join(re.escape(name) for name, metric in table.metrics.items() if metric.program in gone)
     for file in snapshot.all_files if names else ():
@@ -99,7 +106,7 @@ def nothing_is_left_over(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _rows_without_pods(snapshot: Snapshot, site: Path) -> Iterator[Finding]:
     """Pods and rows of the operator's reachability table that name what is left out."""
-    everything = Snapshot(snapshot.root, snapshot.path).table
+    everything = Snapshot(snapshot.root, snapshot.path, reader=snapshot.reader).table
     gone = {*everything.sources, *(f"namespace {name}" for name in snapshot.tree.dropped_namespaces)}
     gone -= set(snapshot.table.sources)
     for document in (document for document in snapshot.table.documents if document.file.is_relative_to(site)):
@@ -114,7 +121,7 @@ def _rows_without_pods(snapshot: Snapshot, site: Path) -> Iterator[Finding]:
 
 
 def _secrets_without_users(snapshot: Snapshot) -> Iterator[Finding]:
-    everything = Snapshot(snapshot.root, snapshot.path)
+    everything = Snapshot(snapshot.root, snapshot.path, reader=snapshot.reader)
     kept = {app.name for app in snapshot.applications}
     users: dict[str, set[str]] = {}
     for app in everything.applications:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from fluobook.errors import BadFile, Rejected
-from fluobook.files import INVALID, invalid, read_text, require_yaml
+from fluobook.files import INVALID, invalid, parse_yaml, read_text, require_yaml
 from fluobook.kubernetes.manifests import KubernetesLoader
 
 if TYPE_CHECKING:
@@ -116,7 +117,11 @@ class Document:
 
     def changed(self, data: dict[str, Any]) -> Document:
         """The same document with other data; the lines are still those of the file."""
-        return Document(self.file, data, self.node)
+        return replace(self, data=data)
+
+    def moved(self, file: Path) -> Document:
+        """The same document in another file."""
+        return replace(self, file=file)
 
 
 def read(file: Path) -> list[Document]:
@@ -126,9 +131,38 @@ def read(file: Path) -> list[Document]:
         InvalidFile: the file is missing or not YAML.
     """
     try:
-        return list(_documents(file))
+        return list(parse(read_text(file), file))
     except BadFile as error:
         raise InvalidFile(error.problem, file=file, line=error.line, remedy=error.remedy) from error
+
+
+class Reader:
+    """Reads the files of a tree; the first invalid one ends it. `fluobook check` has a reader that continues.
+
+    Args:
+        refused: what was invalid, by its message.
+        emptied: files and lines where a value is empty instead of wrong: other findings there are consequences.
+    """
+
+    def __init__(self) -> None:
+        self.refused: dict[str, InvalidFile] = {}
+        self.emptied: set[tuple[Path, int]] = set()
+
+    def read(self, file: Path) -> list[Document]:
+        """The documents of a file; see `read`."""
+        return read(file)
+
+    def parse(self, text: str, document: Document) -> list[Document]:
+        """The documents in a text that is a value of a document; they get its lines."""
+        data = (data for data in parse_yaml(text, document.file, loader=KubernetesLoader) if isinstance(data, dict))
+        return [document.changed(each) for each in data]
+
+    def refuse(self, error: InvalidFile) -> None:
+        """Handle what is invalid: here it is raised."""
+        raise error
+
+
+STRICT = Reader()
 
 
 def walk(data: Any, above: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], Key, Any]]:
@@ -153,9 +187,19 @@ def value_under(data: Any, path: Sequence[Key]) -> Any:
     return data
 
 
-def _documents(file: Path) -> Iterator[Document]:
-    text = read_text(file)
-    require_yaml(text, file)
+@lru_cache(maxsize=2048)
+def require(text: str) -> None:
+    """As `require_yaml`, once for each text."""
+    require_yaml(text, "the file")
+
+
+def parse(text: str, file: Path) -> Iterator[Document]:
+    """The documents of a text that are mappings, in their order.
+
+    Raises:
+        BadFile: the text is not YAML.
+    """
+    require(text)
     loader = KubernetesLoader(text)
     try:
         while loader.check_node():

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import Rejected
+from fluobook.errors import BadFile, Rejected
 from fluobook.files import parse_yaml, read_yaml
 from fluobook.gitops import documents
-from fluobook.gitops.documents import Document, InvalidFile
+from fluobook.gitops.documents import STRICT, Document, InvalidFile, Reader
 from fluobook.kubernetes import json_patch
 from fluobook.kubernetes.rendering import is_ksops_generator
 
@@ -45,19 +45,19 @@ class RemoteResource(KustomizeError):
     """A kustomization lists what kustomize would fetch from elsewhere."""
 
 
-def load(folder: Path) -> Document:
+def load(folder: Path, reader: Reader = STRICT) -> Document:
     """The kustomization of a folder.
 
     Raises:
         InvalidFile: there is none, or it is not YAML.
     """
-    content = documents.read(folder / NAME)
+    content = reader.read(folder / NAME)
     if not content:
-        raise KustomizeError("is empty", file=folder / NAME, remedy="list its resources, or delete it")
-    return content[0]
+        reader.refuse(KustomizeError("is empty", file=folder / NAME, remedy="list its resources, or delete it"))
+    return next(iter(content or documents.parse("{}", folder / NAME)))
 
 
-def resources(folder: Path) -> list[Document]:
+def resources(folder: Path, reader: Reader = STRICT, above: tuple[Path, ...] = ()) -> list[Document]:
     """Every object that the kustomization lists, itself or through folders, with its patches applied.
 
     Without the output of generators: secrets and dashboards are checked as files.
@@ -65,58 +65,56 @@ def resources(folder: Path) -> list[Document]:
     Raises:
         InvalidFile: a file or folder is missing, or the kustomization uses what this reader does not support.
     """
-    kustomization = load(folder)
+    kustomization = load(folder, reader)
     file = kustomization.file
-    if unknown := sorted(set(kustomization.data) - _KNOWN):
+    for key in sorted(set(kustomization.data) - _KNOWN):
         remedy = "write it with resources and patches; fluobook supports no more than that"
-        raise KustomizeError(f"uses `{unknown[0]}`", file=file, line=kustomization.line(unknown[0]), remedy=remedy)
+        reader.refuse(KustomizeError(f"uses `{key}`", file=file, line=kustomization.line(key), remedy=remedy))
     objects: list[Document] = []
     for index, entry in enumerate(kustomization.data.get("resources") or []):
-        path = Path(os.path.normpath(folder / entry))
-        if not path.exists():
-            line = kustomization.line("resources", index)
-            if _REMOTE.search(str(entry)):
-                remedy = "copy it into the tree, or deploy it by an Application with that source"
-                message = f"lists {entry}, which is outside this repository: fluobook neither reads nor checks it"
-                raise RemoteResource(message, file=file, line=line, remedy=remedy)
-            remedy = "remove it from the list, or restore the file"
-            raise KustomizeError(f"lists {entry}, which is not there", file=file, line=line, remedy=remedy)
-        listed = resources(path) if path.is_dir() else documents.read(path)
-        if not listed and path.is_file():
-            raise KustomizeError("has no object", file=path, line=1, remedy="write one, or delete the file")
-        objects += listed
+        try:
+            objects += _listed(folder, entry, reader, (*above, folder))
+        except KustomizeError as error:
+            line = error.line or kustomization.line("resources", index)
+            reader.refuse(type(error)(error.problem, file=error.file, line=line, remedy=error.remedy))
     for index, patch in enumerate(kustomization.data.get("patches") or []):
-        line = kustomization.line("patches", index)
         try:
             objects = _apply(objects, patch, folder)
-        except InvalidFile as error:
-            raise KustomizeError(error.problem, file=file, line=line, remedy=error.remedy) from error
-        except Rejected as error:
-            if "path" in patch:
-                raise KustomizeError(error.message, file=folder / patch["path"], line=1, remedy=error.remedy) from error
-            raise KustomizeError(error.message, file=file, line=line, remedy=error.remedy) from error
+        except (Rejected, BadFile) as error:
+            file, line = kustomization.file, kustomization.line("patches", index)
+            if "path" in patch and not isinstance(error, InvalidFile):
+                file, line = folder / patch["path"], 1
+            problem = getattr(error, "problem", error.message)
+            reader.refuse(KustomizeError(problem, file=file, line=line, remedy=error.remedy))
     return objects
 
 
-def has_remote_resources(folder: Path) -> bool:
-    """Whether kustomize would fetch something to build a folder."""
-    try:
-        resources(folder)
-    except RemoteResource:
-        return True
-    except Rejected:
-        return False
-    return False
+def _listed(folder: Path, entry: Any, reader: Reader, above: tuple[Path, ...]) -> list[Document]:
+    """The objects of an entry of `resources`; `above` are the folders that are being read."""
+    path, file = Path(os.path.normpath(folder / str(entry))), folder / NAME
+    if not path.exists() and _REMOTE.search(str(entry)):
+        remedy = "copy it into the tree, or deploy it by an Application with that source"
+        message = f"lists {entry}, which is outside this repository: fluobook neither reads nor checks it"
+        raise RemoteResource(message, file=file, remedy=remedy)
+    if not path.exists():
+        remedy = "remove it from the list, or restore the file"
+        raise KustomizeError(f"lists {entry}, which is not there", file=file, remedy=remedy)
+    if path in above:
+        raise KustomizeError(f"lists {entry}, which lists it", file=file, remedy="remove it from the list")
+    objects = resources(path, reader, above) if path.is_dir() else reader.read(path)
+    if not objects and path.is_file():
+        raise KustomizeError("has no object", file=path, line=1, remedy="write one, or delete the file")
+    return objects
 
 
-def files(folder: Path) -> set[Path]:
+def files(folder: Path, reader: Reader = STRICT) -> set[Path]:
     """Every file that the kustomization of one folder names: resources, generators, patches and what these read."""
-    data = load(folder).data
+    data = load(folder, reader).data
     names = [*(data.get("resources") or []), *(name for name in data.get("generators") or [] if "\n" not in name)]
     names += [patch["path"] for patch in data.get("patches") or [] if "path" in patch]
     for generator in data.get("configMapGenerator") or []:
         names += [entry.rpartition("=")[2] for entry in generator.get("files") or []]
-    sources = {source.file.resolve() for generator in generators(folder) for source in generator.sources}
+    sources = {source.file.resolve() for generator in generators(folder, reader) for source in generator.sources}
     return {(folder / name).resolve() for name in names} | sources
 
 
@@ -155,20 +153,21 @@ class Generator:
         return [Source(path, name, Path(os.path.normpath(self.folder / name))) for path, name in names]
 
 
-def generators(folder: Path) -> list[Generator]:
+def generators(folder: Path, reader: Reader = STRICT) -> list[Generator]:
     """The generators that a kustomization lists: in files, in folders, or written into the list itself.
 
     Raises:
         InvalidFile: a file is missing, or not YAML.
     """
-    kustomization = load(folder)
+    kustomization = load(folder, reader)
     listed: list[Document] = []
     for entry in map(str, kustomization.data.get("generators") or ()):
         if "\n" in entry:
-            inline = (data for data in parse_yaml(entry, folder / NAME) if isinstance(data, dict))
-            listed += [Document(kustomization.file, data, kustomization.node) for data in inline]
+            listed += reader.parse(entry, kustomization)
+        elif (folder / entry).is_dir():
+            listed += resources(folder / entry, reader)
         else:
-            listed += resources(folder / entry) if (folder / entry).is_dir() else documents.read(folder / entry)
+            listed += reader.read(folder / entry)
     return [Generator(folder, document) for document in listed]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import promql_parser as promql
 
+from fluobook.errors import BadFile
 from fluobook.files import pattern
 from fluobook.gitops.documents import Document, Position  # noqa: TC001 (a dataclass field)
 
@@ -30,6 +31,7 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
 }
 FLIPPED = {">": "<", "<": ">", ">=": "<=", "<=": ">="}
+_WORDS = re.compile(r"[\w|-]+")
 _KEEPS_LABELS = {"topk", "bottomk", "limitk", "limit_ratio"}
 _VARIABLE = re.compile(r"\$__\w+|\$\{?\w+\}?")
 
@@ -75,9 +77,9 @@ class MetricTable:
         """Programs that were read at another version of their Application: position, program, both versions."""
         for program, (document, facts) in self.programs.items():
             read_at = facts.get("read_at") or {}
-            version = versions.get(read_at.get("application", ""))
-            if version and version != str(read_at["version"]):
-                yield document.at("programs", program, "read_at"), program, str(read_at["version"]), version
+            version, known = versions.get(read_at.get("application", "")), str(read_at.get("version"))
+            if version and version != known:
+                yield document.at("programs", program, "read_at"), program, known, version
 
 
 def _metric(program: str, facts: Mapping[str, Any], row: Mapping[str, Any]) -> Metric:
@@ -123,14 +125,18 @@ class Expression:
             self.problems.append(f"uses {selector.name or selector}, which {NAME} does not have")
             return frozenset()
         self.shadowed |= metric.shadowed
+        by_label: dict[str, list[Any]] = {}
         for matcher in selector.matchers.matchers:
-            known = metric.label_values.get(matcher.name)
-            if matcher.name not in metric.labels:
-                self.problems.append(f"{selector.name} has no label {matcher.name}")
-            elif known and not any(_matches(matcher.op, matcher.value, value) for value in known):
-                self.problems.append(
-                    f"no {matcher.name} of {selector.name} matches {matcher.value!r}: {', '.join(known)}"
-                )
+            by_label.setdefault(matcher.name, []).append(matcher)
+        for label, matchers in by_label.items():
+            known = metric.label_values.get(label)
+            wanted = " and ".join(repr(matcher.value) for matcher in matchers)
+            if label not in metric.labels:
+                self.problems.append(f"{selector.name} has no label {label}")
+            elif known and not _any_matches(matchers, known):
+                self.problems.append(f"no {label} of {selector.name} matches {wanted}: {', '.join(known)}")
+            elif (candidates := _candidates(matchers)) and not _any_matches(matchers, candidates):
+                self.problems.append(f"no {label} matches {wanted} at the same time")
         return metric.labels
 
     def _aggregated(self, node: Any) -> frozenset[str]:
@@ -214,9 +220,24 @@ class Expression:
             self.problems.append(f"has {where} ({label}), a label that its series do not have")
 
 
+def _any_matches(matchers: Iterable[Any], values: Iterable[str]) -> bool:
+    return any(all(_matches(matcher.op, matcher.value, value) for matcher in matchers) for value in values)
+
+
+def _candidates(matchers: Iterable[Any]) -> list[str]:
+    """The only values that one of the matchers takes: those of `=`, and of `=~` with words alone; else none."""
+    words = [matcher.value for matcher in matchers if matcher.op == promql.MatchOp.Equal]
+    words += [m.value for m in matchers if m.op == promql.MatchOp.Re and _WORDS.fullmatch(m.value)]
+    return [value for text in words for value in text.split("|")]
+
+
 def _matches(op: promql.MatchOp, wanted: str, value: str) -> bool:
+    """Whether a matcher takes a value; it is said to take what would last too long to find out."""
     is_regex = op in (promql.MatchOp.Re, promql.MatchOp.NotRe)
-    is_match = bool(pattern(wanted, NAME).fullmatch(value)) if is_regex else wanted == value
+    try:
+        is_match = bool(pattern(wanted, NAME).fullmatch(value)) if is_regex else wanted == value
+    except BadFile:
+        return True
     return is_match == (op in (promql.MatchOp.Equal, promql.MatchOp.Re))
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import lzma
+from copy import deepcopy
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import yaml
+
+from fluobook.gitops.documents import value_under
+from fluobook.params.problems import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +26,15 @@ if TYPE_CHECKING:
 _BUILT_IN = ".k8s.io"
 _UNSUFFIXED = {"", "apps", "autoscaling", "batch", "policy", "extensions"}
 _THIRD_PARTY = {"gateway.networking.k8s.io"}
+_TYPES = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "a text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "null",
+}
 
 
 @cache
@@ -30,7 +43,8 @@ def _data() -> dict[str, Any]:
     folder = files("fluobook.gitops").joinpath("data")
     data = json.loads(lzma.decompress(folder.joinpath("schemas.json.xz").read_bytes()))
     own = yaml.safe_load(folder.joinpath("shapes.yaml").read_text())
-    return {**data, "kinds": data["kinds"] | _closed(own["kinds"]), "cluster": data["cluster"] + own["cluster"]}
+    kinds, others = data["kinds"] | _closed(own["kinds"]), _closed(own["others"])
+    return {**data, "kinds": kinds, "others": others, "cluster": data["cluster"] + own["cluster"]}
 
 
 def _closed(schema: Any) -> Any:
@@ -40,7 +54,7 @@ def _closed(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     closed = {key: _closed(value) for key, value in schema.items()}
-    return {**closed, "additionalProperties": False} if isinstance(schema.get("properties"), dict) else closed
+    return {"additionalProperties": False, **closed} if isinstance(schema.get("properties"), dict) else closed
 
 
 def is_known(api_version: str, kind: str) -> bool:
@@ -72,17 +86,81 @@ def versions_of(api_version: str, kind: str) -> list[str]:
     return sorted(version for key_group, version, name in keys if (key_group, name) == (group, kind))
 
 
-def problems(data: dict[str, Any]) -> Iterator[tuple[tuple[Key, ...], str]]:
-    """What does not match the schema of the object's kind: path and message. Nothing for a kind without a schema."""
+Mismatch = tuple[tuple["Key", ...], str]
+"""The path of a value that does not match its schema, and what is wrong with it."""
+
+
+def checked(data: dict[str, Any], name: str) -> tuple[dict[str, Any], list[Mismatch], list[tuple[Key, ...]]]:
+    """An object, compared with the schema of its file or its kind; nothing is wrong where there is no schema.
+
+    Args:
+        data: the object.
+        name: the name of its file.
+
+    Returns:
+        The object as rules can read it (values of wrong types and required ones that are missing are empty), what does
+        not match, and the paths of the values that are now empty.
+    """
+    encrypted = name.endswith(".sops.yaml") and "sops" in data
+    key = _key(str(data.get("apiVersion", "")), str(data.get("kind", "")))
+    validator = _validator(next((each for each in (name, str(data.get("kind")), key) if each in _all()), "*"))
+    compared = {field: value for field, value in data.items() if field != "sops"} if encrypted else data
+    errors = _errors(validator, compared)
+    hidden = data.get("kind") == "Secret"
+    mismatches = list(dict.fromkeys(_mismatch(error, hidden=hidden) for error in errors))
+    if encrypted:
+        validator, compared = _validator("encrypted"), data
+        errors = _errors(validator, data)
+    emptied: list[tuple[Key, ...]] = []
+    while wrong := [error for error in errors if error.validator in ("type", "required")]:
+        compared = compared if emptied else deepcopy(compared)
+        emptied += [path for error in wrong for path in _empty(compared, error)]
+        errors = _errors(validator, compared)
+    return compared, mismatches, emptied
+
+
+def _errors(validator: Any, data: dict[str, Any]) -> list[Any]:
     from jsonschema.exceptions import best_match  # noqa: PLC0415 (see `_validator`)
 
-    validator = _validator(_key(str(data.get("apiVersion", "")), str(data.get("kind", ""))))
-    if validator is None:
+    return [best_match([error]) or error for error in validator.iter_errors(data)]
+
+
+def _mismatch(error: Any, *, hidden: bool) -> Mismatch:
+    path = (*error.absolute_path, *_unexpected(error)[:1])
+    value, where = "a secret" if hidden else shown(error.instance), ".".join(map(str, path)) or "it"
+    match error.validator:
+        case "type":
+            kinds = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
+            message = f"{where} is {value}, not {' or '.join(_TYPES[kind] for kind in kinds)}"
+        case "required":
+            missing = [key for key in error.validator_value if key not in error.instance]
+            message = f"{where} has no {' and no '.join(missing)}"
+        case "pattern":
+            message = f"{where} is {value}, which does not match {error.validator_value}"
+        case _:
+            message = f"{where}: a secret of a wrong form" if hidden else f"{where}: {error.message}"
+    return path, f"{message}; {error.schema['description']}" if "description" in error.schema else message
+
+
+def _empty(data: Any, error: Any) -> Iterator[tuple[Key, ...]]:
+    """Give a value of a wrong type, or each required one that is missing, an empty value; yields their paths."""
+    path = tuple(error.absolute_path)
+    if error.validator == "type":
+        value_under(data, path[:-1])[path[-1]] = _empty_value(error.schema)
+        yield path
         return
-    for error in validator.iter_errors(data):
-        best = best_match([error]) or error
-        path = tuple(best.absolute_path)
-        yield (*path, *_unexpected(best)[:1]), best.message
+    parent = value_under(data, path)
+    for key in (key for key in error.validator_value if key not in parent):
+        parent[key] = _empty_value((error.schema.get("properties") or {}).get(key, {}))
+        yield (*path, key)
+
+
+def _empty_value(schema: dict[str, Any]) -> Any:
+    if reference := schema.get("$ref"):
+        return _empty_value(_data()["definitions"][reference.rpartition("/")[2]])
+    kind = schema.get("type", "object" if "properties" in schema else "string")
+    kinds: dict[str, Any] = {"object": {}, "array": [], "integer": 0, "number": 0, "boolean": False}
+    return kinds.get(kind if isinstance(kind, str) else kind[0], "")
 
 
 def _unexpected(error: Any) -> list[str]:
@@ -96,10 +174,13 @@ def _unexpected(error: Any) -> list[str]:
 def _validator(key: str) -> Any:
     from jsonschema import Draft7Validator  # noqa: PLC0415 (it takes a second to import, which every kernel would pay)
 
-    kinds = _data()["kinds"]
-    if key not in kinds:
-        return None
-    return Draft7Validator({**kinds[key], "definitions": _data()["definitions"]})
+    return Draft7Validator({**_all()[key], "definitions": _data()["definitions"]})
+
+
+@cache
+def _all() -> dict[str, Any]:
+    """The schemas of kinds and, by their names, of the files and kinds that are not for the cluster."""
+    return {**_data()["kinds"], **_data()["others"]}
 
 
 def _key(api_version: str, kind: str) -> str:

@@ -12,6 +12,7 @@ from fluobook.clients import sops
 from fluobook.errors import BadFile, Rejected
 from fluobook.files import pattern, read_text
 from fluobook.gitops import documents
+from fluobook.gitops.documents import STRICT, InvalidFile, Reader
 from fluobook.gitops.tree import TOPS
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUFFIX = ".sops.yaml"
+_NOTHING = re.compile(r"(?!)")
 _PUBLIC = re.compile(r"^# public key: (age1\w+)$", re.MULTILINE)
 
 
@@ -34,11 +36,16 @@ class EncryptedFile:
     wanted: frozenset[str] | None
 
 
-def encrypted_files(root: Path, read_by_generators: Iterable[Path] = ()) -> tuple[EncryptedFile, ...]:
+def encrypted_files(
+    root: Path, read_by_generators: Iterable[Path] = (), reader: Reader = STRICT
+) -> tuple[EncryptedFile, ...]:
     """Every *.sops.yaml of the GitOps tree, every Talos secrets bundle, and what generators read, in order."""
     by_name = (file for top in (*TOPS, "talos/secrets") for file in (root / top).rglob("*" + SUFFIX))
     files = sorted({*by_name, *read_by_generators})
-    return tuple(EncryptedFile(file, frozenset(sops.recipients(file)), wanted_for(file, root)) for file in files)
+    rules = creation_rules(root, reader)
+    return tuple(
+        EncryptedFile(file, frozenset(sops.recipients(file)), _wanted(file.relative_to(root), rules)) for file in files
+    )
 
 
 def values_that_are_not_base64(secret: Mapping[str, Any]) -> list[str]:
@@ -79,21 +86,32 @@ def lab_recipients(root: Path) -> frozenset[str]:
 
 def wanted_for(file: Path, root: Path) -> frozenset[str] | None:
     """The recipients that .sops.yaml names for a file, existing or not; None where no rule matches."""
-    relative = file.relative_to(root).as_posix()
-    return next((recipients for path, recipients in creation_rules(root) if path.search(relative)), None)
+    return _wanted(file.relative_to(root), creation_rules(root))
 
 
-def creation_rules(root: Path) -> list[tuple[re.Pattern[str], frozenset[str]]]:
-    """The rules of .sops.yaml, of which the first match counts: a pattern for paths, and the recipients."""
+CreationRules = list[tuple[re.Pattern[str], frozenset[str]]]
+"""A pattern for paths, and the recipients; the first match counts."""
+
+
+def _wanted(path: Path, rules: CreationRules) -> frozenset[str] | None:
+    return next((recipients for pattern, recipients in rules if pattern.search(path.as_posix())), None)
+
+
+def creation_rules(root: Path, reader: Reader = STRICT) -> CreationRules:
+    """The rules of .sops.yaml. One with an invalid pattern, which the reader refuses, matches nothing."""
     file = root / ".sops.yaml"
-    document = next(iter(documents.read(file)), None) if file.exists() else None
+    document = next(iter(reader.read(file)), None) if file.exists() else None
     rules = (document.data.get("creation_rules") or []) if document else []
     if not (isinstance(rules, list) and all(isinstance(rule, dict) for rule in rules)):
         raise BadFile(file, "has creation_rules that are no list of mappings", remedy="correct it, see sops' README")
-    return [
-        (
-            pattern(str(rule.get("path_regex") or ""), file, document.line("creation_rules", index) if document else 0),
-            frozenset(sops.recipients_in(rule)),
-        )
-        for index, rule in enumerate(rules)
-    ]
+    compiled = []
+    for index, rule in enumerate(rules):
+        patterns = {"path_regex": _NOTHING}
+        for key in ("path_regex", "encrypted_regex", "unencrypted_regex"):
+            try:
+                patterns[key] = pattern(str(rule.get(key) or ""), file)
+            except BadFile as error:
+                line = document.line("creation_rules", index, key) if document else 0
+                reader.refuse(InvalidFile(error.problem, file=file, line=line, remedy=error.remedy))
+        compiled.append((patterns["path_regex"], frozenset(sops.recipients_in(rule))))
+    return compiled

@@ -2,22 +2,84 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluobook import params
-from fluobook.errors import ParamsError
-from fluobook.gitops import documents, kustomization, reachability, root, secrets, tree
+from fluobook.errors import BadFile, ParamsError
+from fluobook.files import read_text
+from fluobook.gitops import documents, kustomization, metrics, reachability, root, schemas, secrets, tree
+from fluobook.gitops.documents import Document, InvalidFile, Reader
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fluobook.gitops.documents import Document
+    from fluobook.gitops.documents import Key
+    from fluobook.gitops.kustomization import Generator
     from fluobook.gitops.reachability import Table
     from fluobook.gitops.secrets import EncryptedFile
     from fluobook.gitops.tree import Application, Tree
     from fluobook.params import Params, Platform
+
+
+class UnsoundTable(InvalidFile):
+    """A table has another shape than rules need. The rule `shape` reports it; those that need the table end."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A document in the form that rules can read, what in it does not match its schema, and what was emptied."""
+
+    document: Document
+    mismatches: list[schemas.Mismatch]
+    emptied: list[tuple[Key, ...]]
+
+
+@lru_cache(maxsize=2048)
+def _checked(text: str, name: str) -> tuple[Checked, ...]:
+    """The documents of a text; what many snapshots have in common is read and compared once."""
+    return tuple(
+        Checked(document.changed(data), mismatches, emptied)
+        for document in documents.parse(text, Path(name))
+        for data, mismatches, emptied in [schemas.checked(document.data, name)]
+    )
+
+
+def checked(file: Path) -> list[Checked]:
+    """The documents of a file, compared with their schemas.
+
+    Raises:
+        BadFile: the file cannot be read.
+    """
+    return [replace(part, document=part.document.moved(file)) for part in _checked(read_text(file), file.name)]
+
+
+class TolerantReader(Reader):
+    """Reads what rules can read, and collects the rest: one invalid file hides no finding of another."""
+
+    def read(self, file: Path) -> list[Document]:
+        """The documents of a file, as rules can read them."""
+        try:
+            parts = checked(file)
+        except BadFile as error:
+            self.refuse(InvalidFile(error.problem, file=file, line=error.line, remedy=error.remedy))
+            return []
+        self.emptied |= {(file, part.document.line(*path)) for part in parts for path in part.emptied}
+        return [part.document for part in parts]
+
+    def parse(self, text: str, document: Document) -> list[Document]:
+        """The documents in a text that is a value of a document, as rules can read them."""
+        try:
+            listed = _checked(text, "")
+        except BadFile as error:
+            self.refuse(InvalidFile(error.problem, file=document.file, line=document.line(), remedy=error.remedy))
+            return []
+        return [document.changed(part.document.data) for part in listed]
+
+    def refuse(self, error: InvalidFile) -> None:
+        """Keep what is invalid, once."""
+        self.refused.setdefault(error.message, error)
 
 
 @dataclass(frozen=True)
@@ -30,6 +92,7 @@ class Snapshot:
     root: Path
     path: str = tree.ROOT_PATH
     without: tuple[str, ...] = ()
+    reader: Reader = field(default_factory=TolerantReader, repr=False, compare=False)
 
     def __str__(self) -> str:
         """The root, for a message: "cluster-gitops/bootstrap without scylladb"."""
@@ -38,7 +101,7 @@ class Snapshot:
     @cached_property
     def tree(self) -> Tree:
         """The tree that the root Application deploys."""
-        return tree.read(self.root, self.path, self.without)
+        return tree.read(self.root, self.path, self.without, self.reader)
 
     @property
     def applications(self) -> tuple[Application, ...]:
@@ -51,14 +114,16 @@ class Snapshot:
         folders = [folder for folder in self.kustomizations if folder.name.startswith("bootstrap")]
         paths = [folder.relative_to(self.root).as_posix() for folder in folders]
         paths += [variant.path for variant in self.variants]
-        return tuple(tree.read(self.root, path) for path in dict.fromkeys(paths) if (self.root / path).is_dir())
+        paths = [path for path in dict.fromkeys(paths) if (self.root / path / kustomization.NAME).exists()]
+        return tuple(tree.read(self.root, path, reader=self.reader) for path in paths)
 
     @cached_property
     def variants(self) -> tuple[Snapshot, ...]:
         """The repository under each root that a params file uses; under the default root if none can be read."""
         settings = [loaded.platform.gitops for loaded in self.params.values() if isinstance(loaded, params.Params)]
         roots = dict.fromkeys((gitops.path, gitops.without) for gitops in settings)
-        return tuple(Snapshot(self.root, path, without) for path, without in roots) or (Snapshot(self.root),)
+        variants = tuple(Snapshot(self.root, path, without, self.reader) for path, without in roots)
+        return variants or (Snapshot(self.root, reader=self.reader),)
 
     @property
     def top(self) -> Path:
@@ -81,28 +146,54 @@ class Snapshot:
         """Whether a file is part of the GitOps tree."""
         return any(file.is_relative_to(self.root / top) for top in tree.TOPS)
 
+    @cached_property
+    def own_sources(self) -> tuple[set[str], set[str]]:
+        """The URLs and the revisions of this repository.
+
+        The root replaces those in upstream's files by the platform's: a fork need not edit them.
+        """
+        settings = [platform.gitops for platform in self.platforms.values()]
+        folders = [app for app in self.applications if app.path and self.contains(self.root / app.path)]
+        upstream = Counter((app.repo, app.version) for app in folders if app.file.is_relative_to(self.top))
+        usual = [source for source, _ in upstream.most_common(1)]
+        return (
+            {gitops.repository for gitops in settings} | {repo for repo, _ in usual},
+            {gitops.revision for gitops in settings} | {revision for _, revision in usual},
+        )
+
+    def is_in_tree(self, app: Application) -> bool:
+        """Whether the source of an Application is this repository, whether or not its path exists."""
+        return bool(app.path and self.contains(self.root / app.path)) or app.repo in self.own_sources[0]
+
     def tables(self, name: str) -> tuple[Document, ...]:
         """Upstream's table of that name (reachability.yaml, metrics.yaml) and the operator's, if the root has one."""
         folders = filter(None, (self.top, tree.site_folder(self.root, self.path)))
         files = [folder / name for folder in folders if (folder / name).exists() or folder == self.top]
-        return tuple(document for file in files for document in documents.read(file)[:1])
+        return tuple(document for file in files for document in self.reader.read(file)[:1])
+
+    def _sound(self, name: str) -> tuple[Document, ...]:
+        tables = self.tables(name)
+        emptied = {file for file, _ in self.reader.emptied}
+        if not tables or any(table.file in emptied for table in tables):
+            raise UnsoundTable("has another shape", file=self.top / name, remedy="correct it")
+        return tables
 
     @cached_property
     def documents(self) -> tuple[Document, ...]:
         """Every document of every YAML file of the GitOps tree."""
-        return tuple(document for file in self.files for document in documents.read(file))
+        return tuple(document for file in self.files for document in self.reader.read(file))
 
     @cached_property
     def encrypted(self) -> tuple[EncryptedFile, ...]:
         """Every file that SOPS has encrypted, or should have: by its name, or because a KSOPS generator reads it."""
-        read = {
-            source.file
-            for folder in self.kustomizations
-            for generator in kustomization.generators(folder)
-            for source in generator.sources
-            if source.file.is_file()
-        }
-        return secrets.encrypted_files(self.root, read)
+        read = {source.file for generator in self.generators for source in generator.sources if source.file.is_file()}
+        return secrets.encrypted_files(self.root, read, self.reader)
+
+    @cached_property
+    def generators(self) -> tuple[Generator, ...]:
+        """The generators of every kustomization."""
+        folders = self.kustomizations
+        return tuple(each for folder in folders for each in kustomization.generators(folder, self.reader))
 
     @cached_property
     def kustomizations(self) -> tuple[Path, ...]:
@@ -126,7 +217,12 @@ class Snapshot:
     @cached_property
     def table(self) -> Table:
         """The expected connections."""
-        return reachability.Table(self.tables(reachability.NAME), self.tree.dropped_namespaces)
+        return reachability.Table(self._sound(reachability.NAME), self.tree.dropped_namespaces)
+
+    @cached_property
+    def metrics(self) -> metrics.MetricTable:
+        """The metrics that the platform's programs have."""
+        return metrics.MetricTable(self._sound(metrics.NAME))
 
     @cached_property
     def params(self) -> dict[Path, Params | ParamsError]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fluobook.clients import helm
 from fluobook.errors import BadFile, NotFound
 from fluobook.files import parse_yaml
 from fluobook.gitops import kustomization
-from fluobook.gitops.documents import InvalidFile
+from fluobook.gitops.documents import STRICT, InvalidFile, Reader, value_under
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fluobook.gitops.documents import Document
+    from fluobook.gitops.documents import Document, Key
     from fluobook.params import Platform
 
 ROOT_PATH = "cluster-gitops/bootstrap"
@@ -27,6 +28,8 @@ WAVE = "argocd.argoproj.io/sync-wave"
 FINALIZER = "resources-finalizer.argocd.argoproj.io"
 NEEDED_BEFORE = "fluobook/needed-before"
 PHASE_VALUES = "fluobook/phase-values"
+_T = TypeVar("_T", str, list[Any], dict[str, Any])
+_INTEGER = re.compile(r"[-+]?[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -82,63 +85,86 @@ class Application:
         return f"{self.chart or self.path} {self.version}"
 
     @classmethod
-    def parse(cls, document: Document) -> Application:
+    def parse(cls, document: Document, reader: Reader = STRICT) -> Application:
         """The Application in a document.
 
         Raises:
             InvalidFile: something is missing that Argo CD needs; names file and line.
         """
-        if (document.data.get("spec") or {}).get("sources"):
-            raise InvalidFile(
-                "has several sources (spec.sources), and fluobook reads one (spec.source)",
-                file=document.file,
-                line=document.line("spec", "sources"),
-                system="argocd",
-                remedy="write one source with valuesObject, or give each source an Application of its own",
-            )
-        try:
-            spec, source = document.data["spec"], document.data["spec"]["source"]
-            helm, policy = source.get("helm") or {}, spec.get("syncPolicy") or {}
-            return cls(
-                name=document.name,
-                project=spec["project"],
-                wave=_wave(document),
-                repo=source["repoURL"],
-                version=str(source["targetRevision"]),
-                chart=source.get("chart", ""),
-                path=source.get("path", ""),
-                namespace=spec["destination"].get("namespace", ""),
-                release=helm.get("releaseName", document.name),
-                values=helm.get("valuesObject") or {},
-                kustomize=source.get("kustomize") or {},
-                sync_options=tuple(policy.get("syncOptions") or ()),
-                prune=bool((policy.get("automated") or {}).get("prune")),
-                finalizer=any(name.startswith(FINALIZER) for name in document.data["metadata"].get("finalizers") or ()),
-                phase_values=_phase_values(document.annotations.get(PHASE_VALUES, "")),
-                document=document,
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            problem = f"it has no {error.args[0]}" if isinstance(error, KeyError) else f"{error}"
-            message, line = f"is not a valid Application: {problem}", document.line("spec")
-            remedy = "it needs project, source (repoURL, targetRevision, chart or path), destination, an integer wave"
-            raise InvalidFile(message, file=document.file, line=line, system="argocd", remedy=remedy) from error
-
-
-def _wave(document: Document) -> int:
-    text = str(document.annotations.get(WAVE, "0"))
-    if not text.lstrip("-").isdigit():
-        line = document.line("metadata", "annotations", WAVE)
-        raise InvalidFile(
-            f"has the wave {text}", file=document.file, line=line, system="argocd", remedy="a whole number"
+        fields = _Fields(document, reader)
+        if value_under(document.data, ("spec", "sources")):
+            remedy = "write one source with valuesObject, or give each source an Application of its own"
+            problem = "has several sources (spec.sources), and fluobook reads one (spec.source)"
+            fields.refuse(problem, "spec", "sources", remedy=remedy)
+        source, helm = ("spec", "source"), ("spec", "source", "helm")
+        finalizers = fields.optional(list, "metadata", "finalizers")
+        return cls(
+            name=document.name,
+            project=fields.required("spec", "project"),
+            wave=fields.wave(),
+            repo=fields.required(*source, "repoURL"),
+            version=fields.required(*source, "targetRevision"),
+            chart=fields.optional(str, *source, "chart"),
+            path=fields.optional(str, *source, "path"),
+            namespace=fields.optional(str, "spec", "destination", "namespace"),
+            release=fields.optional(str, *helm, "releaseName") or document.name,
+            values=fields.optional(dict, *helm, "valuesObject"),
+            kustomize=fields.optional(dict, *source, "kustomize"),
+            sync_options=tuple(fields.optional(list, "spec", "syncPolicy", "syncOptions")),
+            prune=bool(value_under(document.data, ("spec", "syncPolicy", "automated", "prune"))),
+            finalizer=any(str(name).startswith(FINALIZER) for name in finalizers),
+            phase_values=fields.phase_values(),
+            document=document,
         )
-    return int(text)
 
 
-def _phase_values(text: str) -> tuple[PhaseValue, ...]:
-    try:
-        return tuple(PhaseValue(**entry) for entry in next(iter(parse_yaml(text, PHASE_VALUES)), None) or ())
-    except (BadFile, TypeError) as error:
-        raise ValueError(f"{PHASE_VALUES}: {error}") from error
+@dataclass(frozen=True)
+class _Fields:
+    """The fields of an Application; the reader refuses what is missing or invalid."""
+
+    document: Document
+    reader: Reader
+
+    def refuse(self, problem: str, *path: Key, remedy: str = "") -> None:
+        needs = "it needs project, source (repoURL, targetRevision, chart or path), destination, an integer wave"
+        line = self.document.line(*path)
+        error = InvalidFile(problem, file=self.document.file, line=line, system="argocd", remedy=remedy or needs)
+        self.reader.refuse(error)
+
+    def optional(self, kind: type[_T], *path: Key) -> _T:
+        """The value at a path; an empty one if there is none."""
+        value = value_under(self.document.data, path)
+        if value is not None and not isinstance(value, kind):
+            self.refuse(f"is not a valid Application: {'.'.join(map(str, path))} is {value!r}", *path)
+        return value if isinstance(value, kind) else kind()
+
+    def required(self, *path: Key) -> str:
+        value = value_under(self.document.data, path)
+        has_sources = path[1] == "source" and value_under(self.document.data, ("spec", "sources"))
+        if (value in (None, "") or isinstance(value, dict | list)) and not has_sources:
+            self.refuse(f"is not a valid Application: it has no {path[-1]}", path[0])
+        return "" if isinstance(value, dict | list) else str(value or "")
+
+    def wave(self) -> int:
+        text = str(self.document.annotations.get(WAVE, "0"))
+        if not _INTEGER.fullmatch(text):
+            self.refuse(f"has the wave {text}", "metadata", "annotations", WAVE, remedy="a whole number")
+            return 0
+        return int(text)
+
+    def phase_values(self) -> tuple[PhaseValue, ...]:
+        text = str(self.document.annotations.get(PHASE_VALUES, ""))
+        try:
+            entries = next(iter(parse_yaml(text, PHASE_VALUES)), None) or ()
+            values = tuple(PhaseValue(**entry) for entry in entries)
+            if all(isinstance(field, str) for value in values for field in vars(value).values()):
+                return values
+            problem = "a value in it is no text"
+        except (BadFile, TypeError) as error:
+            problem = str(error).replace("PhaseValue.__init__() ", "")
+        remedy = 'write it as a list of {path: /spec/…, value: "{name}"}, with kind and name for an object'
+        self.refuse(f"has invalid {PHASE_VALUES}: {problem}", "metadata", "annotations", PHASE_VALUES, remedy=remedy)
+        return ()
 
 
 @dataclass(frozen=True)
@@ -165,11 +191,13 @@ class Tree:
     path: str
     documents: tuple[Document, ...]
     without: tuple[str, ...] = ()
+    reader: Reader = field(default=STRICT, repr=False, compare=False)
 
     @cached_property
     def all_applications(self) -> tuple[Application, ...]:
         """Every Application, those that are left out too: by wave, then by name."""
-        applications = [Application.parse(document) for document in self.documents if document.kind == "Application"]
+        documents = (document for document in self.documents if document.kind == "Application")
+        applications = (Application.parse(document, self.reader) for document in documents)
         return tuple(sorted(applications, key=lambda application: (application.wave, application.name)))
 
     @cached_property
@@ -203,7 +231,7 @@ class Tree:
 
     def _namespaces_used_by(self, app: Application) -> set[str]:
         objects = [document for document in self.all_deployed_by(app) if document.kind not in _ABOUT_NAMESPACES]
-        makes_secrets = self.is_ours(app) and bool(kustomization.generators(self.root / app.path))
+        makes_secrets = self.is_ours(app) and bool(kustomization.generators(self.root / app.path, self.reader))
         own = {app.namespace} if objects or makes_secrets or not self.is_ours(app) else set()
         return own | {document.namespace for document in objects if document.namespace}
 
@@ -233,7 +261,9 @@ class Tree:
 
     def all_deployed_by(self, application: Application) -> list[Document]:
         """As `deployed_by`, with the objects of namespaces that are dropped."""
-        return kustomization.resources(self.root / application.path) if self.is_ours(application) else []
+        if not self.is_ours(application):
+            return []
+        return kustomization.resources(self.root / application.path, self.reader)
 
     def is_dropped(self, document: Document) -> bool:
         """Whether an object is a namespace that is dropped, or in one."""
@@ -251,18 +281,19 @@ class Tree:
         return bool(apps) and all(app in self.left_out for app in apps)
 
 
-def read(root: Path, path: str = ROOT_PATH, without: Iterable[str] = ()) -> Tree:
+def read(root: Path, path: str = ROOT_PATH, without: Iterable[str] = (), reader: Reader = STRICT) -> Tree:
     """The tree of a repository; `fluobook.gitops.of` refuses what cannot be left out.
 
     Args:
         root: the repository.
         path: the folder of the root Application (`platform.gitops.path`).
         without: the components that are left out (`platform.gitops.without`).
+        reader: reads the files, and handles those that are invalid.
 
     Raises:
         Rejected: a file is missing or invalid; names file and line.
     """
-    return Tree(root, path, tuple(kustomization.resources(root / path)), tuple(without))
+    return Tree(root, path, tuple(kustomization.resources(root / path, reader)), tuple(without), reader)
 
 
 def site_folder(root: Path, path: str) -> Path | None:

@@ -20,6 +20,7 @@ from fluobook.machine.merging import Patch, merge
 from fluobook.machine.pki import KeyPair
 from fluobook.machine.secrets import SecretsBundle
 from fluobook.machine.validation import decoding_problem, refusals
+from fluobook.params.platform import KUBERNETES_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -159,47 +160,68 @@ def _document(kind: str, **fields: Any) -> Document:
 def read_patches(platform: Platform, root: Path) -> dict[str, str]:
     """The text of each patch by its path, in the order in which they apply.
 
-    Upstream's come first, then the site's own; in each folder `common` for all nodes, then those of a role, then (in a
-    site) those that have a node's name.
-
     Raises:
         BadFile: one cannot be read.
-        ParamsError: a file of the site is named after no role and no node.
+        ParamsError: a file beside them is named after no role and no node.
     """
-    names = ["common", "controlplane", "worker", *(node.name for node in platform.nodes)]
-    paths = [f"{PATCHES}/{name}.yaml" for name in names[:3]]
-    if site := platform.gitops.site:
-        own = [file.stem for file in sorted((root / site / PATCHES).glob("*.yaml"))]
-        if strangers := [name for name in own if name not in names]:
-            raise ParamsError(
-                f"{site}/{PATCHES}/{strangers[0]}.yaml applies to no node",
-                cause="a patch applies to the nodes whose role or name is the name of its file",
-                remedy=f"rename it to one of {', '.join(names)}",
-            )
-        paths += [f"{site}/{PATCHES}/{name}.yaml" for name in sorted(own, key=names.index)]
+    paths, strangers = find_patches(platform, root)
+    if strangers:
+        names = ", ".join(path.rpartition("/")[2] for paths in strangers.values() for path in paths)
+        raise ParamsError(
+            f"{', '.join(strangers)} applies to no node",
+            cause="a patch applies to the nodes whose role or name is the name of its file",
+            remedy=f"rename it to one of {names}",
+        )
     return {path: read_text(root / path) for path in paths}
 
 
-def patches_of(node: Node, patches: Mapping[str, str]) -> list[str]:
+def find_patches(platform: Platform, root: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """The paths of the patches in the order in which they apply, and those of files that apply to no node.
+
+    Upstream's come first, then the site's own; in each folder `common` for all nodes, then those of a role, then (in a
+    site) those that have a node's name. Each file that applies to no node comes with the paths that it may have.
+    """
+    roles, nodes = ["common", "controlplane", "worker"], [node.name for node in platform.nodes]
+    paths = [f"{PATCHES}/{name}.yaml" for name in roles]
+    own = [f"{platform.gitops.site}/{PATCHES}/{name}.yaml" for name in (*roles, *nodes)] if platform.gitops.site else []
+    strangers: dict[str, list[str]] = {}
+    for allowed in filter(None, (paths, own)):
+        folder = root / PurePosixPath(allowed[0]).parent
+        files = [file.relative_to(root).as_posix() for file in sorted(folder.rglob("*")) if not file.is_dir()]
+        strangers |= {
+            path: allowed for path in files if path not in allowed and not path.endswith((".md", "/.gitkeep"))
+        }
+    return paths + [path for path in own if (root / path).exists()], strangers
+
+
+def patches_by_path(node: Node, patches: Mapping[str, str]) -> dict[str, str]:
     """The patches that apply to a node."""
-    return [patches[path] for path in _paths_of(node, patches)]
+    names = ("common", node.role, node.name)
+    return {path: text for path, text in patches.items() if PurePosixPath(path).stem in names}
 
 
-def _paths_of(node: Node, patches: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(path for path in patches if PurePosixPath(path).stem in ("common", node.role, node.name))
+def kubernetes_endpoint(platform: Platform) -> str:
+    """The URL of the Kubernetes API."""
+    return f"https://{platform.api_address}:{KUBERNETES_PORT}"
+
+
+def placeholder_documents(platform: Platform) -> Documents:
+    """Talos' own documents for a platform, without secrets, to merge patches into."""
+    pair = KeyPair("-", "-")
+    bundle = SecretsBundle("-", "-", "-", "-", pair, pair, pair, "-", pair, "-")
+    endpoint = kubernetes_endpoint(platform)
+    return generate(platform.cluster.name, endpoint, platform.versions.kubernetes, bundle, install_image="-")
 
 
 def patch_problems(platform: Platform, patches: Mapping[str, str]) -> list[tuple[str, str]]:
     """What Talos refuses in the patches, and what has no effect: the path of the patch and the problem."""
-    pair = KeyPair("-", "-")
-    placeholders = SecretsBundle("-", "-", "-", "-", pair, pair, pair, "-", pair, "-")
-    generated = generate("-", f"https://{platform.api_address}:6443", platform.versions.kubernetes, placeholders, "-")
+    generated = placeholder_documents(platform)
     refused: set[tuple[str, str]] = set()
-    for node in {_paths_of(node, patches): node for node in platform.nodes}.values():
+    for node in {tuple(patches_by_path(node, patches)): node for node in platform.nodes}.values():
         documents = node_documents(generated, platform, node)
-        for path in _paths_of(node, patches):
+        for path, text in patches_by_path(node, patches).items():
             try:
-                patch = load(patches[path], path)
+                patch = load(text, path)
                 documents = merge(documents, patch)
             except ParamsError as error:
                 refused.add((path, f"{error.message}; {error.cause}" if error.cause else error.message))

@@ -243,7 +243,7 @@ class GitOps(Model):
     """Branch, tag or commit."""
     path: fields.RepositoryPath = "cluster-gitops/bootstrap"
     """Folder of the root Application."""
-    without: Annotated[tuple[Name, ...], fields.Distinct] = ()
+    without: Annotated[tuple[Text, ...], fields.Distinct] = ()
     """Components that are not deployed, such as scylladb: a folder below apps or infrastructure, or one Application."""
     domain: fields.Domain
     """Domain of the services."""

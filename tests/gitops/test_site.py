@@ -14,7 +14,7 @@ from fluobook.errors import ParamsError
 from fluobook.gitops.build import builder
 from fluobook.gitops.check import RULES, all_findings, findings
 from fluobook.gitops.snapshot import Snapshot
-from fluobook.machine.node import patches_of, read_patches
+from fluobook.machine.node import patches_by_path, read_patches
 
 if TYPE_CHECKING:
     from fluobook.params import Platform
@@ -151,11 +151,11 @@ def test_talos_patches_of_a_site_apply_after_upstreams_to_all_to_a_role_and_to_a
     platform = platform_of(site)
     patches = read_patches(platform, site)
     own = {
-        node.name: [text for text in patches_of(node, patches) if "somaxconn" in text or "{a:" in text]
+        node.name: [text for text in patches_by_path(node, patches).values() if "somaxconn" in text or "{a:" in text]
         for node in platform.nodes
     }
     assert [len(own[name]) for name in ("cp-1", "worker-1", "worker-2")] == [1, 2, 3]
-    assert patches_of(platform.node("worker-2"), patches)[-1] == "machine: {sysctls: {a: '2'}}\n"
+    assert list(patches_by_path(platform.node("worker-2"), patches).values())[-1] == "machine: {sysctls: {a: '2'}}\n"
     assert len(read_patches(params.load("phase1", root=site).platform, site)) == 3
 
 

@@ -8,7 +8,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluobook.files import read_text
-from fluobook.gitops import kustomization, schemas
+from fluobook.gitops import schemas
 from fluobook.gitops.charts import Chart, chart_of
 from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.tree import FINALIZER, NEEDED_BEFORE, WAVE
@@ -71,8 +71,7 @@ def _secrets(snapshot: Snapshot) -> dict[str, Application]:
     makers: dict[str, Application] = {}
     for app in filter(snapshot.tree.is_ours, snapshot.applications):
         top = (snapshot.root / app.path).resolve()
-        folders = [folder for folder in snapshot.kustomizations if folder.resolve().is_relative_to(top)]
-        for generator in (generator for folder in folders for generator in kustomization.generators(folder)):
+        for generator in (each for each in snapshot.generators if each.folder.resolve().is_relative_to(top)):
             for secret in generator.document.data.get("secretFrom") or ():
                 metadata = secret.get("metadata") or {}
                 makers[f"secret {metadata.get('namespace', app.namespace)}/{metadata.get('name')}"] = app

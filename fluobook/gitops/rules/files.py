@@ -6,14 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from fluobook.errors import ParamsError, ToolFailed
-from fluobook.files import read_text
+from fluobook.files import parse_json, read_text
 from fluobook.gitops import build, documents, kustomization
 from fluobook.gitops.components import refusals
 from fluobook.gitops.documents import Position, value_under
 from fluobook.gitops.root import names_in, patches_for, values_of
+from fluobook.gitops.snapshot import TolerantReader
 from fluobook.gitops.tree import PHASE_VALUES
 from fluobook.kubernetes.json_patch import MISSING, value_at
-from fluobook.machine.node import patch_problems, read_patches
+from fluobook.machine.contradictions import patch_contradictions
+from fluobook.machine.node import find_patches, patch_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,20 +31,27 @@ _DASHBOARD = "grafana_dashboard"
 
 def talos_accepts_the_patches(snapshot: Snapshot) -> Iterator[Finding]:
     """Talos accepts talos/patches for the platform of every params file, and no part of them is without effect."""
+    useless: dict[str, list[str]] = {}
     for file, platform in snapshot.platforms.items():
-        try:
-            patches = read_patches(platform, snapshot.root)
-        except ParamsError as error:
-            yield Position(file, 1).finding(f"{error.message}: {error.cause}", error.remedy)
-            continue
+        paths, strangers = find_patches(platform, snapshot.root)
+        for path, allowed in strangers.items():
+            names = ", ".join(name.rpartition("/")[2] for name in allowed)
+            useless.setdefault(path, []).append(f"for {file.name} it may be {names}")
+        patches = {path: read_text(snapshot.root / path) for path in paths}
         parts = {path: documents.read(snapshot.root / path) for path in patches}
-        for path, problem in patch_problems(platform, patches):
+        for path, problem in patch_problems(platform, patches) or patch_contradictions(platform, patches):
             named = [
-                part for part in parts[path] if part.kind and f"{part.kind}/{part.data.get('name', '')}" in problem
+                part
+                for part in parts[path]
+                if part.kind
+                and (f"{part.kind}/{part.data.get('name', '')}" in problem or problem.startswith(part.kind))
             ]
             unnamed = [part for part in parts[path] if not part.kind]
             position = next((part.at() for part in (*named, *unnamed)), Position(snapshot.root / path, 1))
             yield position.finding(" ".join(problem.split()), "correct the patch, or leave the part out")
+    for path, reasons in useless.items():
+        message = f"applies to no node: its name is neither a role's nor a node's; {'; '.join(reasons)}"
+        yield Position(snapshot.root / path, 1).finding(message, "rename it, or delete it")
 
 
 def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:
@@ -50,11 +59,11 @@ def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:
 
     What is not listed is never deployed, and nothing else reports it.
     """
-    listed = set().union(*(kustomization.files(folder) for folder in snapshot.kustomizations))
+    listed = set().union(*(kustomization.files(folder, snapshot.reader) for folder in snapshot.kustomizations))
     paths = {app.path for root in snapshot.roots for app in root.applications if app.path}
     deployed = {(snapshot.root / path).resolve() for path in (*paths, *(root.path for root in snapshot.roots))}
     for folder in snapshot.kustomizations:
-        yield from _unread_dashboards(snapshot, kustomization.load(folder))
+        yield from _unread_dashboards(snapshot, kustomization.load(folder, snapshot.reader))
     remedy = "list it, or delete it"
     for file in snapshot.all_files:
         if file.suffix == ".json" and file.resolve() not in listed:
@@ -65,7 +74,7 @@ def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:
             if folder not in listed | deployed:
                 message = "no kustomization, Application or platform.gitops.path names its folder"
                 yield Position(file, 1).finding(message, "name it, for a root in your params, or delete it")
-        elif file.resolve() not in listed and any(document.kind for document in documents.read(file)):
+        elif file.resolve() not in listed and any(document.kind for document in snapshot.reader.read(file)):
             yield Position(file, 1).finding("no kustomization lists it: it is never deployed", remedy)
 
 
@@ -80,17 +89,26 @@ def _unread_dashboards(snapshot: Snapshot, document: Document) -> Iterator[Findi
             place = document.at("configMapGenerator", index, "options", "labels")
             message = f"nothing reads the dashboards of {generator.get('name')}"
             yield place.finding(message, f"label it {' or '.join(sorted(watched))}")
+        for entry in generator.get("files") or () if watched & set(labels) else ():
+            file = document.file.parent / entry.rpartition("=")[2]
+            dashboard = parse_json(read_text(file), file) if file.suffix == ".json" and file.is_file() else None
+            if dashboard is not None and not isinstance(value_under(dashboard, ["panels"]), list):
+                yield Position(file, 1).finding(
+                    "it is no dashboard: it has no list of panels", "export it as JSON again"
+                )
 
 
 def kustomizations_build(snapshot: Snapshot) -> Iterator[Finding]:
     """Every kustomization builds; one with a KSOPS generator gives as many Secrets as the generator has files."""
     with build.builder(snapshot.root) as builder, ThreadPoolExecutor() as pool:
-        for findings in pool.map(lambda folder: list(_build(builder, folder)), snapshot.kustomizations):
+        for findings in pool.map(lambda folder: list(_build(builder, folder, snapshot)), snapshot.kustomizations):
             yield from findings
 
 
-def _build(builder: Builder, folder: Path) -> Iterator[Finding]:
-    if kustomization.has_remote_resources(folder):
+def _build(builder: Builder, folder: Path, snapshot: Snapshot) -> Iterator[Finding]:
+    reader = TolerantReader()
+    listed = kustomization.resources(folder, reader)
+    if any(isinstance(error, kustomization.RemoteResource) for error in reader.refused.values()):
         return  # a check fetches nothing; the folder is reported as unreadable
     try:
         objects = builder.build(folder)
@@ -99,11 +117,11 @@ def _build(builder: Builder, folder: Path) -> Iterator[Finding]:
         place, remedy = _mentioned(folder, error.detail), f"kubectl kustomize {folder.name} shows more"
         yield place.finding(f"kustomize refuses it: {output[0]}", remedy)
         return
-    generators = kustomization.generators(folder)
+    generators = kustomization.generators(folder, snapshot.reader)
     if not generators or not all(generator.is_ksops for generator in generators):
         return
     wanted = sum(len(g.document.data.get(field) or ()) for g in generators for field in ("files", "secretFrom"))
-    others = [*kustomization.resources(folder), *(kustomization.load(folder).data.get("configMapGenerator") or ())]
+    others = [*listed, *(kustomization.load(folder, snapshot.reader).data.get("configMapGenerator") or ())]
     made = len(objects) - len(others)
     if made != wanted:
         message = f"its generators list {wanted} files and make {made} objects"
@@ -123,12 +141,15 @@ def _mentioned(folder: Path, output: str) -> Position:
 
 def phase_values_have_places(snapshot: Snapshot) -> Iterator[Finding]:
     """Each place that an Application names exists, and each params file has every value that the tree asks for."""
-    if not (snapshot.root / snapshot.path).is_dir():
+    folder = snapshot.root / snapshot.path
+    if not (folder / kustomization.NAME).exists():
+        missing = f"no {kustomization.NAME} in {snapshot.path}" if folder.is_dir() else f"no folder {snapshot.path}"
         for file in snapshot.platforms:
-            yield Position(file, 1).finding(f"there is no folder {snapshot.path}", "correct platform.gitops.path")
+            place = documents.read(file)[0].at("platform", "gitops", "path")
+            yield place.finding(f"there is {missing}", "correct platform.gitops.path")
         return
     yield from (
-        Position(file, 1).finding(message, "correct platform.gitops.without")
+        documents.read(file)[0].at("platform", "gitops", "without").finding(message, "correct platform.gitops.without")
         for message in refusals(snapshot.tree)
         for file in snapshot.platforms
     )

@@ -160,7 +160,7 @@ def _announcement_defects(policy: Document) -> Iterator[Finding]:
     for index, pattern in enumerate(spec.get("interfaces") or ()):
         try:
             re.compile(pattern)
-        except (re.error, TypeError):
+        except (re.error, TypeError, RecursionError, OverflowError):
             place = policy.at("spec", "interfaces", index)
             yield place.finding(f"{policy.name}: {pattern} is not a regular expression", "correct it")
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fluobook.files import parse_json, read_text
-from fluobook.gitops import documents, metrics, reachability, schemas
+from fluobook.gitops import documents, reachability, schemas
 from fluobook.gitops.charts import CPU_FEATURES, PRIVILEGED_KINDS, chart_of
 from fluobook.gitops.documents import value_under, walk
-from fluobook.gitops.secrets import SUFFIX
+from fluobook.gitops.snapshot import checked
 from fluobook.kubernetes.selectors import matches
 from fluobook.params.cpus import lacks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from fluobook.gitops.documents import Document, Finding, Key
     from fluobook.gitops.snapshot import Snapshot
@@ -44,9 +41,6 @@ _ARGOCD_KEYS = {"sync-wave", "sync-options", "compare-options", "ignore-healthch
 _ISSUER = "cert-manager.io/cluster-issuer"
 _SCRAPES = {"VMPodScrape", "VMServiceScrape", "PodMonitor", "ServiceMonitor"}
 _ACCOUNTS = {"default"}
-_ALERT_KINDS = ("VMRule", "PrometheusRule")
-_LABEL_IN_TEXT = re.compile(r"\$labels\.(\w+)")
-_SEVERITIES = {"critical", "warning", "none"}
 _NEEDS_THE_OUTSIDE = ("ClusterIssuer", "Issuer", "Certificate", "Gateway")
 _IGNORE_HEALTH = "argocd.argoproj.io/ignore-healthcheck"
 _POD_SECURITY = "pod-security.kubernetes.io/"
@@ -57,10 +51,15 @@ _HOST_FIELDS = {"hostNetwork", "hostPID", "hostIPC", "hostPort", "privileged"}
 
 def objects_match_their_schema(snapshot: Snapshot) -> Iterator[Finding]:
     """Built-in objects match the schemas of the pinned Kubernetes, custom resources their CRD's where it is known."""
-    for document in snapshot.documents:
-        if document.kind and document.kind not in _NOT_FOR_THE_CLUSTER:
-            for path, message, remedy in [*_version_defects(document), *_schema_defects(document)]:
-                yield document.at(*path).finding(message, remedy)
+    rules = snapshot.root / ".sops.yaml"
+    for part in (part for file in (*snapshot.files, rules) if file.exists() for part in checked(file)):
+        document = part.document
+        is_object = document.kind and document.kind not in _NOT_FOR_THE_CLUSTER
+        remedy = f"kubectl explain {document.kind.lower()}" if is_object else "correct it"
+        for path, message, correction in _version_defects(document) if is_object else ():
+            yield document.at(*path).finding(message, correction)
+        for path, message in part.mismatches:
+            yield document.at(*path).finding(message, remedy)
     for document in snapshot.objects():
         for key, value in (("kind", document.kind), ("metadata", document.name)):
             if not value:
@@ -89,15 +88,6 @@ def _version_defects(document: Document) -> Iterator[Defect]:
     elif schemas.is_built_in(version) or served:
         remedy = f"write it in {' or '.join(served)}" if served else "correct apiVersion and kind"
         yield ("apiVersion",), f"no cluster here serves {kind} in {version}", remedy
-
-
-def _schema_defects(document: Document) -> Iterator[Defect]:
-    data = dict(document.data)
-    if document.file.name.endswith(SUFFIX):
-        data.pop("sops", None)
-    for path, message in schemas.problems(data):
-        where = ".".join(map(str, path)) or document.kind
-        yield path, f"{where}: {message}", f"kubectl explain {document.kind.lower()}"
 
 
 def objects_are_valid(snapshot: Snapshot) -> Iterator[Finding]:
@@ -328,68 +318,6 @@ def _privileged_field(document: Document) -> str:
         if key == "hostPath" or (key in _HOST_FIELDS and value):
             return f"{document.kind} {document.name} sets {key}"
     return ""
-
-
-def metrics_exist(snapshot: Snapshot) -> Iterator[Finding]:
-    """Alert rules and dashboards use metrics, labels and values that the platform's programs have."""
-    table = metrics.MetricTable(snapshot.tables(metrics.NAME))
-    for place, program, before, now in table.outdated({app.name: app.version for app in snapshot.applications}):
-        yield place.finding(
-            f"{program} was read at {before}, the tree has {now}", "compare its metrics, then write the version"
-        )
-    for document in snapshot.objects(*_ALERT_KINDS):
-        for path, message, remedy in _alert_defects(document, table):
-            yield document.at(*path).finding(message, remedy)
-    for file in (file for file in snapshot.all_files if file.suffix == ".json"):
-        for expression in _dashboard_expressions(file):
-            for problem in metrics.Expression(expression, table.metrics).problems:
-                line = next(
-                    (n for n, text in enumerate(read_text(file).splitlines(), 1) if json.dumps(expression) in text), 0
-                )
-                yield documents.Position(file, line).finding(f"{expression!r} {problem}", f"see {metrics.NAME}")
-
-
-def _alert_defects(document: Document, table: metrics.MetricTable) -> Iterator[Defect]:
-    for group, rules in enumerate(document.data["spec"]["groups"]):
-        for index, rule in enumerate(rules["rules"]):
-            at = ("spec", "groups", group, "rules", index)
-            name = rule.get("alert") or rule.get("record")
-            expression = metrics.Expression(str(rule["expr"]), table.metrics)
-            for problem in expression.problems:
-                yield (*at, "expr"), f"{name} {problem}", f"correct the rule; {metrics.NAME} has what exists"
-            if "alert" not in rule:
-                continue
-            labels = expression.labels | set(rule.get("labels") or {}) | {"alertname"}
-            for key, text in (rule.get("annotations") or {}).items():
-                for label in () if expression.problems else dict.fromkeys(_LABEL_IN_TEXT.findall(text)):
-                    if label not in labels:
-                        yield (
-                            (*at, "annotations", key),
-                            f"{name} names {label}, a label that its series do not have",
-                            (f"use one of {', '.join(sorted(labels)) or 'none'}"),
-                        )
-                    elif label in expression.shadowed:
-                        yield (
-                            (*at, "annotations", key),
-                            f"{name} names {label}, which is the scraped pod's",
-                            (f"use exported_{label}, or set honorLabels where it is scraped"),
-                        )
-            severity = (rule.get("labels") or {}).get("severity")
-            if severity not in _SEVERITIES:
-                problem = f"has the severity {severity}" if severity else "has no severity"
-                yield (*at, "labels"), f"{name} {problem}", "critical, warning or none: alerts are routed by it"
-
-
-def _dashboard_expressions(file: Path) -> Iterator[str]:
-    """The PromQL of a Grafana dashboard; panels of logs (Loki) have another language."""
-    dashboard = parse_json(read_text(file), file)
-    for path, key, value in documents.walk(dashboard):
-        if key == "targets" and isinstance(value, list):
-            panel = documents.value_under(dashboard, path[:-1])
-            for target in value:
-                source = (target.get("datasource") or panel.get("datasource") or {}) if isinstance(target, dict) else {}
-                if isinstance(source, dict) and source.get("type") != "loki" and target.get("expr"):
-                    yield target["expr"]
 
 
 def waves_do_not_wait_for_the_outside(snapshot: Snapshot) -> Iterator[Finding]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from fluobook.clients import sops
-from fluobook.errors import AccessDenied, OutsideError
+from fluobook.errors import AccessDenied, BadFile, OutsideError
 from fluobook.failures import present
 from fluobook.files import LARGEST_RECORD, pattern, read_text
 from fluobook.gitops import alerts, documents, kustomization, secrets
@@ -30,17 +31,25 @@ _KEY_FORMS = {
     name: re.compile(form)
     for name, form in yaml.safe_load(files("fluobook.gitops").joinpath("data", "key_forms.yaml").read_text()).items()
 }
-_SECRET_NAME = re.compile(r"(password|passwd|pass|secret_?(access_?)?key|api_?key|token|credential)s?$", re.IGNORECASE)
-_SECRET_LINE = re.compile(
-    r"^\s*[\w.-]*(password|passwd|pass|secret|token)\s*[=:]\s*[^\s{$]\S{3,}", re.IGNORECASE | re.MULTILINE
+_WORDS = (
+    r"(?:password|passwd|passphrase|pwd|pass|token|(?:client|shared)[_-]?secret"
+    r"|(?:api|access|auth|secret|private)[_-]?key)"
 )
-_SECRET_URL = re.compile(r"https?://[^/\s@]+@|://[^/\s:@]+:[^/\s:@]+@|[?&](access_|private_)?token=[^&\s]")
-_ASSIGNED = re.compile(
-    r"""^\s*(export\s+)?["']?[\w.-]*(password|passwd|pass|secret|token|api_?key)["']?\s*[=:]\s*["']?"""
-    r"""(?!ENC\[|(?:true|false|null|none)\b)[^\s"'{$<]\S{3,}""",
-    re.IGNORECASE,
+_SECRET_NAME = re.compile(rf"({_WORDS}|credential)s?$", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"\$[({]|\$\w+$|\{\{|ENC\[|<")
+_SECRET_URL = re.compile(r"https?://[^/\s@]+@|://[^/\s:@]*:[^/\s:@]+@|[?&](access_|private_)?token=[^&\s]")
+_NAME = rf"(?P<name>(?<![\w.-])[\w.-]*(?:{_WORDS}|secret))"
+_VALUE = r"""(?!ENC\[|(?:true|false|null|none)\b)[^\s"'{$<,;&]\S{3,}"""
+_ASSIGNED = tuple(
+    re.compile(form, re.IGNORECASE | re.MULTILINE)
+    for form in (
+        rf"""^[ \t]*(?:export[ ]+|-[ ]+)?["']?{_NAME}["']?[ \t]*[=:][ \t]*["']?{_VALUE}""",
+        rf"""["']{_NAME}\\?["'][ \t]*:[ \t]*\\?["']{_VALUE}""",
+        rf"""[{{,][ \t]*{_NAME}[ \t]*[=:][ \t]*["']?{_VALUE}""",
+        rf"""{_NAME}=["']?{_VALUE}""",
+    )
 )
-"""A line of a text file that gives a secret a value."""
+"""Where a text gives a secret a value: at the beginning of a line, in JSON, in a YAML flow mapping, by NAME=VALUE."""
 _SEARCHED_FOR_KEYS = ("cluster-gitops", "talos", "params", "notebooks", "site", "docs", ".github")
 _FIELDS = ("data", "stringData")
 _PARTIAL = ("encrypted_regex", "unencrypted_regex", "encrypted_suffix", "unencrypted_suffix")
@@ -73,9 +82,13 @@ def _assigned_values(snapshot: Snapshot) -> Iterator[Finding]:
         if file not in snapshot.files and file.suffix != ".md":
             text = read_text(file, largest=LARGEST_RECORD, errors="replace")
             for number, line in enumerate(text.splitlines(), 1):
-                if assigned := _ASSIGNED.match(line):
-                    message = f"{assigned[2]} has a value in plaintext"
+                if assigned := _assigned(line):
+                    message = f"{assigned['name']} has a value in plaintext"
                     yield Position(file, number).finding(message, f"sops encrypt -i {file.name}, or remove it")
+
+
+def _assigned(text: str) -> re.Match[str] | None:
+    return next((match for form in _ASSIGNED if (match := form.search(text))), None)
 
 
 def _plaintext_values(document: Document) -> Iterator[Finding]:
@@ -106,18 +119,22 @@ def _value_problem(value: Any) -> str:
 
 
 def _passwords(data: Any) -> Iterator[tuple[Key, ...]]:
-    """The paths of texts that are secrets by their key, the `name` beside them, or one of their own lines."""
+    """The paths of texts that are secrets by their key, the `name` or flag before them, or a part of their own."""
     for path, key, value in walk(data):
         if isinstance(key, str) and _is_secret(key, value):
             yield path
         if isinstance(value, dict) and _is_secret(str(value.get("name", "")), value.get("value")):
             yield (*path, "value")
+        for index, (flag, argument) in enumerate(pairwise(map(str, value) if isinstance(value, list) else ()), 1):
+            if re.fullmatch(r"--?[\w.-]+", flag) and not argument.startswith("-") and _is_secret(flag, argument):
+                yield (*path, index)
 
 
 def _is_secret(name: str, value: Any) -> bool:
     if not isinstance(value, str) or not value:
         return False
-    return any((_SECRET_NAME.search(name), _SECRET_LINE.search(value), _SECRET_URL.search(value)))
+    by_name = _SECRET_NAME.search(name) and not _PLACEHOLDER.match(value)
+    return any((by_name, _assigned(value), _SECRET_URL.search(value)))
 
 
 def keys_are_not_in_the_tree(snapshot: Snapshot) -> Iterator[Finding]:
@@ -149,7 +166,7 @@ def recipients_are_right(snapshot: Snapshot) -> Iterator[Finding]:
                 key = recipient if recipient in sops.SERVICES else "key_groups"
                 yield _place(encrypted.file, "sops", key).finding(problem, "name age recipients, and encrypt it again")
     rules_file = snapshot.root / CREATION_RULES
-    for document in documents.read(rules_file) if rules_file.exists() else ():
+    for document in snapshot.reader.read(rules_file) if rules_file.exists() else ():
         for index, rule in enumerate(document.data.get("creation_rules") or ()):
             for problem in filter(None, map(_recipient_problem, sops.recipients_in(rule))):
                 yield document.at("creation_rules", index).finding(problem, "name age recipients instead")
@@ -196,10 +213,10 @@ def _place(file: Path, *path: Key) -> Position:
 def creation_rules_encrypt_everything(snapshot: Snapshot) -> Iterator[Finding]:
     """A bundle is encrypted as a whole; every value of a Kubernetes Secret is; files and rules agree."""
     file = snapshot.root / CREATION_RULES
-    document = next(iter(documents.read(file)), None) if file.exists() else None
+    document = next(iter(snapshot.reader.read(file)), None) if file.exists() else None
     rules: list[dict[str, Any]] = (document.data.get("creation_rules") or []) if document else []
     for path in (_BUNDLE, _VALUES):
-        patterns = [name for name, _ in secrets.creation_rules(snapshot.root)]
+        patterns = [name for name, _ in secrets.creation_rules(snapshot.root, snapshot.reader)]
         index = next((at for at, name in enumerate(patterns) if name.search(path)), None)
         if document is None or index is None:
             yield Position(file, 1).finding(f"no rule matches {path}", "add one")
@@ -228,13 +245,16 @@ def _covers(rule: dict[str, Any]) -> bool:
 
 def _plaintext_fields(rule: dict[str, Any]) -> str:
     expression = rule.get("encrypted_regex")
-    compiled = pattern(str(expression), CREATION_RULES) if expression else None
+    try:
+        compiled = pattern(str(expression), CREATION_RULES) if expression else None
+    except BadFile:
+        return ""  # it is reported where the rules are read
     return ", ".join(field for field in _FIELDS if not compiled or not compiled.search(field))
 
 
 def generators_list_what_exists(snapshot: Snapshot) -> Iterator[Finding]:
     """Every encrypted file is listed by one KSOPS generator; generators list what exists, and run ksops."""
-    listed = [generator for folder in snapshot.kustomizations for generator in kustomization.generators(folder)]
+    listed = snapshot.generators
     generators = [generator for generator in listed if generator.is_ksops]
     for document in (generator.document for generator in listed if not generator.is_ksops):
         if document.group == "viaduct.ai":

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluobook.errors import ParamsError
+from fluobook.errors import BadFile, ParamsError
+from fluobook.files import pattern
 from fluobook.gitops.charts import Setting, chart_of, settings_of
 from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.root import NAMESPACE, for_phase
@@ -43,10 +44,10 @@ def versions_are_exact(snapshot: Snapshot) -> Iterator[Finding]:
     """Charts and other repositories have an exact version; every image has a version tag; chart sources are https."""
     remedy = "give it a tag that is a version"
     for app in snapshot.applications:
-        if not snapshot.tree.is_ours(app) and not _EXACT.fullmatch(app.version):
+        if app.version and not snapshot.is_in_tree(app) and not _EXACT.fullmatch(app.version):
             place = app.document.at(*_SOURCE, "targetRevision")
             yield place.finding(f"{app.name}: {app.version} is not an exact version", "write all three numbers")
-        if not app.repo.startswith("https://"):
+        if app.repo and not app.repo.startswith("https://"):
             place = app.document.at(*_SOURCE, "repoURL")
             yield place.finding(f"{app.name}: its source is not https", "use an https chart repository or git URL")
         for index, image in enumerate(app.kustomize.get("images") or ()):
@@ -68,11 +69,8 @@ def applications_are_sound(snapshot: Snapshot) -> Iterator[Finding]:
     """Each Application is in Argo CD's namespace, has an existing source and the right destination, and self-heals."""
     paths = Counter(app.path for app in snapshot.applications if app.path)
     gitops = [platform.gitops for platform in snapshot.platforms.values()]
-    in_tree = [app for app in snapshot.applications if snapshot.contains(snapshot.root / app.path) and app.path]
-    # The root replaces URL and revision of this repository by the platform's: a fork need not edit upstream's files.
-    usual = Counter((app.repo, app.version) for app in in_tree if app.file.is_relative_to(snapshot.top)).most_common(1)
-    urls = {settings.repository for settings in gitops} | {repo for (repo, _), _ in usual}
-    revisions = {settings.revision for settings in gitops} | {revision for (_, revision), _ in usual}
+    urls, revisions = snapshot.own_sources
+    in_tree = [app for app in snapshot.applications if app.path and snapshot.contains(snapshot.root / app.path)]
     for app in snapshot.applications:
         defects = [*_placement_defects(app), *_sync_policy_defects(app)]
         if paths[app.path] > 1:
@@ -83,8 +81,9 @@ def applications_are_sound(snapshot: Snapshot) -> Iterator[Finding]:
         if gitops and app in in_tree and app.version not in revisions:
             remedy = f"the others follow {min(revisions)}"
             defects.append(((*_SOURCE, "targetRevision"), f"follows {app.version}", remedy))
-        if (app in in_tree or app.repo in urls) and not snapshot.tree.is_ours(app):
-            defects.append(((*_SOURCE, "path"), f"deploys {app.path}, which has no kustomization", "correct the path"))
+        if snapshot.is_in_tree(app) and not snapshot.tree.is_ours(app):
+            exists = "has no kustomization" if app.path and (snapshot.root / app.path).exists() else "does not exist"
+            defects.append(((*_SOURCE, "path"), f"deploys {app.path or 'no path'}, which {exists}", "correct the path"))
         for path, message, remedy in defects:
             yield app.document.at(*path).finding(f"{app.name} {message}", remedy)
 
@@ -140,24 +139,28 @@ def _missing(document: Document, name: str, settings: Iterable[Setting], above: 
 
 def approver_and_stage_4_agree(snapshot: Snapshot) -> Iterator[Finding]:
     """For every params file, kubelet-csr-approver and stage 4 decide alike about a certificate request."""
+    problems: dict[Position, list[str]] = {}
     for file, platform in snapshot.platforms.items():
         try:
             applications = for_phase(platform, snapshot.tree).applications
         except ParamsError:
             continue  # the rule `phase-value` reports it
         for app in applications:
-            if app.chart == "kubelet-csr-approver":
+            if app.chart == "kubelet-csr-approver" and (problem := next(_disagreements(platform, app.values), "")):
                 place = app.document.at(*_VALUES, "providerIpPrefixes")
-                message = next(iter(_disagreements(platform, app.values)), "")
-                if message:
-                    remedy = "let the annotation fluobook/phase-values set {node_prefixes} and {node_name_regex}"
-                    yield place.finding(f"{app.name}, with {file.name}: {message}", remedy)
+                problems.setdefault(place, []).append(f"with {file.name}, {problem}")
+    for place, sentences in problems.items():
+        remedy = "let the annotation fluobook/phase-values set {node_prefixes} and {node_name_regex}"
+        yield place.finding(f"kubelet-csr-approver and stage 4 disagree: {'; '.join(sentences)}", remedy)
 
 
 def _disagreements(platform: Platform, values: dict[str, Any]) -> Iterator[str]:
     try:
+        pattern(str(values.get("providerRegex") or ""), "providerRegex")
         yield from disagreements(platform, Approver.from_values(values))
-    except (re.error, ValueError) as error:
+    except BadFile as error:
+        yield f"providerRegex {error.problem}"
+    except ValueError as error:
         yield f"it does not start: {error}"
 
 

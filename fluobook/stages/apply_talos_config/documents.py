@@ -20,22 +20,21 @@ from cryptography import x509
 from fluobook import gitops
 from fluobook.errors import ParamsError
 from fluobook.files import read_text
-from fluobook.gitops.documents import value_under
 from fluobook.machine import generate, pki
+from fluobook.machine.contradictions import contradictions_of_params, value_at
 from fluobook.machine.documents import dump, load
 from fluobook.machine.node import (
+    kubernetes_endpoint,
     node_documents,
     patch_problems,
-    patches_of,
+    patches_by_path,
     read_patches,
-    subnets_contain,
-    volume_problems,
 )
 from fluobook.machine.schematic import image_of
 from fluobook.params import KUBERNETES_PORT, TALOS_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from fluobook.cluster_secrets import ClusterSecrets
@@ -124,7 +123,7 @@ def node_texts(platform: Platform, secrets: SecretsBundle, ingredients: Ingredie
     """The complete configuration of every node as YAML, by name. They contain secrets."""
     generated = generate(
         platform.cluster.name,
-        _endpoint(platform),
+        kubernetes_endpoint(platform),
         platform.versions.kubernetes,
         secrets,
         install_image=ingredients.installer,
@@ -135,17 +134,13 @@ def node_texts(platform: Platform, secrets: SecretsBundle, ingredients: Ingredie
                 generated,
                 platform,
                 node,
-                patches=patches_of(node, ingredients.patches),
+                patches=list(patches_by_path(node, ingredients.patches).values()),
                 cert_sans=_further_names(platform, node),
                 inline_manifests={"cilium": ingredients.cilium} if node.role == "controlplane" else None,
             )
         )
         for node in platform.nodes
     }
-
-
-def _endpoint(platform: Platform) -> str:
-    return f"https://{platform.api_address}:{KUBERNETES_PORT}"
 
 
 def _further_names(platform: Platform, node: Node) -> list[str]:
@@ -197,34 +192,20 @@ def contradictions(
     documents = load(text)
     main: Main = next((document for document in documents if not document.get("kind")), {})
     yield from _of_the_bundle(main, node, secrets)
-    yield from _of_the_params(main, platform, node)
-    hostnames = [document.get("hostname") for document in documents if document.get("kind") == "HostnameConfig"]
-    if hostnames != [node.name]:
-        yield f"HostnameConfig gives the name {_shown(hostnames)}; the params say {node.name}"
-    yield from _shared_address(documents, platform, node)
-    yield from volume_problems(documents, node)
+    yield from contradictions_of_params(documents, platform, node)
     certificates = ["machine.certSANs"]
     if node.role == "controlplane":
         certificates.append("cluster.apiServer.certSANs")
-        yield from _of_the_control_plane(main, platform, node, ingredients)
+        inline = value_at(main, "cluster.inlineManifests") or ()
+        manifests = [manifest.get("contents") for manifest in inline if manifest.get("name") == "cilium"]
+        if manifests != [ingredients.cilium]:
+            problem = (
+                "is not what its Application renders to" if manifests else "is missing: no node would become Ready"
+            )
+            yield f"cluster.inlineManifests: cilium {problem}"
     for path in certificates:
-        if missing := [name for name in _further_names(platform, node) if name not in (_at(main, path) or ())]:
+        if missing := [name for name in _further_names(platform, node) if name not in (value_at(main, path) or ())]:
             yield f"{path} lacks {', '.join(missing)}: certificates would not be valid for the params' endpoint"
-
-
-def _shared_address(documents: Iterable[Main], platform: Platform, node: Node) -> Iterator[str]:
-    """The control planes' shared address is on the interface with the node's MAC address; workers have none."""
-    wanted = [str(platform.network.vip)] if platform.network.vip and node.role == "controlplane" else []
-    of_kind: dict[str, list[Main]] = {"Layer2VIPConfig": [], "LinkAliasConfig": []}
-    for document in documents:
-        of_kind.get(str(document.get("kind")), []).append(document)
-    vips = of_kind["Layer2VIPConfig"]
-    if (addresses := [vip.get("name") for vip in vips]) != wanted:
-        yield f"Layer2VIPConfig gives the address {_shown(addresses)}; the params say {_shown(wanted)}"
-    links = {alias.get("name"): str(value_under(alias, ["selector", "match"])) for alias in of_kind["LinkAliasConfig"]}
-    for vip in vips:
-        if (link := vip.get("link")) in links and node.mac.lower() not in links[link].lower():
-            yield f"LinkAliasConfig {link} does not choose the interface with the MAC address {node.mac.lower()}"
 
 
 def _of_the_bundle(main: Main, node: Node, secrets: SecretsBundle) -> Iterator[str]:
@@ -246,7 +227,7 @@ def _of_the_bundle(main: Main, node: Node, secrets: SecretsBundle) -> Iterator[s
         encoded = pair.to_base64()
         wanted |= {f"{path}.crt": encoded["crt"], f"{path}.key": encoded["key"] if node.role == "controlplane" else ""}
     for path, value in wanted.items():
-        actual = _at(main, path) or ""
+        actual = value_at(main, path) or ""
         if actual != value:
             yield f"{path} {'is not that of' if actual else 'is missing, unlike in'} the secrets bundle"
 
@@ -261,85 +242,3 @@ def _authority(path: str, ca: x509.Certificate) -> Iterator[str]:
         can_sign = False
     if not can_sign:
         yield f"{path}.crt is no certificate authority's, nor is it in the secrets bundle"
-
-
-def _of_the_params(main: Main, platform: Platform, node: Node) -> Iterator[str]:
-    """What every node has from the params."""
-    wanted = {
-        "machine.type": node.role,
-        "cluster.clusterName": platform.cluster.name,
-        "cluster.controlPlane.endpoint": _endpoint(platform),
-        "cluster.network.dnsDomain": "cluster.local",  # the tree's own URLs end in it
-        "cluster.network.podSubnets": [str(platform.cluster.pod_cidr)],
-        "cluster.network.serviceSubnets": [str(platform.cluster.service_cidr)],
-    }
-    for path, value in wanted.items():
-        if (actual := _at(main, path)) != value:
-            yield f"{path} is {_shown(actual)}; the params say {_shown(value)}"
-    if _at(main, "machine.install.disk") and _at(main, "machine.install.diskSelector"):
-        yield "machine.install.disk has no effect beside diskSelector; name the disk in the params (vm.install_disk)"
-    yield from _version(main, "machine.kubelet.image", platform)
-    yield from _subnets(main, "machine.kubelet.nodeIP.validSubnets", str(node.address))
-    if _at(main, "machine.kubelet.skipNodeRegistration"):
-        yield "machine.kubelet.skipNodeRegistration is true: Kubernetes would never know the node"
-    if str(_at(main, "machine.kubelet.extraArgs.rotate-server-certificates")).lower() != "true":
-        yield (
-            "machine.kubelet.extraArgs has no rotate-server-certificates: true; its kubelet would sign its own"
-            " serving certificate, which nobody can verify"
-        )
-
-
-def _of_the_control_plane(main: Main, platform: Platform, node: Node, ingredients: Ingredients) -> Iterator[str]:
-    """What control planes need for what the tree brings, Cilium above all."""
-    yield from _subnets(main, "cluster.etcd.advertisedSubnets", str(node.address))
-    for component in ("apiServer", "controllerManager", "scheduler"):
-        yield from _version(main, f"cluster.{component}.image", platform)
-    if (cni := _at(main, "cluster.network.cni.name")) != "none":
-        yield f"cluster.network.cni.name is {_shown(cni)}; it must be none: the network is Cilium, not Talos' flannel"
-    if _at(main, "cluster.proxy.disabled") is not True:
-        yield "cluster.proxy.disabled is not true: Cilium takes kube-proxy's place, and both would write rules"
-    inline = _at(main, "cluster.inlineManifests") or ()
-    manifests = [manifest.get("contents") for manifest in inline if manifest.get("name") == "cilium"]
-    if manifests != [ingredients.cilium]:
-        problem = "is not what its Application renders to" if manifests else "is missing: no node would become Ready"
-        yield f"cluster.inlineManifests: cilium {problem}"
-    yield from _admission(_at(main, "cluster.apiServer.admissionControl") or ())
-
-
-def _admission(plugins: Iterable[Main]) -> Iterator[str]:
-    """A namespace that needs privileged pods has a label in the tree; by default none may have them."""
-    settings = next((p.get("configuration") or {} for p in plugins if p.get("name") == "PodSecurity"), {})
-    path = "cluster.apiServer.admissionControl: PodSecurity"
-    level = (settings.get("defaults") or {}).get("enforce")
-    if level not in ("baseline", "restricted"):
-        yield f"{path} enforces {_shown(level)} by default; it must be baseline or restricted"
-    exempted = [name for names in (settings.get("exemptions") or {}).values() for name in names or ()]
-    if others := [str(name) for name in exempted if name != "kube-system"]:  # which Talos exempts
-        yield f"{path} exempts {', '.join(others)}; label the namespace in the tree instead"
-
-
-def _version(main: Main, path: str, platform: Platform) -> Iterator[str]:
-    """All components have one version. Talos would choose an image that is not named by its own default."""
-    wanted = f"v{platform.versions.kubernetes.removeprefix('v')}"
-    tag = str(_at(main, path) or "").partition("@")[0].rpartition(":")[2]
-    if tag != wanted:
-        yield f"{path} is {_shown(_at(main, path))}; the params say {wanted}"
-
-
-def _subnets(main: Main, path: str, address: str) -> Iterator[str]:
-    """The subnets from which Talos chooses an address contain the node's address."""
-    subnets = _at(main, path) or ()
-    try:
-        if not subnets_contain(subnets, address):
-            yield f"{path} is {_shown(subnets)}, which leaves out the node's own address {address}"
-    except ValueError as error:
-        yield f"{path}: {error}"
-
-
-def _at(main: Main, path: str) -> Any:
-    return value_under(main, path.split("."))
-
-
-def _shown(value: Any) -> str:
-    values = value if isinstance(value, list | tuple) else [value]
-    return ", ".join(str(item) for item in values if item not in (None, "")) or "not set"

@@ -1,0 +1,171 @@
+"""Alert rules and dashboards: what vmalert refuses, and expressions that can never be true."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from fluobook.files import parse_json, read_text
+from fluobook.gitops import metrics
+from fluobook.gitops.documents import Position, value_under, walk
+from fluobook.params.problems import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fluobook.gitops.documents import Document, Finding, Key
+    from fluobook.gitops.snapshot import Snapshot
+
+    Defect = tuple[tuple[Key, ...], str, str]
+    """The path of a value, what is wrong with it, and the remedy."""
+
+KINDS = ("VMRule", "PrometheusRule")
+_LABEL_IN_TEXT = re.compile(r"\$labels\.(\w+)")
+_SEVERITIES = {"critical", "warning", "none"}
+_DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|[smhdwy]))+|[0-9]+(\.[0-9]+)?")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_METRIC = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")
+_GROUP_DURATIONS = ("interval", "eval_offset", "eval_delay")
+_RULE_DURATIONS = ("for", "keep_firing_for")
+_ACTION = re.compile(r"\{\{-?(.*?)-?\}\}", re.DOTALL)
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|`[^`]*`')
+_BLOCKS = {"if", "range", "with", "define", "block"}
+_VARIABLES = {"labels", "value", "expr", "externalLabels", "externalURL"} | {
+    "alertID", "groupID", "activeAt", "for", "type", "isPartial"
+}  # fmt: skip
+_FUNCTIONS = {
+    "and", "or", "not", "len", "index", "slice", "print", "printf", "println", "html", "js", "urlquery", "call",
+    "eq", "ne", "lt", "le", "gt", "ge", "else", "end", "template", "break", "continue", *_BLOCKS,
+    "args", "crlfEscape", "externalURL", "first", "formatTime", "graphLink", "htmlEscape", "humanize", "humanize1024",
+    "humanizeDuration", "humanizePercentage", "humanizeTimestamp", "jsonEscape", "label", "match", "now",
+    "parseDuration", "parseDurationTime", "pathEscape", "pathPrefix", "query", "queryEscape", "quotesEscape",
+    "reReplaceAll", "safeHtml", "sortByLabel", "stripDomain", "stripPort", "strvalue", "tableLink", "title", "toLower",
+    "toTime", "toUpper", "value", "true", "false", "nil",
+}  # fmt: skip
+"""What a template of vmalert can call: Go's own functions and keywords, and its own."""
+
+
+def metrics_exist(snapshot: Snapshot) -> Iterator[Finding]:
+    """Vmalert takes the alert rules; they and dashboards use metrics, labels and values that the programs have."""
+    table = snapshot.metrics
+    for place, program, before, now in table.outdated({app.name: app.version for app in snapshot.applications}):
+        yield place.finding(
+            f"{program} was read at {before}, the tree has {now}", "compare its metrics, then write the version"
+        )
+    for document in snapshot.objects(*KINDS):
+        for path, message, remedy in _defects(document, table):
+            yield document.at(*path).finding(message, remedy)
+    for file in (file for file in snapshot.all_files if file.suffix == ".json"):
+        lines = read_text(file).splitlines()
+        for expression in _dashboard_expressions(file):
+            text = json.dumps(expression, ensure_ascii=False)
+            line = next((n for n, line in enumerate(lines, 1) if text in line or json.dumps(expression) in line), 0)
+            is_text = isinstance(expression, str)
+            problems = metrics.Expression(expression, table.metrics).problems if is_text else ["is not a text"]
+            for problem in problems:
+                yield Position(file, line).finding(f"{expression!r} {problem}", f"see {metrics.NAME}")
+
+
+def _defects(document: Document, table: metrics.MetricTable) -> Iterator[Defect]:
+    names: set[str] = set()
+    for number, group in enumerate(document.data["spec"]["groups"]):
+        at: tuple[Key, ...] = ("spec", "groups", number)
+        if group["name"] in names:
+            yield (*at, "name"), f"there are two groups {group['name']}", "rename one of them"
+        names.add(group["name"])
+        yield from _durations(group, at, _GROUP_DURATIONS, group["name"])
+        known: list[dict[str, Any]] = []
+        for index, rule in enumerate(group["rules"]):
+            place = (*at, "rules", index)
+            if rule in known:
+                yield place, f"group {group['name']} has this rule twice", "remove one of them"
+            known.append(rule)
+            yield from _refused(rule, place)
+            if "expr" in rule:
+                yield from _never_right(rule, place, table)
+
+
+def _durations(data: dict[str, Any], at: tuple[Key, ...], keys: tuple[str, ...], name: str) -> Iterator[Defect]:
+    for key in keys:
+        if data.get(key) and not _DURATION.fullmatch(data[key].removeprefix("-" if key == "eval_delay" else "")):
+            yield (*at, key), f"{name}: {key} {data[key]!r} is not a duration", "write it as 5m, 1h30m or 90s"
+
+
+def _refused(rule: dict[str, Any], at: tuple[Key, ...]) -> Iterator[Defect]:
+    """What vmalert does not start with: its whole configuration is refused."""
+    name = rule.get("alert") or rule.get("record") or "a rule"
+    if bool(rule.get("alert")) == bool(rule.get("record")):
+        yield at, f"{name} must have either alert or record", "give it one of the two"
+    if not rule.get("expr"):
+        yield (*at, "expr"), f"{name} has no expr", "write its PromQL expression"
+    if rule.get("record") and not _METRIC.fullmatch(rule["record"]):
+        yield (*at, "record"), f"{name} is not the name of a metric", "letters, digits, _ and : alone"
+    for key in _RULE_DURATIONS if rule.get("record") else ():
+        if rule.get(key):
+            yield (*at, key), f"{name} records, and has {key}", "remove it: only alerts wait"
+    yield from _durations(rule, at, _RULE_DURATIONS, name)
+    for field in ("labels", "annotations"):
+        for key, text in (rule.get(field) or {}).items():
+            if not _NAME.fullmatch(key):
+                yield (*at, field, key), f"{name}: {key} is not a valid name", "letters, digits and _ alone"
+            if problem := template_problem(text):
+                yield (*at, field, key), f"{name}: {field}.{key} {problem}", "correct the template"
+
+
+def template_problem(text: str) -> str:
+    """Why vmalert does not take a template, "" if it does: its blocks, variables and functions."""
+    opened, variables = 0, set(_VARIABLES)
+    for action in _ACTION.findall(text):
+        code = _QUOTED.sub(" ", action).strip()
+        if code.startswith("/*"):
+            continue
+        variables |= set(re.findall(r"\$(\w+)\s*(?:,|:=)", code))
+        opened += any(re.match(rf"{word}\b", code) for word in _BLOCKS) - (code == "end")
+        if unknown := [name for name in re.findall(r"\$(\w+)", code) if name not in variables]:
+            return f"uses ${unknown[0]}: {did_you_mean(unknown[0], variables)}"
+        words = re.findall(r"(?<![\w.$])[A-Za-z_]\w*", code)
+        if unknown := [word for word in words if word not in _FUNCTIONS]:
+            return f"calls {unknown[0]}: {did_you_mean(unknown[0], _FUNCTIONS - _BLOCKS)}"
+        if not action.strip() or opened < 0:
+            return "has an empty action" if not action.strip() else "has an end too many"
+    rest = _ACTION.sub("", text)
+    if "{{" in rest:
+        return "does not close {{"
+    return f"does not end {opened} of its blocks" if opened else ""
+
+
+def _never_right(rule: dict[str, Any], at: tuple[Key, ...], table: metrics.MetricTable) -> Iterator[Defect]:
+    name = rule.get("alert") or rule.get("record")
+    expression = metrics.Expression(rule["expr"], table.metrics)
+    for problem in expression.problems:
+        yield (*at, "expr"), f"{name} {problem}", f"correct the rule; {metrics.NAME} has what exists"
+    if "alert" not in rule:
+        return
+    labels = expression.labels | set(rule.get("labels") or {}) | {"alertname"}
+    for key, text in (rule.get("annotations") or {}).items():
+        for label in () if expression.problems else dict.fromkeys(_LABEL_IN_TEXT.findall(text)):
+            place = (*at, "annotations", key)
+            if label not in labels:
+                remedy = f"use one of {', '.join(sorted(labels)) or 'none'}"
+                yield place, f"{name} names {label}, a label that its series do not have", remedy
+            elif label in expression.shadowed:
+                remedy = f"use exported_{label}, or set honorLabels where it is scraped"
+                yield place, f"{name} names {label}, which is the scraped pod's", remedy
+    severity = (rule.get("labels") or {}).get("severity")
+    if severity not in _SEVERITIES:
+        problem = f"has the severity {severity}" if severity else "has no severity"
+        yield (*at, "labels"), f"{name} {problem}", "critical, warning or none: alerts are routed by it"
+
+
+def _dashboard_expressions(file: Path) -> Iterator[Any]:
+    """The PromQL of a Grafana dashboard; panels of logs (Loki) have another language."""
+    dashboard = parse_json(read_text(file), file)
+    for path, key, targets in walk(dashboard):
+        if key == "targets" and isinstance(targets, list):
+            panel = value_under(dashboard, path[:-1])
+            for target in (target for target in targets if isinstance(target, dict)):
+                source = target.get("datasource") or panel.get("datasource") or {}
+                if isinstance(source, dict) and source.get("type") != "loki" and target.get("expr"):
+                    yield target["expr"]

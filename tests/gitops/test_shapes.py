@@ -1,0 +1,191 @@
+"""Files that an operator writes have the shape that rules read: one finding says what is there and what may be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fluobook.gitops.check import RULES, all_findings, findings
+from fluobook.gitops.schemas import checked
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+POD = "{namespace: shop, labels: {app: shop}, ports: [8080]}"
+PROGRAM = "{target: [job], metrics: {orders: {labels: [state]}}}"
+RULE = "apiVersion: operator.victoriametrics.com/v1beta1\nkind: VMRule\nmetadata: {name: x, namespace: shop}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("reachability.yaml", f"pods: {{shop: {POD}}}\nopen: [{{from: a, to: [b], ports: [53/UDP], why: x}}]", ""),
+        ("reachability.yaml", "pods: {shop: 5}", "pods.shop is 5, not a mapping; write {namespace: shop"),
+        ("reachability.yaml", "pods: [shop]", "pods is […], not a mapping; a pod by its name"),
+        ("reachability.yaml", "pods:", "pods is null, not a mapping"),
+        (
+            "reachability.yaml",
+            f"pods: {{shop: {POD.replace('8080', '70000')}}}",
+            "pods.shop.ports.0: 70000 is greater than",
+        ),
+        (
+            "reachability.yaml",
+            f"pods: {{shop: {POD.replace('8080', '70000/TCP')}}}",
+            "ports.0 is '70000/TCP', which does not",
+        ),
+        (
+            "reachability.yaml",
+            f"pods: {{shop: {POD.replace('8080', '80/tcp')}}}",
+            "a port is 8080 or 53/UDP, at most 65535",
+        ),
+        (
+            "reachability.yaml",
+            "pods: {shop: {namespace: shop}}",
+            "pods.shop has no labels and no ports; write {namespace: shop",
+        ),
+        ("reachability.yaml", "open: [{from: a, to: b, too: b, why: x}]", "open.0.too: Additional properties"),
+        ("reachability.yaml", "open: [{from: a, to: b, why: the LAN, and more}]", "open.0.and more: Additional"),
+        ("reachability.yaml", "on_hosts: {cilium: [a]}", "on_hosts.cilium is […], not a mapping"),
+        ("metrics.yaml", f"programs: {{shop: {PROGRAM}}}", ""),
+        ("metrics.yaml", "programs: [1, 2]", "programs is […], not a mapping"),
+        ("metrics.yaml", "{}", "it has no programs"),
+        ("metrics.yaml", "programs: {shop: {metrics: {}}}", "programs.shop has no target; write {target: [job"),
+        (
+            "metrics.yaml",
+            "programs: {shop: {target: [job], metrics: [a]}}",
+            "programs.shop.metrics is […], not a mapping",
+        ),
+        ("metrics.yaml", "programs: {shop: {target: [job], metrics: {a: {labels: b}}}}", "a.labels is 'b', not a list"),
+        ("kustomization.yaml", "resources: a.yaml", "resources is 'a.yaml', not a list"),
+        ("kustomization.yaml", "resources: [5]", "resources.0 is 5, not a text"),
+        ("kustomization.yaml", "patches: [x]", "patches.0 is 'x', not a mapping"),
+        (
+            "kustomization.yaml",
+            "configMapGenerator: [{files: a.json}]",
+            "configMapGenerator.0.files is 'a.json', not a list",
+        ),
+        (".sops.yaml", "creation_rules: 5", "creation_rules is 5, not a list"),
+        (".sops.yaml", "creation_rules: [{age: 5}]", "creation_rules.0.age is 5, not a text or a list"),
+        ("x.yaml", "apiVersion: viaduct.ai/v1\nkind: ksops\nfiles: a", "files is 'a', not a list"),
+        ("x.yaml", "apiVersion: a.b/v1\nkind: Own\nmetadata: {labels: {a: 5}}", "metadata.labels.a is 5, not a text"),
+        ("x.yaml", RULE + "spec: {groups: [{name: a, rules: [{alert: A, expr: 5}]}]}", "rules.0.expr is 5, not a text"),
+        ("x.yaml", RULE + "spec: {groups: [{name: a, rules: [{alert: A, annotation: {}}]}]}", "annotation: Additional"),
+        ("x.yaml", RULE + "spec: {groups: [{name: a}]}", "spec.groups.0 has no rules"),
+        ("x.yaml", RULE + "spec: {groups: {a: 1}}", "spec.groups is {…}, not a list"),
+        (
+            "x.yaml",
+            "apiVersion: v1\nkind: Secret\nmetadata: {name: x}\nstringData: {pin: 4711}",
+            "pin is a secret, not a text",
+        ),
+    ],
+)
+def test_what_has_another_shape_says_what_is_there_and_what_may_be(name: str, text: str, message: str):
+    _, mismatches, _ = checked(yaml.safe_load(text), name)
+    assert len(mismatches) == bool(message)
+    assert message in "".join(text for _, text in mismatches)
+    assert "4711" not in str(mismatches)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "readable"),
+    [
+        ("reachability.yaml", {"pods": {"a": 5}}, {"pods": {"a": {"namespace": "", "labels": {}, "ports": []}}}),
+        ("reachability.yaml", {"pods": None, "open": 5}, {"pods": {}, "open": []}),
+        ("kustomization.yaml", {"resources": [5, "a.yaml"]}, {"resources": ["", "a.yaml"]}),
+        (".sops.yaml", {}, {"creation_rules": []}),
+    ],
+)
+def test_rules_read_an_empty_value_in_place_of_a_wrong_one(name: str, data: Any, readable: Any):
+    before = json.dumps(data)
+    assert checked(data, name)[0] == readable
+    assert json.dumps(data) == before
+
+
+@pytest.fixture
+def site(repository: Path) -> Path:
+    shutil.copytree(REPOSITORY / "tests/site", repository / "site")
+    return repository
+
+
+def change(file: Path, old: str, new: str) -> None:
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
+
+
+ALERTS = "cluster-gitops/infrastructure/monitoring/config/rules.yaml"
+DASHBOARD = "site/shop/dashboard.json"
+
+
+@pytest.mark.parametrize(
+    ("edit", "rule", "message"),
+    [
+        (("site/reachability.yaml", "pods:\n", "pods:\n  other: 5\n"), "shape", "pods.other is 5, not a mapping"),
+        (("site/reachability.yaml", "8080", "70000"), "shape", "70000 is greater than the maximum of 65535"),
+        ((ALERTS, "          expr: vector(1)\n", ""), "metric", "Watchdog has no expr"),
+        ((ALERTS, "expr: vector(1)", "expr: 5"), "shape", "expr is 5, not a text"),
+        ((DASHBOARD, '"expr": "', '"expr": 7, "legend": "'), "metric", "7 is not a text"),
+        ((DASHBOARD, '"targets": [', '"targets": [7, '), "", ""),
+        (
+            ("site/project.yaml", "  sourceRepos:", "  sourceRepos: 5\n  x:"),
+            "shape",
+            "spec.sourceRepos is 5, not a list",
+        ),
+        (("site/shop/policies.yaml", "podSelector: {}", "podSelector: 7"), "shape", "podSelector is 7, not a mapping"),
+        (("site/shop/application.yaml", "  project: site\n", ""), "shape", "spec has no project"),
+        (("site/shop/kustomization.yaml", "resources:\n", "resources:\n  - 5\n"), "shape", "resources.0 is 5, not a"),
+        ((".sops.yaml", "creation_rules:", "creation_rules: 5\nx:"), "shape", "creation_rules is 5, not a list"),
+    ],
+)
+def test_a_wrong_shape_is_reported_at_its_place_and_hides_no_other_mistake(
+    site: Path, edit: tuple[str, str, str], rule: str, message: str
+):
+    file, old, new = edit
+    change(site / file, old, new)
+    change(site / "site/shop/shop.yaml", ":1.29.1", ":latest")
+    names = ("shape", "pin", "metric", "reachability", "project", "source", "policy", "recipient", "exposure")
+    listed = findings(site, {name: RULES[name] for name in names}, path="site", without=("scylladb",))
+    assert "cannot be applied" not in "".join(finding.message for finding in listed)
+    assert [finding.rule for finding in listed if finding.file == "site/shop/shop.yaml"] == ["pin"]
+    others = [finding for finding in listed if finding.file != "site/shop/shop.yaml"]
+    assert {(finding.file, finding.rule) for finding in others if finding.rule in ("shape", "metric")} == (
+        {(file, rule)} if rule else set()
+    )
+    assert message in "".join(finding.message for finding in others)
+
+
+def test_every_invalid_pattern_of_the_creation_rules_is_reported(repository: Path):
+    change(repository / ".sops.yaml", r"^talos/secrets/[^/]+\.sops\.yaml$", "(a+)+$")
+    change(repository / ".sops.yaml", r"^(cluster-gitops|site)/.*\.sops\.yaml$", "'[a'")
+    listed = [
+        finding for finding in findings(repository, {"recipient": RULES["recipient"]}) if finding.rule == "readable"
+    ]
+    assert [(finding.file, finding.line) for finding in listed] == [(".sops.yaml", 5), (".sops.yaml", 8)]
+
+
+def test_a_mistake_that_differs_between_two_roots_is_one_finding(site: Path):
+    change(
+        site / "cluster-gitops/infrastructure/network-policies/fluodata.yaml", "cnpg.io/cluster: fluodata-pg", "a: b"
+    )
+    listed = [finding for finding in all_findings(site) if finding.rule == "reachability"]
+    places = [(finding.file, finding.line, finding.message[:4]) for finding in listed]
+    assert places
+    assert len(set(places)) == len(places)
+
+
+def test_a_part_of_the_tree_that_is_missing_is_reported_without_its_consequences(repository: Path):
+    change(repository / "cluster-gitops/infrastructure/kustomization.yaml", "- namespaces/", "- namespace/")
+    names = ("wave", "namespace", "listing", "project", "pin")
+    listed = findings(repository, {name: RULES[name] for name in names})
+    assert [(finding.rule, finding.message.partition(",")[0]) for finding in listed] == [
+        ("readable", "it lists namespace/application.yaml")
+    ]
+
+
+def test_kustomizations_that_list_each_other_are_reported(repository: Path):
+    file = repository / "cluster-gitops/apps/secrets/kustomization.yaml"
+    file.write_text(file.read_text() + "resources: [../secrets]\n")
+    listed = findings(repository, {"pin": RULES["pin"], "duplicate": RULES["duplicate"]})
+    assert [finding.message for finding in listed] == ["it lists ../secrets, which lists it"]
