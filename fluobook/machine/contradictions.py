@@ -30,22 +30,23 @@ if TYPE_CHECKING:
 def patch_contradictions(platform: Platform, patches: Mapping[str, str]) -> list[tuple[str, str]]:
     """What contradicts the params once all patches are merged: the path of the patch that causes it, the problem."""
     generated = placeholder_documents(platform)
-    origins: dict[str, str] = {}
+    reported: dict[tuple[str, str], str] = {}
     for node in platform.nodes:
         documents = node_documents(generated, platform, node)
         before: set[str] = set()
-        caused: dict[str, str] = {}
+        origins: dict[str, str] = {}
         for path, text in patches_by_path(node, patches).items():
             try:
                 documents = merge(documents, load(text, path))
             except ParamsError:
                 break  # `patch_problems` has it
             after = set(contradictions_of_params(documents, platform, node))
-            caused |= dict.fromkeys(after - before, path)
+            origins |= dict.fromkeys(after - before, path)
             before = after
         else:
-            origins |= {problem: caused[problem] for problem in before}
-    return sorted((path, problem) for problem, path in origins.items())
+            for problem in sorted(before):  # one for each field, which its first word names
+                reported.setdefault((origins[problem], problem.split()[0]), problem)
+    return sorted((path, problem) for (path, _), problem in reported.items())
 
 
 def contradictions_of_params(documents: Sequence[Document], platform: Platform, node: Node) -> Iterator[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fluobook.gitops.metrics import Expression, Metric
+from fluobook.gitops.rules.alerts import refused, template_problem
 
 METRICS = {
     "up": Metric("vmagent", frozenset({"job", "instance"}), values=(0, 1)),
@@ -62,12 +65,87 @@ def test_the_labels_of_an_expression_are_those_of_its_result(expression: str, la
         ("used / limit", "no series match: only one side of / has disk"),
         ("histogram_quantile(0.9, up)", "has histogram_quantile, which needs (le)"),
         ("sum by (node (used)", "is not PromQL"),
+        ('used{node="a",node="b"}', "no node matches 'a' and 'b' at the same time"),
+        ('used{node="a",node!="a"}', "no node matches 'a' and 'a' at the same time"),
+        ('used{node=~"a|b",node="c"}', "no node matches"),
+        ('used{node="a",node!~"a.*"}', "no node matches"),
+        ('state{state="healthy",state="degraded"}', "no state of state matches 'healthy' and 'degraded'"),
+        ('state{state=~"heal.*",state!="healthy"}', "no state of state matches"),
     ],
 )
 def test_an_expression_that_can_never_be_true_is_a_problem(expression: str, problem: str):
     evaluated = Expression(expression, METRICS)
     assert evaluated.labels is not None
     assert problem in " ".join(evaluated.problems)
+
+
+@pytest.mark.parametrize(
+    "matchers",
+    [
+        'node="a",node!="b"',
+        'node=~"a|b",node!="a"',
+        'node=~"a.*",node=~".*b"',
+        'node=~"(a+)+",node="aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab"',
+    ],
+)
+def test_matchers_that_can_match_together_are_no_problem(matchers: str):
+    assert Expression(f"used{{{matchers}}}", METRICS).problems == []
+
+
+def test_a_regular_expression_that_would_take_too_long_is_taken_as_it_is():
+    assert Expression('state{state=~"(h|e|a|l|t|y|(.*)*)*x"}', METRICS).problems == []
+
+
+RULE = {"alert": "A", "expr": "up == 0", "labels": {"severity": "warning"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"for": "5m", "keep_firing_for": "1h30m"}, ""),
+        ({"for": "1.5h"}, ""),
+        ({"for": "5 minutes"}, "A: for '5 minutes' is not a duration"),
+        ({"for": "5min"}, "A: for '5min' is not a duration"),
+        ({"keep_firing_for": "-5m"}, "A: keep_firing_for '-5m' is not a duration"),
+        ({"labels": {"severity": "warning", "my-team": "x"}}, "A: my-team is not a valid name"),
+        ({"annotations": {"first step": "x"}}, "A: first step is not a valid name"),
+        ({"annotations": {"summary": "{{ $labels.job }"}}, "A: annotations.summary does not close {{"),
+        (
+            {"labels": {"severity": "warning", "team": "{{ $label.job }}"}},
+            "labels.team uses $label: did you mean 'labels'?",
+        ),
+        ({"record": "a:b"}, "A must have either alert or record"),
+        ({"alert": ""}, "a rule must have either alert or record"),
+        ({"expr": ""}, "A has no expr"),
+        ({"alert": "", "record": "a-b"}, "a-b is not the name of a metric"),
+        ({"alert": "", "record": "a:b", "for": "5m"}, "a:b records, and has for"),
+    ],
+)
+def test_what_vmalert_refuses_in_a_rule_is_found(change: dict[str, Any], problem: str):
+    problems = [message for _, message, _ in refused(RULE | change, ())]
+    assert len(problems) == bool(problem)
+    assert problem in "".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{{ $labels.job }} is at {{ $value | humanizePercentage }}", ""),
+        ('{{ with query "up{a=\'{{b}}\'}" }}{{ . | first | value | printf "%.1f" }}{{ end }}', ""),
+        ("{{ range $i, $s := query `x` }}{{ $i }}{{ $s.Labels }}{{ else }}-{{ end }}", ""),
+        ("{{- if gt $value 1.5 -}} a {{- else if eq $labels.a `b` -}} b {{- end -}} {{/* c */}}", ""),
+        ("{{ $value | humanise }}", "calls humanise: did you mean 'humanize'?"),
+        ("{{ labels.job }}", "calls labels"),
+        ("{{ if $value }} a", "does not end 1 of its blocks"),
+        ("a {{ end }}", "has an end too many"),
+        ("{{ }}", "has an empty action"),
+        ("{{ $vlaue }}", "uses $vlaue: did you mean 'value'?"),
+        ("{{ $value", "does not close {{"),
+    ],
+)
+def test_a_template_that_vmalert_refuses_is_found(text: str, problem: str):
+    assert template_problem(text).startswith(problem)
+    assert bool(template_problem(text)) == bool(problem)
 
 
 def test_a_correct_comparison_of_all_values_is_no_problem():

@@ -72,6 +72,10 @@ LEAKED = {
     "hvs." + "CAESI" * 6: "a Vault token",
     "AIza" + "a" * 35: "a Google key",
     JWT: "a JSON web token",
+    "https://discord.com/api/webhooks/123456789012345678/" + "a1B_" * 16: "a webhook with its token",
+    "https://api.telegram.org/bot123456789:AA" + "a1B_" * 8 + "c/sendMessage": "a Telegram token",
+    "https://hooks.slack.com/services/T01234567/B01234567/" + "a1" * 12: "a Slack token",
+    "https://hc-ping.com/01234567-89ab-cdef-0123-456789abcdef": "a webhook with its token",
 }
 PUBLIC = (
     "age1v0zc3r87s8g2dxuctjedrqgaa0rmljt5sxy99qh88dgtpdny4csqrajdr5",
@@ -87,6 +91,9 @@ PUBLIC = (
     "PVEAPIToken=USER@REALM!TOKENID=UUID",
     "prefixes ghp_, glpat-, AKIA and hvs. begin tokens",
     "- name: AGE-SECRET-KEY",
+    "https://discord.com/api/webhooks/ID/TOKEN",
+    "https://api.telegram.org/botTOKEN/sendMessage",
+    "https://hooks.slack.com/services/T000/B000/XXX",
 )
 
 
@@ -113,12 +120,56 @@ def test_a_committed_key_is_known_by_its_form_and_nothing_else_is(line: str, tmp
         ("BRIDGE_USER=gateway", False),
         ('"automountServiceAccountToken": false', False),
         ("PASSWORD_FILE=/run/password", False),
+        ('{"password": "hunter2hunter2"}', True),
+        ('{"db": {"user": "a", "passwd":"hunter2hunter2"}}', True),
+        ("curl -d token=hunter2hunter2 https://example.org", True),
+        ("db: {user: a, password: hunter2hunter2}", True),
+        ("api_key = 'hunter2hunter2'", True),
+        ("- SECRET_KEY=hunter2hunter2", True),
+        ("Server=db;User Id=a;Password=hunter2hunter2;", True),
+        ('{"password": "${DB_PASSWORD}"}', False),
+        ('{"password": ""}', False),
+        ("mount the token: it is in a Secret", False),
+        ("tokens and passwords: see the docs", False),
     ],
 )
 def test_every_text_file_is_searched_for_values_of_secrets(line: str, is_leak: bool, repository: Path):
     (repository / "cluster-gitops/apps/secrets/bridge.env").write_text(f"A=1\n{line}\n")
     found = [finding.line for finding in secrets_are_encrypted(Snapshot(repository))]
     assert found == ([2] if is_leak else [])
+
+
+PLAINTEXT = {
+    "env: [{name: DB_PASSWORD, value: hunter2hunter2}]": True,
+    "env: [{name: DB_PASSWORD, value: $(OTHER)}]": False,
+    "args: [--password, hunter2hunter2]": True,
+    "args: [--db-password=hunter2hunter2]": True,
+    "args: [--password-file, /run/password]": False,
+    "args: [--password, --verbose]": False,
+    "command: [sh, -c, 'mysql -u a --password=hunter2hunter2']": True,
+    'data: {config.json: \'{"password": "hunter2hunter2"}\'}': True,
+    'data: {config.json: \'{"password": "${DB_PASSWORD}"}\'}': False,
+    "data: {app.toml: \"[db]\\npassword = 'hunter2hunter2'\\n\"}": True,
+    'data: {app.ini: "[db]\\nPassword=hunter2hunter2\\n"}': True,
+    "data: {app.yaml: 'db: {user: a, password: hunter2hunter2}'}": True,
+    "data: {DSN: 'redis://:hunter2hunter2@cache:6379/0'}": True,
+    "data: {DSN: 'amqp://app:hunter2hunter2@rabbitmq:5672/'}": True,
+    "data: {URL: 'https://example.org/a?access_token=hunter2hunter2'}": True,
+    "oidc: {clientSecret: hunter2hunter2}": True,
+    "oidc: {clientSecret: $oidc.clientSecret}": True,
+    "oidc: {clientSecretRef: {name: a}}": False,
+    "existingSecret: grafana-admin": False,
+    "text: 'Rotate the password: the page says how'": False,
+}
+
+
+@pytest.mark.parametrize("text", PLAINTEXT)
+def test_a_secret_in_a_manifest_is_found_in_any_form(text: str, tmp_path: Path):
+    file = tmp_path / "cluster-gitops" / "map.yaml"
+    file.parent.mkdir()
+    file.write_text(f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\n{text}\n")
+    found = [finding.line for finding in secrets_are_encrypted(Snapshot(tmp_path))]
+    assert found[:1] == ([4] if PLAINTEXT[text] else [])
 
 
 VALUES = {

@@ -167,6 +167,41 @@ def test_a_talos_patch_for_no_node_is_refused(site: Path):
     assert any("worker-9.yaml applies to no node" in line for line in reported(site, "patch"))
 
 
+def test_one_misnamed_patch_hides_no_finding_of_another(site: Path):
+    folder = site / "site/talos/patches"
+    for name in ("x.yml", "worker.json", "worker-9.yaml"):
+        (folder / name).write_text("machine: {}\n")
+    (folder / "worker.yaml").write_text("machine:\n  kublet: {}\n")
+    (site / "talos/patches/worker-1.yaml").write_text("machine: {}\n")
+    lines = reported(site, "patch")
+    assert [line.partition(":")[0] for line in lines if "applies to no node" in line] == [
+        "site/talos/patches/worker-9.yaml applies to no node",
+        "site/talos/patches/worker.json applies to no node",
+        "site/talos/patches/x.yml applies to no node",
+        "talos/patches/worker-1.yaml applies to no node",
+    ]
+    assert any(line.startswith("site/talos/patches/worker.yaml ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("patch", "message"),
+    [
+        (
+            "apiVersion: v1alpha1\nkind: HostnameConfig\nauto: off\nhostname: worker-1\n",
+            "HostnameConfig gives the name worker-1; the params say worker-2",
+        ),
+        ("cluster: {network: {dnsDomain: example.org}}\n", "dnsDomain is example.org; the params say cluster.local"),
+        ("machine: {kubelet: {nodeIP: {validSubnets: ['!10.0.0.0/8']}}}\n", "which leaves out the node's own address"),
+        ("machine: {kubelet: {skipNodeRegistration: true}}\n", "Kubernetes would never know the node"),
+    ],
+)
+def test_a_talos_patch_that_contradicts_the_params_is_reported(site: Path, patch: str, message: str):
+    assert reported(site, "patch") == []
+    (site / "site/talos/patches/worker.yaml").write_text(patch)
+    lines = reported(site, "patch")
+    assert [line.startswith("site/talos/patches/worker.yaml ") and message in line for line in lines] == [True]
+
+
 def test_a_talos_patch_that_talos_refuses_is_reported_in_the_site(site: Path):
     (site / "site/talos/patches/worker.yaml").write_text("machine:\n  kublet: {}\n")
     assert any(line.startswith("site/talos/patches/worker.yaml ") for line in reported(site, "patch"))

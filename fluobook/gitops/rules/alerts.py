@@ -29,8 +29,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _METRIC = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")
 _GROUP_DURATIONS = ("interval", "eval_offset", "eval_delay")
 _RULE_DURATIONS = ("for", "keep_firing_for")
-_ACTION = re.compile(r"\{\{-?(.*?)-?\}\}", re.DOTALL)
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|`[^`]*`')
+_ACTION = re.compile(rf"\{{\{{-?((?:{_QUOTED.pattern}|[^\"`}}]|}}(?!}}))*)}}}}", re.DOTALL)
 _BLOCKS = {"if", "range", "with", "define", "block"}
 _VARIABLES = {"labels", "value", "expr", "externalLabels", "externalURL"} | {
     "alertID", "groupID", "activeAt", "for", "type", "isPartial"
@@ -82,7 +82,7 @@ def _defects(document: Document, table: metrics.MetricTable) -> Iterator[Defect]
             if rule in known:
                 yield place, f"group {group['name']} has this rule twice", "remove one of them"
             known.append(rule)
-            yield from _refused(rule, place)
+            yield from refused(rule, place)
             if "expr" in rule:
                 yield from _never_right(rule, place, table)
 
@@ -93,7 +93,7 @@ def _durations(data: dict[str, Any], at: tuple[Key, ...], keys: tuple[str, ...],
             yield (*at, key), f"{name}: {key} {data[key]!r} is not a duration", "write it as 5m, 1h30m or 90s"
 
 
-def _refused(rule: dict[str, Any], at: tuple[Key, ...]) -> Iterator[Defect]:
+def refused(rule: dict[str, Any], at: tuple[Key, ...]) -> Iterator[Defect]:
     """What vmalert does not start with: its whole configuration is refused."""
     name = rule.get("alert") or rule.get("record") or "a rule"
     if bool(rule.get("alert")) == bool(rule.get("record")):
@@ -118,7 +118,7 @@ def template_problem(text: str) -> str:
     """Why vmalert does not take a template, "" if it does: its blocks, variables and functions."""
     opened, variables = 0, set(_VARIABLES)
     for action in _ACTION.findall(text):
-        code = _QUOTED.sub(" ", action).strip()
+        code = _QUOTED.sub(" ", action).strip(" \t\r\n-")
         if code.startswith("/*"):
             continue
         variables |= set(re.findall(r"\$(\w+)\s*(?:,|:=)", code))
