@@ -170,7 +170,7 @@ def test_a_talos_patch_for_no_node_is_refused(site: Path):
 def test_one_misnamed_patch_hides_no_finding_of_another(site: Path):
     folder = site / "site/talos/patches"
     for name in ("x.yml", "worker.json", "worker-9.yaml"):
-        (folder / name).write_text("machine: {}\n")
+        (folder / name).write_text('{"machine": {}}\n')
     (folder / "worker.yaml").write_text("machine:\n  kublet: {}\n")
     (site / "talos/patches/worker-1.yaml").write_text("machine: {}\n")
     lines = reported(site, "patch")

@@ -121,7 +121,7 @@ def _value_problem(value: Any) -> str:
 def _passwords(data: Any) -> Iterator[tuple[Key, ...]]:
     """The paths of texts that are secrets by their key, the `name` or flag before them, or a part of their own."""
     for path, key, value in walk(data):
-        if isinstance(key, str) and _is_secret(key, value):
+        if _is_secret(str(key), value):
             yield path
         if isinstance(value, dict) and _is_secret(str(value.get("name", "")), value.get("value")):
             yield (*path, "value")
