@@ -36,7 +36,7 @@ RULES: dict[str, Rule] = {
     "exposure": network.only_intended_services_are_exposed,
     "generator": secrets.generators_list_what_exists,
     "health": sources.health_scripts_run_and_wait,
-    "keeping": applications.essentials_are_not_pruned,
+    "keeping": applications.data_outlives_applications,
     "key": secrets.keys_are_not_in_the_tree,
     "leftover": components.nothing_is_left_over,
     "listing": files.files_are_listed,

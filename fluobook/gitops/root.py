@@ -59,8 +59,8 @@ def _removal(document: Document) -> Patch:
 def root_application(platform: Platform, tree: Tree) -> dict[str, Any]:
     """The root Application of a platform, ready to be applied.
 
-    It has no finalizer: deleting it must never delete the platform. Its project is Argo CD's own `default`, since it
-    deploys the projects of the tree itself.
+    It has no finalizer, and deletes nothing: deleting it must never delete the platform. Its project is Argo CD's own
+    `default`, since it deploys the projects of the tree itself.
 
     Raises:
         ParamsError: the tree and the platform do not match; see `patches_for`.
@@ -83,7 +83,7 @@ def root_application(platform: Platform, tree: Tree) -> dict[str, Any]:
             "destination": {"server": "https://kubernetes.default.svc", "namespace": NAMESPACE},
             "syncPolicy": {
                 "automated": {"prune": True, "selfHeal": True},
-                "syncOptions": ["CreateNamespace=false", "ServerSideApply=true"],
+                "syncOptions": ["CreateNamespace=false", "Delete=false", "ServerSideApply=true"],
                 "retry": {"limit": 10, "refresh": True, "backoff": backoff},
             },
         },

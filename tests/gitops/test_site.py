@@ -121,6 +121,65 @@ def test_mistakes_in_a_site_are_reported_as_anywhere(site: Path, edit: tuple[str
     assert any(message in line for line in reported(site, rule)), reported(site, rule)
 
 
+OWN = "metadata: {name: own, namespace: shop}"
+SAFE = OWN[:-1] + ", annotations: {argocd.argoproj.io/sync-options: 'Prune=false,Delete=false'}}"
+CHART = """
+    chart: own
+    helm:
+      valuesObject:
+        {values}
+"""
+
+
+@pytest.mark.parametrize(
+    ("added", "held"),
+    [
+        ("{apiVersion: v1, kind: PersistentVolumeClaim, spec: {}, METADATA}", "PersistentVolumeClaim own"),
+        ("{apiVersion: postgresql.cnpg.io/v1, kind: Cluster, spec: {}, METADATA}", "Cluster own"),
+        (
+            "{apiVersion: kafka.strimzi.io/v1, kind: Kafka, spec: {kafka: {storage: {size: 1Gi}}}, METADATA}",
+            "Kafka own",
+        ),
+        ("{apiVersion: e.org/v1, kind: Es, spec: {nodeSets: [{volumeClaimTemplates: []}]}, METADATA}", "Es own"),
+        (
+            "{apiVersion: apps/v1, kind: StatefulSet, METADATA, spec: {PVCS: {whenScaled: Delete}}}",
+            "StatefulSet own",
+        ),
+        ("{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, METADATA}", "the kind of own"),
+    ],
+)
+def test_an_application_that_could_take_data_with_it_is_reported(site: Path, added: str, held: str):
+    file = site / "site/shop/shop.yaml"
+    before, added = file.read_text(), added.replace("PVCS", "persistentVolumeClaimRetentionPolicy")
+    file.write_text(before + "---\n" + added.replace("METADATA", OWN))
+    lines = reported(site, "keeping")
+    assert f"site/shop/application.yaml shop prunes, and has {held}" in lines
+    assert (f"site/shop/application.yaml `argocd app delete shop` would delete {held}" in lines) == (
+        held != "the kind of own"
+    )
+    file.write_text(before + "---\n" + added.replace("METADATA", SAFE))
+    assert reported(site, "keeping") == []
+
+
+@pytest.mark.parametrize(
+    ("values", "held"),
+    [
+        ("primary: {persistence: {enabled: true}}", "the volumes of primary.persistence"),
+        ("db: {storageClass: longhorn}", "the volumes of db.storageClass"),
+        ("crds: {create: true}", "the kinds of crds.create"),
+        ("installCRDs: true", "the kinds of installCRDs"),
+        ("crds: {create: false}", ""),
+    ],
+)
+def test_a_chart_that_could_take_data_with_it_is_reported(site: Path, values: str, held: str):
+    file = site / "site/shop/application.yaml"
+    change(file, "    path: site/shop\n", CHART.replace("{values}", values).lstrip("\n"))
+    assert any(line.endswith(f"shop prunes, and has {held}") for line in reported(site, "keeping")) == bool(held)
+    change(file, "- CreateNamespace=false", "- Prune=confirm\n      - Delete=confirm")
+    change(file, 'sync-wave: "3"', 'sync-wave: "3"\n    argocd.argoproj.io/sync-options: Prune=false')
+    assert reported(site, "keeping") == []
+
+
 def test_a_site_that_no_params_file_uses_is_reported(site: Path):
     change(site / "site/params/mine.yaml", "    path: site\n", "")
     lines = [finding.message for finding in all_findings(site) if finding.file == "site/kustomization.yaml"]

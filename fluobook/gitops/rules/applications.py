@@ -14,7 +14,7 @@ from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.tree import FINALIZER, NEEDED_BEFORE, WAVE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from fluobook.gitops.documents import Document, Finding, Key
     from fluobook.gitops.snapshot import Snapshot
@@ -25,7 +25,9 @@ _WAVE = ("metadata", "annotations", WAVE)
 _MONITORS = {"serviceMonitor", "servicemonitor", "podMonitor"}
 _SECRETS = {"secret", "superuserSecret", "passwordSecret"}
 _TABLE_ROW = re.compile(r"^\|\s*(-?\d+)\s*\|([^|]*)\|")
-_STATEFUL = {"Cluster", "RabbitmqCluster", "ScyllaCluster", "Namespace"}
+_STATEFUL = {"Namespace", "PersistentVolumeClaim", "PersistentVolume", "Cluster", "RabbitmqCluster", "ScyllaCluster"}
+_CLAIMS = {"storageClass", "storageClassName", "volumeClaimTemplate", "volumeClaimTemplates"}
+_INSTALLS = {"enabled", "create", "install"}
 _SYNC_OPTIONS = "argocd.argoproj.io/sync-options"
 _KIND_LISTS = ("clusterResourceWhitelist", "namespaceResourceWhitelist")
 
@@ -265,28 +267,64 @@ def objects_have_one_owner(snapshot: Snapshot) -> Iterator[Finding]:
             yield app.document.at("metadata", "name").finding(message, "rename one of them")
 
 
-def _protects_itself(document: Document) -> bool:
-    options = set(document.annotations.get(_SYNC_OPTIONS, "").replace(" ", "").split(","))
-    return document.kind == "Namespace" and options >= {"Prune=false", "Delete=false"}
+def _is_off(verb: str, options: Iterable[str]) -> bool:
+    """Whether sync options forbid to prune, or to delete, without a person who confirms it."""
+    return not {f"{verb}=false", f"{verb}=confirm"}.isdisjoint(options)
 
 
-def essentials_are_not_pruned(snapshot: Snapshot) -> Iterator[Finding]:
-    """The network, the storage, Argo CD, the namespaces and the databases survive any mistake in the tree."""
-    stateful = {app.name for app, document in snapshot.deployed if document.kind in _STATEFUL}
-    # A namespace beside the objects of its own Application protects itself.
+def _options(document: Document) -> list[str]:
+    return str(document.annotations.get(_SYNC_OPTIONS, "")).replace(" ", "").split(",")
+
+
+def _holds_data(document: Document) -> bool:
+    """Whether data goes with an object: a claim, a namespace, a custom resource whose operator makes claims."""
+    spec = document.data.get("spec") or {}
+    if document.kind == "StatefulSet":
+        return "Delete" in (spec.get("persistentVolumeClaimRetentionPolicy") or {}).values()
+    if document.kind in _STATEFUL or schemas.is_built_in(str(document.data.get("apiVersion", ""))):
+        return document.kind in _STATEFUL
+    return any(key in _CLAIMS or key == "storage" for _, key, _ in walk(spec))
+
+
+def _held(snapshot: Snapshot, app: Application) -> tuple[list[str], list[str]]:
+    """The data that would go with the objects of an Application, and the kinds that would with its CRDs.
+
+    Argo CD does not delete CRDs with an Application. It does prune them, and every object of their kinds goes too.
+    """
+    chart, objects = chart_of(app), snapshot.tree.deployed_by(app)
+    data = ["what the platform stands on"] if chart.keeps else []
+    kinds = [f"the kinds of {group}" for group in chart.brings]
+    for document in objects:
+        off = [_is_off(verb, _options(document)) for verb in ("Prune", "Delete")]
+        if _holds_data(document) and not all(off):
+            data.append(f"{document.kind} {document.name}")
+        elif document.kind == "CustomResourceDefinition" and not off[0]:
+            kinds.append(f"the kind of {document.name}")
+    for path, key, value in walk(app.values):
+        name = ".".join(map(str, path))
+        if value and (key in _CLAIMS or (key == "persistence" and value_under(value, ("enabled",)))):
+            data.append(f"the volumes of {name}")
+        elif value is True and (key == "installCRDs" or (path[-2:-1] == ("crds",) and key in _INSTALLS)):
+            kinds.append(f"the kinds of {name}")
+    return data, kinds
+
+
+def data_outlives_applications(snapshot: Snapshot) -> Iterator[Finding]:
+    """No way of deleting or pruning an Application destroys data, the objects of others, or the platform."""
     for app in snapshot.applications:
-        kinds = {(document.kind, _protects_itself(document)) for document in snapshot.tree.deployed_by(app)}
-        if len(kinds) > 1 and {kind for kind, protected in kinds if not protected}.isdisjoint(_STATEFUL):
-            stateful.discard(app.name)
-    for app in snapshot.applications:
-        if not chart_of(app).keeps and app.name not in stateful:
+        data, kinds = _held(snapshot, app)
+        policy = ("spec", "syncPolicy")
+        if app.prune and (data or kinds) and not _is_off("Prune", app.sync_options):
+            place = app.document.at(*policy, "automated", "prune")
+            yield place.finding(f"{app.name} prunes, and has {[*data, *kinds][0]}", "set automated.prune to false")
+        if not data:
             continue
         if app.finalizer:
             remedy = "remove it: deleting the Application must not delete what it deployed"
             yield app.document.at("metadata", "finalizers").finding(f"{app.name} has the finalizer {FINALIZER}", remedy)
-        if app.prune:
-            place = app.document.at("spec", "syncPolicy", "automated", "prune")
-            yield place.finding(f"{app.name} prunes", "set automated.prune to false")
-        if "Prune=false" not in app.document.annotations.get(_SYNC_OPTIONS, ""):
+        if not _is_off("Delete", app.sync_options):
+            message = f"`argocd app delete {app.name}` would delete {data[0]}"
+            yield app.document.at(*policy, "syncOptions").finding(message, "add Delete=false to its syncOptions")
+        if not _is_off("Prune", _options(app.document)):
             remedy = f"annotate it with {_SYNC_OPTIONS}: Prune=false,Delete=false"
             yield app.document.at("metadata", "annotations").finding(f"the root would prune {app.name}", remedy)

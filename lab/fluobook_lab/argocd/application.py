@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.argocd import configuration, objects
 from fluobook_lab.argocd.comparison import Comparer, Comparison
-from fluobook_lab.argocd.health import Health, HealthChecks
+from fluobook_lab.argocd.health import HEALTHY, PROGRESSING, Health, HealthChecks
 from fluobook_lab.argocd.operation import (
     TERMINATING,
     Operation,
@@ -26,6 +26,8 @@ from fluobook_lab.kube.errors import ApiError
 from fluobook_lab.kube.objects import clone, timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fluobook_lab.argocd.comparison import Cluster
     from fluobook_lab.argocd.repo_server import Rendered, RepoServer
     from fluobook_lab.clock import Clock
@@ -133,12 +135,12 @@ class Application:
         if app is None:
             return False
         if app["metadata"].get("deletionTimestamp"):
-            return self._delete(app)
+            return await self._delete(app)
         view = await self._compare(app)
         current = self._find()
         if current is None:
             return False
-        view.app = current
+        view.app = self._follow_hooks(current) if view.comparison else current
         self._operate(view)
         self._write(view)
         return True
@@ -256,11 +258,11 @@ class Application:
         if "CreateNamespace=true" in options and destination.get("namespace"):
             applier.create_namespace(destination["namespace"], policy.get("managedNamespaceMetadata"))
         comparison = self._comparer.compare(wanted, ignored, environment.checks)
-        steps = tasks(wanted, comparison, prune=bool(sync.get("prune")), prune_last="PruneLast=true" in options)
+        steps = tasks(wanted, comparison, prune=bool(sync.get("prune")), options=options)
         project, delay = self._project(spec) or {}, environment.settings.wave_delay
         return Sync(steps, applier, self._cluster, project, destination, self._clock.now, delay)
 
-    def _delete(self, app: Obj) -> bool:
+    async def _delete(self, app: Obj) -> bool:
         """Delete its objects first, after the current operation; False when the Application is gone."""
         if self._operation is not None:
             if objects.operation_phase(app) != TERMINATING:
@@ -269,30 +271,99 @@ class Application:
                     return True
             self._operation = None
         try:
-            self._finalize(app)
-        except ApiError as error:
-            self._write(View(app, {"DeletionError": error.message}))
+            if self._rendered is None:
+                self._update_targets(app["spec"], await self._render(app, View(app)))
+            for done, finalizers in self._deletion(app):
+                if not done:
+                    break
+                self._remove_finalizers(finalizers)
+        except (ApiError, CommandError) as error:
+            self._write(View(app, {"DeletionError": str(error)}))
         return self._find() is not None
 
-    def _finalize(self, app: Obj) -> None:
-        """Delete the objects of an Application with Argo CD's finalizer; remove the finalizer when all are gone.
+    def _deletion(self, app: Obj) -> Iterator[tuple[bool, set[str]]]:
+        """The steps of a deletion: whether each is done, and the finalizers that stand for it.
+
+        Raises:
+            ApiError: an object cannot be deleted, or a hook failed.
+        """
+        finalizers = app["metadata"].get("finalizers") or ()
+        before, after = objects.DELETE_HOOKS.values()
+        if before in finalizers:
+            yield self._run_hooks("PreDelete"), {before}
+        if cascade := {name for name in finalizers if name.split("/")[0] == objects.FINALIZER}:
+            yield self._delete_objects(app["spec"]), cascade
+        if after in finalizers:
+            yield self._run_hooks("PostDelete"), {after}
+        for phase, name in objects.DELETE_HOOKS.items():
+            if f"{name}/cleanup" in finalizers:
+                for live in filter(None, (self._cluster.live(hook.obj) for hook in self._hooks(phase))):
+                    self._cluster.delete(live)
+                yield True, {f"{name}/cleanup"}
+
+    def _hooks(self, phase: str) -> list[objects.Target]:
+        return [target for target in self._targets if phase in target.phases]
+
+    def _run_hooks(self, phase: str) -> bool:
+        """Create the hooks of a phase of deletion; whether all have succeeded.
+
+        Raises:
+            ApiError: one failed; it is deleted, and created again at the next attempt.
+        """
+        live = [(hook, self._cluster.live(hook.obj)) for hook in self._hooks(phase)]
+        if missing := [hook.obj for hook, obj in live if obj is None]:
+            for obj in missing:
+                created = clone(obj)
+                created["metadata"]["annotations"][objects.TRACKING] = objects.tracking_id(self.name, obj)
+                self._cluster.store.create(created, Write(manager=objects.MANAGER))
+            return False
+        states = [(obj, self._environment.checks.health(obj) or HEALTHY) for _, obj in live if obj]
+        if failed := [obj for obj, health in states if health.status == "Degraded"]:
+            for obj in failed:
+                self._cluster.delete(obj)
+            names = ", ".join(f"{obj['metadata'].get('namespace', '')}/{obj['metadata']['name']}" for obj in failed)
+            executing = "error executing pre-delete hooks: " if phase == "PreDelete" else ""
+            raise ApiError(500, "InternalError", f"{executing}{phase} hook(s) failed: {names}")
+        return all(health.status != PROGRESSING for _, health in states)
+
+    def _delete_objects(self, spec: Obj) -> bool:
+        """Delete the objects that may be deleted with the Application; whether all of them are gone.
+
+        CustomResourceDefinitions stay, and so does what Helm keeps.
 
         Raises:
             ApiError: an object cannot be deleted.
         """
-        finalizers = app["metadata"].get("finalizers") or ()
-        others = [name for name in finalizers if name.split("/")[0] != objects.FINALIZER]
-        if len(others) == len(finalizers):
-            return
+        options = (spec.get("syncPolicy") or {}).get("syncOptions") or ()
         live_objects = [
-            obj for obj in self._cluster.objects_of(self.name).values() if "Delete=false" not in objects.options_of(obj)
+            obj
+            for obj in self._cluster.objects_of(self.name).values()
+            if not objects.is_off("Delete", obj, options)
+            and obj["kind"] != "CustomResourceDefinition"
+            and objects.annotation(obj, "helm.sh/resource-policy") != "keep"
         ]
         for obj in live_objects:
             if not obj["metadata"].get("deletionTimestamp"):
                 self._cluster.delete(obj)
-        if not live_objects and (current := self._find()):
-            current["metadata"]["finalizers"] = others
+        return not live_objects
+
+    def _remove_finalizers(self, names: set[str]) -> None:
+        if current := self._find():
+            left = [name for name in current["metadata"].get("finalizers") or () if name not in names]
+            current["metadata"]["finalizers"] = left
             self._cluster.store.update(current, Write(manager=objects.CONTROLLER))
+
+    def _follow_hooks(self, app: Obj) -> Obj:
+        """Give the Application the finalizers of the hooks for deletion that its source has now."""
+        old = app["metadata"].get("finalizers") or []
+        names = {name + end: phase for phase, name in objects.DELETE_HOOKS.items() for end in ("", "/cleanup")}
+        wanted = [name for name, phase in names.items() if self._hooks(phase)]
+        new = [name for name in old if name not in names or name in wanted]
+        new += [name for name in wanted if name not in old]
+        if new == old:
+            return app
+        changed = {**app, "metadata": {**app["metadata"], "finalizers": new}}
+        return self._cluster.store.update(changed, Write(manager=objects.CONTROLLER))
 
     # ---- reporting -------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.kubernetes import json_patch
 from fluobook_lab.argocd.health import HEALTHY, Health
-from fluobook_lab.argocd.objects import IGNORE_HEALTH, MANAGER, TRACKING, Key, annotation, key_of, tracking_id
+from fluobook_lab.argocd.objects import (
+    COMPARE,
+    IGNORE_HEALTH,
+    MANAGER,
+    TRACKING,
+    Key,
+    annotation,
+    key_of,
+    listed,
+    tracking_id,
+)
 from fluobook_lab.kube.errors import ApiError
 from fluobook_lab.kube.objects import clone
 
@@ -305,7 +315,8 @@ class Comparer:
         items = [self._compare(target, rules, checks) for target in wanted.values()]
         for key, live in self._cluster.objects_of(self._app).items():
             if key not in wanted:
-                items.append(Compared(key, None, live, out_of_sync=True, health=checks.health(live)))
+                differs = "IgnoreExtraneous" not in listed(live, COMPARE)
+                items.append(Compared(key, None, live, out_of_sync=differs, health=checks.health(live)))
         return Comparison(tuple(sorted(items, key=lambda item: item.key)))
 
     def _compare(self, target: Target, rules: tuple[Mapping[str, Any], ...], checks: HealthChecks) -> Compared:

@@ -24,16 +24,24 @@ PREFIX = "argocd.argoproj.io/"
 TRACKING, WAVE, REFRESH = PREFIX + "tracking-id", PREFIX + "sync-wave", PREFIX + "refresh"
 HOOK, HOOK_DELETE = PREFIX + "hook", PREFIX + "hook-delete-policy"
 OPTIONS, IGNORE_HEALTH = PREFIX + "sync-options", PREFIX + "ignore-healthcheck"
+COMPARE = PREFIX + "compare-options"
 INSTANCE_LABEL = "app.kubernetes.io/instance"
 FINALIZER = "resources-finalizer.argocd.argoproj.io"
+DELETE_HOOKS = {
+    "PreDelete": "pre-delete-finalizer." + PREFIX[:-1],
+    "PostDelete": "post-delete-finalizer." + PREFIX[:-1],
+}
+"""The finalizer of an Application with hooks of a phase of deletion; another, with `/cleanup`, removes the hooks."""
 
 PHASES = ("PreSync", "Sync", "PostSync", "SyncFail")
 HELM_HOOK, HELM_WEIGHT, HELM_DELETE = "helm.sh/hook", "helm.sh/hook-weight", "helm.sh/hook-delete-policy"
 HELM_PHASES = {
     **dict.fromkeys(("crd-install", "pre-install", "pre-upgrade"), "PreSync"),
     **dict.fromkeys(("post-install", "post-upgrade"), "PostSync"),
+    "pre-delete": "PreDelete",
+    "post-delete": "PostDelete",
 }
-"""The phases of Helm's hooks; hooks for deletion, rollback and tests are not run."""
+"""The phases of Helm's hooks; hooks for rollback and tests are not run."""
 
 
 class Key(NamedTuple):
@@ -74,6 +82,12 @@ def listed(obj: Obj, name: str) -> list[str]:
 def options_of(obj: Obj) -> frozenset[str]:
     """The sync options in an object's annotation: {"Prune=false", …}."""
     return frozenset(listed(obj, OPTIONS))
+
+
+def is_off(verb: str, obj: Obj, options: Iterable[str]) -> bool:
+    """Whether an object must not be pruned or deleted: by its annotation, else by an option of its Application."""
+    own = [option for option in options_of(obj) if option.startswith(f"{verb}=")]
+    return f"{verb}=false" in (own or options)
 
 
 def operation_phase(app: Obj) -> str:
@@ -179,4 +193,4 @@ def _phases(obj: Obj) -> tuple[tuple[str, ...], bool]:
         if not helm or ("crd-install" in helm and obj["kind"] == "CustomResourceDefinition"):
             return ("Sync",), False
         wanted = {HELM_PHASES[part] for part in helm if part in HELM_PHASES}
-    return tuple(phase for phase in PHASES if phase in wanted), True
+    return tuple(phase for phase in (*PHASES, *DELETE_HOOKS) if phase in wanted), True

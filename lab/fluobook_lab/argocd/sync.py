@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.argocd.comparison import LAST_APPLIED, ignored_paths, with_live_values
 from fluobook_lab.argocd.configuration import forbids
-from fluobook_lab.argocd.objects import MANAGER, PHASES, Key, options_of, wave_of
+from fluobook_lab.argocd.objects import DELETE_HOOKS, MANAGER, PHASES, Key, is_off, options_of, wave_of
 from fluobook_lab.kube.errors import ApiError
 
 if TYPE_CHECKING:
@@ -94,24 +94,25 @@ class Task:
         self.state, self.status, self.message = state, status, message
 
 
-def tasks(targets: Iterable[Target], comparison: Comparison, *, prune: bool, prune_last: bool = False) -> list[Task]:
+def tasks(targets: Iterable[Target], comparison: Comparison, *, prune: bool, options: Iterable[str] = ()) -> list[Task]:
     """The tasks of a sync in order, including those of phase SyncFail.
 
     Args:
         targets: the desired state, including hooks.
         comparison: determines what to prune.
         prune: whether to prune; if not, those tasks are skipped.
-        prune_last: prune in a separate wave after all others.
+        options: the Application's: Prune=false prunes nothing, PruneLast=true in a separate wave after all others.
     """
-    result = [Task(target.key, phase, target.wave, target) for target in targets for phase in target.phases]
+    steps = ((target, phase) for target in targets for phase in target.phases if phase not in DELETE_HOOKS)
+    result = [Task(target.key, phase, target.wave, target) for target, phase in steps]
     pruned = [(item.key, item.live) for item in comparison.items if item.prunes and item.live]
     waves = sorted({wave_of(obj) for _, obj in pruned})
     reverse = dict(zip(waves, reversed(waves), strict=True))  # what was created first is pruned last
     last = max([task.wave for task in result if task.phase == "Sync"] + waves, default=0) + 1
     for key, obj in pruned:
-        late = prune_last or "PruneLast=true" in options_of(obj)
+        late = "PruneLast=true" in {*options, *options_of(obj)}
         task = Task(key, "Sync", last if late else reverse[wave_of(obj)], pruned=obj)
-        if not prune or "Prune=false" in options_of(obj):
+        if not prune or is_off("Prune", obj, options):
             task.set(SUCCEEDED, "PruneSkipped", "ignored (no prune)" if prune else "ignored (requires pruning)")
         result.append(task)
 

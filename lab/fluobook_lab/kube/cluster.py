@@ -102,7 +102,7 @@ class KubeCluster:
             ReplicaSets(store),
             DaemonSets(store),
             StatefulSets(store),
-            Jobs(store),
+            Jobs(store, self._clock),
             Volumes(store, self._clock, self._seed),
             Endpoints(store),
             LoadBalancers(store),

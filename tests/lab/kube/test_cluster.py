@@ -219,6 +219,14 @@ def test_a_job_runs_to_its_end(ready: Any) -> None:
     assert ready.kube.list("v1", "Pod", "default")[0]["status"]["phase"] == "Succeeded"
 
 
+def test_a_job_that_cannot_run_fails_at_its_deadline(ready: Any) -> None:
+    pod = {"restartPolicy": "Never", "nodeSelector": {"there": "is-none"}, "containers": [{"name": "c", "image": "i"}]}
+    spec = {"activeDeadlineSeconds": 20, "template": {"spec": pod}}
+    ready.kube.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "late"}, "spec": spec})
+    ready.until(lambda: is_true(ready.kube.get("batch/v1", "Job", "late", "default"), "Failed"))
+    ready.until(lambda: not ready.kube.list("v1", "Pod", "default"))
+
+
 def test_services_have_the_ready_pods_as_endpoints(ready: Any, deployment: dict[str, Any]) -> None:
     labels = deployment["spec"]["selector"]["matchLabels"]
     metadata = {"name": "web", "namespace": "default"}

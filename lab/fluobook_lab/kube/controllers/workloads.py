@@ -22,6 +22,7 @@ from fluobook_lab.kube.objects import (
 )
 
 if TYPE_CHECKING:
+    from fluobook_lab.clock import Clock
     from fluobook_lab.kube.controllers.loop import KeysOf, Sources
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.storage import Key
@@ -361,15 +362,27 @@ def _number(name: str) -> int:
 
 
 class Jobs(_Workloads):
-    """Runs each Job to its end."""
+    """Runs each Job to its end, which is a failure once its activeDeadlineSeconds have passed."""
 
     kind = "Job"
     resource = ("batch", "jobs")
 
+    def __init__(self, store: Store, clock: Clock) -> None:
+        super().__init__(store)
+        self._clock, self._until = clock, dict[str, float]()
+
     def _reconcile(self, job: Obj, /) -> float | None:
-        if is_true(job, "Complete"):
+        if is_true(job, "Complete") or is_true(job, "Failed"):
             return None
         pods = owned(self._store, job, "v1", "Pod")
+        limit, now = job["spec"].get("activeDeadlineSeconds"), self._clock.now()
+        left = self._until.setdefault(job["metadata"]["uid"], now + limit) - now if limit else None
+        if left is not None and left <= 0:
+            delete_pods(self._store, living(pods))
+            late = ("Failed", "True", "DeadlineExceeded", "Job was active longer than specified deadline")
+            status = job.get("status") or {}
+            self._write_status(job, status | {"conditions": with_condition(status.get("conditions") or [], *late)})
+            return None
         done = sum((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods)
         spec = job["spec"]
         wanted = spec.get("completions", 1)
@@ -379,7 +392,7 @@ class Jobs(_Workloads):
             for _ in range(min(spec.get("parallelism", 1), wanted - done) - len(running)):
                 failure = failure or create_pod(self._store, job, new_pod(job))
         self._set_status(job, running, done, complete=done >= wanted)
-        return RETRY_SECONDS if failure else None
+        return RETRY_SECONDS if failure else left
 
     def _set_status(self, job: Obj, running: list[Obj], done: int, *, complete: bool) -> None:
         status = dict(job.get("status") or {})
