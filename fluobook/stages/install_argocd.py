@@ -396,12 +396,18 @@ def _run_job(context: RunContext, kube: Kube, job: Obj) -> None:
 
 def _await(context: RunContext, kind: str, name: str, report: Reporter) -> Mapping[str, Any]:
     kube = context.kube()
+    pods = readiness.WaitingPods(lambda: readiness.why_pods_wait(kube, NAMESPACE, [name]))
 
     def ready() -> Obj | None:
         live = kube.get(APPS, kind, name, NAMESPACE)
-        why = readiness.why_not(live)
-        report(why)
-        return None if why else live
+        if not (why := readiness.why_not(live)):
+            return live
+        reason, lasting = pods.reasons()
+        if lasting:
+            remedy = "correct the chart's values in infrastructure/argocd/application.yaml, then run the stage again"
+            raise TaskFailed(f"{kind} {name} cannot become ready: pod {lasting}", system="kubernetes", remedy=remedy)
+        report("; ".join(filter(None, (why, reason))))
+        return None
 
     try:
         live = context.wait_until("argocd", f"{kind} {name} to be ready", ready, interval=0.1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fluobook.stages.install_argocd import AFTER, BEFORE, hooks_of
+from fluobook.errors import DeadlineExceeded, FluobookError
+from fluobook.stages.core import readiness
+from fluobook.stages.install_argocd import AFTER, BEFORE, _await, hooks_of
 
 NAME = "install-argocd"
 STAGES = ("create-vms", "apply-talos-config", "bootstrap-kubernetes", "privileged-namespaces", "sops-age-key")
@@ -112,3 +114,35 @@ def test_hooks_of_upgrades_tests_and_deletions_do_not_belong_to_an_installation(
     hooks = [hook("both", "pre-install, pre-upgrade"), hook("test", "test"), hook("gone", "pre-delete")]
     assert names(hooks_of(hooks, BEFORE)) == ["both"]
     assert hooks_of(hooks, AFTER) == ()
+
+
+class StuckServer:
+    """A context with a Deployment whose one pod waits."""
+
+    def __init__(self, waiting):
+        states = [{"name": "server", "state": {"waiting": waiting}}]
+        pod = {"metadata": {"name": "argocd-server-x"}, "status": {"containerStatuses": states}}
+        self.kube = lambda: self
+        self.get = lambda *_: {"kind": "Deployment", "metadata": {}, "spec": {}}
+        self.list = lambda _, kind, __: [pod] if kind == "Pod" else []
+
+    def wait_until(self, _deadline, _what, attempt, **_):
+        for _ in range(2):
+            assert attempt() is None
+        raise DeadlineExceeded("timed out")
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [("ImagePullBackOff", "timed out"), ("InvalidImageName", "Deployment argocd-server cannot become")],
+)
+def test_what_a_workload_waits_for_is_shown_and_ends_the_wait_if_it_is_in_vain(reason, error, monkeypatch):
+    monkeypatch.setattr(readiness, "PAUSE", 0.0)
+    monkeypatch.setattr(readiness, "DOUBT", 0.0)
+    messages = []
+    context = StuckServer({"reason": reason, "message": "no image"})
+    context.find = context.get
+    with pytest.raises(FluobookError, match=error):
+        _await(context, "Deployment", "argocd-server", messages.append)
+    assert all(f"argocd-server-x, container server: {reason}: no image" in message for message in messages)
+    assert bool(messages) is (reason == "ImagePullBackOff")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import NotFound
+from fluobook.errors import NotFound, OutsideError
 from fluobook.stages.core.check import Check, count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from fluobook.clients.kube import Kube
 
@@ -89,33 +92,103 @@ def not_issued(objects: Iterable[Mapping[str, Any]]) -> list[str]:
     return waiting
 
 
-def why_its_pods_wait(kube: Kube, obj: Mapping[str, Any]) -> str:
-    """What the first waiting pod of a workload says, such as "web-x: ImagePullBackOff: …"; "" if none does.
+PAUSE = 5.0
+"""Seconds between two reads of pods while something is waited for."""
+DOUBT = 30.0
+"""Seconds that a reason which no waiting removes must last: the pod may belong to a version that is being replaced."""
+_LASTING = re.compile(r"InvalidImageName|ErrImageNeverPull|runAsNonRoot")
 
-    An operator names the pods of its resource after it: fluodata-dc1-rack1-0 belongs to the ScyllaCluster fluodata.
+
+class WaitingPods:
+    """Why pods do not run, read every few seconds.
+
+    Args:
+        read: reads the reasons.
     """
+
+    def __init__(self, read: Callable[[], Iterable[str]]) -> None:
+        self._read, self._read_at = read, time.monotonic()
+        self._since: dict[str, float] = {}
+
+    def reasons(self) -> tuple[str, str]:
+        """The first reason, and the first that only a change of the pod removes; "" for none."""
+        if time.monotonic() - self._read_at >= PAUSE:
+            self._read_at = time.monotonic()
+            with suppress(OutsideError):  # the API is away for a moment: the wait itself reports that
+                self._since = {reason: self._since.get(reason, self._read_at) for reason in self._read()}
+        lasting = (r for r, at in self._since.items() if _LASTING.search(r) and self._read_at - at >= DOUBT)
+        return next(iter(self._since), ""), next(lasting, "")
+
+
+def has_pods(api_version: str, kind: str, namespace: str) -> bool:
+    """Whether an object may have pods of its own: a workload, or what an operator makes pods for."""
+    group = api_version.rpartition("/")[0]
+    return kind in WORKLOADS or bool(namespace and "." in group and not group.endswith(".k8s.io"))
+
+
+def why_its_pods_wait(kube: Kube, obj: Mapping[str, Any]) -> str:
+    """What the first waiting pod of an object says: "web-x, container a: ImagePullBackOff: …"; "" if none does."""
     name, namespace = obj["metadata"]["name"], obj["metadata"].get("namespace", "")
     labels = ((obj.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
-    group = obj["apiVersion"].rpartition("/")[0]
-    if obj["kind"] in WORKLOADS and labels:
-        selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
-        pods = kube.list("v1", "Pod", namespace, labels=selector)
-    elif namespace and "." in group and not group.endswith(".k8s.io"):
-        pods = [pod for pod in kube.list("v1", "Pod", namespace) if pod["metadata"]["name"].startswith(f"{name}-")]
-    else:
-        return ""
-    return next((f"{pod['metadata']['name']}: {problem}" for pod in pods if (problem := _pod(pod))), "")
+    if obj["kind"] not in WORKLOADS:
+        has = has_pods(obj["apiVersion"], obj["kind"], namespace)
+        return next(why_pods_wait(kube, namespace, [name]), "") if has else ""
+    selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    return next(_why(kube, namespace, kube.list("v1", "Pod", namespace, labels=selector)), "") if labels else ""
 
 
-def _pod(pod: Mapping[str, Any]) -> str:
+def why_pods_wait(kube: Kube, namespace: str, owners: Iterable[str]) -> Iterator[str]:
+    """What waiting pods say. They are named after their owners, also if an operator makes them.
+
+    fluodata-dc1-rack1-0 belongs to the ScyllaCluster fluodata.
+    """
+    beginnings = tuple(f"{owner}-" for owner in owners)
+    return _why(
+        kube, namespace, [p for p in kube.list("v1", "Pod", namespace) if p["metadata"]["name"].startswith(beginnings)]
+    )
+
+
+def _why(kube: Kube, namespace: str, pods: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    warnings: dict[str, str] | None = None
+    for pod in pods:
+        if has_condition(pod, "Ready") or (pod.get("status") or {}).get("phase") == "Succeeded":
+            continue
+        name, reason = pod["metadata"]["name"], _reason(pod)
+        if not reason:
+            warnings = _warnings(kube, namespace) if warnings is None else warnings
+            reason = warnings.get(name, "")
+        changed = [
+            str(condition.get("lastTransitionTime", ""))
+            for condition in (pod.get("status") or {}).get("conditions") or ()
+            if condition["status"] == "False" and condition["type"] in ("Ready", "PodScheduled")
+        ]
+        since = f" (since {max(changed)[11:19]} UTC)" if any(changed) else ""
+        if reason:
+            yield f"{name}{reason}{since}"
+
+
+def _reason(pod: Mapping[str, Any]) -> str:
     status = pod.get("status") or {}
     for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") not in (None, "", "PodInitializing", "ContainerCreating"):
-            ended = ((container.get("lastState") or {}).get("terminated") or {}).get("exitCode")
-            exit_code = f"exit code {ended}" if ended is not None else ""
-            return ": ".join(filter(None, (waiting["reason"], exit_code, waiting.get("message", ""))))
+            ended = (container.get("lastState") or {}).get("terminated") or {}
+            exit_code = f"exit code {ended['exitCode']}" if "exitCode" in ended else ""
+            killed = ended.get("reason", "").replace("Error", "")
+            texts = (waiting["reason"], killed, exit_code, waiting.get("message", ""), ended.get("message", ""))
+            return f", container {container['name']}: {': '.join(filter(None, texts))}"
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            return str(condition.get("message") or condition.get("reason", ""))
+            return ": " + ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))
     return ""
+
+
+def _warnings(kube: Kube, namespace: str) -> dict[str, str]:
+    """The last warning about each pod: a volume that cannot be mounted, a probe that fails."""
+    events = [event for event in kube.list("v1", "Event", namespace) if event.get("type") == "Warning"]
+    events.sort(key=lambda event: str(event.get("lastTimestamp") or event["metadata"].get("creationTimestamp", "")))
+    return {
+        event["involvedObject"]["name"]: f": {event.get('reason')}: {event.get('message')}"
+        for event in events
+        if event["involvedObject"].get("kind") == "Pod"
+    }

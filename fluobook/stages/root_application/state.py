@@ -173,6 +173,26 @@ def build_error(state: State) -> FluobookError:
     )
 
 
+def why_its_pods_wait(kube: Kube, obj: Obj) -> Iterator[str]:
+    """What the waiting pods of an Application say: of its workloads, and of the resources of operators."""
+    owners: dict[str, list[str]] = {}
+    for resource in (obj.get("status") or {}).get("resources") or ():
+        namespace = resource.get("namespace", "")
+        if readiness.has_pods(f"{resource.get('group', '')}/{resource['version']}", resource["kind"], namespace):
+            owners.setdefault(namespace, []).append(resource["name"])
+    for namespace, names in owners.items():
+        yield from readiness.why_pods_wait(kube, namespace, names)
+
+
+def pod_error(state: State, reason: str) -> FluobookError:
+    """The error for an Application with a pod that only another commit makes run."""
+    return TaskFailed(
+        f"Application {state.name} (wave {state.wave}) cannot become healthy: pod {reason}",
+        system="kubernetes",
+        remedy="correct the image or the settings of the pod, push it, and run the stage again",
+    )
+
+
 def sync_error(kube: Kube, obj: Obj) -> FluobookError:
     """The error for an Application whose operation failed."""
     state = state_of(obj)

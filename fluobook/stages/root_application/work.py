@@ -23,16 +23,18 @@ from fluobook.stages.core import ssa
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.plan import Action, Plan
-from fluobook.stages.core.readiness import certificates_check
+from fluobook.stages.core.readiness import WaitingPods, certificates_check
 from fluobook.stages.root_application.state import (
     API,
     KIND,
     State,
     Tip,
     build_error,
+    pod_error,
     state_of,
     sync_error,
     timeout_error,
+    why_its_pods_wait,
 )
 
 if TYPE_CHECKING:
@@ -364,12 +366,13 @@ class _Wait:
         self._build_errors: dict[str, tuple[str, str]] = {}
         self._reported = ""
         self._last = Snapshot({}, {}, frozenset())
+        self._pods = WaitingPods(lambda: why_its_pods_wait(kube, self._last.objects.get(name, {})))
 
     def until(self, seconds: float) -> Mapping[str, Any]:
         """Wait, and return the evidence.
 
         Raises:
-            TaskFailed: its sync failed, or for the root that of another one.
+            TaskFailed: its sync failed, or for the root that of another one; or no waiting makes one of its pods run.
             DeadlineExceeded: it did not become healthy in time.
         """
         if not self._watch.wait(self._is_done):
@@ -393,6 +396,11 @@ class _Wait:
                 raise build_error(states[name])
         state = states.get(self._name)
         message = state.summary() if state else "does not exist yet"
+        if state and state.sync and not state.healthy and self._name != ROOT:
+            reason, lasting = self._pods.reasons()
+            if lasting and self._tip.reached(state, refresh=True):
+                raise pod_error(state, lasting)
+            message = f"{message}; {reason}" if reason else message
         if message != self._reported:
             self._reported = message
             self._report(message)

@@ -7,6 +7,8 @@ import yaml
 from fluobook_lab.charts import repository_path
 
 from fluobook.errors import DeadlineExceeded, TaskFailed
+from fluobook.failures import present
+from fluobook.stages.core import executor, readiness
 
 NAME = "root-application"
 BEFORE = (
@@ -111,7 +113,7 @@ def test_a_source_that_cannot_be_built_ends_the_wait_and_the_next_push_fixes_it(
     assert lab.stage(NAME).plan().actions == ()
 
 
-def test_a_timeout_names_the_application_and_its_first_unhealthy_object(lab):
+def test_a_pod_that_does_not_run_is_named_and_ends_the_wait_if_waiting_is_in_vain(lab, monkeypatch):
     path = "cluster-gitops/infrastructure/ingress-nginx/routes/"
     kustomization = (lab.context().root / path / "kustomization.yaml").read_text()
     stuck = {
@@ -136,6 +138,21 @@ def test_a_timeout_names_the_application_and_its_first_unhealthy_object(lab):
         DeadlineExceeded, match=r"timed out after 8 s waiting for Application routes \(wave 1\)"
     ) as caught:
         stage.apply(stage.plan())
-    assert caught.value.cause.startswith("Deployment argocd/stuck: 0 of 1 pods are ready")
+    assert caught.value.cause.startswith("Deployment argocd/stuck: 0 of 1 pods are ready; stuck-")
+    assert ": Unschedulable: 0/" in caught.value.cause
+    assert present(caught.value).failure == "F139 No node takes the pod"
+    del stuck["spec"]["template"]["spec"]["nodeSelector"]
+    stuck["spec"]["template"]["spec"]["containers"][0]["image"] = "Example.org/A:1"
+    push(lab, **{f"{path}stuck.yaml": yaml.safe_dump(stuck)})
+    messages = []
+    monkeypatch.setattr(executor.Reporter, "__call__", lambda _, message: messages.append(message))
+    monkeypatch.setattr(readiness, "PAUSE", 0.5)
+    monkeypatch.setattr(readiness, "DOUBT", 1.0)
+    stage = lab.stage(NAME)
+    with pytest.raises(
+        TaskFailed, match=r"Application routes .* cannot become healthy: pod stuck-\S+, container a: Inv"
+    ):
+        stage.apply(stage.plan())
+    assert any("; stuck-" in message and "InvalidImageName" in message for message in messages)
     push(lab, **{f"{path}stuck.yaml": None, f"{path}kustomization.yaml": kustomization})
     lab.bring_up(NAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from fluobook.kubernetes.selectors import meets
@@ -135,6 +136,8 @@ _MOMENT = 1e-6
 """Less than this is no time at all."""
 
 
+_IMAGE = re.compile(r"[a-z0-9]([\w.:/-]*[\w-])?(@sha256:[0-9a-f]{64})?")
+"""What a kubelet takes for the reference of an image, roughly."""
 SCHEDULER = "default-scheduler"
 SCYLLA_NEEDS_PCLMUL = 71
 """ScyllaDB's exit code on a CPU without SSE 4.2 or PCLMULQDQ."""
@@ -249,7 +252,7 @@ class Kubelets:
         if hurdle.message:
             record(self._store, pod, "Failed", hurdle.message, source="kubelet", warning=True)
         if hurdle.exit_code is None:
-            self._set(pod, waiting=hurdle.reason)
+            self._set(pod, waiting=hurdle.reason, message=hurdle.message)
         else:
             self._crash(pod, hurdle)
         return hurdle.seconds
@@ -280,6 +283,11 @@ class Kubelets:
             yield Hurdle("ContainerCreating", LOOK_AGAIN_SECONDS, f"MountVolume.SetUp failed: {missing} not found")
         if self._faults.on("kube.image-pull-fails") and namespace_of(pod) != "kube-system":
             yield Hurdle("ImagePullBackOff", BACK_OFF_SECONDS, f'Failed to pull image "{image}": not found')
+        if not _IMAGE.fullmatch(image):
+            problem = f'couldn\'t parse image name "{image}": invalid reference format'
+            yield Hurdle(
+                "InvalidImageName", BACK_OFF_SECONDS, f'Failed to apply default image tag "{image}": {problem}'
+            )
         if (node, image) not in self._pulled:
             if left := self._wait(pod, "pull", PULL_SECONDS):
                 yield Hurdle("ContainerCreating", left)
@@ -336,6 +344,7 @@ class Kubelets:
         *,
         conditions: list[tuple[str, str, str, str]] | None = None,
         waiting: str = "",
+        message: str = "",
         running: bool = False,
         completed: bool = False,
         fields: Obj | None = None,
@@ -344,7 +353,9 @@ class Kubelets:
         status = {**(pod.get("status") or {}), **(fields or {})}
         for entry in conditions or [("PodScheduled", "True", "", "")]:
             status["conditions"] = with_condition(status.get("conditions") or [], *entry)
-        state: Obj = {"waiting": {"reason": waiting}} if waiting else {"running": {"startedAt": timestamp()}}
+        state: Obj = (
+            {"waiting": {"reason": waiting, "message": message}} if waiting else {"running": {"startedAt": timestamp()}}
+        )
         if completed:
             state = {"terminated": {"exitCode": 0, "reason": "Completed"}}
         if waiting or running or completed:
