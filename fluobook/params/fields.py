@@ -7,10 +7,19 @@ from __future__ import annotations
 
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from fluobook.params.cpus import MODELS, TOO_OLD
 from fluobook.params.problems import did_you_mean, refuse
@@ -172,7 +181,9 @@ def split_url(value: str) -> SplitResult:
     if parts.password or (parts.username and parts.scheme != "ssh"):
         raise refuse("contains a password or token", _CREDENTIALS, hidden=True)
     if parts.hostname and ":" in parts.hostname and not _is_ipv6(parts.hostname):
-        raise refuse("has an invalid IPv6 address", "without a zone, in brackets: https://[2001:db8::10]:8006")
+        raise refuse(
+            "has an IPv6 address that cannot be used", "a unicast one without a zone: https://[2001:db8::10]:8006"
+        )
     try:
         port = parts.port
     except ValueError:
@@ -186,9 +197,10 @@ def split_url(value: str) -> SplitResult:
 
 def _is_ipv6(text: str) -> bool:
     try:
-        return not IPv6Address(text).scope_id
+        address = IPv6Address(text)
     except AddressValueError:
         return False
+    return not (address.scope_id or address.is_multicast or address.is_unspecified or address.is_link_local)
 
 
 def authority(host: str, port: int) -> str:
@@ -257,7 +269,7 @@ def _host_port(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    if re.fullmatch(r"[0-9.]+|.*:.*", value):
+    if re.fullmatch(r"[0-9.]+|[0-9A-Fa-f:.\[\]]*:[0-9A-Fa-f:.\[\]]*(%.*)?", value):
         return _ipv4(value)
     if not value.isascii():
         _server(value)
@@ -277,9 +289,7 @@ def _email(value: str) -> str:
     local, at, domain = value.rpartition("@")
     meant = "such as ops@example.org"
     _match(f"{local}{at}", r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@", "must be an e-mail address", meant)
-    if "." not in domain:
-        raise refuse("must be an e-mail address", meant)
-    _server(domain)
+    _domain(domain.lower())
     return value
 
 
@@ -295,13 +305,38 @@ def _interface(value: str) -> str:
     if vlan := re.fullmatch(r"(.+)\.(\d+)|(vmbr\d+)v(\d+)", value):
         bridge, tag = vlan[1] or vlan[3], vlan[2] or vlan[4]
         raise refuse(f"is VLAN {tag} of {bridge} and not a bridge", f"write bridge: {bridge} and vlan: {tag}")
+    if re.fullmatch(r"lo|(bond|eth|en[ops]|tap|veth|fwbr|fwpr|fwln)\d\w*", value):
+        raise refuse("is a network card and not a bridge", "give the bridge that it belongs to, such as vmbr0")
     return _match(value, r"[A-Za-z][\w.-]{1,14}", "must be the name of a bridge", "such as vmbr0")
 
 
 def _node_name(value: str) -> str:
+    if re.fullmatch(r"\d+|0x[0-9a-f]+", value):
+        raise refuse("is a number, which DNS takes for an address", "give the node a name, such as worker-1")
     if value in _RESERVED_NAMES:
         raise refuse(_RESERVED_NAMES[value], "give the node another name, such as worker-1")
     return value
+
+
+def _device(value: str) -> str:
+    _match(value, r"/dev/[\w.:-]+(/[\w.:-]+)*", "must be the path of a disk", "such as /dev/vda")
+    if ".." in value or re.search(r"/((s|v|xv)d[a-z]+|nvme\d+n\d+p)\d+$|-part\d+$", value):
+        raise refuse("is not the path of a whole disk", "Talos partitions it itself; such as /dev/vda")
+    return value
+
+
+def _text(value: str) -> str:
+    if not value.isprintable():
+        raise refuse("has a control character", "write it on one line")
+    return _match(value, r"(?u:\S(.*\S)?)", "must not be empty, nor begin or end with a space")
+
+
+def _one_spelling(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Keys that mean the same would replace each other silently."""
+    validated = validate(value)
+    if len(validated) < len(value):
+        raise refuse("has one key in two spellings", "keep one of them")
+    return validated
 
 
 def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -311,9 +346,9 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _version(value: str) -> str:
-    if not re.fullmatch(r"\d+\.\d+\.\d+", value, re.ASCII):
-        bare = re.sub(r"^v", "", value)
-        full = bare if bare.count(".") == 2 else f"{bare}.0"  # noqa: PLR2004 (major.minor.patch)
+    if not re.fullmatch(r"\d{1,4}(\.\d{1,4}){2}", value, re.ASCII):
+        numbers = re.findall(r"\d{1,4}", value)[:3]
+        full = ".".join([*numbers, *"100"[len(numbers) :]])
         raise refuse("must be major.minor.patch, without a v", f'such as "{full}"')
     return value
 
@@ -331,8 +366,9 @@ def _cpu(value: str) -> str:
     if value in TOO_OLD:
         raise refuse("lacks x86-64-v2, so Talos halts at boot", "host, x86-64-v2-AES or a newer level")
     if value not in MODELS and not re.fullmatch(r"custom-[A-Za-z0-9][\w-]*", value, re.ASCII):
-        meant = f"{did_you_mean(value, MODELS - TOO_OLD)}; a model of your own is custom-NAME"
-        raise refuse("is not a CPU type of Proxmox VE", meant)
+        similar = did_you_mean(value, MODELS - TOO_OLD)
+        meant = similar if similar.startswith("did") else "such as host or x86-64-v2-AES"
+        raise refuse("is not a CPU type of Proxmox VE", f"{meant}; a model of your own is custom-NAME")
     return value
 
 
@@ -353,6 +389,8 @@ def _cluster_name(value: str) -> str:
 def _repository_path(value: str) -> str:
     if value.startswith("/") or ".." in value.split("/"):
         raise refuse("must stay inside the repository", "such as cluster-gitops/bootstrap")
+    if value and (shortest := str(PurePosixPath(value))) != value:
+        raise refuse("is not the shortest form of the path", f"write {shortest}")
     return _match(
         value, r"(?u:(?!-)[\w./-]+)", "must be a folder of the repository", "such as cluster-gitops/bootstrap"
     )
@@ -456,9 +494,9 @@ Storage = Annotated[
     str, matching(r"[A-Za-z][\w.-]*[A-Za-z0-9]", "must be the id of a storage", "as `pvesm status` lists it")
 ]
 Interface = Annotated[str, AfterValidator(_interface)]
-DevicePath = Annotated[str, matching(r"/dev/[\w./:-]+", "must be the path of a disk", "such as /dev/vda")]
+DevicePath = Annotated[str, AfterValidator(_device)]
 RepositoryPath = Annotated[str, AfterValidator(_repository_path)]
-Text = Annotated[str, matching(r"\S(.*\S)?", "must not be empty")]
+Text = Annotated[str, AfterValidator(_text)]
 Revision = Annotated[Text, AfterValidator(_revision)]
 
 Flag = Annotated[bool, Field(strict=True)]
@@ -473,6 +511,8 @@ MemoryGib = Annotated[int, Field(strict=True, ge=1, le=4096)]
 DiskGib = Annotated[int, Field(strict=True, ge=1, le=65536)]
 Distinct = AfterValidator(_distinct)
 """For a list in which nothing may stand twice."""
+OneSpelling = WrapValidator(_one_spelling)
+"""For a mapping whose keys have several spellings."""
 
 
 def _nullable(schema: dict[str, Any]) -> None:

@@ -249,7 +249,7 @@ class GitOps(Model):
     """Domain of the services."""
     acme_email: fields.Email
     """Address that Let's Encrypt writes to."""
-    mirrors: dict[fields.SourceUrl, fields.SourceUrl] = Field(default_factory=dict)
+    mirrors: Annotated[dict[fields.SourceUrl, fields.SourceUrl], fields.OneSpelling] = Field(default_factory=dict)
     """Prefixes of repoURLs and their replacements (air-gapped sites)."""
 
     def mirrored(self, url: str) -> str:
@@ -316,9 +316,9 @@ class Platform(Model):
     """The mesh between hosts, if they need one."""
     deadlines: Deadlines = Deadlines()
     """The deadline of each named wait."""
-    endpoints: dict[fields.HostPort, fields.HostPort] = Field(default_factory=dict)
+    endpoints: Annotated[dict[fields.HostPort, fields.HostPort], fields.OneSpelling] = Field(default_factory=dict)
     """host:port of a server, and the host:port to connect to instead."""
-    trust: dict[fields.HostPort, Text] = Field(default_factory=dict)
+    trust: Annotated[dict[fields.HostPort, Text], fields.OneSpelling] = Field(default_factory=dict)
     """host:port of a server, and the CA file that verifies its certificate."""
 
     _written: Mapping[str, Any] = PrivateAttr()

@@ -14,7 +14,7 @@ from fluobook.params.reading import read
 if TYPE_CHECKING:
     from pathlib import Path
 
-Minor = Annotated[str, matching(r"\d+\.\d+", "must be major.minor", 'quoted, such as "1.35"')]
+Minor = Annotated[str, matching(r"\d{1,4}\.\d{1,4}", "must be major.minor", 'quoted, such as "1.35"')]
 
 
 class Versions(Model):

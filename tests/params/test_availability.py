@@ -64,3 +64,10 @@ def test_the_advice_is_possible() -> None:
 
 def test_any_file_is_a_platform_with_the_name_that_it_gives() -> None:
     assert load(SITE).phase == "berlin"
+
+
+def test_a_public_network_hides_servers_on_the_internet(document: dict[str, Any]) -> None:
+    document["platform"]["cluster"]["pod_cidr"] = "8.8.0.0/16"
+    assert any("cluster.pod_cidr 8.8.0.0/16 has public" in sentence for sentence in warnings(parse(document).platform))
+    document["platform"]["cluster"]["pod_cidr"] = "100.64.0.0/16"
+    assert not any("has public addresses" in sentence for sentence in warnings(parse(document).platform))

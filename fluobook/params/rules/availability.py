@@ -1,7 +1,11 @@
-"""What a topology cannot survive. A platform without spare parts is allowed; the warnings name what it would lose."""
+"""What a topology cannot survive. A platform without spare parts is allowed; the warnings name what it would lose.
+
+Networks with public addresses are allowed too; they hide servers on the internet.
+"""
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def warnings(platform: Platform) -> tuple[str, ...]:
-    """What is lost when one node, disk or host fails, one sentence each."""
-    rules = (_lost_quorum, _single_api_address, _lost_workers, _single_copies)
+    """What is lost when one node, disk or host fails, and what cannot be reached, one sentence each."""
+    rules = (_lost_quorum, _single_api_address, _lost_workers, _single_copies, _public_networks)
     return tuple(sentence for rule in rules for sentence in rule(platform))
 
 
@@ -60,3 +64,14 @@ def _single_copies(platform: Platform) -> Iterator[str]:
             "storage.replicas is 1: a volume is lost with the worker or disk that has its only copy, and comes back"
             f" only from a backup{advice}"
         )
+
+
+def _public_networks(platform: Platform) -> Iterator[str]:
+    networks = {"cluster.pod_cidr": platform.cluster.pod_cidr, "cluster.service_cidr": platform.cluster.service_cidr}
+    networks |= {"wireguard.cidr": platform.wireguard.cidr} if platform.wireguard else {}
+    for path, cidr in networks.items():
+        if IPv4Network(cidr).is_global:
+            yield (
+                f"{path} {cidr} has public addresses: the platform does not reach servers on the internet that have"
+                " them; use a private network, such as 10.244.0.0/16"
+            )

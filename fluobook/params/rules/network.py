@@ -175,9 +175,13 @@ def _servers(platform: Platform) -> list[Owned]:
 
 
 def _other_servers(platform: Platform) -> list[Owned]:
-    """The servers that are no machine of the platform, each once."""
+    """The servers that are no machine of the platform, a load balancer for the API among them, each once."""
     machines = {address for _, address in _machines(platform)}
-    servers = {address: path for path, address in reversed(_servers(platform)) if address not in machines}
+    known = [
+        *_servers(platform),
+        *filter(_is_address, [("platform.cluster.api_address", platform.cluster.api_address)]),
+    ]
+    servers = {address: path for path, address in reversed(known) if address not in machines}
     return [(path, address) for address, path in servers.items()]
 
 
