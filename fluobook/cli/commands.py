@@ -16,21 +16,8 @@ import typer
 
 from fluobook import files
 from fluobook import lab as labs
-from fluobook.cli.options import (
-    ARGUMENTS,
-    Charts,
-    Engine,
-    Phase,
-    Settings,
-    Target,
-    chosen,
-    engines,
-    file_to_read,
-    folder_to_read,
-    folder_to_write,
-    masked,
-    root,
-)
+from fluobook.cli import options
+from fluobook.cli.options import ARGUMENTS, Charts, Engine, Phase, Settings, Target, chosen, engines, masked, root
 from fluobook.clients.tools import find
 from fluobook.environment import home
 from fluobook.errors import EXIT_CHANGES_PENDING, BadFile, CheckFailed, NotFound, ParamsError, StageMissing, UsageError
@@ -54,9 +41,7 @@ def run(
     settings: Settings = [],
     out: Annotated[
         Path | None,
-        typer.Option(
-            parser=folder_to_write, metavar="FOLDER", help="The run folder; a new one below runs/ if not given."
-        ),
+        typer.Option(parser=options.output_folder, help="The run folder; a new one below runs/ if not given."),
     ] = None,
     fault: Annotated[list[str], typer.Option(metavar="NAME", help="Inject a fault into the lab of this run.")] = [],
     engine: Engine = None,
@@ -159,10 +144,9 @@ def plan(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:
 
 def render(
     phase: Phase,
-    out: Annotated[Path, typer.Option(parser=folder_to_write, metavar="FOLDER", help="Folder for the files.")],
+    out: Annotated[Path, typer.Option(parser=options.output_folder, help="Folder for the files.")],
     secrets: Annotated[
-        Path | None,
-        typer.Option(parser=file_to_read, metavar="FILE", help="A secrets bundle; without it, secrets are omitted."),
+        Path | None, typer.Option(parser=options.file, help="A secrets bundle; without it, secrets are omitted.")
     ] = None,
     gitops: Annotated[
         bool, typer.Option("--gitops", help="Write the GitOps tree with the values of this phase instead.")
@@ -326,8 +310,7 @@ def _run_on_cluster(
 
 def report(
     run: Annotated[
-        Path | None,
-        typer.Argument(parser=folder_to_read, metavar="[RUN]", help="A run folder; the newest if not given."),
+        Path | None, typer.Argument(parser=options.run_folder, help="A run folder; the newest if not given.")
     ] = None,
 ) -> int:
     """Write the HTML report of a run again and print its path. Example: fluobook report runs/MY-RUN."""

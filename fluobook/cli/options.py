@@ -76,7 +76,7 @@ Engine = Annotated[
 ]
 
 
-def folder_to_write(text: str) -> Path:
+def output_folder(text: str) -> Path:
     """The folder of an option: it exists, or can be made.
 
     Raises:
@@ -87,7 +87,7 @@ def folder_to_write(text: str) -> Path:
     return _usable(text, "folder", nearest, os.W_OK | os.X_OK)
 
 
-def folder_to_read(text: str) -> Path:
+def run_folder(text: str) -> Path:
     """The folder of an argument.
 
     Raises:
@@ -96,7 +96,7 @@ def folder_to_read(text: str) -> Path:
     return _usable(text, "folder", Path(text), os.R_OK | os.X_OK)
 
 
-def file_to_read(text: str) -> Path:
+def file(text: str) -> Path:
     """The file of an option.
 
     Raises:

@@ -6,20 +6,13 @@ All of them stay plain strings and numbers, in the canonical form that Proxmox V
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator
 
 from fluobook.params.cpus import MODELS, TOO_OLD
 from fluobook.params.problems import did_you_mean, refuse
@@ -104,20 +97,19 @@ def _ipv4(value: str, *, but: str = "") -> str:
     return address
 
 
-def _server(host: str, *, hidden: bool = False) -> str:
+def _server(host: str) -> str:
     """The host of a URL: an IPv4 address or a name, in lower case; DNS knows names in ASCII alone.
 
-    Dotted numbers are never a name, and a name never ends in a number. `hidden` keeps the value out of messages.
+    Dotted numbers are never a name, and a name never ends in a number.
     """
     lower = host.lower()
     if not host.isascii():
-        raise refuse("has a host name that is not ASCII", f"write {_punycode(host)}", hidden=hidden)
+        raise refuse("has a host name that is not ASCII", f"write {_punycode(host)}")
     if re.fullmatch(r"(.*\.)?(\d+|0x[0-9a-f]*)\.?", lower):
         return _ipv4(host, but="loopback")
     if len(host) > _LONGEST_DOMAIN or not re.fullmatch(r"(?!-)[\w-]{1,63}(?<!-)(\.(?!-)[\w-]{1,63}(?<!-))*", lower):
-        rule = "has an invalid host name"
         raise refuse(
-            rule, "letters, digits and inner hyphens, with dots between, such as pve1.example.org", hidden=hidden
+            "has an invalid host name", "letters, digits, inner hyphens, dots between, such as pve1.example.org"
         )
     return lower
 
@@ -331,7 +323,7 @@ def _text(value: str) -> str:
     return _match(value, r"(?u:\S(.*\S)?)", "must not be empty, nor begin or end with a space")
 
 
-def _one_spelling(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+def _one_spelling(value: Any, validate: Callable[[Any], Any]) -> Any:
     """Keys that mean the same would replace each other silently."""
     validated = validate(value)
     if len(validated) < len(value):
@@ -452,47 +444,23 @@ TokenId = Annotated[str, AfterValidator(_token_id)]
 Cpu = Annotated[str, AfterValidator(_cpu)]
 ScsiController = Annotated[Literal["virtio-scsi-pci"], BeforeValidator(_scsi_controller)]
 ClusterName = Annotated[str, AfterValidator(_cluster_name)]
-Name = Annotated[
-    str,
-    matching(
-        LABEL, "must be a host name (RFC 1123)", "lower-case letters, digits and inner hyphens, 63 characters at most"
-    ),
-]
+_LABEL_FORM = "lower-case letters, digits and inner hyphens, 63 characters at most"
+Name = Annotated[str, matching(LABEL, "must be a host name (RFC 1123)", _LABEL_FORM)]
 NodeName = Annotated[Name, AfterValidator(_node_name)]
-HostName = Annotated[
-    str,
-    matching(
-        rf"(?i:{LABEL})",
-        "must be the name of a Proxmox VE node",
-        "letters, digits and inner hyphens, as `pvecm nodes` lists it",
-    ),
-]
-PhaseName = Annotated[
-    str,
-    matching(
-        LABEL, "must be lower-case letters, digits and hyphens", "63 characters at most, such as phase1 or berlin"
-    ),
-]
+_NODE_FORM = "letters, digits and inner hyphens, as `pvecm nodes` lists it"
+HostName = Annotated[str, matching(rf"(?i:{LABEL})", "must be the name of a Proxmox VE node", _NODE_FORM)]
+PhaseName = Annotated[str, matching(LABEL, "must be lower-case letters, digits and hyphens", _LABEL_FORM)]
 LabelKey = Annotated[str, AfterValidator(_label_key)]
 LabelValue = Annotated[str, AfterValidator(_label_value)]
 Taint = Annotated[str, AfterValidator(_taint)]
-VmTag = Annotated[
-    str,
-    matching(
-        r"(?!fluobook(-|$))[a-z0-9_][a-z0-9_.+-]*",
-        "must be a tag of Proxmox VE that is not fluobook's own",
-        "lower-case letters, digits, _, -, + and .",
-    ),
-]
-VmPool = Annotated[
-    str,
-    matching(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,2}", "must be the id of a pool", "as Datacenter > Pools shows it"),
-]
+_TAG, _TAG_FORM = r"(?!fluobook(-|$))[a-z0-9_][a-z0-9_.+-]*", "lower-case letters, digits, _, -, + and ."
+VmTag = Annotated[str, matching(_TAG, "must be a tag of Proxmox VE that is not fluobook's own", _TAG_FORM)]
+_POOL = r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,2}"
+VmPool = Annotated[str, matching(_POOL, "must be the id of a pool", "as Datacenter > Pools shows it")]
 Email = Annotated[str, AfterValidator(_email)]
 Domain = Annotated[str, AfterValidator(_domain)]
-Storage = Annotated[
-    str, matching(r"[A-Za-z][\w.-]*[A-Za-z0-9]", "must be the id of a storage", "as `pvesm status` lists it")
-]
+_STORAGE = r"[A-Za-z][\w.-]*[A-Za-z0-9]"
+Storage = Annotated[str, matching(_STORAGE, "must be the id of a storage", "as `pvesm status` lists it")]
 Interface = Annotated[str, AfterValidator(_interface)]
 DevicePath = Annotated[str, AfterValidator(_device)]
 RepositoryPath = Annotated[str, AfterValidator(_repository_path)]

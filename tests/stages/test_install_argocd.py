@@ -123,7 +123,7 @@ class StuckServer:
         states = [{"name": "server", "state": {"waiting": waiting}}]
         pod = {"metadata": {"name": "argocd-server-x"}, "status": {"containerStatuses": states}}
         self.kube = lambda: self
-        self.get = lambda *_: {"kind": "Deployment", "metadata": {}, "spec": {}}
+        self.get = lambda *_: {"kind": "Deployment", "metadata": {"name": "argocd-server"}, "spec": {}}
         self.list = lambda _, kind, __: [pod] if kind == "Pod" else []
 
     def wait_until(self, _deadline, _what, attempt, **_):
