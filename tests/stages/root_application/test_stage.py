@@ -113,26 +113,30 @@ def test_a_source_that_cannot_be_built_ends_the_wait_and_the_next_push_fixes_it(
     assert lab.stage(NAME).plan().actions == ()
 
 
-def test_a_pod_that_does_not_run_is_named_and_ends_the_wait_if_waiting_is_in_vain(lab, monkeypatch):
-    path = "cluster-gitops/infrastructure/ingress-nginx/routes/"
-    kustomization = (lab.context().root / path / "kustomization.yaml").read_text()
-    stuck = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "stuck", "namespace": "argocd"},
-        "spec": {
-            "selector": {"matchLabels": {"app": "stuck"}},
-            "template": {
-                "metadata": {"labels": {"app": "stuck"}},
-                "spec": {"nodeSelector": {"there": "is-none"}, "containers": [{"name": "a", "image": "a:1"}]},
-            },
-        },
-    }
-    files = {
-        f"{path}stuck.yaml": yaml.safe_dump(stuck),
-        f"{path}kustomization.yaml": kustomization + "  - stuck.yaml\n",
-    }
-    push(lab, **files)
+ROUTES = "cluster-gitops/infrastructure/ingress-nginx/routes/"
+
+
+@pytest.fixture
+def push_stuck(lab):
+    """Push a Deployment of an Application in wave 1 whose pod has these settings; it is removed at the end."""
+    kustomization = (lab.context().root / ROUTES / "kustomization.yaml").read_text()
+
+    def push_pod(**settings):
+        pod = {"containers": [{"name": "a", "image": settings.pop("image", "a:1")}], **settings}
+        template = {"metadata": {"labels": {"app": "stuck"}}, "spec": pod}
+        spec = {"selector": {"matchLabels": {"app": "stuck"}}, "template": template}
+        metadata = {"name": "stuck", "namespace": "argocd"}
+        stuck = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
+        files = {f"{ROUTES}stuck.yaml": yaml.safe_dump(stuck)}
+        push(lab, **files, **{f"{ROUTES}kustomization.yaml": kustomization + "  - stuck.yaml\n"})
+
+    yield push_pod
+    push(lab, **{f"{ROUTES}stuck.yaml": None, f"{ROUTES}kustomization.yaml": kustomization})
+    lab.bring_up(NAME)
+
+
+def test_a_timeout_names_the_application_and_its_first_unhealthy_object(lab, push_stuck):
+    push_stuck(nodeSelector={"there": "is-none"})
     stage = lab.stage(NAME, "deadlines.applications=8")
     with pytest.raises(
         DeadlineExceeded, match=r"timed out after 8 s waiting for Application routes \(wave 1\)"
@@ -141,18 +145,17 @@ def test_a_pod_that_does_not_run_is_named_and_ends_the_wait_if_waiting_is_in_vai
     assert caught.value.cause.startswith("Deployment argocd/stuck: 0 of 1 pods are ready; stuck-")
     assert ": Unschedulable: 0/" in caught.value.cause
     assert present(caught.value).failure == "F139 No node takes the pod"
-    del stuck["spec"]["template"]["spec"]["nodeSelector"]
-    stuck["spec"]["template"]["spec"]["containers"][0]["image"] = "Example.org/A:1"
-    push(lab, **{f"{path}stuck.yaml": yaml.safe_dump(stuck)})
+
+
+def test_a_pod_that_no_waiting_makes_run_is_shown_and_ends_the_wait(lab, push_stuck, monkeypatch):
     messages = []
     monkeypatch.setattr(executor.Reporter, "__call__", lambda _, message: messages.append(message))
     monkeypatch.setattr(readiness, "PAUSE", 0.5)
     monkeypatch.setattr(readiness, "DOUBT", 1.0)
+    push_stuck(image="Example.org/A:1")
     stage = lab.stage(NAME)
     with pytest.raises(
         TaskFailed, match=r"Application routes .* cannot become healthy: pod stuck-\S+, container a: Inv"
     ):
         stage.apply(stage.plan())
     assert any("; stuck-" in message and "InvalidImageName" in message for message in messages)
-    push(lab, **{f"{path}stuck.yaml": None, f"{path}kustomization.yaml": kustomization})
-    lab.bring_up(NAME)
