@@ -310,7 +310,7 @@ def _run_on_cluster(
 
 def report(
     run: Annotated[
-        Path | None, typer.Argument(parser=options.run_folder, help="A run folder; the newest if not given.")
+        Path | None, typer.Argument(parser=options.existing_folder, help="A run folder; the newest if not given.")
     ] = None,
 ) -> int:
     """Write the HTML report of a run again and print its path. Example: fluobook report runs/MY-RUN."""

@@ -87,7 +87,7 @@ def output_folder(text: str) -> Path:
     return _usable(text, "folder", nearest, os.W_OK | os.X_OK)
 
 
-def run_folder(text: str) -> Path:
+def existing_folder(text: str) -> Path:
     """The folder of an argument.
 
     Raises:
@@ -121,7 +121,7 @@ def _usable(text: str, kind: str, place: Path, access: int) -> Path:
 
 def _as_path(charts: str) -> str:
     """A folder as an absolute path: kernels and labs have other working directories."""
-    return charts if charts in ("", "stand-ins", "upstream") else str(folder_to_read(charts).absolute())
+    return charts if charts in ("", "stand-ins", "upstream") else str(existing_folder(charts).absolute())
 
 
 Charts = Annotated[
