@@ -15,6 +15,7 @@ from fluobook_lab.engines.api import FAILED, JSON_TYPE, MERGE, Api
 from fluobook_lab.engines.webhooks import Webhooks
 from fluobook_lab.kube.controllers import loop
 from fluobook_lab.kube.controllers.created import Created
+from fluobook_lab.kube.controllers.gateways import Gateways
 from fluobook_lab.kube.controllers.issuing import Issuing
 from fluobook_lab.kube.controllers.operators import Operators
 from fluobook_lab.kube.controllers.services import Ingresses, LoadBalancers
@@ -118,6 +119,7 @@ class Mirror:
             self._webhooks,
             LoadBalancers(store),
             Ingresses(store),
+            Gateways(store),
             Volumes(store, clock, seed),
             Created(store),
             Operators(store, clock, seed),

@@ -24,9 +24,9 @@ GRACE_PERIOD = 10.0
 """Real seconds that a program has to end after SIGTERM."""
 TAIL = 15
 """Lines of a program's log in the report of its unexpected end."""
-GO_SETTINGS = {"GOGC": "400", "GOMEMLIMIT": "2GiB"}
+GO_SETTINGS = {"GOGC": "400", "GOMEMLIMIT": "3GiB"}
 """Go's programs collect garbage less often, up to so much memory: a rehearsal is limited by processors first. With the
-CRDs of the real charts the API server holds 700 MiB; near its limit it would collect garbage all the time."""
+CRDs of the real charts the API server holds over 1 GiB; near its limit it would collect garbage all the time."""
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _LOWEST_PORT = 15000
 _EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")

@@ -13,6 +13,7 @@ from fluobook_lab.kube.controllers import loop
 from fluobook_lab.kube.controllers.certificates import CertificateSigner, CsrApprover
 from fluobook_lab.kube.controllers.created import Created
 from fluobook_lab.kube.controllers.garbage import GarbageCollector, Namespaces
+from fluobook_lab.kube.controllers.gateways import Gateways
 from fluobook_lab.kube.controllers.issuing import Issuing
 from fluobook_lab.kube.controllers.nodes import Heartbeats, Nodes
 from fluobook_lab.kube.controllers.operators import Operators
@@ -107,6 +108,7 @@ class KubeCluster:
             Endpoints(store),
             LoadBalancers(store),
             Ingresses(store),
+            Gateways(store),
             CsrApprover(store),
             Created(store),
             Operators(store, self._clock, self._seed),

@@ -12,7 +12,14 @@ from fluobook_lab.engines import argocd, kubernetes
 print(*sorted(name.removeprefix("fluobook_lab.") for name in sys.modules if name.startswith("fluobook_lab.")))
 """
 EMBEDDED_API = {
-    *("controllers", "controllers.certificates", "controllers.created", "controllers.issuing", "controllers.loop"),
+    *(
+        "controllers",
+        "controllers.certificates",
+        "controllers.created",
+        "controllers.gateways",
+        "controllers.issuing",
+        "controllers.loop",
+    ),
     *("controllers.nodes", "controllers.operators"),
     *("controllers.services", "controllers.volumes", "access", "errors", "kubelet", "objects", "resources", "schemas"),
     *("storage", "system"),

@@ -1,4 +1,4 @@
-"""The lab's cert-manager and Gateway controller: who asks for certificates, and what stays open without an issuer."""
+"""The lab's cert-manager: who asks for certificates, and what stays open without an issuer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ API = "cert-manager.io/v1"
 INGRESS = ("networking.k8s.io/ingresses/default", "web")
 CERTIFICATE = ("cert-manager.io/certificates/default", "web-tls")
 ISSUER = ("cert-manager.io/clusterissuers/", "acme")
-GATEWAY = ("gateway.networking.k8s.io/gateways/default", "lan")
 
 
 class Clock:
@@ -76,18 +75,6 @@ def ingress() -> dict[str, Any]:
     return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata, "spec": spec}
 
 
-def gateway() -> dict[str, Any]:
-    listener = {"name": "web", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "web-tls"}]}}
-    metadata = {"name": "lan", "namespace": "default"}
-    spec = {"gatewayClassName": "cilium", "listeners": [listener]}
-    return {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": metadata, "spec": spec}
-
-
-def resolved(store: Store) -> str:
-    listeners = store.get("gateway.networking.k8s.io/v1", "Gateway", "lan", "default")["status"]["listeners"]
-    return next(c["status"] for c in listeners[0]["conditions"] if c["type"] == "ResolvedRefs")
-
-
 def test_an_annotated_ingress_gets_a_certificate_and_its_secret(cluster):
     cluster.create(ingress())
     reconcile(cluster, ISSUER, INGRESS, CERTIFICATE)
@@ -102,13 +89,3 @@ def test_without_an_acme_server_issuer_and_certificate_are_not_ready_and_there_i
     assert conditions(cluster, API, "ClusterIssuer", "acme") == {"Ready": "False"}
     assert conditions(cluster, API, "Certificate", "web-tls", "default") == {"Issuing": "True", "Ready": "False"}
     assert cluster.find("v1", "Secret", "web-tls", "default") is None
-
-
-def test_a_listener_is_resolved_once_its_secret_exists(cluster):
-    cluster.create(gateway())
-    reconcile(cluster, GATEWAY)
-    assert resolved(cluster) == "False"
-    metadata = {"name": "web-tls", "namespace": "default"}
-    cluster.create({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata})
-    reconcile(cluster, GATEWAY)
-    assert resolved(cluster) == "True"

@@ -1,7 +1,7 @@
-"""cert-manager with an authority of the lab, and Cilium's Gateway controller: who asks for certificates, who has them.
+"""cert-manager with an authority of the lab: who asks for certificates, who has them.
 
-With the fault `kube.issuer-unreachable`, no ACME server answers: issuers do not register, their certificates stay
-pending, and listeners of a Gateway have no certificate.
+With the fault `kube.issuer-unreachable`, no ACME server answers: issuers do not register, and their certificates stay
+pending.
 """
 
 from __future__ import annotations
@@ -60,7 +60,6 @@ class Issuing:
         self._delays = Delays(clock, seed)
         self.sources: Sources = {resource: self._keys_of(resource) for resource in KINDS}
         self.sources[("apps", "deployments")] = self._on_deployment
-        self.sources[("", "secrets")] = self._on_secret
 
     def _keys_of(self, resource: Key) -> Any:
         return lambda obj: [(f"{'/'.join(resource)}/{namespace_of(obj)}", name_of(obj))]
@@ -73,10 +72,6 @@ class Issuing:
     def _on_deployment(self, deployment: Obj) -> list[Key]:
         return list(self._all(*KINDS)) if is_named(deployment, "cert-manager") else []
 
-    def _on_secret(self, secret: Obj) -> list[Key]:
-        is_tls = secret.get("type") == "kubernetes.io/tls"
-        return list(self._all(("gateway.networking.k8s.io", "gateways"))) if is_tls else []
-
     def reconcile(self, key: Key) -> float | None:
         """As in `Controller`."""
         group, plural, namespace = key[0].split("/")
@@ -86,8 +81,6 @@ class Issuing:
         obj = self._store.find(version, kind, key[1], namespace)
         if obj is None or obj["metadata"].get("deletionTimestamp"):
             return None
-        if kind == "Gateway":
-            self._store.set_status(obj, {**(obj.get("status") or {}), **self._gateway_status(obj)})
         if not running(self._store, "cert-manager"):
             return None
         if kind in ("Ingress", "Gateway"):
@@ -159,37 +152,6 @@ class Issuing:
         generation = obj["metadata"].get("generation", 1)
         reported = [{**condition, "observedGeneration": generation} for condition in reported]
         self._store.set_status(obj, {**(obj.get("status") or {}), "conditions": reported})
-
-    def _gateway_status(self, gateway: Obj) -> Obj:
-        """Accepted and programmed; a listener without its certificate has ResolvedRefs False, as Cilium reports it."""
-        generation, namespace = gateway["metadata"].get("generation", 1), namespace_of(gateway)
-        status = gateway.get("status") or {}
-        before = {listener["name"]: listener.get("conditions") or [] for listener in status.get("listeners") or []}
-        listeners = []
-        for listener in gateway["spec"].get("listeners") or []:
-            references = (listener.get("tls") or {}).get("certificateRefs") or []
-            resolved = all(self._store.find("v1", "Secret", item["name"], namespace) for item in references)
-            conditions = before.get(listener["name"], [])
-            for kind, value, reason in (
-                ("Programmed", "True", "Programmed"),
-                ("Accepted", "True", "Accepted"),
-                ("ResolvedRefs", str(resolved), "ResolvedRefs" if resolved else "InvalidCertificateRef"),
-            ):
-                message = "" if value == "True" else "Invalid CertificateRef"
-                conditions = with_condition(conditions, kind, value, reason, message)
-            listeners.append(
-                {
-                    "name": listener["name"],
-                    "attachedRoutes": 0,
-                    "supportedKinds": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute"}],
-                    "conditions": [{**condition, "observedGeneration": generation} for condition in conditions],
-                }
-            )
-        conditions = status.get("conditions") or []
-        for kind in ("Accepted", "Programmed"):
-            conditions = with_condition(conditions, kind, "True", kind, f"Gateway successfully {kind.lower()}")
-        conditions = [{**condition, "observedGeneration": generation} for condition in conditions]
-        return {"conditions": conditions, "listeners": listeners}
 
 
 def _wanted(obj: Obj) -> dict[str, list[str]]:
