@@ -54,9 +54,8 @@ engines: $(STAMP) ## build the real engine's programs
 test-engines: $(DEV) ## tests on the real control plane and Argo CD
 	@FLUOBOOK_ENGINES=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m 'long or not long' tests/engines --durations=15
 
-lab: $(STAMP) ## start the lab and JupyterLab on the notebooks; Ctrl-C ends both
-	@$(BIN)/fluobook lab status phase1 >/dev/null || $(BIN)/fluobook lab up phase1
-	@trap : INT TERM HUP; (cd notebooks && ../$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --allow-root -y); $(BIN)/fluobook lab down phase1
+lab: $(STAMP) ## work by hand: a lab, JupyterLab and a run folder; Ctrl-C ends both, the run folder stays
+	@trap : INT TERM HUP; $(BIN)/fluobook open phase1
 
 lint: $(DEV) ## format, style, types, layers
 	@$(BIN)/ruff format --check fluobook lab tests tools

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import getpass
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,16 +22,18 @@ from fluobook.display.kernel import guard_kernel, interactive, show
 from fluobook.display.live import Live
 from fluobook.display.table import Cell, Displayed, Table
 from fluobook.display.tree import PlatformTree
-from fluobook.errors import PlanChanged, UsageError
-from fluobook.failures import with_phase
-from fluobook.journal.folder import cluster_lock, new_folder
+from fluobook.errors import ApprovalNeeded, PlanChanged, UsageError
+from fluobook.failures import present, with_phase
+from fluobook.journal.folder import cluster_lock, new_folder, newest_first
 from fluobook.params.load import digest_of, recorded
 from fluobook.redact import Redactor
+from fluobook.run.board import board_table, last_runs, read_state
 from fluobook.stages import catalogue, observe, secrets
 from fluobook.stages.core.check import Checks
 from fluobook.stages.core.executor import Executor, Progress
 from fluobook.stages.core.gate import Approval, Gate
 from fluobook.stages.core.plan import Plan
+from fluobook.waiting import Cancelled
 
 if TYPE_CHECKING:
     from fluobook.stages.core.stage import Stage
@@ -61,12 +65,15 @@ class StageRun:
     gate: Gate
     _observation: Any = field(default=None, repr=False)
     _valid_until: float = field(default=0.0, repr=False)
+    _seconds: float | None = field(default=None, repr=False)
 
     def plan(self) -> Plan:
         """Read the live systems and return the actions that lead from there to the platform. Changes nothing."""
-        with self.context.cancellation.on_interrupt():
+        self._seconds = None
+        with self._recorded(), self.context.cancellation.on_interrupt():
             self._observe()
-        plan = self.stage.plan(self.context.platform, self._observation)
+            plan = self.stage.plan(self.context.platform, self._observation)
+        plan = replace(plan, target=f"{self.context.platform.cluster.name}, {place_of(self.context.target)}")
         self._log(
             "planned",
             digest=plan.digest,
@@ -85,7 +92,16 @@ class StageRun:
             Locked: somebody else holds the lock on this cluster; nothing was changed.
             FluobookError: an action failed; fix the cause, then run the notebook again.
         """
-        form = self.gate.admit(plan)
+        with self._recorded():
+            self._apply(plan)
+
+    def _apply(self, plan: Plan) -> None:
+        asked = time.monotonic()
+        try:
+            form = self.gate.admit(plan)
+        finally:
+            if self._seconds is not None:  # what a person takes to decide is no work
+                self._seconds -= time.monotonic() - asked
         if not plan.actions:
             self._log("applied", digest="", actions=0)
             show(Table(f"{self.stage.name}: no changes", []))
@@ -98,7 +114,11 @@ class StageRun:
             self.context.home, patience=LOCK_TIMEOUT, on_wait=self._report_waiting, cancellation=cancellation
         )
         with cancellation.on_interrupt(), lock, self.context.lease() as check_lease:
-            self._execute(self._remaining(plan), check_lease)
+            if (remaining := self._remaining(plan)).actions:
+                self._execute(remaining, check_lease)
+                return
+        self._log("applied", digest=plan.digest, actions=0)
+        show(Table(f"{self.stage.name}: no changes, what was planned has been done in the meantime", []))
 
     def verify(self) -> Checks:
         """Check the result against the live systems.
@@ -106,6 +126,10 @@ class StageRun:
         Raises:
             CheckFailed: at least one check failed.
         """
+        with self._recorded(ends=True):
+            return self._verify()
+
+    def _verify(self) -> Checks:
         with self.context.cancellation.on_interrupt():
             if time.monotonic() > self._valid_until:
                 self._observe()
@@ -120,6 +144,33 @@ class StageRun:
             show(checks.table())
         checks.require()
         return checks
+
+    @contextmanager
+    def _recorded(self, *, ends: bool = False) -> Iterator[None]:
+        """Record by hand what a headless run records: when a stage begins, how it ends, the seconds of work.
+
+        Args:
+            ends: whether the stage is done when the block is.
+        """
+        if not interactive():
+            yield
+            return
+        if self._seconds is None:
+            self._log("notebook-started", notebook=self.stage.notebook)
+            self._seconds = 0.0
+        started, status, text = time.monotonic(), "done" if ends else "", ""
+        try:
+            yield
+        except BaseException as error:
+            interrupted = isinstance(error, (KeyboardInterrupt, Cancelled))
+            status = "interrupted" if interrupted else "refused" if isinstance(error, ApprovalNeeded) else "failed"
+            text = f"{type(error).__name__}: {present(error, phase=self.context.phase).text()}"
+            raise
+        finally:
+            self._seconds += time.monotonic() - started
+            if status:
+                self._log("notebook-ended", status=status, seconds=round(self._seconds, 2), error=text)
+                self._seconds = None
 
     def _keep_journal(self) -> None:
         """Work in JupyterLab leaves the journal that a headless run leaves."""
@@ -176,7 +227,9 @@ def _progress_table(plan: Plan, progress: Progress) -> Table:
         state, text = progress.of(action)
         rows.append([Cell(state, _TONES.get(state, "wait")), action.verb, action.object, action.detail, text])
     done = sum(progress.of(action)[0] == "done" for action in plan.actions)
-    return Table(f"{plan.stage}", ["state", "action", "object", "detail", ""], rows, note=f"{done} of {len(rows)} done")
+    return Table(
+        f"{plan.stage}", ["state", "action", "object", "detail", "progress"], rows, note=f"{done} of {len(rows)} done"
+    )
 
 
 @dataclass
@@ -233,6 +286,29 @@ class Runbook(Displayed):
         ask = getpass.getpass if interactive() else None
         return stage_run(secrets.stage(changes or {}, ask), self.context, self.gate)
 
+    def board(self, *, seconds: float = 20.0) -> None:
+        """Show every stage with its state from the live systems, its last run, and a link to its notebook.
+
+        In JupyterLab the board appears at once and fills itself while the kernel is free for other cells. Headless it
+        is shown once, when all states are known or after this many seconds.
+        """
+        runs = last_runs(newest_first(self.root / "runs"), self.chosen.phase, self.target)
+        states: dict[str, Cell] = {}
+        live = Live(lambda: board_table(self._title, dict(states), runs))
+
+        def fill() -> None:
+            for stage in (*catalogue.STAGES, *catalogue.DAY_TWO):
+                states[stage.name] = read_state(stage, self.context)
+                live.touch()
+            if live.live:
+                live.paint()
+
+        reader = threading.Thread(target=fill, name="board", daemon=True)
+        with live:
+            reader.start()
+            if not live.live:
+                reader.join(seconds)
+
     def nodes(self, *, seconds: float = observe.SECONDS) -> None:
         """Show the cluster's nodes. In JupyterLab the table follows the cluster for this many seconds."""
         observe.watch_nodes(self.context, seconds=seconds)
@@ -249,6 +325,10 @@ class Runbook(Displayed):
         """Show network flows, and what the network policies drop; see `nodes`."""
         observe.watch_flows(self.context, seconds=seconds)
 
+    @property
+    def _title(self) -> str:
+        return f"{self.chosen.platform.cluster.name}, {self.chosen.phase}: {place_of(self.target)}"
+
     def table(self) -> Table:
         """The platform in one table: its nodes and their hosts."""
         rows = [
@@ -262,9 +342,12 @@ class Runbook(Displayed):
             for node in self.context.platform.nodes
         ]
         columns = ["node", "role", "host", "address", "vCPU", "memory", "boot disk", "data disk"]
-        place = "rehearsal in the lab" if self.target == "lab" else "LIVE"
-        title = f"{self.chosen.platform.cluster.name}, {self.chosen.phase}: {place}"
-        return Table(title, columns, rows, note="\n".join(self.context.remarks))
+        return Table(self._title, columns, rows, note="\n".join(self.context.remarks))
+
+
+def place_of(target: str) -> str:
+    """What a person must know about a target."""
+    return "rehearsal in the lab" if target == "lab" else "LIVE"
 
 
 def stage_run(stage: Stage, context: RunContext, gate: Gate) -> StageRun:

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     lab = life.start(chosen, folder, root=ROOT, programs=lab_programs(), owner=os.getpid(), seed=1)
     os.environ |= {"FLUOBOOK_LAB": str(folder), "FLUOBOOK_APPROVE": "all", "FLUOBOOK_RENDER": "final"}
     try:
-        for path in sorted(FOLDER.glob("[0-9]*.ipynb")):
+        for path in sorted(FOLDER.glob("*.ipynb")):
             store(path)
             print(path.name)
     finally:

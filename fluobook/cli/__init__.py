@@ -1,4 +1,4 @@
-"""The command line: `fluobook run|plan|render|check|doctor|explain|kubeconfig|report|tools|version|versions|lab`."""
+"""The command line, `fluobook`: every command and the exit code of the process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from fluobook.cli import charts, commands, lab
+from fluobook.cli import by_hand, charts, commands, lab
 from fluobook.cli.options import PassThrough, WrongUsage
 from fluobook.errors import FluobookError, UsageError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command("open")(by_hand.open_run)
 for command in commands.COMMANDS:
     app.command(cls=PassThrough if command in (commands.kubectl, commands.talosctl) else None)(command)
 app.add_typer(charts.app, name="charts")

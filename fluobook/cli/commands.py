@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -130,6 +131,7 @@ def _stages(first: str, only: Sequence[str]) -> Sequence[Stage]:
 def plan(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:
     """Show what every stage would do. Changes nothing; exits 2 if there are changes. Example: fluobook plan phase1."""
     from fluobook.context import open_context
+    from fluobook.notebook import place_of
     from fluobook.stages.catalogue import STAGES
 
     pending = False
@@ -137,6 +139,7 @@ def plan(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:
         context = open_context(chosen(phase, settings), root=root(), target=target, redactor=redactor)
         for stage in STAGES:
             planned = stage.plan(context.platform, stage.observe(context.limited_to(stage.uses)))
+            planned = replace(planned, target=f"{context.platform.cluster.name}, {place_of(target)}")
             print(redactor.text(planned.table().text()), end="\n\n", flush=True)
             pending = pending or bool(planned.actions)
     return EXIT_CHANGES_PENDING if pending else 0
@@ -314,11 +317,11 @@ def report(
     ] = None,
 ) -> int:
     """Write the HTML report of a run again and print its path. Example: fluobook report runs/MY-RUN."""
-    from fluobook.journal.folder import newest
+    from fluobook.journal.folder import newest_first
     from fluobook.redact import Redactor
     from fluobook.run.report import write_report
 
-    folder = run or newest(root() / "runs")
+    folder = run or next(iter(newest_first(root() / "runs")), None)
     if folder is None or not any((folder / name).exists() for name in ("summary.json", "events.jsonl")):
         raise NotFound(
             f"there is no run in {folder or root() / 'runs'}", system="fluobook", remedy="fluobook run phase1 makes one"

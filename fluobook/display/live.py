@@ -38,28 +38,28 @@ class Live:
     ) -> None:
         self._render = render
         self._clock = clock
-        self._live = interactive() if live is None else live
+        self.live = interactive() if live is None else live
         self._handle: Any = None
         self._painted = -math.inf
         self._last = ""
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        if self._live:
+        if self.live:
             self.paint()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live:
+        if self.live:
             self.paint()
         else:
             show(self._render())
 
     def touch(self) -> None:
         """Report a change; it is shown if the last repaint was long enough ago."""
-        if not self._live:
+        if not self.live:
             return
         with self._lock:
             if self._clock() - self._painted >= 1 / REPAINTS_PER_SECOND:

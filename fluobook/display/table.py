@@ -11,12 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+SHORT = 12
+"""Cells with no more characters stay on one line, so that a narrow page wraps the long ones."""
+
 STYLE = """<style>.fluobook{--ink:var(--jp-content-font-color1,CanvasText);border-collapse:collapse;
-font-variant-numeric:tabular-nums;margin:.3em 0}
+min-width:min(100%,34em);font-variant-numeric:tabular-nums;margin:.3em 0}
 .fluobook caption{text-align:left;padding:2px 0;font-weight:600;color:var(--ink)}
 .fluobook th,.fluobook td{padding:2px 12px 2px 0!important;text-align:left!important;vertical-align:top;
 border-bottom:1px solid var(--jp-border-color2,#8886);color:var(--ink);white-space:pre-wrap!important}
-.fluobook td:first-child,.fluobook .ok,.fluobook .bad,.fluobook .wait{white-space:nowrap!important}
+.fluobook td:first-child,.fluobook .short,.fluobook .ok,.fluobook .bad,.fluobook .wait{white-space:nowrap!important}
 .fluobook .ok{color:color-mix(in srgb,var(--jp-success-color1,#2e7d32) 60%,var(--ink))}
 .fluobook .bad{color:color-mix(in srgb,var(--jp-error-color1,#c62828) 60%,var(--ink))}
 .fluobook .wait{color:color-mix(in srgb,var(--jp-warn-color1,#b26a00) 50%,var(--ink))}
@@ -109,8 +112,8 @@ def _row(row: Iterable[Any]) -> str:
 
 
 def _cell(cell: Any) -> str:
-    tone = _CLASS.get(cell.tone, "") if isinstance(cell, Cell) else ""
     text = html.escape(str(cell))
+    tone = (_CLASS.get(cell.tone) if isinstance(cell, Cell) else "") or ("short" if 0 < len(str(cell)) <= SHORT else "")
     if isinstance(cell, Cell) and cell.link:
         text = f'<a href="{html.escape(cell.link)}">{text}</a>'
     return f'<td class="{tone}">{text}</td>' if tone else f"<td>{text}</td>"

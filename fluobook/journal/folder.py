@@ -47,9 +47,9 @@ def named_folder(path: Path) -> Path:
     return path
 
 
-def newest(parent: Path) -> Path | None:
-    """The newest run folder below `parent`, if there is any."""
-    return max((folder for folder in parent.glob("*T*Z-*") if folder.is_dir()), default=None)
+def newest_first(parent: Path) -> list[Path]:
+    """The run folders below `parent`."""
+    return sorted((folder for folder in parent.glob("*T*Z-*") if folder.is_dir()), reverse=True)
 
 
 @contextmanager

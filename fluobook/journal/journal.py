@@ -157,7 +157,7 @@ def read_summary(folder: Path) -> Summary:
         return TypeAdapter(Summary).validate_python(parse_json(read_text(path, follow=False), path))
     except (BadFile, ValidationError) as error:
         try:
-            return _summary_of(read(folder / "events.jsonl"))
+            return summary_of(read(folder / "events.jsonl"))
         except (BadFile, ValidationError, LookupError, TypeError):
             if isinstance(error, BadFile):
                 raise error from None
@@ -167,8 +167,8 @@ def read_summary(folder: Path) -> Summary:
             raise BadFile(path, problem, remedy="restore it, or start a new run") from None
 
 
-def _summary_of(events: Sequence[dict[str, Any]]) -> Summary:
-    """The summary of a run whose end was not recorded."""
+def summary_of(events: Sequence[dict[str, Any]]) -> Summary:
+    """The summary of a run from its journal; without an end, its exit code is 1."""
     started = next(event for event in events if event["event"] == "run-started")
     staged = [event for event in events if isinstance(event.get("stage"), str)]
     by_kind = {kind: {e["stage"]: e for e in staged if e["event"] == kind} for kind in _KINDS}
@@ -180,7 +180,8 @@ def _summary_of(events: Sequence[dict[str, Any]]) -> Summary:
         status = ended.get("status") or ("done" if verified else "interrupted" if own else "not run")
         rest = {"status": status, "seconds": ended.get("seconds", 0.0), "error": ended.get("error", "")}
         stages.append(asdict(summarise(stage, begun.get("notebook", ""), events, **rest)))
-    data = {"phase": started["phase"], "target": started["target"], "exit_code": 1, "stages": stages}
+    code = next((event["exit_code"] for event in reversed(events) if event["event"] == "run-ended"), 1)
+    data = {"phase": started["phase"], "target": started["target"], "exit_code": code, "stages": stages}
     data |= {name: started[name] for name in ("charts", "sources") if name in started}
     return TypeAdapter(Summary).validate_python(data)
 

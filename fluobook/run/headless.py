@@ -77,11 +77,6 @@ class RunJournal(Journal):
             self.failure = self.failure or error
 
 
-def notebook_of(stage: Stage) -> str:
-    """The file name of a stage's notebook."""
-    return f"{stage.number:02d}_{stage.name.replace('-', '_')}.ipynb"
-
-
 def run(request: RunRequest, *, template: KernelTemplate | None = None, report: Callable[[StageSummary], None]) -> int:
     """Run the notebooks; stops at the first that fails. A summary and a report are written in every case.
 
@@ -113,7 +108,7 @@ def run(request: RunRequest, *, template: KernelTemplate | None = None, report: 
                 done.append(_run_stage(request, stage, signals, journal, template))
                 report(done[-1])
             else:
-                done.append(StageSummary(stage.name, notebook_of(stage)))
+                done.append(StageSummary(stage.name, stage.notebook))
         return _finish(request, done, signals, journal)
 
 
@@ -153,7 +148,7 @@ def _write_summary(folder: Path, summary: Any) -> Path:
 def _run_stage(
     request: RunRequest, stage: Stage, signals: Signals, journal: RunJournal, template: KernelTemplate | None
 ) -> StageSummary:
-    notebook = notebook_of(stage)
+    notebook = stage.notebook
     journal.write("notebook-started", stage=stage.name, notebook=notebook)
     started = time.monotonic()
     name, error = _execute(request, notebook, signals, template)

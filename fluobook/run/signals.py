@@ -40,12 +40,12 @@ class Signals:
         return "" if self.caught is None else signal.Signals(self.caught).name
 
     @contextmanager
-    def handled(self) -> Iterator[None]:
-        """Handle signals while a run lasts; does nothing outside the main thread."""
+    def handled(self, *also: signal.Signals) -> Iterator[None]:
+        """Handle SIGINT, SIGTERM and `also` while a run lasts; does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._handle) for number in HANDLED}
+        before = {number: signal.signal(number, self._handle) for number in (*HANDLED, *also)}
         try:
             yield
         finally:

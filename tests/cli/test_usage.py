@@ -43,7 +43,7 @@ def test_a_wrong_command_line_is_reported_with_exit_code_64(arguments, message, 
     assert "Traceback" not in error_output
 
 
-COMMANDS = [command.callback.__name__ for command in cli.app.registered_commands]
+COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
 
 
 def test_help_lists_every_command(capsys):

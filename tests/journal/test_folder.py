@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from fluobook.errors import FluobookError, Locked
-from fluobook.journal.folder import cluster_lock, named_folder, new_folder, newest
+from fluobook.journal.folder import cluster_lock, named_folder, new_folder, newest_first
 
 BOUND = 20
 HOLD = """
@@ -26,7 +26,7 @@ with cluster_lock(Path(sys.argv[1]), patience=5):
 def test_two_runs_in_one_second_get_different_folders(tmp_path):
     folders = [new_folder(tmp_path, "phase1") for _ in range(3)]
     assert len(set(folders)) == 3
-    assert newest(tmp_path) in folders
+    assert newest_first(tmp_path)[0] in folders
 
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path):
@@ -47,8 +47,8 @@ def test_an_empty_folder_and_a_new_one_are_accepted(tmp_path):
 
 
 def test_without_runs_there_is_no_newest_one(tmp_path):
-    assert newest(tmp_path) is None
-    assert newest(tmp_path / "missing") is None
+    assert newest_first(tmp_path) == []
+    assert newest_first(tmp_path / "missing") == []
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ class Plan(Displayed):
         platform: the canonical platform data that the digest covers.
         waits_for: the earlier stage that has not run; such a plan is a prediction and cannot be applied.
         notes: what a person should know before approving.
+        target: where it would be applied, for display.
     """
 
     stage: str
@@ -74,6 +75,7 @@ class Plan(Displayed):
     platform: Mapping[str, Any] = field(default_factory=dict, repr=False)
     waits_for: str = ""
     notes: tuple[str, ...] = ()
+    target: str = ""
 
     @property
     def digest(self) -> str:
@@ -111,4 +113,5 @@ class Plan(Displayed):
         rows = [[Cell(a.verb, a.tone), a.object, a.detail, a.reason] for a in self.actions]
         destroyed = [f"WILL BE DESTROYED: {name}" for name in self.destroys]
         note = "\n".join([*destroyed, *self.notes, self.summary()])
-        return Table(f"plan of {self.stage}", ["action", "object", "detail", "reason"], rows, note=note)
+        title = f"plan of {self.stage} for {self.target}" if self.target else f"plan of {self.stage}"
+        return Table(title, ["action", "object", "detail", "reason"], rows, note=note)

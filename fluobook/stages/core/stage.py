@@ -47,6 +47,11 @@ class Stage:
     uses: tuple[Client, ...] = ()
     widths: Mapping[str, int] | None = None
 
+    @property
+    def notebook(self) -> str:
+        """The file name of its notebook."""
+        return f"{self.number:02d}_{self.name.replace('-', '_')}.ipynb"
+
 
 def read_only_stage(
     number: int,

@@ -204,17 +204,21 @@ class Tally:
         return dict(sorted(counts.items(), key=lambda item: (item[0].verdict == FORWARDED, item[0])))
 
     def table(self, notes: Sequence[str] = ()) -> Table:
-        """The busiest paths: half of the rows for forwarded flows, half for the others."""
+        """The busiest paths: first those that are not forwarded, up to half of the rows, then the others."""
         counts = self.counts()
         busiest = sorted(counts, key=lambda path: (-counts[path], path))
         forwarded = [path for path in busiest if path.verdict == FORWARDED]
         others = [path for path in busiest if path.verdict != FORWARDED]
-        # In the order of `counts`: rows keep their place while numbers grow.
-        shown = {*others[: SHOWN // 2], *forwarded[: SHOWN // 2]}
+        shown = [*others[: SHOWN // 2], *forwarded[: SHOWN // 2]]
         rows = [
-            [Cell(path.verdict, _TONES.get(path.verdict, "wait")), path.source, path.destination, path.port, number]
-            for path, number in counts.items()
-            if path in shown
+            [
+                Cell(path.verdict, _TONES.get(path.verdict, "wait")),
+                path.source,
+                path.destination,
+                path.port,
+                counts[path],
+            ]
+            for path in shown
         ]
         hidden = len(counts) - len(shown)
         note = [

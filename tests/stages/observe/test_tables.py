@@ -194,4 +194,6 @@ def test_the_busiest_of_both_kinds_are_shown_and_the_rest_is_counted():
         ("✗ DROPPED", 2),
         ("✓ FORWARDED", 2),
     ]
+    assert [row[4] for row in table.rows if str(row[0]) == "✓ FORWARDED"] == [2, *[1] * (SHOWN // 2 - 1)]
+    assert table.rows[0][2] == "monitoring/zz", "the busiest comes first"
     assert f"+ {2 * (SHOWN + 1) - SHOWN} more paths" in table.note
