@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fluobook.display.outputs import FOLDER, Outputs
 from fluobook.display.table import Table
 from fluobook.errors import FluobookError
 from fluobook.failures import present
@@ -73,11 +75,30 @@ def guard_kernel(redactor: Redactor, phase: str) -> None:
     shell.set_custom_exc((FluobookError,), show_error)
     session = kernel.session
     send = getattr(session, "_fluobook_send", session.send)
+    outputs = session._fluobook_outputs = getattr(session, "_fluobook_outputs", None) or _outputs()  # noqa: SLF001
 
     def masked(stream: Any, msg_or_type: Any, content: Any = None, *args: Any, **kwargs: Any) -> Any:
+        content = redactor.data(content)
+        kind, parent, shown = msg_or_type, args[0] if args else kwargs.get("parent"), content
         if isinstance(msg_or_type, dict):
             msg_or_type = {**msg_or_type, "content": redactor.data(msg_or_type.get("content"))}
-        return send(stream, msg_or_type, redactor.data(content), *args, **kwargs)
+            kind, parent, shown = (msg_or_type.get(name) for name in ("msg_type", "parent_header", "content"))
+        if outputs and isinstance(shown, dict):
+            current, request = kernel.get_parent("shell"), _id_of(parent)
+            cell = (current.get("metadata") or {}).get("cellId") if _id_of(current) == request else None
+            outputs.receive(str(kind), shown, request=request, cell=cell or "", count=kernel.execution_count)
+        return send(stream, msg_or_type, content, *args, **kwargs)
 
     session._fluobook_send = send  # noqa: SLF001 (the original, so that a second guard does not wrap the first)
     session.send = masked
+
+
+def _outputs() -> Outputs | None:
+    """What keeps the outputs of a notebook that JupyterLab has opened in a run folder; None for any other kernel."""
+    run, notebook = os.environ.get("FLUOBOOK_RUN"), os.environ.get("JPY_SESSION_NAME")
+    return Outputs(Path(run) / FOLDER / f"{Path(notebook).stem}.json") if run and notebook else None
+
+
+def _id_of(message: Any) -> str:
+    """The id of a message, or of its header."""
+    return str(((message or {}).get("header") or message or {}).get("msg_id", ""))

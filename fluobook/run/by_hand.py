@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fluobook.display.outputs import FOLDER, restore
 from fluobook.errors import BadFile, ToolFailed
 from fluobook.files import is_alive, parse_json, read_text, temporary_folder, write_json, write_text
 from fluobook.journal import journal as journals
@@ -76,6 +78,7 @@ def run(
         finally:
             code = process.poll() or 0
             server.end()
+            complete(folder)
             with closing(journals.Journal(folder / "events.jsonl", Redactor())) as journal:
                 journal.write("run-ended", exit_code=code)
             write_record(folder)
@@ -129,6 +132,17 @@ def fill_start_page(folder: Path, environment: Mapping[str, str]) -> None:
         client.execute(env={**environment, "FLUOBOOK_RENDER": "final"})
     NotebookNotary().sign(notebook)  # else JupyterLab removes the style of what it shows
     write_text(folder / START, nbformat.writes(notebook))
+
+
+def complete(folder: Path) -> None:
+    """Write into the notebooks what their kernels have shown and no page has saved."""
+    import nbformat  # noqa: PLC0415 (heavy)
+
+    for path in folder.glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        if restore(notebook, path):
+            write_text(path, nbformat.writes(notebook))
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -192,6 +206,7 @@ def jupyterlab(folder: Path, environment: Mapping[str, str]) -> Iterator[subproc
         "ServerApp.open_browser": False,
         "ServerApp.allow_root": True,
         "ServerApp.root_dir": folder,
+        "ServerApp.contents_manager_class": "fluobook.run.contents.RecordedContents",
         "LabApp.default_url": f"/lab/tree/{START}",
     }
     command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]

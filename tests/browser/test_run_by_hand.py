@@ -74,6 +74,12 @@ def run(tmp_path: Path) -> Iterator[Run]:
         opened.end(signal.SIGTERM)
 
 
+def await_text(path: Path, text: str) -> None:
+    """Wait until a file contains a text."""
+    waiting = {"timeout": BOUND, "cancellation": Cancellation()}
+    wait_until(lambda: text in path.read_text() or None, what=f"{text} in {path}", **waiting)
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.ipynb")}
 
@@ -98,20 +104,25 @@ def test_a_run_by_hand_is_a_run_like_any_other(chromium: Browser, run: Run) -> N
     notebook = OpenNotebook(page)
     notebook.run_all()
     notebook.answer("yes")
+    page.close()  # while the cell runs
+    events = folder / "events.jsonl"
+    await_text(events, '"notebook-ended", "stage": "create-vms"')
+    page = chromium.new_page(viewport={"width": 1000, "height": 900})
+    page.set_default_timeout(BOUND * 1000)
+    page.goto(url.replace("index.ipynb", "01_create_vms.ipynb"))
+    notebook = OpenNotebook(page)
+    expect(notebook.cell("stage.apply(plan)").locator(".fluobook-note")).to_contain_text("7 of 7 done")
     expect(notebook.cell("stage.verify()").locator("caption")).to_contain_text("checks of create-vms")
     assert folder.name in run.fluobook("open", "phase1").stdout
     assert run.fluobook("open", "phase1").stdout.splitlines()[-1] == url
     report = folder / "report.html"
-    wait_until(
-        lambda: "checks of create-vms" in report.read_text() or None,
-        what="the report to show what JupyterLab saved",
-        timeout=BOUND,
-        cancellation=Cancellation(),
-    )
+    await_text(report, "create-vms")
     page.close()
 
     assert f"report: {report}" in run.end(signal.SIGINT)
     assert run.process.returncode == 0
+    assert "checks of create-vms" in report.read_text()
+    assert "checks of create-vms" in (folder / "01_create_vms.ipynb").read_text()
     summary = json.loads((folder / "summary.json").read_text())
     stages = {stage["stage"]: (stage["status"], stage["actions"]) for stage in summary["stages"]}
     assert (stages["create-vms"], stages["observe"]) == (("done", 7), ("not run", 0))

@@ -1,0 +1,107 @@
+"""What the cells of a kernel show, kept in the run folder.
+
+JupyterLab shows and saves the outputs that reach the page which ran the cell. A page that is closed or loaded again
+misses what comes afterwards, so the kernel keeps it too.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fluobook.errors import BadFile
+from fluobook.files import parse_json, read_text, write_json
+
+FOLDER = ".outputs"
+"""The folder of a run folder with one file for each notebook."""
+INTERVAL = 1.0
+"""Seconds between two writes while a cell runs."""
+
+_SHOWN = ("stream", "display_data", "execute_result", "error")
+
+
+class Outputs:
+    """The outputs of a notebook's cells since its kernel started; safe for threads.
+
+    Args:
+        path: the file that keeps them.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        self._cells: dict[str, dict[str, Any]] = {}
+        self._requests: dict[str, dict[str, Any]] = {}
+        self._displays: dict[str, list[dict[str, Any]]] = {}
+        self._written = 0.0
+        self._lock = threading.Lock()
+
+    def receive(self, kind: str, content: Mapping[str, Any], *, request: str, cell: str, count: int) -> None:
+        """Take in one message to the page, without secrets.
+
+        Args:
+            kind: the message's type.
+            content: the message's content.
+            request: the id of the request to execute that it answers.
+            cell: the id of the cell of that request, or nothing if it is not the one that runs now.
+            count: the number of that execution.
+        """
+        with self._lock:
+            if cell and request not in self._requests:
+                self._requests[request] = self._cells[cell] = {"execution_count": count, "outputs": []}
+            executed = self._requests.get(request)
+            display = (content.get("transient") or {}).get("display_id", "")
+            if kind == "update_display_data":
+                for output in self._displays.get(display, ()):
+                    output.update({name: content[name] for name in ("data", "metadata")})
+            elif executed is None or kind not in (*_SHOWN, "status"):
+                return
+            elif kind in _SHOWN:
+                self._show(executed["outputs"], kind, content, display)
+            if executed is not None:
+                executed["changed"] = self._clock()
+            if content.get("execution_state") == "idle" or self._clock() - self._written >= INTERVAL:
+                self._written = self._clock()
+                with suppress(BadFile, OSError):
+                    self._path.parent.mkdir(exist_ok=True)
+                    write_json(self._path, self._cells)
+
+    def _show(self, outputs: list[dict[str, Any]], kind: str, content: Mapping[str, Any], display: str) -> None:
+        if kind == "stream" and outputs and outputs[-1].get("name") == content["name"]:
+            outputs[-1]["text"] += content["text"]
+            return
+        outputs.append({"output_type": kind, **{name: content[name] for name in content if name != "transient"}})
+        if display:
+            self._displays.setdefault(display, []).append(outputs[-1])
+
+
+def restore(notebook: Any, path: Path) -> bool:
+    """Put into a notebook what its kernel has shown and no page has saved; returns whether there was anything.
+
+    That is what changed after the notebook was saved, and what the same execution of a cell showed later. A cell that
+    a person has cleared since stays empty.
+
+    Args:
+        notebook: the notebook as it was read.
+        path: its file.
+    """
+    import nbformat  # noqa: PLC0415 (heavy, and no kernel needs it)
+
+    recorded: Any = {}
+    with suppress(BadFile, OSError):
+        recorded = parse_json(read_text(path.parent / FOLDER / f"{path.stem}.json", follow=False), path)
+        saved = path.stat().st_mtime
+    changed = False
+    for cell in notebook.cells:
+        known = recorded.get(cell.get("id"))
+        if known and cell.cell_type == "code" and cell.outputs != known["outputs"]:
+            same = cell.execution_count == known["execution_count"]
+            if same or known.get("changed", 0.0) > saved:
+                cell.outputs, cell.execution_count = nbformat.from_dict(known["outputs"]), known["execution_count"]
+                changed = True
+    return changed
