@@ -103,7 +103,7 @@ def test_every_text_of_a_table_can_be_read_in_both_themes(opened: Open) -> None:
     for theme in ("JupyterLab Light", "JupyterLab Dark"):
         notebook.theme(theme)
         texts = notebook.page.evaluate(CONTRASTS)
-        assert {text["tone"] for text in texts if text["tone"]} == {"ok", "bad", "wait", "fluobook-note"}
+        assert {text["tone"] for text in texts if text["tone"]} == {"ok", "bad", "wait", "short", "fluobook-note"}
         assert [(theme, text) for text in texts if text["contrast"] < READABLE] == []
 
 
