@@ -303,6 +303,8 @@ class ApplicationWatch:
         self._waiters = 0
         self._until = 0.0
         self.error: OutsideError | None = None
+        self.in_vain: dict[str, str] = {}
+        """For each Application that no waiting makes healthy, the pod and its reason: the root's wait ends too."""
 
     @contextmanager
     def joined(self) -> Iterator[None]:
@@ -396,11 +398,8 @@ class _Wait:
                 raise build_error(states[name])
         state = states.get(self._name)
         message = state.summary() if state else "does not exist yet"
-        if state and state.sync and not state.healthy and self._name != ROOT:
-            reason, lasting = self._pods.reasons()
-            if lasting and self._tip.reached(state, refresh=True):
-                raise pod_error(state, lasting)
-            message = f"{message}; {reason}" if reason else message
+        if pod := self._waiting_pod(states):
+            message = f"{message}; {pod}"
         if message != self._reported:
             self._reported = message
             self._report(message)
@@ -410,6 +409,22 @@ class _Wait:
             return self._name != ROOT or all(s.healthy and self._tip.reached(s) for s in states.values())
         self._request_progress(state)
         return False
+
+    def _waiting_pod(self, states: Mapping[str, State]) -> str:
+        """What the first pod of the Application that does not run says; "" for none.
+
+        Raises:
+            TaskFailed: no waiting makes it run, or for the root one of another Application.
+        """
+        state, reason = states.get(self._name), ""
+        if state and state.sync and not state.healthy and self._name != ROOT:
+            reason, lasting = self._pods.reasons()
+            if lasting and self._tip.reached(state, refresh=True):
+                self._watch.in_vain[self._name] = lasting
+        for name, lasting in dict(self._watch.in_vain).items():
+            if self._name in (name, ROOT) and name in states:
+                raise pod_error(states[name], lasting)
+        return reason
 
     def _cannot_be_built(self, state: State) -> bool:
         """Whether a build error is still there after Argo CD compared again: the first may be about an older commit."""
