@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fluobook.params.fields import Email, Flag, HostPort, Model, Name, Text
+from fluobook.params.fields import Distinct, Email, Flag, HostPort, Model, Name, Text
 from fluobook.params.problems import Problem, clashes, refuse
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ class Receiver(Model):
     """Name of the receiver, and the key of its credential."""
     type: Literal["email", "slack", "webhook", "pagerduty", "watchdog"]
     """The service; watchdog is a dead man's switch: a webhook that gets the alert Watchdog every five minutes."""
-    severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = SEVERITIES
+    severities: Annotated[tuple[Severity, ...], Field(min_length=1), Distinct] = SEVERITIES
     """The severities that it receives: critical, warning, or both."""
-    to: Annotated[tuple[Email, ...], Field(min_length=1)] | None = None
+    to: Annotated[tuple[Email, ...], Field(min_length=1), Distinct] | None = None
     """E-mail: the addresses."""
     sender: Email | None = None
     """E-mail: the address in From."""

@@ -127,4 +127,4 @@ def _read(path: Path, reference: SecretRef) -> str:
     try:
         return read_text(path)
     except BadFile as error:
-        raise ParamsError(f"no secret in {reference}", cause=error.message) from None
+        raise ParamsError(f"no secret in {reference}", cause=error.message, remedy=error.remedy) from None

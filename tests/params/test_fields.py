@@ -159,6 +159,7 @@ def test_every_form_of_an_address_or_a_name_is_understood(path: str, written: An
         ("cluster.pod_cidr", "240.0.0.0/8", "whose addresses are reserved"),
         ("network.nameservers", ["9.9.9.9", "9.9.9.9"], "has '9.9.9.9' twice"),
         ("vm.tags", ["prod", "prod"], "has 'prod' twice"),
+        ("alerts", {"receivers": [{"name": "ops", "type": "slack", "severities": ["critical"] * 2}]}, "twice"),
         ("network.bridge", "vmbr0.42", "is VLAN 42 of vmbr0 and not a bridge; write bridge: vmbr0 and vlan: 42"),
         ("network.bridge", "vmbr1v42", "is VLAN 42 of vmbr1 and not a bridge"),
         ("nodes.0.name", "common", "is the name of the patches of all nodes"),
