@@ -90,6 +90,19 @@ class Table:
             for index, row in enumerate(document.data.get("open") or ())
         ]
 
+    @cached_property
+    def names(self) -> set[str]:
+        """What a row may name, of namespaces that are dropped too."""
+        everything = Table(self.documents)
+        namespaces = {f"namespace {pod.namespace}" for pod in everything.pods.values()}
+        return {*everything.sources, *namespaces, SAME_NAMESPACE, EVERYONE, ALL}
+
+    @property
+    def strangers(self) -> Iterator[tuple[Position, str]]:
+        """The rows that name what no pod is, and the name: they expect nothing."""
+        for position, row in self.rows:
+            yield from ((position, name) for name in _names(row["from"]) + _names(row["to"]) if name not in self.names)
+
     def at(self, pod: str) -> Position:
         """The position of a pod; of the table if it has no such pod."""
         owners = [document for document in self.documents if pod in (document.data.get("pods") or {})]

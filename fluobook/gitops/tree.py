@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROOT_PATH = "cluster-gitops/bootstrap"
 TOPS = ("cluster-gitops", "site")
 """The folders with manifests: upstream's, and the operator's own, which upstream leaves empty."""
-_ABOUT_NAMESPACES = ("Namespace", "NetworkPolicy", "CiliumNetworkPolicy")
+WITHOUT_PODS = ("Namespace", "NetworkPolicy", "CiliumNetworkPolicy")
 WAVE = "argocd.argoproj.io/sync-wave"
 FINALIZER = "resources-finalizer.argocd.argoproj.io"
 NEEDED_BEFORE = "fluobook/needed-before"
@@ -230,7 +230,7 @@ class Tree:
         return frozenset(name for app in self.left_out for name in self._namespaces_used_by(app)) - kept
 
     def _namespaces_used_by(self, app: Application) -> set[str]:
-        objects = [document for document in self.all_deployed_by(app) if document.kind not in _ABOUT_NAMESPACES]
+        objects = [document for document in self.all_deployed_by(app) if document.kind not in WITHOUT_PODS]
         makes_secrets = self.is_ours(app) and bool(kustomization.generators(self.root / app.path, self.reader))
         own = {app.namespace} if objects or makes_secrets or not self.is_ours(app) else set()
         return own | {document.namespace for document in objects if document.namespace}

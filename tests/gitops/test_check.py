@@ -136,6 +136,16 @@ def test_the_reachability_table_needs_the_pods_of_every_namespace(repository: Pa
     assert "no pod of namespace logging" in reported[0].message
 
 
+@pytest.mark.parametrize("path", ["cluster-gitops/nowhere", "cluster-gitops/projects/nowhere"])
+def test_an_application_whose_path_does_not_exist_is_one_finding(repository: Path, path: str):
+    file = repository / "cluster-gitops/apps/secrets/application.yaml"
+    file.write_text(file.read_text().replace("path: cluster-gitops/apps/secrets", f"path: {path}"))
+    reported = findings(repository, {name: RULES[name] for name in ("pin", "source")})
+    assert [(finding.rule, finding.message) for finding in reported] == [
+        ("source", f"app-secrets deploys {path}, which does not exist")
+    ]
+
+
 def test_every_rule_has_a_planted_mistake():
     assert set(RULES) == {mistake["rule"] for mistake in MISTAKES.values()} - {"readable"} | {"key", "leftover"}
 

@@ -123,6 +123,18 @@ def test_a_component_that_does_not_exist_is_refused_with_the_nearest_name():
     assert "scylladb" in refusal.value.problems[0]
 
 
+def test_what_can_be_no_component_is_refused_with_those_that_exist():
+    with pytest.raises(ParamsError) as refusal:
+        gitops.of(without("'..'"), REPOSITORY)
+    assert "there is no component ..: known here: alloy, " in refusal.value.problems[0]
+
+
+def test_a_root_that_does_not_exist_is_an_error_of_the_params():
+    platform = params.load(REPOSITORY / "params/phase1.yaml", ["gitops.path=site/nowhere"]).platform
+    with pytest.raises(ParamsError, match=r"platform\.gitops\.path = 'site/nowhere'"):
+        gitops.of(platform, REPOSITORY)
+
+
 def test_check_reports_a_refusal_in_the_params_file(repository: Path):
     file = repository / "params/phase2.yaml"
     file.write_text(file.read_text().replace("  gitops:\n", "  gitops:\n    without: [cert-manager]\n"))

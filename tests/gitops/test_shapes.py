@@ -128,6 +128,7 @@ DASHBOARD = "site/shop/dashboard.json"
         ((ALERTS, "expr: vector(1)", "expr: 5"), "shape", "expr is 5, not a text"),
         ((DASHBOARD, '"expr": "', '"expr": 7, "legend": "'), "metric", "7 is not a text"),
         ((DASHBOARD, '"targets": [', '"targets": [7, '), "", ""),
+        (("site/reachability.yaml", "to: shop", "to: [shop, shopp]"), "", "the row names shopp, which is no pod"),
         (
             ("site/project.yaml", "  sourceRepos:", "  sourceRepos: 5\n  x:"),
             "shape",

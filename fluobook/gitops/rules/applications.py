@@ -126,13 +126,13 @@ def _needs_in(values: Any, namespace: str) -> Iterator[tuple[str, tuple[Key, ...
 
 
 def wave_table_is_current(snapshot: Snapshot) -> Iterator[Finding]:
-    """The table in cluster-gitops/README.md and the annotations agree."""
+    """The table in cluster-gitops/README.md and the annotations of upstream's Applications agree."""
     readme = snapshot.top / "README.md"
     table: dict[str, tuple[int, int]] = {}
     for number, line in enumerate(read_text(readme).splitlines() if readme.exists() else (), 1):
         if row := _TABLE_ROW.match(line):
             table |= {name.strip(): (int(row[1]), number) for name in row[2].split(",")}
-    for app in snapshot.tree.all_applications:
+    for app in (app for app in snapshot.tree.all_applications if app.file.is_relative_to(snapshot.top)):
         place = app.document.at(*_WAVE)
         wave, number = table.pop(app.name, (None, 0))
         if wave is None:

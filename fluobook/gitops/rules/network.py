@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from fluobook.gitops import reachability
 from fluobook.gitops.charts import chart_of
 from fluobook.gitops.documents import walk
+from fluobook.gitops.tree import WITHOUT_PODS
 from fluobook.kubernetes.policies import TCP, WORLD, Endpoint, Policies
 from fluobook.kubernetes.selectors import matches
+from fluobook.params.problems import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +32,6 @@ _ADDRESS_ANNOTATIONS = ("lbipam.cilium.io/ips", "io.cilium/lb-ipam-ips")
 _ANNOUNCER = "io.cilium/l2-announcer"
 _EXPOSED = ("LoadBalancer", "NodePort")
 _NAMESPACES_WITH_PODS = ("default", "kube-system")
-_WITHOUT_PODS = ("Namespace", "NetworkPolicy", "CiliumNetworkPolicy")
 _SHOWN = 3
 
 
@@ -312,11 +313,13 @@ def reachability_is_as_expected(snapshot: Snapshot) -> Iterator[Finding]:
     table = snapshot.table
     known = {pod.namespace for pod in table.pods.values()}
     users = {app.namespace: app.name for app in snapshot.applications if not snapshot.tree.is_ours(app)}
-    users |= {document.namespace: app.name for app, document in snapshot.deployed if document.kind not in _WITHOUT_PODS}
+    users |= {document.namespace: app.name for app, document in snapshot.deployed if document.kind not in WITHOUT_PODS}
     for name, (_, namespace) in snapshot.namespaces.items():
         if name not in known and name in users:
             message = f"{reachability.NAME} has no pod of namespace {name}, where {users[name]} deploys"
             yield namespace.at("metadata", "name").finding(message, "add its pods, and rows for what reaches them")
+    for position, name in table.strangers:
+        yield position.finding(f"the row names {name}, which is no pod", did_you_mean(name, table.names))
     wrong: dict[tuple[Position, Position | None], list[str]] = {}
     for cell in reachability.matrix(table, policies_of(snapshot)):
         if not cell.is_as_expected:
