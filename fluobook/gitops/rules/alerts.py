@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from fluobook.files import parse_json, read_text
 from fluobook.gitops import metrics
@@ -31,20 +34,9 @@ _GROUP_DURATIONS = ("interval", "eval_offset", "eval_delay")
 _RULE_DURATIONS = ("for", "keep_firing_for")
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|`[^`]*`')
 _ACTION = re.compile(rf"\{{\{{-?((?:{_QUOTED.pattern}|[^\"`}}]|}}(?!}}))*)}}}}", re.DOTALL)
-_BLOCKS = {"if", "range", "with", "define", "block"}
-_VARIABLES = {"labels", "value", "expr", "externalLabels", "externalURL"} | {
-    "alertID", "groupID", "activeAt", "for", "type", "isPartial"
-}  # fmt: skip
-_FUNCTIONS = {
-    "and", "or", "not", "len", "index", "slice", "print", "printf", "println", "html", "js", "urlquery", "call",
-    "eq", "ne", "lt", "le", "gt", "ge", "else", "end", "template", "break", "continue", *_BLOCKS,
-    "args", "crlfEscape", "externalURL", "first", "formatTime", "graphLink", "htmlEscape", "humanize", "humanize1024",
-    "humanizeDuration", "humanizePercentage", "humanizeTimestamp", "jsonEscape", "label", "match", "now",
-    "parseDuration", "parseDurationTime", "pathEscape", "pathPrefix", "query", "queryEscape", "quotesEscape",
-    "reReplaceAll", "safeHtml", "sortByLabel", "stripDomain", "stripPort", "strvalue", "tableLink", "title", "toLower",
-    "toTime", "toUpper", "value", "true", "false", "nil",
-}  # fmt: skip
-"""What a template of vmalert can call: Go's own functions and keywords, and its own."""
+_TEMPLATES = yaml.safe_load(files("fluobook.gitops").joinpath("data", "templates.yaml").read_text())
+_BLOCKS, _VARIABLES = _TEMPLATES["blocks"], _TEMPLATES["variables"]
+_FUNCTIONS = {*_TEMPLATES["functions"], *_BLOCKS}
 
 
 def metrics_exist(snapshot: Snapshot) -> Iterator[Finding]:
@@ -127,7 +119,7 @@ def template_problem(text: str) -> str:
             return f"uses ${unknown[0]}: {did_you_mean(unknown[0], variables)}"
         words = re.findall(r"(?<![\w.$])[A-Za-z_]\w*", code)
         if unknown := [word for word in words if word not in _FUNCTIONS]:
-            return f"calls {unknown[0]}: {did_you_mean(unknown[0], _FUNCTIONS - _BLOCKS)}"
+            return f"calls {unknown[0]}: {did_you_mean(unknown[0], _TEMPLATES['functions'])}"
         if not action.strip() or opened < 0:
             return "has an empty action" if not action.strip() else "has an end too many"
     rest = _ACTION.sub("", text)
