@@ -22,37 +22,29 @@ if TYPE_CHECKING:
 class Lab(Protocol):
     """A lab that is up."""
 
-    @property
-    def folder(self) -> Path:
-        """Its state folder."""
+    folder: Path
+    """Its state folder."""
 
-    @property
-    def cluster_folder(self) -> Path:
-        """Where the cluster's own files are: bundle, kubeconfig, talosconfig, lock."""
+    cluster_folder: Path
+    """Where the cluster's own files are: bundle, kubeconfig, talosconfig, lock."""
 
-    @property
-    def overlay(self) -> Mapping[str, Any]:
-        """What replaces parts of the platform's params in a rehearsal: endpoints, trust, mirrors, secrets."""
+    overlay: Mapping[str, Any]
+    """What replaces parts of the platform's params in a rehearsal: endpoints, trust, mirrors, secrets."""
 
-    @property
-    def pid(self) -> int:
-        """Its process."""
+    pid: int
+    """Its process."""
 
-    @property
-    def engine(self) -> str:
-        """What plays Kubernetes and Argo CD in it: "embedded" or "real"."""
+    engine: str
+    """What plays Kubernetes and Argo CD in it: "embedded" or "real"."""
 
-    @property
-    def charts(self) -> str:
-        """What it serves as charts: "stand-ins", or the folder of the real ones."""
+    charts: str
+    """What it serves as charts: "stand-ins", or the folder of the real ones."""
 
-    @property
-    def sources(self) -> Sequence[Mapping[str, Any]]:
-        """What serves each chart and git repository of the tree: `chart`, `version`, `used`, `cause` and more."""
+    sources: Sequence[Mapping[str, Any]]
+    """What serves each chart and git repository of the tree: `chart`, `version`, `used`, `cause` and more."""
 
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What a person should know about it."""
+    remarks: tuple[str, ...]
+    """What a person should know about it."""
 
 
 class Provider(Protocol):

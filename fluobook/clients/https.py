@@ -298,11 +298,8 @@ class HttpClient:
         """
 
         def once() -> Answer:
-            response = self._open(method, path, doing, body, headers)
-            with closing(response):
-                content = self._content(response, doing, largest or LARGEST)
-            answer = Answer(response.status, response.reason or "", response.headers, content)
-            return self._accepted(answer, doing, refusal or self.refused)
+            with closing(self._open(method, path, doing, body, headers)) as response:
+                return self._accepted(response, doing, largest or LARGEST, refusal or self.refused)
 
         with self._limited():
             return retry(
@@ -327,9 +324,7 @@ class HttpClient:
         with self._limited():
             response = self._open("GET", path, doing, None, None)
             if response.status >= 300:  # noqa: PLR2004
-                content = self._content(response, doing, LARGEST)
-                answer = Answer(response.status, response.reason or "", response.headers, content)
-                self._accepted(answer, doing, refusal)
+                self._accepted(response, doing, LARGEST, refusal)
         sock = getattr(response.connection, "sock", None)
         if isinstance(sock, _Timed):
             sock.silence, sock.ends = silence, time.monotonic() + longest
@@ -427,7 +422,10 @@ class HttpClient:
             raise self.invalid(answers.TOO_LARGE, f"is larger than {largest >> 20} MiB", doing)
         return content
 
-    def _accepted(self, answer: Answer, doing: str, refusal: Refusal) -> Answer:
+    def _accepted(self, response: urllib3.BaseHTTPResponse, doing: str, largest: int, refusal: Refusal) -> Answer:
+        """The complete answer, if its status is below 300; the caller closes the response."""
+        content = self._content(response, doing, largest)
+        answer = Answer(response.status, response.reason or "", response.headers, content)
         if answer.status < 300:  # noqa: PLR2004
             return answer
         if not 400 <= answer.status < 600:  # noqa: PLR2004

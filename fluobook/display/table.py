@@ -9,21 +9,13 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from typing import Any
 
 SHORT = 12
 """Cells with no more characters stay on one line, so that a narrow page wraps the long ones."""
 
-STYLE = """<style>.fluobook{--ink:var(--jp-content-font-color1,CanvasText);border-collapse:collapse;
-min-width:min(100%,34em);font-variant-numeric:tabular-nums;margin:.3em 0}
-.fluobook caption{text-align:left;padding:2px 0;font-weight:600;color:var(--ink)}
-.fluobook th,.fluobook td{padding:2px 12px 2px 0!important;text-align:left!important;vertical-align:top;
-border-bottom:1px solid var(--jp-border-color2,#8886);color:var(--ink);white-space:pre-wrap!important}
-.fluobook td:first-child,.fluobook .short,.fluobook .ok,.fluobook .bad,.fluobook .wait{white-space:nowrap!important}
-.fluobook .ok{color:color-mix(in srgb,var(--jp-success-color1,#2e7d32) 60%,var(--ink))}
-.fluobook .bad{color:color-mix(in srgb,var(--jp-error-color1,#c62828) 60%,var(--ink))}
-.fluobook .wait{color:color-mix(in srgb,var(--jp-warn-color1,#b26a00) 50%,var(--ink))}
-.fluobook-note{color:var(--jp-content-font-color1,inherit);margin:.2em 0}</style>"""
+STYLE = f"<style>{resources.files(__package__).joinpath('table.css').read_text().rstrip()}</style>"
 """Tones are mixed with the colour of the text: alone, JupyterLab's are too pale on its light background to be read."""
 
 GLYPHS = {"ok": "✓", "bad": "✗", "wait": "…", "add": "+", "change": "~", "destroy": "−", "same": "·"}

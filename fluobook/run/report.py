@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from contextlib import suppress
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +17,7 @@ from fluobook.journal.journal import StageSummary, Summary, read, read_summary
 if TYPE_CHECKING:
     from fluobook.redact import Redactor
 
-STYLE = """<style>:root{color-scheme:light dark}
-body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em}
-h1{font-size:1.7em;margin:.8em 0 .4em}h2{font-size:1.25em;margin:1.2em 0 .3em}
-pre{background:color-mix(in srgb,currentColor 7%,transparent);padding:.6em .8em;border-radius:4px;
-font-size:13px;white-space:pre-wrap;overflow-wrap:anywhere}
-.fluobook th,.fluobook td{padding:4px 20px 4px 0!important}
-section{border-top:1px solid #8884;margin-top:2em}
-section:target{border-top:3px solid currentColor}a{color:inherit}
-.prompt,.jp-InputPrompt,.jp-OutputPrompt,.anchor-link{display:none}</style>"""
+STYLE = f"<style>{resources.files(__package__).joinpath('report.css').read_text().rstrip()}</style>"
 
 NOTEBOOK = re.compile(r"\w[\w-]*\.ipynb")
 TONES = {"done": "ok", "not run": "same"}

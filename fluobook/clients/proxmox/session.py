@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 SYSTEM = "proxmox"
 DEFAULT_PORT = 8006
-THREADS = 64
-"""Connections that are kept."""
+WIDTH = 16
+"""Calls to one endpoint that stages make at once."""
 NO_ANSWER = frozenset({408, 429, 502, 503, 504, 595, 596, 597, 598, 599})
 """Codes for a node that cannot be reached, is busy, or ended the connection; 595 to 599 are Proxmox VE's own."""
 
@@ -126,7 +126,7 @@ class Session:
             headers={"Authorization": f"PVEAPIToken={user}!{token}={endpoint.token_secret}"},
             secrets=(endpoint.token_secret,),
             facts=self._facts,
-            threads=THREADS,
+            threads=4 * WIDTH,
             deadline=deadline,
         )
         self.close = self._http.close

@@ -5,6 +5,7 @@ it changes anything. What happens to one VM does not wait for another: create, s
 their own for each.
 """
 
+from fluobook.clients.proxmox.session import WIDTH
 from fluobook.stages.core.stage import Stage
 from fluobook.stages.create_vms import plan, work
 
@@ -17,5 +18,5 @@ STAGE = Stage(
     work.perform,
     work.verify,
     uses=("proxmox", "talos", "kubernetes", "image factory"),
-    widths={"proxmox": 16, "cycle": 1},
+    widths={"proxmox": WIDTH, "cycle": 1},
 )

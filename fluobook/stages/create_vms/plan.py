@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +88,6 @@ def _placed_as_declared(node: Node, ours: ObservedVM | None) -> None:
     )
 
 
-WIDTH = 16
 PROBE = 1.0
 """Timeout in seconds for the probe of an address that should be free."""
 
@@ -160,14 +158,13 @@ class Observation:
 def observe(context: RunContext) -> Observation:
     """Read all endpoints in parallel."""
     image = image_of(read_text(context.root / "talos" / "schematic.yaml"), context.platform.versions.talos)
-    with ThreadPoolExecutor(WIDTH) as pool:
-        parts = list(pool.map(lambda endpoint: _endpoint(context, endpoint, image), context.platform.proxmox))
-        images = frozenset[str]().union(*(part[0] for part in parts))
-        vms = {name: candidates for part in parts for name, candidates in part[1].items()}
-        tasks = [task for part in parts for task in part[2]]
-        strays = [stray for part in parts for stray in part[3]]
-        absent = [node for node in context.platform.nodes if not vms.get(node.name)]
-        answering = frozenset(address for address in pool.map(lambda node: _taken(context, node), absent) if address)
+    parts = in_parallel(lambda endpoint: _endpoint(context, endpoint, image), context.platform.proxmox)
+    images = frozenset[str]().union(*(part[0] for part in parts))
+    vms = {name: candidates for part in parts for name, candidates in part[1].items()}
+    tasks = [task for part in parts for task in part[2]]
+    strays = [stray for part in parts for stray in part[3]]
+    absent = [node for node in context.platform.nodes if not vms.get(node.name)]
+    answering = frozenset(filter(None, in_parallel(lambda node: _taken(context, node), absent)))
     return Observation(image, images, vms, tasks, answering, strays)
 
 

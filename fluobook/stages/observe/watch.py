@@ -229,10 +229,7 @@ def verify(context: RunContext) -> Sequence[Check]:
         StageMissing: there is no cluster yet.
     """
     cluster(context)
-    groups = [CheckGroup(name, partial(_check, name)) for name in CHECKS]
-    certificates = CheckGroup("certificates are issued", lambda context: [certificates_check(context.kube())])
-    alerts = CheckGroup(ALERTS, lambda context: [receivers_check(context.kube())])
-    return run_groups(context, [*groups, certificates, alerts])
+    return run_groups(context, [CheckGroup(name, partial(_check, name)) for name in CHECKS])
 
 
 def receivers_check(kube: Kube) -> Check:
@@ -249,8 +246,8 @@ def receivers_check(kube: Kube) -> Check:
 
 def _check(name: str, context: RunContext) -> Iterator[Check]:
     evaluate, remedy = CHECKS[name]
-    passed, result = evaluate(context)
-    yield Check(name, passed, result, remedy)
+    result = evaluate(context)
+    yield result if isinstance(result, Check) else Check(name, *result, remedy)
 
 
 def _nodes(context: RunContext) -> tuple[bool, str]:
@@ -290,7 +287,7 @@ def _access_files(context: RunContext) -> tuple[bool, str]:
     return not any(file.problem for file in files.values()), "; ".join(results)
 
 
-CHECKS: dict[str, tuple[Callable[[RunContext], tuple[bool, str]], str]] = {
+CHECKS: dict[str, tuple[Callable[[RunContext], tuple[bool, str] | Check], str]] = {
     "every node is Ready": (_nodes, "kubectl describe node; talosctl -n ADDRESS dmesg"),
     "no declared node waits for a certificate": (
         _requests,
@@ -308,5 +305,7 @@ CHECKS: dict[str, tuple[Callable[[RunContext], tuple[bool, str]], str]] = {
         _access_files,
         "run the stage bootstrap-kubernetes: it writes them again",
     ),
+    "certificates are issued": (lambda context: certificates_check(context.kube()), ""),
+    ALERTS: (lambda context: receivers_check(context.kube()), ""),
 }
-"""Each check's evaluation and remedy."""
+"""Each check's evaluation and remedy; the evaluation of an advisory check makes the check itself."""
