@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,17 +18,11 @@ from fluobook.errors import BadFile, FluobookError, Refused
 from fluobook.files import read_yaml, write_text
 from fluobook.gitops.secrets import lab_recipients
 from fluobook.machine import access
+from fluobook.machine.pki import KeyPair
 from fluobook.machine.secrets import SecretsBundle, new_secrets
-from fluobook.params import KUBERNETES_PORT, TALOS_PORT
+from fluobook.params import KUBERNETES_PORT, TALOS_PORT, Platform
 from fluobook.params.secrets import SecretReferences, located
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fluobook.machine.pki import KeyPair
-    from fluobook.params import Platform
-    from fluobook.redact import Redactor
-
+from fluobook.redact import Redactor
 
 OWN_KEY = (
     "age-keygen -o ~/.config/sops/age/keys.txt; put its public key into .sops.yaml, then `sops updatekeys` and "

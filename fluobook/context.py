@@ -10,11 +10,12 @@ import getpass
 import os
 import socket
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 from fluobook import lab as labs
 from fluobook import params
@@ -26,14 +27,9 @@ from fluobook.clients.talos import Address, MachineStage, Probe, TalosNode, conn
 from fluobook.cluster_secrets import ClusterSecrets
 from fluobook.errors import AccessDenied, FluobookError
 from fluobook.journal.journal import Journal
-from fluobook.params import TALOS_PORT
+from fluobook.params import TALOS_PORT, Node, Platform
+from fluobook.redact import Redactor
 from fluobook.waiting import Cancellation, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from fluobook.params import Node, Platform
-    from fluobook.redact import Redactor
 
 T = TypeVar("T")
 

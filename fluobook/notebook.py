@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fluobook import params
 from fluobook.context import POLICIES, RunContext, open_context
@@ -33,10 +33,8 @@ from fluobook.stages.core.check import Checks
 from fluobook.stages.core.executor import Executor, Progress
 from fluobook.stages.core.gate import Approval, Gate
 from fluobook.stages.core.plan import Plan
+from fluobook.stages.core.stage import Stage
 from fluobook.waiting import Cancelled
-
-if TYPE_CHECKING:
-    from fluobook.stages.core.stage import Stage
 
 __all__ = ["Checks", "Plan", "PlatformTree", "Runbook", "StageRun", "Table", "open_runbook"]
 

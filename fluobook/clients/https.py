@@ -13,12 +13,12 @@ import socket
 import ssl
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -32,9 +32,6 @@ from fluobook.errors import AccessDenied, FluobookError, InvalidAnswer, OutsideE
 from fluobook.machine.pki import KeyPair, load_identity
 from fluobook.redact import Redactor
 from fluobook.waiting import retry
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
 
 CONNECT_TIMEOUT = 5.0
 DEADLINE = 30.0

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fluobook.clients.rpc import Address, Connection
 from fluobook.wire.generated.flow_pb2 import DropReason, Verdict
 from fluobook.wire.generated.observer_grpc import ObserverStub
 from fluobook.wire.generated.observer_pb2 import GetFlowsRequest, GetNodesRequest
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["Address", "Endpoint", "Flow", "Hubble"]
 

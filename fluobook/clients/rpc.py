@@ -11,10 +11,12 @@ import re
 import ssl
 import threading
 from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError
 from grpclib.client import Channel, Handler
@@ -26,10 +28,6 @@ from grpclib.protocol import H2Protocol
 from fluobook import errors
 from fluobook.clients import answers, https
 from fluobook.waiting import retry
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-    from concurrent.futures import Future
 
 T = TypeVar("T")
 

@@ -6,15 +6,13 @@ that a file that decrypts here decrypts in the cluster too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fluobook.clients.tools import find, run_tool
 from fluobook.errors import AccessDenied, BadFile, NotFound, OutsideError, Rejected, ToolFailed
 from fluobook.files import parse_json, parse_yaml, read_text, temporary_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 DEADLINE = 60.0
 EXIT_NO_KEY = "128"

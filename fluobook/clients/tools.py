@@ -13,18 +13,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fluobook.clients import wheel
 from fluobook.environment import cache_folder, inherited
 from fluobook.errors import DeadlineExceeded, FluobookError, ToolFailed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 Version = tuple[int, ...]
 

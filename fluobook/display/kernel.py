@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fluobook.display.outputs import FOLDER, Outputs
 from fluobook.display.table import Table
 from fluobook.errors import FluobookError
 from fluobook.failures import present
-
-if TYPE_CHECKING:
-    from fluobook.redact import Redactor
+from fluobook.redact import Redactor
 
 
 def _shell() -> Any:

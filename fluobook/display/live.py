@@ -10,12 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from fluobook.display.kernel import interactive, show
-
-if TYPE_CHECKING:
-    from fluobook.display.table import Table
+from fluobook.display.table import Table
 
 REPAINTS_PER_SECOND = 2.0
 

@@ -10,24 +10,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fluobook import gitops
 from fluobook.clients import sops
 from fluobook.display.table import Cell, Displayed, Table
 from fluobook.errors import CheckFailed
-from fluobook.gitops import documents, reachability
+from fluobook.gitops import Tree, documents, reachability
+from fluobook.gitops.charts import Newer, Step
 from fluobook.gitops.check import RULES, findings
-from fluobook.gitops.documents import STRICT
+from fluobook.gitops.documents import STRICT, Finding
+from fluobook.gitops.reachability import Cell as Question
 from fluobook.gitops.rules.network import policies_of
 from fluobook.gitops.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from fluobook.gitops import Tree
-    from fluobook.gitops.charts import Newer, Step
-    from fluobook.gitops.documents import Finding
-    from fluobook.gitops.reachability import Cell as Question
-    from fluobook.params import Params
+from fluobook.params import Params
 
 _TONES: dict[Step, str] = {
     "newest": "ok",

@@ -16,7 +16,7 @@ import promql_parser as promql
 
 from fluobook.errors import BadFile
 from fluobook.files import pattern
-from fluobook.gitops.documents import Document, Position  # noqa: TC001 (a dataclass field)
+from fluobook.gitops.documents import Document, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -14,15 +14,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from fluobook.errors import BadFile
 from fluobook.files import LARGEST_RECORD, parse_json, read_text, unwritable
-
-if TYPE_CHECKING:
-    from fluobook.redact import Redactor
+from fluobook.redact import Redactor
 
 
 def now() -> str:

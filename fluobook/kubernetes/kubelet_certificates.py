@@ -8,14 +8,12 @@ planes' addresses are not in it: their kubelets' requests stay pending until sta
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from fluobook.params import Node, Platform
+from fluobook.params import Node, Platform
 
 NODE_PREFIX = "system:node:"
 LONGEST_SECONDS = 367 * 86400

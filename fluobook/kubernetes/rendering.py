@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import yaml
 
 from fluobook.errors import BadFile
 from fluobook.files import parse_yaml, read_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
 ALPHA_PLUGINS = "--enable-alpha-plugins"
 KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")

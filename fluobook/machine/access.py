@@ -7,8 +7,9 @@ they are compared by what they permit, for how long, and by the authority that s
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from cryptography import x509
@@ -16,12 +17,8 @@ from cryptography.exceptions import InvalidSignature
 
 from fluobook.errors import FluobookError
 from fluobook.machine import pki
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from fluobook.machine.pki import KeyPair
-    from fluobook.machine.secrets import SecretsBundle
+from fluobook.machine.pki import KeyPair
+from fluobook.machine.secrets import SecretsBundle
 
 ADMIN, READER, ETCD_BACKUP = "os:admin", "os:reader", "os:etcd:backup"
 """Roles of the Talos API."""

@@ -6,10 +6,11 @@ configuration; `fluobook check` reports the patch that it comes from.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from fluobook.errors import ParamsError
-from fluobook.machine.documents import load
+from fluobook.machine.documents import Document, load
 from fluobook.machine.merging import merge
 from fluobook.machine.node import (
     kubernetes_endpoint,
@@ -19,12 +20,7 @@ from fluobook.machine.node import (
     subnets_contain,
     volume_problems,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from fluobook.machine.documents import Document
-    from fluobook.params import Node, Platform
+from fluobook.params import Node, Platform
 
 
 def patch_contradictions(platform: Platform, patches: Mapping[str, str]) -> list[tuple[str, str]]:

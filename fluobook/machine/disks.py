@@ -10,10 +10,9 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from fluobook.params import Node, Platform
+from fluobook.params import Node, Platform
 
 GIB = 2**30
 SYSTEM, DATA = ("*/virtio*/host*/target*:0:0/*:0:0:0", "*/virtio*/host*/target*:0:0/*:0:0:1")

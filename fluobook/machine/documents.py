@@ -7,16 +7,14 @@ is written here means the same in both, even a hostname `no`.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import yaml
 
 from fluobook.errors import BadFile, ParamsError
 from fluobook.files import parse_yaml
 from fluobook.kubernetes.manifests import KubernetesLoader
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 # One document of a machine configuration: plain dicts, lists and scalars.
 Document = dict[str, Any]

@@ -7,21 +7,17 @@ compatible. What the platform adds is in `fluobook.machine.node` and in talos/pa
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-from fluobook.machine.pki import encode_pem
+from fluobook.machine.documents import Document
+from fluobook.machine.pki import KeyPair, encode_pem
 from fluobook.machine.secrets import SecretsBundle
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from fluobook.machine.documents import Document
-    from fluobook.machine.pki import KeyPair
 
 _REGISTRY = "registry.k8s.io"
 

@@ -7,28 +7,22 @@ differs from node to node, or follows from an address or a disk, is generated he
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_network
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from fluobook.errors import ParamsError
 from fluobook.files import read_text
 from fluobook.machine.disks import data_disk, install_disk
-from fluobook.machine.documents import load
-from fluobook.machine.generation import generate
+from fluobook.machine.documents import Document, load
+from fluobook.machine.generation import Documents, generate
 from fluobook.machine.merging import Patch, merge
 from fluobook.machine.pki import KeyPair
 from fluobook.machine.secrets import SecretsBundle
 from fluobook.machine.validation import decoding_problem, refusals
+from fluobook.params import Node, Platform
 from fluobook.params.platform import KUBERNETES_PORT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
-
-    from fluobook.machine.documents import Document
-    from fluobook.machine.generation import Documents
-    from fluobook.params import Node, Platform
 
 LINK = "net0"
 """Alias of the node's network interface, found by its MAC address whatever its kernel name is."""

@@ -13,8 +13,10 @@ import base64
 import binascii
 import datetime as dt
 import ipaddress
+import ssl
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -23,10 +25,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fluobook.errors import FluobookError
 from fluobook.files import temporary_folder
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Iterable, Mapping
 
 Algorithm = Literal["ecdsa", "ed25519", "rsa"]
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey

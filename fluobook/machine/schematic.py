@@ -7,16 +7,14 @@ names of ISO and installer; the factory only builds them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from fluobook.errors import ParamsError
 from fluobook.machine.documents import load
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 FACTORY = "factory.talos.dev"
 """Host of the Image Factory."""

@@ -3,7 +3,6 @@
 `fluobook.params.fields` has the types of single values, `fluobook.params.rules` what no single value can check alone.
 """
 
-# ruff: noqa: TC001, TC002 (pydantic reads annotations when it runs)
 from __future__ import annotations
 
 import copy

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from fluobook.context import RunContext
 from fluobook.display.table import Cell, Table
 from fluobook.errors import BadFile, FluobookError
 from fluobook.journal.journal import read
 from fluobook.stages.catalogue import DAY_TWO, STAGES
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from fluobook.context import RunContext
-    from fluobook.stages.core.plan import Plan
-    from fluobook.stages.core.stage import Stage
+from fluobook.stages.core.plan import Plan
+from fluobook.stages.core.stage import Stage
 
 SEARCHED = 100
 """How many of the newest run folders are searched for the last run of each stage."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
@@ -19,11 +19,9 @@ from papermill.engines import NBClientEngine, NotebookExecutionManager, papermil
 from papermill.iorw import LocalHandler, papermill_io
 
 from fluobook.files import temporary_folder, write_text
+from fluobook.redact import Redactor
 from fluobook.run import kernels
-
-if TYPE_CHECKING:
-    from fluobook.redact import Redactor
-    from fluobook.run.signals import Signals
+from fluobook.run.signals import Signals
 
 ENGINE = "fluobook"
 SCHEME = "redacted://"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fluobook import errors
 from fluobook.environment import inherited
@@ -22,12 +22,10 @@ from fluobook.journal.journal import Journal, StageSummary, summarise
 from fluobook.params import home
 from fluobook.params.load import RECORD, digest_of
 from fluobook.redact import Redactor
+from fluobook.run.kernels import KernelTemplate
 from fluobook.run.report import write_report
 from fluobook.run.signals import Interrupted, Signals
-
-if TYPE_CHECKING:
-    from fluobook.run.kernels import KernelTemplate
-    from fluobook.stages.core.stage import Stage
+from fluobook.stages.core.stage import Stage
 
 AGAIN = "run it again: every stage reads the live systems and does only what is missing"
 

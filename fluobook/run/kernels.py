@@ -17,15 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets.config import Config
 
 from fluobook.environment import inherited
-
-if TYPE_CHECKING:
-    from jupyter_client.connect import KernelConnectionInfo
 
 IMPORTED = ("fluobook.notebook", "kubernetes.config", "kubernetes.dynamic", "IPython.core.completerlib", "sqlite3")
 """What the template process imports besides ipykernel."""

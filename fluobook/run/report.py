@@ -7,15 +7,12 @@ import re
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fluobook.display.table import Cell, Table
 from fluobook.errors import BadFile
 from fluobook.files import LARGEST_RECORD, parse_json, read_text, remove_partial_files, write_text
 from fluobook.journal.journal import StageSummary, Summary, read, read_summary
-
-if TYPE_CHECKING:
-    from fluobook.redact import Redactor
+from fluobook.redact import Redactor
 
 STYLE = f"<style>{resources.files(__package__).joinpath('report.css').read_text().rstrip()}</style>"
 

@@ -10,27 +10,22 @@ it is the node's own.
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from fluobook.context import RunContext
 from fluobook.errors import FluobookError
 from fluobook.kubernetes.kubelet_certificates import NODE_PREFIX, problems_of
+from fluobook.params import Platform
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.cluster import Missing, api
-from fluobook.stages.core.executor import in_parallel
+from fluobook.stages.core.executor import Reporter, in_parallel
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.stage import Stage
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from fluobook.context import RunContext
-    from fluobook.params import Platform
-    from fluobook.stages.core.executor import Reporter
-
 
 SIGNER = "kubernetes.io/kubelet-serving"
 GROUP = "system:nodes"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from fluobook.errors import UsageError
 from fluobook.stages import (
@@ -18,11 +18,7 @@ from fluobook.stages import (
     secrets,
     sops_age_key,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from fluobook.stages.core.stage import Stage
+from fluobook.stages.core.stage import Stage
 
 STAGES: tuple[Stage, ...] = (
     preflight.STAGE,

@@ -7,25 +7,22 @@ Argo CD owns them afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fluobook import gitops
+from fluobook.clients.kube import Kube
+from fluobook.context import RunContext
 from fluobook.errors import AccessDenied, Refused
+from fluobook.params import Platform
 from fluobook.stages.core import ssa
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import Missing, api
+from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.core.ssa import Compared
 from fluobook.stages.core.stage import Stage
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from fluobook.clients.kube import Kube
-    from fluobook.context import RunContext
-    from fluobook.params import Platform
-    from fluobook.stages.core.executor import Reporter
-    from fluobook.stages.core.ssa import Compared
 
 NAME = "privileged-namespaces"
 LEVEL = "pod-security.kubernetes.io/enforce"

@@ -6,7 +6,9 @@ may be shown to anybody and are the same each time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,14 +18,9 @@ from fluobook.files import read_yaml, write_text
 from fluobook.gitops.build import builder
 from fluobook.machine import access
 from fluobook.machine.secrets import SecretsBundle, new_secrets
+from fluobook.params import Params, Platform
 from fluobook.redact import Redactor
 from fluobook.stages.apply_talos_config import documents
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from fluobook.params import Params, Platform
 
 SHARED, PRIVATE = 0o644, 0o600
 

@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from fluobook.clients import age, sops
+from fluobook.clients.kube import Kube
+from fluobook.context import RunContext
 from fluobook.errors import OutsideError, Refused, Rejected
 from fluobook.gitops.secrets import encrypted_files
+from fluobook.params import Platform
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.cluster import Missing, api
+from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.stage import Stage
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from fluobook.clients.kube import Kube
-    from fluobook.context import RunContext
-    from fluobook.params import Platform
-    from fluobook.stages.core.executor import Reporter
 
 NAME = "sops-age-key"
 NAMESPACE, SECRET, KEY = "argocd", "sops-age-key", "keys.txt"

@@ -5,19 +5,14 @@ Blocking, and safe for threads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from fluobook.clients.https import NO_CONNECTION
 from fluobook.clients.kube.forward import Forward
-from fluobook.clients.kube.transport import KUBELET_UNREACHABLE, VERSION, WRITTEN, Obj, Transport, endpoint, title
-from fluobook.clients.kube.watching import Informer
+from fluobook.clients.kube.transport import KUBELET_UNREACHABLE, VERSION, WRITTEN, Kind, Obj, Transport, endpoint, title
+from fluobook.clients.kube.watching import Change, Informer
 from fluobook.errors import Conflict, InvalidAnswer, NotFound, OutsideError, Unreachable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from fluobook.clients.kube.transport import Kind
-    from fluobook.clients.kube.watching import Change
 
 MANAGER = "fluobook"
 """Our field manager in server-side apply."""

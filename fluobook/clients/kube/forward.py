@@ -8,19 +8,14 @@ import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from types import TracebackType
+from typing import Any, Self
 
-from fluobook.clients.https import LOST
-from fluobook.clients.kube.transport import refused
+from fluobook.clients.https import LOST, Target
+from fluobook.clients.kube.transport import Transport, refused
 from fluobook.errors import NotFound, OutsideError, Unreachable
 from fluobook.files import temporary_prefix
 from fluobook.machine.pki import openssl_key
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from fluobook.clients.https import Target
-    from fluobook.clients.kube.transport import Transport
 
 CHUNK = 1 << 16
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fluobook.clients.https import DEADLINE
+from fluobook.clients.kube.client import Kube
 from fluobook.errors import Conflict, Locked, OutsideError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fluobook.clients.kube.client import Kube
 
 API_VERSION, KIND = "coordination.k8s.io/v1", "Lease"
 NAME, NAMESPACE = "fluobook", "kube-system"

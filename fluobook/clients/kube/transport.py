@@ -11,16 +11,14 @@ import json
 import re
 import ssl
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from fluobook.clients import answers
 from fluobook.clients.https import DNS, TIMED_OUT, Answer, HttpClient, Target
 from fluobook.errors import FluobookError, NotFound, OutsideError, Unreachable, may_be_starting
 from fluobook.machine.pki import KeyPair
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 Obj = dict[str, Any]
 """A Kubernetes object as JSON."""

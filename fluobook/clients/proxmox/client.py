@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fluobook.clients.https import is_passing
 from fluobook.clients.proxmox.privileges import Need
@@ -17,9 +18,6 @@ from fluobook.clients.proxmox.session import ProxmoxEndpoint, Session, VmLocked,
 from fluobook.clients.proxmox.tasks import LOG_TAIL, UPID, Pace, TaskStatus, Upid, poll_interval
 from fluobook.errors import FluobookError, NotFound, OutsideError
 from fluobook.waiting import Cancellation, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 Json = dict[str, Any]
 

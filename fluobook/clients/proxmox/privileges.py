@@ -5,14 +5,11 @@ Proxmox VE 9 dropped VM.Monitor and split the guest agent's rights, so the set d
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING
 
 import yaml
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 _NEEDED: dict[str, list[str]] = yaml.safe_load(resources.files(__package__).joinpath("privileges.yaml").read_text())
 """By the first step of a path; `disks` are those of a storage that has disks and no images."""

@@ -7,20 +7,17 @@ and 9 and of their storage tools.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import responses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from fluobook import errors
 from fluobook.clients import answers, https
 from fluobook.clients.proxmox.privileges import Need, grant_commands
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from fluobook.clients.proxmox.tasks import Upid
+from fluobook.clients.proxmox.tasks import Upid
 
 SYSTEM = "proxmox"
 DEFAULT_PORT = 8006

@@ -7,26 +7,21 @@ import io
 import os
 import tarfile
 import zlib
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self
 
 from google.protobuf.empty_pb2 import Empty
 
-from fluobook.clients.rpc import Connection
+from fluobook.clients.rpc import Address, Connection
 from fluobook.clients.talos import probe as tls
 from fluobook.clients.talos import resources as res
-from fluobook.errors import ForeignObject, OutsideError
+from fluobook.errors import FluobookError, ForeignObject, OutsideError
 from fluobook.machine.pki import KeyPair
 from fluobook.waiting import retry
 from fluobook.wire.generated import common_pb2, cosi_pb2, machine_pb2
 from fluobook.wire.generated.cosi_grpc import StateStub
 from fluobook.wire.generated.machine_grpc import MachineServiceStub
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-
-    from fluobook.clients.rpc import Address
-    from fluobook.errors import FluobookError
 
 CHANGE = 60.0
 """Seconds that one change may take to be accepted."""

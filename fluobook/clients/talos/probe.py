@@ -12,18 +12,14 @@ import hashlib
 import ssl
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from fluobook.clients.rpc import background, translate
+from fluobook.clients.rpc import Address, background, translate
 from fluobook.machine.pki import KeyPair, load_identity
-
-if TYPE_CHECKING:
-    from fluobook.clients.rpc import Address
 
 PROBE_TIMEOUT = 5.0
 """Seconds that a probe waits for a connection and the server's first bytes."""

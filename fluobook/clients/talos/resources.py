@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from fluobook.clients import answers
 from fluobook.wire.generated.cosi_pb2 import EventType
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 READ = 15.0
 """Seconds that one read may take."""

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING
 
+from fluobook.context import RunContext
 from fluobook.errors import Conflict, NotFound, Refused
-
-if TYPE_CHECKING:
-    from fluobook.context import RunContext
-    from fluobook.machine.secrets import SecretsBundle
+from fluobook.machine.secrets import SecretsBundle
 
 MARK = "fluobook secrets bundle:"
 _CLAIM = re.compile(rf"^{MARK} *(\w+) *$", re.MULTILINE)

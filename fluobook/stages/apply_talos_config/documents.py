@@ -11,13 +11,17 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import Any, Self
 
 import yaml
 from cryptography import x509
 
 from fluobook import gitops
+from fluobook.cluster_secrets import ClusterSecrets
+from fluobook.context import RunContext
 from fluobook.errors import ParamsError
 from fluobook.files import read_text
 from fluobook.machine import generate, pki
@@ -31,16 +35,8 @@ from fluobook.machine.node import (
     read_patches,
 )
 from fluobook.machine.schematic import image_of
-from fluobook.params import KUBERNETES_PORT, TALOS_PORT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from fluobook.cluster_secrets import ClusterSecrets
-    from fluobook.context import RunContext
-    from fluobook.machine.secrets import SecretsBundle
-    from fluobook.params import Node, Platform
+from fluobook.machine.secrets import SecretsBundle
+from fluobook.params import KUBERNETES_PORT, TALOS_PORT, Node, Platform
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from fluobook.clients.talos import Applied, Mode, Probe, TalosNode
+from fluobook.context import RunContext
 from fluobook.errors import FluobookError, ForeignObject, Refused
 from fluobook.files import read_text
+from fluobook.params import Node, Platform
 from fluobook.stages.apply_talos_config import claim
 from fluobook.stages.apply_talos_config.documents import Configurations, Ingredients
 from fluobook.stages.core.check import Check, count
@@ -16,12 +18,6 @@ from fluobook.stages.core.cluster import probe_nodes
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.waiting import Cancellation, retry
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from fluobook.context import RunContext
-    from fluobook.params import Node, Platform
 
 NAME = "apply-talos-config"
 

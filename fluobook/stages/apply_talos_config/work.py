@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from fluobook.clients.talos import Mode, maintenance
+from fluobook.clients.talos import MachineIdentity, MaintenanceNode, Mode, maintenance
 from fluobook.clients.talos.resources import DISKS
+from fluobook.context import RunContext, TalosNodes
 from fluobook.errors import ForeignObject, OutsideError, Refused, Rejected, Unreachable
 from fluobook.machine import disks
 from fluobook.machine.documents import load
+from fluobook.params import Node
 from fluobook.stages.apply_talos_config import claim
 from fluobook.stages.apply_talos_config.documents import Configurations
 from fluobook.stages.apply_talos_config.plan import dry_run, is_not_yet
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from fluobook.clients.talos import MachineIdentity, MaintenanceNode
-    from fluobook.context import RunContext, TalosNodes
-    from fluobook.params import Node
-    from fluobook.stages.core.executor import Reporter
-    from fluobook.stages.core.plan import Action
+from fluobook.stages.core.executor import Reporter
+from fluobook.stages.core.plan import Action
 
 
 def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:

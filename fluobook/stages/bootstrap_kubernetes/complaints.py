@@ -11,16 +11,14 @@ import re
 import time
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from fluobook.context import RunContext
 from fluobook.errors import FluobookError, Rejected
+from fluobook.params import Node
 from fluobook.stages.bootstrap_kubernetes.plan import CILIUM
-
-if TYPE_CHECKING:
-    from fluobook.context import RunContext
-    from fluobook.params import Node
 
 API = "the API"
 CONTROLLERS = ("kube-controller-manager", "kube-scheduler", "controller-runtime")

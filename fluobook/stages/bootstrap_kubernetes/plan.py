@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fluobook.clients.https import NO_CONNECTION
+from fluobook.clients.kube import Kube
 from fluobook.clients.talos import EtcdMember, Mode, TalosNode
 from fluobook.cluster_secrets import AccessFile
+from fluobook.context import RunContext
 from fluobook.errors import ForeignObject, OutsideError, may_be_starting
+from fluobook.params import Platform
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import probe_nodes
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.readiness import has_condition
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from fluobook.clients.kube import Kube
-    from fluobook.context import RunContext
-    from fluobook.params import Platform
 
 NAME = "bootstrap-kubernetes"
 CILIUM = "k8s-app=cilium"

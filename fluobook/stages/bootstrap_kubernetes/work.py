@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
+from fluobook.context import RunContext, TalosNodes
 from fluobook.errors import Conflict, FluobookError, OutsideError, Rejected
 from fluobook.files import write_text
 from fluobook.machine.access import dump
+from fluobook.params import Node
 from fluobook.stages.bootstrap_kubernetes.complaints import Complaints
 from fluobook.stages.bootstrap_kubernetes.plan import Kubernetes, etcd_members, read_kubernetes
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from fluobook.context import RunContext, TalosNodes
-    from fluobook.params import Node
-    from fluobook.stages.core.executor import Reporter
-    from fluobook.stages.core.plan import Action
+from fluobook.stages.core.executor import Reporter
+from fluobook.stages.core.plan import Action
 
 
 def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:

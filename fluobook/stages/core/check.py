@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fluobook.context import RunContext
 from fluobook.display.table import Cell, Displayed, Table
 from fluobook.errors import CheckFailed, FluobookError
 from fluobook.failures import present
 from fluobook.stages.core.executor import in_parallel
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from fluobook.context import RunContext
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from fluobook.clients.https import NO_CONNECTION
+from fluobook.clients.kube import Kube
 from fluobook.clients.talos import Mode, Probe
+from fluobook.context import RunContext
 from fluobook.errors import Unreachable
+from fluobook.params import Node
 from fluobook.stages.core.executor import in_parallel
-
-if TYPE_CHECKING:
-    from fluobook.clients.kube import Kube
-    from fluobook.context import RunContext
-    from fluobook.params import Node
 
 PATIENCE = 60.0
 """Seconds that `probe_nodes` waits for a node that is installing or restarting, before it counts as silent."""

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from fluobook.errors import FluobookError
 from fluobook.failures import present
+from fluobook.journal.journal import Journal
 from fluobook.stages.core.plan import Action, Plan
-
-if TYPE_CHECKING:
-    from fluobook.journal.journal import Journal
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from fluobook.context import Policy
 from fluobook.errors import ApprovalNeeded, PlanChanged, StageMissing, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from fluobook.context import Policy
-    from fluobook.stages.core.plan import Plan
+from fluobook.stages.core.plan import Plan
 
 
 @dataclass(frozen=True)

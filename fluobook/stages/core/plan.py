@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fluobook.display.table import Cell, Displayed, Table
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ADDING = frozenset({"create", "download", "start", "apply", "bootstrap", "approve", "install", "write"})
 DESTROYING = frozenset({"delete", "reset", "unlist"})

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fluobook.clients.kube import Kube
 from fluobook.errors import NotFound, OutsideError
 from fluobook.stages.core.check import Check, count
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from fluobook.clients.kube import Kube
 
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 _HEALTH = ("Ready", "Available", "Complete")

@@ -5,20 +5,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+from fluobook.context import Client, RunContext
 from fluobook.errors import Refused
-from fluobook.stages.core.plan import Plan
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from fluobook.context import Client, RunContext
-    from fluobook.params import Platform
-    from fluobook.stages.core.check import Check
-    from fluobook.stages.core.executor import Reporter
-    from fluobook.stages.core.plan import Action
+from fluobook.params import Platform
+from fluobook.stages.core.check import Check
+from fluobook.stages.core.executor import Reporter
+from fluobook.stages.core.plan import Action, Plan
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fluobook.clients.proxmox import ProxmoxClient, TaskStatus
 from fluobook.clients.talos import Mode, probe
+from fluobook.context import RunContext
 from fluobook.errors import ForeignObject, Locked, NotFound, Refused
 from fluobook.files import read_text
 from fluobook.machine.schematic import Image, image_of
+from fluobook.params import Node, Platform, ProxmoxEndpoint
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.create_vms import settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from fluobook.clients.proxmox import ProxmoxClient, TaskStatus
-    from fluobook.context import RunContext
-    from fluobook.params import Node, Platform, ProxmoxEndpoint
 
 
 def no_conflicts(platform: Platform, observation: Observation) -> None:

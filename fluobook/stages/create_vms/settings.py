@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-if TYPE_CHECKING:
-    from fluobook.params import Node, Platform
+from fluobook.params import Node, Platform
 
 TAG = "fluobook"
 MIB = 1024

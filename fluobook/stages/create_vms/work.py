@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fluobook.clients.proxmox import ProxmoxClient, Upid, VmLocked
 from fluobook.clients.talos import Mode, probe
+from fluobook.context import RunContext
 from fluobook.errors import Conflict, ForeignObject, NotFound, OutsideError, Rejected, TaskFailed, Unreachable
 from fluobook.files import read_text
 from fluobook.machine.schematic import image_of
-from fluobook.params import TALOS_PORT
+from fluobook.params import TALOS_PORT, Node
 from fluobook.stages.core.check import Check, count
-from fluobook.stages.core.executor import in_parallel
+from fluobook.stages.core.executor import Reporter, in_parallel
+from fluobook.stages.core.plan import Action
 from fluobook.stages.create_vms import plan, settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from fluobook.context import RunContext
-    from fluobook.params import Node
-    from fluobook.stages.core.executor import Reporter
-    from fluobook.stages.core.plan import Action
-    from fluobook.stages.create_vms.plan import Observation
-
+from fluobook.stages.create_vms.plan import Observation
 
 START_TRIES = 3
 """How often a start is tried; a VM whose start failed is never destroyed."""

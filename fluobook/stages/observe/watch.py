@@ -8,32 +8,28 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from fluobook.clients.hubble import Address, Hubble
+from fluobook.clients.kube import Kube
+from fluobook.context import RunContext
 from fluobook.display.kernel import interactive
 from fluobook.display.live import REPAINTS_PER_SECOND, Live
 from fluobook.display.table import Table
 from fluobook.errors import FluobookError, NotFound, StageMissing
 from fluobook.gitops.documents import value_under
+from fluobook.params import Platform
 from fluobook.stages.approve_csrs import requests_of
 from fluobook.stages.core.check import Check, CheckGroup, count, run_groups
 from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.readiness import certificates_check, has_condition
 from fluobook.stages.observe import tables
 from fluobook.stages.observe.tables import Tally
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from fluobook.clients.kube import Kube
-    from fluobook.context import RunContext
-    from fluobook.params import Platform
-
 
 SECONDS = 30.0
 """How long a cell watches by default."""

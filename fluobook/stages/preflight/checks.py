@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePath
 
 from fluobook import gitops
 from fluobook.clients import git, helm, sops
 from fluobook.clients.tools import REQUIRED, inventory
-from fluobook.cluster_secrets import OWN_KEY
+from fluobook.cluster_secrets import OWN_KEY, ClusterSecrets
+from fluobook.context import RunContext
 from fluobook.errors import NotFound
 from fluobook.failures import present
 from fluobook.files import read_text, write_text
+from fluobook.gitops import Application
 from fluobook.gitops.root import own_source
 from fluobook.gitops.secrets import creation_rules, encrypted_files, lab_recipients
 from fluobook.machine import schematic
-from fluobook.params import DHCP_SERVERS, reservations
+from fluobook.params import DHCP_SERVERS, Platform, reservations
 from fluobook.stages.core.check import Check, CheckGroup, error_of
 from fluobook.stages.core.executor import in_parallel
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path, PurePath
-
-    from fluobook.cluster_secrets import ClusterSecrets
-    from fluobook.context import RunContext
-    from fluobook.gitops import Application
-    from fluobook.params import Platform
-
 
 _CREDENTIALS = re.compile(
     r"(^|/)(kubeconfig[^/]*|talosconfig[^/]*|keys\.txt|[^/]*\.age|[^/]*\.agekey|age\.key"

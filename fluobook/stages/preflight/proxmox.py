@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fluobook import gitops
+from fluobook.clients.proxmox import ProxmoxClient
 from fluobook.clients.proxmox.privileges import grant_commands, missing, required
+from fluobook.context import RunContext
 from fluobook.errors import FluobookError
 from fluobook.gitops import charts
-from fluobook.params import cpus
+from fluobook.params import Platform, ProxmoxEndpoint, cpus
 from fluobook.params.versions import major_of
 from fluobook.stages import create_vms
 from fluobook.stages.core.check import Check, CheckGroup, checks_until_error
 from fluobook.stages.core.executor import in_parallel
+from fluobook.stages.create_vms.plan import Observation
 from fluobook.stages.create_vms.settings import disks
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from fluobook.clients.proxmox import ProxmoxClient
-    from fluobook.context import RunContext
-    from fluobook.params import Platform, ProxmoxEndpoint
-    from fluobook.stages.create_vms.plan import Observation
 
 GIB = 2**30
 IMAGE_GIB = 0.5

@@ -7,15 +7,12 @@ that is written gets a new data key, so a removed recipient cannot read what is 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 from fluobook.stages.core.stage import Stage
 from fluobook.stages.secrets.files import observe, perform, verify
 from fluobook.stages.secrets.plan import NAME, parse, plan
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 TITLE = "Manage the secrets in Git"
 

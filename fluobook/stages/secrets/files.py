@@ -6,30 +6,25 @@ import base64
 import hashlib
 import io
 import re
-from pathlib import PurePosixPath
+from collections.abc import Iterator, Mapping, MutableSet, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path, PurePosixPath
 from secrets import token_urlsafe
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ruamel.yaml import YAML
 
 from fluobook import gitops
 from fluobook.clients import age, sops
+from fluobook.context import RunContext
 from fluobook.errors import AccessDenied, Conflict, Refused, Rejected
 from fluobook.files import parse_yaml, read_text, write_text
 from fluobook.gitops import check, documents, kustomization, secrets
 from fluobook.gitops.tree import TOPS
 from fluobook.stages.core.check import Check
-from fluobook.stages.core.executor import in_parallel
+from fluobook.stages.core.executor import Reporter, in_parallel
+from fluobook.stages.core.plan import Action
 from fluobook.stages.secrets.plan import BUNDLES, DATA_KEY, EMPTY, Generator, Observation, SecretChange, SecretFile
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, MutableSet, Sequence
-    from collections.abc import Set as AbstractSet
-    from pathlib import Path
-
-    from fluobook.context import RunContext
-    from fluobook.stages.core.executor import Reporter
-    from fluobook.stages.core.plan import Action
 
 FIELDS = ("data", "stringData")
 RANDOM_BYTES = 24

@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from fluobook.clients.sops import is_age
 from fluobook.errors import Refused, UsageError
 from fluobook.gitops.secrets import SUFFIX
 from fluobook.gitops.tree import TOPS
+from fluobook.params import Platform
 from fluobook.stages.core.plan import Action, Plan
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from fluobook.params import Platform
-
 
 TOP, BUNDLES = TOPS[0], "talos/"
 DATA_KEY = "@data-key"
