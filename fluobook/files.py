@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +310,12 @@ def remove_partial_files(folder: Path, name: str = "*") -> None:
         process = partial.suffix[1:]
         if process.isdecimal() and not is_alive(int(process)) and partial.is_file() and not partial.is_symlink():
             partial.unlink(missing_ok=True)
+
+
+@cache
+def packaged(package: str, name: str) -> Any:
+    """The content of a YAML file that is a part of a package; not to be changed."""
+    return yaml.load(resources.files(package).joinpath(name).read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
 
 
 @contextmanager

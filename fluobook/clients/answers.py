@@ -11,7 +11,6 @@ import json
 import re
 import time
 from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -19,6 +18,7 @@ import yaml
 
 from fluobook import errors
 from fluobook.errors import AccessDenied, Conflict, NotFound, OutsideError, Rejected, Unreachable
+from fluobook.files import packaged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -187,8 +187,7 @@ def public_url(url: str) -> str:
 
 @cache
 def _tool_texts() -> list[tuple[str, type[OutsideError], re.Pattern[str]]]:
-    text = resources.files("fluobook.clients").joinpath("tool_texts.yaml").read_text(encoding="utf-8")
-    entries = yaml.load(text, Loader=yaml.CSafeLoader).items()
+    entries = packaged(__package__, "tool_texts.yaml").items()
     return [(code, getattr(errors, e["kind"]), re.compile("|".join(e["texts"]), re.IGNORECASE)) for code, e in entries]
 
 

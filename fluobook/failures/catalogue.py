@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
-
-import yaml
+from typing import Any
 
 from fluobook.errors import DeadlineExceeded, OutsideError, UsageError
+from fluobook.files import packaged
 
 _BY_CLASS = (0, 0)
 
@@ -69,11 +68,11 @@ class Match:
 @cache
 def catalogue() -> tuple[Failure, ...]:
     """Every known failure, in the catalogue's order; read when it is first needed."""
-    text = resources.files("fluobook.failures").joinpath("catalogue.yaml").read_text(encoding="utf-8")
-    entries = yaml.load(text, Loader=yaml.CSafeLoader)
-    for fields in entries.values():
-        fields["symptoms"] = [re.compile(symptom, re.IGNORECASE) for symptom in fields.get("symptoms", ())]
-    return tuple(Failure(code, **fields) for code, fields in entries.items())
+    return tuple(_failure(code, **fields) for code, fields in packaged(__package__, "catalogue.yaml").items())
+
+
+def _failure(code: str, *, symptoms: Sequence[str] = (), **fields: Any) -> Failure:
+    return Failure(code, symptoms=[re.compile(symptom, re.IGNORECASE) for symptom in symptoms], **fields)
 
 
 def entry(code: str) -> Failure:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from fluobook.files import packaged
+
 Fields = Mapping[str, str]
 """The fields of an object and their types."""
 
@@ -19,20 +21,8 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _LEVELS = (("||",), ("&&",), ("<", "<=", ">=", ">", "==", "!=", "in"), ("+", "-"), ("*", "/", "%"))
-_WORDS = {"true": "bool", "false": "bool", "null": "null_type"}
-_CONSTANTS = dict.fromkeys(["KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "kB", "MB", "GB", "TB", "PB", "EB"], "uint")
-_FUNCTIONS = {
-    **dict.fromkeys(["glob", "has", "bool"], "bool"),
-    **dict.fromkeys(["mac", "string"], "string"),
-    **dict.fromkeys(["size", "int"], "int"),
-    "uint": "uint",
-    "double": "double",
-    "duration": "duration",
-    "timestamp": "timestamp",
-    "bytes": "bytes",
-}
-_METHODS = {**dict.fromkeys(["contains", "endsWith", "startsWith", "matches"], "bool"), "size": "int"}
-_MACROS = {**dict.fromkeys(["all", "exists", "exists_one"], "bool"), **dict.fromkeys(["map", "filter"], "list")}
+_VOCABULARY: Mapping[str, Fields] = packaged(__package__, "cel.yaml")
+"""The types of names, and of what functions, methods and macros return."""
 
 
 def problem(text: str, objects: Mapping[str, str | Fields]) -> str:
@@ -133,10 +123,10 @@ class _Parser:
             name = self._next()
             if self._accept("("):
                 self._arguments(")")
-                if name not in _FUNCTIONS:
+                if name not in _VOCABULARY["functions"]:
                     raise _Problem(at, f"undeclared reference to '{name}' (in container '')")
-                return _FUNCTIONS[name], None
-            value = {**_WORDS, **_CONSTANTS, **self.objects}.get(name)
+                return _VOCABULARY["functions"][name], None
+            value = {**_VOCABULARY["names"], **self.objects}.get(name)
             if value is None:
                 raise _Problem(at, f"undeclared reference to '{name}' (in container '')")
             return (value, None) if isinstance(value, str) else (name, value)
@@ -158,10 +148,10 @@ class _Parser:
                 continue
             at, name = self.at, self._next()
             if self._accept("("):
-                if name in _MACROS and self.kind == "name":
+                if name in _VOCABULARY["macros"] and self.kind == "name":
                     self.objects[self.token] = "dyn"
                 self._arguments(")")
-                value = {**_METHODS, **_MACROS}.get(name, "")
+                value = {**_VOCABULARY["methods"], **_VOCABULARY["macros"]}.get(name, "")
                 if not value:
                     raise _Problem(at - 1, f"undeclared reference to '{name}' (in container '')")
             elif fields is not None and name not in fields:

@@ -9,23 +9,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
 from typing import Any
 
-import yaml
-
+from fluobook.files import packaged
 from fluobook.machine.documents import Document
 from fluobook.machine.pki import KeyPair, encode_pem
 from fluobook.machine.secrets import SecretsBundle
 
 _REGISTRY = "registry.k8s.io"
-
-
-@cache
-def _constants() -> Any:
-    """The parts that are the same in every configuration."""
-    return yaml.safe_load(resources.files(__package__).joinpath("generated.yaml").read_text())
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,7 @@ def generate(
         ParamsError: the bundle is incomplete.
     """
     bundle = secrets if isinstance(secrets, SecretsBundle) else SecretsBundle.parse(secrets)
-    version, constants = kubernetes_version.removeprefix("v"), copy.deepcopy(_constants())
+    version, constants = kubernetes_version.removeprefix("v"), copy.deepcopy(packaged(__package__, "generated.yaml"))
     machine, cluster = constants["machine"], constants["cluster"]
     machine |= {"token": bundle.trustd_token, "ca": _certificate_only(bundle.talos)}
     machine["kubelet"] = {**_image("ghcr.io/siderolabs/kubelet", version), **machine["kubelet"]}

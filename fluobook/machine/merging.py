@@ -13,13 +13,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import yaml
-
 from fluobook.errors import ParamsError
+from fluobook.files import packaged
 from fluobook.machine.documents import Document, load
 
 # Documents of a machine configuration or pieces of them, a single one, or their YAML text.
@@ -307,6 +305,6 @@ def _rule(name: str | Mapping[str, str]) -> Rule:
 
 RULES: Mapping[str, Rules] = {
     kind: {tuple(path.split(".")): _rule(name) for path, name in places.items()}
-    for kind, places in yaml.safe_load(resources.files(__package__).joinpath("merge_rules.yaml").read_text()).items()
+    for kind, places in packaged(__package__, "merge_rules.yaml").items()
 }
 """The rules by kind and place; the v1alpha1 document has no kind."""

@@ -14,25 +14,13 @@ from typing import Any
 import yaml
 
 from fluobook.errors import ParamsError
+from fluobook.files import packaged
 from fluobook.machine.documents import load
 
 FACTORY = "factory.talos.dev"
 """Host of the Image Factory."""
 
-# The fields in the factory's own order, which the id depends on.
-_FIELDS: dict[str, Any] = {
-    "owner": None,
-    "overlay": {"image": None, "name": None, "options": None},
-    "customization": {
-        "embeddedMachineConfiguration": None,
-        "extraKernelArgs": None,
-        "meta": [{"key": None, "value": None}],
-        "systemExtensions": {"officialExtensions": None},
-        "bootloader": None,
-        "secureboot": {"enrollKeys": None, "includeWellKnownCertificates": None},
-        "diskImage": {"sectorSize": None},
-    },
-}
+_FIELDS: dict[str, Any] = packaged(__package__, "schematic.yaml")
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ import datetime as dt
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
-from importlib import resources
 from ipaddress import ip_interface, ip_network
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import yaml
 
+from fluobook.files import packaged
 from fluobook.machine import cel, document_checks
 from fluobook.params.fields import EFFECTS, label_value_problem, qualified_name_problem
 
@@ -46,16 +46,14 @@ class Refusal(NamedTuple):
         return f"{self.document}: {self.message}" if self.document else self.message
 
 
-@cache
-def _table(name: str) -> Any:
-    return yaml.load(resources.files(__package__).joinpath(name).read_text(), Loader=yaml.CSafeLoader)
+_RULES = packaged(__package__, "refusals.yaml")
 
 
 @cache
 def fields() -> dict[str, dict[str, Any]]:
     """The fields of each document type, with their types: a name, a list with one name, or the values allowed."""
-    known = {name: dict(own) for name, own in _table("fields.yaml").items()}
-    for further in (_table("deprecated_fields.yaml"), _table("refusals.yaml")["formats"]):
+    known = {name: dict(own) for name, own in packaged(__package__, "fields.yaml").items()}
+    for further in (packaged(__package__, "deprecated_fields.yaml"), _RULES["formats"]):
         for name, own in further.items():
             known.setdefault(name, {}).update(own)
     for name, own in known.items():
@@ -92,7 +90,7 @@ def decoding_problem(document: Mapping[str, Any]) -> str:
 def _types() -> dict[str, str]:
     """The type of each kind of document; "" for a kind that the schema does not have."""
     kinds = {kind: name for name, own in fields().items() for kind in _at(own, "kind.enum") or ()}
-    return {"": _MAIN, **kinds, **_table("refusals.yaml")["kinds"]}
+    return {"": _MAIN, **kinds, **_RULES["kinds"]}
 
 
 def _unknown_keys(value: Mapping[str, Any], kind: str, path: str) -> Iterator[tuple[str, Any]]:
@@ -193,14 +191,14 @@ def _at(data: Any, path: str) -> Any:
 
 def _conflict(main: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     """What the v1alpha1 document sets although a document of its own sets it too."""
-    for path, message in _table("refusals.yaml")["conflicts"].get(document["kind"], {}).items():
+    for path, message in _RULES["conflicts"].get(document["kind"], {}).items():
         if _at(main, path):
             return str(message)
     return ""
 
 
 def _document_problems(document: Mapping[str, Any]) -> Iterator[str]:
-    kind, rules = document["kind"], _table("refusals.yaml")
+    kind, rules = document["kind"], _RULES
     for path, message in rules["required"].get(kind, {}).items():
         if _at(document, path) in (None, "", [], {}):
             yield message
@@ -240,8 +238,7 @@ def _main_problems(main: Mapping[str, Any]) -> Iterator[str]:
 
 @cache
 def _rules_of(kind: str) -> Sequence[Mapping[str, Any]]:
-    rules = _table("refusals.yaml")["rules"]
-    return [rule for rule in rules if kind in ([rule["of"]] if isinstance(rule["of"], str) else rule["of"])]
+    return [rule for rule in _RULES["rules"] if kind in ([rule["of"]] if isinstance(rule["of"], str) else rule["of"])]
 
 
 def _broken_rules(document: Mapping[str, Any], kind: str) -> Iterator[str]:

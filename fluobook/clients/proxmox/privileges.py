@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 
-import yaml
+from fluobook.files import packaged
 
-_NEEDED: dict[str, list[str]] = yaml.safe_load(resources.files(__package__).joinpath("privileges.yaml").read_text())
+_NEEDED: dict[str, list[str]] = packaged(__package__, "privileges.yaml")
 """By the first step of a path; `disks` are those of a storage that has disks and no images."""
 _AGENT_SPLIT = 9
 

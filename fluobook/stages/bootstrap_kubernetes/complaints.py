@@ -10,13 +10,11 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
-
-import yaml
 
 from fluobook.context import RunContext
 from fluobook.errors import FluobookError, Rejected
+from fluobook.files import packaged
 from fluobook.params import Node
 from fluobook.stages.bootstrap_kubernetes.plan import CILIUM
 
@@ -29,7 +27,7 @@ PAUSE = 5.0
 """Seconds between two reads of the logs."""
 ANOTHER_NAME = "the HostnameConfig of a machine configuration gives another name than the params"
 
-_PATTERNS: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("complaints.yaml").read_text())
+_PATTERNS: dict[str, Any] = packaged(__package__, "complaints.yaml")
 SERIOUS, CERTAIN = (re.compile("|".join(_PATTERNS[name])) for name in ("serious", "certain"))
 _INFORMATION = re.compile(r"[IW]\d{4} ")
 _TIME = re.compile(r"^(?:[EF]\d{4} [\d:.]+ +\d+ \S+\] |\S*\d{2}:\d{2}:\d{2}\S* )")

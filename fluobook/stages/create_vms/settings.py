@@ -6,11 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.resources import files
 from typing import Any
 
-import yaml
-
+from fluobook.files import packaged
 from fluobook.params import Node, Platform
 
 TAG = "fluobook"
@@ -33,7 +31,7 @@ class Treatment(StrEnum):
 
 
 LIVE, CYCLE, GROW, MOVE, REPLACE, IDENTITY, IGNORED = Treatment
-_TABLES: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("settings.yaml").read_text())
+_TABLES: dict[str, Any] = packaged(__package__, "settings.yaml")
 TREATMENT: Mapping[str, Mapping[str, Treatment]] = {
     option: {part: Treatment[name] for part, name in parts.items()} for option, parts in _TABLES["treatment"].items()
 }
