@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from fluobook.errors import DeadlineExceeded, FluobookError
+from fluobook.errors import DeadlineExceeded, FluobookError, OutsideError
+from fluobook.stages import install_argocd
 from fluobook.stages.core import readiness
 from fluobook.stages.install_argocd import AFTER, BEFORE, _await, hooks_of
 
@@ -89,6 +92,31 @@ def test_the_digest_does_not_depend_on_mirrors(lab):
     host = next(iter(here.platform.gitops.mirrors))
     elsewhere = lab.context(gitops={"mirrors": {host: here.platform.gitops.mirrors[host] + "/"}})
     assert lab.stage(NAME, context=here).plan().digest == lab.stage(NAME, context=elsewhere).plan().digest
+
+
+def test_a_chart_that_cannot_be_rendered_is_left_to_argocd_and_what_exists_is_left_alone(monkeypatch):
+    charts = {"broken": None, "database": ["new", "old"], install_argocd.APPLICATION: ["own"], "folder": ["other"]}
+
+    def render(_, name):
+        if charts[name] is None:
+            raise OutsideError("no answer", system="helm")
+        return [
+            {"apiVersion": "v1", "kind": kind, "metadata": {"name": definition}}
+            for definition in charts[name]
+            for kind in (install_argocd.DEFINITION, "ConfigMap")
+        ]
+
+    applications = [SimpleNamespace(name=name, chart="" if name == "folder" else name) for name in charts]
+    tree = SimpleNamespace(applications=applications)
+    monkeypatch.setattr(install_argocd.gitops, "of", lambda *_: tree)
+    monkeypatch.setattr(install_argocd.gitops, "for_phase", lambda *_: tree)
+    monkeypatch.setattr(install_argocd.gitops, "chart_source", lambda _, name: name)
+    monkeypatch.setattr(install_argocd.gitops, "render_chart", render)
+    kube = SimpleNamespace(find=lambda _version, _kind, name: {} if name == "old" else None)
+    context = SimpleNamespace(kube=lambda: kube, platform=None, root=None)
+    reports = []
+    assert names(install_argocd._definitions(context, reports.append)) == ["new"]
+    assert "leaves the CustomResourceDefinitions of broken to Argo CD" in reports[0]
 
 
 def hook(name, when, weight=None):
