@@ -61,8 +61,8 @@ BUILD = "kustomize.buildOptions"
 KSOPS = ("--enable-alpha-plugins", "--enable-exec")
 NAMED = 3
 """How many objects a reason names before it only counts."""
-WIDTH = 8
-"""How many objects are applied at once."""
+WIDTH, FEW = 8, 3
+"""How many objects are applied at once, and how many CustomResourceDefinitions: one can take seconds of a processor."""
 
 
 @dataclass(frozen=True)
@@ -327,7 +327,7 @@ def _install(context: RunContext, report: Reporter) -> Mapping[str, Any]:
     report("renders the chart")
     rendered = render(kube, context.platform, chart_of(context.platform, context.root))
     _run_hooks(context, rendered.before, report)
-    in_parallel(lambda obj: ssa.apply(kube, obj), _definitions(context, report), width=WIDTH)
+    in_parallel(lambda obj: _apply_definition(context, obj), _definitions(context, report), width=FEW)
     applied = 0
     for group in _in_order(rendered.objects):
         differing = [entry.wanted for entry in ssa.compare_all(kube, group) if entry.differs]
@@ -337,6 +337,12 @@ def _install(context: RunContext, report: Reporter) -> Mapping[str, Any]:
     context.wait_until("argocd", served, lambda: not _unserved(kube) or None, interval=0.1)
     _run_hooks(context, rendered.after, report)
     return {"objects": len(rendered.objects), "applied": applied}
+
+
+def _apply_definition(context: RunContext, obj: Obj) -> Obj:
+    """Apply one, again if a busy API server does not answer in time."""
+    what = f"{ssa.title(obj)} to be applied"
+    return context.wait_until("argocd", what, lambda: ssa.apply(context.kube(), obj))
 
 
 def _definitions(context: RunContext, report: Reporter) -> list[Obj]:

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from fluobook.errors import DeadlineExceeded, FluobookError, OutsideError
+from fluobook.errors import DeadlineExceeded, FluobookError, OutsideError, Unreachable
 from fluobook.stages import install_argocd
 from fluobook.stages.core import readiness
 from fluobook.stages.install_argocd import AFTER, BEFORE, _await, hooks_of
+from fluobook.waiting import Cancellation, wait_until
 
 NAME = "install-argocd"
 STAGES = ("create-vms", "apply-talos-config", "bootstrap-kubernetes", "privileged-namespaces", "sops-age-key")
@@ -117,6 +118,24 @@ def test_a_chart_that_cannot_be_rendered_is_left_to_argocd_and_what_exists_is_le
     reports = []
     assert names(install_argocd._definitions(context, reports.append)) == ["new"]
     assert "leaves the CustomResourceDefinitions of broken to Argo CD" in reports[0]
+
+
+def test_a_definition_that_the_api_did_not_accept_in_time_is_applied_again(monkeypatch):
+    answers = [Unreachable("did not answer completely within 30 s", system="kubernetes"), {"kind": "applied"}]
+
+    def apply(_kube, _obj):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def wait(_deadline, what, check):
+        return wait_until(check, what=what, timeout=10, cancellation=Cancellation(), interval=0.001)
+
+    monkeypatch.setattr(install_argocd.ssa, "apply", apply)
+    context = SimpleNamespace(kube=lambda: None, wait_until=wait)
+    definition = {"kind": install_argocd.DEFINITION, "metadata": {"name": "vmrules"}}
+    assert install_argocd._apply_definition(context, definition) == {"kind": "applied"}
 
 
 def hook(name, when, weight=None):
