@@ -46,6 +46,8 @@ class Volumes:
         claim = self._store.find("v1", "PersistentVolumeClaim", key[1], key[0])
         if claim is None or (claim.get("status") or {}).get("phase") == "Bound":
             return None
+        if not claim["metadata"]["uid"]:
+            return None  # the real API has not stored it yet; its event brings the uid, after which volumes are named
         storage_class = self._class(claim)
         if storage_class is None or not self._driver_runs(storage_class["provisioner"]):
             return None
