@@ -107,6 +107,17 @@ def chart_of(application: Application) -> Chart:
     return _chart(application.chart or application.repo)
 
 
+def pods_of(application: Application) -> dict[str, dict[str, Any]]:
+    """The pods with ports that an Application's chart or operator brings, by name; see data/pods.yaml."""
+    return _data("pods.yaml").get(application.chart or application.repo, {})
+
+
+@cache
+def pod_names() -> frozenset[str]:
+    """The names of all pods that charts bring, deployed or not."""
+    return frozenset(name for pods in _data("pods.yaml").values() for name in pods)
+
+
 @cache
 def settings_of(kind: str) -> tuple[Setting, ...]:
     """The settings that objects of a kind need in this tree, whoever provides the kind."""

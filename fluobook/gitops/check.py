@@ -32,6 +32,7 @@ RULES: dict[str, Rule] = {
     "build": files.kustomizations_build,
     "cleartext": secrets.secrets_are_encrypted,
     "cpu": objects.cpus_have_what_workloads_need,
+    "door": network.opened_ports_are_served,
     "duplicate": applications.objects_have_one_owner,
     "exposure": network.only_intended_services_are_exposed,
     "generator": secrets.generators_list_what_exists,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fluobook.kubernetes.policies import NODES, TCP, WORLD, Endpoint, Policies, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from fluobook.gitops.documents import Document, Position
 
@@ -58,28 +58,44 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """The table: its pods with their ports, and its rows of what is open; upstream's and the operator's together."""
+    """The pods with their ports, and the rows of what is open; upstream's table and the operator's together.
+
+    `rendered` has the pods that charts bring, each with the position of its Application.
+    """
 
     documents: tuple[Document, ...]
+    rendered: Mapping[str, tuple[Position, dict[str, Any]]]
     dropped_namespaces: frozenset[str] = frozenset()
 
-    def _merged(self, key: str) -> dict[str, Any]:
+    @cached_property
+    def _described(self) -> dict[str, dict[str, Any]]:
+        written = {name: pod for document in self.documents for name, pod in (document.data.get("pods") or {}).items()}
+        pods = {name: pod for name, (_, pod) in self.rendered.items()} | written
+        kept = {name: pod for name, pod in pods.items() if pod["namespace"] not in self.dropped_namespaces}
+        return dict(sorted(kept.items(), key=lambda item: (item[1]["namespace"], item[0])))
+
+    @cached_property
+    def _endpoints(self) -> dict[str, Endpoint]:
         return {
-            name: pod
-            for document in self.documents
-            for name, pod in (document.data.get(key) or {}).items()
-            if pod["namespace"] not in self.dropped_namespaces
+            name: Endpoint(
+                name,
+                pod["namespace"],
+                pod["labels"],
+                host_network=pod.get("host", False),
+                named_ports={port: _port(text)[0] for port, text in _named(pod).items()},
+            )
+            for name, pod in self._described.items()
         }
 
     @cached_property
     def pods(self) -> dict[str, Endpoint]:
-        """Every pod of the table by its name."""
-        return _endpoints(self._merged("pods"))
+        """Every pod that policies apply to, by its name."""
+        return {name: pod for name, pod in self._endpoints.items() if not pod.host_network}
 
     @cached_property
     def host_network_pods(self) -> list[Endpoint]:
         """The pods on the host network: policies do not apply to them, scrapes select them."""
-        return list(_endpoints(self._merged("on_hosts"), host_network=True).values())
+        return [pod for pod in self._endpoints.values() if pod.host_network]
 
     @cached_property
     def rows(self) -> list[tuple[Position, dict[str, Any]]]:
@@ -104,7 +120,9 @@ class Table:
             yield from ((position, name) for name in _names(row["from"]) + _names(row["to"]) if name not in self.names)
 
     def at(self, pod: str) -> Position:
-        """The position of a pod; of the table if it has no such pod."""
+        """The position of a pod: in the table, or of the Application that brings it; of the table if there is none."""
+        if pod in self.rendered:
+            return self.rendered[pod][0]
         owners = [document for document in self.documents if pod in (document.data.get("pods") or {})]
         return (owners or self.documents)[0].at("pods", pod)
 
@@ -123,7 +141,8 @@ class Table:
 
     def ports(self, pod: str) -> list[Port]:
         """The ports that the table lists for a pod."""
-        return [_port(text) for text in self._merged("pods")[pod]["ports"]]
+        pod_ports = self._described[pod]["ports"]
+        return [_port(text) for text in (pod_ports.values() if isinstance(pod_ports, dict) else pod_ports)]
 
     def targets(self) -> Iterator[tuple[Endpoint, Port, bool]]:
         """Every pod and port, and whether the table lists it: the pod's own ports, and all others of its namespace."""
@@ -138,7 +157,7 @@ class Table:
     def row(self, source: Endpoint, target: Endpoint, port: Port) -> tuple[Position | None, str]:
         """The position and the reason of the first row that expects this to be open; None and "" if none does."""
         for position, row in self.rows:
-            sources, targets = _names(row["from"]), _names(row["to"])
+            sources, targets = names(row["from"]), names(row["to"])
             is_neighbour = source.namespace == target.namespace and not source.entity
             if (
                 (ALL in targets or target.name in targets)
@@ -166,13 +185,12 @@ def matrix(table: Table, policies: Policies[Document]) -> Iterator[Cell]:
             yield Cell(source.name, target.name, *port, verdict, row, why, is_listed)
 
 
-def _endpoints(pods: dict[str, Any], *, host_network: bool = False) -> dict[str, Endpoint]:
-    return {
-        name: Endpoint(name, pod["namespace"], pod["labels"], host_network=host_network) for name, pod in pods.items()
-    }
+def _named(pod: dict[str, Any]) -> dict[str, Any]:
+    return pod["ports"] if isinstance(pod["ports"], dict) else {}
 
 
-def _names(value: str | list[str]) -> list[str]:
+def names(value: str | list[str]) -> list[str]:
+    """The sources or targets of a row as a list."""
     return [value] if isinstance(value, str) else value
 
 

@@ -12,6 +12,7 @@ from fluobook import params
 from fluobook.errors import BadFile, ParamsError
 from fluobook.files import read_text
 from fluobook.gitops import documents, kustomization, metrics, reachability, root, schemas, secrets, tree
+from fluobook.gitops.charts import pods_of
 from fluobook.gitops.documents import Document, InvalidFile, Reader
 
 if TYPE_CHECKING:
@@ -217,7 +218,17 @@ class Snapshot:
     @cached_property
     def table(self) -> Table:
         """The expected connections."""
-        return reachability.Table(self._sound(reachability.NAME), self.tree.dropped_namespaces)
+        rendered = {
+            name: (app.document.at("metadata", "name"), {"namespace": app.namespace, **pod})
+            for app in self.applications
+            for name, pod in pods_of(app).items()
+        }
+        return reachability.Table(self._sound(reachability.NAME), rendered, self.tree.dropped_namespaces)
+
+    @property
+    def whole_table(self) -> Table:
+        """The expected connections with those of components that are left out: their policies and scrapes may stay."""
+        return Snapshot(self.root, self.path).table if self.without else self.table
 
     @cached_property
     def metrics(self) -> metrics.MetricTable:

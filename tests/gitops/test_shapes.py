@@ -48,7 +48,11 @@ RULE = "apiVersion: operator.victoriametrics.com/v1beta1\nkind: VMRule\nmetadata
         ),
         ("reachability.yaml", "open: [{from: a, to: b, too: b, why: x}]", "open.0.too: Additional properties"),
         ("reachability.yaml", "open: [{from: a, to: b, why: the LAN, and more}]", "open.0.and more: Additional"),
-        ("reachability.yaml", "on_hosts: {cilium: [a]}", "on_hosts.cilium is […], not a mapping"),
+        (
+            "reachability.yaml",
+            f"pods: {{shop: {POD.replace('[8080]', '{http: 70000}')}}}",
+            "pods.shop.ports.http: 70000 is greater than",
+        ),
         ("metrics.yaml", f"programs: {{shop: {PROGRAM}}}", ""),
         ("metrics.yaml", "programs: [1, 2]", "programs is […], not a mapping"),
         ("metrics.yaml", "{}", "it has no programs"),

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from fluobook.gitops import reachability
-from fluobook.gitops.charts import chart_of
+from fluobook.gitops.charts import chart_of, pod_names
 from fluobook.gitops.documents import walk
 from fluobook.gitops.tree import WITHOUT_PODS
 from fluobook.kubernetes.policies import TCP, WORLD, Endpoint, Policies
@@ -16,7 +16,7 @@ from fluobook.kubernetes.selectors import matches
 from fluobook.params.problems import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from fluobook.gitops.documents import Document, Finding, Key, Position
     from fluobook.gitops.reachability import Table
@@ -334,3 +334,37 @@ def reachability_is_as_expected(snapshot: Snapshot) -> Iterator[Finding]:
             f"{expectation}: {', '.join(questions[:_SHOWN])}{more}",
             "let a policy allow it" if row else f"narrow the policy, or add a row to {reachability.NAME}",
         )
+
+
+def opened_ports_are_served(snapshot: Snapshot) -> Iterator[Finding]:
+    """A port that a row of reachability.yaml or a policy opens is one that a pod has."""
+    table = snapshot.whole_table
+    everything = pod_names().union(*(document.data.get("pods") or {} for document in table.documents))
+    for place, row in table.rows:
+        targets = [name for name in reachability.names(row["to"]) if name != reachability.ALL]
+        for name in targets:
+            if name in table.pods:
+                served = {f"{number}/{protocol}" for number, protocol in table.ports(name)}
+                yield from _unserved(place, row.get("ports") or (), served, f"the row opens {name}:")
+            elif name not in everything and name not in table.others:
+                yield place.finding(f"the row names {name}, which is no pod", "correct the name, or add the pod")
+    for policy in policies_of(snapshot).policies:
+        spec = policy.data["spec"]
+        selector = spec.get("podSelector", spec.get("endpointSelector"))
+        pods = [p for p in table.pods.values() if p.namespace == policy.namespace and matches(selector or {}, p.labels)]
+        served = {f"{number}/{protocol}" for pod in pods for number, protocol in table.ports(pod.name)}
+        served |= {f"{port}/{TCP}" for pod in pods for port in pod.named_ports}
+        for index, rule in enumerate(spec.get("ingress") or ()):
+            ports = [
+                *(rule.get("ports") or ()),
+                *(p for to in rule.get("toPorts") or () for p in to.get("ports") or ()),
+            ]
+            numbered = [port for port in ports if "port" in port and "endPort" not in port]
+            opened = [f"{port['port']}/{port.get('protocol', TCP)}" for port in numbered]
+            yield from _unserved(policy.at("spec", "ingress", index), opened, served, f"{policy.name} opens ")
+
+
+def _unserved(place: Position, opened: Iterable[Any], served: set[str], subject: str) -> Iterator[Finding]:
+    for port in map(str, opened):
+        if (port if "/" in port else f"{port}/{TCP}") not in served:
+            yield place.finding(f"{subject}{port}, where nothing listens", "close it, or correct pod and port")

@@ -14,7 +14,7 @@ from fluobook.kubernetes.selectors import matches
 from fluobook.params.cpus import lacks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from fluobook.gitops.documents import Document, Finding, Key
     from fluobook.gitops.snapshot import Snapshot
@@ -39,7 +39,9 @@ _ARGOCD_KEYS = {"sync-wave", "sync-options", "compare-options", "ignore-healthch
     "hook-delete-policy",
 }
 _ISSUER = "cert-manager.io/cluster-issuer"
-_SCRAPES = {"VMPodScrape", "VMServiceScrape", "PodMonitor", "ServiceMonitor"}
+_POD_SCRAPES = {"VMPodScrape", "PodMonitor"}
+_SCRAPES = _POD_SCRAPES | {"VMServiceScrape", "ServiceMonitor"}
+_ENDPOINTS = ("podMetricsEndpoints", "endpoints")
 _ACCOUNTS = {"default"}
 _NEEDS_THE_OUTSIDE = ("ClusterIssuer", "Issuer", "Certificate", "Gateway")
 _IGNORE_HEALTH = "argocd.argoproj.io/ignore-healthcheck"
@@ -272,21 +274,43 @@ def _gateway_defects(document: Document, names: Names) -> Iterator[Defect]:
 
 
 def _scrape_defects(snapshot: Snapshot, document: Document) -> Iterator[Defect]:
-    """Pods are known from the reachability table, Services from the tree."""
+    """Pods are known from the reachability table and the tree's workloads, Services from the tree."""
     spec: dict[str, Any] = document.data.get("spec") or {}
     name = f"{document.kind} {document.name}"
-    if not any(spec.get(key) for key in ("podMetricsEndpoints", "endpoints")):
+    if not any(spec.get(key) for key in _ENDPOINTS):
         yield ("spec",), f"{name} scrapes no port", "add one"
     namespaces = (spec.get("namespaceSelector") or {}).get("matchNames") or [document.namespace]
-    table = snapshot.table
-    targets = [(pod.namespace, pod.labels) for pod in [*table.pods.values(), *table.host_network_pods]]
-    targets += [
-        (service.namespace, service.data["metadata"].get("labels") or {}) for service in snapshot.objects("Service")
-    ]
     selector = spec.get("selector") or {}
-    if not any(namespace in namespaces and matches(selector, labels) for namespace, labels in targets):
+    targets = [
+        ports
+        for namespace, labels, ports in _scrapable(snapshot, document.kind)
+        if namespace in namespaces and matches(selector, labels)
+    ]
+    if not targets:
         message = f"{name} selects nothing in {reachability.NAME} or in the tree"
         yield ("spec", "selector"), message, "correct its selector or namespace"
+    ports = {port for names in targets for port in names}
+    endpoints = [(field, *entry) for field in _ENDPOINTS for entry in enumerate(spec.get(field) or ())]
+    for field, index, endpoint in endpoints:
+        port = endpoint.get("port")
+        if port and all(targets) and port not in ports:
+            message = f"{name} scrapes {port}, a port that its targets do not have"
+            yield ("spec", field, index), message, f"name one of {', '.join(sorted(ports))}"
+
+
+def _scrapable(snapshot: Snapshot, kind: str) -> Iterator[tuple[str, Mapping[str, str], Iterable[str]]]:
+    """Namespace, labels and names of ports of what a scrape of a kind selects; no names where they are not known."""
+    table = snapshot.whole_table
+    for pod in [*table.pods.values(), *table.host_network_pods]:
+        yield pod.namespace, pod.labels, pod.named_ports if kind in _POD_SCRAPES else ()
+    for workload in snapshot.objects("Deployment", "StatefulSet", "DaemonSet") if kind in _POD_SCRAPES else ():
+        template = value_under(workload.data, ("spec", "template")) or {}
+        containers = value_under(template, ("spec", "containers")) or ()
+        names = [port.get("name", "") for container in containers for port in container.get("ports") or ()]
+        yield workload.namespace, value_under(template, ("metadata", "labels")) or {}, names
+    for service in snapshot.objects("Service") if kind not in _POD_SCRAPES else ():
+        names = [port.get("name", "") for port in value_under(service.data, ("spec", "ports")) or ()]
+        yield service.namespace, service.data["metadata"].get("labels") or {}, names
 
 
 def pod_security_matches_the_pods(snapshot: Snapshot) -> Iterator[Finding]:
