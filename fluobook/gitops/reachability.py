@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from fluobook.gitops.charts import pod_names
 from fluobook.kubernetes.policies import NODES, TCP, WORLD, Endpoint, Policies, Verdict
 
 if TYPE_CHECKING:
@@ -109,15 +110,15 @@ class Table:
     @cached_property
     def names(self) -> set[str]:
         """What a row may name, of namespaces that are dropped too."""
-        everything = Table(self.documents)
+        everything = Table(self.documents, self.rendered)
         namespaces = {f"namespace {pod.namespace}" for pod in everything.pods.values()}
-        return {*everything.sources, *namespaces, SAME_NAMESPACE, EVERYONE, ALL}
+        return {*everything.sources, *namespaces, *pod_names(), SAME_NAMESPACE, EVERYONE, ALL}
 
     @property
     def strangers(self) -> Iterator[tuple[Position, str]]:
         """The rows that name what no pod is, and the name: they expect nothing."""
         for position, row in self.rows:
-            yield from ((position, name) for name in _names(row["from"]) + _names(row["to"]) if name not in self.names)
+            yield from ((position, name) for name in listed(row["from"]) + listed(row["to"]) if name not in self.names)
 
     def at(self, pod: str) -> Position:
         """The position of a pod: in the table, or of the Application that brings it; of the table if there is none."""
@@ -157,7 +158,7 @@ class Table:
     def row(self, source: Endpoint, target: Endpoint, port: Port) -> tuple[Position | None, str]:
         """The position and the reason of the first row that expects this to be open; None and "" if none does."""
         for position, row in self.rows:
-            sources, targets = names(row["from"]), names(row["to"])
+            sources, targets = listed(row["from"]), listed(row["to"])
             is_neighbour = source.namespace == target.namespace and not source.entity
             if (
                 (ALL in targets or target.name in targets)
@@ -189,7 +190,7 @@ def _named(pod: dict[str, Any]) -> dict[str, Any]:
     return pod["ports"] if isinstance(pod["ports"], dict) else {}
 
 
-def names(value: str | list[str]) -> list[str]:
+def listed(value: str | list[str]) -> list[str]:
     """The sources or targets of a row as a list."""
     return [value] if isinstance(value, str) else value
 

@@ -220,15 +220,10 @@ class Snapshot:
         """The expected connections."""
         rendered = {
             name: (app.document.at("metadata", "name"), {"namespace": app.namespace, **pod})
-            for app in self.applications
+            for app in self.tree.all_applications
             for name, pod in pods_of(app).items()
         }
         return reachability.Table(self._sound(reachability.NAME), rendered, self.tree.dropped_namespaces)
-
-    @property
-    def whole_table(self) -> Table:
-        """The expected connections with those of components that are left out: their policies and scrapes may stay."""
-        return Snapshot(self.root, self.path).table if self.without else self.table
 
     @cached_property
     def metrics(self) -> metrics.MetricTable:

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from fluobook.gitops import reachability
-from fluobook.gitops.charts import chart_of, pod_names
+from fluobook.gitops.charts import chart_of
 from fluobook.gitops.documents import walk
 from fluobook.gitops.tree import WITHOUT_PODS
 from fluobook.kubernetes.policies import TCP, WORLD, Endpoint, Policies
@@ -338,16 +338,11 @@ def reachability_is_as_expected(snapshot: Snapshot) -> Iterator[Finding]:
 
 def opened_ports_are_served(snapshot: Snapshot) -> Iterator[Finding]:
     """A port that a row of reachability.yaml or a policy opens is one that a pod has."""
-    table = snapshot.whole_table
-    everything = pod_names().union(*(document.data.get("pods") or {} for document in table.documents))
+    table = snapshot.table
     for place, row in table.rows:
-        targets = [name for name in reachability.names(row["to"]) if name != reachability.ALL]
-        for name in targets:
-            if name in table.pods:
-                served = {f"{number}/{protocol}" for number, protocol in table.ports(name)}
-                yield from _unserved(place, row.get("ports") or (), served, f"the row opens {name}:")
-            elif name not in everything and name not in table.others:
-                yield place.finding(f"the row names {name}, which is no pod", "correct the name, or add the pod")
+        for name in filter(table.pods.__contains__, reachability.listed(row["to"])):
+            served = {f"{number}/{protocol}" for number, protocol in table.ports(name)}
+            yield from _unserved(place, row.get("ports") or (), served, f"the row opens {name}:")
     for policy in policies_of(snapshot).policies:
         spec = policy.data["spec"]
         selector = spec.get("podSelector", spec.get("endpointSelector"))

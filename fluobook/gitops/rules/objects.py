@@ -300,7 +300,7 @@ def _scrape_defects(snapshot: Snapshot, document: Document) -> Iterator[Defect]:
 
 def _scrapable(snapshot: Snapshot, kind: str) -> Iterator[tuple[str, Mapping[str, str], Iterable[str]]]:
     """Namespace, labels and names of ports of what a scrape of a kind selects; no names where they are not known."""
-    table = snapshot.whole_table
+    table = snapshot.table
     for pod in [*table.pods.values(), *table.host_network_pods]:
         yield pod.namespace, pod.labels, pod.named_ports if kind in _POD_SCRAPES else ()
     for workload in snapshot.objects("Deployment", "StatefulSet", "DaemonSet") if kind in _POD_SCRAPES else ():
