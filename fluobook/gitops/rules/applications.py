@@ -14,7 +14,7 @@ from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.tree import FINALIZER, NEEDED_BEFORE, WAVE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from fluobook.gitops.documents import Document, Finding, Key
     from fluobook.gitops.snapshot import Snapshot
@@ -276,13 +276,13 @@ def _options(document: Document) -> list[str]:
     return str(document.annotations.get(_SYNC_OPTIONS, "")).replace(" ", "").split(",")
 
 
-def _holds_data(document: Document) -> bool:
+def holds_data(obj: Mapping[str, Any]) -> bool:
     """Whether data goes with an object: a claim, a namespace, a custom resource whose operator makes claims."""
-    spec = document.data.get("spec") or {}
-    if document.kind == "StatefulSet":
+    spec, kind = obj.get("spec") or {}, obj.get("kind")
+    if kind == "StatefulSet":
         return "Delete" in (spec.get("persistentVolumeClaimRetentionPolicy") or {}).values()
-    if document.kind in _STATEFUL or schemas.is_built_in(str(document.data.get("apiVersion", ""))):
-        return document.kind in _STATEFUL
+    if kind in _STATEFUL or schemas.is_built_in(str(obj.get("apiVersion", ""))):
+        return kind in _STATEFUL
     return any(key in _CLAIMS or key == "storage" for _, key, _ in walk(spec))
 
 
@@ -296,7 +296,7 @@ def _held(snapshot: Snapshot, app: Application) -> tuple[list[str], list[str]]:
     kinds = [f"the kinds of {group}" for group in chart.brings]
     for document in objects:
         off = [_is_off(verb, _options(document)) for verb in ("Prune", "Delete")]
-        if _holds_data(document) and not all(off):
+        if holds_data(document.data) and not all(off):
             data.append(f"{document.kind} {document.name}")
         elif document.kind == "CustomResourceDefinition" and not off[0]:
             kinds.append(f"the kind of {document.name}")

@@ -24,6 +24,7 @@ from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.readiness import WaitingPods, certificates_check
+from fluobook.stages.root_application import leftovers
 from fluobook.stages.root_application.state import (
     API,
     KIND,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from fluobook.gitops import Application
     from fluobook.params import Platform
     from fluobook.stages.core.executor import Reporter
+    from fluobook.stages.root_application.leftovers import Leftover
     from fluobook.stages.root_application.state import State
 
     Obj = dict[str, Any]
@@ -70,6 +72,7 @@ class Observation:
         states: every live Application by name.
         behind: those of our repository that are not at the pushed revision.
         objects: the live Applications themselves.
+        leftovers: what the platform no longer has, in the order in which it is to be deleted.
     """
 
     applications: Sequence[Application]
@@ -79,6 +82,7 @@ class Observation:
     states: Mapping[str, State] = field(default_factory=dict)
     behind: frozenset[str] = frozenset()
     objects: Mapping[str, Obj] = field(default_factory=dict, repr=False)
+    leftovers: Sequence[Leftover] = ()
 
     def done(self, name: str) -> bool:
         """Whether an Application is healthy and at the pushed revision."""
@@ -87,7 +91,10 @@ class Observation:
 
 
 def plan(platform: Platform, observation: Observation) -> Plan:
-    """Apply the root Application if it differs, and wait for what is not healthy: each wave after the one before."""
+    """Apply the root Application if it differs, and wait for what is not healthy: each wave after the one before.
+
+    What the platform no longer has is deleted; what holds data needs the approval of a plan that destroys.
+    """
     settings, actions = platform.gitops, list[Action]()
     if not observation.root_is_up_to_date:
         content = {"repository": settings.repository, "revision": settings.revision, "path": settings.path}
@@ -103,6 +110,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
             )
         )
     applied = needs = tuple(action.id for action in actions)
+    actions += leftovers.deletions(observation.leftovers, applied)
     for wave in sorted({app.wave for app in observation.applications}):
         waiting = [app for app in observation.applications if app.wave == wave and not observation.done(app.name)]
         waits = [_await(app.name, f"wave {wave}, {app.source}", observation, needs, {"wave": wave}) for app in waiting]
@@ -236,7 +244,8 @@ def observe(context: RunContext) -> Observation:
     states = {name: state_of(obj) for name, obj in objects.items()}
     tip = Tip(context.platform)
     behind = frozenset(name for name, state in states.items() if not tip.reached(state))
-    return Observation(tree.applications, digest, None, not root.differs, states, behind, objects)
+    left = leftovers.leftovers_of(kube, tree, objects)
+    return Observation(tree.applications, digest, None, not root.differs, states, behind, objects, left)
 
 
 def _digest(platform: Platform, tree: gitops.Tree) -> str:
@@ -256,12 +265,14 @@ def _missing(kube: Kube) -> Missing | None:
 
 
 def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any]:
-    """Apply the root Application, or wait for one Application."""
+    """Apply the root Application, delete what is left of another platform, or wait for one Application."""
     kube, platform = context.kube(), context.platform
     if action.verb == "apply":
         tree = gitops.of(platform, context.root)
         applied = ssa.apply(kube, gitops.root_application(platform, tree), manager=MANAGER)
         return {"resourceVersion": applied["metadata"]["resourceVersion"]}
+    if action.verb == "delete":
+        return leftovers.delete(context, action, report)
     report.release_slot()
     seconds = platform.deadlines.applications
     watch = context.shared(ApplicationWatch, lambda: ApplicationWatch(kube, seconds))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from fluobook.gitops.root import NAME as ROOT
 from fluobook.stages.core.cluster import Missing
+from fluobook.stages.root_application.leftovers import Leftover
 from fluobook.stages.root_application.state import state_of
 from fluobook.stages.root_application.work import Observation, plan, wave_checks
 
@@ -67,6 +69,26 @@ def test_an_old_revision_is_not_done(platform):
 def test_a_root_that_differs_is_applied_though_the_others_are_healthy(platform):
     planned = plan(platform, observed(*ALL, root_is_up_to_date=False))
     assert [action.id for action in planned.actions] == ["apply root", "await root"]
+
+
+def test_what_is_left_is_deleted_after_the_root_gave_it_up_the_namespace_last(platform):
+    left = [
+        Leftover("argoproj.io/v1alpha1", "Application", "db", "argocd", ROOT, 2, "Cluster a/db"),
+        Leftover("argoproj.io/v1alpha1", "Application", "operator", "argocd", ROOT, 1),
+        Leftover("batch/v1", "Job", "certs-1", "kube-system", "cni", -100),
+        Leftover("v1", "Namespace", "a", "", "crds", -101, "claim db-1"),
+    ]
+    planned = plan(platform, replace(observed(*ALL, root_is_up_to_date=False), leftovers=left))
+    assert needs(planned) == {
+        "apply root": (),
+        "delete application db": ("apply root",),
+        "delete application operator": ("delete application db",),
+        "delete job kube-system/certs-1": ("delete application operator",),
+        "delete namespace a": ("delete job kube-system/certs-1",),
+        "await root": ("apply root",),
+    }
+    assert planned.destroys == ("db", "a")
+    assert [action.detail for action in planned.actions if action.destroys] == ["with Cluster a/db", "with claim db-1"]
 
 
 def test_without_argocd_every_action_is_predicted(platform):

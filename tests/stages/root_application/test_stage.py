@@ -6,7 +6,7 @@ import pytest
 import yaml
 from fluobook_lab.charts import repository_path
 
-from fluobook.errors import DeadlineExceeded, TaskFailed
+from fluobook.errors import ApprovalNeeded, DeadlineExceeded, TaskFailed
 from fluobook.failures import present
 from fluobook.stages.core import executor, readiness
 
@@ -159,3 +159,33 @@ def test_a_pod_that_no_waiting_makes_run_is_shown_and_ends_the_wait(lab, push_st
     ):
         stage.apply(stage.plan())
     assert any("; stuck-" in message and "InvalidImageName" in message for message in messages)
+
+
+def test_a_component_that_is_left_out_is_deleted_with_its_data_only_if_that_is_approved(lab):
+    without = "gitops.without=[scylladb]"
+    stage = lab.stage(NAME, without)
+    plan = stage.plan()
+    deletions = [action for action in plan.actions if action.verb == "delete"]
+    assert [action.id for action in deletions] == [
+        "delete application scylladb",
+        "delete application scylla-operator",
+        "delete namespace scylla",
+        "delete namespace scylla-operator",
+    ]
+    assert deletions[0].needs == ("apply root",)
+    assert deletions[1].needs == ("delete application scylladb",)
+    assert deletions[0].detail == "with ScyllaCluster scylla/fluodata"
+    assert "claim data-fluodata" in deletions[2].detail
+    assert plan.destroys == ("scylladb", "scylla", "scylla-operator")
+    with pytest.raises(ApprovalNeeded, match="needs approval"):
+        stage.apply(plan)
+    assert lab.requests("kubernetes", mutating=True) == []
+    approved = lab.stage(NAME, without, approve=f"{NAME}={plan.digest}")
+    approved.apply(approved.plan())
+    approved.verify()
+    assert lab.stage(NAME, without).plan().actions == ()
+    assert live(lab, "Namespace", "scylla") is None
+    find = lab.environment.kubernetes.store.find
+    kinds = ("scyllaclusters.scylla.scylladb.com", "clusters.postgresql.cnpg.io")
+    assert all(lab.background.call(find, "apiextensions.k8s.io/v1", "CustomResourceDefinition", kind) for kind in kinds)
+    assert lab.background.call(find, "postgresql.cnpg.io/v1", "Cluster", "fluodata-pg", "fluodata")
