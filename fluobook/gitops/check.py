@@ -36,6 +36,7 @@ RULES: dict[str, Rule] = {
     "duplicate": applications.objects_have_one_owner,
     "exposure": network.only_intended_services_are_exposed,
     "generator": secrets.generators_list_what_exists,
+    "hash": applications.names_stay_where_nothing_is_pruned,
     "health": sources.health_scripts_run_and_wait,
     "keeping": applications.data_outlives_applications,
     "key": secrets.keys_are_not_in_the_tree,

@@ -8,7 +8,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluobook.files import read_text
-from fluobook.gitops import schemas
+from fluobook.gitops import kustomization, schemas
 from fluobook.gitops.charts import Chart, chart_of
 from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.tree import FINALIZER, NEEDED_BEFORE, WAVE
@@ -328,3 +328,14 @@ def data_outlives_applications(snapshot: Snapshot) -> Iterator[Finding]:
         if not _is_off("Prune", _options(app.document)):
             remedy = f"annotate it with {_SYNC_OPTIONS}: Prune=false,Delete=false"
             yield app.document.at("metadata", "annotations").finding(f"the root would prune {app.name}", remedy)
+
+
+def names_stay_where_nothing_is_pruned(snapshot: Snapshot) -> Iterator[Finding]:
+    """No name has a hash of its content where Argo CD does not prune: the object before each change would be left."""
+    for app in (app for app in snapshot.applications if snapshot.tree.is_ours(app) and not app.prune):
+        document = kustomization.load(snapshot.root / app.path, snapshot.reader)
+        for index, generator in enumerate(document.data.get("configMapGenerator") or ()):
+            if not value_under(generator, ("options", "disableNameSuffixHash")):
+                message = f"{app.name} does not prune, and the name of {generator.get('name')} changes with its content"
+                place = document.at("configMapGenerator", index)
+                yield place.finding(message, "options: {disableNameSuffixHash: true}")

@@ -271,8 +271,8 @@ class Application:
                     return True
             self._operation = None
         try:
-            if self._rendered is None:
-                self._update_targets(app["spec"], await self._render(app, View(app)))
+            if {*objects.DELETE_HOOKS.values()} & {*(app["metadata"].get("finalizers") or ())}:
+                self._update_targets(app["spec"], await self._render(app, View(app)))  # a commit may have fixed a hook
             for done, finalizers in self._deletion(app):
                 if not done:
                     break
