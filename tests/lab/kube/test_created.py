@@ -58,3 +58,32 @@ def test_ciliums_operator_creates_its_definitions_and_they_are_served(cluster: S
         Created(cluster).reconcile(OPERATOR)
     assert {"ciliumnetworkpolicies.cilium.io", "ciliumloadbalancerippools.cilium.io"} <= definitions(cluster)
     assert cluster.view("cilium.io/v2alpha1", "CiliumL2AnnouncementPolicy") == []
+
+
+@pytest.mark.parametrize(
+    ("namespace", "job", "secret", "keys"),
+    [
+        ("argocd", "argocd-redis-secret-init", "argocd-redis", {"auth"}),
+        ("ingress-nginx", "ingress-nginx-admission-create", "ingress-nginx-admission", {"ca", "cert", "key"}),
+        (
+            "kube-system",
+            "hubble-generate-certs-fb0952a890",
+            "hubble-relay-client-certs",
+            {"ca.crt", "tls.crt", "tls.key"},
+        ),
+    ],
+)
+def test_the_job_of_a_hook_creates_its_secret_once_it_runs(
+    cluster: Store, namespace: str, job: str, secret: str, keys: set[str]
+) -> None:
+    if cluster.find("v1", "Namespace", namespace) is None:
+        cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    containers = [{"name": "main", "image": "main:1"}]
+    template = {"metadata": {"labels": {"job": job}}, "spec": {"restartPolicy": "Never", "containers": containers}}
+    metadata = {"name": job, "namespace": namespace}
+    cluster.create({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"template": template}})
+    Created(cluster).reconcile((namespace, job))
+    assert cluster.find("v1", "Secret", secret, namespace) is None
+    cluster.set_status(cluster.get("batch/v1", "Job", job, namespace), {"active": 1})
+    Created(cluster).reconcile((namespace, job))
+    assert set(cluster.get("v1", "Secret", secret, namespace)["data"]) == keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from fluobook_lab.kube.store import Store
 
 CREATED: list[Obj] = data_file("controllers/created.yaml")
+PLACEHOLDER = "bGFi"
+"""The value of keys in a Secret that no program of the lab reads."""
 AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 
 
@@ -26,7 +29,7 @@ class Created:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.sources: Sources = {("apps", plural): self._key for plural in ("daemonsets", "deployments")}
-        self.sources[("", "configmaps")] = self._of_configuration
+        self.sources |= {("batch", "jobs"): self._key, ("", "configmaps"): self._of_configuration}
 
     def _key(self, workload: Obj) -> list[Key]:
         return [(namespace_of(workload), name_of(workload))]
@@ -37,28 +40,42 @@ class Created:
 
     def reconcile(self, key: Key) -> float | None:
         """As in `Controller`."""
-        for entry in (entry for entry in CREATED if _key(entry) == key and self._runs(entry["program"])):
+        for entry in CREATED:
+            namespace, pattern = _key(entry)
+            if namespace != key[0] or not fnmatchcase(key[1], pattern) or not self._runs(entry["program"], key[1]):
+                continue
             for obj in self._objects(entry):
-                if self._store.find(obj["apiVersion"], obj["kind"], name_of(obj)) is None:
+                if self._store.find(obj["apiVersion"], obj["kind"], name_of(obj), namespace_of(obj)) is None:
                     self._store.create(obj)
         return None
 
-    def _runs(self, program: Obj) -> bool:
-        workload = self._store.find("apps/v1", program["kind"], program["name"], program["namespace"])
+    def _runs(self, program: Obj, name: str) -> bool:
+        version = "batch/v1" if program["kind"] == "Job" else "apps/v1"
+        workload = self._store.find(version, program["kind"], name, program["namespace"])
         if workload is None:
             return False
-        return is_true(workload, "Available") or (workload.get("status") or {}).get("numberReady", 0) > 0
+        status = workload.get("status") or {}
+        return is_true(workload, "Available") or any(
+            status.get(count) for count in ("numberReady", "active", "succeeded")
+        )
 
     def _objects(self, entry: Obj) -> Iterable[Obj]:
         if source := entry.get("from"):
             config = self._store.find("v1", "ConfigMap", source["name"], entry["program"]["namespace"])
             return [yaml.safe_load(config["data"][source["key"]])] if config else []
+        if secrets := entry.get("secrets"):
+            return [_secret(entry["program"]["namespace"], name, keys) for name, keys in secrets.items()]
         definitions = entry["definitions"]
         return [_definition(definitions["group"], kind, **options) for kind, options in definitions["kinds"].items()]
 
 
 def _key(entry: Obj) -> Key:
     return (entry["program"]["namespace"], entry["program"]["name"])
+
+
+def _secret(namespace: str, name: str, keys: Iterable[str]) -> Obj:
+    metadata, data = {"name": name, "namespace": namespace}, dict.fromkeys(keys, PLACEHOLDER)
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data}
 
 
 def _definition(
