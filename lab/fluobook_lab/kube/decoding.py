@@ -267,7 +267,7 @@ def validated(resource: Resource, obj: Obj, changes: Iterable[Problem] = ()) -> 
     if problems := [*rules.metadata_problems(resource, obj["metadata"]), *rules.kind_problems(resource, obj)]:
         raise invalid(resource, name, problems)
     if resource.custom:
-        body = {key: value for key, value in obj.items() if key != "metadata"}
+        body = {**obj, "metadata": {}}  # it is checked above; a schema may require it
         problems = list(wrong_types(body, resource.schema)) or list(broken_rules(body, resource.schema))
     else:
         problems = list(broken_rules(obj.get("spec"), schemas.child(resource.schema, "spec"), "spec"))

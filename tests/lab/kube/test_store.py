@@ -184,6 +184,24 @@ def test_old_and_new_versions_of_a_kind_show_the_same_objects(store: Store) -> N
         store.watch("example.org/v2", "Pool")
 
 
+def test_a_schema_may_require_metadata_which_every_object_has(store: Store) -> None:
+    schema = {"type": "object", "required": ["metadata", "spec"], "properties": {"spec": {"type": "object"}}}
+    schema["properties"] |= {"metadata": {"type": "object"}}
+    versions = [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}]
+    spec = {
+        "group": "example.org",
+        "scope": "Cluster",
+        "names": {"kind": "Pool", "plural": "pools"},
+        "versions": versions,
+    }
+    definition = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
+    store.apply({**definition, "metadata": {"name": "pools.example.org"}, "spec": spec}, manager="m")
+    pool = {"apiVersion": "example.org/v1", "kind": "Pool", "metadata": {"name": "a"}}
+    assert store.create({**pool, "spec": {}})["metadata"]["name"] == "a"
+    with pytest.raises(ApiError, match="spec: Required value"):
+        store.create(pool)
+
+
 def test_watches_tell_what_happens_in_their_namespace(store: Store) -> None:
     async def watched(change: Callable[[], None], count: int) -> list[tuple[str, str]]:
         watch = store.watch("v1", "Pod", "default")
