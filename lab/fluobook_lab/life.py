@@ -263,11 +263,12 @@ def _charts(
     real = Folder(path, git=Path(programs["git"]), causes=causes)
     sources = resolve(root, chosen.platform.gitops.repository, real)
     if not any(source.used == "real" for source in sources):
-        raise UsageError(
-            f"--charts {charts} has nothing that the tree names",
-            cause="; ".join(f"{source.name}: {source.cause}" for source in sources[:3]),
-            remedy="name a folder with the chart archives (*.tgz) and git repositories, or use the stand-ins",
-        )
+        reasons = "; ".join(f"{source.name}: {source.cause}" for source in sources[:3])
+        if charts == UPSTREAM:
+            remedy = "`fluobook charts pull` on a machine with a way out, then --charts FOLDER; or use the stand-ins"
+            raise FluobookError("none of the tree's charts can be fetched", cause=reasons, remedy=remedy)
+        remedy = "name a folder with the chart archives (*.tgz) and git repositories, or use the stand-ins"
+        raise UsageError(f"--charts {charts} has nothing that the tree names", cause=reasons, remedy=remedy)
     return charts if charts == UPSTREAM else str(path), real, causes
 
 
@@ -284,6 +285,7 @@ def pull_charts(chosen: Params, *, root: Path, programs: Mapping[str, str]) -> t
 def diff_charts(
     chosen: Params,
     applications: Sequence[Mapping[str, Any]],
+    others: Sequence[Mapping[str, Any]],
     *,
     charts: str,
     root: Path,
@@ -294,6 +296,7 @@ def diff_charts(
     Args:
         chosen: the phase and the platform.
         applications: the Applications of the tree for the phase, without mirrors.
+        others: the tree's own objects, whose selectors say which labels matter.
         charts: "upstream", or the folder of the real charts.
         root: the repository.
         programs: git, helm, kubectl and sops.
@@ -303,7 +306,7 @@ def diff_charts(
     _, real, _ = _charts(charts, chosen, root, programs)
     if real is None:
         raise UsageError("--charts stand-ins has nothing to compare", remedy="name upstream, or a folder")
-    return asyncio.run(diff.compare(applications, real, programs, chosen.platform.versions.kubernetes))
+    return asyncio.run(diff.compare(applications, others, real, programs, chosen.platform.versions.kubernetes))
 
 
 def activity(lab: Lab) -> dict[str, Any]:

@@ -193,6 +193,24 @@ def test_what_makes_no_difference_to_the_platform_is_not_named(change):
     assert named(change) == []
 
 
+def test_a_label_that_only_another_object_selects_is_named():
+    policy = {
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "x"},
+        "spec": {"podSelector": {"matchLabels": {"unused": "x"}}},
+    }
+    real = copy.deepcopy(OBJECTS)
+    real[2]["metadata"]["labels"]["unused"] = "y"
+    assert differences("app", OBJECTS, real, "site") == []
+    (found,) = differences("app", OBJECTS, real, "site", [policy])
+    assert (found.object, found.path, found.standin, found.real) == (
+        "Service site/web",
+        "metadata.labels.unused",
+        "x",
+        "y",
+    )
+
+
 def test_a_changed_endpoint_of_a_monitor_is_named():
     changed = named(lambda o, _: o["ServiceMonitor"]["spec"]["endpoints"][0].update(path="/stats"))
     assert ("ServiceMonitor site/web", "spec.endpoints[http//stats]", "absent", "present") in changed

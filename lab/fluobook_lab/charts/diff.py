@@ -54,7 +54,9 @@ class Difference:
     real: Any
 
 
-def differences(application: str, standin: Sequence[Obj], real: Sequence[Obj], namespace: str) -> list[Difference]:
+def differences(
+    application: str, standin: Sequence[Obj], real: Sequence[Obj], namespace: str, others: Sequence[Obj] = ()
+) -> list[Difference]:
     """How the objects that a stand-in renders differ from those of the real chart.
 
     Args:
@@ -62,8 +64,9 @@ def differences(application: str, standin: Sequence[Obj], real: Sequence[Obj], n
         standin: the stand-in's objects.
         real: the real chart's objects.
         namespace: of objects that do not name theirs.
+        others: further objects whose selectors say which labels matter.
     """
-    keys = selected(standin) | selected(real)
+    keys = selected(standin) | selected(real) | selected(others)
     ours, theirs = facts(standin, namespace, keys), facts(real, namespace, keys)
     found = []
     for name in sorted({*ours, *theirs}):
@@ -163,7 +166,11 @@ def selected(objects: Sequence[Obj]) -> frozenset[str]:
 
 
 async def compare(
-    applications: Sequence[Mapping[str, Any]], real: Folder, programs: Mapping[str, str], kube_version: str
+    applications: Sequence[Mapping[str, Any]],
+    others: Sequence[Any],
+    real: Folder,
+    programs: Mapping[str, str],
+    kube_version: str,
 ) -> tuple[list[Difference], dict[str, str]]:
     """All differences, and why some Applications are not compared; see `fluobook_lab.life.diff_charts`."""
     found = Programs(**{name: Path(path) for name, path in programs.items()})
@@ -179,7 +186,7 @@ async def compare(
     listed = []
     for application in compared:
         name, namespace = application["metadata"]["name"], application["spec"]["destination"].get("namespace", "")
-        listed += differences(name, ours[name], theirs[name], namespace)
+        listed += differences(name, ours[name], theirs[name], namespace, others)
     return listed, causes
 
 
