@@ -202,7 +202,7 @@ def start(
         Faults(faults)
     except ValueError as error:
         raise UsageError(str(error), remedy="`fluobook lab faults` lists them") from None
-    charts, real, causes = _charts(charts, chosen, root, programs)
+    used, _ = _charts(charts, chosen, root, programs)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
     order = {
@@ -215,9 +215,7 @@ def start(
         "seed": seed,
         "faults": list(faults),
         "engines": dict(engines or {}),
-        "charts": charts,
-        "folder": str(real.path) if real else "",
-        "causes": causes,
+        **used,
     }
     (folder / "order.json").write_text(json.dumps(order))
     with (folder / "lab.log").open("wb") as log:
@@ -246,8 +244,8 @@ def start(
 
 def _charts(
     charts: str, chosen: Params, root: Path, programs: Mapping[str, str]
-) -> tuple[str, Folder | None, dict[str, str]]:
-    """What a lab uses as charts, the folder of the real ones, and why some are not in it.
+) -> tuple[dict[str, Any], Folder | None]:
+    """What the order of a lab says about its charts, and the folder of the real ones.
 
     Raises:
         UsageError: the folder does not exist, or none of the tree's charts can be had.
@@ -255,7 +253,7 @@ def _charts(
     """
     charts = charts or os.environ.get("FLUOBOOK_LAB_CHARTS") or STANDINS
     if charts == STANDINS:
-        return charts, None, {}
+        return {"charts": charts, "folder": "", "causes": {}}, None
     path, causes = Path(charts).expanduser().absolute(), {}
     if charts == UPSTREAM:
         path, kept = pull_charts(chosen, root=root, programs=programs)
@@ -269,7 +267,7 @@ def _charts(
             raise FluobookError("none of the tree's charts can be fetched", cause=reasons, remedy=remedy)
         remedy = "name a folder with the chart archives (*.tgz) and git repositories, or use the stand-ins"
         raise UsageError(f"--charts {charts} has nothing that the tree names", cause=reasons, remedy=remedy)
-    return charts if charts == UPSTREAM else str(path), real, causes
+    return {"charts": charts if charts == UPSTREAM else str(path), "folder": str(path), "causes": causes}, real
 
 
 def pull_charts(chosen: Params, *, root: Path, programs: Mapping[str, str]) -> tuple[Path, list[Kept]]:
@@ -303,7 +301,7 @@ def diff_charts(
     """
     from fluobook_lab.charts import diff  # noqa: PLC0415  the repo-server is only for this
 
-    _, real, _ = _charts(charts, chosen, root, programs)
+    _, real = _charts(charts, chosen, root, programs)
     if real is None:
         raise UsageError("--charts stand-ins has nothing to compare", remedy="name upstream, or a folder")
     return asyncio.run(diff.compare(applications, others, real, programs, chosen.platform.versions.kubernetes))
