@@ -268,7 +268,9 @@ def validated(resource: Resource, obj: Obj, changes: Iterable[Problem] = ()) -> 
         raise invalid(resource, name, problems)
     if resource.custom:
         body = {**obj, "metadata": {}}  # it is checked above; a schema may require it
-        problems = list(wrong_types(body, resource.schema)) or list(broken_rules(body, resource.schema))
+        problems = list(wrong_types(body, resource.schema)) or list(
+            broken_rules(body, resource.schema, missing=(None,))
+        )
     else:
         problems = list(broken_rules(obj.get("spec"), schemas.child(resource.schema, "spec"), "spec"))
         problems += workload_problems(obj["spec"]) if resource.store_key in WORKLOADS and not problems else []

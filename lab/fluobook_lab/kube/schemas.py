@@ -212,13 +212,22 @@ def wrong_types(value: Any, schema: Obj, path: str = "") -> Iterator[Problem]:
         yield from wrong_types(item, below, here)
 
 
-def broken_rules(value: Any, schema: Obj, path: str = "") -> Iterator[Problem]:
-    """What is missing or not allowed, of a value whose types are right."""
+def broken_rules(
+    value: Any, schema: Obj, path: str = "", *, missing: tuple[Any, ...] = (None, "")
+) -> Iterator[Problem]:
+    """What is missing or not allowed, of a value whose types are right.
+
+    Args:
+        value: the value.
+        schema: its schema.
+        path: its name in messages.
+        missing: values of a required field that count as none; in a custom resource, an empty text is a value.
+    """
     if value is None:
         return
     if isinstance(value, dict):
         for key in schema.get("required", ()):
-            if value.get(key) in (None, "") and not schema.get("properties", {}).get(key, {}).get("default"):
+            if value.get(key) in missing and not schema.get("properties", {}).get(key, {}).get("default"):
                 yield (f"{path}.{key}" if path else key), "Required value"
     if "enum" in schema and value not in schema["enum"] and not (value == "" and isinstance(value, str)):
         supported = ", ".join(f'"{item}"' for item in schema["enum"])
@@ -228,7 +237,7 @@ def broken_rules(value: Any, schema: Obj, path: str = "") -> Iterator[Problem]:
             shown = value if isinstance(value, int | float) else f'"{value}"'
             yield path, f"Invalid value: {shown}: {path} in body {requirement} {schema[keyword]!r}"
     for below, item, here in _members(value, schema, path):
-        yield from broken_rules(item, below, here)
+        yield from broken_rules(item, below, here, missing=missing)
 
 
 def _holds(test: Callable[[Any, Any], bool], value: Any, limit: Any) -> bool:

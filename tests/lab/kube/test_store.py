@@ -184,8 +184,9 @@ def test_old_and_new_versions_of_a_kind_show_the_same_objects(store: Store) -> N
         store.watch("example.org/v2", "Pool")
 
 
-def test_a_schema_may_require_metadata_which_every_object_has(store: Store) -> None:
-    schema = {"type": "object", "required": ["metadata", "spec"], "properties": {"spec": {"type": "object"}}}
+def test_what_the_schema_of_a_custom_kind_requires_must_be_there_and_metadata_and_empty_texts_are(store: Store) -> None:
+    group = {"type": "object", "required": ["group"], "properties": {"group": {"type": "string"}}}
+    schema = {"type": "object", "required": ["metadata", "spec"], "properties": {"spec": group}}
     schema["properties"] |= {"metadata": {"type": "object"}}
     versions = [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}]
     spec = {
@@ -197,9 +198,10 @@ def test_a_schema_may_require_metadata_which_every_object_has(store: Store) -> N
     definition = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
     store.apply({**definition, "metadata": {"name": "pools.example.org"}, "spec": spec}, manager="m")
     pool = {"apiVersion": "example.org/v1", "kind": "Pool", "metadata": {"name": "a"}}
-    assert store.create({**pool, "spec": {}})["metadata"]["name"] == "a"
-    with pytest.raises(ApiError, match="spec: Required value"):
-        store.create(pool)
+    assert store.create({**pool, "spec": {"group": ""}})["metadata"]["name"] == "a"  # as in an AppProject
+    for lacking, field in (({}, "spec"), ({"spec": {}}, r"spec\.group")):
+        with pytest.raises(ApiError, match=f"{field}: Required value"):
+            store.create({**pool, "metadata": {"name": "b"}, **lacking})
 
 
 def test_watches_tell_what_happens_in_their_namespace(store: Store) -> None:
