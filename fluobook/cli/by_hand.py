@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fluobook import lab as labs
-from fluobook.cli.options import Phase, Target, chosen, root
+from fluobook.cli.options import Charts, Phase, Target, chosen, require_own_lab, root
 from fluobook.environment import inherited
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def open_run(
     phase: Phase = "phase1",
     target: Target = "lab",
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    charts: Charts = "",
 ) -> int:
     """Work by hand: a new run folder, JupyterLab in it, and a lab if none is up. Example: fluobook open phase1."""
     loaded = chosen(phase, [])
@@ -36,13 +37,15 @@ def open_run(
         return 0
     signals, provider = Signals(), labs.provider() if target == "lab" else None
     kept = provider.find(provider.folder_of(loaded.phase)) if provider else None
+    if kept or not provider:
+        require_own_lab(loaded.phase, kept, charts=charts)
     lab = kept
     with signals.handled(signal.SIGHUP):
         try:
             if provider and not lab:
                 _print("starting a lab")
                 path, programs = provider.folder_of(loaded.phase), labs.programs()
-                lab = provider.start(loaded, path, root=root(), programs=programs, owner=os.getpid())
+                lab = provider.start(loaded, path, root=root(), programs=programs, owner=os.getpid(), charts=charts)
             folder = _new_run(loaded, str(Path(phase).resolve()) if Path(phase).suffix else loaded.phase, lab)
 
             def show(url: str) -> None:

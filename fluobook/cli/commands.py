@@ -60,7 +60,7 @@ def run(
     parse_approval(approved)
     lab = _kept_lab(loaded.phase) if target == "lab" else None
     if target == "live" or lab:
-        _require_own_lab(loaded.phase, lab, fault=fault[0] if fault else "", engine=engine or "", charts=charts)
+        options.require_own_lab(loaded.phase, lab, fault=fault[0] if fault else "", engine=engine or "", charts=charts)
     run_folder = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", loaded.phase)
     platform = dict(loaded.platform.written)
     variables = sorted(secret_variables(loaded.platform)) if target == "live" else []
@@ -94,20 +94,6 @@ def _kept_lab(phase: str) -> Lab | None:
     """The lab of the phase that `fluobook lab up` started, if it is up."""
     provider = labs.provider()
     return provider.find(provider.folder_of(phase))
-
-
-def _require_own_lab(phase: str, lab: Lab | None, **options: str) -> None:
-    """Refuse options that only a lab started by this run can have, if another lab is up or none is used."""
-    for name, value in options.items():
-        if value and value != getattr(lab, name, ""):
-            state = (
-                f"the lab of {phase} is up, with the {lab.engine} engine and charts from {lab.charts}" if lab else ""
-            )
-            raise UsageError(
-                f"--{name} applies only to a lab that this run starts",
-                cause=state or "a live run has no lab",
-                remedy=f"fluobook lab down {phase}; then run again, or: fluobook lab up {phase} --{name} {value}",
-            )
 
 
 def _print_summary(summary: StageSummary) -> None:

@@ -157,6 +157,20 @@ def engines(engine: str | None) -> dict[str, str]:
     return lab.provider().engine_programs(root()) if engine == "real" else {}
 
 
+def require_own_lab(phase: str, used: lab.Lab | None, **options: str) -> None:
+    """Refuse options that only a lab started by this run can have, if another lab is up or none is used."""
+    for name, value in options.items():
+        if value and value != getattr(used, name, ""):
+            state = (
+                f"the lab of {phase} is up, with the {used.engine} engine and charts from {used.charts}" if used else ""
+            )
+            raise UsageError(
+                f"--{name} applies only to a lab that this run starts",
+                cause=state or "a live run has no lab",
+                remedy=f"fluobook lab down {phase}; then run again, or: fluobook lab up {phase} --{name} {value}",
+            )
+
+
 @contextmanager
 def masked() -> Iterator[Redactor]:
     """A redactor that masks the secrets it receives in every error that leaves the block."""

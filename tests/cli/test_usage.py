@@ -28,6 +28,7 @@ from fluobook.stages import catalogue
         (["run", "phase1", "--engine", "steam"], "--engine"),
         (["run", "phase1", "--engine", "real", "--target", "live"], "a live run has no lab"),
         (["run", "phase1", "--charts", "stand-ins", "--target", "live"], "--charts applies only to a lab"),
+        (["open", "phase1", "--charts", "upstream", "--target", "live"], "--charts applies only to a lab"),
         (["run", "phase1", "--charts", "no-such-folder"], "no-such-folder does not exist"),
         (["charts", "diff", "phase1", "--charts", "stand-ins"], "stand-ins has nothing to compare"),
         (["lab", "up", "phase1", "--charts", "docs"], "docs has nothing that the tree names"),
