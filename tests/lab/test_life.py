@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from fluobook_lab import life
+from fluobook_lab.charts import GENERIC, package, sources
+from fluobook_lab.charts.upstream import Kept
 
 from fluobook import params
-from fluobook.errors import UsageError
+from fluobook.errors import FluobookError, UsageError
 from fluobook.lab import programs as lab_programs
 
 BOUND = 60
@@ -69,3 +71,27 @@ def test_a_lab_ends_and_removes_its_keys_when_its_owner_is_killed(start):
     while lab.folder.exists():
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def test_charts_of_upstream_are_real_where_they_could_be_fetched_and_the_others_have_their_cause(tmp_path, monkeypatch):
+    chosen = params.load("phase1", root=ROOT)
+    wanted = sources.pins(ROOT, chosen.platform.gitops.repository)
+    cilium = next(pin for pin in wanted if pin.chart == "cilium")
+    rows = [
+        Kept(*(pin.repository, pin.chart, pin.version, pin.repository, "unreachable"), cause="down") for pin in wanted
+    ]
+    monkeypatch.setattr(
+        life, "pull_charts", lambda *_, **__: (tmp_path, [row for row in rows if row.chart != "cilium"])
+    )
+    with pytest.raises(FluobookError, match="none of the tree's charts can be fetched") as caught:
+        life._charts("upstream", chosen, ROOT, lab_programs())
+    assert (caught.value.exit_code, "down" in caught.value.cause) == (1, True)
+    (tmp_path / "x.tgz").write_bytes(package(GENERIC, "cilium", cilium.version).archive)
+    order, real = life._charts("upstream", chosen, ROOT, lab_programs())
+    assert (order["charts"], order["folder"]) == ("upstream", str(tmp_path))
+    used = {source.chart or source.repository: source for source in sources.resolve(ROOT, "", real)}
+    assert used["cilium"].used == "real"
+    assert (used["longhorn"].used, used["longhorn"].cause) == ("stand-in", "down")
+    assert life._charts("", chosen, ROOT, {})[0] == {"charts": "stand-ins", "folder": "", "causes": {}}
+    monkeypatch.setenv("FLUOBOOK_LAB_CHARTS", str(tmp_path))
+    assert life._charts("", chosen, ROOT, lab_programs())[0]["charts"] == str(tmp_path)
