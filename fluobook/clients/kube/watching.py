@@ -163,6 +163,7 @@ class Informer:
 
     Attributes:
         synced: set once the first list is complete.
+        error: why there is no connection; None while there is one.
     """
 
     def __init__(
@@ -185,6 +186,7 @@ class Informer:
         self._stopped = threading.Event()
         self._request: WatchRequest | None = None
         self.synced = threading.Event()
+        self.error: OutsideError | None = None
         self._thread = threading.Thread(target=self._run, name=f"inform {self._what[1]}", daemon=True)
         self._thread.start()
 
@@ -226,12 +228,14 @@ class Informer:
             except OutsideError as error:
                 if self._stopped.is_set():
                     return
+                self.error = error
                 self._on_error(error)
                 self._stopped.wait(LONGEST_PAUSE if isinstance(error, AccessDenied) else backoff.next())
 
     def _listed(self) -> Generator[Change, None, str]:
         """The objects as changes since the last list; returns the resourceVersion to watch from."""
         objs, version = self._transport.snapshot(*self._what, **self._selection)
+        self.error = None
         listed = {(obj["metadata"].get("namespace", ""), obj["metadata"]["name"]): Change("ADDED", obj) for obj in objs}
         with self._lock:
             known, self._items = self._items, listed

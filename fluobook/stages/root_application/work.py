@@ -229,6 +229,8 @@ REFRESH = "argocd.argoproj.io/refresh"
 RUNNING = "Running"
 INTERVAL = 1.0
 """Seconds after which a wait checks again although no Application changed: the revision in Git may have."""
+SILENCE = 600.0
+"""Seconds without a connection to the API that end a wait: more than the restart of a control plane takes."""
 
 
 def observe(context: RunContext) -> Observation:
@@ -313,9 +315,14 @@ class ApplicationWatch:
         self._informer: Informer | None = None
         self._waiters = 0
         self._until = 0.0
-        self.error: OutsideError | None = None
+        self._connected = 0.0
         self.in_vain: dict[str, str] = {}
         """For each Application that no waiting makes healthy, the pod and its reason: the root's wait ends too."""
+
+    @property
+    def error(self) -> OutsideError | None:
+        """Why there is no connection to the API now."""
+        return self._informer.error if self._informer else None
 
     @contextmanager
     def joined(self) -> Iterator[None]:
@@ -334,8 +341,16 @@ class ApplicationWatch:
                 ending.stop()
 
     def wait(self, check: Callable[[Snapshot], bool]) -> bool:
-        """Call `check` after every change until it returns True; False if the deadline passed first."""
+        """Call `check` after every change until it returns True; False if the deadline passed first.
+
+        Raises:
+            OutsideError: there has been no connection to the API for long.
+        """
         while True:
+            if (error := self.error) is None:
+                self._connected = time.monotonic()
+            elif time.monotonic() - self._connected > SILENCE:
+                raise error
             with self._changed:
                 snapshot = Snapshot(dict(self._objects), dict(self._states), self._old_failures)
             if check(snapshot):
@@ -352,7 +367,7 @@ class ApplicationWatch:
         self._states = {name: state_of(obj) for name, obj in self._objects.items()}
         self._old_failures = frozenset((name, state.started) for name, state in self._states.items() if state.failed)
         self._until = time.monotonic() + self._seconds
-        self._informer = self._kube.inform(API, KIND, self._take, namespace=NAMESPACE, on_error=self._disconnected)
+        self._informer = self._kube.inform(API, KIND, self._take, namespace=NAMESPACE)
 
     def _take(self, change: Change) -> None:
         name = change.object["metadata"]["name"]
@@ -363,11 +378,7 @@ class ApplicationWatch:
             else:
                 self._objects[name] = change.object
                 self._states[name] = state_of(change.object)
-            self.error = None
             self._changed.notify_all()
-
-    def _disconnected(self, error: OutsideError) -> None:
-        self.error = error
 
 
 class _Wait:
@@ -401,6 +412,9 @@ class _Wait:
 
     def _is_done(self, snapshot: Snapshot) -> bool:
         self._report.check()
+        if error := self._watch.error:
+            self._show(f"the Kubernetes API does not answer: {error.message}")
+            return False
         self._last, states = snapshot, snapshot.states
         for name in states if self._name == ROOT else states.keys() & {self._name}:
             if snapshot.failed(name) and not self._tip.is_past(states[name]):
@@ -411,15 +425,18 @@ class _Wait:
         message = state.summary() if state else "does not exist yet"
         if pod := self._waiting_pod(states):
             message = f"{message}; {pod}"
-        if message != self._reported:
-            self._reported = message
-            self._report(message)
+        self._show(message)
         if state is None:
             return False
         if state.healthy and self._tip.reached(state, refresh=True):
             return self._name != ROOT or all(s.healthy and self._tip.reached(s) for s in states.values())
         self._request_progress(state)
         return False
+
+    def _show(self, message: str) -> None:
+        if message != self._reported:
+            self._reported = message
+            self._report(message)
 
     def _waiting_pod(self, states: Mapping[str, State]) -> str:
         """What the first pod of the Application that does not run says; "" for none.

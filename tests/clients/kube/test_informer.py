@@ -113,9 +113,11 @@ def test_a_lost_connection_is_reported_and_made_again(rig: Any, recorder: Record
     assert informer.synced.wait(WAIT)
     rig.background.run(rig.lab.api.stop())
     recorder.wait(lambda: bool(recorder.errors))
+    assert informer.error is not None
     rig.store("create", settings("a"))
     rig.background.run(rig.restart())
     recorder.wait(lambda: ("ADDED", "a") in recorder.changes)
+    assert informer.error is None
     informer.stop()
 
 

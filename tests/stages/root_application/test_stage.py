@@ -137,9 +137,9 @@ def push_stuck(lab):
 
 def test_a_timeout_names_the_application_and_its_first_unhealthy_object(lab, push_stuck):
     push_stuck(nodeSelector={"there": "is-none"})
-    stage = lab.stage(NAME, "deadlines.applications=8")
+    stage = lab.stage(NAME, "deadlines.applications=20")
     with pytest.raises(
-        DeadlineExceeded, match=r"timed out after 8 s waiting for Application routes \(wave 1\)"
+        DeadlineExceeded, match=r"timed out after 20 s waiting for Application routes \(wave 1\)"
     ) as caught:
         stage.apply(stage.plan())
     assert caught.value.cause.startswith("Deployment argocd/stuck: 0 of 1 pods are ready; stuck-")
@@ -161,6 +161,7 @@ def test_a_pod_that_no_waiting_makes_run_is_shown_and_ends_the_wait(lab, push_st
     assert any("; stuck-" in message and "InvalidImageName" in message for message in messages)
 
 
+@pytest.mark.timeout(400)
 def test_a_component_that_is_left_out_is_deleted_with_its_data_only_if_that_is_approved(lab):
     without = "gitops.without=[scylladb]"
     stage = lab.stage(NAME, without)
