@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -35,8 +36,8 @@ DEEPEST = 100
 MOST_VALUES = 500_000
 """Values in one YAML file, each counted as often as aliases repeat it."""
 
-MOST_REPEATS, MOST_OPTIONS = 3, 8
-"""In a regular expression: repetitions, and optional parts."""
+LONGEST, MOST_WAYS = 200, 40_000_000
+"""Characters that a regular expression is matched with, and the ways in which it may try to match them."""
 
 _CONFLICT = re.compile(r"^<{7} .*?^>{7} ", re.MULTILINE | re.DOTALL)
 INVALID = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -86,11 +87,17 @@ def read_text(path: Path, *, largest: int = LARGEST, errors: str = "strict", fol
     return text
 
 
-def pattern(text: str, path: Path | str, line: int = 0) -> re.Pattern[str]:
+def pattern(text: str, path: Path | str, line: int = 0, *, longest: int = LONGEST) -> re.Pattern[str]:
     """A regular expression of a file, compiled.
 
-    Its program matches in linear time, as Go does. Python backtracks, and a repeated group or many repetitions could
-    take for ever.
+    Its program matches in linear time, as Go does. Python backtracks: it tries each length of a repetition with each
+    alternative of a group, and a repeated group could take for ever.
+
+    Args:
+        text: the expression.
+        path: its file, or another name for it; for the message.
+        line: its line there.
+        longest: characters of the text that it is matched with.
 
     Raises:
         BadFile: it is no regular expression, or could take too long.
@@ -99,11 +106,17 @@ def pattern(text: str, path: Path | str, line: int = 0) -> re.Pattern[str]:
         compiled = re.compile(text)
     except (re.error, RecursionError, OverflowError) as error:
         raise BadFile(path, f"has an invalid regular expression: {error}", line=line, remedy="correct it") from None
-    plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?", "x", text)
+    plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "x", text).replace("(?", "(")
     repeats, options = re.findall(r"[*+]|\{\d*,\d*\}", plain), re.findall(r"(?<![*+}])\?", plain)
-    if re.search(r"\)[*+{]", plain) or len(repeats) > MOST_REPEATS or len(options) > MOST_OPTIONS:
+    alternatives, groups = [], plain
+    while inner := re.findall(r"\(([^()]*)\)", groups):
+        alternatives += [group.count("|") + 1 for group in inner]
+        groups = re.sub(r"\([^()]*\)", "x", groups)
+    ways = longest ** len(repeats) * 2 ** len(options) * math.prod([*alternatives, groups.count("|") + 1])
+    if re.search(r"\)[*+{]", plain) or ways > MOST_WAYS:
         problem = "has a regular expression that could take too long"
-        raise BadFile(path, problem, line=line, remedy="write it without repeated groups and with few repetitions")
+        remedy = "write it without repeated groups, and with few repetitions and alternatives"
+        raise BadFile(path, problem, line=line, remedy=remedy)
     return compiled
 
 
@@ -147,11 +160,13 @@ def parse_json(text: str, path: Path | str) -> Any:
     """A JSON document as plain data.
 
     Raises:
-        BadFile: it is not JSON, or nested too deeply.
+        BadFile: it is not JSON, has half of a surrogate pair, or is nested too deeply.
     """
     _refuse_conflicts(text, path)
     try:
         data = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair could be neither shown nor written
     except INVALID as error:
         raise invalid(path, "JSON", error) from None
     if _is_deeper(data, DEEPEST):

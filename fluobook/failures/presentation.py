@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from fluobook.errors import OutsideError, ParamsError, Unreachable
@@ -10,6 +11,7 @@ from fluobook.failures.probes import probe
 
 _MOST_ALTERNATIVES = 2
 _MOST_LINES = 20
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,18 @@ def present(error: BaseException, *, phase: str = "", with_probe: bool = False) 
     probed = probe(unreachable) if with_probe and unreachable else ""
     causes = [own_cause, probed, *(first.failure.causes if first else ())]
     return Presentation(
-        message=str(getattr(error, "message", "")) or str(error) or type(error).__name__,
+        message=_printable(str(getattr(error, "message", "")) or str(error) or type(error).__name__),
         failure=f"{first.failure.code} {first.failure.title}" if first else "",
-        causes=tuple(dict.fromkeys(cause for cause in causes if cause)),
+        causes=tuple(dict.fromkeys(_printable(cause) for cause in causes if cause)),
         remedy=with_phase(own_remedy, phase) or (first.failure.remedy if first else ""),
         next=with_phase(first.next, phase) if first else "",
         alternatives=tuple(f"{m.failure.code} {m.failure.title}" for m in matches[1 : 1 + _MOST_ALTERNATIVES]),
         problems=error.problems if isinstance(error, ParamsError) else (),
         system=outside.system if outside else "",
-        answer=tuple(outside.detail.strip().splitlines()[-_MOST_LINES:]) if outside else (),
+        answer=tuple(map(_printable, outside.detail.strip().splitlines()[-_MOST_LINES:])) if outside else (),
     )
+
+
+def _printable(text: str) -> str:
+    """A text in which a control character, which could change what a terminal shows, is written as its escape."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)

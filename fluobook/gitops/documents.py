@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fluobook.clients.answers import without_credentials
 from fluobook.errors import BadFile, Rejected
 from fluobook.files import INVALID, invalid, parse_yaml, read_text, require_yaml
 from fluobook.kubernetes.manifests import KubernetesLoader
@@ -63,8 +64,11 @@ class Position:
         return f"{self.file}:{self.line}"
 
     def finding(self, message: str, remedy: str, rule: str = "") -> Finding:
-        """A finding at this position; `fluobook.gitops.check` fills in the rule, and makes paths relative."""
-        return Finding(str(self.file), self.line, rule, message, remedy)
+        """A finding at this position; `fluobook.gitops.check` fills in the rule, and makes paths relative.
+
+        It never shows the user information of a URL.
+        """
+        return Finding(str(self.file), self.line, rule, *map(without_credentials, (message, remedy)))
 
 
 @dataclass(frozen=True)

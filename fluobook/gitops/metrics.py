@@ -235,7 +235,7 @@ def _matches(op: promql.MatchOp, wanted: str, value: str) -> bool:
     """Whether a matcher takes a value; it is said to take what would last too long to find out."""
     is_regex = op in (promql.MatchOp.Re, promql.MatchOp.NotRe)
     try:
-        is_match = bool(pattern(wanted, NAME).fullmatch(value)) if is_regex else wanted == value
+        is_match = bool(pattern(wanted, NAME, longest=len(value)).fullmatch(value)) if is_regex else wanted == value
     except BadFile:
         return True
     return is_match == (op in (promql.MatchOp.Equal, promql.MatchOp.Re))

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from fluobook.clients.answers import mismatch
 from fluobook.errors import BadFile
 from fluobook.files import LARGEST_RECORD, parse_json, read_text, unwritable
 from fluobook.redact import Redactor
@@ -82,8 +83,17 @@ class Journal:
             self._file = None
 
 
+_EVENT: dict[str, Any] = {"event": str} | {
+    f"{name}?": str for name in ("stage", "notebook", "phase", "target", "status", "error")
+}
+_EVENT |= {"charts?": str, "exit_code?": int, "seconds?": (int, float), "stages?": [str], "sources?": [{"*": str}]}
+_STARTED = {"phase", "target", "stages"}
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """The events of a journal; a line that a crash truncated, or that is no event, is skipped.
+
+    A field of another type than a run writes makes it none.
 
     Raises:
         BadFile: it cannot be read, is a link, or is too large.
@@ -92,8 +102,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     for line in read_text(path, largest=LARGEST_RECORD, errors="replace", follow=False).split("\n"):
         with suppress(BadFile):
             event = parse_json(line, path)
-            if isinstance(event, dict) and isinstance(event.get("event"), str):
-                events.append(event)
+            if not mismatch(event, _EVENT):
+                events.append({name: value for name, value in event.items() if value is not None})
     return events
 
 
@@ -154,9 +164,14 @@ def read_summary(folder: Path) -> Summary:
     try:
         return TypeAdapter(Summary).validate_python(parse_json(read_text(path, follow=False), path))
     except (BadFile, ValidationError) as error:
+        journal = folder / "events.jsonl"
         try:
-            return summary_of(read(folder / "events.jsonl"))
-        except (BadFile, ValidationError, LookupError, TypeError):
+            return summary_of(read(journal))
+        except (BadFile, LookupError) as damaged:
+            if journal.exists() and not (path.exists() or path.is_symlink()):
+                problem = "has no line that says how the run began, and there is no summary.json"
+                remedy = "restore one of them, or start a new run"
+                raise (damaged if isinstance(damaged, BadFile) else BadFile(journal, problem, remedy=remedy)) from None
             if isinstance(error, BadFile):
                 raise error from None
             detail = error.errors()[0]
@@ -166,8 +181,12 @@ def read_summary(folder: Path) -> Summary:
 
 
 def summary_of(events: Sequence[dict[str, Any]]) -> Summary:
-    """The summary of a run from its journal; without an end, its exit code is 1."""
-    started = next(event for event in events if event["event"] == "run-started")
+    """The summary of a run from its journal; without an end, its exit code is 1.
+
+    Raises:
+        LookupError: no event says how the run began.
+    """
+    started = [event for event in events if event["event"] == "run-started" and event.keys() >= _STARTED][0]  # noqa: RUF015
     staged = [event for event in events if isinstance(event.get("stage"), str)]
     by_kind = {kind: {e["stage"]: e for e in staged if e["event"] == kind} for kind in _KINDS}
     stages = []
@@ -178,7 +197,7 @@ def summary_of(events: Sequence[dict[str, Any]]) -> Summary:
         status = ended.get("status") or ("done" if verified else "interrupted" if own else "not run")
         rest = {"status": status, "seconds": ended.get("seconds", 0.0), "error": ended.get("error", "")}
         stages.append(asdict(summarise(stage, begun.get("notebook", ""), events, **rest)))
-    code = next((event["exit_code"] for event in reversed(events) if event["event"] == "run-ended"), 1)
+    code = next((e["exit_code"] for e in reversed(events) if e["event"] == "run-ended" and "exit_code" in e), 1)
     data = {"phase": started["phase"], "target": started["target"], "exit_code": code, "stages": stages}
     data |= {name: started[name] for name in ("charts", "sources") if name in started}
     return TypeAdapter(Summary).validate_python(data)

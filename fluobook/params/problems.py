@@ -21,7 +21,7 @@ NO_VALUE = object()
 """Stands for a value that is not written."""
 
 _SECRET = re.compile(
-    r"AGE-SECRET-KEY-|PRIVATE KEY|://[^/\s]*@|=[^=]{8,}|^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+    r"AGE-SECRET-KEY-|PRIVATE KEY|://[^/\s]*(@|%40)|^[^/\s]*:[^/\s]*@(?!sha256:)|=[^=]{8,}|^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 )
 _SECRET_KEYS = re.compile(r"token_secret|age_key|passw|private", re.IGNORECASE)
 _NAMES = ("name", "host")

@@ -7,6 +7,7 @@ import re
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fluobook.display.table import Cell, Table
 from fluobook.errors import BadFile
@@ -14,7 +15,15 @@ from fluobook.files import LARGEST_RECORD, parse_json, read_text, remove_partial
 from fluobook.journal.journal import StageSummary, Summary, read, read_summary
 from fluobook.redact import Redactor
 
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
 STYLE = f"<style>{resources.files(__package__).joinpath('report.css').read_text().rstrip()}</style>"
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+"""What a browser may do for the page: a notebook may have been altered, and nothing in one runs or loads a file."""
+MOST_TEXT = 10_000
+"""Characters of text in one notebook: the time that Markdown takes grows with their square."""
 
 NOTEBOOK = re.compile(r"\w[\w-]*\.ipynb")
 TONES = {"done": "ok", "not run": "same"}
@@ -33,10 +42,12 @@ def write_report(folder: Path, redactor: Redactor) -> Path:
     remove_partial_files(folder)
     summary = read_summary(folder)
     title = f"fluobook · {summary.phase} · {summary.target} · {folder.name}"
+    shown = {stage.notebook: stage for stage in summary.stages if stage.status != "not run"}
     page = [
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>{STYLE}',
+        '<!doctype html><html lang="en"><meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{html.escape(title)}</title>{STYLE}',
         _head(title, summary, _began(folder)),
-        *(_notebook(folder, stage) for stage in summary.stages if stage.status != "not run"),
+        *(_notebook(folder, stage) for stage in shown.values()),
         "</html>",
     ]
     path = folder / "report.html"
@@ -88,6 +99,11 @@ def _charts(summary: Summary) -> str:
     return Table(f"charts from {summary.charts}", ["used", "chart", "version", "digest", "why"], rows).html()
 
 
+def _require_short(notebook: NotebookNode, name: str) -> None:
+    if sum(len(cell.source) for cell in notebook.cells if cell.cell_type == "markdown") > MOST_TEXT:
+        raise BadFile(name, f"has more than {MOST_TEXT} characters of text", remedy="restore it")
+
+
 def _notebook(folder: Path, stage: StageSummary) -> str:
     """A notebook's body, with the parameters it ran with and not those that it would have without any."""
     import nbformat  # noqa: PLC0415 (heavy; only a report needs it)
@@ -99,6 +115,7 @@ def _notebook(folder: Path, stage: StageSummary) -> str:
         parse_json(text, name)
         notebook = nbformat.reads(text, as_version=4)
         notebook.cells = [cell for cell in notebook.cells if "parameters" not in cell.metadata.get("tags", ())]
+        _require_short(notebook, name)
         exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
         body, _ = exporter.from_notebook_node(notebook)  # type: ignore[no-untyped-call, unused-ignore]
     except Exception as error:  # noqa: BLE001 (a damaged notebook fails anywhere in nbformat and nbconvert)

@@ -92,3 +92,10 @@ def test_a_known_failure_in_the_last_state_of_what_was_waited_for_is_named() -> 
     assert shown.failure == "F131 ScyllaDB does not start on this CPU"
     assert shown.causes[0] == state
     assert present(DeadlineExceeded("timed out", cause="nothing answers")).failure == ""
+
+
+def test_a_control_character_of_a_server_is_shown_as_its_escape() -> None:
+    shown = present(OutsideError("cannot list: \x1b[2Jx", system="kubernetes", detail="a\x9bb\x07")).text()
+    assert "\\x1b[2Jx" in shown
+    assert "a\\x9bb\\x07" in shown
+    assert all(char.isprintable() or char == "\n" for char in shown)

@@ -198,3 +198,12 @@ def test_a_finding_is_one_line_with_its_place():
     finding = Finding("a/b.yaml", 7, "pin", "x floats", "pin it")
     assert finding.line_of_text() == "a/b.yaml:7: [pin] x floats; pin it"
     assert replace(finding, line=0).line_of_text() == "a/b.yaml: [pin] x floats; pin it"
+
+
+def test_a_token_in_the_address_of_a_repository_is_one_finding_that_does_not_show_it(repository: Path):
+    file = repository / "cluster-gitops/infrastructure/namespaces/application.yaml"
+    file.write_text(file.read_text().replace("repoURL: https://", "repoURL: https://s3cret@"))
+    rules = {name: RULES[name] for name in ("cleartext", "project", "source")}
+    reported = findings(repository, rules)
+    assert [finding.rule for finding in reported] == ["cleartext"]
+    assert "s3cret" not in "".join(finding.line_of_text() for finding in reported)

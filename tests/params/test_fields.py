@@ -387,3 +387,17 @@ def test_an_item_whose_name_is_no_text_is_placed_by_its_number() -> None:
 )
 def test_what_is_unusual_but_right_is_accepted(path: str, written: Any) -> None:
     assert value_at(changed(path, written), path) == written
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "git:s3cret@git.example.org:a.git",
+        "https://s3cret%40git.example.org/a.git",
+        "https://me:s3cret@git.example.org/a.git",
+    ],
+)
+def test_a_refused_address_is_shown_without_its_credentials(url: str) -> None:
+    with pytest.raises(ParamsError) as caught:
+        parse(changed(REPOSITORY, url))
+    assert "s3cret" not in present(caught.value).text()

@@ -187,3 +187,55 @@ def test_what_a_killed_run_left_half_written_is_removed(run: Path) -> None:
     (run / f".summary.json.{ended.pid}").touch()
     written(run)
     assert not list(run.glob(".*"))
+
+
+STARTED = {"event": "run-started", "phase": "phase1", "target": "lab", "stages": ["create-vms"]}
+ENDED = {"event": "notebook-ended", "stage": "create-vms", "status": "done", "seconds": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([STARTED, ENDED | {"seconds": "long"}], "exit code 1"),
+        ([STARTED, ENDED, {"event": "run-ended", "exit_code": "zero"}], "2.5 s in all, exit code 1"),
+        ([STARTED, ENDED, {"event": "run-ended"}], "2.5 s in all, exit code 1"),
+        ([STARTED, ENDED | {"seconds": None}], "0.0 s in all, exit code 1"),
+        *(
+            ([first, ENDED], "")
+            for first in (ENDED, *(STARTED | {"stages": stages} for stages in (None, 5, [1], [["x"]])))
+        ),
+    ],
+)
+def test_without_a_summary_an_altered_journal_has_a_report_or_is_named(
+    run: Path, lines: list[dict[str, Any]], expected: str
+) -> None:
+    (run / "summary.json").unlink()
+    (run / "events.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    if expected:
+        assert expected in written(run)
+    else:
+        with pytest.raises(BadFile, match=r"events\.jsonl has no line that says how the run began"):
+            written(run)
+
+
+def test_half_a_surrogate_pair_is_refused(run: Path) -> None:
+    notebook = run / "01_create_vms.ipynb"
+    notebook.write_text(notebook.read_text().replace("Create", "\\ud800"))
+    assert "cannot be shown: it is not JSON: surrogates not allowed" in written(run)
+    (run / "events.jsonl").unlink()
+    (run / "summary.json").write_text((run / "summary.json").read_text().replace("phase1", "\\uD800"))
+    with pytest.raises(BadFile, match=r"summary\.json is not JSON: surrogates"):
+        written(run)
+
+
+def test_nothing_in_a_notebook_runs_or_loads_a_file(run: Path) -> None:
+    assert "Content-Security-Policy\" content=\"default-src 'none';" in written(run).partition("<title>")[0]
+
+
+def test_a_notebook_is_shown_once_and_only_if_its_text_is_short(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "stages": summary["stages"] * 3}))
+    assert written(run).count("<section") == 1
+    cells = [nbformat.v4.new_markdown_cell("[" * 20_000)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), run / "01_create_vms.ipynb")
+    assert "cannot be shown: it has more than 10000 characters of text" in written(run)

@@ -11,6 +11,7 @@ import json
 import re
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
@@ -29,6 +30,8 @@ CONNECTIONS = 16
 """Connections kept open; further threads open more, which are closed after use."""
 PAGE = 500
 MOST_PAGES = 2000
+LIST_DEADLINES = 10
+"""Deadlines of one request that all pages of a list may take together."""
 
 KUBELET_UNREACHABLE = "error trying to reach service"
 
@@ -284,14 +287,19 @@ class Transport:
         items: Objs = []
         what = f"list {collection.plural}"
         shape = {"items": [shape_of(kind)], "metadata": {"continue?": str, "resourceVersion?": str}}
-        for _ in range(MOST_PAGES):
+        tokens, ends = {""}, time.monotonic() + self.http.deadline * LIST_DEADLINES
+        while len(tokens) <= MOST_PAGES and time.monotonic() < ends:
             answer = self.call("GET", collection.path(namespace=namespace), query, what=what, shape=shape)
             # Items of a list have no kind of their own.
             items += [{"apiVersion": api_version, "kind": kind, **item} for item in answer["items"]]
-            query["continue"] = answer["metadata"].get("continue") or ""
-            if not query["continue"]:
+            query["continue"] = token = answer["metadata"].get("continue") or ""
+            if not token:
                 return items, answer["metadata"].get("resourceVersion") or ""
-        raise self.http.invalid(answers.TOO_LARGE, f"has more than {MOST_PAGES} pages", what)
+            if token in tokens:
+                raise self.http.invalid(answers.UNEXPECTED, "has the same `continue` twice, and would never end", what)
+            tokens.add(token)
+        limit = f"{MOST_PAGES} pages, or takes longer than {self.http.deadline * LIST_DEADLINES:g} s"
+        raise self.http.invalid(answers.TOO_LARGE, f"has more than {limit}", what)
 
 
 def with_query(path: str, query: Mapping[str, str] | None) -> str:

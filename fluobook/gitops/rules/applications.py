@@ -7,6 +7,7 @@ import re
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fluobook.clients.answers import without_credentials
 from fluobook.files import read_text
 from fluobook.gitops import kustomization, schemas
 from fluobook.gitops.charts import Chart, chart_of
@@ -176,7 +177,8 @@ def projects_allow_their_applications(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _requests(snapshot: Snapshot, app: Application) -> Iterator[Request]:
-    yield Request("sourceRepos", app.repo, app.document, ("spec", "source", "repoURL"))
+    repo = without_credentials(app.repo) if app.repo.startswith("http") else app.repo  # `cleartext` reports them
+    yield Request("sourceRepos", repo, app.document, ("spec", "source", "repoURL"))
     yield Request("destinations", app.namespace, app.document, ("spec", "destination", "namespace"))
     for qualified in chart_of(app).makes:
         kind, _, group = qualified.partition(".")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fluobook.clients.answers import without_credentials
 from fluobook.errors import BadFile, ParamsError
 from fluobook.files import pattern
 from fluobook.gitops.charts import Setting, chart_of, settings_of
@@ -76,7 +77,8 @@ def applications_are_sound(snapshot: Snapshot) -> Iterator[Finding]:
         if paths[app.path] > 1:
             message = f"deploys {app.path}, and another Application does so too"
             defects.append(((*_SOURCE, "path"), message, "give each its own"))
-        if gitops and app in in_tree and app.repo not in urls:
+        is_secret = app.repo.startswith("http") and without_credentials(app.repo) != app.repo  # `cleartext` reports it
+        if gitops and app in in_tree and app.repo not in urls and not is_secret:
             defects.append(((*_SOURCE, "repoURL"), f"fetches {app.repo}", f"this repository is {min(urls)}"))
         if gitops and app in in_tree and app.version not in revisions:
             remedy = f"the others follow {min(revisions)}"

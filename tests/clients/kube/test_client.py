@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fluobook.clients.https import Target
 from fluobook.clients.kube import Kube
-from fluobook.errors import AccessDenied, Conflict, FluobookError, NotFound, OutsideError, Rejected, Unreachable
+from fluobook.clients.kube.transport import Kind, Transport
+from fluobook.errors import (
+    AccessDenied,
+    Conflict,
+    FluobookError,
+    InvalidAnswer,
+    NotFound,
+    OutsideError,
+    Rejected,
+    Unreachable,
+)
 from fluobook.failures import present
 from fluobook.machine.pki import new_authority
 
@@ -192,3 +203,14 @@ def test_a_request_is_approved_once(kubernetes: Callable[..., Any]) -> None:
         approved = rig.kube.approve_csr(name, uid=uid, reason="Checked", message="names and addresses fit")
         assert [c["reason"] for c in approved["status"]["conditions"]] == ["Checked"]
     rig.until(lambda: rig.kube.get(*csr, name)["status"].get("certificate"))
+
+
+@pytest.mark.parametrize(("deadline", "code"), [(3.0, "UNEXPECTED"), (0.0, "TOO_LARGE")])
+def test_a_list_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch, deadline: float, code: str) -> None:
+    endless = Transport(Target("localhost", 1), deadline=deadline)
+    page = {"items": [], "metadata": {"continue": "x"}}
+    monkeypatch.setattr(endless, "kind", lambda *_: Kind("v1", "Pod", "pods", namespaced=True))
+    monkeypatch.setattr(endless, "call", lambda *_, **__: page)
+    with pytest.raises(InvalidAnswer) as caught:
+        endless.list("v1", "Pod")
+    assert caught.value.code == code
