@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ MOST_VALUES = 500_000
 LONGEST, MOST_WAYS = 200, 40_000_000
 """Characters that a regular expression is matched with, and the ways in which it may try to match them."""
 
-_CONFLICT = re.compile(r"^<{7} .*?^>{7} ", re.MULTILINE | re.DOTALL)
+_CONFLICT = re.compile(r"^(?:<{7} |={7}\r?$|>{7} )", re.MULTILINE)
+"""A line of a merge conflict. One alone may be text; two in the order < = > are a conflict, perhaps half resolved."""
 INVALID = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What YAML and JSON readers raise: ValueError for the date 2026-13-45, AttributeError for `!!timestamp x`…"""
 
@@ -179,7 +181,8 @@ def _line(text: str, position: int) -> int:
 
 
 def _refuse_conflicts(text: str, path: Path | str) -> None:
-    if conflict := _CONFLICT.search(text):
+    marks = pairwise(_CONFLICT.finditer(text))
+    if conflict := next((mark for mark, following in marks if mark[0][0] < following[0][0]), None):
         line = _line(text, conflict.start())
         raise BadFile(path, "has an unresolved merge conflict", line=line, remedy="resolve it, then `git add` the file")
 
@@ -194,8 +197,27 @@ def invalid(path: Path | str, language: str, error: Exception, text: str = "") -
         reason = str(error).partition(":")[0] if isinstance(error, ValueError) else ""
         problem = "it is nested too deeply" if isinstance(error, RecursionError) else "a value in it is invalid"
         problem += f" ({reason})" if reason else ""
+    if not line and language == "YAML":
+        line = _line_of_value(text)
     problem = {"second occurrence": "an anchor is defined twice"}.get(problem, problem.partition("\n")[0][:200])
     return BadFile(path, f"is not {language}: {problem}", line=line, remedy="correct the file")
+
+
+def _line_of_value(text: str) -> int:
+    """The line of the first scalar that is no value of its type; 0 if there is none."""
+    loader: Any = yaml.SafeLoader("")
+    node: Any = yaml.ScalarNode
+    line = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            line = event.start_mark.line + 1 if event.start_mark else 0
+            if isinstance(event, yaml.ScalarEvent):
+                own = event.tag not in {None, "!"}
+                tag = event.tag if own else loader.resolve(node, event.value, event.implicit)
+                loader.construct_object(node(tag, event.value, event.start_mark))
+    except INVALID:
+        return line
+    return 0
 
 
 def _is_deeper(data: Any, levels: int) -> bool:

@@ -6,7 +6,7 @@ All of them stay plain strings and numbers, in the canonical form that Proxmox V
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -24,7 +24,7 @@ PROXMOX_OUI = "BC:24:11"
 _HIGHEST_PORT = 65535
 _LONGEST_CLUSTER_NAME = 32
 _SHA1_DIGITS, _SHA256_DIGITS = 40, 64
-_SCP_LIKE = re.compile(r"\w[\w.-]*@([^:/@]+):(?!//)[\w./~+-]+", re.ASCII)
+_SCP_LIKE = re.compile(r"(\w[\w.-]*)@(\[[^]/@]*\]|[^:/@]+):(?!//)([\w./~+-]+)", re.ASCII)
 _UNUSABLE_IN_URLS = re.compile(r"[\x00-\x20\x7f\\]")
 _SPECIAL = {
     IPv4Network("0.0.0.0/8"): "unspecified",
@@ -70,14 +70,23 @@ def matching(pattern: str, rule: str, meant: str = "") -> AfterValidator:
     return AfterValidator(lambda value: _match(value, pattern, rule, meant))
 
 
-def _refuse_ipv6(value: str) -> None:
-    """IPv6 would need the cloud-init drive, the DHCP reservations, Cilium and every rule for addresses to know it."""
-    try:
-        IPv6Network(value.strip("[]"), strict=False)
-    except ValueError:
-        return
+def _refuse_ipv6(value: Any) -> Any:
+    """IPv6 would need the cloud-init drive, the DHCP reservations, Cilium and every rule for addresses to know it.
+
+    Dual stack is written as a list, or with a comma.
+    """
+    if not any(map(_is_ipv6_network, value if isinstance(value, list) else str(value).split(","))):
+        return value
     meant = "nodes, pods and Services have IPv4 addresses; only servers outside the platform may have IPv6 ones"
     raise refuse("is IPv6, which fluobook does not support for the platform", meant)
+
+
+def _is_ipv6_network(value: Any) -> bool:
+    try:
+        IPv6Network(str(value).strip(" []"), strict=False)
+    except ValueError:
+        return False
+    return isinstance(value, str)
 
 
 def _refuse_special(value: str, *, but: str = "") -> None:
@@ -124,7 +133,6 @@ def _punycode(host: str) -> str:
 
 
 def _cidr(value: str) -> str:
-    _refuse_ipv6(value)
     if "/" not in value:
         raise refuse("must be an IPv4 network with its prefix length", 'such as "10.10.0.0/24"')
     try:
@@ -162,16 +170,18 @@ def _fingerprint(value: str) -> str:
     return ":".join(digits[index : index + 2] for index in range(0, _SHA256_DIGITS, 2))
 
 
-def split_url(value: str) -> SplitResult:
-    """A URL in its parts; one with a password is refused without repeating it."""
+def split_url(
+    value: str, schemes: Collection[str] = ("http", "https", "oci", "file"), meant: str = _CREDENTIALS
+) -> SplitResult:
+    """A URL in its parts; one with a password, or with a user in one of `schemes`, is refused without repeating it."""
     if _UNUSABLE_IN_URLS.search(value):
         raise refuse("must be a URL", "it has a space, a control character or a backslash", hidden=True)
     try:
         parts = urlsplit(value)
     except ValueError:
         raise refuse("must be a URL", "such as https://pve1.example.org:8006", hidden=True) from None
-    if parts.password or (parts.username and parts.scheme != "ssh"):
-        raise refuse("contains a password or token", _CREDENTIALS, hidden=True)
+    if parts.password is not None or parts.username == "" or (parts.username and parts.scheme in {*schemes, ""}):
+        raise refuse("contains a user, password or token", meant, hidden=True)
     if parts.hostname and ":" in parts.hostname and not _is_ipv6(parts.hostname):
         raise refuse(
             "has an IPv6 address that cannot be used", "a unicast one without a zone: https://[2001:db8::10]:8006"
@@ -207,7 +217,7 @@ def split_authority(text: str) -> tuple[str, int]:
 
 
 def _proxmox_url(value: str) -> str:
-    parts = split_url(value)
+    parts = split_url(value, ["https"], "no user in it; use token_id and token_secret")
     if parts.scheme == "http":
         raise refuse("is not encrypted", "use https://; a self-signed certificate is pinned by `fingerprint`")
     if parts.scheme != "https" or not parts.hostname:
@@ -220,11 +230,17 @@ def _proxmox_url(value: str) -> str:
     return url
 
 
+def _is_scp_like(value: str) -> bool:
+    scp = _SCP_LIKE.fullmatch(value)
+    if scp and scp[2].startswith("["):
+        raise refuse("has an IPv6 address in the form of scp", f"write ssh://{scp[1]}@{scp[2]}/{scp[3].lstrip('/')}")
+    return bool(scp and _server(scp[2]))
+
+
 def _repository(value: str) -> str:
-    if scp := _SCP_LIKE.fullmatch(value):
-        _server(scp[1])
+    if _is_scp_like(value):
         return value
-    parts = _without_query(split_url(value))
+    parts = _without_query(split_url(value, ["https"]))
     if parts.scheme == "http":
         raise refuse("is not encrypted", "use https:// or ssh://")
     if parts.scheme not in {"https", "ssh"} or not parts.hostname or not parts.path.strip("/"):
@@ -240,8 +256,7 @@ def _without_query(parts: SplitResult) -> SplitResult:
 
 
 def _source_url(value: str) -> str:
-    if scp := _SCP_LIKE.fullmatch(value):
-        _server(scp[1])
+    if _is_scp_like(value):
         return value
     parts = _without_query(split_url(value))
     if parts.scheme not in {"http", "https", "ssh", "oci", "file"} or not (parts.hostname or parts.scheme == "file"):
@@ -431,7 +446,7 @@ def _taint(value: str) -> str:
 
 
 Ipv4 = Annotated[str, AfterValidator(_ipv4)]
-Cidr = Annotated[str, AfterValidator(_cidr)]
+Cidr = Annotated[str, BeforeValidator(_refuse_ipv6), AfterValidator(_cidr)]
 Mac = Annotated[str, AfterValidator(_mac)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 ProxmoxUrl = Annotated[str, AfterValidator(_proxmox_url)]

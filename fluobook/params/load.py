@@ -37,10 +37,18 @@ def load(phase_or_path: str | Path, overrides: Iterable[str] = (), *, root: Path
         ParamsError: every problem, one sentence each.
     """
     path = params_file(phase_or_path, root)
-    document = read(path)
+    document, overrides, root = read(path), tuple(overrides), root or repository_root(path)
+    changed = document
     if isinstance(document, Mapping) and isinstance(document.get("platform"), Mapping):
-        document = {**document, "platform": with_overrides(document["platform"], tuple(overrides))}
-    params = parse(document, origin=str(path), root=root or repository_root(path))
+        changed = {**document, "platform": with_overrides(document["platform"], overrides)}
+    try:
+        params = parse(changed, origin=str(path), root=root)
+    except ParamsError as error:
+        if not overrides or not _is_valid(document, root):
+            raise
+        options = " ".join(f"--set {override.partition('=')[0]}" for override in overrides)
+        remedy = "correct --set, then run the command again"
+        raise ParamsError(f"{options}: {error.message}", problems=error.problems, remedy=remedy) from None
     if path.stem in EXAMPLES and path.stem != params.phase:
         problem = Problem("phase", params.phase, f"contradicts the name of its file, {path.name}", "rename one of them")
         raise _invalid(str(path), [problem])
@@ -61,6 +69,14 @@ def parse(document: Any, *, origin: str = "the parameters", root: Path | None = 
     if not isinstance(document, Mapping):
         raise ParamsError(f"{origin}: a mapping with the keys phase and platform is required")
     return _validated(document, load_supported(root or repository_root()), origin)
+
+
+def _is_valid(document: Any, root: Path) -> bool:
+    try:
+        parse(document, root=root)
+    except ParamsError:
+        return False
+    return True
 
 
 RECORD = "params.json"

@@ -39,7 +39,7 @@ class Problem:
     def __str__(self) -> str:
         """The problem on one line."""
         value = "" if self.value is NO_VALUE else f" = {shown(self.value)}"
-        return f"{self.path}{value}: {self.rule}" + (f"; {self.meant}" if self.meant else "")
+        return f"{self.path or 'the document'}{value}: {self.rule}" + (f"; {self.meant}" if self.meant else "")
 
 
 Owned = tuple[str, Any]
@@ -50,7 +50,7 @@ def clashes(owned: Iterable[Owned], meant: str) -> Iterator[Problem]:
     """A problem for each value that has a second owner, with both owners."""
     owners: dict[Any, str] = {}
     for path, value in owned:
-        if value in owners:
+        if owners.get(value, path) != path:  # two nodes of one name are a problem of their own
             yield Problem(path, value, f"is used by {owners[value]} already", meant)
         owners.setdefault(value, path)
 
@@ -129,6 +129,10 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Any) -> Pro
     if detail["type"] == "extra_forbidden":
         *parents, key = detail["loc"]
         return Problem(path, NO_VALUE, "is not a known key", _about_key(str(key), parents, model))
+    if detail["type"] == "invalid_key":
+        return Problem(
+            dotted(detail["loc"][:-1], document), NO_VALUE, f"has the key {shown(value)}", "a key must be text"
+        )
     if context.get("hidden") or _SECRET_KEYS.search(path):
         value = NO_VALUE
     if detail["type"] == "params":
@@ -162,11 +166,12 @@ def _worded(detail: ErrorDetails, description: str) -> tuple[str, str]:
 
 
 _UNSUPPORTED = {
-    r"(extra_)?(disk|volume)s|.*_disks": "a worker has a system disk and one for Longhorn; add others in Proxmox"
-    " VE and give them to Talos by a patch (UserVolumeConfig)",
+    r"(extra_)?(disk|volume)s|.*_disks|(extra|second)_(disk|volume).*": "a worker has a system disk and"
+    " one for Longhorn; add others in Proxmox VE and give them to Talos by a patch (UserVolumeConfig)",
     r"(net|nic|network|interface|bridge)s|net1|second_.*|networks?": "a node has one network card, on network.bridge;"
     " add others in Proxmox VE and configure them by a patch (LinkConfig)",
-    r".*(ipv6|dual_?stack|cidr6|cidrs).*": "IPv6 and dual stack are not supported: nodes, pods and Services have IPv4",
+    r".*(ipv6|dual[-_]?stack|cidr6|cidrs).*|.*[a-z]_?v?6": "IPv6 and dual stack are not supported:"
+    " nodes, pods and Services have IPv4",
     r"patch(es)?|machine_config": "patches are files: talos/patches, and those of a site's own folder",
     r"(startup|boot|up)_delay|startup": "nodes[].start_order is the order; delays are set in Proxmox VE",
 }

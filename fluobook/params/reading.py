@@ -30,6 +30,7 @@ LARGEST = 256 * 1024
 _REFERENCE = {"env", "file", "sops", "key"}
 _FREE_KEYS = re.compile(r"(endpoints|trust|gitops\.mirrors|nodes\.[^.]+\.(?:labels|taints))\.(.+)")
 """Mappings whose keys contain dots: the rest of a path is one key."""
+_TAGS = {None, "!", *(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map"))}
 _QUOTE = "put texts in quotes, and write numbers in plain decimal"
 
 
@@ -54,12 +55,13 @@ def parse_yaml(text: str, origin: str) -> Any:
     """
     try:
         require_yaml(text, origin)
+        _require_json_types(text, origin)
         document = YAML(typ="safe", pure=True).load(text)
         other = yaml.load(text, _AsPapermill)  # noqa: S506 (a SafeLoader)
     except BadFile as error:
         raise _unreadable(origin, error) from None
     except (YAMLError, *INVALID) as error:
-        raise _unreadable(origin, invalid(origin, "YAML", error)) from None
+        raise _unreadable(origin, invalid(origin, "YAML", error, text)) from None
     if ambiguous := tuple(_differences((), document, other, document)):
         raise ParamsError(f"{origin} means different things in YAML 1.1 and 1.2", problems=tuple(map(str, ambiguous)))
     return document
@@ -74,11 +76,22 @@ def read(path: Path) -> Any:
     try:
         text = read_text(path, largest=LARGEST)
     except BadFile as error:
-        remedy = (
+        line = f"line {error.line}: " if error.line else ""
+        another = (
             "name a phase of params/ or a params file (fluobook plan phase1, fluobook plan site/params/berlin.yaml)"
         )
-        raise ParamsError(f"cannot read {path}: it {error.problem}", remedy=remedy) from None
+        remedy = error.remedy if path.is_file() else another
+        raise ParamsError(f"cannot read {path}: {line}it {error.problem}", remedy=remedy) from None
     return parse_yaml(text, str(path))
+
+
+def _require_json_types(text: str, origin: str) -> None:
+    event: Any
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if getattr(event, "tag", None) not in _TAGS:
+            problem = "has a tag for a type that JSON does not have, such as !!set"
+            remedy = "write a text, a number, a list or a mapping, without a tag"
+            raise BadFile(origin, problem, line=event.start_mark.line + 1, remedy=remedy)
 
 
 def _differences(location: tuple[int | str, ...], ours: Any, theirs: Any, document: Any) -> Iterator[Problem]:
@@ -127,9 +140,14 @@ def with_overrides(platform: Mapping[str, Any], overrides: tuple[str, ...]) -> A
         path, equals, value = override.partition("=")
         keys = _keys(path.strip().removeprefix("platform."))
         if not equals or not all(keys):
-            missing = "there is no key before the =" if equals else "there is no = in it"
+            empty = "there is an empty key in the path" if path.strip() else "there is no key before the ="
+            missing = empty if equals else "there is no = in it"
             raise _invalid(override, f"{missing}; write path=value, such as network.vip=10.10.0.5")
-        result = merged(result, _nested(keys, parse_yaml(value, f"--set {path}"), result, path))
+        try:
+            parsed = parse_yaml(value, f"--set {path}")
+        except ParamsError as error:
+            raise ParamsError(error.message, problems=error.problems, remedy="correct the value of --set") from None
+        result = merged(result, _nested(keys, parsed, result, path))
     return result
 
 
@@ -150,6 +168,8 @@ def _nested(keys: list[str], value: Any, current: Any, path: str) -> Any:
         label = "name" if "name" in items[key] else "host"
         if not rest:
             raise _invalid(path, f"name a key of {key!r}, such as {path}.memory_gib=16")
+        if rest == [label]:
+            raise _invalid(path, f"a {label} cannot be set, because items go by it; change it in the file")
         return [{label: key, **_nested(rest, value, items[key], path)}]
     return {key: _nested(rest, value, current.get(key) if isinstance(current, Mapping) else None, path)}
 

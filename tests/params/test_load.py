@@ -119,3 +119,57 @@ def test_the_operators_state_is_where_fluobook_home_says(monkeypatch: pytest.Mon
     assert home() == tmp_path
     monkeypatch.delenv("FLUOBOOK_HOME")
     assert home() == Path.home() / ".local" / "state" / "fluobook"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem", "remedy"),
+    [
+        ("a: 1\nb: é".encode("latin-1"), "line 2: it is not text", "write it in UTF-8"),
+        ("a: 1\n".encode("utf-16"), "line 1: it is not text", "write it in UTF-8"),
+        (b"a: 1\nb: \0", "line 2: it is not text", "write it in UTF-8"),
+        (b"#" * 300_000, "it is larger than 256 KiB", "is it the right file"),
+    ],
+)
+def test_a_file_that_cannot_be_read_gives_line_and_remedy(
+    tmp_path: Path, content: bytes, problem: str, remedy: str
+) -> None:
+    (tmp_path / "odd.yaml").write_bytes(content)
+    with pytest.raises(ParamsError) as refused:
+        load(tmp_path / "odd.yaml")
+    assert problem in refused.value.message
+    assert remedy in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("nodes=3", "must be a list"),
+        ("network=null", "must be a mapping"),
+        ("network.mtu.x=3", "must be a whole number"),
+        ("cluster.name=", "must be text"),
+        ("network.mtu=[", "line 1"),
+        ("network..mtu=3", "an empty key in the path"),
+        ("nodes.talos-worker-1.name=x", "a name cannot be set"),
+    ],
+)
+def test_a_wrong_set_is_blamed_and_not_the_file(override: str, words: str) -> None:
+    with pytest.raises(ParamsError) as refused:
+        load("phase1", [override])
+    assert len(refused.value.problems) == 1
+    assert words in refused.value.problems[0]
+    assert "--set" in refused.value.message
+    assert "correct --set" in refused.value.remedy or "--set" in refused.value.remedy
+
+
+def test_a_key_that_is_no_text_is_refused_at_its_mapping(document: dict[str, Any]) -> None:
+    document["platform"][None] = 1
+    with pytest.raises(ParamsError) as refused:
+        parse(document)
+    assert refused.value.problems == ("platform: has the key null; a key must be text",)
+
+
+def test_two_nodes_of_one_name_are_one_problem(document: dict[str, Any]) -> None:
+    document["platform"]["nodes"].append(document["platform"]["nodes"][-1])
+    with pytest.raises(ParamsError) as refused:
+        parse(document)
+    assert len(refused.value.problems) == 1

@@ -39,3 +39,20 @@ def test_broken_yaml_is_refused_with_its_place(text: str) -> None:
     with pytest.raises(ParamsError, match="one problem") as refused:
         parse_yaml(text, "it")
     assert refused.value.problems[0].startswith("line ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: !!set {b, c}", "a: !!omap [b: 1]", "a: !!binary aGk=", "a: !!timestamp 2026-01-02", "a: !!python/tuple [b]"],
+)
+def test_a_type_that_json_does_not_have_is_refused_with_its_line(text: str) -> None:
+    with pytest.raises(ParamsError) as refused:
+        parse_yaml(f"x: 1\n{text}", "it")
+    assert refused.value.problems == ("line 2: it has a tag for a type that JSON does not have, such as !!set",)
+
+
+@pytest.mark.parametrize("text", ["a: 2024-13-45", "a: " + "9" * 5000])
+def test_a_value_that_cannot_be_read_is_refused_with_its_line(text: str) -> None:
+    with pytest.raises(ParamsError) as refused:
+        parse_yaml(f"x: 1\n{text}", "it")
+    assert refused.value.problems[0].startswith("line 2: it is not YAML")

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from fluobook.params.derive import uuid_of
-from fluobook.params.problems import Problem, clashes, did_you_mean
+from fluobook.params.problems import NO_VALUE, Problem, clashes, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,23 +67,23 @@ def control_planes_are_odd(platform: Platform) -> Iterator[Problem]:
     """An even number of etcd members survives no more failures than one member less."""
     count = len(platform.control_planes)
     if count == 0:
-        yield Problem("platform.nodes", "no control plane", "there must be a control plane", "1, 3 or 5 of them")
+        yield Problem("platform.nodes", NO_VALUE, "there must be a control plane", "1, 3 or 5 of them")
     elif count % 2 == 0:
-        rule = "the number of control planes must be odd"
+        rule = f"the number of control planes must be odd, and there are {count}"
         meant = (
             f"etcd needs {count // 2 + 1} of {count} members, so it survives no more failures than with {count - 1};"
             f" use {count - 1} or {count + 1}"
         )
-        yield Problem("platform.nodes", f"{count} control planes", rule, meant)
+        yield Problem("platform.nodes", NO_VALUE, rule, meant)
 
 
 def there_are_workers(platform: Platform) -> Iterator[Problem]:
     """Workloads and their volumes run on workers."""
     if not platform.workers:
-        yield Problem("platform.nodes", "no worker", "there must be a worker", "add a node with role: worker")
+        yield Problem("platform.nodes", NO_VALUE, "there must be a worker", "add a node with role: worker")
     elif all(node.repels for node in platform.workers):
         rule = "every worker has a taint that keeps the platform's own pods away"
-        yield Problem("platform.nodes", "taints", rule, "leave one worker without NoSchedule and NoExecute")
+        yield Problem("platform.nodes", NO_VALUE, rule, "leave one worker without NoSchedule and NoExecute")
 
 
 def labels_and_taints_can_be_set(platform: Platform) -> Iterator[Problem]:
