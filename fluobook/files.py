@@ -200,7 +200,8 @@ def invalid(path: Path | str, language: str, error: Exception, text: str = "") -
     if not line and language == "YAML":
         line = _line_of_value(text)
     problem = {"second occurrence": "an anchor is defined twice"}.get(problem, problem.partition("\n")[0][:200])
-    return BadFile(path, f"is not {language}: {problem}", line=line, remedy="correct the file")
+    remedy = "check this line and the one above: their indentation, quotes and colons" if mark else "correct the file"
+    return BadFile(path, f"is not {language}: {problem}", line=line, remedy=remedy)
 
 
 def _line_of_value(text: str) -> int:

@@ -245,6 +245,8 @@ def keys(path: str, definition: Mapping[str, Any], known: Mapping[str, Any]) -> 
         parts = [field, *field.get("anyOf", ()), field.get("items", {})]
         inside = [part["$ref"].rpartition("/")[2] for part in parts if "$ref" in part]
         if inside and inside[0] != "SecretRef":
+            if field.get("description"):
+                yield here, field["description"].replace("|", "\\|"), ""
             yield from keys(here + "[]" * ("items" in field), known[inside[0]], known)
             continue
         default = "" if name in definition.get("required", ()) else default_of(field)

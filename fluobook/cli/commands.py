@@ -255,6 +255,8 @@ def _cluster_file(name: str, key: str, loaded: Params, target: str) -> Path:
     option = " --target live" if target == "live" else ""
     if not path.exists():
         remedy = f"fluobook run {loaded.phase}{option} writes it in stage bootstrap-kubernetes"
+        if target == "lab":
+            remedy = f"fluobook lab up {loaded.phase}, then: fluobook run {loaded.phase} --approve all"
         raise StageMissing(f"there is no {name} of {loaded.phase} yet ({path})", remedy=remedy)
     documents = files.read_yaml(path)
     if not (len(documents) == 1 and isinstance(documents[0], dict) and documents[0].get(key)):

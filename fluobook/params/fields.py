@@ -371,10 +371,10 @@ def _token_id(value: str) -> str:
 
 def _cpu(value: str) -> str:
     if value in TOO_OLD:
-        raise refuse("lacks x86-64-v2, so Talos halts at boot", "host, x86-64-v2-AES or a newer level")
+        raise refuse("lacks x86-64-v2, so Talos halts at boot", "host, or a model of your own (custom-NAME) with PCLMULQDQ")
     if value not in MODELS and not re.fullmatch(r"custom-[A-Za-z0-9][\w-]*", value, re.ASCII):
         similar = did_you_mean(value, MODELS - TOO_OLD)
-        meant = similar if similar.startswith("did") else "such as host or x86-64-v2-AES"
+        meant = similar if similar.startswith("did") else "such as host"
         raise refuse("is not a CPU type of Proxmox VE", f"{meant}; a model of your own is custom-NAME")
     return value
 

@@ -92,7 +92,7 @@ class Network(Model):
     addressing: Literal["static", "dhcp"] = "static"
     """static: by cloud-init drive; dhcp: by reservations for the nodes' MAC addresses."""
     dhcp_range: AddressRange | None = None
-    """The range of a DHCP server in that network; it must not contain an address of the platform."""
+    """The range of a DHCP server in that network; of the platform only nodes with `addressing: dhcp` may be in it."""
     layer2: Flag = True
     """Whether all nodes share one layer-2 segment; a VIP and layer-2 announcements need it."""
     vip: Ipv4 | None = None
@@ -190,7 +190,7 @@ class Node(Model):
     name: fields.NodeName
     """Host name, VM name and Kubernetes node name in one."""
     role: Literal["controlplane", "worker"]
-    """controlplane or worker."""
+    """controlplane: etcd and the Kubernetes API; worker: what the platform runs."""
     host: HostName
     """The Proxmox VE host of the VM."""
     address: Ipv4

@@ -125,7 +125,7 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Any) -> Pro
     path = dotted(detail["loc"], document)
     context, value = detail.get("ctx", {}), detail["input"]
     if detail["type"] == "missing":
-        return Problem(path, NO_VALUE, "is required", _description(model, detail["loc"]))
+        return Problem(path, NO_VALUE, "is required" + _in_brackets(model, detail["loc"]))
     if detail["type"] == "extra_forbidden":
         *parents, key = detail["loc"]
         return Problem(path, NO_VALUE, "is not a known key", _about_key(str(key), parents, model))
@@ -136,8 +136,9 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Any) -> Pro
     if context.get("hidden") or _SECRET_KEYS.search(path):
         value = NO_VALUE
     if detail["type"] == "params":
-        return Problem(path, value, context["rule"], context["meant"] or _description(model, detail["loc"]))
-    return Problem(path, value, *_worded(detail, _description(model, detail["loc"])))
+        about = "" if context["meant"] else _in_brackets(model, detail["loc"])
+        return Problem(path, value, context["rule"] + about, context["meant"])
+    return Problem(path, value, *_worded(detail, _in_brackets(model, detail["loc"])))
 
 
 def _worded(detail: ErrorDetails, description: str) -> tuple[str, str]:
@@ -162,7 +163,7 @@ def _worded(detail: ErrorDetails, description: str) -> tuple[str, str]:
         "too_long": f"takes at most {context.get('max_length')}",
         "finite_number": "must be a finite number",
     }
-    return rules.get(detail["type"], detail["msg"]), description
+    return rules.get(detail["type"], detail["msg"]) + description, ""
 
 
 _UNSUPPORTED = {
@@ -188,11 +189,12 @@ def _about_key(key: str, parents: Sequence[int | str], model: type[BaseModel]) -
     return did_you_mean(key, parent.model_fields if parent else ())
 
 
-def _description(model: type[BaseModel], location: Sequence[int | str]) -> str:
+def _in_brackets(model: type[BaseModel], location: Sequence[int | str]) -> str:
+    """What a key means, as an addition to a rule."""
     names = [step for step in location if isinstance(step, str) and step != "[key]"]
     parent = _model_at(names[:-1], model) if names else None
     field = parent.model_fields.get(names[-1]) if parent else None
-    return " ".join(field.description.split()).rstrip(".") if field and field.description else ""
+    return f" ({' '.join(field.description.split()).rstrip('.')})" if field and field.description else ""
 
 
 def _model_at(location: Sequence[int | str], model: type[BaseModel]) -> type[BaseModel] | None:
