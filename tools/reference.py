@@ -112,7 +112,8 @@ def alerts() -> str:
     text += (
         "the series that fire each rule, [metrics.yaml](../../cluster-gitops/metrics.yaml) the program that exposes "
     )
-    text += "each metric.\n"
+    text += "each metric. `kubectl` and `talosctl` here stand for `fluobook kubectl PHASE --target live --` and "
+    text += "`fluobook talosctl PHASE --target live --`.\n"
     top = ROOT / "cluster-gitops"
     files = [top / "infrastructure/monitoring/config/rules.yaml", *sorted(top.glob("apps/*/cluster/alerts.yaml"))]
     for group in (group for file in files for group in yaml.safe_load(file.read_text())["spec"]["groups"]):

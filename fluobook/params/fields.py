@@ -371,7 +371,9 @@ def _token_id(value: str) -> str:
 
 def _cpu(value: str) -> str:
     if value in TOO_OLD:
-        raise refuse("lacks x86-64-v2, so Talos halts at boot", "host, or a model of your own (custom-NAME) with PCLMULQDQ")
+        raise refuse(
+            "lacks x86-64-v2, so Talos halts at boot", "host, or a model of your own (custom-NAME) with PCLMULQDQ"
+        )
     if value not in MODELS and not re.fullmatch(r"custom-[A-Za-z0-9][\w-]*", value, re.ASCII):
         similar = did_you_mean(value, MODELS - TOO_OLD)
         meant = similar if similar.startswith("did") else "such as host"

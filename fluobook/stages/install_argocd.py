@@ -10,7 +10,7 @@ The chart is rendered by helm and applied by server-side apply, as Argo CD itsel
 
 The CustomResourceDefinitions of all other charts come first, as Argo CD will apply them. Each one that appears while
 Argo CD watches the cluster makes it fetch and parse the API's whole OpenAPI document, which the API server builds again
-for that: with the 80 of the platform's charts this takes minutes, and requests time out. A chart that this machine
+for that: with those of the platform's charts this takes minutes, and requests time out. A chart that this machine
 cannot render is left to Argo CD.
 
 Helm's hooks for installations run as Helm runs them: by weight, each Job to its end. Once Argo CD has synced its own

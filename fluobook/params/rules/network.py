@@ -134,7 +134,9 @@ def layer2_is_there_where_needed(platform: Platform) -> Iterator[Problem]:
     if network.vip and not network.layer2:
         yield Problem("platform.network.vip", network.vip, rule, f"{meant}; or drop vip")
     if balancer.announce and not network.layer2:
-        yield Problem("platform.network.load_balancer.announce", balancer.announce, rule, f"{meant}; or announce: false")
+        yield Problem(
+            "platform.network.load_balancer.announce", balancer.announce, rule, f"{meant}; or announce: false"
+        )
     if balancer.announce and not balancer.pools:
         yield Problem("platform.network.load_balancer.pools", (), "is empty, so nothing can be announced", "add a pool")
 
