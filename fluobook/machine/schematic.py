@@ -21,6 +21,7 @@ FACTORY = "factory.talos.dev"
 """Host of the Image Factory."""
 
 _FIELDS: dict[str, Any] = packaged(__package__, "schematic.yaml")
+_TYPES = {"text": str, "number": int, "boolean": bool}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def parse(text: str) -> dict[str, Any]:
     """Read a schematic's YAML.
 
     Raises:
-        ParamsError: it is not one mapping, or has an unknown field.
+        ParamsError: it is not one mapping, or has an unknown field or a value of another type.
     """
     documents = load(text)
     if len(documents) > 1:
@@ -92,6 +93,10 @@ def extensions(schematic: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _require_known(given: Any, fields: Any, where: str) -> None:
+    if isinstance(fields, str):
+        if type(given) is not _TYPES[fields]:
+            raise ParamsError(f"the schematic's {where.rstrip('.')} is not a {fields}: {given!r}")
+        return
     if isinstance(fields, list) and isinstance(given, list):
         for item in given:
             _require_known(item, fields[0], where)
@@ -108,6 +113,8 @@ def _require_known(given: Any, fields: Any, where: str) -> None:
 
 
 def _ordered(given: Any, fields: Any) -> Any:
+    if isinstance(fields, str):
+        return given
     if isinstance(fields, list):
         return [_ordered(item, fields[0]) for item in given]
     ordered = {

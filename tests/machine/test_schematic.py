@@ -85,6 +85,13 @@ def test_a_mirror_takes_the_factorys_place() -> None:
             "officialExtension",
         ),
         ("customization: []", "customization is not a map"),
+        (
+            "customization: {systemExtensions: {officialExtensions: siderolabs/iscsi-tools}}",
+            "officialExtensions is not a list",
+        ),
+        ("customization: {extraKernelArgs: quiet}", "extraKernelArgs is not a list"),
+        ("customization: {extraKernelArgs: [5]}", "extraKernelArgs is not a text: 5"),
+        ("customization: {meta: [{key: text, value: a}]}", "meta.key is not a number"),
         ("customization: {}\n---\ncustomization: {}", "one YAML document"),
         ("[a]", "mappings"),
     ],
