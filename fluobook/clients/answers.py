@@ -35,7 +35,7 @@ TOO_LARGE, TRUNCATED, REDIRECT = "TOO_LARGE", "TRUNCATED", "REDIRECT"
 """Codes of answers that cannot be used; the catalogue explains each."""
 
 STATUS_ERRORS: dict[int, type[OutsideError]] = {
-    **dict.fromkeys((401, 403, 407), AccessDenied),
+    **dict.fromkeys((401, 403, 407, 511), AccessDenied),
     404: NotFound,
     **dict.fromkeys((409, 410, 412), Conflict),
     **dict.fromkeys((408, 429, 502, 503, 504), Unreachable),
@@ -43,7 +43,7 @@ STATUS_ERRORS: dict[int, type[OutsideError]] = {
 """The error for an HTTP status; every other one is `Rejected` below 500, and an `OutsideError` from there on."""
 
 _HTML = re.compile(
-    rb"(?is)\s*(<!--.*?-->\s*)*<(!doctype\s+html|(html|head|body|title|meta|script|style|link|div|form|center|table|iframe|h1|p)\b)"
+    rb"(?is)\s*(<\?xml.*?\?>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|(html|head|body|title|meta|script|style|link|div|form|center|table|iframe|h1|p)\b)"
 )
 _LOGIN = re.compile(rb"type=[\"']?password|sign.?in|log.?in\b|single.sign|SAML|captive|portal", re.IGNORECASE)
 _TITLE = re.compile(rb"<title[^>]*>\s*(.{1,120}?)\s*</title>", re.IGNORECASE | re.DOTALL)

@@ -22,6 +22,7 @@ SYSTEM = "git"
 LARGEST = 64 << 20
 """Bytes of a list of branches and tags."""
 SHA = re.compile(r"[0-9a-f]{40}")
+_PACKETS = re.compile(rb"(0{0,2}|00[0-9a-f]{1,2})$|[0-9a-f]{4}(#|ERR )")
 REF = re.compile(r"([0-9a-f]{40,64})\t(\S+)")
 
 
@@ -187,6 +188,8 @@ def parse_advertisement(body: bytes) -> dict[str, str]:
     Raises:
         ValueError: it is no such list, or incomplete.
     """
+    if not _PACKETS.match(body):
+        raise ValueError("it is not git's smart protocol")
     refs, rest, flushes = {}, body, 0
     while flushes < 2:  # noqa: PLR2004  (the service's name, then the list)
         if len(rest) < 4 or (length := int(rest[:4], 16)) > len(rest):  # noqa: PLR2004

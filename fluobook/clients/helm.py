@@ -33,7 +33,7 @@ INDEX_DEADLINE = 120.0
 LARGEST = 128 << 20
 """Bytes of an index or of an archive."""
 REPOSITORY = "chart repository"
-_SCALAR = (str, int, float)
+_SCALAR = re.compile(r"(?s)(?!(nan|-?inf)$).*")
 _VERSIONS = [{"version": _SCALAR, "appVersion?": _SCALAR, "urls?": [str], "digest?": str}]
 
 

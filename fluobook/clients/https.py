@@ -448,6 +448,12 @@ class HttpClient:
             facts={**self.facts, "status": str(answer.status)},
         )
 
+    def refused_by_page(self, answer: Answer, doing: str) -> OutsideError:
+        """The error for a web page from a server that has none; with 404 it says nothing about what was asked for."""
+        if answer.status == 404:  # noqa: PLR2004
+            return self.invalid(answers.HTML, f"is {answers.page_of(answer.body)} (404)", doing, body=answer.body)
+        return self.refused(answer, doing)
+
     def unparsable(self, body: bytes, doing: str, error: Exception) -> InvalidAnswer:
         """The error for an answer, or a line of one, that is not in the expected format."""
         code, reason = answers.MALFORMED, f"cannot be parsed ({error})"

@@ -239,13 +239,15 @@ class Transport:
     def refusal(self, answer: Answer, what: str) -> OutsideError:
         """The error for an answer with status 400 or more."""
         if answers.is_html(answer.body):
-            return self.http.refused(answer, what)
+            return self.http.refused_by_page(answer, what)
         try:
             status = answers.parse_json(answer.body)
         except ValueError:
             status = {}
         shown = self.http.shown(answer.body) or answer.reason
-        return refused(what, answer.status, status if isinstance(status, dict) else {}, shown)
+        error = refused(what, answer.status, status if isinstance(status, dict) else {}, shown)
+        error.facts = {**self.http.facts, **error.facts}
+        return error
 
     def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> Obj:
         """One object.

@@ -171,7 +171,7 @@ class Session:
 
         def refuse(answer: https.Answer, doing: str) -> errors.OutsideError:
             if answers.is_html(answer.body):
-                return self._http.refused(answer, doing)
+                return self._http.refused_by_page(answer, doing)
             wrong, message = _refusal_body(answer.body)
             is_specific = answer.reason not in ("", responses.get(answer.status))
             text = answer.reason if is_specific or not message else message
