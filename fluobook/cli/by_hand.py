@@ -46,7 +46,7 @@ def open_run(
                 _print("starting a lab")
                 path, programs = provider.folder_of(loaded.phase), labs.programs()
                 lab = provider.start(loaded, path, root=root(), programs=programs, owner=os.getpid(), charts=charts)
-            folder = _new_run(loaded, str(Path(phase).resolve()) if Path(phase).suffix else loaded.phase, lab)
+            folder = _new_run(loaded, str(Path(phase).resolve()) if Path(phase).suffix else phase, lab)
 
             def show(url: str) -> None:
                 ending = "Ctrl-C ends JupyterLab" + ("" if lab is kept else " and the lab") + "; the run folder stays"

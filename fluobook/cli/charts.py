@@ -63,7 +63,11 @@ def diff(
     else:
         rows = [[d.application, d.object, d.path, *map(_short, (d.standin, d.real))] for d in found]
         title, columns = f"stand-ins and real charts, {charts}", ["Application", "object", "what", "stand-in", "real"]
-        print(Table(title, columns, rows, note=f"{len(rows)} differences", limit=len(rows)).text())
+        print(
+            Table(
+                title, columns, rows, note=f"{len(rows)} difference{'' if len(rows) == 1 else 's'}", limit=len(rows)
+            ).text()
+        )
     for name, cause in lacking.items():
         print(f"{name}: not compared, because {cause}", file=sys.stderr)
     if found or lacking:

@@ -167,7 +167,9 @@ def require_own_lab(phase: str, used: lab.Lab | None, **options: str) -> None:
             raise UsageError(
                 f"--{name} applies only to a lab that this run starts",
                 cause=state or "a live run has no lab",
-                remedy=f"fluobook lab down {phase}; then run again, or: fluobook lab up {phase} --{name} {value}",
+                remedy=f"fluobook lab down {phase}; then run again, or: fluobook lab up {phase} --{name} {value}"
+                if used
+                else f"leave --{name} out",
             )
 
 

@@ -6,12 +6,10 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
 from fluobook.errors import OutsideError
+from fluobook.files import packaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,7 +36,8 @@ _STABLE = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(\+.*)?")
 class Setting:
     """A value that is required: `at` is its path, `why` what goes wrong otherwise.
 
-    It must be one of `one_of`; contain none of `without`; contain the text `contains`; with none of these, be set.
+    It must be one of `one_of`, or contain the text `contains`; contain none of `without`; with none of these, be set:
+    an empty value is none.
     """
 
     at: tuple[Key, ...]
@@ -49,19 +48,19 @@ class Setting:
 
     def accepts(self, value: Any) -> bool:
         """Whether a value is as required; None stands for no value."""
-        if self.one_of:
-            return any(value == accepted and type(value) is type(accepted) for accepted in self.one_of)
+        if any(value == accepted and type(value) is type(accepted) for accepted in self.one_of):
+            return True
         if self.without:
             return isinstance(value, list) and not set(self.without) & set(value)
-        return self.contains in str(value) if self.contains else value not in (None, "")
+        return self.contains in str(value) if self.contains else not self.one_of and value not in (None, "", [], {})
 
     def expected(self) -> str:
         """What it must be, for a person."""
+        if self.contains:
+            return f"a value that contains {self.contains}"
         if self.one_of:
             return " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in self.one_of)
-        if self.without:
-            return f"a list without {' and '.join(self.without)}"
-        return f"a text with {self.contains}" if self.contains else "set"
+        return f"a list without {' and '.join(self.without)}" if self.without else "set"
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,9 @@ class Chart:
     settings: tuple[Setting, ...] = ()
 
 
-@cache
 def _data(name: str) -> dict[str, Any]:
-    return yaml.safe_load(files("fluobook.gitops").joinpath("data", name).read_text())
+    data: dict[str, Any] = packaged("fluobook.gitops", f"data/{name}")
+    return data
 
 
 @cache

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from fluobook.errors import ParamsError
-from fluobook.gitops import kustomization, metrics
+from fluobook.gitops import kustomization, metrics, reachability
 from fluobook.gitops import tree as trees
 from fluobook.gitops.documents import Position, walk
 from fluobook.gitops.rules.applications import needs_of, providers_of
@@ -113,10 +113,8 @@ def _rows_without_pods(snapshot: Snapshot, site: Path) -> Iterator[Finding]:
         for name in set(document.data.get("pods") or {}) & gone:
             yield document.at("pods", name).finding(f"{name} is in a namespace that is left out", "remove it")
         for index, row in enumerate(document.data.get("open") or ()):
-            listed = [
-                name for key in ("from", "to") for name in ([row[key]] if isinstance(row[key], str) else row[key])
-            ]
-            for name in (name for name in listed if name in gone):
+            named = reachability.listed(row["from"]) + reachability.listed(row["to"])
+            for name in (name for name in named if name in gone):
                 yield document.at("open", index).finding(f"the row names {name}, which is left out", "remove it")
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Key = str | int
+Defect = tuple[tuple[Key, ...], str, str]
+"""The path of a value, what is wrong with it, and the remedy."""
 
 
 class InvalidFile(Rejected):

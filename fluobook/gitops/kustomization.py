@@ -118,6 +118,18 @@ def files(folder: Path, reader: Reader = STRICT) -> set[Path]:
     return {(folder / name).resolve() for name in names} | sources
 
 
+def below(folder: Path, reader: Reader = STRICT) -> list[Document]:
+    """The kustomization of a folder, and those of the folders that it lists as resources, however deep."""
+    found: dict[Path, Document] = {}
+    waiting = [Path(os.path.normpath(folder))]
+    while waiting:
+        if (place := waiting.pop()) not in found and (place / NAME).is_file():
+            found[place] = load(place, reader)
+            entries = found[place].data.get("resources") or ()
+            waiting += [Path(os.path.normpath(place / str(entry))) for entry in entries]
+    return list(found.values())
+
+
 @dataclass(frozen=True)
 class Source:
     """An encrypted file that a generator reads: where it says so, in which words, and the file that this means."""

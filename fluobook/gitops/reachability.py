@@ -145,6 +145,10 @@ class Table:
         pod_ports = self._described[pod]["ports"]
         return [_port(text) for text in (pod_ports.values() if isinstance(pod_ports, dict) else pod_ports)]
 
+    def named_ports(self, pod: str) -> dict[str, Port]:
+        """The ports that the table lists for a pod by a name."""
+        return {name: _port(text) for name, text in _named(self._described[pod]).items()}
+
     def targets(self) -> Iterator[tuple[Endpoint, Port, bool]]:
         """Every pod and port, and whether the table lists it: the pod's own ports, and all others of its namespace."""
         namespace_ports: dict[str, set[Port]] = {}

@@ -103,10 +103,12 @@ def checked(data: dict[str, Any], name: str) -> tuple[dict[str, Any], list[Misma
     """
     encrypted = name.endswith(".sops.yaml") and "sops" in data
     key = _key(str(data.get("apiVersion", "")), str(data.get("kind", "")))
-    validator = _validator(next((each for each in (name, str(data.get("kind")), key) if each in _all()), "*"))
+    kind = data.get("kind")
+    named = name if kind is None or name == "kustomization.yaml" else ""  # tables have no kind
+    validator = _validator(next((each for each in (named, str(kind), key) if each in _all()), "*"))
     compared = {field: value for field, value in data.items() if field != "sops"} if encrypted else data
     errors = _errors(validator, compared)
-    hidden = data.get("kind") == "Secret"
+    hidden = kind == "Secret"
     mismatches = list(dict.fromkeys(_mismatch(error, hidden=hidden) for error in errors))
     if encrypted:
         validator, compared = _validator("encrypted"), data

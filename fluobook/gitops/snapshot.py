@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fluobook import params
 from fluobook.errors import BadFile, ParamsError
@@ -16,7 +16,7 @@ from fluobook.gitops.charts import pods_of
 from fluobook.gitops.documents import Document, InvalidFile, Reader
 
 if TYPE_CHECKING:
-    from fluobook.gitops.documents import Key
+    from fluobook.gitops.documents import Key, Position
     from fluobook.gitops.kustomization import Generator
     from fluobook.gitops.reachability import Table
     from fluobook.gitops.secrets import EncryptedFile
@@ -218,11 +218,11 @@ class Snapshot:
     @cached_property
     def table(self) -> Table:
         """The expected connections."""
-        rendered = {
-            name: (app.document.at("metadata", "name"), {"namespace": app.namespace, **pod})
-            for app in self.tree.all_applications
-            for name, pod in pods_of(app).items()
-        }
+        rendered: dict[str, tuple[Position, dict[str, Any]]] = {}
+        for app in self.tree.all_applications:
+            for name, pod in pods_of(app).items():
+                unique = f"{name} of {app.name}" if name in rendered else name
+                rendered[unique] = app.document.at("metadata", "name"), {"namespace": app.namespace, **pod}
         return reachability.Table(self._sound(reachability.NAME), rendered, self.tree.dropped_namespaces)
 
     @cached_property

@@ -12,6 +12,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fluobook import params
 from fluobook.errors import ParamsError
 from fluobook.files import read_text
 from fluobook.machine.disks import data_disk, install_disk
@@ -173,7 +174,8 @@ def find_patches(platform: Platform, root: Path) -> tuple[list[str], dict[str, l
     """The paths of the patches in the order in which they apply, and those of files that apply to no node.
 
     Upstream's come first, then the site's own; in each folder `common` for all nodes, then those of a role, then (in a
-    site) those that have a node's name. Each file that applies to no node comes with the paths that it may have.
+    site) those that have a node's name. Each file that applies to no node comes with the paths that it may have; one
+    for a node of another params file with the same root is none of these.
     """
     roles, nodes = ["common", "controlplane", "worker"], [node.name for node in platform.nodes]
     paths = [f"{PATCHES}/{name}.yaml" for name in roles]
@@ -185,7 +187,22 @@ def find_patches(platform: Platform, root: Path) -> tuple[list[str], dict[str, l
         strangers |= {
             path: allowed for path in files if path not in allowed and not path.endswith((".md", "/.gitkeep"))
         }
+    elsewhere = _nodes_of_the_root(platform.gitops.path, root) if strangers and own else set()
+    theirs = {f"{platform.gitops.site}/{PATCHES}/{name}.yaml" for name in elsewhere}
+    strangers = {path: allowed for path, allowed in strangers.items() if path not in theirs}
     return paths + [path for path in own if (root / path).exists()], strangers
+
+
+def _nodes_of_the_root(path: str, root: Path) -> set[str]:
+    """The nodes of every valid params file whose root Application is at that path."""
+    names: set[str] = set()
+    for file in params.files(root).values():
+        try:
+            platform = params.load(file).platform
+        except ParamsError:
+            continue  # of no consequence here: `fluobook check` reports it
+        names |= {node.name for node in platform.nodes if platform.gitops.path == path}
+    return names
 
 
 def patches_by_path(node: Node, patches: Mapping[str, str]) -> dict[str, str]:

@@ -54,9 +54,11 @@ class Receiver(Model):
     def _has_the_keys_of_its_type(self) -> Receiver:
         needed, allowed = _KEYS[self.type]
         given = {name for name in self.model_fields_set if getattr(self, name) is not None} - {"name", "type"}
-        for keys, rule in ((needed - given, "needs"), (given - needed - allowed, "does not have")):
-            if keys:
-                raise refuse(f"of type {self.type} {rule} {', '.join(sorted(keys))}", _meant(self.type))
+        if missing := needed - given:
+            raise refuse(f"needs {', '.join(sorted(missing))}, because its type is {self.type}", _meant(self.type))
+        if surplus := given - needed - allowed:
+            keys = f"key{'s' if len(surplus) > 1 else ''} {', '.join(sorted(surplus))}"
+            raise refuse(f"has the {keys}, which type {self.type} does not take", _meant(self.type))
         return self
 
     @property

@@ -181,7 +181,8 @@ _UNSUPPORTED = {
 
 def _about_key(key: str, parents: Sequence[int | str], model: type[BaseModel]) -> str:
     parent = _model_at(parents, model)
-    if reason := next((reason for pattern, reason in _UNSUPPORTED.items() if re.fullmatch(pattern, key)), ""):
+    reason = next((reason for pattern, reason in _UNSUPPORTED.items() if re.fullmatch(pattern, key)), "")
+    if parents and reason:
         return reason
     elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == key]
     if elsewhere:

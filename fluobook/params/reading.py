@@ -147,6 +147,8 @@ def with_overrides(platform: Mapping[str, Any], overrides: tuple[str, ...]) -> A
             parsed = parse_yaml(value, f"--set {path}")
         except ParamsError as error:
             raise ParamsError(error.message, problems=error.problems, remedy="correct the value of --set") from None
+        if parsed == {}:
+            raise _invalid(override, "an empty mapping changes nothing: edit the file")
         result = merged(result, _nested(keys, parsed, result, path))
     return result
 

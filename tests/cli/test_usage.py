@@ -27,7 +27,7 @@ from fluobook.stages import catalogue
         (["lab", "up", "--speed", "0"], "--speed"),
         (["run", "phase1", "--engine", "steam"], "--engine"),
         (["run", "phase1", "--engine", "real", "--target", "live"], "a live run has no lab"),
-        (["run", "phase1", "--charts", "stand-ins", "--target", "live"], "--charts applies only to a lab"),
+        (["run", "phase1", "--charts", "stand-ins", "--target", "live"], "leave --charts out"),
         (["open", "phase1", "--charts", "upstream", "--target", "live"], "--charts applies only to a lab"),
         (["run", "phase1", "--charts", "no-such-folder"], "no-such-folder does not exist"),
         (["charts", "diff", "phase1", "--charts", "stand-ins"], "stand-ins has nothing to compare"),

@@ -77,9 +77,15 @@ def test_without_a_credential_no_secret_is_mounted(phase3, tree):
 @pytest.mark.parametrize(
     ("receivers", "words"),
     [
-        ([{"name": "x", "type": "email", "to": ["a@example.org"]}], "of type email needs sender, smarthost"),
-        ([{"name": "x", "type": "slack", "to": ["a@example.org"]}], "of type slack does not have to"),
-        ([{"name": "x", "type": "watchdog", "severities": ["critical"]}], "does not have severities"),
+        (
+            [{"name": "x", "type": "email", "to": ["a@example.org"]}],
+            "needs sender, smarthost, because its type is email",
+        ),
+        ([{"name": "x", "type": "slack", "to": ["a@example.org"]}], "has the key to, which type slack does not take"),
+        (
+            [{"name": "x", "type": "watchdog", "severities": ["critical"]}],
+            "has the key severities, which type watchdog",
+        ),
         ([{"name": "x", "type": "webhook", "url": "https://example.org/?t=1"}], "is not a known key"),
         ([{"name": "x", "type": "teams"}], "must be 'email', 'slack', 'webhook', 'pagerduty' or 'watchdog'"),
         ([{"name": "x", "type": "webhook", "severities": []}], "needs at least 1"),

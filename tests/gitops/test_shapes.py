@@ -194,3 +194,11 @@ def test_kustomizations_that_list_each_other_are_reported(repository: Path):
     file.write_text(file.read_text() + "resources: [../secrets]\n")
     listed = findings(repository, {"pin": RULES["pin"], "duplicate": RULES["duplicate"]})
     assert [finding.message for finding in listed] == ["it lists ../secrets, which lists it"]
+
+
+@pytest.mark.parametrize("spec", ["{}", "{groups: [{name: a}]}", "{groups: [{name: a, rules: [{alert: A, expr: 1}]}]}"])
+def test_the_rules_of_prometheus_may_leave_out_what_those_of_victoria_metrics_need(site: Path, spec: str):
+    file, kind = site / "site/shop/shop.yaml", "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule"
+    file.write_text(f"{kind}\nmetadata: {{name: x, namespace: shop}}\nspec: {spec}\n---\n{file.read_text()}")
+    reported = findings(site, {"metric": RULES["metric"]}, path="site", without=("scylladb",))
+    assert [finding.message.partition(" has ")[2] for finding in reported] == ["no severity"] * ("expr" in spec)

@@ -269,3 +269,90 @@ def test_a_talos_patch_that_talos_refuses_is_reported_in_the_site(site: Path):
 def test_upstream_leaves_the_folder_empty_but_for_its_page():
     assert [path.name for path in (REPOSITORY / "site").iterdir()] == ["README.md"]
     assert Snapshot(REPOSITORY).variants == (Snapshot(REPOSITORY),)
+
+
+SCRAPE = """apiVersion: operator.victoriametrics.com/v1beta1
+kind: VMPodScrape
+metadata: {name: own, namespace: shop, labels: {argocd.argoproj.io/secret-type: repository}}
+spec:
+  selector: {matchLabels: {app.kubernetes.io/name: loki}}
+  namespaceSelector: {any: true}
+  podMetricsEndpoints: [{port: http-metrics}]
+"""
+
+
+@pytest.mark.parametrize("name", ["metrics.yaml", "reachability.yaml"])
+def test_a_scrape_of_any_namespace_may_have_the_name_of_a_table(site: Path, name: str):
+    (site / "site/shop" / name).write_text(SCRAPE)
+    change(site / "site/shop/kustomization.yaml", "resources:\n", f"resources:\n  - {name}\n")
+    assert {finding.rule for finding in all_findings(site)} == {"project"}
+    change(site / "site/shop" / name, "io/name: loki", "io/name: loky")
+    assert [line.partition(" ")[2] for line in reported(site, "reference")] == [
+        "VMPodScrape own selects nothing in reachability.yaml or in the tree"
+    ]
+
+
+def test_a_second_release_of_a_chart_hides_no_pod_of_the_first(site: Path):
+    upstream = (site / "cluster-gitops/infrastructure/monitoring/loki/application.yaml").read_text()
+    own = upstream.replace("name: loki\n", "name: own-loki\n", 1).replace("namespace: logging", "namespace: shop")
+    (site / "site/loki.yaml").write_text(own)
+    change(site / "site/kustomization.yaml", "  - project.yaml\n", "  - project.yaml\n  - loki.yaml\n")
+    pods = Snapshot(site, "site", ("scylladb",)).table.pods
+    assert (pods["loki"].namespace, pods["loki of own-loki"].namespace) == ("logging", "shop")
+
+
+def test_a_patch_for_one_node_may_stand_beside_the_params_of_another_cluster(site: Path):
+    text = (site / "site/params/mine.yaml").read_text()
+    names = [node.name for node in platform_of(site).nodes]
+    other = (
+        text.replace("phase: mine", "phase: other").replace("name: mine}", "name: other}").replace(names[0], "node-x")
+    )
+    (site / "site/params/other.yaml").write_text(other)
+    (site / f"site/talos/patches/{names[0]}.yaml").write_text("machine: {sysctls: {vm.swappiness: '1'}}\n")
+    assert reported(site, "patch") == []
+    assert f"site/talos/patches/{names[0]}.yaml" not in read_patches(params.load("other", root=site).platform, site)
+    (site / "site/talos/patches/node-y.yaml").write_text("machine: {}\n")
+    assert all("applies to no node" in line for line in reported(site, "patch"))
+    with pytest.raises(ParamsError, match=r"node-y\.yaml applies to no node"):
+        read_patches(platform_of(site), site)
+
+
+def test_what_generators_in_nested_folders_make_is_counted(site: Path):
+    shop = site / "site/shop"
+    (shop / "sub").mkdir()
+    for file in [*shop.glob("*.yaml"), *shop.glob("*.json")]:
+        if file.name != "application.yaml":
+            file.rename(shop / "sub" / file.name)
+    (shop / "kustomization.yaml").write_text("resources: [sub]\n")
+    assert reported(site, "build", "hash") == []
+    change(shop / "sub/kustomization.yaml", "disableNameSuffixHash: true", "disableNameSuffixHash: false")
+    change(shop / "application.yaml", "prune: true", "prune: false")
+    assert ["does not prune" in line for line in reported(site, "hash")] == [True]
+
+
+@pytest.mark.parametrize(
+    ("ports", "closed"),
+    [
+        ("[{port: dns, protocol: UDP}, {port: '53', protocol: ANY}, {port: '53'}]", []),
+        ("[{port: '50', endPort: 60, protocol: UDP}]", []),
+        ("[{port: '54', endPort: 60, protocol: UDP}, {port: dns, protocol: TCP}]", ["54-60/UDP", "dns/TCP"]),
+    ],
+)
+def test_a_door_may_be_a_name_a_range_or_of_any_protocol(site: Path, ports: str, closed: list[str]):
+    policy = f"""---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {{name: allow-names, namespace: kube-system}}
+spec:
+  endpointSelector: {{matchLabels: {{k8s-app: kube-dns}}}}
+  ingress: [{{fromEntities: [cluster], toPorts: [{{ports: {ports}}}]}}]
+"""
+    file = site / "site/shop/policies.yaml"
+    file.write_text(file.read_text() + policy)
+    assert [line.partition("opens ")[2].partition(",")[0] for line in reported(site, "door")] == closed
+
+
+def test_the_usual_label_of_dashboards_is_watched_only_if_no_grafana_has_another(site: Path):
+    file = site / "cluster-gitops/infrastructure/monitoring/victoria-metrics/application.yaml"
+    change(file, "\n        grafana:\n", "\n        grafana:\n          sidecar: {dashboards: {label: own}}\n")
+    assert any("nothing reads the dashboards of shop-dashboards" in line for line in reported(site, "listing"))

@@ -202,7 +202,7 @@ def test_every_form_of_an_address_or_a_name_is_understood(path: str, written: An
         ("gitops.acme_email", "a@10.0.0.1", "must be a domain name"),
         ("network.ntp", ["ntp.example.org:123"], "must be an IPv4 address or a host name; in lower case, without"),
         ("network.ntp", ["http://ntp.example.org"], "must be an IPv4 address or a host name; in lower case, without"),
-        ("cluster.api_address", "10.10.0.105", "holds 10.10.0.105 of platform.cluster.api_address"),
+        ("cluster.api_address", "10.10.0.105", "contains 10.10.0.105 of platform.cluster.api_address"),
         ("versions", {"talos": "1.13." + "9" * 5000}, "must be major.minor.patch"),
         ("versions", {"kubernetes": "1.35.4-rc.1"}, 'must be major.minor.patch, without a v; such as "1.35.4"'),
         ("vm.cpu", "", "such as host; a model of your own"),
@@ -337,7 +337,7 @@ SERVERS = [("network.nameservers", ["{}"]), ("network.ntp", ["{}"]), (URL, "http
         ("10.244.3.4", "is inside platform.cluster.pod_cidr 10.244.0.0/16"),
         ("10.10.0.0", "is the network address of 10.10.0.0/24"),
         ("10.10.0.255", "is the broadcast address of 10.10.0.0/24"),
-        ("10.10.0.105", "holds 10.10.0.105 of platform."),
+        ("10.10.0.105", "contains 10.10.0.105 of platform."),
         ("10.10.0.20", "is used by platform."),
     ],
 )

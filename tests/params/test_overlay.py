@@ -60,6 +60,7 @@ def test_the_last_of_two_settings_wins() -> None:
         ("phase=phase2", "platform.phase: is not a known key"),
         ("gitops.revision=1.0", 'put it in quotes as it was meant, such as "1.0"'),
         ("network.vlan={", "line 1"),
+        ("gitops.mirrors={}", "an empty mapping changes nothing: edit the file"),
     ],
 )
 def test_a_wrong_setting_is_refused(setting: str, message: str) -> None:

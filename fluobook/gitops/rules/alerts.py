@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from fluobook.files import parse_json, read_text
+from fluobook.files import packaged, parse_json, read_text
 from fluobook.gitops import metrics
 from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.params.problems import did_you_mean
@@ -18,11 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fluobook.gitops.documents import Document, Finding, Key
+    from fluobook.gitops.documents import Defect, Document, Finding, Key
     from fluobook.gitops.snapshot import Snapshot
-
-    Defect = tuple[tuple[Key, ...], str, str]
-    """The path of a value, what is wrong with it, and the remedy."""
 
 KINDS = ("VMRule", "PrometheusRule")
 _LABEL_IN_TEXT = re.compile(r"\$labels\.(\w+)")
@@ -32,9 +26,9 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _METRIC = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")
 _GROUP_DURATIONS = ("interval", "eval_offset", "eval_delay")
 _RULE_DURATIONS = ("for", "keep_firing_for")
-_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|`[^`]*`')
-_ACTION = re.compile(rf"\{{\{{-?((?:{_QUOTED.pattern}|[^\"`}}]|}}(?!}}))*)}}}}", re.DOTALL)
-_TEMPLATES = yaml.safe_load(files("fluobook.gitops").joinpath("data", "templates.yaml").read_text())
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|`[^`]*`|\'(?:\\.|[^\'\\])*\'')
+_ACTION = re.compile(rf"\{{\{{-?(\s*/\*.*?\*/[\s-]*|(?:{_QUOTED.pattern}|[^\"'`}}]|}}(?!}}))*)}}}}", re.DOTALL)
+_TEMPLATES = packaged("fluobook.gitops", "data/templates.yaml")
 _BLOCKS, _VARIABLES = _TEMPLATES["blocks"], _TEMPLATES["variables"]
 _FUNCTIONS = {*_TEMPLATES["functions"], *_BLOCKS}
 
@@ -62,14 +56,14 @@ def metrics_exist(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _defects(document: Document, table: metrics.MetricTable) -> Iterator[Defect]:
     names: set[str] = set()
-    for number, group in enumerate(document.data["spec"]["groups"]):
+    for number, group in enumerate(value_under(document.data, ("spec", "groups")) or ()):
         at: tuple[Key, ...] = ("spec", "groups", number)
         if group["name"] in names:
             yield (*at, "name"), f"there are two groups {group['name']}", "rename one of them"
         names.add(group["name"])
         yield from _durations(group, at, _GROUP_DURATIONS, group["name"])
         known: list[dict[str, Any]] = []
-        for index, rule in enumerate(group["rules"]):
+        for index, rule in enumerate(group.get("rules") or ()):
             place = (*at, "rules", index)
             if rule in known:
                 yield place, f"group {group['name']} has this rule twice", "remove one of them"
@@ -121,7 +115,7 @@ def template_problem(text: str) -> str:
         if unknown := [word for word in words if word not in _FUNCTIONS]:
             return f"calls {unknown[0]}: {did_you_mean(unknown[0], _TEMPLATES['functions'])}"
         if not action.strip() or opened < 0:
-            return "has an empty action" if not action.strip() else "has an end too many"
+            return "has an empty action" if not action.strip() else "has one {{ end }} too many"
     rest = _ACTION.sub("", text)
     if "{{" in rest:
         return "does not close {{"
@@ -129,8 +123,8 @@ def template_problem(text: str) -> str:
 
 
 def _never_right(rule: dict[str, Any], at: tuple[Key, ...], table: metrics.MetricTable) -> Iterator[Defect]:
-    name = rule.get("alert") or rule.get("record")
-    expression = metrics.Expression(rule["expr"], table.metrics)
+    name = rule.get("alert") or rule.get("record") or "a rule"
+    expression = metrics.Expression(str(rule["expr"]), table.metrics)
     for problem in expression.problems:
         yield (*at, "expr"), f"{name} {problem}", f"correct the rule; {metrics.NAME} has what exists"
     if "alert" not in rule:

@@ -335,8 +335,11 @@ def data_outlives_applications(snapshot: Snapshot) -> Iterator[Finding]:
 def names_stay_where_nothing_is_pruned(snapshot: Snapshot) -> Iterator[Finding]:
     """No name has a hash of its content where Argo CD does not prune: the object before each change would be left."""
     for app in (app for app in snapshot.applications if snapshot.tree.is_ours(app) and not app.prune):
-        document = kustomization.load(snapshot.root / app.path, snapshot.reader)
-        for index, generator in enumerate(document.data.get("configMapGenerator") or ()):
+        listed = kustomization.below(snapshot.root / app.path, snapshot.reader)
+        generators = (
+            (each, *entry) for each in listed for entry in enumerate(each.data.get("configMapGenerator") or ())
+        )
+        for document, index, generator in generators:
             if not value_under(generator, ("options", "disableNameSuffixHash")):
                 message = f"{app.name} does not prune, and the name of {generator.get('name')} changes with its content"
                 place = document.at("configMapGenerator", index)

@@ -81,7 +81,8 @@ def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:
 def _unread_dashboards(snapshot: Snapshot, document: Document) -> Iterator[Finding]:
     """Generators of dashboards whose ConfigMap has no label that Grafana's sidecar watches."""
     path = ("grafana", "sidecar", "dashboards", "label")
-    watched = {str(value_under(app.values, path) or _DASHBOARD) for app in snapshot.applications}
+    grafanas = [app for app in snapshot.applications if value_under(app.values, path[:1])]
+    watched = {str(value_under(app.values, path) or _DASHBOARD) for app in grafanas} or {_DASHBOARD}
     for index, generator in enumerate(document.data.get("configMapGenerator") or ()):
         labels = value_under(generator, ("options", "labels")) or {}
         has_dashboards = any(str(entry).endswith(".json") for entry in generator.get("files") or ())
@@ -117,11 +118,12 @@ def _build(builder: Builder, folder: Path, snapshot: Snapshot) -> Iterator[Findi
         place, remedy = _mentioned(folder, error.detail), f"kubectl kustomize {folder.name} shows more"
         yield place.finding(f"kustomize refuses it: {output[0]}", remedy)
         return
-    generators = kustomization.generators(folder, snapshot.reader)
+    nested = kustomization.below(folder, snapshot.reader)
+    generators = [each for part in nested for each in kustomization.generators(part.file.parent, snapshot.reader)]
     if not generators or not all(generator.is_ksops for generator in generators):
         return
     wanted = sum(len(g.document.data.get(field) or ()) for g in generators for field in ("files", "secretFrom"))
-    others = [*listed, *(kustomization.load(folder, snapshot.reader).data.get("configMapGenerator") or ())]
+    others = [*listed, *(entry for part in nested for entry in part.data.get("configMapGenerator") or ())]
     made = len(objects) - len(others)
     if made != wanted:
         message = f"its generators list {wanted} files and make {made} objects"

@@ -32,6 +32,8 @@ _ADDRESS_ANNOTATIONS = ("lbipam.cilium.io/ips", "io.cilium/lb-ipam-ips")
 _ANNOUNCER = "io.cilium/l2-announcer"
 _EXPOSED = ("LoadBalancer", "NodePort")
 _NAMESPACES_WITH_PODS = ("default", "kube-system")
+_ANY = "ANY"
+"""Every protocol, for Cilium."""
 _SHOWN = 3
 
 
@@ -221,8 +223,9 @@ def routes_have_backends(snapshot: Snapshot) -> Iterator[Finding]:
         for service, port, path in _backends(document):
             place, known = document.at(*path), ports.get(service)
             if known is None and not any(f"-{creator}-" in f"-{service}-" for creator in creators):
-                names = ", ".join(sorted(ports)) or ", ".join(sorted(creators)) or "none"
-                yield place.finding(f"there is no Service {service} in {document.namespace}", f"name one of {names}")
+                names = ", ".join(sorted(ports) or sorted(creators))
+                remedy = f"name one of {names}" if names else "add it, or correct the name"
+                yield place.finding(f"there is no Service {service} in {document.namespace}", remedy)
             elif known and isinstance(port, int) and port not in known:
                 message = f"Service {service} has no port {port}"
                 yield place.finding(message, f"name one of {', '.join(map(str, known))}")
@@ -341,25 +344,40 @@ def opened_ports_are_served(snapshot: Snapshot) -> Iterator[Finding]:
     table = snapshot.table
     for place, row in table.rows:
         for name in filter(table.pods.__contains__, reachability.listed(row["to"])):
-            served = {f"{number}/{protocol}" for number, protocol in table.ports(name)}
-            yield from _unserved(place, row.get("ports") or (), served, f"the row opens {name}:")
+            opened = [text if "/" in text else f"{text}/{TCP}" for text in map(str, row.get("ports") or ())]
+            closed = set(opened) - {f"{number}/{protocol}" for number, protocol in table.ports(name)}
+            yield from _unserved(place, filter(closed.__contains__, opened), f"the row opens {name}:")
     for policy in policies_of(snapshot).policies:
         spec = policy.data["spec"]
         selector = spec.get("podSelector", spec.get("endpointSelector"))
         pods = [p for p in table.pods.values() if p.namespace == policy.namespace and matches(selector or {}, p.labels)]
-        served = {f"{number}/{protocol}" for pod in pods for number, protocol in table.ports(pod.name)}
-        served |= {f"{port}/{TCP}" for pod in pods for port in pod.named_ports}
+        served: set[tuple[str | int, str]] = {port for pod in pods for port in table.ports(pod.name)}
+        served |= {(name, port[1]) for pod in pods for name, port in table.named_ports(pod.name).items()}
+        usual = TCP if policy.kind == "NetworkPolicy" else _ANY
         for index, rule in enumerate(spec.get("ingress") or ()):
             ports = [
                 *(rule.get("ports") or ()),
                 *(p for to in rule.get("toPorts") or () for p in to.get("ports") or ()),
             ]
-            numbered = [port for port in ports if "port" in port and "endPort" not in port]
-            opened = [f"{port['port']}/{port.get('protocol', TCP)}" for port in numbered]
-            yield from _unserved(policy.at("spec", "ingress", index), opened, served, f"{policy.name} opens ")
+            ranges = [
+                (str(port["port"]), str(port.get("endPort", port["port"])), port.get("protocol", usual))
+                for port in ports
+                if "port" in port
+            ]
+            closed_ports = [
+                f"{first}-{last}/{protocol}" if last != first else f"{first}/{protocol}"
+                for first, last, protocol in ranges
+                if not any(_is_opened(listening, first, last) for listening, own in served if protocol in (own, _ANY))
+            ]
+            yield from _unserved(policy.at("spec", "ingress", index), closed_ports, f"{policy.name} opens ")
 
 
-def _unserved(place: Position, opened: Iterable[Any], served: set[str], subject: str) -> Iterator[Finding]:
-    for port in map(str, opened):
-        if (port if "/" in port else f"{port}/{TCP}") not in served:
-            yield place.finding(f"{subject}{port}, where nothing listens", "close it, or correct pod and port")
+def _is_opened(port: str | int, first: str, last: str) -> bool:
+    """Whether a port, by its number or its name, is one of a range."""
+    is_range = isinstance(port, int) and first.isdigit() and last.isdigit()
+    return int(first) <= int(port) <= int(last) if is_range else str(port) == first
+
+
+def _unserved(place: Position, closed: Iterable[str], subject: str) -> Iterator[Finding]:
+    for port in closed:
+        yield place.finding(f"{subject}{port}, where nothing listens", "close it, or correct pod and port")

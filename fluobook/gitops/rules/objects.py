@@ -16,11 +16,8 @@ from fluobook.params.cpus import lacks
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from fluobook.gitops.documents import Document, Finding, Key
+    from fluobook.gitops.documents import Defect, Document, Finding, Key
     from fluobook.gitops.snapshot import Snapshot
-
-    Defect = tuple[tuple[Key, ...], str, str]
-    """The path of a value, what is wrong with it, and the remedy."""
 
 _NOT_FOR_THE_CLUSTER = {"Kustomization", "ksops"}
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
@@ -34,9 +31,15 @@ _ENUMS = {
 _OPERATORS = {"In", "NotIn", "Exists", "DoesNotExist"}
 _ENUM_GROUPS = {"", "apps", "batch", "networking.k8s.io", "policy"}
 _OUR_KEYS = {"fluobook/phase-values", "fluobook/needed-before", "fluobook/pool"}
-_ARGOCD_KEYS = {"sync-wave", "sync-options", "compare-options", "ignore-healthcheck", "refresh"} | {
+_ARGOCD_KEYS = {
+    "sync-wave",
+    "sync-options",
+    "compare-options",
+    "ignore-healthcheck",
+    "refresh",
     "hook",
     "hook-delete-policy",
+    "secret-type",
 }
 _ISSUER = "cert-manager.io/cluster-issuer"
 _POD_SCRAPES = {"VMPodScrape", "PodMonitor"}
@@ -63,24 +66,18 @@ def objects_match_their_schema(snapshot: Snapshot) -> Iterator[Finding]:
         for path, message in part.mismatches:
             yield document.at(*path).finding(message, remedy)
     for document in snapshot.objects():
-        for key, value in (("kind", document.kind), ("metadata", document.name)):
+        for field, value in (("kind", document.kind), ("metadata.name", document.name)):
             if not value:
-                yield document.at(key).finding(f"the object has no {key}", "give it kind and name")
+                yield document.at(*field.split(".")).finding(f"the object has no {field}", "give it kind and name")
 
 
-_OTHER_ARGO_KINDS = {
-    "ApplicationSet": "is not evaluated: what it makes is not checked, gets no mirrors or values, and waits for no wave"
-}
+_NOT_EVALUATED = "is not evaluated: what it makes is not checked, gets no mirrors or values, and waits for no wave"
 
 
 def _version_defects(document: Document) -> Iterator[Defect]:
     version, kind = str(document.data.get("apiVersion", "")), document.kind
-    if version.startswith("argoproj.io/") and kind in _OTHER_ARGO_KINDS:
-        yield (
-            ("kind",),
-            f"{kind} {document.name} {_OTHER_ARGO_KINDS[kind]}",
-            "write the Applications that it would make",
-        )
+    if version.startswith("argoproj.io/") and kind == "ApplicationSet":
+        yield ("kind",), f"{kind} {document.name} {_NOT_EVALUATED}", "write the Applications that it would make"
         return
     if schemas.is_known(version, kind):
         return
@@ -201,7 +198,8 @@ def _names(snapshot: Snapshot) -> Names:
 
 
 def _missing(path: tuple[Key, ...], name: str, known: Iterable[str]) -> Defect:
-    return path, f"there is no {name}", f"name one of {', '.join(sorted(known)) or 'none'}"
+    names = ", ".join(sorted(known))
+    return path, f"there is no {name}", f"name one of {names}" if names else "add it, or correct the name"
 
 
 def _issuer_defects(document: Document, names: Names) -> Iterator[Defect]:
@@ -279,12 +277,13 @@ def _scrape_defects(snapshot: Snapshot, document: Document) -> Iterator[Defect]:
     name = f"{document.kind} {document.name}"
     if not any(spec.get(key) for key in _ENDPOINTS):
         yield ("spec",), f"{name} scrapes no port", "add one"
-    namespaces = (spec.get("namespaceSelector") or {}).get("matchNames") or [document.namespace]
+    selected = spec.get("namespaceSelector") or {}
+    namespaces = selected.get("matchNames") or [document.namespace]
     selector = spec.get("selector") or {}
     targets = [
         ports
         for namespace, labels, ports in _scrapable(snapshot, document.kind)
-        if namespace in namespaces and matches(selector, labels)
+        if (selected.get("any") or namespace in namespaces) and matches(selector, labels)
     ]
     if not targets:
         message = f"{name} selects nothing in {reachability.NAME} or in the tree"
@@ -293,7 +292,7 @@ def _scrape_defects(snapshot: Snapshot, document: Document) -> Iterator[Defect]:
     endpoints = [(field, *entry) for field in _ENDPOINTS for entry in enumerate(spec.get(field) or ())]
     for field, index, endpoint in endpoints:
         port = endpoint.get("port")
-        if port and all(targets) and port not in ports:
+        if port and targets and all(targets) and port not in ports:
             message = f"{name} scrapes {port}, a port that its targets do not have"
             yield ("spec", field, index), message, f"name one of {', '.join(sorted(ports))}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from importlib.resources import files
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import yaml
 from fluobook.clients import sops
 from fluobook.errors import AccessDenied, BadFile, OutsideError
 from fluobook.failures import present
-from fluobook.files import LARGEST_RECORD, pattern, read_text
+from fluobook.files import LARGEST_RECORD, packaged, pattern, read_text
 from fluobook.gitops import alerts, documents, kustomization, secrets
 from fluobook.gitops.documents import Position, walk
 from fluobook.gitops.secrets import SUFFIX, mapping, values_that_are_not_base64
@@ -27,10 +26,7 @@ if TYPE_CHECKING:
     from fluobook.gitops.snapshot import Snapshot
 
 CREATION_RULES = ".sops.yaml"
-_KEY_FORMS = {
-    name: re.compile(form)
-    for name, form in yaml.safe_load(files("fluobook.gitops").joinpath("data", "key_forms.yaml").read_text()).items()
-}
+_KEY_FORMS = {name: re.compile(form) for name, form in packaged("fluobook.gitops", "data/key_forms.yaml").items()}
 _WORDS = (
     r"(?:password|passwd|passphrase|pwd|pass|token|(?:client|shared)[_-]?secret"
     r"|(?:api|access|auth|secret|private)[_-]?key)"

@@ -99,7 +99,7 @@ def pools_are_free(platform: Platform) -> Iterator[Problem]:
     for path, span in ranges:
         for owner, address in [*_machines(platform), *_other_servers(platform)] if path != _DHCP else ():
             if _contains(span, address):
-                rule, meant = f"holds {address} of {owner}", "shorten the pool or move the address"
+                rule, meant = f"contains {address} of {owner}", "shorten the pool or move the address"
                 yield Problem(path, _text(span), rule, meant)
     for (first, span), (second, other) in combinations(ranges, 2):
         if _contains(span, other.start) or _contains(other, span.start):
