@@ -292,11 +292,11 @@ class Runbook(Displayed):
         """
         runs = last_runs(newest_first(self.root / "runs"), self.chosen.phase, self.target)
         states: dict[str, Cell] = {}
-        live = Live(lambda: board_table(self._title, dict(states), runs))
+        live, context = Live(lambda: board_table(self._title, dict(states), runs)), self.context
 
         def fill() -> None:
             for stage in (*catalogue.STAGES, *catalogue.DAY_TWO):
-                states[stage.name] = read_state(stage, self.context)
+                states[stage.name] = read_state(stage, context)
                 live.touch()
             if live.live:
                 live.paint()

@@ -48,12 +48,12 @@ def open_run(
                 lab = provider.start(loaded, path, root=root(), programs=programs, owner=os.getpid(), charts=charts)
             folder = _new_run(loaded, str(Path(phase).resolve()) if Path(phase).suffix else phase, lab)
 
-            def show(url: str) -> None:
+            def show(server: by_hand.Server) -> None:
                 ending = "Ctrl-C ends JupyterLab" + ("" if lab is kept else " and the lab") + "; the run folder stays"
                 remarks = lab.remarks if lab else ()
-                _print("\n".join([*remarks, _connected(loaded, lab), f"run folder: {folder}", url, ending]))
+                _print("\n".join([*remarks, _connected(loaded, lab), f"run folder: {folder}", server.url, ending]))
                 if browser:
-                    webbrowser.open(url)
+                    webbrowser.open(server.page)
 
             code = by_hand.run(folder, _environment(loaded, folder, lab), signals, report=_print, show=show)
         finally:

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jupyter_core.paths import jupyter_runtime_dir
+
 from fluobook.display.outputs import FOLDER, restore
 from fluobook.errors import BadFile, ToolFailed
 from fluobook.files import is_alive, parse_json, read_text, temporary_folder, write_json, write_text
@@ -52,7 +54,7 @@ def run(
     signals: Signals,
     *,
     report: Callable[[str], None],
-    show: Callable[[str], None],
+    show: Callable[[Server], None],
 ) -> int:
     """Serve a run folder until JupyterLab or a signal ends the run; returns the exit code.
 
@@ -61,7 +63,7 @@ def run(
         environment: of JupyterLab and its kernels.
         signals: end the run; that is no failure.
         report: receives a line for each step of the start.
-        show: receives the URL, once JupyterLab listens.
+        show: receives the server, once it listens.
     """
     with jupyterlab(folder, environment) as process:
         server = Server(process, "", "")
@@ -73,7 +75,7 @@ def run(
                 page.join(INTERVAL)
             if listening := serving(process, folder, signals):
                 server = listening
-                show(server.url)
+                show(server)
                 keep_record(process, folder, signals)
         finally:
             code = process.poll() or 0
@@ -139,9 +141,10 @@ def complete(folder: Path) -> None:
     import nbformat  # noqa: PLC0415 (heavy)
 
     for path in folder.glob("*.ipynb"):
-        notebook = nbformat.read(path, as_version=4)
-        if restore(notebook, path):
-            write_text(path, nbformat.writes(notebook))
+        with suppress(Exception):  # a notebook that cannot be read costs no record of the others
+            notebook = nbformat.read(path, as_version=4)
+            if restore(notebook, path):
+                write_text(path, nbformat.writes(notebook))
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
@@ -157,6 +160,11 @@ class Server:
     def url(self) -> str:
         """The URL to open, with the token."""
         return _url(self.address, self.token)
+
+    @property
+    def page(self) -> str:
+        """The URL of a file that leads to `url`: arguments of a browser can be read by others, a token must not."""
+        return (Path(jupyter_runtime_dir()) / f"jpserver-{self.process.pid}-open.html").as_uri()
 
     def request(self, path: str, *, method: str = "GET") -> Any:
         """Call JupyterLab's API; returns the answer, or nothing if there is none."""
@@ -253,8 +261,6 @@ def serving(process: subprocess.Popen[bytes], folder: Path, signals: Signals) ->
 
 def _servers() -> Iterator[dict[str, Any]]:
     """What every Jupyter server of this user has written about itself."""
-    from jupyter_core.paths import jupyter_runtime_dir  # noqa: PLC0415 (only this command needs it)
-
     for path in Path(jupyter_runtime_dir()).glob("jpserver-*.json"):
         with suppress(BadFile):
             state = parse_json(read_text(path), path)

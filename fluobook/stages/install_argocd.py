@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fluobook import gitops
-from fluobook.errors import DeadlineExceeded, FluobookError, NotFound, TaskFailed
+from fluobook.errors import DeadlineExceeded, FluobookError, NotFound, Rejected, TaskFailed
 from fluobook.gitops.root import NAMESPACE
 from fluobook.stages.core import readiness, ssa
 from fluobook.stages.core.check import Check
@@ -327,7 +327,7 @@ def _install(context: RunContext, report: Reporter) -> Mapping[str, Any]:
     report("renders the chart")
     rendered = render(kube, context.platform, chart_of(context.platform, context.root))
     _run_hooks(context, rendered.before, report)
-    in_parallel(lambda obj: _apply_definition(context, obj), _definitions(context, report), width=FEW)
+    in_parallel(lambda obj: _apply_definition(context, obj, report), _definitions(context, report), width=FEW)
     applied = 0
     for group in _in_order(rendered.objects):
         differing = [entry.wanted for entry in ssa.compare_all(kube, group) if entry.differs]
@@ -339,10 +339,13 @@ def _install(context: RunContext, report: Reporter) -> Mapping[str, Any]:
     return {"objects": len(rendered.objects), "applied": applied}
 
 
-def _apply_definition(context: RunContext, obj: Obj) -> Obj:
-    """Apply one, again if a busy API server does not answer in time."""
+def _apply_definition(context: RunContext, obj: Obj, report: Reporter) -> None:
+    """Apply one, again if a busy API server does not answer in time. One that it refuses keeps Argo CD from nothing."""
     what = f"{ssa.title(obj)} to be applied"
-    return context.wait_until("argocd", what, lambda: ssa.apply(context.kube(), obj))
+    try:
+        context.wait_until("argocd", what, lambda: ssa.apply(context.kube(), obj), final=(Rejected,))
+    except Rejected as error:
+        report(f"leaves {ssa.title(obj)} to Argo CD: {error.message}")
 
 
 def _definitions(context: RunContext, report: Reporter) -> list[Obj]:
@@ -416,7 +419,7 @@ def _await(context: RunContext, kind: str, name: str, report: Reporter) -> Mappi
         return None
 
     try:
-        live = context.wait_until("argocd", f"{kind} {name} to be ready", ready, interval=0.1)
+        live = context.wait_until("argocd", f"{kind} {name} to be ready", ready, interval=0.1, final=(TaskFailed,))
     except DeadlineExceeded as error:
         error.cause = _why_not_ready(kube, kind, name) or error.cause
         error.remedy = f"kubectl -n {NAMESPACE} describe {kind.lower()} {name}"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fluobook.errors import DeadlineExceeded, FluobookError, OutsideError, Unreachable
+from fluobook.errors import FluobookError, OutsideError, Rejected, Unreachable
 from fluobook.stages import install_argocd
 from fluobook.stages.core import readiness
 from fluobook.stages.install_argocd import AFTER, BEFORE, _await, hooks_of
@@ -122,6 +122,7 @@ def test_a_chart_that_cannot_be_rendered_is_left_to_argocd_and_what_exists_is_le
 
 def test_a_definition_that_the_api_did_not_accept_in_time_is_applied_again(monkeypatch):
     answers = [Unreachable("did not answer completely within 30 s", system="kubernetes"), {"kind": "applied"}]
+    reports = []
 
     def apply(_kube, _obj):
         answer = answers.pop(0)
@@ -129,13 +130,17 @@ def test_a_definition_that_the_api_did_not_accept_in_time_is_applied_again(monke
             raise answer
         return answer
 
-    def wait(_deadline, what, check):
-        return wait_until(check, what=what, timeout=10, cancellation=Cancellation(), interval=0.001)
+    def wait(_deadline, what, check, **options):
+        return wait_until(check, what=what, timeout=10, cancellation=Cancellation(), interval=0.001, **options)
 
     monkeypatch.setattr(install_argocd.ssa, "apply", apply)
     context = SimpleNamespace(kube=lambda: None, wait_until=wait)
     definition = {"kind": install_argocd.DEFINITION, "metadata": {"name": "vmrules"}}
-    assert install_argocd._apply_definition(context, definition) == {"kind": "applied"}
+    install_argocd._apply_definition(context, definition, reports.append)
+    assert (answers, reports) == ([], [])
+    answers.append(Rejected("spec.names is required", system="kubernetes"))
+    install_argocd._apply_definition(context, definition, reports.append)
+    assert reports == ["leaves CustomResourceDefinition vmrules to Argo CD: spec.names is required"]
 
 
 def hook(name, when, weight=None):
@@ -173,10 +178,8 @@ class StuckServer:
         self.get = lambda *_: {"kind": "Deployment", "metadata": {"name": "argocd-server"}, "spec": {}}
         self.list = lambda _, kind, __: [pod] if kind == "Pod" else []
 
-    def wait_until(self, _deadline, _what, attempt, **_):
-        for _ in range(2):
-            assert attempt() is None
-        raise DeadlineExceeded("timed out")
+    def wait_until(self, _deadline, what, attempt, **options):
+        return wait_until(attempt, what=what, timeout=0.5, cancellation=Cancellation(), **options)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,8 @@ class Gate:
 
     def _by_asking(self, plan: Plan) -> str:
         assert self.ask is not None  # noqa: S101 (narrows the type; the caller has checked)
-        word = " ".join(dict.fromkeys(plan.destroys)) or (self.cluster if self.policy.names_cluster else "yes")
+        names = dict.fromkeys([*((self.cluster,) if self.policy.names_cluster else ()), *plan.destroys])
+        word = " ".join(names) or "yes"
         what_for = ", the names of what will be destroyed" if plan.destroys else ""
         answer = self.ask(f'{plan.summary()} Approve? Type "{word}"{what_for}: ')
         if sorted(re.split(r"[\s,]+", answer.strip())) != sorted(word.split()):

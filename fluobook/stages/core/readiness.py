@@ -107,8 +107,14 @@ class WaitingPods:
         self._read, self._read_at = read, time.monotonic()
         self._since: dict[str, float] = {}
 
-    def reasons(self) -> tuple[str, str]:
-        """The first reason, and the first that only a change of the pod removes; "" for none."""
+    def reasons(self, *, restart: bool = False) -> tuple[str, str]:
+        """The first reason, and the first that only a change of the pod removes; "" for none.
+
+        Args:
+            restart: the pods may be those of an older version: no reason has lasted yet.
+        """
+        if restart:
+            self._since = dict.fromkeys(self._since, time.monotonic())
         if time.monotonic() - self._read_at >= PAUSE:
             self._read_at = time.monotonic()
             with suppress(OutsideError):  # the API is away for a moment: the wait itself reports that

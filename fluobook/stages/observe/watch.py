@@ -235,7 +235,7 @@ def receivers_check(kube: Kube) -> Check:
     except NotFound:
         apps = []
     values = [value_under(app, _ALERTMANAGER) for app in apps if value_under(app, _ALERTMANAGER)]
-    names = [entry["name"] for config in values for entry in config["receivers"] if len(entry) > 1]
+    names = [entry["name"] for config in values for entry in config.get("receivers") or () if len(entry) > 1]
     result = ", ".join(names) or ("no receiver" if values else "no Application has an Alertmanager")
     return Check(ALERTS, bool(names), result, "set alerts.receivers: docs/how-to/alerts.md", advisory=True)
 

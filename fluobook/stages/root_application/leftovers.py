@@ -6,6 +6,7 @@ order in which it can go: instances before their operators, namespaces last.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,12 @@ from fluobook.gitops.root import NAME as ROOT
 from fluobook.gitops.root import NAMESPACE
 from fluobook.gitops.rules.applications import holds_data
 from fluobook.gitops.tree import FINALIZER
+from fluobook.stages.core import readiness
 from fluobook.stages.core.plan import Action
-from fluobook.stages.root_application.state import API, KIND, state_of
+from fluobook.stages.root_application.state import API, KIND, Tip, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
     from fluobook.clients.kube import Kube
     from fluobook.context import RunContext
@@ -60,18 +62,23 @@ class Leftover:
         return f"{self.kind.lower()} {self.namespace + '/' if self.namespace and self.kind != KIND else ''}{self.name}"
 
 
-def leftovers_of(kube: Kube, tree: Tree, objects: Mapping[str, Obj]) -> tuple[Leftover, ...]:
+def leftovers_of(
+    kube: Kube, tree: Tree, objects: Mapping[str, Obj], behind: Container[str] = ()
+) -> tuple[Leftover, ...]:
     """Everything that is left, in the order in which it is to be deleted.
 
     Args:
         kube: the cluster.
         tree: the platform's, as it is wanted.
         objects: the live Applications by name.
+        behind: the names of those that Argo CD compared with an older commit: what they report may be wrong.
     """
+    wanted = {(API, KIND, app.name, NAMESPACE) for app in tree.applications}
     keys = {(API, KIND, app.name, NAMESPACE): ROOT for app in tree.left_out if _is_child(objects.get(app.name))}
     for name in {ROOT, *(app.name for app in tree.applications)} & set(objects):
-        if state_of(objects[name]).operation != "Running":
-            keys |= dict.fromkeys(_given_up(objects[name]), name)
+        state = state_of(objects[name])
+        if state.operation != "Running" and state.up_to_date and name not in behind:
+            keys |= dict.fromkeys((key for key in _given_up(objects[name]) if key not in wanted), name)
     for namespace in kube.list("v1", "Namespace") if tree.dropped_namespaces else ():
         tracking, name = _annotations(namespace).get(TRACKING, ""), namespace["metadata"]["name"]
         if tracking and name in tree.dropped_namespaces:
@@ -145,8 +152,12 @@ def deletions(leftovers: Iterable[Leftover], needs: tuple[str, ...]) -> list[Act
                 "the tree no longer has it",
                 needs,
                 "kubernetes",
-                {"key": [item.api_version, item.kind, item.name, item.namespace], "owner": item.owner},
-                (item.name,) if item.data else (),
+                {
+                    "key": [item.api_version, item.kind, item.name, item.namespace],
+                    "owner": item.owner,
+                    "with": item.data,
+                },
+                (item.name,) if item.data or item.kind == KIND else (),
             )
             for item in group
         ]
@@ -158,7 +169,8 @@ def deletions(leftovers: Iterable[Leftover], needs: tuple[str, ...]) -> list[Act
 def delete(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any]:
     """Delete an object, an Application with all its objects, and wait until it is gone.
 
-    Before that its Application must have given it up: Argo CD would create it again.
+    Before that its Application must have given it up: Argo CD would create it again. A hook that fails may be the error
+    of an earlier deletion; Argo CD tries again.
 
     Raises:
         TaskFailed: a hook of the Application forbids it.
@@ -166,13 +178,16 @@ def delete(context: RunContext, action: Action, report: Reporter) -> Mapping[str
     """
     kube, key, owner = context.kube(), tuple(action.data["key"]), action.data["owner"]
     report.release_slot()
+    tip = context.shared(Tip, lambda: Tip(context.platform))
 
     def is_given_up() -> bool | None:
         report.check()
         app = kube.find(API, KIND, owner, NAMESPACE)
-        return app is None or key in _given_up(app) or kube.find(*key) is None or None
+        if app is not None and kube.find(*key) is not None:
+            return True if key in _given_up(app) and tip.reached(state_of(app), refresh=True) else None
+        return True
 
-    context.wait_until("applications", f"Application {owner} to give up {action.object}", is_given_up)
+    context.wait_until("applications", f"Application {owner} no longer to contain {action.object}", is_given_up)
     live, is_application = kube.find(*key), key[:2] == (API, KIND)
     if live and is_application and not live["metadata"].get("deletionTimestamp"):
         finalizers = live["metadata"].get("finalizers") or []
@@ -181,13 +196,14 @@ def delete(context: RunContext, action: Action, report: Reporter) -> Mapping[str
         body = {"metadata": {"finalizers": [*finalizers, FINALIZER]}, "spec": {"syncPolicy": {"syncOptions": kept}}}
         kube.patch(*key, body=body)
     kube.delete(*key)
+    deleted = time.monotonic()
 
     def is_gone() -> bool | None:
         report.check()
         obj = kube.find(*key)
         conditions = ((obj or {}).get("status") or {}).get("conditions") or ()
         for condition in conditions if is_application else ():
-            if condition["type"] == "DeletionError":
+            if condition["type"] == "DeletionError" and time.monotonic() - deleted >= readiness.DOUBT:
                 raise TaskFailed(
                     f"{action.object} cannot be deleted: {condition['message']}",
                     system="argocd",

@@ -246,7 +246,7 @@ def observe(context: RunContext) -> Observation:
     states = {name: state_of(obj) for name, obj in objects.items()}
     tip = Tip(context.platform)
     behind = frozenset(name for name, state in states.items() if not tip.reached(state))
-    left = leftovers.leftovers_of(kube, tree, objects)
+    left = leftovers.leftovers_of(kube, tree, objects, behind)
     return Observation(tree.applications, digest, None, not root.differs, states, behind, objects, left)
 
 
@@ -328,9 +328,9 @@ class ApplicationWatch:
     def joined(self) -> Iterator[None]:
         """Take part in the wait: the first waiter starts the watch, the last one ends it."""
         with self._changed:
-            self._waiters += 1
-            if self._waiters == 1:
+            if not self._waiters:
                 self._start()
+            self._waiters += 1
         try:
             yield
         finally:
@@ -366,7 +366,9 @@ class ApplicationWatch:
         self._objects = {obj["metadata"]["name"]: obj for obj in self._kube.list(API, KIND, NAMESPACE)}
         self._states = {name: state_of(obj) for name, obj in self._objects.items()}
         self._old_failures = frozenset((name, state.started) for name, state in self._states.items() if state.failed)
-        self._until = time.monotonic() + self._seconds
+        self.in_vain = {}
+        self._connected = time.monotonic()
+        self._until = self._connected + self._seconds
         self._informer = self._kube.inform(API, KIND, self._take, namespace=NAMESPACE)
 
     def _take(self, change: Change) -> None:
@@ -446,13 +448,20 @@ class _Wait:
         """
         state, reason = states.get(self._name), ""
         if state and state.sync and not state.healthy and self._name != ROOT:
-            reason, lasting = self._pods.reasons()
-            if lasting and self._tip.reached(state, refresh=True):
+            reason, lasting = self._pods.reasons(restart=not self._is_deployed(state, states.get(ROOT)))
+            if lasting:
                 self._watch.in_vain[self._name] = lasting
         for name, lasting in dict(self._watch.in_vain).items():
             if self._name in (name, ROOT) and name in states:
                 raise pod_error(states[name], lasting)
         return reason
+
+    def _is_deployed(self, state: State, root: State | None) -> bool:
+        """Whether the cluster has what Git has now for the Application: its pods are not those of an older commit."""
+        synced = state.sync == "Synced" and state.operation != RUNNING and self._tip.reached(state, refresh=True)
+        entries = (self._last.objects.get(ROOT, {}).get("status") or {}).get("resources") or ()
+        is_current = all(entry.get("status") == "Synced" for entry in entries if entry.get("name") == self._name)
+        return synced and state.up_to_date and root is not None and self._tip.reached(root) and is_current
 
     def _cannot_be_built(self, state: State) -> bool:
         """Whether a build error is still there after Argo CD compared again: the first may be about an older commit."""

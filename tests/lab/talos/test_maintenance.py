@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from fluobook.clients.talos import Address, Kind, MachineIdentity, Mode, maintenance, probe
-from fluobook.clients.talos.resources import EXTENSIONS, MACHINE_CONFIG, MACHINE_STATUS, PLATFORM
+from fluobook.clients.talos import Address, MachineIdentity, Mode, maintenance, probe
+from fluobook.clients.talos.resources import EXTENSIONS, MACHINE_CONFIG, MACHINE_STATUS, PLATFORM, Kind
 from fluobook.errors import AccessDenied, ForeignObject, NotFound, OutsideError, Rejected, Unreachable
 
 

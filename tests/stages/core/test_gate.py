@@ -80,8 +80,8 @@ def test_a_prediction_is_refused_and_the_missing_stage_named():
         (CHANGE, "lab", "yes"),
         (CHANGE, "live", "fluodata"),
         (LOSS, "lab", "a"),
-        (LOSS, "live", "a"),
-        (LOSSES, "live", "a b-1"),
+        (LOSS, "live", "fluodata a"),
+        (LOSSES, "live", "fluodata a b-1"),
     ],
 )
 def test_a_person_types_yes_in_the_lab_and_a_name_where_it_matters(plan, target, word):

@@ -87,8 +87,9 @@ def test_what_is_left_is_deleted_after_the_root_gave_it_up_the_namespace_last(pl
         "delete namespace a": ("delete job kube-system/certs-1",),
         "await root": ("apply root",),
     }
-    assert planned.destroys == ("db", "a")
-    assert [action.detail for action in planned.actions if action.destroys] == ["with Cluster a/db", "with claim db-1"]
+    assert planned.destroys == ("db", "operator", "a")
+    details = [action.detail for action in planned.actions if action.destroys]
+    assert details == ["with Cluster a/db", "deployed by root", "with claim db-1"]
 
 
 def test_without_argocd_every_action_is_predicted(platform):

@@ -43,3 +43,31 @@ def test_a_wait_outlasts_a_short_loss_of_the_connection(monkeypatch):
     watch, checks = work.ApplicationWatch(Api(None, AWAY, AWAY, None), seconds=3600), []
     with watch.joined():
         assert watch.wait(lambda _snapshot: checks.append(1) or len(checks) == 5)
+
+
+def test_a_second_wait_knows_nothing_of_the_first(monkeypatch):
+    monkeypatch.setattr(work, "SILENCE", 60.0)
+    watch = work.ApplicationWatch(Api(AWAY), seconds=3600)
+    with watch.joined():
+        watch.in_vain["loki"] = "InvalidImageName"
+    with watch.joined():
+        assert watch.in_vain == {}
+        assert watch.wait(lambda _snapshot: True)
+
+
+def test_a_watch_that_could_not_start_starts_for_the_next_waiter():
+    api, lists = Api(None), [AWAY, []]
+
+    def answer(*_what):
+        result = lists.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    api.list = answer
+    watch = work.ApplicationWatch(api, seconds=3600)
+    with pytest.raises(Unreachable), watch.joined():
+        pass
+    with watch.joined():
+        assert watch.wait(lambda _snapshot: True)
+    assert lists == []
