@@ -76,11 +76,16 @@ def test_no_wave_began_before_the_one_before_was_healthy(platform: tuple[RealLab
 
 
 def test_the_real_controller_s_own_history_agrees(platform: tuple[RealLab, Verified]) -> None:
-    """Seconds are all that its timestamps tell; a wave's first sync is not before the first one of the wave before."""
+    """Seconds are all that its timestamps tell; a wave's first sync is not before the first one of the wave before.
+
+    The definitions of one chart are all there since stage 7: Argo CD finds it Synced, and has nothing to do.
+    """
     lab, _ = platform
-    began = {app["metadata"]["name"]: app["status"]["history"][0]["deployStartedAt"] for app in applications(lab)}
-    waves = [[began[application.name] for application in wave] for wave in waves_of(lab)]
-    for earlier, later in itertools.pairwise(waves):
+    histories = {app["metadata"]["name"]: app["status"].get("history") for app in applications(lab)}
+    assert {name for name, history in histories.items() if not history} == {"prometheus-operator-crds"}
+    began = {name: history[0]["deployStartedAt"] for name, history in histories.items() if history}
+    waves = [[began[app.name] for app in wave if app.name in began] for wave in waves_of(lab)]
+    for earlier, later in itertools.pairwise(filter(None, waves)):
         assert max(earlier) <= min(later)
 
 

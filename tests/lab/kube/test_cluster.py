@@ -137,7 +137,7 @@ def test_a_pod_waits_for_its_secret(ready: Any, make_workload: Any) -> None:
     def stuck() -> bool:
         pods = ready.kube.list("v1", "Pod", "default")
         states = [s["state"] for p in pods for s in (p.get("status") or {}).get("containerStatuses") or []]
-        return {"waiting": {"reason": "CreateContainerConfigError"}} in states
+        return "CreateContainerConfigError" in [state.get("waiting", {}).get("reason") for state in states]
 
     ready.until(stuck)
     metadata = {"name": "key", "namespace": "default"}
