@@ -114,7 +114,8 @@ def pattern(text: str, path: Path | str, line: int = 0, *, longest: int = LONGES
     while inner := re.findall(r"\(([^()]*)\)", groups):
         alternatives += [group.count("|") + 1 for group in inner]
         groups = re.sub(r"\([^()]*\)", "x", groups)
-    ways = longest ** len(repeats) * 2 ** len(options) * math.prod([*alternatives, groups.count("|") + 1])
+    choices = 2 ** len(options) * math.prod([*alternatives, groups.count("|") + 1])
+    ways = longest ** len(repeats) * choices**1.5  # a choice costs more than a step of a repetition
     if re.search(r"\)[*+{]", plain) or ways > MOST_WAYS:
         problem = "has a regular expression that could take too long"
         remedy = "write it without repeated groups, and with few repetitions and alternatives"
