@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from fluobook.gitops.documents import Key
 
 NAME = "kustomization.yaml"
+_SELECTED = ("kind", "name", "namespace")
+"""What a patch's target may name; the first two are regular expressions for kustomize, so only plain names are read."""
+_NAME = re.compile(r"[\w.-]+")
 _KNOWN = {"apiVersion", "kind", "metadata", "resources", "patches", "generators", "configMapGenerator", "components"}
 
 
@@ -71,7 +74,12 @@ def resources(folder: Path, reader: Reader = STRICT, above: tuple[Path, ...] = (
         remedy = "write it with resources and patches; fluobook supports no more than that"
         reader.refuse(KustomizeError(f"uses `{key}`", file=file, line=kustomization.line(key), remedy=remedy))
     objects: list[Document] = []
-    for index, entry in enumerate(kustomization.data.get("resources") or []):
+    entries = kustomization.data.get("resources") or []
+    for index, entry in enumerate(entries):
+        if entry in entries[:index]:
+            line, remedy = kustomization.line("resources", index), "remove one of the two"
+            reader.refuse(KustomizeError(f"lists {entry} twice", file=file, line=line, remedy=remedy))
+            continue
         try:
             objects += _listed(folder, entry, reader, (*above, folder))
         except KustomizeError as error:
@@ -82,7 +90,7 @@ def resources(folder: Path, reader: Reader = STRICT, above: tuple[Path, ...] = (
             objects = _apply(objects, patch, folder)
         except (Rejected, BadFile) as error:
             file, line = kustomization.file, kustomization.line("patches", index)
-            if "path" in patch and not isinstance(error, InvalidFile):
+            if isinstance(error, Rejected) and not isinstance(error, InvalidFile) and "path" in patch:
                 file, line = folder / patch["path"], 1
             problem = getattr(error, "problem", error.message)
             reader.refuse(KustomizeError(problem, file=file, line=line, remedy=error.remedy))
@@ -92,6 +100,9 @@ def resources(folder: Path, reader: Reader = STRICT, above: tuple[Path, ...] = (
 def _listed(folder: Path, entry: Any, reader: Reader, above: tuple[Path, ...]) -> list[Document]:
     """The objects of an entry of `resources`; `above` are the folders that are being read."""
     path, file = Path(os.path.normpath(folder / str(entry))), folder / NAME
+    if not entry or Path(str(entry)).is_absolute():
+        remedy = "name a file or folder of this repository, relative to the kustomization"
+        raise KustomizeError(f"lists '{entry}', which is no relative path", file=file, remedy=remedy)
     if not path.exists() and _REMOTE.search(str(entry)):
         remedy = "copy it into the tree, or deploy it by an Application with that source"
         message = f"lists {entry}, which is outside this repository: fluobook neither reads nor checks it"
@@ -111,7 +122,7 @@ def files(folder: Path, reader: Reader = STRICT) -> set[Path]:
     """Every file that the kustomization of one folder names: resources, generators, patches and what these read."""
     data = load(folder, reader).data
     names = [*(data.get("resources") or []), *(name for name in data.get("generators") or [] if "\n" not in name)]
-    names += [patch["path"] for patch in data.get("patches") or [] if "path" in patch]
+    names += [patch["path"] for patch in data.get("patches") or [] if isinstance(patch, dict) and "path" in patch]
     for generator in data.get("configMapGenerator") or []:
         names += [entry.rpartition("=")[2] for entry in generator.get("files") or []]
     sources = {source.file.resolve() for generator in generators(folder, reader) for source in generator.sources}
@@ -200,19 +211,43 @@ def patched(document: Document, operations: Iterable[json_patch.Operation]) -> D
 
 
 def _apply(objects: list[Document], patch: dict[str, Any], folder: Path) -> list[Document]:
-    inline = "patch" in patch
-    changes = parse_yaml(patch["patch"], folder / NAME) if inline else read_yaml(folder / patch["path"])
+    file = folder / NAME
+    if not isinstance(patch, dict) or not (patch.get("patch") or patch.get("path")):
+        remedy = "write it as {path: file, target: {kind: …, name: …}}"
+        raise KustomizeError("has a patch without `patch` and without `path`", file=file, remedy=remedy)
+    changes = parse_yaml(patch["patch"], file) if patch.get("patch") else _read_patch(folder / patch["path"], file)
     change = changes[0] if changes else {}
-    target = patch.get("target") or {"kind": change["kind"], "name": change["metadata"]["name"]}
+    target = patch.get("target") or _target_of(change, file)
+    other = sorted(key for key in target if key not in _SELECTED or not _NAME.fullmatch(str(target[key])))
+    if other:
+        remedy = "name one kind, name and namespace; fluobook supports no more than that"
+        raise KustomizeError(f"has a patch that selects by {', '.join(other)}", file=file, remedy=remedy)
 
     def is_target(document: Document) -> bool:
-        return document.kind == target.get("kind", document.kind) and document.name == target.get("name", document.name)
+        values = (document.kind, document.name, document.namespace)
+        return all(target.get(key, value) == value for key, value in zip(_SELECTED, values, strict=True))
 
     if not any(map(is_target, objects)):
-        raise KustomizeError(f"patches {target}, which is not there", file=folder / NAME, remedy="correct its target")
+        raise KustomizeError(f"patches {target}, which is not there", file=file, remedy="correct its target")
     if isinstance(change, dict) and change.get("$patch") == "delete":
         return [document for document in objects if not is_target(document)]
     if not isinstance(change, list):
         remedy = "write it as JSON 6902 operations"
-        raise KustomizeError(f"patches {target} by merging", file=folder / NAME, remedy=remedy)
+        raise KustomizeError(f"patches {target} by merging", file=file, remedy=remedy)
     return [patched(document, change) if is_target(document) else document for document in objects]
+
+
+def _read_patch(path: Path, file: Path) -> list[Any]:
+    if not path.is_file():
+        remedy = "restore the file, or remove the patch"
+        raise KustomizeError(f"has the patch {path.name}, which is not there", file=file, remedy=remedy)
+    return read_yaml(path)
+
+
+def _target_of(change: Any, file: Path) -> dict[str, Any]:
+    """What a patch without `target` changes: the object that it names."""
+    try:
+        return {"kind": change["kind"], "name": change["metadata"]["name"]}
+    except (KeyError, TypeError):
+        remedy = "give it target: {kind: …, name: …}"
+        raise KustomizeError("has a patch that names no object", file=file, remedy=remedy) from None

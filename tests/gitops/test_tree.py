@@ -173,6 +173,32 @@ def test_a_remote_resource_is_said_to_be_outside_the_repository(entry: str, tmp_
         kustomization.resources(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("patches: [{target: {kind: ConfigMap}}]", "without `patch` and without `path`"),
+        ("patches: [{patch: '', target: {kind: ConfigMap}}]", "without `patch` and without `path`"),
+        ("patches: [a.yaml]", "without `patch` and without `path`"),
+        ("patches: [{path: gone.yaml}]", "has the patch gone.yaml, which is not there"),
+        ("patches: [{patch: '[{op: remove, path: /data}]'}]", "names no object"),
+        ("patches: [{patch: '[]', target: {kind: ConfigMap, labelSelector: a=b}}]", "selects by labelSelector"),
+        ("patches: [{patch: '[]', target: {kind: ConfigMap, name: 'a.*'}}]", "selects by name"),
+        ("patches: [{patch: '[]', target: {group: apps, annotationSelector: a}}]", "by annotationSelector, group"),
+        ("patches: [{patch: '[]', target: {kind: ConfigMap, namespace: other}}]", "which is not there"),
+        ("resources: [a.yaml, a.yaml]", "lists a.yaml twice"),
+        ("resources: ['']", "lists '', which is no relative path"),
+        ("resources: [/etc/passwd]", "lists '/etc/passwd', which is no relative path"),
+    ],
+)
+def test_what_a_kustomization_cannot_say_to_fluobook_is_an_error_at_its_line(text: str, message: str, tmp_path: Path):
+    (tmp_path / "a.yaml").write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: shop}}")
+    listed = "" if text.startswith("resources") else "resources: [a.yaml]\n"
+    (tmp_path / "kustomization.yaml").write_text(f"{listed}{text}\n")
+    with pytest.raises(kustomization.KustomizeError, match=message) as caught:
+        kustomization.resources(tmp_path)
+    assert (caught.value.file, caught.value.line) == (tmp_path / "kustomization.yaml", 2 if listed else 1)
+
+
 def test_a_check_fetches_no_remote_resource(repository: Path):
     file = repository / "cluster-gitops/apps/kustomization.yaml"
     file.write_text(file.read_text().replace("resources:", "resources:\n  - https://127.0.0.1:1/x.git//base?ref=v1", 1))
