@@ -71,6 +71,21 @@ def test_a_mistake_is_reported_in_any_notation(name: str, with_charts: Path):
     assert all(finding.line > 0 for finding in findings_of(with_charts, MISTAKES[name]))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("officialExtensions:\n", "officialExtensions: siderolabs/iscsi-tools\n    x:\n", "is not a list"),
+        ("systemExtensions:", "systemExtension:", "systemExtension"),
+    ],
+)
+def test_a_schematic_that_the_image_factory_refuses_is_a_finding(repository: Path, old: str, new: str, message: str):
+    file = repository / "talos" / "schematic.yaml"
+    file.write_text(file.read_text().replace(old, new))
+    reported = findings(repository, {"patch": RULES["patch"]})
+    assert [finding.file for finding in reported] == ["talos/schematic.yaml"]
+    assert message in reported[0].message
+
+
 def test_a_mistake_that_breaks_one_rule_does_not_stop_the_others(with_charts: Path):
     file = with_charts / "cluster-gitops/infrastructure/network-policies/logging.yaml"
     file.write_text(file.read_text().replace("podSelector: {}", "podSelector: 7", 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from fluobook.errors import ParamsError, ToolFailed
+from fluobook.errors import FluobookError, ParamsError, ToolFailed
 from fluobook.files import parse_json, read_text
 from fluobook.gitops import build, documents, kustomization
 from fluobook.gitops.components import refusals
@@ -14,6 +14,7 @@ from fluobook.gitops.root import names_in, patches_for, values_of
 from fluobook.gitops.snapshot import TolerantReader
 from fluobook.gitops.tree import PHASE_VALUES
 from fluobook.kubernetes.json_patch import MISSING, value_at
+from fluobook.machine import schematic
 from fluobook.machine.contradictions import patch_contradictions
 from fluobook.machine.node import find_patches, patch_problems
 
@@ -30,7 +31,15 @@ _DASHBOARD = "grafana_dashboard"
 
 
 def talos_accepts_the_patches(snapshot: Snapshot) -> Iterator[Finding]:
-    """Talos accepts talos/patches for the platform of every params file, and no part of them is without effect."""
+    """Talos accepts talos/patches for the platform of every params file, and no part of them is without effect.
+
+    The Image Factory knows the fields of talos/schematic.yaml and their types.
+    """
+    image = snapshot.root / "talos" / "schematic.yaml"
+    try:
+        schematic.parse(read_text(image))
+    except FluobookError as error:
+        yield Position(image, 1).finding(error.message, error.remedy or "correct the value")
     useless: dict[str, list[str]] = {}
     for file, platform in snapshot.platforms.items():
         paths, strangers = find_patches(platform, snapshot.root)
