@@ -13,8 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from fluobook.files import packaged
 from fluobook.gitops.documents import value_under
 from fluobook.params.problems import shown
 
@@ -42,7 +41,7 @@ def _data() -> dict[str, Any]:
     """The packed schemas, and those written by hand for kinds without one."""
     folder = files("fluobook.gitops").joinpath("data")
     data = json.loads(lzma.decompress(folder.joinpath("schemas.json.xz").read_bytes()))
-    own = yaml.safe_load(folder.joinpath("shapes.yaml").read_text())
+    own = packaged("fluobook.gitops", "data/shapes.yaml")
     kinds, others = data["kinds"] | _closed(own["kinds"]), _closed(own["others"])
     return {**data, "kinds": kinds, "others": others, "cluster": data["cluster"] + own["cluster"]}
 

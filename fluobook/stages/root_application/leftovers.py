@@ -18,7 +18,8 @@ from fluobook.gitops.rules.applications import holds_data
 from fluobook.gitops.tree import FINALIZER
 from fluobook.stages.core import readiness
 from fluobook.stages.core.plan import Action
-from fluobook.stages.root_application.state import API, KIND, Tip, state_of
+from fluobook.stages.core.ssa import TRACKING
+from fluobook.stages.root_application.state import API, KIND, Tip, api_version_of, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     Obj = dict[str, Any]
 
-TRACKING = "argocd.argoproj.io/tracking-id"
 _OBJECTS, _NAMESPACES = -100, -101
 """Their places in the order of deletion, after the waves of Applications."""
 
@@ -99,8 +99,7 @@ def _given_up(obj: Obj) -> Iterator[tuple[str, str, str, str]]:
     """What an Application no longer has, and Argo CD would prune if it were allowed to."""
     for entry in (obj.get("status") or {}).get("resources") or ():
         if entry.get("requiresPruning") and entry.get("status") == "OutOfSync":
-            api_version = "/".join(filter(None, (entry.get("group", ""), entry["version"])))
-            yield api_version, entry["kind"], entry["name"], entry.get("namespace", "")
+            yield api_version_of(entry), entry["kind"], entry["name"], entry.get("namespace", "")
 
 
 def _leftover(kube: Kube, key: tuple[str, str, str, str], owner: str, apps: Mapping[str, Obj]) -> Leftover | None:
@@ -120,10 +119,9 @@ def _data_of(kube: Kube, obj: Obj) -> str:
     held: list[str] = []
     if kind == KIND:
         for entry in (obj.get("status") or {}).get("resources") or ():
-            api_version = "/".join(filter(None, (entry.get("group", ""), entry["version"])))
             if entry["kind"] in ("CustomResourceDefinition", "Namespace"):
                 continue  # Argo CD deletes no kinds; namespaces of the tree forbid it
-            live = kube.find(api_version, entry["kind"], entry["name"], entry.get("namespace", ""))
+            live = kube.find(api_version_of(entry), entry["kind"], entry["name"], entry.get("namespace", ""))
             if live and holds_data(live):
                 held.append(f"{entry['kind']} {entry.get('namespace', '')}/{entry['name']}")
     elif kind == "Namespace":

@@ -259,15 +259,19 @@ def _problems(kube: Kube, obj: Obj) -> Iterator[str]:
 
 
 def _why_not_ready(kube: Kube, resource: Mapping[str, Any]) -> str:
-    api_version = "/".join(filter(None, (resource.get("group", ""), resource["version"])))
     try:
-        live = kube.find(api_version, resource["kind"], resource["name"], resource.get("namespace", ""))
+        live = kube.find(api_version_of(resource), resource["kind"], resource["name"], resource.get("namespace", ""))
         if live is None:
             return "does not exist"
         why = readiness.why_not(live)
         return "; ".join(filter(None, (why, readiness.why_its_pods_wait(kube, live)))) if why else ""
     except OutsideError:
         return ""
+
+
+def api_version_of(resource: Mapping[str, Any]) -> str:
+    """The apiVersion of an object that an Application's status lists."""
+    return "/".join(filter(None, (resource.get("group", ""), resource["version"])))
 
 
 def _title(resource: Mapping[str, Any]) -> str:
