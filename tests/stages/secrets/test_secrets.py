@@ -95,7 +95,7 @@ LAB = age.read(LAB_KEY)[0]
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
     root = tmp_path / "repository"
-    for name in ("cluster-gitops", "params", "talos/patches"):
+    for name in ("cluster-gitops", "params", "talos"):
         shutil.copytree(SOURCE / name, root / name)
     shutil.copy(SOURCE / ".sops.yaml", root)
     (root / "cluster").mkdir()
