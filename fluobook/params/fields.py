@@ -479,6 +479,17 @@ Domain = Annotated[str, AfterValidator(_domain)]
 _STORAGE = r"[A-Za-z][\w.-]*[A-Za-z0-9]"
 Storage = Annotated[str, matching(_STORAGE, "must be the id of a storage", "as `pvesm status` lists it")]
 Interface = Annotated[str, AfterValidator(_interface)]
+_SDN_FORM = "a letter, then letters and digits, 2 to 8 characters"
+SdnName = Annotated[str, matching(r"[A-Za-z][A-Za-z0-9]{1,7}", "must be the id of an SDN object", _SDN_FORM)]
+_TUNNEL_FORM = "a letter, then letters, digits and hyphens, 8 characters at most"
+TunnelName = Annotated[str, matching(r"[A-Za-z][A-Za-z0-9-]{0,7}", "must be the name of an interface", _TUNNEL_FORM)]
+_SSH_FORM = "such as root@198.51.100.11, or a Host of ~/.ssh/config; port and key belong there too"
+_DESTINATION = r"([a-z_][a-z0-9_-]*@)?[A-Za-z0-9][A-Za-z0-9._:-]*"
+SshDestination = Annotated[str, matching(_DESTINATION, "must be a destination of ssh", _SSH_FORM)]
+_KEY_FORM = "44 characters, as `wg pubkey` prints it"
+WireguardKey = Annotated[
+    str, matching(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", "must be a public key of WireGuard", _KEY_FORM)
+]
 DevicePath = Annotated[str, AfterValidator(_device)]
 RepositoryPath = Annotated[str, AfterValidator(_repository_path)]
 Text = Annotated[str, AfterValidator(_text)]

@@ -30,6 +30,7 @@ _NOT_IN_A_DIGEST: dict[str, Any] = {
     "trust": True,
     "deadlines": True,
     "gitops": {"mirrors"},
+    "wireguard": {"ssh_program"},
     "proxmox": {"__all__": {"token_id", "token_secret", "ca_file", "fingerprint"}},
 }
 
@@ -106,23 +107,60 @@ class WireguardHost(Model):
 
     host: HostName
     """Name of a Proxmox VE host."""
-    endpoint: Host
-    """The host's address for the other hosts."""
+    endpoint: Host | None
+    """The host's address for the other hosts; null behind NAT: it then keeps its own connections to them open."""
+    port: Port | None = None
+    """UDP port of this host; null for the mesh's."""
     address: Ipv4
     """The host's address inside the tunnel."""
+    networks: tuple[fields.Cidr, ...] = ()
+    """Further networks behind this host that the other hosts reach through the tunnel."""
+    ssh: fields.SshDestination | None = None
+    """Where the operator's own ssh reaches the host as root; null: stage host-network shows what to run there."""
+    public_key: fields.WireguardKey | None = None
+    """Public key of a host without ssh; of another host, the key that it must have."""
+    key: Annotated[Count, Field(le=9999)] = 1
+    """Number of the host's key; the next number replaces the key."""
+
+
+class Vxlan(Model):
+    """The layer-2 segment over the mesh: a zone of Proxmox VE's SDN; `network.bridge` names its VNet."""
+
+    zone: fields.SdnName = "fluobook"
+    """Id of the zone."""
+    tag: Annotated[Count, Field(le=16_777_215)] = 100
+    """VXLAN network identifier of the VNet."""
+    port: Port = 4789
+    """UDP port of VXLAN, inside the tunnel."""
 
 
 class Wireguard(Model):
     """The mesh between Proxmox VE hosts, invisible to the nodes."""
 
+    interface: fields.TunnelName = "wgfluo"
+    """Name of the interface on every host."""
     port: Port = 51820
     """UDP port on every host."""
     cidr: fields.Cidr
     """Network of the tunnel addresses."""
+    underlay_mtu: Mtu = 1500
+    """Largest packet between the hosts, in bytes."""
     mtu: Mtu = 1420
     """Largest packet in the tunnel: the underlay's less 80."""
     hosts: Annotated[tuple[WireguardHost, ...], Field(min_length=2)]
     """Every host of the mesh."""
+    vxlan: Vxlan | None = None
+    """The layer-2 segment for the nodes; null if they have another one."""
+    ssh_program: Text = "ssh"
+    """The program that connects to the hosts, as `ssh` does."""
+
+    def host(self, name: str) -> WireguardHost:
+        """The host of that name, which is in the mesh."""
+        return next(host for host in self.hosts if host.host == name)
+
+    def port_of(self, host: WireguardHost) -> int:
+        """The UDP port on a host."""
+        return host.port or self.port
 
 
 class ProxmoxEndpoint(Model):

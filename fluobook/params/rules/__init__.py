@@ -33,6 +33,7 @@ RULES: tuple[Callable[[Platform], Iterator[Problem]], ...] = (
     network.dhcp_range_is_free,
     network.api_address_is_a_control_planes,
     network.layer2_is_there_where_needed,
+    network.mesh_can_form,
     network.packets_fit_through_the_tunnel,
     nodes.control_planes_are_odd,
     nodes.there_are_workers,

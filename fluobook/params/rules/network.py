@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 
     from fluobook.params.platform import AddressRange, Platform
 
-VXLAN_OVERHEAD = 50
-"""Bytes that VXLAN adds to each packet."""
+VXLAN_OVERHEAD, WIREGUARD_OVERHEAD = 50, 80
+"""Bytes that VXLAN, and WireGuard over IPv6, add to each packet."""
+_VNET = re.compile(r"(?!vmbr\d+$)[A-Za-z][A-Za-z0-9]{1,7}")
 _NODE_PREFIX, _POINT_TO_POINT = 24, 31
 _LARGEST_SERVICE_PREFIX, _SMALLEST_SERVICE_PREFIX = 12, 24
 _DHCP = "platform.network.dhcp_range"
@@ -31,6 +33,7 @@ def networks_do_not_overlap(platform: Platform) -> Iterator[Problem]:
     }
     if platform.wireguard:
         networks["platform.wireguard.cidr"] = platform.wireguard.cidr
+    networks |= _behind_hosts(platform)
     for (first, cidr), (second, other) in combinations(networks.items(), 2):
         if IPv4Network(cidr).overlaps(IPv4Network(other)):
             yield Problem(second, other, f"overlaps {first} {cidr}", "choose private networks that do not overlap")
@@ -58,7 +61,11 @@ def addresses_have_one_owner(platform: Platform) -> Iterator[Problem]:
         if address in servers and path != _GATEWAY:
             yield Problem(path, address, f"is used by {servers[address]} already", meant)
     yield from clashes(_mesh(platform, "address"), meant)
-    yield from clashes(_mesh(platform, "endpoint"), meant)
+    if mesh := platform.wireguard:
+        ports = [mesh.port_of(host) for host in mesh.hosts]
+        for port in set(ports):
+            endpoints = [owned for owned, own in zip(_mesh(platform, "endpoint"), ports, strict=True) if own == port]
+            yield from clashes([owned for owned in endpoints if owned[1]], f"{meant}, or a port of its own")
 
 
 def servers_can_be_reached(platform: Platform) -> Iterator[Problem]:
@@ -66,10 +73,13 @@ def servers_can_be_reached(platform: Platform) -> Iterator[Problem]:
     inside = {"platform.cluster.pod_cidr": platform.cluster.pod_cidr}
     inside["platform.cluster.service_cidr"] = platform.cluster.service_cidr
     tunnel = {"platform.wireguard.cidr": platform.wireguard.cidr} if platform.wireguard else {}
+    tunnel |= _behind_hosts(platform)
+    over_tunnel = platform.wireguard and platform.wireguard.vxlan
+    tunnel |= {"platform.network.cidr": platform.network.cidr} if over_tunnel else {}
     repository = ("platform.gitops.repository", urlsplit(platform.gitops.repository).hostname)
     others = [repository, ("platform.cluster.api_address", platform.cluster.api_address)]
     for path, text in [*_servers(platform), *filter(_is_address, others)]:
-        if IPv4Address(text) in IPv4Network(platform.network.cidr):
+        if IPv4Address(text) in IPv4Network(platform.network.cidr) and not (over_tunnel and path.endswith(".endpoint")):
             yield from _outside([(path, text)], platform.network.cidr, "platform.network.cidr")
             continue
         for owner, cidr in (inside | tunnel if path.endswith(".endpoint") else inside).items():
@@ -141,10 +151,42 @@ def layer2_is_there_where_needed(platform: Platform) -> Iterator[Problem]:
         yield Problem("platform.network.load_balancer.pools", (), "is empty, so nothing can be announced", "add a pool")
 
 
+def mesh_can_form(platform: Platform) -> Iterator[Problem]:
+    """Of two hosts one has an endpoint, and nothing else uses WireGuard's port; VXLAN has a VNet of its own."""
+    mesh, bridge = platform.wireguard, platform.network.bridge
+    if mesh is None:
+        return
+    hidden = [f"platform.wireguard.hosts.{host.host}.endpoint" for host in mesh.hosts if host.endpoint is None]
+    for path in hidden[1:]:
+        yield Problem(path, None, f"neither it nor {hidden[0]} can be reached", "one host at most may be behind NAT")
+    if mesh.vxlan is None:
+        return
+    for host in mesh.hosts:
+        if mesh.port_of(host) == mesh.vxlan.port:
+            path = f"platform.wireguard.hosts.{host.host}.port" if host.port else "platform.wireguard.port"
+            yield Problem(path, mesh.vxlan.port, "is used by platform.wireguard.vxlan.port already", "51820 is usual")
+    if not _VNET.fullmatch(bridge):
+        rule, meant = (
+            "is not the id of a VNet",
+            "a letter, then letters and digits, 2 to 8 characters, no bridge's name",
+        )
+        yield Problem("platform.network.bridge", bridge, f"{rule}, which platform.wireguard.vxlan makes", meant)
+    if platform.network.vlan:
+        rule = "is a tag on a VNet of platform.wireguard.vxlan, which has none"
+        yield Problem("platform.network.vlan", platform.network.vlan, rule, "leave it out")
+    if not platform.network.layer2:
+        yield Problem("platform.network.layer2", value=False, rule="platform.wireguard.vxlan is one", meant="true")
+
+
 def packets_fit_through_the_tunnel(platform: Platform) -> Iterator[Problem]:
-    """WireGuard drops large packets silently unless the nodes' MTU is small enough."""
+    """WireGuard drops large packets silently unless the MTU of each layer is small enough."""
     if platform.wireguard is None:
         return
+    most = platform.wireguard.underlay_mtu - WIREGUARD_OVERHEAD
+    if platform.wireguard.mtu > most:
+        rule = f"does not fit through platform.wireguard.underlay_mtu {platform.wireguard.underlay_mtu}"
+        meant = f"{most} is the most: the underlay's less {WIREGUARD_OVERHEAD} for WireGuard"
+        yield Problem("platform.wireguard.mtu", platform.wireguard.mtu, rule, meant)
     overhead = VXLAN_OVERHEAD if platform.network.layer2 else 0
     largest = platform.wireguard.mtu - overhead
     if platform.network.mtu > largest:
@@ -185,6 +227,16 @@ def _other_servers(platform: Platform) -> list[Owned]:
     ]
     servers = {address: path for path, address in reversed(known) if address not in machines}
     return [(path, address) for address, path in servers.items()]
+
+
+def _behind_hosts(platform: Platform) -> dict[str, str]:
+    """The networks behind hosts of the mesh: WireGuard sends overlapping ones to one host, silently."""
+    peers = platform.wireguard.hosts if platform.wireguard else ()
+    return {
+        f"platform.wireguard.hosts.{peer.host}.networks[{index}]": cidr
+        for peer in peers
+        for index, cidr in enumerate(peer.networks)
+    }
 
 
 def _mesh(platform: Platform, field: str) -> list[Owned]:
