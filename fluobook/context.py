@@ -249,8 +249,8 @@ class RunContext:
         if kube is None or not kube.ready():
             yield lambda: None
             return
-        holder = f"{getpass.getuser()}@{socket.gethostname()}:{self.home}"
-        with OperatorLease(kube, holder).held() as lease:
+        person, host = operator()
+        with OperatorLease(kube, f"{person}@{host}:{self.home}").held() as lease:
             yield lease.check
 
     def wait_until(
@@ -284,6 +284,15 @@ class RunContext:
             final=final,
             remedy=f"inspect the systems; deadlines.{deadline} in the params sets the limit",
         )
+
+
+def operator() -> tuple[str, str]:
+    """The person who runs this, as the operating system knows them, and the host."""
+    try:
+        person = getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        person = str(os.getuid())
+    return person, socket.gethostname()
 
 
 def open_context(chosen: params.Params, *, root: Path, target: str, redactor: Redactor) -> RunContext:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fluobook import params
-from fluobook.context import POLICIES, RunContext, open_context
+from fluobook.context import POLICIES, RunContext, open_context, operator
+from fluobook.display import buttons
 from fluobook.display.kernel import guard_kernel, interactive, show
 from fluobook.display.live import Live
 from fluobook.display.table import Cell, Displayed, Table
@@ -31,7 +32,7 @@ from fluobook.run.board import board_table, last_runs, read_state
 from fluobook.stages import catalogue, observe, secrets
 from fluobook.stages.core.check import Checks
 from fluobook.stages.core.executor import Executor, Progress
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.gate import Answer, Approval, Gate, Question
 from fluobook.stages.core.plan import Plan
 from fluobook.stages.core.stage import Stage
 from fluobook.waiting import Cancelled
@@ -95,8 +96,12 @@ class StageRun:
 
     def _apply(self, plan: Plan) -> None:
         asked = time.monotonic()
+        person, host = operator()
         try:
-            form = self.gate.admit(plan)
+            answer = self.gate.admit(plan)
+        except ApprovalNeeded:
+            self._log("not-approved", digest=plan.digest, person=person, host=host)
+            raise
         finally:
             if self._seconds is not None:  # what a person takes to decide is no work
                 self._seconds -= time.monotonic() - asked
@@ -106,14 +111,14 @@ class StageRun:
             return
         if interactive() and self.context.journal.path is None:
             self._keep_journal()
-        self._log("approved", digest=plan.digest, form=form)
+        self._log("approved", digest=plan.digest, form=answer.form, text=answer.text, person=person, host=host)
         cancellation = self.context.cancellation
         lock = cluster_lock(
             self.context.home, patience=LOCK_TIMEOUT, on_wait=self._report_waiting, cancellation=cancellation
         )
         with cancellation.on_interrupt(), lock, self.context.lease() as check_lease:
             if (remaining := self._remaining(plan)).actions:
-                self._execute(remaining, check_lease)
+                self._execute(remaining, check_lease, answer.place)
                 return
         self._log("applied", digest=plan.digest, actions=0)
         show(Table(f"{self.stage.name}: no changes, what was planned has been done in the meantime", []))
@@ -192,14 +197,14 @@ class StageRun:
             )
         return now
 
-    def _execute(self, plan: Plan, check_lease: Callable[[], None]) -> None:
+    def _execute(self, plan: Plan, check_lease: Callable[[], None], place: buttons.Place | None) -> None:
         def check() -> None:
             self.context.cancellation.check()
             check_lease()
 
         self._valid_until = 0.0
         progress = Progress(plan.actions)
-        live = Live(lambda: _progress_table(plan, progress))
+        live = Live(lambda: _progress_table(plan, progress), place=place)
         progress.changed = live.touch
         executor = Executor(
             lambda action, report: self.stage.perform(self.context, action, report),
@@ -389,10 +394,16 @@ def open_runbook(
     if interactive() or os.environ.get("JPY_PARENT_PID"):
         guard_kernel(redactor, chosen.phase)
     approve = approve or (os.environ.get("FLUOBOOK_APPROVE", "") if target == "lab" else "")
-    gate = Gate(
-        parse_approval(approve), POLICIES[target], chosen.platform.cluster.name, input if interactive() else None
-    )
+    ask = ask_person if interactive() else None
+    gate = Gate(parse_approval(approve), POLICIES[target], chosen.platform.cluster.name, ask)
     return Runbook(chosen, root, target, gate, redactor)
+
+
+def ask_person(question: Question) -> Answer:
+    """Ask by buttons where a page can show them, else by a prompt."""
+    table, destroyed = question.plan.table(), question.plan.destroys
+    clicked = buttons.ask(table, names=question.names, destroyed=destroyed, accepts=question.accepts)
+    return Answer("button", *clicked) if clicked else Answer("prompt", input(question.prompt))
 
 
 def _require(name: str, value: object, kind: type) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fluobook.display.outputs import FOLDER, Outputs
+from fluobook.display.subshell import answers_while_busy
 from fluobook.display.table import Table
 from fluobook.errors import FluobookError
 from fluobook.failures import present
@@ -19,6 +20,11 @@ def _shell() -> Any:
     return ipython.get_ipython() if ipython else None
 
 
+def current_kernel() -> Any:
+    """The kernel that this code runs in, or None."""
+    return getattr(_shell(), "kernel", None)
+
+
 def interactive() -> bool:
     """Whether somebody can be asked, and sees a display change.
 
@@ -26,8 +32,7 @@ def interactive() -> bool:
     """
     if override := os.environ.get("FLUOBOOK_RENDER", ""):
         return override == "live"
-    kernel = getattr(_shell(), "kernel", None)
-    return bool(getattr(kernel, "_allow_stdin", False))
+    return bool(getattr(current_kernel(), "_allow_stdin", False))
 
 
 def show(table: Table, **options: Any) -> Any:
@@ -45,6 +50,24 @@ class _Printed:
 
     def update(self, table: Table) -> None:
         print(table.text(), flush=True)  # noqa: T201
+
+
+def bundle(table: Table) -> dict[str, str]:
+    """A table as the data of an output."""
+    return {"text/plain": table.text(), "text/html": table.html()}
+
+
+def update_display(data: dict[str, Any], display_id: str) -> None:
+    """Replace the data of an output."""
+    _shell().display_pub.publish(data, update=True, transient={"display_id": display_id})
+
+
+def record_display(data: dict[str, Any], display_id: str) -> None:
+    """Keep the data of an output for the record of a run by hand; the page is told by other means."""
+    session = current_kernel().session
+    if outputs := getattr(session, "_fluobook_outputs", None):
+        content = {"data": data, "metadata": {}, "transient": {"display_id": display_id}}
+        outputs.receive("update_display_data", session._fluobook_masked(content), request="", cell="", count=0)  # noqa: SLF001
 
 
 def guard_kernel(redactor: Redactor, phase: str) -> None:
@@ -71,6 +94,8 @@ def guard_kernel(redactor: Redactor, phase: str) -> None:
         return lines
 
     shell.set_custom_exc((FluobookError,), show_error)
+    if interactive() and "JPY_SESSION_NAME" in os.environ:
+        answers_while_busy(kernel)
     session = kernel.session
     send = getattr(session, "_fluobook_send", session.send)
     outputs = session._fluobook_outputs = getattr(session, "_fluobook_outputs", None) or _outputs()  # noqa: SLF001
@@ -88,7 +113,7 @@ def guard_kernel(redactor: Redactor, phase: str) -> None:
         return send(stream, msg_or_type, content, *args, **kwargs)
 
     session._fluobook_send = send  # noqa: SLF001 (the original, so that a second guard does not wrap the first)
-    session.send = masked
+    session.send, session._fluobook_masked = masked, redactor.data  # noqa: SLF001
 
 
 def _outputs() -> Outputs | None:

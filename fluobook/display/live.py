@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from fluobook.display.buttons import Place
 from fluobook.display.kernel import interactive, show
 from fluobook.display.table import Table
 
@@ -23,6 +24,7 @@ class Live:
 
     Args:
         render: returns the current table.
+        place: where to show it instead of an output of its own.
         live: whether somebody watches; detected if not given.
         clock: returns seconds; repaints are spaced by it.
     """
@@ -31,13 +33,15 @@ class Live:
         self,
         render: Callable[[], Table],
         *,
+        place: Place | None = None,
         live: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._render = render
         self._clock = clock
         self.live = interactive() if live is None else live
-        self._handle: Any = None
+        self._place = place
+        self._handle: Any = place
         self._painted = -math.inf
         self._last = ""
         self._lock = threading.Lock()
@@ -50,7 +54,9 @@ class Live:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.live:
+        if self._place:
+            self._place.finish(self._render())
+        elif self.live:
             self.paint()
         else:
             show(self._render())

@@ -6,6 +6,7 @@ misses what comes afterwards, so the kernel keeps it too.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from fluobook.errors import BadFile
-from fluobook.files import parse_json, read_text, write_json
+from fluobook.files import is_alive, parse_json, read_text, write_json
 
 FOLDER = ".outputs"
 """The folder of a run folder with one file for each notebook."""
 INTERVAL = 1.0
 """Seconds between two writes while a cell runs."""
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+"""The type of a widget in an output: of no use once its kernel is gone, which then leaves the other types."""
 
 _SHOWN = ("stream", "display_data", "execute_result", "error")
 
@@ -39,6 +43,7 @@ class Outputs:
         self._requests: dict[str, dict[str, Any]] = {}
         self._displays: dict[str, list[dict[str, Any]]] = {}
         self._written = 0.0
+        self._later: threading.Timer | None = None
         self._lock = threading.Lock()
 
     def receive(self, kind: str, content: Mapping[str, Any], *, request: str, cell: str, count: int) -> None:
@@ -53,7 +58,11 @@ class Outputs:
         """
         with self._lock:
             if cell and request not in self._requests:
-                self._requests[request] = self._cells[cell] = {"execution_count": count, "outputs": []}
+                self._requests[request] = self._cells[cell] = {
+                    "execution_count": count,
+                    "outputs": [],
+                    "pid": os.getpid(),
+                }
             executed = self._requests.get(request)
             display = (content.get("transient") or {}).get("display_id", "")
             if kind == "update_display_data":
@@ -66,10 +75,21 @@ class Outputs:
             if executed is not None:
                 executed["changed"] = self._clock()
             if content.get("execution_state") == "idle" or self._clock() - self._written >= INTERVAL:
-                self._written = self._clock()
-                with suppress(BadFile, OSError):
-                    self._path.parent.mkdir(exist_ok=True)
-                    write_json(self._path, self._cells)
+                self._write()
+            elif self._later is None:  # a cell may show nothing else for minutes: while it waits for a click
+                self._later = threading.Timer(INTERVAL, self._write_later)
+                self._later.daemon = True
+                self._later.start()
+
+    def _write_later(self) -> None:
+        with self._lock:
+            self._write()
+
+    def _write(self) -> None:
+        self._written, self._later = self._clock(), None
+        with suppress(BadFile, OSError):
+            self._path.parent.mkdir(exist_ok=True)
+            write_json(self._path, self._cells)
 
     def _show(self, outputs: list[dict[str, Any]], kind: str, content: Mapping[str, Any], display: str) -> None:
         if kind == "stream" and outputs and outputs[-1].get("name") == content["name"]:
@@ -98,10 +118,17 @@ def restore(notebook: Any, path: Path) -> bool:
         saved = path.stat().st_mtime
     changed = False
     for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
         known = recorded.get(cell.get("id"))
-        if known and cell.cell_type == "code" and cell.outputs != known["outputs"]:
-            same = cell.execution_count == known["execution_count"]
-            if same or known.get("changed", 0.0) > saved:
+        if known and cell.outputs != known["outputs"]:
+            newer = cell.execution_count == known["execution_count"] or known.get("changed", 0.0) > saved
+            if newer or any(VIEW in output.get("data", {}) for output in cell.outputs):
                 cell.outputs, cell.execution_count = nbformat.from_dict(known["outputs"]), known["execution_count"]
                 changed = True
+        if not (known and known.get("pid") and is_alive(known["pid"])):
+            dead = [output.data for output in cell.outputs if VIEW in output.get("data", {})]
+            for data in dead:
+                del data[VIEW]
+            changed = changed or bool(dead)
     return changed

@@ -157,14 +157,13 @@ class OpenNotebook:
             has=self.page.locator(".cm-content", has_text=code)
         )
 
-    def answer(self, text: str) -> None:
-        """Answer the gate's question, once it is put; an error in its place is reported."""
-        question = self.page.locator("input.jp-Stdin-input")
+    def click(self, button: str) -> None:
+        """Click a button of the gate, once it is shown; an error in its place is reported."""
+        shown = self.page.locator(".jupyter-button", has_text=button)
         broken = self.page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']")
-        question.or_(broken).first.wait_for()
+        shown.or_(broken).first.wait_for()
         assert not broken.count(), broken.first.inner_text()
-        question.fill(text)
-        question.press("Enter")
+        shown.click()
 
     def theme(self, name: str) -> None:
         """Settings → Theme → JupyterLab Light or Dark."""

@@ -20,7 +20,7 @@ WATCH = """area => {
   window.frames_seen = [];
   const look = () => {
     const tables = [...area.querySelectorAll('table.fluobook')];
-    if (!tables.length) return;
+    if (!tables.length || !tables[0].tBodies.length) return;
     const rows = [...tables[0].tBodies[0].rows].map(row => row.cells[0].innerText.replace(/\\s+/g, ' ').trim());
     const frame = {tables: tables.length, rows};
     if (JSON.stringify(window.frames_seen.at(-1)) !== JSON.stringify(frame)) window.frames_seen.push(frame);
@@ -69,12 +69,11 @@ Table("every tone", ["state", "text"], [[Cell(tone, tone), tone] for tone in GLY
 def test_a_person_approves_and_sees_the_table_change_in_place(opened: Open) -> None:
     notebook = opened("01_create_vms.ipynb")
     area = notebook.cell("stage.apply(plan)").locator(".jp-OutputArea").first
-    area.evaluate(WATCH)
-
     notebook.run_all()
-    notebook.answer("yes")
+    expect(area).to_contain_text("7 to create, 0 to change, 0 to destroy, 0 unchanged.")
+    area.evaluate(WATCH)
+    notebook.click("Approve")
 
-    expect(area).to_contain_text('Approve? Type "yes":')
     expect(area.locator(".fluobook-note")).to_contain_text("7 of 7 done")
     expect(notebook.cell("stage.verify()").locator("caption")).to_contain_text("checks of create-vms")
     frames = notebook.page.evaluate("window.frames_seen")
@@ -85,10 +84,10 @@ def test_a_person_approves_and_sees_the_table_change_in_place(opened: Open) -> N
     assert area.get_attribute("data-watched") == "yes", "it is still the same output area"
 
 
-def test_a_wrong_answer_changes_nothing(opened: Open, lab: life.Lab) -> None:
+def test_a_rejected_plan_changes_nothing(opened: Open, lab: life.Lab) -> None:
     notebook = opened("01_create_vms.ipynb")
     notebook.run_all()
-    notebook.answer("yes, please")
+    notebook.click("Reject")
 
     expect(notebook.cell("stage.apply(plan)")).to_contain_text("ApprovalNeeded: create-vms: not approved")
     expect(notebook.cell("stage.verify()").locator("table.fluobook")).to_have_count(0)

@@ -103,7 +103,12 @@ def test_a_run_by_hand_is_a_run_like_any_other(chromium: Browser, run: Run) -> N
     page.locator(IDLE).wait_for()
     notebook = OpenNotebook(page)
     notebook.run_all()
-    notebook.answer("yes")
+    notebook.page.locator(".jupyter-button", has_text="Approve").wait_for()
+    page.close()  # while the gate is open
+    page = chromium.new_page(viewport={"width": 1000, "height": 900})
+    page.set_default_timeout(BOUND * 1000)
+    page.goto(url.replace("index.ipynb", "01_create_vms.ipynb"))
+    OpenNotebook(page).click("Approve")
     page.close()  # while the cell runs
     events = folder / "events.jsonl"
     await_text(events, '"notebook-ended", "stage": "create-vms"')

@@ -10,7 +10,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from fluobook.display.outputs import FOLDER, Outputs, restore
+from fluobook.display.outputs import FOLDER, VIEW, Outputs, restore
+from fluobook.waiting import Cancellation, wait_until
 
 IDLE = ("status", {"execution_state": "idle"})
 TABLE = {"data": {"text/plain": "0 of 7"}, "metadata": {}, "transient": {"display_id": "a"}}
@@ -49,7 +50,7 @@ def kept(folder: Path, *messages: tuple[str, dict[str, Any]], request: str = "r1
 )
 def test_messages_leave_what_a_page_would_show(tmp_path: Path, messages: Any, outputs: Any) -> None:
     cells = kept(tmp_path, *messages, IDLE)
-    assert cells == {"c1": {"execution_count": 3, "outputs": outputs, "changed": 1000.0}}
+    assert cells == {"c1": {"execution_count": 3, "outputs": outputs, "changed": 1000.0, "pid": os.getpid()}}
 
 
 def test_a_display_is_updated_after_its_cell_and_by_another_thread(tmp_path: Path) -> None:
@@ -60,6 +61,14 @@ def test_a_display_is_updated_after_its_cell_and_by_another_thread(tmp_path: Pat
     outputs.receive(*IDLE, request="r1", cell="c1", count=1)
     outputs.receive("update_display_data", DONE, request="r1", cell="", count=2)
     assert json.loads(path.read_text())["c1"]["outputs"][0]["data"] == DONE["data"]
+
+
+def test_what_a_cell_shows_before_it_waits_is_written_although_nothing_follows(tmp_path: Path) -> None:
+    path = tmp_path / FOLDER / "01_create_vms.json"
+    outputs = Outputs(path, clock=lambda: 1000.0)
+    for text in ("a", "b"):
+        outputs.receive("stream", {"name": "stdout", "text": text}, request="r1", cell="c1", count=3)
+    wait_until(lambda: '"text": "ab"' in path.read_text() or None, what="both", timeout=60, cancellation=Cancellation())
 
 
 def test_a_message_of_no_cell_is_not_kept(tmp_path: Path) -> None:
@@ -96,6 +105,32 @@ def test_a_notebook_gets_what_no_page_has_saved(
     before = notebook.cells[1].outputs
     assert restore(notebook, path) == restored
     assert notebook.cells[1].outputs == ([OUTPUT] if restored else before)
+
+
+VIEWED = {"data": {VIEW: {"model_id": "m"}, "text/plain": "7 of 7"}, "metadata": {}, "output_type": "display_data"}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "recorded", "shown"),
+    [
+        (os.getpid(), VIEWED, [VIEW, "text/plain"]),  # the gate is open: a page that is loaded now shows it
+        (0, VIEWED, ["text/plain"]),  # nothing answers a click any more
+        (os.getpid(), TABLE, ["text/plain"]),  # another page has saved its widget, the kernel has gone on
+    ],
+)
+def test_a_widget_is_restored_only_while_its_kernel_lives(
+    tmp_path: Path, kernel: int, recorded: dict[str, Any], shown: list[str]
+) -> None:
+    path = tmp_path / "01_create_vms.ipynb"
+    cell = nbformat.v4.new_code_cell("stage.apply(plan)", id="c1", outputs=[nbformat.from_dict(VIEWED)])
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    (tmp_path / FOLDER).mkdir()
+    outputs = [{"output_type": "display_data", "data": recorded["data"], "metadata": {}}]
+    record = {"c1": {"execution_count": 3, "outputs": outputs, "changed": 0.0, "pid": kernel}}
+    (tmp_path / FOLDER / "01_create_vms.json").write_text(json.dumps(record))
+    notebook = nbformat.read(path, as_version=4)
+    restore(notebook, path)
+    assert sorted(notebook.cells[0].outputs[0].data) == shown
 
 
 def test_a_notebook_without_a_kernel_stays_as_it_is(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from fluobook.notebook import StageRun
 from fluobook.redact import Redactor
 from fluobook.run.by_hand import SETTINGS, copy_notebooks, write_record
 from fluobook.stages.core.check import Check
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.gate import Answer, Approval, Gate
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.stage import Stage
 
@@ -86,7 +86,8 @@ def stage_by_hand(
     journal.write("run-started", phase="phase1", target="lab", stages=["preflight", "create-vms"])
     platform = params.load("phase1", root=ROOT).platform
     context = RunContext("phase1", platform, "lab", folder, folder / "home", redactor, journal)
-    return StageRun(stage, context, Gate(Approval(), POLICIES["lab"], "fluodata", lambda _question: answer))
+    ask = lambda _question: Answer("prompt", answer)  # noqa: E731
+    return StageRun(stage, context, Gate(Approval(), POLICIES["lab"], "fluodata", ask))
 
 
 def events(folder: Path) -> list[str]:

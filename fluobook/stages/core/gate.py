@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fluobook.context import Policy
+from fluobook.display.buttons import Place
 from fluobook.errors import ApprovalNeeded, PlanChanged, StageMissing, UsageError
 from fluobook.stages.core.plan import Plan
 
@@ -48,6 +49,49 @@ class Approval:
 
 
 @dataclass(frozen=True)
+class Question:
+    """What a person is asked before a plan is applied.
+
+    Args:
+        plan: the plan.
+        names: what has to be typed to approve it; nothing where a yes is enough.
+    """
+
+    plan: Plan
+    names: tuple[str, ...] = ()
+
+    @property
+    def word(self) -> str:
+        """The answer that approves the plan."""
+        return " ".join(self.names) or "yes"
+
+    @property
+    def prompt(self) -> str:
+        """The question in one line."""
+        what_for = ", the names of what will be destroyed" if self.plan.destroys else ""
+        return f'{self.plan.summary()} Approve? Type "{self.word}"{what_for}: '
+
+    def accepts(self, text: str) -> bool:
+        """Whether an answer approves the plan; names may come in any order."""
+        return sorted(re.split(r"[\s,]+", text.strip())) == sorted(self.word.split())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer to a plan.
+
+    Args:
+        form: option, prompt or button, for the journal.
+        text: what was given or typed; nothing is a rejection.
+        place: where the plan was shown, for what follows.
+    """
+
+    form: str
+    text: str
+    place: Place | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
 class Gate:
     """Decides whether a plan may be applied.
 
@@ -55,19 +99,19 @@ class Gate:
         approval: what was approved in advance.
         policy: whether an approval contains the cluster's name.
         cluster: the cluster's name.
-        ask: asks a person a question and returns the answer; None when nobody can be asked.
+        ask: asks a person; None when nobody can be asked.
     """
 
     approval: Approval
     policy: Policy
     cluster: str
-    ask: Callable[[str], str] | None = None
+    ask: Callable[[Question], Answer] | None = None
 
-    def admit(self, plan: Plan) -> str:
+    def admit(self, plan: Plan) -> Answer:
         """Require that the plan is approved.
 
         Returns:
-            The form of the approval, for the journal.
+            What approved it, for the journal.
 
         Raises:
             StageMissing: the plan is a prediction.
@@ -81,36 +125,34 @@ class Gate:
                 remedy=f"plan and apply the stage {plan.waits_for}, then run {plan.stage} again",
             )
         if not plan.actions:
-            return "nothing to approve"
+            return Answer("", "")
         if plan.stage in self.approval.digests:
             return self._by_digest(plan, self.approval.digests[plan.stage])
         all_is_valid = not self.policy.names_cluster or self.approval.cluster == self.cluster
         if self.approval.everything and all_is_valid and not plan.destroys:
-            return "all"
+            return Answer("option", "all")
         if self.ask is not None:
-            return self._by_asking(plan)
+            return self._by_asking(plan, self.ask)
         raise self._needed(plan)
 
-    def _by_digest(self, plan: Plan, digest: str) -> str:
+    def _by_digest(self, plan: Plan, digest: str) -> Answer:
         if digest != plan.digest:
             raise PlanChanged(
                 f"{plan.stage}: {digest} was approved, the plan is now {plan.digest}",
                 cause="the platform or the live systems changed since the plan was shown",
                 remedy=f"check the new plan and approve {plan.stage}={plan.digest}",
             )
-        return f"digest {digest}"
+        return Answer("option", digest)
 
-    def _by_asking(self, plan: Plan) -> str:
-        assert self.ask is not None  # noqa: S101 (narrows the type; the caller has checked)
+    def _by_asking(self, plan: Plan, ask: Callable[[Question], Answer]) -> Answer:
         names = dict.fromkeys([*((self.cluster,) if self.policy.names_cluster else ()), *plan.destroys])
-        word = " ".join(names) or "yes"
-        what_for = ", the names of what will be destroyed" if plan.destroys else ""
-        answer = self.ask(f'{plan.summary()} Approve? Type "{word}"{what_for}: ')
-        if sorted(re.split(r"[\s,]+", answer.strip())) != sorted(word.split()):
+        question = Question(plan, tuple(names))
+        answer = ask(question)
+        if not question.accepts(answer.text):
             raise ApprovalNeeded(
                 f"{plan.stage}: not approved; nothing was changed", remedy="run the cell again to approve it"
             )
-        return f"typed {word}"
+        return answer
 
     def _needed(self, plan: Plan) -> ApprovalNeeded:
         cause = "headless runs change nothing without approval"

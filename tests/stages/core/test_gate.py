@@ -6,7 +6,7 @@ import pytest
 
 from fluobook.context import POLICIES
 from fluobook.errors import ApprovalNeeded, PlanChanged, StageMissing, UsageError
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.gate import Answer, Approval, Gate
 from fluobook.stages.core.plan import Action, Plan
 
 CHANGE = Plan("create-vms", (Action("create a", "create", "vm a"),))
@@ -16,11 +16,12 @@ DIGEST = CHANGE.digest
 
 
 def gate(approve="", *, target="lab", answer=None):
-    return Gate(Approval.parse(approve), POLICIES[target], "fluodata", None if answer is None else lambda _: answer)
+    ask = None if answer is None else lambda _question: Answer("prompt", answer)
+    return Gate(Approval.parse(approve), POLICIES[target], "fluodata", ask)
 
 
 def test_a_plan_with_nothing_to_do_needs_no_approval():
-    assert gate().admit(Plan("create-vms")) == "nothing to approve"
+    assert gate().admit(Plan("create-vms")) == Answer("", "")
 
 
 def test_without_approval_the_command_that_approves_is_shown():
@@ -30,7 +31,7 @@ def test_without_approval_the_command_that_approves_is_shown():
 
 
 def test_the_right_digest_opens_the_gate():
-    assert gate(f"create-vms={DIGEST}").admit(CHANGE) == f"digest {DIGEST}"
+    assert gate(f"create-vms={DIGEST}").admit(CHANGE) == Answer("option", DIGEST)
 
 
 def test_a_stale_digest_is_refused_and_both_are_named():
@@ -49,7 +50,7 @@ def test_the_digest_of_another_stage_opens_nothing():
 
 
 def test_all_is_enough_for_the_lab():
-    assert gate("all").admit(CHANGE) == "all"
+    assert gate("all").admit(CHANGE) == Answer("option", "all")
 
 
 def test_all_on_a_live_platform_needs_the_clusters_name():
@@ -58,7 +59,7 @@ def test_all_on_a_live_platform_needs_the_clusters_name():
     assert "--cluster fluodata" in caught.value.cause
     with pytest.raises(ApprovalNeeded):
         gate("all,cluster=another", target="live").admit(CHANGE)
-    assert gate("all,cluster=fluodata", target="live").admit(CHANGE) == "all"
+    assert gate("all,cluster=fluodata", target="live").admit(CHANGE) == Answer("option", "all")
 
 
 @pytest.mark.parametrize("approve", ["all", "all,cluster=fluodata"])
@@ -85,20 +86,39 @@ def test_a_prediction_is_refused_and_the_missing_stage_named():
     ],
 )
 def test_a_person_types_yes_in_the_lab_and_a_name_where_it_matters(plan, target, word):
-    assert gate(target=target, answer=f" {word} ").admit(plan) == f"typed {word}"
+    assert gate(target=target, answer=f" {word} ").admit(plan) == Answer("prompt", f" {word} ")
     with pytest.raises(ApprovalNeeded, match="not approved; nothing was changed"):
         gate(target=target, answer="no").admit(plan)
 
 
 @pytest.mark.parametrize("answer", ["b-1, a", "b-1 a"])
 def test_several_names_are_typed_in_any_order(answer):
-    assert gate(answer=answer).admit(LOSSES) == "typed a b-1"
+    assert gate(answer=answer).admit(LOSSES) == Answer("prompt", answer)
 
 
 @pytest.mark.parametrize("answer", ["fluodata", "yes", "a", "2", "", "a a", "a b"])
 def test_no_other_word_approves_what_destroys_several_things(answer):
     with pytest.raises(ApprovalNeeded):
         gate(answer=answer).admit(LOSSES)
+
+
+def test_a_rejection_approves_nothing():
+    with pytest.raises(ApprovalNeeded):
+        gate(answer="").admit(CHANGE)
+
+
+def test_the_question_says_what_to_type_and_what_it_destroys():
+    asked = []
+
+    def ask(question):
+        asked.append(question)
+        return Answer("button", question.word)
+
+    for plan in (CHANGE, LOSSES):
+        Gate(Approval(), POLICIES["live"], "fluodata", ask).admit(plan)
+    assert [question.names for question in asked] == [("fluodata",), ("fluodata", "a", "b-1")]
+    assert asked[0].prompt.endswith('0 unchanged. Approve? Type "fluodata": ')
+    assert asked[1].prompt.endswith('Approve? Type "fluodata a b-1", the names of what will be destroyed: ')
 
 
 @pytest.mark.parametrize("text", ["everything", "create-vms", "create-vms="])

@@ -1,0 +1,114 @@
+"""The gate in JupyterLab: a plan with buttons that work while its cell runs.
+
+The cell that asks keeps the kernel's main shell busy; a subshell receives the clicks. Where no page shows widgets (a
+terminal, another editor), `ask` returns None, and a prompt asks.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any
+from uuid import uuid4
+
+from fluobook.display.kernel import bundle, current_kernel, record_display, update_display
+from fluobook.display.subshell import answers_while_busy
+from fluobook.display.table import Cell, Table
+
+
+class Place:
+    """Where a cell shows a gate, and afterwards what it approved: in every page, also one that was loaded meanwhile."""
+
+    def __init__(self, content: Any, plain: Table) -> None:
+        import ipywidgets as widgets  # noqa: PLC0415 (heavy, and only a kernel needs it)
+        from IPython.display import display  # noqa: PLC0415
+
+        self._content = widgets.HTML()
+        self._box = widgets.VBox([content])
+        self._id = uuid4().hex
+        view = {"model_id": self._box.model_id, "version_major": 2, "version_minor": 0}
+        self._view = {"application/vnd.jupyter.widget-view+json": view}
+        display(self._view | bundle(plain), raw=True, display_id=self._id)
+
+    def on_close(self, call: Callable[[], None]) -> None:
+        """Call this if a page answers that it cannot show widgets."""
+        self._box.comm.on_close(lambda _message: call())
+
+    def update(self, table: Table) -> None:
+        """Show a table in place of what is shown; the page that ran the cell keeps it, others have it from a widget."""
+        self.finish(table)
+        record_display(self._view | bundle(table), self._id)
+
+    def finish(self, table: Table) -> None:
+        """Show a table that stays: the record of the run has it without a widget."""
+        self._content.value = table.html()
+        self._box.children = [self._content]
+        update_display(bundle(table), self._id)
+
+
+def ask(
+    plan: Table, *, names: Sequence[str], destroyed: Sequence[str], accepts: Callable[[str], bool]
+) -> tuple[str, Place] | None:
+    """Show a plan with the buttons Approve and Reject, and wait for a click.
+
+    Args:
+        plan: the plan; the last line of its note is the summary that a person decides about.
+        names: what has to be typed to approve it; nothing where a click is enough.
+        destroyed: the names of what will be destroyed.
+        accepts: whether what was typed approves the plan.
+
+    Returns:
+        What was typed, or "yes" where nothing has to be, or nothing after Reject; and where the gate was shown, for
+        what follows. None if no page can show the buttons.
+    """
+    if "JPY_SESSION_NAME" not in os.environ or not answers_while_busy(current_kernel()):
+        return None
+    answers: SimpleQueue[str | None] = SimpleQueue()
+    place = Place(_widgets(plan, names, destroyed, accepts, answers.put), plan)
+    place.on_close(lambda: answers.put(None))
+    try:
+        text = answers.get()
+    except BaseException:
+        place.finish(Table(f"{plan.title}: not decided; nothing was changed", []))
+        raise
+    if text:
+        place.update(Table(f"{plan.title}: approved", []))
+    else:
+        outcome = "this page shows no buttons" if text is None else "rejected; nothing was changed"
+        place.finish(Table(f"{plan.title}: {outcome}", []))
+    return None if text is None else (text, place)
+
+
+def _widgets(
+    plan: Table,
+    names: Sequence[str],
+    destroyed: Sequence[str],
+    accepts: Callable[[str], bool],
+    decide: Callable[[str], None],
+) -> Any:
+    """The widgets of a gate; `decide` receives what was typed, "yes", or nothing after Reject."""
+    import ipywidgets as widgets  # noqa: PLC0415 (heavy, and only a kernel needs it)
+
+    request = f"To approve, type: {' '.join(names)}"
+    loss = Table("WILL BE DESTROYED", ["name"], [[Cell(name, "destroy")] for name in destroyed]).html()
+    folded = f"<details><summary>{html.escape(plan.title)}: {len(plan.rows)} actions</summary>{plan.html()}</details>"
+    parts = [f"<strong>{html.escape(plan.note.splitlines()[-1])}</strong>", loss if destroyed else "", folded]
+    auto, wide = widgets.Layout(width="auto"), widgets.Layout(width="22em", max_width="100%")
+    typed = widgets.Text(placeholder=" ".join(names), layout=wide, continuous_update=False)
+    approve = widgets.Button(description="Approve", button_style="danger" if destroyed else "primary", layout=auto)
+    reject = widgets.Button(description="Reject", layout=auto)
+    hint = widgets.HTML(html.escape(request) if names else "")
+
+    def answer(_button: Any) -> None:
+        text = typed.value if names else "yes"
+        if accepts(text):
+            decide(text)
+        else:
+            hint.value = f"<strong>{html.escape(f'{text!r} does not match. {request}')}</strong>"
+
+    approve.on_click(answer)
+    reject.on_click(lambda _button: decide(""))
+    row = widgets.HBox([*([typed] if names else []), approve, reject], layout=widgets.Layout(flex_flow="row wrap"))
+    return widgets.VBox([*(widgets.HTML(part) for part in parts if part), hint, row])
