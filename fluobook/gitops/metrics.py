@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import operator
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,14 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 }
 FLIPPED = {">": "<", "<": ">", ">=": "<=", "<=": ">="}
 _WORDS = re.compile(r"[\w|-]+")
+_INCREASES, _CHANGES = {"rate", "irate", "increase"}, {"delta", "idelta", "deriv", "predict_linear"}
+_SUMS = {"sum", "avg", "max", "min"}
 _KEEPS_LABELS = {"topk", "bottomk", "limitk", "limit_ratio"}
 _VARIABLE = re.compile(r"\$__\w+|\$\{?\w+\}?")
+_COUNTERS = re.compile(r".*(_total|_bucket)|(.*(_sum|_count))")
+_NAMESPACES = ("namespace", "exported_namespace", "pvc_namespace", "dest_namespace")
+INTERVAL = timedelta(seconds=30)
+"""How often vmagent scrapes (`scrapeInterval` of the Application victoria-metrics-stack)."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Metric:
     """A metric as it is scraped here.
 
     `labels` are all that its series have, `shadowed` those of the exporter that the target's labels hide;
-    `label_values` and `values` are complete where they are given.
+    `label_values` and `values` are complete where they are given; `counter` is None where only the exporter knows.
     """
 
     program: str
@@ -49,13 +56,22 @@ class Metric:
     shadowed: frozenset[str] = frozenset()
     label_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     values: tuple[float, ...] = ()
+    counter: bool | None = None
 
 
 @dataclass(frozen=True)
 class MetricTable:
-    """The metrics of metrics.yaml, upstream's and the operator's together."""
+    """The metrics of metrics.yaml, upstream's and the operator's together.
+
+    Args:
+        documents: the tables.
+        namespaces: all that the platform has; any, if there are none.
+        jobs: those of scrape objects that belong to no program of the tables.
+    """
 
     documents: tuple[Document, ...]
+    namespaces: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()
 
     @cached_property
     def programs(self) -> dict[str, tuple[Document, Mapping[str, Any]]]:
@@ -67,11 +83,16 @@ class MetricTable:
     @cached_property
     def metrics(self) -> dict[str, Metric]:
         """Every metric by its name."""
-        return {
-            name: _metric(program, facts, row or {})
+        metrics = {
+            name: _metric(name, program, facts, row or {}, self.namespaces)
             for program, (_, facts) in self.programs.items()
             for name, row in facts["metrics"].items()
         }
+        if (up := metrics.get("up")) and "job" in up.label_values:
+            known = (facts.get("target_values", {}).get("job", ()) for _, facts in self.programs.values())
+            jobs = dict.fromkeys([*up.label_values["job"], *(job for jobs in known for job in jobs), *self.jobs])
+            metrics["up"] = replace(up, label_values={**up.label_values, "job": tuple(jobs)})
+        return metrics
 
     def outdated(self, versions: Mapping[str, str]) -> Iterable[tuple[Position, str, str, str]]:
         """Programs that were read at another version of their Application: position, program, both versions."""
@@ -82,27 +103,39 @@ class MetricTable:
                 yield document.at("programs", program, "read_at"), program, known, version
 
 
-def _metric(program: str, facts: Mapping[str, Any], row: Mapping[str, Any]) -> Metric:
+def _metric(
+    name: str, program: str, facts: Mapping[str, Any], row: Mapping[str, Any], namespaces: tuple[str, ...]
+) -> Metric:
     own, target = set(row.get("labels") or ()), set(facts["target"])
     hidden = set() if facts.get("honor_labels") else own & target
-    values = {label: tuple(map(str, known)) for label, known in (row.get("label_values") or {}).items()}
     labels = own | target | {f"exported_{label}" for label in hidden}
-    return Metric(program, frozenset(labels), frozenset(hidden), values, tuple(row.get("values") or ()))
+    of_target = {key: known for key, known in facts.get("target_values", {}).items() if key in hidden or key not in own}
+    given = {**dict.fromkeys(_NAMESPACES, namespaces), **of_target, **row.get("label_values", {})}
+    values = {label: tuple(map(str, known)) for label, known in given.items()}
+    named = _COUNTERS.fullmatch(name)
+    counter = row.get("counter", None if named and named[2] else bool(named))
+    return Metric(program, frozenset(labels), frozenset(hidden), values, tuple(row.get("values") or ()), counter)
 
 
 @dataclass
 class Expression:
-    """One expression against the table: `labels` of its result's series, and `problems` that make it wrong."""
+    """One expression against the table: `labels` of its result's series, and `problems` that make it wrong.
+
+    `selects` says whether it has a condition; without one, an alert fires for every series.
+    """
 
     text: str
     metrics: Mapping[str, Metric]
     labels: frozenset[str] = field(init=False, default=frozenset())
     problems: list[str] = field(init=False, default_factory=list)
+    selects: bool = field(init=False, default=False)
+    names: set[str] = field(init=False, default_factory=set)
     shadowed: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         try:
-            self.labels = self._labels(promql.parse(_VARIABLE.sub("5m", self.text)))
+            self._root = promql.parse(_VARIABLE.sub("5m", self.text))
+            self.labels = self._labels(self._root)
         except ValueError as error:
             self.problems.append(f"is not PromQL: {error}")
         self.problems = list(dict.fromkeys(self.problems))
@@ -110,7 +143,7 @@ class Expression:
     def _labels(self, node: Any) -> frozenset[str]:
         by_type: dict[type, Callable[[Any], frozenset[str]]] = {
             promql.VectorSelector: self._selected,
-            promql.MatrixSelector: lambda matrix: self._labels(matrix.vector_selector),
+            promql.MatrixSelector: self._ranged,
             promql.AggregateExpr: self._aggregated,
             promql.Call: self._called,
             promql.BinaryExpr: self._combined,
@@ -124,7 +157,9 @@ class Expression:
         if metric is None:
             self.problems.append(f"uses {selector.name or selector}, which {NAME} does not have")
             return frozenset()
+        self.names.add(selector.name)
         self.shadowed |= metric.shadowed
+        self.selects |= len(metric.values) == 1
         by_label: dict[str, list[Any]] = {}
         for matcher in selector.matchers.matchers:
             by_label.setdefault(matcher.name, []).append(matcher)
@@ -139,10 +174,20 @@ class Expression:
                 self.problems.append(f"no {label} matches {wanted} at the same time")
         return metric.labels
 
+    def _ranged(self, matrix: Any) -> frozenset[str]:
+        if matrix.range < INTERVAL:
+            seconds = (matrix.range.total_seconds(), INTERVAL.total_seconds())
+            self.problems.append("has a range of {:g} s; metrics are scraped every {:g} s".format(*seconds))
+        return self._labels(matrix.vector_selector)
+
     def _aggregated(self, node: Any) -> frozenset[str]:
         inner = self._labels(node.expr)
         if node.param is not None:
             self._labels(node.param)
+        if str(node.op) == "quantile":
+            self._require_quantile(node.param)
+        if str(node.op) == "count_values":
+            return frozenset((node.modifier.labels if node.modifier else ()) or ()) | {node.param.val}
         wanted = frozenset(node.modifier.labels if node.modifier else ())
         if str(node.op) in _KEEPS_LABELS:
             return inner
@@ -153,8 +198,10 @@ class Expression:
 
     def _called(self, node: Any) -> frozenset[str]:
         inner = frozenset[str]().union(*(self._labels(argument) for argument in node.args))
+        self._require_kind(node)
         match node.func.name:
             case "absent" | "absent_over_time":
+                self.selects = True
                 selector = node.args[0]
                 selector = getattr(selector, "vector_selector", selector)
                 matchers = selector.matchers.matchers if isinstance(selector, promql.VectorSelector) else ()
@@ -163,61 +210,131 @@ class Expression:
                 return frozenset()
             case "histogram_quantile":
                 self._require(frozenset({"le"}), inner, "histogram_quantile, which needs")
+                self._require_quantile(node.args[0])
+                if "[" not in node.prettify():
+                    self.problems.append("has a histogram_quantile of all requests since the start: use rate(…)")
                 return inner - {"le"}
             case "label_replace" | "label_join":
+                sources = node.args[3:4] if node.func.name == "label_replace" else node.args[3:]
+                self._require(frozenset(source.val for source in sources), inner, node.func.name)
                 return inner | {node.args[1].val}
             case _:
                 return inner
 
+    def _require_kind(self, node: Any) -> None:
+        """Report a counter where only a gauge makes sense, and the other way round."""
+        argument = node.args[0] if node.args else None
+        name = str(argument.vector_selector.name) if isinstance(argument, promql.MatrixSelector) else ""
+        metric = self.metrics.get(name)
+        function = node.func.name
+        if function in _INCREASES and isinstance(argument, promql.SubqueryExpr):
+            if isinstance(argument.expr, promql.AggregateExpr):
+                self.problems.append(
+                    f"has {function} of a sum, which counts a restart as an increase: sum the {function}"
+                )
+        elif metric and function in _INCREASES and metric.counter is False:
+            self.problems.append(f"has {function} of {name}, which is no counter: use delta or deriv")
+        elif metric and function in _CHANGES and metric.counter:
+            self.problems.append(f"has {function} of {name}, which is a counter: use increase or rate")
+
     def _combined(self, node: Any) -> frozenset[str]:
         self._compare(node)
         left, right = self._labels(node.lhs), self._labels(node.rhs)
+        compare = str(node.op)
+        self.selects |= compare == "unless"
+        if compare == "or":
+            return left & right
+        if not _is_vector(node.lhs) or not _is_vector(node.rhs):
+            return left | right
         matching = node.modifier.matching if node.modifier else None
         labels = frozenset(matching.labels if matching else ())
         is_on = matching is not None and str(matching.type).endswith("Include")
-        match str(node.op):
-            case "and" | "unless":
-                return left
-            case "or":
-                return left & right
-        if not _is_vector(node.lhs) or not _is_vector(node.rhs):
-            return left | right
         if is_on:
             self._require(labels, left & right, "on")
         card = str(node.modifier.card) if node.modifier else ""
-        if "ManyToOne" in card or "OneToMany" in card:
+        groups = "ManyToOne" in card or "OneToMany" in card
+        if not self.problems and not is_on and not groups and (differing := (left ^ right) - labels):
+            sides = ", ".join(sorted(differing))
+            self.problems.append(f"no series match: only one side of {compare} has {sides}; use on (…)")
+        if compare in ("and", "unless"):
+            self._contradict(node)
+            return left
+        if groups:
             many, group = (left, "left") if "ManyToOne" in card else (right, "right")
             self._require(frozenset(node.modifier.group_labels or ()), left | right, f"group_{group}")
             return many | frozenset(node.modifier.group_labels or ())
-        if not matching and left != right:
-            differing = ", ".join(sorted(left ^ right))
-            self.problems.append(f"no series match: only one side of {node.op} has {differing}; use on (…)")
         return labels if is_on else left - labels
 
     def _compare(self, node: Any) -> None:
-        """Report a comparison of a metric with a number that is true for none of its values, or for all."""
+        """Report a comparison with a number that is true for no possible value, or for all."""
         compare = str(node.op)
+        if compare not in COMPARISONS:
+            return
+        self.selects |= not (node.modifier and node.modifier.return_bool)
         selector, number = node.lhs, node.rhs
         if isinstance(selector, promql.NumberLiteral):
             selector, number, compare = node.rhs, node.lhs, FLIPPED.get(compare, compare)
-        if compare not in COMPARISONS or not isinstance(number, promql.NumberLiteral):
+        if not isinstance(number, promql.NumberLiteral):
             return
-        while isinstance(selector, promql.ParenExpr | promql.AggregateExpr):
-            if isinstance(selector, promql.AggregateExpr) and str(selector.op) not in ("max", "min"):
-                return
-            selector = selector.expr
-        metric = self.metrics.get(selector.name or "") if isinstance(selector, promql.VectorSelector) else None
-        if metric is None or not metric.values:
-            return
-        outcomes = {COMPARISONS[compare](value, number.val) for value in metric.values}
-        if len(outcomes) == 1 and len(metric.values) > 1:
-            always = "always" if outcomes.pop() else "never"
-            known = ", ".join(f"{value:g}" for value in metric.values)
-            self.problems.append(f"{compare} {number.val:g} is {always} true: {selector.name} has the values {known}")
+        name, values = self._values(selector, number.val)
+        outcomes = {COMPARISONS[compare](value, number.val) for value in values}
+        if outcomes == {False} or (outcomes == {True} and len(values) > 1 and name):
+            always = "always" if True in outcomes else "never"
+            known = f"{name} has the values {', '.join(f'{value:g}' for value in values)}"
+            known = known if name else "where nothing matches there is no value; use absent(…)"
+            self.problems.append(f"{compare} {number.val:g} is {always} true: {known}")
+        counted = _counted(selector) if node is self._root else ""
+        if counted in self.metrics and self.metrics[counted].counter and (compare, number.val) != ("==", 0):
+            self.problems.append(f"compares {counted}, which counts since its program started: use increase(…)")
+
+    def _contradict(self, node: Any) -> None:
+        """Report two comparisons of the same series that are never true together."""
+        sides = [node.lhs, node.rhs]
+        if str(node.op) == "and" and all(isinstance(side, promql.BinaryExpr) for side in sides):
+            left, right = (set(self._values(side, 0)[1]) for side in sides)
+            if left and right and not left & right and node.lhs.lhs.prettify() == node.rhs.lhs.prettify():
+                self.problems.append("has two sides of and that are never true together")
+
+    def _values(self, node: Any, number: float) -> tuple[str, tuple[float, ...]]:
+        """All values that an expression can have as far as a comparison with a number matters, () if unknown."""
+        name: str = ""
+        values: tuple[float, ...] = ()
+        match node:
+            case promql.VectorSelector() if metric := self.metrics.get(node.name or ""):
+                name, values = str(node.name), metric.values
+            case promql.ParenExpr():
+                name, values = self._values(node.expr, number)
+            case promql.Call() if node.func.name.startswith("absent"):
+                name, values = node.func.name, (1,)
+            case promql.BinaryExpr() if str(node.op) in COMPARISONS and isinstance(node.rhs, promql.NumberLiteral):
+                name, values = self._values(node.lhs, number)
+                left = tuple(value for value in values if COMPARISONS[str(node.op)](value, node.rhs.val))
+                values = (0, 1) if node.modifier and node.modifier.return_bool else left
+            case promql.AggregateExpr():
+                name, values = self._values(node.expr, number)
+                least = 1 if str(node.op) == "count" else min(values, default=0)
+                if str(node.op) == "count" or (str(node.op) == "sum" and least > 0):
+                    name, values = "", (least, least + 1, 1e9, max(least, number))
+                elif str(node.op) not in ("max", "min"):
+                    name, values = "", ()
+        return name, values
+
+    def _require_quantile(self, node: Any) -> None:
+        if isinstance(node, promql.NumberLiteral) and not 0 <= node.val <= 1:
+            self.problems.append(f"has the quantile {node.val:g}; quantiles are between 0 and 1")
 
     def _require(self, wanted: frozenset[str], there: frozenset[str], where: str) -> None:
         for label in sorted(wanted - there) if there or not self.problems else ():
             self.problems.append(f"has {where} ({label}), a label that its series do not have")
+
+
+def _counted(node: Any) -> str:
+    """The name of the metric that is compared as it is, or summed; "" for anything else."""
+    while isinstance(node, promql.ParenExpr | promql.AggregateExpr):
+        if isinstance(node, promql.AggregateExpr) and str(node.op) not in _SUMS:
+            return ""
+        node = node.expr
+    return str(node.name or "") if isinstance(node, promql.VectorSelector) else ""
 
 
 def _any_matches(matchers: Iterable[Any], values: Iterable[str]) -> bool:

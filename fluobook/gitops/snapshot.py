@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from fluobook.gitops.tree import Application, Tree
     from fluobook.params import Params, Platform
 
+INITIAL_NAMESPACES = {"default", "kube-system", "kube-public", "kube-node-lease"}
+_NAMES_OF_JOBS = ("VMPodScrape", "PodMonitor", "VMServiceScrape", "ServiceMonitor", "Service")
+
 
 class UnsoundTable(InvalidFile):
     """A table has another shape than rules need. The rule `shape` reports it; those that need the table end."""
@@ -228,7 +231,14 @@ class Snapshot:
     @cached_property
     def metrics(self) -> metrics.MetricTable:
         """The metrics that the platform's programs have."""
-        return metrics.MetricTable(self._sound(metrics.NAME))
+        named: dict[str, set[str]] = {}
+        for document in self.documents:
+            named.setdefault(document.kind, set()).add(document.name)
+            if document.kind in ("VMPodScrape", "PodMonitor"):
+                named[document.kind].add(f"{document.namespace}/{document.name}")
+        namespaces = INITIAL_NAMESPACES.union(named.get("Namespace", ()), (app.namespace for app in self.applications))
+        jobs = set[str]().union(*(named.get(kind, ()) for kind in _NAMES_OF_JOBS))
+        return metrics.MetricTable(self._sound(metrics.NAME), tuple(sorted(namespaces)), tuple(sorted(jobs)))
 
     @cached_property
     def params(self) -> dict[Path, Params | ParamsError]:

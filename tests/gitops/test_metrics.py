@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fluobook.gitops.metrics import Expression, Metric
+from fluobook.gitops.metrics import INTERVAL, Expression, Metric
 from fluobook.gitops.rules.alerts import refused, template_problem
+from fluobook.gitops.snapshot import Snapshot
 
 METRICS = {
     "up": Metric("vmagent", frozenset({"job", "instance"}), values=(0, 1)),
@@ -17,7 +19,10 @@ METRICS = {
     "used": Metric("p", frozenset({"job", "node", "disk"})),
     "size": Metric("p", frozenset({"job", "node", "disk"})),
     "limit": Metric("p", frozenset({"job", "node"})),
-    "latency_bucket": Metric("p", frozenset({"job", "le"})),
+    "latency_bucket": Metric("p", frozenset({"job", "le"}), counter=True),
+    "requests_total": Metric("p", frozenset({"job", "code"}), counter=True),
+    "threads": Metric("p", frozenset({"job"}), counter=False),
+    "info": Metric("p", frozenset({"job", "state"}), values=(1,)),
 }
 
 
@@ -43,6 +48,17 @@ METRICS = {
         ("vector(1)", set()),
         ("time() - used > 60", {"job", "node", "disk"}),
         ("rate(used[$__rate_interval])", {"job", "node", "disk"}),
+        ('count_values("version", used)', {"version"}),
+        ("used and ignoring (disk) limit", {"job", "node", "disk"}),
+        ("delta(threads[5m]) < -5", {"job"}),
+        ("max_over_time(requests_total[5m]) - requests_total > 5", {"job", "code"}),
+        ("requests_total > 5 and rate(requests_total[5m]) > 0", {"job", "code"}),
+        ("count(up == 0) > 0", set()),
+        ("count(up == 0) == 4", set()),
+        ("sum(up == bool 0) == 0", set()),
+        ("absent(up) == 1", set()),
+        ("up == 0 and up < 1", {"job", "instance"}),
+        ("quantile(0.95, used)", set()),
     ],
 )
 def test_the_labels_of_an_expression_are_those_of_its_result(expression: str, labels: set[str]):
@@ -71,12 +87,75 @@ def test_the_labels_of_an_expression_are_those_of_its_result(expression: str, la
         ('used{node="a",node!~"a.*"}', "no node matches"),
         ('state{state="healthy",state="degraded"}', "no state of state matches 'healthy' and 'degraded'"),
         ('state{state=~"heal.*",state!="healthy"}', "no state of state matches"),
+        ("up == 0 and used > 1", "no series match: only one side of and has disk, instance, node; use on (…)"),
+        ("used unless limit", "no series match: only one side of unless has disk"),
+        ("used and on (pod) limit", "has on (pod), a label that its series do not have"),
+        ("used / ignoring (node) limit", "no series match: only one side of / has disk"),
+        ("info == 0", "== 0 is never true: info has the values 1"),
+        ("count(up == 1) == 0", "== 0 is never true: where nothing matches there is no value"),
+        ("count(up) < 1", "< 1 is never true"),
+        ("sum(up == 1) == 0", "== 0 is never true"),
+        ("absent(up) == 0", "== 0 is never true"),
+        ("up == 0 and up == 1", "has two sides of and that are never true together"),
+        ("rate(threads[5m]) > 1", "has rate of threads, which is no counter: use delta or deriv"),
+        ("delta(requests_total[5m]) > 1", "has delta of requests_total, which is a counter: use increase or rate"),
+        ("rate(sum(requests_total)[5m:]) > 1", "has rate of a sum"),
+        ("requests_total > 5", "compares requests_total, which counts since its program started"),
+        ("sum by (code) (requests_total) > 5", "compares requests_total"),
+        ("rate(requests_total[10s]) > 1", "has a range of 10 s; metrics are scraped every 30 s"),
+        ("histogram_quantile(99, rate(latency_bucket[5m])) > 1", "has the quantile 99"),
+        ("histogram_quantile(0.9, latency_bucket) > 1", "has a histogram_quantile of all requests since the start"),
+        ("quantile(95, used) > 1", "has the quantile 95"),
+        ('label_replace(up, "a", "$1", "pod", "(.*)") == 0', "has label_replace (pod), a label that its series"),
     ],
 )
 def test_an_expression_that_can_never_be_true_is_a_problem(expression: str, problem: str):
     evaluated = Expression(expression, METRICS)
     assert evaluated.labels is not None
     assert problem in " ".join(evaluated.problems)
+
+
+@pytest.mark.parametrize(
+    ("expression", "selects"),
+    [
+        ("up", False),
+        ("used / size", False),
+        ("up == bool 0", False),
+        ("up == 0", True),
+        ("info", True),
+        ("absent(up)", True),
+        ("up unless state", True),
+    ],
+)
+def test_an_alert_without_a_condition_is_known(expression: str, selects: bool):
+    assert Expression(expression, METRICS).selects == selects
+
+
+@pytest.mark.parametrize(
+    ("selector", "problem"),
+    [
+        ('up{job="apiserver"}', ""),
+        ('up{job=~"loki|monitoring/loki"}', ""),
+        ('up{job="kube-apiserver"}', "no job of up matches 'kube-apiserver'"),
+        ('longhorn_node_status{job="longhorn-backend",namespace="longhorn-system"}', ""),
+        ('longhorn_node_status{job="longhorn"}', "no job of longhorn_node_status matches 'longhorn'"),
+        ('longhorn_node_status{namespace="fluodata"}', "no namespace of longhorn_node_status matches 'fluodata'"),
+        ('kube_deployment_spec_replicas{namespace="fluodata"}', ""),
+        ('kube_deployment_spec_replicas{namespace=~"kube-.*"}', ""),
+        (
+            'kube_deployment_spec_replicas{namespace="longhorn"}',
+            "no namespace of kube_deployment_spec_replicas",
+        ),
+    ],
+)
+def test_jobs_and_namespaces_are_those_of_the_platform(selector: str, problem: str):
+    snapshot = Snapshot(Path(__file__).resolve().parents[2])
+    problems = Expression(selector, snapshot.metrics.metrics).problems
+    assert len(problems) == bool(problem)
+    assert problem in "".join(problems)
+    (stack,) = [app for app in snapshot.applications if app.name == "victoria-metrics-stack"]
+    values = stack.document.data["spec"]["source"]["helm"]["valuesObject"]
+    assert values["vmagent"]["spec"]["scrapeInterval"] == f"{INTERVAL.total_seconds():g}s"
 
 
 @pytest.mark.parametrize(

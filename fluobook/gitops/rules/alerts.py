@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from fluobook.files import packaged, parse_json, read_text
@@ -12,14 +13,15 @@ from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.params.problems import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from fluobook.gitops.documents import Defect, Document, Finding, Key
     from fluobook.gitops.snapshot import Snapshot
 
 KINDS = ("VMRule", "PrometheusRule")
-_LABEL_IN_TEXT = re.compile(r"\$labels\.(\w+)")
+_LABEL_IN_TEXT = re.compile(r"(?:\$labels|(?<![\w)])\.Labels)\.(\w+)|index\s+\$labels\s+[\"`](\w+)[\"`]")
+_TEXTS = ("labels", "annotations")
 _SEVERITIES = {"critical", "warning", "none"}
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|[smhdwy]))+|[0-9]+(\.[0-9]+)?")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -40,8 +42,10 @@ def metrics_exist(snapshot: Snapshot) -> Iterator[Finding]:
         yield place.finding(
             f"{program} was read at {before}, the tree has {now}", "compare its metrics, then write the version"
         )
-    for document in snapshot.objects(*KINDS):
-        for path, message, remedy in _defects(document, table):
+    documents = snapshot.objects(*KINDS)
+    known = table.metrics | {name: metric for document in documents for name, metric in _recorded(document, table)}
+    for document in documents:
+        for path, message, remedy in _defects(document, known):
             yield document.at(*path).finding(message, remedy)
     for file in (file for file in snapshot.all_files if file.suffix == ".json"):
         lines = read_text(file).splitlines()
@@ -49,12 +53,20 @@ def metrics_exist(snapshot: Snapshot) -> Iterator[Finding]:
             text = json.dumps(expression, ensure_ascii=False)
             line = next((n for n, line in enumerate(lines, 1) if text in line or json.dumps(expression) in line), 0)
             is_text = isinstance(expression, str)
-            problems = metrics.Expression(expression, table.metrics).problems if is_text else ["is not a text"]
+            problems = metrics.Expression(expression, known).problems if is_text else ["is not a text"]
             for problem in problems:
                 yield Position(file, line).finding(f"{expression!r} {problem}", f"see {metrics.NAME}")
 
 
-def _defects(document: Document, table: metrics.MetricTable) -> Iterator[Defect]:
+def _recorded(document: Document, table: metrics.MetricTable) -> Iterator[tuple[str, metrics.Metric]]:
+    """The metrics that vmalert itself writes."""
+    for group in value_under(document.data, ("spec", "groups")) or ():
+        for rule in (rule for rule in group.get("rules") or () if rule.get("record")):
+            labels = metrics.Expression(str(rule.get("expr")), table.metrics).labels | set(rule.get("labels") or {})
+            yield rule["record"], metrics.Metric("vmalert", labels)
+
+
+def _defects(document: Document, known: Mapping[str, metrics.Metric]) -> Iterator[Defect]:
     names: set[str] = set()
     for number, group in enumerate(value_under(document.data, ("spec", "groups")) or ()):
         at: tuple[Key, ...] = ("spec", "groups", number)
@@ -62,15 +74,15 @@ def _defects(document: Document, table: metrics.MetricTable) -> Iterator[Defect]
             yield (*at, "name"), f"there are two groups {group['name']}", "rename one of them"
         names.add(group["name"])
         yield from _durations(group, at, _GROUP_DURATIONS, group["name"])
-        known: list[dict[str, Any]] = []
+        earlier: list[dict[str, Any]] = []
         for index, rule in enumerate(group.get("rules") or ()):
             place = (*at, "rules", index)
-            if rule in known:
+            if rule in earlier:
                 yield place, f"group {group['name']} has this rule twice", "remove one of them"
-            known.append(rule)
+            earlier.append(rule)
             yield from refused(rule, place)
             if "expr" in rule:
-                yield from _never_right(rule, place, table)
+                yield from _never_right(rule, place, known)
 
 
 def _durations(data: dict[str, Any], at: tuple[Key, ...], keys: tuple[str, ...], name: str) -> Iterator[Defect]:
@@ -92,7 +104,7 @@ def refused(rule: dict[str, Any], at: tuple[Key, ...]) -> Iterator[Defect]:
         if rule.get(key):
             yield (*at, key), f"{name} records, and has {key}", "remove it: only alerts wait"
     yield from _durations(rule, at, _RULE_DURATIONS, name)
-    for field in ("labels", "annotations"):
+    for field in _TEXTS:
         for key, text in (rule.get(field) or {}).items():
             if not _NAME.fullmatch(key):
                 yield (*at, field, key), f"{name}: {key} is not a valid name", "letters, digits and _ alone"
@@ -122,17 +134,19 @@ def template_problem(text: str) -> str:
     return f"does not end {opened} of its blocks" if opened else ""
 
 
-def _never_right(rule: dict[str, Any], at: tuple[Key, ...], table: metrics.MetricTable) -> Iterator[Defect]:
+def _never_right(rule: dict[str, Any], at: tuple[Key, ...], known: Mapping[str, metrics.Metric]) -> Iterator[Defect]:
     name = rule.get("alert") or rule.get("record") or "a rule"
-    expression = metrics.Expression(str(rule["expr"]), table.metrics)
+    expression = metrics.Expression(str(rule["expr"]), known)
     for problem in expression.problems:
         yield (*at, "expr"), f"{name} {problem}", f"correct the rule; {metrics.NAME} has what exists"
     if "alert" not in rule:
         return
+    if expression.names and not expression.selects and not expression.problems:
+        yield (*at, "expr"), f"{name} fires for every series, whatever its value", "compare it with a number"
     labels = expression.labels | set(rule.get("labels") or {}) | {"alertname"}
-    for key, text in (rule.get("annotations") or {}).items():
-        for label in () if expression.problems else dict.fromkeys(_LABEL_IN_TEXT.findall(text)):
-            place = (*at, "annotations", key)
+    texts = [((*at, field, key), str(text)) for field in _TEXTS for key, text in (rule.get(field) or {}).items()]
+    for place, text in () if expression.problems else texts:
+        for label in dict.fromkeys(filter(None, chain.from_iterable(_LABEL_IN_TEXT.findall(text)))):
             if label not in labels:
                 remedy = f"use one of {', '.join(sorted(labels)) or 'none'}"
                 yield place, f"{name} names {label}, a label that its series do not have", remedy

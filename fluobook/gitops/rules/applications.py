@@ -12,6 +12,7 @@ from fluobook.files import read_text
 from fluobook.gitops import kustomization, schemas
 from fluobook.gitops.charts import Chart, chart_of
 from fluobook.gitops.documents import Position, value_under, walk
+from fluobook.gitops.snapshot import INITIAL_NAMESPACES
 from fluobook.gitops.tree import FINALIZER, NEEDED_BEFORE, WAVE
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from fluobook.gitops.snapshot import Snapshot
     from fluobook.gitops.tree import Application
 
-INITIAL_NAMESPACES = {"default", "kube-system", "kube-public", "kube-node-lease"}
 _WAVE = ("metadata", "annotations", WAVE)
 _MONITORS = {"serviceMonitor", "servicemonitor", "podMonitor"}
 _SECRETS = {"secret", "superuserSecret", "passwordSecret"}
