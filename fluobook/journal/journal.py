@@ -84,8 +84,10 @@ class Journal:
 
 
 _EVENT: dict[str, Any] = {"event": str} | {
-    f"{name}?": str for name in ("stage", "notebook", "phase", "target", "status", "error")
+    f"{name}?": str
+    for name in ("at", "stage", "notebook", "phase", "target", "status", "error", "action", "verb", "object", "result")
 }
+_EVENT |= {"needs?": [str]}
 _EVENT |= {"charts?": str, "exit_code?": int, "seconds?": (int, float), "stages?": [str], "sources?": [{"*": str}]}
 _STARTED = {"phase", "target", "stages"}
 

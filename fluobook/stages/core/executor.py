@@ -208,7 +208,8 @@ class Executor:
         try:
             self.check()
             progress.set(action, "running")
-            self._note("intent", stage, action, verb=action.verb, object=action.object, reason=action.reason)
+            named = {"verb": action.verb, "object": action.object, "reason": action.reason, "needs": action.needs}
+            self._note("intent", stage, action, **named)
             report = Reporter(action, stage, self.journal, progress, self.check, slot.release)
             evidence = self.perform(action, report)
             self._note("outcome", stage, action, result="done", evidence=dict(evidence or {}))
