@@ -24,7 +24,7 @@ from fluobook.display.live import Live
 from fluobook.display.table import Cell, Displayed, Table
 from fluobook.display.tree import PlatformTree
 from fluobook.errors import ApprovalNeeded, PlanChanged, UsageError
-from fluobook.failures import present, with_phase
+from fluobook.failures import PHASE, present
 from fluobook.journal.folder import cluster_lock, new_folder, newest_first
 from fluobook.params.load import digest_of, recorded
 from fluobook.redact import Redactor
@@ -139,7 +139,7 @@ class StageRun:
             made = self.stage.verify(self.context, self._observation)
         checks = Checks(
             self.stage.name,
-            [replace(check, remedy=with_phase(check.remedy, self.context.phase)) for check in made],
+            [replace(check, remedy=check.remedy.replace(PHASE, self.context.phase)) for check in made],
         )
         results = [{"check": c.name, "passed": c.passed, "result": c.result} for c in checks.checks]
         self._log("verified", ok=checks.ok, checks=results)

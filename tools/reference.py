@@ -99,7 +99,7 @@ def failures() -> str:
         systems = f" ({', '.join(sorted(entry.systems))})" if entry.systems else ""
         causes = "".join(f"- {cause}\n" for cause in entry.causes)
         text += f"\n## {entry.code} · {entry.title}{systems}\n\n**Likely causes**\n\n{causes}\n"
-        text += f"**Remedy:** {entry.remedy}\n\n    {entry.next}\n"
+        text += f"**Remedy:** {entry.remedy}\n\n    {entry.template}\n"
     return text
 
 

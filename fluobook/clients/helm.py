@@ -118,7 +118,8 @@ def versions(
         Unreachable: the repository does not answer, or its certificate is not trusted.
         AccessDenied: it denies access.
         NotFound: it has no index, or no such chart; the cause names its charts.
-        InvalidAnswer: what it answers is no index, or it redirects to another host.
+        InvalidAnswer: what it answers is no index, or it redirects to another scheme, host or port
+            (helm itself follows such redirects).
     """
     return [
         ChartVersion(str(entry["version"]), str(entry.get("appVersion") or ""), entry.get("deprecated") is True)

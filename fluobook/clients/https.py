@@ -384,7 +384,8 @@ class HttpClient:
     def _redirected(self, response: urllib3.BaseHTTPResponse, path: str, doing: str, *, follows: bool) -> str:
         here = self.target.url
         try:
-            there = urljoin(here + path, response.headers.get("Location") or "")
+            location = response.headers.get("Location") or ""
+            there = urljoin(here + path, location)
             parts = urlsplit(there)
             port = parts.port or PORTS.get(parts.scheme)
         except ValueError:
@@ -392,9 +393,12 @@ class HttpClient:
         same = (parts.scheme, parts.hostname, port) == (self.target.scheme, self.target.host.lower(), self.target.port)
         if same and follows and there != here + path:
             return there.removeprefix(f"{parts.scheme}://{parts.netloc}").partition("#")[0] or "/"
-        reason, facts = f"is a redirect ({response.status}) to {answers.public_url(there)}", answers.public_url(there)
-        error = self.invalid(answers.REDIRECT, reason, doing, facts={"target": facts})
-        error.location = there
+        to = f"to {answers.public_url(there)}" if location else "without a target"
+        cause = ""
+        if not location or there == here + path:
+            to, cause = to if not location else "to itself", "the server, or a proxy before it, is configured wrongly"
+        error = self.invalid(answers.REDIRECT, f"is a redirect ({response.status}) {to}", doing)
+        error.cause, error.location = cause, there
         raise error
 
     def _content(self, response: urllib3.BaseHTTPResponse, doing: str, largest: int) -> bytes:
@@ -423,6 +427,8 @@ class HttpClient:
         """The complete answer, if its status is below 300; the caller closes the response."""
         content = self._content(response, doing, largest)
         answer = Answer(response.status, response.reason or "", response.headers, content)
+        if answer.status == 206:  # noqa: PLR2004
+            raise self.invalid(answers.TRUNCATED, "is only a part (206)", doing, body=answer.body)
         if answer.status < 300:  # noqa: PLR2004
             return answer
         if not 400 <= answer.status < 600:  # noqa: PLR2004

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from fluobook.errors import DeadlineExceeded, OutsideError, UsageError
 from fluobook.files import packaged
 
+PHASE = "<phase>"
+"""Stands for the phase where a command is made before the phase is known."""
 _BY_CLASS = (0, 0)
 
 
@@ -26,27 +29,34 @@ class Failure:
         systems: the systems that report it ("proxmox", "talos"); empty for any.
         codes: error codes of those systems, such as "401"; they rank below a symptom.
         exact_codes: error codes that leave no doubt; they rank above a symptom.
-        kinds: error classes of those systems, such as "AccessDenied"; used if nothing more specific matches.
+        kinds: error classes of those systems, such as "AccessDenied", or "4xx" for every such code; used if nothing
+            more specific matches.
         causes: the likely causes, the most likely first.
         remedy: what helps.
-        next: the next command; {name} is filled from the symptom's group of that name or from the error's facts.
+        next: the next commands, the best first. {name} is filled from the symptom's group of that name or from the
+            error's facts; the first command whose names are all known is shown.
     """
 
     code: str
     title: str
     causes: Sequence[str]
     remedy: str
-    next: str
+    next: Sequence[str]
     symptoms: Sequence[re.Pattern[str]] = ()
     systems: Sequence[str] = ()
     codes: Sequence[str] = ()
     exact_codes: Sequence[str] = ()
     kinds: Sequence[str] = ()
 
+    @property
+    def template(self) -> str:
+        """The best next command with <name> for each value, for pages that explain the entry."""
+        return self.next[0].format_map(_Placeholders())
+
     def text(self) -> str:
         """The entry as a person reads it."""
         lines = [f"{self.code} {self.title}", *(f"  cause:  {cause}" for cause in self.causes)]
-        lines += [f"  remedy: {self.remedy}", f"  next:   {fill(self.next, {})}"]
+        lines += [f"  remedy: {self.remedy}", f"  next:   {self.template}"]
         return "\n".join([*lines, f"  seen by: {', '.join(sorted(self.systems))}"] if self.systems else lines)
 
 
@@ -56,7 +66,7 @@ class Match:
 
     Args:
         failure: the entry.
-        next: its next command; <name> stands for a value that is not known.
+        next: its next command; "" if a value in it is not known.
         rank: how reliable the match is: a symptom before a code before a class, a longer text before a shorter one.
     """
 
@@ -71,8 +81,9 @@ def catalogue() -> tuple[Failure, ...]:
     return tuple(_failure(code, **fields) for code, fields in packaged(__package__, "catalogue.yaml").items())
 
 
-def _failure(code: str, *, symptoms: Sequence[str] = (), **fields: Any) -> Failure:
-    return Failure(code, symptoms=[re.compile(symptom, re.IGNORECASE) for symptom in symptoms], **fields)
+def _failure(code: str, *, next: str | list[str], symptoms: Sequence[str] = (), **fields: Any) -> Failure:  # noqa: A002
+    patterns = [re.compile(symptom, re.IGNORECASE) for symptom in symptoms]
+    return Failure(code, symptoms=patterns, next=[next] if isinstance(next, str) else next, **fields)
 
 
 def entry(code: str) -> Failure:
@@ -91,40 +102,45 @@ def entry(code: str) -> Failure:
     raise UsageError(f"there is no known failure {code!r}", remedy=f"did you mean: {named}" if named else codes)
 
 
-def explain(error: BaseException | str) -> list[Match]:
+def explain(error: BaseException | str, phase: str = "") -> list[Match]:
     """The known failures that an error or a text matches, the most likely first; empty if it is not known.
 
     Args:
         error: an error (its `__cause__` chain is searched too), or a text such as a log, an event or a message.
+        phase: name of the phase, for next commands; "" if it is not known.
     """
-    matches = [match for failure in catalogue() if (match := _match(failure, error))]
+    matches = [match for failure in catalogue() if (match := _match(failure, error, phase))]
     specific = [match for match in matches if match.rank > _BY_CLASS]
     return sorted(specific or matches, key=lambda match: match.rank, reverse=True)
 
 
-def fill(command: str, values: Mapping[str, str]) -> str:
-    """A command with its {name}s filled in; a name without a value becomes <name>."""
-    return re.sub(r"\{(\w+)\}", lambda name: values.get(name[1]) or f"<{name[1]}>", command)
+class _Placeholders(dict[str, str]):
+    def __missing__(self, name: str) -> str:
+        return f"<{name}>"
 
 
-def with_phase(text: str, phase: str) -> str:
-    """A text with commands of the catalogue, the phase's name filled in."""
-    return text.replace("<phase>", phase) if phase else text
+def fill(commands: Sequence[str], values: Mapping[str, str]) -> str:
+    """The first command whose {name}s all have a value, filled in; "" if there is none."""
+    known = {name: value for name, value in values.items() if value}
+    for command in commands:
+        with suppress(KeyError):
+            return command.format_map(known)
+    return ""
 
 
-def _match(failure: Failure, error: BaseException | str) -> Match | None:
+def _match(failure: Failure, error: BaseException | str, phase: str) -> Match | None:
     """The best match in the chain of causes; a foreign exception belongs to the system of the error it caused."""
     matches, system = [], ""
     for link in chain(error):
         system = getattr(link, "system", system)
         if not (system and failure.systems) or system in failure.systems:
-            matches.append(_match_one(failure, link))
+            matches.append(_match_one(failure, link, phase))
     return max(filter(None, matches), key=lambda match: match.rank, default=None)
 
 
-def _match_one(failure: Failure, error: BaseException | str) -> Match | None:
+def _match_one(failure: Failure, error: BaseException | str, phase: str) -> Match | None:
     outside = error if isinstance(error, OutsideError) else None
-    facts = dict(outside.facts) if outside else {}
+    facts = {**(outside.facts if outside else {}), "phase": phase}
     text = f"{outside.message}\n{outside.detail}" if outside else str(error)
     if isinstance(error, DeadlineExceeded):
         text += f"\n{error.cause}"  # the last state of what was waited for
@@ -136,11 +152,17 @@ def _match_one(failure: Failure, error: BaseException | str) -> Match | None:
         rank = (2, max(len(hit.group()) for hit in hits))
     elif outside and outside.code in failure.codes:
         rank = (1, 0)
-    elif outside and any(kind.__name__ in failure.kinds for kind in type(outside).__mro__):
+    elif outside and not _kinds(outside).isdisjoint(failure.kinds):
         rank = _BY_CLASS
     else:
         return None
     return Match(failure, fill(failure.next, facts), rank)
+
+
+def _kinds(error: OutsideError) -> set[str]:
+    """The error's classes, and "4xx" or "5xx" for an HTTP status."""
+    status = {f"{error.code[0]}xx"} if re.fullmatch(r"[45]\d\d", error.code) else set()
+    return status | {kind.__name__ for kind in type(error).__mro__}
 
 
 def chain(error: BaseException | str) -> Iterator[BaseException | str]:

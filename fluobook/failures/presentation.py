@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from fluobook.errors import OutsideError, ParamsError, Unreachable
-from fluobook.failures.catalogue import chain, explain, with_phase
+from fluobook.failures.catalogue import chain, explain
 from fluobook.failures.probes import probe
 
 _MOST_ALTERNATIVES = 2
@@ -70,10 +70,10 @@ def present(error: BaseException, *, phase: str = "", with_probe: bool = False) 
 
     Args:
         error: any exception.
-        phase: name of the phase, for the catalogue's commands.
+        phase: name of the phase; without it, no command that needs one is shown.
         with_probe: connect to an unreachable endpoint, to tell similar causes apart; takes some seconds at most.
     """
-    matches = explain(error)
+    matches = explain(error, phase)
     first = matches[0] if matches else None
     outside = next((link for link in chain(error) if isinstance(link, OutsideError) and link.detail.strip()), None)
     own_cause, own_remedy = str(getattr(error, "cause", "")), str(getattr(error, "remedy", ""))
@@ -84,10 +84,10 @@ def present(error: BaseException, *, phase: str = "", with_probe: bool = False) 
         message=_printable(str(getattr(error, "message", "")) or str(error) or type(error).__name__),
         failure=f"{first.failure.code} {first.failure.title}" if first else "",
         causes=tuple(dict.fromkeys(_printable(cause) for cause in causes if cause)),
-        remedy=with_phase(own_remedy, phase) or (first.failure.remedy if first else ""),
-        next=with_phase(first.next, phase) if first else "",
+        remedy=_printable(own_remedy) or (first.failure.remedy if first else ""),
+        next=_printable(first.next) if first else "",
         alternatives=tuple(f"{m.failure.code} {m.failure.title}" for m in matches[1 : 1 + _MOST_ALTERNATIVES]),
-        problems=error.problems if isinstance(error, ParamsError) else (),
+        problems=tuple(map(_printable, error.problems)) if isinstance(error, ParamsError) else (),
         system=outside.system if outside else "",
         answer=tuple(map(_printable, outside.detail.strip().splitlines()[-_MOST_LINES:])) if outside else (),
     )
@@ -95,4 +95,4 @@ def present(error: BaseException, *, phase: str = "", with_probe: bool = False) 
 
 def _printable(text: str) -> str:
     """A text in which a control character, which could change what a terminal shows, is written as its escape."""
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+    return _CONTROL.sub(lambda control: repr(control[0])[1:-1], text)

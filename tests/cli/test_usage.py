@@ -124,7 +124,7 @@ def test_explain_prints_an_entry_of_the_catalogue(capsys: pytest.CaptureFixture[
     assert cli.run(["explain", "f28"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("F28 etcd was bootstrapped before\n")
-    assert "next:   talosctl etcd members --nodes <address>" in printed
+    assert "next:   fluobook talosctl <phase> -- etcd members --nodes <address>" in printed
 
 
 def test_the_command_line_loads_no_params_before_a_command_needs_them():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 import socket
 from contextlib import closing
 from functools import partial
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 SECRET = "the-secret-of-the-token"
+PLACEHOLDER = re.compile(r"[<{]\w+[>}]| (the|version)$")
 CALLS = ("proxmox", "create", "factory", "schematic", "kubernetes", "list", "charts", "git")
 PROGRAMS = [
     *("an empty body", "a login page", "fewer bytes than announced", "binary", "half of a list", "the wrong fields"),
@@ -113,6 +116,7 @@ def require(error: OutsideError | None, failure: str, code: str) -> str:
     shown = present(error)
     assert (error.code, shown.failure.split()[:1]) == (code, [failure]), shown.text()
     assert SECRET not in shown.text()
+    assert not PLACEHOLDER.search(shown.next)
     return shown.text()
 
 
@@ -220,6 +224,26 @@ def test_a_redirect_on_the_same_host_is_followed(
         require(error, "F114", "REDIRECT")  # a POST is not repeated elsewhere
     else:
         assert error is None
+
+
+EXPIRED = {"status": "410 Gone", "body": '{"kind": "Status", "reason": "Expired", "message": "too old"}'}
+KINDS = {"body": '{"resources": [{"name": "pods", "kind": "Pod", "namespaced": true}]}'}
+
+
+def page(name: str, following: str = "") -> dict[str, str]:
+    pod = {"metadata": {"name": name}, "spec": {"containers": []}}
+    return {"body": json.dumps({"items": [pod], "metadata": {"continue": following}})}
+
+
+def test_a_list_that_expires_between_its_pages_is_read_again(server: BrokenServer, authority: KeyPair) -> None:
+    server.row = {"answers": [KINDS, page("a", "2"), EXPIRED, page("a", "2"), page("b")]}
+    pods = kube(f"https://{HOST}:{server.port}", authority, 20.0).list("v1", "Pod")
+    assert [pod["metadata"]["name"] for pod in pods] == ["a", "b"]
+
+
+def test_a_list_that_always_expires_is_named(server: BrokenServer, authority: KeyPair, ca_file: Any) -> None:
+    server.row = {**EXPIRED, "answers": [KINDS]}
+    require(error_of("list", server.port, authority, ca_file), "F146", "Expired")
 
 
 def packet(text: str) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import string
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ import yaml
 
 from fluobook import errors
 from fluobook.errors import OutsideError, UsageError
-from fluobook.failures.catalogue import catalogue, entry, explain
+from fluobook.failures.catalogue import catalogue, entry, explain, fill
 
 CASES: dict[str, list[Any]] = yaml.safe_load((Path(__file__).parent / "cases.yaml").read_text())
 EACH = [pytest.param(code, case, id=f"{code}-{number}") for code in CASES for number, case in enumerate(CASES[code])]
 
 
 def test_the_catalogue_is_complete() -> None:
-    assert [failure.code for failure in catalogue()] == [f"F{number:02}" for number in range(1, 146)]
+    assert [failure.code for failure in catalogue()] == [f"F{number:02}" for number in range(1, 147)]
 
 
 def test_every_failure_has_a_case() -> None:
@@ -37,6 +38,17 @@ def test_every_failure_has_a_title_causes_a_remedy_and_a_next_command(failure: A
     assert all(cause.endswith(".") for cause in failure.causes)
     assert failure.remedy.endswith(".")
     assert len(failure.title) < 80
+
+
+@pytest.mark.parametrize("failure", catalogue(), ids=lambda failure: failure.code)
+def test_a_next_command_is_shown_only_if_everything_in_it_is_known(failure: Any) -> None:
+    for command in failure.next:
+        values = {name: f"the-{name}" for _, name, _, _ in string.Formatter().parse(command) if name}
+        complete = fill([command], values)
+        assert all(value in complete for value in values.values())
+        assert not re.search(r"<\w+>|\{\w+\}", complete)
+        assert all(fill([command], {**values, name: ""}) == "" for name in values)
+        assert not re.match(r"kubectl (?!kustomize)|talosctl (?!.*--insecure)", complete), "it may use another cluster"
 
 
 @pytest.mark.parametrize("failure", catalogue(), ids=lambda failure: failure.code)
@@ -76,7 +88,7 @@ def test_an_entry_is_found_by_its_code_in_any_case() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "hint"), [("F280", "F28 etcd"), ("quorum", "F69 "), ("nothing-like-it", "F01 to F145")]
+    ("code", "hint"), [("F280", "F28 etcd"), ("quorum", "F69 "), ("nothing-like-it", "F01 to F146")]
 )
 def test_an_unknown_code_is_a_usage_error_with_near_matches(code: str, hint: str) -> None:
     with pytest.raises(UsageError) as unknown:

@@ -4,6 +4,7 @@ import pytest
 
 from fluobook.errors import (
     AccessDenied,
+    Conflict,
     DeadlineExceeded,
     FluobookError,
     NotFound,
@@ -63,8 +64,18 @@ def test_the_next_command_is_filled_from_the_symptom() -> None:
     assert explain("can't lock file '/var/lock/qemu-server/lock-101.conf' - got timeout")[0].next == "qm unlock 101"
 
 
-def test_an_unknown_value_of_the_next_command_stays_a_placeholder() -> None:
-    assert explain("VM is locked (backup)")[0].next == "qm unlock <vmid>"
+def test_a_next_command_with_an_unknown_value_is_not_shown() -> None:
+    assert explain("VM is locked (backup)")[0].next == ""
+
+
+def test_the_first_command_whose_values_are_all_known_is_shown() -> None:
+    facts = {"kind": "ConfigMap", "name": "a"}
+    error = Conflict("no", system="kubernetes", code="Conflict", facts=facts)
+    assert (
+        explain(error, "phase1")[0].next == "fluobook kubectl phase1 -- get ConfigMap a --show-managed-fields -o yaml"
+    )
+    error.facts["namespace"] = "web"
+    assert explain(error, "phase1")[0].next.startswith("fluobook kubectl phase1 -- -n web get ConfigMap a ")
 
 
 def test_an_entry_reads_as_title_causes_remedy_and_next() -> None:
@@ -81,7 +92,7 @@ def test_a_class_is_used_only_if_nothing_more_specific_matches() -> None:
 
 def test_the_next_command_is_filled_from_the_errors_facts() -> None:
     error = OutsideError("no", system="talos", code="ALREADY_EXISTS", facts={"address": "10.10.0.10"})
-    assert explain(error)[0].next == "talosctl etcd members --nodes 10.10.0.10"
+    assert explain(error, "phase2")[0].next == "fluobook talosctl phase2 -- etcd members --nodes 10.10.0.10"
 
 
 def test_an_unknown_error_matches_nothing() -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 
 from fluobook.clients import answers
 from fluobook.clients.https import DNS, TIMED_OUT, Answer, HttpClient, Target
-from fluobook.errors import FluobookError, NotFound, OutsideError, Unreachable, may_be_starting
+from fluobook.errors import Conflict, FluobookError, NotFound, OutsideError, Unreachable, may_be_starting
 from fluobook.machine.pki import KeyPair
 
 Obj = dict[str, Any]
@@ -30,6 +30,10 @@ CONNECTIONS = 16
 """Connections kept open; further threads open more, which are closed after use."""
 PAGE = 500
 MOST_PAGES = 2000
+EXPIRED = ("Expired", "Gone")
+"""The list or the version to watch from is too old; the list must be read again from its beginning."""
+MOST_EXPIRED = 3
+"""Times that a list is read again."""
 LIST_DEADLINES = 10
 """Deadlines of one request that all pages of a list may take together."""
 
@@ -57,6 +61,8 @@ _SPECS: dict[str, dict[str, Any]] = {
     "Lease": {"holderIdentity?": str, "leaseDurationSeconds?": int, "leaseTransitions?": int}
     | {"acquireTime?": _TIME, "renewTime?": _TIME},
 }
+_OBJECT = re.compile(r"\w+ (?P<kind>[A-Z]\w+) ((?P<namespace>[^/\s]+)/)?(?P<name>[^/\s]+)")
+"""What is tried with an object, in messages: "apply Deployment web/shop"."""
 _KINDS = {"resources": [{"name": str, "kind": str, "namespaced": bool}]}
 """The types of what is read."""
 
@@ -173,6 +179,8 @@ class Transport:
         try:
             resources = self.call("GET", root + api_version, what="list the kinds", shape=_KINDS)["resources"]
         except NotFound:
+            if api_version == "v1":  # every Kubernetes API serves it
+                raise
             return
         for entry in resources:
             if "/" not in entry["name"]:
@@ -289,9 +297,16 @@ class Transport:
         items: Objs = []
         what = f"list {collection.plural}"
         shape = {"items": [shape_of(kind)], "metadata": {"continue?": str, "resourceVersion?": str}}
-        tokens, ends = {""}, time.monotonic() + self.http.deadline * LIST_DEADLINES
+        tokens, ends, expired = {""}, time.monotonic() + self.http.deadline * LIST_DEADLINES, 0
         while len(tokens) <= MOST_PAGES and time.monotonic() < ends:
-            answer = self.call("GET", collection.path(namespace=namespace), query, what=what, shape=shape)
+            try:
+                answer = self.call("GET", collection.path(namespace=namespace), query, what=what, shape=shape)
+            except Conflict as error:
+                expired += 1
+                if error.code not in EXPIRED or expired > MOST_EXPIRED:
+                    raise
+                items, tokens, query["continue"] = [], {""}, ""  # the history was compacted between two pages
+                continue
             # Items of a list have no kind of their own.
             items += [{"apiVersion": api_version, "kind": kind, **item} for item in answer["items"]]
             query["continue"] = token = answer["metadata"].get("continue") or ""
@@ -325,13 +340,14 @@ def refused(what: str, code: int, status: Mapping[str, Any], shown: str = "") ->
         shown: the answer if it is no Status.
     """
     message = str(status.get("message") or shown or f"HTTP {code}")
-    verb, _, name = what.partition(" ")
+    names = _OBJECT.match(what)
+    is_invalid_read = code in (400, 422) and what.startswith(("read ", "list ", "watch "))  # no object was sent
     return answers.error_of(code)(
         f"cannot {what}: {message.splitlines()[0]}",
         system=SYSTEM,
         detail=message if "\n" in message else "",
-        code=str(status.get("reason") or code),
-        facts={"verb": verb, "object": name, "kind": name.partition(" ")[0], "status": str(code)},
+        code=str(code) if is_invalid_read else str(status.get("reason") or code),
+        facts={**(names.groupdict(default="") if names else {}), "status": str(code)},
     )
 
 

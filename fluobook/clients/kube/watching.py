@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 from fluobook.clients import answers
-from fluobook.clients.kube.transport import SYSTEM, refused, with_query
+from fluobook.clients.kube.transport import EXPIRED, SYSTEM, refused, with_query
 from fluobook.errors import AccessDenied, Conflict, InvalidAnswer, OutsideError
 from fluobook.waiting import Backoff
 
@@ -212,7 +212,7 @@ class Informer:
             try:
                 version = yield from self._watched(version)
             except Conflict as error:
-                if error.code not in ("Expired", "Gone", "410"):
+                if error.code not in (*EXPIRED, "410"):
                     raise
                 version = ""
 

@@ -9,7 +9,7 @@ from typing import Any
 from fluobook.context import RunContext
 from fluobook.display.table import Cell, Displayed, Table
 from fluobook.errors import CheckFailed, FluobookError
-from fluobook.failures import present
+from fluobook.failures import PHASE, present
 from fluobook.stages.core.executor import in_parallel
 
 
@@ -35,7 +35,7 @@ class Check:
     def failed(cls, name: str, error: FluobookError) -> Check:
         """A check that ended in an error; the error's own cause and remedy are kept."""
         result = f"{error.message}; {error.cause}" if error.cause else error.message
-        return cls(name, passed=False, result=result, remedy=error.remedy or present(error).advice)
+        return cls(name, passed=False, result=result, remedy=error.remedy or present(error, phase=PHASE).advice)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from fluobook.clients.tools import REQUIRED, inventory
 from fluobook.cluster_secrets import OWN_KEY, ClusterSecrets
 from fluobook.context import RunContext
 from fluobook.errors import NotFound
-from fluobook.failures import present
+from fluobook.failures import PHASE, present
 from fluobook.files import read_text, write_text
 from fluobook.gitops import Application
 from fluobook.gitops.root import own_source
@@ -206,7 +206,7 @@ def _for_each(name: str, applications: Iterable[Application], check: Callable[[A
         name,
         not failed,
         result,
-        "; ".join(_one_of_each_kind(error.remedy or present(error).advice for _, error in failed)),
+        "; ".join(_one_of_each_kind(error.remedy or present(error, phase=PHASE).advice for _, error in failed)),
     )
 
 
