@@ -10,12 +10,12 @@ import getpass
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from fluobook import lab as labs
 from fluobook import params
@@ -135,6 +135,7 @@ class RunContext:
         redactor: receives every secret that is loaded.
         journal: receives every event.
         remarks: what a person should know.
+        conditions: what durations depend on, as in the first event of a journal.
         cancellation: whether the run is cancelled.
         uses: the clients that may be used; None allows all.
     """
@@ -147,6 +148,7 @@ class RunContext:
     redactor: Redactor
     journal: Journal
     remarks: tuple[str, ...] = ()
+    conditions: Mapping[str, Any] = field(default_factory=dict)
     cancellation: Cancellation = field(default_factory=Cancellation, repr=False)
     uses: frozenset[Client] | None = None
     secrets: ClusterSecrets = field(init=False, repr=False)
@@ -301,7 +303,11 @@ def open_context(chosen: params.Params, *, root: Path, target: str, redactor: Re
     journal = Journal(Path(folder) / "events.jsonl" if folder else None, redactor)
     if target == "live":
         home = params.home() / chosen.platform.cluster.name
-        return RunContext(chosen.phase, chosen.platform, target, root, home, redactor, journal)
+        conditions = {"target": target}
+        return RunContext(chosen.phase, chosen.platform, target, root, home, redactor, journal, conditions=conditions)
     lab = labs.for_phase(chosen, root=root)
     platform = params.overlay(chosen.platform, lab.overlay)
-    return RunContext(chosen.phase, platform, target, root, lab.cluster_folder, redactor, journal, lab.remarks)
+    conditions = {"target": target, **labs.conditions(lab)}
+    return RunContext(
+        chosen.phase, platform, target, root, lab.cluster_folder, redactor, journal, lab.remarks, conditions
+    )

@@ -37,6 +37,9 @@ class Lab(Protocol):
     engine: str
     """What plays Kubernetes and Argo CD in it: "embedded" or "real"."""
 
+    speed: float
+    """The time scale: simulated seconds per real second."""
+
     charts: str
     """What it serves as charts: "stand-ins", or the folder of the real ones."""
 
@@ -117,6 +120,11 @@ class Provider(Protocol):
 
     def end(self, lab: Any, *, forget: bool = False) -> None:
         """End a lab and wait until its process is gone."""
+
+
+def conditions(lab: Lab | None) -> dict[str, Any]:
+    """What the durations of a run depend on besides its target, for its journal; nothing on a live platform."""
+    return {"engine": lab.engine, "speed": lab.speed} if lab else {}
 
 
 @cache

@@ -25,13 +25,14 @@ from fluobook.display.table import Cell, Displayed, Table
 from fluobook.display.tree import PlatformTree
 from fluobook.errors import ApprovalNeeded, PlanChanged, UsageError
 from fluobook.failures import PHASE, present
+from fluobook.journal.durations import Kind, comparable, kind_of, time_text, usual
 from fluobook.journal.folder import cluster_lock, new_folder, newest_first
 from fluobook.params.load import digest_of, recorded
 from fluobook.redact import Redactor
 from fluobook.run.board import board_table, last_runs, read_state
 from fluobook.stages import catalogue, observe, secrets
 from fluobook.stages.core.check import Checks
-from fluobook.stages.core.executor import Executor, Progress
+from fluobook.stages.core.executor import ActionProgress, Executor, Progress
 from fluobook.stages.core.gate import Answer, Approval, Gate, Question
 from fluobook.stages.core.plan import Plan
 from fluobook.stages.core.stage import Stage
@@ -179,7 +180,7 @@ class StageRun:
         """Work in JupyterLab leaves the journal that a headless run leaves."""
         context = self.context
         journal = new_folder(context.root / "runs", context.phase) / "events.jsonl"
-        started = {"phase": context.phase, "target": context.target, "stages": [self.stage.name]}
+        started = {"phase": context.phase, "target": context.target, "stages": [self.stage.name], **context.conditions}
         context.journal.keep(journal, "run-started", **started, params=digest_of(context.platform.written))
 
     def _observe(self) -> None:
@@ -204,7 +205,10 @@ class StageRun:
 
         self._valid_until = 0.0
         progress = Progress(plan.actions)
-        live = Live(lambda: _progress_table(plan, progress), place=place)
+        live = Live(lambda: _progress_table(plan, progress, expected), place=place)
+        expected = self._expected() if live.live else None
+        if place:
+            place.offer(progress.tails)
         progress.changed = live.touch
         executor = Executor(
             lambda action, report: self.stage.perform(self.context, action, report),
@@ -216,6 +220,10 @@ class StageRun:
             executor.run(plan, progress)
         self._log("applied", digest=plan.digest, actions=len(plan.actions))
 
+    def _expected(self) -> Mapping[Kind, float]:
+        """The usual seconds of each kind of action, from the journals of earlier runs under the same conditions."""
+        return usual(comparable(newest_first(self.context.root / "runs"), self.context.conditions))
+
     def _report_waiting(self, holder: str) -> None:
         self._log("waiting", holder=holder)
         show(Table(f"{self.stage.name} is waiting: {holder} holds the lock on this cluster", []))
@@ -224,15 +232,28 @@ class StageRun:
         self.context.journal.write(event, stage=self.stage.name, **fields)
 
 
-def _progress_table(plan: Plan, progress: Progress) -> Table:
+def _progress_table(plan: Plan, progress: Progress, expected: Mapping[Kind, float] | None) -> Table:
+    """The actions of a plan with their states; live also with their times, from the usual seconds of each kind."""
+    columns = ["state", "action", "object", *(["detail"] if expected is None else ["time"]), "progress"]
     rows = []
     for action in plan.actions:
-        state, text = progress.of(action)
-        rows.append([Cell(state, _TONES.get(state, "wait")), action.verb, action.object, action.detail, text])
-    done = sum(progress.of(action)[0] == "done" for action in plan.actions)
-    return Table(
-        f"{plan.stage}", ["state", "action", "object", "detail", "progress"], rows, note=f"{done} of {len(rows)} done"
-    )
+        now, detail = progress.of(action), action.detail
+        if expected is not None:
+            detail = _time_of(now, expected.get(kind_of(plan.stage, action.verb, action.object)))
+        state = Cell(now.state, _TONES.get(now.state, "wait"))
+        rows.append([state, action.verb, action.object, detail, now.message])
+    done = sum(progress.of(action).state == "done" for action in plan.actions)
+    return Table(f"{plan.stage}: {done} of {len(rows)} done", columns, rows, bar=done / len(rows))
+
+
+def _time_of(action: ActionProgress, expected: float | None) -> str:
+    """What is known about the time of an action."""
+    if action.started is None:
+        return f"about {expected:.0f} s" if expected else ""
+    if action.ended is not None:
+        return f"{action.ended - action.started:.0f} s"
+    limit = action.limit - action.started if action.limit is not None else None
+    return time_text(time.monotonic() - action.started, expected, limit)
 
 
 @dataclass

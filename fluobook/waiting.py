@@ -12,11 +12,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from fluobook import errors
 
 T = TypeVar("T")
+
+on_wait: ContextVar[Callable[[str, float], None] | None] = ContextVar("on_wait", default=None)
+"""Receives what each wait of this thread waits for, and its limit in seconds; for the progress of an action."""
 
 FINAL = (errors.AccessDenied, errors.ForeignObject, errors.Locked, errors.ParamsError, errors.Refused)
 """Errors that waiting does not fix."""
@@ -128,6 +132,8 @@ def wait_until(
         >>> wait_until(lambda: 7, what="a number", timeout=1, cancellation=Cancellation())
         7
     """
+    if (receive := on_wait.get()) is not None:
+        receive(what, timeout)
     start, last_error = time.monotonic(), None
     raised: tuple[type[errors.FluobookError], ...] = (*FINAL, *final)
     backoff = None if callable(interval) else Backoff(interval, 5 * interval, 1.3)

@@ -78,6 +78,7 @@ def _new_run(loaded: Params, phase: str, lab: Lab | None) -> Path:
 
     folder, target = new_folder(root() / "runs", loaded.phase), "lab" if lab else "live"
     sources = {"charts": lab.charts, "sources": lab.sources} if lab else {}
+    sources |= labs.conditions(lab)
     copy_notebooks(root(), folder, phase=phase, target=target)
     with closing(Journal(folder / "events.jsonl", Redactor())) as journal:
         stages = [stage.name for stage in (*STAGES, *DAY_TWO)]

@@ -82,6 +82,7 @@ def run(
             variables,
             charts=lab.charts if lab else "",
             sources=lab.sources if lab else (),
+            conditions=labs.conditions(lab),
         )
         if lab:
             print("\n".join(lab.remarks), flush=True)

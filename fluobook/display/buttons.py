@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any
 from uuid import uuid4
 
 from fluobook.display.kernel import bundle, current_kernel, record_display, update_display
+from fluobook.display.outputs import VIEW
 from fluobook.display.subshell import answers_while_busy
 from fluobook.display.table import Cell, Table
+
+Logs = Mapping[str, Callable[[], Sequence[str]]]
+"""What reads the tail of a log, by the name of its action."""
 
 
 class Place:
@@ -25,27 +29,70 @@ class Place:
         import ipywidgets as widgets  # noqa: PLC0415 (heavy, and only a kernel needs it)
         from IPython.display import display  # noqa: PLC0415
 
-        self._content = widgets.HTML()
+        self._content, self._log = widgets.HTML(), _Log()
         self._box = widgets.VBox([content])
-        self._id = uuid4().hex
+        self._id, self._shown = uuid4().hex, True
         view = {"model_id": self._box.model_id, "version_major": 2, "version_minor": 0}
-        self._view = {"application/vnd.jupyter.widget-view+json": view}
+        self._view = {VIEW: view}
         display(self._view | bundle(plain), raw=True, display_id=self._id)
 
     def on_close(self, call: Callable[[], None]) -> None:
         """Call this if a page answers that it cannot show widgets."""
         self._box.comm.on_close(lambda _message: call())
 
+    def offer(self, logs: Callable[[], Logs]) -> None:
+        """Let a person read the log of an action that runs."""
+        self._log.logs = logs
+
     def update(self, table: Table) -> None:
-        """Show a table in place of what is shown; the page that ran the cell keeps it, others have it from a widget."""
-        self.finish(table)
-        record_display(self._view | bundle(table), self._id)
+        """Show a table that changes, and the logs that are offered; the record of the run has the table too."""
+        self._content.value = table.html()
+        self._log.update()
+        self._box.children = [self._content, self._log.box]
+        data = self._view | bundle(table)
+        if self._shown:
+            record_display(data, self._id)
+        else:
+            self._shown = True
+            update_display(data, self._id)
 
     def finish(self, table: Table) -> None:
-        """Show a table that stays: the record of the run has it without a widget."""
+        """Show a table that stays; it replaces the widgets in the notebook."""
         self._content.value = table.html()
         self._box.children = [self._content]
+        self._shown = False
         update_display(bundle(table), self._id)
+
+
+class _Log:
+    """A choice of the actions that run, and a button that reads the tail of the chosen one's log."""
+
+    def __init__(self) -> None:
+        import ipywidgets as widgets  # noqa: PLC0415 (heavy, and only a kernel needs it)
+
+        self.logs: Callable[[], Logs] = dict
+        self._choice = widgets.Dropdown(options=[], layout=widgets.Layout(width="22em", max_width="100%"))
+        button = widgets.Button(description="Show its log", layout=widgets.Layout(width="auto"))
+        self._text = widgets.HTML()
+        button.on_click(lambda _button: self._read())
+        row = widgets.HBox([self._choice, button], layout=widgets.Layout(flex_flow="row wrap"))
+        self.box = widgets.VBox([row, self._text])
+
+    def update(self) -> None:
+        """Offer the actions that run now."""
+        names = tuple(self.logs())
+        if names != self._choice.options:
+            chosen = self._choice.value  # new options choose none of them
+            self._choice.options = names
+            if names:
+                self._choice.value = chosen if chosen in names else names[0]
+        self.box.layout.display = "" if names else "none"
+
+    def _read(self) -> None:
+        name = self._choice.value
+        lines = self.logs()[name]() if name in self.logs() else ["it has ended"]
+        text = html.escape("\n".join([f"{name}:", *lines]))
+        self._text.value = f'<pre style="white-space:pre-wrap;line-height:1.3">{text}</pre>'
 
 
 def ask(
@@ -74,7 +121,7 @@ def ask(
         place.finish(Table(f"{plan.title}: not decided; nothing was changed", []))
         raise
     if text:
-        place.update(Table(f"{plan.title}: approved", []))
+        place.finish(Table(f"{plan.title}: approved", []))
     else:
         outcome = "this page shows no buttons" if text is None else "rejected; nothing was changed"
         place.finish(Table(f"{plan.title}: {outcome}", []))

@@ -60,6 +60,7 @@ class Table(Displayed):
         rows: a sequence of cells for each row; a cell is a `Cell` or whatever `str` understands.
         note: text below the rows: a summary, or what to do next.
         limit: rows beyond this number are counted, not shown.
+        bar: how much is done, from 0 to 1; a bar above the rows shows it.
     """
 
     title: str
@@ -67,6 +68,7 @@ class Table(Displayed):
     rows: Sequence[Sequence[Any]] = field(default_factory=tuple)
     note: str = ""
     limit: int = 100
+    bar: float | None = None
 
     def __repr__(self) -> str:
         return self.text()
@@ -91,7 +93,10 @@ class Table(Displayed):
             html.escape(line) for text in (self._more(), self.note) if text for line in text.splitlines()
         )
         rows = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>" if self.rows else ""
-        table = f'{STYLE}<table class="fluobook"><caption>{html.escape(self.title)}</caption>{rows}</table>'
+        title = html.escape(self.title)
+        if self.bar is not None:
+            title += f'<progress value="{self.bar:.3f}" aria-label="{title}"></progress>'
+        table = f'{STYLE}<table class="fluobook"><caption>{title}</caption>{rows}</table>'
         return table + (f'<p class="fluobook-note">{note}</p>' if note else "")
 
     def _more(self) -> str:

@@ -46,6 +46,7 @@ class RunRequest:
         variables: the environment variables with secrets that the stages need.
         charts: what the lab serves as charts.
         sources: what serves each chart and git repository of the tree.
+        conditions: what durations depend on besides the target, for the journal.
     """
 
     phase: str
@@ -60,6 +61,7 @@ class RunRequest:
     redactor: Redactor = field(default_factory=Redactor)
     charts: str = ""
     sources: Sequence[Mapping[str, Any]] = ()
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RunJournal(Journal):
@@ -97,6 +99,7 @@ def run(request: RunRequest, *, template: KernelTemplate | None = None, report: 
         params=digest_of(request.platform),
         charts=request.charts,
         sources=request.sources,
+        **request.conditions,
     )
     if request.platform:
         write_json(request.folder / RECORD, {"phase": request.phase, "platform": request.platform})

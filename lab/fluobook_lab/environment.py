@@ -133,7 +133,8 @@ class Environment:
         await self.charts.start()
         await self.git.start()
         engine = "real" if self._engines else "embedded"
-        state = {"pid": os.getpid(), "engine": engine, "overlay": self._overlay(), "charts": self._mode}
+        state = {"pid": os.getpid(), "engine": engine, "speed": self.clock.speed, "overlay": self._overlay()}
+        state["charts"] = self._mode
         self._write("lab.json", json.dumps({**state, "sources": [asdict(source) for source in self._sources]}))
 
     async def stop(self) -> None:

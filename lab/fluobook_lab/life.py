@@ -74,6 +74,7 @@ class Lab:
         overlay: what replaces parts of the platform's params in a rehearsal.
         pid: its process.
         engine: "embedded" or "real".
+        speed: the time scale: simulated seconds per real second.
         charts: "stand-ins", or the folder of the real charts.
         sources: what serves each chart and git repository of the tree.
         remarks: information for the person who uses it.
@@ -83,6 +84,7 @@ class Lab:
     overlay: Mapping[str, Any]
     pid: int
     engine: str = "embedded"
+    speed: float = DEFAULT_SPEED
     charts: str = STANDINS
     sources: tuple[Mapping[str, Any], ...] = ()
     remarks: tuple[str, ...] = ()
@@ -104,7 +106,7 @@ def find(folder: Path) -> Lab | None:
         state = json.loads((folder / "lab.json").read_text())
         charts = (state["charts"], tuple(state["sources"]))
         remark = described(state["charts"], [Source(**source) for source in state["sources"]])
-        lab = Lab(folder, state["overlay"], state["pid"], state["engine"], *charts, (remark,))
+        lab = Lab(folder, state["overlay"], state["pid"], state["engine"], state["speed"], *charts, (remark,))
         return lab if _is_locked(folder / "alive") else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -74,7 +74,7 @@ def test_a_person_approves_and_sees_the_table_change_in_place(opened: Open) -> N
     area.evaluate(WATCH)
     notebook.click("Approve")
 
-    expect(area.locator(".fluobook-note")).to_contain_text("7 of 7 done")
+    expect(area.locator("caption")).to_contain_text("7 of 7 done")
     expect(notebook.cell("stage.verify()").locator("caption")).to_contain_text("checks of create-vms")
     frames = notebook.page.evaluate("window.frames_seen")
     assert {frame["tables"] for frame in frames} == {1}, "each state replaced the one before it"

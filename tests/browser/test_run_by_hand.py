@@ -116,7 +116,7 @@ def test_a_run_by_hand_is_a_run_like_any_other(chromium: Browser, run: Run) -> N
     page.set_default_timeout(BOUND * 1000)
     page.goto(url.replace("index.ipynb", "01_create_vms.ipynb"))
     notebook = OpenNotebook(page)
-    expect(notebook.cell("stage.apply(plan)").locator(".fluobook-note")).to_contain_text("7 of 7 done")
+    expect(notebook.cell("stage.apply(plan)").locator("caption")).to_contain_text("7 of 7 done")
     expect(notebook.cell("stage.verify()").locator("caption")).to_contain_text("checks of create-vms")
     assert folder.name in run.fluobook("open", "phase1").stdout
     assert run.fluobook("open", "phase1").stdout.splitlines()[-1] == url

@@ -7,7 +7,9 @@ system. Actions that need a failed action are skipped; all others run.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
@@ -17,6 +19,7 @@ from fluobook.errors import FluobookError
 from fluobook.failures import present
 from fluobook.journal.journal import Journal
 from fluobook.stages.core.plan import Action, Plan
+from fluobook.waiting import on_wait
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,6 +34,10 @@ REFRESH = 0.5
 """Seconds after which the table is refreshed although nothing has finished."""
 
 
+REPORTS = 20
+"""Messages of an action that are kept."""
+
+
 def in_parallel(work: Callable[[T], R], items: Iterable[T], *, width: int = 16) -> list[R]:
     """Do the work for all items at once, at most `width` at a time.
 
@@ -42,27 +49,58 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T], *, width: int = 16) 
 
 
 @dataclass
-class Progress:
-    """The state of each action while a plan is applied, for the live table.
+class ActionProgress:
+    """Where one action is.
 
-    `state` is waiting, running, done, failed or skipped; `message` is its last message; `changed` is called after
-    each change.
+    `state` is waiting, running, done, failed or skipped; `message` is its last message. `started`, `ended` and `limit`,
+    the end of its current wait, are seconds of `time.monotonic`. `log` reads the log of the task that does the work.
     """
 
+    state: str = "waiting"
+    message: str = ""
+    started: float | None = None
+    ended: float | None = None
+    limit: float | None = None
+    log: Callable[[], Sequence[str]] | None = None
+    reports: deque[str] = field(default_factory=lambda: deque(maxlen=REPORTS))
+
+    def tail(self) -> Sequence[str]:
+        """The last lines of the task's log; of an action without a task, its last messages."""
+        if self.log is None:
+            return tuple(self.reports)
+        try:
+            return self.log()
+        except FluobookError as error:
+            return (*self.reports, f"the log cannot be read: {error.message}")
+
+
+@dataclass
+class Progress:
+    """Where each action is while a plan is applied, for the live table; `changed` is called after each change."""
+
     actions: tuple[Action, ...]
-    state: dict[str, str] = field(default_factory=dict)
-    message: dict[str, str] = field(default_factory=dict)
     changed: Callable[[], None] = lambda: None
+    _of: dict[str, ActionProgress] = field(default_factory=dict)
 
     def set(self, action: Action, state: str, message: str = "") -> None:
         """Set the state of an action."""
-        self.state[action.id] = state
-        self.message[action.id] = message
+        progress = self.of(action)
+        if state == "running" and progress.state != "running":
+            progress.started = time.monotonic()
+        if state in ("done", "failed"):
+            progress.ended, progress.limit = time.monotonic(), None
+        progress.state, progress.message = state, message
+        if message:
+            progress.reports.append(message)
         self.changed()
 
-    def of(self, action: Action) -> tuple[str, str]:
-        """State and last message of an action."""
-        return self.state.get(action.id, "waiting"), self.message.get(action.id, "")
+    def of(self, action: Action) -> ActionProgress:
+        """Where an action is."""
+        return self._of.setdefault(action.id, ActionProgress())
+
+    def tails(self) -> dict[str, Callable[[], Sequence[str]]]:
+        """What reads the tail of the log of each running action, by its id."""
+        return {name: progress.tail for name, progress in self._of.copy().items() if progress.state == "running"}
 
 
 class Slot:
@@ -104,6 +142,17 @@ class Reporter:
     def evidence(self, **fields: Any) -> None:
         """Write evidence (a task id, a gRPC code, a resource version) to the journal now, before going on."""
         self.journal.write("evidence", stage=self.stage, action=self.action.id, **fields)
+
+    def waits(self, what: str, seconds: float) -> None:
+        """Note that the action waits for something, and for how many seconds at most."""
+        progress = self.progress.of(self.action)
+        progress.limit = time.monotonic() + seconds
+        progress.reports.append(f"waiting for {what}")
+        self.journal.write("wait", stage=self.stage, action=self.action.id, what=what, seconds=seconds)
+
+    def follow(self, log: Callable[[], Sequence[str]]) -> None:
+        """Let a person read the log of the task that does the work now."""
+        self.progress.of(self.action).log = log
 
 
 Perform = Callable[[Action, Reporter], Mapping[str, Any] | None]
@@ -211,6 +260,7 @@ class Executor:
             named = {"verb": action.verb, "object": action.object, "reason": action.reason, "needs": action.needs}
             self._note("intent", stage, action, **named)
             report = Reporter(action, stage, self.journal, progress, self.check, slot.release)
+            on_wait.set(report.waits)
             evidence = self.perform(action, report)
             self._note("outcome", stage, action, result="done", evidence=dict(evidence or {}))
         except Exception as error:
@@ -218,6 +268,7 @@ class Executor:
             self._note("outcome", stage, action, result="failed", error=details)
             raise
         finally:
+            on_wait.set(None)
             slot.release()
 
     def _note(self, event: str, stage: str, action: Action, **fields: Any) -> None:

@@ -66,6 +66,7 @@ def _download(context: RunContext, action: Action, report: Reporter) -> Mapping[
 def _wait(context: RunContext, client: ProxmoxClient, upid: Upid, report: Reporter, deadline: str) -> Mapping[str, Any]:
     """Journal the task's id before asking for it the first time: after a crash it is the trace of what runs."""
     report.evidence(upid=str(upid))
+    report.follow(lambda: client.task_log(upid))
     report(f"task {upid.type}")
     status = client.wait(
         upid, deadline=getattr(context.platform.deadlines, deadline), name=deadline, on_poll=context.cancellation.check

@@ -13,6 +13,7 @@ from fluobook.journal.journal import Journal
 from fluobook.redact import Redactor
 from fluobook.stages.core.executor import Executor, Progress
 from fluobook.stages.core.plan import Action, Plan
+from fluobook.waiting import Cancellation, wait_until
 
 BOUND = 10
 
@@ -114,12 +115,42 @@ def test_the_error_names_everything_that_failed():
 def test_states_are_reported_while_the_plan_is_applied():
     plan = Plan("a-stage", (action("a"), action("b", "a")))
     progress, states = Progress(plan.actions), []
-    progress.changed = lambda: states.append(dict(progress.state))
+    progress.changed = lambda: states.append({a.id: progress.of(a).state for a in plan.actions})
     with pytest.raises(ValueError, match="bad"):
         Executor(lambda *_: (_ for _ in ()).throw(ValueError("bad")), Journal(None, Redactor())).run(plan, progress)
-    assert {"a": "running"} in states
-    assert progress.of(plan.actions[0]) == ("failed", "bad")
-    assert progress.of(plan.actions[1]) == ("skipped", "an action that it needs failed")
+    assert {"a": "running", "b": "waiting"} in states
+    ended = [(progress.of(a).state, progress.of(a).message) for a in plan.actions]
+    assert ended == [("failed", "bad"), ("skipped", "an action that it needs failed")]
+
+
+def test_a_running_action_shows_its_limit_and_offers_the_tail_of_its_log():
+    plan, during = Plan("a-stage", (action("a"), action("b"), action("c"))), {}
+    progress = Progress(plan.actions)
+    journal = Journal(None, Redactor())
+
+    def perform(running, report):
+        report("asks for it")
+        if running.id != "b":
+            report.follow(lambda: ("line 1", "line 2") if running.id == "a" else unreadable())
+        wait_until(lambda: True, what="a task", timeout=600, cancellation=Cancellation())
+        now = progress.of(running)
+        during[running.id] = (now.state, round(now.limit - now.started), list(progress.tails()[running.id]()))
+
+    def unreadable():
+        raise Refused("no permission")
+
+    Executor(perform, journal, widths={"proxmox": 1}).run(plan, progress)
+    assert during == {
+        "a": ("running", 600, ["line 1", "line 2"]),
+        "b": ("running", 600, ["asks for it", "waiting for a task"]),
+        "c": ("running", 600, ["asks for it", "waiting for a task", "the log cannot be read: no permission"]),
+    }
+    ended = progress.of(plan.actions[0])
+    assert (ended.limit, ended.ended >= ended.started, progress.tails()) == (None, True, {})
+    waits = [(line["what"], line["seconds"]) for line in journal.events if line["event"] == "wait"]
+    assert waits == 3 * [("a task", 600)]
+    wait_until(lambda: True, what="nothing of an action", timeout=1, cancellation=Cancellation())
+    assert sum(line["event"] == "wait" for line in journal.events) == 3
 
 
 def test_intent_is_in_the_journal_before_and_the_outcome_after():
