@@ -107,7 +107,6 @@ class Provider(Protocol):
         self,
         chosen: Params,
         applications: Sequence[Mapping[str, Any]],
-        others: Sequence[Mapping[str, Any]],
         *,
         charts: str,
         root: Path,

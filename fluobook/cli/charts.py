@@ -52,9 +52,8 @@ def diff(
     platform = loaded.platform.model_copy(update={"gitops": loaded.platform.gitops.model_copy(update={"mirrors": {}})})
     tree = gitops.for_phase(platform, gitops.of(platform, root()))
     applications = [app.document.data for app in tree.applications if not tree.is_ours(app)]
-    own = [document.data for app in tree.applications for document in tree.deployed_by(app)]
     found, lacking = labs.provider().diff_charts(
-        loaded, applications, own, charts=charts, root=root(), programs=labs.programs()
+        loaded, applications, charts=charts, root=root(), programs=labs.programs()
     )
     if as_json:
         print(

@@ -285,7 +285,6 @@ def pull_charts(chosen: Params, *, root: Path, programs: Mapping[str, str]) -> t
 def diff_charts(
     chosen: Params,
     applications: Sequence[Mapping[str, Any]],
-    others: Sequence[Mapping[str, Any]],
     *,
     charts: str,
     root: Path,
@@ -296,7 +295,6 @@ def diff_charts(
     Args:
         chosen: the phase and the platform.
         applications: the Applications of the tree for the phase, without mirrors.
-        others: the tree's own objects, whose selectors say which labels matter.
         charts: "upstream", or the folder of the real charts.
         root: the repository.
         programs: git, helm, kubectl and sops.
@@ -306,7 +304,7 @@ def diff_charts(
     _, real = _charts(charts, chosen, root, programs)
     if real is None:
         raise UsageError("--charts stand-ins has nothing to compare", remedy="name upstream, or a folder")
-    return asyncio.run(diff.compare(applications, others, real, programs, chosen.platform.versions.kubernetes))
+    return asyncio.run(diff.compare(applications, real, programs, chosen.platform.versions.kubernetes))
 
 
 def activity(lab: Lab) -> dict[str, Any]:

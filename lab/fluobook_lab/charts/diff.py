@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from fluobook_lab.charts.sources import Folder
     from fluobook_lab.kube.objects import Obj
 
-NOISE = ("helm.sh/chart", "chart", "heritage", "release", "app.kubernetes.io/version", "app.kubernetes.io/managed-by")
-"""Labels that name a packaging and that nothing selects."""
+NOISE = ("helm.sh/chart", "chart", "heritage", "app.kubernetes.io/version", "app.kubernetes.io/managed-by")
+"""Labels that name a packaging."""
 ABSENT = "absent"
 """What stands in a difference where one side has nothing."""
 API_VERSIONS = (
@@ -54,9 +54,7 @@ class Difference:
     real: Any
 
 
-def differences(
-    application: str, standin: Sequence[Obj], real: Sequence[Obj], namespace: str, others: Sequence[Obj] = ()
-) -> list[Difference]:
+def differences(application: str, standin: Sequence[Obj], real: Sequence[Obj], namespace: str) -> list[Difference]:
     """How the objects that a stand-in renders differ from those of the real chart.
 
     Args:
@@ -64,10 +62,8 @@ def differences(
         standin: the stand-in's objects.
         real: the real chart's objects.
         namespace: of objects that do not name theirs.
-        others: further objects whose selectors say which labels matter.
     """
-    keys = selected(standin) | selected(real) | selected(others)
-    ours, theirs = facts(standin, namespace, keys), facts(real, namespace, keys)
+    ours, theirs = facts(standin, namespace), facts(real, namespace)
     found = []
     for name in sorted({*ours, *theirs}):
         if name not in ours or name not in theirs:
@@ -81,19 +77,17 @@ def differences(
     return found
 
 
-def facts(objects: Sequence[Obj], namespace: str, keys: frozenset[str]) -> Facts:
-    """The compared values of objects; `keys` are the labels that selectors name."""
+def facts(objects: Sequence[Obj], namespace: str) -> Facts:
+    """The compared values of objects."""
     table = data.table("charts/compared.yaml")
     described = {}
     for obj in objects:
         kind, metadata = obj["kind"], obj["metadata"]
-        place = metadata.get("namespace") or namespace
-        labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key in keys}
-        values = dict(_flat({**obj, "metadata": {**metadata, "labels": None}}, table["all"]))
-        values |= dict(_flat(obj, table.get(kind, {})))
-        values |= {f"metadata.labels.{key}": value for key, value in labels.items()}
-        name = f"{kind} {metadata['name']}" if kind in _CLUSTER_WIDE else f"{kind} {place}/{metadata['name']}"
-        described[name] = {path: value for path, value in values.items() if path.rpartition("labels.")[2] not in NOISE}
+        values = dict(_flat(obj, table["all"])) | dict(_flat(obj, table.get(kind, table["other kinds"])))
+        name = metadata.get("name") or f"{metadata.get('generateName')}*"
+        place = "" if kind in _CLUSTER_WIDE else f"{metadata.get('namespace') or namespace}/"
+        shown = {path: value for path, value in values.items() if path.rpartition("labels.")[2] not in NOISE}
+        described[f"{kind} {place}{name}"] = shown
     return described
 
 
@@ -118,7 +112,7 @@ def _flat(value: Any, shape: Any, path: str = "") -> Iterator[tuple[str, Any]]:
                 yield from _element(element, name[1:-1].split(","), inner, path)
         elif name == "*":
             for key, item in (value if isinstance(value, dict) else {}).items():
-                yield f"{path}.{key}", item
+                yield f"{path}.{key}", "present" if inner == "?" else item
         else:
             item = value.get(name) if isinstance(value, dict) else None
             is_reference = isinstance(inner, str) and inner.startswith("=")
@@ -143,31 +137,8 @@ def _element(element: Any, names: list[str], shape: Any, path: str) -> Iterator[
     yield from _flat(element, shape, f"{path}[{key}]")
 
 
-def selected(objects: Sequence[Obj]) -> frozenset[str]:
-    """The keys of labels that a selector anywhere in the objects names."""
-    keys = {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component", "app", "k8s-app"}
-
-    def search(value: Any, name: str) -> None:
-        if isinstance(value, list):
-            for item in value:
-                search(item, name)
-        elif isinstance(value, dict):
-            if name.lower().endswith("selector"):
-                labels = value.get("matchLabels") or (value if "matchExpressions" not in value else {})
-                keys.update(key for key, text in labels.items() if isinstance(text, str))
-                keys.update(str(entry.get("key")) for entry in value.get("matchExpressions") or ())
-            for key, item in value.items():
-                search(item, key)
-
-    for obj in objects:
-        if obj["kind"] != "CustomResourceDefinition":
-            search(obj, "")
-    return frozenset(keys)
-
-
 async def compare(
     applications: Sequence[Mapping[str, Any]],
-    others: Sequence[Any],
     real: Folder,
     programs: Mapping[str, str],
     kube_version: str,
@@ -186,7 +157,7 @@ async def compare(
     listed = []
     for application in compared:
         name, namespace = application["metadata"]["name"], application["spec"]["destination"].get("namespace", "")
-        listed += differences(name, ours[name], theirs[name], namespace, others)
+        listed += differences(name, ours[name], theirs[name], namespace)
     return listed, causes
 
 
