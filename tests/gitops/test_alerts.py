@@ -69,7 +69,9 @@ def promtool_tests(name: str, case: dict[str, Any], every: str) -> list[dict[str
         "exp_annotations": rule["annotations"] | {"summary": case["summary"]},
     }
     firing = [case["fires"], *case.get("also", [])]
-    return [
+    alone = case | {"also": [], "silent": [], "others": []}
+    others = [test for other in case.get("others", []) for test in promtool_tests(name, alone | other, every)]
+    return others + [
         {
             "interval": every,
             "input_series": [series(line) for line in lines],
