@@ -15,7 +15,7 @@ from fluobook.gitops.charts import pod_names
 from fluobook.kubernetes.policies import NODES, TCP, WORLD, Endpoint, Policies, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from fluobook.gitops.documents import Document, Position
 
@@ -161,33 +161,39 @@ class Table:
 
     def row(self, source: Endpoint, target: Endpoint, port: Port) -> tuple[Position | None, str]:
         """The position and the reason of the first row that expects this to be open; None and "" if none does."""
-        for position, row in self.rows:
-            sources, targets = listed(row["from"]), listed(row["to"])
-            is_neighbour = source.namespace == target.namespace and not source.entity
-            if (
-                (ALL in targets or target.name in targets)
-                and ("ports" not in row or port in map(_port, row["ports"]))
-                and (
-                    (is_neighbour and SAME_NAMESPACE in sources)
-                    or bool({EVERYONE, source.name, f"namespace {source.namespace}"} & set(sources))
-                )
-            ):
-                return position, row["why"]
-        return None, ""
+        return _first(self.rows_to(target, port), source, target)
+
+    def rows_to(self, target: Endpoint, port: Port) -> list[tuple[Position, dict[str, Any], set[str]]]:
+        """The rows about a port of a pod, with the sources that they name."""
+        return [
+            (position, row, set(listed(row["from"])))
+            for position, row in self.rows
+            if {ALL, target.name} & set(listed(row["to"]))
+            if "ports" not in row or port in map(_port, row["ports"])
+        ]
+
+
+def _first(
+    rows: Iterable[tuple[Position, dict[str, Any], set[str]]], source: Endpoint, target: Endpoint
+) -> tuple[Position | None, str]:
+    names = {EVERYONE, source.name, f"namespace {source.namespace}"}
+    if source.namespace == target.namespace and not source.entity:
+        names.add(SAME_NAMESPACE)
+    return next(
+        ((position, row["why"]) for position, row, sources in rows if not names.isdisjoint(sources)), (None, "")
+    )
 
 
 def matrix(table: Table, policies: Policies[Document]) -> Iterator[Cell]:
     """Every source against every port of every pod."""
     for target, port, is_listed in table.targets():
-        isolating = policies.isolating(target)
-        for source in table.sources.values():
-            if source.name == target.name:
-                continue
-            row, why = table.row(source, target, port)
-            verdict = policies.evaluate(isolating, source, target, port)
-            if row and not verdict.allowed:
-                verdict = Verdict(allowed=False, policies=policies.nearest(source, target, port) or verdict.policies)
-            yield Cell(source.name, target.name, *port, verdict, row, why, is_listed)
+        sources = [source for source in table.sources.values() if source.name != target.name]
+        rows = table.rows_to(target, port)
+        for source, verdict in zip(sources, policies.verdicts(sources, target, port), strict=True):
+            row, why = _first(rows, source, target)
+            nearest = policies.nearest(source, target, port) if row and not verdict.allowed else ()
+            decided = Verdict(verdict.allowed, nearest or verdict.policies)
+            yield Cell(source.name, target.name, *port, decided, row, why, is_listed)
 
 
 def _named(pod: dict[str, Any]) -> dict[str, Any]:

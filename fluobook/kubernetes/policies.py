@@ -95,18 +95,25 @@ class Policies(Generic[P]):
 
     def verdict(self, source: Endpoint, target: Endpoint, port: int, protocol: str = TCP) -> Verdict[P]:
         """Whether `source` may open a connection to a port of `target`; replies are always allowed."""
-        return self.evaluate(self.isolating(target), source, target, (port, protocol))
+        return self.verdicts([source], target, (port, protocol))[0]
+
+    def verdicts(self, sources: Iterable[Endpoint], target: Endpoint, port: tuple[int, str]) -> list[Verdict[P]]:
+        """Whether each source may open a connection to a port of a pod."""
+        isolating = self.isolating(target)
+        rules = [
+            (policy, [rule for rule in _ingress(policy) if _opens(policy, rule, target, port)]) for policy in isolating
+        ]
+        verdicts = []
+        for source in sources:
+            allowing = tuple(p for p, open_rules in rules if any(self._admits(p, rule, source) for rule in open_rules))
+            verdicts.append(Verdict(bool(allowing) or not isolating, allowing or isolating))
+        return verdicts
 
     def isolating(self, target: Endpoint) -> tuple[P, ...]:
         """The policies that isolate a pod for ingress; none where everything may connect to it."""
         if target.host_network or target.entity:
             return ()
         return tuple(policy for policy in self.policies if _selects(policy, target))
-
-    def evaluate(self, isolating: Sequence[P], source: Endpoint, target: Endpoint, port: tuple[int, str]) -> Verdict[P]:
-        """As `verdict`, for a target whose isolating policies are known: many sources share them."""
-        allowing = tuple(policy for policy in isolating if self._allows(policy, source, target, port))
-        return Verdict(bool(allowing) or not isolating, allowing or tuple(isolating))
 
     def nearest(self, source: Endpoint, target: Endpoint, port: tuple[int, str]) -> tuple[P, ...]:
         """The policy that would allow the connection but for one part (its pods, a peer or a port), if there is one."""
@@ -128,15 +135,11 @@ class Policies(Generic[P]):
             default=0,
         )
 
-    def _allows(self, policy: P, source: Endpoint, target: Endpoint, port: tuple[int, str]) -> bool:
-        rules = policy.data["spec"].get("ingress") or ()
-        if policy.kind == "CiliumNetworkPolicy":
-            return any(_cilium_rule_allows(rule, source, port) for rule in rules)
-        return any(
-            _matches_ports(rule.get("ports"), target, port)
-            and self._matches_peers(rule.get("from"), source, policy.namespace)
-            for rule in rules
-        )
+    def _admits(self, policy: P, rule: Mapping[str, Any], source: Endpoint) -> bool:
+        if policy.kind == "CiliumNetworkPolicy":  # the tree uses entities alone
+            entities = rule.get("fromEntities") or ()
+            return source.entity in entities or "all" in entities
+        return self._matches_peers(rule.get("from"), source, policy.namespace)
 
     def _matches_peers(self, peers: Sequence[Mapping[str, Any]] | None, source: Endpoint, namespace: str) -> bool:
         return not peers or any(self._matches_peer(peer, source, namespace) for peer in peers)
@@ -169,6 +172,21 @@ def _selects(policy: PolicyObject, target: Endpoint) -> bool:
     return isolates and matches(spec.get("podSelector") or {}, target.labels)
 
 
+def _ingress(policy: PolicyObject) -> Sequence[Mapping[str, Any]]:
+    return policy.data["spec"].get("ingress") or ()
+
+
+def _opens(policy: PolicyObject, rule: Mapping[str, Any], target: Endpoint, wanted: tuple[int, str]) -> bool:
+    """Whether a rule is about a port of a pod, for whatever sources."""
+    if policy.kind != "CiliumNetworkPolicy":
+        return _matches_ports(rule.get("ports"), target, wanted)
+    ports = [port for group in rule.get("toPorts") or () for port in group.get("ports") or ()]
+    number, protocol = wanted
+    return not ports or any(
+        int(port["port"]) == number and port.get("protocol", "ANY") in (protocol, "ANY") for port in ports
+    )
+
+
 def _matches_ports(ports: Iterable[Mapping[str, Any]] | None, target: Endpoint, wanted: tuple[int, str]) -> bool:
     return any(_matches_port(port, target, wanted) for port in ports or _EVERY_PORT)
 
@@ -185,15 +203,3 @@ def _in_block(block: Mapping[str, Any], text: str) -> bool:
     address = ip_address(text)
     excluded = block.get("except") or ()
     return address in ip_network(block["cidr"]) and not any(address in ip_network(cidr) for cidr in excluded)
-
-
-def _cilium_rule_allows(rule: Mapping[str, Any], source: Endpoint, wanted: tuple[int, str]) -> bool:
-    """The part of CiliumNetworkPolicy that the tree uses: entities and ports."""
-    entities = rule.get("fromEntities")
-    if entities is None or not (source.entity in entities or "all" in entities):
-        return False
-    ports = [port for group in rule.get("toPorts") or () for port in group.get("ports") or ()]
-    number, protocol = wanted
-    return not ports or any(
-        int(port["port"]) == number and port.get("protocol", "ANY") in (protocol, "ANY") for port in ports
-    )

@@ -8,7 +8,7 @@ import pytest
 from fluobook import gitops, params
 from fluobook.errors import NotFound, Rejected
 from fluobook.gitops import kustomization
-from fluobook.gitops.check import RULES, findings
+from fluobook.gitops.check import ABOUT_FILES, RULES, findings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -41,7 +41,7 @@ def test_the_gateway_variant_is_the_same_platform_without_ingress_nginx(real):
     before = {app.name for app in gitops.read(REPOSITORY).applications}
     assert {app.name for app in variant.applications} == before - {"ingress-nginx"} | {"gateway-api-crds"}
     assert gitops.chart_source(variant, "cilium").values["gatewayAPI"]["enabled"] is True
-    rules = {name: rule for name, rule in RULES.items() if name not in ("wave-table", "reachability")}
+    rules = {name: rule for name, rule in RULES.items() if name not in {*ABOUT_FILES, "reachability"}}
     assert findings(REPOSITORY, rules, path=variant.path) == []
 
 

@@ -19,7 +19,7 @@ from fluobook.machine.contradictions import patch_contradictions
 from fluobook.machine.node import find_patches, patch_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from fluobook.gitops.build import Builder
@@ -109,10 +109,21 @@ def _unread_dashboards(snapshot: Snapshot, document: Document) -> Iterator[Findi
 
 
 def kustomizations_build(snapshot: Snapshot) -> Iterator[Finding]:
-    """Every kustomization builds; one with a KSOPS generator gives as many Secrets as the generator has files."""
+    """Every kustomization builds; one with a KSOPS generator gives as many Secrets as the generator has files.
+
+    What another one lists is built with that; alone only if it has generators, or something is wrong.
+    """
+    folders = snapshot.kustomizations
+    nested = {part.file.parent for folder in folders for part in kustomization.below(folder, snapshot.reader)[1:]}
+    nested = {folder for folder in nested if not kustomization.generators(folder, snapshot.reader)}
     with build.builder(snapshot.root) as builder, ThreadPoolExecutor() as pool:
-        for findings in pool.map(lambda folder: list(_build(builder, folder, snapshot)), snapshot.kustomizations):
-            yield from findings
+
+        def built(folders: Iterable[Path]) -> list[Finding]:
+            return [each for found in pool.map(lambda f: list(_build(builder, f, snapshot)), folders) for each in found]
+
+        failed = built(folder for folder in folders if folder not in nested)
+        yield from failed
+        yield from built(folder for folder in folders if folder in nested) if failed or snapshot.reader.refused else ()
 
 
 def _build(builder: Builder, folder: Path, snapshot: Snapshot) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -138,11 +139,18 @@ def keys_are_not_in_the_tree(snapshot: Snapshot) -> Iterator[Finding]:
     for file in (file for name in _SEARCHED_FOR_KEYS for file in sorted((snapshot.root / name).rglob("*"))):
         if not file.is_file() or file.is_relative_to(snapshot.root / "params" / "lab"):
             continue
-        text = read_text(file, largest=LARGEST_RECORD, errors="replace")
-        for number, line in enumerate(text.splitlines(), 1):
-            if name := next((name for name, form in _KEY_FORMS.items() if form.search(line)), ""):
-                remedy = "remove it, and replace the key: Git keeps old versions"
-                yield Position(file, number).finding(f"this line is {name}", remedy)
+        for number, name in _keys_in(read_text(file, largest=LARGEST_RECORD, errors="replace")):
+            remedy = "remove it, and replace the key: Git keeps old versions"
+            yield Position(file, number).finding(f"this line is {name}", remedy)
+
+
+@lru_cache(maxsize=2048)
+def _keys_in(text: str) -> list[tuple[int, str]]:
+    """The lines of a text with a key, and what it is."""
+    forms = {name: form for name, form in _KEY_FORMS.items() if form.search(text)}
+    lines = enumerate(text.splitlines() if forms else (), 1)
+    names = ((number, next((name for name, form in forms.items() if form.search(line)), "")) for number, line in lines)
+    return [(number, name) for number, name in names if name]
 
 
 def recipients_are_right(snapshot: Snapshot) -> Iterator[Finding]:
