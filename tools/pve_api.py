@@ -26,6 +26,10 @@ DESCRIPTION = {"maxLength": 8192, "optional": 1, "type": "string"}
 def extract(description: dict[str, Any]) -> dict[str, Any]:
     """The parameters by request ("GET /version"), and those of a VM's options under "options"."""
     served = {f"{method} {path}": description[path][method]["parameters"] for method, path, _ in ROUTES}
+    served = {
+        name: parts.get("properties", {}) if "additionalProperties" in parts else parts
+        for name, parts in served.items()
+    }
     requests = {name: {key: _facts(value) for key, value in parts.items()} for name, parts in served.items()}
     create, update = requests[CREATE], requests[UPDATE]
     create["description"] = update["description"] = DESCRIPTION
@@ -41,7 +45,7 @@ def _facts(value: dict[str, Any]) -> dict[str, Any]:
     if value.get("default_key"):
         kept["default"] = True
     if pattern := value.get("pattern"):
-        kept["pattern"] = pattern.replace(*PERL).replace("{,", "{0,")
+        kept["pattern"] = pattern.replace(*PERL).replace("(?^i:", "(?i:").replace("{,", "{0,")
     if isinstance(format_ := value.get("format"), dict):
         kept["properties"] = {name: _facts(part) for name, part in format_.items()}
     elif format_:

@@ -177,10 +177,9 @@ def list_of_stages() -> str:
     )
     text += "or its number, `--approve` its name.\n"
     for stage in (*stages.STAGES, *stages.DAY_TWO):
-        notebook = next(iter(sorted((ROOT / "notebooks").glob(f"{stage.number:02d}_*.ipynb")))).name
         module = next(m for m in vars(stages).values() if inspect.ismodule(m) and getattr(m, "STAGE", None) is stage)
-        text += f"\n## {stage.number} · {stage.name}\n\n{stage.title}\n\n{inspect.getdoc(module)}\n\n"
-        text += f"Notebook: [{notebook}](../../notebooks/{notebook})\n"
+        text += f"\n## {stage.label} · {stage.name}\n\n{stage.title}\n\n{inspect.getdoc(module)}\n\n"
+        text += f"Notebook: [{stage.notebook}](../../notebooks/{stage.notebook})\n"
     return text
 
 

@@ -111,8 +111,8 @@ def _stages(first: str, only: Sequence[str]) -> Sequence[Stage]:
         raise UsageError("--from and --only exclude each other", remedy="--only may be given several times")
     if only:
         return catalogue.numbered(only)
-    begin = catalogue.find(first).number if first else 0
-    return [stage for stage in catalogue.STAGES if stage.number >= begin]
+    begin = catalogue.find(first) if first else catalogue.STAGES[0]
+    return catalogue.STAGES[catalogue.STAGES.index(begin) :] if begin in catalogue.STAGES else ()
 
 
 def plan(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:

@@ -304,6 +304,8 @@ class Deadlines(Model):
 
     image_download: Seconds = 1800
     """A host downloads the Talos image, in seconds."""
+    host_network: Seconds = 300
+    """The hosts of a mesh take their files and reload their network, in seconds."""
     vm_create: Seconds = 300
     """A VM and its disks are created, in seconds."""
     vm_start: Seconds = 120

@@ -75,7 +75,7 @@ def board_table(title: str, states: Mapping[str, Cell], runs: Mapping[str, LastR
     stages = (*STAGES, *DAY_TWO)
     rows: list[list[Any]] = [
         [
-            Cell(f"{stage.number} {stage.name}", link=stage.notebook),
+            Cell(f"{stage.label} {stage.name}", link=stage.notebook),
             states.get(stage.name, Cell("reading", "wait")),
             *_last(runs.get(stage.name)),
         ]

@@ -10,6 +10,7 @@ from fluobook.stages import (
     approve_csrs,
     bootstrap_kubernetes,
     create_vms,
+    host_network,
     install_argocd,
     observe,
     preflight,
@@ -22,6 +23,7 @@ from fluobook.stages.core.stage import Stage
 
 STAGES: tuple[Stage, ...] = (
     preflight.STAGE,
+    host_network.STAGE,
     create_vms.STAGE,
     apply_talos_config.STAGE,
     bootstrap_kubernetes.STAGE,
@@ -44,8 +46,8 @@ def numbered(names: Iterable[str]) -> tuple[Stage, ...]:
     Raises:
         UsageError: there is none of that name.
     """
-    wanted = {find(name).number for name in names}
-    return tuple(stage for stage in (*STAGES, *DAY_TWO) if stage.number in wanted)
+    wanted = {find(name).name for name in names}
+    return tuple(stage for stage in (*STAGES, *DAY_TWO) if stage.name in wanted)
 
 
 def find(name: str) -> Stage:
@@ -55,7 +57,7 @@ def find(name: str) -> Stage:
         UsageError: there is none.
     """
     for stage in (*STAGES, *DAY_TWO):
-        if name in (stage.name, str(stage.number), f"{stage.number:02d}"):
+        if name in (stage.name, stage.label, f"{stage.number:02d}{stage.suffix}"):
             return stage
     known = ", ".join(stage.name for stage in (*STAGES, *DAY_TWO))
     raise UsageError(f"there is no stage {name!r}", remedy=f"stages are {known}")

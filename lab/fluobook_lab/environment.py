@@ -23,6 +23,7 @@ from fluobook_lab.clock import Clock
 from fluobook_lab.faults import Faults
 from fluobook_lab.git_server import GitServer
 from fluobook_lab.grpc import reserve
+from fluobook_lab.hosts import Hosts
 from fluobook_lab.http import issue_for
 from fluobook_lab.hubble import ClusterFlows, Relay
 from fluobook_lab.kube.objects import is_true
@@ -113,6 +114,7 @@ class Environment:
             extensions=self._extensions,
         )
         self.proxmox = {endpoint.name: self._proxmox(endpoint) for endpoint in platform.proxmox}
+        self.hosts = Hosts(platform, folder / "hosts", self.clock, self.faults)
         self._mode = charts
         self._sources = resolve(root, platform.gitops.repository, real)
         trees = [root / name for name in MANIFESTS]
@@ -167,7 +169,7 @@ class Environment:
             | {"path": call.path, "mutating": call.mutating}
             for call in self.machines.calls
         ]
-        return sorted(http + calls, key=lambda request: request["at"])
+        return sorted(http + calls + self.hosts.requests(), key=lambda request: request["at"])
 
     def activity(self) -> dict[str, Any]:
         """What happened so far: requests, the states of Argo CD's Applications, and the critical path of stages."""
@@ -196,7 +198,7 @@ class Environment:
         """What replaces parts of the params in a rehearsal: endpoints, trust, mirrors, and the lab's own keys."""
         trusted = [FACTORY, *(endpoint.authority for endpoint in self.platform.proxmox)]
         token = {"file": str(self.folder / "token")}
-        return {
+        return self.hosts.overlay() | {
             "endpoints": {name: f"127.0.0.1:{sock.getsockname()[1]}" for name, sock in self.ports.items()},
             "trust": dict.fromkeys(trusted, str(self.folder / "ca.pem")),
             "gitops": {"mirrors": self._mirrors(), "revision": "main"},
@@ -259,8 +261,10 @@ class Environment:
                 Storage(endpoint.image_storage, content=("iso", "import", "snippets"), size_gib=100),
                 Storage(endpoint.disk_storage, content=("images",), type="lvmthin", size_gib=20000),
             ]
+        has_vnet = platform.wireguard and platform.wireguard.vxlan
+        bridge = "vmbr0" if has_vnet else platform.network.bridge
         return ProxmoxLab(
-            [Host(name, bridges=(platform.network.bridge,), cores=128, memory_gib=512) for name in endpoint.hosts],
+            [Host(name, bridges=(bridge,), cores=128, memory_gib=512) for name in endpoint.hosts],
             storages,
             [Token(endpoint.token_id, self._token)],
             clock=self.clock,

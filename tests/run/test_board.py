@@ -50,7 +50,7 @@ def test_a_stage_whose_systems_cannot_be_read_does_not_hide_the_others(error: Ex
             raise error
 
     context: Any = Context()
-    assert str(read_state(STAGES[1], context)) == state
+    assert str(read_state(STAGES[2], context)) == state
 
 
 def journal(runs: Path, name: str, target: str, *ended: tuple[str, str, float]) -> None:
@@ -76,7 +76,7 @@ def test_the_last_run_of_a_stage_is_the_newest_of_the_same_phase_and_target(tmp_
         "preflight": ("done", 2.0),
     }
     assert last_runs(folders, "phase2", "lab") == {}
-    row = board_table("board", {}, runs).rows[1]
+    row = board_table("board", {}, runs).rows[2]
     assert [str(cell) for cell in row] == ["1 create-vms", "… reading", "✓ done", "2026-11-28 11:00 UTC, 4.2 s"]
 
 

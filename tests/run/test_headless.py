@@ -126,7 +126,7 @@ def test_a_params_file_elsewhere_and_a_changed_setting_are_run_as_they_are(share
 
 
 def test_all_stages_are_done_a_second_run_changes_nothing_and_no_secret_is_shown(shared_operator, lab, root, tmp_path):
-    context = bring_up(lab, root, *[stage.name for stage in STAGES[1:7]])
+    context = bring_up(lab, root, *[stage.name for stage in STAGES[1:8]])
     first = shared_operator.runs(
         "run", "phase1", "--from", "install-argocd", "--approve", "all", "--out", str(tmp_path / "first")
     )

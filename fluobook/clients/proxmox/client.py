@@ -37,6 +37,8 @@ _STORAGES = [
     | dict.fromkeys(("active?", "enabled?", "shared?", "avail?", "total?", "used?"), _NUMBER)
 ]
 """The types of what is read."""
+_SDN = {"zones": "zone", "vnets": "vnet", "controllers": "controller"}
+"""The kinds of SDN objects that lists have, and the key of their id."""
 _AUDIT = (Need("/vms", "VM.Audit"),)
 _ALLOCATE = (Need("/vms", "VM.Allocate"),)
 _POWER = (Need("/vms", "VM.PowerMgmt"),)
@@ -106,6 +108,40 @@ class ProxmoxClient:
         needs = (Need(f"/storage/{storage}", "Datastore.Audit"),)
         doing = f"list {storage} on {node}"
         return self._session.get(path, doing=doing, shape=_VOLUMES, needs=needs, content=content)
+
+    def sdn(self) -> dict[str, dict[str, Json]]:
+        """The objects of the SDN by kind and id, with their pending changes (`state`, `pending`)."""
+        objects = {kind: self._sdn_list(f"cluster/sdn/{kind}", key) for kind, key in _SDN.items()}
+        subnets = [self._sdn_list(f"cluster/sdn/vnets/{vnet}/subnets", "subnet") for vnet in objects["vnets"]]
+        return objects | {"subnets": {name: subnet for listed in subnets for name, subnet in listed.items()}}
+
+    def _sdn_list(self, path: str, key: str) -> dict[str, Json]:
+        shape = [{key: str, "state?": str, "pending?": {"*": (str, int)}}]
+        listed = self._session.get(path, doing=f"list {path}", shape=shape, pending=1)
+        return {item[key]: item for item in listed}
+
+    def create_sdn(self, kind: str, name: str, content: Mapping[str, Any], *, vnet: str) -> None:
+        """Create a zone, a VNet or a subnet of a VNet; it stays pending until `apply_sdn`."""
+        subnet = {"subnet": "/".join(name.partition("-")[2].rsplit("-", 1)), "type": "subnet"}
+        own = subnet if kind == "subnets" else {_SDN.get(kind, ""): name}
+        self._change_sdn("POST", _sdn_path(kind, vnet), f"create {name} in the SDN", {**own, **content})
+
+    def change_sdn(self, kind: str, name: str, content: Mapping[str, Any], *, vnet: str) -> None:
+        """Change a zone, a VNet or a subnet; it stays pending until `apply_sdn`."""
+        self._change_sdn("PUT", f"{_sdn_path(kind, vnet)}/{name}", f"change {name} in the SDN", content)
+
+    def _change_sdn(self, method: str, path: str, doing: str, content: Mapping[str, Any]) -> None:
+        self._session.call(method, path, doing=doing, needs=(Need("/sdn/zones", "SDN.Allocate"),), **content)
+
+    def apply_sdn(self) -> Upid:
+        """Apply all pending changes: every node reloads its network, in a task of its own."""
+        return self._task("PUT", "cluster/sdn", "apply the SDN", (Need("/sdn", "SDN.Allocate"),))
+
+    def zone_status(self, node: str) -> dict[str, str]:
+        """The status of each zone on a node: available, pending or error."""
+        doing, shape = f"read the zones of {node}", [{"zone": str, "status": str}]
+        zones = self._session.get(f"nodes/{node}/sdn/zones", doing=doing, shape=shape)
+        return {zone["zone"]: zone["status"] for zone in zones}
 
     def cluster_tasks(self) -> list[TaskStatus]:
         """The recent tasks of the whole cluster, as far as the token may see them, newest first."""
@@ -308,3 +344,7 @@ class ProxmoxClient:
 def vm_path(node: str, vmid: int) -> str:
     """The path of a VM below /api2/json."""
     return f"nodes/{node}/qemu/{vmid}"
+
+
+def _sdn_path(kind: str, vnet: str) -> str:
+    return f"cluster/sdn/vnets/{vnet}/subnets" if kind == "subnets" else f"cluster/sdn/{kind}"

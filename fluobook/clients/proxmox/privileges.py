@@ -13,6 +13,8 @@ from fluobook.files import packaged
 _NEEDED: dict[str, list[str]] = packaged(__package__, "privileges.yaml")
 """By the first step of a path; `disks` are those of a storage that has disks and no images."""
 _AGENT_SPLIT = 9
+_PLAIN = "localnetwork"
+"""What stands for the zone in the paths of bridges without one."""
 
 
 @dataclass(frozen=True, order=True)
@@ -31,6 +33,7 @@ def required(
     disk_storages: Iterable[str],
     bridge: str,
     vlan: int | None = None,
+    zone: str = "",
 ) -> tuple[Need, ...]:
     """Everything a token needs for all stages, in the order of the paths.
 
@@ -41,22 +44,26 @@ def required(
         disk_storages: where disks are allocated.
         bridge: the bridge of the VMs.
         vlan: their VLAN tag on it, if any.
+        zone: the zone of the SDN that the bridge is a VNet of; it is made with its VNet, and pending changes are read.
     """
     agent = "VM.GuestAgent.Audit" if major >= _AGENT_SPLIT else "VM.Monitor"
     needs = {Need("/vms", right) for right in (*_NEEDED["vms"], agent)}
     needs |= {Need(f"/storage/{name}", right) for name in image_storages for right in _NEEDED["storage"]}
     needs |= {Need(f"/storage/{name}", right) for name in disk_storages for right in _NEEDED["disks"]}
     needs |= {Need(f"/nodes/{name}", right) for name in hosts for right in _NEEDED["nodes"]}
-    needs |= {Need(bridge_path(bridge), "SDN.Audit"), Need(bridge_path(bridge, vlan), "SDN.Use")}
+    path, used = (bridge_path(bridge, tag, zone or _PLAIN) for tag in (None, vlan))
+    needs |= {Need(path, "SDN.Audit"), Need(used, "SDN.Use")}
+    made = ("/sdn", "/sdn/zones", path) if zone else ()
+    needs |= {Need(path, right) for path in made for right in ("SDN.Allocate", "SDN.Audit")}
     return tuple(sorted(needs))
 
 
-def bridge_path(bridge: str, vlan: int | None = None) -> str:
-    """The path of the rights on a plain bridge: Proxmox VE 8 and later ask SDN.Use even for these.
+def bridge_path(bridge: str, vlan: int | None = None, zone: str = _PLAIN) -> str:
+    """The path of the rights on a bridge: Proxmox VE 8 and later ask SDN.Use even for plain ones.
 
     For a network card with a VLAN tag Proxmox VE asks on the tag's path, and not on the bridge's.
     """
-    return f"/sdn/zones/localnetwork/{bridge}" + (f"/{vlan}" if vlan else "")
+    return f"/sdn/zones/{zone}/{bridge}" + (f"/{vlan}" if vlan else "")
 
 
 def missing(needs: Iterable[Need], permissions: Mapping[str, Mapping[str, int]]) -> tuple[Need, ...]:

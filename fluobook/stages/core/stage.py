@@ -31,6 +31,7 @@ class Stage:
         verify: the checks, given a context and an observation made after the work.
         uses: the clients that `observe`, `perform` and `verify` may use; their context refuses the others.
         widths: how many actions run at once, by system.
+        suffix: tells it apart from the stage before, which has the same number.
     """
 
     number: int
@@ -42,11 +43,17 @@ class Stage:
     verify: Callable[[RunContext, Any], Sequence[Check]]
     uses: tuple[Client, ...] = ()
     widths: Mapping[str, int] | None = None
+    suffix: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its number as people write it, such as 0b."""
+        return f"{self.number}{self.suffix}"
 
     @property
     def notebook(self) -> str:
         """The file name of its notebook."""
-        return f"{self.number:02d}_{self.name.replace('-', '_')}.ipynb"
+        return f"{self.number:02d}{self.suffix}_{self.name.replace('-', '_')}.ipynb"
 
 
 def read_only_stage(

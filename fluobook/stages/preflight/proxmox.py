@@ -54,7 +54,9 @@ def _proxmox(context: RunContext) -> Iterator[Check]:
 
     def host_checks(endpoint: ProxmoxEndpoint, host: str) -> list[Check]:
         wanted, client = Wanted.of(context.platform, endpoint, host, observation), context.proxmox(endpoint.name)
-        checks = _host(wanted, context.platform.network.bridge, client)
+        mesh = context.platform.wireguard
+        made_later = mesh and mesh.vxlan  # by stage host-network
+        checks = _host(wanted, "" if made_later else context.platform.network.bridge, client)
         if features and context.platform.vm.cpu in cpus.HOST:
             name = _features_of(f"the CPU of {host}", features)
             checks += checks_until_error(name, lambda: host_cpu_checks(name, features, client.cpu_features(host)))
@@ -121,6 +123,7 @@ def _privileges(platform: Platform, endpoint: ProxmoxEndpoint, major: int, clien
         disk_storages=[endpoint.disk_storage],
         bridge=platform.network.bridge,
         vlan=platform.network.vlan,
+        zone=platform.wireguard.vxlan.zone if platform.wireguard and platform.wireguard.vxlan else "",
     )
 
     def check() -> Iterator[Check]:
@@ -191,7 +194,7 @@ class Wanted:
 def _host(wanted: Wanted, bridge: str, client: ProxmoxClient) -> list[Check]:
     name, host = f"{wanted.host} has the bridge {bridge}", wanted.host
     return [
-        *checks_until_error(name, lambda: [bridge_check(name, client.networks(host), bridge)]),
+        *(checks_until_error(name, lambda: [bridge_check(name, client.networks(host), bridge)]) if bridge else ()),
         *checks_until_error(f"{host} has the storages", lambda: storage_checks(wanted, client.storages(host))),
     ]
 

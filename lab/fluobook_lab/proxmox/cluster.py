@@ -140,7 +140,8 @@ def network(call: Call) -> list[dict[str, Any]]:
     bridges = [
         {"iface": name, "type": "bridge", "active": 1, "autostart": 1, "bridge_ports": "eno1", "method": "manual"}
         for name in host.bridges
-        if any(call.token.may(f"/sdn/zones/localnetwork/{name}", each) for each in ("SDN.Audit", "SDN.Use"))
+        if name not in call.backend.inventory.sdn.running["vnets"]
+        and any(call.token.may(f"/sdn/zones/localnetwork/{name}", each) for each in ("SDN.Audit", "SDN.Use"))
     ]
     return [{"iface": "eno1", "type": "eth", "active": 1, "exists": 1, "method": "manual"}, *bridges]
 

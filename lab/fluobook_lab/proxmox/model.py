@@ -198,6 +198,26 @@ class Vm:
             raise failed(f"VM is locked ({self.lock})")
 
 
+SDN_KINDS = ("zones", "vnets", "subnets", "controllers")
+
+
+def _no_objects() -> dict[str, dict[str, dict[str, Any]]]:
+    return {kind: {} for kind in SDN_KINDS}
+
+
+@dataclass
+class Sdn:
+    """The SDN of an endpoint: what is configured and what was applied, by kind and id; `failed` nodes did not reload.
+
+    `lock` is the token of whoever locked the configuration, "" for nobody.
+    """
+
+    configured: dict[str, dict[str, dict[str, Any]]] = field(default_factory=_no_objects)
+    running: dict[str, dict[str, dict[str, Any]]] = field(default_factory=_no_objects)
+    failed: set[str] = field(default_factory=set)
+    lock: str = ""
+
+
 class Inventory:
     """All hosts, storages and virtual machines behind one endpoint.
 
@@ -217,6 +237,7 @@ class Inventory:
         self.version = version
         self.pools: set[str] = set()
         self.vms: dict[int, Vm] = {}
+        self.sdn = Sdn()
         self._volumes: dict[tuple[str, str], dict[str, Volume]] = {}
         self._storage_locks: dict[tuple[str, str], asyncio.Lock] = {}
 
@@ -427,6 +448,8 @@ class Durations:
     stop: float = 1.0
     shutdown: float = 5.0
     resize: float = 1.0
+    reload: float = 3.0
+    """A node reloads its network."""
     destroy: float = 2.0
     allocate: float = 0.1
     """For each disk, under the storage's lock, within `create`."""

@@ -174,6 +174,7 @@ def _format(name: str, value: str) -> str:
 _ADDRESSES: dict[str, tuple[tuple[str, ...], tuple[type, ...], str]] = {
     "address": ((), (IPv4Address, IPv6Address), "address"),
     "CIDR": ((), (IPv4Address, IPv6Address), "CIDR network"),
+    "ip": ((), (IPv4Address, IPv6Address), "IP address"),
     "ipv4": ((), (IPv4Address,), "IPv4 address"),
     "ipv6": ((), (IPv6Address,), "IPv6 address"),
     "pve-ipv4-config": (("dhcp", "manual"), (IPv4Address,), "ipv4 network configuration"),

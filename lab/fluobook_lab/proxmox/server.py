@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from fluobook_lab.http import HttpServer
-from fluobook_lab.proxmox import cluster, power, schema, storage, vms
+from fluobook_lab.proxmox import cluster, power, schema, sdn, storage, vms
 from fluobook_lab.proxmox.model import (
     GIB,
     Backend,
@@ -44,6 +44,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/cluster/nextid", cluster.next_id),
     ("GET", "/cluster/resources", cluster.resources),
     ("GET", "/cluster/tasks", cluster.tasks),
+    *sdn.ROUTES,
     ("GET", "/nodes", cluster.nodes),
     ("GET", "/nodes/{node}/network", cluster.network),
     ("GET", "/nodes/{node}/status", cluster.host_status),
@@ -115,12 +116,12 @@ class ProxmoxLab(HttpServer):
         machines: Machines,
         images: Callable[[str], int | None],
         random: Random | None = None,
-        version: str = "9.0.10",
+        version: str = "",
         durations: Durations | None = None,
         planned: Sequence[tuple[int, str, str]] = (),
         pools: Sequence[str] = (),
     ) -> None:
-        self.inventory = Inventory(tuple(hosts), tuple(storages), tuple(tokens), version=version)
+        self.inventory = Inventory(tuple(hosts), tuple(storages), tuple(tokens), version=version or _version(faults))
         self.inventory.pools.update(pools)
         self.tasks = Tasks(clock)
         self._backend = Backend(
@@ -139,6 +140,8 @@ class ProxmoxLab(HttpServer):
         app.router.add_route("*", "/{tail:.*}", _unknown)
         super().__init__(app, clock)
         self._add_foreign_vms(planned)
+        if faults.on("proxmox.sdn-foreign-change"):
+            self.inventory.sdn.configured["zones"]["lab2"] = {"type": "simple"}
 
     async def start(self, sock: socket.socket | int = 0, ssl_context: ssl.SSLContext | None = None) -> None:
         """Listen, and refresh /cluster/resources at intervals."""
@@ -200,6 +203,12 @@ class ProxmoxLab(HttpServer):
             self.add_vm(vmid, "prod-db", host, running=True)
         if self._backend.faults.on("proxmox.foreign-vm-with-our-name"):
             self.add_vm(max(vmid for vmid, _, _ in planned) + 1000, name, host, running=True)
+
+
+def _version(faults: Faults) -> str:
+    """The version that the faults choose, or the usual one."""
+    chosen = {"proxmox.version-8": "8.4.14", "proxmox.version-9-2": "9.2.6"}
+    return next((version for name, version in chosen.items() if faults.on(name)), "9.0.10")
 
 
 def _route(backend: Backend, name: str, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -54,7 +54,8 @@ def _check_privileges(call: Call, vmid: int, options: Mapping[str, str]) -> None
             net = parse_net(value)[2]
             if bridge := net.get("bridge"):
                 vlan = f"/{net['tag']}" if "tag" in net else ""
-                call.token.need(f"/sdn/zones/localnetwork/{bridge}{vlan}", "SDN.Use")
+                vnet = call.backend.inventory.sdn.running["vnets"].get(bridge, {"zone": "localnetwork"})
+                call.token.need(f"/sdn/zones/{vnet['zone']}/{bridge}{vlan}", "SDN.Use")
         elif name.startswith("ipconfig"):
             either = ("VM.Config.Cloudinit", "VM.Config.Network")
             if not any(call.token.may(path, privilege) for privilege in either):

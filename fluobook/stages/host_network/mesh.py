@@ -1,0 +1,215 @@
+"""The mesh as pure functions: what each host's file has to hold, the script that makes it so, and what it reports."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+
+from fluobook.params.platform import Wireguard, WireguardHost
+
+KEEPALIVE = 25
+"""Seconds between two packets of a host behind NAT, so that its router keeps the way back open."""
+RECENT = 180
+"""Seconds after which a session of WireGuard is not used any more: an older handshake means there is none."""
+_SCRIPT = resources.files(__package__).joinpath("host.sh")
+
+
+@dataclass(frozen=True)
+class PeerState:
+    """A peer as `wg show` has it: seconds since the last handshake (-1 for none), bytes received and sent."""
+
+    handshake: int
+    received: int
+    sent: int
+
+
+@dataclass(frozen=True)
+class HostState:
+    """What a host's script reported.
+
+    Args:
+        tools: whether WireGuard's programs are installed.
+        public: the public key of the key file that the params ask for; "" if there is none.
+        file: SHA-256 of the wg-quick file without its private key; "" if there is none.
+        mode: the file's mode.
+        holds: the public key of the private key in the file.
+        running: the public key of the running interface; "" if it is down.
+        mtu: the interface's MTU.
+        enabled: whether it starts with the host.
+        stanza: whether Proxmox VE's network configuration names its address and MTU.
+        ports: the UDP ports of all WireGuard interfaces.
+        peers: by public key.
+        paths: the peers' addresses that packets of full size reach unfragmented.
+    """
+
+    tools: bool = True
+    public: str = ""
+    file: str = ""
+    mode: str = ""
+    holds: str = ""
+    running: str = ""
+    mtu: int = 0
+    enabled: bool = False
+    stanza: bool = False
+    ports: Mapping[str, int] = field(default_factory=dict)
+    peers: Mapping[str, PeerState] = field(default_factory=dict)
+    paths: frozenset[str] = frozenset()
+
+
+def read(text: str) -> HostState:
+    """What a script wrote; lines that are not known are left out."""
+    words = [line.split() for line in text.splitlines() if line.strip()]
+    first = {line[0]: line[1:] for line in words}
+    ports = [line[1:] for line in words if line[0] == "port"]
+    peers = [line[1:] for line in words if line[0] == "peer"]
+    return HostState(
+        tools="missing" not in first,
+        public="".join(first.get("public", ())),
+        file=first.get("file", [""])[0],
+        mode=first.get("file", [""])[-1],
+        holds="".join(first.get("holds", ())),
+        running=first.get("running", [""])[0],
+        mtu=int(first.get("running", ["", "0"])[1]),
+        enabled="enabled" in first,
+        stanza="stanza" in first,
+        ports={name: int(port) for name, port in ports},
+        peers={peer[0]: PeerState(int(peer[1]), *map(int, [*peer[2:], "0", "0"][:2])) for peer in peers},
+        paths=frozenset(line[1] for line in words if line[0] == "path"),
+    )
+
+
+def allowed_ips(host: WireguardHost) -> list[str]:
+    """The networks that the other hosts reach through a host."""
+    return [f"{host.address}/32", *host.networks]
+
+
+def configuration(mesh: Wireguard, name: str, keys: Mapping[str, str]) -> str:
+    """A host's wg-quick file from the second line on; the first two are the section and its private key.
+
+    Args:
+        mesh: the mesh.
+        name: the host.
+        keys: the public keys of all other hosts.
+    """
+    host = mesh.host(name)
+    lines = [f"Address = {host.address}/32", f"ListenPort = {mesh.port_of(host)}", f"MTU = {mesh.mtu}"]
+    for peer in mesh.hosts:
+        if peer is host:
+            continue
+        lines += ["", f"# {peer.host}", "[Peer]", f"PublicKey = {keys[peer.host]}"]
+        lines += [f"Endpoint = {peer.endpoint}:{mesh.port_of(peer)}"] if peer.endpoint else []
+        lines += [f"AllowedIPs = {', '.join(allowed_ips(peer))}"]
+        lines += [f"PersistentKeepalive = {KEEPALIVE}"] if host.endpoint is None else []
+    return "\n".join(lines) + "\n"
+
+
+def script(mesh: Wireguard, name: str, verb: str, content: str = "") -> str:
+    """What `sh` runs on a host: its settings, then the program.
+
+    Args:
+        mesh: the mesh.
+        name: the host.
+        verb: observe, key, mesh or peers (mesh, but the host keeps the key that it uses).
+        content: from `configuration`, for the verbs mesh and peers.
+    """
+    host, others = mesh.host(name), [peer for peer in mesh.hosts if peer.host != name]
+    settings = {
+        "verb": verb,
+        "interface": mesh.interface,
+        "key": host.key,
+        "address": host.address,
+        "mtu": mesh.mtu,
+        "peers": " ".join(peer.address for peer in others),
+        "routes": " ".join(cidr for peer in others for cidr in allowed_ips(peer)),
+    }
+    assignments = "".join(f"{key}='{value}'\n" for key, value in settings.items())
+    return f"{assignments}configuration() {{\ncat <<'END'\n{content}END\n}}\n{_SCRIPT.read_text()}"
+
+
+def digest(content: str) -> str:
+    """What a host reports of a file with this content."""
+    return hashlib.sha256(f"[Interface]\n{content}".encode()).hexdigest()
+
+
+def active_keys(mesh: Wireguard, states: Mapping[str, HostState]) -> dict[str, str]:
+    """The public key that each host uses now, or will use with its first file; "" where it has none yet."""
+    keys = {}
+    for host in mesh.hosts:
+        state = states.get(host.host, HostState())
+        keys[host.host] = state.holds or state.public if host.ssh else host.public_key or ""
+    return keys
+
+
+def is_rotated(state: HostState) -> bool:
+    """Whether a host uses another key than the params ask for; its peers have to learn the new one."""
+    return bool(state.holds) and state.holds != state.public
+
+
+def differences(mesh: Wireguard, name: str, states: Mapping[str, HostState]) -> Iterator[str]:
+    """What a host's tunnel lacks, rotation left aside."""
+    state, keys, host = states[name], active_keys(mesh, states), mesh.host(name)
+    unknown = [peer for peer, key in keys.items() if peer != name and not key]
+    if not state.file:
+        yield "it has no file"
+    elif unknown:
+        yield f"{', '.join(unknown)} get{'s' if len(unknown) == 1 else ''} a new key"
+    elif state.file != digest(configuration(mesh, name, keys)):
+        yield "its file differs"
+    elif state.mode != "600":
+        yield f"its file has mode {state.mode}"
+    if state.file and not state.running:
+        yield "it is down"
+    elif state.file and state.running != state.holds:
+        yield "it runs with another key than its file's"
+    elif state.file and (state.mtu, state.ports.get(mesh.interface)) != (mesh.mtu, mesh.port_of(host)):
+        yield f"it runs with MTU {state.mtu} on port {state.ports.get(mesh.interface)}"
+    if state.file and not state.enabled:
+        yield "it does not start with the host"
+    if state.file and not state.stanza:
+        yield "Proxmox VE does not know its address"
+
+
+def silent_pairs(mesh: Wireguard, states: Mapping[str, HostState]) -> dict[str, str]:
+    """Each direction between two hosts in which something is missing, and what it is."""
+    keys, silent = active_keys(mesh, states), dict[str, str]()
+    for name, state in states.items():
+        for peer in mesh.hosts:
+            if peer.host != name:
+                reason = _silence(state, state.peers.get(keys[peer.host]), peer.address)
+                silent |= {f"{name} to {peer.host}": reason} if reason else {}
+    return silent
+
+
+def _silence(state: HostState, peer: PeerState | None, address: str) -> str:
+    if peer is None or peer.handshake < 0:
+        return "no handshake"
+    if peer.handshake > RECENT:
+        return f"no handshake for more than {RECENT} s"
+    if not (peer.received and peer.sent):
+        return "no transfer in both directions"
+    return "" if address in state.paths else "packets of full size are lost"
+
+
+def problems(mesh: Wireguard, states: Mapping[str, HostState]) -> Iterator[str]:
+    """What stands in the way: somebody else's interface on our port, a key that is not the expected one."""
+    for name, state in states.items():
+        host = mesh.host(name)
+        for interface, port in state.ports.items():
+            if interface != mesh.interface and port == mesh.port_of(host):
+                yield f"UDP port {port} of {name} is used by its interface {interface}"
+        key = state.public or state.holds
+        if host.public_key and key and key != host.public_key:
+            yield f"{name} has the public key {key}, and the params say {host.public_key}"
+    owners: dict[str, str] = {}
+    for name, key in active_keys(mesh, states).items():
+        if key and owners.setdefault(key, name) != name:
+            yield f"{owners[key]} and {name} have the same key {key}"
+        elif not key and not mesh.host(name).ssh:
+            yield f"{name} has neither ssh nor a public_key in the params"
+
+
+def unseen(mesh: Wireguard) -> list[str]:
+    """The hosts that the params name no ssh for."""
+    return [host.host for host in mesh.hosts if not host.ssh]

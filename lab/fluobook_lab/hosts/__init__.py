@@ -1,0 +1,68 @@
+"""The Proxmox VE hosts of a mesh, as the operator's ssh reaches them: a folder each, in which scripts really run.
+
+`ssh.sh` stands in for ssh and `tool.sh` for the programs on the hosts; both are programs of the shell, since one script
+calls a dozen of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fluobook.params import Platform
+    from fluobook_lab.clock import Clock
+    from fluobook_lab.faults import Faults
+
+_PROGRAMS = ("wg", "wg-quick", "ip", "ping", "systemctl", "apt-get")
+
+
+class Hosts:
+    """The hosts of a platform's mesh.
+
+    Args:
+        platform: the platform from the params.
+        folder: where their folders are made.
+        clock: the lab's clock.
+        faults: the faults to inject.
+    """
+
+    def __init__(self, platform: Platform, folder: Path, clock: Clock, faults: Faults) -> None:
+        self._folder, self._clock = folder, clock
+        self._hosts = [host for host in platform.wireguard.hosts if host.ssh] if platform.wireguard else []
+        if not self._hosts:
+            return
+        for name in ("ssh.sh", "tool.sh"):
+            with resources.as_file(resources.files(__package__) / name) as source:
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, folder / name)
+            (folder / name).chmod(0o700)
+        for host in self._hosts:
+            home = folder / str(host.ssh)
+            (home / "bin").mkdir(parents=True, exist_ok=True)
+            (home / "address").write_text(host.endpoint or "")
+            (home / "interfaces").write_text("auto vmbr0\niface vmbr0 inet static\n\taddress 192.0.2.1/24\n\n")
+            for name in _PROGRAMS:
+                if name != "wg-quick" or not faults.on("host.tools-missing"):
+                    (home / "bin" / name).symlink_to("../../tool.sh")
+        first = folder / str(self._hosts[0].ssh)
+        for fault, mark in (("host.udp-blocked", "blocked"), ("host.ssh-denied", "denied")):
+            if faults.on(fault):
+                (first / mark).touch()
+
+    def overlay(self) -> dict[str, Any]:
+        """What replaces parts of the params: the program that reaches the hosts."""
+        return {"wireguard": {"ssh_program": str(self._folder / "ssh.sh")}} if self._hosts else {}
+
+    def requests(self) -> list[dict[str, Any]]:
+        """The scripts that ran so far."""
+        log, now = self._folder / "requests", self._clock.now()
+        lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+        return [
+            {"at": round(now - (time.time() - float(at)) * self._clock.speed, 2), "server": f"host {host}"}
+            | {"method": "SSH", "path": "sh", "mutating": changed == "1"}
+            for at, host, changed in lines
+        ]

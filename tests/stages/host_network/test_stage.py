@@ -1,0 +1,274 @@
+"""Stage 0b against the lab: hosts that run the real script, and the SDN of each endpoint."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fluobook.clients import ssh
+from fluobook.errors import AccessDenied, CheckFailed, ForeignObject, OutsideError, Refused, TaskFailed
+from fluobook.journal.journal import Journal
+from fluobook.redact import Redactor
+from fluobook.stages import host_network
+from fluobook.stages.core.executor import Progress, Reporter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+NAME = "host-network"
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def lab(shared_labs: Callable[..., Any]) -> Any:
+    """A lab whose hosts form a mesh; each test leaves it whole, but the last one, which replaces keys."""
+    lab = shared_labs(phase="phase3")
+    lab.bring_up(NAME)
+    return lab
+
+
+@pytest.fixture
+def host(lab: Any) -> Path:
+    """The folder of the first host."""
+    folder: Path = lab.folder / "hosts" / "root@198.51.100.11"
+    return folder
+
+
+def planned(lab: Any, *settings: str) -> dict[str, str]:
+    """The actions of a fresh plan, with their reasons."""
+    return {action.id: action.reason for action in lab.stage(NAME, *settings).plan().actions}
+
+
+@pytest.mark.parametrize("faults", [[], ["proxmox.version-8"], ["host.tools-missing"]], ids=["9.0", "8.4", "no tools"])
+def test_a_mesh_comes_up_from_nothing_and_a_second_run_changes_nothing(labs: Any, faults: list[str]) -> None:
+    lab = labs(*faults, phase="phase3")
+    stage = lab.stage(NAME)
+    stage.apply(stage.plan())
+    assert stage.verify().ok
+    lab.mark()
+    second = lab.stage(NAME)
+    assert second.plan().actions == ()
+    second.verify()
+    assert lab.requests(mutating=True) == []
+    assert lab.requests("host")
+
+
+def test_without_a_mesh_the_stage_is_skipped_and_asks_nobody(labs: Any) -> None:
+    lab = labs()
+    stage = lab.stage(NAME)
+    assert stage.plan().notes == (host_network.plan.SKIPPED,)
+    assert [check.result for check in stage.verify().checks] == [host_network.plan.SKIPPED]
+    assert lab.requests() == []
+
+
+def test_a_run_that_ends_after_any_action_is_completed_by_the_next_one(labs: Any) -> None:
+    lab = labs(phase="phase3")
+    first = lab.stage(NAME).plan()
+    for done, action in enumerate(first.actions):
+        context = lab.context()
+        rest = host_network.STAGE.plan(context.platform, host_network.STAGE.observe(context))
+        assert [each.id for each in rest.actions] == [each.id for each in first.actions[done:]]
+        assert rest.rest_of(first)
+        host_network.STAGE.perform(context, action, Reporter(action, NAME, context.journal, Progress(())))
+    assert lab.stage(NAME).verify().ok
+
+
+def test_no_private_key_is_shown_written_or_sent(
+    labs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab, sent = labs(phase="phase3"), []
+    real = ssh.run_tool
+
+    def recorded(name: str, command: Any, **options: Any) -> Any:
+        output = real(name, command, **options)
+        sent.append(f"{command} {options} {output.stdout} {output.stderr}")
+        return output
+
+    monkeypatch.setattr(ssh, "run_tool", recorded)
+    context = lab.context()
+    (tmp_path / "run").mkdir()
+    context.journal = Journal(tmp_path / "run" / "events.jsonl", Redactor())
+    stage = lab.stage(NAME, context=context)
+    stage.apply(stage.plan())
+    stage.verify()
+    keys = [path.read_text().strip() for path in (lab.folder / "hosts").glob("*/wireguard/*.key")]
+    assert len(keys) == len(sent) // 4 == 3
+    files = [path.read_text() for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    texts = [*sent, *files, capsys.readouterr().out]
+    assert not [key for key in keys for text in texts if key in text]
+    modes = {oct(path.stat().st_mode & 0o777) for path in (lab.folder / "hosts").glob("*/wireguard/*")}
+    assert modes == {"0o600"}
+
+
+def test_what_hosts_lost_is_made_again(lab: Any, host: Path) -> None:
+    second, third = (lab.folder / "hosts" / f"root@198.51.100.{number}" for number in (12, 13))
+    (host / "wireguard" / "wgfluo.conf").unlink()
+    (second / "interfaces").write_text("auto vmbr0\n")
+    (second / "run" / "wgfluo.conf").unlink()
+    (third / "wireguard" / "wgfluo.1.key").unlink()
+    stage = lab.stage(NAME)
+    plan = stage.plan()
+    assert {action.id: action.reason for action in plan.actions} == {
+        "key pve3": "no key",
+        "mesh pve1": "it has no file",
+        "mesh pve2": "it is down; Proxmox VE does not know its address",
+        "rotate pve3": "it uses another key than number 1",
+    }
+    stage.apply(plan)
+    assert stage.verify().ok
+    assert (second / "interfaces").read_text().count("iface wgfluo") == 1
+
+
+def test_a_zone_without_its_mtu_is_given_it(lab: Any) -> None:
+    sdn = lab.environment.proxmox["host-1"].inventory.sdn
+    for objects in (sdn.configured, sdn.running):
+        objects["zones"]["nodes"] = {key: v for key, v in objects["zones"]["nodes"].items() if key != "mtu"}
+    assert planned(lab) == {"sdn host-1": "zone nodes has mtu no value"}
+    lab.bring_up(NAME)
+    assert sdn.running["zones"]["nodes"]["mtu"] == 1370
+
+
+def test_our_own_changes_that_are_pending_are_applied(lab: Any) -> None:
+    sdn = lab.environment.proxmox["host-2"].inventory.sdn
+    del sdn.running["subnets"]["nodes-10.10.0.0-24"]
+    assert planned(lab) == {"sdn host-2": "subnet nodes-10.10.0.0-24 is not applied"}
+    lab.bring_up(NAME)
+    assert sdn.running == sdn.configured
+
+
+FOREIGN: dict[str, tuple[str, str, dict[str, Any] | None, str]] = {
+    "a new zone": ("zones", "theirs", {"type": "simple"}, "pending changes of somebody else: zone theirs (new)"),
+    "a new VNet": ("vnets", "theirs", {"zone": "nodes", "tag": 7}, "vnet theirs (new)"),
+    "a new controller": ("controllers", "evpn1", {"type": "evpn"}, "controller evpn1 (new)"),
+    "our subnet deleted": ("subnets", "nodes-10.10.0.0-24", None, "subnet nodes-10.10.0.0-24 (deleted)"),
+    "our zone with another type": ("zones", "nodes", {"type": "simple"}, "has the zone nodes with type simple"),
+    "our VNet in another zone": (
+        "vnets",
+        "vxnodes",
+        {"zone": "theirs", "tag": 100},
+        "the vnet vxnodes with zone theirs",
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "name", "content", "message"), FOREIGN.values(), ids=FOREIGN)
+def test_changes_of_other_people_stop_the_stage(
+    lab: Any, kind: str, name: str, content: dict[str, Any] | None, message: str
+) -> None:
+    configured = lab.environment.proxmox["host-3"].inventory.sdn.configured[kind]
+    before = dict(configured)
+    if content is None:
+        del configured[name]
+    else:
+        configured[name] = content
+    try:
+        lab.mark()
+        with pytest.raises(ForeignObject) as refused:
+            planned(lab)
+        assert message in str(refused.value)
+        assert lab.requests(mutating=True) == []
+    finally:
+        configured.clear()
+        configured.update(before)
+
+
+def test_a_change_that_somebody_makes_after_the_plan_is_not_published(labs: Any) -> None:
+    lab = labs(phase="phase3")
+    context = lab.context()
+    plan = host_network.STAGE.plan(context.platform, host_network.STAGE.observe(context))
+    configured = lab.environment.proxmox["host-1"].inventory.sdn.configured
+    configured["zones"]["theirs"] = {"type": "simple"}
+    action = next(action for action in plan.actions if action.id == "sdn host-1")
+    with pytest.raises(ForeignObject, match=r"zone theirs \(new\)"):
+        host_network.STAGE.perform(context, action, Reporter(action, NAME, context.journal, Progress(())))
+    assert not lab.environment.proxmox["host-1"].inventory.sdn.running["zones"]
+
+
+def test_a_key_that_is_not_the_expected_one_is_refused(lab: Any) -> None:
+    expected = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+    with pytest.raises(Refused, match=f"pve2 has the public key .*, and the params say {expected}"):
+        planned(lab, f"platform.wireguard.hosts.pve2.public_key={expected}")
+
+
+def test_a_port_of_another_interface_is_refused(lab: Any, host: Path) -> None:
+    other = host / "run" / "wg0.conf"
+    other.write_text("[Interface]\nPrivateKey = x\nListenPort = 51820\n")
+    with pytest.raises(Refused, match="UDP port 51820 of pve1 is used by its interface wg0"):
+        planned(lab)
+    other.unlink()
+
+
+def test_a_host_without_ssh_is_left_to_the_operator_and_named(lab: Any, tmp_path: Path) -> None:
+    key = (lab.folder / "hosts" / "root@198.51.100.13" / "wireguard" / "wgfluo.1.key").read_text()
+    public = _public_key(lab, "root@198.51.100.13")
+    hosts = [{"host": "pve3", "ssh": None, "public_key": public}]
+    context = lab.context(wireguard={"hosts": hosts})
+    context.journal = Journal(tmp_path / "events.jsonl", Redactor())
+    stage = lab.stage(NAME, context=context)
+    plan = stage.plan()
+    assert plan.actions == ()
+    assert plan.notes[0].startswith("run pve3.sh, in host-network of the run's folder, as root on pve3")
+    script = (tmp_path / "host-network" / "pve3.sh").read_text()
+    assert "verb='mesh'" in script
+    assert key.strip() not in script
+    unseen = [check for check in stage.verify().checks if not check.passed]
+    assert [(check.name, check.result, check.advisory) for check in unseen] == [
+        ("every host was inspected", "2 of 3; not: pve3", True)
+    ]
+
+
+def _public_key(lab: Any, destination: str) -> str:
+    context = lab.context()
+    host = next(host for host in context.platform.wireguard.hosts if host.ssh == destination)
+    return host_network.plan.run_on_host(context, host.host, "observe").public
+
+
+FAILURES: dict[str, tuple[str, type[OutsideError], str]] = {
+    "a node does not reload": ("proxmox.network-reload-fails", TaskFailed, "srvreload networking on pve1 failed"),
+    "the SDN is locked": ("proxmox.sdn-locked", OutsideError, "SDN configuration is locked"),
+    "somebody works on the SDN": ("proxmox.sdn-foreign-change", ForeignObject, "zone lab2 (new)"),  # type: ignore[dict-item]
+    "ssh is denied": ("host.ssh-denied", AccessDenied, "ssh does not reach root@198.51.100.11"),
+}
+
+
+@pytest.mark.parametrize(("fault", "kind", "message"), FAILURES.values(), ids=FAILURES)
+def test_a_failure_is_named_with_its_remedy(labs: Any, fault: str, kind: type[OutsideError], message: str) -> None:
+    stage = labs(fault, phase="phase3").stage(NAME)
+    with pytest.raises(kind) as failed:
+        stage.apply(stage.plan())
+    assert message in str(failed.value)
+
+
+def test_a_pair_without_a_connection_is_named_by_the_checks(labs: Any) -> None:
+    lab = labs("host.udp-blocked", phase="phase3")
+    stage = lab.stage(NAME)
+    stage.apply(stage.plan())
+    with pytest.raises(CheckFailed, match=r"pve1 to pve2 \(no handshake\)"):
+        stage.verify()
+
+
+def test_the_evidence_of_each_pair_is_in_the_journal(lab: Any, tmp_path: Path) -> None:
+    context = lab.context()
+    context.journal = Journal(tmp_path / "events.jsonl", Redactor())
+    lab.stage(NAME, context=context).verify()
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    peers = next(event["peers"] for event in events if event["event"] == "evidence")
+    assert [len(each) for each in peers.values()] == [2, 2, 2]
+    assert {"handshake", "received", "sent"} == set(next(iter(peers["pve1"].values())))
+
+
+def test_the_next_number_replaces_a_key_one_host_after_the_other(lab: Any, host: Path) -> None:
+    old = (host / "wireguard" / "wgfluo.1.key").read_text()
+    settings = [f"platform.wireguard.hosts.{name}.key=2" for name in ("pve1", "pve2")]
+    stage = lab.stage(NAME, *settings)
+    plan = stage.plan()
+    assert [action.id for action in plan.actions] == ["key pve1", "key pve2", "rotate pve1", "rotate pve2"]
+    assert "rotate pve1" in plan.actions[-1].needs
+    stage.apply(plan)
+    assert stage.verify().ok
+    assert [path.name for path in (host / "wireguard").glob("*.key")] == ["wgfluo.2.key"]
+    assert old not in (host / "wireguard" / "wgfluo.conf").read_text()
+    assert planned(lab, *settings) == {}
