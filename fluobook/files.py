@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -134,7 +134,7 @@ def require_yaml(text: str, path: Path | str) -> None:
         BadFile: it is not YAML, has unresolved merge conflicts, a key twice (readers keep the last, silently), is
             nested too deeply, or its aliases expand to too many values. The text is not quoted: it may be a secret.
     """
-    _refuse_conflicts(text, path)
+    refuse_conflicts(text, path)
     try:
         _examine(yaml.parse(text, Loader=yaml.CSafeLoader), path)
     except INVALID as error:
@@ -165,7 +165,7 @@ def parse_json(text: str, path: Path | str) -> Any:
     Raises:
         BadFile: it is not JSON, has half of a surrogate pair, or is nested too deeply.
     """
-    _refuse_conflicts(text, path)
+    refuse_conflicts(text, path)
     try:
         data = json.loads(text)
         if "\\ud" in text.lower():
@@ -181,7 +181,25 @@ def _line(text: str, position: int) -> int:
     return text.count("\n", 0, position) + 1
 
 
-def _refuse_conflicts(text: str, path: Path | str) -> None:
+def require_json(text: str, path: Path | str) -> None:
+    """Refuse JSON that its readers take for different things.
+
+    Raises:
+        BadFile: as in `parse_json`; a key is there twice, or a number is none (NaN, Infinity).
+    """
+    parse_json(text, path)
+    with suppress(*INVALID):  # nearly every JSON text is YAML too, whose events have lines
+        _examine(yaml.parse(text, Loader=yaml.CSafeLoader), path)
+
+    def refuse(name: str) -> None:
+        line = next((n for n, line in enumerate(text.splitlines(), 1) if re.search(rf'(?<!")\b{name}\b', line)), 0)
+        raise BadFile(path, f"is not JSON: {name} is no number", line=line, remedy="write a number, or null")
+
+    json.loads(text, parse_constant=refuse)
+
+
+def refuse_conflicts(text: str, path: Path | str) -> None:
+    """Refuse a text with an unresolved merge conflict."""
     marks = pairwise(_CONFLICT.finditer(text))
     if conflict := next((mark for mark, following in marks if mark[0][0] < following[0][0]), None):
         line = _line(text, conflict.start())

@@ -174,8 +174,9 @@ def check() -> int:
     """Check the repository alone: params, the GitOps tree, secrets. Example: fluobook check."""
     from fluobook.gitops.check import all_findings
 
-    problems, warnings = _check_params(root())
-    lines = [*problems, *(finding.line_of_text() for finding in all_findings(root()))]
+    findings = all_findings(root())
+    problems, warnings = _check_params(root(), {finding.file for finding in findings if finding.rule == "readable"})
+    lines = [*problems, *(finding.line_of_text() for finding in findings)]
     for line in warnings:
         print(line, file=sys.stderr)
     for line in lines:
@@ -184,8 +185,8 @@ def check() -> int:
     return CheckFailed.exit_code if lines else 0
 
 
-def _check_params(repository: Path) -> tuple[list[str], list[str]]:
-    """The problems in the params of every phase, and the warnings about them, one line each."""
+def _check_params(repository: Path, unreadable: set[str]) -> tuple[list[str], list[str]]:
+    """The problems in the params of every phase that can be read, and the warnings about them, one line each."""
     from fluobook import params
 
     problems, warnings = [], []
@@ -195,7 +196,8 @@ def _check_params(repository: Path) -> tuple[list[str], list[str]]:
         try:
             loaded = params.load(path, root=repository)
         except ParamsError as error:
-            problems += [f"{file}: [params] {problem}" for problem in error.problems or (error.message,)]
+            reported = () if file in unreadable else error.problems or (error.message,)
+            problems += [f"{file}: [params] {problem}" for problem in reported]
             continue
         warnings += [f"{file}: warning: {sentence}" for sentence in params.warnings(loaded.platform)]
         for name in (("phase", loaded.phase), ("platform.cluster.name", loaded.platform.cluster.name)):

@@ -125,6 +125,11 @@ def is_encrypted(source: Path | str) -> bool:
     return bool(metadata(source).get("mac"))
 
 
+def missing(data: Mapping[str, Any]) -> list[str]:
+    """What SOPS always writes and its metadata does not have: the file is truncated, or was edited by hand."""
+    return [key for key in ("lastmodified", "mac", "version") if not data.get(key)]
+
+
 def metadata(source: Path | str) -> dict[str, Any]:
     """The SOPS metadata of a file (or text): recipients, MAC, rules; empty if it is not encrypted."""
     return _metadata(source if isinstance(source, str) else _read(source))

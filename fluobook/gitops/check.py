@@ -13,13 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from fluobook.errors import BadFile, NotFound, Rejected
-from fluobook.files import not_regular, parse_json, read_text
-from fluobook.gitops import components, kustomization
-from fluobook.gitops.documents import Document, Finding, InvalidFile, Position, require
-from fluobook.gitops.kustomization import KustomizeError
+from fluobook.files import LARGEST_RECORD, not_regular, parse_yaml, read_text, refuse_conflicts, require_json
+from fluobook.gitops import components, documents, kustomization, schemas
+from fluobook.gitops.documents import Document, Finding, Incomplete, InvalidFile, Position
 from fluobook.gitops.rules import alerts, applications, files, network, objects, secrets, sources
 from fluobook.gitops.snapshot import Snapshot, UnsoundTable
-from fluobook.gitops.tree import ROOT_PATH
+from fluobook.gitops.tree import GONE, ROOT_PATH
 
 _VARYING = re.compile(r"[:;].*| and \d+ more.*", re.DOTALL)
 """What differs in findings about one mistake: what they count, and what they compare it with."""
@@ -75,6 +74,12 @@ ABOUT_THE_WHOLE = {
 }  # fmt: skip
 """The rules that report what is missing: their findings are consequences where a part of the tree cannot be read."""
 
+IN_ONE_FILE = {"cleartext", "key", "pin", "setting", "shape", "valid"}
+"""The rules that look at one file or object at a time: they are applied beside a file that cannot be read too."""
+
+ABOUT_CREATION_RULES = {"recipient", "sops-rule"}
+"""The rules that need a sound .sops.yaml."""
+
 READ = (".sops.yaml", "cluster-gitops", "params", "site", "talos")
 """The files and folders of a repository that rules read."""
 
@@ -98,20 +103,20 @@ def findings(
     Raises:
         ToolFailed: kubectl or sops is missing.
     """
-    return unreadable(root) or sorted(_applied(Snapshot(root, path, tuple(without)), rules))
+    broken = unreadable(root)
+    return sorted({*broken, *_applied(Snapshot(root, path, tuple(without)), _beside(broken, rules), broken)})
 
 
 def all_findings(root: Path) -> list[Finding]:
     """As `findings`, under each root that a params file uses; what is not wrong under all of them names its roots."""
-    if findings := unreadable(root):
-        return findings
-    default = Snapshot(root)
-    about_trees = {name: rule for name, rule in RULES.items() if name not in ABOUT_FILES}
-    result = _applied(default, {name: RULES[name] for name in ABOUT_FILES})
+    broken, default = unreadable(root), Snapshot(root)
+    rules = _beside(broken, RULES)
+    about_trees = {name: rule for name, rule in rules.items() if name not in ABOUT_FILES}
+    result = {*broken, *_applied(default, {name: rule for name, rule in rules.items() if name in ABOUT_FILES}, broken)}
     reported: dict[Finding, list[str]] = {}
     for variant in default.variants:
         has_root = (root / variant.path / kustomization.NAME).exists()
-        for finding in _applied(variant, about_trees if has_root else {"phase-value": RULES["phase-value"]}):
+        for finding in _applied(variant, about_trees if has_root else {"phase-value": RULES["phase-value"]}, broken):
             reported.setdefault(finding, []).append(str(variant))
     alike: dict[tuple[str, int, str, str], list[Finding]] = {}
     for finding in reported:
@@ -128,21 +133,38 @@ def all_findings(root: Path) -> list[Finding]:
 
 
 def unreadable(root: Path) -> list[Finding]:
-    """The files that the rules, kustomize or sops would not survive; with one of them, no rule is applied."""
+    """The files that the rules, kustomize or sops would not survive; with one, only `IN_ONE_FILE` is applied."""
     result = []
     for file in (file for name in READ for file in _files(root / name)):
         try:
             if file.suffix in (".yaml", ".yml"):
-                require(read_text(file))
+                _require_documents(file)
             elif file.suffix == ".json":
-                parse_json(read_text(file), file)
+                require_json(read_text(file), file)
             elif not file.is_file():
                 raise not_regular(file)
+            elif file.suffix != ".md":
+                refuse_conflicts(read_text(file, largest=LARGEST_RECORD, errors="replace"), file)
         except BadFile as error:
             message = f"it {error.problem}"
             result.append(Position(file, error.line).finding(message, error.remedy, "readable"))
     above = f"{root}/"
     return sorted(replace(finding, file=finding.file.removeprefix(above)) for finding in result)
+
+
+def _require_documents(file: Path) -> None:
+    """Refuse a YAML file that cannot be read, and a table or kustomization that is no mapping."""
+    text = read_text(file)
+    if not list(documents.parse(text, file)) and schemas.is_table(file.name):
+        is_empty = not any(data is not None for data in parse_yaml(text, file))
+        raise BadFile(
+            file, "is empty" if is_empty else "is not a mapping", line=1, remedy="write one, or delete the file"
+        )
+
+
+def _beside(broken: list[Finding], rules: Mapping[str, Rule]) -> Mapping[str, Rule]:
+    """The rules to apply where some files cannot be read."""
+    return {name: rule for name, rule in rules.items() if name in IN_ONE_FILE} if broken else rules
 
 
 def _files(top: Path) -> Iterator[Path]:
@@ -154,22 +176,33 @@ def _files(top: Path) -> Iterator[Path]:
         yield top
 
 
-def _applied(snapshot: Snapshot, rules: Mapping[str, Rule]) -> set[Finding]:
-    """The findings of the rules and of the reader, without those that follow from a value that was emptied."""
+def _applied(snapshot: Snapshot, rules: Mapping[str, Rule], broken: Iterable[Finding] = ()) -> set[Finding]:
+    """The findings of the rules and of the reader, without those that follow from another.
+
+    They follow from a value that was emptied, a part of the tree that is missing, or a file that cannot be read.
+    """
     applied = ((name, finding) for name, rule in rules.items() for finding in _apply(snapshot, rule))
     result = {replace(finding, rule=finding.rule or name) for name, finding in applied}
     result |= {_refusal(error) for error in snapshot.reader.refused.values()}
     emptied = {(str(file), line) for file, line in snapshot.reader.emptied}
     lists = {str(file) for file, _ in snapshot.reader.emptied if file.name == kustomization.NAME}
     refused = {(str(error.file), error.line) for error in snapshot.reader.refused.values() if error.line}
-    is_whole = not lists and not any(isinstance(e, KustomizeError) for e in snapshot.reader.refused.values())
+    is_whole = not lists and not any(isinstance(e, Incomplete) for e in snapshot.reader.refused.values())
+    is_whole = is_whole and not any(finding.message.endswith(GONE) for finding in result if finding.rule == "source")
     above = f"{snapshot.root}/"
+    unread = {above + finding.file for finding in broken}
+    creation_rules = f"{above}.sops.yaml"
+    about = {finding.file for finding in result if finding.rule in ("shape", "readable")}
+    plain = {finding.file for finding in result if finding.rule == "cleartext"}  # its MAC cannot match either
+    unsound = ABOUT_CREATION_RULES if creation_rules in about else set()
     return {
         replace(finding, file=finding.file.removeprefix(above), message=finding.message.replace(above, ""))
         for finding in result
         if finding.rule == "shape" or (finding.file, finding.line) not in emptied
         if finding.rule in ("shape", "readable") or (finding.file, finding.line) not in refused
         if is_whole or finding.rule not in ABOUT_THE_WHOLE
+        if finding.rule not in unsound and finding.file not in unread
+        if finding.rule != "mac" or finding.file not in plain
     }
 
 

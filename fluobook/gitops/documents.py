@@ -35,6 +35,10 @@ class InvalidFile(Rejected):
         self.line = line
 
 
+class Incomplete(InvalidFile):
+    """A part of the tree is missing because of it: what is missing there is a consequence."""
+
+
 @dataclass(frozen=True, order=True)
 class Finding:
     """One defect of the repository.
@@ -214,7 +218,7 @@ def parse(text: str, file: Path) -> Iterator[Document]:
             if node and isinstance(data, dict):
                 yield from _items(Document(file, data, node))
     except INVALID as error:
-        raise invalid(file, "YAML", error) from None
+        raise invalid(file, "YAML", error, text) from None
     finally:
         loader.dispose()
 

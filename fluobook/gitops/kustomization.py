@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fluobook.errors import BadFile, Rejected
 from fluobook.files import parse_yaml, read_yaml
 from fluobook.gitops import documents
-from fluobook.gitops.documents import STRICT, Document, InvalidFile, Reader
+from fluobook.gitops.documents import STRICT, Document, Incomplete, InvalidFile, Reader
 from fluobook.kubernetes import json_patch
 from fluobook.kubernetes.rendering import is_ksops_generator
 
@@ -37,7 +37,7 @@ _REMOTE = re.compile(
 """Entries that kustomize fetches: URLs, and hosts with a path."""
 
 
-class KustomizeError(InvalidFile):
+class KustomizeError(Incomplete):
     """A kustomization is invalid, or uses what this reader does not support."""
 
     def __init__(self, message: str, *, file: Path, line: int = 0, remedy: str) -> None:
@@ -92,7 +92,7 @@ def resources(folder: Path, reader: Reader = STRICT, above: tuple[Path, ...] = (
             file, line = kustomization.file, kustomization.line("patches", index)
             if isinstance(error, Rejected) and not isinstance(error, InvalidFile) and "path" in patch:
                 file, line = folder / patch["path"], 1
-            problem = getattr(error, "problem", error.message)
+            problem = getattr(error, "problem", f"cannot be built: {error.message}")
             reader.refuse(KustomizeError(problem, file=file, line=line, remedy=error.remedy))
     return objects
 
@@ -110,6 +110,9 @@ def _listed(folder: Path, entry: Any, reader: Reader, above: tuple[Path, ...]) -
     if not path.exists():
         remedy = "remove it from the list, or restore the file"
         raise KustomizeError(f"lists {entry}, which is not there", file=file, remedy=remedy)
+    if path.is_dir() and not (path / NAME).exists():
+        remedy = "list its files, or write its kustomization"
+        raise KustomizeError(f"lists {entry}, a folder without {NAME}", file=file, remedy=remedy)
     if path in above:
         raise KustomizeError(f"lists {entry}, which lists it", file=file, remedy="remove it from the list")
     objects = resources(path, reader, above) if path.is_dir() else reader.read(path)

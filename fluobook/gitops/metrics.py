@@ -32,6 +32,8 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
 }
 FLIPPED = {">": "<", "<": ">", ">=": "<=", "<=": ">="}
+_LONGEST = 20_000
+"""Characters of an expression: its parser needs memory for each bracket."""
 _WORDS = re.compile(r"[\w|-]+")
 _INCREASES, _CHANGES = {"rate", "irate", "increase"}, {"delta", "idelta", "deriv", "predict_linear"}
 _SUMS = {"sum", "avg", "max", "min"}
@@ -133,11 +135,16 @@ class Expression:
     shadowed: set[str] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
+        if len(self.text) > _LONGEST:
+            self.problems.append(f"has more than {_LONGEST} characters")
+            return
         try:
             self._root = promql.parse(_VARIABLE.sub("5m", self.text))
             self.labels = self._labels(self._root)
         except ValueError as error:
             self.problems.append(f"is not PromQL: {error}")
+        except RecursionError:
+            self.problems.append("is nested too deeply")
         self.problems = list(dict.fromkeys(self.problems))
 
     def _labels(self, node: Any) -> frozenset[str]:

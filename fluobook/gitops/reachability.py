@@ -70,8 +70,12 @@ class Table:
 
     @cached_property
     def _described(self) -> dict[str, dict[str, Any]]:
-        written = {name: pod for document in self.documents for name, pod in (document.data.get("pods") or {}).items()}
-        pods = {name: pod for name, (_, pod) in self.rendered.items()} | written
+        pods: dict[str, dict[str, Any]] = {}
+        for document in self.documents[1:]:
+            pods |= document.data.get("pods") or {}
+        pods |= {name: pod for name, (_, pod) in self.rendered.items()}  # a name in both is upstream's
+        for document in self.documents[:1]:
+            pods |= document.data.get("pods") or {}
         kept = {name: pod for name, pod in pods.items() if pod["namespace"] not in self.dropped_namespaces}
         return dict(sorted(kept.items(), key=lambda item: (item[1]["namespace"], item[0])))
 
@@ -119,6 +123,16 @@ class Table:
         """The rows that name what no pod is, and the name: they expect nothing."""
         for position, row in self.rows:
             yield from ((position, name) for name in listed(row["from"]) + listed(row["to"]) if name not in self.names)
+
+    @property
+    def repeated(self) -> Iterator[tuple[Position, str]]:
+        """The pods of the operator's table whose names upstream's pods have."""
+        upstream = self.rendered.keys() | {
+            name for table in self.documents[:1] for name in table.data.get("pods") or {}
+        }
+        for document in self.documents[1:]:
+            for name in sorted(upstream & (document.data.get("pods") or {}).keys()):
+                yield document.at("pods", name), name
 
     def at(self, pod: str) -> Position:
         """The position of a pod: in the table, or of the Application that brings it; of the table if there is none."""

@@ -131,6 +131,7 @@ def patches_for(platform: Platform, tree: Tree) -> tuple[Patch, ...]:
     patches += [
         Patch("Application", app.name, tuple(_for_application(app, platform, tree, values)))
         for app in tree.applications
+        if app.repo
     ]
     removals = [_removal(app.document) for app in tree.left_out]
     return (*(patch for patch in patches if patch.operations), *removals)
@@ -159,6 +160,11 @@ def values_of(platform: Platform) -> dict[str, Any]:
         **{f"pool.{pool.name}.start": str(pool.start) for pool in balancer.pools},
         **{f"pool.{pool.name}.stop": str(pool.stop) for pool in balancer.pools},
     }
+
+
+def rest_of(template: str) -> str:
+    """What a template has beside the names of values."""
+    return _NAME_IN_TEMPLATE.sub("", template)
 
 
 def names_in(template: str) -> list[str]:

@@ -61,6 +61,11 @@ def is_known(api_version: str, kind: str) -> bool:
     return _key(api_version, kind) in _data()["kinds"]
 
 
+def is_table(name: str) -> bool:
+    """Whether a file of that name is a mapping of its own shape: reachability.yaml, kustomization.yaml."""
+    return name.endswith(".yaml") and name in _data()["others"]
+
+
 def is_built_in(api_version: str) -> bool:
     """Whether the API group is one of Kubernetes' own, which a cluster serves without a CRD."""
     group = api_version.rpartition("/")[0]
@@ -100,7 +105,7 @@ def checked(data: dict[str, Any], name: str) -> tuple[dict[str, Any], list[Misma
         The object as rules can read it (values of wrong types and required ones that are missing are empty), what does
         not match, and the paths of the values that are now empty.
     """
-    encrypted = name.endswith(".sops.yaml") and "sops" in data
+    encrypted = name.endswith((".yaml", ".yml")) and "sops" in data
     key = _key(str(data.get("apiVersion", "")), str(data.get("kind", "")))
     kind = data.get("kind")
     named = name if kind is None or name == "kustomization.yaml" else ""  # tables have no kind
@@ -137,7 +142,8 @@ def _mismatch(error: Any, *, hidden: bool) -> Mismatch:
             missing = [key for key in error.validator_value if key not in error.instance]
             message = f"{where} has no {' and no '.join(missing)}"
         case "pattern":
-            message = f"{where} is {value}, which does not match {error.validator_value}"
+            form = "" if "description" in error.schema else f", which does not match {error.validator_value}"
+            message = f"{where} is {value}{form}"
         case _:
             message = f"{where}: a secret of a wrong form" if hidden else f"{where}: {error.message}"
     return path, f"{message}; {error.schema['description']}" if "description" in error.schema else message

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook import params
-from fluobook.errors import BadFile, ParamsError
+from fluobook.errors import BadFile, ParamsError, Rejected
 from fluobook.files import read_text
 from fluobook.gitops import documents, kustomization, metrics, reachability, root, schemas, secrets, tree
 from fluobook.gitops.charts import pods_of
@@ -177,8 +177,7 @@ class Snapshot:
 
     def _sound(self, name: str) -> tuple[Document, ...]:
         tables = self.tables(name)
-        emptied = {file for file, _ in self.reader.emptied}
-        if not tables or any(table.file in emptied for table in tables):
+        if not tables or any(part.mismatches for table in tables for part in checked(table.file)):
             raise UnsoundTable("has another shape", file=self.top / name, remedy="correct it")
         return tables
 
@@ -226,7 +225,21 @@ class Snapshot:
             for name, pod in pods_of(app).items():
                 unique = f"{name} of {app.name}" if name in rendered else name
                 rendered[unique] = app.document.at("metadata", "name"), {"namespace": app.namespace, **pod}
-        return reachability.Table(self._sound(reachability.NAME), rendered, self.tree.dropped_namespaces)
+        tables = self._sound(reachability.NAME)
+        hidden = self.tree.dropped_namespaces | {pod["namespace"] for _, _, pod in self.homeless_pods}
+        return reachability.Table(tables, rendered, frozenset(hidden))
+
+    @cached_property
+    def homeless_pods(self) -> list[tuple[Position, str, dict[str, Any]]]:
+        """The pods of reachability.yaml in a namespace that no Application creates or uses: position, name, facts."""
+        known = INITIAL_NAMESPACES.union(self.namespaces, self.tree.dropped_namespaces)
+        known = known.union(app.namespace for app in self.tree.all_applications)
+        return [
+            (table.at("pods", name), name, pod)
+            for table in self.tables(reachability.NAME)
+            for name, pod in (table.data.get("pods") or {}).items()
+            if pod["namespace"] not in known
+        ]
 
     @cached_property
     def metrics(self) -> metrics.MetricTable:
@@ -257,7 +270,7 @@ class Snapshot:
         try:
             platforms = self.platforms.values()
             by_platform = [(platform, root.objects_for(platform, self.tree)) for platform in platforms]
-        except ParamsError:  # reported by the rule phase-value
+        except (ParamsError, Rejected):  # reported by the rule phase-value
             by_platform = []
         return [*by_platform] or [(None, self.objects())]
 

@@ -12,7 +12,7 @@ from fluobook.clients import helm
 from fluobook.errors import BadFile, NotFound
 from fluobook.files import parse_yaml
 from fluobook.gitops import kustomization
-from fluobook.gitops.documents import STRICT, InvalidFile, Reader, value_under
+from fluobook.gitops.documents import STRICT, Incomplete, InvalidFile, Reader, value_under
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,7 +29,9 @@ FINALIZER = "resources-finalizer.argocd.argoproj.io"
 NEEDED_BEFORE = "fluobook/needed-before"
 PHASE_VALUES = "fluobook/phase-values"
 _T = TypeVar("_T", str, list[Any], dict[str, Any])
-_INTEGER = re.compile(r"[-+]?[0-9]{1,9}")
+GONE = "which does not exist", "which has no kustomization"
+"""How the finding ends about an Application whose folder is not there."""
+INTEGER = re.compile(r"[-+]?[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Application:
             remedy = "write one source with valuesObject, or give each source an Application of its own"
             problem = "has several sources (spec.sources), and fluobook reads one (spec.source)"
             fields.refuse(problem, "spec", "sources", remedy=remedy)
+        elif not value_under(document.data, ("spec", "source")):
+            fields.refuse("is not a valid Application: it has no source", "spec", "source", kind=Incomplete)
         source, helm = ("spec", "source"), ("spec", "source", "helm")
         finalizers = fields.optional(list, "metadata", "finalizers")
         return cls(
@@ -125,10 +129,10 @@ class _Fields:
     document: Document
     reader: Reader
 
-    def refuse(self, problem: str, *path: Key, remedy: str = "") -> None:
+    def refuse(self, problem: str, *path: Key, remedy: str = "", kind: type[InvalidFile] = InvalidFile) -> None:
         needs = "it needs project, source (repoURL, targetRevision, chart or path), destination, an integer wave"
         line = self.document.line(*path)
-        error = InvalidFile(problem, file=self.document.file, line=line, system="argocd", remedy=remedy or needs)
+        error = kind(problem, file=self.document.file, line=line, system="argocd", remedy=remedy or needs)
         self.reader.refuse(error)
 
     def optional(self, kind: type[_T], *path: Key) -> _T:
@@ -140,14 +144,14 @@ class _Fields:
 
     def required(self, *path: Key) -> str:
         value = value_under(self.document.data, path)
-        has_sources = path[1] == "source" and value_under(self.document.data, ("spec", "sources"))
-        if (value in (None, "") or isinstance(value, dict | list)) and not has_sources:
-            self.refuse(f"is not a valid Application: it has no {path[-1]}", path[0])
+        has_source = path[1] != "source" or value_under(self.document.data, ("spec", "source"))
+        if (value in (None, "") or isinstance(value, dict | list)) and has_source:
+            self.refuse(f"is not a valid Application: it has no {path[-1]}", *path)
         return "" if isinstance(value, dict | list) else str(value or "")
 
     def wave(self) -> int:
         text = str(self.document.annotations.get(WAVE, "0"))
-        if not _INTEGER.fullmatch(text):
+        if not INTEGER.fullmatch(text):
             self.refuse(f"has the wave {text}", "metadata", "annotations", WAVE, remedy="a whole number")
             return 0
         return int(text)

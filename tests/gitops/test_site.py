@@ -13,6 +13,7 @@ from fluobook import gitops, params
 from fluobook.errors import ParamsError
 from fluobook.gitops.build import builder
 from fluobook.gitops.check import RULES, all_findings, findings
+from fluobook.gitops.metrics import Expression
 from fluobook.gitops.snapshot import Snapshot
 from fluobook.machine.node import patches_by_path, read_patches
 
@@ -119,6 +120,72 @@ def test_mistakes_in_a_site_are_reported_as_anywhere(site: Path, edit: tuple[str
     file, old, new = edit
     change(site / "site" / file, old, new)
     assert any(message in line for line in reported(site, rule)), reported(site, rule)
+
+
+POD = "pods:\n  {name}: {{namespace: {namespace}, labels: {{app: {name}}}, ports: [{port}]}}\n"
+SOURCE = (EXAMPLE / "shop/application.yaml").read_text().partition("  source:\n")[2].partition("  destination:")[0]
+ALONE = {
+    "a table that is a list": ("reachability.yaml", "pods:", "- pods:", "is not"),
+    "metrics that are a list": ("metrics.yaml", "", "- a\n", "is not a mapping"),
+    "a kustomization that is a list": ("shop/kustomization.yaml", "", "- a\n", "is not a mapping"),
+    "an empty table": ("reachability.yaml", "", "", "is empty"),
+    "a float that is none": ("shop/namespace.yaml", "name: shop", "name: !!float abc", "could not convert"),
+    "a merge of no mapping": ("shop/namespace.yaml", "metadata:", "<<: [1]\nmetadata:", "expected a mapping for"),
+    "a conflict in a script": ("shop/run.sh", "", "<<<<<<< HEAD\na\n=======\nb\n>>>>>>> c\n", "merge conflict"),
+    "a key twice in JSON": ("shop/dashboard.json", '"uid"', '"uid": "a", "uid"', "has `uid` twice"),
+    "a number in JSON that is none": ("shop/dashboard.json", '"uid"', '"x": NaN, "uid"', "NaN is no number"),
+    "a pod of no namespace": ("reachability.yaml", "pods:\n", POD.format(name="a", namespace="gone", port=1), "gone"),
+    "a pod named as upstream's": (
+        "reachability.yaml", "pods:\n", POD.format(name="vmagent", namespace="shop", port=8080), "is in upstream's",
+    ),
+    "a port of letters": ("reachability.yaml", "ports: [8080]}\nopen", "ports: [abc]}\nopen", "a port is 8080 or"),
+    "a brace that is not closed": ("shop/application.yaml", "shop.{domain}", "shop.{domain", "has a brace"),
+    "a value that no phase has": ("shop/application.yaml", "shop.{domain}", "shop.{domian}", "has a value domian"),
+    "no source": ("shop/application.yaml", f"  source:\n{SOURCE}", "", "has no source"),
+    "a revision that is a number": ("shop/application.yaml", "Revision: main", "Revision: 1.10", "is 1.1, not a text"),
+    "a path that does not exist": ("shop/application.yaml", "path: site/shop", "path: site/shap", "does not exist"),
+    "a wave of a project": ("project.yaml", '"-5"', '"first"', "has the wave first"),
+    "a folder without kustomization": ("kustomization.yaml", "resources:", "resources:\n  - talos", "a folder without"),
+    "a dashboard without a title": ("shop/dashboard.json", '"title": "Shop"', '"title": ""', "has no title"),
+    "a dashboard with a long uid": ("shop/dashboard.json", "site-shop", "s" * 41, "uid of the dashboard is not valid"),
+    "SOPS without MAC": ("shop/shop.sops.yaml", "mac:", "mag:", "has no mac"),
+}  # fmt: skip
+"""A mistake: a file below site, text in it ("" for all of it), the new text, and a part of the one finding."""
+QUICK = {name: rule for name, rule in RULES.items() if name not in {"build", "health", "key", "mac", "patch"}}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_one_mistake_gives_one_finding_in_its_own_file(site: Path, name: str):
+    file, old, new, message = ALONE[name]
+    path = site / "site" / file
+    path.write_text(path.read_text().replace(old, new) if old else new)
+    listed = findings(site, QUICK, path="site", without=("scylladb",))
+    assert [finding.file for finding in listed] == [f"site/{file}"] * len(listed)
+    assert len({(finding.line, finding.rule) for finding in listed}) == 1, listed
+    assert message in listed[0].message
+
+
+def test_a_file_that_cannot_be_read_hides_no_finding_of_another(site: Path):
+    (site / "site/shop/new.yaml").write_text("a: [\n")
+    change(site / "site/shop/shop.yaml", "replicas: 2", 'replicas: "2"')
+    listed = findings(site, QUICK, path="site", without=("scylladb",))
+    assert [(finding.file, finding.rule) for finding in listed] == [
+        ("site/shop/new.yaml", "readable"),
+        ("site/shop/shop.yaml", "shape"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 1\n", "creation_rules: a\n", "- a\n", "creation_rules: [{path_regex: '(?U)a'}]\n"]
+)
+def test_creation_rules_of_another_shape_give_no_finding_about_encrypted_files(site: Path, text: str):
+    (site / ".sops.yaml").write_text(text)
+    assert {finding.file for finding in findings(site, QUICK, path="site", without=("scylladb",))} == {".sops.yaml"}
+
+
+@pytest.mark.parametrize("expression", ["(" * 3000 + "up" + ")" * 3000, " or ".join(["up == 0"] * 2000), "a" * 30_000])
+def test_an_expression_without_end_is_a_problem_and_no_traceback(expression: str):
+    assert Expression(expression, {}).problems
 
 
 OWN = "metadata: {name: own, namespace: shop}"

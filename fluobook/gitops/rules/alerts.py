@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 KINDS = ("VMRule", "PrometheusRule")
 _LABEL_IN_TEXT = re.compile(r"(?:\$labels|(?<![\w)])\.Labels)\.(\w+)|index\s+\$labels\s+[\"`](\w+)[\"`]")
+_QUERY = re.compile(r"label_values\((?P<expression>.+),\s*\w+\s*\)", re.DOTALL)
+"""A variable of a dashboard with the values of a metric's label."""
 _TEXTS = ("labels", "annotations")
 _SEVERITIES = {"critical", "warning", "none"}
 _DURATION = re.compile(r"([0-9]+(\.[0-9]+)?(ms|[smhdwy]))+|[0-9]+(\.[0-9]+)?")
@@ -51,7 +53,9 @@ def metrics_exist(snapshot: Snapshot) -> Iterator[Finding]:
         lines = read_text(file).splitlines()
         for expression in _dashboard_expressions(file):
             text = json.dumps(expression, ensure_ascii=False)
-            line = next((n for n, line in enumerate(lines, 1) if text in line or json.dumps(expression) in line), 0)
+            line = next(
+                (n for n, line in enumerate(lines, 1) if text[1:-1] in line or json.dumps(expression)[1:-1] in line), 0
+            )
             is_text = isinstance(expression, str)
             problems = metrics.Expression(expression, known).problems if is_text else ["is not a text"]
             for problem in problems:
@@ -169,3 +173,8 @@ def _dashboard_expressions(file: Path) -> Iterator[Any]:
                 source = target.get("datasource") or panel.get("datasource") or {}
                 if isinstance(source, dict) and source.get("type") != "loki" and target.get("expr"):
                     yield target["expr"]
+    for variable in value_under(dashboard, ("templating", "list")) or ():
+        query = variable.get("query") if isinstance(variable, dict) else None
+        text = query.get("query") if isinstance(query, dict) else query
+        if isinstance(text, str) and (match := _QUERY.fullmatch(text.strip())):
+            yield match["expression"]

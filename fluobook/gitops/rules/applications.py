@@ -13,7 +13,7 @@ from fluobook.gitops import kustomization, schemas
 from fluobook.gitops.charts import Chart, chart_of
 from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.snapshot import INITIAL_NAMESPACES
-from fluobook.gitops.tree import FINALIZER, NEEDED_BEFORE, WAVE
+from fluobook.gitops.tree import FINALIZER, INTEGER, NEEDED_BEFORE, WAVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -166,8 +166,11 @@ def projects_allow_their_applications(snapshot: Snapshot) -> Iterator[Finding]:
         members = [app for app in snapshot.applications if app.project == project.name]
         yield from _too_wide(project)
         yield from _refusals(project, [request for app in members for request in _requests(snapshot, app)])
-        wave = int(project.annotations.get(WAVE, "0"))
-        if late := [app.name for app in snapshot.applications if app.wave <= wave]:
+        wave = str(project.annotations.get(WAVE, "0"))
+        if not INTEGER.fullmatch(wave):
+            yield project.at(*_WAVE).finding(f"project {project.name} has the wave {wave}", "a whole number")
+            continue
+        if late := [app.name for app in snapshot.applications if app.wave <= int(wave)]:
             message = f"project {project.name} comes no earlier than {late[0]}"
             yield project.at(*_WAVE).finding(message, "give it a wave before all others")
     for app in snapshot.applications:

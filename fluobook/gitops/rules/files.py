@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -10,22 +11,25 @@ from fluobook.files import parse_json, read_text
 from fluobook.gitops import build, documents, kustomization
 from fluobook.gitops.components import refusals
 from fluobook.gitops.documents import Position, value_under
-from fluobook.gitops.root import names_in, patches_for, values_of
+from fluobook.gitops.root import names_in, patches_for, rest_of, values_of
 from fluobook.gitops.snapshot import TolerantReader
-from fluobook.gitops.tree import PHASE_VALUES
+from fluobook.gitops.tree import PHASE_VALUES, TOPS
 from fluobook.kubernetes.json_patch import MISSING, value_at
 from fluobook.machine import schematic
 from fluobook.machine.contradictions import patch_contradictions
 from fluobook.machine.node import find_patches, patch_problems
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
+    from typing import Any
 
     from fluobook.gitops.build import Builder
     from fluobook.gitops.documents import Document, Finding
     from fluobook.gitops.snapshot import Snapshot
+    from fluobook.gitops.tree import Application
 
+_UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _DASHBOARD = "grafana_dashboard"
 """The label that Grafana's sidecar watches by default."""
 
@@ -70,9 +74,11 @@ def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:
     """
     listed = set().union(*(kustomization.files(folder, snapshot.reader) for folder in snapshot.kustomizations))
     paths = {app.path for root in snapshot.roots for app in root.applications if app.path}
+    has_unknown_roots = any(isinstance(loaded, ParamsError) for loaded in snapshot.params.values())
     deployed = {(snapshot.root / path).resolve() for path in (*paths, *(root.path for root in snapshot.roots))}
+    uids: set[str] = set()
     for folder in snapshot.kustomizations:
-        yield from _unread_dashboards(snapshot, kustomization.load(folder, snapshot.reader))
+        yield from _unread_dashboards(snapshot, kustomization.load(folder, snapshot.reader), uids)
     remedy = "list it, or delete it"
     for file in snapshot.all_files:
         if file.suffix == ".json" and file.resolve() not in listed:
@@ -80,15 +86,18 @@ def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:
     for file in snapshot.files:
         if file.name == kustomization.NAME:
             folder = file.parent.resolve()
-            if folder not in listed | deployed:
+            is_unknown = has_unknown_roots and file.is_relative_to(snapshot.root / TOPS[1])
+            if folder not in listed | deployed and not is_unknown:
                 message = "no kustomization, Application or platform.gitops.path names its folder"
                 yield Position(file, 1).finding(message, "name it, for a root in your params, or delete it")
-        elif file.resolve() not in listed and any(document.kind for document in snapshot.reader.read(file)):
+        elif file.resolve() not in listed and any(
+            document.kind and "sops" not in document.data for document in snapshot.reader.read(file)
+        ):
             yield Position(file, 1).finding("no kustomization lists it: it is never deployed", remedy)
 
 
-def _unread_dashboards(snapshot: Snapshot, document: Document) -> Iterator[Finding]:
-    """Generators of dashboards whose ConfigMap has no label that Grafana's sidecar watches."""
+def _unread_dashboards(snapshot: Snapshot, document: Document, uids: set[str]) -> Iterator[Finding]:
+    """Generators of dashboards whose ConfigMap no sidecar of Grafana watches, and dashboards that Grafana refuses."""
     path = ("grafana", "sidecar", "dashboards", "label")
     grafanas = [app for app in snapshot.applications if value_under(app.values, path[:1])]
     watched = {str(value_under(app.values, path) or _DASHBOARD) for app in grafanas} or {_DASHBOARD}
@@ -101,11 +110,25 @@ def _unread_dashboards(snapshot: Snapshot, document: Document) -> Iterator[Findi
             yield place.finding(message, f"label it {' or '.join(sorted(watched))}")
         for entry in generator.get("files") or () if watched & set(labels) else ():
             file = document.file.parent / entry.rpartition("=")[2]
-            dashboard = parse_json(read_text(file), file) if file.suffix == ".json" and file.is_file() else None
-            if dashboard is not None and not isinstance(value_under(dashboard, ["panels"]), list):
-                yield Position(file, 1).finding(
-                    "it is no dashboard: it has no list of panels", "export it as JSON again"
-                )
+            if file.suffix == ".json" and file.is_file():
+                dashboard = parse_json(read_text(file), file)
+                for message, remedy in _dashboard_defects(dashboard, uids):
+                    yield Position(file, 1).finding(message, remedy)
+
+
+def _dashboard_defects(dashboard: Any, uids: set[str]) -> Iterator[tuple[str, str]]:
+    """What Grafana refuses in a dashboard; adds its uid to `uids`."""
+    if not isinstance(value_under(dashboard, ["panels"]), list):
+        yield "it is no dashboard: it has no list of panels", "export it as JSON again"
+        return
+    title, uid = dashboard.get("title"), dashboard.get("uid")
+    if not isinstance(title, str) or not title.strip():
+        yield "the dashboard has no title", "give it one"
+    if uid and not (isinstance(uid, str) and _UID.fullmatch(uid)):
+        yield "the uid of the dashboard is not valid", "at most 40 letters, digits, - and _"
+    if uid and uid in uids:
+        yield f"another dashboard has the uid {uid} too: Grafana shows one of them", "give it another"
+    uids.add(str(uid))
 
 
 def kustomizations_build(snapshot: Snapshot) -> Iterator[Finding]:
@@ -129,8 +152,9 @@ def kustomizations_build(snapshot: Snapshot) -> Iterator[Finding]:
 def _build(builder: Builder, folder: Path, snapshot: Snapshot) -> Iterator[Finding]:
     reader = TolerantReader()
     listed = kustomization.resources(folder, reader)
-    if any(isinstance(error, kustomization.RemoteResource) for error in reader.refused.values()):
-        return  # a check fetches nothing; the folder is reported as unreadable
+    if reader.refused or reader.emptied:
+        snapshot.reader.refused.update(reader.refused)
+        return
     try:
         objects = builder.build(folder)
     except ToolFailed as error:
@@ -177,17 +201,26 @@ def phase_values_have_places(snapshot: Snapshot) -> Iterator[Finding]:
     )
     objects = {(document.kind, document.name): document.data for document in snapshot.objects()}
     given = {name for platform in snapshot.platforms.values() for name in values_of(platform)}
-    for app in snapshot.applications:
-        place = app.document.at("metadata", "annotations", PHASE_VALUES)
-        for value in app.phase_values:
-            for name in sorted(set(names_in(value.value)) - given) if given else ():
-                yield place.finding(f"no params file has a value {name}", "correct the name")
-            data = objects.get((value.kind, value.name), {}) if value.kind else app.document.data
-            if value_at(data, value.path) is MISSING:
-                target = f"{value.kind} {value.name}" if value.kind else f"Application {app.name}"
-                yield place.finding(f"{target} has nothing at {value.path}", "correct the path")
-    for file, platform in snapshot.platforms.items():
+    wrong = [finding for app in snapshot.applications for finding in _misplaced(app, objects, given)]
+    yield from wrong
+    for file, platform in snapshot.platforms.items() if not wrong else ():
         try:
             patches_for(platform, snapshot.tree)
         except ParamsError as error:
             yield Position(file, 1).finding("; ".join([error.message, *error.problems]), error.remedy)
+
+
+def _misplaced(
+    app: Application, objects: Mapping[tuple[str, str], dict[str, Any]], given: set[str]
+) -> Iterator[Finding]:
+    """The phase values of an Application that have no place, no value, or a brace too many."""
+    place = app.document.at("metadata", "annotations", PHASE_VALUES)
+    for value in app.phase_values:
+        if {"{", "}"} & set(rest_of(value.value)):
+            yield place.finding(f"{value.value!r} has a brace without its other one", 'write "{name}"')
+        for name in sorted(set(names_in(value.value)) - given) if given else ():
+            yield place.finding(f"no params file has a value {name}", "correct the name")
+        data = objects.get((value.kind, value.name), {}) if value.kind else app.document.data
+        if value_at(data, value.path) is MISSING:
+            target = f"{value.kind} {value.name}" if value.kind else f"Application {app.name}"
+            yield place.finding(f"{target} has nothing at {value.path}", "correct the path")

@@ -321,6 +321,10 @@ def reachability_is_as_expected(snapshot: Snapshot) -> Iterator[Finding]:
         if name not in known and name in users:
             message = f"{reachability.NAME} has no pod of namespace {name}, where {users[name]} deploys"
             yield namespace.at("metadata", "name").finding(message, "add its pods, and rows for what reaches them")
+    for position, name, pod in snapshot.homeless_pods:
+        yield position.finding(f"{name} is in namespace {pod['namespace']}, which nothing creates", "correct it")
+    for position, name in table.repeated:
+        yield position.finding(f"the pod {name} is in upstream's table too", "give it another name")
     for position, name in table.strangers:
         yield position.finding(f"the row names {name}, which is no pod", did_you_mean(name, table.names))
     wrong: dict[tuple[Position, Position | None], list[str]] = {}

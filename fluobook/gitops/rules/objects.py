@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook.gitops import documents, reachability, schemas
@@ -56,8 +57,8 @@ _HOST_FIELDS = {"hostNetwork", "hostPID", "hostIPC", "hostPort", "privileged"}
 
 def objects_match_their_schema(snapshot: Snapshot) -> Iterator[Finding]:
     """Built-in objects match the schemas of the pinned Kubernetes, custom resources their CRD's where it is known."""
-    rules = snapshot.root / ".sops.yaml"
-    for part in (part for file in (*snapshot.files, rules) if file.exists() for part in checked(file)):
+    files = filter(Path.exists, (*snapshot.files, snapshot.root / ".sops.yaml"))
+    for part in (part for file in files if snapshot.reader.read(file) for part in checked(file)):
         document = part.document
         is_object = document.kind and document.kind not in _NOT_FOR_THE_CLUSTER
         remedy = f"kubectl explain {document.kind.lower()}" if is_object else "correct it"

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluobook.clients import sops
-from fluobook.errors import AccessDenied, BadFile, OutsideError
-from fluobook.failures import present
+from fluobook.errors import AccessDenied, BadFile, OutsideError, ToolFailed
 from fluobook.files import LARGEST_RECORD, packaged, pattern, read_text
 from fluobook.gitops import alerts, documents, kustomization, secrets
 from fluobook.gitops.documents import Position, walk
@@ -56,8 +55,12 @@ _VALUES = "cluster-gitops/apps/secrets/any.sops.yaml"
 
 def secrets_are_encrypted(snapshot: Snapshot) -> Iterator[Finding]:
     """No plaintext Secret, no plaintext value in a file for SOPS, no password in a manifest or among chart values."""
+    read = {encrypted.file for encrypted in snapshot.encrypted}
     for document in snapshot.documents:
-        if document.file.name.endswith(SUFFIX):
+        if isinstance(document.data.get("sops"), dict) and document.file not in read:
+            message = f"it is encrypted, and its name does not end with {SUFFIX}"
+            yield Position(document.file, 1).finding(message, "rename it, and list it in a KSOPS generator")
+        elif document.file.name.endswith(SUFFIX) or "sops" in document.data:
             yield from _plaintext_values(document)
         elif document.kind == "Secret" and (document.data.get("data") or document.data.get("stringData")):
             remedy = f"name it …{SUFFIX} and `sops encrypt -i` it"
@@ -90,8 +93,13 @@ def _assigned(text: str) -> re.Match[str] | None:
 
 def _plaintext_values(document: Document) -> Iterator[Finding]:
     name = document.file.name
-    if not (document.data.get("sops") or {}).get("mac"):
+    metadata = mapping(document.data.get("sops"))
+    if not metadata:
         yield document.at().finding("SOPS has not encrypted it", f"sops encrypt -i {name}")
+        return
+    if lacking := sops.missing(metadata):
+        message = f"its SOPS metadata has no {' and no '.join(lacking)}: it cannot be decrypted"
+        yield document.at("sops").finding(message, f"restore the committed version: git checkout -- {name}")
         return
     for field in _FIELDS:
         if not isinstance(values := document.data.get(field) or {}, dict):
@@ -196,8 +204,11 @@ def macs_are_intact(snapshot: Snapshot) -> Iterator[Finding]:
             except AccessDenied:
                 continue
             except OutsideError as error:
-                if sops.is_encrypted(file):
-                    yield _place(file, "sops", "mac").finding(error.message, error.remedy or present(error).advice)
+                if not sops.missing(sops.metadata(file)):
+                    reason = error.detail.strip().splitlines()[-1:] if isinstance(error, ToolFailed) else []
+                    message = f"SOPS cannot read it: {reason[0]}" if reason else error.message
+                    remedy = f"restore the committed version: git checkout -- {file.name}"
+                    yield _place(file, "sops", "mac").finding(message, error.remedy or remedy)
             break
 
 
@@ -237,7 +248,7 @@ def creation_rules_encrypt_everything(snapshot: Snapshot) -> Iterator[Finding]:
     for encrypted in snapshot.encrypted:
         metadata = sops.metadata(encrypted.file)
         is_manifest = encrypted.file.name.endswith(SUFFIX) and snapshot.contains(encrypted.file)
-        if is_manifest and metadata and not _covers(metadata):
+        if is_manifest and metadata and not sops.missing(metadata) and not _covers(metadata):
             key = next((key for key in _PARTIAL if metadata.get(key)), "mac")
             message = f"{key} leaves {_plaintext_fields(metadata)} in plaintext"
             yield _place(encrypted.file, "sops", key).finding(message, f"encrypt it again, as {CREATION_RULES} says")

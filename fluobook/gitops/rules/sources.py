@@ -122,7 +122,7 @@ def required_settings_are_set(snapshot: Snapshot) -> Iterator[Finding]:
     """Charts and objects have the settings that they need here, chart values in valuesObject alone."""
     for app in snapshot.applications:
         yield from _missing(app.document, app.name, chart_of(app).settings, _VALUES)
-        helm = app.document.data["spec"]["source"].get("helm") or {}
+        helm = value_under(app.document.data, (*_SOURCE, "helm")) or {}
         for field in _OTHER_VALUES:
             if helm.get(field):
                 place = app.document.at(*_SOURCE, "helm", field)
