@@ -169,7 +169,7 @@ def test_a_new_node_that_the_platforms_own_approver_does_not_know_yet_is_left_to
 
 def test_the_platforms_own_approver_leaves_a_control_planes_address_and_the_vip_to_stage_4(labs):
     lab = labs(phase="phase3")
-    lab.bring_up("create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-csrs")
+    lab.bring_up("host-network", "create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-csrs")
     context = lab.context()
     platform, admin = context.platform, context.kube()
     tree = gitops.for_phase(platform, gitops.read(context.root, platform.gitops.path))

@@ -140,7 +140,7 @@ def test_a_clock_that_is_never_right_ends_at_the_deadline_with_talos_own_words(m
 
 def test_three_control_planes_make_one_etcd(labs):
     lab = labs(phase="phase3")
-    lab.bring_up("create-vms", "apply-talos-config", "bootstrap-kubernetes")
+    lab.bring_up("host-network", "create-vms", "apply-talos-config", "bootstrap-kubernetes")
     assert len(lab.environment.machines.etcds) == 1
     assert len(lab.environment.machines.etcds[0].members) == 3
 
@@ -148,7 +148,7 @@ def test_three_control_planes_make_one_etcd(labs):
 def test_a_control_plane_without_data_joins_and_is_not_told_to_begin_a_cluster(labs):
     """The first control plane was replaced, and the others cannot report their members just now."""
     lab = labs(phase="phase3")
-    lab.bring_up("create-vms", "apply-talos-config", "bootstrap-kubernetes")
+    lab.bring_up("host-network", "create-vms", "apply-talos-config", "bootstrap-kubernetes")
     stage = lab.stage("bootstrap-kubernetes")
     observation = stage.stage.observe(stage.context)
     plan = stage.stage.plan(stage.context.platform, replace(observation, without_config=(), members={}))

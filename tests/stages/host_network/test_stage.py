@@ -42,7 +42,11 @@ def planned(lab: Any, *settings: str) -> dict[str, str]:
     return {action.id: action.reason for action in lab.stage(NAME, *settings).plan().actions}
 
 
-@pytest.mark.parametrize("faults", [[], ["proxmox.version-8"], ["host.tools-missing"]], ids=["9.0", "8.4", "no tools"])
+@pytest.mark.parametrize(
+    "faults",
+    [[], ["proxmox.version-8"], ["proxmox.version-9-2"], ["host.tools-missing"]],
+    ids=["9.0", "8.4", "9.2", "no tools"],
+)
 def test_a_mesh_comes_up_from_nothing_and_a_second_run_changes_nothing(labs: Any, faults: list[str]) -> None:
     lab = labs(*faults, phase="phase3")
     stage = lab.stage(NAME)
