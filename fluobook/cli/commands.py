@@ -17,7 +17,7 @@ import typer
 
 from fluobook import files
 from fluobook import lab as labs
-from fluobook.cli import options
+from fluobook.cli import options, progress
 from fluobook.cli.options import ARGUMENTS, Charts, Engine, Phase, Settings, Target, chosen, engines, masked, root
 from fluobook.clients.tools import find
 from fluobook.environment import home
@@ -86,7 +86,9 @@ def run(
         )
         if lab:
             print("\n".join(lab.remarks), flush=True)
-        code = headless.run(request, template=template, report=_print_summary)
+        runs, conditions = folder.newest_first(root() / "runs"), {"target": target, **request.conditions}
+        with progress.shown(run_folder, runs, conditions, _print_summary) as report:
+            code = headless.run(request, template=template, report=report)
     print(f"report: {run_folder / 'report.html'}")
     return code
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from fluobook.errors import BadFile
+from fluobook.journal.history import moment, performed
 from fluobook.journal.journal import read
 
 SEARCHED = 10
@@ -27,28 +27,12 @@ def kind_of(stage: str, verb: str, changed: str) -> Kind:
     return stage, verb, changed.partition(" ")[0]
 
 
-def durations(events: Sequence[Mapping[str, Any]]) -> dict[Kind, list[float]]:
-    """The seconds of each action that was done, by its kind, from the events of one run."""
-    begun: dict[tuple[str, str], Mapping[str, Any]] = {}
-    taken: dict[Kind, list[float]] = {}
-    for event in events:
-        key = (str(event.get("stage")), str(event.get("action")))
-        if event["event"] == "intent":
-            begun[key] = event
-        elif event["event"] == "outcome" and event.get("result") == "done" and key in begun:
-            started = begun.pop(key)
-            with suppress(KeyError, TypeError, ValueError):
-                seconds = (_time(event) - _time(started)).total_seconds()
-                taken.setdefault(kind_of(key[0], str(started["verb"]), str(started["object"])), []).append(seconds)
-    return taken
-
-
 def usual(runs: Iterable[Sequence[Mapping[str, Any]]]) -> dict[Kind, float]:
-    """The median of the seconds of each kind of action over some runs."""
+    """The median of the seconds of each kind of action over some runs; what failed says nothing about it."""
     taken: dict[Kind, list[float]] = {}
-    for events in runs:
-        for kind, seconds in durations(events).items():
-            taken.setdefault(kind, []).extend(seconds)
+    for action in (action for events in runs for action in performed(events)):
+        if action.result == "done":
+            taken.setdefault(kind_of(action.stage, action.verb, action.object), []).append(action.seconds)
     return {kind: median(seconds) for kind, seconds in taken.items()}
 
 
@@ -77,9 +61,9 @@ def _rounded(seconds: float) -> str:
 
 @dataclass
 class Started:
-    """An action that runs: when it began, its kind, and its limit in seconds after that, if it waits."""
+    """An action that runs: when it began (seconds since the epoch), its kind, and its limit in seconds if it waits."""
 
-    at: datetime
+    at: float
     kind: Kind
     limit: float | None = None
 
@@ -96,30 +80,19 @@ class StageState:
 
 def state_of(events: Sequence[Mapping[str, Any]]) -> StageState | None:
     """The stage that a run is in, from the events of its journal; None before the first and between two."""
-    state: StageState | None = None
-    for event in events:
-        name, action = event["event"], str(event.get("action"))
-        if name == "notebook-started":
-            state = StageState(str(event.get("stage")))
-        elif name in ("notebook-ended", "run-ended"):
-            state = None
-        elif state is None:
-            continue
-        elif name == "planned" and isinstance(event.get("actions"), list):
+    begin = max((number for number, event in enumerate(events) if event["event"] == "notebook-started"), default=None)
+    if begin is None or any(event["event"] in ("notebook-ended", "run-ended") for event in events[begin:]):
+        return None
+    state = StageState(str(events[begin].get("stage")))
+    own = events[begin:]
+    for action in performed(own):
+        state.done += action.result == "done"
+        if action.ended is None:
+            state.running[action.action] = Started(action.began, kind_of(state.stage, action.verb, action.object))
+    for event in own:
+        if event["event"] == "planned" and isinstance(event.get("actions"), list):
             state.total = len(event["actions"])
-        elif name == "intent":
-            with suppress(KeyError, TypeError, ValueError):
-                kind = kind_of(state.stage, str(event.get("verb")), str(event.get("object")))
-                state.running[action] = Started(_time(event), kind)
-        elif name == "wait" and action in state.running:
-            with suppress(KeyError, TypeError, ValueError):
-                begun = state.running[action].at
-                state.running[action].limit = (_time(event) - begun).total_seconds() + float(event["seconds"])
-        elif name == "outcome":
-            state.running.pop(action, None)
-            state.done += event.get("result") == "done"
+        started, at = state.running.get(str(event.get("action"))), moment(event)
+        if event["event"] == "wait" and started and at is not None and "seconds" in event:
+            started.limit = at - started.at + event["seconds"]
     return state
-
-
-def _time(event: Mapping[str, Any]) -> datetime:
-    return datetime.fromisoformat(event["at"])

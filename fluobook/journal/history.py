@@ -1,20 +1,11 @@
-"""What journals say of the actions of a run, and how long the same actions took in earlier runs."""
+"""What a journal says of the actions of a run."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
-
-from fluobook.errors import BadFile
-from fluobook.journal.journal import read
-
-MOST_RUNS = 20
-"""How many of the newest runs of a phase and target the expected durations come from."""
 
 
 @dataclass(frozen=True)
@@ -67,29 +58,3 @@ def performed(events: Iterable[Mapping[str, Any]]) -> list[Performed]:
             fields = {"ended": at, "result": result, "error": error}
             actions[running.pop(key)] = Performed(**{**vars(begun), **fields})
     return actions
-
-
-def expected_seconds(folders: Sequence[Path], phase: str, target: str) -> dict[tuple[str, str], float]:
-    """How long actions took in earlier runs of a phase on a target: the median of those that were done.
-
-    Args:
-        folders: run folders, the newest first.
-        phase: name of the phase.
-        target: lab or live.
-
-    Returns:
-        Seconds by stage and id of the action, and by stage and verb for actions that no earlier run performed.
-    """
-    taken: dict[tuple[str, str], list[float]] = {}
-    runs = 0
-    for folder in folders:
-        with suppress(BadFile):
-            events = read(folder / "events.jsonl")
-            if runs == MOST_RUNS or not events or (events[0].get("phase"), events[0].get("target")) != (phase, target):
-                continue
-            runs += 1
-            for action in performed(events):
-                if action.result == "done":
-                    for name in {action.action, action.verb}:
-                        taken.setdefault((action.stage, name), []).append(action.seconds)
-    return {key: statistics.median(seconds) for key, seconds in taken.items()}

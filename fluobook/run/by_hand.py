@@ -217,14 +217,16 @@ def jupyterlab(folder: Path, environment: Mapping[str, str]) -> Iterator[subproc
         "ServerApp.contents_manager_class": "fluobook.run.contents.RecordedContents",
         "LabApp.default_url": f"/lab/tree/{START}",
     }
-    command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
+    code = "from fluobook.run.contents import serve; serve()"
+    command = [sys.executable, "-P", "-c", code, *(f"--{name}={value}" for name, value in options.items())]
     with temporary_folder("jupyter") as config, (folder / LOG).open("wb") as log:
         (config / "labconfig").mkdir()
         write_json(config / "labconfig" / "default_setting_overrides.json", SETTINGS)
         write_json(config / "jupyter_server_config.json", {"IdentityProvider": {"token": secrets.token_urlsafe(24)}})
         paths = os.pathsep.join(filter(None, [str(config), environment.get("JUPYTER_CONFIG_PATH", "")]))
         env = {**environment, "JUPYTER_CONFIG_PATH": paths}
-        yield subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
+        pipe = subprocess.PIPE  # closes with this process: the sign for JupyterLab to end
+        yield subprocess.Popen(command, cwd=folder, env=env, stdin=pipe, stdout=log, stderr=log, start_new_session=True)
 
 
 def serving(process: subprocess.Popen[bytes], folder: Path, signals: Signals) -> Server | None:

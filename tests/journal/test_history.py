@@ -1,18 +1,12 @@
-"""What earlier runs teach: the actions of a journal, and how long each is expected to take."""
+"""What a journal says of the actions of a run."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from fluobook.journal.history import MOST_RUNS, expected_seconds, performed
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-STARTED = {"at": "2026-11-28T10:00:00.000+00:00", "event": "run-started", "phase": "phase1", "target": "lab"}
+from fluobook.journal.history import performed
 
 
 def intent(action: str, second: float, **fields: Any) -> dict[str, Any]:
@@ -28,15 +22,6 @@ def written(event: str, action: str, second: float, **fields: Any) -> dict[str, 
     return {"at": at, "event": event, "stage": "create-vms", "action": action, **fields}
 
 
-def runs(parent: Path, *journals: list[dict[str, Any]]) -> list[Path]:
-    """Run folders with these journals, in this order."""
-    folders = [parent / f"{number}" for number in range(len(journals))]
-    for folder, events in zip(folders, journals, strict=True):
-        folder.mkdir()
-        (folder / "events.jsonl").write_text("\n".join(map(json.dumps, events)))
-    return folders
-
-
 def test_an_action_is_its_intent_with_its_outcome_and_each_attempt_counts() -> None:
     events = [intent("start a", 1), outcome("start a", 3.5, "failed"), intent("start a", 4, needs=["create a"])]
     events += [intent("start b", 5), outcome("start a", 6), outcome("never begun", 7)]
@@ -50,21 +35,3 @@ def test_an_action_is_its_intent_with_its_outcome_and_each_attempt_counts() -> N
 @pytest.mark.parametrize("at", [None, 5, "", "yesterday", "2026-11-28T10:00:99+00:00"])
 def test_an_event_without_a_time_is_no_action(at: Any) -> None:
     assert performed([{**intent("start a", 1), "at": at}]) == []
-
-
-def test_the_expected_time_is_the_median_of_earlier_runs_of_the_same_phase_and_target(tmp_path: Path) -> None:
-    def took(seconds: float, result: str = "done", **started: str) -> list[dict[str, Any]]:
-        return [{**STARTED, **started}, intent("start a", 1), outcome("start a", 1 + seconds, result)]
-
-    journals = [took(2), took(40, "failed"), took(50, target="live"), [], took(4), took(30), took(55, phase="phase2")]
-    expected = expected_seconds(runs(tmp_path, *journals), "phase1", "lab")
-    assert expected == {("create-vms", "start a"): 4.0, ("create-vms", "start"): 4.0}
-    assert expected_seconds([tmp_path / "missing"], "phase1", "lab") == {}
-
-
-def test_the_expected_time_comes_from_the_newest_runs(tmp_path: Path) -> None:
-    def took(seconds: float) -> list[dict[str, Any]]:
-        return [STARTED, intent("start a", 0), outcome("start a", seconds)]
-
-    folders = runs(tmp_path, *[took(2)] * MOST_RUNS, *[took(50)] * (MOST_RUNS + 2))
-    assert expected_seconds(folders, "phase1", "lab")["create-vms", "start a"] == 2.0

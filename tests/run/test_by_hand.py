@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,3 +191,15 @@ def test_the_settings_are_those_of_this_jupyterlab() -> None:
     assert {plugin: set(SETTINGS[plugin]) <= set(schemas[plugin]) for plugin in SETTINGS} == dict.fromkeys(
         SETTINGS, True
     )
+
+
+def test_jupyterlab_ends_when_the_process_that_started_it_is_gone() -> None:
+    code = "import threading; from fluobook.run.contents import end_with_input; end_with_input()"
+    code += "; print('ready', flush=True); threading.Event().wait()"
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", code], **streams)
+    assert process.stdout.readline() == b"ready\n"
+    assert process.poll() is None
+    process.stdin.close()  # as the kernel does for a process that was killed
+    assert process.wait(60) == -signal.SIGTERM
+    process.stdout.close()
