@@ -32,7 +32,7 @@ from fluobook.redact import Redactor
 from fluobook.run.board import board_table, last_runs, read_state
 from fluobook.stages import catalogue, observe, secrets
 from fluobook.stages.core.check import Checks
-from fluobook.stages.core.executor import ActionProgress, Executor, Progress
+from fluobook.stages.core.executor import ActionProgress, Executor, Progress, in_parallel
 from fluobook.stages.core.gate import Answer, Approval, Gate, Question
 from fluobook.stages.core.plan import Plan
 from fluobook.stages.core.stage import Stage
@@ -320,34 +320,43 @@ class Runbook(Displayed):
         states: dict[str, Cell] = {}
         live, context = Live(lambda: board_table(self._title, dict(states), runs)), self.context
 
+        def read(stage: Stage) -> None:
+            states[stage.name] = read_state(stage, context)
+            live.touch()
+
         def fill() -> None:
-            for stage in (*catalogue.STAGES, *catalogue.DAY_TWO):
-                states[stage.name] = read_state(stage, context)
-                live.touch()
+            in_parallel(read, (*catalogue.STAGES, *catalogue.DAY_TWO), width=4)
             if live.live:
-                live.paint()
+                live.close()
 
         reader = threading.Thread(target=fill, name="board", daemon=True)
+        if live.live:
+            live.show()
+            reader.start()
+            return
         with live:
             reader.start()
-            if not live.live:
-                reader.join(seconds)
+            reader.join(seconds)
 
-    def nodes(self, *, seconds: float = observe.SECONDS) -> None:
-        """Show the cluster's nodes. In JupyterLab the table follows the cluster for this many seconds."""
-        observe.watch_nodes(self.context, seconds=seconds)
+    def nodes(self) -> Live:
+        """The cluster's nodes. In JupyterLab the table is live until it is closed; `to_frame` gives its rows."""
+        return observe.watch_nodes(self.context)
 
-    def csrs(self, *, seconds: float = observe.SECONDS) -> None:
-        """Show certificate signing requests, and whether each matches the params; see `nodes`."""
-        observe.watch_csrs(self.context, seconds=seconds)
+    def csrs(self) -> Live:
+        """Certificate signing requests, and whether each matches the params; see `nodes`."""
+        return observe.watch_csrs(self.context)
 
-    def applications(self, *, seconds: float = observe.SECONDS) -> None:
-        """Show Argo CD's Applications by wave; see `nodes`."""
-        observe.watch_applications(self.context, seconds=seconds)
+    def applications(self) -> Live:
+        """Argo CD's Applications by wave, and what each one waits for; see `nodes`."""
+        return observe.watch_applications(self.context)
 
-    def flows(self, *, seconds: float = observe.SECONDS) -> None:
-        """Show network flows, and what the network policies drop; see `nodes`."""
-        observe.watch_flows(self.context, seconds=seconds)
+    def flows(self, *, stream: bool = False) -> Live:
+        """Network flows by their rate, and what the network policies drop; see `nodes`.
+
+        Args:
+            stream: the latest flows, one by one.
+        """
+        return observe.watch_flows(self.context, lambda: self.tree.policies, stream=stream)
 
     @property
     def _title(self) -> str:

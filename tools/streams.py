@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import ssl
 import subprocess
@@ -23,8 +24,7 @@ from grpclib.server import Server
 from fluobook.clients.hubble import Address, Hubble
 from fluobook.clients.kube import Kube
 from fluobook.machine import pki
-from fluobook.stages.observe.tables import Tally, applications
-from fluobook.stages.observe.watch import Pulse
+from fluobook.stages.observe.tables import Applications, Tally
 from fluobook.wire.generated.flow_pb2 import Verdict
 from fluobook.wire.generated.observer_grpc import ObserverBase
 from fluobook.wire.generated.observer_pb2 import GetFlowsResponse
@@ -70,16 +70,15 @@ def main() -> int:
 def watched(authority: pki.KeyPair, port: int) -> float:
     """Events a CPU second that an informer takes in while a table of it is drawn twice a second."""
     with closing(Kube.from_kubeconfig(kubeconfig(authority, port))) as kube:
-        pulse, finished = Pulse(), threading.Event()
+        events, finished, draw = itertools.count(), threading.Event(), Applications()
 
-        def on_change(change: object) -> None:
-            pulse.beat(change)
-            if pulse.events > EVENTS:
+        def on_change(_change: object) -> None:
+            if next(events) > EVENTS - 1:
                 finished.set()
 
-        informer = kube.inform("argoproj.io/v1alpha1", "Application", on_change, on_error=pulse.disconnected)
+        informer = kube.inform("argoproj.io/v1alpha1", "Application", on_change, on_error=lambda _: None)
         try:
-            return rate(lambda: drawn(lambda: applications(informer.items()).text(), finished))
+            return rate(lambda: drawn(lambda: draw(informer.items(), live=True), finished))
         finally:
             informer.stop()
 

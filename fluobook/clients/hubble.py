@@ -84,6 +84,12 @@ class Flow:
         return _REASONS.get(reason, str(reason)) if reason else ""
 
     @property
+    def denied_by(self) -> tuple[str, ...]:
+        """The policies that deny it, as "namespace/name"; none where no policy allows it."""
+        denying = [*self._message.ingress_denied_by, *self._message.egress_denied_by]
+        return tuple(f"{policy.namespace}/{policy.name}".lstrip("/") for policy in denying)
+
+    @property
     def reply(self) -> bool:
         """Whether it answers another packet."""
         return bool(self._message.is_reply.value)

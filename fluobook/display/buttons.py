@@ -44,17 +44,21 @@ class Place:
         """Let a person read the log of an action that runs."""
         self._log.logs = logs
 
-    def update(self, table: Table) -> None:
-        """Show a table that changes, and the logs that are offered; the record of the run has the table too."""
-        self._content.value = table.html()
+    def put(self, content: Any, table: Table) -> None:
+        """Show a widget that changes, and the logs that are offered; the record of the run has the table instead."""
         self._log.update()
-        self._box.children = [self._content, self._log.box]
+        self._box.children = [content, self._log.box]
         data = self._view | bundle(table)
         if self._shown:
             record_display(data, self._id)
         else:
             self._shown = True
             update_display(data, self._id)
+
+    def update(self, table: Table) -> None:
+        """Show a table that changes."""
+        self._content.value = table.html()
+        self.put(self._content, table)
 
     def finish(self, table: Table) -> None:
         """Show a table that stays; it replaces the widgets in the notebook."""

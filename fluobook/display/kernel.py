@@ -102,6 +102,8 @@ def guard_kernel(redactor: Redactor, phase: str) -> None:
 
     def masked(stream: Any, msg_or_type: Any, content: Any = None, *args: Any, **kwargs: Any) -> Any:
         content = redactor.data(content)
+        if kwargs.get("buffers"):
+            kwargs["buffers"] = [_masked(redactor, buffer) for buffer in kwargs["buffers"]]
         kind, parent, shown = msg_or_type, args[0] if args else kwargs.get("parent"), content
         if isinstance(msg_or_type, dict):
             msg_or_type = {**msg_or_type, "content": redactor.data(msg_or_type.get("content"))}
@@ -120,6 +122,10 @@ def _outputs() -> Outputs | None:
     """What keeps the outputs of a notebook that JupyterLab has opened in a run folder; None for any other kernel."""
     run, notebook = os.environ.get("FLUOBOOK_RUN"), os.environ.get("JPY_SESSION_NAME")
     return Outputs(Path(run) / FOLDER / f"{Path(notebook).stem}.json") if run and notebook else None
+
+
+def _masked(redactor: Redactor, buffer: Any) -> bytes:
+    return redactor.text(bytes(buffer).decode(errors="surrogateescape")).encode(errors="surrogateescape")
 
 
 def _id_of(message: Any) -> str:

@@ -1,6 +1,6 @@
 """A table that reads well as text (papermill, nbval, terminals) and as HTML (JupyterLab, the report).
 
-No widget and no own colours: text and borders take JupyterLab's theme variables, so the dark theme works, and a state
+No own colours: text and borders take JupyterLab's theme variables, so the dark theme works, and a state
 is always shown by a glyph and a word, never by colour alone.
 """
 
@@ -9,8 +9,13 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SHORT = 12
 """Cells with no more characters stay on one line, so that a narrow page wraps the long ones."""
@@ -61,6 +66,11 @@ class Table(Displayed):
         note: text below the rows: a summary, or what to do next.
         limit: rows beyond this number are counted, not shown.
         bar: how much is done, from 0 to 1; a bar above the rows shows it.
+        key: the columns that together name a row of a live table; without any, its position does.
+        sort: the columns by which a live table is sorted at first; "-" before a name reverses.
+        pickers: the columns with few different values, which a person may choose from.
+        optional: the columns that a narrow page leaves out, the first of them first.
+        details: the columns that only the details of a row show.
     """
 
     title: str
@@ -69,6 +79,11 @@ class Table(Displayed):
     note: str = ""
     limit: int = 100
     bar: float | None = None
+    key: Sequence[str] = ()
+    sort: Sequence[str] = ()
+    pickers: Sequence[str] = ()
+    optional: Sequence[str] = ()
+    details: Sequence[str] = ()
 
     def __repr__(self) -> str:
         return self.text()
@@ -79,16 +94,16 @@ class Table(Displayed):
 
     def text(self) -> str:
         """The table in plain text, columns aligned."""
-        shown = [[str(cell) for cell in row] for row in self.rows[: self.limit]]
-        grid = [list(self.columns), *shown] if shown else []
-        widths = [max(len(row[i]) for row in grid) for i in range(len(self.columns))] if grid else []
+        shown = [[_plain(row[i]) for i in self._shown] for row in self.rows[: self.limit]]
+        grid = [[self.columns[i] for i in self._shown], *shown] if shown else []
+        widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
         body = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in grid]
         return "\n".join(line for line in [self.title, *body, self._more(), self.note] if line)
 
     def html(self) -> str:
         """The table in HTML, everything escaped."""
-        head = "".join(f'<th scope="col">{html.escape(str(column))}</th>' for column in self.columns)
-        body = "".join(_row(row) for row in self.rows[: self.limit])
+        head = "".join(f'<th scope="col">{html.escape(self.columns[i])}</th>' for i in self._shown)
+        body = "".join(_row(row[i] for i in self._shown) for row in self.rows[: self.limit])
         note = "<br>".join(
             html.escape(line) for text in (self._more(), self.note) if text for line in text.splitlines()
         )
@@ -99,9 +114,24 @@ class Table(Displayed):
         table = f'{STYLE}<table class="fluobook"><caption>{title}</caption>{rows}</table>'
         return table + (f'<p class="fluobook-note">{note}</p>' if note else "")
 
+    def to_frame(self) -> DataFrame:
+        """All rows and columns as a pandas frame: numbers, times (UTC) and texts without their signs."""
+        from pandas import DataFrame  # noqa: PLC0415 (heavy)
+
+        rows = [[cell.text if isinstance(cell, Cell) else cell for cell in row] for row in self.rows]
+        return DataFrame(rows, columns=list(self.columns)).convert_dtypes()
+
+    @cached_property
+    def _shown(self) -> list[int]:
+        return [i for i, column in enumerate(self.columns) if column not in self.details]
+
     def _more(self) -> str:
         hidden = len(self.rows) - self.limit
         return f"+ {hidden} more" if hidden > 0 else ""
+
+
+def _plain(cell: Any) -> str:
+    return f"{cell:%Y-%m-%d %H:%M:%S} UTC" if isinstance(cell, datetime) else "" if cell is None else str(cell)
 
 
 def _row(row: Iterable[Any]) -> str:
@@ -109,8 +139,14 @@ def _row(row: Iterable[Any]) -> str:
 
 
 def _cell(cell: Any) -> str:
-    text = html.escape(str(cell))
-    tone = (_CLASS.get(cell.tone) if isinstance(cell, Cell) else "") or ("short" if 0 < len(str(cell)) <= SHORT else "")
+    plain = _plain(cell)
+    text = html.escape(plain)
+    tone = tone_of(cell) or ("short" if 0 < len(plain) <= SHORT else "")
     if isinstance(cell, Cell) and cell.link:
         text = f'<a href="{html.escape(cell.link)}">{text}</a>'
     return f'<td class="{tone}">{text}</td>' if tone else f"<td>{text}</td>"
+
+
+def tone_of(cell: Any) -> str:
+    """The class of a cell in HTML, or nothing."""
+    return _CLASS.get(cell.tone, "") if isinstance(cell, Cell) else ""

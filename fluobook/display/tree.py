@@ -18,10 +18,11 @@ from fluobook.errors import CheckFailed
 from fluobook.gitops import Tree, documents, reachability
 from fluobook.gitops.charts import Newer, Step
 from fluobook.gitops.check import RULES, findings
-from fluobook.gitops.documents import STRICT, Finding
+from fluobook.gitops.documents import STRICT, Document, Finding
 from fluobook.gitops.reachability import Cell as Question
 from fluobook.gitops.rules.network import policies_of
 from fluobook.gitops.snapshot import Snapshot
+from fluobook.kubernetes.policies import Policies
 from fluobook.params import Params
 
 _TONES: dict[Step, str] = {
@@ -61,12 +62,17 @@ class PlatformTree(Displayed):
         return Snapshot(self.root, gitops.path, gitops.without, STRICT)
 
     @cached_property
+    def policies(self) -> Policies[Document]:
+        """The network policies of the tree."""
+        return policies_of(self._snapshot)
+
+    @cached_property
     def _findings(self) -> list[Finding]:
         return findings(self.root, path=self.chosen.platform.gitops.path, without=self.chosen.platform.gitops.without)
 
     @cached_property
     def _questions(self) -> list[Question]:
-        return list(reachability.matrix(self._snapshot.table, policies_of(self._snapshot)))
+        return list(reachability.matrix(self._snapshot.table, self.policies))
 
     def applications(self) -> Table:
         """Every Application: wave, project, chart or path, version and namespace."""

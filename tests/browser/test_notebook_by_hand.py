@@ -19,9 +19,10 @@ WATCH = """area => {
   area.dataset.watched = 'yes';
   window.frames_seen = [];
   const look = () => {
-    const tables = [...area.querySelectorAll('table.fluobook')];
-    if (!tables.length || !tables[0].tBodies.length) return;
-    const rows = [...tables[0].tBodies[0].rows].map(row => row.cells[0].innerText.replace(/\\s+/g, ' ').trim());
+    const tables = area.querySelectorAll('.fluobook-grid, table.fluobook');
+    if (!tables.length) return;
+    const rows = [...tables[0].querySelectorAll('.fluobook-body [role=row], tbody tr')]
+      .map(row => row.children[0].innerText.replace(/\\s+/g, ' ').trim());
     const frame = {tables: tables.length, rows};
     if (JSON.stringify(window.frames_seen.at(-1)) !== JSON.stringify(frame)) window.frames_seen.push(frame);
   };
@@ -76,7 +77,7 @@ def test_a_person_approves_and_sees_the_table_change_in_place(opened: Open) -> N
 
     expect(area.locator("caption")).to_contain_text("7 of 7 done")
     expect(notebook.cell("stage.verify()").locator("caption")).to_contain_text("checks of create-vms")
-    frames = notebook.page.evaluate("window.frames_seen")
+    frames = [frame for frame in notebook.page.evaluate("window.frames_seen") if frame["rows"]]
     assert {frame["tables"] for frame in frames} == {1}, "each state replaced the one before it"
     assert {len(frame["rows"]) for frame in frames} == {7}
     assert "✓ done" not in frames[0]["rows"]
@@ -104,6 +105,82 @@ def test_every_text_of_a_table_can_be_read_in_both_themes(opened: Open) -> None:
         texts = notebook.page.evaluate(CONTRASTS)
         assert {text["tone"] for text in texts if text["tone"]} == {"ok", "bad", "wait", "short", "fluobook-note"}
         assert [(theme, text) for text in texts if text["contrast"] < READABLE] == []
+
+
+LIVE = """
+from fluobook.display.kernel import guard_kernel
+from fluobook.display.live import Live
+from fluobook.display.table import Cell, Table
+from fluobook.redact import Redactor
+
+redactor = Redactor()
+redactor.add("hunter2-secret")
+guard_kernel(redactor, "phase1")
+values = {f"row-{n}": n for n in range(5000)}
+options = dict(key=("name",), sort=("-value",), pickers=("state",), optional=("text",))
+columns = ["name", "state", "value", "text"]
+
+def render():
+    kinds = Cell("even", "ok"), Cell("odd", "wait")
+    rows = [[name, kinds[value % 2], value, "hunter2-secret"] for name, value in values.items()]
+    return Table("things", columns, rows, **options)
+
+live = Live(render)
+live
+"""
+
+
+def test_a_live_table_is_sorted_filtered_and_changed_while_the_kernel_is_free(opened: Open) -> None:
+    notebook = opened(code=LIVE)
+    page = notebook.page
+    notebook.run_all()
+    grid, body = page.locator(".fluobook-grid"), page.locator(".fluobook-body")
+    expect(body.locator("[role=row]").first).to_contain_text("row-4999")
+    assert body.locator("[role=row]").count() < 100, "only rows that can be seen are drawn"
+    expect(body).to_contain_text("‹redacted›")
+    assert "hunter2" not in body.inner_text()
+    expect(grid).to_have_attribute("aria-rowcount", "5001")
+
+    header = page.get_by_role("columnheader", name="value")
+    expect(header).to_have_attribute("aria-sort", "descending")
+    header.get_by_role("button").click()
+    expect(header).to_have_attribute("aria-sort", "ascending")
+    expect(body.locator("[role=row]").first).to_contain_text("row-0")
+    page.get_by_label("state", exact=True).select_option("… odd")
+    page.get_by_label("filter rows").fill("row-49 odd")
+    expect(page.locator(".fluobook-count")).to_have_text("56 of 5000 rows")
+
+    grid.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("End")
+    expect(page.locator(".fluobook-details")).to_contain_text("row-4999")
+    scrolled = grid.evaluate("grid => grid.scrollTop")
+    assert scrolled > 0
+    execute(page, "values['row-4999'] = 99999; values['row-4901'] = 100001; live.touch()")
+    expect(page.locator(".fluobook-details")).to_contain_text("99999")
+    assert grid.evaluate("grid => grid.scrollTop") == scrolled
+    expect(body.locator("[aria-selected=true]")).to_contain_text("row-4999")
+
+    page.get_by_role("button", name="Pause").click()
+    execute(page, "del values['row-4999']; live.touch()")
+    expect(body.locator("[aria-selected=true]")).to_contain_text("row-4999")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator(".fluobook-count")).to_have_text("55 of 4999 rows")
+
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    page.reload()
+    expect(page.locator(".fluobook-count")).to_have_text("4999 rows")
+    execute(page, "values.clear(); live.touch()")
+    expect(page.locator(".fluobook-count")).to_have_text("0 rows")
+    execute(page, "live.close()")
+    expect(page.locator(".fluobook-live .fluobook-note")).to_have_text("closed")
+
+
+def execute(page: Any, code: str) -> None:
+    """Execute code in the notebook's kernel, beside its cells."""
+    page.evaluate(
+        "code => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({code}).done", code
+    )
 
 
 def changes(lab: life.Lab) -> list[Any]:

@@ -5,6 +5,7 @@ Blocking, and safe for threads.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,9 @@ MANAGER = "fluobook"
 """Our field manager in server-side apply."""
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+
+SERVING_SECONDS = re.compile(rb"^kubelet_certificate_manager_server_ttl_seconds(?:\{.*\})? ([-+.\de]+)$", re.MULTILINE)
+"""The metric of a kubelet that tells how long its serving certificate is valid; "+Inf" without one."""
 
 
 class Kube(Transport):
@@ -94,6 +98,20 @@ class Kube(Transport):
         except OutsideError:
             return False
         return True
+
+    def serving_certificate_days(self, node: str) -> int | None:
+        """How many days a kubelet's serving certificate is still valid, as the kubelet's own metric says; None without.
+
+        Raises:
+            OutsideError: the API server does not reach the kubelet, or denies access.
+        """
+        answer = self.raw(
+            "GET", f"/api/v1/nodes/{node}/proxy/metrics", what=f"read the metrics of the kubelet of {node}"
+        )
+        line = re.search(
+            rb"^kubelet_certificate_manager_server_ttl_seconds(?:\{.*\})? ([-+.\de]+)$", answer.body, re.MULTILINE
+        )
+        return int(float(line[1]) // 86400) if line else None
 
     # ---- objects -----------------------------------------------------------------------------------------------
 

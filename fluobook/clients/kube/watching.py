@@ -70,9 +70,13 @@ class WatchRequest:
         transport: the cluster.
         path: of the collection.
         query: selectors.
+        opened: called when the server has answered.
     """
 
-    def __init__(self, transport: Transport, path: str, query: Mapping[str, str]) -> None:
+    def __init__(
+        self, transport: Transport, path: str, query: Mapping[str, str], opened: Callable[[], object] = lambda: None
+    ) -> None:
+        self._opened = opened
         self._transport = transport
         self._path = path
         self._query = query
@@ -94,6 +98,7 @@ class WatchRequest:
         self._answer = http.stream(
             path, doing=what, silence=SILENCE_SECONDS, longest=2.0 * SERVER_SECONDS, refusal=self._transport.refusal
         )
+        self._opened()
         try:
             if self._stopped.is_set():  # `stop` came while the connection was being made
                 return
@@ -249,10 +254,13 @@ class Informer:
         self.synced.set()
         return version
 
+    def _connected(self) -> None:
+        self.error = None
+
     def _watched(self, version: str) -> Generator[Change, None, str]:
         path = self._transport.kind(*self._what).path(namespace=self._selection["namespace"])
         query = {"labelSelector": self._selection["labels"], "fieldSelector": self._selection["fields"]}
-        self._request = WatchRequest(self._transport, path, query)
+        self._request = WatchRequest(self._transport, path, query, self._connected)
         if self._stopped.is_set():
             return version
         for key, change in self._request.changes(version):

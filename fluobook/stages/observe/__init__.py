@@ -1,14 +1,14 @@
 """Stage 9, observe: nodes, certificate requests, Applications and flows as they are now; nothing is ever changed.
 
-While a person watches in JupyterLab, a table follows the cluster and is drawn at most twice a second. Otherwise it is
-read and shown once, without anything that depends on time, chance or ports.
+While a person watches in JupyterLab, a table follows the cluster until it is closed. Otherwise it is read and shown
+once, without anything that depends on time, chance or ports.
 """
 
 from __future__ import annotations
 
 from fluobook.stages.core.stage import read_only_stage
-from fluobook.stages.observe.watch import SECONDS, verify, watch_applications, watch_csrs, watch_flows, watch_nodes
+from fluobook.stages.observe.watch import verify, watch_applications, watch_csrs, watch_flows, watch_nodes
 
 STAGE = read_only_stage(9, "observe", "Watch the platform", verify, uses=("kubernetes",))
 
-__all__ = ["SECONDS", "STAGE", "watch_applications", "watch_csrs", "watch_flows", "watch_nodes"]
+__all__ = ["STAGE", "watch_applications", "watch_csrs", "watch_flows", "watch_nodes"]

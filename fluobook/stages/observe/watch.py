@@ -1,89 +1,89 @@
 """Tables that follow the cluster while a person watches, and that are shown once when nobody does.
 
-The thread that receives events only counts them; the cell's own thread draws, twice a second at most. So a thousand
-events a second cost a thousand increments and two tables.
+The threads that receive events only keep and count them; another one makes the tables, twice a second at most. So a
+thousand events a second cost a thousand increments and two tables.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 from fluobook.clients.hubble import Address, Hubble
 from fluobook.clients.kube import Kube
 from fluobook.context import RunContext
 from fluobook.display.kernel import interactive
-from fluobook.display.live import REPAINTS_PER_SECOND, Live
+from fluobook.display.live import Live
 from fluobook.display.table import Table
 from fluobook.errors import FluobookError, NotFound, StageMissing
 from fluobook.gitops.documents import value_under
-from fluobook.params import Platform
+from fluobook.kubernetes.policies import Policies
+from fluobook.params import Node, Platform
 from fluobook.stages.approve_csrs import requests_of
 from fluobook.stages.core.check import Check, CheckGroup, count, run_groups
 from fluobook.stages.core.cluster import Missing, api
+from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.readiness import certificates_check, has_condition
 from fluobook.stages.observe import tables
-from fluobook.stages.observe.tables import Tally
+from fluobook.stages.observe.tables import Machine, Tally
+from fluobook.waiting import Backoff
 
-SECONDS = 30.0
-"""How long a cell watches by default."""
-IDLE = 5.0
-"""Seconds after which ages are drawn again although nothing happened."""
 SYNC_SECONDS = 10.0
-"""Seconds that the first list may take before an empty table is shown."""
+"""Seconds that `to_frame` waits for the first list."""
+AT_ONCE = 0.15
+"""Seconds that one update may take to evaluate objects; the others follow with the next ones."""
+MACHINES_EVERY = 20.0
+"""Seconds from one reading of Talos and the kubelets to the next."""
+IDLE = 5.0
+"""Seconds at most before the relay is called again."""
 RELAY, NAMESPACE, PORT = "hubble-relay", "kube-system", 80
 ALERTS = "alerts reach somebody"
 _ALERTMANAGER = ("spec", "source", "helm", "valuesObject", "alertmanager", "config")
 REMEMBERED = 500
-"""Flows that are requested when nobody watches."""
+"""Flows of the past that are read at first."""
 
 
 class Draw(Protocol):
-    """Makes a table of objects; `now` is given while a person watches."""
+    """Makes a table of objects; live while a person watches, and then in parts of so many seconds."""
 
-    def __call__(self, objects: Iterable[Mapping[str, Any]], *, now: datetime | None = None) -> Table:
+    def __call__(self, objects: Iterable[Mapping[str, Any]], *, live: bool = False, seconds: float = math.inf) -> Table:
         """The table."""
 
 
-class Pulse:
-    """The events that one thread receives, and the repaints that another one makes of them."""
+class Closable(Protocol):
+    """What `shared` keeps."""
 
-    def __init__(self) -> None:
-        self.events = 0
-        self.error = ""
-        self._changed = threading.Event()
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
 
-    def beat(self, _change: object = None) -> None:
-        """Something changed."""
-        self.events += 1
-        self.error = ""
-        if not self._changed.is_set():  # setting it takes a lock
-            self._changed.set()
+    def close(self) -> None:
+        """End it."""
 
-    def disconnected(self, error: FluobookError) -> None:
-        """The connection is lost; the client goes on trying."""
-        self.error = error.message
-        self._changed.set()
 
-    def drive(self, draw: Callable[[], None], seconds: float) -> None:
-        """Draw whenever something changed, for some seconds; a person ends it early by interrupting the cell."""
-        until = time.monotonic() + seconds
-        with suppress(KeyboardInterrupt):
-            while (left := until - time.monotonic()) > 0:
-                self._changed.clear()
-                draw()
-                time.sleep(min(1 / REPAINTS_PER_SECOND, left))
-                self._changed.wait(min(IDLE, max(0, until - time.monotonic())))
+Kept = TypeVar("Kept", bound=Closable)
+_open: dict[str, tuple[RunContext, Any]] = {}
+"""What is live in this kernel: a cell that runs again shows the same table."""
 
-    def notes(self) -> tuple[str, ...]:
-        """The lines below a table that somebody watches."""
-        return f"{self.events} events", f"connection lost: {self.error}" if self.error else ""
+
+def shared(name: str, context: RunContext, make: Callable[[], Kept]) -> Kept:
+    """What is live under a name already, or else a new one in place of that of another runbook."""
+    if not interactive():
+        return make()
+    owner, kept = _open.get(name, (None, None))
+    if kept is not None and (owner is not context or kept.closed):
+        kept.close()
+        kept = None
+    if kept is None:
+        kept = make()
+        _open[name] = context, kept
+    return cast("Kept", kept)
 
 
 def cluster(context: RunContext) -> Kube:
@@ -98,54 +98,87 @@ def cluster(context: RunContext) -> Kube:
     return kube
 
 
-def watch_nodes(context: RunContext, *, seconds: float = SECONDS) -> None:
-    """Show the cluster's nodes, for some seconds if a person watches."""
-    follow(cluster(context), "v1", "Node", partial(tables.nodes, context.platform), seconds=seconds)
+def watch_nodes(context: RunContext) -> Live:
+    """The cluster's nodes."""
+    kube = cluster(context)
+    machines = Machines(context)
+    draw = tables.Nodes(context.platform, machines.reports)
+    return shared("nodes", context, lambda: follow(kube, "v1", "Node", draw, machines.read))
 
 
-def watch_csrs(context: RunContext, *, seconds: float = SECONDS) -> None:
-    """Show certificate requests and how stage 4 evaluates them."""
-    draw = partial(tables.csrs, context.platform)
-    follow(cluster(context), "certificates.k8s.io/v1", "CertificateSigningRequest", draw, seconds=seconds)
+def watch_csrs(context: RunContext) -> Live:
+    """Certificate requests and how stage 4 evaluates them."""
+    kube, draw = cluster(context), tables.Csrs(context.platform)
+    kind = "certificates.k8s.io/v1", "CertificateSigningRequest"
+    return shared("csrs", context, lambda: follow(kube, *kind, draw))
 
 
-def watch_applications(context: RunContext, *, seconds: float = SECONDS) -> None:
-    """Show Argo CD's Applications, wave by wave.
+def watch_applications(context: RunContext) -> Live:
+    """Argo CD's Applications, wave by wave.
 
     Raises:
         StageMissing: Argo CD is not installed yet.
     """
-    kube = cluster(context)
+    kube, kind = cluster(context), ("argoproj.io/v1alpha1", "Application")
     try:
-        kube.kind("argoproj.io/v1alpha1", "Application")
+        kube.kind(*kind)
     except NotFound:
         raise StageMissing("Argo CD is not installed", remedy="run the stage install-argocd first") from None
-    follow(kube, "argoproj.io/v1alpha1", "Application", tables.applications, seconds=seconds)
+    return shared("applications", context, lambda: follow(kube, *kind, tables.Applications()))
 
 
-def follow(kube: Kube, api_version: str, kind: str, draw: Draw, *, seconds: float) -> None:
-    """Show all objects of a kind: live for some seconds if a person watches, else once."""
+def follow(kube: Kube, api_version: str, kind: str, draw: Draw, beside: Callable[[], object] | None = None) -> Live:
+    """The table of all objects of a kind: live if a person watches, else as they are now.
+
+    Args:
+        kube: the cluster.
+        api_version: of the kind.
+        kind: the kind.
+        draw: makes the table.
+        beside: reads what the objects do not tell, again and again while the table is live.
+    """
     if not interactive():
-        _show_once(draw(kube.list(api_version, kind)))
-        return
-    pulse = Pulse()
-    informer = kube.inform(api_version, kind, pulse.beat, on_error=pulse.disconnected)
-    try:
-        informer.synced.wait(min(SYNC_SECONDS, seconds))
+        if beside:
+            beside()
+        drawn = draw(kube.list(api_version, kind))
+        return Live(lambda: drawn, live=False)
 
-        def table() -> Table:
-            drawn = draw(informer.items(), now=datetime.now(UTC))
-            return replace(drawn, note="\n".join(filter(None, (drawn.note, *pulse.notes()))))
+    def table(seconds: float = AT_ONCE) -> Table:
+        drawn = draw(informer.items(), live=True, seconds=seconds)
+        reading = "" if informer.synced.is_set() else "reading"
+        lost = f"connection lost: {informer.error.message}" if informer.error else ""
+        return replace(drawn, note="\n".join(filter(None, (drawn.note, reading, lost))))
 
-        with Live(table, live=True) as live:
-            pulse.drive(live.paint, seconds)
-    finally:
-        informer.stop()
+    def whole() -> Table:
+        informer.synced.wait(SYNC_SECONDS)
+        return table(math.inf)
+
+    live = Live(table, live=True, whole=whole)
+    informer = kube.inform(api_version, kind, lambda _: live.touch(), on_error=lambda _: live.touch())
+    live.on_close.append(lambda: informer.stop(0))
+    if beside:
+        live.repeat(beside, MACHINES_EVERY)
+    return live
 
 
-def _show_once(table: Table) -> None:
-    with Live(lambda: table, live=False):
-        pass
+class Machines:
+    """What Talos and the kubelet of each declared node report."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self.reports: dict[str, Machine] = {}
+
+    def read(self) -> None:
+        """Ask every node."""
+        in_parallel(self._read, self._context.platform.nodes, width=16)
+
+    def _read(self, node: Node) -> None:
+        stage, days = "", None
+        with suppress(FluobookError):
+            stage = self._context.talos.client(node).machine_stage().stage
+        with suppress(FluobookError):
+            days = self._context.kube().serving_certificate_days(node.name)
+        self.reports[node.name] = Machine(stage, days)
 
 
 @contextmanager
@@ -168,40 +201,96 @@ def relay(kube: Kube, platform: Platform) -> Iterator[Hubble]:
         yield stack.enter_context(closing(Hubble(Address(host, port, name))))
 
 
-def watch_flows(context: RunContext, *, seconds: float = SECONDS) -> None:
-    """Show flows as they happen, for some seconds if a person watches; else a summary that is the same in every run."""
-    with relay(cluster(context), context.platform) as hubble:
-        if interactive():
-            _follow_flows(hubble, seconds)
-            return
+def watch_flows(context: RunContext, tree: Callable[[], Policies[Any]], *, stream: bool = False) -> Live:
+    """Flows as they happen if a person watches; else a summary that is the same in every run.
+
+    Args:
+        context: the cluster.
+        tree: the policies of the platform's tree, which say what drops are expected.
+        stream: the latest flows; else the paths with the most of them.
+    """
+    kube = cluster(context)
+    if not interactive():
+        return _flows_summary(context, kube)
+    reader = shared("flows", context, lambda: FlowReader(partial(relay, kube, context.platform), tree))
+    return shared("stream" if stream else "top talkers", context, reader.latest if stream else reader.top)
+
+
+class FlowReader:
+    """Reads flows in a thread while a table of them is open.
+
+    Args:
+        connect: connects to the relay.
+        tree: the policies of the platform's tree.
+    """
+
+    def __init__(
+        self, connect: Callable[[], AbstractContextManager[Hubble]], tree: Callable[[], Policies[Any]]
+    ) -> None:
+        self.tally = Tally(lambda flow: tables.decision(tree(), flow))
+        self._connect, self._error, self._lives = connect, "", list[Live]()
+        self._connected = ExitStack()
+        self._hubble = self._connected.enter_context(connect())
+        threading.Thread(target=self._read, name="hubble flows", daemon=True).start()
+
+    @property
+    def closed(self) -> bool:
+        """Whether every table is closed."""
+        return bool(self._lives) and all(live.closed for live in self._lives)
+
+    def close(self) -> None:
+        """Close every table."""
+        for live in self._lives:
+            live.close()
+
+    def top(self) -> Live:
+        """The paths with the most flows."""
+        return self._live(self.tally.table)
+
+    def latest(self) -> Live:
+        """The flows as they come."""
+        return self._live(self.tally.stream)
+
+    def _live(self, draw: Callable[[Sequence[str]], Table]) -> Live:
+        live = Live(lambda: draw([self._error]), live=True)
+        live.on_close.append(lambda: self._connected.close() if self.closed else None)
+        self._lives.append(live)
+        return live
+
+    def _read(self) -> None:
+        backoff, last = Backoff(1.0, IDLE), REMEMBERED
+        while not self.closed:
+            try:
+                for flow in self._hubble.flows(last=last, follow=True, lost=self._lost):
+                    self._error = ""
+                    self.tally.add(flow)
+                    for live in self._lives:
+                        live.touch()
+            except FluobookError as error:
+                self._error = f"connection lost: {error.message}"
+            last = 0  # those that it has kept were counted
+            time.sleep(backoff.next())
+            self._connected.close()
+            with suppress(FluobookError):
+                self._hubble = self._connected.enter_context(self._connect())
+
+    def _lost(self, number: int) -> None:
+        self.tally.lost += number
+
+
+def _flows_summary(context: RunContext, kube: Kube) -> Live:
+    with relay(kube, context.platform) as hubble:
         counts = read_flows(hubble).counts()
-        context.journal.write("flows", stage="observe", paths=[[*path, number] for path, number in counts.items()])
-        rows = [
-            ["the relay answers", "yes"],
-            ["it knows the nodes", count(len(context.platform.nodes), silent_nodes(context.platform, hubble.nodes()))],
-            ["flows are seen", "yes" if counts else "none yet"],
-        ]
-        note = "JupyterLab shows the flows live; the journal lists their paths"
-        _show_once(Table("Hubble flows", ["subject", "result"], rows, note=note))
-
-
-def _follow_flows(hubble: Hubble, seconds: float) -> None:
-    tally, pulse = Tally(), Pulse()
-
-    def lost(number: int) -> None:
-        tally.lost += number
-
-    def receive() -> None:
-        try:
-            for flow in hubble.flows(last=100, follow=True, timeout=seconds, lost=lost):
-                tally.add(flow)
-                pulse.beat()
-        except FluobookError as error:
-            pulse.disconnected(error)
-
-    threading.Thread(target=receive, name="hubble flows", daemon=True).start()
-    with Live(lambda: tally.table(pulse.notes()), live=True) as live:
-        pulse.drive(live.paint, seconds)
+        silent = silent_nodes(context.platform, hubble.nodes())
+    context.journal.write("flows", stage="observe", paths=[[*path, number] for path, number in counts.items()])
+    rows = [
+        ["the relay answers", "yes"],
+        ["it knows the nodes", count(len(context.platform.nodes), silent)],
+        ["flows are seen", "yes" if counts else "none yet"],
+    ]
+    note = "JupyterLab shows the flows live; the journal lists their paths"
+    summary = Table("Hubble flows", ["subject", "result"], rows, note=note)
+    return Live(lambda: summary, live=False)
 
 
 def read_flows(hubble: Hubble) -> Tally:

@@ -199,9 +199,11 @@ class Routes:
         return json_answer(done, 201)
 
     def _node_proxy(self, node: Obj, sub: str) -> web.Response:
-        """A kubelet's health; it needs a serving certificate, as the API server verifies it."""
+        """A kubelet's health and one of its metrics; it needs a serving certificate, as the API server verifies it."""
         if not has_serving_certificate(self._store, node["metadata"]["name"]):
             raise unreachable_service("remote error: tls: internal error")
+        if sub == "proxy/metrics":
+            return web.Response(text="kubelet_certificate_manager_server_ttl_seconds 3.1535e+07\n")
         return web.Response(text="ok" if sub == "proxy/healthz" else "")
 
 

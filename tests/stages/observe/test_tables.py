@@ -5,17 +5,19 @@ from __future__ import annotations
 import base64
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from fluobook import params
 from fluobook.clients.hubble import Endpoint, Flow
+from fluobook.display.table import Cell
+from fluobook.kubernetes.policies import Policies
 from fluobook.stages.observe import tables
-from fluobook.stages.observe.tables import SHOWN, Tally, workload
+from fluobook.stages.observe.tables import SHOWN, Machine, Tally, workload
+from fluobook.wire.generated.flow_pb2 import DropReason, Verdict
 from fluobook.wire.generated.flow_pb2 import Flow as FlowMessage
-from fluobook.wire.generated.flow_pb2 import Verdict
 
-NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PLATFORM = params.load("phase1", root=Path(__file__).parents[3]).platform
 
 
@@ -51,7 +53,7 @@ def states(table):
 
 
 def test_declared_nodes_are_shown_whether_they_exist_or_not():
-    table = tables.nodes(PLATFORM, [node("talos-cp-1"), node("talos-worker-1", ready="Unknown")])
+    table = tables.Nodes(PLATFORM)([node("talos-cp-1"), node("talos-worker-1", ready="Unknown")])
     assert states(table) == {
         "talos-cp-1": "✓ Ready",
         "talos-worker-1": "✗ not Ready",
@@ -61,62 +63,54 @@ def test_declared_nodes_are_shown_whether_they_exist_or_not():
 
 
 def test_an_undeclared_node_is_marked():
-    assert states(tables.nodes(PLATFORM, [node("stranger")]))["stranger"] == "… Ready, not in the params"
+    assert states(tables.Nodes(PLATFORM)([node("stranger")]))["stranger"] == "… Ready, not in the params"
 
 
 def test_a_cordoned_node_is_marked():
-    assert states(tables.nodes(PLATFORM, [node("talos-cp-1", unschedulable=True)]))["talos-cp-1"] == "… Ready, cordoned"
+    assert states(tables.Nodes(PLATFORM)([node("talos-cp-1", unschedulable=True)]))["talos-cp-1"] == "… Ready, cordoned"
 
 
 def test_ages_are_shown_only_while_a_person_watches():
     objects = [node("talos-cp-1")]
-    assert "age" not in tables.nodes(PLATFORM, objects).columns
-    assert tables.nodes(PLATFORM, objects, now=NOW).rows[0][-1] == "60m"
-
-
-@pytest.mark.parametrize(
-    ("created", "shown"),
-    [("11:59:18", "42s"), ("11:58:30", "90s"), ("11:53:00", "7m"), ("09:00:00", "3h")],
-)
-def test_ages_have_the_largest_unit_that_is_precise_enough(created, shown):
-    assert tables.age({"metadata": {"creationTimestamp": f"2026-11-23T{created}Z"}}, NOW) == shown
+    assert "age" not in tables.Nodes(PLATFORM)(objects).columns
+    assert tables.Nodes(PLATFORM)(objects, live=True).rows[0][-1] == datetime(2026, 11, 23, 11, 0, tzinfo=UTC)
 
 
 def test_equal_requests_are_one_row_and_have_no_random_name():
-    table = tables.csrs(PLATFORM, [csr("csr-abcde"), csr("csr-fghij")])
+    table = tables.Csrs(PLATFORM)([csr("csr-abcde"), csr("csr-fghij")])
     assert len(table.rows) == 1
     assert "csr-" not in table.text()
     assert table.note == "2 pending"
 
 
 def test_a_person_who_watches_sees_each_request_with_its_name():
-    table = tables.csrs(PLATFORM, [csr("csr-abcde"), csr("csr-fghij")], now=NOW)
+    table = tables.Csrs(PLATFORM)([csr("csr-abcde"), csr("csr-fghij")], live=True)
     assert [row[0] for row in table.rows] == ["csr-abcde", "csr-fghij"]
 
 
 def test_a_request_that_cannot_be_read_is_shown_with_the_reason():
-    assert "cannot be read" in tables.csrs(PLATFORM, [csr("csr-abcde", request=b"nonsense")]).text()
+    assert "cannot be read" in tables.Csrs(PLATFORM)([csr("csr-abcde", request=b"nonsense")]).text()
 
 
 def test_a_bootstrap_tokens_id_is_not_shown():
     boot = csr("csr-x", signer="kubernetes.io/kube-apiserver-client-kubelet", username="system:bootstrap:abc123")
-    assert "abc123" not in tables.csrs(PLATFORM, [boot]).text()
+    assert "abc123" not in tables.Csrs(PLATFORM)([boot]).text()
 
 
 def test_applications_are_ordered_by_wave_with_the_root_first():
     objects = [application("b", 0), application("a", 0), application("early", -4), application("root")]
-    assert [row[1] for row in tables.applications(objects).rows] == ["root", "early", "a", "b"]
+    assert [row[1] for row in tables.Applications()(objects).rows] == ["root", "early", "a", "b"]
 
 
 def test_mirrors_are_not_shown():
-    assert "127.0.0.1" not in tables.applications([application("cilium", -2)]).text()
+    assert "127.0.0.1" not in tables.Applications()([application("cilium", -2)]).text()
 
 
 def test_the_message_of_an_application_is_shown_only_while_a_person_watches():
     stuck = application("a", 0, health="Degraded", operationState={"phase": "Running", "message": "waits for b"})
-    assert "waits for b" in tables.applications([stuck], now=NOW).text()
-    assert "waits for b" not in tables.applications([stuck]).text()
-    assert tables.applications([stuck]).note == "0 of 1 Synced and Healthy"
+    assert "waits for b" in tables.Applications()([stuck], live=True).text()
+    assert "waits for b" not in tables.Applications()([stuck]).text()
+    assert tables.Applications()([stuck]).note == "0 of 1 Synced and Healthy"
 
 
 def test_an_application_before_its_first_comparison_is_unknown():
@@ -132,12 +126,14 @@ def pod(name, *labels, namespace="monitoring"):
     return Endpoint(namespace, name, "10.244.0.5", 4711, tuple(f"k8s:{label}" for label in labels))
 
 
-def flow(source, destination, verdict="FORWARDED", *, port=80, reply=False):
+def flow(source, destination, verdict="FORWARDED", *, port=80, reply=False, reason=None):
     message = FlowMessage(verdict=Verdict.Value(verdict), node_name="node", traffic_direction="INGRESS")
     message.l4.TCP.source_port, message.l4.TCP.destination_port, message.is_reply.value = 40000, port, reply
     for end, endpoint in ((message.source, source), (message.destination, destination)):
         end.namespace, end.pod_name, end.identity = endpoint.namespace, endpoint.pod, endpoint.identity
         end.labels.extend(endpoint.labels)
+    if reason:
+        message.drop_reason_desc = DropReason.Value(reason)
     message.IP.source, message.IP.destination = source.ip, destination.ip
     return Flow(message)
 
@@ -184,16 +180,122 @@ def test_the_busiest_of_both_kinds_are_shown_and_the_rest_is_counted():
     tally = Tally()
     for number in range(SHOWN):
         for verdict in ("FORWARDED", "DROPPED"):
-            tally.add(flow(WORLD, pod(f"quiet{number:02d}"), verdict))
+            tally.add(flow(WORLD, pod(f"quiet{number:03d}"), verdict))
     for verdict in ("FORWARDED", "DROPPED"):
         for _ in range(2):
             tally.add(flow(WORLD, pod("zz"), verdict))
-    table = tally.table()
-    assert len(table.rows) == SHOWN
-    assert [(str(row[0]), row[4]) for row in table.rows if row[2] == "monitoring/zz"] == [
-        ("✗ DROPPED", 2),
-        ("✓ FORWARDED", 2),
+    frame = tally.table().to_frame()
+    assert len(frame) == SHOWN
+    assert frame[frame["to"] == "monitoring/zz"][["verdict", "flows"]].values.tolist() == [
+        ["DROPPED", 2],
+        ["FORWARDED", 2],
     ]
-    assert [row[4] for row in table.rows if str(row[0]) == "✓ FORWARDED"] == [2, *[1] * (SHOWN // 2 - 1)]
-    assert table.rows[0][2] == "monitoring/zz", "the busiest comes first"
-    assert f"+ {2 * (SHOWN + 1) - SHOWN} more paths" in table.note
+    assert frame["to"][0] == "monitoring/zz", "the busiest comes first"
+    assert f"+ {2 * (SHOWN + 1) - SHOWN} more paths" in tally.table().note
+
+
+def test_paths_beyond_a_number_are_counted_together(monkeypatch):
+    monkeypatch.setattr(tables, "MOST_PATHS", 2)
+    tally = Tally()
+    for name in ("a", "b", "c", "d", "a"):
+        tally.add(flow(WORLD, pod(name)))
+    assert {path.destination: number for path, number in tally.counts().items()} == {
+        "monitoring/a": 2,
+        "monitoring/b": 1,
+        "others": 2,
+    }
+
+
+def test_a_rate_is_taken_over_the_last_seconds(monkeypatch):
+    now = {"s": 100.0}
+    monkeypatch.setattr(tables.time, "monotonic", lambda: now["s"])
+    tally = Tally()
+    for seconds, number in ((0, 1), (1, 10), (1, 30)):
+        now["s"] += seconds
+        for _ in range(number):
+            tally.add(flow(WORLD, pod("a")))
+        table = tally.table()
+    assert table.to_frame()["flows/s"].tolist() == [20.0]
+
+
+def test_the_stream_has_the_latest_flows_only():
+    tally = Tally()
+    for number in range(tables.RECENT + 5):
+        tally.add(flow(WORLD, pod("a"), port=number + 1))
+    ports = tally.stream().to_frame()["port"].tolist()
+    assert (len(ports), ports[0], ports[-1]) == (tables.RECENT, "6/TCP", f"{tables.RECENT + 5}/TCP")
+
+
+POLICY = SimpleNamespace(
+    namespace="monitoring", name="default-deny", kind="NetworkPolicy", data={"spec": {"podSelector": {}}}
+)
+
+
+@pytest.mark.parametrize(
+    ("policies", "reason", "decided"),
+    [
+        ((POLICY,), "POLICY_DENIED", ("monitoring/default-deny", True)),
+        ((), "POLICY_DENIED", ("unknown: the tree's policies allow it", False)),
+        ((POLICY,), "CT_MAP_INSERTION_FAILED", ("CT_MAP_INSERTION_FAILED", False)),
+    ],
+)
+def test_a_drop_is_expected_if_the_policies_of_the_tree_decide_it(policies, reason, decided):
+    dropped = flow(WORLD, pod("grafana"), "DROPPED", reason=reason)
+    assert tables.decision(Policies(policies, {}), dropped) == decided
+
+
+def test_an_expected_drop_is_marked_and_names_its_policy():
+    tally = Tally(lambda _flow: ("monitoring/default-deny", True))
+    tally.add(flow(WORLD, pod("grafana"), "DROPPED"))
+    assert tally.table().rows[0][:5] == [
+        Cell("DROPPED, expected", "same"),
+        "world",
+        "monitoring/grafana",
+        "80/TCP",
+        "monitoring/default-deny",
+    ]
+
+
+def test_an_application_that_is_not_healthy_says_what_it_waits_for():
+    own = application(
+        "own",
+        0,
+        health="Progressing",
+        resources=[{"kind": "Deployment", "name": "web", "health": {"status": "Progressing"}}],
+    )
+    later = application("later", 3, sync="OutOfSync", health="Missing")
+    frame = tables.Applications()([own, later, application("done", 0)], live=True).to_frame()
+    assert dict(zip(frame["application"], frame["waits for"], strict=True)) == {
+        "done": "",
+        "own": "Deployment web: Progressing",
+        "later": "wave 0: own",
+    }
+
+
+def test_pressure_stage_and_certificate_of_a_node_are_shown():
+    pressed = node("talos-cp-1")
+    pressed["status"]["conditions"].append({"type": "DiskPressure", "status": "True"})
+    nodes = tables.Nodes(PLATFORM, {"talos-cp-1": Machine("running", 12)})
+    row = nodes([pressed], live=True).to_frame().iloc[0]
+    assert row[["stage", "pressure", "Talos", "Kubernetes", "certificate days"]].tolist() == [
+        "running",
+        "Disk",
+        "v1.13.9",
+        "v1.35.4",
+        12,
+    ]
+
+
+def test_an_object_is_evaluated_once_until_it_changes():
+    read = []
+    made = tables.Made(lambda obj: [read.append(obj["metadata"]["resourceVersion"])])
+    for version in ("1", "1", "2"):
+        made.rows([{"metadata": {"name": "a", "resourceVersion": version}}])
+    assert read == ["1", "2"]
+
+
+def test_objects_beyond_the_time_of_an_update_follow_with_the_next_one():
+    made = tables.Made(lambda obj: [obj["metadata"]["name"]])
+    objects = [{"metadata": {"name": name, "resourceVersion": "1"}} for name in "abc"]
+    assert made.rows(objects, seconds=-1) == ([], 3)
+    assert made.rows(objects) == ([["a"], ["b"], ["c"]], 0)
