@@ -99,7 +99,7 @@ def pattern(text: str, path: Path | str, line: int = 0, *, longest: int = LONGES
         text: the expression.
         path: its file, or another name for it; for the message.
         line: its line there.
-        longest: characters of the text that it is matched with.
+        longest: characters of the text that it is matched with; the caller matches it with no longer one.
 
     Raises:
         BadFile: it is no regular expression, or could take too long.

@@ -128,5 +128,5 @@ def _secrets_without_users(snapshot: Snapshot) -> Iterator[Finding]:
     for need, app in providers_of(snapshot).items():
         names = users.get(need, set())
         if need.startswith("secret ") and names and not names & kept:
-            message = f"{need} is for {', '.join(sorted(names))} alone, which is left out"
+            message = f"{need} is only for {', '.join(sorted(names))}, which is left out"
             yield app.document.at("metadata", "name").finding(message, f"leave out {app.name} too, or keep both")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.clients import sops
 from fluobook.errors import BadFile, Rejected
-from fluobook.files import pattern, read_text
+from fluobook.files import LONGEST, pattern, read_text
 from fluobook.gitops import documents
 from fluobook.gitops.documents import STRICT, InvalidFile, Reader
 from fluobook.gitops.tree import TOPS
@@ -94,7 +94,11 @@ CreationRules = list[tuple[re.Pattern[str], frozenset[str]]]
 
 
 def _wanted(path: Path, rules: CreationRules) -> frozenset[str] | None:
-    return next((recipients for pattern, recipients in rules if pattern.search(path.as_posix())), None)
+    name = path.as_posix()
+    if rules and len(name) > LONGEST:  # a longer one could take hours
+        problem = f"has a path of more than {LONGEST} characters, which no rule of .sops.yaml is compared with"
+        raise BadFile(path, problem, remedy="move it to a shorter path")
+    return next((recipients for pattern, recipients in rules if pattern.search(name)), None)
 
 
 def creation_rules(root: Path, reader: Reader = STRICT) -> CreationRules:

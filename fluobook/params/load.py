@@ -38,15 +38,17 @@ def load(phase_or_path: str | Path, overrides: Iterable[str] = (), *, root: Path
     """
     path = params_file(phase_or_path, root)
     document, overrides, root = read(path), tuple(overrides), root or repository_root(path)
-    changed = document
-    if isinstance(document, Mapping) and isinstance(document.get("platform"), Mapping):
-        changed = {**document, "platform": with_overrides(document["platform"], overrides)}
     try:
-        params = parse(changed, origin=str(path), root=root)
+        params = parse(_changed(document, overrides), origin=str(path), root=root)
     except ParamsError as error:
-        if not overrides or not _is_valid(document, root):
+        if not overrides or _mistakes(document, (), root):
             raise
-        options = " ".join(f"--set {override.partition('=')[0]}" for override in overrides)
+        wrong = [
+            override
+            for index, override in enumerate(overrides)
+            if _mistakes(document, overrides[:index] + overrides[index + 1 :], root) < len(error.problems)
+        ]
+        options = " ".join(f"--set {override.partition('=')[0]}" for override in wrong or overrides)
         remedy = "correct --set, then run the command again"
         raise ParamsError(f"{options}: {error.message}", problems=error.problems, remedy=remedy) from None
     if path.stem in EXAMPLES and path.stem != params.phase:
@@ -71,12 +73,18 @@ def parse(document: Any, *, origin: str = "the parameters", root: Path | None = 
     return _validated(document, load_supported(root or repository_root()), origin)
 
 
-def _is_valid(document: Any, root: Path) -> bool:
+def _changed(document: Any, overrides: tuple[str, ...]) -> Any:
+    if not isinstance(document, Mapping) or not isinstance(document.get("platform"), Mapping):
+        return document
+    return {**document, "platform": with_overrides(document["platform"], overrides)}
+
+
+def _mistakes(document: Any, overrides: tuple[str, ...], root: Path) -> int:
     try:
-        parse(document, root=root)
-    except ParamsError:
-        return False
-    return True
+        parse(_changed(document, overrides), root=root)
+    except ParamsError as error:
+        return len(error.problems) or 1
+    return 0
 
 
 RECORD = "params.json"

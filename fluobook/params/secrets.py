@@ -84,7 +84,7 @@ class SecretRef(Model):
         else:
             secret = self._decrypted(located(self.sops or "", base), decrypt)
         if not secret.strip():
-            remedy = f"export {self.env}=…" if self.env else "write the secret there, readable by you alone"
+            remedy = f"export {self.env}=…" if self.env else "write the secret there, readable only by you"
             raise ParamsError(f"no secret in {self}", cause="it is empty or not set", remedy=remedy)
         return secret.strip()
 

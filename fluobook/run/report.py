@@ -25,6 +25,9 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri
 MOST_TEXT = 10_000
 """Characters of text in one notebook: the time that Markdown takes grows with their square."""
 
+MOST_CODES = 5_000
+"""Escape characters in one notebook: the time that colours take grows with their square."""
+
 NOTEBOOK = re.compile(r"\w[\w-]*\.ipynb")
 TONES = {"done": "ok", "not run": "same"}
 
@@ -99,7 +102,9 @@ def _charts(summary: Summary) -> str:
     return Table(f"charts from {summary.charts}", ["used", "chart", "version", "digest", "why"], rows).html()
 
 
-def _require_short(notebook: NotebookNode, name: str) -> None:
+def _require_short(notebook: NotebookNode, text: str, name: str) -> None:
+    if text.count("\\u001b") > MOST_CODES:
+        raise BadFile(name, f"has more than {MOST_CODES} escape characters", remedy="restore it")
     if sum(len(cell.source) for cell in notebook.cells if cell.cell_type == "markdown") > MOST_TEXT:
         raise BadFile(name, f"has more than {MOST_TEXT} characters of text", remedy="restore it")
 
@@ -115,7 +120,7 @@ def _notebook(folder: Path, stage: StageSummary) -> str:
         parse_json(text, name)
         notebook = nbformat.reads(text, as_version=4)
         notebook.cells = [cell for cell in notebook.cells if "parameters" not in cell.metadata.get("tags", ())]
-        _require_short(notebook, name)
+        _require_short(notebook, text, name)
         exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
         body, _ = exporter.from_notebook_node(notebook)  # type: ignore[no-untyped-call, unused-ignore]
     except Exception as error:  # noqa: BLE001 (a damaged notebook fails anywhere in nbformat and nbconvert)

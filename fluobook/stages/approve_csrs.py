@@ -4,7 +4,7 @@ The signer in Kubernetes checks neither the names nor the addresses in a request
 protects. A request that does not match is named and left alone: it is never approved, and never denied either, since a
 denial could affect what another controller is about to approve. The rules are those of the signer
 `kubernetes.io/kubelet-serving`, and: the node is declared, it filed the request itself, and every name and address in
-it is the node's own.
+it is the node's own. `fluobook.kubernetes.kubelet_certificates` has what they share with `fluobook check`.
 """
 
 from __future__ import annotations

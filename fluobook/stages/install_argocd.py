@@ -421,18 +421,11 @@ def _await(context: RunContext, kind: str, name: str, report: Reporter) -> Mappi
     try:
         live = context.wait_until("argocd", f"{kind} {name} to be ready", ready, interval=0.1, final=(TaskFailed,))
     except DeadlineExceeded as error:
-        error.cause = _why_not_ready(kube, kind, name) or error.cause
+        workload = kube.find(APPS, kind, name, NAMESPACE)
+        error.cause = (readiness.why_with_its_pods(kube, workload) if workload else "it does not exist") or error.cause
         error.remedy = f"kubectl -n {NAMESPACE} describe {kind.lower()} {name}"
         raise
     return {"resourceVersion": live["metadata"]["resourceVersion"]}
-
-
-def _why_not_ready(kube: Kube, kind: str, name: str) -> str:
-    """Why a workload is not ready, with the message of the first pod that waits."""
-    live = kube.find(APPS, kind, name, NAMESPACE)
-    if live is None:
-        return "it does not exist"
-    return "; ".join(filter(None, (readiness.why_not(live), readiness.why_its_pods_wait(kube, live))))
 
 
 STAGE = Stage(7, NAME, "Install Argo CD with KSOPS", observe, plan, perform, verify, uses=("kubernetes",))

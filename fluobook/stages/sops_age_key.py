@@ -128,11 +128,12 @@ def plan(platform: Platform, observation: Observation) -> Plan:
 
 def _require_no_problems(observation: Observation) -> None:
     if observation.problems:
+        public = ", ".join(observation.recipients)
         raise Refused(
-            f"the age key ({', '.join(observation.recipients)}) does not match: {'; '.join(observation.problems)}",
+            f"the age key ({public}) does not match: {'; '.join(observation.problems)}",
             cause="Argo CD could not decrypt the platform's secrets with it (F51)",
-            remedy="name the right key in the params (secrets.age_key), or `sops updatekeys` the files with one that "
-            "decrypts them",
+            remedy=f"name the right key in the params (secrets.age_key); or add {public} to .sops.yaml; with a key "
+            "that decrypts the files: sops updatekeys FILE for each",
         )
 
 
@@ -174,7 +175,7 @@ def verify(_context: RunContext, observation: Observation) -> Sequence[Check]:
             "the key is a recipient of every encrypted file of the tree",
             not observation.problems,
             "; ".join(observation.problems) or f"{observation.files} of {observation.files} are for {public}",
-            "sops updatekeys",
+            f"add {public} to .sops.yaml, then for each of these files: sops updatekeys FILE",
         ),
     )
 

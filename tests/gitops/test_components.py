@@ -170,7 +170,7 @@ def test_what_the_operator_has_about_a_component_is_left_over_without_it(site: P
 
 
 def test_a_secret_that_only_a_component_uses_is_left_over_without_it(site: Path):
-    message = "secret fluodata/fluodata-pg-credentials is for postgresql alone, which is left out"
+    message = "secret fluodata/fluodata-pg-credentials is only for postgresql, which is left out"
     assert leftovers(site, "postgresql") == {("cluster-gitops/apps/secrets/application.yaml", message)}
     assert leftovers(site, "postgresql", "secrets") == set()
 

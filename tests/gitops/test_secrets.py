@@ -8,13 +8,14 @@ import yaml
 
 from fluobook import gitops
 from fluobook.clients import age, sops
+from fluobook.errors import BadFile
 from fluobook.gitops.rules.secrets import (
     keys_are_not_in_the_tree,
     macs_are_intact,
     recipients_are_right,
     secrets_are_encrypted,
 )
-from fluobook.gitops.secrets import names
+from fluobook.gitops.secrets import names, wanted_for
 from fluobook.gitops.snapshot import Snapshot
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -227,3 +228,9 @@ def test_names_are_those_of_files_objects_and_keys_and_never_values(repository: 
     assert known >= {"odd-name", "odd.sops.yaml", "odd", "pg-credentials", "fluodata-pg-credentials", "password"}
     assert known >= {"Namespace", "namespace", "secret", *repository.resolve().parts}
     assert "sample-value" not in known
+
+
+def test_a_path_that_is_too_long_for_a_pattern_is_refused_before_it_is_matched(tmp_path: Path) -> None:
+    (tmp_path / ".sops.yaml").write_text("creation_rules: [{path_regex: '.*a.*a.*b$', age: age1x}]")
+    with pytest.raises(BadFile, match="has a path of more than 200 characters"):
+        wanted_for(tmp_path / ("a" * 250) / ("a" * 250) / ("a" * 4000), tmp_path)

@@ -43,7 +43,7 @@ VIP = {"vip": "10.42.0.5"}
         ("11223", "12", 2, VIP, []),
         ("11123", "12", 2, VIP, ["host pve1 has 3 of 5 control planes"]),
         ("111", "12", 2, VIP, ["host pve1 has 3 of 3 control planes"]),
-        ("123", "123", 3, {}, ["the Kubernetes API has the address of cp-0 alone"]),
+        ("123", "123", 3, {}, ["the Kubernetes API has only the address of cp-0"]),
         ("123", "123", 1, VIP, ["storage.replicas is 1: a volume is lost with the worker or disk"]),
         ("123", "11", 1, VIP, ["every worker is on host pve1", "storage.replicas is 1"]),
         ("123", "1", 1, VIP, ["w-0 is the only worker", "every worker is on host pve1", "storage.replicas is 1"]),

@@ -69,6 +69,20 @@ def test_a_wrong_setting_is_refused(setting: str, message: str) -> None:
     assert message in "\n".join(refused.value.problems)
 
 
+@pytest.mark.parametrize(
+    ("settings", "blamed"),
+    [
+        (["network.mtu=9", "network.vlan=20"], "--set network.mtu: "),
+        (["network.vlan=20", "network.mtu=9", "deadlines.etcd=700"], "--set network.mtu: "),
+        (["network.mtu=9", "network.vlan=99999", "deadlines.etcd=700"], "--set network.mtu --set network.vlan: "),
+    ],
+)
+def test_only_the_settings_that_are_wrong_are_blamed(settings: list[str], blamed: str) -> None:
+    with pytest.raises(ParamsError) as refused:
+        load("phase1", settings)
+    assert refused.value.message.startswith(blamed)
+
+
 def test_an_overlay_gives_the_same_platform_other_ways_in() -> None:
     platform = load("phase1").platform
     lab = overlay(

@@ -232,6 +232,13 @@ def test_nothing_in_a_notebook_runs_or_loads_a_file(run: Path) -> None:
     assert "Content-Security-Policy\" content=\"default-src 'none';" in written(run).partition("<title>")[0]
 
 
+def test_a_notebook_with_very_many_colours_is_not_shown(run: Path) -> None:
+    output = nbformat.v4.new_output("stream", text="\x1b[31m" * 200_000)
+    cells = [nbformat.v4.new_code_cell("1", outputs=[output])]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), run / "01_create_vms.ipynb")
+    assert "cannot be shown: it has more than 5000 escape characters" in written(run)
+
+
 def test_a_notebook_is_shown_once_and_only_if_its_text_is_short(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps({**summary, "stages": summary["stages"] * 3}))

@@ -103,7 +103,7 @@ def refused(rule: dict[str, Any], at: tuple[Key, ...]) -> Iterator[Defect]:
     if not rule.get("expr"):
         yield (*at, "expr"), f"{name} has no expr", "write its PromQL expression"
     if rule.get("record") and not _METRIC.fullmatch(rule["record"]):
-        yield (*at, "record"), f"{name} is not the name of a metric", "letters, digits, _ and : alone"
+        yield (*at, "record"), f"{name} is not the name of a metric", "only letters, digits, _ and :"
     for key in _RULE_DURATIONS if rule.get("record") else ():
         if rule.get(key):
             yield (*at, key), f"{name} records, and has {key}", "remove it: only alerts wait"
@@ -111,7 +111,7 @@ def refused(rule: dict[str, Any], at: tuple[Key, ...]) -> Iterator[Defect]:
     for field in _TEXTS:
         for key, text in (rule.get(field) or {}).items():
             if not _NAME.fullmatch(key):
-                yield (*at, field, key), f"{name}: {key} is not a valid name", "letters, digits and _ alone"
+                yield (*at, field, key), f"{name}: {key} is not a valid name", "only letters, digits and _"
             if problem := template_problem(text):
                 yield (*at, field, key), f"{name}: {field}.{key} {problem}", "correct the template"
 

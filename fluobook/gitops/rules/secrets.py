@@ -120,7 +120,7 @@ def _value_problem(value: Any) -> str:
         return "is plaintext"
     kinds = {"int": "a number", "float": "a number", "bool": "a boolean"}
     kind = kinds.get(str(value).rpartition("type:")[2].rstrip("]"), "")
-    return f"is {kind}, and Kubernetes takes texts alone: write it in quotes" if kind else ""
+    return f"is {kind}, and Kubernetes takes only texts: write it in quotes" if kind else ""
 
 
 def _passwords(data: Any) -> Iterator[tuple[Key, ...]]:

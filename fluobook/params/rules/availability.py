@@ -43,7 +43,7 @@ def _single_api_address(platform: Platform) -> Iterator[str]:
     owner = next((node.name for node in planes if node.address == platform.api_address), None)
     if owner and len(planes) > 1:
         yield (
-            f"the Kubernetes API has the address of {owner} alone: while that node is down, clients do not reach the"
+            f"the Kubernetes API has only the address of {owner}: while that node is down, clients do not reach the"
             " other control planes; set network.vip, or cluster.api_address to a load balancer's"
         )
 

@@ -134,7 +134,7 @@ def api_address_is_a_control_planes(platform: Platform) -> Iterator[Problem]:
     for owner, address in _machines(platform):
         is_worker = owner.startswith("platform.nodes") and address in workers
         if address == api and (is_worker or owner == _GATEWAY):
-            yield Problem("platform.cluster.api_address", api, f"is {owner}", "the API runs on control planes alone")
+            yield Problem("platform.cluster.api_address", api, f"is {owner}", "the API runs only on control planes")
 
 
 def layer2_is_there_where_needed(platform: Platform) -> Iterator[Problem]:

@@ -144,7 +144,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     for name in ("kubeconfig", "talosconfig"):
         file = observation.files.get(name, AccessFile(exists=False, problem="does not exist"))
         if file.problem:
-            verb, detail = "renew" if file.exists else "write", "readable by its owner alone"
+            verb, detail = "renew" if file.exists else "write", "readable only by its owner"
             actions.append(Action(f"file {name}", verb, name, detail, file.problem, data={"file": name}))
     kept = 1 + len(platform.nodes) + 2 - len(actions)
     waits = "apply-talos-config" if observation.without_config else ""
@@ -175,7 +175,7 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
         Check("every node is Ready", not unready, count(total, unready)),
         Check("a Cilium agent is ready on every node", not bare, count(total, bare)),
         Check(
-            "kubeconfig and talosconfig are written, for their owner alone",
+            "kubeconfig and talosconfig are written, readable only by their owner",
             bool(files) and not problems,
             "; ".join(problems) or ", ".join(sorted(files)) or "not compared yet",
         ),

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Any, TypeVar
 
+from fluobook.clients.proxmox.session import WIDTH
 from fluobook.errors import FluobookError
 from fluobook.failures import present
 from fluobook.journal.journal import Journal
@@ -38,7 +39,7 @@ REPORTS = 20
 """Messages of an action that are kept."""
 
 
-def in_parallel(work: Callable[[T], R], items: Iterable[T], *, width: int = 16) -> list[R]:
+def in_parallel(work: Callable[[T], R], items: Iterable[T], *, width: int = WIDTH) -> list[R]:
     """Do the work for all items at once, at most `width` at a time.
 
     Returns:

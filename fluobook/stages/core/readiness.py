@@ -129,6 +129,12 @@ def has_pods(api_version: str, kind: str, namespace: str) -> bool:
     return kind in WORKLOADS or bool(namespace and "." in group and not group.endswith(".k8s.io"))
 
 
+def why_with_its_pods(kube: Kube, obj: Mapping[str, Any]) -> str:
+    """What keeps the object from being ready, and what its first waiting pod says; "" if it is ready."""
+    why = why_not(obj)
+    return "; ".join(filter(None, (why, why_its_pods_wait(kube, obj)))) if why else ""
+
+
 def why_its_pods_wait(kube: Kube, obj: Mapping[str, Any]) -> str:
     """What the first waiting pod of an object says: "web-x, container a: ImagePullBackOff: …"; "" if none does."""
     name, namespace = obj["metadata"]["name"], obj["metadata"].get("namespace", "")

@@ -78,7 +78,7 @@ def _is_recipient(root: Path, secrets: ClusterSecrets, recipient: str) -> Check:
         "the age key is a recipient in .sops.yaml and in every encrypted file",
         not wrong,
         f"not in {', '.join(wrong)}" if wrong else f"{len(encrypted)} files",
-        f"put {recipient} into .sops.yaml, then `sops updatekeys` on every file named; or name the right key in the "
+        f"add {recipient} to .sops.yaml, then for each file named: sops updatekeys FILE; or name the right key in the "
         "params (secrets.age_key)",
     )
 

@@ -263,8 +263,7 @@ def _why_not_ready(kube: Kube, resource: Mapping[str, Any]) -> str:
         live = kube.find(api_version_of(resource), resource["kind"], resource["name"], resource.get("namespace", ""))
         if live is None:
             return "does not exist"
-        why = readiness.why_not(live)
-        return "; ".join(filter(None, (why, readiness.why_its_pods_wait(kube, live)))) if why else ""
+        return readiness.why_with_its_pods(kube, live)
     except OutsideError:
         return ""
 

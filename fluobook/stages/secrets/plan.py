@@ -325,7 +325,7 @@ def _recipients(observation: Observation, file: str, wanted: frozenset[str] | No
     if others := sorted(recipient for recipient in wanted if not is_age(recipient)):
         raise Refused(
             f".sops.yaml names {', '.join(others)} for {file}",
-            cause="Argo CD decrypts with one age key, and this notebook encrypts for age and SSH keys alone",
+            cause="Argo CD decrypts with one age key, and this notebook encrypts only for age and SSH keys",
             remedy="name age recipients there, and nothing else",
         )
     if observation.refuses_lab_key and wanted & observation.lab:
