@@ -12,6 +12,9 @@ import pytest
 import fluobook
 from fluobook import notebook, params
 from fluobook.errors import BadFile, CheckFailed, UsageError
+from fluobook.notebook import ask_person
+from fluobook.stages.core.gate import Answer, Question
+from fluobook.stages.core.plan import Action, Plan
 
 if TYPE_CHECKING:
     from fluobook.notebook import PlatformTree, Runbook
@@ -131,3 +134,15 @@ def test_no_value_of_a_secret_is_shown(tree: PlatformTree):
     shown = str(tree.secrets())
     assert "fluodata/fluodata-pg-credentials  username, password" in shown
     assert "ENC[" not in shown
+
+
+@pytest.mark.parametrize("server", [True, False])
+def test_without_buttons_a_prompt_asks(monkeypatch: pytest.MonkeyPatch, server: bool) -> None:
+    monkeypatch.setenv("JPY_SESSION_NAME", "01.ipynb")
+    if not server:
+        monkeypatch.delenv("JPY_SESSION_NAME")
+    prompts: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda prompt: prompts.append(prompt) or "yes")
+    question = Question(Plan("create-vms", (Action("create a", "create", "vm a"),)))
+    assert ask_person(question) == Answer("prompt", "yes")
+    assert prompts == [question.prompt]

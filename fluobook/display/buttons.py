@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 from uuid import uuid4
@@ -105,7 +106,7 @@ def ask(
     """Show a plan with the buttons Approve and Reject, and wait for a click.
 
     Args:
-        plan: the plan; the last line of its note is the summary that a person decides about.
+        plan: the plan; its note has a line for each name that is destroyed, what a person should know, and the summary.
         names: what has to be typed to approve it; nothing where a click is enough.
         destroyed: the names of what will be destroyed.
         accepts: whether what was typed approves the plan.
@@ -144,8 +145,11 @@ def _widgets(
 
     request = f"To approve, type: {' '.join(names)}"
     loss = Table("WILL BE DESTROYED", ["name"], [[Cell(name, "destroy")] for name in destroyed]).html()
-    folded = f"<details><summary>{html.escape(plan.title)}: {len(plan.rows)} actions</summary>{plan.html()}</details>"
-    parts = [f"<strong>{html.escape(plan.note.splitlines()[-1])}</strong>", loss if destroyed else "", folded]
+    rows = replace(plan, note="").html()
+    folded = f"<details><summary>{html.escape(plan.title)}: {len(plan.rows)} actions</summary>{rows}</details>"
+    *notes, summary = plan.note.splitlines()
+    known = [f"<div>{html.escape(note)}</div>" for note in notes[len(destroyed) :]]
+    parts = [f"<strong>{html.escape(summary)}</strong>", loss if destroyed else "", "".join(known), folded]
     auto, wide = widgets.Layout(width="auto"), widgets.Layout(width="22em", max_width="100%")
     typed = widgets.Text(placeholder=" ".join(names), layout=wide, continuous_update=False)
     approve = widgets.Button(description="Approve", button_style="danger" if destroyed else "primary", layout=auto)

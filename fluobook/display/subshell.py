@@ -18,6 +18,8 @@ _ANSWERED = frozenset({"kernel_info_request", "comm_info_request", "comm_open", 
 
 def answers_while_busy(kernel: Any) -> bool:
     """Let a subshell answer what pages ask about this kernel and its widgets; returns whether one does."""
+    if kernel is None:
+        return False
     known: bool | None = getattr(kernel, "_fluobook_answers", None)
     if known is None:
         known = kernel._fluobook_answers = _install(kernel)  # noqa: SLF001 (once for each kernel)

@@ -66,6 +66,17 @@ Table("every tone", ["state", "text"], [[Cell(tone, tone), tone] for tone in GLY
 """
 
 
+DESTROYS = """
+from fluobook.context import POLICIES
+from fluobook.notebook import ask_person
+from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Action, Plan
+plan = Plan("secrets", (Action("x", "unlist", "generator", destroys=("mail", "db-1")),), notes=("keep a copy",))
+answer = Gate(Approval(), POLICIES["live"], "fluodata", ask_person).admit(plan)
+print(f"{answer.form}: {answer.text}")
+"""
+
+
 @pytest.mark.usefixtures("lab")
 def test_a_person_approves_and_sees_the_table_change_in_place(opened: Open) -> None:
     notebook = opened("01_create_vms.ipynb")
@@ -93,6 +104,21 @@ def test_a_rejected_plan_changes_nothing(opened: Open, lab: life.Lab) -> None:
     expect(notebook.cell("stage.apply(plan)")).to_contain_text("ApprovalNeeded: create-vms: not approved")
     expect(notebook.cell("stage.verify()").locator("table.fluobook")).to_have_count(0)
     assert changes(lab) == []
+
+
+def test_a_plan_that_destroys_is_approved_by_the_names_that_are_typed(opened: Open) -> None:
+    notebook = opened(code=DESTROYS)
+    notebook.run_all()
+    area, typed = notebook.cell("ask_person").locator(".jp-OutputArea").first, notebook.page.get_by_placeholder("fluo")
+    for text in ("WILL BE DESTROYED", "− mail", "− db-1", "keep a copy", "To approve, type: fluodata mail db-1"):
+        expect(area).to_contain_text(text)
+    typed.fill("fluodata")
+    notebook.click("Approve")
+    expect(area).to_contain_text("'fluodata' does not match.")
+    typed.fill("db-1, mail fluodata")
+    notebook.click("Approve")
+    expect(area).to_contain_text("plan of secrets: approved")
+    expect(area).to_contain_text("button: db-1, mail fluodata")
 
 
 def test_every_text_of_a_table_can_be_read_in_both_themes(opened: Open) -> None:
