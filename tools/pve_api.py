@@ -26,10 +26,7 @@ DESCRIPTION = {"maxLength": 8192, "optional": 1, "type": "string"}
 def extract(description: dict[str, Any]) -> dict[str, Any]:
     """The parameters by request ("GET /version"), and those of a VM's options under "options"."""
     served = {f"{method} {path}": description[path][method]["parameters"] for method, path, _ in ROUTES}
-    served = {
-        name: parts.get("properties", {}) if "additionalProperties" in parts else parts
-        for name, parts in served.items()
-    }
+    served = {name: parts.get("properties") or _plain(parts) for name, parts in served.items()}
     requests = {name: {key: _facts(value) for key, value in parts.items()} for name, parts in served.items()}
     create, update = requests[CREATE], requests[UPDATE]
     create["description"] = update["description"] = DESCRIPTION
@@ -38,6 +35,10 @@ def extract(description: dict[str, Any]) -> dict[str, Any]:
         for key in options:
             del request[key]
     return {"options": options, "requests": requests}
+
+
+def _plain(parts: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parts.items() if isinstance(value, dict)}
 
 
 def _facts(value: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ NOW = dt.datetime(2026, 11, 28, tzinfo=dt.UTC)
 ITEM = {
     **dict.fromkeys(("type", "node", "name", "status", "iface", "storage", "volid", "exitstatus", "lock", "t"), "qemu"),
     **dict.fromkeys(("vmid", "endtime", "n", "active", "avail", "maxmem"), 1),
+    **dict.fromkeys(("zone", "vnet", "controller", "subnet"), "x"),
     "upid": UPID,
     "version": "9.0",
 }
@@ -97,6 +98,9 @@ PROXMOX: dict[str, Callable[[ProxmoxClient], Any]] = {
     "start": lambda client: client.start("n", 1),
     "delete": lambda client: client.delete("n", 1),
     "resize": lambda client: client.resize("n", 1, "scsi0", 3),
+    "sdn": lambda client: client.sdn(),
+    "zones": lambda client: client.zone_status("n"),
+    "apply": lambda client: client.apply_sdn(),
 }
 KUBE: dict[str, Callable[[Kube], Any]] = {
     "version": Kube.version,

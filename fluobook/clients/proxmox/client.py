@@ -16,7 +16,7 @@ from fluobook.clients.https import is_passing
 from fluobook.clients.proxmox.privileges import Need
 from fluobook.clients.proxmox.session import ProxmoxEndpoint, Session, VmLocked, task_failure
 from fluobook.clients.proxmox.tasks import LOG_TAIL, UPID, Pace, TaskStatus, Upid, poll_interval
-from fluobook.errors import FluobookError, NotFound, OutsideError
+from fluobook.errors import FluobookError, NotFound, OutsideError, Rejected
 from fluobook.waiting import Cancellation, wait_until
 
 Json = dict[str, Any]
@@ -113,10 +113,24 @@ class ProxmoxClient:
         """The objects of the SDN by kind and id, with their pending changes (`state`, `pending`)."""
         objects = {kind: self._sdn_list(f"cluster/sdn/{kind}", key) for kind, key in _SDN.items()}
         subnets = [self._sdn_list(f"cluster/sdn/vnets/{vnet}/subnets", "subnet") for vnet in objects["vnets"]]
-        return objects | {"subnets": {name: subnet for listed in subnets for name, subnet in listed.items()}}
+        listed = {name: subnet for listed in subnets for name, subnet in listed.items()}
+        return objects | {"subnets": listed, "fabrics": self._fabrics()}
+
+    def _fabrics(self) -> dict[str, Json]:
+        """The fabrics and their nodes; Proxmox VE 8 has none."""
+        path, state = "cluster/sdn/fabrics/all", {"state?": str, "pending?": dict}
+        shape = {"fabrics?": [{"id": str} | state], "nodes?": [{"fabric_id": str, "node_id": str} | state]}
+        try:
+            data = self._session.get(path, doing=f"list {path}", shape=shape, pending=1)
+        except Rejected as error:
+            if error.code != "501":
+                raise
+            return {}
+        nodes = {f"{node['fabric_id']}/{node['node_id']}": node for node in data.get("nodes") or ()}
+        return {fabric["id"]: fabric for fabric in data.get("fabrics") or ()} | nodes
 
     def _sdn_list(self, path: str, key: str) -> dict[str, Json]:
-        shape = [{key: str, "state?": str, "pending?": {"*": (str, int)}}]
+        shape = [{key: str, "state?": str, "pending?": dict}]
         listed = self._session.get(path, doing=f"list {path}", shape=shape, pending=1)
         return {item[key]: item for item in listed}
 

@@ -198,7 +198,7 @@ class Vm:
             raise failed(f"VM is locked ({self.lock})")
 
 
-SDN_KINDS = ("zones", "vnets", "subnets", "controllers")
+SDN_KINDS = ("zones", "vnets", "subnets", "controllers", "fabrics")
 
 
 def _no_objects() -> dict[str, dict[str, dict[str, Any]]]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from fluobook_lab.proxmox.model import Backend, Call, Task
 
-_KEYS = {"zones": "zone", "vnets": "vnet", "subnets": "subnet", "controllers": "controller"}
+_KEYS = {"zones": "zone", "vnets": "vnet", "subnets": "subnet", "controllers": "controller", "fabrics": "id"}
 """By kind, the key of an object's id."""
 _NUMBERS = frozenset({"mtu", "tag", "vxlan-port", "snat", "vlanaware", "isolate-ports"})
 _NOT_STORED = frozenset({"lock-token", "delete", "digest", "type", "vnet", "zone", "subnet"})
@@ -39,6 +39,12 @@ def _listing(kind: str) -> Callable[[Call], list[dict[str, Any]]]:
         return [item for item in shown if kind != "subnets" or item["vnet"] == call.path["vnet"]]
 
     return index
+
+
+def fabrics(call: Call) -> dict[str, list[dict[str, Any]]]:
+    """GET /cluster/sdn/fabrics/all; Proxmox VE 8 has no fabrics."""
+    _since_9(call)
+    return {"fabrics": _listing("fabrics")(call), "nodes": []}
 
 
 def _with_changes(running: dict[str, Any] | None, configured: dict[str, Any] | None) -> dict[str, Any]:
@@ -219,6 +225,8 @@ def zone_status(call: Call) -> list[dict[str, str]]:
 def _routes() -> list[tuple[str, str, Callable[[Call], Any]]]:
     routes: list[tuple[str, str, Callable[[Call], Any]]] = []
     for kind, key in _KEYS.items():
+        if kind == "fabrics":
+            continue
         path = f"/cluster/sdn/{kind}" if kind != "subnets" else "/cluster/sdn/vnets/{vnet}/subnets"
         routes.append(("GET", path, _listing(kind)))
         if kind != "controllers":
@@ -229,6 +237,7 @@ def _routes() -> list[tuple[str, str, Callable[[Call], Any]]]:
 
 ROUTES = (
     *_routes(),
+    ("GET", "/cluster/sdn/fabrics/all", fabrics),
     ("PUT", "/cluster/sdn", apply),
     ("POST", "/cluster/sdn/lock", lock),
     ("DELETE", "/cluster/sdn/lock", unlock),

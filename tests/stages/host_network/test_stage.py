@@ -147,6 +147,7 @@ FOREIGN: dict[str, tuple[str, str, dict[str, Any] | None, str]] = {
     "a new zone": ("zones", "theirs", {"type": "simple"}, "pending changes of somebody else: zone theirs (new)"),
     "a new VNet": ("vnets", "theirs", {"zone": "nodes", "tag": 7}, "vnet theirs (new)"),
     "a new controller": ("controllers", "evpn1", {"type": "evpn"}, "controller evpn1 (new)"),
+    "a new fabric": ("fabrics", "theirs", {"protocol": "ospf"}, "fabric theirs (new)"),
     "our subnet deleted": ("subnets", "nodes-10.10.0.0-24", None, "subnet nodes-10.10.0.0-24 (deleted)"),
     "our zone with another type": ("zones", "nodes", {"type": "simple"}, "has the zone nodes with type simple"),
     "our VNet in another zone": (
