@@ -260,7 +260,13 @@ class Application:
         comparison = self._comparer.compare(wanted, ignored, environment.checks)
         steps = tasks(wanted, comparison, prune=bool(sync.get("prune")), options=options)
         project, delay = self._project(spec) or {}, environment.settings.wave_delay
-        return Sync(steps, applier, self._cluster, project, destination, self._clock.now, delay)
+        return Sync(steps, applier, self._cluster, project, destination, self._clock.now, delay, self._approved)
+
+    def _approved(self) -> bool:
+        """Whether a person has approved to prune since the operation started."""
+        app = self._find() or {}
+        operation = (app.get("status") or {}).get("operationState") or {}
+        return objects.is_approved(app, operation.get("startedAt", ""))
 
     async def _delete(self, app: Obj) -> bool:
         """Delete its objects first, after the current operation; False when the Application is gone."""
@@ -292,7 +298,7 @@ class Application:
         if before in finalizers:
             yield self._run_hooks("PreDelete"), {before}
         if cascade := {name for name in finalizers if name.split("/")[0] == objects.FINALIZER}:
-            yield self._delete_objects(app["spec"]), cascade
+            yield self._delete_objects(app), cascade
         if after in finalizers:
             yield self._run_hooks("PostDelete"), {after}
         for phase, name in objects.DELETE_HOOKS.items():
@@ -326,22 +332,26 @@ class Application:
             raise ApiError(500, "InternalError", f"{executing}{phase} hook(s) failed: {names}")
         return all(health.status != PROGRESSING for _, health in states)
 
-    def _delete_objects(self, spec: Obj) -> bool:
+    def _delete_objects(self, app: Obj) -> bool:
         """Delete the objects that may be deleted with the Application; whether all of them are gone.
 
-        CustomResourceDefinitions stay, and so does what Helm keeps.
+        CustomResourceDefinitions stay, and so does what Helm keeps. Nothing is deleted while one of them waits for a
+        person's approval.
 
         Raises:
             ApiError: an object cannot be deleted.
         """
-        options = (spec.get("syncPolicy") or {}).get("syncOptions") or ()
+        options = (app["spec"].get("syncPolicy") or {}).get("syncOptions") or ()
         live_objects = [
             obj
             for obj in self._cluster.objects_of(self.name).values()
-            if not objects.is_off("Delete", obj, options)
+            if not objects.is_set("Delete=false", obj, options)
             and obj["kind"] != "CustomResourceDefinition"
             and objects.annotation(obj, "helm.sh/resource-policy") != "keep"
         ]
+        asks = any(objects.is_set("Delete=confirm", obj, options) for obj in live_objects)
+        if asks and not objects.is_approved(app, app["metadata"]["deletionTimestamp"]):
+            return False
         for obj in live_objects:
             if not obj["metadata"].get("deletionTimestamp"):
                 self._cluster.delete(obj)

@@ -7,11 +7,12 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
+from fluobook_lab.argocd import objects
 from fluobook_lab.argocd.application import Application, Environment
 from fluobook_lab.argocd.comparison import Cluster
 from fluobook_lab.argocd.configuration import first_start
 from fluobook_lab.argocd.health import deployment, stateful_set
-from fluobook_lab.argocd.objects import API, CONTROLLER, NAMESPACE, REFRESH, annotation, is_hook, operation_phase
+from fluobook_lab.argocd.objects import API, CONTROLLER, NAMESPACE, annotation, is_hook, operation_phase
 from fluobook_lab.argocd.operation import TERMINATING
 from fluobook_lab.argocd.repo_server import Programs, RepoServer
 from fluobook_lab.faults import Faults
@@ -110,7 +111,8 @@ class ArgoCD:
         if obj.get("apiVersion") != API or not self._environment.active:
             return
         name, metadata = obj["metadata"]["name"], obj["metadata"]
-        inputs = [obj.get("spec"), obj.get("operation"), annotation(obj, REFRESH), operation_phase(obj) == TERMINATING]
+        asked = [annotation(obj, key) for key in (objects.REFRESH, objects.APPROVED)]
+        inputs = [obj.get("spec"), obj.get("operation"), asked, operation_phase(obj) == TERMINATING]
         text = json.dumps([metadata.get("uid"), metadata.get("deletionTimestamp"), *inputs], sort_keys=True)
         if self._inputs.get(name) != text or name not in self._workers:
             self._inputs[name] = text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fluobook_lab.kube.objects import clone
@@ -25,6 +26,7 @@ TRACKING, WAVE, REFRESH = PREFIX + "tracking-id", PREFIX + "sync-wave", PREFIX +
 HOOK, HOOK_DELETE = PREFIX + "hook", PREFIX + "hook-delete-policy"
 OPTIONS, IGNORE_HEALTH = PREFIX + "sync-options", PREFIX + "ignore-healthcheck"
 COMPARE = PREFIX + "compare-options"
+APPROVED = PREFIX + "deletion-approved"
 INSTANCE_LABEL = "app.kubernetes.io/instance"
 FINALIZER = "resources-finalizer.argocd.argoproj.io"
 DELETE_HOOKS = {
@@ -84,10 +86,18 @@ def options_of(obj: Obj) -> frozenset[str]:
     return frozenset(listed(obj, OPTIONS))
 
 
-def is_off(verb: str, obj: Obj, options: Iterable[str]) -> bool:
-    """Whether an object must not be pruned or deleted: by its annotation, else by an option of its Application."""
-    own = [option for option in options_of(obj) if option.startswith(f"{verb}=")]
-    return f"{verb}=false" in (own or options)
+def is_set(option: str, obj: Obj, options: Iterable[str]) -> bool:
+    """Whether an object has an option such as Prune=false: by its annotation, else by one of its Application."""
+    own = [each for each in options_of(obj) if each.startswith(f"{option.partition('=')[0]}=")]
+    return option in (own or options)
+
+
+def is_approved(app: Obj, since: str) -> bool:
+    """Whether a person has approved, since a time, to prune or delete what has the option `confirm`."""
+    try:
+        return datetime.fromisoformat(annotation(app, APPROVED)) >= datetime.fromisoformat(since)
+    except (ValueError, TypeError):
+        return False
 
 
 def operation_phase(app: Obj) -> str:

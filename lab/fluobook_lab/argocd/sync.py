@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.argocd.comparison import LAST_APPLIED, ignored_paths, with_live_values
 from fluobook_lab.argocd.configuration import forbids
-from fluobook_lab.argocd.objects import DELETE_HOOKS, MANAGER, PHASES, Key, is_off, options_of, wave_of
+from fluobook_lab.argocd.objects import DELETE_HOOKS, MANAGER, PHASES, Key, is_set, options_of, wave_of
 from fluobook_lab.kube.errors import ApiError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Task:
         wave: in the phase.
         target: what to apply; None prunes.
         pruned: the object to prune.
+        asks: whether a person must approve that it is pruned.
     """
 
     key: Key
@@ -65,6 +66,7 @@ class Task:
     wave: int
     target: Target | None = None
     pruned: Obj | None = field(default=None, repr=False)
+    asks: bool = False
     state: str = PENDING
     status: str = ""
     message: str = ""
@@ -111,8 +113,9 @@ def tasks(targets: Iterable[Target], comparison: Comparison, *, prune: bool, opt
     last = max([task.wave for task in result if task.phase == "Sync"] + waves, default=0) + 1
     for key, obj in pruned:
         late = "PruneLast=true" in {*options, *options_of(obj)}
-        task = Task(key, "Sync", last if late else reverse[wave_of(obj)], pruned=obj)
-        if not prune or is_off("Prune", obj, options):
+        asks = is_set("Prune=confirm", obj, options)
+        task = Task(key, "Sync", last if late else reverse[wave_of(obj)], pruned=obj, asks=asks)
+        if not prune or is_set("Prune=false", obj, options):
             task.set(SUCCEEDED, "PruneSkipped", "ignored (no prune)" if prune else "ignored (requires pruning)")
         result.append(task)
 
@@ -207,6 +210,7 @@ class Sync:
         destination: the Application's.
         clock: lab seconds now.
         wave_delay: lab seconds after each wave except the last.
+        approved: whether a person has approved to prune what asks for it.
     """
 
     tasks: list[Task]
@@ -216,6 +220,7 @@ class Sync:
     destination: dict[str, Any]
     clock: Callable[[], float]
     wave_delay: float
+    approved: Callable[[], bool]
     not_before: float = 0.0
     outcome: Outcome = Outcome(RUNNING, "")
     _checked: bool = field(default=False, repr=False)
@@ -306,6 +311,9 @@ class Sync:
         step = pending[0].step
         current = [task for task in pending if task.step == step]
         later = [task for task in pending if task.step != step or task.is_hook]
+        asking = [f"{task.key.kind}/{task.key.name}" for task in current if task.asks]
+        if asking and not self.approved():
+            return Outcome(RUNNING, f"waiting for pruning confirmation of {', '.join(asking)}")
         for task in current:
             self._run(task, checks)
         if any(task.state == FAILED and task.status == "SyncFailed" for task in current):

@@ -1,6 +1,9 @@
 """Deleting an Application: hooks before and after it, what is deleted with it, and what stays."""
 
+from datetime import UTC, datetime
+
 import pytest
+from fluobook_lab.argocd.objects import APPROVED
 
 pytestmark = pytest.mark.lab
 CASCADE = "resources-finalizer.argocd.argoproj.io"
@@ -110,6 +113,46 @@ def test_an_option_of_the_application_or_of_the_object_keeps_what_it_deployed(in
         lab.store.delete(lab.api, "Application", "base", "argocd")
         await lab.until(lambda: not lab.app("base"))
         assert bool(find(lab, "ConfigMap", "kept")) is left
+
+    in_lab(test)
+
+
+def approve(lab):
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    lab.store.patch(lab.api, "Application", "base", "argocd", body={"metadata": {"annotations": {APPROVED: now}}})
+
+
+def test_nothing_is_deleted_before_a_person_approves_where_an_object_asks_for_it(in_lab):
+    async def test(lab):
+        asking = lab.config_map("asking")
+        asking["metadata"]["annotations"] = {"argocd.argoproj.io/sync-options": "Delete=confirm"}
+        await deployed(lab, asking, job("uninstall", "pre-delete"), finalizers=[CASCADE])
+        lab.store.delete(lab.api, "Application", "base", "argocd")
+        await lab.until(lambda: find(lab, "Job", "uninstall"))
+        finish(lab, "uninstall")
+        await lab.until(lambda: finalizers(lab) == [CASCADE, f"{BEFORE}/cleanup"])
+        assert find(lab, "ConfigMap", "asking")
+        assert find(lab, "ConfigMap", "settings")
+        approve(lab)
+        await lab.until(lambda: not lab.app("base"))
+        assert find(lab, "ConfigMap", "asking") is None
+
+    in_lab(test)
+
+
+def test_a_sync_waits_until_a_person_approves_where_an_object_asks_for_it(in_lab):
+    async def test(lab):
+        asking = lab.config_map("asking")
+        asking["metadata"]["annotations"] = {"argocd.argoproj.io/sync-options": "Prune=confirm"}
+        await deployed(lab, asking)
+        lab.push({"base/all.yaml": lab.config_map("settings", a="1")})
+        lab.refresh("base")
+        message = "waiting for pruning confirmation of ConfigMap/asking"
+        await lab.until(lambda: lab.status("base")["operationState"].get("message") == message)
+        assert find(lab, "ConfigMap", "asking")
+        approve(lab)
+        await lab.well("base")
+        assert find(lab, "ConfigMap", "asking") is None
 
     in_lab(test)
 
