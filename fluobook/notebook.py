@@ -21,7 +21,7 @@ from fluobook.context import POLICIES, RunContext, open_context, operator
 from fluobook.display import buttons
 from fluobook.display.kernel import guard_kernel, interactive, show
 from fluobook.display.live import Live
-from fluobook.display.table import Cell, Displayed, Table
+from fluobook.display.table import Cell, Displayed, Picture, Table
 from fluobook.display.tree import PlatformTree
 from fluobook.errors import ApprovalNeeded, PlanChanged, UsageError
 from fluobook.failures import PHASE, present
@@ -357,6 +357,23 @@ class Runbook(Displayed):
             stream: the latest flows, one by one.
         """
         return observe.watch_flows(self.context, lambda: self.tree.policies, stream=stream)
+
+    def dashboard(self) -> None:
+        """Show nodes, CSRs, Applications and flows, each with its counts; see `nodes`.
+
+        Raises:
+            StageMissing: a table has nothing to follow yet; the tables before it are shown.
+        """
+        for table in (self.nodes, self.csrs, self.applications, self.flows):
+            table().show()
+
+    def waves(self) -> Picture:
+        """The waves of Argo CD's Applications, and the health of each, as a diagram."""
+        return observe.waves(self.context)
+
+    def traffic(self) -> Picture:
+        """Which namespaces talk to which, and what is dropped between them, as a diagram."""
+        return observe.traffic(self.context)
 
     @property
     def _title(self) -> str:

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 WIDTH = 1400
 STATUS_BAR = 36
-LAST = ".jp-Notebook .jp-CodeCell:has-text('runbook.applications()')"
-"""The last cell to be seen: flows differ from one moment to the next, and a picture of all is too tall to read."""
+LAST = ".jp-Notebook .jp-CodeCell:has-text('runbook.waves()')"
+"""The last cell to be seen: a picture of all is too tall to read."""
 PICTURES = ROOT / "docs" / "pictures"
 PROGRAM = Path(sys.executable).with_name("fluobook")
 NOTEBOOK = "09_observe.ipynb"
 WATCHING = 240
-"""Seconds that Run All may take: four tables are watched for half a minute each."""
+"""Seconds that Run All may take."""
 
 
 def main() -> int:

@@ -130,6 +130,25 @@ class Table(Displayed):
         return f"+ {hidden} more" if hidden > 0 else ""
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A diagram in Mermaid's language, which JupyterLab draws; as text elsewhere.
+
+    Args:
+        text: the same for a terminal, the record and the report.
+        mermaid: the diagram, or nothing while nobody watches.
+    """
+
+    text: str
+    mermaid: str = ""
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"text/plain": self.text} | ({"text/vnd.mermaid": self.mermaid} if self.mermaid else {})
+
+
 def _plain(cell: Any) -> str:
     return f"{cell:%Y-%m-%d %H:%M:%S} UTC" if isinstance(cell, datetime) else "" if cell is None else str(cell)
 

@@ -13,7 +13,7 @@ from collections import Counter, deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fluobook.display.table import Cell, Table
+from fluobook.display.table import Cell, Picture, Table
 from fluobook.kubernetes import policies
 from fluobook.stages.approve_csrs import SIGNER, evaluate, state_of
 from fluobook.stages.core.readiness import has_condition
@@ -38,6 +38,9 @@ MOST_PATHS = 5000
 """Paths that are counted one by one; flows of any others are counted together."""
 WINDOW = 6
 """Seconds over which a rate is taken."""
+
+ARROWS = 40
+"""Arrows of the picture of who talks to whom, at most."""
 
 _PATH = ["verdict", "from", "to", "port", "decided by"]
 _TALOS = re.compile(r"Talos \((.+)\)")
@@ -216,6 +219,41 @@ class Applications:
             pickers=("project", "sync", "health", "operation"),
             optional=("project", "operation", "source", "revision", "since"),
         )
+
+
+def waves_picture(objects: Iterable[Obj]) -> Picture:
+    """The waves in their order, with the Applications of each and their health."""
+    waves: dict[str, list[Obj]] = {}
+    for app in sorted(objects, key=_wave_and_name):
+        waves.setdefault(_wave(app) or "root", []).append(app)
+    lines, text = ["flowchart LR"], []
+    for n, (wave, apps) in enumerate(waves.items()):
+        names = [("" if is_healthy(app) else "✗ ") + app["metadata"]["name"] for app in apps]
+        label = "<br>".join(name.replace('"', "'") for name in names)
+        title = wave if wave == "root" else f"wave {wave}"
+        lines += [f'w{n}["{title}<br>{label}"]', *([f"w{n - 1} --> w{n}"] if n else [])]
+        text.append(f"{wave}: {', '.join(names)}")
+    return Picture("waves\n" + "\n".join(text), "\n  ".join(lines))
+
+
+def traffic_picture(counts: Mapping[FlowPath, int]) -> Picture:
+    """Who talks to whom: an arrow for each pair of namespaces, with the number of flows; dotted if any is dropped."""
+    pairs: Counter[tuple[str, str]] = Counter()
+    dropped: Counter[tuple[str, str]] = Counter()
+    for path, number in counts.items():
+        pair = path.source.partition("/")[0], path.destination.partition("/")[0]
+        pairs[pair] += number
+        dropped[pair] += number * (path.verdict == DROPPED)
+    busiest = sorted(pair for pair, _ in pairs.most_common(ARROWS))
+    ids = {name: f"n{i}" for i, name in enumerate(sorted({name for pair in busiest for name in pair}))}
+    lines = ["flowchart LR", *(f'{ids[name]}["{name}"]' for name in ids)]
+    text = ["who talks to whom"]
+    for source, target in busiest:
+        number, lost = pairs[source, target], dropped[source, target]
+        label = f"{number}, {lost} dropped" if lost else str(number)
+        lines.append(f'{ids[source]} {"-." if lost else "--"} "{label}" {".->" if lost else "-->"} {ids[target]}')
+        text.append(f"{source} → {target}: {label}")
+    return Picture("\n".join(text), "\n  ".join(lines))
 
 
 def _wave(app: Obj) -> str:

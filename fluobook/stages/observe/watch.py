@@ -20,7 +20,7 @@ from fluobook.clients.kube import Kube
 from fluobook.context import RunContext
 from fluobook.display.kernel import interactive
 from fluobook.display.live import Live
-from fluobook.display.table import Table
+from fluobook.display.table import Picture, Table
 from fluobook.errors import FluobookError, NotFound, StageMissing
 from fluobook.gitops.documents import value_under
 from fluobook.kubernetes.policies import Policies
@@ -120,11 +120,15 @@ def watch_applications(context: RunContext) -> Live:
         StageMissing: Argo CD is not installed yet.
     """
     kube, kind = cluster(context), ("argoproj.io/v1alpha1", "Application")
+    _require_argocd(kube)
+    return shared("applications", context, lambda: follow(kube, *kind, tables.Applications()))
+
+
+def _require_argocd(kube: Kube) -> None:
     try:
-        kube.kind(*kind)
+        kube.kind("argoproj.io/v1alpha1", "Application")
     except NotFound:
         raise StageMissing("Argo CD is not installed", remedy="run the stage install-argocd first") from None
-    return shared("applications", context, lambda: follow(kube, *kind, tables.Applications()))
 
 
 def follow(kube: Kube, api_version: str, kind: str, draw: Draw, beside: Callable[[], object] | None = None) -> Live:
@@ -276,6 +280,32 @@ class FlowReader:
 
     def _lost(self, number: int) -> None:
         self.tally.lost += number
+
+
+def waves(context: RunContext) -> Picture:
+    """The waves of Argo CD's Applications as they are now.
+
+    Raises:
+        StageMissing: there is no cluster yet, or no Argo CD.
+    """
+    kube = cluster(context)
+    _require_argocd(kube)
+    return _drawn(tables.waves_picture(kube.list("argoproj.io/v1alpha1", "Application")))
+
+
+def traffic(context: RunContext) -> Picture:
+    """Who talked to whom in the flows that the relay remembers.
+
+    Raises:
+        StageMissing: there is no cluster yet, or no relay.
+    """
+    with relay(cluster(context), context.platform) as hubble:
+        return _drawn(tables.traffic_picture(read_flows(hubble).counts()))
+
+
+def _drawn(picture: Picture) -> Picture:
+    """A record has the text alone: what draws the diagram is only in JupyterLab."""
+    return picture if interactive() else Picture(picture.text)
 
 
 def _flows_summary(context: RunContext, kube: Kube) -> Live:

@@ -299,3 +299,28 @@ def test_objects_beyond_the_time_of_an_update_follow_with_the_next_one():
     objects = [{"metadata": {"name": name, "resourceVersion": "1"}} for name in "abc"]
     assert made.rows(objects, seconds=-1) == ([], 3)
     assert made.rows(objects) == ([["a"], ["b"], ["c"]], 0)
+
+
+def test_the_picture_of_the_waves_has_them_in_order_and_marks_what_is_not_healthy():
+    apps = [application("late", 1, health="Degraded"), application("root"), application("early", -4)]
+    picture = tables.waves_picture(apps)
+    assert picture.text == "waves\nroot: root\n-4: early\n1: ✗ late"
+    assert picture.mermaid.split("\n  ") == [
+        "flowchart LR",
+        'w0["root<br>root"]',
+        'w1["wave -4<br>early"]',
+        "w0 --> w1",
+        'w2["wave 1<br>✗ late"]',
+        "w1 --> w2",
+    ]
+
+
+def test_the_picture_of_traffic_joins_namespaces_and_dots_what_is_dropped():
+    tally = Tally()
+    for end, verdict in ((pod("a"), "FORWARDED"), (pod("b"), "FORWARDED"), (pod("b"), "DROPPED")):
+        tally.add(flow(WORLD, end, verdict))
+    tally.add(flow(pod("a"), pod("c", namespace="x")))
+    picture = tables.traffic_picture(tally.counts())
+    assert picture.text == "who talks to whom\nmonitoring → x: 1\nworld → monitoring: 3, 1 dropped"
+    assert 'n1 -. "3, 1 dropped" .-> n0' in picture.mermaid
+    assert 'n0 -- "1" --> n2' in picture.mermaid
