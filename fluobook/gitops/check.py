@@ -10,6 +10,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from fluobook.errors import BadFile, NotFound, Rejected
@@ -140,7 +141,7 @@ def unreadable(root: Path) -> list[Finding]:
             if file.suffix in (".yaml", ".yml"):
                 _require_documents(file)
             elif file.suffix == ".json":
-                require_json(read_text(file), file)
+                _require_json(read_text(file))
             elif not file.is_file():
                 raise not_regular(file)
             elif file.suffix != ".md":
@@ -155,11 +156,22 @@ def unreadable(root: Path) -> list[Finding]:
 def _require_documents(file: Path) -> None:
     """Refuse a YAML file that cannot be read, and a table or kustomization that is no mapping."""
     text = read_text(file)
-    if not list(documents.parse(text, file)) and schemas.is_table(file.name):
+    if not _has_documents(text) and schemas.is_table(file.name):
         is_empty = not any(data is not None for data in parse_yaml(text, file))
         raise BadFile(
             file, "is empty" if is_empty else "is not a mapping", line=1, remedy="write one, or delete the file"
         )
+
+
+@lru_cache(maxsize=2048)
+def _has_documents(text: str) -> bool:
+    """Whether a YAML text has a mapping, read once for each text."""
+    return bool(list(documents.parse(text, Path("the file"))))
+
+
+@lru_cache(maxsize=256)
+def _require_json(text: str) -> None:
+    require_json(text, "the file")
 
 
 def _beside(broken: list[Finding], rules: Mapping[str, Rule]) -> Mapping[str, Rule]:

@@ -113,6 +113,8 @@ def _listed(folder: Path, entry: Any, reader: Reader, above: tuple[Path, ...]) -
     if path.is_dir() and not (path / NAME).exists():
         remedy = "list its files, or write its kustomization"
         raise KustomizeError(f"lists {entry}, a folder without {NAME}", file=file, remedy=remedy)
+    if path.is_file() and path.suffix not in (".yaml", ".yml", ".json"):
+        raise KustomizeError(f"lists {entry}, which is no manifest", file=file, remedy="remove it from the list")
     if path in above:
         raise KustomizeError(f"lists {entry}, which lists it", file=file, remedy="remove it from the list")
     objects = resources(path, reader, above) if path.is_dir() else reader.read(path)

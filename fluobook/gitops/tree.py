@@ -98,8 +98,9 @@ class Application:
             remedy = "write one source with valuesObject, or give each source an Application of its own"
             problem = "has several sources (spec.sources), and fluobook reads one (spec.source)"
             fields.refuse(problem, "spec", "sources", remedy=remedy)
-        elif not value_under(document.data, ("spec", "source")):
-            fields.refuse("is not a valid Application: it has no source", "spec", "source", kind=Incomplete)
+        elif not any(value_under(document.data, ("spec", "source", key)) for key in ("chart", "path")):
+            problem = "is not a valid Application: it has no source with a chart or a path"
+            fields.refuse(problem, "spec", "source", kind=Incomplete)
         source, helm = ("spec", "source"), ("spec", "source", "helm")
         finalizers = fields.optional(list, "metadata", "finalizers")
         return cls(

@@ -34,7 +34,7 @@ RULE = "apiVersion: operator.victoriametrics.com/v1beta1\nkind: VMRule\nmetadata
         (
             "reachability.yaml",
             f"pods: {{shop: {POD.replace('8080', '70000/TCP')}}}",
-            "ports.0 is '70000/TCP', which does not",
+            "ports.0 is '70000/TCP'; a port is 8080 or 53/UDP",
         ),
         (
             "reachability.yaml",
