@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from fluobook import lab as labs
 from fluobook import params
-from fluobook.clients import sops
+from fluobook.clients import git, sops
 from fluobook.clients.factory import FactoryClient
 from fluobook.clients.kube import Kube, OperatorLease
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
@@ -295,6 +296,19 @@ def operator() -> tuple[str, str]:
     except (KeyError, OSError):  # a container whose user has no name
         person = str(os.getuid())
     return person, socket.gethostname()
+
+
+def facts_of(platform: Platform, root: Path) -> dict[str, Any]:
+    """What the record of a run says of where it came from: cluster, versions, commit, person and host."""
+    person, host = operator()
+    return {
+        "cluster": platform.cluster.name,
+        "versions": platform.versions.model_dump(),
+        "commit": git.commit_of(root),
+        "fluobook": metadata.version("fluobook"),
+        "person": person,
+        "host": host,
+    }
 
 
 def open_context(chosen: params.Params, *, root: Path, target: str, redactor: Redactor) -> RunContext:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fluobook import params
-from fluobook.context import POLICIES, RunContext, open_context, operator
+from fluobook.context import POLICIES, RunContext, facts_of, open_context, operator
 from fluobook.display import buttons
 from fluobook.display.kernel import guard_kernel, interactive, show
 from fluobook.display.live import Live
@@ -180,8 +180,9 @@ class StageRun:
         """Work in JupyterLab leaves the journal that a headless run leaves."""
         context = self.context
         journal = new_folder(context.root / "runs", context.phase) / "events.jsonl"
-        started = {"phase": context.phase, "target": context.target, "stages": [self.stage.name], **context.conditions}
-        context.journal.keep(journal, "run-started", **started, params=digest_of(context.platform.written))
+        facts = {**facts_of(context.platform, context.root), **context.conditions}
+        started = {"phase": context.phase, "target": context.target, "stages": [self.stage.name]}
+        context.journal.keep(journal, "run-started", **started, params=digest_of(context.platform.written), **facts)
 
     def _observe(self) -> None:
         self._observation = self.stage.observe(self.context)

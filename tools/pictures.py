@@ -57,10 +57,10 @@ def main() -> int:
 
 
 def report(browser: Browser, path: Path) -> None:
-    """The report from its head to the end of the first notebook."""
+    """The report from its head to the actions of the first stages."""
     page = browser.new_page(viewport={"width": 1000, "height": 900}, color_scheme="light")
     page.goto(path.as_uri())
-    end = bottom(page, "section")
+    end = bottom(page, "figure:nth-of-type(4)")
     page.screenshot(path=PICTURES / "report.png", full_page=True, clip={"x": 0, "y": 0, "width": 1000, "height": end})
     page.close()
 

@@ -69,6 +69,7 @@ def _print(line: str) -> None:
 
 def _new_run(loaded: Params, phase: str, lab: Lab | None) -> Path:
     """A run folder with the notebooks and the begin of the journal; `phase` is what the notebooks open."""
+    from fluobook.context import facts_of
     from fluobook.journal.folder import new_folder
     from fluobook.journal.journal import Journal
     from fluobook.params.load import digest_of
@@ -82,8 +83,10 @@ def _new_run(loaded: Params, phase: str, lab: Lab | None) -> Path:
     copy_notebooks(root(), folder, phase=phase, target=target)
     with closing(Journal(folder / "events.jsonl", Redactor())) as journal:
         stages = [stage.name for stage in (*STAGES, *DAY_TWO)]
-        params = digest_of(loaded.platform.written)
-        journal.write("run-started", phase=loaded.phase, target=target, stages=stages, params=params, **sources)
+        params, facts = digest_of(loaded.platform.written), facts_of(loaded.platform, root())
+        journal.write(
+            "run-started", phase=loaded.phase, target=target, stages=stages, params=params, **sources, **facts
+        )
     return folder
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -49,6 +50,7 @@ def run(
     charts: Charts = "",
 ) -> int:
     """Run the stages' notebooks headless. Example: fluobook run phase1 --approve all."""
+    from fluobook.context import facts_of
     from fluobook.journal import folder
     from fluobook.notebook import parse_approval
     from fluobook.params.secrets import secret_variables
@@ -82,11 +84,11 @@ def run(
             variables,
             charts=lab.charts if lab else "",
             sources=lab.sources if lab else (),
-            conditions=labs.conditions(lab),
+            facts=facts_of(loaded.platform, root()) | labs.conditions(lab),
         )
         if lab:
             print("\n".join(lab.remarks), flush=True)
-        runs, conditions = folder.newest_first(root() / "runs"), {"target": target, **request.conditions}
+        runs, conditions = folder.newest_first(root() / "runs"), {"target": target, **labs.conditions(lab)}
         with progress.shown(run_folder, runs, conditions, _print_summary) as report:
             code = headless.run(request, template=template, report=report)
     print(f"report: {run_folder / 'report.html'}")
@@ -304,22 +306,79 @@ def _run_on_cluster(
     os.execve(program, [program.name, f"--{config}", path, *arguments], env)  # noqa: S606 (no shell is wanted)
 
 
+def runs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> int:
+    """List the runs, the newest first. Example: fluobook runs."""
+    from fluobook.display.table import Table
+    from fluobook.journal.folder import newest_first
+    from fluobook.journal.history import run_of
+
+    listed = [run_of(folder) for folder in newest_first(root() / "runs")]
+    if as_json:
+        print(json.dumps([asdict(run) for run in listed], indent=2))
+        return 0
+    rows = [
+        [
+            *(run.run, run.phase, run.target, run.started[:19].replace("T", " "), f"{run.seconds:.1f} s"),
+            *(run.problem or run.outcome, "" if run.exit_code is None else run.exit_code, run.charts, run.commit),
+        ]
+        for run in listed
+    ]
+    columns = ["run", "phase", "target", "started (UTC)", "duration", "outcome", "exit code", "charts", "commit"]
+    print(Table("runs" if rows else "there are no runs yet", columns, rows, limit=len(rows)).text())
+    return 0
+
+
 def report(
     run: Annotated[
-        Path | None, typer.Argument(parser=options.existing_folder, help="A run folder; the newest if not given.")
+        list[Path] | None, typer.Argument(parser=options.existing_folder, help="A run folder; the newest if not given.")
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Say whether the record of the run was altered, torn or cut.")
+    ] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Compare two runs, the earlier one first.")] = False,
 ) -> int:
     """Write the HTML report of a run again and print its path. Example: fluobook report runs/MY-RUN."""
     from fluobook.journal.folder import newest_first
     from fluobook.redact import Redactor
+    from fluobook.run.compare import differences
     from fluobook.run.report import write_report
 
-    folder = run or next(iter(newest_first(root() / "runs")), None)
-    if folder is None or not any((folder / name).exists() for name in ("summary.json", "events.jsonl")):
-        raise NotFound(
-            f"there is no run in {folder or root() / 'runs'}", system="fluobook", remedy="fluobook run phase1 makes one"
-        )
-    print(write_report(folder, Redactor()))
+    folders = run or newest_first(root() / "runs")[: 2 if diff else 1]
+    if not run and diff:
+        folders.reverse()
+    if len(folders) != (2 if diff else 1) or (diff and verify):
+        remedy = "fluobook report --diff EARLIER LATER" if diff else "fluobook report RUN"
+        raise UsageError("--diff compares two runs; all else is about one run", remedy=remedy)
+    for folder in folders:
+        _require_run(folder)
+    if diff:
+        print("\n\n".join(table.text() for table in differences(*folders)))
+        return 0
+    if verify:
+        return _verify(folders[0])
+    print(write_report(folders[0], Redactor()))
+    return 0
+
+
+def _require_run(folder: Path) -> None:
+    if not any((folder / name).exists() for name in ("summary.json", "events.jsonl")):
+        remedy = "fluobook run phase1 makes one"
+        raise NotFound(f"there is no run in {folder}", system="fluobook", remedy=remedy)
+
+
+def _verify(folder: Path) -> int:
+    """Say whether the record of a run is as the run wrote it."""
+    from fluobook.journal import chain
+    from fluobook.journal.journal import contradictions, read_summary
+
+    recorded = read_summary(folder).journal if (folder / "summary.json").exists() else None
+    problems = [*chain.problems(folder, recorded), *contradictions(folder)]
+    for problem in problems:
+        print(f"✗ {problem}")
+    if problems:
+        return CheckFailed.exit_code
+    head = chain.head(folder / "events.jsonl")
+    print(f"✓ {folder.name} is as the run wrote it: {head.lines} lines, the last with SHA-256 {head.sha256}")
     return 0
 
 
@@ -374,6 +433,7 @@ COMMANDS: tuple[Callable[..., int], ...] = (
     kubeconfig,
     kubectl,
     talosctl,
+    runs,
     report,
     tools,
     version,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -12,7 +12,15 @@ from urllib.parse import unquote, urlsplit
 from fluobook.clients import answers
 from fluobook.clients.https import OVERDUE, PORTS, HttpClient, Target, is_passing
 from fluobook.clients.tools import find, run_tool
-from fluobook.errors import AccessDenied, DeadlineExceeded, NotFound, OutsideError, ToolFailed, Unreachable
+from fluobook.errors import (
+    AccessDenied,
+    DeadlineExceeded,
+    FluobookError,
+    NotFound,
+    OutsideError,
+    ToolFailed,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,6 +114,13 @@ def tracked(folder: Path, paths: Sequence[str] = ()) -> list[Path]:
     """
     output = _git(folder, "ls-files", "-z", "--", *paths)
     return sorted(folder / name for name in output.split("\0") if name)
+
+
+def commit_of(folder: Path) -> str:
+    """The commit of a working tree, with "-dirty" if tracked files differ from it; "" if there is none."""
+    with suppress(FluobookError):
+        return _git(folder, "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12").strip()
+    return ""
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -1,11 +1,16 @@
-"""What a journal says of the actions of a run."""
+"""The history: what the record of a run says of the run and of its actions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
+
+from fluobook.errors import BadFile
+from fluobook.journal.journal import Summary, read, read_summary
 
 
 @dataclass(frozen=True)
@@ -13,7 +18,7 @@ class Performed:
     """An action as a run performed it.
 
     `began` and `ended` are seconds since the epoch; `ended` is None if the journal has no outcome. `needs` are ids of
-    actions of the same stage. `result` is done, failed, or empty without an outcome.
+    actions of the same stage. `result` is done, failed, or empty without an outcome; `evidence` is what it returned.
     """
 
     stage: str
@@ -25,6 +30,7 @@ class Performed:
     result: str = ""
     error: str = ""
     needs: tuple[str, ...] = ()
+    evidence: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def seconds(self) -> float:
@@ -55,6 +61,58 @@ def performed(events: Iterable[Mapping[str, Any]]) -> list[Performed]:
         elif key in running:
             begun = actions[running[key]]
             result, error = event.get("result", ""), event.get("error", "")
-            fields = {"ended": at, "result": result, "error": error}
+            evidence = event["evidence"] if isinstance(event.get("evidence"), dict) else {}
+            fields = {"ended": at, "result": result, "error": error, "evidence": evidence}
             actions[running.pop(key)] = Performed(**{**vars(begun), **fields})
     return actions
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as the history lists it.
+
+    `run` is the name of its folder, `started` is in UTC (ISO 8601), `seconds` is the time of its stages; `outcome` says
+    where it stopped, and `problem` why its record cannot be read.
+    """
+
+    run: str
+    phase: str = ""
+    target: str = ""
+    started: str = ""
+    seconds: float = 0.0
+    outcome: str = ""
+    exit_code: int | None = None
+    charts: str = ""
+    commit: str = ""
+    problem: str = ""
+
+
+def run_of(folder: Path) -> Run:
+    """A run, from the summary and the journal in its folder."""
+    try:
+        summary = read_summary(folder)
+    except BadFile as error:
+        return Run(folder.name, outcome="unknown", problem=error.message)
+    events: list[dict[str, Any]] = []
+    with suppress(BadFile):
+        events = read(folder / "events.jsonl")
+    begun = next((event for event in events if event["event"] == "run-started"), {})
+    ended = not events or any(event["event"] == "run-ended" for event in events)
+    return Run(
+        folder.name,
+        summary.phase,
+        summary.target,
+        begun.get("at", ""),
+        round(sum(stage.seconds for stage in summary.stages), 2),
+        _outcome(summary, ended=ended),
+        summary.exit_code if ended else None,
+        summary.charts,
+        begun.get("commit", ""),
+    )
+
+
+def _outcome(summary: Summary, *, ended: bool) -> str:
+    stopped = next((s for s in summary.stages if s.status in ("failed", "refused", "interrupted")), None)
+    if stopped:
+        return f"{stopped.status} in {stopped.stage}"
+    return "not ended" if not ended else "done" if summary.exit_code == 0 else "failed"

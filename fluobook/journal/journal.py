@@ -5,13 +5,11 @@ The journal is evidence, never memory: no stage reads an old journal. Every line
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from fluobook.clients.answers import mismatch
 from fluobook.errors import BadFile
 from fluobook.files import LARGEST_RECORD, parse_json, read_text, unwritable
+from fluobook.journal.chain import FIELD, ChainedFile, Head
 from fluobook.redact import Redactor
 
 
@@ -44,12 +43,12 @@ class Journal:
         self._redactor = redactor
         self._clock = clock
         self._lock = threading.Lock()
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if path else None
+        self._file = ChainedFile(path) if path else None
 
     def keep(self, path: Path, event: str, **fields: Any) -> None:
         """Keep the events in a file from now on: a first event, those so far, and all that follow."""
         earlier, self.events = self.events, []
-        self.path, self._file = path, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self.path, self._file = path, ChainedFile(path)
         self.write(event, **fields)
         for line in earlier:
             self.write(line["event"], **{name: value for name, value in line.items() if name not in ("at", "event")})
@@ -60,26 +59,24 @@ class Journal:
         Raises:
             BadFile: it cannot be written, because the disk is full, for example.
 
-        A line is written in one call: several processes write to the file, and each may be killed at any moment.
+        Several processes write to the file, and each may be killed at any moment.
         """
         line = {"at": self._clock(), "event": event, **self._redactor.data(fields)}
-        text = json.dumps(line, ensure_ascii=False, default=lambda value: self._redactor.text(str(value)))
         with self._lock:
             self.events.append(line)
             if self._file is not None and self.path is not None:
-                data = f"{text}\n".encode()
                 try:
-                    complete = os.write(self._file, data) == len(data)
-                    os.fsync(self._file)
+                    self._file.append(lambda previous: self._text({**line, FIELD: previous}))
                 except OSError as error:
                     raise unwritable(self.path, error) from error
-                if not complete:
-                    raise unwritable(self.path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+    def _text(self, line: Mapping[str, Any]) -> str:
+        return json.dumps(line, ensure_ascii=False, default=lambda value: self._redactor.text(str(value)))
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            os.close(self._file)
+            self._file.close()
             self._file = None
 
 
@@ -87,7 +84,8 @@ _EVENT: dict[str, Any] = {"event": str} | {
     f"{name}?": str
     for name in ("at", "stage", "notebook", "phase", "target", "status", "error", "action", "verb", "object", "result")
 }
-_EVENT |= {"needs?": [str]}
+_EVENT |= {f"{name}?": str for name in ("commit", "cluster", "fluobook", "person", "host", "digest", "form", "detail")}
+_EVENT |= {"needs?": [str], "versions?": {"*": str}}
 _EVENT |= {"charts?": str, "exit_code?": int, "seconds?": (int, float), "stages?": [str], "sources?": [{"*": str}]}
 _STARTED = {"phase", "target", "stages"}
 
@@ -105,7 +103,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         with suppress(BadFile):
             event = parse_json(line, path)
             if not mismatch(event, _EVENT):
-                events.append({name: value for name, value in event.items() if value is not None})
+                events.append({name: value for name, value in event.items() if value is not None and name != FIELD})
     return events
 
 
@@ -146,7 +144,7 @@ def summarise(stage: str, notebook: str, events: Sequence[dict[str, Any]], **res
 
 @dataclass(frozen=True)
 class Summary:
-    """A run: its phase, target, exit code, stages, and in the lab what served each chart of the tree."""
+    """A run: its phase, target, exit code, stages, in the lab what served each chart, and the end of its journal."""
 
     phase: str
     target: str
@@ -154,6 +152,7 @@ class Summary:
     stages: tuple[StageSummary, ...]
     charts: str = ""
     sources: tuple[Mapping[str, str], ...] = ()
+    journal: Head = field(default_factory=Head)
 
 
 def read_summary(folder: Path) -> Summary:
@@ -180,6 +179,26 @@ def read_summary(folder: Path) -> Summary:
             place = ".".join(map(str, detail["loc"])) or "it"
             problem = f"is not the summary of a run: {place}: {detail['msg']}"
             raise BadFile(path, problem, remedy="restore it, or start a new run") from None
+
+
+def contradictions(folder: Path) -> list[str]:
+    """What the summary of a run says otherwise than its journal.
+
+    Raises:
+        BadFile: one of them cannot be read.
+    """
+    if not (folder / "summary.json").exists():
+        return []
+    try:
+        summary, computed = read_summary(folder), summary_of(read(folder / "events.jsonl"))
+    except LookupError:
+        return ["the journal has no line that says how the run began"]
+    names = {"phase", "target", "exit_code"}
+    differing = [name for name in sorted(names) if getattr(summary, name) != getattr(computed, name)]
+    stages = [{**asdict(stage), "error": "", "exit_code": 0, "notebook": ""} for stage in summary.stages]
+    if stages != [{**asdict(stage), "error": "", "exit_code": 0, "notebook": ""} for stage in computed.stages]:
+        differing.append("stages")
+    return [f"summary.json says otherwise than the journal: {', '.join(differing)}"] if differing else []
 
 
 def summary_of(events: Sequence[dict[str, Any]]) -> Summary:

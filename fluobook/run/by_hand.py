@@ -14,7 +14,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 from fluobook.display.outputs import FOLDER, restore
 from fluobook.errors import BadFile, ToolFailed
 from fluobook.files import is_alive, parse_json, read_text, temporary_folder, write_json, write_text
+from fluobook.journal import chain
 from fluobook.journal import journal as journals
 from fluobook.redact import Redactor
 from fluobook.run import kernels
@@ -304,6 +305,7 @@ def _state(folder: Path) -> list[Any]:
 
 def write_record(folder: Path) -> None:
     """Write the summary of a run by hand, from its journal, and its report."""
-    summary = journals.summary_of(journals.read(folder / "events.jsonl"))
+    journal = folder / "events.jsonl"
+    summary = replace(journals.summary_of(journals.read(journal)), journal=chain.head(journal))
     write_json(folder / "summary.json", asdict(summary))
     write_report(folder, Redactor())

@@ -17,6 +17,7 @@ from fluobook.environment import inherited
 from fluobook.errors import BadFile, FluobookError
 from fluobook.failures import present
 from fluobook.files import write_json
+from fluobook.journal import chain
 from fluobook.journal import journal as journals
 from fluobook.journal.journal import Journal, StageSummary, summarise
 from fluobook.params import home
@@ -46,7 +47,7 @@ class RunRequest:
         variables: the environment variables with secrets that the stages need.
         charts: what the lab serves as charts.
         sources: what serves each chart and git repository of the tree.
-        conditions: what durations depend on besides the target, for the journal.
+        facts: what else the record says of the run: where it came from, and what durations depend on.
     """
 
     phase: str
@@ -61,7 +62,7 @@ class RunRequest:
     redactor: Redactor = field(default_factory=Redactor)
     charts: str = ""
     sources: Sequence[Mapping[str, Any]] = ()
-    conditions: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RunJournal(Journal):
@@ -99,7 +100,7 @@ def run(request: RunRequest, *, template: KernelTemplate | None = None, report: 
         params=digest_of(request.platform),
         charts=request.charts,
         sources=request.sources,
-        **request.conditions,
+        **request.facts,
     )
     if request.platform:
         write_json(request.folder / RECORD, {"phase": request.phase, "platform": request.platform})
@@ -121,6 +122,8 @@ def _finish(request: RunRequest, done: Sequence[StageSummary], signals: Signals,
     journal.close()
     summary = {"phase": request.phase, "target": request.target, "exit_code": code, "stages": list(map(asdict, done))}
     summary |= {"charts": request.charts, "sources": list(request.sources)}
+    with suppress(BadFile):
+        summary["journal"] = asdict(chain.head(request.folder / "events.jsonl"))
     path = _write_summary(request.folder, request.redactor.data(summary))
     if path.parent == request.folder:
         write_report(request.folder, request.redactor)
@@ -157,7 +160,10 @@ def _run_stage(
     # A signal that came as the last cell ended interrupts the run, not the stage, which is done.
     code = (signals.exit_code or exit_code_of(name)) if name else 0
     status = _status(name, code, signals)
-    journal.write("notebook-ended", stage=stage.name, status=status, seconds=seconds, error=error)
+    ended = {"notebook": notebook, "status": status, "seconds": seconds, "error": error}
+    with suppress(BadFile):
+        ended["sha256"] = chain.notebook_hash(request.folder / notebook)
+    journal.write("notebook-ended", stage=stage.name, **ended)
     events = journals.read(request.folder / "events.jsonl")
     error = request.redactor.text(error)
     return summarise(stage.name, notebook, events, status=status, seconds=seconds, error=error, exit_code=code)

@@ -1,19 +1,28 @@
-"""The HTML report of a run: the summary, then every executed notebook, in one file that needs nothing else."""
+"""The HTML report of a run: one file that needs nothing else.
+
+Facts, stages, failures, the timeline, checks; then every executed notebook, folded.
+"""
 
 from __future__ import annotations
 
 import html
+import itertools
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fluobook.display.table import Cell, Table
 from fluobook.errors import BadFile
+from fluobook.failures.catalogue import catalogue, explain
 from fluobook.files import LARGEST_RECORD, parse_json, read_text, remove_partial_files, write_text
+from fluobook.journal.chain import NOTEBOOK
+from fluobook.journal.history import Performed, moment, performed
 from fluobook.journal.journal import StageSummary, Summary, read, read_summary
 from fluobook.redact import Redactor
+from fluobook.run.timeline import timelines, waves
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -28,7 +37,9 @@ MOST_TEXT = 10_000
 MOST_CODES = 5_000
 """Escape characters in one notebook: the time that colours take grows with their square."""
 
-NOTEBOOK = re.compile(r"\w[\w-]*\.ipynb")
+LONGEST_CELL, MOST_CHECKS = 400, 300
+"""Characters of a cell, and checks, that are shown: a journal may have been altered."""
+
 TONES = {"done": "ok", "not run": "same"}
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -43,14 +54,20 @@ def write_report(folder: Path, redactor: Redactor) -> Path:
         BadFile: the folder has neither a summary nor a journal, or the page cannot be written.
     """
     remove_partial_files(folder)
-    summary = read_summary(folder)
+    summary, events = read_summary(folder), list[dict[str, Any]]()
+    with suppress(BadFile):
+        events = read(folder / "events.jsonl")
     title = f"fluobook · {summary.phase} · {summary.target} · {folder.name}"
-    shown = {stage.notebook: stage for stage in summary.stages if stage.status != "not run"}
+    ran = {stage.notebook: stage for stage in summary.stages if stage.status != "not run"}
     page = [
-        '<!doctype html><html lang="en"><meta charset="utf-8">',
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{html.escape(title)}</title>{STYLE}',
-        _head(title, summary, _began(folder)),
-        *(_notebook(folder, stage) for stage in shown.values()),
+        f"<h1>{html.escape(title)}</h1>{_facts(summary, events)}{_stages(summary, events)}",
+        _charts(summary),
+        *(_failure(stage) for stage in summary.stages if stage.error),
+        _timeline(events),
+        _checks(events),
+        *(_notebook(folder, stage) for stage in ran.values()),
         "</html>",
     ]
     path = folder / "report.html"
@@ -58,33 +75,106 @@ def write_report(folder: Path, redactor: Redactor) -> Path:
     return path
 
 
-def _began(folder: Path) -> str:
-    """When the run began, from its journal; "" if there is none."""
-    with suppress(BadFile):
-        events = read(folder / "events.jsonl")
-        return f"began {str(events[0].get('at'))[:19].replace('T', ' ')} UTC, " if events else ""
-    return ""
+def _facts(summary: Summary, events: Sequence[Mapping[str, Any]]) -> str:
+    """Where the run came from, as far as its journal says."""
+    begun = next((event for event in events if event["event"] == "run-started"), {})
+    versions = ", ".join(f"{name} {version}" for name, version in begun.get("versions", {}).items())
+    person = "@".join(filter(None, (begun.get("person", ""), begun.get("host", ""))))
+    end = f"{summary.journal.lines} lines, the last with SHA-256 {summary.journal.sha256}"
+    facts = {
+        "cluster": begun.get("cluster", ""),
+        "versions": versions,
+        "commit": begun.get("commit", ""),
+        "params": begun.get("params", ""),
+        "fluobook": begun.get("fluobook", ""),
+        "run by": person,
+        "journal": end if summary.journal.sha256 else "",
+    }
+    rows = [[name, _short(text)] for name, text in facts.items() if text]
+    return Table("", ["", ""], rows).html() if rows else ""
 
 
-def _head(title: str, summary: Summary, began: str) -> str:
+def _stages(summary: Summary, events: Sequence[Mapping[str, Any]]) -> str:
+    approved = {event.get("stage"): event for event in events if event["event"] == "approved"}
     rows = [
         [
             Cell(stage.status, TONES.get(stage.status, "bad")),
             Cell(stage.stage, link=f"#{stage.notebook.removesuffix('.ipynb')}"),
-            stage.actions,
-            f"{stage.checks} of {stage.total}",
-            f"{stage.seconds:.1f} s",
+            *(stage.actions or "0", f"{stage.checks} of {stage.total}", f"{stage.seconds:.1f} s"),
+            *(_short(text) for text in _approval(approved.get(stage.stage, {}))),
         ]
         for stage in summary.stages
     ]
     seconds, actions, checks, total = (
         sum(getattr(stage, name) for stage in summary.stages) for name in ("seconds", "actions", "checks", "total")
     )
-    note = f"{began}{seconds:.1f} s in all, exit code {summary.exit_code}\n"
+    at = str(events[0].get("at"))[:19].replace("T", " ") if events else ""
+    note = f"{f'began {at} UTC, ' if at else ''}{seconds:.1f} s in all, exit code {summary.exit_code}\n"
     note += f"{actions} actions, {checks} of {total} checks"
-    table = Table("stages", ["status", "stage", "actions", "checks", "time"], rows, note=note)
-    errors = "".join(f"<pre>{html.escape(ANSI.sub('', s.error))}</pre>" for s in summary.stages if s.error)
-    return f"<h1>{html.escape(title)}</h1>{table.html()}{_charts(summary)}{errors}"
+    columns = ["status", "stage", "actions", "checks", "time", "plan", "approved"]
+    return Table("stages", columns, rows, note=note).html()
+
+
+def _approval(event: Mapping[str, Any]) -> tuple[str, str]:
+    """The digest that was approved, and how and by whom."""
+    person = f" by {event['person']}" if event.get("person") else ""
+    return event.get("digest", ""), f"{event['form']}{person}" if event.get("form") else ""
+
+
+def _short(text: Any) -> str:
+    return str(text) if len(str(text)) <= LONGEST_CELL else f"{str(text)[:LONGEST_CELL]}…"
+
+
+def _failure(stage: StageSummary) -> str:
+    """The error of a stage, and what the catalogue of failures says of it."""
+    text = ANSI.sub("", stage.error)
+    named = re.search(r"^ *failure: +(F\d+) ", text, re.MULTILINE)
+    entries = [entry for entry in catalogue() if named and entry.code == named[1]]
+    entries = entries or [match.failure for match in explain(text[:MOST_TEXT])][:1]
+    known = "".join(f"<p>known failure:</p><pre>{html.escape(entry.text())}</pre>" for entry in entries)
+    return f"<h2>{html.escape(stage.stage)} {html.escape(stage.status)}</h2><pre>{html.escape(text)}</pre>{known}"
+
+
+def _timeline(events: Sequence[Mapping[str, Any]]) -> str:
+    """What happened when: the stages, their actions, and the waves of Argo CD."""
+    stages: dict[str, list[Performed]] = {}
+    for action in performed(events):
+        stages.setdefault(action.stage, []).append(action)
+    spans: dict[str, tuple[float, float]] = {}
+    for event in events:
+        at, stage = moment(event), event.get("stage", "")
+        if at is not None and stage:
+            spans[stage] = (spans.get(stage, (at, at))[0], at)
+    if not spans:
+        return ""
+    legend = "<p>◆ critical path: the chain of actions that determined how long its stage took</p>" if stages else ""
+    return f"<h2>Timeline</h2>{legend}{timelines(stages, spans)}{_waves(stages)}"
+
+
+def _waves(stages: Mapping[str, Sequence[Performed]]) -> str:
+    rows = []
+    for wave, actions in waves(itertools.chain.from_iterable(stages.values())).items():
+        took = max(action.ended or action.began for action in actions) - min(action.began for action in actions)
+        names = (f"{action.object.removeprefix('application ')} {action.seconds:.1f} s" for action in actions)
+        rows.append([str(wave), f"{took:.1f} s", _short(", ".join(names))])
+    columns = ["wave", "took", "Applications, with the time that each took"]
+    return Table("Argo CD's waves", columns, rows).html() if rows else ""
+
+
+def _checks(events: Sequence[Mapping[str, Any]]) -> str:
+    """The checks of the last verification of each stage, with what was observed; "…" if the stage needs it not."""
+    verified = {event.get("stage", ""): event for event in events if event["event"] == "verified"}
+    rows = [
+        [
+            Cell("", "ok" if check.get("passed") is True else "wait" if event.get("ok") is True else "bad"),
+            *(stage, _short(check.get("check", "")), _short(check.get("result", ""))),
+        ]
+        for stage, event in verified.items()
+        for check in (event["checks"] if isinstance(event.get("checks"), list) else ())
+        if isinstance(check, dict)
+    ]
+    table = Table("", ["", "stage", "check", "result"], rows, limit=MOST_CHECKS)
+    return f"<h2>Checks</h2>{table.html()}" if rows else ""
 
 
 def _charts(summary: Summary) -> str:
@@ -126,4 +216,7 @@ def _notebook(folder: Path, stage: StageSummary) -> str:
     except Exception as error:  # noqa: BLE001 (a damaged notebook fails anywhere in nbformat and nbconvert)
         reason = error.problem if isinstance(error, BadFile) else f"is damaged ({type(error).__name__})"
         body = f"<p>{html.escape(f'The notebook of {stage.stage} cannot be shown: it {reason}.')}</p>"
-    return f'<section id="{html.escape(name.removesuffix(".ipynb"))}">{body}</section>'
+    heading = html.escape(f"{stage.stage}: {name}")
+    unfolded = "" if stage.status == "done" else " open"
+    folded = f"<details{unfolded}><summary>{heading}</summary>{body}</details>"
+    return f'<section id="{html.escape(name.removesuffix(".ipynb"))}">{folded}</section>'

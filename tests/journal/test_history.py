@@ -1,12 +1,18 @@
-"""What a journal says of the actions of a run."""
+"""The history: the actions of a journal, and how a run ended."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fluobook.journal.history import performed
+from fluobook.journal.history import performed, run_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STARTED = {"at": "2026-11-28T10:00:00.000+00:00", "event": "run-started", "phase": "phase1", "target": "lab"}
 
 
 def intent(action: str, second: float, **fields: Any) -> dict[str, Any]:
@@ -22,6 +28,15 @@ def written(event: str, action: str, second: float, **fields: Any) -> dict[str, 
     return {"at": at, "event": event, "stage": "create-vms", "action": action, **fields}
 
 
+def runs(parent: Path, *journals: list[dict[str, Any]]) -> list[Path]:
+    """Run folders with these journals, in this order."""
+    folders = [parent / f"{number}" for number in range(len(journals))]
+    for folder, events in zip(folders, journals, strict=True):
+        folder.mkdir()
+        (folder / "events.jsonl").write_text("\n".join(map(json.dumps, events)))
+    return folders
+
+
 def test_an_action_is_its_intent_with_its_outcome_and_each_attempt_counts() -> None:
     events = [intent("start a", 1), outcome("start a", 3.5, "failed"), intent("start a", 4, needs=["create a"])]
     events += [intent("start b", 5), outcome("start a", 6), outcome("never begun", 7)]
@@ -35,3 +50,34 @@ def test_an_action_is_its_intent_with_its_outcome_and_each_attempt_counts() -> N
 @pytest.mark.parametrize("at", [None, 5, "", "yesterday", "2026-11-28T10:00:99+00:00"])
 def test_an_event_without_a_time_is_no_action(at: Any) -> None:
     assert performed([{**intent("start a", 1), "at": at}]) == []
+
+
+@pytest.mark.parametrize(
+    ("statuses", "end", "outcome", "code"),
+    [
+        (["done", "done"], {"exit_code": 0}, "done", 0),
+        (["done", "failed"], {"exit_code": 4}, "failed in create-vms", 4),
+        (["refused"], {"exit_code": 3}, "refused in preflight", 3),
+        (["done"], {"exit_code": 130}, "failed", 130),
+        (["done"], None, "not ended", None),
+    ],
+)
+def test_the_history_says_how_a_run_ended(
+    tmp_path: Path, statuses: list[str], end: dict[str, int] | None, outcome: str, code: int | None
+) -> None:
+    stages = ["preflight", "create-vms"]
+    events: list[dict[str, Any]] = [{**STARTED, "stages": stages, "commit": "abc", "charts": "stand-ins"}]
+    for stage, status in zip(stages, statuses, strict=False):
+        events.append({"event": "notebook-ended", "stage": stage, "status": status, "seconds": 2.25})
+    (folder,) = runs(tmp_path, [*events, *([{"event": "run-ended", **end}] if end else [])])
+    run = run_of(folder)
+    assert (run.outcome, run.exit_code, run.seconds) == (outcome, code, 2.25 * len(statuses))
+    assert (run.phase, run.target, run.charts, run.commit) == ("phase1", "lab", "stand-ins", "abc")
+
+
+@pytest.mark.parametrize("content", ["", "{torn", "[]", '{"event": "run-started"}', '{"event": 5}', "\0"])
+def test_a_run_whose_record_is_damaged_is_in_the_history_with_the_problem(tmp_path: Path, content: str) -> None:
+    (tmp_path / "events.jsonl").write_text(content)
+    run = run_of(tmp_path)
+    assert run.outcome == "unknown"
+    assert "events.jsonl has no line that says how the run began" in run.problem

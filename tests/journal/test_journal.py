@@ -40,7 +40,8 @@ def journal(path):
 
 def test_an_event_is_in_the_file_when_write_returns(journal, path):
     journal.write("planned", stage="create-vms", actions=[])
-    assert json.loads(path.read_text()) == {"at": "now", "event": "planned", "stage": "create-vms", "actions": []}
+    line = {"at": "now", "event": "planned", "stage": "create-vms", "actions": [], "previous": ""}
+    assert json.loads(path.read_text()) == line
 
 
 def test_an_event_is_synced_to_the_disk_when_write_returns(journal, path, monkeypatch):

@@ -246,3 +246,68 @@ def test_a_notebook_is_shown_once_and_only_if_its_text_is_short(run: Path) -> No
     cells = [nbformat.v4.new_markdown_cell("[" * 20_000)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), run / "01_create_vms.ipynb")
     assert "cannot be shown: it has more than 10000 characters of text" in written(run)
+
+
+def test_the_report_says_where_the_run_came_from_what_took_how_long_and_what_was_verified(run: Path) -> None:
+    facts = {"phase": "phase1", "target": "lab", "stages": ["create-vms"], "cluster": "fluodata", "commit": "0a1b2c"}
+    facts |= {"versions": {"talos": "1.13.9"}, "person": "ada", "host": "desk", "params": "cec3be"}
+    stage = {"stage": "create-vms"}
+    vm = stage | {"action": "create a"}
+    application = stage | {"action": "await loki"}
+    checks = [{"check": "every VM runs", "passed": True, "result": "3 of 3 <b>"}, {"check": "alerts", "passed": False}]
+    lines = [
+        {"event": "run-started", **facts},
+        {"event": "approved", **stage, "digest": "34fb3d", "form": "typed yes", "person": "ada"},
+        {"event": "intent", **vm, "verb": "create", "object": "vm a"},
+        {"event": "intent", **application, "verb": "await", "object": "application loki"},
+        {"event": "outcome", **vm, "result": "failed", "error": "no room"},
+        {"event": "outcome", **application, "result": "done", "evidence": {"wave": 7}},
+        {"event": "verified", **stage, "ok": True, "checks": checks},
+    ]
+    times = [f"2026-11-23T20:26:{second}.000+00:00" for second in range(20, 27)]
+    stamped = [{"at": at, **line} for at, line in zip(times, lines, strict=True)]
+    (run / "events.jsonl").write_text("\n".join(map(json.dumps, stamped)))
+    head = written(run).partition("<section")[0]
+    words = " ".join(re.sub(r"<style>[^<]*</style>|<[^>]+>", " ", head).split())
+    for expected in (
+        "cluster fluodata versions talos 1.13.9 commit 0a1b2c params cec3be run by ada@desk",
+        "34fb3d typed yes by ada",
+        "✗ create vm a 2.0 s",
+        "waves wave took Applications, with the time that each took 7 2.0 s loki 2.0 s",
+        "✓ create-vms every VM runs 3 of 3 &lt;b&gt;",
+        "… create-vms alerts",
+    ):
+        assert expected in words
+
+
+@pytest.mark.parametrize(
+    ("error", "known"),
+    [
+        ("Conflict: etcd runs\n  failure: F28 etcd was bootstrapped before\n  remedy: go on", "F28 "),
+        ("TaskFailed: can't lock file '/var/lock/qemu-server/lock-101.conf' - got timeout", "F07 "),
+        ("nothing that anybody knows", ""),
+    ],
+)
+def test_a_failure_is_shown_with_its_entry_of_the_catalogue(run: Path, error: str, known: str) -> None:
+    head = written(changed(run, error=error)).partition("<section")[0]
+    entry = head.partition("known failure:</p><pre>")[2]
+    assert entry.startswith(known) if known else not entry
+
+
+def test_notebooks_are_folded_unless_their_stage_failed(run: Path) -> None:
+    assert "<details open><summary>create-vms: 01_create_vms.ipynb" in written(run)
+    assert "<details><summary>create-vms: 01_create_vms.ipynb" in written(changed(run, status="done"))
+
+
+@pytest.mark.parametrize("value", [5, None, [], {}, ["x"], {"a": {}}, "x" * 9000])
+def test_no_value_of_an_altered_journal_keeps_the_report_from_being_written(run: Path, value: Any) -> None:
+    event = {"at": "2026-11-23T20:26:20.123+00:00", "stage": "create-vms", "action": "a", "verb": "await", "ok": True}
+    fields = ("at", "stage", "action", "verb", "object", "result", "evidence", "needs", "checks", "digest", "form")
+    fields += ("person", "host", "versions", "commit", "params", "cluster")
+    kinds = ("run-started", "approved", "intent", "outcome", "verified", "notebook-ended")
+    odd = [{**event, "event": kind, name: value} for kind in kinds for name in fields]
+    whole = [{**event, "event": kind, "evidence": {"wave": value}, "checks": [{"check": value}]} for kind in kinds]
+    (run / "events.jsonl").write_text("\n".join(map(json.dumps, [*odd, *whole])))
+    page = written(run)
+    assert "exit code 1" in page
+    assert "x" * 600 not in page

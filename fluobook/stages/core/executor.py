@@ -258,7 +258,7 @@ class Executor:
         try:
             self.check()
             progress.set(action, "running")
-            named = {"verb": action.verb, "object": action.object, "reason": action.reason, "needs": action.needs}
+            named = {name: getattr(action, name) for name in ("verb", "object", "detail", "reason", "needs")}
             self._note("intent", stage, action, **named)
             report = Reporter(action, stage, self.journal, progress, self.check, slot.release)
             on_wait.set(report.waits)

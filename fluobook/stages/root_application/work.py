@@ -405,6 +405,7 @@ class _Wait:
             raise self._watch.error or timeout_error(self._kube, self._last.objects, self._name, seconds)
         state = self._last.states[self._name]
         return {
+            "wave": state.wave,
             "sync": state.sync,
             "health": state.health,
             "operation": state.operation,
