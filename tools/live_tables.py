@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ from fluobook.wire.generated.observer_grpc import ObserverBase  # noqa: E402
 from fluobook.wire.generated.observer_pb2 import GetFlowsResponse  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from playwright.sync_api import Page
 
@@ -73,7 +73,9 @@ def main(arguments: list[str]) -> int:
     seconds = float(arguments[0]) if arguments else 60.0
     folder = Path(tempfile.mkdtemp(prefix="fluobook-live-"))
     (folder / "notebooks").mkdir()
-    with subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True) as relay:
+    command = [sys.executable, __file__, "serve"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(command, **pipes) as relay, ended(relay):
         port = int(relay.stdout.readline() if relay.stdout else "0")
         cell = nbformat.v4.new_code_cell(CODE.replace("PORT", str(port)))
         notebook = nbformat.v4.new_notebook(cells=[cell], metadata=KERNEL)
@@ -88,8 +90,16 @@ def main(arguments: list[str]) -> int:
             page.screenshot(path=folder / "scale.png")
             print(f"picture: {folder / 'scale.png'}")
             browser.close()
-        relay.terminate()
     return 0
+
+
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """End a process, whatever happens."""
+    try:
+        yield
+    finally:
+        process.terminate()
 
 
 def measure(page: Page, seconds: float) -> None:

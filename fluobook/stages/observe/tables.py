@@ -75,11 +75,12 @@ class Made:
             key, version = (metadata.get("namespace", ""), metadata["name"]), metadata.get("resourceVersion")
             known = self._rows.get(key)
             if known is None or version is None or known[0] != version:
-                if time.monotonic() > until:
+                if time.monotonic() <= until:
+                    known = version, self._make(obj)
+                else:
                     unread += 1
-                    continue
-                known = version, self._make(obj)
-            rows[key] = known
+            if known is not None:
+                rows[key] = known
         self._rows = rows
         return [row for _, row in rows.values()], unread
 
@@ -207,7 +208,9 @@ class Applications:
         columns = ["wave", "application", "project", "source", "revision", "sync", "health", "operation"]
         columns += ["since", "waits for"] if live else []
         healthy = sum(map(is_healthy, ordered))
-        waits = [waiting_for(app, ordered) for app in ordered] if live and healthy < len(ordered) else [""] * len(rows)
+        unhealthy = [app for app in ordered if _wave(app) and not is_healthy(app)] if live else []
+        holding = [app for app in unhealthy if _wave(app) == _wave(unhealthy[0])]
+        waits = [waiting_for(app, holding) for app in ordered] if live else [""] * len(rows)
         rows = [[*row, wait] if live else row[:-1] for row, wait in zip(rows, waits, strict=False)]
         return Table(
             "Argo CD Applications",
@@ -297,8 +300,13 @@ def is_healthy(app: Obj) -> bool:
     return status_of(app) == ("Synced", "Healthy")
 
 
-def waiting_for(app: Obj, apps: Sequence[Obj]) -> str:
-    """What an Application that is not Synced and Healthy waits for, as far as its status and the waves say it."""
+def waiting_for(app: Obj, holding: Sequence[Obj]) -> str:
+    """What an Application that is not Synced and Healthy waits for, as far as its status and the waves say it.
+
+    Args:
+        app: the Application.
+        holding: those of the first wave that is not Synced and Healthy; later waves wait for them.
+    """
     if is_healthy(app):
         return ""
     status = app.get("status") or {}
@@ -308,9 +316,8 @@ def waiting_for(app: Obj, apps: Sequence[Obj]) -> str:
         messages.append(str(operation.get("message", "")))
     resources = [r for r in status.get("resources") or () if (r.get("health") or {}).get("status") in _UNHEALTHY]
     messages.append(", ".join(f"{r['kind']} {r['name']}: {r['health']['status']}" for r in resources[:3]))
-    earlier = [a for a in apps if _wave(a) and _wave(app) and int(_wave(a)) < int(_wave(app)) and not is_healthy(a)]
-    if earlier:
-        messages.append(f"wave {_wave(earlier[0])}: {', '.join(a['metadata']['name'] for a in earlier[:3])}")
+    if holding and _wave(app) and int(_wave(holding[0])) < int(_wave(app)):
+        messages.append(f"wave {_wave(holding[0])}: {', '.join(a['metadata']['name'] for a in holding[:3])}")
     return next(filter(None, messages), "")[:200]
 
 

@@ -299,6 +299,8 @@ def test_objects_beyond_the_time_of_an_update_follow_with_the_next_one():
     objects = [{"metadata": {"name": name, "resourceVersion": "1"}} for name in "abc"]
     assert made.rows(objects, seconds=-1) == ([], 3)
     assert made.rows(objects) == ([["a"], ["b"], ["c"]], 0)
+    changed = [{"metadata": {"name": name, "resourceVersion": "2"}} for name in "abc"]
+    assert made.rows(changed, seconds=-1) == ([["a"], ["b"], ["c"]], 3), "rows of before remain until then"
 
 
 def test_the_picture_of_the_waves_has_them_in_order_and_marks_what_is_not_healthy():
