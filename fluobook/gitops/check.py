@@ -70,8 +70,8 @@ RULES: dict[str, Rule] = {
 """Every rule by the name that its findings carry."""
 
 ABOUT_THE_WHOLE = {
-    "address", "approver", "backend", "generator", "leftover", "listing", "namespace", "phase-value", "policy",
-    "project", "reachability", "reference", "wave", "wave-table",
+    "address", "approver", "backend", "generator", "leftover", "listing", "namespace", "phase-value", "pod-security",
+    "policy", "project", "reachability", "reference", "wave", "wave-table",
 }  # fmt: skip
 """The rules that report what is missing: their findings are consequences where a part of the tree cannot be read."""
 

@@ -100,7 +100,10 @@ class Application:
             fields.refuse(problem, "spec", "sources", remedy=remedy)
         elif not any(value_under(document.data, ("spec", "source", key)) for key in ("chart", "path")):
             problem = "is not a valid Application: it has no source with a chart or a path"
-            fields.refuse(problem, "spec", "source", kind=Incomplete)
+            written = [
+                key for key in ("chart", "path") if value_under(document.data, ("spec", "source", key)) is not None
+            ]
+            fields.refuse(problem, "spec", "source", *written[:1], kind=Incomplete)
         source, helm = ("spec", "source"), ("spec", "source", "helm")
         finalizers = fields.optional(list, "metadata", "finalizers")
         return cls(
@@ -153,7 +156,9 @@ class _Fields:
     def wave(self) -> int:
         text = str(self.document.annotations.get(WAVE, "0"))
         if not INTEGER.fullmatch(text):
-            self.refuse(f"has the wave {text}", "metadata", "annotations", WAVE, remedy="a whole number")
+            self.refuse(
+                f"has the wave {text}", "metadata", "annotations", WAVE, remedy="a whole number", kind=Incomplete
+            )
             return 0
         return int(text)
 

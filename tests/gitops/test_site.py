@@ -144,6 +144,7 @@ ALONE = {
     "no source": ("shop/application.yaml", f"  source:\n{SOURCE}", "", "has no source"),
     "a revision that is a number": ("shop/application.yaml", "Revision: main", "Revision: 1.10", "is 1.1, not a text"),
     "a path that does not exist": ("shop/application.yaml", "path: site/shop", "path: site/shap", "does not exist"),
+    "a wave of an application": ("shop/application.yaml", 'wave: "3"', 'wave: "x"', "has the wave x"),
     "a wave of a project": ("project.yaml", '"-5"', '"first"', "has the wave first"),
     "a folder without kustomization": ("kustomization.yaml", "resources:", "resources:\n  - talos", "a folder without"),
     "a dashboard without a title": ("shop/dashboard.json", '"title": "Shop"', '"title": ""', "has no title"),

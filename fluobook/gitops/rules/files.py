@@ -152,7 +152,8 @@ def kustomizations_build(snapshot: Snapshot) -> Iterator[Finding]:
 def _build(builder: Builder, folder: Path, snapshot: Snapshot) -> Iterator[Finding]:
     reader = TolerantReader()
     listed = kustomization.resources(folder, reader)
-    if reader.refused or reader.emptied:
+    sources = [source for generator in kustomization.generators(folder, reader) for source in generator.sources]
+    if reader.refused or reader.emptied or not all(source.file.is_file() for source in sources):
         snapshot.reader.refused.update(reader.refused)
         return
     try:
