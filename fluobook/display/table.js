@@ -202,8 +202,8 @@ class View {
     const pause = chosen.paused ? "Resume" : "Pause";
     if (this.pause.textContent !== pause) this.pause.textContent = pause;
     this.pause.setAttribute("aria-pressed", chosen.paused);
-    const left = head.columns.length - head.details.length - shown.length;
-    this.note.textContent = [head.note, left ? `${left} columns do not fit; the details of a row show them` : "", store.ended ? "no longer live: the kernel or its table has ended" : ""].filter(Boolean).join("\n");
+    const left = head.columns.filter((name) => !head.details.includes(name)).length - shown.length;
+    this.note.textContent = [head.note, left ? `${left} column${left === 1 ? " does" : "s do"} not fit; the details of a row show ${left === 1 ? "it" : "them"}` : "", store.ended ? "no longer live: the kernel or its table has ended" : ""].filter(Boolean).join("\n");
     this.drawHead(shown, tracks);
     this.drawPickers();
     this.body.style.height = `${rows.length * ROW}px`;
