@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -53,6 +55,19 @@ def parse_yaml(text: str, origin: str) -> Any:
     Raises:
         ParamsError: it is not YAML, has a key twice, or means different things in YAML 1.1 and 1.2.
     """
+    try:
+        return deepcopy(_parsed(text))
+    except ParamsError:
+        return _parse(text, origin)  # which names the file in the error
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str) -> Any:
+    """A document, read once: the two readers are slow, and the versions are read with every params file."""
+    return _parse(text, "")
+
+
+def _parse(text: str, origin: str) -> Any:
     try:
         require_yaml(text, origin)
         _require_json_types(text, origin)
