@@ -125,6 +125,7 @@ def test_nothing_of_it_can_be_reached_from_outside_loopback(platform: tuple[Real
     assert {is_alone for address, is_alone in heard if address not in LOOPBACK} == {True}
 
 
+@pytest.mark.usefixtures("programs")
 @pytest.mark.parametrize("engine", ["embedded", "real"])
 def test_a_push_changes_an_application_before_the_eyes_of_who_watches(
     engine: str, request: pytest.FixtureRequest, tmp_path: Path
