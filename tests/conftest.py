@@ -22,6 +22,7 @@ from fluobook_lab.proxmox import Durations, Host, ProxmoxLab, Storage, Token
 from fluobook.clients import tools
 from fluobook.clients.kube import Kube
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
+from fluobook.machine import pki
 from fluobook.machine.pki import KeyPair, issue, load_identity, new_authority
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 BOUND = 60
 """Seconds that anything in the background may take."""
+RSA_BITS = pki.RSA_BITS
+"""The size of Talos' own keys; generating one takes half a second, so tests have smaller ones."""
+pki.RSA_BITS = 2048
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,12 @@ def tls_of(authority: KeyPair) -> Callable[..., tuple[ssl.SSLContext, str]]:
         return context, pair.crt
 
     return make
+
+
+@pytest.fixture
+def talos_rsa_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RSA keys have Talos' own size within the test."""
+    monkeypatch.setattr(pki, "RSA_BITS", RSA_BITS)
 
 
 class Plugs:

@@ -42,8 +42,9 @@ def test_authorities_have_the_subjects_and_kinds_of_keys_that_talos_gives_them(s
     assert issubclass(kinds[3], ed25519.Ed25519PrivateKey)
 
 
-def test_the_service_account_key_is_rsa_with_4096_bits(secrets: SecretsBundle) -> None:
-    key = pki.private_key(secrets.service_account_key)
+@pytest.mark.usefixtures("talos_rsa_bits")
+def test_the_service_account_key_is_rsa_with_4096_bits() -> None:
+    key = pki.private_key(new_secrets().service_account_key)
     assert isinstance(key, rsa.RSAPrivateKey)
     assert key.key_size == 4096
 
