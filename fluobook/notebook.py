@@ -180,8 +180,8 @@ class StageRun:
         """Work in JupyterLab leaves the journal that a headless run leaves."""
         context = self.context
         journal = new_folder(context.root / "runs", context.phase) / "events.jsonl"
-        facts = {**facts_of(context.platform, context.root), **context.conditions}
-        started = {"phase": context.phase, "target": context.target, "stages": [self.stage.name]}
+        facts = {**facts_of(context.platform, context.root), "target": context.target, **context.conditions}
+        started = {"phase": context.phase, "stages": [self.stage.name]}
         context.journal.keep(journal, "run-started", **started, params=digest_of(context.platform.written), **facts)
 
     def _observe(self) -> None:

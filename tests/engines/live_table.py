@@ -1,14 +1,14 @@
-"""A notebook's cell that a person watches: run in a kernel of its own, its table followed as it is redrawn."""
+"""A live table in a kernel of its own, followed while it changes, as a page that shows it would."""
 
 from __future__ import annotations
 
 import os
-import queue
-import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jupyter_client.manager import start_new_kernel
+
+from fluobook.waiting import Cancellation, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,38 +18,37 @@ if TYPE_CHECKING:
     from tests.engines.conftest import RealLab
 
 STARTUP, BOUND = 60, 180.0
-DRAWN = ("display_data", "update_display_data")
 
 
 class Watched:
-    """The cell's one table, as text."""
+    """The table: how often it was displayed, and its text at any time."""
 
-    def __init__(self, client: BlockingKernelClient) -> None:
+    def __init__(self, client: BlockingKernelClient, call: str) -> None:
         self._client = client
-        self.drawn: list[str] = []
-        self.displays: set[str] = set()
+        messages = self._run(f"table = {call}\ntable")
+        self.displays = [each for each in messages if each["msg_type"] in ("display_data", "execute_result")]
 
     def until(self, wanted: Callable[[str], object]) -> str:
-        """The first table that is as wanted."""
-        end = time.monotonic() + BOUND
-        while time.monotonic() < end:
-            try:
-                message = self._client.get_iopub_msg(timeout=1)
-            except queue.Empty:
-                continue
-            content = message["content"]
-            assert message["msg_type"] != "error", content
-            if message["msg_type"] in DRAWN:
-                self.displays.add(content["transient"]["display_id"])
-                self.drawn.append(content["data"]["text/plain"])
-                if wanted(self.drawn[-1]):
-                    return self.drawn[-1]
-        raise AssertionError(f"the table was never so; last:\n{self.drawn[-1] if self.drawn else 'nothing'}")
+        """The first text of the table that is as wanted."""
+
+        def current() -> str | None:
+            printed = [each["content"]["text"] for each in self._run("print(repr(table))") if "text" in each["content"]]
+            return text if wanted(text := "".join(printed)) else None
+
+        return wait_until(
+            current, what="the table", timeout=BOUND, cancellation=Cancellation(), interval=0.5, remedy="see the test"
+        )
+
+    def _run(self, code: str) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = []
+        self._client.execute_interactive(code, timeout=BOUND, output_hook=messages.append)
+        assert not [each for each in messages if each["msg_type"] == "error"], messages
+        return messages
 
 
 @contextmanager
-def watching(lab: RealLab, cell: str) -> Iterator[Watched]:
-    """Open the runbook on a lab as notebooks do, run the cell as if somebody watched, and interrupt it in the end."""
+def watching(lab: RealLab, call: str) -> Iterator[Watched]:
+    """Open the runbook on a lab as notebooks do, and show one of its tables as if somebody watched."""
     around = {**os.environ, "FLUOBOOK_LAB": str(lab.lab.folder), "FLUOBOOK_RENDER": "live"}
     manager, client = start_new_kernel(
         startup_timeout=STARTUP, kernel_name="python3", env=around, cwd=str(lab.context.root)
@@ -60,9 +59,7 @@ def watching(lab: RealLab, cell: str) -> Iterator[Watched]:
             timeout=BOUND,
             output_hook=len,
         )
-        client.execute(cell)
-        yield Watched(client)
-        manager.interrupt_kernel()
+        yield Watched(client, call)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

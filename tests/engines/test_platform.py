@@ -132,7 +132,7 @@ def test_a_push_changes_an_application_before_the_eyes_of_who_watches(
 ) -> None:
     lab: RealLab = request.getfixturevalue({"embedded": "played", "real": "platform"}[engine])[0]
     url = lab.context.platform.gitops.mirrors[lab.context.platform.gitops.repository]
-    with watching(lab, "runbook.applications(seconds=600)") as table:
+    with watching(lab, "runbook.applications()") as table:
         table.until(lambda text: wave_in(text, LATE) == "2")
         commit = tree.push(url, tmp_path / "clone", one_wave_later)
         drawn = table.until(lambda text: wave_in(text, LATE) == "3" and EVERY.search(text))

@@ -7,7 +7,6 @@ calls a dozen of them.
 from __future__ import annotations
 
 import shutil
-import time
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,10 +58,10 @@ class Hosts:
 
     def requests(self) -> list[dict[str, Any]]:
         """The scripts that ran so far."""
-        log, now = self._folder / "requests", self._clock.now()
+        log = self._folder / "requests"
         lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
         return [
-            {"at": round(now - (time.time() - float(at)) * self._clock.speed, 2), "server": f"host {host}"}
+            {"at": round(self._clock.at(float(at)), 2), "server": f"host {host}"}
             | {"method": "SSH", "path": "sh", "mutating": changed == "1"}
             for at, host, changed in lines
         ]
