@@ -17,14 +17,7 @@ _KEYS = {"zones": "zone", "vnets": "vnet", "subnets": "subnet", "controllers": "
 """By kind, the key of an object's id."""
 _NUMBERS = frozenset({"mtu", "tag", "vxlan-port", "snat", "vlanaware", "isolate-ports"})
 _NOT_STORED = frozenset({"lock-token", "delete", "digest", "type", "vnet", "zone", "subnet"})
-DEFAULT_MTU = 1450
-"""What a VXLAN zone without an MTU has, whatever is below it."""
 _RELOAD, _RELOADS = "srvreload", "reloadnetworkall"
-
-
-def effective_mtu(zone: dict[str, Any]) -> int:
-    """The MTU of a VXLAN zone's VNets."""
-    return int(zone.get("mtu", DEFAULT_MTU))
 
 
 def _listing(kind: str) -> Callable[[Call], list[dict[str, Any]]]:
