@@ -7,15 +7,13 @@ terminal, another editor), `ask` returns None, and a prompt asks.
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 from uuid import uuid4
 
-from fluobook.display.kernel import bundle, current_kernel, record_display, update_display
-from fluobook.display.outputs import VIEW
+from fluobook.display.kernel import bundle, current_kernel, record_display, update_display, widget_bundle
 from fluobook.display.subshell import answers_while_busy
 from fluobook.display.table import Cell, Table
 
@@ -33,9 +31,7 @@ class Place:
         self._content, self._log = widgets.HTML(), _Log()
         self._box = widgets.VBox([content])
         self._id, self._shown = uuid4().hex, True
-        view = {"model_id": self._box.model_id, "version_major": 2, "version_minor": 0}
-        self._view = {VIEW: view}
-        display(self._view | bundle(plain), raw=True, display_id=self._id)
+        display(widget_bundle(self._box, plain), raw=True, display_id=self._id)
 
     def on_close(self, call: Callable[[], None]) -> None:
         """Call this if a page answers that it cannot show widgets."""
@@ -49,7 +45,7 @@ class Place:
         """Show a widget that changes, and the logs that are offered; the record of the run has the table instead."""
         self._log.update()
         self._box.children = [content, self._log.box]
-        data = self._view | bundle(table)
+        data = widget_bundle(self._box, table)
         if self._shown:
             record_display(data, self._id)
         else:
@@ -115,7 +111,7 @@ def ask(
         What was typed, or "yes" where nothing has to be, or nothing after Reject; and where the gate was shown, for
         what follows. None if no page can show the buttons.
     """
-    if "JPY_SESSION_NAME" not in os.environ or not answers_while_busy(current_kernel()):
+    if not answers_while_busy(current_kernel()):
         return None
     answers: SimpleQueue[str | None] = SimpleQueue()
     place = Place(_widgets(plan, names, destroyed, accepts, answers.put), plan)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fluobook.display.outputs import FOLDER, Outputs
+from fluobook.display.outputs import FOLDER, VIEW, Outputs
 from fluobook.display.subshell import answers_while_busy
 from fluobook.display.table import Table
 from fluobook.errors import FluobookError
@@ -57,6 +57,11 @@ def bundle(table: Table) -> dict[str, str]:
     return {"text/plain": table.text(), "text/html": table.html()}
 
 
+def widget_bundle(widget: Any, table: Table) -> dict[str, Any]:
+    """A widget as the data of an output, with a table for whoever shows no widgets."""
+    return {VIEW: {"model_id": widget.model_id, "version_major": 2, "version_minor": 0}} | bundle(table)
+
+
 def update_display(data: dict[str, Any], display_id: str) -> None:
     """Replace the data of an output."""
     _shell().display_pub.publish(data, update=True, transient={"display_id": display_id})
@@ -94,7 +99,7 @@ def guard_kernel(redactor: Redactor, phase: str) -> None:
         return lines
 
     shell.set_custom_exc((FluobookError,), show_error)
-    if interactive() and "JPY_SESSION_NAME" in os.environ:
+    if interactive():
         answers_while_busy(kernel)
     session = kernel.session
     send = getattr(session, "_fluobook_send", session.send)

@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from fluobook.display.buttons import Place
-from fluobook.display.kernel import bundle, current_kernel, interactive, record_display, show, update_display
-from fluobook.display.outputs import VIEW
+from fluobook.display.kernel import (
+    bundle,
+    current_kernel,
+    interactive,
+    record_display,
+    show,
+    update_display,
+    widget_bundle,
+)
 from fluobook.display.table import Table
 
 if TYPE_CHECKING:
@@ -120,7 +127,7 @@ class Live:
         from IPython.display import display  # noqa: PLC0415 (heavy, and only available in a kernel)
 
         self._displays.append(uuid4().hex)
-        display(self._data(table), raw=True, display_id=self._displays[-1])
+        display(widget_bundle(self._widget, table), raw=True, display_id=self._displays[-1])
 
     def touch(self) -> None:
         """Report a change."""
@@ -146,10 +153,6 @@ class Live:
             if self._widget is not None:  # a page that was loaded later does not know the output, only the widget
                 self._widget.put(replace(table, note=f"{table.note}\nclosed".lstrip()))
 
-    def _data(self, table: Table) -> dict[str, Any]:
-        view = {"model_id": self._widget.model_id, "version_major": 2, "version_minor": 0}
-        return {VIEW: view} | bundle(table)
-
     def _follow(self) -> None:
         while not self._closed.is_set():
             self._changed.wait(self._every)
@@ -168,4 +171,4 @@ class Live:
         if time.monotonic() - self._recorded >= RECORDED:
             self._recorded = time.monotonic()
             for display_id in self._displays:
-                record_display(self._data(table), display_id)
+                record_display(widget_bundle(self._widget, table), display_id)

@@ -7,6 +7,7 @@ So the kernel receives these messages in one subshell, whatever the page says.
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Future
 from typing import Any
 
@@ -17,8 +18,11 @@ _ANSWERED = frozenset({"kernel_info_request", "comm_info_request", "comm_open", 
 
 
 def answers_while_busy(kernel: Any) -> bool:
-    """Let a subshell answer what pages ask about this kernel and its widgets; returns whether one does."""
-    if kernel is None:
+    """Let a subshell answer what pages ask about this kernel and its widgets; returns whether one does.
+
+    None does where no Jupyter server has started the kernel: there is no page.
+    """
+    if kernel is None or "JPY_SESSION_NAME" not in os.environ:
         return False
     known: bool | None = getattr(kernel, "_fluobook_answers", None)
     if known is None:

@@ -124,9 +124,13 @@ def problems(folder: Path, recorded: Head | None) -> list[str]:
 
 
 def _lines(path: Path) -> list[bytes]:
-    text = read_text(path, largest=LARGEST_RECORD, errors="surrogateescape", follow=False)
-    lines = text.encode(errors="surrogateescape").split(b"\n")
+    lines = _content(path).split(b"\n")
     return lines if lines[-1] else lines[:-1]
+
+
+def _content(path: Path) -> bytes:
+    text = read_text(path, largest=LARGEST_RECORD, errors="surrogateescape", follow=False)
+    return text.encode(errors="surrogateescape")
 
 
 def _event(line: bytes, path: Path) -> Mapping[str, Any]:
@@ -193,5 +197,4 @@ def notebook_hash(path: Path) -> str:
     Raises:
         BadFile: it cannot be read.
     """
-    text = read_text(path, largest=LARGEST_RECORD, errors="surrogateescape", follow=False)
-    return digest(text.encode(errors="surrogateescape"))
+    return digest(_content(path))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fluobook.errors import BadFile
-from fluobook.journal.journal import Summary, read, read_summary
+from fluobook.journal.journal import Summary, beginning, read_summary, recorded
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,8 @@ def run_of(folder: Path) -> Run:
         summary = read_summary(folder)
     except BadFile as error:
         return Run(folder.name, outcome="unknown", problem=error.message)
-    events: list[dict[str, Any]] = []
-    with suppress(BadFile):
-        events = read(folder / "events.jsonl")
-    begun = next((event for event in events if event["event"] == "run-started"), {})
+    events = recorded(folder)
+    begun = beginning(events)
     ended = not events or any(event["event"] == "run-ended" for event in events)
     return Run(
         folder.name,

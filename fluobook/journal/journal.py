@@ -107,6 +107,18 @@ def read(path: Path) -> list[dict[str, Any]]:
     return events
 
 
+def recorded(folder: Path) -> list[dict[str, Any]]:
+    """The events of a run, from its folder; none if its journal cannot be read."""
+    with suppress(BadFile):
+        return read(folder / "events.jsonl")
+    return []
+
+
+def beginning(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The event with which a run began; empty if there is none."""
+    return next((event for event in events if event["event"] == "run-started"), {})
+
+
 @dataclass(frozen=True)
 class StageSummary:
     """One stage of a run.
@@ -195,8 +207,9 @@ def contradictions(folder: Path) -> list[str]:
         return ["the journal has no line that says how the run began"]
     names = {"phase", "target", "exit_code"}
     differing = [name for name in sorted(names) if getattr(summary, name) != getattr(computed, name)]
-    stages = [{**asdict(stage), "error": "", "exit_code": 0, "notebook": ""} for stage in summary.stages]
-    if stages != [{**asdict(stage), "error": "", "exit_code": 0, "notebook": ""} for stage in computed.stages]:
+    apart = {"error": "", "exit_code": 0, "notebook": ""}  # what the journal may say in other words
+    stages, others = ([{**asdict(stage), **apart} for stage in side.stages] for side in (summary, computed))
+    if stages != others:
         differing.append("stages")
     return [f"summary.json says otherwise than the journal: {', '.join(differing)}"] if differing else []
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fluobook.display.table import Cell, Table
-from fluobook.errors import BadFile
+from fluobook.journal import journal
 from fluobook.journal.history import performed, run_of
-from fluobook.journal.journal import StageSummary, read, read_summary
+from fluobook.journal.journal import StageSummary, read_summary
 
 _HEAD = ("phase", "target", "outcome", "exit_code", "seconds", "charts", "commit", "cluster", "fluobook", "params")
 SLOWER = 1.25
@@ -30,11 +30,8 @@ class _Recorded:
 
 
 def _recorded(folder: Path) -> _Recorded:
-    try:
-        events = read(folder / "events.jsonl")
-    except BadFile:
-        events = []
-    begun = next((event for event in events if event["event"] == "run-started"), {})
+    events = journal.recorded(folder)
+    begun = journal.beginning(events)
     head = {**begun, **vars(run_of(folder))}
     head = {name: head.get(name, "") for name in _HEAD}
     head |= {f"{name} version": text for name, text in begun.get("versions", {}).items()}

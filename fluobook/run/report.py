@@ -9,7 +9,6 @@ import html
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from fluobook.failures.catalogue import catalogue, explain
 from fluobook.files import LARGEST_RECORD, parse_json, read_text, remove_partial_files, write_text
 from fluobook.journal.chain import NOTEBOOK
 from fluobook.journal.history import Performed, moment, performed
-from fluobook.journal.journal import StageSummary, Summary, read, read_summary
+from fluobook.journal.journal import StageSummary, Summary, beginning, read_summary, recorded
 from fluobook.redact import Redactor
 from fluobook.run.timeline import timelines, waves
 
@@ -54,9 +53,7 @@ def write_report(folder: Path, redactor: Redactor) -> Path:
         BadFile: the folder has neither a summary nor a journal, or the page cannot be written.
     """
     remove_partial_files(folder)
-    summary, events = read_summary(folder), list[dict[str, Any]]()
-    with suppress(BadFile):
-        events = read(folder / "events.jsonl")
+    summary, events = read_summary(folder), recorded(folder)
     title = f"fluobook · {summary.phase} · {summary.target} · {folder.name}"
     ran = {stage.notebook: stage for stage in summary.stages if stage.status != "not run"}
     page = [
@@ -75,9 +72,9 @@ def write_report(folder: Path, redactor: Redactor) -> Path:
     return path
 
 
-def _facts(summary: Summary, events: Sequence[Mapping[str, Any]]) -> str:
+def _facts(summary: Summary, events: Sequence[dict[str, Any]]) -> str:
     """Where the run came from, as far as its journal says."""
-    begun = next((event for event in events if event["event"] == "run-started"), {})
+    begun = beginning(events)
     versions = ", ".join(f"{name} {version}" for name, version in begun.get("versions", {}).items())
     person = "@".join(filter(None, (begun.get("person", ""), begun.get("host", ""))))
     end = f"{summary.journal.lines} lines, the last with SHA-256 {summary.journal.sha256}"
