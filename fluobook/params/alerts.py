@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fluobook.params.fields import Distinct, Email, Flag, HostPort, Model, Name, Text
+from fluobook.params.fields import Distinct, Email, Flag, Handle, HostPort, Model, Name
 from fluobook.params.problems import Problem, clashes, refuse
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ class Receiver(Model):
     """E-mail: the address in From."""
     smarthost: HostPort | None = None
     """E-mail: host:port of the SMTP server, such as mail.example.org:587."""
-    username: Text | None = None
+    username: Handle | None = None
     """E-mail: user name at the SMTP server; its password is the credential. null for a server without a login."""
     require_tls: Flag = True
     """E-mail: whether the SMTP server must offer TLS."""
-    channel: Text | None = None
+    channel: Handle | None = None
     """Slack: the channel, if it is not the webhook's own."""
 
     @model_validator(mode="after")

@@ -5,17 +5,18 @@ All of them stay plain strings and numbers, in the canonical form that Proxmox V
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Collection
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator
 
 from fluobook.params.cpus import MODELS, TOO_OLD
-from fluobook.params.problems import did_you_mean, refuse
+from fluobook.params.problems import did_you_mean, is_secret, refuse
 
 LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 PROXMOX_OUI = "BC:24:11"
@@ -25,6 +26,7 @@ _HIGHEST_PORT = 65535
 _LONGEST_CLUSTER_NAME = 32
 _SHA1_DIGITS, _SHA256_DIGITS = 40, 64
 _SCP_LIKE = re.compile(r"(\w[\w.-]*)@(\[[^]/@]*\]|[^:/@]+):(?!//)([\w./~+-]+)", re.ASCII)
+_CREDENTIALS_IN_PATH = re.compile(r"[;=]|:[^/]*@|\b(gh[a-z]|github_pat|glpat)[-_]\w")
 _UNUSABLE_IN_URLS = re.compile(r"[\x00-\x20\x7f\\]")
 _SPECIAL = {
     IPv4Network("0.0.0.0/8"): "unspecified",
@@ -111,10 +113,10 @@ def _server(host: str) -> str:
 
     Dotted numbers are never a name, and a name never ends in a number.
     """
-    lower = host.lower()
+    lower = host.lower().removesuffix(".")
     if not host.isascii():
         raise refuse("has a host name that is not ASCII", f"write {_punycode(host)}")
-    if re.fullmatch(r"(.*\.)?(\d+|0x[0-9a-f]*)\.?", lower):
+    if re.fullmatch(r"(.*\.)?(\d+|0x[0-9a-f]*)", lower):
         return _ipv4(host, but="loopback")
     if len(host) > _LONGEST_DOMAIN or not re.fullmatch(r"(?!-)[\w-]{1,63}(?<!-)(\.(?!-)[\w-]{1,63}(?<!-))*", lower):
         raise refuse(
@@ -180,7 +182,9 @@ def split_url(
         parts = urlsplit(value)
     except ValueError:
         raise refuse("must be a URL", "such as https://pve1.example.org:8006", hidden=True) from None
-    if parts.password is not None or parts.username == "" or (parts.username and parts.scheme in {*schemes, ""}):
+    user = unquote(parts.username or "")
+    in_user = parts.password is not None or parts.username == "" or ":" in user
+    if in_user or (user and parts.scheme in {*schemes, ""}) or _CREDENTIALS_IN_PATH.search(unquote(parts.path)):
         raise refuse("contains a user, password or token", meant, hidden=True)
     if parts.hostname and ":" in parts.hostname and not _is_ipv6(parts.hostname):
         raise refuse(
@@ -207,7 +211,7 @@ def _is_ipv6(text: str) -> bool:
 
 def authority(host: str, port: int) -> str:
     """host:port as in a URL: an IPv6 address in brackets."""
-    return f"[{IPv6Address(host)}]:{port}" if ":" in host else f"{host.lower()}:{port}"
+    return f"[{IPv6Address(host)}]:{port}" if ":" in host else f"{host.lower().removesuffix('.')}:{port}"
 
 
 def split_authority(text: str) -> tuple[str, int]:
@@ -281,7 +285,7 @@ def _host(value: str) -> str:
     if not value.isascii():
         _server(value)
     meant = "in lower case, without scheme and port"
-    return _server(_match(value, rf"{LABEL}(\.{LABEL})*", "must be an IPv4 address or a host name", meant))
+    return _server(_match(value, rf"{LABEL}(\.{LABEL})*\.?", "must be an IPv4 address or a host name", meant))
 
 
 def _domain(value: str) -> str:
@@ -332,10 +336,38 @@ def _device(value: str) -> str:
     return value
 
 
-def _text(value: str) -> str:
+def _line(value: str) -> str:
     if not value.isprintable():
-        raise refuse("has a control character", "write it on one line")
+        raise refuse("has a control character", "write it on one line", hidden=True)
     return _match(value, r"(?u:\S(.*\S)?)", "must not be empty, nor begin or end with a space")
+
+
+def _text(value: str) -> str:
+    if is_secret(value):
+        raise refuse("has the form of a credential", "credentials are never parameters", hidden=True)
+    return value
+
+
+def _path(value: str) -> str:
+    if re.match(r"\w[\w+.-]*://", value):
+        raise refuse("is a URL and not the path of a file", "save the file here and give its path", hidden=True)
+    if "-----BEGIN" in value or is_secret(value):
+        rule = "contains the secret itself" if is_secret(value) else "is the content of a file and not its path"
+        raise refuse(rule, "save it in a file and give its path", hidden=True)
+    return value
+
+
+def _wireguard_key(value: str) -> str:
+    if not any(base64.b64decode(value)):
+        raise refuse("is no public key: all its bits are zero", _KEY_FORM)
+    return value
+
+
+def _handle(value: str) -> str:
+    if re.search(r"[\s:/]", value):
+        meant = "passwords and URLs of webhooks are credentials: they are in a Secret (docs/how-to/alerts.md)"
+        raise refuse("is no name: it has a space, a colon or a slash", meant, hidden=True)
+    return value
 
 
 def _one_spelling(value: Any, validate: Callable[[Any], Any]) -> Any:
@@ -488,12 +520,17 @@ _DESTINATION = r"([a-z_][a-z0-9_-]*@)?[A-Za-z0-9][A-Za-z0-9._:-]*"
 SshDestination = Annotated[str, matching(_DESTINATION, "must be a destination of ssh", _SSH_FORM)]
 _KEY_FORM = "44 characters, as `wg pubkey` prints it"
 WireguardKey = Annotated[
-    str, matching(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", "must be a public key of WireGuard", _KEY_FORM)
+    str,
+    matching(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", "must be a public key of WireGuard", _KEY_FORM),
+    AfterValidator(_wireguard_key),
 ]
 DevicePath = Annotated[str, AfterValidator(_device)]
 RepositoryPath = Annotated[str, AfterValidator(_repository_path)]
-Text = Annotated[str, AfterValidator(_text)]
-Revision = Annotated[Text, AfterValidator(_revision)]
+_Line = Annotated[str, AfterValidator(_line)]
+Text = Annotated[_Line, AfterValidator(_text)]
+FilePath = Annotated[str, AfterValidator(_path), AfterValidator(_line)]
+Handle = Annotated[Text, AfterValidator(_handle)]
+Revision = Annotated[_Line, AfterValidator(_revision)]
 
 Flag = Annotated[bool, Field(strict=True)]
 Port = Annotated[int, Field(strict=True, ge=1, le=_HIGHEST_PORT)]

@@ -174,7 +174,7 @@ class ProxmoxEndpoint(Model):
     """API token, user@realm!name."""
     token_secret: SecretRef
     """Where the token's secret is stored."""
-    ca_file: Text | None = None
+    ca_file: fields.FilePath | None = None
     """CA that signed the API's certificate; null for the system's CAs."""
     fingerprint: fields.Fingerprint | None = None
     """SHA-256 fingerprint of the API's certificate, instead of a CA."""
@@ -357,7 +357,7 @@ class Platform(Model):
     """The deadline of each named wait."""
     endpoints: Annotated[dict[fields.HostPort, fields.HostPort], fields.OneSpelling] = Field(default_factory=dict)
     """host:port of a server, and the host:port to connect to instead."""
-    trust: Annotated[dict[fields.HostPort, Text], fields.OneSpelling] = Field(default_factory=dict)
+    trust: Annotated[dict[fields.HostPort, fields.FilePath], fields.OneSpelling] = Field(default_factory=dict)
     """host:port of a server, and the CA file that verifies its certificate."""
 
     _written: Mapping[str, Any] = PrivateAttr()

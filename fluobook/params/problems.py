@@ -21,9 +21,13 @@ NO_VALUE = object()
 """Stands for a value that is not written."""
 
 _SECRET = re.compile(
-    r"AGE-SECRET-KEY-|PRIVATE KEY|://[^/\s]*(@|%40)|^[^/\s]*:[^/\s]*@(?!sha256:)|=[^=]{8,}|^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+    r"AGE-SECRET-KEY-|PRIVATE KEY|://[^/\s]*(@|%40)|^[^/\s]*:[^/\s]*@(?!sha256:)|=[^=]{8,}"
+    r"|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$|hooks\.\w+\.com|\b(xox[a-z]|gh[a-z]|github_pat|glpat)[-_]\w"
+    r"|^(?-i:(?=.*\d)(?=.*[a-z])(?=.*[A-Z]))[\w+=-]{20,}$|^[0-9a-f]{32,}$|^[\w+/]{43}=$",
+    re.IGNORECASE | re.ASCII,
 )
-_SECRET_KEYS = re.compile(r"token_secret|age_key|passw|private", re.IGNORECASE)
+"""Keys, URLs with credentials, UUIDs (the tokens of Proxmox VE), webhooks, tokens by their prefixes, random texts."""
+_SECRET_KEYS = re.compile(r"token(?!_id)|secret(?!s\.)|age_key|passw|private", re.IGNORECASE)
 _NAMES = ("name", "host")
 
 
@@ -60,13 +64,18 @@ def refuse(rule: str, meant: str = "", *, hidden: bool = False) -> PydanticCusto
     return PydanticCustomError("params", "{rule}", {"rule": rule, "meant": meant, "hidden": hidden})
 
 
+def is_secret(text: str) -> bool:
+    """Whether a text has the form of a credential."""
+    return bool(_SECRET.search(text))
+
+
 def shown(value: Any) -> str:
     """A value for a message: short, and never a secret."""
     if isinstance(value, Mapping):
         return "{…}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[…]"
-    if isinstance(value, str) and _SECRET.search(value):
+    if isinstance(value, str) and is_secret(value):
         return "(hidden)"
     text = "null" if value is None else repr(value)
     return text if len(text) <= 80 else f"{text[:76]}…{text[-1]}"  # noqa: PLR2004 (a line of a terminal)
@@ -97,7 +106,7 @@ def dotted(location: Sequence[int | str], document: Any) -> str:
         if isinstance(step, int):
             path += f".{name_of(inner)}" if name_of(inner) else f"[{step}]"
         else:
-            key = "(hidden)" if _SECRET.search(step) else step if step.isprintable() else repr(step)
+            key = "(hidden)" if is_secret(step) else step if step.isprintable() else repr(step)
             path += f".{key}" if path else key
         value = inner
     return path
@@ -173,6 +182,8 @@ _UNSUPPORTED = {
     " add others in Proxmox VE and configure them by a patch (LinkConfig)",
     r".*(ipv6|dual[-_]?stack|cidr6|cidrs).*|.*[a-z]_?v?6": "IPv6 and dual stack are not supported:"
     " nodes, pods and Services have IPv4",
+    r"receivers\..*(url|uri|hook|key|passw|token|secret|credential).*": "the credential of a receiver is in a Secret,"
+    " under the receiver's name (docs/how-to/alerts.md)",
     r"patch(es)?|machine_config": "patches are files: talos/patches, and those of a site's own folder",
     r"(startup|boot|up)_delay|startup": "nodes[].start_order is the order; delays are set in Proxmox VE",
 }
@@ -181,7 +192,8 @@ _UNSUPPORTED = {
 
 def _about_key(key: str, parents: Sequence[int | str], model: type[BaseModel]) -> str:
     parent = _model_at(parents, model)
-    reason = next((reason for pattern, reason in _UNSUPPORTED.items() if re.fullmatch(pattern, key)), "")
+    path = ".".join(step for step in (*parents, key) if isinstance(step, str))
+    reason = next((reason for pattern, reason in _UNSUPPORTED.items() if re.search(rf"\.({pattern})$", path)), "")
     if parents and reason:
         return reason
     elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == key]

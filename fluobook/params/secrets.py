@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from fluobook.errors import BadFile, ParamsError
 from fluobook.files import read_text
-from fluobook.params.fields import DERIVED, Model, Text, matching
+from fluobook.params.fields import DERIVED, FilePath, Model, Text, matching
 from fluobook.params.problems import refuse
 
 Decrypt = Callable[[Path], Any]
@@ -24,18 +24,14 @@ Variable = Annotated[
 ]
 
 
-def _is_a_key(text: Any) -> bool:
-    return isinstance(text, str) and ("AGE-SECRET-KEY-" in text.upper() or "PRIVATE KEY" in text)
-
-
 class SecretRef(Model):
     """Where a secret is stored: exactly one of an environment variable, a file, or a key of a SOPS file."""
 
     env: Variable | None = None
     """Name of an environment variable."""
-    file: Text | None = None
+    file: FilePath | None = None
     """Path of a file; `~` is the home folder, a relative path starts at the repository."""
-    sops: Text | None = None
+    sops: FilePath | None = None
     """Path of a file encrypted with SOPS, as for `file`."""
     key: Text | None = None
     """Dotted key inside the SOPS file."""
@@ -49,8 +45,6 @@ class SecretRef(Model):
             )
         if isinstance(value, dict) and sum(value.get(source) is not None for source in _SOURCES) != 1:
             raise refuse("must name exactly one place", "give one of env, file and sops")
-        if isinstance(value, dict) and any(_is_a_key(value.get(source)) for source in _SOURCES):
-            raise refuse("contains the secret itself", "give the name of the place where it is stored", hidden=True)
         return value
 
     @model_validator(mode="after")
@@ -104,7 +98,7 @@ class SecretReferences(Model):
 
     age_key: SecretRef = SecretRef(file="~/.config/sops/age/keys.txt")
     """The age identity that decrypts the SOPS files."""
-    bundle: Annotated[Text, DERIVED]
+    bundle: Annotated[FilePath, DERIVED]
     """The encrypted Talos secrets bundle; talos/secrets/<cluster>.sops.yaml unless set."""
 
 

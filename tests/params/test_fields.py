@@ -58,6 +58,32 @@ NUMBERS = [
 ]
 
 
+UUID = "12345678-1234-1234-1234-123456789abc"
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n"
+CREDENTIALS = ("url", "webhook_url", "password", "api_key", "routing_key", "token")
+
+
+def files(path: str) -> list[tuple[str, Any]]:
+    """Every field that has the path of a file, with that path."""
+    return [
+        ("proxmox.0.ca_file", path),
+        ("trust", {"a.example.org:8006": path}),
+        ("proxmox.0.token_secret", {"file": path}),
+        ("proxmox.0.token_secret", {"sops": path}),
+        ("secrets", {"bundle": path}),
+        ("secrets", {"age_key": {"file": path}}),
+    ]
+
+
+def receivers(text: str) -> list[tuple[str, Any]]:
+    """Every text of a receiver, with that text."""
+    mail = {"type": "email", "to": ["a@example.org"], "sender": "b@example.org", "smarthost": "m.example.org:587"}
+    return [
+        ("alerts.receivers", [{"name": "ops", "type": "slack", "channel": text}]),
+        ("alerts.receivers", [{"name": "ops", **mail, "username": text}]),
+    ]
+
+
 def hosts(host: str) -> list[tuple[str, Any]]:
     """Every field that has a host, with that host."""
     return [
@@ -91,6 +117,12 @@ def hosts(host: str) -> list[tuple[str, Any]]:
         (REPOSITORY, "https://[2001:db8::1]:3000/acme/p.git", "https://[2001:db8::1]:3000/acme/p.git"),
         ("gitops.mirrors", {"git@git.example.org:acme": "https://m.example.org/acme"}, None),
         ("gitops.path", "plattform/größe", "plattform/größe"),
+        (URL, "https://pve.example.org.:8006", "https://pve.example.org:8006"),
+        ("endpoints", {"pve.example.org.:8006": "127.0.0.1:1"}, {"pve.example.org:8006": "127.0.0.1:1"}),
+        ("network.ntp", ["ntp.example.org."], ("ntp.example.org",)),
+        (REPOSITORY, "https://dev.example.org/acme/_git/my%20platform", None),
+        ("proxmox.0.ca_file", "~/pki/12345678-1234-1234-1234-123456789abc/ca.pem", None),
+        ("gitops.revision", "503843eb7b0f4b6ab1c2d3e4f5a6b7c8d9e0f1a2", None),
     ],
 )
 def test_every_form_of_an_address_or_a_name_is_understood(path: str, written: Any, stored: Any) -> None:
@@ -138,6 +170,39 @@ def test_every_form_of_an_address_or_a_name_is_understood(path: str, written: An
         ("cluster.api_address", "2001:db8::5", "is IPv6, which fluobook does not support"),
         ("network.nameservers", ["2001:db8::53"], "is IPv6, which fluobook does not support"),
         ("proxmox.0.token_id", "fluobook@pve!name=hunter2", "contains the token's secret too"),
+        (URL, "https://root:p@hunter2@pve.example.org:8006", "contains a user, password or token"),
+        (URL, "https://root%3Ahunter2%40pve.example.org:8006", "has an invalid host name"),
+        (REPOSITORY, "ssh://git%3Ahunter2@git.example.org/acme/p.git", "contains a user, password or token"),
+        (REPOSITORY, "https://git.example.org/oauth2:hunter2@acme/p.git", "contains a user, password or token"),
+        (REPOSITORY, "https://git.example.org/oauth2%3Ahunter2%40acme/p.git", "contains a user, password or token"),
+        (REPOSITORY, "https://git.example.org/acme/p.git;access_token=hunter2", "contains a user, password or token"),
+        (REPOSITORY, "https://git.example.org/acme/p.git%3Faccess_token%3Dhunter2", "contains a user, password"),
+        (REPOSITORY, "https://git.example.org/ghp_hunter2hunter2/p.git", "contains a user, password or token"),
+        (
+            "gitops.mirrors",
+            {"https://a.example.org": "https://b.example.org/key=hunter2/"},
+            "contains a user, password",
+        ),
+        ("proxmox.0.token_secret", {"file": "12345678-hunter2", "sops": "a"}, "must name exactly one place"),
+        *((path, value, "contains the secret itself") for path, value in files(UUID)),
+        *((path, value, "contains the secret itself") for path, value in files("AGE-SECRET-KEY-1HUNTER2HUNTER2HUNTER")),
+        *((path, value, "contains the secret itself") for path, value in files("-----BEGIN PRIVATE KEY-----\nhunter2")),
+        *((path, value, "is a URL and not the path of a file") for path, value in files("https://a.org/hunter2.pem")),
+        *((path, value, "is the content of a file and not its path") for path, value in files(CERTIFICATE)),
+        *((path, value, "has a space, a colon or a slash") for path, value in receivers("user:hunter2")),
+        *((path, value, "has a space, a colon or a slash") for path, value in receivers("https://a.org/hunter2")),
+        *((path, value, "has a space, a colon or a slash") for path, value in receivers("discord.com/api/hunter2")),
+        *((path, value, "has the form of a credential") for path, value in receivers("hooks.slack.com/T/hunter2")),
+        *((path, value, "has the form of a credential") for path, value in receivers("xoxb-1234-hunter2")),
+        *((path, value, "has a control character") for path, value in receivers("#ops\nhunter2")),
+        *(
+            (
+                "alerts",
+                {"receivers": [{"name": "a", "type": "slack", key: "hunter2"}]},
+                "under the receiver's name (docs",
+            )
+            for key in CREDENTIALS
+        ),
         ("endpoints", {"::1:8006": "127.0.0.1:1"}, "must be host:port"),
         ("vm.cpu", "hots", "is not a CPU type of Proxmox VE; did you mean 'host'?"),
         ("vm.cpu", "host,flags=+aes", "is not a CPU type of Proxmox VE"),
@@ -268,10 +333,12 @@ def test_a_tunnel_of_two_addresses_joins_two_hosts() -> None:
 
 
 @pytest.mark.parametrize("prefix", [30, 31, 32])
-def test_a_network_without_room_for_the_nodes_is_refused_with_their_addresses(prefix: int) -> None:
+def test_a_network_without_room_for_the_nodes_is_one_problem_and_not_one_of_each_address(prefix: int) -> None:
     with pytest.raises(ParamsError) as refused:
         parse(changed("network.cidr", f"10.10.0.0/{prefix}"))
-    assert any(f"is outside platform.network.cidr 10.10.0.0/{prefix}" in problem for problem in refused.value.problems)
+    [problem] = refused.value.problems
+    assert problem.startswith(f"platform.network.cidr = '10.10.0.0/{prefix}': contains only ")
+    assert "outside it is platform." in problem
 
 
 LABELS = "nodes.1.labels"

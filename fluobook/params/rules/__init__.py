@@ -49,9 +49,12 @@ RULES: tuple[Callable[[Platform], Iterator[Problem]], ...] = (
 
 
 def broken_rules(platform: Platform, matrix: Matrix) -> Iterator[Problem]:
-    """Every problem that the rules and the version matrix find in a platform."""
+    """Every problem that the rules and the version matrix find in a platform; a value is a problem to one rule only."""
+    refused: set[str] = set()
     for rule in RULES:
-        yield from rule(platform)
+        problems = [problem for problem in rule(platform) if problem.path not in refused]
+        yield from problems
+        refused.update(problem.path for problem in problems)
     yield from nodes.versions_are_compatible(platform, matrix)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 VXLAN_OVERHEAD, WIREGUARD_OVERHEAD = 50, 80
 """Bytes that VXLAN, and WireGuard over IPv6, add to each packet."""
+_VXLAN_PORT = 4789
 _VNET = re.compile(r"(?!vmbr\d+$)[A-Za-z][A-Za-z0-9]{1,7}")
 _NODE_PREFIX, _POINT_TO_POINT = 24, 31
 _LARGEST_SERVICE_PREFIX, _SMALLEST_SERVICE_PREFIX = 12, 24
@@ -60,7 +61,8 @@ def addresses_have_one_owner(platform: Platform) -> Iterator[Problem]:
     for path, address in machines:
         if address in servers and path != _GATEWAY:
             yield Problem(path, address, f"is used by {servers[address]} already", meant)
-    yield from clashes(_mesh(platform, "address"), meant)
+    for field in ("address", "public_key", "ssh"):
+        yield from clashes([owned for owned in _mesh(platform, field) if owned[1]], meant)
     if mesh := platform.wireguard:
         ports = [mesh.port_of(host) for host in mesh.hosts]
         for port in set(ports):
@@ -107,10 +109,10 @@ def pools_are_free(platform: Platform) -> Iterator[Problem]:
     """No pool contains the address of a machine or a server, or overlaps another range."""
     ranges = _ranges(platform)
     for path, span in ranges:
-        for owner, address in [*_machines(platform), *_other_servers(platform)] if path != _DHCP else ():
-            if _contains(span, address):
-                rule, meant = f"contains {address} of {owner}", "shorten the pool or move the address"
-                yield Problem(path, _text(span), rule, meant)
+        owned = [*_machines(platform), *_other_servers(platform)] if path != _DHCP else []
+        if inside := [f"{address} of {owner}" for owner, address in owned if _contains(span, address)]:
+            more = f", and {len(inside) - 1} more addresses in use" if len(inside) > 1 else ""
+            yield Problem(path, _text(span), f"contains {inside[0]}{more}", "shorten the pool or move the address")
     for (first, span), (second, other) in combinations(ranges, 2):
         if _contains(span, other.start) or _contains(other, span.start):
             rule = f"overlaps {first} {_text(span)}"
@@ -164,7 +166,9 @@ def mesh_can_form(platform: Platform) -> Iterator[Problem]:
     for host in mesh.hosts:
         if mesh.port_of(host) == mesh.vxlan.port:
             path = f"platform.wireguard.hosts.{host.host}.port" if host.port else "platform.wireguard.port"
-            yield Problem(path, mesh.vxlan.port, "is used by platform.wireguard.vxlan.port already", "51820 is usual")
+            both = [(path, "51820 is usual"), ("platform.wireguard.vxlan.port", "4789 is usual")]
+            (wrong, meant), (owner, _) = both if mesh.vxlan.port == _VXLAN_PORT else reversed(both)
+            yield Problem(wrong, mesh.vxlan.port, f"is used by {owner} already", meant)
     if not _VNET.fullmatch(bridge):
         rule, meant = (
             "is not the id of a VNet",
@@ -257,6 +261,11 @@ def _outside(owned: list[Owned], cidr: str, owner: str) -> Iterator[Problem]:
     hosts = list(network) if network.prefixlen >= _POINT_TO_POINT else [network[1], network[-2]]
     meant = f"take one from {hosts[0]} to {hosts[-1]}"
     reserved = {network.network_address: "network", network.broadcast_address: "broadcast"}
+    outside = [path for path, text in owned if IPv4Address(text) not in network]
+    if len(outside) > max(1, len(owned) // 2):
+        rule = f"contains only {len(owned) - len(outside)} of the {len(owned)} addresses that belong in it"
+        yield Problem(owner, cidr, rule, f"correct the network; outside it is {outside[0]}, for example")
+        return
     for path, text in owned:
         address = IPv4Address(text)
         if address not in network:
