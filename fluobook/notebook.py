@@ -30,7 +30,7 @@ from fluobook.journal.folder import cluster_lock, new_folder, newest_first
 from fluobook.params.load import digest_of, recorded
 from fluobook.redact import Redactor
 from fluobook.run.board import board_table, last_runs, read_state
-from fluobook.stages import catalogue, observe, secrets
+from fluobook.stages import catalogue, diagnose, observe, secrets
 from fluobook.stages.core.check import Checks
 from fluobook.stages.core.executor import ActionProgress, Executor, Progress, in_parallel
 from fluobook.stages.core.gate import Answer, Approval, Gate, Question
@@ -310,6 +310,16 @@ class Runbook(Displayed):
             _require(f"secrets of {file}", choices, Mapping)
         ask = getpass.getpass if interactive() else None
         return stage_run(secrets.stage(changes or {}, ask), self.context, self.gate)
+
+    def diagnose(self) -> Checks:
+        """Examine the platform, and show the known failures that it has with causes, remedy and next command.
+
+        Raises:
+            CheckFailed: something was found.
+        """
+        runs = last_runs(newest_first(self.root / "runs"), self.chosen.phase, self.target)
+        failed = {stage: run.error for stage, run in runs.items() if run.status == "failed"}
+        return stage_run(diagnose.stage(failed), self.context, self.gate).verify()
 
     def board(self, *, seconds: float = 20.0) -> None:
         """Show every stage with its state from the live systems, its last run, and a link to its notebook.

@@ -11,6 +11,7 @@ from fluobook.failures.probes import probe
 
 _MOST_ALTERNATIVES = 2
 _MOST_LINES = 20
+_ROW = re.compile(r"^  (failure|cause|remedy|next): +(.+)$", re.MULTILINE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -44,6 +45,20 @@ class Presentation:
     def advice(self) -> str:
         """The remedy and the next command in one line, for a table of checks or findings."""
         return f"{self.remedy.rstrip('.')}; next: {self.next}" if self.next else self.remedy
+
+    @classmethod
+    def read(cls, text: str) -> Presentation:
+        """What `text` has written after the name of the error's class, without alternatives and answers."""
+        rows = list(_ROW.finditer(text))
+        values = {row[1]: row[2] for row in reversed(rows)}
+        message = text[: rows[0].start()] if rows else text
+        return cls(
+            message=message.partition(": ")[2].strip() or message,
+            failure=values.get("failure", ""),
+            causes=tuple(row[2] for row in rows if row[1] == "cause"),
+            remedy=values.get("remedy", ""),
+            next=values.get("next", ""),
+        )
 
     def table(self) -> list[tuple[str, str]]:
         """Rows of a label and a text, without the message."""

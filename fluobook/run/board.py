@@ -24,11 +24,12 @@ _TONES = {"done": "ok", "failed": "bad", "refused": "wait", "interrupted": "bad"
 
 @dataclass(frozen=True)
 class LastRun:
-    """How a stage ended the last time: status, when (UTC, ISO 8601), seconds of work."""
+    """How a stage ended the last time: status, when (UTC, ISO 8601), seconds of work, and the error as it was shown."""
 
     status: str
     at: str
     seconds: float
+    error: str = ""
 
 
 def last_runs(folders: Sequence[Path], phase: str, target: str) -> dict[str, LastRun]:
@@ -46,7 +47,9 @@ def _ended(events: Sequence[Mapping[str, Any]], phase: str, target: str) -> dict
     if not events or (events[0].get("phase"), events[0].get("target")) != (phase, target):
         return {}
     return {
-        str(event.get("stage")): LastRun(str(event.get("status")), str(event.get("at")), float(event["seconds"]))
+        str(event.get("stage")): LastRun(
+            str(event.get("status")), str(event.get("at")), float(event["seconds"]), str(event.get("error") or "")
+        )
         for event in events
         if event["event"] == "notebook-ended" and isinstance(event.get("seconds"), int | float)
     }

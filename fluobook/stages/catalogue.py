@@ -10,6 +10,7 @@ from fluobook.stages import (
     approve_csrs,
     bootstrap_kubernetes,
     create_vms,
+    diagnose,
     host_network,
     install_argocd,
     observe,
@@ -36,7 +37,7 @@ STAGES: tuple[Stage, ...] = (
 )
 """The bring-up."""
 
-DAY_TWO: tuple[Stage, ...] = (secrets.STAGE,)
+DAY_TWO: tuple[Stage, ...] = (secrets.STAGE, diagnose.STAGE)
 """What is done now and then on a platform that stands; no run comes to these by itself."""
 
 

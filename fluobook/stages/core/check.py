@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fluobook.context import RunContext
@@ -23,6 +23,7 @@ class Check:
         result: what was observed; without times, ports and random names, so that two runs report the same.
         remedy: what to do when the check failed.
         advisory: the stage is done even if the check fails: it depends on something outside the platform.
+        error: the error in which the check ended, if it did.
     """
 
     name: str
@@ -30,12 +31,20 @@ class Check:
     result: str = ""
     remedy: str = ""
     advisory: bool = False
+    error: FluobookError | None = field(default=None, repr=False)
 
     @classmethod
     def failed(cls, name: str, error: FluobookError) -> Check:
         """A check that ended in an error; the error's own cause and remedy are kept."""
         result = f"{error.message}; {error.cause}" if error.cause else error.message
-        return cls(name, passed=False, result=result, remedy=error.remedy or present(error, phase=PHASE).advice)
+        remedy = error.remedy or present(error, phase=PHASE).advice
+        return cls(name, passed=False, result=result, remedy=remedy, error=error)
+
+    @property
+    def failure(self) -> str:
+        """Code and title of the known failure in brackets; "" if it is not known, or the result names it."""
+        failure = present(self.error or FluobookError(self.result)).failure
+        return f" ({failure})" if failure and failure not in self.result else ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class Checks(Displayed):
         """
         failed = [check for check in self.checks if not check.passed and not check.advisory]
         if failed:
-            listed = "".join(f"\n  ✗ {check.name}: {check.result}" for check in failed)
+            listed = "".join(f"\n  ✗ {check.name}: {check.result}{check.failure}" for check in failed)
             remedies = list(dict.fromkeys(check.remedy for check in failed if check.remedy))
             remedy = "\n          ".join(remedies) or "inspect the results, then run the stage again"
             count = f"{len(failed)} of {len(self.checks)} checks"

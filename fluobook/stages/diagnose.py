@@ -1,0 +1,233 @@
+"""Diagnose: examines a platform that misbehaves and names known failures with their causes and remedies; only reads.
+
+It asks every stage what it observes and checks, and reads the nodes, workloads, Applications and certificates of the
+cluster. Each observation that is not as it should be is looked up in the catalogue of known failures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from fluobook.clients.kube import Kube
+from fluobook.context import Client, RunContext
+from fluobook.display.kernel import show
+from fluobook.display.table import Cell, Table
+from fluobook.errors import FluobookError, NotFound, StageMissing
+from fluobook.failures import PHASE, Presentation, present
+from fluobook.stages.core.check import Check
+from fluobook.stages.core.cluster import Missing, api
+from fluobook.stages.core.executor import in_parallel
+from fluobook.stages.core.plan import Plan
+from fluobook.stages.core.readiness import WORKLOADS, why_not, why_with_its_pods
+from fluobook.stages.core.stage import Stage, read_only_stage
+from fluobook.stages.root_application.state import API, KIND, first_problem, state_of
+
+NOTHING = "nothing was found"
+SHOWN = 3
+"""Observations of one finding that are shown; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What the examination of one subject showed.
+
+    Args:
+        subject: the name of a stage, or a kind of objects.
+        findings: each with its evidence as the message.
+        blocked: why nothing was examined: an earlier stage has not run.
+        remarks: failed advisory checks that match no known failure.
+    """
+
+    subject: str
+    findings: Sequence[Presentation] = ()
+    blocked: str = ""
+    remarks: Sequence[str] = ()
+
+
+def stage(failed: Mapping[str, str]) -> Stage:
+    """The stage.
+
+    Args:
+        failed: the failure with which the last run of a stage ended, as it was shown; it explains pending actions.
+    """
+    uses: tuple[Client, ...] = ("proxmox", "talos", "kubernetes", "image factory")
+    return read_only_stage(90, "diagnose", "Diagnose the platform", partial(verify, failed=failed), uses=uses)
+
+
+def verify(context: RunContext, failed: Mapping[str, str]) -> Sequence[Check]:
+    """Examine everything, show the findings, and return a check for each subject that could be examined."""
+    from fluobook.stages.catalogue import STAGES  # noqa: PLC0415 (the catalogue lists this stage too)
+
+    subjects: list[Callable[[], Examined]] = [
+        partial(_stage, context.limited_to(examined.uses), examined, failed.get(examined.name, ""))
+        for examined in STAGES
+    ]
+    subjects += [partial(_cluster, context, name, read) for name, read in CLUSTER.items()]
+    subjects.append(partial(_talos, context))
+    examined = in_parallel(lambda examine: examine(), subjects, width=4)
+    show(table(examined))
+    return [
+        Check(e.subject, not e.findings, "; ".join(map(_named, e.findings)) or NOTHING, _remedies(e.findings))
+        for e in examined
+        if not e.blocked
+    ]
+
+
+def _named(finding: Presentation) -> str:
+    return f"{finding.failure}: {finding.message}" if finding.failure else finding.message
+
+
+def _remedies(findings: Iterable[Presentation]) -> str:
+    return "\n".join(dict.fromkeys(finding.advice for finding in findings if finding.advice))
+
+
+def table(examined: Iterable[Examined]) -> Table:
+    """The findings, those with the same failure and remedy in one row."""
+    examined = list(examined)
+    rows: dict[tuple[str, str, str], list[tuple[str, Presentation]]] = {}
+    for part in examined:
+        for finding in part.findings:
+            rows.setdefault((finding.failure, finding.remedy, finding.next), []).append((part.subject, finding))
+    shown = [
+        [
+            Cell(failure or "not in the catalogue", "bad"),
+            ", ".join(dict.fromkeys(subject for subject, _ in found)),
+            _some(finding.message for _, finding in found),
+            " ".join(f"{i}. {cause}" for i, cause in enumerate(found[0][1].causes, 1)),
+            *(remedy, next_command),
+        ]
+        for (failure, remedy, next_command), found in rows.items()
+    ]
+    blocked = {part.subject: part.blocked for part in examined if part.blocked}
+    notes = [f"not examined: {', '.join(blocked)} (blocked: {'; '.join(dict.fromkeys(blocked.values()))})"] * bool(
+        blocked
+    )
+    notes += [remark for part in examined for remark in part.remarks]
+    columns = ["failure", "found by", "evidence", "likely causes", "remedy", "next command"]
+    title = "1 finding" if len(rows) == 1 else f"{len(rows)} findings" if rows else NOTHING
+    return Table(title, columns, shown, note="\n".join(dict.fromkeys(notes)))
+
+
+def _some(texts: Iterable[str]) -> str:
+    distinct = list(dict.fromkeys(texts))
+    more = len(distinct) - SHOWN
+    return "; ".join(distinct[:SHOWN]) + (f"; +{more} more" if more > 0 else "")
+
+
+def _stage(context: RunContext, examined: Stage, failed: str) -> Examined:
+    """What a stage observes and checks; what it would still do, with the failure of its last run."""
+    try:
+        observation = examined.observe(context)
+        plan = examined.plan(context.platform, observation)
+        if plan.waits_for:
+            return Examined(examined.name, blocked=f"{plan.waits_for} has not run")
+        if plan.actions:
+            return Examined(examined.name, [_pending(context, plan, failed)])
+        checks = [check for check in examined.verify(context, observation) if not check.passed]
+    except StageMissing as error:
+        return Examined(examined.name, blocked=error.message)
+    except FluobookError as error:
+        return Examined(examined.name, [present(error, phase=context.phase, with_probe=True)])
+    found = [(check, _of_check(context, check)) for check in checks]
+    remarks = [finding.message for check, finding in found if check.advisory and not finding.failure]
+    findings = [finding for check, finding in found if finding.failure or not check.advisory]
+    return Examined(examined.name, findings, remarks=remarks)
+
+
+def _pending(context: RunContext, plan: Plan, failed: str) -> Presentation:
+    """A finding about a stage that would still change something."""
+    actions = _some(": ".join(filter(None, (f"{a.verb} {a.object}", a.reason))) for a in plan.actions)
+    pending = _text(context, f"{plan.summary()} {actions}", "run the stage: it does what is missing")
+    if failed:
+        pending = Presentation.read(failed)
+        pending = replace(pending, message=f"{plan.summary()} Its last run failed: {pending.message}")
+    return pending if pending.next else replace(pending, next=f"fluobook run {context.phase} --only {plan.stage}")
+
+
+def _of_check(context: RunContext, check: Check) -> Presentation:
+    """A finding about a failed check."""
+    evidence, remedy = f"{check.name}: {check.result}", check.remedy.replace(PHASE, context.phase)
+    if check.error:
+        return replace(present(check.error, phase=context.phase, with_probe=True), message=evidence)
+    return _text(context, evidence, remedy)
+
+
+def _text(context: RunContext, evidence: str, remedy: str = "") -> Presentation:
+    """A finding about a text; what the catalogue says comes before a remedy that is about the subject in general."""
+    known = present(FluobookError(evidence), phase=context.phase)
+    return known if known.failure else replace(known, remedy=remedy)
+
+
+def _cluster(context: RunContext, subject: str, read: Callable[[Kube], Iterator[str]]) -> Examined:
+    """What objects of the cluster report."""
+    try:
+        kube = api(context)
+        if isinstance(kube, Missing):
+            return Examined(subject, blocked=f"{kube.stage} has not run")
+        return Examined(subject, [_text(context, evidence, "describe the object") for evidence in read(kube)])
+    except NotFound:
+        return Examined(subject)
+    except FluobookError as error:
+        return Examined(subject, [present(error, phase=context.phase, with_probe=True)])
+
+
+def _nodes(kube: Kube) -> Iterator[str]:
+    """Nodes that are not Ready, or under pressure."""
+    for node in kube.list("v1", "Node"):
+        for condition in (node.get("status") or {}).get("conditions") or ():
+            if condition["status"] != ("True" if condition["type"] == "Ready" else "False"):
+                message = condition.get("message") or condition.get("reason") or ""
+                yield f"node {node['metadata']['name']}, {condition['type']} is {condition['status']}: {message}"
+
+
+def _workloads(kube: Kube) -> Iterator[str]:
+    """Workloads that are not ready, with what their pods wait for or the last warning about what they create."""
+    unready = [obj for kind in WORKLOADS for obj in kube.list("apps/v1", kind) if why_not(obj)]
+    warnings = [event for event in kube.list("v1", "Event") if event.get("type") == "Warning"] if unready else []
+    for obj in unready:
+        name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
+        why = why_with_its_pods(kube, obj)
+        about = [
+            f"{event.get('reason')}: {event.get('message')}"
+            for event in warnings
+            if event["metadata"]["namespace"] == namespace
+            and f"{event['involvedObject'].get('name')}-".startswith(f"{name}-")
+        ]
+        yield "; ".join([f"{obj['kind']} {namespace}/{name}: {why}", *(about[-1:] if why == why_not(obj) else ())])
+
+
+def _applications(kube: Kube) -> Iterator[str]:
+    """Applications that are not healthy, with the first object that keeps each from it."""
+    for obj in kube.list(API, KIND, "argocd"):
+        state = state_of(obj)
+        if not state.healthy:
+            yield "; ".join(filter(None, (f"Application {state.name}: {state.summary()}", first_problem(kube, obj))))
+
+
+CLUSTER: Mapping[str, Callable[[Kube], Iterator[str]]] = {
+    "nodes": _nodes,
+    "workloads": _workloads,
+    "Applications": _applications,
+}
+
+
+def _talos(context: RunContext) -> Examined:
+    """What configured nodes report themselves: conditions that are not met, and services that are not healthy."""
+    if not context.secrets.has_bundle():
+        return Examined("Talos", blocked="apply-talos-config has not run")
+    findings = []
+    for node in context.platform.nodes:
+        try:
+            client = context.talos.client(node)
+            unmet = [f"{name}: {reason}" for name, reason in client.machine_stage().unmet]
+            sick = [f"{s.id} is {s.state}: {s.message}" for s in client.services() if s.healthy is False]
+        except FluobookError as error:
+            findings.append(present(error, phase=context.phase, with_probe=True))
+        else:
+            findings += [_text(context, f"{node.name}: {evidence}") for evidence in (*unmet, *sick)]
+    return Examined("Talos", findings)
+
+
+STAGE = stage({})
