@@ -11,15 +11,18 @@ import asyncio
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from fluobook_lab.argocd.repo_server import Programs
-from fluobook_lab.charts.diff import Renderer, facts
+from fluobook_lab.charts.diff import PRESENT, Renderer, trees
 from fluobook_lab.charts.sources import Folder
 
 from fluobook import gitops, params
 from fluobook.lab import programs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "tests" / "lab" / "charts" / "real.yaml"
@@ -53,10 +56,21 @@ def render(folder: Path | None) -> dict[str, Any]:
 
 
 def _held(objects: list[Any], namespace: str) -> dict[str, dict[str, Any]]:
-    described = facts(objects, namespace)
     return {
-        name: {path: value for path, value in values.items() if HELD.search(path)} for name, values in described.items()
+        name: {path: value for path, value in _flat(tree) if HELD.search(path) and ".schema." not in path}
+        for name, tree in trees(objects, namespace).items()
     }
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a tree by path; elements of lists are present, too."""
+    if path.endswith("]"):
+        yield path, PRESENT
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, path + key if key.startswith("[") else f"{path}.{key}".lstrip("."))
+    else:
+        yield path, value
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from fluobook.errors import EXIT_CHANGES_PENDING
 app = typer.Typer(
     help="The real charts of the platform tree, for the lab.", no_args_is_help=True, rich_markup_mode=None
 )
+SHOWN = 80
+"""Characters of a path or value in the table of differences; `--json` has all of it."""
 
 
 @app.command()
@@ -60,7 +62,7 @@ def diff(
             json.dumps({"differences": [vars(difference) for difference in found], "not compared": lacking}, indent=2)
         )
     else:
-        rows = [[d.application, d.object, d.path, *map(_short, (d.standin, d.real))] for d in found]
+        rows = [[d.application, d.object, *map(_short, (d.path, d.standin, d.real))] for d in found]
         title, columns = f"stand-ins and real charts, {charts}", ["Application", "object", "what", "stand-in", "real"]
         print(
             Table(
@@ -74,4 +76,5 @@ def diff(
 
 
 def _short(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"

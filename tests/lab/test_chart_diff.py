@@ -25,7 +25,11 @@ spec:
             - {name: http, containerPort: 8080}
             - {name: gossip-tcp, containerPort: 94}
             - {name: gossip-udp, containerPort: 94, protocol: UDP}
-        - {name: side, image: b:1}
+          args: [--verbose]
+          env: [{name: LEVEL, value: info}]
+          volumeMounts: [{name: tls, mountPath: /tls}]
+        - {name: side, image: b:1, livenessProbe: {httpGet: {path: /, port: 80}}}
+      initContainers: [{name: first, image: a:1}, {name: second, image: a:1}]
       volumes: [{name: tls, secret: {secretName: web-tls}}]
 ---
 kind: StatefulSet
@@ -58,7 +62,15 @@ webhooks:
 kind: CustomResourceDefinition
 apiVersion: apiextensions.k8s.io/v1
 metadata: {name: ys.x}
-spec: {group: x, scope: Namespaced, names: {kind: Y, plural: ys}, versions: [{name: v1, served: true, storage: true}]}
+spec:
+  group: x
+  scope: Namespaced
+  names: {kind: Y, plural: ys}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: integer}}}}}}
 ---
 kind: ServiceMonitor
 apiVersion: monitoring.coreos.com/v1
@@ -66,8 +78,29 @@ metadata: {name: web}
 spec: {selector: {matchLabels: {team: a}}, endpoints: [{port: http}]}
 ---
 kind: Widget
+apiVersion: example.org/v1
 metadata: {name: w}
-spec: 1
+spec: {size: 1, tags: [a], parts: [{name: lid, of: glass}]}
+---
+kind: ClusterRole
+apiVersion: rbac.authorization.k8s.io/v1
+metadata: {name: web}
+rules: [{apiGroups: [""], resources: [pods], verbs: [get, list]}]
+---
+kind: NetworkPolicy
+apiVersion: networking.k8s.io/v1
+metadata: {name: web}
+spec: {podSelector: {}, policyTypes: [Ingress], ingress: [{from: [{podSelector: {}}]}]}
+---
+kind: ConfigMap
+apiVersion: v1
+metadata: {name: web}
+data: {web.conf: "listen 80"}
+---
+kind: Secret
+apiVersion: v1
+metadata: {name: web}
+stringData: {password: a}
 """)
 )
 
@@ -82,128 +115,299 @@ def pod(objects):
     return objects["Deployment"]["spec"]["template"]["spec"]
 
 
-WEB = "Deployment site/web"
-TEMPLATE = "spec.template.spec"
-PORTS = f"{TEMPLATE}.containers[main].ports"
+def container(objects):
+    return pod(objects)["containers"][0]
+
+
+def of_service(objects):
+    return objects["Service"]["spec"]
+
+
+def definition(objects):
+    return objects["CustomResourceDefinition"]["spec"]
+
+
+def schema(objects):
+    return definition(objects)["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+
+
+def webhook(objects):
+    return objects["ValidatingWebhookConfiguration"]["webhooks"][0]
+
+
+WEB, SERVICE, DEFINITION = "Deployment site/web", "Service site/web", "CustomResourceDefinition ys.x"
+HOOKS, DB, WIDGET = "ValidatingWebhookConfiguration web", "StatefulSet site/db", "Widget site/w"
+POD = "spec.template.spec"
+MAIN, SIDE = f"{POD}.containers[main]", f"{POD}.containers[side]"
+SCHEMA = "spec.versions[v1].schema.openAPIV3Schema.properties.spec"
+CLAIM = "spec.volumeClaimTemplates"
+PORT = {"name": "http", "containerPort": 8080, "protocol": "TCP"}
+TOLERATION = {"key": "x", "operator": "Exists"}
+AFFINITY = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}]}}}
+RULE = '[{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]'
 CHANGES = {
-    "replicas": (lambda o, _: o["Deployment"]["spec"].update(replicas=3), {(WEB, "spec.replicas", 2, 3)}),
-    "account": (
-        lambda o, _: pod(o).update(serviceAccountName="other"),
-        {(WEB, f"{TEMPLATE}.serviceAccountName", "web", "other")},
-    ),
-    "network": (lambda o, _: pod(o).update(hostNetwork=True), {(WEB, f"{TEMPLATE}.hostNetwork", False, True)}),
+    "replicas": (WEB, lambda o: o["Deployment"]["spec"].update(replicas=3), {"spec.replicas": (2, 3)}),
+    "account": (WEB, lambda o: pod(o).update(serviceAccountName="x"), {f"{POD}.serviceAccountName": ("web", "x")}),
+    "network": (WEB, lambda o: pod(o).update(hostNetwork=True), {f"{POD}.hostNetwork": ("absent", True)}),
     "pod label": (
-        lambda o, _: o["Deployment"]["spec"]["template"]["metadata"]["labels"].update(tier="back"),
-        {(WEB, "spec.template.metadata.labels.tier", "front", "back")},
+        WEB,
+        lambda o: o["Deployment"]["spec"]["template"]["metadata"]["labels"].update(tier="back"),
+        {"spec.template.metadata.labels.tier": ("front", "back")},
     ),
     "port number": (
-        lambda o, _: pod(o)["containers"][0]["ports"][0].update(containerPort=9090),
+        WEB,
+        lambda o: container(o)["ports"][0].update(containerPort=9090),
         {
-            (WEB, f"{PORTS}[8080/TCP]", "present", "absent"),
-            (WEB, f"{PORTS}[8080/TCP].containerPort", 8080, "absent"),
-            (WEB, f"{PORTS}[8080/TCP].name", "http", "absent"),
-            (WEB, f"{PORTS}[8080/TCP].protocol", "TCP", "absent"),
-            (WEB, f"{PORTS}[9090/TCP]", "absent", "present"),
-            (WEB, f"{PORTS}[9090/TCP].containerPort", "absent", 9090),
-            (WEB, f"{PORTS}[9090/TCP].name", "absent", "http"),
-            (WEB, f"{PORTS}[9090/TCP].protocol", "absent", "TCP"),
+            f"{MAIN}.ports[8080/TCP]": (PORT, "absent"),
+            f"{MAIN}.ports[9090/TCP]": ("absent", {**PORT, "containerPort": 9090}),
         },
     ),
     "port name": (
-        lambda o, _: pod(o)["containers"][0]["ports"][2].update(name="gossip"),
-        {(WEB, f"{PORTS}[94/UDP].name", "gossip-udp", "gossip")},
+        WEB,
+        lambda o: container(o)["ports"][2].update(name="gossip"),
+        {f"{MAIN}.ports[94/UDP].name": ("gossip-udp", "gossip")},
     ),
-    "secret of a volume": (
-        lambda o, _: pod(o)["volumes"][0]["secret"].update(secretName="other"),
-        {(WEB, f"{TEMPLATE}.volumes[tls].secret.secretName", "web-tls", "other")},
+    "image": (WEB, lambda o: container(o).update(image="a:2"), {f"{MAIN}.image": ("a:1", "a:2")}),
+    "arguments": (
+        WEB,
+        lambda o: container(o)["args"].append("--x"),
+        {f"{MAIN}.args": (["--verbose"], ["--verbose", "--x"])},
     ),
-    "claim": (
-        lambda o, _: o["StatefulSet"]["spec"]["volumeClaimTemplates"][0]["metadata"].update(name="store"),
-        {
-            ("StatefulSet site/db", f"spec.volumeClaimTemplates[{name}]{path}", *values)
-            for name, values in (("data", ("1Gi", "absent")), ("store", ("absent", "1Gi")))
-            for path in (".spec.resources.requests.storage",)
-        }
-        | {
-            ("StatefulSet site/db", "spec.volumeClaimTemplates[data]", "present", "absent"),
-            ("StatefulSet site/db", "spec.volumeClaimTemplates[store]", "absent", "present"),
-        },
+    "command": (WEB, lambda o: container(o).update(command=["/x"]), {f"{MAIN}.command": ("absent", ["/x"])}),
+    "environment": (
+        WEB,
+        lambda o: container(o)["env"][0].update(value="debug"),
+        {f"{MAIN}.env[LEVEL].value": ("info", "debug")},
     ),
-    "target port": (
-        lambda o, _: o["Service"]["spec"]["ports"][0].update(targetPort=8080),
-        {("Service site/web", "spec.ports[80/TCP].targetPort", "http", 8080)},
+    "resources": (
+        WEB,
+        lambda o: container(o).update(resources={"limits": {"memory": "1Gi"}}),
+        {f"{MAIN}.resources.limits": ("absent", {"memory": "1Gi"})},
     ),
-    "label that a monitor selects": (
-        lambda o, _: o["Service"]["metadata"]["labels"].update(team="a"),
-        {("Service site/web", "metadata.labels.team", "absent", "a")},
-    ),
-    "label that nothing selects": (
-        lambda o, _: o["Service"]["metadata"]["labels"].update(unused="y"),
-        {("Service site/web", "metadata.labels.unused", "x", "y")},
-    ),
-    "version of an API": (
-        lambda o, _: o["StatefulSet"].update(apiVersion="apps/v1beta1"),
-        {("StatefulSet site/db", "apiVersion", "apps/v1", "apps/v1beta1")},
-    ),
-    "what outlives a deletion": (
-        lambda o, _: o["CustomResourceDefinition"]["metadata"].update(annotations={"helm.sh/resource-policy": "keep"}),
-        {("CustomResourceDefinition ys.x", "metadata.annotations.helm.sh/resource-policy", "absent", "keep")},
-    ),
-    "status of a definition": (
-        lambda o, _: o["CustomResourceDefinition"]["spec"]["versions"][0].update(subresources={"status": {}}),
-        {("CustomResourceDefinition ys.x", "spec.versions[v1].subresources.status", "absent", "present")},
+    "place of a volume": (
+        WEB,
+        lambda o: container(o)["volumeMounts"][0].update(readOnly=True),
+        {f"{MAIN}.volumeMounts[/tls].readOnly": ("absent", True)},
     ),
     "port of a probe": (
-        lambda o, _: pod(o)["containers"][1].update(livenessProbe={"httpGet": {"port": 99}}),
-        {(WEB, f"{TEMPLATE}.containers[side].livenessProbe.httpGet.port", "absent", 99)},
+        WEB,
+        lambda o: pod(o)["containers"][1]["livenessProbe"]["httpGet"].update(port=99),
+        {f"{SIDE}.livenessProbe.httpGet.port": (80, 99)},
+    ),
+    "patience of a probe": (
+        WEB,
+        lambda o: pod(o)["containers"][1]["livenessProbe"].update(failureThreshold=30),
+        {f"{SIDE}.livenessProbe.failureThreshold": (3, 30)},
+    ),
+    "order of init containers": (
+        WEB,
+        lambda o: pod(o)["initContainers"].reverse(),
+        {f"{POD}.initContainers.order": (["first", "second"], ["second", "first"])},
+    ),
+    "affinity": (WEB, lambda o: pod(o).update(affinity=AFFINITY), {f"{POD}.affinity": None}),
+    "toleration": (WEB, lambda o: pod(o).update(tolerations=[TOLERATION]), {f"{POD}.tolerations": None}),
+    "spread": (
+        WEB,
+        lambda o: pod(o).update(topologySpreadConstraints=[{"topologyKey": "zone", "maxSkew": 1}]),
+        {f"{POD}.topologySpreadConstraints": None},
+    ),
+    "grace period": (
+        WEB,
+        lambda o: pod(o).update(terminationGracePeriodSeconds=0),
+        {f"{POD}.terminationGracePeriodSeconds": (30, 0)},
+    ),
+    "strategy": (
+        WEB,
+        lambda o: o["Deployment"]["spec"].update(strategy={"type": "Recreate"}),
+        {"spec.strategy.type": ("RollingUpdate", "Recreate"), "spec.strategy.rollingUpdate": None},
+    ),
+    "annotation of a pod": (
+        WEB,
+        lambda o: o["Deployment"]["spec"]["template"]["metadata"].update(annotations={"a": "b"}),
+        {"spec.template.metadata.annotations.a": ("absent", "b")},
+    ),
+    "secret of a volume": (
+        WEB,
+        lambda o: pod(o)["volumes"][0]["secret"].update(secretName="other"),
+        {f"{POD}.volumes[tls].secret.secretName": ("web-tls", "other")},
+    ),
+    "type of a volume": (
+        WEB,
+        lambda o: pod(o).update(volumes=[{"name": "tls", "emptyDir": {}}]),
+        {f"{POD}.volumes[tls].emptyDir": ("absent", {}), f"{POD}.volumes[tls].secret": None},
+    ),
+    "claim": (
+        DB,
+        lambda o: o["StatefulSet"]["spec"]["volumeClaimTemplates"][0]["metadata"].update(name="store"),
+        {f"{CLAIM}[data]": None, f"{CLAIM}[store]": None},
+    ),
+    "version of an API": (
+        DB,
+        lambda o: o["StatefulSet"].update(apiVersion="apps/v1beta1"),
+        {"apiVersion": ("apps/v1", "apps/v1beta1")},
+    ),
+    "target port": (
+        SERVICE,
+        lambda o: of_service(o)["ports"][0].update(targetPort=8080),
+        {"spec.ports[80/TCP].targetPort": ("http", 8080)},
     ),
     "protocol of an application": (
-        lambda o, _: o["Service"]["spec"]["ports"][0].update(appProtocol="h2c"),
-        {("Service site/web", "spec.ports[80/TCP].appProtocol", "absent", "h2c")},
+        SERVICE,
+        lambda o: of_service(o)["ports"][0].update(appProtocol="h2c"),
+        {"spec.ports[80/TCP].appProtocol": ("absent", "h2c")},
     ),
-    "field of a kind without a table": (
-        lambda _, real: real[-1].update(spec=2),
-        {("Widget site/w", "spec", 1, 2)},
+    "source ranges": (
+        SERVICE,
+        lambda o: of_service(o).update(loadBalancerSourceRanges=["10.0.0.0/8"]),
+        {"spec.loadBalancerSourceRanges": ("absent", ["10.0.0.0/8"])},
     ),
-    "hook with a generated name": (
-        lambda _, real: real.append({"kind": "Job", "metadata": {"generateName": "init-"}}),
-        {("Job site/init-*", "", "absent", "present")},
+    "label that a monitor selects": (
+        SERVICE,
+        lambda o: o["Service"]["metadata"]["labels"].update(team="a"),
+        {"metadata.labels.team": ("absent", "a")},
+    ),
+    "label that nothing selects": (
+        SERVICE,
+        lambda o: o["Service"]["metadata"]["labels"].update(unused="y"),
+        {"metadata.labels.unused": ("x", "y")},
     ),
     "hook": (
-        lambda o, _: o["Job"]["metadata"]["annotations"].update({"helm.sh/hook": "post-install"}),
-        {("Job site/init", "metadata.annotations.helm.sh/hook", "pre-install", "post-install")},
+        "Job site/init",
+        lambda o: o["Job"]["metadata"]["annotations"].update({"helm.sh/hook": "post-install"}),
+        {"metadata.annotations.helm.sh/hook": ("pre-install", "post-install")},
+    ),
+    "deadline of a hook": (
+        "Job site/init",
+        lambda o: o["Job"]["spec"].update(activeDeadlineSeconds=60),
+        {"spec.activeDeadlineSeconds": ("absent", 60)},
     ),
     "failure policy": (
-        lambda o, _: o["ValidatingWebhookConfiguration"]["webhooks"][0].update(failurePolicy="Ignore"),
-        {("ValidatingWebhookConfiguration web", "webhooks[a.example.org].failurePolicy", "Fail", "Ignore")},
+        HOOKS,
+        lambda o: webhook(o).update(failurePolicy="Ignore"),
+        {"webhooks[a.example.org].failurePolicy": ("Fail", "Ignore")},
     ),
     "service of a webhook": (
-        lambda o, _: o["ValidatingWebhookConfiguration"]["webhooks"][0]["clientConfig"]["service"].update(path="/x"),
-        {
-            (
-                "ValidatingWebhookConfiguration web",
-                "webhooks[a.example.org].clientConfig.service.path",
-                "/validate",
-                "/x",
-            )
-        },
+        HOOKS,
+        lambda o: webhook(o)["clientConfig"]["service"].update(path="/x"),
+        {"webhooks[a.example.org].clientConfig.service.path": ("/validate", "/x")},
+    ),
+    "timeout of a webhook": (
+        HOOKS,
+        lambda o: webhook(o).update(timeoutSeconds=30),
+        {"webhooks[a.example.org].timeoutSeconds": (10, 30)},
+    ),
+    "what outlives a deletion": (
+        DEFINITION,
+        lambda o: o["CustomResourceDefinition"]["metadata"].update(annotations={"helm.sh/resource-policy": "keep"}),
+        {"metadata.annotations.helm.sh/resource-policy": ("absent", "keep")},
+    ),
+    "status of a definition": (
+        DEFINITION,
+        lambda o: definition(o)["versions"][0].update(subresources={"status": {}}),
+        {"spec.versions[v1].subresources": ("absent", {"status": {}})},
     ),
     "scope of a definition": (
-        lambda o, _: o["CustomResourceDefinition"]["spec"].update(scope="Cluster"),
-        {("CustomResourceDefinition ys.x", "spec.scope", "Namespaced", "Cluster")},
+        DEFINITION,
+        lambda o: definition(o).update(scope="Cluster"),
+        {"spec.scope": ("Namespaced", "Cluster")},
     ),
     "version of a definition": (
-        lambda o, _: o["CustomResourceDefinition"]["spec"]["versions"][0].update(served=False),
-        {("CustomResourceDefinition ys.x", "spec.versions[v1].served", True, False)},
+        DEFINITION,
+        lambda o: definition(o)["versions"][0].update(served=False),
+        {"spec.versions[v1].served": (True, False)},
     ),
-    "object": (lambda _, real: real.pop(2), {("Service site/web", "", "present", "absent")}),
+    "field in a schema": (
+        DEFINITION,
+        lambda o: schema(o)["properties"].update(chart={"type": "string"}),
+        {f"{SCHEMA}.properties.chart": ("absent", {"type": "string"})},
+    ),
+    "type in a schema": (
+        DEFINITION,
+        lambda o: schema(o)["properties"]["size"].update(type="string"),
+        {f"{SCHEMA}.properties.size.type": ("integer", "string")},
+    ),
+    "rule in a schema": (
+        DEFINITION,
+        lambda o: schema(o)["properties"]["size"].update(maximum=3),
+        {f"{SCHEMA}.properties.size.maximum": ("absent", 3)},
+    ),
+    "required field": (
+        DEFINITION,
+        lambda o: schema(o).update(required=["size"]),
+        {f"{SCHEMA}.required": ("absent", ["size"])},
+    ),
+    "column": (
+        DEFINITION,
+        lambda o: definition(o)["versions"][0].update(additionalPrinterColumns=[{"name": "Size", "jsonPath": ".x"}]),
+        {"spec.versions[v1].additionalPrinterColumns": None},
+    ),
+    "path of a monitor": (
+        "ServiceMonitor site/web",
+        lambda o: o["ServiceMonitor"]["spec"]["endpoints"][0].update(path="/stats"),
+        {"spec.endpoints[http].path": ("absent", "/stats")},
+    ),
+    "field of a kind without a schema": (
+        WIDGET,
+        lambda o: o["Widget"]["spec"].update(size=2),
+        {"spec.size": (1, 2)},
+    ),
+    "false in a kind without a schema": (
+        WIDGET,
+        lambda o: o["Widget"]["spec"].update(enabled=False),
+        {"spec.enabled": ("absent", False)},
+    ),
+    "order in a kind without a schema": (
+        WIDGET,
+        lambda o: o["Widget"]["spec"].update(tags=["b", "a"]),
+        {"spec.tags": (["a"], ["b", "a"])},
+    ),
+    "element in a kind without a schema": (
+        WIDGET,
+        lambda o: o["Widget"]["spec"]["parts"][0].update(of="steel"),
+        {"spec.parts[lid].of": ("glass", "steel")},
+    ),
+    "right": (
+        "ClusterRole web",
+        lambda o: o["ClusterRole"]["rules"][0]["verbs"].append("delete"),
+        {f"rules{RULE}": None, f'rules{RULE[:-3]}, "delete"]}}]': None},
+    ),
+    "reach of a policy": (
+        "NetworkPolicy site/web",
+        lambda o: o["NetworkPolicy"]["spec"].pop("ingress"),
+        {"spec.ingress": None},
+    ),
+    "peer of a policy": (
+        "NetworkPolicy site/web",
+        lambda o: o["NetworkPolicy"]["spec"]["ingress"][0].update({"from": [{"namespaceSelector": {}}]}),
+        {
+            'spec.ingress[{"from": [{"podSelector": {}}]}]': None,
+            'spec.ingress[{"from": [{"namespaceSelector": {}}]}]': None,
+        },
+    ),
+    "configuration": (
+        "ConfigMap site/web",
+        lambda o: o["ConfigMap"]["data"].update({"web.conf": "listen 81"}),
+        {"data.web.conf": ("listen 80", "listen 81")},
+    ),
+    "key of a secret": (
+        "Secret site/web",
+        lambda o: o["Secret"]["stringData"].update(token="b"),
+        {"data.token": ("absent", "present")},
+    ),
+}
+OBJECT_CHANGES = {
+    "an object": (lambda real: real.pop(2), {(SERVICE, "", "present", "absent")}),
     "another object": (
-        lambda _, real: real.append({"kind": "ConfigMap", "metadata": {"name": "x"}}),
+        lambda real: real.append({"kind": "ConfigMap", "metadata": {"name": "x"}}),
         {("ConfigMap site/x", "", "absent", "present")},
     ),
     "another namespace": (
-        lambda o, _: o["Service"]["metadata"].update(namespace="elsewhere"),
-        {("Service site/web", "", "present", "absent"), ("Service elsewhere/web", "", "absent", "present")},
+        lambda real: real[2]["metadata"].update(namespace="elsewhere"),
+        {(SERVICE, "", "present", "absent"), ("Service elsewhere/web", "", "absent", "present")},
+    ),
+    "a hook with a generated name": (
+        lambda real: real.append({"kind": "Job", "metadata": {"generateName": "init-"}}),
+        {("Job site/init-*", "", "absent", "present")},
     ),
 }
 SAME = {
@@ -211,16 +415,35 @@ SAME = {
     "the chart's own labels": lambda o, _: o["Deployment"]["spec"]["template"]["metadata"]["labels"].update(
         {"helm.sh/chart": "demo-2", "app.kubernetes.io/managed-by": "Helm"}
     ),
-    "an image": lambda o, _: pod(o)["containers"][0].update(image="a:2"),
-    "a default, written out": lambda o, _: o["Service"]["spec"]["ports"][1].update(targetPort=81, protocol="TCP"),
+    "a digest of the configuration": lambda o, _: o["Deployment"]["spec"]["template"]["metadata"].update(
+        annotations={"checksum/config": "1f"}
+    ),
+    "a default, written out": lambda o, _: of_service(o)["ports"][1].update(targetPort=81, protocol="TCP"),
+    "a default of a pod": lambda o, _: pod(o).update(
+        hostNetwork=False, terminationGracePeriodSeconds=30, tolerations=[]
+    ),
+    "a default of a webhook": lambda o, _: webhook(o).update(timeoutSeconds=10, matchPolicy="Equivalent"),
+    "a name of a definition that is derived": lambda o, _: definition(o)["names"].update(
+        singular="y", listKind="YList"
+    ),
     "the namespace, written out": lambda o, _: o["StatefulSet"]["metadata"].update(namespace="site"),
     "another order": lambda o, real: (pod(o)["containers"].reverse(), real.reverse()),
+    "the value of a secret": lambda o, _: o["Secret"]["stringData"].update(password="b"),
 }
 
 
-@pytest.mark.parametrize(("change", "expected"), CHANGES.values(), ids=CHANGES)
-def test_a_difference_is_named_with_both_values(change, expected):
-    assert set(named(change)) == expected
+@pytest.mark.parametrize(("name", "change", "expected"), CHANGES.values(), ids=CHANGES)
+def test_a_difference_is_named_with_both_values(name, change, expected):
+    found = named(lambda objects, _: change(objects))
+    assert {(obj, path) for obj, path, *_ in found} == {(name, path) for path in expected}
+    for _, path, *values in found:
+        assert expected[path] in (None, tuple(values))
+        assert values[0] != values[1]
+
+
+@pytest.mark.parametrize(("change", "expected"), OBJECT_CHANGES.values(), ids=OBJECT_CHANGES)
+def test_an_object_on_one_side_is_named(change, expected):
+    assert set(named(lambda _, real: change(real))) == expected
 
 
 @pytest.mark.parametrize("change", SAME.values(), ids=SAME)
@@ -228,7 +451,6 @@ def test_what_makes_no_difference_to_the_platform_is_not_named(change):
     assert named(change) == []
 
 
-def test_a_changed_endpoint_of_a_monitor_is_named():
-    changed = named(lambda o, _: o["ServiceMonitor"]["spec"]["endpoints"][0].update(path="/stats"))
-    assert ("ServiceMonitor site/web", "spec.endpoints[http//stats]", "absent", "present") in changed
-    assert ("ServiceMonitor site/web", "spec.endpoints[http//metrics]", "present", "absent") in changed
+def test_no_value_of_a_secret_is_shown():
+    plain = [{"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "x"}, "stringData": {"password": "hunter2"}}]
+    assert "hunter2" not in str(differences("app", plain, [], "site")) + str(differences("app", [], plain, "site"))

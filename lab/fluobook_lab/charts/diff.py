@@ -1,18 +1,18 @@
 """The lab's stand-ins against the real charts: what each Application renders, compared object by object.
 
-`compared.yaml` says what of an object is compared; pure functions turn rendered objects into facts and those into
-differences.
+Both sides get the defaults of the API server first. Then every field is compared, except what names the packaging.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import ToolFailed
-from fluobook_lab import data
 from fluobook_lab.argocd.configuration import Settings
 from fluobook_lab.argocd.objects import sources_of
 from fluobook_lab.argocd.repo_server import CommandError, Programs, RepoServer, Request
@@ -20,6 +20,11 @@ from fluobook_lab.charts import GIT_STANDINS, ChartServer, Pin
 from fluobook_lab.clock import Clock
 from fluobook_lab.faults import Faults
 from fluobook_lab.git_server import GitServer
+from fluobook_lab.kube import schemas
+from fluobook_lab.kube.decoding import fill
+from fluobook_lab.kube.lifecycle import established
+from fluobook_lab.kube.objects import clone, data_file
+from fluobook_lab.kube.resources import Registry, custom_resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,10 +32,12 @@ if TYPE_CHECKING:
     from fluobook_lab.charts.sources import Folder
     from fluobook_lab.kube.objects import Obj
 
-NOISE = ("helm.sh/chart", "chart", "heritage", "app.kubernetes.io/version", "app.kubernetes.io/managed-by")
-"""Labels that name a packaging."""
-ABSENT = "absent"
-"""What stands in a difference where one side has nothing."""
+PACKAGING = re.compile(
+    r"helm\.sh/chart|chart|heritage|app\.kubernetes\.io/(version|managed-by)|checksum/.*|controller-gen\.kubebuilder\.io/.*"
+)
+"""Labels and annotations that name a packaging."""
+ABSENT, PRESENT = "absent", "present"
+"""What stands in a difference where one side has nothing, or a whole object."""
 API_VERSIONS = (
     *("monitoring.coreos.com/v1", "monitoring.coreos.com/v1/ServiceMonitor", "monitoring.coreos.com/v1/PodMonitor"),
     *("cert-manager.io/v1", "cert-manager.io/v1/Certificate", "cert-manager.io/v1/Issuer"),
@@ -38,9 +45,7 @@ API_VERSIONS = (
     *("operator.victoriametrics.com/v1beta1", "cilium.io/v2", "policy/v1", "policy/v1/PodDisruptionBudget"),
 )
 """The APIs of a platform that is up, as far as charts ask for them."""
-
-Facts = dict[str, dict[str, Any]]
-"""Of each object ("Deployment cert-manager/cert-manager"), its compared values by path."""
+_POINTERS = frozenset(data_file("kinds.yaml")["pointers"])
 
 
 @dataclass(frozen=True)
@@ -63,78 +68,85 @@ def differences(application: str, standin: Sequence[Obj], real: Sequence[Obj], n
         real: the real chart's objects.
         namespace: of objects that do not name theirs.
     """
-    ours, theirs = facts(standin, namespace), facts(real, namespace)
+    ours, theirs = trees(standin, namespace), trees(real, namespace)
     found = []
     for name in sorted({*ours, *theirs}):
-        if name not in ours or name not in theirs:
-            sides = (name in ours and "present") or ABSENT, (name in theirs and "present") or ABSENT
+        if name in ours and name in theirs:
+            found += [Difference(application, name, *values) for values in _differing(ours[name], theirs[name])]
+        else:
+            sides = (PRESENT if name in side else ABSENT for side in (ours, theirs))
             found.append(Difference(application, name, "", *sides))
-            continue
-        for path in sorted({*ours[name], *theirs[name]}):
-            values = ours[name].get(path, ABSENT), theirs[name].get(path, ABSENT)
-            if values[0] != values[1]:
-                found.append(Difference(application, name, path, *values))
     return found
 
 
-def facts(objects: Sequence[Obj], namespace: str) -> Facts:
-    """The compared values of objects."""
-    table = data.table("charts/compared.yaml")
+def _differing(standin: Any, real: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The paths at which two trees differ, with both values; the longest paths are of what is on both sides."""
+    if isinstance(standin, dict) and isinstance(real, dict):
+        for key in sorted({*standin, *real}):
+            below = path + key if key.startswith("[") else f"{path}.{key}".lstrip(".")
+            yield from _differing(standin.get(key, ABSENT), real.get(key, ABSENT), below)
+    elif standin != real:
+        yield path, standin, real
+
+
+def trees(objects: Sequence[Obj], namespace: str) -> dict[str, Obj]:
+    """Objects by name ("Deployment cert-manager/webhook"), with the API server's defaults; see `_tree`."""
+    registry = Registry()
+    for definition in (obj["spec"] for obj in objects if obj["kind"] == "CustomResourceDefinition"):
+        custom = custom_resources({"spec": definition})
+        registry.replace_custom(definition["group"], definition["names"]["plural"], custom)
+    resources = {(resource.group, resource.kind): resource for resource in registry}
     described = {}
-    for obj in objects:
+    for obj in map(clone, objects):
         kind, metadata = obj["kind"], obj["metadata"]
-        values = dict(_flat(obj, table["all"])) | dict(_flat(obj, table.get(kind, table["other kinds"])))
+        resource = resources.get((obj.get("apiVersion", "").rpartition("/")[0], kind))
+        schema = resource.schema if resource and not resource.custom else {}
+        if resource and schema:
+            fill(resource, obj)
+        if kind == "CustomResourceDefinition":
+            established(obj)
+        if kind == "Secret":
+            obj["data"] = dict.fromkeys(obj.get("data") or (), PRESENT)
         name = metadata.get("name") or f"{metadata.get('generateName')}*"
-        place = "" if kind in _CLUSTER_WIDE else f"{metadata.get('namespace') or namespace}/"
-        shown = {path: value for path, value in values.items() if path.rpartition("labels.")[2] not in NOISE}
-        described[f"{kind} {place}{name}"] = shown
+        place = f"{metadata.get('namespace') or namespace}/" if resource is None or resource.namespaced else ""
+        obj["metadata"] = {key: metadata.get(key) for key in ("labels", "annotations")}
+        obj.pop("status", None)
+        described[f"{kind} {place}{name}"] = _tree(obj, schema)
     return described
 
 
-_CLUSTER_WIDE = frozenset(
-    {"CustomResourceDefinition", "Namespace", "ClusterRole", "ClusterRoleBinding", "StorageClass", "IngressClass"}
-    | {"GatewayClass", "PriorityClass", "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "APIService"}
-    | {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ClusterIssuer", "CSIDriver"}
-    | {"CiliumClusterwideNetworkPolicy", "PersistentVolume", "RuntimeClass"}
-)
+def _tree(value: Any, schema: Obj) -> Any:
+    """The value without members that say nothing or name the packaging; lists of objects are maps from "[name]"."""
+    if isinstance(value, dict):
+        members = {key: _tree(item, schemas.child(schema, key)) for key, item in value.items()}
+        if isinstance(metadata := members.get("metadata"), dict):
+            members["metadata"] = {"labels": {}, "annotations": {}, **metadata}
+        for field in ("labels", "matchLabels", "annotations"):
+            if isinstance(names := members.get(field), dict):
+                members[field] = {name: text for name, text in names.items() if not PACKAGING.fullmatch(name)}
+        if isinstance(value.get("initContainers"), list):
+            order = [container["name"] for container in value["initContainers"]]
+            members["initContainers"] = {**members["initContainers"], "order": order}
+        optional = schema.get("properties", {}).keys() - {*_POINTERS, *schema.get("required", ())}
+        return {
+            key: item
+            for key, item in members.items()
+            if item not in (None, "", []) and not (item is False and key in optional)
+        }
+    if isinstance(value, list) and value and all(isinstance(element, dict) for element in value):
+        names, below = _names(value, schemas.map_keys(schema)), schemas.items(schema)
+        return {f"[{name}]": _tree(element, below) for name, element in zip(names, value, strict=True)}
+    return value
 
 
-def _flat(value: Any, shape: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values at the paths of a shape; see compared.yaml."""
-    if not isinstance(shape, dict):
-        value = shape if value is None else value
-        if value not in (None, {}, []):
-            yield path, value
-        return
-    for name, inner in shape.items():
-        if name.startswith("["):
-            for element in value if isinstance(value, list) else ():
-                yield from _element(element, name[1:-1].split(","), inner, path)
-        elif name == "*":
-            for key, item in (value if isinstance(value, dict) else {}).items():
-                yield f"{path}.{key}", "present" if inner == "?" else item
-        else:
-            item = value.get(name) if isinstance(value, dict) else None
-            is_reference = isinstance(inner, str) and inner.startswith("=")
-            if item is None and is_reference:
-                item = value.get(inner[1:]) if isinstance(value, dict) else None
-            if item is not None or not isinstance(inner, dict):
-                yield from _flat(item, None if is_reference else inner, f"{path}.{name}".lstrip("."))
-
-
-def _element(element: Any, names: list[str], shape: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The values of one element of a list, which is known by some of its fields."""
-
-    def at(name: str) -> Any:
-        value: Any = element
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        default = shape.get(name) if isinstance(shape, dict) else None
-        return default if value is None else value
-
-    key = "/".join(str(value) for name in names if (value := at(name)) is not None)
-    yield f"{path}[{key}]", "present"
-    yield from _flat(element, shape, f"{path}[{key}]")
+def _names(elements: Sequence[Obj], keys: Sequence[str]) -> list[str]:
+    """What tells the elements of a list apart: the keys of its schema, a name or a port, or else all of each."""
+    for fields in (keys, ("name",), ("port",), ("targetPort",)):
+        values = [[{**(item.get("metadata") or {}), **item}.get(field) for field in fields] for item in elements]
+        names = ["/".join(map(str, parts)) for parts in values]
+        if fields and all(None not in parts for parts in values) and len({*names}) == len(names):
+            return names
+    return [json.dumps(element, sort_keys=True) for element in elements]
 
 
 async def compare(
