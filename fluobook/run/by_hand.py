@@ -18,8 +18,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ipykernel.kernelspec import KERNEL_NAME, write_kernel_spec
 from jupyter_core.paths import jupyter_runtime_dir
 
+from fluobook.display import subshell
 from fluobook.display.outputs import FOLDER, restore
 from fluobook.errors import BadFile, ToolFailed
 from fluobook.files import is_alive, parse_json, read_text, temporary_folder, write_json, write_text
@@ -224,8 +226,9 @@ def jupyterlab(folder: Path, environment: Mapping[str, str]) -> Iterator[subproc
         (config / "labconfig").mkdir()
         write_json(config / "labconfig" / "default_setting_overrides.json", SETTINGS)
         write_json(config / "jupyter_server_config.json", {"IdentityProvider": {"token": secrets.token_urlsafe(24)}})
-        paths = os.pathsep.join(filter(None, [str(config), environment.get("JUPYTER_CONFIG_PATH", "")]))
-        env = {**environment, "JUPYTER_CONFIG_PATH": paths}
+        write_kernel_spec(config / "kernels" / KERNEL_NAME, extra_arguments=[f"--ext={subshell.__name__}"])
+        paths = {name: environment.get(name, "") for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH")}
+        env = {**environment, **{name: f"{config}{os.pathsep}{path}".rstrip(os.pathsep) for name, path in paths.items()}}
         pipe = subprocess.PIPE  # closes with this process: the sign for JupyterLab to end
         yield subprocess.Popen(command, cwd=folder, env=env, stdin=pipe, stdout=log, stderr=log, start_new_session=True)
 
