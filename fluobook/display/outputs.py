@@ -126,6 +126,8 @@ def restore(notebook: Any, path: Path) -> bool:
             if newer or any(VIEW in output.get("data", {}) for output in cell.outputs):
                 cell.outputs, cell.execution_count = nbformat.from_dict(known["outputs"]), known["execution_count"]
                 changed = True
+        if known and cell.outputs == known["outputs"]:
+            cell.metadata["trusted"] = True  # else JupyterLab removes the style of a table; no file contains this
         if not (known and known.get("pid") and is_alive(known["pid"])):
             dead = [output.data for output in cell.outputs if VIEW in output.get("data", {})]
             for data in dead:

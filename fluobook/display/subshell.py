@@ -36,7 +36,7 @@ def answers_while_busy(kernel: Any) -> bool:
 
 def _install(kernel: Any) -> bool:
     channel = getattr(kernel, "shell_channel_thread", None)
-    if not hasattr(getattr(channel, "manager", None), "_create_subshell"):
+    if channel is None or not hasattr(channel.manager, "_create_subshell"):
         return False
     kernel.shell_channel_thread_main = _Receiver(kernel).receive
     if getattr(kernel, "io_loop", None):  # the kernel has started, and receives by the method as it was

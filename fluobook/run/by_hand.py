@@ -227,8 +227,9 @@ def jupyterlab(folder: Path, environment: Mapping[str, str]) -> Iterator[subproc
         write_json(config / "labconfig" / "default_setting_overrides.json", SETTINGS)
         write_json(config / "jupyter_server_config.json", {"IdentityProvider": {"token": secrets.token_urlsafe(24)}})
         write_kernel_spec(config / "kernels" / KERNEL_NAME, extra_arguments=[f"--ext={subshell.__name__}"])
-        paths = {name: environment.get(name, "") for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH")}
-        env = {**environment, **{name: f"{config}{os.pathsep}{path}".rstrip(os.pathsep) for name, path in paths.items()}}
+        env = {**environment}
+        for name in ("JUPYTER_CONFIG_PATH", "JUPYTER_PATH"):
+            env[name] = os.pathsep.join(filter(None, [str(config), environment.get(name, "")]))
         pipe = subprocess.PIPE  # closes with this process: the sign for JupyterLab to end
         yield subprocess.Popen(command, cwd=folder, env=env, stdin=pipe, stdout=log, stderr=log, start_new_session=True)
 

@@ -19,18 +19,22 @@ from fluobook.display.outputs import restore
 
 
 class RecordedContents(AsyncLargeFileManager):  # type: ignore[misc, unused-ignore]
-    """Files on disk; a notebook comes with the outputs that its kernel has kept."""
+    """Files on disk; a notebook comes with the outputs that its kernel has kept, and is saved without widgets."""
 
     async def get(self, path: str, content: bool = True, *args: Any, **options: Any) -> Any:
         """As Jupyter's own."""
         model = await super().get(path, content, *args, **options)  # type: ignore[no-untyped-call, unused-ignore]
         if content and model["type"] == "notebook":
             notebook = nbformat.from_dict(model["content"])
-            if restore(notebook, Path(self.root_dir) / path.strip("/")):
-                for cell in notebook.cells:
-                    cell.metadata["trusted"] = True  # else JupyterLab removes the style of a table
-                model["content"] = notebook
+            restore(notebook, Path(self.root_dir) / path.strip("/"))
+            model["content"] = notebook
         return model
+
+    async def save(self, model: dict[str, Any], path: str = "") -> Any:
+        """As Jupyter's own."""
+        if model.get("type") == "notebook" and model.get("content"):
+            model["content"].get("metadata", {}).pop("widgets", None)
+        return await super().save(model, path)  # type: ignore[no-untyped-call, unused-ignore]
 
 
 def serve() -> None:

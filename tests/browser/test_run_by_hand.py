@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PARTS = ("notebooks", "params", "talos", "cluster-gitops", "docs", ".sops.yaml", ".gitignore", "pyproject.toml")
 SHOWN = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+IDLE = f"{SHOWN} .jp-Notebook-ExecutionIndicator[data-status=idle]"
 
 pytestmark = [pytest.mark.browser, pytest.mark.lab, pytest.mark.timeout(400)]
 
@@ -99,8 +100,9 @@ def test_a_run_by_hand_is_a_run_like_any_other(chromium: Browser, run: Run) -> N
     expect(board).to_contain_text("waits for create-vms")
     board.get_by_role("link", name="1 create-vms").click()
     page.locator(f"{SHOWN} h1", has_text="Create the virtual machines").wait_for()
+    page.locator(IDLE).wait_for()
     notebook = OpenNotebook(page)
-    notebook.run_all()  # at once: the page asks about its widgets while the first cells run
+    notebook.run_all()  # at once: the page asks for its widgets while the first cells run
     notebook.page.locator(".jupyter-button", has_text="Approve").wait_for()
     page.close()  # while the gate is open
     page = chromium.new_page(viewport={"width": 1000, "height": 900})

@@ -105,6 +105,8 @@ def test_a_notebook_gets_what_no_page_has_saved(
     before = notebook.cells[1].outputs
     assert restore(notebook, path) == restored
     assert notebook.cells[1].outputs == ([OUTPUT] if restored else before)
+    trusted = notebook.cells[1].metadata.get("trusted", False)
+    assert trusted == (notebook.cells[1].outputs == [OUTPUT]), "what the kernel has shown keeps its style in a page"
 
 
 VIEWED = {"data": {VIEW: {"model_id": "m"}, "text/plain": "7 of 7"}, "metadata": {}, "output_type": "display_data"}

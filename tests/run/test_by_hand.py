@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from fluobook.journal.journal import Journal, read, summary_of
 from fluobook.notebook import StageRun
 from fluobook.redact import Redactor
 from fluobook.run.by_hand import SETTINGS, copy_notebooks, write_record
+from fluobook.run.contents import RecordedContents
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.gate import Answer, Approval, Gate
 from fluobook.stages.core.plan import Action, Plan
@@ -191,6 +193,14 @@ def test_the_settings_are_those_of_this_jupyterlab() -> None:
     assert {plugin: set(SETTINGS[plugin]) <= set(schemas[plugin]) for plugin in SETTINGS} == dict.fromkeys(
         SETTINGS, True
     )
+
+
+def test_a_notebook_is_saved_without_the_state_of_its_widgets(tmp_path: Path) -> None:
+    state = {"widgets": {"application/vnd.jupyter.widget-state+json": {"state": {"m": {"state": {"value": "x"}}}}}}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")], metadata=state)
+    model = {"type": "notebook", "format": "json", "content": notebook}
+    asyncio.run(RecordedContents(root_dir=str(tmp_path)).save(model, "01_create_vms.ipynb"))
+    assert "widgets" not in nbformat.read(tmp_path / "01_create_vms.ipynb", as_version=4).metadata
 
 
 def test_jupyterlab_ends_when_the_process_that_started_it_is_gone() -> None:
