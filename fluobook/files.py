@@ -163,11 +163,17 @@ def parse_json(text: str, path: Path | str) -> Any:
     """A JSON document as plain data.
 
     Raises:
-        BadFile: it is not JSON, has half of a surrogate pair, or is nested too deeply.
+        BadFile: it is not JSON, has a number that is none (NaN, Infinity) or half of a surrogate pair, or is nested
+            too deeply.
     """
     refuse_conflicts(text, path)
+
+    def refuse(name: str) -> None:
+        line = next((n for n, line in enumerate(text.splitlines(), 1) if re.search(rf'(?<!")\b{name}\b', line)), 0)
+        raise BadFile(path, f"is not JSON: {name} is no number", line=line, remedy="write a number, or null")
+
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_constant=refuse)
         if "\\ud" in text.lower():
             json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair could be neither shown nor written
     except INVALID as error:
@@ -185,17 +191,11 @@ def require_json(text: str, path: Path | str) -> None:
     """Refuse JSON that its readers take for different things.
 
     Raises:
-        BadFile: as in `parse_json`; a key is there twice, or a number is none (NaN, Infinity).
+        BadFile: as in `parse_json`; a key is there twice.
     """
     parse_json(text, path)
     with suppress(*INVALID):  # nearly every JSON text is YAML too, whose events have lines
         _examine(yaml.parse(text, Loader=yaml.CSafeLoader), path)
-
-    def refuse(name: str) -> None:
-        line = next((n for n, line in enumerate(text.splitlines(), 1) if re.search(rf'(?<!")\b{name}\b', line)), 0)
-        raise BadFile(path, f"is not JSON: {name} is no number", line=line, remedy="write a number, or null")
-
-    json.loads(text, parse_constant=refuse)
 
 
 def refuse_conflicts(text: str, path: Path | str) -> None:
@@ -358,7 +358,8 @@ def write_text(path: Path, text: str, *, mode: int = 0o644, exclusive: bool = Fa
 def unwritable(path: Path, error: OSError) -> BadFile:
     """The error for a file that cannot be written."""
     remedy = "free space, or make it writable, or use another path (--out, FLUOBOOK_HOME, FLUOBOOK_CACHE, TMPDIR)"
-    return BadFile(path, f"cannot be written: {error.strerror}", remedy=f"{remedy}; `fluobook doctor` checks them")
+    remedy = "move it away" if path.is_dir() else f"{remedy}; `fluobook doctor` checks them"
+    return BadFile(path, f"cannot be written: {error.strerror}", remedy=remedy)
 
 
 def remove_partial_files(folder: Path, name: str = "*") -> None:

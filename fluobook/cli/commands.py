@@ -319,7 +319,12 @@ def runs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
     rows = [
         [
             *(run.run, run.phase, run.target, run.started[:19].replace("T", " "), f"{run.seconds:.1f} s"),
-            *(run.problem or run.outcome, "" if run.exit_code is None else run.exit_code, run.charts, run.commit),
+            *(
+                "; ".join(filter(None, (run.outcome, run.problem))),
+                "" if run.exit_code is None else run.exit_code,
+                run.charts,
+                run.commit,
+            ),
         ]
         for run in listed
     ]
@@ -343,14 +348,14 @@ def report(
     from fluobook.run.compare import differences
     from fluobook.run.report import write_report
 
-    folders = run or newest_first(root() / "runs")[: 2 if diff else 1]
-    if not run and diff:
-        folders.reverse()
+    made = [] if run else [folder for folder in newest_first(root() / "runs") if _is_run(folder)]
+    folders = run or made[: 2 if diff else 1][::-1]
     if len(folders) != (2 if diff else 1) or (diff and verify):
         remedy = "fluobook report --diff EARLIER LATER" if diff else "fluobook report RUN"
         raise UsageError("--diff compares two runs; all else is about one run", remedy=remedy)
-    for folder in folders:
-        _require_run(folder)
+    if missing := next((folder for folder in folders if not _is_run(folder)), None):
+        remedy = "fluobook run phase1 makes one"
+        raise NotFound(f"there is no run in {missing}", system="fluobook", remedy=remedy)
     if diff:
         print("\n\n".join(table.text() for table in differences(*folders)))
         return 0
@@ -360,19 +365,16 @@ def report(
     return 0
 
 
-def _require_run(folder: Path) -> None:
-    if not any((folder / name).exists() for name in ("summary.json", "events.jsonl")):
-        remedy = "fluobook run phase1 makes one"
-        raise NotFound(f"there is no run in {folder}", system="fluobook", remedy=remedy)
+def _is_run(folder: Path) -> bool:
+    return any(os.path.lexists(folder / name) for name in ("summary.json", "events.jsonl"))
 
 
 def _verify(folder: Path) -> int:
     """Say whether the record of a run is as the run wrote it."""
     from fluobook.journal import chain
-    from fluobook.journal.journal import contradictions, read_summary
+    from fluobook.journal.journal import altered
 
-    recorded = read_summary(folder).journal if (folder / "summary.json").exists() else None
-    problems = [*chain.problems(folder, recorded), *contradictions(folder)]
+    problems = altered(folder)
     for problem in problems:
         print(f"✗ {problem}")
     if problems:

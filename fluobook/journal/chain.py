@@ -102,25 +102,53 @@ def head(path: Path) -> Head:
 NO_CHAIN = "the journal is without a chain, as earlier versions wrote it: it cannot be verified"
 
 
-def problems(folder: Path, recorded: Head | None) -> list[str]:
-    """What was altered, torn or cut in the record of a run; nothing if it is as the run wrote it.
+def problems(folder: Path, recorded: Head | None, *, damaged: bool = False) -> list[str]:
+    """What was altered, torn or cut in the journal of a run; nothing if it is as the run wrote it.
 
     Args:
         folder: the run folder.
         recorded: the end of the journal as the summary has it; None without a summary.
+        damaged: whether there is a summary that cannot be read.
 
     Raises:
         BadFile: the journal cannot be read.
     """
     path = folder / "events.jsonl"
     lines = _lines(path)
+    if any(line.endswith(b"\r") for line in lines):
+        return ["the lines of the journal end with CR LF: a program has rewritten it; change them back, verify again"]
     events = [_event(line, path) for line in lines]
     if not any(FIELD in event for event in events):
         if not (recorded and recorded.sha256):
             return [NO_CHAIN]
         return ["the journal was altered: its lines have no hashes, but the summary has one"]
-    broken = itertools.islice(_broken(lines, events), MOST_BREAKS)
-    return [*broken, *_end(lines, events, recorded or Head()), *_notebooks(folder, events)]
+    copied = _copies(lines)
+    kept = [number for number in range(1, len(lines) + 1) if number not in copied]
+    broken = itertools.islice([*_named(copied), *_broken(lines, events, kept)], MOST_BREAKS)
+    own = [lines[number - 1] for number in kept]
+    ended = _end(own, [events[number - 1] for number in kept], recorded or Head(), damaged=damaged)
+    return [*broken, *ended, *_notebooks(folder, events)]
+
+
+def _copies(lines: Sequence[bytes]) -> dict[int, int]:
+    """The lines that are copies of an earlier one, counted from 1: no two lines of a run are the same."""
+    first: dict[bytes, int] = {}
+    numbers = {number: first.setdefault(line, number) for number, line in enumerate(lines, 1)}
+    return {number: original for number, original in numbers.items() if original != number}
+
+
+def _named(copied: Mapping[int, int]) -> Iterator[str]:
+    """A sentence for each block of copies."""
+    for _, block in itertools.groupby(enumerate(copied), lambda place: place[1] - place[0]):
+        numbers = [number for _, number in block]
+        originals = [copied[number] for number in numbers]
+        are = "is a copy" if len(numbers) == 1 else "are copies"
+        yield f"{_span(numbers)} {are} of {_span(originals)}"
+
+
+def _span(numbers: Sequence[int]) -> str:
+    first, last = min(numbers), max(numbers)
+    return f"line {first}" if first == last else f"lines {first} to {last}"
 
 
 def _lines(path: Path) -> list[bytes]:
@@ -140,27 +168,39 @@ def _event(line: bytes, path: Path) -> Mapping[str, Any]:
     return {}
 
 
-def _broken(lines: Sequence[bytes], events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Where the chain is broken; lines are counted from 1."""
-    hashes = [digest(line) for line in lines]
-    for number, event in enumerate(events, 1):
-        before, link = (hashes[number - 2] if number > 1 else ""), event.get(FIELD)
+def _broken(lines: Sequence[bytes], events: Sequence[Mapping[str, Any]], numbers: Sequence[int]) -> Iterator[str]:
+    """Where the chain is broken; lines are counted from 1, and only these are examined."""
+    places = {digest(lines[number - 1]): number for number in numbers}
+    hashes = {number: text for text, number in places.items()}
+    links = {number: str(events[number - 1].get(FIELD)) for number in numbers}
+    linked, last, reordered = set(links.values()), 0, False
+    for number, following in itertools.pairwise([*numbers, 0]):
+        event, link, before = events[number - 1], links[number], hashes.get(last, "")
+        is_inserted = bool(last) and links.get(following) == before and hashes[number] not in linked
         if not event:
-            followed = number == len(events) or events[number].get(FIELD) == hashes[number - 1]
+            followed = not following or links[following] == hashes[number]
             reason = "is torn: the process that wrote it was killed" if followed else "was altered: it is no event"
             yield f"line {number} {reason}"
-        elif link is None:
+        elif FIELD not in event:
             yield f"line {number} was inserted or altered: it has no hash of the line before it"
-        elif link != before and (number == 1 or events[number - 2]):
-            if link in hashes[: number - 1]:
-                yield f"lines were inserted before line {number}, after line {hashes.index(link) + 1}"
-            elif number == 1:
-                yield "lines before line 1 were cut off"
-            elif events[number - 2].get(FIELD) is not None:
-                yield f"line {number - 1} was altered, or lines between it and line {number} were removed"
+        elif places.get(link, 0) > number:
+            yield f"line {number} belongs after line {places[link]}: the lines are in another order"
+            reordered = True
+            continue
+        elif link != before and not reordered and (not last or events[last - 1]):
+            if link in places:
+                end, begin = (following, last) if is_inserted else (number, places[link])
+                yield f"lines were inserted before line {end}, after line {begin}"
+            elif not last:
+                yield f"lines before line {number} were cut off"
+            elif FIELD in events[last - 1]:
+                yield f"line {last} was altered, or lines between it and line {number} were removed"
+        last = last if is_inserted else number
 
 
-def _end(lines: Sequence[bytes], events: Sequence[Mapping[str, Any]], recorded: Head) -> Iterator[str]:
+def _end(
+    lines: Sequence[bytes], events: Sequence[Mapping[str, Any]], recorded: Head, *, damaged: bool
+) -> Iterator[str]:
     """Whether the journal ends where the run did."""
     ended = events[-1].get("event") == "run-ended"
     if len(lines) < recorded.lines:
@@ -172,9 +212,9 @@ def _end(lines: Sequence[bytes], events: Sequence[Mapping[str, Any]], recorded: 
             yield f"lines were added after line {after}, with which the run ended"
         else:
             yield f"the journal has no end after line {len(lines)}: the run still works, was killed, or was cut off"
-    elif not recorded.sha256:
+    elif not recorded.sha256 and not damaged:
         yield f"no summary has the hash of line {len(lines)}, the last one: it cannot be verified"
-    elif digest(lines[-1]) != recorded.sha256:
+    elif recorded.sha256 and digest(lines[-1]) != recorded.sha256:
         yield f"line {len(lines)}, the last one, has another hash than the summary: one of them was altered"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fluobook.errors import BadFile
-from fluobook.journal.journal import Summary, beginning, read_summary, recorded
+from fluobook.journal.journal import Record, Summary, beginning, read_record
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Run:
     """A run as the history lists it.
 
     `run` is the name of its folder, `started` is in UTC (ISO 8601), `seconds` is the time of its stages; `outcome` says
-    where it stopped, and `problem` why its record cannot be read.
+    where it stopped, and `problem` what of its record is damaged or cannot be read.
     """
 
     run: str
@@ -89,14 +89,17 @@ class Run:
 def run_of(folder: Path) -> Run:
     """A run, from the summary and the journal in its folder."""
     try:
-        summary = read_summary(folder)
+        return listed(folder.name, read_record(folder))
     except BadFile as error:
         return Run(folder.name, outcome="unknown", problem=error.message)
-    events = recorded(folder)
-    begun = beginning(events)
-    ended = not events or any(event["event"] == "run-ended" for event in events)
+
+
+def listed(name: str, record: Record) -> Run:
+    """A run of that name, from its record."""
+    summary, begun = record.summary, beginning(record.events)
+    ended = not record.events or any(event["event"] == "run-ended" for event in record.events)
     return Run(
-        folder.name,
+        name,
         summary.phase,
         summary.target,
         begun.get("at", ""),
@@ -105,6 +108,7 @@ def run_of(folder: Path) -> Run:
         summary.exit_code if ended else None,
         summary.charts,
         begun.get("commit", ""),
+        "; ".join(record.damage),
     )
 
 

@@ -6,20 +6,25 @@ The journal is evidence, never memory: no stage reads an old journal. Every line
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from fluobook.clients.answers import mismatch
 from fluobook.errors import BadFile
 from fluobook.files import LARGEST_RECORD, parse_json, read_text, unwritable
+from fluobook.journal import chain
 from fluobook.journal.chain import FIELD, ChainedFile, Head
+from fluobook.params.problems import shown
 from fluobook.redact import Redactor
 
 
@@ -81,9 +86,9 @@ class Journal:
 
 
 _EVENT: dict[str, Any] = {"event": str} | {
-    f"{name}?": str
-    for name in ("at", "stage", "notebook", "phase", "target", "status", "error", "action", "verb", "object", "result")
+    f"{name}?": str for name in ("at", "stage", "notebook", "phase", "target", "error", "action", "verb", "object")
 }
+_EVENT |= {"status?": re.compile("done|failed|refused|interrupted"), "result?": re.compile("done|failed")}
 _EVENT |= {f"{name}?": str for name in ("commit", "cluster", "fluobook", "person", "host", "digest", "form", "detail")}
 _EVENT |= {"needs?": [str], "versions?": {"*": str}}
 _EVENT |= {"charts?": str, "exit_code?": int, "seconds?": (int, float), "stages?": [str], "sources?": [{"*": str}]}
@@ -93,30 +98,34 @@ _STARTED = {"phase", "target", "stages"}
 def read(path: Path) -> list[dict[str, Any]]:
     """The events of a journal; a line that a crash truncated, or that is no event, is skipped.
 
-    A field of another type than a run writes makes it none.
+    A field of another type than a run writes makes it none, and a time that no action takes.
 
     Raises:
         BadFile: it cannot be read, is a link, or is too large.
     """
-    events = []
-    for line in read_text(path, largest=LARGEST_RECORD, errors="replace", follow=False).split("\n"):
-        with suppress(BadFile):
-            event = parse_json(line, path)
-            if not mismatch(event, _EVENT):
-                events.append({name: value for name, value in event.items() if value is not None and name != FIELD})
-    return events
+    return list(filter(None, _events(path)))
 
 
-def recorded(folder: Path) -> list[dict[str, Any]]:
-    """The events of a run, from its folder; none if its journal cannot be read."""
+def _events(path: Path) -> list[dict[str, Any]]:
+    """An event for each line; an empty one for a line that is none."""
+    lines = read_text(path, largest=LARGEST_RECORD, errors="replace", follow=False).split("\n")
+    return [_event(line, path) for line in lines if line]
+
+
+def _event(line: str, path: Path) -> dict[str, Any]:
     with suppress(BadFile):
-        return read(folder / "events.jsonl")
-    return []
+        event = parse_json(line, path)
+        if not mismatch(event, _EVENT) and 0 <= (event.get("seconds") or 0) < math.inf:
+            return {name: value for name, value in event.items() if value is not None and name != FIELD}
+    return {}
 
 
 def beginning(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The event with which a run began; empty if there is none."""
     return next((event for event in events if event["event"] == "run-started"), {})
+
+
+_Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -129,13 +138,13 @@ class StageSummary:
 
     stage: str
     notebook: str
-    status: str = "not run"
-    actions: int = 0
-    checks: int = 0
-    total: int = 0
-    seconds: float = 0.0
+    status: Literal["done", "failed", "refused", "interrupted", "not run"] = "not run"
+    actions: _Count = 0
+    checks: _Count = 0
+    total: _Count = 0
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     error: str = ""
-    exit_code: int = 0
+    exit_code: _Count = 0
 
     def line(self) -> str:
         """One line for the terminal."""
@@ -167,60 +176,89 @@ class Summary:
     journal: Head = field(default_factory=Head)
 
 
-def read_summary(folder: Path) -> Summary:
-    """The summary that a run left in its folder; of a run that was killed, what its journal says.
+@dataclass(frozen=True)
+class Record:
+    """What a run left in its folder: its summary and its events, and what of them is missing or damaged."""
+
+    summary: Summary
+    events: Sequence[dict[str, Any]]
+    damage: tuple[str, ...]
+
+
+def read_record(folder: Path) -> Record:
+    """The record of a run; without a summary, as a killed run leaves it, its journal says what happened.
 
     Raises:
-        BadFile: there is neither.
+        BadFile: neither says what happened.
     """
+    journal, events, unread = folder / "events.jsonl", list[dict[str, Any]](), None
+    try:
+        events = _events(journal)
+    except BadFile as error:
+        unread = error
+    torn = sum(not event for event in events)
+    damage = [f"events.jsonl has {torn} line{'s' * (torn > 1)} without an event"] if torn else []
+    events = list(filter(None, events))
+    summary, damaged = _read_summary(folder)
+    try:
+        summary = summary or summary_of(events)
+    except BadFile as error:
+        raise damaged or unread or BadFile(journal, error.problem, remedy=error.remedy) from None
+    damage += [f"{Path(error.path).name} {error.problem}" for error in (unread, damaged) if error]
+    return Record(summary, events, tuple(damage))
+
+
+def _read_summary(folder: Path) -> tuple[Summary | None, BadFile | None]:
+    """The summary of a run, and what is wrong with its file; neither if there is no file."""
     path = folder / "summary.json"
+    if not os.path.lexists(path):
+        return None, None
     try:
-        return TypeAdapter(Summary).validate_python(parse_json(read_text(path, follow=False), path))
-    except (BadFile, ValidationError) as error:
-        journal = folder / "events.jsonl"
-        try:
-            return summary_of(read(journal))
-        except (BadFile, LookupError) as damaged:
-            if journal.exists() and not (path.exists() or path.is_symlink()):
-                problem = "has no line that says how the run began, and there is no summary.json"
-                remedy = "restore one of them, or start a new run"
-                raise (damaged if isinstance(damaged, BadFile) else BadFile(journal, problem, remedy=remedy)) from None
-            if isinstance(error, BadFile):
-                raise error from None
-            detail = error.errors()[0]
-            place = ".".join(map(str, detail["loc"])) or "it"
-            problem = f"is not the summary of a run: {place}: {detail['msg']}"
-            raise BadFile(path, problem, remedy="restore it, or start a new run") from None
+        return TypeAdapter(Summary).validate_python(parse_json(read_text(path, follow=False), path)), None
+    except BadFile as error:
+        return None, error
+    except ValidationError as error:
+        detail = error.errors()[0]
+        place = ".".join(map(str, detail["loc"])) or "it"
+        state = "is missing" if detail["type"] == "missing" else f"is {shown(detail['input'])}"
+        problem = f"is not the summary of a run: {place} {state}"
+        return None, BadFile(path, problem, remedy="restore it, or start a new run")
 
 
-def contradictions(folder: Path) -> list[str]:
-    """What the summary of a run says otherwise than its journal.
+def altered(folder: Path) -> list[str]:
+    """What was altered, torn or cut in the record of a run; nothing if it is as the run wrote it.
 
     Raises:
-        BadFile: one of them cannot be read.
+        BadFile: the journal cannot be read.
     """
-    if not (folder / "summary.json").exists():
-        return []
+    summary, damage = _read_summary(folder)
+    problems = [f"summary.json {damage.problem}"] if damage else []
+    problems += chain.problems(folder, summary.journal if summary else None, damaged=bool(damage))
+    if summary is None or (problems and problems != [chain.NO_CHAIN]):
+        return problems
     try:
-        summary, computed = read_summary(folder), summary_of(read(folder / "events.jsonl"))
-    except LookupError:
-        return ["the journal has no line that says how the run began"]
+        computed = summary_of(read(folder / "events.jsonl"))
+    except BadFile as error:
+        return [*problems, f"the journal {error.problem}"]
     names = {"phase", "target", "exit_code"}
     differing = [name for name in sorted(names) if getattr(summary, name) != getattr(computed, name)]
     apart = {"error": "", "exit_code": 0, "notebook": ""}  # what the journal may say in other words
     stages, others = ([{**asdict(stage), **apart} for stage in side.stages] for side in (summary, computed))
     if stages != others:
         differing.append("stages")
-    return [f"summary.json says otherwise than the journal: {', '.join(differing)}"] if differing else []
+    return problems + [f"summary.json says otherwise than the journal: {', '.join(differing)}"] * bool(differing)
 
 
 def summary_of(events: Sequence[dict[str, Any]]) -> Summary:
     """The summary of a run from its journal; without an end, its exit code is 1.
 
     Raises:
-        LookupError: no event says how the run began.
+        BadFile: no event says how the run began.
     """
-    started = [event for event in events if event["event"] == "run-started" and event.keys() >= _STARTED][0]  # noqa: RUF015
+    begins = (event for event in events if event["event"] == "run-started" and event.keys() >= _STARTED)
+    if (started := next(begins, None)) is None:
+        remedy = "restore it, or start a new run"
+        raise BadFile("events.jsonl", "has no line that says how the run began", remedy=remedy)
     staged = [event for event in events if isinstance(event.get("stage"), str)]
     by_kind = {kind: {e["stage"]: e for e in staged if e["event"] == kind} for kind in _KINDS}
     stages = []

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fluobook.errors import ParamsError
+from fluobook.errors import BadFile, ParamsError
 from fluobook.files import parse_json, read_text
 from fluobook.params.derive import complete
 from fluobook.params.platform import Params, Platform
@@ -99,8 +99,10 @@ def recorded(folder: Path, phase: str, *, root: Path | None = None) -> Params | 
         ParamsError: it is invalid.
     """
     path = folder / RECORD
-    document = parse_json(read_text(path), path) if path.exists() else None
-    return parse(document, root=root) if isinstance(document, dict) and document.get("phase") == phase else None
+    document = parse_json(read_text(path), path) if path.exists() else {}
+    if not isinstance(document, dict):
+        raise BadFile(path, "is not the params of a run", remedy="restore it, or start a new run")
+    return parse(document, root=root) if document.get("phase") == phase else None
 
 
 def digest_of(platform: Mapping[str, Any]) -> str:

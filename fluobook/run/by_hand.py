@@ -21,6 +21,7 @@ from typing import Any
 from ipykernel.kernelspec import KERNEL_NAME, write_kernel_spec
 from jupyter_core.paths import jupyter_runtime_dir
 
+from fluobook.clients.answers import mismatch
 from fluobook.display import subshell
 from fluobook.display.outputs import FOLDER, restore
 from fluobook.errors import BadFile, ToolFailed
@@ -271,8 +272,8 @@ def _servers() -> Iterator[dict[str, Any]]:
     for path in Path(jupyter_runtime_dir()).glob("jpserver-*.json"):
         with suppress(BadFile):
             state = parse_json(read_text(path), path)
-            if isinstance(state, dict) and is_alive(state.get("pid", 0)):
-                yield state
+            if not mismatch(state, {"pid": int, "port": int, "url": str, "root_dir": str, "token?": str}):
+                yield from [state] if is_alive(state["pid"]) else []
 
 
 def opened(runs: Path, phase: str, target: str) -> tuple[Path, str] | None:
@@ -292,7 +293,8 @@ def keep_record(process: subprocess.Popen[bytes], folder: Path, signals: Signals
     written = None
     while process.poll() is None and signals.caught is None:
         if (state := _state(folder)) != written:
-            write_record(folder)
+            with suppress(BadFile):  # the end of the run reports it
+                write_record(folder)
             written = state
         with suppress(subprocess.TimeoutExpired):
             process.wait(INTERVAL)

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fluobook.display.table import Cell, Table
-from fluobook.journal import journal
-from fluobook.journal.history import performed, run_of
-from fluobook.journal.journal import StageSummary, read_summary
+from fluobook.journal.history import listed, performed
+from fluobook.journal.journal import StageSummary, beginning, read_record
 
 _HEAD = ("phase", "target", "outcome", "exit_code", "seconds", "charts", "commit", "cluster", "fluobook", "params")
 SLOWER = 1.25
@@ -27,16 +26,17 @@ class _Recorded:
     seconds: dict[tuple[str, str], float] = field(default_factory=dict)
     checks: dict[tuple[str, str], tuple[bool, str]] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    damage: tuple[str, ...] = ()
 
 
 def _recorded(folder: Path) -> _Recorded:
-    events = journal.recorded(folder)
-    begun = journal.beginning(events)
-    head = {**begun, **vars(run_of(folder))}
+    record = read_record(folder)
+    begun = beginning(record.events)
+    head = {**begun, **vars(listed(folder.name, record))}
     head = {name: head.get(name, "") for name in _HEAD}
     head |= {f"{name} version": text for name, text in begun.get("versions", {}).items()}
-    recorded = _Recorded(head, {stage.stage: stage for stage in read_summary(folder).stages})
-    for event in events:
+    recorded = _Recorded(head, {stage.stage: stage for stage in record.summary.stages}, damage=record.damage)
+    for event in record.events:
         stage = event.get("stage", "")
         if event["event"] == "planned" and stage not in recorded.digests:
             recorded.digests[stage] = str(event.get("digest", ""))
@@ -46,7 +46,7 @@ def _recorded(folder: Path) -> _Recorded:
             for check in _mappings(event.get("checks")):
                 key = stage, str(check.get("check"))
                 recorded.checks[key] = (bool(check.get("passed")), str(check.get("result", "")))
-    recorded.seconds = {(a.stage, a.action): a.seconds for a in performed(events) if a.ended is not None}
+    recorded.seconds = {(a.stage, a.action): a.seconds for a in performed(record.events) if a.ended is not None}
     return recorded
 
 
@@ -57,6 +57,8 @@ def _mappings(values: Any) -> Iterable[Mapping[str, Any]]:
 def differences(earlier: Path, later: Path) -> list[Table]:
     """Tables of what differs between two runs; a table without rows says that nothing does.
 
+    If a record is damaged, the first table says so: what it lacks is in no other.
+
     Raises:
         BadFile: a folder has neither a summary nor a journal.
     """
@@ -64,7 +66,10 @@ def differences(earlier: Path, later: Path) -> list[Table]:
     heads = [[n, before.head.get(n, ""), after.head.get(n, "")] for n in dict.fromkeys([*before.head, *after.head])]
     stages = [[n, *map(_stage, (before, after), (n, n))] for n in dict.fromkeys([*before.stages, *after.stages])]
     columns = [earlier.name, later.name]
+    sides = ((earlier, before), (later, after))
+    damaged = [[folder.name, problem] for folder, recorded in sides for problem in recorded.damage]
     return [
+        *([_table("damaged records", ["run", "problem"], damaged)] if damaged else []),
         _table("runs", ["", *columns], (row for row in heads if row[1] != row[2])),
         _table("stages", ["stage", *columns], (row for row in stages if row[1] != row[2])),
         _table("planned actions", ["stage", "action", *columns], _changed(before.planned, after.planned, str)),

@@ -19,7 +19,7 @@ from fluobook.failures.catalogue import catalogue, explain
 from fluobook.files import LARGEST_RECORD, parse_json, read_text, remove_partial_files, write_text
 from fluobook.journal.chain import NOTEBOOK
 from fluobook.journal.history import Performed, moment, performed
-from fluobook.journal.journal import StageSummary, Summary, beginning, read_summary, recorded
+from fluobook.journal.journal import StageSummary, Summary, beginning, read_record
 from fluobook.redact import Redactor
 from fluobook.run.timeline import timelines, waves
 
@@ -53,13 +53,15 @@ def write_report(folder: Path, redactor: Redactor) -> Path:
         BadFile: the folder has neither a summary nor a journal, or the page cannot be written.
     """
     remove_partial_files(folder)
-    summary, events = read_summary(folder), recorded(folder)
+    record = read_record(folder)
+    summary, events = record.summary, record.events
     title = f"fluobook · {summary.phase} · {summary.target} · {folder.name}"
     ran = {stage.notebook: stage for stage in summary.stages if stage.status != "not run"}
     page = [
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><title>{html.escape(title)}</title>{STYLE}',
         f"<h1>{html.escape(title)}</h1>{_facts(summary, events)}{_stages(summary, events)}",
+        *(f'<p class="fluobook-note">The record is damaged: {html.escape(problem)}</p>' for problem in record.damage),
         _charts(summary),
         *(_failure(stage) for stage in summary.stages if stage.error),
         _timeline(events),

@@ -136,5 +136,5 @@ def test_a_journal_in_memory_can_be_kept_in_a_file_with_what_it_has_so_far(path)
     journal.close()
     assert [event["event"] for event in journals.read(path)] == ["run-started", "planned", "verified"]
     assert journals.read(path)[1]["digest"] == "63155a"
-    summary = journals.read_summary(path.parent)
+    summary = journals.read_record(path.parent).summary
     assert [(stage.stage, stage.status, stage.checks) for stage in summary.stages] == [("create-vms", "done", 1)]

@@ -128,6 +128,36 @@ def test_the_command_line_compares_the_two_newest_runs_or_those_named(
     assert cli.run(["report", *map(str, history)]) == 64
 
 
+@pytest.mark.parametrize("content", ["", "{torn", "<<<<<<< HEAD\n{}\n=======\n>>>>>>> b", "[]", "\0"])
+def test_a_damaged_summary_is_named_by_every_command(
+    history: tuple[Path, Path], capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (history[1] / "summary.json").write_text(content)
+    assert cli.run(["report", "--verify", str(history[1])]) == 4
+    (finding,) = capsys.readouterr().out.splitlines()
+    assert finding.startswith("✗ summary.json ")
+    for arguments in (["runs"], ["report", "--diff"]):
+        assert cli.run(arguments) == 0
+        assert finding.removeprefix("✗ ") in capsys.readouterr().out
+
+
+def test_a_folder_without_a_run_is_no_newest_run(
+    history: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (history[0].parent / "20261203T000000Z-phase1").mkdir()
+    assert cli.run(["report", "--diff"]) == 0
+    assert history[1].name in capsys.readouterr().out
+    assert cli.run(["report", "--verify"]) == 0
+    assert history[1].name in capsys.readouterr().out
+
+
+def test_a_damaged_journal_is_one_finding(history: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    path = history[0] / "events.jsonl"
+    path.write_text(path.read_text() * 2)
+    assert cli.run(["report", "--verify", str(history[0])]) == 4
+    assert capsys.readouterr().out == "✗ lines 9 to 16 are copies of lines 1 to 8\n"
+
+
 def test_a_run_is_verified_with_its_summary(history: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     path = history[0] / "events.jsonl"
     assert cli.run(["report", "--verify", str(history[0])]) == 0

@@ -24,7 +24,7 @@ from fluobook.clients.kube import Kube
 from fluobook.context import POLICIES, RunContext
 from fluobook.errors import BadFile
 from fluobook.failures import present
-from fluobook.journal.journal import Journal, StageSummary, read_summary
+from fluobook.journal.journal import Journal, StageSummary, read_record
 from fluobook.machine.secrets import SecretsBundle
 from fluobook.notebook import stage_run
 from fluobook.redact import Redactor
@@ -165,7 +165,7 @@ def test_no_stage_after_the_first_that_fails_is_started(tmp_path, root, monkeypa
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [stage["status"] for stage in summary["stages"]] == ["failed"] + ["not run"] * (len(STAGES) - 1)
     (tmp_path / "summary.json").unlink()  # as of a killed run, of which only the journal is left
-    for of_run in (summary, json.loads(json.dumps(asdict(read_summary(tmp_path))))):
+    for of_run in (summary, json.loads(json.dumps(asdict(read_record(tmp_path).summary)))):
         assert (of_run["charts"], of_run["sources"]) == ("/srv", sources)
 
 

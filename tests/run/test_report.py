@@ -124,7 +124,7 @@ def test_a_damaged_notebook_is_named_and_the_rest_is_shown(run: Path, content: s
 
 def test_a_wrong_type_in_a_summary_is_named_with_its_field(run: Path) -> None:
     (run / "events.jsonl").unlink()
-    with pytest.raises(BadFile, match=r"is not the summary of a run: stages\.0\.seconds: .* a valid number"):
+    with pytest.raises(BadFile, match=r"is not the summary of a run: stages\.0\.seconds is 'long'"):
         written(changed(run, seconds="long"))
 
 
@@ -169,14 +169,56 @@ def test_a_damaged_summary_is_one_error_unless_the_journal_says_what_happened(ru
     assert re.search(r"· not run\s+observe", head)
 
 
-@pytest.mark.parametrize("stage", [{"actions": "many"}, {"seconds": None}, {"status": []}, {"error": {"a": 1}}])
-def test_a_summary_with_values_of_another_type_is_refused(run: Path, stage: dict[str, Any]) -> None:
-    with pytest.raises(BadFile, match="is not the summary of a run"):
+@pytest.mark.parametrize(
+    "stage",
+    [
+        *({"actions": value} for value in ("many", -5, 1.5)),
+        *({"seconds": value} for value in (None, -1, float("inf"), float("nan"))),
+        *({"status": value} for value in ([], "great", "DONE")),
+        *({"error": {"a": 1}}, {"checks": -1}, {"exit_code": -1}),
+    ],
+)
+def test_a_summary_with_values_that_no_run_writes_is_refused(run: Path, stage: dict[str, Any]) -> None:
+    with pytest.raises(BadFile, match=r"is not the summary of a run|is no number"):
         written(changed(run, **stage))
 
 
+@pytest.mark.parametrize("seconds", ["Infinity", "1e400", "NaN", "-1"])
+def test_an_event_with_a_time_that_no_action_takes_is_none(run: Path, seconds: str) -> None:
+    (run / "summary.json").unlink()
+    ended = json.dumps(ENDED | {"seconds": 0}).replace('"seconds": 0', f'"seconds": {seconds}')
+    (run / "events.jsonl").write_text(f"{json.dumps(STARTED)}\n{ended}\n")
+    assert "0.0 s in all" in written(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "damage"),
+    [
+        ("events.jsonl", None, "events.jsonl cannot be read: No such file or directory"),
+        ("events.jsonl", json.dumps({"event": "a"}) + "\n{torn\n[]\n", "events.jsonl has 2 lines without an event"),
+        ("summary.json", "{torn", "summary.json is not JSON"),
+        ("summary.json", '{"phase": "phase1"}', "summary.json is not the summary of a run: target is missing"),
+    ],
+)
+def test_a_damaged_record_is_named_in_the_report(run: Path, name: str, content: str | None, damage: str) -> None:
+    (run / "events.jsonl").write_text(f"{json.dumps(STARTED)}\n{json.dumps(ENDED)}\n")
+    assert "is damaged" not in written(run)
+    if content is None:
+        (run / name).unlink()
+    else:
+        (run / name).write_text(content)
+    assert f"The record is damaged: {damage}" in written(run)
+
+
+def test_a_folder_in_place_of_the_report_is_to_be_moved_away(run: Path) -> None:
+    (run / "report.html").mkdir()
+    with pytest.raises(BadFile, match=r"report\.html cannot be written: Is a directory") as refused:
+        written(run)
+    assert refused.value.remedy == "move it away"
+
+
 def test_text_of_a_summary_is_escaped(run: Path) -> None:
-    page = written(changed(run, stage="<script>x</script>", notebook="<script>y</script>", status="<b>"))
+    page = written(changed(run, stage="<script>x</script>", notebook="<script>y</script>", error="<b>"))
     assert "<script>" not in page.partition("<section")[0]
     assert "<b>" not in page
 
