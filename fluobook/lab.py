@@ -56,6 +56,9 @@ class Provider(Protocol):
     FAULTS: Mapping[str, str]
     """Each fault that a lab can inject, with what happens."""
 
+    DRILLS: Mapping[str, Any]
+    """Each failure that can be practised by its code: `phase`, `stage`, `injected`, `settings`, `outside`, `change`."""
+
     def folder_of(self, phase: str) -> Path:
         """The state folder of the lab that is kept for a phase."""
 
@@ -113,6 +116,9 @@ class Provider(Protocol):
         programs: Mapping[str, str],
     ) -> tuple[Sequence[Any], Mapping[str, str]]:
         """The differences between stand-ins and real charts, and why some Applications are not compared."""
+
+    def inject(self, lab: Any, faults: Sequence[str]) -> None:
+        """Let a lab inject these faults and no others from now on."""
 
     def activity(self, lab: Any) -> dict[str, Any]:
         """What happened in a lab so far: requests, Applications, critical paths."""

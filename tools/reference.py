@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 import yaml
+from fluobook_lab.drills import DRILLS
 from fluobook_lab.faults import FAULTS
 from typer.core import TyperGroup
 
 from fluobook import cli, errors, gitops, notebook
-from fluobook.failures.catalogue import catalogue
+from fluobook.failures.catalogue import catalogue, entry
 from fluobook.gitops.check import RULES
 from fluobook.gitops.tree import NEEDED_BEFORE
 from fluobook.stages import catalogue as stages
@@ -88,6 +89,21 @@ def faults() -> str:
     )
 
 
+def drills() -> str:
+    """What can be practised."""
+    text = "# Drills\n\nThe failures of the [catalogue](failures.md) that the lab can be given for practice "
+    text += "([how-to](../how-to/practise-failures.md)). The last column gives away what the fault is.\n\n"
+    text += "| code | failure | phase | a run stops at | remedy, after which the run finishes | faults |\n"
+    text += "|---|---|---|---|---|---|\n"
+    for code, drill in DRILLS.items():
+        remedy = (
+            f"outside the platform: {drill.outside}" if drill.outside else f"`--set {' --set '.join(drill.change)}`"
+        )
+        names = ", ".join(f"`{name}`" for name in dict.fromkeys(drill.injected))
+        text += f"| {code} | {entry(code).title} | {drill.phase} | {drill.stage} | {remedy} | {names} |\n"
+    return text
+
+
 def failures() -> str:
     """The catalogue of known failures."""
     text = (
@@ -95,11 +111,11 @@ def failures() -> str:
     )
     text += "answered, or by the kind of error. `fluobook explain F28` prints an entry. Failures that occurred in this "
     text += "project are described in [EXPERIENCE.md](../../EXPERIENCE.md).\n"
-    for entry in catalogue():
-        systems = f" ({', '.join(sorted(entry.systems))})" if entry.systems else ""
-        causes = "".join(f"- {cause}\n" for cause in entry.causes)
-        text += f"\n## {entry.code} · {entry.title}{systems}\n\n**Likely causes**\n\n{causes}\n"
-        text += f"**Remedy:** {entry.remedy}\n\n    {entry.template}\n"
+    for failure in catalogue():
+        systems = f" ({', '.join(sorted(failure.systems))})" if failure.systems else ""
+        causes = "".join(f"- {cause}\n" for cause in failure.causes)
+        text += f"\n## {failure.code} · {failure.title}{systems}\n\n**Likely causes**\n\n{causes}\n"
+        text += f"**Remedy:** {failure.remedy}\n\n    {failure.template}\n"
     return text
 
 
@@ -268,6 +284,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "commands.md": commands,
     "exit-codes.md": exit_codes,
     "failures.md": failures,
+    "drills.md": drills,
     "faults.md": faults,
     "notebook-api.md": notebook_api,
     "params.md": params,

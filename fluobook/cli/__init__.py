@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command("open")(by_hand.open_run)
 for command in commands.COMMANDS:
     app.command(cls=PassThrough if command in (commands.kubectl, commands.talosctl) else None)(command)
+app.command()(lab.drill)
 app.add_typer(charts.app, name="charts")
 app.add_typer(lab.app, name="lab")
 

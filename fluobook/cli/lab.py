@@ -1,13 +1,15 @@
-"""`fluobook lab up|down|status|faults`: a lab that outlives the command."""
+"""`fluobook lab up|down|status|faults`: a lab that outlives the command; `fluobook drill`: one that fails."""
 
 from __future__ import annotations
 
+import random
 from typing import Annotated
 
 import typer
 
 from fluobook import lab as labs
 from fluobook.cli.options import Charts, Engine, Phase, Settings, chosen, engines, root
+from fluobook.errors import NotFound, UsageError
 
 app = typer.Typer(help="Labs: simulated environments on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -84,3 +86,63 @@ def faults() -> None:
     """List the faults that a lab can inject. Example: fluobook lab faults."""
     for name, meaning in sorted(labs.provider().FAULTS.items()):
         print(f"{name:<34} {meaning}")
+
+
+DRILL = "drill"
+"""The file in a lab's folder that names what is practised."""
+
+
+def drill(
+    code: Annotated[str, typer.Argument(help="A code such as F64; a random one if not given.")] = "",
+    listed: Annotated[bool, typer.Option("--list", help="List what can be practised.")] = False,
+    repaired: Annotated[
+        bool, typer.Option("--repaired", help="Stands for work outside the platform: a host, the network, a server.")
+    ] = False,
+) -> int:
+    """Let the lab fail, to practise finding the cause and the remedy. Example: fluobook drill F64."""
+    from fluobook.display.table import Table
+    from fluobook.failures import entry
+
+    provider = labs.provider()
+    drills, code = provider.DRILLS, code.upper()
+    if code and code not in drills:
+        raise UsageError(f"{entry(code).code} cannot be practised", remedy="fluobook drill --list")
+    if listed:
+        rows = [[code, entry(code).title, drill.phase, drill.stage] for code, drill in drills.items()]
+        print(Table("drills", ["code", "failure", "phase", "stage"], rows).text())
+        return 0
+    if repaired:
+        _repair(code)
+        return 0
+    code = code or random.choice(list(drills))
+    chosen_drill = drills[code]
+    params = chosen(chosen_drill.phase, [])
+    folder, faults = provider.folder_of(params.phase), chosen_drill.injected
+    lab = provider.find(folder)
+    if lab:
+        provider.inject(lab, faults)
+    else:
+        provider.start(params, folder, root=root(), programs=labs.programs(), owner=None, faults=faults)
+    (folder / DRILL).write_text(code)
+    settings = "".join(f" --set {setting}" for setting in chosen_drill.settings)
+    print(f"the lab of {params.phase} fails from now on" + ("; stages that are done stay so" if lab else ""))
+    print(f"  run:      fluobook run {params.phase} --approve all{settings}; by hand: fluobook open {params.phase}")
+    print(f"  diagnose: read the error; fluobook run {params.phase} --only diagnose")
+    print("  remedy:   carry it out; for work outside the platform (host, network, server): fluobook drill --repaired")
+    print(f"  then run again: it must finish. fluobook lab down {params.phase} ends the practice")
+    return 0
+
+
+def _repair(code: str) -> None:
+    """Carry out what the remedy of the present drill needs outside the platform."""
+    provider = labs.provider()
+    for folder in {provider.folder_of(drill.phase) for drill in provider.DRILLS.values()}:
+        lab, name = provider.find(folder), folder / DRILL
+        if lab and name.exists() and code in ("", name.read_text()):
+            if outside := provider.DRILLS[name.read_text()].outside:
+                provider.inject(lab, [])
+                print(f"done: {outside}")
+            else:
+                print("nothing outside the platform has to be repaired: carry out the remedy on the platform")
+            return
+    raise NotFound("no drill is under way", system="fluobook", remedy=f"fluobook drill {code}".rstrip())

@@ -58,6 +58,7 @@ async def _run(folder: Path, order: dict[str, Any]) -> None:
     await environment.start()
     # `fluobook lab status` and tests request the activity with SIGUSR1; it is written beside lab.json.
     loop.add_signal_handler(signal.SIGUSR1, _write_activity, folder, environment)
+    loop.add_signal_handler(signal.SIGUSR2, _change_faults, folder, environment)
     owner = order["owner"]
     while not ended.is_set() and (owner is None or is_alive(owner)):
         try:
@@ -70,6 +71,13 @@ async def _run(folder: Path, order: dict[str, Any]) -> None:
 
 def _write_activity(folder: Path, environment: Environment) -> None:
     write_text(folder / "activity.json", json.dumps(environment.activity()))
+
+
+def _change_faults(folder: Path, environment: Environment) -> None:
+    """Inject the faults of a file instead of those before; the file is removed once that is done."""
+    path = folder / "faults.json"
+    changed = asyncio.create_task(environment.change_faults(json.loads(path.read_text())), name="faults")
+    changed.add_done_callback(lambda _: path.unlink())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import random
 import secrets
 import ssl
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from fluobook_lab.argocd.repo_server import Programs
     from fluobook_lab.engines.argocd import RealArgoCD
     from fluobook_lab.engines.kubernetes import RealKubernetes
+    from fluobook_lab.http import HttpServer
     from fluobook_lab.kubernetes_side import KubernetesSide
     from fluobook_lab.proxmox.model import Task
     from fluobook_lab.talos import Delays
@@ -98,6 +100,7 @@ class Environment:
         self.clock, self.faults = Clock(speed), Faults(faults)
         self.random = random.Random(seed)
         self.ports = reserve_ports(platform)
+        self._identities: dict[HttpServer, tuple[str, ssl.SSLContext]] = {}
         self._reporting: asyncio.Task[None] | None = None
         self._authority = pki.new_authority(organization="fluobook lab", common_name="fluobook lab CA")
         self._token = secrets.token_hex(16)
@@ -128,16 +131,40 @@ class Environment:
         self.folder.joinpath("site").mkdir(exist_ok=True, mode=0o700)
         self._write("ca.pem", self._authority.crt)
         self._write("token", self._token)
-        await self.factory.start(self.ports[FACTORY], self._tls(factory.HOST))
+        await self.factory.start(self.ports[FACTORY], self._tls(self.factory, factory.HOST))
         for endpoint in self.platform.proxmox:
-            sock = self.ports[endpoint.authority]
-            await self.proxmox[endpoint.name].start(sock, self._tls(endpoint.host))
+            server = self.proxmox[endpoint.name]
+            await server.start(self.ports[endpoint.authority], self._tls(server, endpoint.host))
         await self.charts.start()
         await self.git.start()
+        overlay = self._overlay()
+        await self._inject()
         engine = "real" if self._engines else "embedded"
-        state = {"pid": os.getpid(), "engine": engine, "speed": self.clock.speed, "overlay": self._overlay()}
+        state = {"pid": os.getpid(), "engine": engine, "speed": self.clock.speed, "overlay": overlay}
         state["charts"] = self._mode
         self._write("lab.json", json.dumps({**state, "sources": [asdict(source) for source in self._sources]}))
+
+    async def change_faults(self, names: Sequence[str]) -> None:
+        """Inject these faults and no others from now on."""
+        self.faults.replace(names)
+        await self._inject()
+
+    async def _inject(self) -> None:
+        """Let servers have the certificates and states that the faults give them."""
+        for name, server in self._servers:
+            server.inject = partial(self.faults.answer, name)
+            whole = self.faults.answer(name)
+            await server.set_down(down=whole is not None and whole.down)
+            if server in self._identities:
+                self._certify(*self._identities[server], **(whole.certificate if whole else {}))
+        for server in self.proxmox.values():
+            server.refresh_faults()
+        self.hosts.refresh_faults()
+
+    @property
+    def _servers(self) -> list[tuple[str, HttpServer]]:
+        servers: list[tuple[str, HttpServer]] = [("proxmox", server) for server in self.proxmox.values()]
+        return [*servers, ("factory", self.factory), ("charts", self.charts), ("git", self.git)]
 
     async def stop(self) -> None:
         """Stop the servers."""
@@ -148,7 +175,7 @@ class Environment:
         await self.relay.stop()
         await self.kubernetes.stop()
         await self.machines.stop()
-        for server in (*self.proxmox.values(), self.factory, self.charts, self.git):
+        for _, server in self._servers:
             await server.stop()
 
     def requests(self) -> list[dict[str, Any]]:
@@ -333,10 +360,20 @@ class Environment:
             mirrors[source.repository] = self.git.url(path)
         return mirrors
 
-    def _tls(self, host: str) -> ssl.SSLContext:
+    def _tls(self, server: HttpServer, host: str) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        pki.load_identity(context, issue_for(self._authority, [host], common_name=host))
+        self._certify(host, context)
+        self._identities[server] = host, context
         return context
+
+    def _certify(
+        self, name: str, context: ssl.SSLContext, *, host: str = "", untrusted: bool = False, **options: Any
+    ) -> None:
+        """Give a server a certificate for its name or another host; `options` are those of `pki.issue`."""
+        signed_by = (
+            pki.new_authority(organization="another", common_name="another CA") if untrusted else self._authority
+        )
+        pki.load_identity(context, issue_for(signed_by, [host or name], common_name=host or name, **options))
 
     def _write(self, name: str, text: str) -> None:
         partial = self.folder / f".{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from fluobook.machine import pki
+from fluobook_lab.grpc import bound
 
 if TYPE_CHECKING:
     import ssl
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
 
     from fluobook_lab.clock import Clock
+    from fluobook_lab.faults import Answer
 
 READ_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -68,6 +71,8 @@ class HttpServer:
     ) -> None:
         self.requests: list[Request] = []
         self.port = 0
+        self._reserved: socket.socket | None = None
+        self.inject: Callable[[str], Answer | None] = lambda _request: None
         self._clock = clock
         self._read_only = read_only
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, handler_cancellation=follow_clients)
@@ -75,17 +80,35 @@ class HttpServer:
 
     async def start(self, sock: socket.socket | int = 0, ssl_context: ssl.SSLContext | None = None) -> None:
         """Listen on a bound socket, or on a port of 127.0.0.1 (0 for a free one); `port` holds the number."""
-        bound = sock if isinstance(sock, socket.socket) else socket.create_server(("127.0.0.1", sock))
-        self.port = bound.getsockname()[1]
+        self._tls = ssl_context
         await self._runner.setup()
-        await web.SockSite(self._runner, bound, ssl_context=ssl_context, backlog=512).start()
+        await self._listen(sock)
 
-    async def stop(self) -> None:
-        """Stop listening and close all connections at once."""
+    async def _listen(self, sock: socket.socket | int) -> None:
+        listening = sock if isinstance(sock, socket.socket) else socket.create_server(("127.0.0.1", sock))
+        self.port = listening.getsockname()[1]
+        await web.SockSite(self._runner, listening, ssl_context=self._tls, backlog=512).start()
+
+    async def set_down(self, *, down: bool) -> None:
+        """Refuse connections while the port stays ours, or listen again."""
+        if down and self._runner.sites:
+            await self._close()
+            self._reserved = bound(("127.0.0.1", self.port))
+        elif not down and self._reserved:
+            await self._listen(self._reserved)
+            self._reserved = None
+
+    async def _close(self) -> None:
         for site in list(self._runner.sites):
             await site.stop()
         for connection in self._runner.server.connections if self._runner.server else ():
             connection.force_close()
+
+    async def stop(self) -> None:
+        """Stop listening and close all connections at once."""
+        await self._close()
+        if self._reserved:
+            self._reserved.close()
         await self._runner.cleanup()
 
     def _middleware(self) -> Middleware:
@@ -95,7 +118,8 @@ class HttpServer:
         ) -> web.StreamResponse:
             status = 0
             try:
-                response = await handler(request)
+                answer = self.inject(f"{request.method} {request.path_qs}")
+                response = await (_injected(request, answer) if answer else handler(request))
                 status = response.status
             except web.HTTPException as refusal:
                 status = refusal.status
@@ -117,3 +141,20 @@ class HttpServer:
                 user_agent=request.headers.get("User-Agent", ""),
             )
         )
+
+
+async def _injected(request: web.Request, answer: Answer) -> web.StreamResponse:
+    """The answer of a fault; the connection may break in the middle of it."""
+    plain = isinstance(answer.body, str)
+    body = (answer.body if plain else json.dumps(answer.body)).encode()
+    headers = {"Content-Type": "text/plain" if plain else "application/json", **answer.headers}
+    response = web.StreamResponse(status=int(answer.status), reason=answer.reason or None, headers=headers)
+    response.content_length = len(body)
+    if answer.breaks != 0:
+        await response.prepare(request)
+        await response.write(body[: answer.breaks])
+    if answer.breaks is not None and request.transport is not None:
+        request.transport.close()
+    else:
+        await response.write_eof()
+    return response

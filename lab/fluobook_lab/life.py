@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.environment import cache_folder, inherited
 from fluobook.errors import DeadlineExceeded, FluobookError, UsageError
-from fluobook.files import is_alive, temporary_prefix
+from fluobook.files import is_alive, temporary_prefix, write_json
 from fluobook.params import Params, home
 from fluobook.waiting import Cancellation, wait_until
 from fluobook_lab.charts import Pin
 from fluobook_lab.charts.sources import STANDINS, UPSTREAM, Folder, Source, described, pins, resolve
+from fluobook_lab.drills import DRILLS
 from fluobook_lab.engines.network import require_namespaces
 from fluobook_lab.engines.programs import find as engine_inventory
 from fluobook_lab.engines.programs import programs as engine_programs
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from fluobook_lab.charts.upstream import Kept
 
 __all__ = [
+    "DRILLS",
     "FAULTS",
     "Lab",
     "activity",
@@ -49,6 +51,7 @@ __all__ = [
     "find",
     "folder_of",
     "for_phase",
+    "inject",
     "own",
     "pull_charts",
     "start",
@@ -321,6 +324,21 @@ def activity(lab: Lab) -> dict[str, Any]:
         remedy=f"read {lab.folder / 'lab.log'}",
     )
     return dict(json.loads(path.read_text()))
+
+
+def inject(lab: Lab, faults: Sequence[str]) -> None:
+    """Let a lab inject these faults and no others from now on; requested with a signal."""
+    path = lab.folder / "faults.json"
+    write_json(path, list(faults))
+    os.kill(lab.pid, signal.SIGUSR2)
+    wait_until(
+        lambda: None if path.exists() else True,
+        what="the lab to change its faults",
+        timeout=READY,
+        cancellation=Cancellation(),
+        interval=POLL,
+        remedy=f"read {lab.folder / 'lab.log'}",
+    )
 
 
 def end(lab: Lab, *, forget: bool = False) -> None:

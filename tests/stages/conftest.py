@@ -71,6 +71,10 @@ class Lab:
         """Inject one more fault from now on."""
         self.background.call(self.environment.faults.add, name, times)
 
+    def inject(self, *names: str) -> None:
+        """Inject these faults and no others from now on."""
+        self.background.run(self.environment.change_faults(names))
+
     def requests(self, server: str = "", *, mutating: bool | None = None) -> list[dict[str, Any]]:
         """The requests to the servers since the last mark."""
         requests = self.background.call(self.environment.requests)[sum(self.marks[-1:]) :]

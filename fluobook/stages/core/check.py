@@ -43,7 +43,7 @@ class Check:
     @property
     def failure(self) -> str:
         """Code and title of the known failure in brackets; "" if it is not known, or the result names it."""
-        failure = present(self.error or FluobookError(self.result)).failure
+        failure = present(self.error or FluobookError(f"{self.name}: {self.result}")).failure
         return f" ({failure})" if failure and failure not in self.result else ""
 
 

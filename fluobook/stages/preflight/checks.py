@@ -202,12 +202,8 @@ def _for_each(name: str, applications: Iterable[Application], check: Callable[[A
     failed = [(app, error) for app, error in zip(apps, errors, strict=True) if error]
     details = "; ".join(f"{app.name}: {error.message}" for app, error in failed)
     result = f"{len(apps) - len(failed)} of {len(apps)}" + (f"; {details}" if details else "")
-    return Check(
-        name,
-        not failed,
-        result,
-        "; ".join(_one_of_each_kind(error.remedy or present(error, phase=PHASE).advice for _, error in failed)),
-    )
+    remedies = _one_of_each_kind(error.remedy or present(error, phase=PHASE).advice for _, error in failed)
+    return Check(name, not failed, result, "; ".join(remedies), error=failed[0][1] if failed else None)
 
 
 def _require_chart_version(platform: Platform, app: Application, file: str) -> None:

@@ -127,12 +127,14 @@ def _privileges(platform: Platform, endpoint: ProxmoxEndpoint, major: int, clien
     )
 
     def check() -> Iterator[Check]:
-        lacking = missing(needs, client.permissions())
+        granted = client.permissions()
+        lacking = missing(needs, granted)
         listed = "; ".join(f"{need.privilege} on {need.path}" for need in lacking)
         held = f"{len(needs)} privileges on {len({need.path for need in needs})} paths"
+        none = "" if any(granted.values()) else "the token has no privileges at all; "
         commands = grant_commands(lacking, endpoint.token_id, among=needs)
         remedy = "as root on one of its hosts:\n" + "\n".join(commands)
-        yield Check(name, not lacking, f"missing: {listed}" if lacking else held, remedy)
+        yield Check(name, not lacking, f"{none}missing: {listed}" if lacking else held, remedy)
 
     return checks_until_error(name, check)
 

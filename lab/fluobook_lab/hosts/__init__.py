@@ -30,7 +30,7 @@ class Hosts:
     """
 
     def __init__(self, platform: Platform, folder: Path, clock: Clock, faults: Faults) -> None:
-        self._folder, self._clock = folder, clock
+        self._folder, self._clock, self._faults = folder, clock, faults
         self._hosts = [host for host in platform.wireguard.hosts if host.ssh] if platform.wireguard else []
         if not self._hosts:
             return
@@ -45,12 +45,23 @@ class Hosts:
             (home / "address").write_text(host.endpoint or "")
             (home / "interfaces").write_text("auto vmbr0\niface vmbr0 inet static\n\taddress 192.0.2.1/24\n\n")
             for name in _PROGRAMS:
-                if name != "wg-quick" or not faults.on("host.tools-missing"):
-                    (home / "bin" / name).symlink_to("../../tool.sh")
-        first = folder / str(self._hosts[0].ssh)
-        for fault, mark in (("host.udp-blocked", "blocked"), ("host.ssh-denied", "denied")):
-            if faults.on(fault):
-                (first / mark).touch()
+                (home / "bin" / name).symlink_to("../../tool.sh")
+        self.refresh_faults()
+
+    def refresh_faults(self) -> None:
+        """Bring the folders in line with the faults."""
+        for host in self._hosts:
+            program = self._folder / str(host.ssh) / "bin" / "wg-quick"
+            program.unlink(missing_ok=True)
+            if not self._faults.on("host.tools-missing"):
+                program.symlink_to("../../tool.sh")
+        for host in self._hosts[:1]:
+            for fault, mark in (("host.udp-blocked", "blocked"), ("host.ssh-denied", "denied")):
+                path = self._folder / str(host.ssh) / mark
+                if self._faults.on(fault):
+                    path.touch()
+                else:
+                    path.unlink(missing_ok=True)
 
     def overlay(self) -> dict[str, Any]:
         """What replaces parts of the params: the program that reaches the hosts."""

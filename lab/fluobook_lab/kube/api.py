@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -278,6 +279,7 @@ class KubeApi:
         app.router.add_route("*", "/{path:.*}", self._handle)
         server = HttpServer(app, self._clock, read_only=_only_asks, follow_clients=True)
         server.requests = self.requests
+        server.inject = partial(self._faults.answer, "kube")
         await server.start(sock, ssl_context)
         self._servers.append(server)
         return server

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from fluobook_lab.clock import Clock
-    from fluobook_lab.faults import Faults
+    from fluobook_lab.faults import Answer, Faults
 
 GIB = UNITS["G"]
 
@@ -342,10 +342,11 @@ class Tasks:
 
     Args:
         clock: the lab's clock.
+        fails: returns what a fault lets tasks of a type fail with.
     """
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, *, fails: Callable[[str], Answer | None]) -> None:
+        self._clock, self._fails = clock, fails
         self._epoch = time.time()
         self._pid = 4096
         self._workers: set[asyncio.Task[None]] = set()
@@ -369,6 +370,8 @@ class Tasks:
 
     async def _run(self, task: Task, work: Callable[[Task], Awaitable[None]]) -> None:
         try:
+            if answer := self._fails(task.type):
+                raise TaskError(answer.reason)  # noqa: TRY301
             await work(task)
         except (TaskError, PveError) as error:
             task.log.append(f"TASK ERROR: {error}")

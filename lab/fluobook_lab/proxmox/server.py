@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,8 @@ _REFUSED: tuple[tuple[Handler, str, PveError], ...] = (
 """Faults that answer a request with an error before it has any effect."""
 _LOST_ANSWERS: dict[Handler, str] = {vms.create: "create", power.start: "start"}
 """Requests whose answer a fault loses after they took effect."""
+STUCK = "migrate"
+"""The lock that the fault `proxmox.vm-locked` leaves."""
 _LOCKED_BY_BACKUP: frozenset[Handler] = frozenset({power.start, vms.update, vms.resize})
 
 
@@ -123,7 +126,7 @@ class ProxmoxLab(HttpServer):
     ) -> None:
         self.inventory = Inventory(tuple(hosts), tuple(storages), tuple(tokens), version=version or _version(faults))
         self.inventory.pools.update(pools)
-        self.tasks = Tasks(clock)
+        self.tasks = Tasks(clock, fails=lambda type_: faults.answer("proxmox", f"TASK {type_}"))
         self._backend = Backend(
             inventory=self.inventory,
             tasks=self.tasks,
@@ -139,9 +142,9 @@ class ProxmoxLab(HttpServer):
             app.router.add_route(method, f"/api2/json{path}", _route(self._backend, f"{method} {path}", handler))
         app.router.add_route("*", "/{tail:.*}", _unknown)
         super().__init__(app, clock)
-        self._add_foreign_vms(planned)
-        if faults.on("proxmox.sdn-foreign-change"):
-            self.inventory.sdn.configured["zones"]["lab2"] = {"type": "simple"}
+        self._planned, self._foreign = planned, dict[str, Vm]()
+        self._version = version
+        self.refresh_faults()
 
     async def start(self, sock: socket.socket | int = 0, ssl_context: ssl.SSLContext | None = None) -> None:
         """Listen, and refresh /cluster/resources at intervals."""
@@ -189,20 +192,36 @@ class ProxmoxLab(HttpServer):
             if vm.uuid == uuid:
                 power.halt(self._backend, vm, power_off=False)
 
+    def refresh_faults(self) -> None:
+        """Bring what lasts in line with the faults: the version, somebody's pending change, a lock."""
+        faults, zones = self._backend.faults, self.inventory.sdn.configured["zones"]
+        self.inventory.version = self._version or _version(faults)
+        if faults.on("proxmox.sdn-foreign-change"):
+            zones["lab2"] = {"type": "simple"}
+        else:
+            zones.pop("lab2", None)
+        self._place_foreign_vms()
+        for vm in self.inventory.vms.values():
+            if vm.config.get("lock") == STUCK and not faults.on("proxmox.vm-locked"):
+                del vm.config["lock"]
+
     async def _pvestatd(self) -> None:
         while True:
             for vm in self.inventory.vms.values():
                 vm.listed = (vm.name, vm.status)
             await self._backend.clock.sleep(self._backend.durations.stale)
 
-    def _add_foreign_vms(self, planned: Sequence[tuple[int, str, str]]) -> None:
-        if not planned:
+    def _place_foreign_vms(self) -> None:
+        if not self._planned:
             return
-        vmid, name, host = planned[0]
-        if self._backend.faults.on("proxmox.foreign-vmid"):
-            self.add_vm(vmid, "prod-db", host, running=True)
-        if self._backend.faults.on("proxmox.foreign-vm-with-our-name"):
-            self.add_vm(max(vmid for vmid, _, _ in planned) + 1000, name, host, running=True)
+        vmid, name, host = self._planned[0]
+        other = max(vmid for vmid, _, _ in self._planned) + 1000
+        foreign = {"proxmox.foreign-vmid": (vmid, "prod-db"), "proxmox.foreign-vm-with-our-name": (other, name)}
+        for fault, (number, own_name) in foreign.items():
+            if self._backend.faults.on(fault) and number not in self.inventory.vms:
+                self._foreign[fault] = self.add_vm(number, own_name, host, running=True)
+            elif not self._backend.faults.on(fault) and fault in self._foreign:
+                del self.inventory.vms[self._foreign.pop(fault).vmid]
 
 
 def _version(faults: Faults) -> str:
@@ -227,18 +246,13 @@ async def _answer(backend: Backend, name: str, request: web.Request, handler: Ha
     faults = backend.faults
     if faults.on("proxmox.api-slow"):
         await backend.clock.sleep(1)
-    tokens = {} if faults.on("proxmox.token-wrong") else backend.inventory.tokens
-    token = authenticate(request.headers.get("Authorization", ""), tokens)
-    if faults.on("proxmox.token-no-rights"):
-        token = Token(token.id, token.secret, grants={})
+    token = _token(backend, request.headers.get("Authorization", ""))
     call = Call(backend, token, dict(request.match_info), await _parameters(name, request))
     for concerned, fault, error in _REFUSED:
         if concerned == handler and faults.take(fault):
             raise PveError(error.status, error.text, error.errors)
-    if handler in _LOCKED_BY_BACKUP and faults.on("proxmox.lock-backup"):
-        vm = backend.inventory.vm(call.node, call.vmid)
-        faults.take("proxmox.lock-backup")
-        power.set_lock(backend, vm, "backup", backend.durations.backup)
+    if handler in _LOCKED_BY_BACKUP:
+        _lock(backend, call)
     data = handler(call)
     data = await data if inspect.isawaitable(data) else data
     if lost := _LOST_ANSWERS.get(handler):
@@ -247,6 +261,24 @@ async def _answer(backend: Backend, name: str, request: web.Request, handler: Ha
         if faults.take(f"proxmox.{lost}-lost-once") and request.transport is not None:
             request.transport.abort()
     return data
+
+
+def _lock(backend: Backend, call: Call) -> None:
+    """Lock the VM of a call if a fault says so."""
+    if backend.faults.on("proxmox.vm-locked"):
+        power.set_lock(backend, backend.inventory.vm(call.node, call.vmid), STUCK)
+    elif backend.faults.take("proxmox.lock-backup"):
+        power.set_lock(backend, backend.inventory.vm(call.node, call.vmid), "backup", backend.durations.backup)
+
+
+def _token(backend: Backend, header: str) -> Token:
+    """The token of a request, with the rights that the faults leave it."""
+    faults = backend.faults
+    token = authenticate(header, {} if faults.on("proxmox.token-wrong") else backend.inventory.tokens)
+    if faults.on("proxmox.token-no-rights"):
+        return replace(token, grants={})
+    lacking = faults.answer("proxmox", "TOKEN")
+    return replace(token, grants={p: set(g) - set(lacking.body) for p, g in token.grants.items()}) if lacking else token
 
 
 async def _parameters(name: str, request: web.Request) -> dict[str, str]:

@@ -38,6 +38,8 @@ def services(node: TalosMachine) -> list[Service]:
     """The services of one node, in maintenance mode and afterwards; RPCs without a method are Unimplemented."""
 
     def authorise(incoming: Incoming) -> frozenset[str]:
+        if answer := node.nodes.faults.answer("talos", incoming.path.rpartition("/")[2]):
+            raise GRPCError(Status[str(answer.status)], answer.reason)
         roles = frozenset({READER}) if node.in_maintenance else _roles_of(incoming.certificate)
         if not roles & _allowed(incoming.path):
             raise GRPCError(Status.PERMISSION_DENIED, "not authorized")
