@@ -6,6 +6,7 @@ valid, and never true: nobody notices until the alert is missed.
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ import promql_parser as promql
 
 from fluobook.errors import BadFile
 from fluobook.files import pattern
+from fluobook.gitops.bounds import bounds, is_never
 from fluobook.gitops.documents import Document, Position
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
 }
 FLIPPED = {">": "<", "<": ">", ">=": "<=", "<=": ">="}
+_SIGNS = {name: {sign for sign in (-1, 0, 1) if compare(sign, 0)} for name, compare in COMPARISONS.items()}
 _LONGEST = 20_000
 """Characters of an expression: its parser needs memory for each bracket."""
 _WORDS = re.compile(r"[\w|-]+")
@@ -155,9 +158,14 @@ class Expression:
             promql.Call: self._called,
             promql.BinaryExpr: self._combined,
             promql.NumberLiteral: lambda _: frozenset(),
-            promql.StringLiteral: lambda _: frozenset(),
+            promql.StringLiteral: self._quoted,
         }
         return by_type.get(type(node), lambda wrapped: self._labels(wrapped.expr))(node)
+
+    def _quoted(self, text: Any) -> frozenset[str]:
+        if text is self._root:
+            self.problems.append("is a text: remove the inner quotes")
+        return frozenset()
 
     def _selected(self, selector: Any) -> frozenset[str]:
         metric = self.metrics.get(selector.name or "")
@@ -273,7 +281,7 @@ class Expression:
         return labels if is_on else left - labels
 
     def _compare(self, node: Any) -> None:
-        """Report a comparison with a number that is true for no possible value, or for all."""
+        """Report a comparison that is true for no possible value, or with a number for all."""
         compare = str(node.op)
         if compare not in COMPARISONS:
             return
@@ -281,50 +289,50 @@ class Expression:
         selector, number = node.lhs, node.rhs
         if isinstance(selector, promql.NumberLiteral):
             selector, number, compare = node.rhs, node.lhs, FLIPPED.get(compare, compare)
-        if not isinstance(number, promql.NumberLiteral):
-            return
-        name, values = self._values(selector, number.val)
-        outcomes = {COMPARISONS[compare](value, number.val) for value in values}
-        if outcomes == {False} or (outcomes == {True} and len(values) > 1 and name):
+        left, right = bounds(selector, self.metrics), bounds(number, self.metrics)
+        name, values = self._values(selector)
+        value = number.val if isinstance(number, promql.NumberLiteral) else None
+        outcomes = {COMPARISONS[compare](known, value) for known in values if value is not None}
+        if outcomes == {False} or (outcomes == {True} and len(values) > 1):
             always = "always" if True in outcomes else "never"
-            known = f"{name} has the values {', '.join(f'{value:g}' for value in values)}"
-            known = known if name else "where nothing matches there is no value; use absent(…)"
-            self.problems.append(f"{compare} {number.val:g} is {always} true: {known}")
-        counted = _counted(selector) if node is self._root else ""
-        if counted in self.metrics and self.metrics[counted].counter and (compare, number.val) != ("==", 0):
+            known = ", ".join(f"{value:g}" for value in values)
+            self.problems.append(f"{compare} {value:g} is {always} true: {name} has the values {known}")
+        elif is_never(compare, left, right):
+            is_count = left == (1, math.inf)
+            known = (
+                "where nothing matches there is no value; use absent(…)" if is_count else "{:g} to {:g}".format(*left)
+            )
+            self.problems.append(f"{compare} {number.prettify()} is never true: {known}")
+        counted = _counted(selector) if node is self._root and value is not None else ""
+        if counted in self.metrics and self.metrics[counted].counter and (compare, value) != ("==", 0):
             self.problems.append(f"compares {counted}, which counts since its program started: use increase(…)")
 
     def _contradict(self, node: Any) -> None:
-        """Report two comparisons of the same series that are never true together."""
-        sides = [node.lhs, node.rhs]
-        if str(node.op) == "and" and all(isinstance(side, promql.BinaryExpr) for side in sides):
-            left, right = (set(self._values(side, 0)[1]) for side in sides)
-            if left and right and not left & right and node.lhs.lhs.prettify() == node.rhs.lhs.prettify():
-                self.problems.append("has two sides of and that are never true together")
+        """Report sides of `and` that are never true together, and what `unless` always takes away."""
+        left, right = node.lhs, node.rhs
+        if str(node.op) == "unless":
+            if right.prettify() in (left.prettify(), _difference(left)[0]):
+                self.problems.append(f"is never true: unless takes away what {right.prettify()} has")
+            return
+        first, second = _difference(left), _difference(right)
+        if not first[0] or first[0] != second[0]:
+            return
+        is_signed = first[1] == second[1] and not _SIGNS[first[2]] & _SIGNS[second[2]]
+        if is_signed or is_never("==", bounds(left, self.metrics), bounds(right, self.metrics)):
+            self.problems.append("has two sides of and that are never true together")
 
-    def _values(self, node: Any, number: float) -> tuple[str, tuple[float, ...]]:
-        """All values that an expression can have as far as a comparison with a number matters, () if unknown."""
-        name: str = ""
-        values: tuple[float, ...] = ()
+    def _values(self, node: Any) -> tuple[str, tuple[float, ...]]:
+        """The metric of an expression with few possible values, and these; () if there are others."""
         match node:
             case promql.VectorSelector() if metric := self.metrics.get(node.name or ""):
-                name, values = str(node.name), metric.values
+                return str(node.name), metric.values
             case promql.ParenExpr():
-                name, values = self._values(node.expr, number)
-            case promql.Call() if node.func.name.startswith("absent"):
-                name, values = node.func.name, (1,)
-            case promql.BinaryExpr() if str(node.op) in COMPARISONS and isinstance(node.rhs, promql.NumberLiteral):
-                name, values = self._values(node.lhs, number)
-                left = tuple(value for value in values if COMPARISONS[str(node.op)](value, node.rhs.val))
-                values = (0, 1) if node.modifier and node.modifier.return_bool else left
-            case promql.AggregateExpr():
-                name, values = self._values(node.expr, number)
-                least = 1 if str(node.op) == "count" else min(values, default=0)
-                if str(node.op) == "count" or (str(node.op) == "sum" and least > 0):
-                    name, values = "", (least, least + 1, 1e9, max(least, number))
-                elif str(node.op) not in ("max", "min"):
-                    name, values = "", ()
-        return name, values
+                return self._values(node.expr)
+            case promql.AggregateExpr() if str(node.op) in ("max", "min"):
+                return self._values(node.expr)
+            case promql.BinaryExpr() if node.modifier and node.modifier.return_bool:
+                return "a comparison", (0, 1)
+        return "", ()
 
     def _require_quantile(self, node: Any) -> None:
         if isinstance(node, promql.NumberLiteral) and not 0 <= node.val <= 1:
@@ -333,6 +341,17 @@ class Expression:
     def _require(self, wanted: frozenset[str], there: frozenset[str], where: str) -> None:
         for label in sorted(wanted - there) if there or not self.problems else ():
             self.problems.append(f"has {where} ({label}), a label that its series do not have")
+
+
+def _difference(node: Any) -> tuple[str, str, str]:
+    """What a comparison compares, with what and how; a difference that is compared with 0 is split."""
+    if not isinstance(node, promql.BinaryExpr) or str(node.op) not in COMPARISONS:
+        return "", "", ""
+    left: Any = node.lhs
+    right: Any = node.rhs
+    if isinstance(left, promql.BinaryExpr) and str(left.op) == "-" and right.prettify() == "0":
+        left, right = left.lhs, left.rhs
+    return left.prettify(), right.prettify(), str(node.op)
 
 
 def _counted(node: Any) -> str:

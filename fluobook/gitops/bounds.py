@@ -1,0 +1,123 @@
+"""The least and the greatest value that a PromQL expression can have, as far as its form says it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import promql_parser as promql
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fluobook.gitops.metrics import Metric
+
+Bounds = tuple[float, float]
+ANY: Bounds = (-math.inf, math.inf)
+POSITIVE: Bounds = (0, math.inf)
+_OF_FUNCTION: dict[str, Bounds] = {
+    **dict.fromkeys(("rate", "irate", "increase", "changes", "resets", "time"), POSITIVE),
+    **dict.fromkeys(("stddev", "stdvar", "stddev_over_time", "stdvar_over_time"), POSITIVE),
+    **dict.fromkeys(("count", "count_over_time"), (1, math.inf)),
+    **dict.fromkeys(("absent", "absent_over_time", "present_over_time", "group"), (1, 1)),
+    "hour": (0, 23),
+    "minute": (0, 59),
+    "month": (1, 12),
+    "day_of_month": (1, 31),
+    "day_of_week": (0, 6),
+}
+"""What functions and aggregations return, whatever they are given."""
+_OF_ARGUMENT = {
+    *("avg", "min", "max", "topk", "bottomk", "limitk", "scalar", "vector", "sort", "sort_desc", "label_replace"),
+    *("label_join", "avg_over_time", "min_over_time", "max_over_time", "last_over_time"),
+}
+"""Functions and aggregations whose values lie between those of their argument."""
+_NUMBER_FIRST = {"quantile", "quantile_over_time"}
+"""Those that have a number before their argument."""
+
+
+def bounds(node: Any, metrics: Mapping[str, Metric]) -> Bounds:
+    """Both ends of what a node of a parsed expression can evaluate to; infinite where nothing is known."""
+    found = ANY
+    match node:
+        case promql.NumberLiteral():
+            found = node.val, node.val
+        case promql.VectorSelector() if metric := metrics.get(node.name or ""):
+            is_positive = metric.counter or str(node.name).endswith("_bytes")
+            found = POSITIVE if is_positive else ANY
+            found = (min(metric.values), max(metric.values)) if metric.values else found
+        case promql.MatrixSelector():
+            found = bounds(node.vector_selector, metrics)
+        case promql.ParenExpr() | promql.SubqueryExpr():
+            found = bounds(node.expr, metrics)
+        case promql.UnaryExpr():
+            low, high = bounds(node.expr, metrics)
+            found = -high, -low
+        case promql.AggregateExpr():
+            found = _called(str(node.op), [bounds(node.expr, metrics)])
+        case promql.Call():
+            arguments = [bounds(argument, metrics) for argument in node.args]
+            found = _called(node.func.name, arguments[-1:] if node.func.name in _NUMBER_FIRST else arguments)
+        case promql.BinaryExpr() if node.modifier and node.modifier.return_bool:
+            found = 0, 1
+        case promql.BinaryExpr():
+            found = _combined(str(node.op), bounds(node.lhs, metrics), bounds(node.rhs, metrics))
+    return found
+
+
+def _called(name: str, arguments: list[Bounds]) -> Bounds:
+    low, high = arguments[0] if arguments else ANY
+    found = _OF_FUNCTION.get(name, ANY)
+    match name:
+        case _ if name in _OF_ARGUMENT or name in _NUMBER_FIRST:
+            found = low, high
+        case "sum" | "sum_over_time":
+            found = low if low >= 0 else -math.inf, high if high <= 0 else math.inf
+        case "abs":
+            found = 0 if low <= 0 <= high else min(abs(low), abs(high)), max(abs(low), abs(high))
+        case "clamp_max":
+            found = min(low, arguments[1][0]), min(high, arguments[1][1])
+        case "clamp_min":
+            found = max(low, arguments[1][0]), max(high, arguments[1][1])
+    return found
+
+
+def _combined(operator: str, left: Bounds, right: Bounds) -> Bounds:
+    found = left if operator in ("and", "unless", "!=") else ANY
+    match operator:
+        case "+":
+            found = left[0] + right[0], left[1] + right[1]
+        case "-":
+            found = left[0] - right[1], left[1] - right[0]
+        case "*" | "/" if right[0] >= 0:
+            found = _scaled(operator, left, right)
+        case "or":
+            found = min(left[0], right[0]), max(left[1], right[1])
+        case ">" | ">=":
+            found = max(left[0], right[0]), left[1]
+        case "<" | "<=":
+            found = left[0], min(left[1], right[1])
+        case "==":
+            found = max(left[0], right[0]), min(left[1], right[1])
+    return found
+
+
+def _scaled(operator: str, left: Bounds, right: Bounds) -> Bounds:
+    """The bounds of a product or a ratio whose right side is not negative."""
+    if right[0] == right[1] > 0:
+        low, high = (end * right[0] if operator == "*" else end / right[0] for end in left)
+        return low, high
+    return 0 if left[0] >= 0 else -math.inf, 0 if left[1] <= 0 else math.inf
+
+
+def is_never(operator: str, left: Bounds, right: Bounds) -> bool:
+    """Whether a comparison is true for no value between the bounds of its sides."""
+    never = {
+        ">": left[1] <= right[0],
+        ">=": left[1] < right[0],
+        "<": left[0] >= right[1],
+        "<=": left[0] > right[1],
+        "==": left[1] < right[0] or left[0] > right[1],
+        "!=": left == right and left[0] == left[1],
+    }
+    return never[operator]
