@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 STORAGE = {"storageClass": "longhorn", "size": "2Gi"}
 VM_STORAGE = {"storageClassName": "longhorn", "resources": {"requests": {"storage": "5Gi"}}}
 SCYLLA = {"storage": {"storageClassName": "longhorn", "capacity": "20Gi"}, "members": 1, "name": "a"}
+RACKS = {"datacenter": {"name": "dc1", "racks": [SCYLLA, {**SCYLLA, "name": "b", "members": 2}]}}
 CASES = [
     ("VMSingle", {"storage": VM_STORAGE}, {"Deployment vmsingle-db"}, {"vmsingle-db"}),
     ("VMSingle", {}, {"Deployment vmsingle-db"}, set()),
@@ -35,6 +36,7 @@ CASES = [
     ),
     ("RabbitmqCluster", {"replicas": 3, "persistence": {}}, {"StatefulSet db-server"}, {"persistence"}),
     ("ScyllaCluster", {"datacenter": {"name": "dc1", "racks": [SCYLLA]}}, {"StatefulSet db-dc1-a"}, {"data"}),
+    ("ScyllaCluster", RACKS, {"StatefulSet db-dc1-a", "StatefulSet db-dc1-b"}, {"data"}),
 ]
 VERSIONS = {"Cluster": "postgresql.cnpg.io/v1", "RabbitmqCluster": "rabbitmq.com/v1beta1"}
 VERSIONS |= {"ScyllaCluster": "scylla.scylladb.com/v1"}
@@ -106,6 +108,16 @@ def test_pods_without_a_workload_are_counted_in_the_status_when_they_are_ready(c
         operators.reconcile(key)
     status = cluster.get("postgresql.cnpg.io/v1", "Cluster", "db", "default")["status"]
     assert (status["readyInstances"], status["phase"]) == (1, "Waiting for the instances to become active")
+
+
+def test_each_rack_has_its_members_and_one_service_is_in_front_of_all(cluster: Store) -> None:
+    assert operate(cluster, "ScyllaCluster", RACKS)["status"]["members"] == 3
+    racks = {obj["metadata"]["name"]: obj for obj in cluster.view("apps/v1", "StatefulSet")}
+    assert {name: obj["spec"]["replicas"] for name, obj in racks.items()} == {"db-dc1-a": 1, "db-dc1-b": 2}
+    selector = cluster.get("v1", "Service", "db-client", "default")["spec"]["selector"]
+    pods = [obj["spec"]["template"]["metadata"]["labels"] for obj in racks.values()]
+    assert {labels["scylla/rack"] for labels in pods} == {"a", "b"}
+    assert all(selector.items() <= labels.items() for labels in pods)
 
 
 def test_the_claims_of_every_kind_name_their_class_and_size() -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.kube.controllers.loop import Delays, running
 from fluobook_lab.kube.objects import (
+    clone,
     controller_of,
     data_file,
     is_true,
@@ -18,6 +19,8 @@ from fluobook_lab.kube.objects import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fluobook_lab.clock import Clock
     from fluobook_lab.kube.controllers.loop import Sources
     from fluobook_lab.kube.objects import Obj
@@ -90,10 +93,14 @@ class Operators:
     def _operate(self, obj: Obj, operated: Obj) -> None:
         wanted = ready = 0
         if instances := operated.get("instances"):
-            wanted = sum(1 if count is None else count for count in _values(obj, instances["count"]))
-            ready = self._instances(obj, instances, wanted)
+            parts = _parts(obj, instances.get("each", ()))
+            for part in parts:
+                count = sum(1 if given is None else given for given in _values(part, instances["count"]))
+                wanted += count
+                ready += self._instances(part, instances, count)
+            common = set.intersection(*({*_labels(part, instances).items()} for part in parts)) if parts else set()
             for service in instances["services"]:
-                self._service(obj, instances, service.format(name=name_of(obj)))
+                self._service(obj, instances, service.format(name=name_of(obj)), dict(sorted(common)))
         self._store.set_status(obj, {**(obj.get("status") or {}), **_status(obj, operated, ready, wanted)})
 
     def _instances(self, obj: Obj, instances: Obj, count: int) -> int:
@@ -141,18 +148,31 @@ class Operators:
             volumes.append({"name": volume, "persistentVolumeClaim": {"claimName": full}})
         return volumes
 
-    def _service(self, obj: Obj, instances: Obj, name: str) -> None:
+    def _service(self, obj: Obj, instances: Obj, name: str, selector: dict[str, str]) -> None:
         if self._store.find("v1", "Service", name, namespace_of(obj)):
             return
         ports = [{"name": port, "port": number} for port, number in instances["ports"].items()]
         metadata = {"name": name, "namespace": namespace_of(obj), "ownerReferences": [owner_reference(obj)]}
-        spec = {"selector": _labels(obj, instances), "ports": ports}
+        spec = {"selector": selector, "ports": ports}
         self._store.create({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
 
 
 def _store_key(kind: str) -> Key:
     plural, _, group = kind.partition(".")
     return (group, plural)
+
+
+def _parts(obj: Obj, path: Sequence[str]) -> list[Obj]:
+    """A copy of a resource for each element of a list in it, with that element alone; without a path, the resource."""
+    if not path:
+        return [obj]
+    parts = []
+    for element in _values(obj, [*path, "*"]):
+        part = clone(obj)
+        holder = _values(part, [*path[:-1]])[0]
+        holder[path[-1]] = [element]
+        parts.append(part)
+    return parts
 
 
 def _labels(obj: Obj, instances: Obj, instance: str = "") -> dict[str, str]:
