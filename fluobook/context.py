@@ -26,7 +26,7 @@ from fluobook.clients.kube import Kube, OperatorLease
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
 from fluobook.clients.talos import Address, MachineStage, Probe, TalosNode, connect, probe
 from fluobook.cluster_secrets import ClusterSecrets
-from fluobook.errors import AccessDenied, FluobookError
+from fluobook.errors import AccessDenied, FluobookError, in_commands
 from fluobook.journal.journal import Journal
 from fluobook.params import TALOS_PORT, Node, Platform
 from fluobook.redact import Redactor
@@ -165,6 +165,11 @@ class RunContext:
         limited = copy(self)
         limited.uses = frozenset(uses)
         return limited
+
+    @property
+    def in_commands(self) -> str:
+        """How commands name the platform."""
+        return in_commands(self.phase, self.target)
 
     @property
     def policy(self) -> Policy:

@@ -39,6 +39,16 @@ if TYPE_CHECKING:
 
 EXIT_CHANGES_PENDING = 2
 
+PHASE = "<phase>"
+"""Stands for the platform in a command that an error or a check suggests; it is filled in where that is shown."""
+KUBECTL, TALOSCTL = (f"fluobook {program} {PHASE} --" for program in ("kubectl", "talosctl"))
+"""How a suggested command begins that acts on the platform, whatever cluster kubectl and talosctl would use."""
+
+
+def in_commands(phase: str, target: str) -> str:
+    """How commands name a platform: by its phase, and by the target if that is not the lab."""
+    return phase if target == "lab" else f"{phase} --target {target}"
+
 
 class FluobookError(Exception):
     """The base of every error.

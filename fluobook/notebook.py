@@ -23,8 +23,8 @@ from fluobook.display.kernel import guard_kernel, interactive, show
 from fluobook.display.live import Live
 from fluobook.display.table import Cell, Displayed, Picture, Table
 from fluobook.display.tree import PlatformTree
-from fluobook.errors import ApprovalNeeded, PlanChanged, UsageError
-from fluobook.failures import PHASE, present
+from fluobook.errors import PHASE, ApprovalNeeded, PlanChanged, UsageError, in_commands
+from fluobook.failures import present
 from fluobook.journal.durations import Kind, comparable, kind_of, time_text, usual
 from fluobook.journal.folder import cluster_lock, new_folder, newest_first
 from fluobook.params.load import digest_of, recorded
@@ -138,10 +138,9 @@ class StageRun:
             if time.monotonic() > self._valid_until:
                 self._observe()
             made = self.stage.verify(self.context, self._observation)
-        checks = Checks(
-            self.stage.name,
-            [replace(check, remedy=check.remedy.replace(PHASE, self.context.phase)) for check in made],
-        )
+        texts = [[text.replace(PHASE, self.context.in_commands) for text in (c.result, c.remedy)] for c in made]
+        filled = [replace(c, result=result, remedy=remedy) for c, (result, remedy) in zip(made, texts, strict=True)]
+        checks = Checks(self.stage.name, filled)
         results = [{"check": c.name, "passed": c.passed, "result": c.result} for c in checks.checks]
         self._log("verified", ok=checks.ok, checks=results)
         if not checks.ok:
@@ -168,7 +167,7 @@ class StageRun:
         except BaseException as error:
             interrupted = isinstance(error, (KeyboardInterrupt, Cancelled))
             status = "interrupted" if interrupted else "refused" if isinstance(error, ApprovalNeeded) else "failed"
-            text = f"{type(error).__name__}: {present(error, phase=self.context.phase).text()}"
+            text = f"{type(error).__name__}: {present(error, phase=self.context.in_commands).text()}"
             raise
         finally:
             self._seconds += time.monotonic() - started
@@ -216,6 +215,7 @@ class StageRun:
             self.context.journal,
             widths=self.stage.widths,
             check=check,
+            phase=self.context.in_commands,
         )
         with live:
             executor.run(plan, progress)
@@ -450,7 +450,7 @@ def open_runbook(
     chosen = chosen or (recorded(Path(run), phase, root=root) if run else None) or params.load(phase, root=root)
     redactor = Redactor()
     if interactive() or os.environ.get("JPY_PARENT_PID"):
-        guard_kernel(redactor, chosen.phase)
+        guard_kernel(redactor, in_commands(chosen.phase, target))
     approve = approve or (os.environ.get("FLUOBOOK_APPROVE", "") if target == "lab" else "")
     ask = ask_person if interactive() else None
     gate = Gate(parse_approval(approve), POLICIES[target], chosen.platform.cluster.name, ask)

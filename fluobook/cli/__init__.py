@@ -9,7 +9,7 @@ import typer
 
 from fluobook.cli import by_hand, charts, commands, lab
 from fluobook.cli.options import PassThrough, WrongUsage
-from fluobook.errors import FluobookError, UsageError
+from fluobook.errors import FluobookError, UsageError, in_commands
 
 NO_FILE = "/dev/null/no-kubeconfig"
 """The path that a failed `fluobook kubeconfig` prints: `kubectl --kubeconfig ""` would act on another cluster."""
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         return int(app(list(arguments), prog_name="fluobook", standalone_mode=False, obj=given) or 0)
     except FluobookError as error:
-        return _report(error, given.get("phase", ""))
+        return _report(error, in_commands(given["phase"], given.get("target", "lab")) if "phase" in given else "")
     except WrongUsage as error:
         usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
         return _fail(f"{usage}{error.format_message()}", UsageError.exit_code)

@@ -22,7 +22,16 @@ from fluobook.cli import options, progress
 from fluobook.cli.options import ARGUMENTS, Charts, Engine, Phase, Settings, Target, chosen, engines, masked, root
 from fluobook.clients.tools import find
 from fluobook.environment import home
-from fluobook.errors import EXIT_CHANGES_PENDING, BadFile, CheckFailed, NotFound, ParamsError, StageMissing, UsageError
+from fluobook.errors import (
+    EXIT_CHANGES_PENDING,
+    PHASE,
+    BadFile,
+    CheckFailed,
+    NotFound,
+    ParamsError,
+    StageMissing,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from fluobook.journal.journal import StageSummary
@@ -259,15 +268,14 @@ def _cluster_file(name: str, key: str, loaded: Params, target: str) -> Path:
     cluster = home() / loaded.platform.cluster.name
     folder = labs.provider().folder_of(loaded.phase) / "cluster" if target == "lab" else cluster
     path = folder / name
-    option = " --target live" if target == "live" else ""
     if not path.exists():
-        remedy = f"fluobook run {loaded.phase}{option} writes it in stage bootstrap-kubernetes"
+        remedy = f"fluobook run {PHASE} writes it in stage bootstrap-kubernetes"
         if target == "lab":
-            remedy = f"fluobook lab up {loaded.phase}, then: fluobook run {loaded.phase} --approve all"
+            remedy = f"fluobook lab up {PHASE}, then: fluobook run {PHASE} --approve all"
         raise StageMissing(f"there is no {name} of {loaded.phase} yet ({path})", remedy=remedy)
     documents = files.read_yaml(path)
     if not (len(documents) == 1 and isinstance(documents[0], dict) and documents[0].get(key)):
-        remedy = f"delete it, then: fluobook run {loaded.phase}{option} --only bootstrap-kubernetes"
+        remedy = f"delete it, then: fluobook run {PHASE} --only bootstrap-kubernetes"
         raise BadFile(path, f"has no {key}", remedy=remedy)
     return path
 

@@ -45,11 +45,11 @@ class PassThrough(TyperCommand):
         return [*super().collect_usage_pieces(ctx), "-- ARGUMENTS"]
 
 
-def _remember(context: typer.Context, phase: str) -> str:
-    """Keep the phase for the commands that an error suggests."""
+def _remember(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    """Keep phase and target for the commands that an error suggests."""
     if context.obj is not None:
-        context.obj["phase"] = phase
-    return phase
+        context.obj[parameter.name] = value
+    return value
 
 
 Phase = Annotated[
@@ -62,7 +62,7 @@ Phase = Annotated[
 ]
 Target = Annotated[
     Literal["lab", "live"],
-    typer.Option(help="lab rehearses on this machine; live acts on the endpoints in the params."),
+    typer.Option(help="lab rehearses on this machine; live acts on the endpoints in the params.", callback=_remember),
 ]
 Settings = Annotated[
     list[str],

@@ -82,7 +82,7 @@ def guard_kernel(redactor: Redactor, phase: str) -> None:
 
     Args:
         redactor: knows the secrets.
-        phase: name of the phase, for the commands that errors suggest.
+        phase: how the commands that errors suggest name the platform (`errors.in_commands`).
     """
     shell = _shell()
     kernel = getattr(shell, "kernel", None)

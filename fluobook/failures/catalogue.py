@@ -13,8 +13,6 @@ from typing import Any
 from fluobook.errors import DeadlineExceeded, OutsideError, UsageError
 from fluobook.files import packaged
 
-PHASE = "<phase>"
-"""Stands for the phase where a command is made before the phase is known."""
 _BY_CLASS = (0, 0)
 
 
@@ -107,7 +105,7 @@ def explain(error: BaseException | str, phase: str = "") -> list[Match]:
 
     Args:
         error: an error (its `__cause__` chain is searched too), or a text such as a log, an event or a message.
-        phase: name of the phase, for next commands; "" if it is not known.
+        phase: how next commands name the platform (`errors.in_commands`); "" if it is not known.
     """
     matches = [match for failure in catalogue() if (match := _match(failure, error, phase))]
     specific = [match for match in matches if match.rank > _BY_CLASS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from fluobook.errors import OutsideError, ParamsError, Unreachable
+from fluobook.errors import PHASE, OutsideError, ParamsError, Unreachable
 from fluobook.failures.catalogue import chain, explain
 from fluobook.failures.probes import probe
 
@@ -85,7 +85,8 @@ def present(error: BaseException, *, phase: str = "", with_probe: bool = False) 
 
     Args:
         error: any exception.
-        phase: name of the phase; without it, no command that needs one is shown.
+        phase: how commands name the platform (`errors.in_commands`); without it, no command of the catalogue that
+            needs it is shown.
         with_probe: connect to an unreachable endpoint, to tell similar causes apart; takes some seconds at most.
     """
     matches = explain(error, phase)
@@ -95,11 +96,15 @@ def present(error: BaseException, *, phase: str = "", with_probe: bool = False) 
     unreachable = next((link for link in chain(error) if isinstance(link, Unreachable)), None)
     probed = probe(unreachable) if with_probe and unreachable else ""
     causes = [own_cause, probed, *(first.failure.causes if first else ())]
+
+    def text(template: str) -> str:
+        return _printable(template.replace(PHASE, phase or PHASE))
+
     return Presentation(
-        message=_printable(str(getattr(error, "message", "")) or str(error) or type(error).__name__),
+        message=text(str(getattr(error, "message", "")) or str(error) or type(error).__name__),
         failure=f"{first.failure.code} {first.failure.title}" if first else "",
-        causes=tuple(dict.fromkeys(_printable(cause) for cause in causes if cause)),
-        remedy=_printable(own_remedy) or (first.failure.remedy if first else ""),
+        causes=tuple(dict.fromkeys(text(cause) for cause in causes if cause)),
+        remedy=text(own_remedy) or (first.failure.remedy if first else ""),
         next=_printable(first.next) if first else "",
         alternatives=tuple(f"{m.failure.code} {m.failure.title}" for m in matches[1 : 1 + _MOST_ALTERNATIVES]),
         problems=tuple(map(_printable, error.problems)) if isinstance(error, ParamsError) else (),

@@ -203,9 +203,10 @@ def _execute(request: RunRequest, notebook: str, signals: Signals, template: Ker
         if signals.caught is not None and name in ("KeyboardInterrupt", "DeadKernelError"):
             return name, f"{signals.name} interrupted {notebook}; {AGAIN}"
         message = strip_ansi(str(getattr(error, "evalue", error)))
+        platform = errors.in_commands(request.phase, request.target)
         shown = strip_ansi("\n".join(getattr(error, "traceback", ()))) or f"{notebook} ended early: {message or name}"
         if not hasattr(errors, name):  # the kernel has explained those of fluobook
-            shown += "\n" + present(FluobookError(message, remedy=AGAIN), phase=request.phase).text().partition("\n")[2]
+            shown += "\n" + present(FluobookError(message, remedy=AGAIN), phase=platform).text().partition("\n")[2]
         return name, shown
     return "", ""
 

@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from fluobook.context import RunContext
-from fluobook.errors import FluobookError
+from fluobook.errors import KUBECTL, FluobookError
 from fluobook.kubernetes.kubelet_certificates import NODE_PREFIX, problems_of
 from fluobook.params import Platform
 from fluobook.stages.core.check import Check
@@ -244,9 +244,9 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
             "no mismatching CSR was approved",
             not wrong,
             "; ".join(result),
-            remedy="if it was a node once, put it back into the params, or remove it from the cluster (kubectl delete "
-            "node) and delete its requests (kubectl delete csr); else find out who approved it, and replace the "
-            "cluster's CA, which revokes it",
+            remedy="if it was a node once, put it back into the params, or remove it from the cluster "
+            f"({KUBECTL} delete node) and delete its requests ({KUBECTL} delete csr); else find out who approved it, "
+            "and replace the cluster's CA, which revokes it",
         ),
     )
 

@@ -14,8 +14,8 @@ from fluobook.clients.kube import Kube
 from fluobook.context import Client, RunContext
 from fluobook.display.kernel import show
 from fluobook.display.table import Cell, Table
-from fluobook.errors import FluobookError, NotFound, StageMissing
-from fluobook.failures import PHASE, Presentation, present
+from fluobook.errors import PHASE, FluobookError, NotFound, StageMissing
+from fluobook.failures import Presentation, present
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.executor import in_parallel
@@ -129,7 +129,7 @@ def _stage(context: RunContext, examined: Stage, failed: str) -> Examined:
     except StageMissing as error:
         return Examined(examined.name, blocked=error.message)
     except FluobookError as error:
-        return Examined(examined.name, [present(error, phase=context.phase, with_probe=True)])
+        return Examined(examined.name, [present(error, phase=context.in_commands, with_probe=True)])
     found = [(check, _of_check(context, check)) for check in checks]
     remarks = [finding.message for check, finding in found if check.advisory and not finding.failure]
     findings = [finding for check, finding in found if finding.failure or not check.advisory]
@@ -143,20 +143,20 @@ def _pending(context: RunContext, plan: Plan, failed: str) -> Presentation:
     if failed:
         pending = Presentation.read(failed)
         pending = replace(pending, message=f"{plan.summary()} Its last run failed: {pending.message}")
-    return pending if pending.next else replace(pending, next=f"fluobook run {context.phase} --only {plan.stage}")
+    return pending if pending.next else replace(pending, next=f"fluobook run {context.in_commands} --only {plan.stage}")
 
 
 def _of_check(context: RunContext, check: Check) -> Presentation:
     """A finding about a failed check."""
-    evidence, remedy = f"{check.name}: {check.result}", check.remedy.replace(PHASE, context.phase)
+    evidence, remedy = f"{check.name}: {check.result}", check.remedy.replace(PHASE, context.in_commands)
     if check.error:
-        return replace(present(check.error, phase=context.phase, with_probe=True), message=evidence)
+        return replace(present(check.error, phase=context.in_commands, with_probe=True), message=evidence)
     return _text(context, evidence, remedy)
 
 
 def _text(context: RunContext, evidence: str, remedy: str = "") -> Presentation:
     """A finding about a text; what the catalogue says comes before a remedy that is about the subject in general."""
-    known = present(FluobookError(evidence), phase=context.phase)
+    known = present(FluobookError(evidence), phase=context.in_commands)
     return known if known.failure else replace(known, remedy=remedy)
 
 
@@ -170,7 +170,7 @@ def _cluster(context: RunContext, subject: str, read: Callable[[Kube], Iterator[
     except NotFound:
         return Examined(subject)
     except FluobookError as error:
-        return Examined(subject, [present(error, phase=context.phase, with_probe=True)])
+        return Examined(subject, [present(error, phase=context.in_commands, with_probe=True)])
 
 
 def _nodes(kube: Kube) -> Iterator[str]:
@@ -224,7 +224,7 @@ def _talos(context: RunContext) -> Examined:
             unmet = [f"{name}: {reason}" for name, reason in client.machine_stage().unmet]
             sick = [f"{s.id} is {s.state}: {s.message}" for s in client.services() if s.healthy is False]
         except FluobookError as error:
-            findings.append(present(error, phase=context.phase, with_probe=True))
+            findings.append(present(error, phase=context.in_commands, with_probe=True))
         else:
             findings += [_text(context, f"{node.name}: {evidence}") for evidence in (*unmet, *sick)]
     return Examined("Talos", findings)

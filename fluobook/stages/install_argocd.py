@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fluobook import gitops
-from fluobook.errors import DeadlineExceeded, FluobookError, NotFound, Rejected, TaskFailed
+from fluobook.errors import KUBECTL, DeadlineExceeded, FluobookError, NotFound, Rejected, TaskFailed
 from fluobook.gitops.root import NAMESPACE
 from fluobook.stages.core import readiness, ssa
 from fluobook.stages.core.check import Check
@@ -399,7 +399,7 @@ def _run_job(context: RunContext, kube: Kube, job: Obj) -> None:
         raise TaskFailed(
             f"hook Job {namespace}/{name} failed: {readiness.why_not(live)}",
             system="kubernetes",
-            remedy=f"kubectl -n {namespace} logs job/{name}, then run the stage again",
+            remedy=f"{KUBECTL} -n {namespace} logs job/{name}, then run the stage again",
         )
 
 
@@ -423,7 +423,7 @@ def _await(context: RunContext, kind: str, name: str, report: Reporter) -> Mappi
     except DeadlineExceeded as error:
         workload = kube.find(APPS, kind, name, NAMESPACE)
         error.cause = (readiness.why_with_its_pods(kube, workload) if workload else "it does not exist") or error.cause
-        error.remedy = f"kubectl -n {NAMESPACE} describe {kind.lower()} {name}"
+        error.remedy = f"{KUBECTL} -n {NAMESPACE} describe {kind.lower()} {name}"
         raise
     return {"resourceVersion": live["metadata"]["resourceVersion"]}
 

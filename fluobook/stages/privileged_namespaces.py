@@ -14,7 +14,7 @@ from typing import Any
 from fluobook import gitops
 from fluobook.clients.kube import Kube
 from fluobook.context import RunContext
-from fluobook.errors import AccessDenied, Refused
+from fluobook.errors import KUBECTL, AccessDenied, Refused
 from fluobook.params import Platform
 from fluobook.stages.core import ssa
 from fluobook.stages.core.check import Check, count
@@ -66,7 +66,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
             raise Refused(
                 f"{entry.title} is being deleted",
                 cause="somebody deleted it, together with the objects in it",
-                remedy=f"wait until it is gone: kubectl wait --for=delete namespace/{entry.wanted['metadata']['name']}",
+                remedy=f"wait until it is gone: {KUBECTL} wait --for=delete {entry.title.replace(' ', '/')}",
             )
     actions = tuple(_action(entry.wanted, entry.live) for entry in observation.compared if entry.differs)
     return Plan(NAME, actions, len(observation.compared) - len(actions), platform.digest_data())

@@ -1,8 +1,16 @@
 from __future__ import annotations
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 
+from fluobook import errors
 from fluobook.errors import (
+    KUBECTL,
+    PHASE,
+    TALOSCTL,
     Conflict,
     DeadlineExceeded,
     FluobookError,
@@ -11,6 +19,7 @@ from fluobook.errors import (
     ParamsError,
     Refused,
     TaskFailed,
+    in_commands,
 )
 from fluobook.failures import entry, present
 
@@ -72,6 +81,38 @@ def test_the_commands_of_an_entry_name_the_phase_if_it_is_known() -> None:
     error = OutsideError("no", system="proxmox", code="500")
     assert present(error).next == ""
     assert present(error, phase="phase2").next == "fluobook plan phase2"
+
+
+def test_commands_name_the_target_of_a_live_platform_and_never_another_cluster() -> None:
+    live = in_commands("phase2", "live")
+    error = OutsideError("no", system="proxmox", code="500")
+    assert present(error, phase=live).next == "fluobook plan phase2 --target live"
+    own = FluobookError(
+        f"no; {TALOSCTL} version", cause=f"{KUBECTL} get pods", remedy=f"fluobook run {PHASE} --only csr"
+    )
+    assert present(own, phase=live).text().splitlines() == [
+        "no; fluobook talosctl phase2 --target live -- version",
+        "  cause:   fluobook kubectl phase2 --target live -- get pods",
+        "  remedy:  fluobook run phase2 --target live --only csr",
+    ]
+    assert present(own, phase=in_commands("phase2", "lab")).remedy == "fluobook run phase2 --only csr"
+    assert present(own).remedy == "fluobook run <phase> --only csr"
+
+
+BARE = re.compile(
+    r"(?<!fluobook )\b(kubectl|talosctl|argocd|cilium) (-n|get|describe|delete|logs|wait|explain|reset|admin)"
+)
+
+
+@pytest.mark.parametrize("package", ["stages", "gitops", "clients", "machine", "cli", "run"])
+def test_no_text_names_a_command_that_could_act_on_another_cluster(package: str) -> None:
+    texts = [
+        (file.name, node.value)
+        for file in (Path(errors.__file__).parent / package).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert [text for text in texts if BARE.search(text[1])] == []
 
 
 def test_wrong_params_list_every_problem() -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 
 from fluobook.clients import answers
 from fluobook.clients.https import DNS, TIMED_OUT, Answer, HttpClient, Target
-from fluobook.errors import Conflict, FluobookError, NotFound, OutsideError, Unreachable, may_be_starting
+from fluobook.errors import PHASE, Conflict, FluobookError, NotFound, OutsideError, Unreachable, may_be_starting
 from fluobook.machine.pki import KeyPair
 
 Obj = dict[str, Any]
@@ -82,7 +82,7 @@ def endpoint(kubeconfig: Mapping[str, Any], *, address: tuple[str, int] | None =
     Raises:
         FluobookError: it has no current context, or lacks the CA or the user's identity.
     """
-    remedy = "delete it, then: fluobook run PHASE --only bootstrap-kubernetes"
+    remedy = f"delete it, then: fluobook run {PHASE} --only bootstrap-kubernetes"
     try:
         context = _named(kubeconfig, "contexts", "context", kubeconfig["current-context"])
         cluster = _named(kubeconfig, "clusters", "cluster", context["cluster"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fluobook.errors import KUBECTL
 from fluobook.gitops import documents, reachability, schemas
 from fluobook.gitops.charts import CPU_FEATURES, PRIVILEGED_KINDS, chart_of
 from fluobook.gitops.documents import value_under, walk
@@ -61,7 +62,7 @@ def objects_match_their_schema(snapshot: Snapshot) -> Iterator[Finding]:
     for part in (part for file in files if snapshot.reader.read(file) for part in checked(file)):
         document = part.document
         is_object = document.kind and document.kind not in _NOT_FOR_THE_CLUSTER
-        remedy = f"kubectl explain {document.kind.lower()}" if is_object else "correct it"
+        remedy = f"{KUBECTL} explain {document.kind.lower()}" if is_object else "correct it"
         for path, message, correction in _version_defects(document) if is_object else ():
             yield document.at(*path).finding(message, correction)
         for path, message in part.mismatches:

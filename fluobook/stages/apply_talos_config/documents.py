@@ -22,7 +22,7 @@ from cryptography import x509
 from fluobook import gitops
 from fluobook.cluster_secrets import ClusterSecrets
 from fluobook.context import RunContext
-from fluobook.errors import ParamsError
+from fluobook.errors import PHASE, ParamsError
 from fluobook.files import read_text
 from fluobook.machine import generate, pki
 from fluobook.machine.contradictions import contradictions_of_params, value_at
@@ -177,7 +177,7 @@ def refuse_contradictions(
             f"the machine configuration of {problems[0]}{more}",
             problems=tuple(problems) if more else (),
             cause="a file in talos/patches overrides it, or the secrets are another cluster's",
-            remedy="correct talos/patches, then inspect the documents: `fluobook render PHASE --out build`",
+            remedy=f"correct talos/patches, then inspect the documents: `fluobook render {PHASE} --out build`",
         )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fluobook.context import RunContext
-from fluobook.errors import FluobookError, Rejected
+from fluobook.errors import KUBECTL, TALOSCTL, FluobookError, Rejected
 from fluobook.files import packaged
 from fluobook.params import Node
 from fluobook.stages.bootstrap_kubernetes.plan import CILIUM
@@ -100,7 +100,7 @@ class Complaints:
             daemonsets = self.context.kube().list("apps/v1", "DaemonSet", "kube-system", labels=CILIUM)
             message = f"no DaemonSet in kube-system is Cilium's ({CILIUM}), so no network comes up"
             advice = (
-                f"`talosctl -n {first.address} logs controller-runtime` shows what became of cluster.inlineManifests"
+                f"`{TALOSCTL} -n {first.address} logs controller-runtime` shows what became of cluster.inlineManifests"
             )
             self._record(API, "" if daemonsets else message, str(self._read_at), advice)
         return self._summary()
@@ -124,7 +124,7 @@ class Complaints:
                     f"Kubernetes knows the machine at {self.node.address} as {names}, not as {self.node.name}",
                     system="kubernetes",
                     cause=ANOTHER_NAME,
-                    remedy=f"compare with `fluobook render`, apply it again, then kubectl delete node {names}",
+                    remedy=f"compare with `fluobook render`, apply it again, then {KUBECTL} delete node {names}",
                 )
         message = f"nodes that the params do not name: {names}; {ANOTHER_NAME}" if strangers else ""
         self._record(API, message, str(self._read_at), "compare HostnameConfig with the params")
@@ -147,7 +147,7 @@ class Complaints:
             return
         message = serious(tail)
         message = "" if only_certain and not CERTAIN.search(message) else message
-        self._record(f"{log} on {node.name}", message, tail, f"`talosctl -n {node.address} logs {log}`")
+        self._record(f"{log} on {node.name}", message, tail, f"`{TALOSCTL} -n {node.address} logs {log}`")
 
     def _record(self, name: str, message: str, tail: str, advice: str) -> None:
         now, before = time.monotonic(), self._known.get(name)

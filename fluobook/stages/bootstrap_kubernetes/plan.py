@@ -12,7 +12,7 @@ from fluobook.clients.kube import Kube
 from fluobook.clients.talos import EtcdMember, Mode, TalosNode
 from fluobook.cluster_secrets import AccessFile
 from fluobook.context import RunContext
-from fluobook.errors import ForeignObject, OutsideError, may_be_starting
+from fluobook.errors import TALOSCTL, ForeignObject, OutsideError, may_be_starting
 from fluobook.params import Platform
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import probe_nodes
@@ -125,7 +125,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         raise ForeignObject(
             f"control planes run separate etcds: {', '.join(sorted(observation.members))}",
             cause="etcd was bootstrapped on more than one node (F29)",
-            remedy="reset the wrong one with `talosctl reset --graceful=false --reboot`; it will join the other",
+            remedy=f"reset one, which then joins the other: {TALOSCTL} -n ADDRESS reset --graceful=false --reboot",
         )
     actions: list[Action] = []
     if not observation.members:

@@ -8,8 +8,8 @@ from typing import Any
 
 from fluobook.context import RunContext
 from fluobook.display.table import Cell, Displayed, Table
-from fluobook.errors import CheckFailed, FluobookError
-from fluobook.failures import PHASE, present
+from fluobook.errors import PHASE, CheckFailed, FluobookError
+from fluobook.failures import present
 from fluobook.stages.core.executor import in_parallel
 
 

@@ -225,12 +225,14 @@ class Executor:
         journal: receives the intent before and the outcome after each action.
         widths: how many actions run at once, by system.
         check: raises when the run is cancelled.
+        phase: how commands name the platform, for what the journal says of an error.
     """
 
     perform: Perform
     journal: Journal
     widths: Mapping[str, int] | None = None
     check: Callable[[], None] = lambda: None
+    phase: str = ""
 
     def run(self, plan: Plan, progress: Progress) -> None:
         """Perform all actions; returns when each is done.
@@ -265,7 +267,7 @@ class Executor:
             evidence = self.perform(action, report)
             self._note("outcome", stage, action, result="done", evidence=dict(evidence or {}))
         except Exception as error:
-            details = present(error).text() if isinstance(error, FluobookError) else repr(error)
+            details = present(error, phase=self.phase).text() if isinstance(error, FluobookError) else repr(error)
             self._note("outcome", stage, action, result="failed", error=details)
             raise
         finally:

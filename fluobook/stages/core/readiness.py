@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from fluobook.clients.kube import Kube
-from fluobook.errors import NotFound, OutsideError
+from fluobook.errors import KUBECTL, NotFound, OutsideError
 from fluobook.stages.core.check import Check, count
 
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
@@ -72,7 +72,7 @@ def certificates_check(kube: Kube) -> Check:
         issuers = certificates = []
     name, remedy = (
         "certificates are issued",
-        "`kubectl describe` the certificate, then its Order and Challenge",
+        f"{KUBECTL} describe certificates,orders,challenges -A",
     )
     if waiting := not_issued([*issuers, *certificates]):
         return Check(name, passed=False, result="; ".join(waiting), remedy=remedy, advisory=True)

@@ -9,7 +9,7 @@ from typing import Any
 from fluobook.clients.proxmox import ProxmoxClient, TaskStatus
 from fluobook.clients.talos import Mode, probe
 from fluobook.context import RunContext
-from fluobook.errors import ForeignObject, Locked, NotFound, Refused
+from fluobook.errors import TALOSCTL, ForeignObject, Locked, NotFound, Refused
 from fluobook.files import read_text
 from fluobook.machine.schematic import Image, image_of
 from fluobook.params import Node, Platform, ProxmoxEndpoint
@@ -402,8 +402,9 @@ def _remedy(difference: settings.Difference, node: Node) -> str:
         )
     if difference.treatment is settings.REPLACE:
         return (
-            f"keep {difference.now or 'none'}, or replace the node: drain it, `talosctl reset` it, delete the Node and "
-            "its VM, then run the stages again (docs/how-to/change-vms.md)"
+            f"keep {difference.now or 'none'}, or replace the node: drain it, reset it ({TALOSCTL} "
+            f"-n {node.address} reset), delete the Node and its VM, then run the stages again "
+            "(docs/how-to/change-vms.md)"
         )
     now, wanted = (settings.size_gib(text.replace(" GiB", "G")) for text in (difference.now, difference.wanted))
     if difference.treatment is settings.GROW and wanted < now:

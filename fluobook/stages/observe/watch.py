@@ -21,7 +21,7 @@ from fluobook.context import RunContext
 from fluobook.display.kernel import interactive
 from fluobook.display.live import Live
 from fluobook.display.table import Picture, Table
-from fluobook.errors import FluobookError, NotFound, StageMissing
+from fluobook.errors import KUBECTL, TALOSCTL, FluobookError, NotFound, StageMissing
 from fluobook.gitops.documents import value_under
 from fluobook.kubernetes.policies import Policies
 from fluobook.params import Node, Platform
@@ -403,10 +403,10 @@ def _access_files(context: RunContext) -> tuple[bool, str]:
 
 
 CHECKS: dict[str, tuple[Callable[[RunContext], tuple[bool, str] | Check], str]] = {
-    "every node is Ready": (_nodes, "kubectl describe node; talosctl -n ADDRESS dmesg"),
+    "every node is Ready": (_nodes, f"{KUBECTL} describe node; {TALOSCTL} -n ADDRESS dmesg"),
     "no declared node waits for a certificate": (
         _requests,
-        "run the stage approve-csrs; then inspect kubelet-csr-approver: kubectl -n kube-system get pods",
+        f"run the stage approve-csrs; then inspect kubelet-csr-approver: {KUBECTL} -n kube-system get pods",
     ),
     "every Application is Synced and Healthy": (
         _applications,
@@ -414,7 +414,7 @@ CHECKS: dict[str, tuple[Callable[[RunContext], tuple[bool, str] | Check], str]] 
     ),
     "the Hubble relay has flows of every node": (
         _flows,
-        "kubectl -n kube-system rollout status deployment/hubble-relay; cilium status",
+        f"{KUBECTL} -n kube-system rollout status deployment/hubble-relay",
     ),
     "kubeconfig and talosconfig are valid for more than 30 days": (
         _access_files,

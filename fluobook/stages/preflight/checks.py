@@ -11,8 +11,8 @@ from fluobook.clients import git, helm, sops
 from fluobook.clients.tools import REQUIRED, inventory
 from fluobook.cluster_secrets import OWN_KEY, ClusterSecrets
 from fluobook.context import RunContext
-from fluobook.errors import NotFound
-from fluobook.failures import PHASE, present
+from fluobook.errors import PHASE, NotFound
+from fluobook.failures import present
 from fluobook.files import read_text, write_text
 from fluobook.gitops import Application
 from fluobook.gitops.root import own_source

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import TaskFailed
+from fluobook.errors import KUBECTL, TaskFailed
 from fluobook.gitops.root import NAME as ROOT
 from fluobook.gitops.root import NAMESPACE
 from fluobook.gitops.rules.applications import holds_data
@@ -206,7 +206,7 @@ def delete(context: RunContext, action: Action, report: Reporter) -> Mapping[str
                     f"{action.object} cannot be deleted: {condition['message']}",
                     system="argocd",
                     code="DeletionError",
-                    remedy=f"kubectl -n {NAMESPACE} describe application {key[2]}",
+                    remedy=f"{KUBECTL} -n {NAMESPACE} describe application {key[2]}",
                 )
         return True if obj is None else None
 

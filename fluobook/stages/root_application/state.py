@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fluobook.clients import git
-from fluobook.errors import DeadlineExceeded, FluobookError, OutsideError, TaskFailed
+from fluobook.errors import KUBECTL, DeadlineExceeded, FluobookError, OutsideError, TaskFailed
 from fluobook.gitops.root import NAME as ROOT
 from fluobook.gitops.root import NAMESPACE, own_source
 from fluobook.gitops.tree import WAVE
@@ -202,7 +202,7 @@ def sync_error(kube: Kube, obj: Obj) -> FluobookError:
         code=state.operation,
         cause=first_problem(kube, obj),
         remedy="fix the object that is named, push it, and run the stage again; "
-        f"kubectl -n {NAMESPACE} describe application {state.name}",
+        f"{KUBECTL} -n {NAMESPACE} describe application {state.name}",
     )
 
 
@@ -220,7 +220,7 @@ def timeout_error(kube: Kube, objects: Mapping[str, Obj], name: str, seconds: fl
     return DeadlineExceeded(
         f"timed out after {seconds:g} s waiting for Application {state.name} (wave {state.wave}): {state.summary()}",
         cause=first_problem(kube, obj),
-        remedy=f"kubectl -n {NAMESPACE} describe application {state.name}; deadlines.applications in the params sets "
+        remedy=f"{KUBECTL} -n {NAMESPACE} describe application {state.name}; deadlines.applications in the params sets "
         "the limit",
     )
 

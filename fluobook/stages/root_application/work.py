@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook import gitops
 from fluobook.clients.kube.client import MANAGER
-from fluobook.errors import NotFound
+from fluobook.errors import KUBECTL, NotFound
 from fluobook.gitops.root import NAME as ROOT
 from fluobook.gitops.root import NAMESPACE
 from fluobook.stages.core import ssa
@@ -218,9 +218,9 @@ def _server_check(kube: Kube) -> Check:
     slices = kube.list("discovery.k8s.io/v1", "EndpointSlice", NAMESPACE, labels=f"{LABEL}={SERVER}")
     endpoints = [endpoint for part in slices for endpoint in part.get("endpoints") or ()]
     ready = [e for e in endpoints if (e.get("conditions") or {}).get("ready") is not False]
-    command = f"kubectl -n {NAMESPACE} port-forward service/{SERVER} {PORT}:80"
-    result = f"{command}, then http://localhost:{PORT} as admin (argocd admin initial-password -n {NAMESPACE})"
-    remedy = f"kubectl -n {NAMESPACE} describe deployment {SERVER}"
+    command = f"{KUBECTL} -n {NAMESPACE} port-forward service/{SERVER} {PORT}:80"
+    result = f"{command}, then http://localhost:{PORT} as admin (docs/how-to/use-the-platform.md)"
+    remedy = f"{KUBECTL} -n {NAMESPACE} describe deployment {SERVER}"
     return Check("Argo CD's web interface can be reached", bool(ready), result, remedy)
 
 

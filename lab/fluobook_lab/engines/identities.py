@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from fluobook.errors import FluobookError
+from fluobook.errors import PHASE, FluobookError
 from fluobook.machine import pki
 from fluobook_lab.http import issue_for
 from fluobook_lab.talos.config import pair
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fluobook_lab.talos import MachineConfiguration
 
 MASTERS = "system:masters"
-REMEDY = "see what stage 2 rendered: `fluobook render PHASE --out build`"
+REMEDY = f"see what stage 2 rendered: `fluobook render {PHASE} --out build`"
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ def test_a_read_is_repeated_at_a_busy_server_and_a_write_is_not(rig: Any, kube: 
 def test_a_broken_kubeconfig_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(FluobookError) as refused:
         Kube.from_kubeconfig(config)
-    assert refused.value.remedy.endswith("fluobook run PHASE --only bootstrap-kubernetes")
+    assert refused.value.remedy.endswith("fluobook run <phase> --only bootstrap-kubernetes")
 
 
 def test_no_secret_is_shown(rig: Any) -> None:

@@ -82,7 +82,7 @@ def test_what_is_certain_is_believed_when_it_is_said_again() -> None:
     cluster.logs["talos-worker-1", "kubelet"] += "\n" + UNKNOWN.replace("00:00Z", "00:10Z")
     with pytest.raises(Rejected, match="kubelet on talos-worker-1 says: tls: failed") as caught:
         asked.check(api=True)
-    assert "talosctl -n 10.10.0.20 logs kubelet" in caught.value.remedy
+    assert "fluobook talosctl <phase> -- -n 10.10.0.20 logs kubelet" in caught.value.remedy
 
 
 def test_what_every_cluster_says_on_its_way_is_doubted() -> None:
