@@ -97,6 +97,17 @@ def is_incomplete(error: Exception) -> bool:
     return "end of stream" in str(error) or "stream end" in str(error)
 
 
+def reason_of(error: Exception) -> str:
+    """Why a document cannot be parsed, in words that do not depend on the parser's programming language."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start + 1} is not UTF-8"
+    if isinstance(error, UnicodeEncodeError):
+        return "it has half of a surrogate pair"
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno}, column {error.colno} is not JSON"
+    return "a number has too many digits" if "digits" in str(error) else str(error)
+
+
 def parse_yaml(body: bytes, loader: Any = yaml.CSafeLoader) -> Any:
     """The first YAML document in an answer.
 

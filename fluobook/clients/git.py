@@ -207,6 +207,8 @@ def parse_advertisement(body: bytes) -> dict[str, str]:
         raise ValueError("it is not git's smart protocol")
     refs, rest, flushes = {}, body, 0
     while flushes < 2:  # noqa: PLR2004  (the service's name, then the list)
+        if re.match(rb".{0,3}[^0-9a-fA-F]", rest[:4], re.DOTALL):
+            raise ValueError("the length of a packet is no number")
         if len(rest) < 4 or (length := int(rest[:4], 16)) > len(rest):  # noqa: PLR2004
             raise ValueError("unexpected end of stream")
         line = rest[4:length].decode().strip()

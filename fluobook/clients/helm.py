@@ -205,10 +205,10 @@ def _require_chart(repo: str, chart: str, version: str, ca_file: Path | None, de
             raise
         try:
             gzip.decompress(answer.body)
-        except EOFError as error:
-            raise http.invalid(answers.TRUNCATED, f"is incomplete ({error})", doing, body=answer.body) from None
-        except (OSError, zlib.error) as error:
-            raise http.unparsable(answer.body, doing, error) from None
+        except EOFError:
+            raise http.invalid(answers.TRUNCATED, "is incomplete", doing, body=answer.body) from None
+        except (OSError, zlib.error):
+            raise http.unparsable(answer.body, doing, ValueError("it is no gzip archive")) from None
 
 
 def _require_manifest(repo: str, chart: str, version: str, ca_file: Path | None, deadline: float) -> None:

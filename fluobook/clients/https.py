@@ -415,8 +415,8 @@ class HttpClient:
             unpacker = zlib.decompressobj(wbits=47)
             try:
                 content = unpacker.decompress(content, largest + 1)
-            except zlib.error as error:
-                raise self.invalid(answers.MALFORMED, f"cannot be unpacked ({error})", doing) from None
+            except zlib.error:
+                raise self.invalid(answers.MALFORMED, "cannot be unpacked", doing) from None
             if not unpacker.eof and len(content) <= largest:
                 raise self.invalid(answers.TRUNCATED, "is incomplete", doing)
         if len(content) > largest:
@@ -462,13 +462,13 @@ class HttpClient:
 
     def unparsable(self, body: bytes, doing: str, error: Exception) -> InvalidAnswer:
         """The error for an answer, or a line of one, that is not in the expected format."""
-        code, reason = answers.MALFORMED, f"cannot be parsed ({error})"
+        code, reason = answers.MALFORMED, f"cannot be parsed ({answers.reason_of(error)})"
         if not body.strip():
             code, reason = answers.EMPTY, "is empty"
         elif answers.is_html(body):
             code, reason = answers.HTML, f"is {answers.page_of(body)}"
         elif answers.is_incomplete(error):
-            code, reason = answers.TRUNCATED, f"is incomplete ({error})"
+            code, reason = answers.TRUNCATED, f"is incomplete ({answers.reason_of(error)})"
         return self.invalid(code, reason, doing, body=body)
 
     def shown(self, body: bytes) -> str:
@@ -506,8 +506,8 @@ class HttpClient:
         code = code_of(error)
         if code in (answers.MALFORMED, answers.TRUNCATED):
             reason = "is incomplete" if code == answers.TRUNCATED else "is not HTTP"
-            return self.invalid(code, f"{reason} ({error})", doing)
-        at, text = f"{self.name} at {self.target.name}", str(error)
+            return self.invalid(code, f"{reason} ({reason_of(error)})", doing)
+        at, text = f"{self.name} at {self.target.name}", reason_of(error)
         message = f"{self.name} does not answer at {self.target.name}; could not {doing}"
         if code in UNTRUSTED:
             message = f"the certificate of {at} is not trusted: {UNTRUSTED[code]}"
@@ -565,6 +565,25 @@ def code_of(error: BaseException) -> str:
         alert = TLS_ALERT_EXPIRED if "CERTIFICATE_EXPIRED" in reason else TLS_ALERT
         return LOST if "EOF" in reason else alert if "ALERT" in reason else NOT_TLS
     return next((errno.errorcode[link.errno] for link in links if isinstance(link, OSError) and link.errno), LOST)
+
+
+_REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    ((http.client.RemoteDisconnected,), "the server closed the connection without an answer"),
+    ((http.client.BadStatusLine,), "its first line has no status"),
+    ((http.client.LineTooLong,), "a line of its head is too long"),
+    ((urllib3.exceptions.InvalidChunkLength,), "the length of a chunk is no number"),
+    ((http.client.IncompleteRead, urllib3.exceptions.IncompleteRead), "it is shorter than announced"),
+    ((TimeoutError, urllib3.exceptions.TimeoutError), "nothing came in time"),
+)
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a connection failed, as the server's or the system's own words, or in ours where a library has none."""
+    links = list(_links(error))
+    if words := next((words for kinds, words in _REASONS if any(isinstance(link, kinds) for link in links)), ""):
+        return words
+    system = next((link for link in reversed(links) if isinstance(link, OSError) and link.strerror), None)
+    return str(getattr(system, "verify_message", "") or getattr(system, "strerror", "") or links[-1])
 
 
 def _links(error: BaseException) -> Iterator[BaseException]:

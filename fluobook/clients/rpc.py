@@ -191,8 +191,8 @@ class Connection:
         """Read an answer; one that lacks fields or has other types is an InvalidAnswer."""
         try:
             yield
-        except UNREADABLE as error:
-            raise self.invalid(method, f"is not of the expected form: {type(error).__name__} {error}") from None
+        except UNREADABLE:
+            raise self.invalid(method, "lacks a field, or has one of another type") from None
 
 
 class _Protocol(H2Protocol):  # type: ignore[misc]
@@ -277,7 +277,7 @@ def translate(error: BaseException, *, system: str, address: Address, method: st
         message = f"the certificate of {system} at {address} is not trusted: {https.UNTRUSTED[code]}"
     else:
         message = f"{system} at {address} did not answer {method}"
-    return errors.Unreachable(message, code=code, detail=getattr(error, "verify_message", "") or str(error), **given)
+    return errors.Unreachable(message, code=code, detail=https.reason_of(error), **given)
 
 
 _FOREIGN_TEXT = re.compile(r"(?i)(invalid|missing) (content-type|grpc-status)")

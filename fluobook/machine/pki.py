@@ -199,8 +199,8 @@ def certificate(pem: str) -> x509.Certificate:
     """
     try:
         return x509.load_pem_x509_certificate(pem.encode())
-    except ValueError as error:
-        raise FluobookError(f"a certificate cannot be read: {error}") from None
+    except ValueError:
+        raise FluobookError("a certificate cannot be read: it is not PEM, or damaged") from None
 
 
 def certify(

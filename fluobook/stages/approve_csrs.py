@@ -68,8 +68,8 @@ def evaluate(csr: Mapping[str, Any], platform: Platform) -> Request:
         names = list(request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
         names = []
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        return replace(known, problems=(f"its request cannot be read: {error}",))
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return replace(known, problems=("its request cannot be read",))
     common = _subject(request, NameOID.COMMON_NAME)
     known = replace(
         known,

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 SECRET = "the-secret-of-the-token"
+PYTHON = re.compile(r"Error\(|Pool\(|Disconnected\(|codec can|Exceeds the limit|\(char \d|object has no attribute|\bb'")
+"""Words of Python and its libraries, which say nothing to an operator."""
 PLACEHOLDER = re.compile(r"[<{]\w+[>}]| (the|version)$")
 CALLS = ("proxmox", "create", "factory", "schematic", "kubernetes", "list", "charts", "git")
 PROGRAMS = [
@@ -117,6 +119,7 @@ def require(error: OutsideError | None, failure: str, code: str) -> str:
     assert (error.code, shown.failure.split()[:1]) == (code, [failure]), shown.text()
     assert SECRET not in shown.text()
     assert not PLACEHOLDER.search(shown.next)
+    assert not PYTHON.search(shown.text())
     return shown.text()
 
 

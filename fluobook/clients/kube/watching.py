@@ -56,8 +56,8 @@ class Change:
         if self._object is None:
             try:
                 self._object = json.loads(self._line)["object"]
-            except (ValueError, RecursionError, KeyError, TypeError) as error:
-                message = f"an event of the Kubernetes API cannot be parsed: {error}"
+            except (ValueError, RecursionError, KeyError, TypeError):
+                message = "an event of the Kubernetes API cannot be parsed"
                 shown = answers.first_bytes(self._line)
                 raise InvalidAnswer(message, system=SYSTEM, code=answers.MALFORMED, detail=shown) from None
         return self._object

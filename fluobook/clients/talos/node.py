@@ -207,8 +207,8 @@ class TalosNode(Node):
             with self._connection.reading("Kubeconfig"), tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
                 file = tar.extractfile("kubeconfig")
                 return (file.read(MOST_BYTES) if file else b"").decode()
-        except (tarfile.TarError, zlib.error, OSError) as error:
-            raise self._connection.invalid("Kubeconfig", f"is no archive ({error})", archive or b"\0") from None
+        except (tarfile.TarError, zlib.error, OSError):
+            raise self._connection.invalid("Kubeconfig", "is no archive", archive or b"\0") from None
 
     def _joined(self, replies: Iterable[Any], method: str) -> bytes:
         """The bytes of a stream, up to a limit."""

@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
+from fluobook.clients import https
 from fluobook.clients.rpc import Address, background, translate
 from fluobook.machine.pki import KeyPair, load_identity
 
@@ -112,13 +113,11 @@ def _is_refusal(error: BaseException | None) -> bool:
 
 
 def _reason(error: BaseException | None) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    if isinstance(error, ssl.SSLError):
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLCertVerificationError):
         return error.reason or str(error)
     if isinstance(error, TimeoutError):
         return "timed out"
-    return str(error) if error else "it closed the connection"
+    return https.reason_of(error) if error else "it closed the connection"
 
 
 async def _handshake(address: Address, context: ssl.SSLContext, seconds: float) -> _Handshake:
