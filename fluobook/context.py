@@ -10,7 +10,7 @@ import getpass
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -29,6 +29,7 @@ from fluobook.cluster_secrets import ClusterSecrets
 from fluobook.errors import AccessDenied, FluobookError, in_commands
 from fluobook.journal.journal import Journal
 from fluobook.params import TALOS_PORT, Node, Platform
+from fluobook.params.load import digest_of
 from fluobook.redact import Redactor
 from fluobook.waiting import Cancellation, wait_until
 
@@ -135,8 +136,7 @@ class RunContext:
         home: the cluster's own folder: kubeconfig, talosconfig, lock.
         redactor: receives every secret that is loaded.
         journal: receives every event.
-        remarks: what a person should know.
-        conditions: what durations depend on, as in the first event of a journal.
+        lab: the lab of a rehearsal, if it is known.
         cancellation: whether the run is cancelled.
         uses: the clients that may be used; None allows all.
     """
@@ -148,8 +148,7 @@ class RunContext:
     home: Path
     redactor: Redactor
     journal: Journal
-    remarks: tuple[str, ...] = ()
-    conditions: Mapping[str, Any] = field(default_factory=dict)
+    lab: labs.Lab | None = None
     cancellation: Cancellation = field(default_factory=Cancellation, repr=False)
     uses: frozenset[Client] | None = None
     secrets: ClusterSecrets = field(init=False, repr=False)
@@ -170,6 +169,11 @@ class RunContext:
     def in_commands(self) -> str:
         """How commands name the platform."""
         return in_commands(self.phase, self.target)
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """What durations depend on."""
+        return labs.conditions(self.target, self.lab)
 
     @property
     def policy(self) -> Policy:
@@ -303,10 +307,17 @@ def operator() -> tuple[str, str]:
     return person, socket.gethostname()
 
 
-def facts_of(platform: Platform, root: Path) -> dict[str, Any]:
-    """What the record of a run says of where it came from: cluster, versions, commit, person and host."""
+def beginning_of(
+    phase: str, platform: Platform, stages: Iterable[str], *, root: Path, target: str, lab: labs.Lab | None
+) -> dict[str, Any]:
+    """The event with which the record of a run begins: what it is about, where it comes from, what durations need."""
     person, host = operator()
     return {
+        "phase": phase,
+        "stages": list(stages),
+        "params": digest_of(platform.written),
+        **labs.conditions(target, lab),
+        **({"charts": lab.charts, "sources": lab.sources} if lab else {}),
         "cluster": platform.cluster.name,
         "versions": platform.versions.model_dump(),
         "commit": git.commit_of(root),
@@ -322,11 +333,7 @@ def open_context(chosen: params.Params, *, root: Path, target: str, redactor: Re
     journal = Journal(Path(folder) / "events.jsonl" if folder else None, redactor)
     if target == "live":
         home = params.home() / chosen.platform.cluster.name
-        conditions = {"target": target}
-        return RunContext(chosen.phase, chosen.platform, target, root, home, redactor, journal, conditions=conditions)
+        return RunContext(chosen.phase, chosen.platform, target, root, home, redactor, journal)
     lab = labs.for_phase(chosen, root=root)
     platform = params.overlay(chosen.platform, lab.overlay)
-    conditions = {"target": target, **labs.conditions(lab)}
-    return RunContext(
-        chosen.phase, platform, target, root, lab.cluster_folder, redactor, journal, lab.remarks, conditions
-    )
+    return RunContext(chosen.phase, platform, target, root, lab.cluster_folder, redactor, journal, lab)

@@ -127,9 +127,9 @@ class Provider(Protocol):
         """End a lab and wait until its process is gone."""
 
 
-def conditions(lab: Lab | None) -> dict[str, Any]:
-    """What the durations of a run depend on besides its target, for its journal; nothing on a live platform."""
-    return {"engine": lab.engine, "speed": lab.speed} if lab else {}
+def conditions(target: str, lab: Lab | None) -> dict[str, Any]:
+    """What the durations of a run depend on: its target, and in the lab the engine and the time scale."""
+    return {"target": target} | ({"engine": lab.engine, "speed": lab.speed} if lab else {})
 
 
 @cache

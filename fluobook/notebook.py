@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fluobook import params
-from fluobook.context import POLICIES, RunContext, facts_of, open_context, operator
+from fluobook.context import POLICIES, RunContext, beginning_of, open_context, operator
 from fluobook.display import buttons
 from fluobook.display.kernel import guard_kernel, interactive, show
 from fluobook.display.live import Live
@@ -27,7 +27,7 @@ from fluobook.errors import PHASE, ApprovalNeeded, PlanChanged, UsageError, in_c
 from fluobook.failures import present
 from fluobook.journal.durations import Kind, comparable, kind_of, time_text, usual
 from fluobook.journal.folder import cluster_lock, new_folder, newest_first
-from fluobook.params.load import digest_of, recorded
+from fluobook.params.load import recorded
 from fluobook.redact import Redactor
 from fluobook.run.board import board_table, last_runs, read_state
 from fluobook.stages import catalogue, diagnose, observe, secrets
@@ -179,9 +179,9 @@ class StageRun:
         """Work in JupyterLab leaves the journal that a headless run leaves."""
         context = self.context
         journal = new_folder(context.root / "runs", context.phase) / "events.jsonl"
-        facts = {**facts_of(context.platform, context.root), "target": context.target, **context.conditions}
-        started = {"phase": context.phase, "stages": [self.stage.name]}
-        context.journal.keep(journal, "run-started", **started, params=digest_of(context.platform.written), **facts)
+        stages, target = [self.stage.name], context.target
+        begun = beginning_of(context.phase, context.platform, stages, root=context.root, target=target, lab=context.lab)
+        context.journal.keep(journal, "run-started", **begun)
 
     def _observe(self) -> None:
         self._observation = self.stage.observe(self.context)
@@ -403,7 +403,7 @@ class Runbook(Displayed):
             for node in self.context.platform.nodes
         ]
         columns = ["node", "role", "host", "address", "vCPU", "memory", "boot disk", "data disk"]
-        return Table(self._title, columns, rows, note="\n".join(self.context.remarks))
+        return Table(self._title, columns, rows, note="\n".join(self.context.lab.remarks if self.context.lab else ()))
 
 
 def place_of(target: str) -> str:

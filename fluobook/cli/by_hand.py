@@ -69,24 +69,19 @@ def _print(line: str) -> None:
 
 def _new_run(loaded: Params, phase: str, lab: Lab | None) -> Path:
     """A run folder with the notebooks and the begin of the journal; `phase` is what the notebooks open."""
-    from fluobook.context import facts_of
+    from fluobook.context import beginning_of
     from fluobook.journal.folder import new_folder
     from fluobook.journal.journal import Journal
-    from fluobook.params.load import digest_of
     from fluobook.redact import Redactor
     from fluobook.run.by_hand import copy_notebooks
     from fluobook.stages.catalogue import DAY_TWO, STAGES
 
     folder, target = new_folder(root() / "runs", loaded.phase), "lab" if lab else "live"
-    sources = {"charts": lab.charts, "sources": lab.sources} if lab else {}
-    sources |= labs.conditions(lab)
     copy_notebooks(root(), folder, phase=phase, target=target)
     with closing(Journal(folder / "events.jsonl", Redactor())) as journal:
         stages = [stage.name for stage in (*STAGES, *DAY_TWO)]
-        params, facts = digest_of(loaded.platform.written), facts_of(loaded.platform, root())
-        journal.write(
-            "run-started", phase=loaded.phase, target=target, stages=stages, params=params, **sources, **facts
-        )
+        begun = beginning_of(loaded.phase, loaded.platform, stages, root=root(), target=target, lab=lab)
+        journal.write("run-started", **begun)
     return folder
 
 

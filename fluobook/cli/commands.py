@@ -59,7 +59,7 @@ def run(
     charts: Charts = "",
 ) -> int:
     """Run the stages' notebooks headless. Example: fluobook run phase1 --approve all."""
-    from fluobook.context import facts_of
+    from fluobook.context import beginning_of
     from fluobook.journal import folder
     from fluobook.notebook import parse_approval
     from fluobook.params.secrets import secret_variables
@@ -91,13 +91,18 @@ def run(
             run_folder,
             lab.folder if lab else None,
             variables,
-            charts=lab.charts if lab else "",
-            sources=lab.sources if lab else (),
-            facts=facts_of(loaded.platform, root()) | labs.conditions(lab),
+            facts=beginning_of(
+                loaded.phase,
+                loaded.platform,
+                [stage.name for stage in stages],
+                root=root(),
+                target=target,
+                lab=lab,
+            ),
         )
         if lab:
             print("\n".join(lab.remarks), flush=True)
-        runs, conditions = folder.newest_first(root() / "runs"), {"target": target, **labs.conditions(lab)}
+        runs, conditions = folder.newest_first(root() / "runs"), labs.conditions(target, lab)
         with progress.shown(run_folder, runs, conditions, _print_summary) as report:
             code = headless.run(request, template=template, report=report)
     print(f"report: {run_folder / 'report.html'}")

@@ -21,7 +21,7 @@ from fluobook.journal import chain
 from fluobook.journal import journal as journals
 from fluobook.journal.journal import Journal, StageSummary, summarise
 from fluobook.params import home
-from fluobook.params.load import RECORD, digest_of
+from fluobook.params.load import RECORD
 from fluobook.redact import Redactor
 from fluobook.run.kernels import KernelTemplate
 from fluobook.run.report import write_report
@@ -45,9 +45,7 @@ class RunRequest:
         folder: the run folder.
         lab: state folder of the lab to use, for target lab.
         variables: the environment variables with secrets that the stages need.
-        charts: what the lab serves as charts.
-        sources: what serves each chart and git repository of the tree.
-        facts: what else the record says of the run: where it came from, and what durations depend on.
+        facts: what the record says of the run; see `fluobook.context.beginning_of`.
     """
 
     phase: str
@@ -60,8 +58,6 @@ class RunRequest:
     lab: Path | None = None
     variables: Sequence[str] = ()
     redactor: Redactor = field(default_factory=Redactor)
-    charts: str = ""
-    sources: Sequence[Mapping[str, Any]] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -92,16 +88,9 @@ def run(request: RunRequest, *, template: KernelTemplate | None = None, report: 
     signals = Signals()
     done: list[StageSummary] = []
     journal = RunJournal(request.folder / "events.jsonl", request.redactor)
-    journal.write(
-        "run-started",
-        phase=request.phase,
-        target=request.target,
-        stages=[stage.name for stage in request.stages],
-        params=digest_of(request.platform),
-        charts=request.charts,
-        sources=request.sources,
-        **request.facts,
-    )
+    stages = [stage.name for stage in request.stages]
+    begun = {"phase": request.phase, "target": request.target, "stages": stages, **request.facts}
+    journal.write("run-started", **begun)
     if request.platform:
         write_json(request.folder / RECORD, {"phase": request.phase, "platform": request.platform})
     with signals.handled(), _environment(request):
@@ -121,7 +110,7 @@ def _finish(request: RunRequest, done: Sequence[StageSummary], signals: Signals,
     journal.write("run-ended", exit_code=code)
     journal.close()
     summary = {"phase": request.phase, "target": request.target, "exit_code": code, "stages": list(map(asdict, done))}
-    summary |= {"charts": request.charts, "sources": list(request.sources)}
+    summary |= {name: request.facts[name] for name in ("charts", "sources") if name in request.facts}
     with suppress(BadFile):
         summary["journal"] = asdict(chain.head(request.folder / "events.jsonl"))
     path = _write_summary(request.folder, request.redactor.data(summary))

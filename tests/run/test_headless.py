@@ -158,7 +158,8 @@ def test_no_stage_after_the_first_that_fails_is_started(tmp_path, root, monkeypa
 
     monkeypatch.setattr(headless, "_run_stage", fails)
     sources = [{"chart": "cilium", "version": "1.20.2", "used": "real"}]
-    request = headless.RunRequest("phase1", {}, "lab", "", STAGES, root, tmp_path, charts="/srv", sources=sources)
+    facts = {"charts": "/srv", "sources": sources}
+    request = headless.RunRequest("phase1", {}, "lab", "", STAGES, root, tmp_path, facts=facts)
     reported = []
     assert headless.run(request, report=reported.append) == 3
     assert [summary.stage for summary in reported] == [STAGES[0].name]
