@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from fluobook_lab.clock import Clock
 from fluobook_lab.faults import Faults
@@ -37,6 +38,10 @@ BOUND = 60
 RSA_BITS = pki.RSA_BITS
 """The size of Talos' own keys; generating one takes half a second, so tests have smaller ones."""
 pki.RSA_BITS = 2048
+
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
-"""Writes the fields of Talos' machine configuration, with their types, from Talos' own JSON Schema.
+"""Writes the fields of Talos' machine configuration, with their types, from Talos' own JSON Schemas.
 
-Usage: python tools/talos_fields.py SCHEMA
+Usage: python tools/talos_fields.py SCHEMA [NEWER_SCHEMA VERSION]
+
+The second form writes what a newer version, such as 1.14, adds; what it only calls deprecated it still reads.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 
 import yaml
 
-FILE = Path(__file__).parents[1] / "fluobook" / "machine" / "fields.yaml"
+FOLDER = Path(__file__).parents[1] / "fluobook" / "machine"
 ANY = {"acceptedCAs", "endpoint"}
 """Fields that are something else in the schema than in Talos."""
 OWN_WORDS = ("v1alpha1.", "cri.RegistryEndpoint")
@@ -38,11 +40,24 @@ def _type(owner: str, key: str, part: dict[str, Any]) -> Any:
         return part["$ref"].rpartition("/")[2]
     if part.get("type") == "array":
         return [_type(owner, key, part.get("items") or {})]
-    if "crt" in part.get("properties", {}) or "key" in part.get("properties", {}):
+    parts = part.get("properties", {}).keys()
+    if parts & {"crt", "key"} and "cert" not in parts:
         return "pair"
     return part.get("type", "string" if limits else "any")
 
 
+def added(old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The fields that are new, or have another type."""
+    differing = {
+        name: {key: kind for key, kind in own.items() if old.get(name, {}).get(key) != kind}
+        for name, own in new.items()
+    }
+    return {name: own for name, own in differing.items() if own or name not in old}
+
+
 if __name__ == "__main__":
-    schema = json.loads(Path(sys.argv[1]).read_text())
-    FILE.write_text(yaml.safe_dump(fields_of(schema), default_flow_style=None, width=118))
+    first, *newer = sys.argv[1:]
+    fields, name = fields_of(json.loads(Path(first).read_text())), "fields.yaml"
+    if newer:
+        fields, name = added(fields, fields_of(json.loads(Path(newer[0]).read_text()))), f"fields_{newer[1]}.yaml"
+    (FOLDER / name).write_text(yaml.safe_dump(fields, default_flow_style=None, width=118))

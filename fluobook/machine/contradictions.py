@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fluobook.errors import ParamsError
+from fluobook.machine.contracts import fold, value_at
 from fluobook.machine.documents import Document, load
 from fluobook.machine.merging import merge
 from fluobook.machine.node import (
@@ -47,7 +48,7 @@ def patch_contradictions(platform: Platform, patches: Mapping[str, str]) -> list
 
 def contradictions_of_params(documents: Sequence[Document], platform: Platform, node: Node) -> Iterator[str]:
     """What is wrong with a node's documents, by the names of fields; secrets and certificates are not compared."""
-    main: Document = next((document for document in documents if not document.get("kind")), {})
+    main = fold(documents)
     yield from _of_the_params(main, platform, node)
     hostnames = [document.get("hostname") for document in documents if document.get("kind") == "HostnameConfig"]
     if hostnames != [node.name]:
@@ -139,14 +140,6 @@ def _subnets(main: Document, path: str, address: str) -> Iterator[str]:
             yield f"{path} is {_shown(subnets)}, which leaves out the node's own address {address}"
     except ValueError as error:
         yield f"{path}: {error}"
-
-
-def value_at(main: Document, path: str) -> Any:
-    """The value at a dotted path, None if there is none."""
-    value: Any = main
-    for step in path.split("."):
-        value = value.get(step) if isinstance(value, dict) else None
-    return value
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What Talos 1.13 refuses in documents whose values refer to each other or have a form of their own, in its words.
+"""What Talos refuses in documents whose values refer to each other or have a form of their own, in its words.
 
 Each function yields the problems of one kind of document; `CHECKS` says which. What needs no code is in refusals.yaml.
 """
@@ -104,9 +104,16 @@ def _size(value: Any) -> float | None:
     return float(match[1]) * (1024 if match[3] else 1000) ** _UNITS.index(match[2].lower() or " ") if match else None
 
 
+def _subnets(document: Document) -> Iterator[str]:
+    pods, services = document.get("podSubnets") or (), document.get("serviceSubnets") or ()
+    if pods and services and len(pods) != len(services):
+        yield "the number of pod subnets must match the number of service subnets"
+
+
 _VOLUMES = ("RawVolumeConfig", "SwapVolumeConfig", "UserVolumeConfig", "VolumeConfig")
 CHECKS: Mapping[str, Sequence[Callable[[Document], Iterator[str]]]] = {
     **dict.fromkeys(_VOLUMES, (_sizes, _encryption)),
+    "KubeNetworkConfig": (_subnets,),
     "NetworkRuleConfig": (_network_rule,),
     "OOMConfig": (_memory,),
     "WatchdogTimerConfig": (_watchdog,),

@@ -1,4 +1,4 @@
-"""Machine configurations as `talosctl gen config` generates them, for the version contract of Talos 1.13.
+"""Machine configurations as `talosctl gen config` generates them, for the version contracts of Talos 1.12 to 1.14.
 
 Pure: the same arguments give the same documents, and this module knows neither the platform nor which versions are
 compatible. What the platform adds is in `fluobook.machine.node` and in talos/patches.
@@ -11,10 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fluobook.errors import ParamsError
 from fluobook.files import packaged
+from fluobook.machine import contracts
 from fluobook.machine.documents import Document
+from fluobook.machine.merging import merge
 from fluobook.machine.pki import KeyPair, encode_pem
 from fluobook.machine.secrets import SecretsBundle
+from fluobook.params.versions import CONTRACTS
 
 _REGISTRY = "registry.k8s.io"
 
@@ -39,6 +43,7 @@ def generate(
     install_disk: str = "",
     *,
     install_image: str = "",
+    contract: str = "1.13",
 ) -> Documents:
     """The configurations of control planes and workers, as `talosctl gen config` makes them without further options.
 
@@ -49,35 +54,57 @@ def generate(
         secrets: the cluster's secrets, or the bundle as parsed YAML.
         install_disk: such as /dev/sda; "" leaves it out.
         install_image: the installer's image; "" leaves it to Talos.
+        contract: the version contract, one of `fluobook.params.versions.CONTRACTS`.
 
     Raises:
-        ParamsError: the bundle is incomplete.
+        ParamsError: the bundle is incomplete, or the contract is unknown.
     """
+    if contract not in CONTRACTS:
+        raise ParamsError(f"there is no version contract {contract}; known are {', '.join(CONTRACTS)}")
     bundle = secrets if isinstance(secrets, SecretsBundle) else SecretsBundle.parse(secrets)
-    version, constants = kubernetes_version.removeprefix("v"), copy.deepcopy(packaged(__package__, "generated.yaml"))
-    machine, cluster = constants["machine"], constants["cluster"]
-    machine |= {"token": bundle.trustd_token, "ca": _certificate_only(bundle.talos)}
-    machine["kubelet"] = {**_image("ghcr.io/siderolabs/kubelet", version), **machine["kubelet"]}
-    machine["install"] = {**_present({"disk": install_disk, "image": install_image}), **machine["install"]}
-    cluster |= {
-        "id": bundle.cluster_id,
-        "secret": bundle.cluster_secret,
-        "controlPlane": {"endpoint": endpoint},
-        "clusterName": name,
-        "token": bundle.bootstrap_token,
-        "ca": _certificate_only(bundle.kubernetes),
+    version = kubernetes_version.removeprefix("v")
+    worker = {
+        "machine": {
+            "token": bundle.trustd_token,
+            "ca": _certificate_only(bundle.talos),
+            "kubelet": _image("ghcr.io/siderolabs/kubelet", version),
+        },
+        "cluster": {
+            "id": bundle.cluster_id,
+            "secret": bundle.cluster_secret,
+            "controlPlane": {"endpoint": endpoint},
+            "clusterName": name,
+            "token": bundle.bootstrap_token,
+            "ca": _certificate_only(bundle.kubernetes),
+        },
     }
-    own_machine = {**constants["controlplane"]["machine"], "ca": bundle.talos.to_base64()}
-    own_cluster = _controlplane_cluster(bundle, version, constants["controlplane"]["cluster"])
-    head, others = constants["head"], constants["others"]
-    first = {**head, "machine": {**machine, **own_machine}, "cluster": {**cluster, **own_cluster}}
-    # Copied, so that the two share nothing that a caller may change.
+    controlplane = {
+        "machine": {**worker["machine"], "ca": bundle.talos.to_base64()},
+        "cluster": {**worker["cluster"], **_controlplane_cluster(bundle, version)},
+    }
+    if install := _present({"disk": install_disk, "image": install_image}):
+        for values in (controlplane, worker):
+            values["machine"]["install"] = install
+    if contracts.has_documents(contract):
+        return Documents(
+            merge(contracts.generated("controlplane"), contracts.split(controlplane)),
+            merge(contracts.generated("worker"), contracts.split(worker)),
+        )
     return Documents(
-        copy.deepcopy([first, *others]), copy.deepcopy([{**head, "machine": machine, "cluster": cluster}, *others])
+        merge(_constants("controlplane", contract), controlplane), merge(_constants("worker", contract), worker)
     )
 
 
-def _controlplane_cluster(bundle: SecretsBundle, version: str, constants: Document) -> Document:
+def _constants(role: str, contract: str) -> list[Document]:
+    """What every configuration of a role has, up to contract 1.13."""
+    constants = copy.deepcopy(packaged(__package__, "generated.yaml"))
+    main = {**constants["head"], "machine": constants["machine"], "cluster": constants["cluster"]}
+    if contract == CONTRACTS[0]:
+        main["machine"]["network"] = {}
+    return merge([main, *constants["others"]], constants["controlplane"] if role == "controlplane" else [])
+
+
+def _controlplane_cluster(bundle: SecretsBundle, version: str) -> Document:
     encryption = {
         "secretboxEncryptionSecret": bundle.secretbox_encryption_secret,
         "aescbcEncryptionSecret": bundle.aescbc_encryption_secret,
@@ -87,7 +114,7 @@ def _controlplane_cluster(bundle: SecretsBundle, version: str, constants: Docume
         "ca": bundle.kubernetes.to_base64(),
         "aggregatorCA": bundle.aggregator.to_base64(),
         "serviceAccount": {"key": encode_pem(bundle.service_account_key)},
-        "apiServer": {**_image(f"{_REGISTRY}/kube-apiserver", version), **constants["apiServer"]},
+        "apiServer": _image(f"{_REGISTRY}/kube-apiserver", version),
         "controllerManager": _image(f"{_REGISTRY}/kube-controller-manager", version),
         "proxy": _image(f"{_REGISTRY}/kube-proxy", version),
         "scheduler": _image(f"{_REGISTRY}/kube-scheduler", version),

@@ -37,7 +37,7 @@ _HEAD = frozenset({"version", "apiVersion", "kind", "name"})
 _OMITTED_WHEN_EMPTY = frozenset(
     [
         *["env", "extraArgs", "extraManifestHeaders", "extraTags", "mirrors", "sysctls", "sysfs"],
-        *["nodeAnnotations", "nodeLabels", "nodeTaints"],
+        *["nodeAnnotations", "nodeLabels", "nodeTaints", "annotations", "labels", "taints", "params"],
     ]
 )
 _DELETED = object()

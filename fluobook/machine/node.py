@@ -15,6 +15,7 @@ from typing import Any
 from fluobook import params
 from fluobook.errors import ParamsError
 from fluobook.files import read_text
+from fluobook.machine.contracts import DOCUMENTS_FROM, folder_of, has_documents, split
 from fluobook.machine.disks import data_disk, install_disk
 from fluobook.machine.documents import Document, load
 from fluobook.machine.generation import Documents, generate
@@ -86,17 +87,21 @@ def node_documents(
         "nodeLabels": labels,
         "install": install_disk(platform),
     }
-    subnets = {"podSubnets": [platform.cluster.pod_cidr], "serviceSubnets": [platform.cluster.service_cidr]}
+    cluster: dict[str, Any] = {
+        "network": {"podSubnets": [platform.cluster.pod_cidr], "serviceSubnets": [platform.cluster.service_cidr]}
+    }
+    if node.role == "controlplane":
+        cluster |= _controlplane(network.cidr, sans, inline_manifests or {})
+    main = {"machine": machine, "cluster": cluster}
     changes: list[Patch] = [
         # Talos still writes `persist`, ignores it, and does not know it in its own JSON Schema.
-        {"persist": {"$patch": "delete"}, "machine": machine, "cluster": {"network": subnets}},
+        {"persist": {"$patch": "delete"}},
+        split(main) if has_documents(platform.versions.contract) else main,
         # `auto` and `hostname` exclude each other: Talos would refuse the generated `auto` (F25).
         _document("HostnameConfig", auto="off", hostname=node.name),
         _document("ResolverConfig", nameservers=[{"address": address} for address in network.nameservers]),
         _document("TimeSyncConfig", ntp={"servers": list(network.ntp)}),
     ]
-    if node.role == "controlplane":
-        changes.append(_controlplane(network.cidr, sans, inline_manifests or {}))
     documents = generated.of(node.role)
     for change in [*changes, _links(platform, node), _volumes(platform, node), *patches]:
         documents = merge(documents, change)
@@ -114,7 +119,7 @@ def _controlplane(cidr: str, sans: list[str], manifests: Mapping[str, str]) -> D
         cluster["apiServer"] = {"certSANs": sans}
     if manifests:
         cluster["inlineManifests"] = [{"name": name, "contents": text} for name, text in manifests.items()]
-    return {"cluster": cluster}
+    return cluster
 
 
 def _links(platform: Platform, node: Node) -> list[Document]:
@@ -175,20 +180,24 @@ def find_patches(platform: Platform, root: Path) -> tuple[list[str], dict[str, l
 
     Upstream's come first, then the site's own; in each folder `common` for all nodes, then those of a role, then (in a
     site) those that have a node's name. Each file that applies to no node comes with the paths that it may have; one
-    for a node of another params file with the same root is none of these.
+    for another contract, or for a node of another params file with the same root, is none of these.
     """
     roles, nodes = ["common", "controlplane", "worker"], [node.name for node in platform.nodes]
-    paths = [f"{PATCHES}/{name}.yaml" for name in roles]
-    own = [f"{platform.gitops.site}/{PATCHES}/{name}.yaml" for name in (*roles, *nodes)] if platform.gitops.site else []
+    folder = f"{PATCHES}/{folder_of(platform.versions.contract)}"
+    paths = [f"{folder}{name}.yaml" for name in roles]
+    own = [f"{platform.gitops.site}/{folder}{name}.yaml" for name in (*roles, *nodes)] if platform.gitops.site else []
     strangers: dict[str, list[str]] = {}
     for allowed in filter(None, (paths, own)):
-        folder = root / PurePosixPath(allowed[0]).parent
-        files = [file.relative_to(root).as_posix() for file in sorted(folder.rglob("*")) if not file.is_dir()]
+        parent = PurePosixPath(allowed[0]).parent
+        other = {f"{parent}/{DOCUMENTS_FROM}/{PurePosixPath(path).name}" for path in allowed}
+        files = [file.relative_to(root).as_posix() for file in sorted((root / parent).rglob("*")) if not file.is_dir()]
         strangers |= {
-            path: allowed for path in files if path not in allowed and not path.endswith((".md", "/.gitkeep"))
+            path: allowed
+            for path in files
+            if path not in allowed and path not in other and not path.endswith((".md", "/.gitkeep"))
         }
     elsewhere = _nodes_of_the_root(platform.gitops.path, root) if strangers and own else set()
-    theirs = {f"{platform.gitops.site}/{PATCHES}/{name}.yaml" for name in elsewhere}
+    theirs = {f"{platform.gitops.site}/{folder}{name}.yaml" for name in elsewhere}
     strangers = {path: allowed for path, allowed in strangers.items() if path not in theirs}
     return paths + [path for path in own if (root / path).exists()], strangers
 
@@ -221,7 +230,10 @@ def placeholder_documents(platform: Platform) -> Documents:
     pair = KeyPair("-", "-")
     bundle = SecretsBundle("-", "-", "-", "-", pair, pair, pair, "-", pair, "-")
     endpoint = kubernetes_endpoint(platform)
-    return generate(platform.cluster.name, endpoint, platform.versions.kubernetes, bundle, install_image="-")
+    versions = platform.versions
+    return generate(
+        platform.cluster.name, endpoint, versions.kubernetes, bundle, install_image="-", contract=versions.contract
+    )
 
 
 def patch_problems(platform: Platform, patches: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -237,8 +249,9 @@ def patch_problems(platform: Platform, patches: Mapping[str, str]) -> list[tuple
             except ParamsError as error:
                 refused.add((path, f"{error.message}; {error.cause}" if error.cause else error.message))
                 break
-            undecodable = [problem for problem in map(decoding_problem, documents) if problem]
-            problems = undecodable or [*map(str, refusals(documents)), *volume_problems(documents, node)]
+            talos = platform.versions.talos
+            undecodable = [problem for each in documents if (problem := decoding_problem(each, talos))]
+            problems = undecodable or [*map(str, refusals(documents, talos)), *volume_problems(documents, node)]
             if any(((part.get("machine") or {}).get("install") or {}).get("extraKernelArgs") for part in patch):
                 problems.append(NO_KERNEL_ARGUMENTS)
             if node.role == "worker" and any((part.get("machine") or {}).get("nodeTaints") for part in patch):

@@ -1,8 +1,9 @@
-"""What Talos 1.13 refuses in a machine configuration, in Talos' words, without a node.
+"""What Talos 1.13 and 1.14 refuse in a machine configuration, in Talos' words, without a node.
 
-`fields.yaml` has the fields of each document type and their types; `tools/talos_fields.py` generates it from Talos' own
-JSON Schema. The schema omits deprecated fields: Talos still reads them, so they are accepted here, without a check of
-their content. `refusals.yaml` has what Talos demands beyond the schema.
+`fields.yaml` has the fields of each document type and their types, and `fields_1.14.yaml` what 1.14 adds;
+`tools/talos_fields.py` generates them from Talos' own JSON Schemas. The schemas omit deprecated fields: Talos still
+reads them, so they are accepted here, without a check of their content. `refusals.yaml` and `refusals_1.14.yaml` have
+what Talos demands beyond the schemas.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import yaml
 
 from fluobook.files import packaged
 from fluobook.machine import cel, document_checks
+from fluobook.machine.contracts import has_documents
 from fluobook.params.fields import EFFECTS, label_value_problem, qualified_name_problem
+from fluobook.params.versions import ordered
 
 _MAIN = "v1alpha1.Config"
 _SCALARS: dict[str, tuple[type, ...]] = {
@@ -46,14 +49,26 @@ class Refusal(NamedTuple):
         return f"{self.document}: {self.message}" if self.document else self.message
 
 
-_RULES = packaged(__package__, "refusals.yaml")
+_NEWER = packaged(__package__, "refusals_1.14.yaml")
+_OLDER = packaged(__package__, "refusals.yaml")
+_RULES = _NEWER | {
+    name: [*part, *_NEWER[name]] if isinstance(part, list) else part | _NEWER.get(name, {})
+    for name, part in _OLDER.items()
+}
+OLDEST = "1.13"
+"""The version of Talos whose rules apply unless another is named; those for 1.12 are taken to be the same."""
 
 
 @cache
-def fields() -> dict[str, dict[str, Any]]:
-    """The fields of each document type, with their types: a name, a list with one name, or the values allowed."""
+def fields(newer: bool = False) -> dict[str, dict[str, Any]]:
+    """The fields of each document type, with their types: a name, a list with one name, or the values allowed.
+
+    Args:
+        newer: with those that Talos 1.14 adds.
+    """
     known = {name: dict(own) for name, own in packaged(__package__, "fields.yaml").items()}
-    for further in (packaged(__package__, "deprecated_fields.yaml"), _RULES["formats"]):
+    added = [packaged(__package__, "fields_1.14.yaml"), _NEWER["formats"]] if newer else []
+    for further in (packaged(__package__, "deprecated_fields.yaml"), _OLDER["formats"], *added):
         for name, own in further.items():
             known.setdefault(name, {}).update(own)
     for name, own in known.items():
@@ -67,16 +82,22 @@ def identity(document: Mapping[str, Any]) -> str:
     return f"{document['kind']}/{document.get('name') or ''}" if document.get("kind") else _MAIN
 
 
-def decoding_problem(document: Mapping[str, Any]) -> str:
-    """Why Talos cannot decode a document (unknown fields, wrong types); "" if it can."""
+def decoding_problem(document: Mapping[str, Any], talos: str = OLDEST) -> str:
+    """Why Talos cannot decode a document (unknown fields, wrong types); "" if it can.
+
+    Args:
+        document: the document.
+        talos: the version of Talos, such as "1.13" or "v1.14.1".
+    """
     kind, version = document.get("kind"), document.get("apiVersion")
     if kind and not version:
         return "missing apiVersion"
-    type_name = _types().get(str(kind or ""))
+    known = fields(has_documents(talos))
+    type_name = _types(has_documents(talos)).get(str(kind or ""))
     if type_name is None or (kind and version != "v1alpha1"):
         return f'"{kind}" "{version}": not registered'
     try:
-        unknown = dict(_unknown_keys(document, type_name, "")) if type_name else {}
+        unknown = dict(_unknown_keys(document, type_name, "", known)) if type_name else {}
     except ValueError as error:
         return f"yaml: unmarshal errors:\n  {error}"
     endpoint = str(_at(document, "cluster.controlPlane.endpoint") or "")
@@ -87,22 +108,24 @@ def decoding_problem(document: Mapping[str, Any]) -> str:
 
 
 @cache
-def _types() -> dict[str, str]:
+def _types(newer: bool) -> dict[str, str]:
     """The type of each kind of document; "" for a kind that the schema does not have."""
-    kinds = {kind: name for name, own in fields().items() for kind in _at(own, "kind.enum") or ()}
-    return {"": _MAIN, **kinds, **_RULES["kinds"]}
+    kinds = {kind: name for name, own in fields(newer).items() for kind in _at(own, "kind.enum") or ()}
+    return {"": _MAIN, **kinds, **(_RULES if newer else _OLDER)["kinds"]}
 
 
-def _unknown_keys(value: Mapping[str, Any], kind: str, path: str) -> Iterator[tuple[str, Any]]:
-    known = fields()[kind]
+Known = Mapping[str, Mapping[str, Any]]
+
+
+def _unknown_keys(value: Mapping[str, Any], kind: str, path: str, known: Known) -> Iterator[tuple[str, Any]]:
     for key, child in value.items():
-        if key not in known:
+        if key not in known[kind]:
             yield str(key), child
-        elif unknown := _unknown_in(child, known[key], f"{path}.{key}".lstrip(".")):
+        elif unknown := _unknown_in(child, known[kind][key], f"{path}.{key}".lstrip("."), known):
             yield str(key), unknown
 
 
-def _unknown_in(value: Any, kind: Any, path: str) -> Any:
+def _unknown_in(value: Any, kind: Any, path: str, known: Known) -> Any:
     """The part of a value that no field accepts; a ValueError if the value has another type than its field."""
     if value is None or kind == "any":
         return None
@@ -114,11 +137,11 @@ def _unknown_in(value: Any, kind: Any, path: str) -> Any:
         raise ValueError(f"{path}: cannot unmarshal a {type(value).__name__} into {name}")
     if isinstance(kind, list):
         items = enumerate(value)
-        return [unknown for n, item in items if (unknown := _unknown_in(item, kind[0], f"{path}[{n}]"))]
+        return [unknown for n, item in items if (unknown := _unknown_in(item, kind[0], f"{path}[{n}]", known))]
     if isinstance(kind, dict):
-        return {k: part for k, v in value.items() if (part := _unknown_in(v, kind["map"], f"{path}.{k}"))}
+        return {k: part for k, v in value.items() if (part := _unknown_in(v, kind["map"], f"{path}.{k}", known))}
     if kind != "pair":
-        return dict(_unknown_keys(value, kind, path)) if kind in fields() else None
+        return dict(_unknown_keys(value, kind, path, known)) if kind in known else None
     for key in ("crt", "key"):
         try:
             base64.b64decode(str(value.get(key) or ""), validate=True)
@@ -161,19 +184,40 @@ def _require_size(text: str, path: str, *, share: bool) -> None:
         raise ValueError(f"{path}: unhandled size name: {text.lower().lstrip('-.0123456789 ')}")
 
 
-def refusals(documents: Sequence[Mapping[str, Any]]) -> list[Refusal]:
-    """Every reason for which Talos 1.13 on nocloud refuses a configuration that it can decode.
+def refusals(documents: Sequence[Mapping[str, Any]], talos: str = OLDEST) -> list[Refusal]:
+    """Every reason for which Talos on nocloud refuses a configuration that it can decode.
 
     Args:
         documents: all documents of the configuration, the one without a kind (v1alpha1) among them or not.
+        talos: the version of Talos, such as "1.13" or "v1.14.1".
     """
     documents = [_filled(document) for document in documents]
     main: Mapping[str, Any] = next((document for document in documents if not document.get("kind")), {})
     others = [document for document in documents if document.get("kind")]
-    result = [Refusal(_MAIN, message) for message in (_main_problems(main) if main else ())]
-    result += [Refusal(identity(each), message) for each in others for message in _document_problems(each)]
+    result = [Refusal(_MAIN, message) for message in (_main_problems(main, talos) if main else ())]
+    result += [Refusal(identity(each), message) for each in others for message in _document_problems(each, talos)]
     conflicts = (_conflict(main, document) for document in others) if main else ()
-    return result + [Refusal("", message) for message in conflicts if message]
+    together = [*conflicts, *(_incomplete(main, others) if has_documents(talos) and main else ())]
+    return result + [Refusal("", message) for message in together if message]
+
+
+def _incomplete(main: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What Talos 1.14 demands of the documents together."""
+    kinds = {each["kind"] for each in others}
+    if "DiscoveryServiceConfig" in kinds:
+        for name, field, place in (("ID", "clusterID", "cluster.id"), ("secret", "clusterSecret", "cluster.secret")):
+            identities = [each.get(field) for each in others if each["kind"] == "DiscoveryIdentityConfig"]
+            if not any([*identities, _at(main, place)]):
+                needed = "should be set when cluster discovery (DiscoveryServiceConfig) is enabled"
+                yield f"cluster {name} (.{place} or DiscoveryIdentityConfig) {needed}"
+    is_controlplane = _at(main, "machine.type") in ("controlplane", "init")
+    encryption = "KubeEtcdEncryptionConfig" in kinds or any(
+        _at(main, f"cluster.{name}EncryptionSecret") for name in ("secretbox", "aescbc")
+    )
+    if is_controlplane and not encryption and ("KubeAPIServerCAConfig" in kinds or _at(main, "cluster.ca")):
+        yield "etcd encryption config is required for control plane machines running kube-apiserver"
+    if not is_controlplane and (misplaced := sorted(kinds & set(_RULES["control_plane_only"]))):
+        yield f"the following document kinds are only allowed on control plane machines: [{' '.join(misplaced)}]"
 
 
 def _filled(value: Any) -> Any:
@@ -191,13 +235,16 @@ def _at(data: Any, path: str) -> Any:
 
 def _conflict(main: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     """What the v1alpha1 document sets although a document of its own sets it too."""
+    for path, message in _RULES["excludes"].get(document["kind"], {}).items():
+        if _at(main, path) is not None:
+            return str(message)
     for path, message in _RULES["conflicts"].get(document["kind"], {}).items():
         if _at(main, path):
             return str(message)
     return ""
 
 
-def _document_problems(document: Mapping[str, Any]) -> Iterator[str]:
+def _document_problems(document: Mapping[str, Any], talos: str) -> Iterator[str]:
     kind, rules = document["kind"], _RULES
     for path, message in rules["required"].get(kind, {}).items():
         if _at(document, path) in (None, "", [], {}):
@@ -214,36 +261,46 @@ def _document_problems(document: Mapping[str, Any]) -> Iterator[str]:
     for path, (least, most, message) in rules["limits"].get(kind, {}).items():
         if (number := _at(document, path)) is not None and not least <= number <= most:
             yield message
-    yield from _broken_rules(document, kind)
-    for check in document_checks.CHECKS.get(kind, ()):
-        yield from check(document)
+    yield from _broken_rules(document, kind, talos)
+    yield from (problem for check in document_checks.CHECKS.get(kind, ()) for problem in check(document))
+    if kind == "KubeNodeConfig":
+        yield from _node_problems("node", *(document.get(name) for name in ("labels", "annotations", "taints")))
 
 
-def _main_problems(main: Mapping[str, Any]) -> Iterator[str]:
+def _main_problems(main: Mapping[str, Any], talos: str) -> Iterator[str]:
     machine = main.get("machine") or {}
     if not machine:
         yield "machine instructions are required"
         return
-    yield from _broken_rules(main, "")
+    yield from _broken_rules(main, "", talos)
     names = [str(entry.get("name") or "").strip() for entry in _at(main, "cluster.inlineManifests") or ()]
     if "" in names:
         yield "inline manifest name can't be empty"
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f'inline manifest name "{name}" is duplicate'
-    yield from (f"invalid machine node labels: {problem}" for problem in label_problems(machine.get("nodeLabels")))
-    problems = map(qualified_name_problem, sorted(map(str, machine.get("nodeAnnotations") or ())))
-    yield from (f"invalid machine node annotations: {problem}" for problem in problems if problem)
-    yield from (f"invalid machine node taints: {problem}" for problem in taint_problems(machine.get("nodeTaints")))
+    yield from _node_problems(
+        "machine node", *(machine.get(f"node{name}") for name in ("Labels", "Annotations", "Taints"))
+    )
+
+
+def _node_problems(owner: str, labels: Any, annotations: Any, taints: Any) -> Iterator[str]:
+    """What is wrong with labels, annotations and taints of a node."""
+    yield from (f"invalid {owner} labels: {problem}" for problem in label_problems(labels))
+    problems = map(qualified_name_problem, sorted(map(str, annotations or ())))
+    yield from (f"invalid {owner} annotations: {problem}" for problem in problems if problem)
+    yield from (f"invalid {owner} taints: {problem}" for problem in taint_problems(taints))
 
 
 @cache
-def _rules_of(kind: str) -> Sequence[Mapping[str, Any]]:
-    return [rule for rule in _RULES["rules"] if kind in ([rule["of"]] if isinstance(rule["of"], str) else rule["of"])]
+def _rules_of(kind: str, talos: tuple[int, ...]) -> Sequence[Mapping[str, Any]]:
+    rules = [rule for rule in _RULES["rules"] if kind in ([rule["of"]] if isinstance(rule["of"], str) else rule["of"])]
+    rules = [rule for rule in rules if "before" not in rule or talos < ordered(rule["before"])]
+    return [rule for rule in rules if "since" not in rule or talos >= ordered(rule["since"])]
 
 
-def _broken_rules(document: Mapping[str, Any], kind: str) -> Iterator[str]:
+def _broken_rules(document: Mapping[str, Any], kind: str, talos: str) -> Iterator[str]:
     """The messages of the rules in refusals.yaml that apply to a document."""
-    for rule in _rules_of(kind):
+    for rule in _rules_of(kind, ordered(talos)):
         if not _all_hold(document, rule.get("if", {})):
             continue
         for index, item, holder in _items(document, rule["each"]) if "each" in rule else ((0, document, document),):

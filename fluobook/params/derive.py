@@ -15,6 +15,7 @@ from uuid import NAMESPACE_URL, uuid5
 from fluobook.errors import UsageError
 from fluobook.params.fields import PROXMOX_OUI
 from fluobook.params.problems import did_you_mean
+from fluobook.params.versions import CONTRACTS, minor_of, ordered
 
 if TYPE_CHECKING:
     from fluobook.params.platform import Platform
@@ -47,13 +48,22 @@ def complete(platform: Mapping[str, Any], pins: Versions) -> dict[str, Any]:
     name = cluster.get("name") if isinstance(cluster, Mapping) else None
     completed = {
         **platform,
-        "versions": _filled(platform.get("versions"), pins.model_dump()),
+        "versions": _versions(platform.get("versions"), pins),
         "secrets": _filled(platform.get("secrets"), {"bundle": f"talos/secrets/{name}.sops.yaml"}),
     }
     nodes = platform.get("nodes")
     if isinstance(nodes, list | tuple):
         completed["nodes"] = [_complete_node(node, str(name)) for node in nodes]
     return completed
+
+
+def _versions(written: Any, pins: Versions) -> Any:
+    """The versions; an older Talos than the pin's contract brings its own contract."""
+    versions = _filled(written, pins.model_dump())
+    talos = minor_of(str(versions.get("talos"))) if isinstance(versions, Mapping) else ""
+    if talos in CONTRACTS and not (written or {}).get("contract"):
+        return {**versions, "contract": min(pins.contract, talos, key=ordered)}
+    return versions
 
 
 def _complete_node(node: Any, cluster: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import ValidationError
 
@@ -14,12 +14,19 @@ from fluobook.params.reading import read
 if TYPE_CHECKING:
     from pathlib import Path
 
+Contract = Literal["1.12", "1.13", "1.14"]
+"""Version contracts of Talos: which documents a machine configuration consists of."""
+CONTRACTS: tuple[str, ...] = get_args(Contract)
+"""The version contracts, oldest first."""
 Minor = Annotated[str, matching(r"\d{1,4}\.\d{1,4}", "must be major.minor", 'quoted, such as "1.35"')]
 
 
 class Versions(Model):
     """Versions of the platform's base."""
 
+    contract: Annotated[Contract, DERIVED]
+    """Version contract of the machine configurations, such as 1.13: the Talos version that the cluster was made with.
+    It stays when Talos is upgraded; null takes the pin, or an older Talos' own."""
     talos: Annotated[Version, DERIVED]
     """Version of Talos, such as 1.13.9; null takes the pin."""
     kubernetes: Annotated[Version, DERIVED]
@@ -71,7 +78,7 @@ class Matrix(Model):
         row = rows.get(minor_of(version))
         if row is None:
             return f"{component} {minor_of(version)} has no row in params/versions.yaml (it has {', '.join(rows)})"
-        if not _ordered(row.oldest) <= _ordered(minor_of(kubernetes)) <= _ordered(row.newest):
+        if not ordered(row.oldest) <= ordered(minor_of(kubernetes)) <= ordered(row.newest):
             return (
                 f"Kubernetes {kubernetes} is not compatible with {component} {version}: row {component} "
                 f"{minor_of(version)} of params/versions.yaml allows {row.oldest} to {row.newest}"
@@ -122,5 +129,6 @@ def pins(root: Path) -> dict[str, str]:
     return load_supported(root).pins.model_dump()
 
 
-def _ordered(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
+def ordered(version: str) -> tuple[int, ...]:
+    """A version such as "1.14" or "v1.14.0-rc.1" for comparison; what follows a hyphen is left out."""
+    return tuple(int(part) for part in version.removeprefix("v").split("-")[0].split("."))

@@ -44,7 +44,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 PLACES = [path for path in places(VALID) if path]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.tuples(st.sampled_from(PLACES), VALUES), min_size=1, max_size=3))
 def test_a_changed_file_is_accepted_or_refused_with_problems(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
     document = copy.deepcopy(VALID)

@@ -50,7 +50,7 @@ def test_majors_of_proxmox_differ_in_the_guest_agents_privilege(matrix: Matrix) 
 
 def test_a_wrong_versions_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "params").mkdir()
-    (tmp_path / "params" / "versions.yaml").write_text('pins: {talos: 1.13, kubernetes: "1.35.4"}\n')
+    (tmp_path / "params" / "versions.yaml").write_text('pins: {contract: "1.13", talos: 1.13, kubernetes: "1.35.4"}\n')
     with pytest.raises(ParamsError, match=r"versions\.yaml is invalid") as refused:
         load_supported(tmp_path)
     assert "pins.talos = 1.13: must be text, but YAML reads it as float" in refused.value.problems[0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fluobook.params.derive import uuid_of
 from fluobook.params.problems import NO_VALUE, Problem, clashes, did_you_mean
+from fluobook.params.versions import minor_of, ordered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,9 +181,16 @@ def _unknown_host(path: str, host: str, known: set[str]) -> Problem:
 
 
 def versions_are_compatible(platform: Platform, matrix: Matrix) -> Iterator[Problem]:
-    """Talos supports this Kubernetes."""
-    versions = platform.versions
-    if refusal := matrix.refusal("talos", versions.talos, versions.kubernetes):
+    """Talos supports this Kubernetes, and reads configurations of this contract."""
+    versions, refusal = (
+        platform.versions,
+        matrix.refusal("talos", platform.versions.talos, platform.versions.kubernetes),
+    )
+    if refusal:
         field = "talos" if "has no row" in refusal else "kubernetes"
         meant = "null takes the version that this release was tested with"
         yield Problem(f"platform.versions.{field}", getattr(versions, field), refusal, meant)
+    elif ordered(versions.contract) > ordered(minor_of(versions.talos)):
+        meant = "a cluster keeps the contract of the Talos version that it was made with"
+        problem = f"is newer than Talos {versions.talos}, which could not read the configurations"
+        yield Problem("platform.versions.contract", versions.contract, problem, meant)

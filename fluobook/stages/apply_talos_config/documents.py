@@ -25,7 +25,8 @@ from fluobook.context import RunContext
 from fluobook.errors import PHASE, ParamsError
 from fluobook.files import read_text
 from fluobook.machine import generate, pki
-from fluobook.machine.contradictions import contradictions_of_params, value_at
+from fluobook.machine.contracts import fold, value_at
+from fluobook.machine.contradictions import contradictions_of_params
 from fluobook.machine.documents import dump, load
 from fluobook.machine.node import (
     kubernetes_endpoint,
@@ -123,6 +124,7 @@ def node_texts(platform: Platform, secrets: SecretsBundle, ingredients: Ingredie
         platform.versions.kubernetes,
         secrets,
         install_image=ingredients.installer,
+        contract=platform.versions.contract,
     )
     return {
         node.name: dump(
@@ -186,7 +188,7 @@ def contradictions(
 ) -> Iterator[str]:
     """What is wrong with one node's configuration, by the names of its fields."""
     documents = load(text)
-    main: Main = next((document for document in documents if not document.get("kind")), {})
+    main: Main = fold(documents)
     yield from _of_the_bundle(main, node, secrets)
     yield from contradictions_of_params(documents, platform, node)
     certificates = ["machine.certSANs"]

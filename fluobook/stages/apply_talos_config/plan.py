@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from fluobook.context import RunContext
 from fluobook.errors import FluobookError, ForeignObject, Refused
 from fluobook.files import read_text
 from fluobook.params import Node, Platform
+from fluobook.params.versions import ordered
 from fluobook.stages.apply_talos_config import claim
 from fluobook.stages.apply_talos_config.documents import Configurations, Ingredients
 from fluobook.stages.core.check import Check, count
@@ -20,6 +22,9 @@ from fluobook.stages.core.plan import Action, Plan
 from fluobook.waiting import Cancellation, retry
 
 NAME = "apply-talos-config"
+_CONTRACT = re.compile(r"^([+-])kind: KubeClusterConfig$", re.MULTILINE)
+_IMAGE = re.compile(r"^([+-])\s+image: \S+/(kubelet|kube-[a-z-]+):v(\d+\.\d+\.\d+)", re.MULTILINE)
+"""Lines of a dry run's difference: a document that only contract 1.14 has, and an image of Kubernetes."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +109,11 @@ def plan(platform: Platform, observation: Observation) -> Plan:
 
     Raises:
         ForeignObject: a node of another cluster answers at an address of ours.
-        Refused: nodes have a configuration, or the cluster is claimed, and the secrets bundle of that is not here.
+        Refused: nodes have a configuration, or the cluster is claimed, and the secrets bundle of that is not here; or
+            the params say an older version than a node runs, leave a minor version out, or say another contract.
     """
     _nothing_foreign(platform, observation)
+    _no_wrong_step(platform, observation)
     claim.require(observation.claimed, observation.own, observation.path)
     silent = [node.name for node in platform.nodes if observation.mode(node) is Mode.UNREACHABLE]
     actions = []
@@ -138,6 +145,52 @@ def _nothing_foreign(platform: Platform, observation: Observation) -> None:
             cause="another cluster has this address, or the secrets bundle is not the one this cluster was made with",
             remedy="find out which cluster it is; it is never wiped from here",
         )
+
+
+def _no_wrong_step(platform: Platform, observation: Observation) -> None:
+    """Refuse versions and contracts to which running nodes cannot be changed."""
+    versions = platform.versions
+    others = {name: mark for name, run in observation.dry_runs.items() for mark in _CONTRACT.findall(run.details)}
+    if others:
+        born = "an older" if "+" in others.values() else "a newer"
+        raise Refused(
+            f"{', '.join(others)}: the configuration is of {born} contract than versions.contract, {versions.contract}",
+            cause="a cluster keeps the version contract that it was made with; another one brings other defaults",
+            remedy="set versions.contract in the params to the contract that the cluster was made with",
+        )
+    steps = [(name, "talos", running, versions.talos) for name, running in observation.versions.items()]
+    for name, run in observation.dry_runs.items():
+        images = {(sign, program): version for sign, program, version in _IMAGE.findall(run.details)}
+        programs = [program for sign, program in images if sign == "-" and ("+", program) in images]
+        steps += [(name, "kubernetes", images["-", each], images["+", each]) for each in programs]
+    problems: dict[str, list[str]] = {}
+    for name, *step in steps:
+        if problem := step_problem(*step):
+            problems.setdefault(problem, []).append(name)
+    if problems:
+        raise Refused(
+            "; ".join(f"{', '.join(dict.fromkeys(names))}: {problem}" for problem, names in problems.items()),
+            cause="neither Talos nor Kubernetes can go back to an older version, or leave a minor version out",
+            remedy="set the version in the params to the one that runs, or to one of the next minor version",
+        )
+
+
+def step_problem(component: str, running: str, wanted: str) -> str:
+    """Why a version cannot be changed to another: it is older, or leaves a minor version out; "" if it can.
+
+    Args:
+        component: "talos" or "kubernetes", a key of `versions` in the params.
+        running: the version that runs, such as "v1.13.9"; "" is unknown.
+        wanted: the version in the params.
+    """
+    if not re.match(r"v?\d+\.\d+", running):
+        return ""
+    old, new = ordered(running), ordered(wanted)
+    if new < old:
+        return f"runs {component} {running}; versions.{component} is {wanted}, which is older"
+    if new[0] != old[0] or new[1] > old[1] + 1:
+        return f"runs {component} {running}; versions.{component} is {wanted}, which leaves a minor version out"
+    return ""
 
 
 def _apply(platform: Platform, node: Node, observation: Observation, cycled: str) -> Action | None:

@@ -11,6 +11,7 @@ from fluobook.clients.talos.resources import DISKS
 from fluobook.context import RunContext, TalosNodes
 from fluobook.errors import ForeignObject, OutsideError, Refused, Rejected, Unreachable
 from fluobook.machine import disks
+from fluobook.machine.contracts import fold
 from fluobook.machine.documents import load
 from fluobook.params import Node
 from fluobook.stages.apply_talos_config import claim
@@ -122,7 +123,7 @@ class Delivery:
         self._sent = machine.fingerprint
 
     def _must_have_its_disks(self, specs: list[disks.Disk]) -> None:
-        install = next(document for document in load(self._text) if not document.get("kind"))["machine"]["install"]
+        install = fold(load(self._text))["machine"]["install"]
         if problems := list(disks.mismatches(self._node, install, specs)):
             raise Refused(
                 f"the disks of {self._node.name} are not those of the params: {'; '.join(problems)}",

@@ -61,7 +61,7 @@ def authority(config: MachineConfiguration, *path: str) -> KeyPair:
     Raises:
         FluobookError: it is missing, has no key, or cannot sign.
     """
-    value: Any = config.main
+    value: Any = config.folded
     for name in path:
         value = (value or {}).get(name)
     issuer, field = pair(value), ".".join(path)

@@ -159,7 +159,7 @@ async def _install(node: TalosMachine) -> None:
 async def _start(node: TalosMachine) -> None:
     """Boot from disk. A control plane is "booting" until its etcd runs, which needs a bootstrap."""
     clock, delays = node.nodes.clock, node.nodes.delays
-    node.config = node.config or load(node.disk.config)
+    node.config = node.config or load(node.disk.config, node.image.version)
     node.disk.config = node.config.canonical
     node.services["kubelet"] = WAITING_FOR_CRI
     node.enter("booting")

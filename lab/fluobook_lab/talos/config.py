@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import BadFile
 from fluobook.files import parse_yaml
+from fluobook.machine.contracts import fold
 from fluobook.machine.documents import TalosLoader
 from fluobook.machine.pki import KeyPair
-from fluobook.machine.validation import decoding_problem, refusals
+from fluobook.machine.validation import OLDEST, decoding_problem, refusals
 from fluobook_lab.data import dump
 
 if TYPE_CHECKING:
@@ -40,15 +41,20 @@ class MachineConfiguration:
     main: Mapping[str, Any]
     documents: tuple[Mapping[str, Any], ...]
 
+    @cached_property
+    def folded(self) -> Mapping[str, Any]:
+        """The v1alpha1 document to which the configuration amounts, whatever its contract."""
+        return fold([self.main, *self.documents])
+
     @property
     def machine(self) -> Mapping[str, Any]:
-        """The v1alpha1 section `machine`."""
-        return self.main.get("machine") or {}
+        """The section `machine` of `folded`."""
+        return self.folded.get("machine") or {}
 
     @property
     def cluster(self) -> Mapping[str, Any]:
-        """The v1alpha1 section `cluster`."""
-        return self.main.get("cluster") or {}
+        """The section `cluster` of `folded`."""
+        return self.folded.get("cluster") or {}
 
     @property
     def type(self) -> str:
@@ -121,8 +127,8 @@ def pair(value: Mapping[str, Any] | None) -> KeyPair:
     return KeyPair(crt, key)
 
 
-def load(text: bytes | str) -> MachineConfiguration:
-    """Read a configuration.
+def load(text: bytes | str, talos: str = OLDEST) -> MachineConfiguration:
+    """Read a configuration as a version of Talos does.
 
     Raises:
         InvalidConfigurationError: it is not YAML, is empty, or has an unknown or repeated document or field.
@@ -145,21 +151,21 @@ def load(text: bytes | str) -> MachineConfiguration:
         if identity in identities:
             raise InvalidConfigurationError(f"duplicate document {identity} is not allowed (line {number})")
         identities.add(identity)
-        if problem := decoding_problem(document):
+        if problem := decoding_problem(document, talos):
             raise InvalidConfigurationError(f"error decoding document {identity} (line {number}): {problem}")
     main: dict[str, Any] = next((document for document in documents if not document.get("kind")), {})
     return MachineConfiguration(main, tuple(document for document in documents if document.get("kind")))
 
 
-def validate(config: MachineConfiguration) -> list[str]:
-    """Refuse a configuration that Talos 1.13 on nocloud would refuse; returns its warnings.
+def validate(config: MachineConfiguration, talos: str = OLDEST) -> list[str]:
+    """Refuse a configuration that Talos on nocloud would refuse; returns its warnings.
 
     Raises:
         InvalidConfigurationError: with all problems, in the form in which Talos lists them.
     """
     documents = [*([config.main] if config.main else []), *config.documents]
     by_document: dict[str, list[str]] = {}
-    for refusal in refusals(documents):
+    for refusal in refusals(documents, talos):
         by_document.setdefault(refusal.document, []).append(refusal.message)
     contradictions = by_document.pop("", [])
     problems = [

@@ -219,13 +219,14 @@ class MachineService:
 
     def _read(self, data: bytes) -> tuple[MachineConfiguration, list[str]]:
         try:
-            config = load(data)
+            talos = self._node.image.version
+            config = load(data, talos)
             if not self._node.in_maintenance and not config.main:
                 raise InvalidConfigurationError(  # noqa: TRY301
                     "the applied machine configuration doesn't contain v1alpha1 config, "
                     "did you mean to patch the machine config instead?"
                 )
-            return config, validate(config)
+            return config, validate(config, talos)
         except InvalidConfigurationError as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
 

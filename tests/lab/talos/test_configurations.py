@@ -7,7 +7,11 @@ import pytest
 import yaml
 from fluobook_lab.talos.config import InvalidConfigurationError, load, validate
 
+from fluobook.machine import generate
+from fluobook.machine.secrets import new_secrets
 from tests.lab.talos.configurations import CASES, text_of
+
+SECRETS = new_secrets()
 
 
 def verdict(text: str) -> str:
@@ -36,6 +40,21 @@ def test_no_value_of_a_field_raises_another_error(value: Any) -> None:
         if isinstance(document := case.get("documents"), dict):
             for changed in with_each_value(document, value):
                 verdict(yaml.safe_dump(changed))
+
+
+@pytest.mark.parametrize("value", [None, "", [], {}, [None], 0, True, "text"], ids=repr)
+def test_no_value_in_a_document_of_1_14_raises_another_error(value: Any) -> None:
+    """What the node reads of a configuration that it accepts is never a surprise either."""
+    made = generate("lab", "https://10.0.0.10:6443", "1.35.4", SECRETS, "/dev/vda", contract="1.14")
+    for document in made.controlplane[1:]:
+        for changed in with_each_value(document, value):
+            documents = [changed if each is document else each for each in made.controlplane]
+            try:
+                config = load(yaml.safe_dump_all(documents), "1.14")
+                validate(config, "1.14")
+            except InvalidConfigurationError:
+                continue
+            assert config.machine["type"] == "controlplane"
 
 
 def with_each_value(document: Any, value: Any) -> Iterator[Any]:

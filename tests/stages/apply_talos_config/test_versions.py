@@ -1,0 +1,63 @@
+"""Versions and contracts to which running nodes cannot be changed are refused before anything is changed."""
+
+from __future__ import annotations
+
+import pytest
+
+from fluobook.errors import Refused
+from fluobook.stages.apply_talos_config.plan import step_problem
+
+STEPS = {
+    ("v1.13.9", "1.13.9"): "",
+    ("v1.13.9", "1.13.10"): "",
+    ("v1.13.9", "1.14.1"): "",
+    ("v1.13.9", "v1.14.0-rc.1"): "",
+    ("", "1.14.1"): "",
+    ("unknown", "1.14.1"): "",
+    ("v1.14.1", "1.14.0"): "runs talos v1.14.1; versions.talos is 1.14.0, which is older",
+    ("v1.14.0", "1.13.10"): "runs talos v1.14.0; versions.talos is 1.13.10, which is older",
+    ("v1.12.11", "1.14.1"): "runs talos v1.12.11; versions.talos is 1.14.1, which leaves a minor version out",
+    ("v1.13.9", "2.0.0"): "runs talos v1.13.9; versions.talos is 2.0.0, which leaves a minor version out",
+}
+
+
+@pytest.mark.parametrize(("step", "problem"), STEPS.items())
+def test_versions_go_up_minor_by_minor(step: tuple[str, str], problem: str) -> None:
+    assert step_problem("talos", *step) == problem
+
+
+CHANGES = {
+    "talos-worker-2: runs kubernetes 1.35.4; versions.kubernetes is 1.35.3, which is older": {"kubernetes": "1.35.3"},
+    "talos-worker-2: runs kubernetes 1.35.4; versions.kubernetes is 1.34.9, which is older": {"kubernetes": "1.34.9"},
+    "runs talos v1.13.9; versions.talos is 1.13.8, which is older": {"talos": "1.13.8"},
+    "configuration is of an older contract than versions.contract, 1.14": {"contract": "1.14", "talos": "1.14.0"},
+}
+
+
+@pytest.mark.lab
+def test_a_running_cluster_is_not_changed_to_an_older_version_or_another_contract(labs):
+    lab = labs()
+    lab.bring_up("create-vms", "apply-talos-config")
+    lab.mark()
+    for message, versions in CHANGES.items():
+        with pytest.raises(Refused) as caught:
+            lab.stage("apply-talos-config", context=lab.context(versions=versions)).plan()
+        assert message in str(caught.value)
+        assert "in the params" in caught.value.remedy
+    assert [request for request in lab.requests("talos") if request["mutating"]] == []
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("contract", ["1.13", "1.14"])
+def test_talos_1_14_runs_configurations_of_both_contracts(labs, contract):
+    versions = {"contract": contract, "talos": "1.14.1"}
+    lab = labs(versions=versions)
+    for again in (False, True):
+        for name in ("create-vms", "apply-talos-config", "bootstrap-kubernetes"):
+            stage = lab.stage(name, context=lab.context(versions=versions))
+            plan = stage.plan()
+            assert bool(plan.actions) is not again
+            stage.apply(plan)
+            stage.verify()
+    kinds = {document["kind"] for node in lab.environment.machines.nodes.values() for document in node.config.documents}
+    assert ("KubeClusterConfig" in kinds) is (contract == "1.14")
