@@ -7,21 +7,22 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from fluobook.clients.talos import Applied, Mode, Probe, TalosNode
+from fluobook.clients.talos import Applied, Mode, Probe
 from fluobook.context import RunContext
 from fluobook.errors import FluobookError, ForeignObject, Refused
 from fluobook.files import read_text
 from fluobook.params import Node, Platform
-from fluobook.params.versions import ordered
+from fluobook.params.versions import minor_of, ordered
 from fluobook.stages.apply_talos_config import claim
 from fluobook.stages.apply_talos_config.documents import Configurations, Ingredients
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import probe_nodes
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
-from fluobook.waiting import Cancellation, retry
+from fluobook.waiting import retry
 
 NAME = "apply-talos-config"
+_RELEASE = re.compile(r"v?\d+\.\d+\.\d+")
 _CONTRACT = re.compile(r"^([+-])kind: KubeClusterConfig$", re.MULTILINE)
 _IMAGE = re.compile(r"^([+-])\s+image: \S+/(kubelet|kube-[a-z-]+):v(\d+\.\d+\.\d+)", re.MULTILINE)
 """Lines of a dry run's difference: a document that only contract 1.14 has, and an image of Kubernetes."""
@@ -65,7 +66,7 @@ def observe(context: RunContext) -> Observation:
         configurations = reading.result()
     configured = [node for node in platform.nodes if probes[node.name].mode is Mode.CONFIGURED]
     answers = in_parallel(
-        lambda node: dry_run(context.talos.client(node, "os:admin"), configurations.text(node), context.cancellation),
+        lambda node: dry_run(context, node, configurations.text(node)),
         configured,
     )
     names = [node.name for node in configured]
@@ -90,17 +91,30 @@ def is_not_yet(error: FluobookError) -> bool:
     return getattr(error, "code", "") in ("FAILED_PRECONDITION", "UNAVAILABLE")
 
 
-def dry_run(talos: TalosNode, text: str, cancellation: Cancellation) -> tuple[Applied, str]:
+def dry_run(context: RunContext, node: Node, text: str) -> tuple[Applied, str]:
     """What applying a configuration to a configured node would change, and the node's Talos version.
 
     Raises:
+        Refused: the node's Talos is older than the configuration's contract.
         OutsideError: the node refuses the configuration, or has no answer.
     """
+    talos, contract = context.talos.client(node, "os:admin"), context.platform.versions.contract
+
+    def once() -> tuple[Applied, str]:
+        tag = talos.version().tag
+        if _RELEASE.match(tag) and ordered(minor_of(tag)) < ordered(contract):
+            raise Refused(
+                f"{node.name} runs Talos {tag}, which cannot read a configuration of contract {contract}",
+                cause="a cluster keeps the version contract that it was made with",
+                remedy="set versions.contract in the params to the contract that the cluster was made with",
+            )
+        return talos.apply_configuration(text, dry_run=True), tag
+
     return retry(
-        lambda: (talos.apply_configuration(text, dry_run=True), talos.version().tag),
+        once,
         if_error=is_not_yet,
         pauses=(0.3, 1.0, 3.0),
-        cancellation=cancellation,
+        cancellation=context.cancellation,
     )
 
 
@@ -183,7 +197,7 @@ def step_problem(component: str, running: str, wanted: str) -> str:
         running: the version that runs, such as "v1.13.9"; "" is unknown.
         wanted: the version in the params.
     """
-    if not re.match(r"v?\d+\.\d+", running):
+    if not _RELEASE.match(running):
         return ""
     old, new = ordered(running), ordered(wanted)
     if new < old:

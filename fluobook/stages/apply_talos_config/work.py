@@ -37,7 +37,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
 
     def has_taken_over() -> bool | None:
         """Whether the node has come to rest with its configuration, as ready as it was before."""
-        applied, _ = dry_run(talos.client(node, "os:admin"), text, context.cancellation)
+        applied, _ = dry_run(context, node, text)
         return True if applied.unchanged and talos.is_at_rest(node) and (talos.is_ready(node) or not ready) else None
 
     ready = talos.is_ready(node)

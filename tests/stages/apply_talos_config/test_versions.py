@@ -30,7 +30,7 @@ CHANGES = {
     "talos-worker-2: runs kubernetes 1.35.4; versions.kubernetes is 1.35.3, which is older": {"kubernetes": "1.35.3"},
     "talos-worker-2: runs kubernetes 1.35.4; versions.kubernetes is 1.34.9, which is older": {"kubernetes": "1.34.9"},
     "runs talos v1.13.9; versions.talos is 1.13.8, which is older": {"talos": "1.13.8"},
-    "configuration is of an older contract than versions.contract, 1.14": {"contract": "1.14", "talos": "1.14.0"},
+    "runs Talos v1.13.9, which cannot read a configuration of contract 1.14": {"contract": "1.14", "talos": "1.14.0"},
 }
 
 
@@ -61,3 +61,6 @@ def test_talos_1_14_runs_configurations_of_both_contracts(labs, contract):
             stage.verify()
     kinds = {document["kind"] for node in lab.environment.machines.nodes.values() for document in node.config.documents}
     assert ("KubeClusterConfig" in kinds) is (contract == "1.14")
+    other, born = {"1.13": ("1.14", "an older"), "1.14": ("1.13", "a newer")}[contract]
+    with pytest.raises(Refused, match=f"the configuration is of {born} contract than versions.contract, {other}"):
+        lab.stage("apply-talos-config", context=lab.context(versions=versions | {"contract": other})).plan()
