@@ -50,6 +50,16 @@ def public_key(text: str, name: str = "the age key file") -> str:
     return read(text, name)[0].recipient
 
 
+def is_intact(recipient: str) -> bool:
+    """Whether the checksum of an X25519 recipient is right; true for recipients of other kinds."""
+    if not recipient.startswith("age1") or "1" in recipient[4:]:
+        return True
+    try:
+        return bool(pyrage.x25519.Recipient.from_str(recipient))
+    except pyrage.RecipientError:
+        return False
+
+
 _OTHER_KEYS = {
     "AGE-SECRET-KEY-PQ-1": "a post-quantum key (age-keygen -pq)",
     "AGE-PLUGIN-": "the key of an age plugin",

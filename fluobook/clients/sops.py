@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fluobook.clients import age
 from fluobook.clients.tools import find, run_tool
 from fluobook.errors import AccessDenied, BadFile, NotFound, OutsideError, Rejected, ToolFailed
 from fluobook.files import parse_json, parse_yaml, read_text, temporary_folder
+from fluobook.kubernetes.manifests import KubernetesLoader
 
 DEADLINE = 60.0
 EXIT_NO_KEY = "128"
@@ -78,7 +80,7 @@ def decrypt(source: Path | str, identity: str, *, name: str = "") -> str:
         try:
             return _sops(["decrypt", "--filename-override", f"stdin.{kind}"], text, env)
         except ToolFailed as error:
-            raise _translated(error, what, text) from error
+            raise _translated(error, what, text, identity) from error
 
 
 def read(source: Path | str, identity: str, *, name: str = "") -> Any:
@@ -158,7 +160,10 @@ def _metadata(text: str) -> dict[str, Any]:
         return _flat_metadata(text)
     try:  # SOPS indents JSON by tabs, which YAML refuses
         name = "the encrypted file"
-        document = parse_json(text, name) if _kind(text) == "json" else next(iter(parse_yaml(text, name)), None)
+        documents = (
+            [parse_json(text, name)] if _kind(text) == "json" else parse_yaml(text, name, loader=KubernetesLoader)
+        )
+        document = next(iter(documents), None)
     except BadFile:
         return {}
     metadata = document.get("sops") if isinstance(document, dict) else None
@@ -199,10 +204,17 @@ def _env(home: str, config: Path | None) -> dict[str, str | None]:
     }
 
 
-def _translated(error: ToolFailed, name: str, text: str) -> OutsideError:
+_FOREIGN = "identity did not match any of the recipients"
+
+
+def _translated(error: ToolFailed, name: str, text: str, identity: str) -> OutsideError:
     """The error for sops' exit code; unchanged if it is not known."""
     given: dict[str, Any] = {"system": "sops", "detail": error.detail, "code": error.code, "facts": {"file": name}}
     if error.code == EXIT_NO_KEY:
+        blocks = " ".join(error.detail.replace("|", " ").split()).split(": FAILED - ")[1:]
+        own = {key.recipient for key in age.read(identity)}
+        if any(_FOREIGN not in block for block in blocks) or own & set(recipients(text)):
+            return Rejected(f"{name} is damaged: its age block cannot be decrypted", **given)
         cause = f"it is encrypted for {', '.join(recipients(text)) or 'nobody'}"
         return AccessDenied(f"{name} cannot be decrypted with this age key", cause=cause, **given)
     if error.code == EXIT_MAC:

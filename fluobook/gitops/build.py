@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _PLUGIN = """import sys, yaml
-generator = yaml.safe_load(open(sys.argv[1]))
-documents = [document for name in generator.get("files") or [] for document in yaml.safe_load_all(open(name))]
+generator = yaml.load(open(sys.argv[1]), yaml.BaseLoader)
+documents = [each for name in generator.get("files") or [] for each in yaml.load_all(open(name), yaml.BaseLoader)]
 for secret in generator.get("secretFrom") or []:
     documents.append({"apiVersion": "v1", "kind": "Secret", "metadata": secret.get("metadata") or {}})
 for document in documents:

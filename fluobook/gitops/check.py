@@ -17,7 +17,7 @@ from fluobook.errors import BadFile, NotFound, Rejected
 from fluobook.files import LARGEST_RECORD, not_regular, parse_yaml, read_text, refuse_conflicts, require_json
 from fluobook.gitops import components, documents, kustomization, schemas
 from fluobook.gitops.documents import Document, Finding, Incomplete, InvalidFile, Position
-from fluobook.gitops.rules import alerts, applications, files, network, objects, secrets, sources
+from fluobook.gitops.rules import alerts, applications, files, network, objects, references, secrets, sources
 from fluobook.gitops.snapshot import Snapshot, UnsoundTable
 from fluobook.gitops.tree import GONE, ROOT_PATH
 
@@ -28,7 +28,6 @@ Rule = Callable[[Snapshot], Iterator[Finding]]
 RULES: dict[str, Rule] = {
     "address": network.services_get_an_address,
     "approver": sources.approver_and_stage_4_agree,
-    "backend": network.routes_have_backends,
     "build": files.kustomizations_build,
     "cleartext": secrets.secrets_are_encrypted,
     "cpu": objects.cpus_have_what_workloads_need,
@@ -56,7 +55,7 @@ RULES: dict[str, Rule] = {
     "reachability": network.reachability_is_as_expected,
     "receiver": secrets.receivers_have_credentials,
     "recipient": secrets.recipients_are_right,
-    "reference": objects.references_exist,
+    "reference": references.references_exist,
     "server-side": sources.large_objects_are_applied_server_side,
     "setting": sources.required_settings_are_set,
     "shape": objects.objects_match_their_schema,
@@ -70,7 +69,7 @@ RULES: dict[str, Rule] = {
 """Every rule by the name that its findings carry."""
 
 ABOUT_THE_WHOLE = {
-    "address", "approver", "backend", "generator", "leftover", "listing", "namespace", "phase-value", "pod-security",
+    "address", "approver", "generator", "leftover", "listing", "namespace", "phase-value", "pod-security",
     "policy", "project", "reachability", "reference", "wave", "wave-table",
 }  # fmt: skip
 """The rules that report what is missing: their findings are consequences where a part of the tree cannot be read."""
@@ -80,6 +79,27 @@ IN_ONE_FILE = {"cleartext", "key", "pin", "setting", "shape", "valid"}
 
 ABOUT_CREATION_RULES = {"recipient", "sops-rule"}
 """The rules that need a sound .sops.yaml."""
+
+CONSEQUENCES = (
+    ("*", "", "readable", "", "line"),
+    ("*", "", "shape", "", "line"),
+    ("*", "", "key", "", "line"),
+    ("mac", "", "cleartext", "", "file"),
+    ("mac", "", "shape", "", "file"),
+    ("cleartext", "SOPS", "shape", "sops.", "file"),
+    ("recipient", "encrypted for", "shape", "sops.", "file"),
+    ("sops-rule", "", "shape", "sops.", "file"),
+    ("project", "", "namespace", "nothing creates", "line"),
+    ("setting", "", "value", "has no value", "file"),
+    ("address", "its pool", "exposure", "", "file"),
+    ("reachability", "no row expects it", "policy", "", "file"),
+    ("reachability", "no row expects it", "reachability", "which is no pod", "tree"),
+    ("reachability", "no row expects it", "door", "the row opens", "tree"),
+    ("generator", "is not listed", "generator", "does not exist", "file"),
+    ("build", "already registered id", "duplicate", "", "tree"),
+)
+"""A rule and words of its findings that follow from a finding of another rule with other words, in the same line, file
+or tree."""
 
 READ = (".sops.yaml", "cluster-gitops", "params", "site", "talos")
 """The files and folders of a repository that rules read."""
@@ -105,7 +125,8 @@ def findings(
         ToolFailed: kubectl or sops is missing.
     """
     broken = unreadable(root)
-    return sorted({*broken, *_applied(Snapshot(root, path, tuple(without)), _beside(broken, rules), broken)})
+    applied = _applied(Snapshot(root, path, tuple(without)), _beside(broken, rules), broken)
+    return _causes({*broken, *applied})
 
 
 def all_findings(root: Path) -> list[Finding]:
@@ -130,7 +151,28 @@ def all_findings(root: Path) -> list[Finding]:
             shared = list(dict.fromkeys(paths if len(set(paths)) == len(paths) else reported[finding]))
             is_clear = len(shared) == len(default.variants) or shared[0] in finding.message
             result.add(finding if is_clear else replace(finding, message=f"{finding.message} (in {', '.join(shared)})"))
-    return sorted(result)
+    return _causes(result)
+
+
+def _causes(findings: set[Finding]) -> list[Finding]:
+    """The findings without those that follow from another, in the order of files and lines."""
+    causes: dict[str, list[Finding]] = {}
+    for finding in findings:
+        causes.setdefault(finding.rule, []).append(finding)
+
+    def follows(finding: Finding) -> bool:
+        return any(
+            cause_words in cause.message
+            and (where == "tree" or cause.file == finding.file)
+            and (where != "line" or cause.line == finding.line)
+            and cause is not finding
+            for rule, words, other, cause_words, where in CONSEQUENCES
+            if rule == finding.rule or (rule == "*" and other != finding.rule)
+            if words in finding.message
+            for cause in causes.get(other, ())
+        )
+
+    return sorted(finding for finding in findings if not follows(finding))
 
 
 def unreadable(root: Path) -> list[Finding]:
@@ -205,7 +247,6 @@ def _applied(snapshot: Snapshot, rules: Mapping[str, Rule], broken: Iterable[Fin
     unread = {above + finding.file for finding in broken}
     creation_rules = f"{above}.sops.yaml"
     about = {finding.file for finding in result if finding.rule in ("shape", "readable")}
-    plain = {finding.file for finding in result if finding.rule == "cleartext"}  # its MAC cannot match either
     unsound = ABOUT_CREATION_RULES if creation_rules in about else set()
     return {
         replace(finding, file=finding.file.removeprefix(above), message=finding.message.replace(above, ""))
@@ -214,7 +255,6 @@ def _applied(snapshot: Snapshot, rules: Mapping[str, Rule], broken: Iterable[Fin
         if finding.rule in ("shape", "readable") or (finding.file, finding.line) not in refused
         if is_whole or finding.rule not in ABOUT_THE_WHOLE
         if finding.rule not in unsound and finding.file not in unread
-        if finding.rule != "mac" or finding.file not in plain
     }
 
 
@@ -235,7 +275,7 @@ def _apply(snapshot: Snapshot, rule: Rule) -> Iterator[Finding]:
     except (Rejected, NotFound) as error:
         yield _culprit(error, top).finding(error.message, error.remedy, "readable")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
-        message = f"rule {rule.__name__} cannot be applied: {error!r}"
+        message = f"rule {rule.__name__} cannot be applied: {type(error).__name__}"
         yield _culprit(error, top).finding(message, "correct the other findings first", "readable")
 
 

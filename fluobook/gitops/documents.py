@@ -129,6 +129,15 @@ class Document:
         """The same document with other data; the lines are still those of the file."""
         return replace(self, data=data)
 
+    def made(self, data: dict[str, Any], *path: Key) -> Document:
+        """An object that is generated from the value at `path`; the lines of its metadata are those of that value."""
+        node = self.node
+        for step in path:
+            child = _child(node, step)
+            node = child[0] if child else node
+        key = yaml.ScalarNode("tag:yaml.org,2002:str", "metadata", node.start_mark)
+        return Document(self.file, data, yaml.MappingNode(node.tag, [(key, node)], node.start_mark))
+
     def moved(self, file: Path) -> Document:
         """The same document in another file."""
         return replace(self, file=file)
@@ -195,6 +204,32 @@ def value_under(data: Any, path: Sequence[Key]) -> Any:
         else:
             data = data.get(step) if isinstance(data, dict) else None
     return data
+
+
+def values_at(data: Any, path: Sequence[Key], above: tuple[Key, ...] = ()) -> Iterator[tuple[tuple[Key, ...], Any]]:
+    """Every value at a path with its own path; * in the path stands for every key or index."""
+    if not path:
+        yield above, data
+        return
+    pairs: Iterable[tuple[Key, Any]] = enumerate(data) if isinstance(data, list) else ()
+    if isinstance(data, dict):
+        pairs = data.items()
+    for key, value in pairs:
+        if path[0] in ("*", key):
+            yield from values_at(value, path[1:], (*above, key))
+
+
+_POD_PATHS: dict[str, tuple[Key, ...]] = {
+    "Pod": ("spec",),
+    "CronJob": ("spec", "jobTemplate", "spec", "template", "spec"),
+}
+
+
+def pod_path(document: Document) -> tuple[Key, ...]:
+    """The path of the pod's spec in a workload of Kubernetes' own, its kind misspelt or not; () in any other object."""
+    path = _POD_PATHS.get(document.kind, ("spec", "template", "spec"))
+    is_workload = document.group in ("apps", "batch") or (document.group, document.kind) == ("", "Pod")
+    return path if is_workload and isinstance(value_under(document.data, path), dict) else ()
 
 
 @lru_cache(maxsize=2048)

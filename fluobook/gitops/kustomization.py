@@ -1,20 +1,22 @@
 """Reads the objects of a kustomization without kustomize: fast, with files and lines, for this repository's plain tree.
 
-It supports what the tree uses: resources (files and folders), and patches that are JSON 6902 or delete an object. It
-refuses anything else; `fluobook.gitops.build` runs the real kustomize.
+It supports resources (files and folders), patches that are JSON 6902 or delete an object, generators of ConfigMaps and
+KSOPS, namespace, labels and annotations. It refuses anything else; `fluobook.gitops.build` runs the real kustomize.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import BadFile, Rejected
 from fluobook.files import parse_yaml, read_yaml
-from fluobook.gitops import documents
+from fluobook.gitops import documents, schemas
 from fluobook.gitops.documents import STRICT, Document, Incomplete, InvalidFile, Reader
 from fluobook.kubernetes import json_patch
 from fluobook.kubernetes.rendering import is_ksops_generator
@@ -28,8 +30,13 @@ NAME = "kustomization.yaml"
 _SELECTED = ("kind", "name", "namespace")
 """What a patch's target may name; the first two are regular expressions for kustomize, so only plain names are read."""
 _NAME = re.compile(r"[\w.-]+")
-_KNOWN = {"apiVersion", "kind", "metadata", "resources", "patches", "generators", "configMapGenerator", "components"}
-
+_KNOWN = {
+    "apiVersion", "kind", "metadata", "resources", "patches", "generators", "configMapGenerator", "generatorOptions",
+    "components", "namespace", "labels", "commonAnnotations", "sortOptions", "buildMetadata",
+}  # fmt: skip
+_REMEDIES = {
+    "secretGenerator": "its values would be plaintext in Git: encrypt a Secret with SOPS, and list it in a generator"
+}
 
 _REMOTE = re.compile(
     r"://|^git(@|::)|[?&]ref=|^[\w-]+(\.[\w-]+)*\.(com|org|net|io|dev)[/:]|^[^/]+\.[a-z]+/[^/]+/[^/]+//"
@@ -71,7 +78,9 @@ def resources(folder: Path, reader: Reader = STRICT, above: tuple[Path, ...] = (
     kustomization = load(folder, reader)
     file = kustomization.file
     for key in sorted(set(kustomization.data) - _KNOWN):
-        remedy = "write it with resources and patches; fluobook supports no more than that"
+        similar = difflib.get_close_matches(key, _KNOWN, n=1, cutoff=0.8)
+        remedy = f"did you mean {similar[0]}?" if similar else "write it with resources, patches, labels and namespace"
+        remedy = _REMEDIES.get(key, remedy)
         reader.refuse(KustomizeError(f"uses `{key}`", file=file, line=kustomization.line(key), remedy=remedy))
     objects: list[Document] = []
     entries = kustomization.data.get("resources") or []
@@ -94,7 +103,69 @@ def resources(folder: Path, reader: Reader = STRICT, above: tuple[Path, ...] = (
                 file, line = folder / patch["path"], 1
             problem = getattr(error, "problem", f"cannot be built: {error.message}")
             reader.refuse(KustomizeError(problem, file=file, line=line, remedy=error.remedy))
-    return objects
+    return [_transformed(document, kustomization.data) for document in objects]
+
+
+def _transformed(document: Document, data: dict[str, Any]) -> Document:
+    """An object with the namespace, the labels and the annotations that a kustomization gives to all of its objects."""
+    if not data.keys() & {"namespace", "labels", "commonAnnotations"} or not document.kind:
+        return document
+    changed = deepcopy(document.data)
+    metadata = changed.setdefault("metadata", {})
+    if data.get("namespace") and not schemas.is_cluster_scoped(document.group, document.kind):
+        metadata["namespace"] = data["namespace"]
+    if annotations := data.get("commonAnnotations"):
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), **annotations}
+    for entry in data.get("labels") or ():
+        pairs, selects = entry.get("pairs") or {}, entry.get("includeSelectors")
+        holders = [metadata]
+        template = documents.value_under(changed, ("spec", "template"))
+        if isinstance(template, dict) and (selects or entry.get("includeTemplates")):
+            holders.append(template.setdefault("metadata", {}))
+        for holder in holders:
+            holder["labels"] = {**(holder.get("labels") or {}), **pairs}
+        selector = documents.value_under(changed, ("spec", "selector")) if selects else None
+        if isinstance(selector, dict):
+            (selector if document.kind == "Service" else selector.setdefault("matchLabels", {})).update(pairs)
+    return document.changed(changed)
+
+
+def generated(folder: Path, reader: Reader = STRICT) -> list[Document]:
+    """The ConfigMaps and Secrets that the generators of a kustomization make, without the folders that it lists.
+
+    Values of files are empty. The lines are those of the generator, or of the encrypted file.
+
+    Raises:
+        InvalidFile: a file is missing.
+    """
+    kustomization = load(folder, reader)
+    objects = []
+    for index, entry in enumerate(kustomization.data.get("configMapGenerator") or ()):
+        keys: list[str] = [str(literal).partition("=")[0] for literal in entry.get("literals") or ()]
+        for number, text in enumerate(entry.get("files") or ()):
+            key, _, name = str(text).rpartition("=")
+            keys.append(key or Path(name).name)
+            if not (folder / name).exists():
+                line = kustomization.line("configMapGenerator", index, "files", number)
+                remedy = "correct the name, or restore the file"
+                problem = f"lists {name}, which is not there"
+                reader.refuse(KustomizeError(problem, file=kustomization.file, line=line, remedy=remedy))
+        if entry.get("behavior", "create") == "create":
+            metadata = {key: entry[key] for key in ("name", "namespace") if entry.get(key)}
+            metadata |= {key: (entry.get("options") or {}).get(key) or {} for key in ("labels", "annotations")}
+            data = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict.fromkeys(keys, "")}
+            objects.append(kustomization.made(data, "configMapGenerator", index))
+    for generator in generators(folder, reader):
+        for index, secret in enumerate(generator.document.data.get("secretFrom") or () if generator.is_ksops else ()):
+            metadata = secret.get("metadata") or {}
+            names = (str(name) for field in ("files", "binaryFiles") for name in secret.get(field) or ())
+            keys = [key or Path(name).name for key, _, name in (name.rpartition("=") for name in names)]
+            data = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": dict.fromkeys(keys, "")}
+            objects.append(generator.document.made(data, "secretFrom", index, "metadata"))
+        for source in generator.sources:
+            if source.path[0] == "files" and source.file.is_file():
+                objects += [document for document in reader.read(source.file) if document.kind]
+    return [_transformed(document, kustomization.data) for document in objects]
 
 
 def _listed(folder: Path, entry: Any, reader: Reader, above: tuple[Path, ...]) -> list[Document]:
@@ -107,6 +178,9 @@ def _listed(folder: Path, entry: Any, reader: Reader, above: tuple[Path, ...]) -
         remedy = "copy it into the tree, or deploy it by an Application with that source"
         message = f"lists {entry}, which is outside this repository: fluobook neither reads nor checks it"
         raise RemoteResource(message, file=file, remedy=remedy)
+    is_broken = path.is_symlink() and not path.exists()
+    if is_broken or (path.is_dir() and path.suffix in (".yaml", ".yml") and not (path / NAME).exists()):
+        return reader.read(path)  # which refuses a link to nothing, and a folder
     if not path.exists():
         remedy = "remove it from the list, or restore the file"
         raise KustomizeError(f"lists {entry}, which is not there", file=file, remedy=remedy)
@@ -130,8 +204,8 @@ def files(folder: Path, reader: Reader = STRICT) -> set[Path]:
     names += [patch["path"] for patch in data.get("patches") or [] if isinstance(patch, dict) and "path" in patch]
     for generator in data.get("configMapGenerator") or []:
         names += [entry.rpartition("=")[2] for entry in generator.get("files") or []]
-    sources = {source.file.resolve() for generator in generators(folder, reader) for source in generator.sources}
-    return {(folder / name).resolve() for name in names} | sources
+    sources = (source.file for generator in generators(folder, reader) for source in generator.sources)
+    return {Path(os.path.realpath(path)) for path in (*(folder / name for name in names), *sources)}
 
 
 def below(folder: Path, reader: Reader = STRICT) -> list[Document]:
@@ -155,6 +229,11 @@ class Source:
     file: Path
 
 
+def is_ksops(document: Document) -> bool:
+    """Whether a document is a KSOPS generator."""
+    return is_ksops_generator(document.data)
+
+
 @dataclass(frozen=True)
 class Generator:
     """A generator that a kustomization lists; `folder` is the kustomization's, from which paths are resolved."""
@@ -165,7 +244,7 @@ class Generator:
     @property
     def is_ksops(self) -> bool:
         """Whether KSOPS runs it; kustomize and other programs have generators too."""
-        return is_ksops_generator(self.document.data)
+        return is_ksops(self.document)
 
     @property
     def sources(self) -> list[Source]:

@@ -6,17 +6,20 @@ Structure only: the checks of webhooks are not in it.
 
 from __future__ import annotations
 
+import difflib
 import json
 import lzma
+import re
 import sys
 from copy import deepcopy
 from functools import cache
 from importlib.resources import files
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from fluobook.files import packaged
 from fluobook.gitops.documents import value_under
-from fluobook.params.problems import shown
+from fluobook.params.problems import did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +47,47 @@ def _data() -> dict[str, Any]:
     data = json.loads(lzma.decompress(folder.joinpath("schemas.json.xz").read_bytes()))
     own = packaged("fluobook.gitops", "data/shapes.yaml")
     kinds, others = data["kinds"] | _closed(own["kinds"]), _closed(own["others"])
-    return {**data, "kinds": kinds, "others": others, "cluster": data["cluster"] + own["cluster"]}
+    added = packaged("fluobook.gitops", "data/values.yaml")
+    values: dict[str, list[Any]] = {}
+    for entry in added["values"]:
+        for place in entry["at"]:
+            values.setdefault(place, []).append(_with_empty(entry["is"]))
+    for name, schema in [*data["definitions"].items(), *kinds.items()]:
+        _add(schema, name.rpartition("/" if "/" in name else ".")[2], values)
+    for key, names in [*((key, added["names"]) for key in kinds), ("*", added["names"])]:
+        holder, form = kinds if key in kinds else others, names.get(key.rpartition("/")[2], names["*"])
+        name_form = {"properties": {"metadata": {"properties": {"name": form}}}}
+        holder[key] = {"allOf": [holder[key], name_form]}
+    definitions = {
+        name: {"allOf": [schema, *values.get(name.rpartition(".")[2], ())]}
+        for name, schema in data["definitions"].items()
+    }
+    return {
+        "kinds": kinds, "others": others, "definitions": definitions, "cluster": data["cluster"] + own["cluster"]
+    }  # fmt: skip
+
+
+def _with_empty(schema: Any) -> Any:
+    """A schema in which every enum takes an empty value, which stands for the default."""
+    if isinstance(schema, dict):
+        return {key: [*value, None, ""] if key == "enum" else _with_empty(value) for key, value in schema.items()}
+    return [_with_empty(item) for item in schema] if isinstance(schema, list) else schema
+
+
+_INT64 = {"minimum": -(2**63), "maximum": 2**63 - 1}
+
+
+def _add(schema: Any, owner: str, values: dict[str, list[Any]]) -> None:
+    """Add the schemas of values.yaml to the fields of a definition or kind, however deep they are."""
+    for field, below in (schema.get("properties") or {}).items():
+        _add(below, owner, values)
+        added = [_INT64] if "integer" in below.get("type", ()) else []
+        added += [*values.get(f"{owner}.{field}", ()), *values.get(f"*.{field}", ())]
+        if added:
+            schema["properties"][field] = {"allOf": [below, *added]}
+    for below in (schema.get("items"), schema.get("additionalProperties")):
+        if isinstance(below, dict):
+            _add(below, owner, values)
 
 
 def _closed(schema: Any) -> Any:
@@ -114,10 +157,12 @@ def checked(data: dict[str, Any], name: str) -> tuple[dict[str, Any], list[Misma
     compared = {field: value for field, value in data.items() if field != "sops"} if encrypted else data
     errors = _errors(validator, compared)
     hidden = kind == "Secret"
-    mismatches = list(dict.fromkeys(_mismatch(error, hidden=hidden) for error in errors))
+    mismatches = [*_mismatches(errors, hidden=hidden)]
     if encrypted:
         validator, compared = _validator("encrypted"), data
         errors = _errors(validator, data)
+        mismatches += [each for each in _mismatches(errors, hidden=True) if each[0][:1] == ("sops",)]
+    mismatches = list({path: (path, message) for path, message in mismatches}.values())
     emptied: list[tuple[Key, ...]] = []
     while wrong := [error for error in errors if error.validator in ("type", "required")]:
         compared = compared if emptied else deepcopy(compared)
@@ -132,22 +177,54 @@ def _errors(validator: Any, data: dict[str, Any]) -> list[Any]:
     return [best_match([error]) or error for error in validator.iter_errors(data)]
 
 
+def _mismatches(errors: list[Any], *, hidden: bool) -> Iterator[Mismatch]:
+    """What does not match, each mistake once: a required field that is misspelt is also an unknown one."""
+    missing = {tuple(error.absolute_path): _missing(error) for error in errors if error.validator == "required"}
+    misspelt: set[tuple[Key, ...]] = set()
+    for error in errors:
+        if unknown := _unexpected(error):
+            path = tuple(error.absolute_path)
+            meant = difflib.get_close_matches(unknown[0], missing.get(path, ()), n=1)
+            misspelt |= {path} if meant else set()
+    for error in errors:
+        if error.validator != "required" or tuple(error.absolute_path) not in misspelt or len(_missing(error)) > 1:
+            yield _mismatch(error, hidden=hidden)
+
+
+def _missing(error: Any) -> list[str]:
+    return [key for key in error.validator_value if key not in error.instance]
+
+
 def _mismatch(error: Any, *, hidden: bool) -> Mismatch:
-    path = (*error.absolute_path, *_unexpected(error)[:1])
-    value, where = "a secret" if hidden else shown(error.instance), ".".join(map(str, path)) or "it"
+    is_key = "propertyNames" in error.absolute_schema_path
+    unknown = _unexpected(error)
+    path = (*error.absolute_path, *(unknown[:1] or ([error.instance] if is_key else [])))
+    where, limit = ".".join(map(str, path)) or "it", error.validator_value
+    value = "a secret" if hidden and not is_key else shown(error.instance)
+    description = error.schema.get("description", "")
     match error.validator:
         case "type":
-            kinds = [error.validator_value] if isinstance(error.validator_value, str) else error.validator_value
+            kinds = [limit] if isinstance(limit, str) else limit
             message = f"{where} is {value}, not {' or '.join(_TYPES[kind] for kind in kinds)}"
         case "required":
-            missing = [key for key in error.validator_value if key not in error.instance]
-            message = f"{where} has no {' and no '.join(missing)}"
-        case "pattern":
-            form = "" if "description" in error.schema else f", which does not match {error.validator_value}"
-            message = f"{where} is {value}{form}"
+            message = f"{where} has no {' and no '.join(_missing(error))}"
+        case "additionalProperties":
+            message, description = f"{where} is unknown", did_you_mean(unknown[0], error.schema.get("properties") or ())
+        case "enum":
+            known = [str(word) for word in limit if word not in (None, "")]
+            message = f"{where} is {value}, which is none of {', '.join(known)}"
+        case "minimum" | "maximum":
+            message = f"{where} is {value}, {'less' if error.validator == 'minimum' else 'more'} than {limit}"
+        case "minItems" | "minLength" | "minProperties":
+            message = f"{where} is too short" if error.instance else f"{where} is empty"
+        case "maxItems" | "maxLength" | "maxProperties":
+            message = f"{where} has more than {limit} {'characters' if isinstance(error.instance, str) else 'entries'}"
+        case "unique":
+            message = f"{where} has {error.message} twice"
         case _:
-            message = f"{where}: a secret of a wrong form" if hidden else f"{where}: {error.message}"
-    return path, f"{message}; {error.schema['description']}" if "description" in error.schema else message
+            form = f", which does not match {limit}" if error.validator == "pattern" and not description else ""
+            message = f"{where} is {value}{form}"
+    return path, f"{message}; {description}" if description else message
 
 
 def _empty(data: Any, error: Any) -> Iterator[tuple[Key, ...]]:
@@ -158,7 +235,7 @@ def _empty(data: Any, error: Any) -> Iterator[tuple[Key, ...]]:
         yield path
         return
     parent = value_under(data, path)
-    for key in (key for key in error.validator_value if key not in parent):
+    for key in (key for key in _missing(error) if key not in parent):
         parent[key] = _empty_value((error.schema.get("properties") or {}).get(key, {}))
         yield (*path, key)
 
@@ -166,6 +243,8 @@ def _empty(data: Any, error: Any) -> Iterator[tuple[Key, ...]]:
 def _empty_value(schema: dict[str, Any]) -> Any:
     if reference := schema.get("$ref"):
         return _empty_value(_data()["definitions"][reference.rpartition("/")[2]])
+    if "allOf" in schema:
+        return _empty_value(schema["allOf"][0])
     kind = schema.get("type", "object" if "properties" in schema else "string")
     kinds: dict[str, Any] = {"object": {}, "array": [], "integer": 0, "number": 0, "boolean": False}
     return kinds.get(kind if isinstance(kind, str) else kind[0], "")
@@ -182,9 +261,54 @@ def _unexpected(error: Any) -> list[str]:
 def _validator(key: str) -> Any:
     # For formats that no schema here has, jsonschema would build 38 grammars as it is imported, in 1.2 s.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-    from jsonschema import Draft7Validator  # noqa: PLC0415 (heavy, and few kernels check a tree)
+    from jsonschema import Draft7Validator, FormatChecker, validators  # noqa: PLC0415 (heavy, and few check a tree)
 
-    return Draft7Validator({**_all()[key], "definitions": _data()["definitions"]})
+    formats = FormatChecker(())
+    formats.checks("schedule")(_is_schedule)
+    formats.checks("network", ValueError)(lambda text: bool(ip_network(text)))
+    extended = validators.extend(Draft7Validator, {"unique": _repeated})
+    return extended({**_all()[key], "definitions": _data()["definitions"]}, format_checker=formats)
+
+
+def _repeated(_: Any, fields: list[str], items: Any, __: Any) -> Iterator[Any]:
+    """An error for each item of a list whose fields have the values of another item's."""
+    from jsonschema import ValidationError  # noqa: PLC0415
+
+    known: list[Any] = []
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        values = [item.get(field) for field in fields] if isinstance(item, dict) else []
+        if values in known and values[0] is not None:
+            yield ValidationError(f"{fields[0]} {values[0]}", path=[index])
+        known.append(values)
+
+
+_SCHEDULE = (range(60), range(24), range(1, 32), range(1, 13), range(7))
+_DAYS_AND_MONTHS = "sun mon tue wed thu fri sat", " jan feb mar apr may jun jul aug sep oct nov dec"
+
+
+def _is_schedule(text: Any) -> bool:
+    """Whether Kubernetes takes a text as a cron schedule."""
+    if str(text).startswith("@"):
+        words = r"yearly|annually|monthly|weekly|daily|midnight|hourly|every ([0-9.]+(ns|us|µs|ms|s|m|h))+"
+        return bool(re.fullmatch(f"@({words})", text))
+    fields = str(text).split()
+    if len(fields) != len(_SCHEDULE):
+        return False
+    for field, allowed in zip(fields, _SCHEDULE, strict=True):
+        for part in field.lower().split(","):
+            span, _, step = part.partition("/")
+            ends = [] if span in ("*", "?") else span.split("-", 1)
+            numbers = [_number(end, allowed) for end in ends]
+            is_step = "/" not in part or (step.isdigit() and int(step))
+            if numbers != sorted(numbers) or not is_step or not all(number in allowed for number in numbers):
+                return False
+    return True
+
+
+def _number(word: str, allowed: range) -> int:
+    """A number, or the name of a day or month as its number; -1 for neither."""
+    names = {7: _DAYS_AND_MONTHS[0].split(" "), 13: _DAYS_AND_MONTHS[1].split(" ")}.get(allowed.stop, [])
+    return int(word) if word.isdigit() else names.index(word) if word and word in names else -1
 
 
 @cache

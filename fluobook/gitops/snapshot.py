@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fluobook.params import Params, Platform
 
 INITIAL_NAMESPACES = {"default", "kube-system", "kube-public", "kube-node-lease"}
+_OF_ROOTS = ("Application", "AppProject")
 _NAMES_OF_JOBS = ("VMPodScrape", "PodMonitor", "VMServiceScrape", "ServiceMonitor", "Service")
 
 
@@ -104,8 +105,17 @@ class Snapshot:
 
     @cached_property
     def tree(self) -> Tree:
-        """The tree that the root Application deploys."""
-        return tree.read(self.root, self.path, self.without, self.reader)
+        """The tree that the root Application deploys, with the Applications that no kustomization lists."""
+        listed = tree.read(self.root, self.path, self.without, self.reader)
+        folders = [part.file.parent for part in kustomization.below(self.root / self.path, self.reader)]
+        known = {(document.kind, document.name) for document in listed.documents}
+        forgotten = tuple(
+            document
+            for _, document in self.forgotten
+            if document.kind in _OF_ROOTS and any(map(document.file.is_relative_to, folders))
+            if (document.kind, document.name) not in known
+        )
+        return replace(listed, documents=(*listed.documents, *forgotten))
 
     @property
     def applications(self) -> tuple[Application, ...]:
@@ -204,9 +214,62 @@ class Snapshot:
         return tuple(file.parent for file in self.files if file.name == "kustomization.yaml")
 
     @cached_property
+    def listed(self) -> set[Path]:
+        """Every file and folder that a kustomization names."""
+        return set().union(*(kustomization.files(folder, self.reader) for folder in self.kustomizations))
+
+    @cached_property
+    def named(self) -> set[Path]:
+        """The folders of the roots and of their Applications."""
+        paths = {app.path for root in self.roots for app in root.applications if app.path}
+        return {(self.root / path).resolve() for path in (*paths, *(root.path for root in self.roots))}
+
+    @cached_property
+    def forgotten(self) -> list[tuple[Path, Document]]:
+        """The objects that no kustomization and no generator lists, each with the nearest kustomization's folder.
+
+        The rule `listing` or `generator` reports their files; the other rules read them as if they were listed.
+        """
+        folders, result = set(self.kustomizations), []
+        for file in self.files:
+            unit = file.parent if file.name == kustomization.NAME else file
+            if unit.resolve() in self.listed | (self.named if unit in folders else set()):
+                continue
+            nearest = next((folder for folder in unit.parents if folder in folders), self.root)
+            objects = kustomization.resources(unit, self.reader) if unit in folders else self.reader.read(file)
+            for generator in (kustomization.Generator(file.parent, document) for document in objects):
+                objects += [each for source in generator.sources for each in self._read(source.file)]
+            result += [(nearest, each) for each in objects if each.kind and not kustomization.is_ksops(each)]
+        return result
+
+    def _read(self, file: Path) -> list[Document]:
+        return self.reader.read(file) if file.is_file() else []
+
+    @cached_property
     def deployed(self) -> tuple[tuple[Application, Document], ...]:
-        """Every object that an Application deploys from a folder of this repository."""
-        return tuple((app, document) for app in self.applications for document in self.tree.deployed_by(app))
+        """Every object that an Application deploys from a folder of this repository: listed, generated, forgotten.
+
+        One without a namespace is in the Application's, as for Argo CD.
+        """
+        deployed = []
+        for app in filter(self.tree.is_ours, self.applications):
+            folders = [part.file.parent for part in kustomization.below(self.root / app.path, self.reader)]
+            made = [each for folder in folders for each in kustomization.generated(folder, self.reader)]
+            objects = [*self.tree.deployed_by(app), *(each for each in made if not self.tree.is_dropped(each))]
+            known = {(each.kind, each.namespace, each.name) for each in objects}
+            objects += [
+                each
+                for folder, each in self.forgotten
+                if folder in folders
+                and (each.kind, each.namespace, each.name) not in known
+                and each.kind not in _OF_ROOTS
+            ]
+            deployed += [(app, _placed(document, app.namespace)) for document in objects]
+        return tuple(deployed)
+
+    def deployed_by(self, app: Application) -> list[Document]:
+        """The objects that one Application deploys from a folder of this repository."""
+        return [document for other, document in self.deployed if other is app]
 
     def objects(self, *kinds: str) -> list[Document]:
         """The deployed objects of these kinds; all of them if none is given."""
@@ -273,6 +336,14 @@ class Snapshot:
         except (ParamsError, Rejected):  # reported by the rule phase-value
             by_platform = []
         return [*by_platform] or [(None, self.objects())]
+
+
+def _placed(document: Document, namespace: str) -> Document:
+    """An object in its namespace."""
+    if document.namespace or not document.kind or schemas.is_cluster_scoped(document.group, document.kind):
+        return document
+    metadata = {**(document.data.get("metadata") or {}), "namespace": namespace}
+    return document.changed({**document.data, "metadata": metadata})
 
 
 def _root_of(platform: Platform) -> tuple[str, tuple[str, ...]]:

@@ -199,15 +199,22 @@ def test_a_value_that_kubernetes_refuses_is_found(content: str, repository: Path
     assert all(VALUES[content] in message and "plain-not" not in message for message in found)
 
 
+FIRST = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+SECOND = "age1v0zc3r87s8g2dxuctjedrqgaa0rmljt5sxy99qh88dgtpdny4csqrajdr5"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"age": "age1x,ssh-ed25519 AAAAC3 jo"}, ""),
-        ({"age": "age1x,age1pq1qqqqqqqqqq"}, "age1pq1qqqqq… is a post-quantum recipient"),
+        ({"age": f"{FIRST},ssh-ed25519 AAAAC3 jo"}, "all 2 files of this rule are encrypted for"),
+        ({"age": f"{FIRST},age1pq1qqqqqqqqqq"}, "age1pq1qqqqq… is a post-quantum recipient"),
+        ({"age": SECOND.replace("rajdr5", "rajdr6")}, "rajdr6 is no age recipient: a character of it is wrong"),
+        ({"age": SECOND[:-1]}, "is no age recipient"),
+        ({"age": FIRST}, f"it names {FIRST}, and all 2 files of this rule are encrypted for {SECOND}"),
         ({"pgp": "FBC7B9E2A4F9289AC0C1D4843D16CEE4A27381B4"}, "pgp can decrypt it too"),
         ({"kms": "arn:aws:kms:eu-central-1:1:key/x"}, "kms can decrypt it too"),
-        ({"key_groups": [{"age": ["age1x"]}, {"age": ["age1y"]}]}, "2 of 2 key groups are needed"),
-        ({"key_groups": [{"age": ["age1x"]}, {"age": ["age1y"]}], "shamir_threshold": 1}, ""),
+        ({"key_groups": [{"age": [FIRST]}, {"age": [SECOND]}]}, "2 of 2 key groups are needed"),
+        ({"key_groups": [{"age": [FIRST]}, {"age": [SECOND]}], "shamir_threshold": 1}, "all 2 files of this rule"),
     ],
 )
 def test_recipients_that_argo_cd_cannot_be_are_refused_at_the_rule(change: dict, message: str, repository: Path):

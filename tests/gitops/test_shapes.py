@@ -29,7 +29,7 @@ RULE = "apiVersion: operator.victoriametrics.com/v1beta1\nkind: VMRule\nmetadata
         (
             "reachability.yaml",
             f"pods: {{shop: {POD.replace('8080', '70000')}}}",
-            "pods.shop.ports.0: 70000 is greater than",
+            "pods.shop.ports.0 is 70000, more than 65535",
         ),
         (
             "reachability.yaml",
@@ -46,12 +46,12 @@ RULE = "apiVersion: operator.victoriametrics.com/v1beta1\nkind: VMRule\nmetadata
             "pods: {shop: {namespace: shop}}",
             "pods.shop has no labels and no ports; write {namespace: shop",
         ),
-        ("reachability.yaml", "open: [{from: a, to: b, too: b, why: x}]", "open.0.too: Additional properties"),
-        ("reachability.yaml", "open: [{from: a, to: b, why: the LAN, and more}]", "open.0.and more: Additional"),
+        ("reachability.yaml", "open: [{from: a, to: b, too: b, why: x}]", "open.0.too is unknown; did you mean 'to'?"),
+        ("reachability.yaml", "open: [{from: a, to: b, why: the LAN, and more}]", "open.0.and more is unknown"),
         (
             "reachability.yaml",
             f"pods: {{shop: {POD.replace('[8080]', '{http: 70000}')}}}",
-            "pods.shop.ports.http: 70000 is greater than",
+            "pods.shop.ports.http is 70000, more than 65535",
         ),
         ("metrics.yaml", f"programs: {{shop: {PROGRAM}}}", ""),
         ("metrics.yaml", "programs: [1, 2]", "programs is […], not a mapping"),
@@ -76,7 +76,11 @@ RULE = "apiVersion: operator.victoriametrics.com/v1beta1\nkind: VMRule\nmetadata
         ("x.yaml", "apiVersion: viaduct.ai/v1\nkind: ksops\nfiles: a", "files is 'a', not a list"),
         ("x.yaml", "apiVersion: a.b/v1\nkind: Own\nmetadata: {labels: {a: 5}}", "metadata.labels.a is 5, not a text"),
         ("x.yaml", RULE + "spec: {groups: [{name: a, rules: [{alert: A, expr: 5}]}]}", "rules.0.expr is 5, not a text"),
-        ("x.yaml", RULE + "spec: {groups: [{name: a, rules: [{alert: A, annotation: {}}]}]}", "annotation: Additional"),
+        (
+            "x.yaml",
+            RULE + "spec: {groups: [{name: a, rules: [{alert: A, annotation: {}}]}]}",
+            "annotation is unknown; did you mean 'annotations'?",
+        ),
         ("x.yaml", RULE + "spec: {groups: [{name: a}]}", "spec.groups.0 has no rules"),
         ("x.yaml", RULE + "spec: {groups: {a: 1}}", "spec.groups is {…}, not a list"),
         (
@@ -127,7 +131,7 @@ DASHBOARD = "site/shop/dashboard.json"
     ("edit", "rule", "message"),
     [
         (("site/reachability.yaml", "pods:\n", "pods:\n  other: 5\n"), "shape", "pods.other is 5, not a mapping"),
-        (("site/reachability.yaml", "8080", "70000"), "shape", "70000 is greater than the maximum of 65535"),
+        (("site/reachability.yaml", "8080", "70000"), "shape", "is 70000, more than 65535"),
         ((ALERTS, "          expr: vector(1)\n", ""), "metric", "Watchdog has no expr"),
         ((ALERTS, "expr: vector(1)", "expr: 5"), "shape", "expr is 5, not a text"),
         ((DASHBOARD, '"expr": "', '"expr": 7, "legend": "'), "metric", "7 is not a text"),

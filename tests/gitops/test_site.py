@@ -111,7 +111,7 @@ def test_an_application_without_rows_or_with_a_door_too_many_is_reported(site: P
             "namespace shop has no default deny",
         ),
         (("shop/shop.yaml", ":1.29.1", ":latest"), "pin", "no version tag"),
-        (("shop/shop.yaml", "number: 80", "number: 81"), "backend", "has no port 81"),
+        (("shop/shop.yaml", "number: 80", "number: 81"), "reference", "has no port 81"),
         (("shop/namespace.yaml", "Prune=false,", ""), "keeping", "shop prunes"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from fnmatch import fnmatchcase
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -66,22 +67,8 @@ def providers_of(snapshot: Snapshot) -> dict[str, Application]:
         f"class {document.name}": app for app, document in snapshot.deployed if document.kind == "StorageClass"
     }
     providers |= {f"namespace {name}": app for name, (app, _) in snapshot.namespaces.items()}
-    return providers | _secrets(snapshot)
-
-
-def _secrets(snapshot: Snapshot) -> dict[str, Application]:
-    """The Application whose KSOPS generators make each Secret."""
-    makers: dict[str, Application] = {}
-    for app in filter(snapshot.tree.is_ours, snapshot.applications):
-        top = (snapshot.root / app.path).resolve()
-        for generator in (each for each in snapshot.generators if each.folder.resolve().is_relative_to(top)):
-            for secret in generator.document.data.get("secretFrom") or ():
-                metadata = secret.get("metadata") or {}
-                makers[f"secret {metadata.get('namespace', app.namespace)}/{metadata.get('name')}"] = app
-            read = {source.file.resolve() for source in generator.sources}
-            for document in (document for document in snapshot.documents if document.file.resolve() in read):
-                makers[f"secret {document.namespace}/{document.name}"] = app
-    return makers
+    secrets = ((app, document) for app, document in snapshot.deployed if document.kind == "Secret")
+    return providers | {f"secret {document.namespace}/{document.name}": app for app, document in secrets}
 
 
 def needs_of(snapshot: Snapshot, app: Application) -> Iterator[tuple[str, str, Position]]:
@@ -97,7 +84,7 @@ def needs_of(snapshot: Snapshot, app: Application) -> Iterator[tuple[str, str, P
     created = {name for name, (_, manifest) in snapshot.namespaces.items() if NEEDED_BEFORE not in manifest.annotations}
     if app.namespace in created:
         yield f"namespace {app.namespace}", "its destination", app.document.at("spec", "destination", "namespace")
-    for document in snapshot.tree.deployed_by(app):
+    for document in snapshot.deployed_by(app):
         reason = f"{document.kind} {document.name}"
         if not schemas.is_built_in(str(document.data.get("apiVersion", ""))):
             yield f"group {document.group}", reason, document.at("apiVersion")
@@ -182,14 +169,19 @@ def projects_allow_their_applications(snapshot: Snapshot) -> Iterator[Finding]:
 def _requests(snapshot: Snapshot, app: Application) -> Iterator[Request]:
     repo = without_credentials(app.repo) if app.repo.startswith("http") else app.repo  # `cleartext` reports them
     yield Request("sourceRepos", repo, app.document, ("spec", "source", "repoURL"))
-    yield Request("destinations", app.namespace, app.document, ("spec", "destination", "namespace"))
+    created = {*INITIAL_NAMESPACES, *snapshot.namespaces}  # the rule `namespace` reports all others
+    if app.namespace in created:
+        yield Request("destinations", app.namespace, app.document, ("spec", "destination", "namespace"))
     for qualified in chart_of(app).makes:
         kind, _, group = qualified.partition(".")
         yield Request("", {"group": group, "kind": kind}, app.document, ("spec", "source"))
-    for document in snapshot.tree.deployed_by(app):
-        if document.namespace:
+    for document in snapshot.deployed_by(app):
+        if document.namespace in created:
             yield Request("destinations", document.namespace, document, ("metadata", "namespace"))
-        known = schemas.is_known(str(document.data.get("apiVersion", "")), document.kind)
+        version = str(document.data.get("apiVersion", ""))
+        known = schemas.is_known(version, document.kind)
+        if not known and schemas.has_group(version):
+            continue  # the kind is misspelt, which the rule `shape` reports
         field = _KIND_LISTS[0] if schemas.is_cluster_scoped(document.group, document.kind) else _KIND_LISTS[1]
         yield Request(field if known else "", {"group": document.group, "kind": document.kind}, document, ("kind",))
 
@@ -202,7 +194,7 @@ def _refusals(project: Document, requests: list[Request]) -> Iterator[Finding]:
     """
     missing: dict[tuple[str, str], list[Request]] = {}
     for request in requests:
-        if request.entry not in _allowed(project, request.field):
+        if not any(_covers(entry, request.entry) for entry in _allowed(project, request.field)):
             missing.setdefault((request.field, str(request)), []).append(request)
     for (field, entry), refused in missing.items():
         message = f"project {project.name} does not allow {entry}"
@@ -215,6 +207,13 @@ def _refusals(project: Document, requests: list[Request]) -> Iterator[Finding]:
             yield entries.finding(f"{message}, which {places[0]}{more} needs", "add it here")
         else:
             yield places[0].finding(message, f"correct it, or add it at {entries}")
+
+
+def _covers(allowed: Any, wanted: Any) -> bool:
+    """Whether an entry of a project allows what is wanted; * stands for any text."""
+    if isinstance(allowed, dict) and isinstance(wanted, dict):
+        return all(_covers(allowed.get(key), wanted[key]) for key in wanted)
+    return fnmatchcase(str(wanted), str(allowed))
 
 
 def _allowed(project: Document, field: str) -> list[Any]:
@@ -296,7 +295,7 @@ def _held(snapshot: Snapshot, app: Application) -> tuple[list[str], list[str]]:
 
     Argo CD does not delete CRDs with an Application. It does prune them, and every object of their kinds goes too.
     """
-    chart, objects = chart_of(app), snapshot.tree.deployed_by(app)
+    chart, objects = chart_of(app), snapshot.deployed_by(app)
     data = ["what the platform stands on"] if chart.keeps else []
     kinds = [f"the kinds of {group}" for group in chart.brings]
     for document in objects:

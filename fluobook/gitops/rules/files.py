@@ -72,10 +72,8 @@ def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:
 
     What is not listed is never deployed, and nothing else reports it.
     """
-    listed = set().union(*(kustomization.files(folder, snapshot.reader) for folder in snapshot.kustomizations))
-    paths = {app.path for root in snapshot.roots for app in root.applications if app.path}
+    listed = snapshot.listed
     has_unknown_roots = any(isinstance(loaded, ParamsError) for loaded in snapshot.params.values())
-    deployed = {(snapshot.root / path).resolve() for path in (*paths, *(root.path for root in snapshot.roots))}
     uids: set[str] = set()
     for folder in snapshot.kustomizations:
         yield from _unread_dashboards(snapshot, kustomization.load(folder, snapshot.reader), uids)
@@ -87,7 +85,7 @@ def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:
         if file.name == kustomization.NAME:
             folder = file.parent.resolve()
             is_unknown = has_unknown_roots and file.is_relative_to(snapshot.root / TOPS[1])
-            if folder not in listed | deployed and not is_unknown:
+            if folder not in listed | snapshot.named and not is_unknown:
                 message = "no kustomization, Application or platform.gitops.path names its folder"
                 yield Position(file, 1).finding(message, "name it, for a root in your params, or delete it")
         elif file.resolve() not in listed and any(
@@ -152,6 +150,7 @@ def kustomizations_build(snapshot: Snapshot) -> Iterator[Finding]:
 def _build(builder: Builder, folder: Path, snapshot: Snapshot) -> Iterator[Finding]:
     reader = TolerantReader()
     listed = kustomization.resources(folder, reader)
+    kustomization.generated(folder, reader)  # which refuses what is missing
     sources = [source for generator in kustomization.generators(folder, reader) for source in generator.sources]
     if reader.refused or reader.emptied or not all(source.file.is_file() for source in sources):
         snapshot.reader.refused.update(reader.refused)
@@ -159,8 +158,9 @@ def _build(builder: Builder, folder: Path, snapshot: Snapshot) -> Iterator[Findi
     try:
         objects = builder.build(folder)
     except ToolFailed as error:
-        output = error.detail.strip().splitlines()[-1:] or [error.message]
-        place, remedy = _mentioned(folder, error.detail), f"kubectl kustomize {folder.name} shows more"
+        detail = error.detail.replace(f"{builder.home}/tree/", "")
+        output = [line.strip(": ") for line in detail.splitlines() if line.strip(": ")][-1:] or [error.message]
+        place, remedy = _mentioned(folder, detail), f"kubectl kustomize {folder.name} shows more"
         yield place.finding(f"kustomize refuses it: {output[0]}", remedy)
         return
     nested = kustomization.below(folder, snapshot.reader)

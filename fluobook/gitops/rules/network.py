@@ -216,55 +216,6 @@ def _selects(spec: dict[str, Any], pod: Endpoint) -> bool:
     return bool(selector) and matches({"matchLabels": selector}, pod.labels)
 
 
-def routes_have_backends(snapshot: Snapshot) -> Iterator[Finding]:
-    """The backend of a host is a Service of the same namespace that something creates, with that port."""
-    for document in snapshot.objects("Ingress", "HTTPRoute"):
-        ports, creators = _known_ports(snapshot, document.namespace), _creators(snapshot, document)
-        for service, port, path in _backends(document):
-            place, known = document.at(*path), ports.get(service)
-            if known is None and not any(f"-{creator}-" in f"-{service}-" for creator in creators):
-                names = ", ".join(sorted(ports) or sorted(creators))
-                remedy = f"name one of {names}" if names else "add it, or correct the name"
-                yield place.finding(f"there is no Service {service} in {document.namespace}", remedy)
-            elif known and isinstance(port, int) and port not in known:
-                message = f"Service {service} has no port {port}"
-                yield place.finding(message, f"name one of {', '.join(map(str, known))}")
-
-
-def _known_ports(snapshot: Snapshot, namespace: str) -> dict[str, list[Any]]:
-    """The ports of the namespace's Services that are known, from the tree and from charts."""
-    ports = {
-        service.name: [port.get("port") for port in (service.data.get("spec") or {}).get("ports") or ()]
-        for service in snapshot.objects("Service")
-        if service.namespace == namespace
-    }
-    for app in snapshot.applications:
-        if app.namespace == namespace:
-            serves = chart_of(app).serves.items()
-            ports |= {name.format(release=app.release): list(numbers) for name, numbers in serves}
-    return ports
-
-
-def _creators(snapshot: Snapshot, document: Document) -> set[str]:
-    """Services are named after what creates them: a release, or an object of the same namespace."""
-    apps = [app for app in snapshot.applications if app.namespace == document.namespace]
-    releases = {str(name) for app in apps for name in (app.release, app.values.get("fullnameOverride")) if name}
-    return releases | {
-        other.name for other in snapshot.objects() if other.namespace == document.namespace and other != document
-    }
-
-
-def _backends(document: Document) -> Iterator[tuple[str, Any, tuple[Key, ...]]]:
-    """Each Service that an Ingress or HTTPRoute names, its port (a number, a name or None), and the path."""
-    for path, key, value in walk(document.data.get("spec"), ("spec",)):
-        if key == "service" and isinstance(value, dict):
-            port = value.get("port")
-            number = (port.get("number") or port.get("name")) if isinstance(port, dict) else None
-            yield str(value.get("name")), number, (*path, "name")
-        elif "backendRefs" in path and isinstance(value, dict) and value.get("kind", "Service") == "Service":
-            yield str(value.get("name")), value.get("port"), (*path, "name")
-
-
 def policies_of(snapshot: Snapshot) -> Policies[Document]:
     """The policies that the tree deploys, with the labels of its namespaces."""
     policies = snapshot.objects("NetworkPolicy", "CiliumNetworkPolicy")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluobook.clients import sops
+from fluobook.clients import age, sops
 from fluobook.errors import AccessDenied, BadFile, OutsideError, ToolFailed
 from fluobook.files import LARGEST_RECORD, packaged, pattern, read_text
 from fluobook.gitops import alerts, documents, kustomization, secrets
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from fluobook.gitops.documents import Document, Finding, Key
     from fluobook.gitops.kustomization import Generator
+    from fluobook.gitops.secrets import EncryptedFile
     from fluobook.gitops.snapshot import Snapshot
 
 CREATION_RULES = ".sops.yaml"
@@ -162,31 +163,55 @@ def _keys_in(text: str) -> list[tuple[int, str]]:
 
 
 def recipients_are_right(snapshot: Snapshot) -> Iterator[Finding]:
-    """Every encrypted file is for exactly the recipients that .sops.yaml names for it."""
+    """Every encrypted file is for exactly the recipients that .sops.yaml names for it, and these are valid."""
+    rules_file = snapshot.root / CREATION_RULES
+    document = next(iter(snapshot.reader.read(rules_file)), None) if rules_file.exists() else None
+    places: dict[frozenset[str], Position] = {}
+    problems: dict[str, Finding] = {}
+    for index, rule in enumerate((document.data.get("creation_rules") or ()) if document else ()):
+        recipients = sops.recipients_in(rule)
+        place = document.at("creation_rules", index, "age") if document else Position(rules_file)
+        places.setdefault(frozenset(recipients), place)
+        for recipient in recipients:
+            if problem := _recipient_problem(recipient):
+                problems.setdefault(recipient, place.finding(problem, "name age recipients instead"))
+    yield from problems.values()
     for encrypted in snapshot.encrypted:
         if encrypted.wanted is None:
             message = f"no rule of {CREATION_RULES} matches it"
             yield Position(encrypted.file, 1).finding(message, "add a rule for its folder")
-        elif encrypted.recipients and encrypted.recipients != encrypted.wanted:
-            actual, wanted = (", ".join(sorted(names)) for names in (encrypted.recipients, encrypted.wanted))
-            yield _place(encrypted.file, "sops", "age", 0, "recipient").finding(
-                f"it is encrypted for {actual}, and {CREATION_RULES} says {wanted}",
-                "10_secrets.ipynb re-encrypts it, with a new data key",
-            )
         for recipient in encrypted.recipients:
             if problem := _recipient_problem(recipient):
                 key = recipient if recipient in sops.SERVICES else "key_groups"
                 yield _place(encrypted.file, "sops", key).finding(problem, "name age recipients, and encrypt it again")
-    rules_file = snapshot.root / CREATION_RULES
-    for document in snapshot.reader.read(rules_file) if rules_file.exists() else ():
-        for index, rule in enumerate(document.data.get("creation_rules") or ()):
-            for problem in filter(None, map(_recipient_problem, sops.recipients_in(rule))):
-                yield document.at("creation_rules", index).finding(problem, "name age recipients instead")
+    for wanted, place in places.items():
+        if not wanted & problems.keys():
+            yield from _other_recipients([each for each in snapshot.encrypted if each.wanted == wanted], place)
+
+
+def _other_recipients(files: list[EncryptedFile], place: Position) -> Iterator[Finding]:
+    """Files for other recipients than their rule names, whose place is given: if all are alike, the rule is wrong."""
+    actual = {encrypted.recipients for encrypted in files}
+    is_rule = len(files) > 1 and len(actual) == 1 and frozenset() not in actual
+    for encrypted in files:
+        wanted = encrypted.wanted or frozenset()
+        if encrypted.recipients in (frozenset(), wanted):
+            continue
+        here, there = (", ".join(sorted(names)) for names in (encrypted.recipients, wanted))
+        if is_rule:
+            message = f"it names {there}, and all {len(files)} files of this rule are encrypted for {here}"
+            remedy = "correct the recipient; if the key is new, 10_secrets.ipynb re-encrypts the files"
+            yield place.finding(message, remedy)
+            return
+        yield _place(encrypted.file, "sops", "age", 0, "recipient").finding(
+            f"it is encrypted for {here}, and {CREATION_RULES} says {there}",
+            "10_secrets.ipynb re-encrypts it, with a new data key",
+        )
 
 
 def _recipient_problem(recipient: str) -> str:
     if sops.is_age(recipient):
-        return ""
+        return "" if age.is_intact(recipient) else f"{recipient} is no age recipient: a character of it is wrong"
     if recipient.startswith("age1pq1"):
         return f"{recipient[:12]}… is a post-quantum recipient, which age does not mix with Argo CD's X25519 key"
     if recipient in sops.SERVICES:
@@ -208,7 +233,8 @@ def macs_are_intact(snapshot: Snapshot) -> Iterator[Finding]:
                     reason = error.detail.strip().splitlines()[-1:] if isinstance(error, ToolFailed) else []
                     message = f"SOPS cannot read it: {reason[0]}" if reason else error.message
                     remedy = f"restore the committed version: git checkout -- {file.name}"
-                    yield _place(file, "sops", "mac").finding(message, error.remedy or remedy)
+                    key = "age" if "age block" in message else "lastmodified" if "parsing time" in message else "mac"
+                    yield _place(file, "sops", key).finding(message, error.remedy or remedy)
             break
 
 

@@ -1,0 +1,310 @@
+"""References: what objects name exists, Services and probes lead to ports that pods have, hosts have TLS."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fluobook.files import packaged
+from fluobook.gitops import reachability, schemas
+from fluobook.gitops.charts import chart_of
+from fluobook.gitops.documents import pod_path, value_under, values_at
+from fluobook.gitops.snapshot import INITIAL_NAMESPACES
+from fluobook.kubernetes.selectors import matches
+from fluobook.params.problems import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from fluobook.gitops.documents import Defect, Document, Finding, Key
+    from fluobook.gitops.snapshot import Snapshot
+
+_TABLE = packaged("fluobook.gitops", "data/references.yaml")
+_ISSUER = "cert-manager.io/cluster-issuer"
+_POD_SCRAPES = {"VMPodScrape", "PodMonitor"}
+_SCRAPES = _POD_SCRAPES | {"VMServiceScrape", "ServiceMonitor"}
+_ENDPOINTS = ("podMetricsEndpoints", "endpoints")
+_CONTAINERS = ("containers", "initContainers")
+_PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
+_SUFFIXES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+
+
+class Pods(NamedTuple):
+    """The pods of a workload: their labels, and the ports that they declare by name."""
+
+    namespace: str
+    labels: Mapping[str, str]
+    ports: list[tuple[str, int]]
+
+
+class Known:
+    """What the objects of a tree may name: other objects, what charts and operators make, what every cluster has."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+
+    @cached_property
+    def objects(self) -> dict[tuple[str, str, str], Mapping[str, Any]]:
+        """The data of each object by kind, namespace and name; {} where its content is not known."""
+        objects: dict[tuple[str, str, str], Mapping[str, Any]] = {}
+        for app in self.snapshot.applications:
+            for name, ports in chart_of(app).serves.items():
+                data = {"spec": {"ports": [{"port": port} for port in ports]}}
+                objects["Service", app.namespace, name.format(release=app.release)] = data
+            if name := value_under(app.values, ("controller", "ingressClassResource", "name")):
+                objects["IngressClass", "", str(name)] = {}
+        for document in self.snapshot.objects():
+            made = _TABLE["secrets"].get(document.kind)
+            for _, name in values_at(document.data, made.split(".")) if made else ():
+                if document.kind == "Certificate" or _ISSUER in document.annotations:
+                    objects["Secret", document.namespace, str(name)] = {}
+        return objects | {(each.kind, each.namespace, each.name): each.data for each in self.snapshot.objects()}
+
+    @cached_property
+    def makers(self) -> dict[str, set[str]]:
+        """By namespace, the names of charts' releases and of custom resources: what they make is named after them."""
+        makers: dict[str, set[str]] = {}
+        for app in self.snapshot.applications:
+            if not self.snapshot.tree.is_ours(app):
+                names = filter(None, (app.release, app.values.get("fullnameOverride")))
+                makers.setdefault(app.namespace, set()).update(map(str, names))
+        for document in self.snapshot.objects():
+            if not schemas.is_built_in(str(document.data.get("apiVersion", ""))):
+                makers.setdefault(document.namespace, set()).add(document.name)
+        return makers
+
+    @cached_property
+    def pods(self) -> list[Pods]:
+        """The pods of the tree's own workloads."""
+        return [
+            Pods(document.namespace, labels if isinstance(labels, dict) else {}, _ports(document, path))
+            for document in self.snapshot.objects()
+            if (path := pod_path(document))
+            for labels in [value_under(document.data, (*path[:-1], "metadata", "labels"))]
+        ]
+
+    def find(self, kind: str, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """The data of what is named, {} where its content is not known, None if there is no such object."""
+        for key in ((kind, namespace, name), (kind, "", name)):
+            if key in self.objects:
+                return self.objects[key]
+        is_always = any(fnmatchcase(name, always) for always in _TABLE["always"].get(kind, ()))
+        if is_always or kind not in self._kinds:
+            return {}
+        if kind in _TABLE["made"]:
+            makers = self.makers.get(namespace, set()) if namespace else set().union(*self.makers.values())
+            if namespace in INITIAL_NAMESPACES or any(f"-{maker}-" in f"-{name}-" for maker in makers):
+                return {}
+        homeless = [ns for other, ns, own in self.objects if (other, own) == (kind, name) and ns]
+        return None if INITIAL_NAMESPACES.union(self.snapshot.namespaces).issuperset(homeless) else {}
+
+    @cached_property
+    def _kinds(self) -> set[str]:
+        """The kinds that the table names; an object of another one may be anything."""
+        entries = [entry for entries in (_TABLE["pods"], *_TABLE["kinds"].values()) for entry in entries]
+        kinds = {entry.get("kind") or entry.get("otherwise") for entry in entries}
+        return kinds | set(_TABLE["made"]) | {"ClusterIssuer", "ServiceAccount"}
+
+    def names(self, kind: str, namespace: str) -> list[str]:
+        """The names of a kind's objects in a namespace."""
+        return sorted(name for other, ns, name in self.objects if other == kind and ns in (namespace, ""))
+
+
+def references_exist(snapshot: Snapshot) -> Iterator[Finding]:
+    """What an object names exists; an Ingress has a class, TLS for each host, and a host that no other has."""
+    known = Known(snapshot)
+    hosts: dict[str, str] = {}
+    for document in snapshot.objects():
+        defects = [*_reference_defects(document, known), *_pod_defects(document), *_binding_defects(document)]
+        if document.kind == "Ingress":
+            defects += _ingress_defects(document, hosts)
+        elif document.kind in ("Service", "PodDisruptionBudget"):
+            defects += _selection_defects(document, known)
+        elif document.kind in _SCRAPES:
+            defects += _scrape_defects(snapshot, document)
+        for path, message, remedy in defects:
+            yield document.at(*path).finding(message, remedy)
+
+
+def _reference_defects(document: Document, known: Known) -> Iterator[Defect]:
+    pod = pod_path(document)
+    entries = [(pod, entry) for entry in (_TABLE["pods"] if pod else ())]
+    entries += [((), entry) for entry in _TABLE["kinds"].get(document.kind, ())]
+    for above, entry in entries:
+        at = entry["at"] if isinstance(entry["at"], list) else entry["at"].split(".")
+        for path, name in values_at(value_under(document.data, above), at, above):
+            beside = value_under(document.data, path[:-1]) if len(at) > 1 else {}
+            if isinstance(name, str) and name and not beside.get("optional"):
+                yield from _named_defects(document, known, entry, path)
+
+
+def _named_defects(
+    document: Document, known: Known, entry: Mapping[str, Any], path: tuple[Key, ...]
+) -> Iterator[Defect]:
+    """What is wrong with one name: there is no such object, or not the part of it that is named too."""
+    name, beside = value_under(document.data, path), value_under(document.data, path[:-1])
+    kind = entry.get("kind") or str(beside.get("kind") or entry.get("otherwise"))
+    namespace = "" if "annotations" in path else str(beside.get("namespace") or "")
+    namespace = namespace or document.namespace
+    target = known.find(kind, namespace, name)
+    if target is None:
+        place = "" if kind.startswith("Cluster") or kind.endswith("Class") else f" in {namespace}"
+        names = known.names(kind, namespace)
+        yield path, f"there is no {kind} {name}{place}", did_you_mean(name, names) if names else "add it, or correct it"
+    elif target and "key" in entry:
+        parts = [part for among in entry["among"] for _, part in values_at(target, among.split("."))]
+        keys = [key for part in parts for key in (part if isinstance(part, dict) else [part])]
+        for key_path, key in values_at(beside, entry["key"].split("."), path[:-1]):
+            if key not in keys and (keys or "sops" not in target):
+                listed = ", ".join(map(str, keys)) or "nothing"
+                yield key_path, f"{kind} {name} has no {entry.get('word', 'key')} {key}", f"it has {listed}"
+
+
+def _binding_defects(document: Document) -> Iterator[Defect]:
+    is_binding = document.kind in ("RoleBinding", "ClusterRoleBinding")
+    if is_binding and value_under(document.data, ("roleRef", "name")) == "cluster-admin":
+        message = f"{document.kind} {document.name} grants the whole cluster"
+        yield ("roleRef",), message, "bind a role with what is needed"
+
+
+def _ports(document: Document, path: tuple[Key, ...]) -> list[tuple[str, int]]:
+    containers = values_at(document.data, (*path, "containers", "*", "ports", "*"))
+    return [(str(port.get("name", "")), port.get("containerPort", 0)) for _, port in containers]
+
+
+def _pod_defects(document: Document) -> Iterator[Defect]:
+    """Mounts without a volume, probes of ports without a container's name, and requests beyond their limit."""
+    pod = pod_path(document)
+    spec = value_under(document.data, pod) if pod else {}
+    claims = values_at(document.data, ("spec", "volumeClaimTemplates", "*", "metadata", "name"))
+    volumes = {name for _, name in (*values_at(spec, ("volumes", "*", "name")), *claims)}
+    for field in _CONTAINERS:
+        for path, mount in values_at(spec, (field, "*", "volumeMounts", "*", "name"), pod):
+            if mount not in volumes:
+                remedy = did_you_mean(mount, volumes) if volumes else "add it to volumes"
+                yield path, f"{document.kind} {document.name} has no volume {mount}", remedy
+        for path, container in values_at(spec, (field, "*"), pod):
+            names = {port.get("name") for port in container.get("ports") or ()}
+            handlers = [*((probe,) for probe in _PROBES), ("lifecycle", "*")]
+            for handler in ((*each, "*", "port") for each in handlers):
+                for place, port in values_at(container, handler, path):
+                    if isinstance(port, str) and port not in names:
+                        yield place, f"the container has no port {port}", did_you_mean(port, filter(None, names))
+            for place, request in values_at(container, ("resources", "requests", "*"), path):
+                limit = value_under(container, ("resources", "limits", place[-1]))
+                if limit is not None and _amount(request) > _amount(limit):
+                    message = f"the request {request} is more than the limit {limit}"
+                    yield place, message, "lower it, or raise the limit"
+
+
+def _amount(quantity: Any) -> Decimal:
+    """A quantity as a number; 0 for what is none, which the rule `shape` reports."""
+    text = str(quantity)
+    number, factor = text.rstrip("".join(_SUFFIXES)), Decimal(1)
+    if text[-2:] in _BINARY:
+        number, factor = text[:-2], Decimal(1024) ** (_BINARY.index(text[-2:]) + 1)
+    elif text[len(number) :] in _SUFFIXES:
+        factor = Decimal(10) ** _SUFFIXES[text[len(number) :]]
+    try:
+        return Decimal(number) * factor
+    except ArithmeticError:
+        return Decimal(0)
+
+
+def _selection_defects(document: Document, known: Known) -> Iterator[Defect]:
+    """A Service or a budget selects pods that exist, and a Service leads to ports that they have."""
+    is_service = document.kind == "Service" and not document.group
+    selector = value_under(document.data, ("spec", "selector")) or {}
+    kind = value_under(document.data, ("spec", "type")) if is_service else ""
+    if not selector or kind in ("ExternalName", "LoadBalancer"):  # the rule `exposure` reports those of LoadBalancers
+        return
+    expression, name = {"matchLabels": selector} if is_service else selector, f"{document.kind} {document.name}"
+    own = [pods for pods in known.pods if pods.namespace == document.namespace]
+    selected = [pods for pods in own if matches(expression, pods.labels)]
+    others = [pod for pod in known.snapshot.table.pods.values() if pod.namespace == document.namespace]
+    if known.makers.get(document.namespace) and not selected:
+        labels = {key for pod in others for key in pod.labels}
+        if any(matches(expression, pod.labels) for pod in others) or not labels.issuperset(selector):
+            return  # a chart's or an operator's pods, whose labels are not all known
+    if not selected:
+        keys = sorted({f"{key}: {value}" for pods in own for key, value in pods.labels.items()})
+        remedy = f"the pods there have {', '.join(keys)}" if keys else "correct its selector or namespace"
+        yield ("spec", "selector"), f"{name} selects no pod in {document.namespace}", remedy
+    elif is_service:
+        ports = [port for pods in selected for port in pods.ports]
+        listed = {port for pod in others for port, _ in known.snapshot.table.ports(pod.name)}
+        for index, port in enumerate(value_under(document.data, ("spec", "ports")) or ()):
+            target = port.get("targetPort", port.get("port"))
+            if ports and target not in {each for pair in ports for each in pair} | listed:
+                where = ("spec", "ports", index, "targetPort" if "targetPort" in port else "port")
+                remedy = f"name one of {', '.join(str(name or number) for name, number in ports)}"
+                yield where, f"{name} leads to port {target}, which its pods do not have", remedy
+
+
+def _ingress_defects(document: Document, hosts: dict[str, str]) -> Iterator[Defect]:
+    """`hosts` collects the hosts of all Ingresses, with the name of the last that has it."""
+    spec, name = document.data.get("spec") or {}, f"Ingress {document.name}"
+    if not spec.get("ingressClassName"):
+        yield ("spec",), f"{name} has no class", "give it ingressClassName"
+    tls_hosts = {
+        host: ("spec", "tls", at, "hosts", index)
+        for at, tls in enumerate(spec.get("tls") or ())
+        for index, host in enumerate(tls.get("hosts") or ())
+    }
+    rule_hosts = [str(rule.get("host", "")) for rule in spec.get("rules") or ()]
+    strangers = {host: path for host, path in tls_hosts.items() if host not in rule_hosts}
+    for index, host in enumerate(rule_hosts):
+        if host not in tls_hosts and not strangers:
+            yield ("spec", "rules", index), f"{name} serves {host or 'every host'} without TLS", "add it to tls"
+        if host in hosts:
+            yield ("spec", "rules", index, "host"), f"{name} has the same host as {hosts[host]}", "give each its own"
+        hosts[host] = document.name
+    for host, path in strangers.items():
+        remedy = f"its rules serve {', '.join(filter(None, rule_hosts)) or 'every host'}"
+        yield path, f"{name} has TLS for {host}, which no rule serves", remedy
+    if tls_hosts and _ISSUER not in document.annotations:
+        yield ("metadata", "name"), f"{name} has TLS and no issuer", f"annotate it with {_ISSUER}"
+
+
+def _scrape_defects(snapshot: Snapshot, document: Document) -> Iterator[Defect]:
+    """Pods are known from the reachability table and the tree's workloads, Services from the tree."""
+    spec: dict[str, Any] = document.data.get("spec") or {}
+    name = f"{document.kind} {document.name}"
+    if not any(spec.get(key) for key in _ENDPOINTS):
+        yield ("spec",), f"{name} scrapes no port", "add one"
+    selected = spec.get("namespaceSelector") or {}
+    namespaces = selected.get("matchNames") or [document.namespace]
+    selector = spec.get("selector") or {}
+    targets = [
+        ports
+        for namespace, labels, ports in _scrapable(snapshot, document.kind)
+        if (selected.get("any") or namespace in namespaces) and matches(selector, labels)
+    ]
+    if not targets:
+        message = f"{name} selects nothing in {reachability.NAME} or in the tree"
+        yield ("spec", "selector"), message, "correct its selector or namespace"
+    ports = {port for names in targets for port in names}
+    endpoints = [(field, *entry) for field in _ENDPOINTS for entry in enumerate(spec.get(field) or ())]
+    for field, index, endpoint in endpoints:
+        port = endpoint.get("port")
+        if port and targets and all(targets) and port not in ports:
+            message = f"{name} scrapes {port}, a port that its targets do not have"
+            yield ("spec", field, index), message, f"name one of {', '.join(sorted(ports))}"
+
+
+def _scrapable(snapshot: Snapshot, kind: str) -> Iterator[tuple[str, Mapping[str, str], Iterable[str]]]:
+    """Namespace, labels and names of ports of what a scrape of a kind selects; no names where they are not known."""
+    table = snapshot.table
+    for pod in [*table.pods.values(), *table.host_network_pods]:
+        yield pod.namespace, pod.labels, pod.named_ports if kind in _POD_SCRAPES else ()
+    for workload in snapshot.objects("Deployment", "StatefulSet", "DaemonSet") if kind in _POD_SCRAPES else ():
+        template = value_under(workload.data, ("spec", "template")) or {}
+        containers = value_under(template, ("spec", "containers")) or ()
+        names = [port.get("name", "") for container in containers for port in container.get("ports") or ()]
+        yield workload.namespace, value_under(template, ("metadata", "labels")) or {}, names
+    for service in snapshot.objects("Service") if kind not in _POD_SCRAPES else ():
+        names = [port.get("name", "") for port in value_under(service.data, ("spec", "ports")) or ()]
+        yield service.namespace, service.data["metadata"].get("labels") or {}, names

@@ -1,0 +1,233 @@
+"""What objects name exists: in the tree, made by generators, or made at run time by charts and operators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fluobook.gitops.rules.applications import namespaces_are_created
+from fluobook.gitops.rules.objects import pod_security_matches_the_pods
+from fluobook.gitops.rules.references import references_exist
+from fluobook.gitops.snapshot import Snapshot
+
+APPLICATION = """\
+apiVersion: argoproj.io/v1alpha1
+kind: Application
+metadata: {name: shop, namespace: argocd}
+spec:
+  project: apps
+  source: {repoURL: "https://git.example.org/a.git", targetRevision: main, path: cluster-gitops/shop}
+  destination: {server: "https://kubernetes.default.svc", namespace: shop}
+"""
+OBJECTS = """\
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: shop
+  labels:
+    pod-security.kubernetes.io/enforce: LEVEL
+    pod-security.kubernetes.io/audit: LEVEL
+    pod-security.kubernetes.io/warn: LEVEL
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop}
+spec:
+  selector: {matchLabels: {app: shop}}
+  template:
+    metadata: {labels: {app: shop}}
+    spec:
+      volumes: [{name: conf, configMap: {name: conf}}]
+      containers:
+        - name: shop
+          image: shop/shop:1.2.3
+          ports: [{name: http, containerPort: 8080}]
+          readinessProbe: {httpGet: {path: /, port: http}}
+          volumeMounts: [{name: conf, mountPath: /conf}]
+          envFrom: [{secretRef: {name: login}}]
+          env: [{name: A, valueFrom: {configMapKeyRef: {name: conf, key: a.txt}}}]
+          resources: {requests: {cpu: 100m}, limits: {cpu: 1}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop}
+spec: {selector: {app: shop}, ports: [{name: http, port: 80, targetPort: http}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop}
+spec:
+  ingressClassName: nginx
+  tls: [{hosts: [shop.example.org], secretName: tls}]
+  rules:
+    - host: shop.example.org
+      http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: shop, port: {name: http}}}}]}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: shop}
+spec: {maxReplicas: 2, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: shop}}
+---
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: nginx}
+---
+apiVersion: postgresql.cnpg.io/v1
+kind: Cluster
+metadata: {name: pg}
+"""
+KUSTOMIZATION = """\
+resources: [shop.yaml]
+configMapGenerator: [{name: conf, files: [a.txt]}]
+generators: [ksops.yaml]
+"""
+KSOPS = """\
+apiVersion: viaduct.ai/v1
+kind: ksops
+metadata: {name: secrets}
+files: [login.sops.yaml]
+"""
+LOGIN = "apiVersion: v1\nkind: Secret\nmetadata: {name: login}\nstringData: {password: 'ENC[]'}\nsops: {mac: x}\n"
+TABLE = "pods: {shop: {namespace: shop, labels: {app: shop}, ports: [8080]}}\n"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    top = tmp_path / "cluster-gitops"
+    files = {
+        "bootstrap/kustomization.yaml": "resources: [../application.yaml]\n",
+        "application.yaml": APPLICATION,
+        "reachability.yaml": TABLE,
+        "shop/kustomization.yaml": KUSTOMIZATION,
+        "shop/shop.yaml": OBJECTS.replace("LEVEL", "baseline"),
+        "shop/ksops.yaml": KSOPS,
+        "shop/login.sops.yaml": LOGIN,
+        "shop/a.txt": "a",
+    }
+    for name, text in files.items():
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_text(text)
+    return top
+
+
+def change(file: Path, old: str, new: str) -> None:
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
+
+
+ISSUER = "Ingress shop has TLS and no issuer"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("", "", ""),
+        ("secretRef: {name: login}", "secretRef: {name: logn}", "there is no Secret logn in shop"),
+        ("secretRef: {name: login}", "secretRef: {name: logn, optional: true}", ""),
+        ("secretRef: {name: login}", "secretRef: {name: pg-app}", ""),  # CloudNativePG makes it
+        ("secretRef: {name: login}", "secretRef: {name: shop-login}", "there is no Secret shop-login in shop"),
+        ("configMap: {name: conf}", "configMap: {name: config}", "there is no ConfigMap config in shop"),
+        ("configMap: {name: conf}", "persistentVolumeClaim: {claimName: data}", "no PersistentVolumeClaim data"),
+        ("key: a.txt", "key: b.txt", "ConfigMap conf has no key b.txt"),
+        ("volumeMounts: [{name: conf", "volumeMounts: [{name: data", "Deployment shop has no volume data"),
+        ("port: http}}", "port: htttp}}", "the container has no port htttp"),
+        ("targetPort: http", "targetPort: web", "leads to port web, which its pods do not have"),
+        ("targetPort: http", "targetPort: 8081", "leads to port 8081"),
+        ("spec: {selector: {app: shop}", "spec: {selector: {app: shpo}", "Service shop selects no pod in shop"),
+        ("service: {name: shop,", "service: {name: shpo,", "there is no Service shpo in shop"),
+        ("port: {name: http}", "port: {name: https}", "Service shop has no port https"),
+        ("port: {name: http}", "port: {number: 81}", "Service shop has no port 81"),
+        ("ingressClassName: nginx", "ingressClassName: traefik", "there is no IngressClass traefik"),
+        ("kind: Deployment, name: shop}", "kind: Deployment, name: shpo}", "there is no Deployment shpo in shop"),
+        ("limits: {cpu: 1}", "limits: {cpu: 50m}", "the request 100m is more than the limit 50m"),
+        ("volumes: [", "serviceAccountName: shop\n      volumes: [", "there is no ServiceAccount shop in shop"),
+        ("volumes: [", "priorityClassName: system-node-critical\n      volumes: [", ""),
+        ("hosts: [shop.", "hosts: [www.", "has TLS for www.example.org, which no rule serves"),
+        ("metadata: {name: shop}\nspec: {selector", "metadata: {name: shop, namespace: shpo}\nspec: {selector", ""),
+    ],
+)
+def test_what_an_object_names_exists(old: str, new: str, message: str, tree: Path):
+    change(tree / "shop/shop.yaml", old, new)
+    found = {finding.message for finding in references_exist(Snapshot(tree.parent)) if ISSUER not in finding.message}
+    others = [text for text in found if "selects no pod in shpo" not in text]
+    assert len(others) == bool(message), found
+    assert message in "".join(others)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("kustomization.yaml", "[shop.yaml]", "[]"),
+        ("ksops.yaml", "files: [login.sops.yaml]", "files: []"),
+        ("kustomization.yaml", "generators: [ksops.yaml]", "generators: []"),
+    ],
+)
+def test_what_is_not_listed_has_no_other_consequence(file: str, old: str, new: str, tree: Path):
+    change(tree / "shop" / file, old, new)
+    snapshot = Snapshot(tree.parent)
+    found = [*references_exist(snapshot), *namespaces_are_created(snapshot)]
+    assert [finding.message for finding in found if ISSUER not in finding.message] == []
+
+
+@pytest.mark.parametrize("key", ["configMapGenerator: [{name: conf,", "ksops"])
+def test_the_namespace_of_a_generated_object_is_checked(key: str, tree: Path):
+    if key == "ksops":
+        change(tree / "shop/login.sops.yaml", "name: login", "name: login, namespace: shpo")
+    else:
+        change(tree / "shop/kustomization.yaml", key, f"{key} namespace: shpo,")
+    found = [finding.message for finding in namespaces_are_created(Snapshot(tree.parent))]
+    assert [message.partition(" of ")[0] for message in found] == ["nothing creates namespace shpo"]
+
+
+def test_labels_and_the_namespace_of_a_kustomization_are_read(tree: Path):
+    file = tree / "shop/kustomization.yaml"
+    file.write_text(file.read_text() + "namespace: shop\nlabels: [{pairs: {team: a}, includeSelectors: true}]\n")
+    snapshot = Snapshot(tree.parent)
+    assert not snapshot.reader.refused
+    assert {document.namespace for document in snapshot.objects("Service", "Secret", "ConfigMap")} == {"shop"}
+    [service] = snapshot.objects("Service")
+    assert service.data["spec"]["selector"] == {"app": "shop", "team": "a"}
+    assert [f.message for f in references_exist(snapshot) if ISSUER not in f.message] == []
+
+
+SAFE = """\
+          securityContext:
+            allowPrivilegeEscalation: false
+            runAsNonRoot: true
+            capabilities: {drop: [ALL]}
+            seccompProfile: {type: RuntimeDefault}
+"""
+
+
+@pytest.mark.parametrize(
+    ("level", "old", "new", "message"),
+    [
+        ("baseline", "", "", ""),
+        ("baselin", "", "", "shop: there is no level baselin"),
+        ("baseline", "volumes: [", "hostNetwork: true\n      volumes: [", "host namespaces (hostNetwork=true)"),
+        ("baseline", "configMap: {name: conf}", "hostPath: {path: /}", "hostPath volumes (conf)"),
+        (
+            "baseline",
+            "resources:",
+            "securityContext: {capabilities: {add: [NET_ADMIN]}}\n          resources:",
+            "NET_ADMIN",
+        ),
+        ("restricted", "", "", "gets no pods in shop, which is restricted: allowPrivilegeEscalation != false"),
+        ("restricted", "          resources:", f"{SAFE}          resources:", ""),
+    ],
+)
+def test_a_namespace_has_a_level_that_its_pods_keep(level: str, old: str, new: str, message: str, tree: Path):
+    file = tree / "shop/shop.yaml"
+    file.write_text(OBJECTS.replace("LEVEL", level).replace(old, new, 1))
+    assert old in OBJECTS
+    found = [finding.message for finding in pod_security_matches_the_pods(Snapshot(tree.parent))]
+    assert len(found) == bool(message), found
+    assert message in "".join(found)
+
+
+def test_every_path_of_the_table_is_one_of_the_schemas():
+    table = yaml.safe_load((Path(__file__).parents[2] / "fluobook/gitops/data/references.yaml").read_text())
+    entries = [entry for entries in (table["pods"], *table["kinds"].values()) for entry in entries]
+    assert all({"at", "kind", "otherwise", "key", "among", "word"} >= set(entry) for entry in entries)
