@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -34,9 +34,10 @@ from fluobook.errors import (
 )
 
 if TYPE_CHECKING:
+    from fluobook.gitops.versions import Pin, Publish, Published
     from fluobook.journal.journal import StageSummary
     from fluobook.lab import Lab
-    from fluobook.params import Params
+    from fluobook.params import Params, Platform
     from fluobook.stages.core.stage import Stage
 
 
@@ -421,21 +422,76 @@ def version() -> int:
     return 0
 
 
-def versions(phase: Phase = "phase1", target: Target = "lab", settings: Settings = []) -> int:
-    """Compare each chart's version with the newest stable one. Example: fluobook versions phase1 --target live."""
-    from fluobook import gitops
-    from fluobook.clients import helm
-    from fluobook.display.tree import versions_table
-    from fluobook.gitops.charts import newer
+def versions(phase: Phase = "phase1", target: Target = "live", settings: Settings = []) -> int:
+    """Compare every version with what its source publishes. Example: fluobook versions phase1.
 
-    platform = _with_mirrors(chosen(phase, settings), target).platform
-    tree = gitops.for_phase(platform, gitops.of(platform, root()))
-    charts = newer(tree, lambda repo, chart: helm.versions(repo, chart, ca_file=platform.ca_file(repo)))
-    print(versions_table(charts).text())
-    failed = [chart for chart in charts if chart.problem]
-    for chart in failed:
-        print(f"{chart.chart}: {chart.problem}", file=sys.stderr)
+    Nothing is changed. The lab serves charts, git repositories and Talos images in the pinned versions alone.
+    """
+    import datetime as dt
+
+    from fluobook import gitops, params
+    from fluobook.display.tree import versions_table
+    from fluobook.gitops.versions import compare, pins_of
+
+    loaded = chosen(phase, settings)
+    platform = loaded.platform
+    if target == "lab":
+        platform = params.overlay(platform, labs.for_phase(loaded, root=root()).overlay)
+    pins = pins_of(platform, gitops.for_phase(platform, gitops.of(platform, root())), root())
+    if target == "lab":
+        pins = [pin for pin in pins if pin.kind in {"chart", "git", "talos"}]
+    running, problem = _running(loaded, target)
+    rows = compare(pins, _publisher(platform), platform.supported, dt.datetime.now(dt.UTC).date(), running)
+    print(versions_table(rows).text())
+    failed = [row for row in rows if row.problem]
+    for row in failed:
+        print(f"{row.pin.component}: {row.problem}", file=sys.stderr)
+    if problem:
+        print(f"what runs is unknown: {problem}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _publisher(platform: Platform) -> Publish:
+    """Lists what the sources of versions publish, by the mirrors and certificates of the params."""
+    from fluobook.clients import git, helm, releases
+    from fluobook.clients.factory import FactoryClient
+    from fluobook.gitops.versions import Published
+
+    def publish(pin: Pin) -> list[Published]:
+        if pin.kind == "chart":
+            listed = helm.versions(pin.source, pin.chart, ca_file=platform.ca_file(pin.source))
+            return [Published(each.version, each.app_version, each.deprecated) for each in listed]
+        if pin.kind == "talos":
+            at = ("factory.talos.dev", 443)
+            factory = FactoryClient(address=platform.route(*at), ca_file=platform.trusted_ca(*at))
+            with closing(factory):
+                return [Published(version) for version in factory.versions()]
+        if pin.kind == "kubernetes":
+            url = platform.gitops.mirrored(releases.KUBERNETES)
+            names = releases.kubernetes(url, since=pin.version, ca_file=platform.ca_file(url))
+        elif pin.kind == "package":
+            url = platform.gitops.mirrored(releases.PACKAGES)
+            names = releases.packages(pin.source, url, ca_file=platform.ca_file(url))
+        else:
+            url = platform.gitops.mirrored(pin.source)
+            names = git.tags(url, ca_file=platform.ca_file(url))
+        return [Published(name) for name in names]
+
+    return publish
+
+
+def _running(loaded: Params, target: str) -> tuple[dict[str, str], str]:
+    """The versions that the platform runs, by component, and why they are unknown."""
+    from fluobook.clients.kube import Kube
+    from fluobook.errors import FluobookError
+    from fluobook.gitops.versions import running
+
+    try:
+        (kubeconfig,) = files.read_yaml(_cluster_file("kubeconfig", "current-context", loaded, target))
+        with closing(Kube.from_kubeconfig(kubeconfig)) as kube:
+            return running(kube.list("v1", "Node"), kube.list("argoproj.io/v1alpha1", "Application", "argocd")), ""
+    except FluobookError as error:
+        return {}, error.message
 
 
 COMMANDS: tuple[Callable[..., int], ...] = (

@@ -62,18 +62,7 @@ def ls_remote(
     """
     if SHA.fullmatch(revision):
         return revision
-    if url.startswith(("https://", "http://")):
-        try:
-            refs = _advertised(url, ca_file, username, password, deadline)
-        except (AccessDenied, Unreachable) as error:
-            if password or error.code == OVERDUE:
-                raise
-            try:  # git may have a credential helper, a proxy or another address for this server
-                refs = _listed(url, ca_file, deadline)
-            except OutsideError:
-                raise error from None
-    else:
-        refs = _listed(url, None, deadline)
+    refs = _refs(url, ca_file, username, password, deadline)
     url = _public(url)
     for name in (revision, f"refs/heads/{revision}", f"refs/tags/{revision}^{{}}", f"refs/tags/{revision}"):
         if name in refs:
@@ -85,6 +74,26 @@ def ls_remote(
         cause=f"its branches are {branches or 'none yet'}",
         remedy="correct platform.gitops.revision, or push the branch",
     )
+
+
+def tags(url: str, *, ca_file: Path | None = None, deadline: float = DEADLINE) -> list[str]:
+    """The names of a remote's tags; raises as `ls_remote` does."""
+    names = (name for name in _refs(url, ca_file, "", "", deadline) if name.startswith("refs/tags/"))
+    return sorted({name.removeprefix("refs/tags/").removesuffix("^{}") for name in names})
+
+
+def _refs(url: str, ca_file: Path | None, username: str, password: str, deadline: float) -> dict[str, str]:
+    if not url.startswith(("https://", "http://")):
+        return _listed(url, None, deadline)
+    try:
+        return _advertised(url, ca_file, username, password, deadline)
+    except (AccessDenied, Unreachable) as error:
+        if password or error.code == OVERDUE:
+            raise
+        try:  # git may have a credential helper, a proxy or another address for this server
+            return _listed(url, ca_file, deadline)
+        except OutsideError:
+            raise error from None
 
 
 def root(folder: Path) -> Path:

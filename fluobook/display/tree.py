@@ -16,12 +16,12 @@ from fluobook.clients import sops
 from fluobook.display.table import Cell, Displayed, Table
 from fluobook.errors import CheckFailed
 from fluobook.gitops import Tree, documents, reachability
-from fluobook.gitops.charts import Newer, Step
 from fluobook.gitops.check import RULES, findings
 from fluobook.gitops.documents import STRICT, Document, Finding
 from fluobook.gitops.reachability import Cell as Question
 from fluobook.gitops.rules.network import policies_of
 from fluobook.gitops.snapshot import Snapshot
+from fluobook.gitops.versions import Row, Step
 from fluobook.kubernetes.policies import Policies
 from fluobook.params import Params
 
@@ -32,6 +32,7 @@ _TONES: dict[Step, str] = {
     "major": "wait",
     "unlisted": "bad",
     "retired": "bad",
+    "unknown": "same",
     "unanswered": "bad",
 }
 
@@ -130,12 +131,19 @@ class PlatformTree(Displayed):
         return Table(f"{self.tree.path}, as {self.chosen.phase} sees it", [], note=note)
 
 
-def versions_table(charts: Sequence[Newer]) -> Table:
-    """Each chart: the version it is pinned at, the newest stable one, and how far apart they are."""
-    rows = [[Cell(c.step, _TONES[c.step]), c.application, c.chart, c.pinned, c.newest] for c in charts]
-    counts = [f"{sum(chart.step == step for chart in charts)} {step}" for step in _TONES]
+def versions_table(rows: Sequence[Row]) -> Table:
+    """Each version that is pinned or runs: the newest ones, the end of its support, and what keeps the newest out."""
+    columns = ["status", "component", "pinned", "running", "newest patch", "newest", "end of support", "blocked by"]
+    cells = [
+        [
+            *(Cell(row.step, _TONES[row.step]), row.pin.component, row.pin.version, row.running, row.patch, row.newest),
+            *(Cell(row.end, "bad") if row.ended else row.end, row.blocked),
+        ]
+        for row in rows
+    ]
+    counts = [f"{sum(row.step == step for row in rows)} {step}" for step in _TONES]
     note = ", ".join(count for count in counts if not count.startswith("0 "))
-    return Table("chart versions", ["status", "application", "chart", "pinned", "newest stable"], rows, note=note)
+    return Table("versions", columns, cells, note=note, limit=len(rows))
 
 
 ALL, SOME, NONE = "●", "◐", "·"

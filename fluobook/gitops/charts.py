@@ -1,35 +1,21 @@
-"""What the charts and operators of the tree provide and need (data/*.yaml), and how old their versions are."""
+"""What the charts and operators of the tree provide and need (data/*.yaml)."""
 
 from __future__ import annotations
 
-import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import OutsideError
 from fluobook.files import packaged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
-
-    from fluobook.clients.helm import ChartVersion
     from fluobook.gitops.documents import Key
-    from fluobook.gitops.tree import Application, Tree
-
-    Index = Callable[[str, str], Iterable[ChartVersion]]
-    """The versions of a chart, by repository and chart, such as `fluobook.clients.helm.versions`."""
+    from fluobook.gitops.tree import Application
 
 CPU_FEATURES = {"ScyllaCluster": ("pclmulqdq", "ScyllaDB")}
 """The CPU feature that pods of a kind need, by its name in /proc/cpuinfo, and the name of the workload."""
 PRIVILEGED_KINDS = {"ScyllaCluster": "ScyllaDB's container asks for SYS_NICE"}
 """Custom resources whose pods need a privileged namespace, and why."""
-Step = Literal["newest", "patch", "minor", "major", "unlisted", "retired", "unanswered"]
-_PARALLEL = 6
-"""Repositories queried at once."""
-_STABLE = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(\+.*)?")
 
 
 @dataclass(frozen=True)
@@ -117,64 +103,12 @@ def pod_names() -> frozenset[str]:
     return frozenset(name for pods in _data("pods.yaml").values() for name in pods)
 
 
+def image_source(name: str) -> str:
+    """The git repository whose tags are the versions of an image; "" if it is unknown."""
+    return str(_data("images.yaml").get(name, ""))
+
+
 @cache
 def settings_of(kind: str) -> tuple[Setting, ...]:
     """The settings that objects of a kind need in this tree, whoever provides the kind."""
     return _settings(_data("kinds.yaml").get(kind))
-
-
-@dataclass(frozen=True)
-class Newer:
-    """One chart of the tree: its pinned version, the newest stable one, and the step between them.
-
-    `step` is "newest" where there is nothing newer, "unlisted" where the repository does not list the pinned version,
-    "retired" where nothing newer will ever come (the project has ended, or the repository marks it deprecated), and
-    "unanswered" where the repository gave no list: `problem` is the reason.
-    """
-
-    application: str
-    chart: str
-    pinned: str
-    newest: str
-    step: Step
-    file: Path
-    problem: str = ""
-
-
-def newer(tree: Tree, index: Index) -> list[Newer]:
-    """Every chart of the tree, compared with its repository.
-
-    Args:
-        tree: the tree; take it from `for_phase` to query the mirrors.
-        index: the versions that a repository lists.
-    """
-    charts = [app for app in tree.applications if app.chart]
-    with ThreadPoolExecutor(_PARALLEL) as pool:
-        return list(pool.map(lambda app: _compare(app, index), charts))
-
-
-def _compare(app: Application, index: Index) -> Newer:
-    try:
-        listed = list(index(app.repo, app.chart))
-    except OutsideError as error:
-        return Newer(app.name, app.chart, app.version, "", "unanswered", app.file, error.message)
-    stable = (entry.version for entry in listed if _numbers(entry.version))
-    newest = max(stable, key=_numbers, default=app.version)
-    retired = chart_of(app).retired or any(entry.deprecated for entry in listed if entry.version == newest)
-    known = any(entry.version.removeprefix("v") == app.version.removeprefix("v") for entry in listed)
-    step: Step = "retired" if retired else _step(app.version, newest) if known else "unlisted"
-    return Newer(app.name, app.chart, app.version, newest, step, app.file)
-
-
-def _step(pinned: str, newest: str) -> Step:
-    """Which of the three numbers differs first."""
-    if (available := _numbers(newest)) <= (current := _numbers(pinned)):
-        return "newest"
-    steps: tuple[Step, ...] = ("major", "minor", "patch")
-    return next((step for step, a, b in zip(steps, current, available, strict=False) if b > a), "newest")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """The three numbers of a stable version; () for any other."""
-    match = _STABLE.fullmatch(version)
-    return tuple(map(int, match.groups()[:3])) if match else ()

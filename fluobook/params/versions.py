@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from fluobook.errors import ParamsError
 from fluobook.params.fields import DERIVED, Model, Text, Version, matching
@@ -93,6 +93,8 @@ class Supported(Model):
     """The versions that are installed unless the parameters name others."""
     matrix: Matrix
     """Which versions are compatible."""
+    support: dict[str, dict[Minor, str]] = Field(default_factory=dict)
+    """For each component and its minor: the day on which its support ends, or what ends it."""
 
 
 def minor_of(version: str) -> str:

@@ -31,7 +31,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("lab")
 def test_every_chart_is_compared_with_what_the_labs_repositories_list(capsys):
-    assert cli.run(["versions", "phase1"]) == 0
+    assert cli.run(["versions", "phase1", "--target", "lab"]) == 0
     output = capsys.readouterr().out
     for application in gitops.read(REPOSITORY).applications:
         assert not application.chart or f"{application.chart} " in output

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fluobook.display.tree import matrix_table, sources_table, versions_table
-from fluobook.gitops.charts import Newer
 from fluobook.gitops.reachability import Cell
+from fluobook.gitops.versions import Pin, Row
 from fluobook.kubernetes.policies import Verdict
 
 
@@ -43,8 +41,7 @@ def test_column_names_are_short_and_different():
 
 
 def test_versions_are_counted_by_distance():
-    file = Path("x")
-    table = versions_table(
-        [Newer("a", "a", "1.0.0", "1.0.1", "patch", file), Newer("b", "b", "1.0.0", "1.0.0", "newest", file)]
-    )
+    pin = Pin("longhorn", "chart", "1.0.0", "https://charts.example.org", "x")
+    table = versions_table([Row(pin, "patch", "1.0.1", "1.0.1"), Row(pin, "newest", end="2026-01-01", ended=True)])
     assert table.note == "1 newest, 1 patch"
+    assert str(table.rows[1][6]) == "✗ 2026-01-01"
