@@ -23,8 +23,8 @@ from fluobook.files import LARGEST_RECORD, parse_json, read_text
 
 FIELD = "previous"
 """The field of an event with the SHA-256 of the line before it; empty in the first line."""
-MOST_BREAKS = 20
-"""Places that are named where a chain is broken."""
+MOST_BREAKS = 4
+"""Places that are named where a chain is broken; more are counted."""
 NOTEBOOK = re.compile(r"\w[\w-]*\.ipynb")
 """The name of a notebook in a run folder."""
 
@@ -115,8 +115,12 @@ def problems(folder: Path, recorded: Head | None, *, damaged: bool = False) -> l
     """
     path = folder / "events.jsonl"
     lines = _lines(path)
-    if any(line.endswith(b"\r") for line in lines):
-        return ["the lines of the journal end with CR LF: a program has rewritten it; change them back, verify again"]
+    if not lines:
+        return ["the journal is empty"]
+    if any(not line or line.endswith(b"\r") for line in lines):
+        return [
+            "the ends of the journal's lines were changed (CR LF, blank lines): change them back, then verify again"
+        ]
     events = [_event(line, path) for line in lines]
     if not any(FIELD in event for event in events):
         if not (recorded and recorded.sha256):
@@ -124,7 +128,9 @@ def problems(folder: Path, recorded: Head | None, *, damaged: bool = False) -> l
         return ["the journal was altered: its lines have no hashes, but the summary has one"]
     copied = _copies(lines)
     kept = [number for number in range(1, len(lines) + 1) if number not in copied]
-    broken = itertools.islice([*_named(copied), *_broken(lines, events, kept)], MOST_BREAKS)
+    broken = [*_named(copied), *_broken(lines, events, kept)]
+    if (more := len(broken) - MOST_BREAKS) > 0:
+        broken[MOST_BREAKS:] = [f"in {more} more places lines were altered, removed, inserted or moved"]
     own = [lines[number - 1] for number in kept]
     ended = _end(own, [events[number - 1] for number in kept], recorded or Head(), damaged=damaged)
     return [*broken, *ended, *_notebooks(folder, events)]
