@@ -249,6 +249,9 @@ def _repository(value: str) -> str:
         raise refuse("is not encrypted", "use https:// or ssh://")
     if parts.scheme not in {"https", "ssh"} or not parts.hostname or not parts.path.strip("/"):
         raise refuse("must be an https:// or ssh:// URL of a Git repository", "such as https://github.com/org/repo.git")
+    if page := re.search(r"/(-/)?(tree|blob|raw|src/branch|commits?)/", parts.path):
+        meant = f"give its URL, which ends before {page[0]}, and the branch as `revision`"
+        raise refuse("is a page about the repository", meant)
     return value
 
 
@@ -349,6 +352,8 @@ def _text(value: str) -> str:
 
 
 def _path(value: str) -> str:
+    if re.fullmatch(r"(?i:(sha-?256[:=]?)?([0-9a-f]{2}:){19,}[0-9a-f]{2})", value):
+        raise refuse("is a fingerprint and not the path of a file", "`fingerprint` takes that of the API's certificate")
     if re.match(r"\w[\w+.-]*://", value):
         raise refuse("is a URL and not the path of a file", "save the file here and give its path", hidden=True)
     if "-----BEGIN" in value or is_secret(value):

@@ -130,3 +130,11 @@ def changed(document: dict[str, Any], mesh: dict[str, Any], network: dict[str, A
     platform["wireguard"] |= {key: value for key, value in mesh.items() if key != "hosts"}
     platform["network"] |= network
     return document
+
+
+def test_a_host_that_is_twice_in_the_mesh_is_one_problem(document: dict[str, Any]) -> None:
+    document["platform"]["wireguard"]["hosts"][0]["host"] = "pve2"
+    with pytest.raises(ParamsError) as refused:
+        parse(document)
+    (problem,) = refused.value.problems
+    assert "'pve2': is used by platform.wireguard.hosts[0] already" in problem

@@ -171,7 +171,8 @@ def mesh_joins_every_host(platform: Platform) -> Iterator[Problem]:
     joined = {peer.host for peer in platform.wireguard.hosts}
     for host in sorted(joined - known):
         yield _unknown_host(f"platform.wireguard.hosts.{host}.host", host, known)
-    for host in platform.hosts if joined <= known else ():
+    distinct = len(joined) == len(platform.wireguard.hosts)
+    for host in platform.hosts if joined <= known and distinct else ():
         if host in known - joined:
             yield Problem("platform.wireguard.hosts", host, "has nodes but is not in the mesh", "add it")
 
