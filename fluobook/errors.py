@@ -31,6 +31,7 @@ The exit code of the command line is the error's `exit_code`; this table is the 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -43,6 +44,14 @@ PHASE = "<phase>"
 """Stands for the platform in a command that an error or a check suggests; it is filled in where that is shown."""
 KUBECTL, TALOSCTL = (f"fluobook {program} {PHASE} --" for program in ("kubectl", "talosctl"))
 """How a suggested command begins that acts on the platform, whatever cluster kubectl and talosctl would use."""
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """A text in which each control character, which could change what a terminal shows, is written as its escape."""
+    return _CONTROL.sub(lambda control: repr(control[0])[1:-1], text)
 
 
 def in_commands(phase: str, target: str) -> str:

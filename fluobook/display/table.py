@@ -14,6 +14,8 @@ from functools import cached_property
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from fluobook.errors import printable
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -98,7 +100,7 @@ class Table(Displayed):
         grid = [[self.columns[i] for i in self._shown], *shown] if shown else []
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
         body = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in grid]
-        return "\n".join(line for line in [self.title, *body, self._more(), self.note] if line)
+        return printable("\n".join(line for line in [self.title, *body, self._more(), self.note] if line))
 
     def html(self) -> str:
         """The table in HTML, everything escaped."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from fluobook.errors import PHASE, OutsideError, ParamsError, Unreachable
+from fluobook.errors import PHASE, OutsideError, ParamsError, Unreachable, printable
 from fluobook.failures.catalogue import chain, explain
 from fluobook.failures.probes import probe
 
 _MOST_ALTERNATIVES = 2
 _MOST_LINES = 20
 _ROW = re.compile(r"^  (failure|cause|remedy|next): +(.+)$", re.MULTILINE)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -98,21 +97,16 @@ def present(error: BaseException, *, phase: str = "", with_probe: bool = False) 
     causes = [own_cause, probed, *(first.failure.causes if first else ())]
 
     def text(template: str) -> str:
-        return _printable(template.replace(PHASE, phase or PHASE))
+        return printable(template.replace(PHASE, phase or PHASE))
 
     return Presentation(
         message=text(str(getattr(error, "message", "")) or str(error) or type(error).__name__),
         failure=f"{first.failure.code} {first.failure.title}" if first else "",
         causes=tuple(dict.fromkeys(text(cause) for cause in causes if cause)),
         remedy=text(own_remedy) or (first.failure.remedy if first else ""),
-        next=_printable(first.next) if first else "",
+        next=printable(first.next) if first else "",
         alternatives=tuple(f"{m.failure.code} {m.failure.title}" for m in matches[1 : 1 + _MOST_ALTERNATIVES]),
-        problems=tuple(map(_printable, error.problems)) if isinstance(error, ParamsError) else (),
+        problems=tuple(map(printable, error.problems)) if isinstance(error, ParamsError) else (),
         system=outside.system if outside else "",
-        answer=tuple(map(_printable, outside.detail.strip().splitlines()[-_MOST_LINES:])) if outside else (),
+        answer=tuple(map(printable, outside.detail.strip().splitlines()[-_MOST_LINES:])) if outside else (),
     )
-
-
-def _printable(text: str) -> str:
-    """A text in which a control character, which could change what a terminal shows, is written as its escape."""
-    return _CONTROL.sub(lambda control: repr(control[0])[1:-1], text)

@@ -198,6 +198,7 @@ def read_record(folder: Path) -> Record:
         unread = error
     torn = sum(not event for event in events)
     damage = [f"events.jsonl has {torn} line{'s' * (torn > 1)} without an event"] if torn else []
+    damage += ["events.jsonl is empty"] if not (events or unread) else []
     events = list(filter(None, events))
     summary, damaged = _read_summary(folder)
     try:

@@ -141,6 +141,17 @@ def test_a_damaged_summary_is_named_by_every_command(
         assert finding.removeprefix("✗ ") in capsys.readouterr().out
 
 
+def test_no_value_of_an_altered_record_changes_what_a_terminal_shows(
+    history: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = history[1] / "summary.json"
+    summary.write_text(json.dumps(json.loads(summary.read_text()) | {"phase": "\x1b[31mred\u202e", "charts": "\x07"}))
+    for arguments in (["runs"], ["report", "--diff"]):
+        assert cli.run(arguments) == 0
+        assert "\\x1b[31mred\\u202e" in (shown := capsys.readouterr().out)
+        assert shown.replace("\n", "").isprintable()
+
+
 def test_a_folder_without_a_run_is_no_newest_run(
     history: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

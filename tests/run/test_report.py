@@ -195,6 +195,7 @@ def test_an_event_with_a_time_that_no_action_takes_is_none(run: Path, seconds: s
     ("name", "content", "damage"),
     [
         ("events.jsonl", None, "events.jsonl cannot be read: No such file or directory"),
+        ("events.jsonl", "", "events.jsonl is empty"),
         ("events.jsonl", json.dumps({"event": "a"}) + "\n{torn\n[]\n", "events.jsonl has 2 lines without an event"),
         ("summary.json", "{torn", "summary.json is not JSON"),
         ("summary.json", '{"phase": "phase1"}', "summary.json is not the summary of a run: target is missing"),
