@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from fluobook.environment import home
-from fluobook.errors import ParamsError
+from fluobook.errors import BadFile, ParamsError
 from fluobook.failures import present
 from fluobook.params import load, parse, pins, repository_root
+from fluobook.params.load import recorded
 
 ROOT = repository_root(Path(__file__))
 VALID = Path(__file__).parent / "valid" / "smallest.yaml"
@@ -173,3 +174,13 @@ def test_two_nodes_of_one_name_are_one_problem(document: dict[str, Any]) -> None
     with pytest.raises(ParamsError) as refused:
         parse(document)
     assert len(refused.value.problems) == 1
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '"phase1"', "{torn"])
+def test_a_damaged_record_of_the_params_of_a_run_is_refused_and_the_phases_file_is_not_used(
+    tmp_path: Path, content: str
+) -> None:
+    assert recorded(tmp_path, "phase1", root=ROOT) is None
+    (tmp_path / "params.json").write_text(content)
+    with pytest.raises(BadFile, match=r"params\.json.* is not"):
+        recorded(tmp_path, "phase1", root=ROOT)
