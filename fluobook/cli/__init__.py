@@ -49,7 +49,8 @@ def run(arguments: Sequence[str]) -> int:
         return _report(error, in_commands(given["phase"], given.get("target", "lab")) if "phase" in given else "")
     except WrongUsage as error:
         usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
-        return _fail(f"{usage}{error.format_message()}", UsageError.exit_code)
+        message = error.format_message().replace("Value error, ", "").replace("Input should be", "it must be")
+        return _fail(f"{usage}{message}", UsageError.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
     except typer.Exit as ended:

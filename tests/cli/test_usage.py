@@ -24,7 +24,8 @@ from fluobook.stages import catalogue
         (["plan", "sites/nowhere.yaml"], "site/params/berlin.yaml"),
         (["plan", "phase1", "--set", "nodes"], "there is no = in it"),
         (["plan", "phase1", "--set", "=4"], "there is no key before the ="),
-        (["lab", "up", "--speed", "0"], "--speed"),
+        (["lab", "up", "--speed", "0"], "'--speed': it must be greater than or equal to 0.01"),
+        (["kubectl", "phase1", "--target", "LIVE"], "'--target': 'LIVE' is not one of"),
         (["run", "phase1", "--engine", "steam"], "--engine"),
         (["run", "phase1", "--engine", "real", "--target", "live"], "a live run has no lab"),
         (["run", "phase1", "--charts", "stand-ins", "--target", "live"], "leave --charts out"),
@@ -41,7 +42,7 @@ def test_a_wrong_command_line_is_reported_with_exit_code_64(arguments, message, 
     assert cli.run(arguments) == 64
     error_output = capsys.readouterr().err
     assert message in error_output
-    assert "Traceback" not in error_output
+    assert not any(text in error_output for text in ("Traceback", "Value error", "Input should"))
 
 
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]

@@ -41,6 +41,8 @@ class Approval:
                     f'the approval {part!r} is neither "all" nor "stage=digest"',
                     remedy="approve the digest of one stage, such as create-vms=63155a; `fluobook plan` shows it",
                 )
+            elif (cluster if key == "cluster" else digests.get(key, value)) not in ("", value):
+                raise UsageError(f"the approval names two values for {key}", remedy="keep the right one")
             elif key == "cluster":
                 cluster = value
             else:

@@ -128,6 +128,12 @@ def test_what_is_not_understood_is_a_usage_error(text):
 
 
 def test_approvals_are_separated_by_commas():
-    approval = Approval.parse(" create-vms=aa , approve-csrs=bb,")
+    approval = Approval.parse(" create-vms=aa , approve-csrs=bb, create-vms=aa,")
     assert dict(approval.digests) == {"create-vms": "aa", "approve-csrs": "bb"}
     assert not approval.everything
+
+
+@pytest.mark.parametrize("text", ["create-vms=aa,create-vms=bb", "all,cluster=a,cluster=b"])
+def test_two_values_for_one_approval_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="the approval names two values for c"):
+        Approval.parse(text)
