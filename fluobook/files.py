@@ -159,12 +159,16 @@ def parse_yaml(text: str, path: Path | str, *, loader: Any = yaml.CSafeLoader) -
         raise invalid(path, "YAML", error, text) from None
 
 
-def parse_json(text: str, path: Path | str) -> Any:
+def parse_json(text: str, path: Path | str, *, strict: bool = True) -> Any:
     """A JSON document as plain data.
 
+    Args:
+        text: the document.
+        path: its file, or another name for it.
+        strict: whether a number that is none (NaN, Infinity) is refused; outputs of notebooks have such.
+
     Raises:
-        BadFile: it is not JSON, has a number that is none (NaN, Infinity) or half of a surrogate pair, or is nested
-            too deeply.
+        BadFile: it is not JSON, has half of a surrogate pair, or is nested too deeply.
     """
     refuse_conflicts(text, path)
 
@@ -173,7 +177,7 @@ def parse_json(text: str, path: Path | str) -> Any:
         raise BadFile(path, f"is not JSON: {name} is no number", line=line, remedy="write a number, or null")
 
     try:
-        data = json.loads(text, parse_constant=refuse)
+        data = json.loads(text, parse_constant=refuse if strict else None)
         if "\\ud" in text.lower():
             json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair could be neither shown nor written
     except INVALID as error:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fluobook.clients.answers import mismatch
 from fluobook.errors import BadFile
 from fluobook.files import is_alive, parse_json, read_text, write_json
 
@@ -100,6 +101,11 @@ class Outputs:
             self._displays.setdefault(display, []).append(outputs[-1])
 
 
+_RECORDED = {
+    "*": {"outputs": [{"output_type": str}], "execution_count?": int, "changed?": (int, float), "pid?": int},
+}
+
+
 def restore(notebook: Any, path: Path) -> bool:
     """Put into a notebook what its kernel has shown and no page has saved; returns whether there was anything.
 
@@ -114,17 +120,19 @@ def restore(notebook: Any, path: Path) -> bool:
 
     recorded: Any = {}
     with suppress(BadFile, OSError):
-        recorded = parse_json(read_text(path.parent / FOLDER / f"{path.stem}.json", follow=False), path)
+        recorded = parse_json(read_text(path.parent / FOLDER / f"{path.stem}.json", follow=False), path, strict=False)
         saved = path.stat().st_mtime
+    if mismatch(recorded, _RECORDED):
+        recorded = {}
     changed = False
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
         known = recorded.get(cell.get("id"))
         if known and cell.outputs != known["outputs"]:
-            newer = cell.execution_count == known["execution_count"] or known.get("changed", 0.0) > saved
+            newer = cell.execution_count == known.get("execution_count") or known.get("changed", 0.0) > saved
             if newer or any(VIEW in output.get("data", {}) for output in cell.outputs):
-                cell.outputs, cell.execution_count = nbformat.from_dict(known["outputs"]), known["execution_count"]
+                cell.outputs, cell.execution_count = nbformat.from_dict(known["outputs"]), known.get("execution_count")
                 changed = True
         if known and cell.outputs == known["outputs"]:
             cell.metadata["trusted"] = True  # else JupyterLab removes the style of a table; no file contains this

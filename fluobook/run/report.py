@@ -206,7 +206,7 @@ def _notebook(folder: Path, stage: StageSummary) -> str:
     name = stage.notebook if NOTEBOOK.fullmatch(stage.notebook) else "no notebook of the run"
     try:
         text = read_text(folder / name, largest=LARGEST_RECORD, follow=False)
-        parse_json(text, name)
+        parse_json(text, name, strict=False)
         notebook = nbformat.reads(text, as_version=4)
         notebook.cells = [cell for cell in notebook.cells if "parameters" not in cell.metadata.get("tags", ())]
         _require_short(notebook, text, name)

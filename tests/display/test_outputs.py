@@ -135,6 +135,20 @@ def test_a_widget_is_restored_only_while_its_kernel_lives(
     assert sorted(notebook.cells[0].outputs[0].data) == shown
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["", "{torn", "[]", '{"c1": []}', '{"c1": {"outputs": 5}}', '{"c1": {"outputs": [5]}}', '{"c1": {"pid": "x"}}'],
+)
+def test_a_damaged_record_of_outputs_changes_no_notebook(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "01_create_vms.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1", id="c1")]), path)
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "01_create_vms.json").write_text(content)
+    notebook = nbformat.read(path, as_version=4)
+    assert not restore(notebook, path)
+    assert notebook.cells[0].outputs == []
+
+
 def test_a_notebook_without_a_kernel_stays_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "11_check.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), path)

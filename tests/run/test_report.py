@@ -261,6 +261,17 @@ def test_without_a_summary_an_altered_journal_has_a_report_or_is_named(
             written(run)
 
 
+def test_an_output_with_a_number_that_json_does_not_have_is_shown(run: Path) -> None:
+    path = run / "01_create_vms.ipynb"
+    data = {"text/plain": "0 of NaN", "application/json": {"share": float("nan")}}
+    notebook = nbformat.read(path, as_version=4)
+    output = nbformat.v4.new_output("display_data", data=data)
+    notebook.cells.append(nbformat.v4.new_code_cell("1", outputs=[output]))
+    nbformat.write(notebook, path)
+    assert "NaN" in path.read_text()
+    assert "0 of NaN" in written(run)
+
+
 def test_half_a_surrogate_pair_is_refused(run: Path) -> None:
     notebook = run / "01_create_vms.ipynb"
     notebook.write_text(notebook.read_text().replace("Create", "\\ud800"))

@@ -31,7 +31,7 @@ class Approval:
         Raises:
             UsageError: a part is something else.
         """
-        everything, digests, cluster = False, {}, ""
+        everything, digests, cluster = False, dict[str, str](), ""
         for part in filter(None, (piece.strip() for piece in text.split(","))):
             key, _, value = part.partition("=")
             if part == "all":
