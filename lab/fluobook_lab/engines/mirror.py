@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fluobook_lab.engines.api import FAILED, JSON_TYPE, MERGE, Api
 from fluobook_lab.engines.webhooks import Webhooks
 from fluobook_lab.kube.controllers import loop
-from fluobook_lab.kube.controllers.created import Created
+from fluobook_lab.kube.controllers.created import Created, Ends
 from fluobook_lab.kube.controllers.gateways import Gateways
 from fluobook_lab.kube.controllers.issuing import Issuing
 from fluobook_lab.kube.controllers.operators import Operators
@@ -122,6 +122,7 @@ class Mirror:
             Gateways(store),
             Volumes(store, clock, seed),
             Created(store),
+            Ends(store),
             Operators(store, clock, seed),
             Issuing(store, clock, seed, faults),
         ]

@@ -1,10 +1,11 @@
-"""Pods that cannot run on their machine."""
+"""Pods that cannot run on their machine, and pods of Jobs that fail."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from fluobook_lab.kube.kubelet import NodeInfo
 from fluobook_lab.kube.objects import is_true
 
@@ -47,3 +48,41 @@ def test_scylladb_crashes_on_a_cpu_without_pclmulqdq_until_it_has_it(
     assert "CrashLoopBackOff: exit code 71: back-off" in why_its_pods_wait(rig.kube, deployment)
     rig.join(NODE)
     rig.until(lambda: is_true(rig.kube.get("apps/v1", "Deployment", "scylla", "default"), "Available"))
+
+
+JOB = "longhorn-uninstall"
+
+
+@pytest.mark.parametrize(
+    ("setting", "end"),
+    [
+        (None, "Failed"),
+        ("deleting-confirmation-flag: false", "Failed"),
+        ("deleting-confirmation-flag: true", "Complete"),
+        ('deleting-confirmation-flag: "true"', "Complete"),
+    ],
+)
+def test_longhorns_uninstall_fails_unless_the_setting_confirms_it(
+    setting: str | None, end: str, kubernetes: Callable[..., Any], cilium: Any
+) -> None:
+    rig = kubernetes(speed=200, nodes=(NODE,))
+    rig.kube.apply(cilium)
+    space = {"namespace": "longhorn-system"}
+    rig.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space["namespace"]}})
+    if setting:
+        metadata = {"name": "longhorn-default-setting", **space}
+        data = {"default-setting.yaml": f"default-replica-count: 1\n{setting}\n"}
+        rig.kube.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "lab.invalid/x:1"}]}}
+    for name in (JOB, "other"):
+        spec = {"backoffLimit": 1, "template": template}
+        rig.kube.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, **space}, "spec": spec})
+
+    def ended(name: str) -> Any:
+        job = rig.kube.get("batch/v1", "Job", name, space["namespace"])
+        return job["status"] if is_true(job, "Complete") or is_true(job, "Failed") else None
+
+    status, other = rig.until(lambda: ended(JOB)), rig.until(lambda: ended("other"))
+    reasons = {condition["type"]: condition["reason"] for condition in status["conditions"]}
+    assert reasons[end] == {"Failed": "BackoffLimitExceeded", "Complete": "CompletionsReached"}[end]
+    assert (status.get("failed", 0), other.get("succeeded")) == ({"Failed": 2, "Complete": 0}[end], 1)

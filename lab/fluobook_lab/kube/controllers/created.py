@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluobook_lab.kube.objects import data_file, is_true, name_of, namespace_of
+from fluobook_lab.kube.objects import controller_of, data_file, is_true, name_of, namespace_of, with_condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 CREATED: list[Obj] = data_file("controllers/created.yaml")
 PLACEHOLDER = "bGFi"
 """The value of keys in a Secret that no program of the lab reads."""
+ENDING = {
+    (entry["program"]["namespace"], entry["program"]["name"]): entry["fails_unless"]
+    for entry in CREATED
+    if "fails_unless" in entry
+}
+"""The Jobs whose end depends on the configuration."""
 AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 
 
@@ -65,8 +71,53 @@ class Created:
             return [yaml.safe_load(config["data"][source["key"]])] if config else []
         if secrets := entry.get("secrets"):
             return [_secret(entry["program"]["namespace"], name, keys) for name, keys in secrets.items()]
-        definitions = entry["definitions"]
+        definitions = entry.get("definitions", {"group": "", "kinds": {}})
         return [_definition(definitions["group"], kind, **options) for kind, options in definitions["kinds"].items()]
+
+
+class Ends:
+    """Ends the pods of Jobs that depend on the configuration, where another program runs all others."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.sources: Sources = {
+            ("", "pods"): lambda pod: [(namespace_of(pod), name_of(pod))] if _job(pod) in ENDING else []
+        }
+
+    def reconcile(self, key: Key) -> float | None:
+        """As in `Controller`."""
+        pod = self._store.find("v1", "Pod", key[1], key[0])
+        if pod and pod["status"].get("phase") == "Running":
+            self._store.set_status(pod, {**pod["status"], **ended(pod, exit_code(self._store, pod))})
+        return None
+
+
+def exit_code(store: Store, pod: Obj) -> int:
+    """With which code the containers of a Job's pod end."""
+    if not (needed := ENDING.get(_job(pod))):
+        return 0
+    config = store.find("v1", "ConfigMap", needed["name"], namespace_of(pod))
+    text = (config or {}).get("data", {}).get(needed["key"], "")
+    return int(needed["text"] not in text.replace('"', ""))
+
+
+def ended(pod: Obj, code: int) -> Obj:
+    """The status of a pod whose containers ended with a code."""
+    state = {"terminated": {"exitCode": code, "reason": "Error" if code else "Completed"}}
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    for kind in ("Ready", "ContainersReady"):
+        conditions = with_condition(conditions, kind, "False", "PodFailed" if code else "PodCompleted")
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    return {
+        "phase": "Failed" if code else "Succeeded",
+        "conditions": conditions,
+        "containerStatuses": [{**status, "ready": False, "started": False, "state": state} for status in statuses],
+    }
+
+
+def _job(pod: Obj) -> Key:
+    owner = controller_of(pod)
+    return (namespace_of(pod), owner["name"] if owner and owner["kind"] == "Job" else "")
 
 
 def _key(entry: Obj) -> Key:

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from fluobook.kubernetes.selectors import meets
+from fluobook_lab.kube.controllers.created import ended, exit_code
 from fluobook_lab.kube.controllers.loop import draw, own_key, record
 from fluobook_lab.kube.objects import (
     condition,
@@ -329,8 +330,8 @@ class Kubelets:
         return f"{base}.{2 + self._addresses % 250}"
 
     def _complete(self, pod: Obj) -> None:
-        done = [("Ready", "False", "PodCompleted", ""), ("ContainersReady", "False", "PodCompleted", "")]
-        self._set(pod, conditions=done, completed=True, fields={"phase": "Succeeded"})
+        status = pod.get("status") or {}
+        self._store.set_status(pod, {**status, **ended(pod, exit_code(self._store, pod))})
 
     def _end(self, pod: Obj) -> float | None:
         if left := self._wait(pod, "stop", (STOP_SECONDS, STOP_SECONDS)):
@@ -346,7 +347,6 @@ class Kubelets:
         waiting: str = "",
         message: str = "",
         running: bool = False,
-        completed: bool = False,
         fields: Obj | None = None,
     ) -> None:
         """Write a pod's status: conditions, what its containers do, and other fields."""
@@ -356,9 +356,7 @@ class Kubelets:
         state: Obj = (
             {"waiting": {"reason": waiting, "message": message}} if waiting else {"running": {"startedAt": timestamp()}}
         )
-        if completed:
-            state = {"terminated": {"exitCode": 0, "reason": "Completed"}}
-        if waiting or running or completed:
+        if waiting or running:
             status["containerStatuses"] = [
                 _container_status(c, state, ready=running) for c in pod["spec"]["containers"]
             ]

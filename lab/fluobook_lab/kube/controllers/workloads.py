@@ -361,8 +361,14 @@ def _number(name: str) -> int:
     return int(name.rpartition("-")[2])
 
 
+_FAILURES = {
+    "DeadlineExceeded": "Job was active longer than specified deadline",
+    "BackoffLimitExceeded": "Job has reached the specified backoff limit",
+}
+
+
 class Jobs(_Workloads):
-    """Runs each Job to its end, which is a failure once its activeDeadlineSeconds have passed."""
+    """Runs each Job to its end: a failure once its activeDeadlineSeconds have passed, or too many pods have failed."""
 
     kind = "Job"
     resource = ("batch", "jobs")
@@ -377,22 +383,29 @@ class Jobs(_Workloads):
         pods = owned(self._store, job, "v1", "Pod")
         limit, now = job["spec"].get("activeDeadlineSeconds"), self._clock.now()
         left = self._until.setdefault(job["metadata"]["uid"], now + limit) - now if limit else None
-        if left is not None and left <= 0:
-            delete_pods(self._store, living(pods))
-            late = ("Failed", "True", "DeadlineExceeded", "Job was active longer than specified deadline")
-            status = job.get("status") or {}
-            self._write_status(job, status | {"conditions": with_condition(status.get("conditions") or [], *late)})
+        phases = [(pod.get("status") or {}).get("phase") for pod in pods]
+        done, failed, spec = phases.count("Succeeded"), phases.count("Failed"), job["spec"]
+        is_late, is_over = left is not None and left <= 0, failed > spec["backoffLimit"]
+        if is_late or is_over:
+            self._fail(job, pods, failed, "DeadlineExceeded" if is_late else "BackoffLimitExceeded")
             return None
-        done = sum((pod.get("status") or {}).get("phase") == "Succeeded" for pod in pods)
-        spec = job["spec"]
         wanted = spec.get("completions", 1)
-        running = [pod for pod in living(pods) if (pod.get("status") or {}).get("phase") != "Succeeded"]
+        over = ("Succeeded", "Failed")
+        running = [pod for pod in living(pods) if (pod.get("status") or {}).get("phase") not in over]
         failure = ""
         if not spec.get("suspend"):
             for _ in range(min(spec.get("parallelism", 1), wanted - done) - len(running)):
                 failure = failure or create_pod(self._store, job, new_pod(job))
         self._set_status(job, running, done, complete=done >= wanted)
         return RETRY_SECONDS if failure else left
+
+    def _fail(self, job: Obj, pods: list[Obj], failed: int, reason: str) -> None:
+        delete_pods(self._store, [pod for pod in living(pods) if (pod.get("status") or {}).get("phase") != "Failed"])
+        status: Obj = {"startTime": timestamp(), **(job.get("status") or {})} | {"active": 0, "failed": failed}
+        status["conditions"] = with_condition(
+            status.get("conditions") or [], "Failed", "True", reason, _FAILURES[reason]
+        )
+        self._write_status(job, status)
 
     def _set_status(self, job: Obj, running: list[Obj], done: int, *, complete: bool) -> None:
         status = dict(job.get("status") or {})
