@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from typing import Annotated, Any
@@ -77,4 +78,5 @@ def diff(
 
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - len(digest) - 2]}… {digest}"

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import yaml
-from fluobook_lab.charts.diff import differences
+from fluobook_lab.charts.diff import ABSENT, PRESENT, differences
 
 OBJECTS = list(
     yaml.safe_load_all("""
@@ -396,18 +396,18 @@ CHANGES = {
     ),
 }
 OBJECT_CHANGES = {
-    "an object": (lambda real: real.pop(2), {(SERVICE, "", "present", "absent")}),
+    "an object": (lambda real: real.pop(2), {(SERVICE, "", PRESENT, ABSENT)}),
     "another object": (
         lambda real: real.append({"kind": "ConfigMap", "metadata": {"name": "x"}}),
-        {("ConfigMap site/x", "", "absent", "present")},
+        {("ConfigMap site/x", "", ABSENT, PRESENT)},
     ),
     "another namespace": (
         lambda real: real[2]["metadata"].update(namespace="elsewhere"),
-        {(SERVICE, "", "present", "absent"), ("Service elsewhere/web", "", "absent", "present")},
+        {(SERVICE, "", PRESENT, ABSENT), ("Service elsewhere/web", "", ABSENT, PRESENT)},
     ),
     "a hook with a generated name": (
         lambda real: real.append({"kind": "Job", "metadata": {"generateName": "init-"}}),
-        {("Job site/init-*", "", "absent", "present")},
+        {("Job site/init-*", "", ABSENT, PRESENT)},
     ),
 }
 SAME = {
@@ -443,12 +443,25 @@ def test_a_difference_is_named_with_both_values(name, change, expected):
 
 @pytest.mark.parametrize(("change", "expected"), OBJECT_CHANGES.values(), ids=OBJECT_CHANGES)
 def test_an_object_on_one_side_is_named(change, expected):
-    assert set(named(lambda _, real: change(real))) == expected
+    found = named(lambda _, real: change(real))
+    assert {
+        (name, path, *(str(value).partition(",")[0] for value in values)) for name, path, *values in found
+    } == expected
 
 
 @pytest.mark.parametrize("change", SAME.values(), ids=SAME)
 def test_what_makes_no_difference_to_the_platform_is_not_named(change):
     assert named(change) == []
+
+
+def test_the_content_of_an_object_that_only_one_side_has_is_told_apart():
+    def real(data):
+        extra = {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "x"}, "data": {"a": data}}
+        (difference,) = differences("app", [], [extra], "site")
+        return difference.real
+
+    assert real("1") == real("1")
+    assert real("1") != real("2")
 
 
 def test_no_value_of_a_secret_is_shown():

@@ -5,6 +5,7 @@ Both sides get the defaults of the API server first. Then every field is compare
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tempfile
@@ -74,9 +75,15 @@ def differences(application: str, standin: Sequence[Obj], real: Sequence[Obj], n
         if name in ours and name in theirs:
             found += [Difference(application, name, *values) for values in _differing(ours[name], theirs[name])]
         else:
-            sides = (PRESENT if name in side else ABSENT for side in (ours, theirs))
+            sides = (_present(side[name]) if name in side else ABSENT for side in (ours, theirs))
             found.append(Difference(application, name, "", *sides))
     return found
+
+
+def _present(tree: Obj) -> str:
+    """That an object is there, with a digest of its content: a list for another chart version shows what changed."""
+    digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+    return f"{PRESENT}, {digest[:8]}"
 
 
 def _differing(standin: Any, real: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
