@@ -22,6 +22,7 @@ from fluobook_lab.argocd.objects import (
     TRACKING,
     Key,
     annotation,
+    is_hook,
     key_of,
     listed,
     tracking_id,
@@ -314,7 +315,7 @@ class Comparer:
         wanted = {target.key: target for target in targets if not target.is_hook}
         items = [self._compare(target, rules, checks) for target in wanted.values()]
         for key, live in self._cluster.objects_of(self._app).items():
-            if key not in wanted:
+            if key not in wanted and not is_hook(live):
                 differs = "IgnoreExtraneous" not in listed(live, COMPARE)
                 items.append(Compared(key, None, live, out_of_sync=differs, health=checks.health(live)))
         return Comparison(tuple(sorted(items, key=lambda item: item.key)))

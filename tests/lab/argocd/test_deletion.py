@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from fluobook_lab.argocd.objects import APPROVED
+from fluobook_lab.argocd.objects import APPROVED, TRACKING
 
 pytestmark = pytest.mark.lab
 CASCADE = "resources-finalizer.argocd.argoproj.io"
@@ -190,5 +190,21 @@ def test_the_job_of_the_last_version_is_no_difference_where_its_chart_says_so(in
         await lab.until(lambda: find(lab, "Job", "certs-1"))
         finish(lab, "certs-1")
         await lab.well("base")
+
+    in_lab(test)
+
+
+def test_a_failed_hook_that_is_left_is_no_difference_and_no_part_of_the_health(in_lab):
+    async def test(lab):
+        await deployed(lab, automated={"prune": False, "selfHeal": True})
+        left = job("uninstall", "pre-delete", **{TRACKING: "base:batch/Job:base/uninstall"})
+        left["metadata"]["namespace"] = "base"
+        lab.store.create(left)
+        finish(lab, "uninstall", "Failed")
+        lab.push({"base/all.yaml": [lab.config_map("settings", a="2")]})
+        before = lab.status("base")["sync"]["revision"]
+        lab.refresh("base")
+        well = ("Synced", "Healthy", "Succeeded")
+        await lab.until(lambda: lab.status("base")["sync"]["revision"] != before and lab.state("base") == well)
 
     in_lab(test)
