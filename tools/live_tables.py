@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ from fluobook.wire.generated.observer_pb2 import GetFlowsResponse  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 HOST, RATE, TICK = "127.0.0.1", 10_000, 0.05
 NODES, CSRS, APPLICATIONS, PATHS = 1_000, 5_000, 500, 2_000
@@ -51,11 +52,8 @@ tables = live_tables.start(PORT)
 for table in tables.values():
     table.show()
 """
-LONG_TASKS = """() => {
-  window.long_tasks = [];
-  new PerformanceObserver(list => window.long_tasks.push(...list.getEntries().map(entry => entry.duration)))
-    .observe({entryTypes: ['longtask']});
-}"""
+LIMIT = 50
+"""Milliseconds that a task of the page may take: a person feels longer ones."""
 ANSWER = """async code => {
   const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
   const started = performance.now(), future = kernel.requestExecute({code});
@@ -86,7 +84,7 @@ def main(arguments: list[str]) -> int:
             page.set_default_timeout(BOUND * 1000)
             page.goto(f"{server['url']}lab/tree/scale.ipynb?token={server['token']}&reset")
             page.wait_for_function(KERNEL_IS_IDLE)
-            measure(page, seconds)
+            measure(browser, page, seconds)
             page.screenshot(path=folder / "scale.png")
             print(f"picture: {folder / 'scale.png'}")
             browser.close()
@@ -102,9 +100,8 @@ def ended(process: subprocess.Popen[str]) -> Iterator[None]:
         process.terminate()
 
 
-def measure(page: Page, seconds: float) -> None:
+def measure(browser: Browser, page: Page, seconds: float) -> None:
     """Show the tables, watch for some seconds, and print the numbers."""
-    page.evaluate(LONG_TASKS)
     ask(page, f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tools import live_tables")
     started = time.monotonic()
     page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -114,22 +111,34 @@ def measure(page: Page, seconds: float) -> None:
     page.wait_for_function(f"[...document.querySelectorAll('.fluobook-count')].some(c => c.innerText == '{CSRS} rows')")
     print(f"all CSRs after {time.monotonic() - started:.1f} s")
     before = json.loads(ask(page, "print(live_tables.numbers())")[1])
-    page.evaluate("window.long_tasks = []")
+    browser.start_tracing(page=page, categories=["toplevel", "disabled-by-default-devtools.timeline"])
     answers, until = [], time.monotonic() + seconds
     while time.monotonic() < until:
         answers.append(ask(page, "print(1 + 1)")[0])
         page.wait_for_timeout(1000)
+    tasks = tasks_of(json.loads(browser.stop_tracing())["traceEvents"])
     after = json.loads(ask(page, "print(live_tables.numbers())")[1])
-    long = sorted(page.evaluate("window.long_tasks"))
     print(
         f"1+1: {len(answers)} times, median {sorted(answers)[len(answers) // 2]:.0f} ms, longest {max(answers):.0f} ms"
     )
-    print(f"updates, kernel ms (median, longest): {after['updates']}")
-    print(f"tasks of the page's main thread over 50 ms: {len(long)}, longest {max(long, default=0):.0f} ms")
+    print(f"updates, kernel ms (median, longest), then the same of work: {after['updates']}")
+    for name, times in zip(("tasks", "work"), zip(*tasks, strict=True), strict=True):
+        over = sum(t > LIMIT for t in times)
+        print(f"page, {name} of the main thread: {over} over {LIMIT} ms, longest {max(times):.0f} ms")
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     flows = after["flows"] - before["flows"]
     print(f"flows: {flows / (after['at'] - before['at']):,.0f} a second; {after['lost']} lost; paths {after['paths']}")
     print(f"counted {after['flows']}, of the relay's {after['sent']} (the difference is under way)")
     print(f"memory of the kernel: {before['rss']:.0f} MB, then {after['rss']:.0f} MB")
+
+
+def tasks_of(events: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """The milliseconds of each task of the page's main thread, and those of them in which it worked."""
+    main = {
+        (e["pid"], e["tid"]) for e in events if e["name"] == "thread_name" and e["args"]["name"] == "CrRendererMain"
+    }
+    tasks = (e for e in events if e["name"].endswith("RunTask") and (e["pid"], e["tid"]) in main)
+    return [(task["dur"] / 1000, task.get("tdur", 0) / 1000) for task in tasks]
 
 
 def ask(page: Page, code: str) -> tuple[float, str]:
@@ -140,7 +149,7 @@ def ask(page: Page, code: str) -> tuple[float, str]:
 
 # ---- in the kernel -------------------------------------------------------------------------------------------------
 
-_times: dict[str, list[float]] = {}
+_times: dict[str, list[tuple[float, float]]] = {}
 _reader: list[FlowReader] = []
 
 
@@ -192,13 +201,13 @@ def start(port: int) -> dict[str, Any]:
 
 
 def timed(name: str, live: Any) -> None:
-    """Note how long each update takes."""
+    """Note the milliseconds of each update, and those of them in which its thread worked."""
     update, times = live._update, _times.setdefault(name, [])  # noqa: SLF001
 
     def measured() -> None:
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.thread_time()
         update()
-        times.append((time.perf_counter() - began) * 1000)
+        times.append(((time.perf_counter() - began) * 1000, (time.thread_time() - worked) * 1000))
 
     live._update = measured  # noqa: SLF001
 
@@ -207,7 +216,8 @@ def numbers() -> str:
     """What was measured in this kernel, as JSON."""
     tally = _reader[0].tally
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    updates = {name: [round(sorted(t)[len(t) // 2]), round(max(t))] for name, t in _times.items() if t}
+    sorted_times = {name: [sorted(column) for column in zip(*t, strict=True)] for name, t in _times.items() if t}
+    updates = {name: [(round(c[len(c) // 2]), round(c[-1])) for c in both] for name, both in sorted_times.items()}
     recent = [flow for flow, _ in list(tally._recent)]  # noqa: SLF001
     counts = tally.counts()
     return json.dumps(

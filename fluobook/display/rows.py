@@ -9,7 +9,7 @@ from typing import Any
 
 from fluobook.display.table import Cell, Table, tone_of
 
-CHUNK = 1000
+CHUNK = 500
 """Rows of one message: a page draws between two."""
 REMEMBERED = 5000
 """Rows that are gone and still known as such; a page that is further behind receives everything again."""

@@ -3,6 +3,7 @@ const ROW = 24; // pixels, as in live.css
 const SPARE = 10; // rows drawn above and below those that can be seen
 const ACKNOWLEDGE = 10; // updates from one acknowledgement to the next: the kernel stops without any
 const WIDEST = 60; // characters of a column
+const PADDING = 3; // characters beside those of a cell
 const compareText = new Intl.Collator(undefined, { numeric: true }).compare;
 
 // A cell is null, a text, a number, {t: seconds since 1970} or [text, class, link, value to sort by].
@@ -13,8 +14,10 @@ const textOf = (cell) => {
   return isTime(cell) ? age(cell.t) : String(cell);
 };
 const valueOf = (cell) => (Array.isArray(cell) ? cell[3] ?? cell[0] : isTime(cell) ? -cell.t : cell ?? "");
-const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : compareText(String(a), String(b)));
+const compare = (a, b) => (a === b ? 0 : typeof a === "number" && typeof b === "number" ? a - b : compareText(String(a), String(b)));
 
+/** The length of a text in small letters: capitals and signs are wider. */
+const lengthOf = (text) => text.length + (text.match(/[^\x20-\x40\x5b-\x7e]/g)?.length ?? 0) / 2;
 const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
 function age(since) {
@@ -39,6 +42,7 @@ class Store {
     this.model = model;
     this.rows = new Map();
     this.sorted = [];
+    this.stale = false;
     this.head = { columns: [], sort: [], pickers: [], optional: [], details: [], title: "reading", note: "" };
     this.chosen = { sort: null, filter: "", picked: {}, paused: false, selected: null };
     this.revision = 0;
@@ -61,7 +65,7 @@ class Store {
     if (message.clear) this.rows.clear();
     if (message.head) {
       const head = JSON.parse(message.head);
-      if (head.columns.join() !== this.head.columns.join()) this.widths = head.columns.map((name) => name.length + 2);
+      if (head.columns.join() !== this.head.columns.join()) this.widths = head.columns.map((name) => 1.1 * lengthOf(name) + 2); // bold, and an arrow
       this.head = head;
       this.chosen.sort ??= head.sort;
     }
@@ -69,39 +73,49 @@ class Store {
     for (const [key, cells] of JSON.parse(message.rows)) {
       this.rows.set(key, { key, cells });
       cells.forEach((cell, i) => {
-        const length = isTime(cell) ? 4 : textOf(cell).length;
+        const length = isTime(cell) ? 4 : lengthOf(textOf(cell));
         if (length > this.widths[i]) this.widths[i] = Math.min(length, WIDEST);
       });
     }
     if (message.last) this.revision = message.revision;
     if (++this.updates % ACKNOWLEDGE === 0) this.ask();
-    if (!this.chosen.paused) this.arrange();
+    this.stale = true;
     this.changed();
   }
 
-  /** Sort all rows. They start in the order of before, so that few changes cost few comparisons. */
+  /** Sort the rows: new and changed ones are put between the others, so that few changes cost few comparisons. */
   arrange() {
-    const known = new Set();
-    const kept = [];
-    for (const row of this.sorted) {
-      const now = this.rows.get(row.key);
-      if (now && !known.has(row.key)) kept.push(now);
-      known.add(row.key);
-    }
-    for (const [key, row] of this.rows) if (!known.has(key)) kept.push(row);
+    this.stale = false;
     const order = (this.chosen.sort ?? []).map((name) => [this.head.columns.indexOf(name.replace(/^-/, "")), name.startsWith("-") ? -1 : 1]);
-    kept.sort((a, b) => {
+    const compareRows = (a, b) => {
       for (const [i, sign] of order) {
         const difference = compare(valueOf(a.cells[i]), valueOf(b.cells[i]));
         if (difference) return sign * difference;
       }
       return compareText(a.key, b.key);
-    });
-    this.sorted = kept;
+    };
+    const same = order.join() === this.order;
+    this.order = order.join();
+    const kept = same ? this.sorted.filter((row) => this.rows.get(row.key) === row) : [];
+    const known = new Set(kept);
+    this.sorted = [];
+    let next = 0;
+    for (const row of [...this.rows.values()].filter((row) => !known.has(row)).sort(compareRows)) {
+      let [low, high] = [next, kept.length];
+      while (low < high) {
+        const middle = (low + high) >> 1;
+        if (compareRows(kept[middle], row) < 0) low = middle + 1;
+        else high = middle;
+      }
+      while (next < low) this.sorted.push(kept[next++]);
+      this.sorted.push(row);
+    }
+    while (next < kept.length) this.sorted.push(kept[next++]);
   }
 
   /** The rows that pass the filter and the pickers, in order. */
   visible() {
+    if (this.stale && !this.chosen.paused) this.arrange();
     const words = this.chosen.filter.toLowerCase().split(/\s+/).filter(Boolean);
     const picked = Object.entries(this.chosen.picked).filter(([, text]) => text).map(([name, text]) => [this.head.columns.indexOf(name), text]);
     if (!words.length && !picked.length) return this.sorted;
@@ -115,6 +129,15 @@ class Store {
 }
 
 let views = 0;
+const waiting = new Set();
+
+/** Draw the views that changed. All are measured before the first is drawn: else the page is laid out for each. */
+function drawAll() {
+  const changed = [...waiting];
+  waiting.clear();
+  for (const view of changed) view.measure();
+  for (const view of changed) view.draw();
+}
 
 /** The table in one output. */
 class View {
@@ -143,7 +166,7 @@ class View {
     this.details = element("div", { class: "fluobook-details", role: "region", "aria-label": "row details", hidden: true });
     this.note = element("div", { class: "fluobook-note" });
     root.append(
-      element("div", { class: "fluobook-bar" }, this.title, this.bar, this.count, this.filter, this.pickers, this.pause, this.copy, this.spoken),
+      element("div", { class: "fluobook-bar" }, this.title, this.bar, this.count, this.filter, this.pickers, element("span", {}, this.pause, " ", this.copy), this.spoken),
       this.grid, this.details, this.note,
     );
     store.views.add(this);
@@ -155,17 +178,24 @@ class View {
 
   remove() {
     this.store.views.delete(this);
+    waiting.delete(this);
     this.resized.disconnect();
     clearInterval(this.aging);
   }
 
   schedule() {
-    this.frame ??= requestAnimationFrame(() => { this.frame = null; this.draw(); });
+    if (!waiting.size) requestAnimationFrame(drawAll);
+    waiting.add(this);
+  }
+
+  measure() {
+    this.letter ??= letterWidth(this.grid);
+    [this.width, this.height, this.top] = [this.grid.clientWidth, this.grid.clientHeight, this.grid.scrollTop];
   }
 
   choose(change) {
     Object.assign(this.store.chosen, change);
-    if (!this.store.chosen.paused) this.store.arrange();
+    this.store.stale = true;
     this.store.changed();
     const shown = this.store.visible().length;
     this.spoken.textContent = this.store.chosen.paused ? "paused" : `${shown} rows`;
@@ -174,16 +204,16 @@ class View {
   /** Which columns fit: optional ones are left out where the page is narrow, and remain in the details. */
   columns() {
     const { head, widths } = this.store;
-    const least = (i) => Math.min(widths[i], 16) + 2;
+    const least = (i) => Math.min(widths[i], 16) + PADDING;
     const shown = head.columns.map((_, i) => i).filter((i) => !head.details.includes(head.columns[i]));
-    const letter = (this.letter ??= measure(this.grid));
+    const { letter, width } = this;
     for (const name of head.optional) {
-      if (sum(shown.map(least)) * letter <= this.grid.clientWidth) break;
+      if (sum(shown.map(least)) * letter <= width) break;
       shown.splice(shown.indexOf(head.columns.indexOf(name)), 1);
     }
-    const natural = shown.map((i) => widths[i] + 2);
+    const natural = shown.map((i) => widths[i] + PADDING);
     const narrow = shown.map(least);
-    const spare = this.grid.clientWidth / letter - sum(narrow);
+    const spare = width / letter - sum(narrow);
     const wanted = Math.max(1, sum(natural) - sum(narrow));
     const share = Math.max(0, Math.min(1, spare / wanted));
     return [shown, shown.map((_, n) => `${Math.floor((narrow[n] + share * (natural[n] - narrow[n])) * letter)}px`).join(" ")];
@@ -209,8 +239,8 @@ class View {
     this.body.style.height = `${rows.length * ROW}px`;
     this.grid.setAttribute("aria-rowcount", rows.length + 1);
     this.grid.setAttribute("aria-colcount", shown.length);
-    const first = Math.max(0, Math.floor(this.grid.scrollTop / ROW) - SPARE);
-    const last = Math.min(rows.length, first + Math.ceil(this.grid.clientHeight / ROW) + 2 * SPARE);
+    const first = Math.max(0, Math.floor(this.top / ROW) - SPARE);
+    const last = Math.min(rows.length, first + Math.ceil(this.height / ROW) + 2 * SPARE);
     while (this.pool.length > Math.max(0, last - first)) this.pool.pop().remove();
     for (let i = first; i < last; i++) this.drawRow(i - first, i, rows[i], shown, tracks);
     this.drawDetails();
@@ -237,7 +267,9 @@ class View {
   }
 
   drawPickers() {
-    const { head, chosen, rows } = this.store;
+    const { head, chosen, rows, revision } = this.store;
+    if (this.picked === revision || this.pickers.contains(document.activeElement)) return;
+    this.picked = revision;
     const texts = head.pickers.map((name) => {
       const i = head.columns.indexOf(name);
       const all = new Set([chosen.picked[name] ?? ""]);
@@ -246,7 +278,7 @@ class View {
       return [...all].sort(compareText);
     });
     const state = JSON.stringify([head.pickers, texts]);
-    if (state === this.offered || this.pickers.contains(document.activeElement)) return;
+    if (state === this.offered) return;
     this.offered = state;
     this.pickers.replaceChildren(...head.pickers.map((name, n) => {
       const options = [element("option", { value: "" }, `${name}: all`), ...texts[n].map((text) => element("option", { value: text }, text))];
@@ -265,10 +297,12 @@ class View {
       this.pool[slot] = node;
       this.body.append(node);
     }
-    node.style.top = `${index * ROW}px`;
-    node.id = `${this.id}-${index}`;
-    node.dataset.index = index;
-    node.setAttribute("aria-rowindex", index + 2);
+    if (Number(node.dataset.index) !== index) {
+      node.style.top = `${index * ROW}px`;
+      node.id = `${this.id}-${index}`;
+      node.dataset.index = index;
+      node.setAttribute("aria-rowindex", index + 2);
+    }
     node.setAttribute("aria-selected", row.key === chosen.selected);
     if (row.key === chosen.selected) this.grid.setAttribute("aria-activedescendant", node.id);
     shown.forEach((i, position) => {
@@ -353,10 +387,11 @@ class View {
   }
 }
 
-function measure(node) {
-  const probe = element("span", { style: "position:absolute;visibility:hidden" }, "0".repeat(100));
+function letterWidth(node) {
+  const sample = "kube-system/hubble-relay system:node:talos-worker-1 10.10.0.21";
+  const probe = element("span", { style: "position:absolute;visibility:hidden;white-space:nowrap" }, sample);
   node.append(probe);
-  const width = probe.offsetWidth / 100;
+  const width = probe.offsetWidth / sample.length;
   probe.remove();
   return width || 8;
 }

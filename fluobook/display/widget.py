@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from importlib import resources
 from typing import Any
@@ -26,6 +27,7 @@ class TableWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
 
     def __init__(self) -> None:
         super().__init__()
+        gc.freeze()  # else each full collection goes through all modules, and stops every thread for 0.1 s
         self._rows, self._sent, self._allowed = Rows(), 0, 0
         self._guard = threading.Lock()
         self.on_msg(self._asked)

@@ -84,13 +84,14 @@ def board_table(title: str, states: Mapping[str, Cell], runs: Mapping[str, LastR
         ]
         for stage in stages
     ]
-    rows.append([Cell("11 check", link="11_check.ipynb"), Cell("only checks", "same"), "", ""])
+    rows.append([Cell("11 check", link="11_check.ipynb"), Cell("only checks", "same"), "", "", ""])
     unknown = sum(stage.name not in states for stage in stages)
     note = f"{unknown} of {len(stages)} states are not known yet" if unknown else ""
-    return Table(title, ["stage", "state now", "last run", "ended, took"], rows, note=note)
+    return Table(title, ["stage", "state now", "last run", "ended", "took"], rows, note=note)
 
 
 def _last(run: LastRun | None) -> list[Any]:
     if run is None:
-        return ["never", ""]
-    return [Cell(run.status, _TONES.get(run.status, "")), f"{run.at[:16].replace('T', ' ')} UTC, {run.seconds:.1f} s"]
+        return ["never", "", ""]
+    status = Cell(run.status, _TONES.get(run.status, ""))
+    return [status, f"{run.at[:16].replace('T', ' ')} UTC", f"{run.seconds:.1f} s"]

@@ -91,11 +91,9 @@ def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
 
 @pytest.fixture
 def lab(jupyter: Jupyter) -> Iterator[life.Lab]:
-    """A lab of phase 1, four times faster than usual: nobody waits for long, and states can still be seen changing."""
+    """A lab of phase 1 at the usual speed: states can be seen changing, on a machine with a lot of load too."""
     chosen = params.load("phase1", root=ROOT)
-    started = life.start(
-        chosen, jupyter.lab, root=ROOT, programs=lab_programs(), owner=os.getpid(), speed=4 * life.DEFAULT_SPEED
-    )
+    started = life.start(chosen, jupyter.lab, root=ROOT, programs=lab_programs(), owner=os.getpid())
     yield started
     life.end(started)
 

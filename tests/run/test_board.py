@@ -77,7 +77,7 @@ def test_the_last_run_of_a_stage_is_the_newest_of_the_same_phase_and_target(tmp_
     }
     assert last_runs(folders, "phase2", "lab") == {}
     row = board_table("board", {}, runs).rows[2]
-    assert [str(cell) for cell in row] == ["1 create-vms", "… reading", "✓ done", "2026-11-28 11:00 UTC, 4.2 s"]
+    assert [str(cell) for cell in row] == ["1 create-vms", "… reading", "✓ done", "2026-11-28 11:00 UTC", "4.2 s"]
 
 
 def test_every_notebook_is_on_the_board_and_can_be_opened_from_it() -> None:

@@ -69,13 +69,13 @@ class Made:
 
     def rows(self, objects: Iterable[Obj], *, seconds: float = math.inf) -> tuple[list[list[Any]], int]:
         """The rows of these objects, and how many objects are not read yet because the seconds were over."""
-        until, rows, unread = time.monotonic() + seconds, {}, 0
+        until, rows, unread = time.thread_time() + seconds, {}, 0
         for obj in objects:
             metadata = obj["metadata"]
             key, version = (metadata.get("namespace", ""), metadata["name"]), metadata.get("resourceVersion")
             known = self._rows.get(key)
             if known is None or version is None or known[0] != version:
-                if time.monotonic() <= until:
+                if time.thread_time() <= until:
                     known = version, self._make(obj)
                 else:
                     unread += 1
@@ -100,7 +100,7 @@ class Nodes:
 
     def __init__(self, platform: Platform, machines: Mapping[str, Machine] | None = None) -> None:
         self._platform = platform
-        self._machines = machines or {}
+        self._machines = {} if machines is None else machines  # filled later
 
     def __call__(self, objects: Iterable[Obj], *, live: bool = False, seconds: float = math.inf) -> Table:  # noqa: ARG002
         """The table; when live, with what depends on time."""
@@ -123,7 +123,7 @@ class Nodes:
             key=("node",),
             sort=("role", "node"),
             pickers=("state", "stage", "pressure"),
-            optional=("age", "role", "Kubernetes"),
+            optional=("age", "role", "Kubernetes", "address", "Talos", "certificate days", "pressure"),
         )
 
     def _machine(self, name: str) -> Machine:
@@ -177,7 +177,7 @@ class Csrs:
             key=("name",) if live else (),
             sort=("-state", "requested by", "name"),
             pickers=("state", "signer", "reason"),
-            optional=("age", "signer", "declared"),
+            optional=("age", "signer", "declared", "requested", "reason"),
             details=("name",),
         )
 
@@ -220,7 +220,7 @@ class Applications:
             key=("application",),
             sort=("wave", "application"),
             pickers=("project", "sync", "health", "operation"),
-            optional=("project", "operation", "source", "revision", "since"),
+            optional=("project", "operation", "source", "revision", "since", "waits for"),
         )
 
 
@@ -434,7 +434,7 @@ class Tally:
             rows,
             note,
             pickers=("verdict", "namespace"),
-            optional=("decided by", "flows"),
+            optional=("decided by", "flows", "port"),
             details=("namespace", "id"),
             **order,
         )

@@ -36,8 +36,8 @@ from fluobook.waiting import Backoff
 
 SYNC_SECONDS = 10.0
 """Seconds that `to_frame` waits for the first list."""
-AT_ONCE = 0.15
-"""Seconds that one update may take to evaluate objects; the others follow with the next ones."""
+AT_ONCE = 0.1
+"""Seconds of this thread's work that one update may take to evaluate objects; the others follow with the next ones."""
 MACHINES_EVERY = 20.0
 """Seconds from one reading of Talos and the kubelets to the next."""
 IDLE = 5.0
@@ -148,7 +148,10 @@ def follow(kube: Kube, api_version: str, kind: str, draw: Draw, beside: Callable
         return Live(lambda: drawn, live=False)
 
     def table(seconds: float = AT_ONCE) -> Table:
-        drawn = draw(informer.items(), live=True, seconds=seconds)
+        objects = informer.items()
+        drawn = draw(objects, live=True, seconds=seconds)
+        if len(drawn.rows) < len(objects):
+            live.touch()
         reading = "" if informer.synced.is_set() else "reading"
         lost = f"connection lost: {informer.error.message}" if informer.error else ""
         return replace(drawn, note="\n".join(filter(None, (drawn.note, reading, lost))))

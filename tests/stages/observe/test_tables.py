@@ -275,7 +275,9 @@ def test_an_application_that_is_not_healthy_says_what_it_waits_for():
 def test_pressure_stage_and_certificate_of_a_node_are_shown():
     pressed = node("talos-cp-1")
     pressed["status"]["conditions"].append({"type": "DiskPressure", "status": "True"})
-    nodes = tables.Nodes(PLATFORM, {"talos-cp-1": Machine("running", 12)})
+    machines = {}
+    nodes = tables.Nodes(PLATFORM, machines)
+    machines["talos-cp-1"] = Machine("running", 12)  # read after the table was made
     row = nodes([pressed], live=True).to_frame().iloc[0]
     assert row[["stage", "pressure", "Talos", "Kubernetes", "certificate days"]].tolist() == [
         "running",
