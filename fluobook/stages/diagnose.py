@@ -148,7 +148,8 @@ def _pending(context: RunContext, plan: Plan, failed: str) -> Presentation:
 
 def _of_check(context: RunContext, check: Check) -> Presentation:
     """A finding about a failed check."""
-    evidence, remedy = f"{check.name}: {check.result}", check.remedy.replace(PHASE, context.in_commands)
+    texts = (f"{check.name}: {check.result}", check.remedy)
+    evidence, remedy = (text.replace(PHASE, context.in_commands) for text in texts)
     if check.error:
         return replace(present(check.error, phase=context.in_commands, with_probe=True), message=evidence)
     return _text(context, evidence, remedy)

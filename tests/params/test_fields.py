@@ -344,6 +344,31 @@ def test_a_network_without_room_for_the_nodes_is_one_problem_and_not_one_of_each
     assert "outside it is platform." in problem
 
 
+@pytest.mark.parametrize(
+    ("edits", "path"),
+    [
+        ({"nodes.0.role": "worker"}, "platform.nodes:"),
+        ({"nodes.1.role": "controlplane", "nodes.2.role": "controlplane"}, "platform.nodes:"),
+        ({"network.load_balancer.pools.0.stop": "10.10.0.255"}, "platform.network.load_balancer.pools.ingress.stop = "),
+        ({"network.load_balancer.pools.0.start": "10.10.0.4"}, "platform.network.load_balancer.pools.ingress = "),
+        ({"network.cidr": "10.20.0.0/24"}, "platform.network.cidr = "),
+        ({"network.gateway": "10.20.0.1"}, "platform.network.gateway = "),
+    ],
+)
+def test_one_mistake_is_one_problem(edits: dict[str, Any], path: str) -> None:
+    platform = load("phase1").platform.written
+    for place, value in edits.items():
+        *parents, key = place.split(".")
+        holder: Any = platform
+        for step in parents:
+            holder = holder[int(step)] if isinstance(holder, list) else holder[step]
+        holder[key] = value
+    with pytest.raises(ParamsError) as refused:
+        parse({"phase": "phase1", "platform": platform})
+    (problem,) = refused.value.problems
+    assert problem.startswith(path)
+
+
 LABELS = "nodes.1.labels"
 TAINTS = "nodes.1.taints"
 

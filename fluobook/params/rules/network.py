@@ -92,8 +92,7 @@ def servers_can_be_reached(platform: Platform) -> Iterator[Problem]:
 
 def addresses_are_inside_the_network(platform: Platform) -> Iterator[Problem]:
     """Gateway, VIP, nodes and ranges are in the nodes' network, tunnel addresses in the tunnel's."""
-    ranges = [(f"{path}.{end}", getattr(span, end)) for path, span in _ranges(platform) for end in ("start", "stop")]
-    yield from _outside([*_machines(platform), *ranges], platform.network.cidr, "platform.network.cidr")
+    yield from _outside([*_machines(platform), *_ends(platform)], platform.network.cidr, "platform.network.cidr")
     if platform.wireguard:
         yield from _outside(_mesh(platform, "address"), platform.wireguard.cidr, "platform.wireguard.cidr")
 
@@ -107,7 +106,8 @@ def ranges_are_in_order(platform: Platform) -> Iterator[Problem]:
 
 def pools_are_free(platform: Platform) -> Iterator[Problem]:
     """No pool contains the address of a machine or a server, or overlaps another range."""
-    ranges = _ranges(platform)
+    wrong = {problem.path.rpartition(".")[0] for problem in _outside(_ends(platform), platform.network.cidr, "")}
+    ranges = [(path, span) for path, span in _ranges(platform) if path not in wrong]
     for path, span in ranges:
         owned = [*_machines(platform), *_other_servers(platform)] if path != _DHCP else []
         if inside := [f"{address} of {owner}" for owner, address in owned if _contains(span, address)]:
@@ -253,6 +253,10 @@ def _ranges(platform: Platform) -> list[tuple[str, AddressRange]]:
     dhcp = [(_DHCP, network.dhcp_range)] if network.dhcp_range else []
     pools = [(f"platform.network.load_balancer.pools.{pool.name}", pool) for pool in network.load_balancer.pools]
     return [*dhcp, *pools]
+
+
+def _ends(platform: Platform) -> list[Owned]:
+    return [(f"{path}.{end}", getattr(span, end)) for path, span in _ranges(platform) for end in ("start", "stop")]
 
 
 def _outside(owned: list[Owned], cidr: str, owner: str) -> Iterator[Problem]:

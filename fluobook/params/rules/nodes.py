@@ -123,8 +123,8 @@ def nodes_are_large_enough(platform: Platform) -> Iterator[Problem]:
 
 
 def workers_have_data_disks(platform: Platform) -> Iterator[Problem]:
-    """Longhorn keeps its volumes on the workers' data disks, and on nothing else."""
-    for node in platform.nodes:
+    """Longhorn keeps its volumes on the workers' data disks, and on nothing else; not if a role is missing or wrong."""
+    for node in platform.nodes if platform.control_planes and platform.workers else ():
         path = f"platform.nodes.{node.name}.data_disk_gib"
         if node.role == "worker" and node.data_disk_gib is None:
             yield Problem(path, None, "is required for a worker", "Longhorn keeps its volumes there; 80 is usual")
