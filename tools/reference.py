@@ -22,7 +22,7 @@ from fluobook_lab.faults import FAULTS
 from typer.core import TyperGroup
 
 from fluobook import cli, errors, gitops, notebook
-from fluobook.failures.catalogue import catalogue, entry
+from fluobook.failures.catalogue import Failure, catalogue, entry
 from fluobook.gitops.check import RULES
 from fluobook.gitops.tree import NEEDED_BEFORE
 from fluobook.stages import catalogue as stages
@@ -112,11 +112,21 @@ def failures() -> str:
     text += "answered, or by the kind of error. `fluobook explain F28` prints an entry. Failures that occurred in this "
     text += "project are described in [EXPERIENCE.md](../../EXPERIENCE.md).\n"
     for failure in catalogue():
-        systems = f" ({', '.join(sorted(failure.systems))})" if failure.systems else ""
         causes = "".join(f"- {cause}\n" for cause in failure.causes)
-        text += f"\n## {failure.code} · {failure.title}{systems}\n\n**Likely causes**\n\n{causes}\n"
+        text += f"\n## {_heading(failure)}\n\n**Likely causes**\n\n{causes}\n"
         text += f"**Remedy:** {failure.remedy}\n\n    {failure.template}\n"
     return text
+
+
+def _heading(failure: Failure) -> str:
+    systems = f" ({', '.join(sorted(failure.systems))})" if failure.systems else ""
+    return f"{failure.code} · {failure.title}{systems}"
+
+
+def _link(code: str) -> str:
+    """A link to the entry of a failure: the anchor that GitHub makes of its heading."""
+    anchor = re.sub(r"[^\w\- ]", "", _heading(entry(code)).lower()).replace(" ", "-")
+    return f"[`fluobook explain {code}`](failures.md#{anchor})"
 
 
 def alerts() -> str:
@@ -135,7 +145,7 @@ def alerts() -> str:
     for group in (group for file in files for group in yaml.safe_load(file.read_text())["spec"]["groups"]):
         for rule in group["rules"]:
             notes, wait = rule["annotations"], f", for {rule['for']}" if "for" in rule else ""
-            step = re.sub(r"`fluobook explain (F\d+)`", r"[`fluobook explain \1`](failures.md)", notes["first_step"])
+            step = re.sub(r"`fluobook explain (F\d+)`", lambda match: _link(match[1]), notes["first_step"])
             severity = f"{rule['labels']['severity']} ({group['name']}){wait}"
             text += f"\n## {rule['alert']}\n\n{severity}. {notes['description']}\n\n"
             text += f"**First step:** {step}\n\n```promql\n{rule['expr']}\n```\n"
