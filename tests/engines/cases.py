@@ -45,6 +45,37 @@ def pod(name: str, **spec: Any) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
 
+CRON_JOBS = "/apis/batch/v1/namespaces/default/cronjobs"
+WEBHOOKS = "/apis/admissionregistration.k8s.io/v1"
+HOOKS = ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration")
+PROBED = {
+    "name": "c",
+    "image": "lab.invalid/c:1",
+    "livenessProbe": {"httpGet": {"path": "/", "port": 80}},
+    "readinessProbe": {"tcpSocket": {"port": 80}},
+    "startupProbe": {"exec": {"command": ["true"]}, "failureThreshold": 9},
+}
+PROBES = {"metadata": {"labels": {"app": "probes"}}, "spec": {"containers": [PROBED]}}
+TEMPLATE = {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "lab.invalid/c:1"}]}}
+CRON_JOB = {
+    "apiVersion": "batch/v1",
+    "kind": "CronJob",
+    "metadata": {"name": "defaults"},
+    "spec": {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": TEMPLATE}}},
+}
+
+
+def webhooks(kind: str) -> dict[str, Any]:
+    rule = {"apiGroups": ["example.org"], "apiVersions": ["v1"], "resources": ["sockets"], "operations": ["CREATE"]}
+    client = {"service": {"name": "hooks", "namespace": "default"}}
+    hook = {"name": "a.example.org", "rules": [rule], "clientConfig": client, "sideEffects": "None"}
+    hook |= {"admissionReviewVersions": ["v1"], "failurePolicy": "Ignore", "timeoutSeconds": 1}
+    plain = {key: value for key, value in hook.items() if key not in ("failurePolicy", "timeoutSeconds")}
+    hooks = [hook, {**plain, "name": "b.example.org", "rules": [{**rule, "scope": "Namespaced"}]}]
+    head = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind}
+    return {**head, "metadata": {"name": "defaults"}, "webhooks": hooks}
+
+
 def service(name: str, **spec: Any) -> dict[str, Any]:
     spec = {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8080}], **spec}
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
@@ -354,6 +385,11 @@ OBJECTS: dict[str, list[Step]] = {
         Step("POST", PODS, pod("defaults"), pick="spec.restartPolicy"),
         Step("POST", PODS, pod("defaults2"), pick="spec.tolerations"),
         Step("POST", PODS, pod("defaults3"), pick="status"),
+    ],
+    "defaults of probes, CronJobs and webhooks are filled in": [
+        Step("POST", DEPLOYMENTS, deployment("probes", template=PROBES), pick="spec.template"),
+        Step("POST", CRON_JOBS, CRON_JOB, pick="spec"),
+        *(Step("POST", f"{WEBHOOKS}/{kind.lower()}s", webhooks(kind), pick="webhooks") for kind in HOOKS),
     ],
 }
 

@@ -37,7 +37,10 @@ def fill(resource: Resource, obj: Obj) -> None:
     _set_defaults(obj, _KINDS["defaults"].get(resource.qualified, {}))
     if filler := _FILLERS.get(resource.plural):
         filler(obj)
-    spec = obj["spec"] if resource.plural == "pods" else ((obj.get("spec") or {}).get("template") or {}).get("spec", {})
+    spec = obj.get("spec") or {}
+    if resource.plural != "pods":
+        holder = spec.get("jobTemplate", {}).get("spec", spec)
+        spec = (holder.get("template") or {}).get("spec", {})
     for container in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
         image, _, tag = container.get("image", "").rpartition(":")
         container.setdefault("imagePullPolicy", "IfNotPresent" if image and tag != "latest" else "Always")
