@@ -209,6 +209,9 @@ def _notebook(folder: Path, stage: StageSummary) -> str:
         parse_json(text, name, strict=False)
         notebook = nbformat.reads(text, as_version=4)
         notebook.cells = [cell for cell in notebook.cells if "parameters" not in cell.metadata.get("tags", ())]
+        for cell in notebook.cells:
+            for output in cell.get("outputs", ()):
+                output.get("data", {}).pop("text/vnd.mermaid", None)  # only JupyterLab draws it; the text remains
         _require_short(notebook, text, name)
         exporter = HTMLExporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
         body, _ = exporter.from_notebook_node(notebook)  # type: ignore[no-untyped-call, unused-ignore]
