@@ -28,7 +28,7 @@ from fluobook.clients.talos import Address, MachineStage, Probe, TalosNode, conn
 from fluobook.cluster_secrets import ClusterSecrets
 from fluobook.errors import AccessDenied, FluobookError, in_commands
 from fluobook.journal.journal import Journal
-from fluobook.params import TALOS_PORT, Node, Platform
+from fluobook.params import TALOS_PORT, Node, Platform, SecretRef
 from fluobook.params.load import digest_of
 from fluobook.redact import Redactor
 from fluobook.waiting import Cancellation, wait_until
@@ -208,10 +208,19 @@ class RunContext:
             raise RuntimeError(f"the stage uses the {client} client but does not declare it in Stage.uses")
         return self.shared(key, make)
 
+    def secret(self, reference: SecretRef) -> str:
+        """The secret that the params refer to; from now on nothing shows it.
+
+        Raises:
+            ParamsError: there is no secret at that place.
+        """
+        secret = reference.resolve(self.root, lambda path: sops.read(path, self.secrets.age_key()))
+        self.redactor.add(secret)
+        return secret
+
     def _connect_proxmox(self, name: str) -> ProxmoxClient:
         endpoint = next(e for e in self.platform.proxmox if e.name == name)
-        secret = endpoint.token_secret.resolve(self.root, lambda path: sops.read(path, self.secrets.age_key()))
-        self.redactor.add(secret)
+        secret = self.secret(endpoint.token_secret)
         trusted = self.platform.trust.get(endpoint.authority)
         return ProxmoxClient(
             ProxmoxEndpoint(

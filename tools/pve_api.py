@@ -18,6 +18,8 @@ from fluobook_lab.proxmox.server import ROUTES
 FILE = Path(__file__).parents[1] / "lab" / "fluobook_lab" / "proxmox" / "api.json"
 CREATE, UPDATE = "POST /nodes/{node}/qemu", "PUT /nodes/{node}/qemu/{vmid}/config"
 FACTS = ("type", "optional", "enum", "minimum", "maximum", "minLength", "maxLength", "requires", "alias", "keyAlias")
+KIND = "wireguard"
+"""The kind of fabric that the lab plays."""
 PERL = ("(?^:", "(?:")
 DESCRIPTION = {"maxLength": 8192, "optional": 1, "type": "string"}
 """The option `description`, whose name descriptions without text leave out."""
@@ -42,7 +44,13 @@ def _plain(parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _facts(value: dict[str, Any]) -> dict[str, Any]:
+    variants = value.get("oneOf") or [value]
+    value = next((variant for variant in variants if KIND in variant.get("instance-types", [KIND])), variants[0])
     kept = {name: value[name] for name in FACTS if value.get(name) is not None}
+    if kinds := value.get("instance-types"):
+        kept["protocols"] = kinds
+    if items := value.get("items"):
+        kept["items"] = _facts(items)
     if value.get("default_key"):
         kept["default"] = True
     if pattern := value.get("pattern"):

@@ -119,8 +119,12 @@ class WireguardHost(Model):
     """Where the operator's own ssh reaches the host as root; null: stage host-network shows what to run there."""
     public_key: fields.WireguardKey | None = None
     """Public key of a host without ssh; of another host, the key that it must have."""
-    key: Annotated[Count, Field(le=9999)] = 1
+    key: Annotated[Count, Field(le=99)] = 1
     """Number of the host's key; the next number replaces the key."""
+    private_key: SecretRef | None = None
+    """Where the private key is stored; null: it is made on the host and never leaves it."""
+    removed: Flag = False
+    """Whether the host leaves the mesh: stage host-network deletes what it has made there."""
 
 
 class Vxlan(Model):
@@ -154,9 +158,24 @@ class Wireguard(Model):
     ssh_program: Text = "ssh"
     """The program that connects to the hosts, as `ssh` does."""
 
+    @property
+    def members(self) -> tuple[WireguardHost, ...]:
+        """The hosts that stay in the mesh; none of them if it is removed."""
+        return tuple(host for host in self.hosts if not host.removed)
+
     def host(self, name: str) -> WireguardHost:
-        """The host of that name, which is in the mesh."""
+        """The host of that name."""
         return next(host for host in self.hosts if host.host == name)
+
+    def interface_on(self, host: WireguardHost, *, fabric: bool) -> str:
+        """The interface on a host; in a fabric of the SDN each number of its key has a name of its own."""
+        number = str(host.key) if fabric and host.key > 1 else ""
+        return self.interface[: 8 - len(number)] + number
+
+    def owns(self, interface: str) -> bool:
+        """Whether an interface on a host is the mesh's, whatever the number of its key."""
+        start = interface.rstrip("0123456789")
+        return interface == self.interface or (self.interface[:6] == start[:6] and self.interface.startswith(start))
 
     def port_of(self, host: WireguardHost) -> int:
         """The UDP port on a host."""

@@ -116,8 +116,8 @@ class Environment:
             stopped=self._guest_stopped,
             extensions=self._extensions,
         )
-        self.proxmox = {endpoint.name: self._proxmox(endpoint) for endpoint in platform.proxmox}
         self.hosts = Hosts(platform, folder / "hosts", self.clock, self.faults)
+        self.proxmox = {endpoint.name: self._proxmox(endpoint) for endpoint in platform.proxmox}
         self._mode = charts
         self._sources = resolve(root, platform.gitops.repository, real)
         trees = [root / name for name in MANIFESTS]
@@ -301,6 +301,7 @@ class Environment:
             random=self.random,
             planned=[(n.vmid, n.name, n.host) for n in platform.nodes if n.host in endpoint.hosts],
             pools=[platform.vm.pool] if platform.vm.pool else [],
+            tunnels=self.hosts.reload,
         )
 
     def _argocd(self) -> ArgoCD | RealArgoCD:

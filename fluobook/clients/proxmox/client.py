@@ -39,6 +39,7 @@ _STORAGES = [
 """The types of what is read."""
 _SDN = {"zones": "zone", "vnets": "vnet", "controllers": "controller"}
 """The kinds of SDN objects that lists have, and the key of their id."""
+_SDN_VERBS = {"POST": "create", "PUT": "change", "DELETE": "delete"}
 _AUDIT = (Need("/vms", "VM.Audit"),)
 _ALLOCATE = (Need("/vms", "VM.Allocate"),)
 _POWER = (Need("/vms", "VM.PowerMgmt"),)
@@ -110,14 +111,16 @@ class ProxmoxClient:
         return self._session.get(path, doing=doing, shape=_VOLUMES, needs=needs, content=content)
 
     def sdn(self) -> dict[str, dict[str, Json]]:
-        """The objects of the SDN by kind and id, with their pending changes (`state`, `pending`)."""
+        """The objects of the SDN by kind and id, with their pending changes (`state`, `pending`).
+
+        A fabric's node has the id fabric/node. Proxmox VE 8 has no fabrics.
+        """
         objects = {kind: self._sdn_list(f"cluster/sdn/{kind}", key) for kind, key in _SDN.items()}
         subnets = [self._sdn_list(f"cluster/sdn/vnets/{vnet}/subnets", "subnet") for vnet in objects["vnets"]]
         listed = {name: subnet for listed in subnets for name, subnet in listed.items()}
-        return objects | {"subnets": listed, "fabrics": self._fabrics()}
+        return {**objects, "subnets": listed, "fabrics": {}, "nodes": {}} | self._fabrics()
 
-    def _fabrics(self) -> dict[str, Json]:
-        """The fabrics and their nodes; Proxmox VE 8 has none."""
+    def _fabrics(self) -> dict[str, dict[str, Json]]:
         path, state = "cluster/sdn/fabrics/all", {"state?": str, "pending?": dict}
         shape = {"fabrics?": [{"id": str} | state], "nodes?": [{"fabric_id": str, "node_id": str} | state]}
         try:
@@ -127,7 +130,7 @@ class ProxmoxClient:
                 raise
             return {}
         nodes = {f"{node['fabric_id']}/{node['node_id']}": node for node in data.get("nodes") or ()}
-        return {fabric["id"]: fabric for fabric in data.get("fabrics") or ()} | nodes
+        return {"fabrics": {fabric["id"]: fabric for fabric in data.get("fabrics") or ()}, "nodes": nodes}
 
     def _sdn_list(self, path: str, key: str) -> dict[str, Json]:
         shape = [{key: str, "state?": str, "pending?": dict}]
@@ -135,17 +138,30 @@ class ProxmoxClient:
         return {item[key]: item for item in listed}
 
     def create_sdn(self, kind: str, name: str, content: Mapping[str, Any], *, vnet: str) -> None:
-        """Create a zone, a VNet or a subnet of a VNet; it stays pending until `apply_sdn`."""
-        subnet = {"subnet": "/".join(name.partition("-")[2].rsplit("-", 1)), "type": "subnet"}
-        own = subnet if kind == "subnets" else {_SDN.get(kind, ""): name}
-        self._change_sdn("POST", _sdn_path(kind, vnet), f"create {name} in the SDN", {**own, **content})
+        """Create a zone, a VNet, a subnet of a VNet, a fabric or its node; it stays pending until `apply_sdn`."""
+        own = {_SDN.get(kind, "id"): name}
+        if kind == "subnets":
+            own = {"subnet": "/".join(name.partition("-")[2].rsplit("-", 1)), "type": "subnet"}
+        elif kind == "nodes":
+            own = {"node_id": name.partition("/")[2]}
+        self._change_sdn(
+            "POST", kind, name, vnet, {**own, **content}, path=_sdn_path(kind, name, vnet).rpartition("/")[0]
+        )
 
     def change_sdn(self, kind: str, name: str, content: Mapping[str, Any], *, vnet: str) -> None:
-        """Change a zone, a VNet or a subnet; it stays pending until `apply_sdn`."""
-        self._change_sdn("PUT", f"{_sdn_path(kind, vnet)}/{name}", f"change {name} in the SDN", content)
+        """Change an object of the SDN; it stays pending until `apply_sdn`."""
+        self._change_sdn("PUT", kind, name, vnet, content)
 
-    def _change_sdn(self, method: str, path: str, doing: str, content: Mapping[str, Any]) -> None:
-        self._session.call(method, path, doing=doing, needs=(Need("/sdn/zones", "SDN.Allocate"),), **content)
+    def delete_sdn(self, kind: str, name: str, *, vnet: str) -> None:
+        """Delete an object of the SDN; it stays pending until `apply_sdn`."""
+        self._change_sdn("DELETE", kind, name, vnet, {})
+
+    def _change_sdn(
+        self, method: str, kind: str, name: str, vnet: str, content: Mapping[str, Any], *, path: str = ""
+    ) -> None:
+        parent = "/sdn/fabrics" if kind in ("fabrics", "nodes") else "/sdn/zones"
+        doing, needs = f"{_SDN_VERBS[method]} {name} in the SDN", (Need(parent, "SDN.Allocate"),)
+        self._session.call(method, path or _sdn_path(kind, name, vnet), doing=doing, needs=needs, **content)
 
     def apply_sdn(self) -> Upid:
         """Apply all pending changes: every node reloads its network, in a task of its own."""
@@ -156,6 +172,22 @@ class ProxmoxClient:
         doing, shape = f"read the zones of {node}", [{"zone": str, "status": str}]
         zones = self._session.get(f"nodes/{node}/sdn/zones", doing=doing, shape=shape)
         return {zone["zone"]: zone["status"] for zone in zones}
+
+    def firewall_rules(self, node: str) -> list[Json]:
+        """The rules of a host's firewall, the first to match first, each with its position (`pos`)."""
+        doing, shape = f"list the firewall rules of {node}", [{"pos": _NUMBER, "comment?": str}]
+        needs = (Need(f"/nodes/{node}", "Sys.Audit"),)
+        return self._session.get(f"nodes/{node}/firewall/rules", doing=doing, shape=shape, needs=needs)
+
+    def add_firewall_rule(self, node: str, rule: Mapping[str, Any]) -> None:
+        """Add a rule to a host's firewall, before all others."""
+        doing, needs = f"add a firewall rule on {node}", (Need(f"/nodes/{node}", "Sys.Modify"),)
+        self._session.call("POST", f"nodes/{node}/firewall/rules", doing=doing, needs=needs, **rule)
+
+    def delete_firewall_rule(self, node: str, pos: int) -> None:
+        """Delete the rule at a position of a host's firewall."""
+        doing, needs = f"delete firewall rule {pos} on {node}", (Need(f"/nodes/{node}", "Sys.Modify"),)
+        self._session.call("DELETE", f"nodes/{node}/firewall/rules/{pos}", doing=doing, needs=needs)
 
     def cluster_tasks(self) -> list[TaskStatus]:
         """The recent tasks of the whole cluster, as far as the token may see them, newest first."""
@@ -360,5 +392,7 @@ def vm_path(node: str, vmid: int) -> str:
     return f"nodes/{node}/qemu/{vmid}"
 
 
-def _sdn_path(kind: str, vnet: str) -> str:
-    return f"cluster/sdn/vnets/{vnet}/subnets" if kind == "subnets" else f"cluster/sdn/{kind}"
+def _sdn_path(kind: str, name: str, vnet: str) -> str:
+    """The path of an SDN object below /api2/json."""
+    folder = {"subnets": f"vnets/{vnet}/subnets", "fabrics": "fabrics/fabric", "nodes": "fabrics/node"}.get(kind, kind)
+    return f"cluster/sdn/{folder}/{name}"

@@ -44,7 +44,7 @@ def required(
         disk_storages: where disks are allocated.
         bridge: the bridge of the VMs.
         vlan: their VLAN tag on it, if any.
-        zone: the zone of the SDN that the bridge is a VNet of; it is made with its VNet, and pending changes are read.
+        zone: the zone of the SDN that the bridge is a VNet of; it is made with its VNet and the firewall's rules.
     """
     agent = "VM.GuestAgent.Audit" if major >= _AGENT_SPLIT else "VM.Monitor"
     needs = {Need("/vms", right) for right in (*_NEEDED["vms"], agent)}
@@ -53,8 +53,9 @@ def required(
     needs |= {Need(f"/nodes/{name}", right) for name in hosts for right in _NEEDED["nodes"]}
     path, used = (bridge_path(bridge, tag, zone or _PLAIN) for tag in (None, vlan))
     needs |= {Need(path, "SDN.Audit"), Need(used, "SDN.Use")}
-    made = ("/sdn", "/sdn/zones", path) if zone else ()
+    made = ("/sdn", "/sdn/fabrics", "/sdn/zones", path) if zone else ()
     needs |= {Need(path, right) for path in made for right in ("SDN.Allocate", "SDN.Audit")}
+    needs |= {Need(f"/nodes/{name}", "Sys.Modify") for name in hosts if zone}
     return tuple(sorted(needs))
 
 

@@ -3,8 +3,8 @@
 set -eu
 umask 077
 folder=/etc/wireguard
-file=$folder/$interface.conf
-private=$folder/$interface.$key.key
+file=$folder/$tunnel.conf
+private=$folder/$tunnel.$key.key
 stanzas=/etc/network/interfaces
 
 say() { printf '%s\n' "$*"; }
@@ -19,8 +19,10 @@ tools() {
 make_key() {
   tools
   mkdir -p "$folder"
-  [ -s "$private" ] || { wg genkey >"$private.new" && mv "$private.new" "$private"; }
+  has_key || { if [ "$given" ]; then say "$given"; else wg genkey; fi >"$private.new" && mv "$private.new" "$private"; }
 }
+
+has_key() { [ -s "$private" ] && { [ -z "$given" ] || [ "$given" = "$(cat "$private")" ]; }; }
 
 # Proxmox VE looks for the local end of a VXLAN zone among these stanzas; without `auto`, wg-quick alone sets it up.
 write_stanza() {
@@ -57,12 +59,18 @@ write_mesh() {
   systemctl enable "wg-quick@$interface" >&2
   if is_up; then update_running; else systemctl restart "wg-quick@$interface" >&2; fi
   [ "$verb" = mesh ] || return 0
-  for other in "$folder/$interface".*.key; do [ "$other" = "$private" ] || rm -f "$other"; done
+  for other in "$folder/$tunnel".*.key; do [ "$other" = "$private" ] || rm -f "$other"; done
+}
+
+remove_mesh() {
+  systemctl disable --now "wg-quick@$interface" >&2 || true
+  rm -f "$file" "$folder/$tunnel".*.key
+  sed -i "/^iface $interface /,/^\$/d" "$stanzas"
 }
 
 observe() {
   command -v wg-quick >/dev/null || { say missing wireguard-tools && return; }
-  [ ! -s "$private" ] || say public "$(wg pubkey <"$private")"
+  ! has_key || say public "$(wg pubkey <"$private")"
   if [ -e "$file" ]; then
     say file "$(grep -v '^PrivateKey' "$file" | sha256sum | cut -d' ' -f1)" "$(stat -c %a "$file")"
     say holds "$(sed -n 's/^PrivateKey = //p' "$file" | wg pubkey)"
@@ -83,7 +91,9 @@ observe() {
 }
 
 case $verb in
+  tools) tools ;;
   key) make_key ;;
+  remove) remove_mesh ;;
   mesh | peers) write_mesh ;;
 esac
 observe

@@ -95,7 +95,7 @@ def configuration(mesh: Wireguard, name: str, keys: Mapping[str, str]) -> str:
     """
     host = mesh.host(name)
     lines = [f"Address = {host.address}/32", f"ListenPort = {mesh.port_of(host)}", f"MTU = {mesh.mtu}"]
-    for peer in mesh.hosts:
+    for peer in mesh.members:
         if peer is host:
             continue
         lines += ["", f"# {peer.host}", "[Peer]", f"PublicKey = {keys[peer.host]}"]
@@ -105,20 +105,24 @@ def configuration(mesh: Wireguard, name: str, keys: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def script(mesh: Wireguard, name: str, verb: str, content: str = "") -> str:
+def script(mesh: Wireguard, name: str, verb: str, content: str = "", *, fabric: bool = False, given: str = "") -> str:
     """What `sh` runs on a host: its settings, then the program.
 
     Args:
         mesh: the mesh.
         name: the host.
-        verb: observe, key, mesh or peers (mesh, but the host keeps the key that it uses).
+        verb: observe, tools, key, mesh, peers (mesh, but the host keeps the key that it uses) or remove.
         content: from `configuration`, for the verbs mesh and peers.
+        fabric: whether the interface is that of a fabric of the SDN.
+        given: the private key, if it is not made on the host.
     """
-    host, others = mesh.host(name), [peer for peer in mesh.hosts if peer.host != name]
+    host, others = mesh.host(name), [peer for peer in mesh.members if peer.host != name]
     settings = {
         "verb": verb,
-        "interface": mesh.interface,
+        "tunnel": mesh.interface,
+        "interface": mesh.interface_on(host, fabric=fabric),
         "key": host.key,
+        "given": given,
         "address": host.address,
         "mtu": mesh.mtu,
         "peers": " ".join(peer.address for peer in others),
@@ -136,7 +140,7 @@ def digest(content: str) -> str:
 def active_keys(mesh: Wireguard, states: Mapping[str, HostState]) -> dict[str, str]:
     """The public key that each host uses now, or will use with its first file; "" where it has none yet."""
     keys = {}
-    for host in mesh.hosts:
+    for host in mesh.members:
         state = states.get(host.host, HostState())
         keys[host.host] = state.holds or state.public if host.ssh else host.public_key or ""
     return keys
@@ -171,12 +175,12 @@ def differences(mesh: Wireguard, name: str, states: Mapping[str, HostState]) -> 
         yield "Proxmox VE does not know its address"
 
 
-def silent_pairs(mesh: Wireguard, states: Mapping[str, HostState]) -> dict[str, str]:
-    """Each direction between two hosts in which something is missing, and what it is."""
-    keys, silent = active_keys(mesh, states), dict[str, str]()
+def silent_pairs(mesh: Wireguard, states: Mapping[str, HostState], keys: Mapping[str, str]) -> dict[str, str]:
+    """Each direction between two hosts in which something is missing, and what it is; `keys` are the public ones."""
+    silent = dict[str, str]()
     for name, state in states.items():
-        for peer in mesh.hosts:
-            if peer.host != name:
+        for peer in mesh.members:
+            if peer.host != name and not mesh.host(name).removed:
                 reason = _silence(state, state.peers.get(keys[peer.host]), peer.address)
                 silent |= {f"{name} to {peer.host}": reason} if reason else {}
     return silent
@@ -192,21 +196,23 @@ def _silence(state: HostState, peer: PeerState | None, address: str) -> str:
     return "" if address in state.paths else "packets of full size are lost"
 
 
-def problems(mesh: Wireguard, states: Mapping[str, HostState]) -> Iterator[str]:
+def problems(
+    mesh: Wireguard, states: Mapping[str, HostState], keys: Mapping[str, str], *, fabric: bool = False
+) -> Iterator[str]:
     """What stands in the way: somebody else's interface on our port, a key that is not the expected one."""
-    for name, state in states.items():
-        host = mesh.host(name)
+    for host in mesh.members:
+        state = states.get(host.host, HostState())
         for interface, port in state.ports.items():
-            if interface != mesh.interface and port == mesh.port_of(host):
-                yield f"UDP port {port} of {name} is used by its interface {interface}"
-        key = state.public or state.holds
+            if not mesh.owns(interface) and port == mesh.port_of(host):
+                yield f"UDP port {port} of {host.host} is used by its interface {interface}"
+        key = (state.public or keys[host.host]) if host.ssh else keys[host.host]
         if host.public_key and key and key != host.public_key:
-            yield f"{name} has the public key {key}, and the params say {host.public_key}"
+            yield f"{host.host} has the public key {key}, and the params say {host.public_key}"
     owners: dict[str, str] = {}
-    for name, key in active_keys(mesh, states).items():
+    for name, key in keys.items():
         if key and owners.setdefault(key, name) != name:
             yield f"{owners[key]} and {name} have the same key {key}"
-        elif not key and not mesh.host(name).ssh:
+        elif not key and not mesh.host(name).ssh and not fabric:
             yield f"{name} has neither ssh nor a public_key in the params"
 
 

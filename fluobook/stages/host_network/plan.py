@@ -1,46 +1,51 @@
-"""What stage host-network reads of the hosts and of Proxmox VE's SDN, and the plan that follows from it."""
+"""What stage host-network reads of the hosts and of Proxmox VE, and the plan that follows from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from fluobook.clients.proxmox import ProxmoxClient
 from fluobook.clients.ssh import run_script
 from fluobook.context import RunContext
-from fluobook.errors import ForeignObject, Refused
+from fluobook.errors import Refused
 from fluobook.files import write_text
 from fluobook.params import Platform, ProxmoxEndpoint
 from fluobook.params.platform import Wireguard
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.host_network import mesh as meshes
+from fluobook.stages.host_network import sdn
 from fluobook.stages.host_network.mesh import HostState
+from fluobook.stages.host_network.sdn import SdnState
 
 NAME = "host-network"
 SKIPPED = "skipped: the params have no mesh between hosts (platform.wireguard)"
-Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class SdnState:
-    """The SDN of one endpoint, pending changes included: objects by kind and id, and each node's status of the zone."""
-
-    objects: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
-    status: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Observation:
-    """The state of the hosts that have ssh, and of the SDN of the endpoints."""
+    """The state of the hosts that have ssh, and of the SDN and the firewalls of the endpoints.
+
+    `fabric` is whether the mesh is a fabric of the SDN; else wg-quick runs it.
+    """
 
     hosts: Mapping[str, HostState]
     sdn: Mapping[str, SdnState]
     by_hand: Sequence[str] = ()
+    fabric: bool = False
+
+    def keys(self, mesh: Wireguard) -> dict[str, str]:
+        """The public key of each host."""
+        return sdn.public_keys(mesh, self.sdn) if self.fabric else meshes.active_keys(mesh, self.hosts)
 
 
-class States(dict[str, HostState]):
+@dataclass
+class States:
     """What each host reported last, for the actions of this run: a host's file holds the keys of all others."""
+
+    hosts: dict[str, HostState] = field(default_factory=dict)
+    fabric: bool = False
 
 
 def observe(context: RunContext) -> Observation | None:
@@ -48,21 +53,31 @@ def observe(context: RunContext) -> Observation | None:
     mesh = context.platform.wireguard
     if mesh is None:
         return None
-    states = context.shared(States, States)
+    states, endpoints = context.shared(States, States), endpoints_of(context.platform)
+    by_name = dict(zip([e.name for e in endpoints], in_parallel(lambda e: sdn_of(context, e), endpoints), strict=True))
+    states.fabric = sdn.fabric_is_possible(mesh, [state.version for state in by_name.values()])
+    states.hosts = observe_hosts(context, mesh)
+    if states.fabric and any(state.file for state in states.hosts.values()):  # wg-quick made this mesh, and keeps it
+        states.fabric = False
+        states.hosts = observe_hosts(context, mesh)
+    scripts = [] if states.fabric else list(_written_scripts(context, mesh, states.hosts))
+    return Observation(dict(states.hosts), by_name, scripts, states.fabric)
+
+
+def observe_hosts(context: RunContext, mesh: Wireguard) -> dict[str, HostState]:
+    """What all hosts with ssh report."""
     names = [host.host for host in mesh.hosts if host.ssh]
-    states |= dict(zip(names, in_parallel(lambda name: run_on_host(context, name, "observe"), names), strict=True))
-    endpoints = endpoints_of(context.platform)
-    sdn = in_parallel(lambda endpoint: sdn_of(context, endpoint), endpoints) if mesh.vxlan else []
-    by_name = {endpoint.name: state for endpoint, state in zip(endpoints, sdn, strict=False)}
-    return Observation(dict(states), by_name, list(_written_scripts(context, mesh, states)))
+    return dict(zip(names, in_parallel(lambda name: run_on_host(context, name, "observe"), names), strict=True))
 
 
 def run_on_host(context: RunContext, name: str, verb: str, content: str = "") -> HostState:
     """Run the script on a host with ssh, and read what it reports."""
     mesh = context.platform.wireguard
     assert mesh is not None  # noqa: S101  (narrows the type; there are no actions without a mesh)
-    script, seconds = meshes.script(mesh, name, verb, content), context.platform.deadlines.host_network
-    return meshes.read(run_script(mesh.ssh_program, mesh.host(name).ssh or "", script, deadline=seconds))
+    host, seconds = mesh.host(name), context.platform.deadlines.host_network
+    given, fabric = context.secret(host.private_key) if host.private_key else "", context.shared(States, States).fabric
+    script = meshes.script(mesh, name, verb, content, fabric=fabric, given=given)
+    return meshes.read(run_script(mesh.ssh_program, host.ssh or "", script, deadline=seconds))
 
 
 def _written_scripts(context: RunContext, mesh: Wireguard, states: Mapping[str, HostState]) -> Iterator[str]:
@@ -71,119 +86,40 @@ def _written_scripts(context: RunContext, mesh: Wireguard, states: Mapping[str, 
     keys = meshes.active_keys(mesh, states)
     for name in meshes.unseen(mesh):
         known = all(key for host, key in keys.items() if host != name)
-        content = meshes.configuration(mesh, name, keys) if known else ""
-        write_text(folder / f"{name}.sh", meshes.script(mesh, name, "mesh" if known else "key", content))
+        verb = "remove" if mesh.host(name).removed else "mesh" if known else "key"
+        content = meshes.configuration(mesh, name, keys) if verb == "mesh" else ""
+        write_text(folder / f"{name}.sh", meshes.script(mesh, name, verb, content))
         yield f"run {name}.sh, in {folder.name} of the run's folder, as root on {name}; it prints the public key"
 
 
 def endpoints_of(platform: Platform) -> list[ProxmoxEndpoint]:
-    """The endpoints with hosts of the mesh."""
+    """The endpoints with hosts of the mesh, those that leave it included."""
     joined = {host.host for host in platform.wireguard.hosts} if platform.wireguard else set()
     return [endpoint for endpoint in platform.proxmox if joined.intersection(endpoint.hosts)]
 
 
-def hosts_of(platform: Platform, endpoint: ProxmoxEndpoint) -> list[str]:
-    """The hosts of the mesh behind an endpoint."""
-    return [host.host for host in platform.wireguard.hosts if host.host in endpoint.hosts] if platform.wireguard else []
-
-
 def sdn_of(context: RunContext, endpoint: ProxmoxEndpoint) -> SdnState:
-    """The objects of an endpoint's SDN, and the status of our zone on each of our hosts."""
-    client, vxlan = context.proxmox(endpoint.name), context.platform.wireguard and context.platform.wireguard.vxlan
-    objects = client.sdn()
-    statuses = {host: client.zone_status(host) for host in hosts_of(context.platform, endpoint)}
-    return SdnState(objects, {host: each.get(vxlan.zone, "") for host, each in statuses.items()} if vxlan else {})
+    """The objects of an endpoint's SDN, the status of our zone on each of our hosts, and their firewalls' rules."""
+    client, mesh = context.proxmox(endpoint.name), context.platform.wireguard
+    assert mesh is not None  # noqa: S101  (narrows the type)
+    members = [host.host for host in sdn.hosts_of(context.platform, endpoint)]
+    joined = [host.host for host in mesh.hosts if host.host in endpoint.hosts]
+    status = {host: client.zone_status(host).get(mesh.vxlan.zone, "") for host in members} if mesh.vxlan else {}
+    users = [] if members else _users(client, context.platform.network.bridge)
+    rules = {host: client.firewall_rules(host) for host in joined}
+    return SdnState(client.sdn(), status, client.version()["version"], rules, users)
 
 
-def wanted(platform: Platform, endpoint: ProxmoxEndpoint) -> dict[str, dict[str, dict[str, Any]]]:
-    """The zone, VNet and subnet of an endpoint, by kind and id. Their MTU is always sent: it has a default, 1450."""
-    mesh, network = platform.wireguard, platform.network
-    if mesh is None or mesh.vxlan is None:
-        return {}
-    zone = {
-        "type": "vxlan",
-        "peers": ",".join(host.address for host in mesh.hosts),
-        "mtu": network.mtu,
-        "vxlan-port": mesh.vxlan.port,
-        "nodes": ",".join(hosts_of(platform, endpoint)),
-    }
-    vnet, subnet = {"zone": mesh.vxlan.zone, "tag": mesh.vxlan.tag}, {"gateway": network.gateway}
-    subnet_id = f"{mesh.vxlan.zone}-{network.cidr.replace('/', '-')}"
-    return {"zones": {mesh.vxlan.zone: zone}, "vnets": {network.bridge: vnet}, "subnets": {subnet_id: subnet}}
-
-
-def foreign(platform: Platform, endpoint: ProxmoxEndpoint, state: SdnState) -> list[str]:
-    """Pending changes of objects that are not ours; applying ours would publish them too."""
-    ours = {(kind, name) for kind, objects in wanted(platform, endpoint).items() for name in objects}
-    return [
-        f"{kind.removesuffix('s')} {name} ({pending})"
-        for kind, objects in state.objects.items()
-        for name, content in objects.items()
-        if (pending := content.get("state")) and ((kind, name) not in ours or pending == "deleted")
-    ]
-
-
-def require_no_foreign_changes(platform: Platform, endpoint: ProxmoxEndpoint, state: SdnState) -> None:
-    """Require that applying would publish nothing but our own changes.
-
-    Raises:
-        ForeignObject: there are pending changes of other people, or another VNet has our tag.
-    """
-    if pending := foreign(platform, endpoint, state):
-        raise ForeignObject(
-            f"the SDN of {endpoint.name} has pending changes of somebody else: {', '.join(pending)}",
-            cause="applying our changes would publish these too",
-            remedy="let their author apply them, or withdraw them (Datacenter > SDN), then run the stage again",
-        )
-    ours = wanted(platform, endpoint)
-    for kind, key in (("zones", "type"), ("vnets", "zone"), ("vnets", "tag")):
-        for name, content in state.objects.get(kind, {}).items():
-            value = _current(content).get(key)
-            for own, wish in ours.get(kind, {}).items():
-                clash = value == wish[key] and name != own if key == "tag" else value != wish[key] and name == own
-                if clash:
-                    raise ForeignObject(
-                        f"the SDN of {endpoint.name} has the {kind.removesuffix('s')} {name} with {key} {value}",
-                        cause="somebody else made it",
-                        remedy="choose another zone and tag (wireguard.vxlan) or VNet (network.bridge) in the params",
-                    )
-
-
-def _current(content: Json) -> Json:
-    return {**content, **(content.get("pending") or {})}
-
-
-def sdn_differences(platform: Platform, endpoint: ProxmoxEndpoint, state: SdnState) -> list[str]:
-    """What an endpoint's SDN lacks."""
-    lacking = []
-    for kind, objects in wanted(platform, endpoint).items():
-        for name, wish in objects.items():
-            label, content = f"{kind.removesuffix('s')} {name}", state.objects.get(kind, {}).get(name)
-            if content is None:
-                lacking.append(f"no {label}")
-                continue
-            lacking += [f"{label} has {key} {_shown(_current(content), key)}" for key in changed(content, wish)]
-            lacking += [f"{label} is not applied"] if content.get("state") and not changed(content, wish) else []
-    lacking += [f"{host} reports {status}" for host, status in state.status.items() if status not in ("", "available")]
-    return lacking
-
-
-def changed(content: Json, wish: Json) -> list[str]:
-    """The options of an object that differ; lists may be in another order."""
-    current = _current(content)
-    return [key for key, value in wish.items() if _parts(current.get(key, "")) != _parts(value)]
-
-
-def _parts(value: Any) -> list[str]:
-    return sorted(str(value).replace(",", " ").split())
-
-
-def _shown(content: Json, key: str) -> str:
-    return str(content[key]) if key in content else "no value"
+def _users(client: ProxmoxClient, bridge: str) -> list[str]:
+    """The VMs with a network card on a bridge."""
+    vms = [vm for vm in client.resources("vm") if vm["type"] == "qemu"]
+    configs = {str(vm.get("name") or vm["vmid"]): client.config(vm["node"], int(vm["vmid"])) for vm in vms}
+    needle = f"bridge={bridge}"
+    return [name for name, config in configs.items() if any(needle in str(v).split(",") for v in config.values())]
 
 
 def plan(platform: Platform, observation: Observation | None) -> Plan:
-    """Keys, then each host's file, then replaced keys one host after the other, then the SDN of each endpoint.
+    """Keys, then each host's tunnel, then replaced keys one host after the other, then the SDN of each endpoint.
 
     Raises:
         ForeignObject: pending changes of somebody else, or objects with our names.
@@ -192,67 +128,171 @@ def plan(platform: Platform, observation: Observation | None) -> Plan:
     mesh = platform.wireguard
     if mesh is None or observation is None:
         return Plan(NAME, (), 0, platform.digest_data(), notes=(SKIPPED,))
-    if wrong := list(meshes.problems(mesh, observation.hosts)):
+    keys = observation.keys(mesh)
+    wrong = list(meshes.problems(mesh, observation.hosts, keys, fabric=observation.fabric))
+    if wrong := [*wrong, *(sdn.port_problems(mesh, observation.sdn) if observation.fabric else ())]:
         raise Refused("; ".join(wrong), remedy="correct platform.wireguard in the params, or the host")
-    actions = [*_keys(mesh, observation), *_files(mesh, observation)]
-    for endpoint in endpoints_of(platform) if mesh.vxlan else ():
-        state = observation.sdn[endpoint.name]
-        require_no_foreign_changes(platform, endpoint, state)
-        if lacking := sdn_differences(platform, endpoint, state):
-            actions.append(_sdn(platform, endpoint, lacking, tuple(action.id for action in actions)))
-    kept = len(mesh.hosts) + len(observation.sdn) - len({action.object for action in actions})
+    for endpoint in endpoints_of(platform):
+        sdn.require_ours(platform, endpoint, observation.sdn[endpoint.name], keys if observation.fabric else None)
+    actions = _fabrics(platform, mesh, observation) if observation.fabric else _tunnels(mesh, observation)
+    if mesh.vxlan or observation.fabric:
+        actions += _sdn(platform, observation, actions)
+    actions += _firewalls(platform, mesh, observation)
+    actions += _removals(mesh, observation, actions)
+    kept = len(mesh.hosts) + 2 * len(observation.sdn) - len({action.object for action in actions})
     return Plan(NAME, tuple(actions), max(kept, 0), platform.digest_data(), notes=tuple(observation.by_hand))
 
 
-def _keys(mesh: Wireguard, observation: Observation) -> list[Action]:
-    return [
+def _tunnels(mesh: Wireguard, observation: Observation) -> list[Action]:
+    keys = [
         Action(
             f"key {name}",
             "create",
             f"tunnel of {name}",
-            f"key {mesh.host(name).key} of {mesh.interface}, made on {name}",
+            f"key {mesh.host(name).key} of {mesh.interface}, "
+            + (f"from {mesh.host(name).private_key}" if mesh.host(name).private_key else f"made on {name}"),
             "no key" if state.tools else "wireguard-tools is not installed",
             system=f"host:{name}",
             data={"host": name},
         )
         for name, state in observation.hosts.items()
-        if not state.public
+        if not state.public and not mesh.host(name).removed
     ]
+    return keys + _files(mesh, observation)
 
 
 def _files(mesh: Wireguard, observation: Observation) -> list[Action]:
-    keys = tuple(f"key {name}" for name in observation.hosts)
+    members = {host.host: observation.hosts[host.host] for host in mesh.members if host.ssh}
+    keys = tuple(f"key {name}" for name in members)
     files, rotations = list[Action](), list[Action]()
-    for name, state in observation.hosts.items():
-        detail, data = f"{mesh.host(name).address}, {len(mesh.hosts) - 1} peers, MTU {mesh.mtu}", {"host": name}
+    for name, state in members.items():
+        detail, data = f"{mesh.host(name).address}, {len(mesh.members) - 1} peers, MTU {mesh.mtu}", {"host": name}
         if meshes.is_rotated(state):
-            rotations.append(
-                Action(
-                    f"rotate {name}",
-                    "rotate",
-                    f"tunnel of {name}",
-                    f"its peers learn the new key, then {name} takes it",
-                    f"it uses another key than number {mesh.host(name).key}",
-                    (*keys, *(f"mesh {other}" for other in observation.hosts), *(action.id for action in rotations)),
-                    "rotation",
-                    data,
-                )
-            )
+            needs = (*keys, *(f"mesh {other}" for other in members), *(action.id for action in rotations))
+            reason = f"it uses another key than number {mesh.host(name).key}"
+            rotations.append(_rotation(name, reason, needs))
         elif reasons := "; ".join(meshes.differences(mesh, name, observation.hosts)):
             verb = "change" if state.file else "write"
             files.append(Action(f"mesh {name}", verb, f"tunnel of {name}", detail, reasons, keys, f"host:{name}", data))
     return files + rotations
 
 
-def _sdn(platform: Platform, endpoint: ProxmoxEndpoint, lacking: list[str], needs: tuple[str, ...]) -> Action:
-    objects, network = wanted(platform, endpoint), platform.network
-    return Action(
-        f"sdn {endpoint.name}",
-        "create" if any(text.startswith("no zone") for text in lacking) else "change",
-        f"SDN of {endpoint.name}",
-        f"zone {next(iter(objects['zones']))}, VNet {network.bridge}, MTU {network.mtu}",
-        "; ".join(lacking),
-        needs,
-        f"proxmox:{endpoint.name}",
-        {"endpoint": endpoint.name, "objects": objects},
-    )
+def _rotation(name: str, reason: str, needs: tuple[str, ...]) -> Action:
+    detail = f"its peers learn the new key, then {name} takes it"
+    return Action(f"rotate {name}", "rotate", f"tunnel of {name}", detail, reason, needs, "rotation", {"host": name})
+
+
+def _fabrics(platform: Platform, mesh: Wireguard, observation: Observation) -> list[Action]:
+    """WireGuard's programs, then the interface of each host, whose key Proxmox VE makes, then replaced keys."""
+    keys, actions, rotations = observation.keys(mesh), list[Action](), list[Action]()
+    for host in mesh.members:
+        state = observation.hosts.get(host.host)
+        if state and not state.tools:
+            actions.append(
+                Action(
+                    f"tools {host.host}",
+                    "install",
+                    f"programs of {host.host}",
+                    "wireguard-tools",
+                    "it is not installed",
+                    system=f"host:{host.host}",
+                    data={"host": host.host},
+                )
+            )
+    for endpoint in endpoints_of(platform):
+        new = [host for host in sdn.hosts_of(platform, endpoint) if not keys[host.host]]
+        nodes = observation.sdn[endpoint.name].objects.get("nodes", {})
+        for host in (host for host in new if f"{mesh.interface}/{host.host}" in nodes):
+            needs = (*(action.id for action in rotations), *(f"fabric {e.name}" for e in endpoints_of(platform)))
+            rotations.append(_rotation(host.host, f"it uses another key than number {host.key}", needs))
+        if first := [host.host for host in new if f"{mesh.interface}/{host.host}" not in nodes]:
+            detail = f"{mesh.interface} on {', '.join(first)}, whose key Proxmox VE makes"
+            actions.append(
+                Action(
+                    f"fabric {endpoint.name}",
+                    "create",
+                    f"fabric of {endpoint.name}",
+                    detail,
+                    "no interface",
+                    system=f"proxmox:{endpoint.name}",
+                    data={"endpoint": endpoint.name},
+                )
+            )
+    return actions + rotations
+
+
+def _sdn(platform: Platform, observation: Observation, before: Sequence[Action]) -> list[Action]:
+    mesh, network, actions = platform.wireguard, platform.network, list[Action]()
+    assert mesh is not None  # noqa: S101  (narrows the type)
+    keys, needs = observation.keys(mesh) if observation.fabric else None, tuple(action.id for action in before)
+    rotated = {action.data["host"] for action in before if action.verb == "rotate"}
+    for endpoint in endpoints_of(platform):
+        state, members = observation.sdn[endpoint.name], sdn.hosts_of(platform, endpoint)
+        lacking = [] if rotated and observation.fabric else list(sdn.differences(platform, endpoint, state, keys))
+        for host in members if observation.fabric and not lacking else ():
+            if host.host in observation.hosts and host.host not in rotated:
+                own, key = observation.hosts[host.host], keys[host.host] if keys else ""
+                lacking += sdn.host_differences(mesh, host.host, own, key) if own.tools else ()
+        if lacking:
+            objects, nodes = sdn.objects_of(platform, endpoint, None), state.objects.get("nodes", {})
+            leaving = [host.host for host in mesh.hosts if host.removed and host.host in endpoint.hosts]
+            destroys = [host for host in leaving if observation.fabric and f"{mesh.interface}/{host}" in nodes]
+            destroys += [] if members else [f"{network.bridge}@{endpoint.name}"]
+            parts = [f"fabric {mesh.interface}"] if observation.fabric else []
+            parts += [f"zone {mesh.vxlan.zone}, VNet {network.bridge}, MTU {network.mtu}"] if mesh.vxlan else []
+            is_new = any(text.startswith(("no zone", "no fabric")) for text in lacking)
+            actions.append(
+                Action(
+                    f"sdn {endpoint.name}",
+                    "delete" if not members else "create" if is_new else "change",
+                    f"SDN of {endpoint.name}",
+                    ", ".join(parts),
+                    "; ".join(lacking),
+                    needs,
+                    f"proxmox:{endpoint.name}",
+                    {"endpoint": endpoint.name, "objects": objects},
+                    tuple(destroys),
+                )
+            )
+    return actions
+
+
+def _firewalls(platform: Platform, mesh: Wireguard, observation: Observation) -> list[Action]:
+    actions = []
+    for endpoint in endpoints_of(platform):
+        state = observation.sdn[endpoint.name]
+        for host in (host for host in mesh.hosts if host.host in endpoint.hosts):
+            rules = sdn.firewall_rules(platform, host, state, fabric=observation.fabric)
+            if sdn.rules_differ(mesh, state.rules[host.host], rules):
+                ports = ", ".join(f"{rule['action']} UDP {rule['dport']}" for rule in rules)
+                actions.append(
+                    Action(
+                        f"firewall {host.host}",
+                        "write" if rules else "change",
+                        f"firewall of {host.host}",
+                        ports or "our rules are removed",
+                        "its rules differ" if sdn.our_rules(mesh, state.rules[host.host]) else "no rules",
+                        system=f"proxmox:{endpoint.name}",
+                        data={"endpoint": endpoint.name, "host": host.host, "rules": rules},
+                    )
+                )
+    return actions
+
+
+def _removals(mesh: Wireguard, observation: Observation, before: Sequence[Action]) -> list[Action]:
+    """What is removed from the hosts that leave the mesh, when nothing needs it any more."""
+    return [
+        Action(
+            f"remove {name}",
+            "delete",
+            f"tunnel of {name}",
+            f"file, keys and stanza of {mesh.interface}",
+            "it leaves the mesh",
+            tuple(action.id for action in before),
+            f"host:{name}",
+            {"host": name},
+            (name,),
+        )
+        for name, state in observation.hosts.items()
+        if mesh.host(name).removed and (state.file or state.public or state.stanza)
+    ]

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fluobook.params import Platform
     from fluobook_lab.clock import Clock
     from fluobook_lab.faults import Faults
+    from fluobook_lab.proxmox.model import Tunnel
 
 _PROGRAMS = ("wg", "wg-quick", "ip", "ping", "systemctl", "apt-get")
 
@@ -31,7 +34,7 @@ class Hosts:
 
     def __init__(self, platform: Platform, folder: Path, clock: Clock, faults: Faults) -> None:
         self._folder, self._clock, self._faults = folder, clock, faults
-        self._hosts = [host for host in platform.wireguard.hosts if host.ssh] if platform.wireguard else []
+        self._hosts = list(platform.wireguard.hosts) if platform.wireguard else []
         if not self._hosts:
             return
         for name in ("ssh.sh", "tool.sh"):
@@ -40,7 +43,7 @@ class Hosts:
                 shutil.copyfile(source, folder / name)
             (folder / name).chmod(0o700)
         for host in self._hosts:
-            home = folder / str(host.ssh)
+            home = folder / (host.ssh or host.host)
             (home / "bin").mkdir(parents=True, exist_ok=True)
             (home / "address").write_text(host.endpoint or "")
             (home / "interfaces").write_text("auto vmbr0\niface vmbr0 inet static\n\taddress 192.0.2.1/24\n\n")
@@ -51,13 +54,13 @@ class Hosts:
     def refresh_faults(self) -> None:
         """Bring the folders in line with the faults."""
         for host in self._hosts:
-            program = self._folder / str(host.ssh) / "bin" / "wg-quick"
+            program = self._folder / (host.ssh or host.host) / "bin" / "wg-quick"
             program.unlink(missing_ok=True)
             if not self._faults.on("host.tools-missing"):
                 program.symlink_to("../../tool.sh")
         for host in self._hosts[:1]:
             for fault, mark in (("host.udp-blocked", "blocked"), ("host.ssh-denied", "denied")):
-                path = self._folder / str(host.ssh) / mark
+                path = self._folder / (host.ssh or host.host) / mark
                 if self._faults.on(fault):
                     path.touch()
                 else:
@@ -66,6 +69,20 @@ class Hosts:
     def overlay(self) -> dict[str, Any]:
         """What replaces parts of the params: the program that reaches the hosts."""
         return {"wireguard": {"ssh_program": str(self._folder / "ssh.sh")}} if self._hosts else {}
+
+    def reload(self, name: str, tunnels: Mapping[str, Tunnel]) -> None:
+        """Give a host the WireGuard interfaces of the SDN, as Proxmox VE does if `wg` is installed."""
+        homes = [self._folder / (host.ssh or host.host) for host in self._hosts if host.host == name]
+        for home in homes if homes and (homes[0] / "bin" / "wg-quick").exists() else ():
+            run = home / "run"
+            run.mkdir(exist_ok=True)
+            for old in set((run / "sdn").read_text().split() if (run / "sdn").exists() else ()) - tunnels.keys():
+                (run / f"{old}.conf").unlink()
+            (run / "sdn").write_text(" ".join(tunnels))
+            for interface, tunnel in tunnels.items():
+                texts = {"conf": tunnel.configuration, "address": tunnel.address, "mtu": "1420"}
+                for suffix, text in texts.items():
+                    (run / f"{interface}.{suffix}").write_text(text)
 
     def requests(self) -> list[dict[str, Any]]:
         """The scripts that ran so far."""

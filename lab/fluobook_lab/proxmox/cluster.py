@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.proxmox.model import GIB
-from fluobook_lab.proxmox.options import invalid
+from fluobook_lab.proxmox.options import failed, invalid
 from fluobook_lab.proxmox.power import uptime
 
 if TYPE_CHECKING:
@@ -144,6 +144,35 @@ def network(call: Call) -> list[dict[str, Any]]:
         and any(call.token.may(f"/sdn/zones/localnetwork/{name}", each) for each in ("SDN.Audit", "SDN.Use"))
     ]
     return [{"iface": "eno1", "type": "eth", "active": 1, "exists": 1, "method": "manual"}, *bridges]
+
+
+def firewall_rules(call: Call) -> list[dict[str, Any]]:
+    """GET /nodes/{node}/firewall/rules."""
+    call.token.need(f"/nodes/{call.node}", "Sys.Audit")
+    return [{"pos": pos, **rule} for pos, rule in enumerate(_firewall(call))]
+
+
+def create_firewall_rule(call: Call) -> None:
+    """POST /nodes/{node}/firewall/rules: a new rule comes first, and is disabled unless `enable` is given."""
+    call.token.need(f"/nodes/{call.node}", "Sys.Modify")
+    _firewall(call).insert(0, {"enable": 0} | {name: _number(value) for name, value in call.params.items()})
+
+
+def delete_firewall_rule(call: Call) -> None:
+    """DELETE /nodes/{node}/firewall/rules/{pos}."""
+    call.token.need(f"/nodes/{call.node}", "Sys.Modify")
+    rules, pos = _firewall(call), int(call.path["pos"])
+    if pos >= len(rules):
+        raise failed(f"no rule at position {pos}")
+    del rules[pos]
+
+
+def _firewall(call: Call) -> list[dict[str, Any]]:
+    return call.backend.inventory.firewall[call.backend.inventory.host(call.node).name]
+
+
+def _number(value: str) -> str | int:
+    return int(value) if value in {"0", "1"} else value
 
 
 def tasks(call: Call) -> list[dict[str, Any]]:

@@ -198,7 +198,7 @@ class Vm:
             raise failed(f"VM is locked ({self.lock})")
 
 
-SDN_KINDS = ("zones", "vnets", "subnets", "controllers", "fabrics")
+SDN_KINDS = ("zones", "vnets", "subnets", "controllers", "fabrics", "nodes")
 
 
 def _no_objects() -> dict[str, dict[str, dict[str, Any]]]:
@@ -209,13 +209,23 @@ def _no_objects() -> dict[str, dict[str, dict[str, Any]]]:
 class Sdn:
     """The SDN of an endpoint: what is configured and what was applied, by kind and id; `failed` nodes did not reload.
 
-    `lock` is the token of whoever locked the configuration, "" for nobody.
+    `lock` is the token of whoever locked the configuration, "" for nobody. `keys` are the private keys of WireGuard
+    interfaces, by node and name.
     """
 
     configured: dict[str, dict[str, dict[str, Any]]] = field(default_factory=_no_objects)
     running: dict[str, dict[str, dict[str, Any]]] = field(default_factory=_no_objects)
     failed: set[str] = field(default_factory=set)
     lock: str = ""
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """A WireGuard interface of a node: its address with prefix, and its configuration as `wg setconf` reads it."""
+
+    address: str
+    configuration: str = field(repr=False)
 
 
 class Inventory:
@@ -238,6 +248,7 @@ class Inventory:
         self.pools: set[str] = set()
         self.vms: dict[int, Vm] = {}
         self.sdn = Sdn()
+        self.firewall: dict[str, list[dict[str, Any]]] = {host.name: [] for host in hosts}
         self._volumes: dict[tuple[str, str], dict[str, Volume]] = {}
         self._storage_locks: dict[tuple[str, str], asyncio.Lock] = {}
 
@@ -475,6 +486,7 @@ class Backend:
     images: Callable[[str], int | None]
     random: Random
     durations: Durations
+    tunnels: Callable[[str, Mapping[str, Tunnel]], None]
 
 
 @dataclass(frozen=True)

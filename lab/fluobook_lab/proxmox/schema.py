@@ -63,14 +63,31 @@ def shown(name: str, value: str) -> str | int:
     return int(value) if vm_options().get(name, {}).get("type") in {"boolean", "integer"} else value
 
 
-def check(request: str, values: Mapping[str, str]) -> None:
+def check(request: str, values: Mapping[str, str], version: str = "9.2") -> None:
     """Check the parameters of a request such as "PUT /nodes/{node}/qemu/{vmid}/config", those of its path included.
 
     Raises:
-        PveError: 400, with the problem of each parameter.
+        PveError: 501, the version does not have the request; 400, with the problem of each parameter.
     """
-    if problems := _object("", _parameters(request), values):
+    newer = {name for name, first in _formats()["since"].items() if _number(version) < _number(first)}
+    if any(name in request for name in newer if name[0] == "/"):
+        raise PveError(501, f"Method '{request}' not implemented")
+    known = {name: schema for name, schema in _parameters(request).items() if name not in newer}
+    problems = _object("", known, values)
+    for name, value in values.items():
+        if f"{name}={value}" in newer:
+            enum = [each for each in known[name]["enum"] if f"{name}={each}" not in newer]
+            problems[name] = _not_in(value, enum)
+    if problems:
         raise PveError(400, "Parameter verification failed.", problems)
+
+
+def _number(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")[:2]]
+
+
+def _not_in(value: str, enum: list[str]) -> str:
+    return f"value '{value}' does not have a value in the enumeration '{', '.join(enum)}'"
 
 
 def _object(path: str, schemas: Schema, values: Mapping[str, str]) -> dict[str, str]:
@@ -82,13 +99,17 @@ def _object(path: str, schemas: Schema, values: Mapping[str, str]) -> dict[str, 
                 problems[path + name] = _MISSING
         elif problem := _value(path + name, schema, values[name]):
             problems[path + name] = problem
+        elif values.get("protocol", "wireguard") not in schema.get("protocols", ["wireguard"]):
+            problems[path + name] = _UNKNOWN
         elif (needed := schema.get("requires")) and needed not in values:
             problems[path + needed] = f"missing property - '{path}{name}' requires this property"
     return problems | {path + name: _UNKNOWN for name in values if name not in schemas}
 
 
 def _value(path: str, schema: Schema, value: str) -> str:
-    """Why Proxmox VE refuses a value, "" for a valid one."""
+    """Why Proxmox VE refuses a value, "" for a valid one; the items of an array are joined by a null character."""
+    if items := schema.get("items"):
+        return next(filter(None, (_value(path, items, item) for item in value.split("\0"))), "")
     kind = schema.get("type", "string")
     if not re.fullmatch(_TYPES.get(kind, ".*"), value, re.DOTALL):
         return f"type check ('{kind}') failed - got '{value}'"
@@ -111,7 +132,7 @@ def _limits(schema: Schema, value: str) -> Iterator[str]:
         if float(value) < float(schema.get("minimum", value)):
             yield f"value must have a minimum value of {schema['minimum']}"
     if (enum := schema.get("enum")) and value not in enum:
-        yield f"value '{value}' does not have a value in the enumeration '{', '.join(enum)}'"
+        yield _not_in(value, enum)
 
 
 def _properties(path: str, schemas: Schema, text: str) -> str:
@@ -159,7 +180,7 @@ def _format(name: str, value: str) -> str:
         return "" if re.fullmatch(pattern, value) else problem.format(value=value)
     if name in _ADDRESSES:
         words, networks, problem = _ADDRESSES[name]
-        valid = value in words or _is_address(value, networks, prefix="-config" in name or name == "CIDR")
+        valid = value in words or _is_address(value, networks, prefix="-config" in name or "CIDR" in name)
         valid = valid or (name == "address" and not _format("dns-name", value))
         return "" if valid else f"value does not look like a valid {problem}"
     if name == "cpu-model" and not value.startswith("custom-") and value not in MODELS:
@@ -174,6 +195,8 @@ def _format(name: str, value: str) -> str:
 _ADDRESSES: dict[str, tuple[tuple[str, ...], tuple[type, ...], str]] = {
     "address": ((), (IPv4Address, IPv6Address), "address"),
     "CIDR": ((), (IPv4Address, IPv6Address), "CIDR network"),
+    "CIDRv4": ((), (IPv4Address,), "CIDRv4 network"),
+    "FullRangeCIDR": ((), (IPv4Address, IPv6Address), "CIDR network"),
     "ip": ((), (IPv4Address, IPv6Address), "IP address"),
     "ipv4": ((), (IPv4Address,), "IPv4 address"),
     "ipv6": ((), (IPv6Address,), "IPv6 address"),

@@ -21,6 +21,7 @@ from fluobook_lab.proxmox.model import (
     Storage,
     Tasks,
     Token,
+    Tunnel,
     Vm,
     Volume,
     authenticate,
@@ -47,6 +48,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/cluster/tasks", cluster.tasks),
     *sdn.ROUTES,
     ("GET", "/nodes", cluster.nodes),
+    ("GET", "/nodes/{node}/firewall/rules", cluster.firewall_rules),
+    ("POST", "/nodes/{node}/firewall/rules", cluster.create_firewall_rule),
+    ("DELETE", "/nodes/{node}/firewall/rules/{pos}", cluster.delete_firewall_rule),
     ("GET", "/nodes/{node}/network", cluster.network),
     ("GET", "/nodes/{node}/status", cluster.host_status),
     ("GET", "/nodes/{node}/query-url-metadata", storage.query_url),
@@ -106,6 +110,7 @@ class ProxmoxLab(HttpServer):
         durations: how long work takes.
         planned: (vmid, name, host) of the VMs that will be created; faults place foreign VMs in their way.
         pools: the resource pools that exist.
+        tunnels: takes the WireGuard interfaces that a node's network has after a reload, by name.
     """
 
     def __init__(
@@ -123,6 +128,7 @@ class ProxmoxLab(HttpServer):
         durations: Durations | None = None,
         planned: Sequence[tuple[int, str, str]] = (),
         pools: Sequence[str] = (),
+        tunnels: Callable[[str, Mapping[str, Tunnel]], None] = lambda _node, _tunnels: None,
     ) -> None:
         self.inventory = Inventory(tuple(hosts), tuple(storages), tuple(tokens), version=version or _version(faults))
         self.inventory.pools.update(pools)
@@ -136,6 +142,7 @@ class ProxmoxLab(HttpServer):
             images=images,
             random=random or Random(0),
             durations=durations or Durations(),
+            tunnels=tunnels,
         )
         app = web.Application(client_max_size=2**20)
         for method, path, handler in ROUTES:
@@ -247,7 +254,7 @@ async def _answer(backend: Backend, name: str, request: web.Request, handler: Ha
     if faults.on("proxmox.api-slow"):
         await backend.clock.sleep(1)
     token = _token(backend, request.headers.get("Authorization", ""))
-    call = Call(backend, token, dict(request.match_info), await _parameters(name, request))
+    call = Call(backend, token, dict(request.match_info), await _parameters(backend, name, request))
     for concerned, fault, error in _REFUSED:
         if concerned == handler and faults.take(fault):
             raise PveError(error.status, error.text, error.errors)
@@ -281,17 +288,18 @@ def _token(backend: Backend, header: str) -> Token:
     return replace(token, grants={p: set(g) - set(lacking.body) for p, g in token.grants.items()}) if lacking else token
 
 
-async def _parameters(name: str, request: web.Request) -> dict[str, str]:
-    """The parameters of a request in query and body.
+async def _parameters(backend: Backend, name: str, request: web.Request) -> dict[str, str]:
+    """The parameters of a request in query and body; a null character joins the values of one that is repeated.
 
     Raises:
         PveError: 400, one of them is wrong.
     """
-    params = {str(key): str(value) for key, value in {**request.query, **await request.post()}.items()}
+    given = [*request.query.items(), *(await request.post()).items()]
+    params = {name: "\0".join(str(value) for key, value in given if key == name) for name, _ in given}
     conflicts = [key for key, value in params.items() if request.match_info.get(key, value) != value]
     problem = "duplicate parameter (already defined in URI) with conflicting values!"
     if not conflicts:
-        schema.check(name, {**params, **request.match_info})
+        schema.check(name, {**params, **request.match_info}, backend.inventory.version)
         conflicts, problem = [key for key in params if key in ROOT_ONLY], "Only root may use this option."
     if conflicts:
         raise invalid(**dict.fromkeys(conflicts, problem))

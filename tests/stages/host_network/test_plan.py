@@ -10,8 +10,18 @@ import pytest
 from fluobook import params
 from fluobook.errors import Refused
 from fluobook.stages.host_network import mesh as meshes
-from fluobook.stages.host_network.mesh import HostState, PeerState, configuration, differences, problems, read
-from fluobook.stages.host_network.plan import Observation, SdnState, plan, sdn_differences, wanted
+from fluobook.stages.host_network import sdn
+from fluobook.stages.host_network.mesh import (
+    HostState,
+    PeerState,
+    active_keys,
+    configuration,
+    differences,
+    problems,
+    read,
+)
+from fluobook.stages.host_network.plan import Observation, plan
+from fluobook.stages.host_network.sdn import SdnState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +61,20 @@ def states_of(mesh: Wireguard) -> dict[str, HostState]:
             paths=frozenset(host.address for host in mesh.hosts if host.host != name),
         )
         for name, key in KEYS.items()
+    }
+
+
+def sdn_states(platform: Platform, keys: dict[str, str] | None = None) -> dict[str, SdnState]:
+    """Endpoints that are as planned; with keys, the mesh is a fabric."""
+    hosts, fabric = {host.host: host for host in mesh_of(platform).hosts}, keys is not None
+    return {
+        endpoint.name: SdnState(
+            sdn.wanted(platform, endpoint, keys),
+            rules={
+                name: sdn.firewall_rules(platform, hosts[name], SdnState(), fabric=fabric) for name in endpoint.hosts
+            },
+        )
+        for endpoint in platform.proxmox
     }
 
 
@@ -131,9 +155,9 @@ SILENT: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_pair_that_does_not_exchange_full_packets_is_named(root: Path, change: dict[str, Any], reason: str) -> None:
     mesh = mesh_of(platform_with(root))
     states = states_of(mesh)
-    assert meshes.silent_pairs(mesh, states) == {}
+    assert meshes.silent_pairs(mesh, states, KEYS) == {}
     states["pve1"] = replace(states["pve1"], **change)
-    assert meshes.silent_pairs(mesh, states)["pve1 to pve2"] == reason
+    assert meshes.silent_pairs(mesh, states, KEYS)["pve1 to pve2"] == reason
 
 
 def test_what_stands_in_the_way_on_a_host_is_refused(root: Path) -> None:
@@ -142,36 +166,38 @@ def test_what_stands_in_the_way_on_a_host_is_refused(root: Path) -> None:
     states = states_of(mesh)
     states["pve1"] = replace(states["pve1"], ports={"wg0": 51820})
     states["pve2"] = replace(states["pve2"], public=KEYS["pve1"], holds=KEYS["pve1"])
-    assert list(problems(mesh, states)) == [
+    assert list(problems(mesh, states, active_keys(mesh, states))) == [
         "UDP port 51820 of pve1 is used by its interface wg0",
         f"pve3 has the public key {KEYS['pve3']}, and the params say {OTHER}",
         f"pve1 and pve2 have the same key {KEYS['pve1']}",
     ]
     with pytest.raises(Refused, match="is used by its interface wg0"):
-        plan(platform, Observation(states, {}))
+        plan(platform, Observation(states, sdn_states(platform)))
     without = mesh_of(platform_with(root, hosts=[{"host": "pve3", "ssh": None}]))
-    assert list(problems(without, {})) == ["pve3 has neither ssh nor a public_key in the params"]
+    assert list(problems(without, {}, {"pve1": OTHER, "pve2": KEYS["pve2"], "pve3": ""})) == [
+        "pve3 has neither ssh nor a public_key in the params"
+    ]
 
 
 def test_a_plan_makes_keys_then_files_then_the_sdn(root: Path) -> None:
     platform = platform_with(root)
     empty = {name: HostState() for name in KEYS}
-    made = plan(platform, Observation(empty, {name: SdnState() for name in ("host-1", "host-2", "host-3")}))
+    states = {f"host-{number}": SdnState(rules={f"pve{number}": []}) for number in (1, 2, 3)}
+    made = plan(platform, Observation(empty, states))
     needs = {action.id: set(action.needs) for action in made.actions}
-    assert set(needs) == {f"{verb} {name}" for verb in ("key", "mesh") for name in KEYS} | {
+    assert set(needs) == {f"{verb} {name}" for verb in ("key", "mesh", "firewall") for name in KEYS} | {
         f"sdn host-{number}" for number in (1, 2, 3)
     }
     assert needs["key pve1"] == set()
     assert needs["mesh pve1"] == {"key pve1", "key pve2", "key pve3"}
     assert {"mesh pve1", "mesh pve2", "mesh pve3"} < needs["sdn host-1"]
-    assert made.digest == plan(platform, Observation(empty, {f"host-{n}": SdnState() for n in (1, 2, 3)})).digest
+    assert made.digest == plan(platform, Observation(empty, states)).digest
 
 
 def test_where_nothing_lacks_nothing_is_planned(root: Path) -> None:
     platform = platform_with(root)
-    sdn = {endpoint.name: SdnState(wanted(platform, endpoint)) for endpoint in platform.proxmox}
-    made = plan(platform, Observation(states_of(mesh_of(platform)), sdn))
-    assert (made.actions, made.kept) == ((), 6)
+    made = plan(platform, Observation(states_of(mesh_of(platform)), sdn_states(platform)))
+    assert (made.actions, made.kept) == ((), 9)
 
 
 LACKING: dict[str, tuple[str, str, dict[str, Any], str]] = {
@@ -189,15 +215,16 @@ LACKING: dict[str, tuple[str, str, dict[str, Any], str]] = {
 def test_what_the_sdn_lacks_is_named(root: Path, kind: str, name: str, change: dict[str, Any], reason: str) -> None:
     platform = platform_with(root)
     endpoint = platform.proxmox[0]
-    objects = {key: dict(value) for key, value in wanted(platform, endpoint).items()}
+    objects = {key: dict(value) for key, value in sdn.wanted(platform, endpoint, None).items()}
     objects[kind][name] = {**objects[kind][name], **change}
-    assert reason in "; ".join(sdn_differences(platform, endpoint, SdnState(objects)))
+    assert reason in "; ".join(sdn.differences(platform, endpoint, SdnState(objects), None))
 
 
 def test_peers_may_be_listed_in_another_order(root: Path) -> None:
     platform = platform_with(root)
     endpoint = platform.proxmox[0]
-    objects = {key: dict(value) for key, value in wanted(platform, endpoint).items()}
+    objects = {key: dict(value) for key, value in sdn.wanted(platform, endpoint, None).items()}
     objects["zones"]["nodes"] = {**objects["zones"]["nodes"], "peers": "10.200.0.3, 10.200.0.1 10.200.0.2"}
-    assert sdn_differences(platform, endpoint, SdnState(objects, {"pve1": "available"})) == []
-    assert sdn_differences(platform, endpoint, SdnState(objects, {"pve1": "error"})) == ["pve1 reports error"]
+    for status, expected in (("available", []), ("error", ["pve1 reports error"])):
+        state = SdnState(objects, {"pve1": status})
+        assert list(sdn.differences(platform, endpoint, state, None)) == expected
