@@ -156,6 +156,7 @@ def values_of(platform: Platform) -> dict[str, Any]:
         "node_prefixes": [str(ip_network(node.address)) for node in approved],
         "node_name_regex": f"^({'|'.join(re.escape(node.name) for node in approved)})$".replace(r"\-", "-"),
         "l2_announce": balancer.announce,
+        "mtu": platform.network.mtu,
         **alerts.values_of(platform),
         **{f"pool.{pool.name}.start": str(pool.start) for pool in balancer.pools},
         **{f"pool.{pool.name}.stop": str(pool.stop) for pool in balancer.pools},

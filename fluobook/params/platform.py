@@ -169,7 +169,11 @@ class Wireguard(Model):
 
     def interface_on(self, host: WireguardHost, *, fabric: bool) -> str:
         """The interface on a host; in a fabric of the SDN each number of its key has a name of its own."""
-        number = str(host.key) if fabric and host.key > 1 else ""
+        return self.interface_named(host.key if fabric else 1)
+
+    def interface_named(self, key: int) -> str:
+        """The interface of a fabric whose key has this number."""
+        number = str(key) if key > 1 else ""
         return self.interface[: 8 - len(number)] + number
 
     def owns(self, interface: str) -> bool:

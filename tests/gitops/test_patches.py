@@ -37,6 +37,11 @@ def test_phase_3_gets_copies_and_instances_for_its_failure_domains(phase3, tree)
     assert json.loads(inner[0]["patch"]) == [{"op": "replace", "path": "/spec/instances", "value": 3}]
 
 
+def test_cilium_receives_the_mtu_of_the_nodes_in_every_phase(platform, tree):
+    values = gitops.chart_source(gitops.for_phase(platform, tree), "cilium").values
+    assert values["MTU"] == (1370 if platform.wireguard else 1500)
+
+
 def test_the_real_kustomize_makes_the_same_of_the_root_patches(platform, tree, real):
     there = params.overlay(platform, {"gitops": {"mirrors": LAB, "revision": "abc123"}})
     built = real.build(tree.root / tree.path, [patch.for_kustomize() for patch in gitops.patches_for(there, tree)])

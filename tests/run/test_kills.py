@@ -103,3 +103,24 @@ def test_a_run_that_is_killed_at_any_moment_converges_when_it_is_run_again(opera
     made = Counter(r["status"] for r in activity["requests"] if r["method"] == "POST" and r["path"].endswith("/qemu"))
     assert made == {200: 3}
     assert not [r for r in activity["requests"] if r["method"] == "DELETE" and "/qemu/" in r["path"]]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("faults", [["proxmox.version-8"], [], ["proxmox.version-9-2"]], ids=["8.4", "9.0", "9.2"])
+def test_a_mesh_that_is_killed_at_any_moment_converges_when_it_is_run_again(operator, events_of, tmp_path, faults):
+    lab = operator.lab_up(*faults, phase="phase3", speed=30)
+    command = ("run", "phase3", "--approve", "all", "--only", "host-network", "--out")
+    for number in range(4):
+        out, count, pause = tmp_path / f"run-{number}", RANDOM.randint(3, 9), RANDOM.random()
+        run = operator.starts(*command, str(out))
+        until(
+            lambda out=out, run=run, count=count: run.poll() is not None or is_at(events_of(out), "host-network", count)
+        )
+        time.sleep(pause)
+        kill(run, alone=bool(number % 2))
+    end = operator.runs(*command, str(tmp_path / "end"))
+    assert end.returncode == 0, end.stdout + end.stderr
+    before = len(life.activity(lab)["requests"])
+    second = operator.runs(*command, str(tmp_path / "second"))
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert not [request for request in life.activity(lab)["requests"][before:] if request["mutating"]]

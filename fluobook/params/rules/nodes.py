@@ -175,6 +175,16 @@ def mesh_joins_every_host(platform: Platform) -> Iterator[Problem]:
     for host in platform.hosts if joined <= known and distinct else ():
         if host in known - joined:
             yield Problem("platform.wireguard.hosts", host, "has nodes but is not in the mesh", "add it")
+    staying = [peer.host for peer in platform.wireguard.members]
+    if len(staying) == 1:
+        meant = "keep two hosts at least, or set removed for all"
+        yield Problem("platform.wireguard.hosts", staying[0], "is the only host that stays in the mesh", meant)
+    for peer in platform.wireguard.hosts:
+        path = f"platform.wireguard.hosts.{peer.host}"
+        if staying and peer.removed and peer.host in platform.hosts:
+            yield Problem(f"{path}.removed", value=True, rule="the host has nodes", meant="move or remove them first")
+        if peer.private_key and not peer.ssh:
+            yield Problem(f"{path}.private_key", str(peer.private_key), "needs ssh", "name ssh, or leave it out")
 
 
 def _unknown_host(path: str, host: str, known: set[str]) -> Problem:

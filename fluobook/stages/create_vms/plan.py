@@ -130,6 +130,7 @@ class Observation:
         tasks: running tasks.
         answering: addresses of absent nodes at which something answers already.
         strays: VMs with this cluster's tag that belong to no node of the params.
+        without_network: hosts of absent nodes on which the VNet of stage host-network is not available.
     """
 
     image: Image
@@ -138,6 +139,7 @@ class Observation:
     tasks: Sequence[TaskStatus] = ()
     answering: frozenset[str] = frozenset()
     strays: Sequence[ObservedVM] = ()
+    without_network: Sequence[str] = ()
 
     def ours(self, node: Node) -> ObservedVM | None:
         """The node's VM, if it exists."""
@@ -162,7 +164,17 @@ def observe(context: RunContext) -> Observation:
     strays = [stray for part in parts for stray in part[3]]
     absent = [node for node in context.platform.nodes if not vms.get(node.name)]
     answering = frozenset(filter(None, in_parallel(lambda node: _taken(context, node), absent)))
-    return Observation(image, images, vms, tasks, answering, strays)
+    without = [] if context.platform.wireguard is None else _without_network(context, absent)
+    return Observation(image, images, vms, tasks, answering, strays, without)
+
+
+def _without_network(context: RunContext, absent: Sequence[Node]) -> list[str]:
+    """The hosts of absent nodes that do not have the VNet yet."""
+    platform = context.platform
+    vxlan = platform.wireguard.vxlan if platform.wireguard else None
+    hosts = {node.host: platform.endpoint_of(node).name for node in absent} if vxlan else {}
+    zones = in_parallel(lambda item: context.proxmox(item[1]).zone_status(item[0]), hosts.items())
+    return [host for host, zone in zip(hosts, zones, strict=True) if vxlan and zone.get(vxlan.zone) != "available"]
 
 
 def _endpoint(
@@ -267,7 +279,10 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         actions += mine
     if actions:
         no_foreign_tasks(platform, observation)
-    return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(map(_stray, observation.strays)))
+    notes, waits_for = list(map(_stray, observation.strays)), ""
+    if hosts := ", ".join(observation.without_network):
+        notes, waits_for = [*notes, f"VNet {platform.network.bridge} is not available on {hosts}"], "host-network"
+    return Plan(NAME, tuple(actions), kept, platform.digest_data(), waits_for, tuple(notes))
 
 
 def _stray(vm: ObservedVM) -> str:

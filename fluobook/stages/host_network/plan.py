@@ -42,10 +42,14 @@ class Observation:
 
 @dataclass
 class States:
-    """What each host reported last, for the actions of this run: a host's file holds the keys of all others."""
+    """What each host reported last, for the actions of this run: a host's file holds the keys of all others.
+
+    `rotating` is the host whose key in a fabric is being replaced.
+    """
 
     hosts: dict[str, HostState] = field(default_factory=dict)
     fabric: bool = False
+    rotating: str = ""
 
 
 def observe(context: RunContext) -> Observation | None:
@@ -128,15 +132,22 @@ def plan(platform: Platform, observation: Observation | None) -> Plan:
     mesh = platform.wireguard
     if mesh is None or observation is None:
         return Plan(NAME, (), 0, platform.digest_data(), notes=(SKIPPED,))
-    keys = observation.keys(mesh)
+    present = sdn.as_present(platform, observation.sdn) if observation.fabric else platform
+    assert present.wireguard is not None  # noqa: S101  (narrows the type)
+    rotated = [host for host, now in zip(mesh.hosts, present.wireguard.hosts, strict=True) if host.key != now.key]
+    mesh_now = present.wireguard
+    keys = observation.keys(mesh_now)
     wrong = list(meshes.problems(mesh, observation.hosts, keys, fabric=observation.fabric))
-    if wrong := [*wrong, *(sdn.port_problems(mesh, observation.sdn) if observation.fabric else ())]:
+    if wrong := [*wrong, *(sdn.port_problems(mesh_now, observation.sdn) if observation.fabric else ())]:
         raise Refused("; ".join(wrong), remedy="correct platform.wireguard in the params, or the host")
     for endpoint in endpoints_of(platform):
-        sdn.require_ours(platform, endpoint, observation.sdn[endpoint.name], keys if observation.fabric else None)
-    actions = _fabrics(platform, mesh, observation) if observation.fabric else _tunnels(mesh, observation)
+        sdn.require_ours(present, endpoint, observation.sdn[endpoint.name], keys if observation.fabric else None)
+    actions = _fabrics(present, mesh_now, observation) if observation.fabric else _tunnels(mesh, observation)
     if mesh.vxlan or observation.fabric:
-        actions += _sdn(platform, observation, actions)
+        actions += _sdn(present, observation, actions, [host.host for host in rotated])
+    for host in rotated:
+        reason = f"it uses another key than number {host.key}"
+        actions.append(_rotation(host.host, reason, tuple(action.id for action in actions)))
     actions += _firewalls(platform, mesh, observation)
     actions += _removals(mesh, observation, actions)
     kept = len(mesh.hosts) + 2 * len(observation.sdn) - len({action.object for action in actions})
@@ -183,8 +194,8 @@ def _rotation(name: str, reason: str, needs: tuple[str, ...]) -> Action:
 
 
 def _fabrics(platform: Platform, mesh: Wireguard, observation: Observation) -> list[Action]:
-    """WireGuard's programs, then the interface of each host, whose key Proxmox VE makes, then replaced keys."""
-    keys, actions, rotations = observation.keys(mesh), list[Action](), list[Action]()
+    """WireGuard's programs, then the interface of each host, whose key Proxmox VE makes."""
+    keys, actions = observation.keys(mesh), list[Action]()
     for host in mesh.members:
         state = observation.hosts.get(host.host)
         if state and not state.tools:
@@ -200,13 +211,8 @@ def _fabrics(platform: Platform, mesh: Wireguard, observation: Observation) -> l
                 )
             )
     for endpoint in endpoints_of(platform):
-        new = [host for host in sdn.hosts_of(platform, endpoint) if not keys[host.host]]
-        nodes = observation.sdn[endpoint.name].objects.get("nodes", {})
-        for host in (host for host in new if f"{mesh.interface}/{host.host}" in nodes):
-            needs = (*(action.id for action in rotations), *(f"fabric {e.name}" for e in endpoints_of(platform)))
-            rotations.append(_rotation(host.host, f"it uses another key than number {host.key}", needs))
-        if first := [host.host for host in new if f"{mesh.interface}/{host.host}" not in nodes]:
-            detail = f"{mesh.interface} on {', '.join(first)}, whose key Proxmox VE makes"
+        if new := [host.host for host in sdn.hosts_of(platform, endpoint) if not keys[host.host]]:
+            detail = f"{mesh.interface} on {', '.join(new)}, whose key Proxmox VE makes"
             actions.append(
                 Action(
                     f"fabric {endpoint.name}",
@@ -218,17 +224,18 @@ def _fabrics(platform: Platform, mesh: Wireguard, observation: Observation) -> l
                     data={"endpoint": endpoint.name},
                 )
             )
-    return actions + rotations
+    return actions
 
 
-def _sdn(platform: Platform, observation: Observation, before: Sequence[Action]) -> list[Action]:
+def _sdn(
+    platform: Platform, observation: Observation, before: Sequence[Action], rotated: Sequence[str]
+) -> list[Action]:
     mesh, network, actions = platform.wireguard, platform.network, list[Action]()
     assert mesh is not None  # noqa: S101  (narrows the type)
     keys, needs = observation.keys(mesh) if observation.fabric else None, tuple(action.id for action in before)
-    rotated = {action.data["host"] for action in before if action.verb == "rotate"}
     for endpoint in endpoints_of(platform):
         state, members = observation.sdn[endpoint.name], sdn.hosts_of(platform, endpoint)
-        lacking = [] if rotated and observation.fabric else list(sdn.differences(platform, endpoint, state, keys))
+        lacking = list(sdn.differences(platform, endpoint, state, keys))
         for host in members if observation.fabric and not lacking else ():
             if host.host in observation.hosts and host.host not in rotated:
                 own, key = observation.hosts[host.host], keys[host.host] if keys else ""

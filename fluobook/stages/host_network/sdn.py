@@ -142,6 +142,25 @@ def _properties(text: str) -> dict[str, str]:
     return {key: value for key, _, value in (part.partition("=") for part in text.split(","))}
 
 
+def as_present(platform: Platform, states: Mapping[str, SdnState], rotating: str = "") -> Platform:
+    """The platform with the numbers of the keys that the fabric's interfaces have now, but for one host's.
+
+    So that no host's key is replaced before its turn.
+    """
+    mesh = platform.wireguard
+    if mesh is None:
+        return platform
+    numbers: dict[str, int] = {}
+    for state in states.values():
+        for name, node in state.objects.get("nodes", {}).items():
+            fabric, _, host = name.partition("/")
+            names = [_properties(text).get("name") for text in current(node).get("interfaces") or ()]
+            if fabric == mesh.interface and host != rotating and node.get("state") != "deleted":
+                numbers[host] = next((n for n in range(1, 100) if mesh.interface_named(n) in names), 1)
+    hosts = [host.model_copy(update={"key": numbers.get(host.host, host.key)}) for host in mesh.hosts]
+    return platform.model_copy(update={"wireguard": mesh.model_copy(update={"hosts": tuple(hosts)})})
+
+
 def port_problems(mesh: Wireguard, states: Mapping[str, SdnState]) -> Iterator[str]:
     """Interfaces of other fabrics on our ports or with our names."""
     for state in states.values():
@@ -265,9 +284,11 @@ def steps(objects: Objects, ours: Objects, planned: Objects) -> Iterator[Step]:
                 yield "create", kind, name, content
                 present[kind, name] = content
     yield from _changes(planned, present)
+    gone = {key for key in present if key[1] not in planned.get(key[0], {})}
     for kind in _DELETION:
-        for _, name in sorted(key for key in present if key[0] == kind and key[1] not in planned.get(kind, {})):
-            yield "delete", kind, name, {}
+        for name in sorted(name for each, name in gone if each == kind):
+            if kind != "nodes" or planned.get("fabrics"):  # a fabric's nodes go with it
+                yield "delete", kind, name, {}
 
 
 def _changes(planned: Objects, present: dict[tuple[str, str], Json]) -> Iterator[Step]:

@@ -9,7 +9,7 @@ from typing import Any
 from fluobook.clients.proxmox import ProxmoxClient, Upid
 from fluobook.context import RunContext
 from fluobook.errors import Refused, TaskFailed
-from fluobook.params import ProxmoxEndpoint
+from fluobook.params import Platform, ProxmoxEndpoint
 from fluobook.params.platform import Wireguard
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.executor import Reporter, in_parallel
@@ -44,7 +44,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
         if kind == "sdn":
             return _apply_sdn(context, endpoint, report)
         _write_sdn(context, endpoint, only="create")
-        return {"public_keys": _fabric_keys(context, mesh)}
+        return {"public_keys": _fabric_keys(context)}
     name = action.data["host"]
     if kind == "rotate" and states.fabric:
         return _rotate_in_fabric(context, mesh, name, report)
@@ -82,7 +82,7 @@ def _shakes_hands(context: RunContext, mesh: Wireguard, name: str) -> bool | Non
     """Whether a host exchanges packets with all peers that have ssh; before that, no other host changes its key."""
     states = context.shared(States, States)
     states.hosts[name] = run_on_host(context, name, "observe")
-    keys = _fabric_keys(context, mesh) if states.fabric else meshes.active_keys(mesh, states.hosts)
+    keys = _fabric_keys(context) if states.fabric else meshes.active_keys(mesh, states.hosts)
     lost = [pair for pair in meshes.silent_pairs(mesh, states.hosts, keys) if pair.startswith(f"{name} to ")]
     return None if any(pair.rpartition(" ")[2] in states.hosts for pair in lost) else True
 
@@ -92,14 +92,15 @@ def _rotate_in_fabric(context: RunContext, mesh: Wireguard, name: str, report: R
     endpoints = endpoints_of(context.platform)
     own = next(endpoint for endpoint in endpoints if name in endpoint.hosts)
     report("makes the new key")
+    states = context.shared(States, States)
+    states.rotating = name
     _write_sdn(context, own)
     for endpoint in [*(endpoint for endpoint in endpoints if endpoint is not own), own]:
         _apply_sdn(context, endpoint, report)
-    states = context.shared(States, States)
     states.hosts = observe_hosts(context, mesh)
     if name in states.hosts:
         _wait_for_handshakes(context, mesh, name, report)
-    return {"public_keys": _fabric_keys(context, mesh)}
+    return {"public_keys": _fabric_keys(context)}
 
 
 def _write_rules(context: RunContext, mesh: Wireguard, data: Mapping[str, Any]) -> None:
@@ -112,26 +113,35 @@ def _write_rules(context: RunContext, mesh: Wireguard, data: Mapping[str, Any]) 
         client.delete_firewall_rule(host, int(rule["pos"]))
 
 
-def _fabric_keys(context: RunContext, mesh: Wireguard) -> dict[str, str]:
+def _fabric_states(context: RunContext) -> dict[str, SdnState]:
     endpoints = endpoints_of(context.platform)
     objects = in_parallel(lambda endpoint: context.proxmox(endpoint.name).sdn(), endpoints)
-    return sdn.public_keys(mesh, {e.name: SdnState(each) for e, each in zip(endpoints, objects, strict=True)})
+    return {endpoint.name: SdnState(each) for endpoint, each in zip(endpoints, objects, strict=True)}
 
 
-def _require_ours(context: RunContext, endpoint: ProxmoxEndpoint) -> tuple[SdnState, dict[str, str] | None]:
-    """The current state of an endpoint and the keys, if nothing in it is somebody else's."""
-    mesh, state = context.platform.wireguard, sdn_of(context, endpoint)
-    keys = _fabric_keys(context, mesh) if mesh and context.shared(States, States).fabric else None
-    if mesh and keys is not None:
-        _refuse_problems(mesh, meshes.problems(mesh, {}, keys, fabric=True))
-    sdn.require_ours(context.platform, endpoint, state, keys)
-    return state, keys
+def _fabric_keys(context: RunContext) -> dict[str, str]:
+    states, rotating = _fabric_states(context), context.shared(States, States).rotating
+    present = sdn.as_present(context.platform, states, rotating).wireguard
+    return sdn.public_keys(present, states) if present else {}
+
+
+def _require_ours(context: RunContext, endpoint: ProxmoxEndpoint) -> tuple[Platform, SdnState, dict[str, str] | None]:
+    """The platform with its present keys, and the state of an endpoint, if nothing in it is somebody else's."""
+    states, state, keys, platform = context.shared(States, States), sdn_of(context, endpoint), None, context.platform
+    if states.fabric:
+        fabrics = _fabric_states(context)
+        platform = sdn.as_present(platform, fabrics, states.rotating)
+        assert platform.wireguard is not None  # noqa: S101  (narrows the type)
+        keys = sdn.public_keys(platform.wireguard, fabrics)
+        _refuse_problems(platform.wireguard, meshes.problems(platform.wireguard, {}, keys, fabric=True))
+    sdn.require_ours(platform, endpoint, state, keys)
+    return platform, state, keys
 
 
 def _write_sdn(context: RunContext, endpoint: ProxmoxEndpoint, only: str = "") -> None:
     """Write what differs, which stays pending; `only` the steps with this verb."""
-    client, (state, keys) = context.proxmox(endpoint.name), _require_ours(context, endpoint)
-    ours, planned = (of(context.platform, endpoint, keys) for of in (sdn.objects_of, sdn.wanted))
+    client, (platform, state, keys) = context.proxmox(endpoint.name), _require_ours(context, endpoint)
+    ours, planned = (of(platform, endpoint, keys) for of in (sdn.objects_of, sdn.wanted))
     planned = {kind: planned[kind] for kind in ("fabrics", "nodes")} if only else planned
     vnet = context.platform.network.bridge
     for verb, kind, name, content in sdn.steps(state.objects, ours, planned):

@@ -105,7 +105,7 @@ def _need(call: Call, kind: str) -> None:
 
 def _store(call: Call, kind: str, name: str, content: dict[str, Any]) -> None:
     _check(call, kind, name, content)
-    if kind == "nodes" and content["role"] == "internal":
+    if kind == "nodes" and content.get("role") == "internal":
         content["interfaces"] = [_with_key(call, name, text) for text in content.get("interfaces", ())]
     call.backend.inventory.sdn.configured[kind][name] = content
 
@@ -147,7 +147,7 @@ def _check_node(call: Call, name: str, content: dict[str, Any]) -> None:
     fabric = content["fabric_id"]
     if fabric not in configured["fabrics"]:
         raise failed(f"fabric '{fabric}' does not exist in configuration")
-    if content["role"] == "external" and not (content.get("public_key") and content.get("endpoint")):
+    if content.get("role") == "external" and not (content.get("public_key") and content.get("endpoint")):
         raise failed(f"missing field `{'endpoint' if content.get('public_key') else 'public_key'}`")
     nodes = configured["nodes"] | {name: content}
     for owner, node in nodes.items():
@@ -283,7 +283,7 @@ def _tunnels(sdn: Sdn, host: str) -> dict[str, Tunnel]:
     return {
         interface["name"]: Tunnel(interface["ip"], "\n".join(_tunnel(sdn, name, interface)) + "\n")
         for name, node in sdn.running["nodes"].items()
-        if name.partition("/")[2] == host and node["role"] == "internal"
+        if name.partition("/")[2] == host and node.get("role") == "internal"
         for interface in _parsed(node, "interfaces")
     }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fluobook import params
-from fluobook.errors import Refused
+from fluobook.errors import ForeignObject, Refused
 from fluobook.stages.host_network import mesh as meshes
 from fluobook.stages.host_network import sdn
 from fluobook.stages.host_network.mesh import (
@@ -26,7 +26,7 @@ from fluobook.stages.host_network.sdn import SdnState
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fluobook.params import Platform
+    from fluobook.params import Platform, ProxmoxEndpoint
     from fluobook.params.platform import Wireguard
 
 KEYS = {f"pve{number}": f"{number}TIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=" for number in (1, 2, 3)}
@@ -228,3 +228,239 @@ def test_peers_may_be_listed_in_another_order(root: Path) -> None:
     for status, expected in (("available", []), ("error", ["pve1 reports error"])):
         state = SdnState(objects, {"pve1": status})
         assert list(sdn.differences(platform, endpoint, state, None)) == expected
+
+
+def endpoints_as(platform: Platform, *hosts: tuple[str, ...]) -> list[ProxmoxEndpoint]:
+    """The first endpoints with other hosts behind them."""
+    pairs = zip(platform.proxmox, hosts, strict=False)
+    return [endpoint.model_copy(update={"hosts": names}) for endpoint, names in pairs]
+
+
+POSSIBLE: dict[str, tuple[dict[str, Any], list[str], bool]] = {
+    "9.2 everywhere": ({}, ["9.2.6", "9.2.0", "10.1"], True),
+    "one host is older": ({}, ["9.2.6", "9.1.11", "9.2.6"], False),
+    "Proxmox VE 8": ({}, ["8.4.14"], False),
+    "another MTU": ({"underlay_mtu": 1550, "mtu": 1430}, ["9.2.6"], False),
+    "a host behind NAT": ({"hosts": [{"host": "pve1", "endpoint": None}]}, ["9.2.6"], False),
+    "a key from SOPS": ({"hosts": [{"host": "pve1", "private_key": {"env": "KEY"}}]}, ["9.2.6"], False),
+    "a host by hand": ({"hosts": [{"host": "pve1", "ssh": None, "public_key": OTHER}]}, ["9.2.6"], False),
+    "a host without ssh": ({"hosts": [{"host": "pve1", "ssh": None}]}, ["9.2.6"], True),
+}
+
+
+@pytest.mark.parametrize(("changes", "versions", "expected"), POSSIBLE.values(), ids=POSSIBLE)
+def test_a_fabric_is_used_where_it_can_be_all_that_the_params_say(
+    root: Path, changes: dict[str, Any], versions: list[str], expected: bool
+) -> None:
+    assert sdn.fabric_is_possible(mesh_of(platform_with(root, **changes)), versions) is expected
+
+
+def test_an_endpoint_has_its_host_as_internal_node_and_the_others_as_external_ones(root: Path) -> None:
+    platform = platform_with(root, hosts=[{"host": "pve2", "port": 51821, "networks": ["192.168.7.0/24"]}])
+    nodes = sdn.objects_of(platform, platform.proxmox[0], KEYS)["nodes"]
+    assert nodes["wgfluo/pve1"] == {
+        "protocol": "wireguard",
+        "role": "internal",
+        "endpoint": "198.51.100.11",
+        "interfaces": ["name=wgfluo,listen_port=51820,ip=10.200.0.1/32"],
+        "peers": ["type=external,node=pve2,iface=wgfluo", "type=external,node=pve3,iface=wgfluo"],
+        "allowed_ips": [],
+    }
+    assert nodes["wgfluo/pve2"] == {
+        "protocol": "wireguard",
+        "role": "external",
+        "public_key": KEYS["pve2"],
+        "endpoint": "198.51.100.12:51821",
+        "allowed_ips": ["10.200.0.2/32", "192.168.7.0/24"],
+    }
+    without = sdn.objects_of(platform, platform.proxmox[0], KEYS | {"pve2": ""})["nodes"]
+    assert "wgfluo/pve2" not in without
+    assert without["wgfluo/pve1"]["peers"] == ["type=external,node=pve3,iface=wgfluo"]
+
+
+def test_hosts_of_one_cluster_are_internal_to_each_other(root: Path) -> None:
+    platform = platform_with(root, hosts=[{"host": "pve2", "key": 2}])
+    both, other = endpoints_as(platform, ("pve1", "pve2"), ("pve3",))
+    nodes = sdn.objects_of(platform, both, KEYS)["nodes"]
+    assert [node["role"] for node in nodes.values()] == ["internal", "internal", "external"]
+    assert nodes["wgfluo/pve1"]["peers"][0] == "type=internal,node_iface=wgfluo2,node=pve2,iface=wgfluo"
+    assert nodes["wgfluo/pve2"]["interfaces"] == ["name=wgfluo2,listen_port=51820,ip=10.200.0.2/32"]
+    assert [node["role"] for node in sdn.objects_of(platform, other, KEYS)["nodes"].values()][-1] == "internal"
+
+
+def served(objects: sdn.Objects) -> dict[str, dict[str, Any]]:
+    """The objects as Proxmox VE lists them: interfaces have their keys."""
+    listed = {kind: {name: dict(content) for name, content in each.items()} for kind, each in objects.items()}
+    for name, node in listed["nodes"].items():
+        if node["role"] == "internal":
+            key = KEYS[name.partition("/")[2]]
+            node["interfaces"] = [f"{text},public_key={key}" for text in node["interfaces"]]
+    return listed
+
+
+def test_the_keys_are_those_of_the_planned_interfaces(root: Path) -> None:
+    platform = platform_with(root)
+    states = {e.name: SdnState(served(sdn.objects_of(platform, e, KEYS))) for e in platform.proxmox}
+    assert sdn.public_keys(mesh_of(platform), states) == KEYS
+    rotated = mesh_of(platform_with(root, hosts=[{"host": "pve2", "key": 2}]))
+    assert sdn.public_keys(rotated, states) == KEYS | {"pve2": ""}
+    for endpoint in platform.proxmox:
+        assert list(sdn.differences(platform, endpoint, states[endpoint.name], KEYS)) == []
+
+
+def steps_of(platform: Platform, endpoint: ProxmoxEndpoint, present: sdn.Objects) -> list[str]:
+    """The steps in short; all that belongs to the mesh is ours."""
+    ours, planned = (of(platform, endpoint, KEYS) for of in (sdn.objects_of, sdn.wanted))
+    done = sdn.steps(present, ours, planned)
+    return [
+        f"{verb} {name}" + (f" {sorted(content)}" if verb == "change" else "") for verb, kind, name, content in done
+    ]
+
+
+EMPTY: sdn.Objects = {kind: {} for kind in ("fabrics", "nodes", "zones", "vnets", "subnets")}
+
+
+def test_the_steps_make_what_others_need_first_and_peers_last(root: Path) -> None:
+    platform = platform_with(root)
+    assert steps_of(platform, platform.proxmox[0], EMPTY) == [
+        "create wgfluo",
+        "create wgfluo/pve1",
+        "create wgfluo/pve2",
+        "create wgfluo/pve3",
+        "create nodes",
+        "create vxnodes",
+        "create nodes-10.10.0.0-24",
+        "change wgfluo/pve1 ['peers', 'protocol', 'role']",
+    ]
+
+
+def test_peers_are_removed_before_an_interface_that_they_name_is_replaced(root: Path) -> None:
+    before, after = platform_with(root), platform_with(root, hosts=[{"host": "pve1", "key": 2}])
+    (both,) = endpoints_as(before, ("pve1", "pve2"))
+    present = served(sdn.objects_of(before, both, KEYS))
+    assert steps_of(before, both, present) == []
+    assert steps_of(after, both, present) == [
+        "change wgfluo/pve1 ['delete', 'protocol', 'role']",
+        "change wgfluo/pve2 ['delete', 'protocol', 'role']",
+        "change wgfluo/pve1 ['interfaces', 'protocol', 'role']",
+        "change wgfluo/pve1 ['peers', 'protocol', 'role']",
+        "change wgfluo/pve2 ['peers', 'protocol', 'role']",
+    ]
+
+
+def test_a_host_that_leaves_is_forgotten_after_nobody_names_it_as_a_peer(root: Path) -> None:
+    before = platform_with(root)
+    present = served(sdn.objects_of(before, before.proxmox[0], KEYS))
+    after = before.model_copy(update={"wireguard": leaving(mesh_of(before), "pve3")})
+    assert steps_of(after, after.proxmox[0], present) == [
+        "change nodes ['peers']",
+        "change wgfluo/pve1 ['peers', 'protocol', 'role']",
+        "delete wgfluo/pve3",
+    ]
+    assert steps_of(after, after.proxmox[2], served(sdn.objects_of(before, before.proxmox[2], KEYS))) == [
+        "delete nodes-10.10.0.0-24",
+        "delete vxnodes",
+        "delete nodes",
+        "delete wgfluo",
+    ]
+
+
+def leaving(mesh: Wireguard, *names: str) -> Wireguard:
+    """The mesh without hosts."""
+    hosts = [host.model_copy(update={"removed": host.host in names}) for host in mesh.hosts]
+    return mesh.model_copy(update={"hosts": tuple(hosts)})
+
+
+def test_only_what_is_pending_of_ours_is_published(root: Path) -> None:
+    platform = platform_with(root)
+    endpoint, present = platform.proxmox[0], served(sdn.objects_of(platform, platform.proxmox[0], KEYS))
+    present["nodes"]["wgfluo/pve2"]["state"] = "new"
+    sdn.require_ours(platform, endpoint, SdnState(present), KEYS)
+    present["nodes"]["theirs/pve1"] = {"role": "internal", "state": "new"}
+    with pytest.raises(ForeignObject, match=r"of somebody else: node theirs/pve1 \(new\)"):
+        sdn.require_ours(platform, endpoint, SdnState(present), KEYS)
+
+
+def test_a_fabric_of_another_protocol_is_somebody_elses(root: Path) -> None:
+    platform = platform_with(root)
+    state = SdnState({**EMPTY, "fabrics": {"wgfluo": {"protocol": "ospf"}}})
+    with pytest.raises(ForeignObject, match="has the fabric wgfluo with protocol ospf"):
+        sdn.require_ours(platform, platform.proxmox[0], state, KEYS)
+
+
+def test_a_network_that_is_in_use_is_not_removed(root: Path) -> None:
+    before = platform_with(root)
+    after = before.model_copy(update={"wireguard": leaving(mesh_of(before), *KEYS)})
+    present = served(sdn.objects_of(before, before.proxmox[0], KEYS))
+    present["vnets"]["theirs"] = {"zone": "nodes", "tag": 7}
+    state = SdnState(present, users=["talos-cp-1"])
+    with pytest.raises(ForeignObject, match="is in use by VM talos-cp-1, VNet theirs"):
+        sdn.require_ours(after, after.proxmox[0], state, KEYS)
+    sdn.require_ours(before, before.proxmox[0], state, KEYS)
+
+
+def test_a_port_of_another_fabric_is_named(root: Path) -> None:
+    theirs = {"role": "internal", "interfaces": ["name=wg0,listen_port=51820,public_key=x"]}
+    state = SdnState({**EMPTY, "nodes": {"theirs/pve1": theirs}})
+    problem = "UDP port 51820 of pve1 is used by interface wg0 of fabric theirs"
+    assert list(sdn.port_problems(mesh_of(platform_with(root)), {"host-1": state})) == [problem]
+
+
+RUNNING: dict[str, tuple[dict[str, Any], str]] = {
+    "nothing": ({}, ""),
+    "it is down": ({"running": ""}, "the tunnel of pve1 is down"),
+    "another key": ({"running": OTHER}, "the tunnel of pve1 runs with another key"),
+    "another MTU": ({"mtu": 1380}, "the tunnel of pve1 runs with MTU 1380 on port 51820"),
+    "another port": ({"ports": {"wgfluo": 7}}, "the tunnel of pve1 runs with MTU 1420 on port 7"),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), RUNNING.values(), ids=RUNNING)
+def test_what_a_tunnel_of_a_fabric_lacks_is_named_and_applied_again(
+    root: Path, change: dict[str, Any], reason: str
+) -> None:
+    platform = platform_with(root)
+    mesh = mesh_of(platform)
+    hosts = {name: replace(state, file="", holds="", public="") for name, state in states_of(mesh).items()}
+    hosts["pve1"] = replace(hosts["pve1"], **change)
+    states = {e.name: replace(sdn_states(platform, KEYS)[e.name], objects={}) for e in platform.proxmox}
+    for endpoint in platform.proxmox:
+        objects = served(sdn.objects_of(platform, endpoint, KEYS))
+        states[endpoint.name] = replace(states[endpoint.name], objects=objects)
+    made = plan(platform, Observation(hosts, states, fabric=True))
+    assert {action.id: action.reason for action in made.actions} == ({"sdn host-1": reason} if reason else {})
+
+
+def test_the_firewall_lets_the_other_hosts_in_and_vxlan_only_through_the_tunnel(root: Path) -> None:
+    platform = platform_with(root)
+    mesh = mesh_of(platform)
+    wireguard, inside, outside = sdn.firewall_rules(platform, mesh.host("pve1"), SdnState(), fabric=False)
+    assert (wireguard["action"], wireguard["dport"], wireguard["source"]) == (
+        "ACCEPT",
+        "51820",
+        "198.51.100.12,198.51.100.13",
+    )
+    assert (inside["action"], inside["dport"], inside["iface"], inside["source"]) == (
+        "ACCEPT",
+        "4789",
+        "wgfluo",
+        "10.200.0.0/24",
+    )
+    assert (outside["action"], outside["dport"], "iface" in outside) == ("DROP", "4789", False)
+    others = SdnState({"zones": {"theirs": {"type": "vxlan"}}})
+    assert len(sdn.firewall_rules(platform, mesh.host("pve1"), others, fabric=False)) == 2
+    behind_nat = mesh_of(platform_with(root, hosts=[{"host": "pve2", "endpoint": None}]))
+    nat = platform.model_copy(update={"wireguard": behind_nat})
+    assert "source" not in sdn.firewall_rules(nat, behind_nat.host("pve1"), SdnState(), fabric=False)[0]
+    assert sdn.firewall_rules(nat, leaving(mesh, "pve1").host("pve1"), SdnState(), fabric=False) == []
+
+
+def test_rules_of_others_do_not_matter_and_the_order_of_ours_does(root: Path) -> None:
+    platform = platform_with(root)
+    mesh = mesh_of(platform)
+    planned = sdn.firewall_rules(platform, mesh.host("pve1"), SdnState(), fabric=False)
+    theirs = {"type": "in", "action": "DROP", "proto": "udp", "comment": "backup"}
+    assert not sdn.rules_differ(mesh, [theirs, *planned], planned)
+    assert sdn.rules_differ(mesh, planned[::-1], planned)
+    assert sdn.rules_differ(mesh, [{**planned[0], "enable": 0}, *planned[1:]], planned)
+    assert sdn.rules_differ(mesh, [theirs], planned)

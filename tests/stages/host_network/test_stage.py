@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fluobook.clients import ssh
-from fluobook.errors import AccessDenied, CheckFailed, ForeignObject, OutsideError, Refused, TaskFailed
+from fluobook.clients import age, sops, ssh
+from fluobook.clients.proxmox.session import Session
+from fluobook.errors import AccessDenied, ApprovalNeeded, CheckFailed, ForeignObject, OutsideError, Refused, TaskFailed
 from fluobook.journal.journal import Journal
 from fluobook.redact import Redactor
 from fluobook.stages import host_network
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = "host-network"
+OTHER = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 QUICK: tuple[list[list[str]], int] = ([[], [], []], 3)
 FABRIC: tuple[list[list[str]], int] = ([["wgfluo"]] * 3, 0)
 """The fabrics of the endpoints, and the number of wg-quick files."""
@@ -120,6 +124,16 @@ def test_no_private_key_is_shown_written_or_sent(
     assert not [key for key in keys for text in texts if key in text]
     modes = {oct(path.stat().st_mode & 0o777) for path in (lab.folder / "hosts").glob("*/wireguard/*")}
     assert modes == {"0o600"}
+
+
+def test_create_vms_is_blocked_until_the_network_is_there(labs: Any) -> None:
+    lab = labs(phase="phase3")
+    plan = lab.stage("create-vms").plan()
+    assert plan.waits_for == NAME
+    assert plan.notes == ("VNet vxnodes is not available on pve1, pve2, pve3",)
+    assert plan.summary().startswith("Blocked: run host-network first.")
+    lab.bring_up(NAME)
+    assert lab.stage("create-vms").plan().waits_for == ""
 
 
 def test_what_hosts_lost_is_made_again(lab: Any, host: Path) -> None:
@@ -296,3 +310,196 @@ def test_the_next_number_replaces_a_key_one_host_after_the_other(lab: Any, host:
     assert [path.name for path in (host / "wireguard").glob("*.key")] == ["wgfluo.2.key"]
     assert old not in (host / "wireguard" / "wgfluo.conf").read_text()
     assert planned(lab, *settings) == {}
+
+
+@pytest.fixture(scope="module")
+def fabric(shared_labs: Callable[..., Any]) -> Any:
+    """A lab with Proxmox VE 9.2, whose mesh is a fabric; each test leaves it whole."""
+    lab = shared_labs("proxmox.version-9-2", phase="phase3")
+    lab.bring_up(NAME)
+    return lab
+
+
+def sdn_at(lab: Any, number: int) -> Any:
+    """The SDN of an endpoint."""
+    return lab.environment.proxmox[f"host-{number}"].inventory.sdn
+
+
+def test_a_tunnel_of_a_fabric_that_is_lost_is_made_again(fabric: Any) -> None:
+    (fabric.folder / "hosts" / "root@198.51.100.11" / "run" / "wgfluo.conf").unlink()
+    assert planned(fabric) == {"sdn host-1": "the tunnel of pve1 is down"}
+    fabric.bring_up(NAME)
+    assert planned(fabric) == {}
+
+
+def test_a_key_that_an_endpoint_has_wrong_is_corrected(fabric: Any) -> None:
+    for objects in (sdn_at(fabric, 2).configured, sdn_at(fabric, 2).running):
+        objects["nodes"]["wgfluo/pve1"] = objects["nodes"]["wgfluo/pve1"] | {"public_key": OTHER}
+    assert planned(fabric) == {"sdn host-2": f"node wgfluo/pve1 has public_key {OTHER}"}
+    fabric.bring_up(NAME)
+
+
+def test_a_key_of_a_fabric_that_is_not_the_expected_one_is_refused(fabric: Any, labs: Any) -> None:
+    setting = f"platform.wireguard.hosts.pve2.public_key={OTHER}"
+    with pytest.raises(Refused, match=f"pve2 has the public key .*, and the params say {OTHER}"):
+        planned(fabric, setting)
+    fresh = labs("proxmox.version-9-2", phase="phase3").stage(NAME, setting)
+    with pytest.raises(Refused, match=f"pve2 has the public key .*, and the params say {OTHER}"):
+        fresh.apply(fresh.plan())
+
+
+def test_firewall_rules_that_somebody_deleted_are_written_again_before_his(fabric: Any) -> None:
+    inventory = fabric.environment.proxmox["host-1"].inventory
+    before = list(inventory.firewall["pve1"])
+    theirs = {"type": "in", "action": "DROP", "enable": 1, "comment": "theirs"}
+    inventory.firewall["pve1"] = [theirs, before[2], before[0]]
+    assert planned(fabric) == {"firewall pve1": "its rules differ"}
+    fabric.bring_up(NAME)
+    assert inventory.firewall["pve1"] == [*before, theirs]
+
+
+def test_keys_of_a_fabric_are_replaced_one_host_after_the_other(fabric: Any) -> None:
+    settings = [f"platform.wireguard.hosts.{name}.key=2" for name in ("pve1", "pve2")]
+    before = [node["public_key"] for name, node in sdn_at(fabric, 3).running["nodes"].items() if name != "wgfluo/pve3"]
+    stage = fabric.stage(NAME, *settings)
+    plan = stage.plan()
+    assert [action.id for action in plan.actions if action.verb == "rotate"] == ["rotate pve1", "rotate pve2"]
+    stage.apply(plan)
+    assert stage.verify().ok
+    after = [node["public_key"] for name, node in sdn_at(fabric, 3).running["nodes"].items() if name != "wgfluo/pve3"]
+    assert not set(before) & set(after)
+    assert planned(fabric, *settings) == {}
+    back = fabric.stage(NAME)
+    back.apply(back.plan())
+    assert back.verify().ok
+
+
+@pytest.mark.parametrize("faults", [(), ("proxmox.version-9-2",)], ids=["9.0", "9.2"])
+def test_hosts_leave_the_mesh_and_the_whole_mesh_goes(labs: Any, faults: tuple[str, ...]) -> None:
+    lab = labs(*faults, phase="phase3")
+    lab.bring_up(NAME)
+    away = [f"platform.nodes.{name}.host=pve1" for name in ("talos-cp-3", "talos-worker-3")]
+    removed = [*away, "platform.wireguard.hosts.pve3.removed=true", "platform.storage.replicas=2"]
+    leave(lab, removed, ["vxnodes@host-3"])
+    assert not sdn_at(lab, 3).running["zones"]
+    assert not lab.environment.proxmox["host-3"].inventory.firewall["pve3"]
+    assert sdn_at(lab, 1).running["zones"]["nodes"]["peers"] == "10.200.0.1,10.200.0.2"
+    everything = [f"platform.wireguard.hosts.pve{number}.removed=true" for number in (1, 2, 3)]
+    leave(lab, everything, ["vxnodes@host-1", "vxnodes@host-2"])
+    for number in (1, 2, 3):
+        sdn = sdn_at(lab, number)
+        assert not any(sdn.running[kind] for kind in ("zones", "vnets", "subnets", "fabrics", "nodes"))
+    hosts = lab.folder / "hosts"
+    assert [*hosts.glob("*/wireguard/*"), *hosts.glob("*/run/*.conf")] == []
+    assert "wgfluo" not in "".join(path.read_text() for path in hosts.glob("*/interfaces"))
+
+
+def leave(lab: Any, settings: list[str], destroyed: list[str]) -> None:
+    """Apply a plan that destroys, which `all` does not approve, and require that nothing is left to do."""
+    plan = lab.stage(NAME, *settings).plan()
+    assert set(destroyed) <= set(plan.destroys)
+    with pytest.raises(ApprovalNeeded):
+        lab.stage(NAME, *settings).apply(plan)
+    stage = lab.stage(NAME, *settings, approve=f"{NAME}={plan.digest}")
+    stage.apply(plan)
+    assert stage.verify().ok
+    lab.mark()
+    assert planned(lab, *settings) == {}
+    assert lab.requests(mutating=True) == []
+
+
+def test_a_network_with_vms_is_not_removed(labs: Any) -> None:
+    lab = labs(phase="phase3")
+    lab.bring_up(NAME)
+    vm = {"net0": "virtio=BC:24:11:00:00:01,bridge=vxnodes"}
+    lab.background.call(lab.environment.proxmox["host-2"].add_vm, 900, "theirs", "pve2", config=vm)
+    with pytest.raises(ForeignObject, match="the network of host-2 is in use by VM theirs"):
+        planned(lab, *(f"platform.wireguard.hosts.pve{number}.removed=true" for number in (1, 2, 3)))
+
+
+def limit_changes(monkeypatch: pytest.MonkeyPatch, budget: list[int]) -> None:
+    """Let a run die as soon as it has changed something as often as the budget says."""
+    call, script = Session.call, host_network.plan.run_script
+
+    def spend() -> None:
+        budget[0] -= 1
+        if budget[0] < 0:
+            raise KeyboardInterrupt
+
+    def limited(self: Session, method: str, path: str, /, **more: Any) -> Any:
+        if method != "GET":
+            spend()
+        return call(self, method, path, **more)
+
+    def limited_script(program: str, destination: str, text: str, **more: Any) -> str:
+        if "verb='observe'" not in text:
+            spend()
+        return script(program, destination, text, **more)
+
+    monkeypatch.setattr(Session, "call", limited)
+    monkeypatch.setattr(host_network.plan, "run_script", limited_script)
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        pytest.param("proxmox.version-8", id="8.4", marks=pytest.mark.long),
+        pytest.param("", id="9.0", marks=pytest.mark.long),
+        pytest.param("proxmox.version-9-2", id="9.2"),
+    ],
+)
+def test_a_run_that_dies_after_any_request_is_completed_by_later_ones(
+    labs: Any, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, budget, deaths = labs(*filter(None, [version]), phase="phase3"), [0], 0
+    limit_changes(monkeypatch, budget)
+    random = Random(12)
+    while True:
+        context = lab.context()
+        plan = host_network.STAGE.plan(context.platform, host_network.STAGE.observe(context))
+        if not plan.actions:
+            break
+        budget[0] = random.randint(3, 9)
+        try:
+            for action in plan.actions:
+                host_network.STAGE.perform(context, action, Reporter(action, NAME, context.journal, Progress(())))
+        except KeyboardInterrupt:
+            deaths += 1
+    assert deaths > 2
+    assert lab.stage(NAME).verify().ok
+    lab.mark()
+    assert planned(lab) == {}
+    assert lab.requests(mutating=True) == []
+
+
+def test_keys_from_a_sops_file_are_used_and_never_shown(
+    labs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab, keys, commands = labs("proxmox.version-9-2", phase="phase3"), {}, list[str]()
+    for number in (1, 2, 3):
+        keys[f"pve{number}"] = base64.b64encode(f"{number}".encode() * 32).decode()
+    encrypted = tmp_path / "wireguard.sops.yaml"
+    recipient = age.public_key(lab.context().secrets.age_key())
+    encrypted.write_text(sops.encrypt(json.dumps(keys), path=encrypted.with_suffix(".json"), recipients=[recipient]))
+    hosts = [{"host": name, "private_key": {"sops": str(encrypted), "key": name}} for name in keys]
+    real = ssh.run_tool  # type: ignore[attr-defined]
+
+    def recorded(name: str, command: Any, **options: Any) -> Any:
+        output = real(name, command, **options)
+        commands.append(f"{command} {output.stdout} {output.stderr}")
+        return output
+
+    monkeypatch.setattr(ssh, "run_tool", recorded)
+    context = lab.context(wireguard={"hosts": hosts})
+    (tmp_path / "run").mkdir()
+    context.journal = Journal(tmp_path / "run" / "events.jsonl", context.redactor)
+    stage = lab.stage(NAME, context=context)
+    plan = stage.plan()
+    stage.apply(plan)
+    assert stage.verify().ok
+    used = {path.read_text().strip() for path in (lab.folder / "hosts").glob("*/wireguard/*.key")}
+    assert used == set(keys.values())
+    files = [path.read_text() for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    texts = [*commands, plan.table().text(), *files]
+    assert not [key for key in keys.values() for text in texts if key in text]
+    assert lab.stage(NAME, context=lab.context(wireguard={"hosts": hosts})).plan().actions == ()
