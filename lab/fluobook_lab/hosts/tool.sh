@@ -87,7 +87,7 @@ case ${0##*/} in
       interface=$(basename "$file" .conf)
       for peer in $(value PublicKey "$file"); do
         for folder in $(partner "$interface" "$peer"); do
-          grep -qF "$address/" "$folder/run/$interface.address" || continue
+          grep -qF "$address/" "$folder"/run/*.address || continue
           [ "$((size + 28))" -le "$(cat "$run/$interface.mtu")" ] && exit 0
         done
       done
