@@ -155,7 +155,7 @@ def as_present(platform: Platform, states: Mapping[str, SdnState], rotating: str
         for name, node in state.objects.get("nodes", {}).items():
             fabric, _, host = name.partition("/")
             names = [_properties(text).get("name") for text in current(node).get("interfaces") or ()]
-            if fabric == mesh.interface and host != rotating and node.get("state") != "deleted":
+            if names and fabric == mesh.interface and host != rotating and node.get("state") != "deleted":
                 numbers[host] = next((n for n in range(1, 100) if mesh.interface_named(n) in names), 1)
     hosts = [host.model_copy(update={"key": numbers.get(host.host, host.key)}) for host in mesh.hosts]
     return platform.model_copy(update={"wireguard": mesh.model_copy(update={"hosts": tuple(hosts)})})

@@ -308,6 +308,15 @@ def test_the_keys_are_those_of_the_planned_interfaces(root: Path) -> None:
         assert list(sdn.differences(platform, endpoint, states[endpoint.name], KEYS)) == []
 
 
+def test_the_present_numbers_of_keys_are_those_of_the_interfaces_and_one_host_may_take_the_next(root: Path) -> None:
+    before = platform_with(root, hosts=[{"host": "pve1", "key": 2}])
+    states = {e.name: SdnState(served(sdn.objects_of(before, e, KEYS))) for e in before.proxmox}
+    after = platform_with(root, hosts=[{"host": name, "key": 3} for name in KEYS])
+    for rotating, numbers in (("", [2, 1, 1]), ("pve2", [2, 3, 1])):
+        present = mesh_of(sdn.as_present(after, states, rotating))
+        assert [host.key for host in present.hosts] == numbers
+
+
 def steps_of(platform: Platform, endpoint: ProxmoxEndpoint, present: sdn.Objects) -> list[str]:
     """The steps in short; all that belongs to the mesh is ours."""
     ours, planned = (of(platform, endpoint, KEYS) for of in (sdn.objects_of, sdn.wanted))
