@@ -29,6 +29,10 @@ WIDTH = 1400
 STATUS_BAR = 36
 LAST = ".jp-Notebook .jp-CodeCell:has-text('runbook.waves()')"
 """The last cell to be seen: a picture of all is too tall to read."""
+FLOWS_FILL_THEIR_TABLE = """() => {
+  const flows = [...document.querySelectorAll('.fluobook-grid')].at(-1);
+  return flows.scrollHeight > flows.clientHeight;
+}"""
 PICTURES = ROOT / "docs" / "pictures"
 PROGRAM = Path(sys.executable).with_name("fluobook")
 NOTEBOOK = "09_observe.ipynb"
@@ -80,7 +84,7 @@ def notebook(browser: Browser, home: Path) -> None:
         opened = OpenNotebook(page)
         opened.run_all()
         opened.cell("stage.verify()").locator(".jp-OutputArea-output").first.wait_for(timeout=WATCHING * 1000)
-        page.wait_for_function(KERNEL_IS_IDLE)
+        page.wait_for_function(FLOWS_FILL_THEIR_TABLE)
         page.set_viewport_size({"width": WIDTH, "height": bottom(page, LAST) + STATUS_BAR})
         page.locator(".jp-Notebook .jp-MarkdownCell").first.scroll_into_view_if_needed()
         page.screenshot(path=PICTURES / "jupyterlab.png")
