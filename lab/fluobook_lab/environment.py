@@ -29,6 +29,7 @@ from fluobook_lab.http import issue_for
 from fluobook_lab.hubble import ClusterFlows, Relay
 from fluobook_lab.kube.objects import is_true
 from fluobook_lab.proxmox import Host, ProxmoxLab, Storage, Token
+from fluobook_lab.proxmox.model import administrator
 from fluobook_lab.talos import TalosMachines
 
 if TYPE_CHECKING:
@@ -293,7 +294,7 @@ class Environment:
         return ProxmoxLab(
             [Host(name, bridges=(bridge,), cores=128, memory_gib=512) for name in endpoint.hosts],
             storages,
-            [Token(endpoint.token_id, self._token)],
+            [Token(endpoint.token_id, self._token, administrator(8 if self.faults.on("proxmox.version-8") else 9))],
             clock=self.clock,
             faults=self.faults,
             machines=self.machines,

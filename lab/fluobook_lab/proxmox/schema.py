@@ -99,7 +99,7 @@ def _object(path: str, schemas: Schema, values: Mapping[str, str]) -> dict[str, 
                 problems[path + name] = _MISSING
         elif problem := _value(path + name, schema, values[name]):
             problems[path + name] = problem
-        elif values.get("protocol", "wireguard") not in schema.get("protocols", ["wireguard"]):
+        elif (protocols := schema.get("protocols")) and values.get("protocol") not in protocols:
             problems[path + name] = _UNKNOWN
         elif (needed := schema.get("requires")) and needed not in values:
             problems[path + needed] = f"missing property - '{path}{name}' requires this property"

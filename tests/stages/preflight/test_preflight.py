@@ -61,6 +61,11 @@ def test_its_plan_sends_no_request(lab):
     assert lab.requests() == []
 
 
+@pytest.mark.parametrize("fault", ["proxmox.version-8", "proxmox.version-9-2"])
+def test_all_checks_pass_on_every_version_of_proxmox_ve(labs, fault):
+    assert wrong(labs(fault, phase="phase3").context()) == []
+
+
 def test_a_proxmox_endpoint_receives_eight_requests_for_one_host(lab):
     lab.mark()
     checks(lab.context())
