@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from fluobook.errors import PHASE, OutsideError, ParamsError, Unreachable, printable
+from fluobook.errors import PHASE, DeadlineExceeded, OutsideError, ParamsError, Unreachable, printable
 from fluobook.failures.catalogue import chain, explain
 from fluobook.failures.probes import probe
 
@@ -92,6 +92,8 @@ def present(error: BaseException, *, phase: str = "", with_probe: bool = False) 
     first = matches[0] if matches else None
     outside = next((link for link in chain(error) if isinstance(link, OutsideError) and link.detail.strip()), None)
     own_cause, own_remedy = str(getattr(error, "cause", "")), str(getattr(error, "remedy", ""))
+    if first and isinstance(error, DeadlineExceeded) and own_remedy:  # its own remedy only says what was waited for
+        own_remedy = f"{first.failure.remedy.rstrip('.')}; {own_remedy}"
     unreachable = next((link for link in chain(error) if isinstance(link, Unreachable)), None)
     probed = probe(unreachable) if with_probe and unreachable else ""
     causes = [own_cause, probed, *(first.failure.causes if first else ())]

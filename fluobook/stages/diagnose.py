@@ -20,7 +20,7 @@ from fluobook.stages.core.check import Check
 from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Plan
-from fluobook.stages.core.readiness import WORKLOADS, why_not, why_with_its_pods
+from fluobook.stages.core.readiness import WORKLOADS, why_not, why_pods_wait
 from fluobook.stages.core.stage import Stage, read_only_stage
 from fluobook.stages.root_application.state import API, KIND, first_problem, state_of
 
@@ -117,7 +117,10 @@ def _some(texts: Iterable[str]) -> str:
 
 
 def _stage(context: RunContext, examined: Stage, failed: str) -> Examined:
-    """What a stage observes and checks; what it would still do, with the failure of its last run."""
+    """What a stage observes and checks; what it would still do, with the failure of its last run.
+
+    A kind that the cluster does not serve yet is reported by the stage that installs it.
+    """
     try:
         observation = examined.observe(context)
         plan = examined.plan(context.platform, observation)
@@ -131,18 +134,21 @@ def _stage(context: RunContext, examined: Stage, failed: str) -> Examined:
     except FluobookError as error:
         return Examined(examined.name, [present(error, phase=context.in_commands, with_probe=True)])
     found = [(check, _of_check(context, check)) for check in checks]
+    missing = [check for check in checks if check.error and getattr(check.error, "code", "") == "NoMatch"]
     remarks = [finding.message for check, finding in found if check.advisory and not finding.failure]
-    findings = [finding for check, finding in found if finding.failure or not check.advisory]
+    findings = [f for check, f in found if check not in missing and (f.failure or not check.advisory)]
     return Examined(examined.name, findings, remarks=remarks)
 
 
 def _pending(context: RunContext, plan: Plan, failed: str) -> Presentation:
     """A finding about a stage that would still change something."""
     actions = _some(": ".join(filter(None, (f"{a.verb} {a.object}", a.reason))) for a in plan.actions)
-    pending = _text(context, f"{plan.summary()} {actions}", "run the stage: it does what is missing")
+    remedy = "run the stage: it does what is missing"
+    pending = Presentation(f"{plan.summary()} {actions}", failure="not finished", remedy=remedy)
     if failed:
-        pending = Presentation.read(failed)
-        pending = replace(pending, message=f"{plan.summary()} Its last run failed: {pending.message}")
+        shown = Presentation.read(failed)
+        message = f"{plan.summary()} Its last run failed: {shown.message}"
+        pending = replace(shown, message=message, remedy=shown.remedy or remedy)
     return pending if pending.next else replace(pending, next=f"fluobook run {context.in_commands} --only {plan.stage}")
 
 
@@ -185,18 +191,19 @@ def _nodes(kube: Kube) -> Iterator[str]:
 
 def _workloads(kube: Kube) -> Iterator[str]:
     """Workloads that are not ready, with what their pods wait for or the last warning about what they create."""
-    unready = [obj for kind in WORKLOADS for obj in kube.list("apps/v1", kind) if why_not(obj)]
+    kinds = {**dict.fromkeys(WORKLOADS, "apps/v1"), "Job": "batch/v1"}
+    unready = [obj for kind, version in kinds.items() for obj in kube.list(version, kind) if why_not(obj)]
     warnings = [event for event in kube.list("v1", "Event") if event.get("type") == "Warning"] if unready else []
     for obj in unready:
         name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
-        why = why_with_its_pods(kube, obj)
         about = [
             f"{event.get('reason')}: {event.get('message')}"
             for event in warnings
             if event["metadata"]["namespace"] == namespace
             and f"{event['involvedObject'].get('name')}-".startswith(f"{name}-")
         ]
-        yield "; ".join([f"{obj['kind']} {namespace}/{name}: {why}", *(about[-1:] if why == why_not(obj) else ())])
+        reasons = [*why_pods_wait(kube, namespace, [name]), *about[-1:]]
+        yield "; ".join([f"{obj['kind']} {namespace}/{name}: {why_not(obj)}", *reasons[:1]])
 
 
 def _applications(kube: Kube) -> Iterator[str]:

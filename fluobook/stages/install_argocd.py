@@ -390,7 +390,11 @@ def _run_job(context: RunContext, kube: Kube, job: Obj) -> None:
 
     def finished() -> Obj | None:
         live = kube.get(job["apiVersion"], "Job", name, namespace)
-        return live if readiness.failed(live) or not readiness.why_not(live) else None
+        if readiness.failed(live) or not readiness.why_not(live):
+            return live
+        if reason := next(readiness.why_pods_wait(kube, namespace, [name]), ""):
+            raise FluobookError(f"pod {reason}")  # the wait goes on, and names it when it ends
+        return None
 
     kube.delete(job["apiVersion"], "Job", name, namespace)
     context.wait_until("argocd", f"hook Job {name} to be created", lambda: kube.create(job))

@@ -16,7 +16,7 @@ from fluobook.clients.https import is_passing
 from fluobook.clients.proxmox.privileges import Need
 from fluobook.clients.proxmox.session import ProxmoxEndpoint, Session, VmLocked, task_failure
 from fluobook.clients.proxmox.tasks import LOG_TAIL, UPID, Pace, TaskStatus, Upid, poll_interval
-from fluobook.errors import FluobookError, NotFound, OutsideError, Rejected
+from fluobook.errors import DeadlineExceeded, FluobookError, NotFound, OutsideError, Rejected
 from fluobook.waiting import Cancellation, wait_until
 
 Json = dict[str, Any]
@@ -319,7 +319,7 @@ class ProxmoxClient:
             DeadlineExceeded: it still runs.
             NotFound: Proxmox VE does not know it.
         """
-        begun = time.monotonic()
+        begun, passing = time.monotonic(), list[OutsideError]()
 
         def ended() -> TaskStatus | None:
             try:
@@ -328,7 +328,9 @@ class ProxmoxClient:
                 unknown_yet = error.code == "400" and time.monotonic() - begun < UNKNOWN_FOR
                 if not (unknown_yet or is_passing(error)):
                     raise
+                passing[:] = [error]
                 return None
+            passing.clear()
             on_poll(status)
             if status.running:
                 return None
@@ -336,16 +338,20 @@ class ProxmoxClient:
                 raise task_failure(upid, status.exit, self._log_if_any(upid))
             return status
 
-        status = wait_until(
-            ended,
-            what=f"task {upid.type} {upid.id} on {upid.node}" + (f" (deadlines.{name})" if name else ""),
-            timeout=deadline,
-            cancellation=Cancellation(),
-            interval=partial(self._pace.pause, upid.type),
-            final=(FluobookError,),
-            remedy=f"pvenode task log {upid} on {upid.node}; run the stage again, it waits for the same task"
-            + (f"; or raise deadlines.{name} in the params" if name else ""),
-        )
+        try:
+            status = wait_until(
+                ended,
+                what=f"task {upid.type} {upid.id} on {upid.node}" + (f" (deadlines.{name})" if name else ""),
+                timeout=deadline,
+                cancellation=Cancellation(),
+                interval=partial(self._pace.pause, upid.type),
+                final=(FluobookError,),
+                remedy=f"pvenode task log {upid} on {upid.node}; run the stage again, it waits for the same task"
+                + (f"; or raise deadlines.{name} in the params" if name else ""),
+            )
+        except DeadlineExceeded as late:
+            late.cause = passing[0].message if passing else ""
+            raise late from (passing[0] if passing else None)
         self._pace.learn(upid.type, time.monotonic() - begun)
         return status
 

@@ -9,7 +9,7 @@ from typing import Any
 from fluobook.clients.talos import MachineIdentity, MaintenanceNode, Mode, maintenance
 from fluobook.clients.talos.resources import DISKS
 from fluobook.context import RunContext, TalosNodes
-from fluobook.errors import ForeignObject, OutsideError, Refused, Rejected, Unreachable
+from fluobook.errors import FluobookError, ForeignObject, OutsideError, Refused, Rejected, Unreachable
 from fluobook.machine import disks
 from fluobook.machine.contracts import fold
 from fluobook.machine.documents import load
@@ -117,7 +117,7 @@ class Delivery:
             self._mode = "unknown"
         except OutsideError as error:
             if is_not_yet(error):
-                return
+                raise FluobookError(error.message) from error  # the wait goes on, and names it when it ends
             raise
         self._tries += 1
         self._sent = machine.fingerprint

@@ -34,6 +34,7 @@ class Kubernetes:
         ready: for each node whether it is Ready.
         cilium: nodes on which a Cilium agent is ready.
         pods: the pod subnets of the nodes that have one.
+        error: the error that it answered with, or that there was no answer.
     """
 
     problem: str = ""
@@ -41,6 +42,7 @@ class Kubernetes:
     ready: Mapping[str, bool] = field(default_factory=dict)
     cilium: frozenset[str] = frozenset()
     pods: tuple[str, ...] = ()
+    error: OutsideError | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def read_kubernetes(kube: Kube) -> Kubernetes:
     except OutsideError as error:
         if not may_be_starting(error):
             raise
-        return Kubernetes("" if error.code in NO_CONNECTION else error.message)
+        return Kubernetes("" if error.code in NO_CONNECTION else error.message, error=error)
     return Kubernetes(
         "",
         version,

@@ -69,8 +69,8 @@ def _is_ready(context: RunContext, complaints: Complaints, report: Reporter) -> 
     name = complaints.node.name
     try:
         kubernetes = read_kubernetes(context.kube())
-    except OutsideError:
-        kubernetes = Kubernetes()  # the complaints name the cause
+    except OutsideError as error:
+        kubernetes = Kubernetes(error=error)
     if kubernetes.ready.get(name) and name in kubernetes.cilium:
         return True
     if name not in kubernetes.ready:
@@ -79,6 +79,6 @@ def _is_ready(context: RunContext, complaints: Complaints, report: Reporter) -> 
     else:
         report("Cilium is not ready yet" if kubernetes.ready[name] else "not Ready yet")
         problem = complaints.of_the_network()
-    if problem:
-        raise FluobookError(problem)
+    if problem or kubernetes.error:
+        raise FluobookError(problem or str(kubernetes.error)) from kubernetes.error
     return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.clients import git
 from fluobook.errors import KUBECTL, DeadlineExceeded, FluobookError, OutsideError, TaskFailed
+from fluobook.failures import explain
 from fluobook.gitops.root import NAME as ROOT
 from fluobook.gitops.root import NAMESPACE, own_source
 from fluobook.gitops.tree import WAVE
@@ -201,7 +202,9 @@ def sync_error(kube: Kube, obj: Obj) -> FluobookError:
         system="argocd",
         code=state.operation,
         cause=first_problem(kube, obj),
-        remedy="fix the object that is named, push it, and run the stage again; "
+        remedy=""
+        if explain(state.message)
+        else "fix the object that is named, push it, and run the stage again; "
         f"{KUBECTL} -n {NAMESPACE} describe application {state.name}",
     )
 
@@ -214,7 +217,9 @@ def timeout_error(kube: Kube, objects: Mapping[str, Obj], name: str, seconds: fl
         return DeadlineExceeded(
             f"timed out after {seconds:g} s waiting for Application {name} to be created",
             cause=f"{ROOT}: {state_of(root).summary()}" if root else "the root Application does not exist",
-            remedy="push the commit that has it, then run the stage again",
+            remedy="run the stage again"
+            if root and state_of(root).errors
+            else "push the commit that has it, then run the stage again",
         )
     state = state_of(obj)
     return DeadlineExceeded(
