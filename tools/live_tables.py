@@ -137,7 +137,7 @@ def tasks_of(events: list[dict[str, Any]]) -> list[tuple[float, float]]:
     main = {
         (e["pid"], e["tid"]) for e in events if e["name"] == "thread_name" and e["args"]["name"] == "CrRendererMain"
     }
-    tasks = (e for e in events if e["name"].endswith("RunTask") and (e["pid"], e["tid"]) in main)
+    tasks = (e for e in events if e["name"].endswith("RunTask") and (e["pid"], e["tid"]) in main and "dur" in e)
     return [(task["dur"] / 1000, task.get("tdur", 0) / 1000) for task in tasks]
 
 

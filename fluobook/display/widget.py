@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from importlib import resources
 from typing import Any
@@ -14,6 +15,9 @@ from fluobook.display.table import Table
 
 UNACKNOWLEDGED = 30
 """Updates that are sent without a word from a page: when none is open, the server would keep them all for it."""
+
+SWITCH = 0.0005
+"""Seconds that a busy thread, such as the reader of flows, keeps others waiting; by default ten times as many."""
 
 _FILES = resources.files(__package__)
 _STYLE = "".join(_FILES.joinpath(name).read_text() for name in ("table.css", "live.css"))
@@ -27,6 +31,7 @@ class TableWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
 
     def __init__(self) -> None:
         super().__init__()
+        sys.setswitchinterval(SWITCH)
         gc.freeze()  # else each full collection goes through all modules, and stops every thread for 0.1 s
         self._rows, self._sent, self._allowed = Rows(), 0, 0
         self._guard = threading.Lock()
