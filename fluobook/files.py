@@ -21,7 +21,7 @@ from functools import cache
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -172,8 +172,9 @@ def parse_json(text: str, path: Path | str, *, strict: bool = True) -> Any:
     """
     refuse_conflicts(text, path)
 
-    def refuse(name: str) -> None:
-        line = next((n for n, line in enumerate(text.splitlines(), 1) if re.search(rf'(?<!")\b{name}\b', line)), 0)
+    def refuse(name: str) -> NoReturn:
+        form = rf'(?<!")\b{re.escape(name.removeprefix("-"))}\b'
+        line = next((n for n, line in enumerate(text.splitlines(), 1) if re.search(form, line)), 0)
         raise BadFile(path, f"is not JSON: {name} is no number", line=line, remedy="write a number, or null")
 
     try:

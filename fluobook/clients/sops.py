@@ -111,7 +111,7 @@ def recipients_in(rule: Mapping[str, Any]) -> tuple[str, ...]:
     for group in (rule, *groups):
         listed = group.get("age") or ()
         for entry in listed.replace("\n", ",").split(",") if isinstance(listed, str) else listed:
-            words = str(entry["recipient"] if isinstance(entry, dict) else entry).split()
+            words = str(entry.get("recipient", "") if isinstance(entry, dict) else entry).split()
             found += [" ".join(words[: 2 if words[0].startswith("ssh-") else 1])] if words else []
         found += [service for service in SERVICES if group.get(service)]
     return tuple(dict.fromkeys(found))

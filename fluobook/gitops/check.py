@@ -86,9 +86,16 @@ CONSEQUENCES = (
     ("*", "", "key", "", "line"),
     ("mac", "", "cleartext", "", "file"),
     ("mac", "", "shape", "", "file"),
-    ("cleartext", "SOPS", "shape", "sops.", "file"),
-    ("recipient", "encrypted for", "shape", "sops.", "file"),
-    ("sops-rule", "", "shape", "sops.", "file"),
+    ("cleartext", "SOPS", "shape", "sops", "file"),
+    ("recipient", "", "shape", "sops", "file"),
+    ("sops-rule", "", "shape", "sops", "file"),
+    ("reference", "", "shape", "", "object"),
+    ("reachability", "", "shape", "", "object"),
+    ("source", "", "shape", "", "object"),
+    ("phase-value", "has nothing at", "shape", ", not a", "tree"),
+    ("listing", "names its folder", "source", "which does not exist", "tree"),
+    ("generator", "no KSOPS generator", "generator", "generates nothing", "tree"),
+    ("door", "where nothing listens", "reachability", "expects it open", "object"),
     ("project", "", "namespace", "nothing creates", "line"),
     ("setting", "", "value", "has no value", "file"),
     ("address", "its pool", "exposure", "", "file"),
@@ -98,8 +105,8 @@ CONSEQUENCES = (
     ("generator", "is not listed", "generator", "does not exist", "file"),
     ("build", "already registered id", "duplicate", "", "tree"),
 )
-"""A rule and words of its findings that follow from a finding of another rule with other words, in the same line, file
-or tree."""
+"""A rule and words of its findings that follow from a finding of another rule with other words, in the same line,
+object, file or tree."""
 
 READ = (".sops.yaml", "cluster-gitops", "params", "site", "talos")
 """The files and folders of a repository that rules read."""
@@ -126,7 +133,7 @@ def findings(
     """
     broken = unreadable(root)
     applied = _applied(Snapshot(root, path, tuple(without)), _beside(broken, rules), broken)
-    return _causes({*broken, *applied})
+    return _causes({*broken, *applied}, root)
 
 
 def all_findings(root: Path) -> list[Finding]:
@@ -151,10 +158,10 @@ def all_findings(root: Path) -> list[Finding]:
             shared = list(dict.fromkeys(paths if len(set(paths)) == len(paths) else reported[finding]))
             is_clear = len(shared) == len(default.variants) or shared[0] in finding.message
             result.add(finding if is_clear else replace(finding, message=f"{finding.message} (in {', '.join(shared)})"))
-    return _causes(result)
+    return _causes(result, root)
 
 
-def _causes(findings: set[Finding]) -> list[Finding]:
+def _causes(findings: set[Finding], root: Path) -> list[Finding]:
     """The findings without those that follow from another, in the order of files and lines."""
     causes: dict[str, list[Finding]] = {}
     for finding in findings:
@@ -165,6 +172,7 @@ def _causes(findings: set[Finding]) -> list[Finding]:
             cause_words in cause.message
             and (where == "tree" or cause.file == finding.file)
             and (where != "line" or cause.line == finding.line)
+            and (where != "object" or _object(root, cause) == _object(root, finding))
             and cause is not finding
             for rule, words, other, cause_words, where in CONSEQUENCES
             if rule == finding.rule or (rule == "*" and other != finding.rule)
@@ -173,6 +181,12 @@ def _causes(findings: set[Finding]) -> list[Finding]:
         )
 
     return sorted(finding for finding in findings if not follows(finding))
+
+
+def _object(root: Path, finding: Finding) -> int:
+    """The number of the document in its file that a finding is about."""
+    lines = (root / finding.file).read_text(errors="replace").splitlines()[: finding.line]
+    return sum(line.startswith("---") for line in lines)
 
 
 def unreadable(root: Path) -> list[Finding]:

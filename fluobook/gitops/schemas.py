@@ -15,6 +15,7 @@ from copy import deepcopy
 from functools import cache
 from importlib.resources import files
 from ipaddress import ip_network
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from fluobook.files import packaged
@@ -121,6 +122,12 @@ def is_cluster_scoped(group: str, kind: str) -> bool:
     return f"{group}/{kind}" in _data()["cluster"]
 
 
+def is_misspelt(api_version: str) -> bool:
+    """Whether there can be no such API group: one without a dot is Kubernetes' own."""
+    group = api_version.rpartition("/")[0]
+    return "." not in group and group not in _UNSUFFIXED
+
+
 def has_group(api_version: str) -> bool:
     """Whether there are schemas for kinds of that group: another kind is likely misspelt."""
     group = api_version.rpartition("/")[0]
@@ -161,7 +168,7 @@ def checked(data: dict[str, Any], name: str) -> tuple[dict[str, Any], list[Misma
     if encrypted:
         validator, compared = _validator("encrypted"), data
         errors = _errors(validator, data)
-        mismatches += [each for each in _mismatches(errors, hidden=True) if each[0][:1] == ("sops",)]
+        mismatches += [each for each in _mismatches(errors, hidden=False) if each[0][:1] == ("sops",)]
     mismatches = list({path: (path, message) for path, message in mismatches}.values())
     emptied: list[tuple[Key, ...]] = []
     while wrong := [error for error in errors if error.validator in ("type", "required")]:
@@ -219,8 +226,8 @@ def _mismatch(error: Any, *, hidden: bool) -> Mismatch:
             message = f"{where} is too short" if error.instance else f"{where} is empty"
         case "maxItems" | "maxLength" | "maxProperties":
             message = f"{where} has more than {limit} {'characters' if isinstance(error.instance, str) else 'entries'}"
-        case "unique":
-            message = f"{where} has {error.message} twice"
+        case "unique" | "ascending":
+            message = f"{where} {error.message}"
         case _:
             form = f", which does not match {limit}" if error.validator == "pattern" and not description else ""
             message = f"{where} is {value}{form}"
@@ -266,7 +273,7 @@ def _validator(key: str) -> Any:
     formats = FormatChecker(())
     formats.checks("schedule")(_is_schedule)
     formats.checks("network", ValueError)(lambda text: bool(ip_network(text)))
-    extended = validators.extend(Draft7Validator, {"unique": _repeated})
+    extended = validators.extend(Draft7Validator, {"unique": _repeated, "ascending": _falling})
     return extended({**_all()[key], "definitions": _data()["definitions"]}, format_checker=formats)
 
 
@@ -278,8 +285,18 @@ def _repeated(_: Any, fields: list[str], items: Any, __: Any) -> Iterator[Any]:
     for index, item in enumerate(items if isinstance(items, list) else ()):
         values = [item.get(field) for field in fields] if isinstance(item, dict) else []
         if values in known and values[0] is not None:
-            yield ValidationError(f"{fields[0]} {values[0]}", path=[index])
+            yield ValidationError(f"has {fields[0]} {values[0]} twice", path=[index])
         known.append(values)
+
+
+def _falling(_: Any, fields: list[str], data: Any, __: Any) -> Iterator[Any]:
+    """An error if a number of an object is more than the next one."""
+    from jsonschema import ValidationError  # noqa: PLC0415
+
+    numbers = [data.get(field) for field in fields] if isinstance(data, dict) else []
+    for index, (low, high) in enumerate(pairwise(numbers)):
+        if isinstance(low, int) and isinstance(high, int) and low > high:
+            yield ValidationError(f"is more than {fields[index + 1]} {high}", path=[fields[index]])
 
 
 _SCHEDULE = (range(60), range(24), range(1, 32), range(1, 13), range(7))

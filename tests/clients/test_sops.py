@@ -67,6 +67,15 @@ def test_a_flipped_byte_is_refused(encrypted):
         sops.decrypt(flipped, KEY.file())
 
 
+@pytest.mark.parametrize("torn", ["!!!!", "", "-----END AGE ENCRYPTED FILE-----"])
+def test_a_damaged_age_block_is_not_taken_for_that_of_another_key(encrypted, torn):
+    lines = encrypted.splitlines()
+    at = next(number for number, line in enumerate(lines) if "BEGIN AGE" in line) + 2
+    lines[at] = " " * 12 + torn
+    with pytest.raises(Rejected, match="its age block cannot be decrypted"):
+        sops.decrypt("\n".join(lines), KEY.file())
+
+
 def test_a_plaintext_file_is_reported(tmp_path):
     with pytest.raises(Rejected, match="is not encrypted"):
         sops.decrypt(SECRET, KEY.file())

@@ -206,3 +206,41 @@ def test_the_rules_of_prometheus_may_leave_out_what_those_of_victoria_metrics_ne
     file.write_text(f"{kind}\nmetadata: {{name: x, namespace: shop}}\nspec: {spec}\n---\n{file.read_text()}")
     reported = findings(site, {"metric": RULES["metric"]}, path="site", without=("scylladb",))
     assert [finding.message.partition(" has ")[2] for finding in reported] == ["no severity"] * ("expr" in spec)
+
+
+SHOP, SOPS_FILE = "site/shop/shop.yaml", "site/shop/shop.sops.yaml"
+
+
+@pytest.mark.parametrize(
+    ("edit", "place", "message"),
+    [
+        ((SHOP, "kind: Deployment", "kind: Deploymnet"), SHOP, "apps/v1 has no kind Deploymnet"),
+        ((SHOP, "apiVersion: apps/v1", "apiVersion: app/v1"), SHOP, "there is no API group app"),
+        ((SHOP, "rules:\n    - host", "rules:\n      host"), SHOP, "spec.rules is {…}, not a list"),
+        (("site/project.yaml", "namespace: shop}", "namespace: '*'}"), "site/project.yaml", "allows everything"),
+        (("site/shop/application.yaml", "namespace: shop", "namespace: shopp"), "", "nothing creates namespace shopp"),
+        (("site/shop/application.yaml", "path: site/shop", "path: site/shops"), "", "site/shops, which does not exist"),
+        (("site/shop/application.yaml", "selfHeal: true", "selfheal: true"), "", "did you mean 'selfHeal'?"),
+        (("site/shop/kustomization.yaml", "  - namespace.yaml\n", ""), "site/shop/namespace.yaml", "lists it"),
+        (("site/shop/kustomization.yaml", "[dashboard.json]", "[dashbord.json]"), "", "it lists dashbord.json"),
+        (
+            ("site/shop/policies.yaml", "policyTypes: [Ingress]", "policyTypes: [Engress]"),
+            "",
+            "none of Ingress, Egress",
+        ),
+        ((SOPS_FILE, "    age:\n", "    age: text\n    x:\n"), SOPS_FILE, "sops.age is 'text', not a list"),
+        (
+            (SOPS_FILE, "        - recipient: age1v0", "        - recipent: age1v0"),
+            SOPS_FILE,
+            "sops.age.0 has no recipient",
+        ),
+        ((".sops.yaml", "path_regex: ^(c", "path_regexp: ^(c"), "", "did you mean 'path_regex'?"),
+    ],
+)
+def test_one_mistake_is_one_finding(site: Path, edit: tuple[str, str, str], place: str, message: str):
+    file, old, new = edit
+    change(site / file, old, new)
+    quick = {name: rule for name, rule in RULES.items() if name not in ("build", "mac")}
+    listed = findings(site, quick, path="site", without=("scylladb",))
+    assert [finding.file for finding in listed] == [place or file], listed
+    assert message in listed[0].message

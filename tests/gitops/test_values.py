@@ -32,6 +32,12 @@ kind: Service
 metadata: {name: shop, namespace: shop}
 spec: {selector: {app: shop}, ports: [{name: http, port: 80, targetPort: http}]}
 """
+HPA = """\
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: shop, namespace: shop}
+spec: {minReplicas: 2, maxReplicas: 4, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: shop}}
+"""
 CRON = """\
 apiVersion: batch/v1
 kind: CronJob
@@ -81,6 +87,16 @@ spec:
         (SERVICE, "ports: [", "type: Loadbalancer, ports: [", "none of ClusterIP, NodePort, LoadBalancer"),
         (SERVICE, "ports: [", "ports: [{port: 81}, ", "ports.0 has no name"),
         (SERVICE, "{name: shop,", "{name: 1shop,", "a letter first"),
+        (
+            SERVICE,
+            "selector: {app: shop}, ports: [{name: http, port: 80, targetPort: http}]",
+            "type: ExternalName",
+            "no ext",
+        ),
+        (SERVICE, "ports: [", "ports: [{name: web, port: 80}, ", "has port 80 twice"),
+        (WORKLOAD, "memory: 32Mi", "mem: 32Mi", "cpu, memory, ephemeral-storage"),
+        (HPA, "", "", ""),
+        (HPA, "maxReplicas: 4", "maxReplicas: 1", "minReplicas is more than maxReplicas 1"),
         (CRON, "", "", ""),
         (CRON, "15 3 * * *", "61 3 * * *", "a schedule is minute"),
         (CRON, "15 3 * * *", "15 3 * *", "a schedule is minute"),

@@ -180,8 +180,8 @@ def _requests(snapshot: Snapshot, app: Application) -> Iterator[Request]:
             yield Request("destinations", document.namespace, document, ("metadata", "namespace"))
         version = str(document.data.get("apiVersion", ""))
         known = schemas.is_known(version, document.kind)
-        if not known and schemas.has_group(version):
-            continue  # the kind is misspelt, which the rule `shape` reports
+        if not known and (schemas.has_group(version) or schemas.is_misspelt(version)):
+            continue  # kind or group are misspelt, which the rule `shape` reports
         field = _KIND_LISTS[0] if schemas.is_cluster_scoped(document.group, document.kind) else _KIND_LISTS[1]
         yield Request(field if known else "", {"group": document.group, "kind": document.kind}, document, ("kind",))
 

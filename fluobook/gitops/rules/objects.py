@@ -49,7 +49,8 @@ def objects_match_their_schema(snapshot: Snapshot) -> Iterator[Finding]:
         for path, message, correction in _version_defects(document) if is_object else ():
             yield document.at(*path).finding(message, correction)
         for path, message in part.mismatches:
-            yield document.at(*path).finding(message, remedy)
+            restore = f"restore the committed version: git checkout -- {document.file.name}"
+            yield document.at(*path).finding(message, restore if path[:1] == ("sops",) else remedy)
     for document in snapshot.objects():
         for field, value in (("kind", document.kind), ("metadata.name", document.name)):
             if not value:
@@ -65,6 +66,9 @@ def _version_defects(document: Document) -> Iterator[Defect]:
         yield ("kind",), f"{kind} {document.name} {_NOT_EVALUATED}", "write the Applications that it would make"
         return
     if schemas.is_known(version, kind):
+        return
+    if schemas.is_misspelt(version):
+        yield ("apiVersion",), f"there is no API group {version.rpartition('/')[0]}", "correct it, such as apps/v1"
         return
     served = schemas.versions_of(version, kind)
     if not served and schemas.has_group(version):

@@ -150,7 +150,9 @@ def _named_defects(
     namespace = "" if "annotations" in path else str(beside.get("namespace") or "")
     namespace = namespace or document.namespace
     target = known.find(kind, namespace, name)
-    if target is None:
+    if kind not in entry.get("kinds", (kind,)) and not beside.get("group"):
+        yield (*path[:-1], "kind"), f"there is no kind {kind}", did_you_mean(kind, entry["kinds"])
+    elif target is None:
         place = "" if kind.startswith("Cluster") or kind.endswith("Class") else f" in {namespace}"
         names = known.names(kind, namespace)
         yield path, f"there is no {kind} {name}{place}", did_you_mean(name, names) if names else "add it, or correct it"

@@ -172,6 +172,8 @@ def recipients_are_right(snapshot: Snapshot) -> Iterator[Finding]:
         recipients = sops.recipients_in(rule)
         place = document.at("creation_rules", index, "age") if document else Position(rules_file)
         places.setdefault(frozenset(recipients), place)
+        if not recipients:
+            yield place.finding("it names no recipient", "name one: age: age1…")
         for recipient in recipients:
             if problem := _recipient_problem(recipient):
                 problems.setdefault(recipient, place.finding(problem, "name age recipients instead"))
@@ -180,13 +182,17 @@ def recipients_are_right(snapshot: Snapshot) -> Iterator[Finding]:
         if encrypted.wanted is None:
             message = f"no rule of {CREATION_RULES} matches it"
             yield Position(encrypted.file, 1).finding(message, "add a rule for its folder")
-        for recipient in encrypted.recipients:
-            if problem := _recipient_problem(recipient):
-                key = recipient if recipient in sops.SERVICES else "key_groups"
-                yield _place(encrypted.file, "sops", key).finding(problem, "name age recipients, and encrypt it again")
+        yield from _unusable_recipients(encrypted)
     for wanted, place in places.items():
-        if not wanted & problems.keys():
+        if wanted and not wanted & problems.keys():
             yield from _other_recipients([each for each in snapshot.encrypted if each.wanted == wanted], place)
+
+
+def _unusable_recipients(encrypted: EncryptedFile) -> Iterator[Finding]:
+    for recipient in encrypted.recipients:
+        if problem := _recipient_problem(recipient):
+            key = recipient if recipient in sops.SERVICES else "key_groups"
+            yield _place(encrypted.file, "sops", key).finding(problem, "name age recipients, and encrypt it again")
 
 
 def _other_recipients(files: list[EncryptedFile], place: Position) -> Iterator[Finding]:
