@@ -16,26 +16,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fluobook import params
-from fluobook.context import POLICIES, RunContext
+from fluobook.context import POLICIES
 from fluobook.errors import CheckFailed, ParamsError
-from fluobook.journal.journal import Journal
 from fluobook.notebook import stage_run
 from fluobook.params import cache_folder
-from fluobook.redact import Redactor
 from fluobook.stages import host_network
 from fluobook.stages.core.gate import Approval, Gate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fluobook.notebook import StageRun
 
-ROOT = Path(__file__).parents[3]
 SOURCES = Path(__file__).with_name("wireguard")
 NUMBERS = (1, 2, 3)
 WAN = f"fbwan{os.getpid()}"
 pytestmark = pytest.mark.timeout(300)
+LABS: dict[Path, Any] = {}
+"""The lab with the Proxmox VE of the hosts in a folder."""
 
 SYSTEMCTL = """#!/bin/sh
 for name in "$@"; do :; done
@@ -160,19 +158,16 @@ def is_refused(folder: Path, number: int, address: str, size: int) -> bool:
 
 
 def stage(folder: Path, **changes: Any) -> StageRun:
-    """The stage on these hosts, without a VXLAN zone: there is no Proxmox VE here."""
-    chosen = params.load("phase3", root=ROOT)
-    mesh = {"ssh_program": str(folder / "ssh"), "vxlan": None, **changes}
-    platform = params.overlay(chosen.platform, {"wireguard": mesh})
-    redactor = Redactor()
-    context = RunContext("phase3", platform, "lab", ROOT, folder, redactor, Journal(None, redactor))
-    gate = Gate(Approval.parse("all"), POLICIES["lab"], platform.cluster.name)
+    """The stage on these hosts, without a VXLAN zone; the Proxmox VE that it asks for its version is the lab's."""
+    context = LABS[folder].context(wireguard={"ssh_program": str(folder / "ssh"), "vxlan": None, **changes})
+    gate = Gate(Approval.parse("all"), POLICIES["lab"], context.platform.cluster.name)
     return stage_run(host_network.STAGE, context, gate)
 
 
 @pytest.fixture(scope="module")
-def mesh(folder: Path) -> Path:
+def mesh(folder: Path, shared_labs: Callable[..., Any]) -> Path:
     """The hosts, joined by the stage."""
+    LABS[folder] = shared_labs(phase="phase3")
     begun = stage(folder)
     begun.apply(begun.plan())
     begun.verify()
