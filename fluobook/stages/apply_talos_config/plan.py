@@ -16,7 +16,7 @@ from fluobook.params.versions import minor_of, ordered
 from fluobook.stages.apply_talos_config import claim
 from fluobook.stages.apply_talos_config.documents import Configurations, Ingredients
 from fluobook.stages.core.check import Check, count
-from fluobook.stages.core.cluster import probe_nodes
+from fluobook.stages.core.cluster import probe_nodes, waits_for_control_plane
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.waiting import retry
@@ -55,6 +55,11 @@ class Observation:
     def mode(self, node: Node) -> Mode:
         """What answers at a node's address."""
         return self.probes[node.name].mode
+
+    def may_be_configured(self, platform: Platform, node: Node) -> bool:
+        """Whether a silent node may have its configuration, from a run that ended before a control plane had one."""
+        modes = {name: probe.mode for name, probe in self.probes.items()}
+        return self.bundle and waits_for_control_plane(node, platform, modes)
 
 
 def observe(context: RunContext) -> Observation:
@@ -129,7 +134,11 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     _nothing_foreign(platform, observation)
     _no_wrong_step(platform, observation)
     claim.require(observation.claimed, observation.own, observation.path)
-    silent = [node.name for node in platform.nodes if observation.mode(node) is Mode.UNREACHABLE]
+    silent = [
+        node.name
+        for node in platform.nodes
+        if observation.mode(node) is Mode.UNREACHABLE and not observation.may_be_configured(platform, node)
+    ]
     actions = []
     if not observation.bundle:
         detail = "encrypted with SOPS, written once"
@@ -212,12 +221,14 @@ def _apply(platform: Platform, node: Node, observation: Observation, cycled: str
     applied = observation.dry_runs.get(node.name)
     if applied and applied.unchanged:
         return None
+    silent = observation.mode(node) is Mode.UNREACHABLE and observation.may_be_configured(platform, node)
+    missing = "does not answer before a control plane does" if silent else "has no configuration"
     return Action(
         f"apply {node.name}",
         "change" if applied else "apply",
         f"node {node.name}",
         f"{node.role}, Talos {platform.versions.talos}, Kubernetes {platform.versions.kubernetes}",
-        f"differs: {what_differs(applied.details)}" if applied else "has no configuration",
+        f"differs: {what_differs(applied.details)}" if applied else missing,
         tuple(filter(None, (cycled,))) if applied else ("secrets bundle",),
         "cycle" if applied else "talos",
         {"node": node.name, "ingredients": observation.ingredients.digest()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fluobook.clients.https import NO_CONNECTION
@@ -10,7 +11,7 @@ from fluobook.clients.kube import Kube
 from fluobook.clients.talos import Mode, Probe
 from fluobook.context import RunContext
 from fluobook.errors import Unreachable
-from fluobook.params import Node
+from fluobook.params import Node, Platform
 from fluobook.stages.core.executor import in_parallel
 
 PATIENCE = 60.0
@@ -28,10 +29,12 @@ def probe_nodes(context: RunContext) -> dict[str, Probe]:
     given anything, so there is nothing to wait for.
     """
     nodes, silent = context.platform.nodes, context.shared(SilentNodes, SilentNodes)
+    answers: dict[str, Mode] = {}
 
     def has_settled(node: Node, answer: Probe) -> bool:
+        answers[node.name] = answer.mode
         if answer.mode is not Mode.CONFIGURED:
-            return answer.mode is not Mode.UNREACHABLE
+            return answer.mode is not Mode.UNREACHABLE or waits_for_control_plane(node, context.platform, answers)
         return context.talos.is_at_rest(node)
 
     def settled(node: Node) -> Probe:
@@ -46,6 +49,18 @@ def probe_nodes(context: RunContext) -> dict[str, Probe]:
             context.cancellation.pause(0.2)
 
     return dict(zip([node.name for node in nodes], in_parallel(settled, nodes, width=len(nodes)), strict=True))
+
+
+def waits_for_control_plane(node: Node, platform: Platform, modes: Mapping[str, Mode]) -> bool:
+    """Whether a silent worker may have its configuration: control planes sign its certificate, and none has one yet.
+
+    Args:
+        node: the silent node.
+        platform: the params.
+        modes: what is known to answer at the nodes, by name.
+    """
+    known = [modes.get(each.name) for each in platform.control_planes]
+    return node.role == "worker" and Mode.MAINTENANCE in known and Mode.CONFIGURED not in known
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fluobook.clients.talos import Mode
+from fluobook.clients.talos import Mode, maintenance
 from fluobook.errors import ForeignObject, ParamsError, Refused, Rejected, StageMissing
 from fluobook.failures import present
 from fluobook.stages.apply_talos_config import documents
@@ -203,3 +203,20 @@ def test_a_configuration_that_talos_does_not_read_is_refused_in_its_words(made, 
         stage.apply(stage.plan())
     assert "unknown keys found during decoding" in present(caught.value).text()
     assert "disableManifestDirectory" in present(caught.value).text()
+
+
+def test_workers_that_a_killed_run_configured_alone_answer_once_a_control_plane_does(made):
+    lab = made()
+    context = lab.context()
+    context.secrets.create_bundle()
+    workers = [node for node in context.platform.nodes if node.role == "worker"]
+    for node in workers:
+        with maintenance(context.talos.address(node)) as machine:
+            machine.apply_configuration(documents.Configurations.of(context).text(node))
+    stage = lab.stage("apply-talos-config")
+    plan = stage.plan()
+    assert plan.waits_for == ""
+    assert [action.object for action in plan.actions] == [f"node {node.name}" for node in context.platform.nodes]
+    stage.apply(plan)
+    stage.verify()
+    assert not lab.stage("apply-talos-config").plan().actions
