@@ -194,6 +194,9 @@ def split_url(
         port = parts.port
     except ValueError:
         port = 0
+    host = parts.netloc.rpartition("@")[2]
+    if port == 0 and "[" not in host and host.count(":") > 1:
+        raise refuse("has an IPv6 address without brackets", "write it as in https://[2001:db8::10]:8006", hidden=True)
     if port == 0:
         raise refuse("has an invalid port", f"ports are numbers from 1 to {_HIGHEST_PORT}", hidden=True)
     if parts.hostname and ":" not in parts.hostname:
@@ -403,6 +406,8 @@ def _token_id(value: str) -> str:
             "contains the token's secret too", "give user@realm!name here, the secret by token_secret", hidden=True
         )
     meant = "such as fluobook@pve!fluobook, as Datacenter > API Tokens shows"
+    if value.startswith("PVEAPIToken="):
+        raise refuse("begins with the name of a header", "leave out PVEAPIToken=, give user@realm!name", hidden=True)
     return _match(value, r"[^\s:/]+@[A-Za-z][\w.-]+![A-Za-z][\w.-]+", "must be user@realm!name", meant)
 
 
