@@ -23,8 +23,8 @@ Kind = Literal["talos", "kubernetes", "chart", "git", "image", "package"]
 Step = Literal["newest", "patch", "minor", "major", "unlisted", "retired", "unknown", "unanswered"]
 PARALLEL = 6
 """Sources queried at once."""
-PROGRAMS = ("cilium", "argo-cd", "ingress-nginx", "scylla-operator")
-"""Charts whose program has rows in the matrix of params/versions.yaml."""
+PROGRAMS = {"cilium": "", "argo-cd": "quay.io/argoproj/argocd", "ingress-nginx": "", "scylla-operator": ""}
+"""Charts whose program has rows in the matrix, and the image whose pin is its version, if there is one."""
 _STABLE = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(\+.*|-(?:management|alpine).*)?")
 _IMAGE = re.compile(r"((?:[\w.-]+(?::\d+)?/)?(?:[\w.-]+/)*[\w.-]+):(v?\d[\w.-]*)(?:@sha256:[0-9a-f]{64})?")
 _IMAGE_LINE = re.compile(rf"^\s*image:\s*[\"']?{_IMAGE.pattern}[\"']?\s*(?:#.*)?$", re.MULTILINE)
@@ -112,7 +112,10 @@ def _images(values: Iterable[Any]) -> Iterator[tuple[str, str]]:
     """The images with a version in nested values: name and version."""
     for value in values:
         if isinstance(value, dict):
-            if isinstance(image := value.get("image"), str) and (match := _IMAGE.fullmatch(image)):
+            image = value.get("image")
+            if isinstance(image, dict) and {"repository", "tag"} <= image.keys():
+                image = f"{image['repository']}:{image['tag']}"
+            if isinstance(image, str) and (match := _IMAGE.fullmatch(image)):
                 yield match[1], match[2]
             yield from _images(value.values())
         elif isinstance(value, list):
@@ -156,6 +159,8 @@ def compare(
     answered = [(pin, published) for pin, published in zip(pins, listed, strict=True) if isinstance(published, list)]
     programs = {pin.chart: _app(pin.version, published) for pin, published in answered if pin.chart in PROGRAMS}
     programs |= {pin.kind: pin.version for pin in pins if pin.kind == "talos"}
+    images = {pin.component: pin.version for pin in pins if pin.kind == "image"}
+    programs |= {chart: images[image] for chart, image in PROGRAMS.items() if image in images}
     matrix = supported.matrix
     rows = []
     for pin, published in zip(pins, listed, strict=True):
@@ -209,7 +214,7 @@ def _blocked(pin: Pin, newest: str, matrix: Matrix, kubernetes: str, programs: M
     if pin.kind == "kubernetes":
         refusing = [f"{name} {version}" for name, version in programs.items() if matrix.refusal(name, version, newest)]
         return ", ".join(refusing)
-    component = pin.chart or pin.kind
+    component = next((chart for chart, image in PROGRAMS.items() if image == pin.component), pin.chart or pin.kind)
     return matrix.refusal(component, newest, kubernetes) if component in (*PROGRAMS, "talos") else ""
 
 

@@ -156,8 +156,8 @@ def test_an_application_without_a_project_is_named_with_its_line(repository):
 @pytest.mark.parametrize(
     "entry",
     [
-        "https://github.com/rabbitmq/cluster-operator/config/installation?ref=v2.22.3",
-        "github.com/rabbitmq/cluster-operator//config/installation?ref=v2.22.3",
+        "https://github.com/rabbitmq/cluster-operator/config/installation?ref=v2.22.4",
+        "github.com/rabbitmq/cluster-operator//config/installation?ref=v2.22.4",
         "git@git.example.org:acme/platform.git//base",
         "git::https://git.example.org/acme/platform.git//base",
         "ssh://git@git.example.org/acme/platform//base",

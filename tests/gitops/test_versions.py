@@ -112,6 +112,19 @@ def test_the_matrix_is_asked_for_the_program_in_a_chart():
     assert (compared.newest, compared.blocked.partition(" has")[0]) == ("10.3.0", "argo-cd 3.9")
 
 
+def test_the_matrix_is_asked_for_the_image_that_replaces_the_program_of_a_chart():
+    argocd = Pin("argo-cd", "chart", "10.1.1", "https://argoproj.github.io/argo-helm", "application.yaml", "argo-cd")
+    image = Pin("quay.io/argoproj/argocd", "image", "v3.5.7", "https://github.com/argoproj/argo-cd", "application.yaml")
+    published = {
+        "argo-cd": [Published("10.1.1", "v3.4.4")],
+        "kubernetes": [Published("v1.37.0")],
+        image.component: [Published("v3.5.7"), Published("v3.9.0")],
+    }
+    rows = compare([argocd, image, KUBERNETES], lambda pin: published[pin.component], SUPPORTED, TODAY)
+    assert rows[2].blocked == "argo-cd v3.5.7"
+    assert rows[1].blocked.startswith("argo-cd 3.9 has no row")
+
+
 def test_everything_that_is_pinned_is_compared(phase3, tree):
     pins = pins_of(phase3, gitops.for_phase(phase3, tree), ROOT)
     components = {pin.component for pin in pins}

@@ -8,7 +8,7 @@ from fluobook.errors import ParamsError
 from fluobook.params import Matrix, load_supported, repository_root
 
 ROOT = repository_root(Path(__file__))
-CHART_VERSIONS = [("talos", "1.13.9"), ("cilium", "1.20.2"), ("argo-cd", "3.4.4"), ("scylla-operator", "1.21.1")]
+CHART_VERSIONS = [("talos", "1.13.9"), ("cilium", "1.20.2"), ("argo-cd", "3.5.7"), ("scylla-operator", "1.21.1")]
 
 
 @pytest.fixture
