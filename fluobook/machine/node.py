@@ -166,10 +166,10 @@ def read_patches(platform: Platform, root: Path) -> dict[str, str]:
     """
     paths, strangers = find_patches(platform, root)
     if strangers:
-        names = ", ".join(path.rpartition("/")[2] for paths in strangers.values() for path in paths)
+        names = ", ".join(dict.fromkeys(below_patches(path) for paths in strangers.values() for path in paths))
         raise ParamsError(
             f"{', '.join(strangers)} applies to no node",
-            cause="a patch applies to the nodes whose role or name is the name of its file",
+            cause="a patch applies to nodes with the role or name in its file's name, in the folder of their contract",
             remedy=f"rename it to one of {names}",
         )
     return {path: read_text(root / path) for path in paths}
@@ -180,38 +180,45 @@ def find_patches(platform: Platform, root: Path) -> tuple[list[str], dict[str, l
 
     Upstream's come first, then the site's own; in each folder `common` for all nodes, then those of a role, then (in a
     site) those that have a node's name. Each file that applies to no node comes with the paths that it may have; one
-    for another contract, or for a node of another params file with the same root, is none of these.
+    of a newer contract, or for a node of another params file with the same root, is none of these.
     """
     roles, nodes = ["common", "controlplane", "worker"], [node.name for node in platform.nodes]
-    folder = f"{PATCHES}/{folder_of(platform.versions.contract)}"
-    paths = [f"{folder}{name}.yaml" for name in roles]
-    own = [f"{platform.gitops.site}/{folder}{name}.yaml" for name in (*roles, *nodes)] if platform.gitops.site else []
+    folder, site = folder_of(platform.versions.contract), platform.gitops.site
+    paths = [f"{PATCHES}/{folder}{name}.yaml" for name in roles]
+    own = [f"{site}/{PATCHES}/{folder}{name}.yaml" for name in (*roles, *nodes)] if site else []
+    both = {f"{PATCHES}/{each}{name}.yaml" for each in ("", f"{DOCUMENTS_FROM}/") for name in roles}
+    newer = {f"{site}/{PATCHES}/{DOCUMENTS_FROM}/{name}.yaml" for name in (*roles, *nodes)}
     strangers: dict[str, list[str]] = {}
-    for allowed in filter(None, (paths, own)):
-        parent = PurePosixPath(allowed[0]).parent
-        other = {f"{parent}/{DOCUMENTS_FROM}/{PurePosixPath(path).name}" for path in allowed}
-        files = [file.relative_to(root).as_posix() for file in sorted((root / parent).rglob("*")) if not file.is_dir()]
+    for top, allowed, known in ((PATCHES, paths, both), (f"{site}/{PATCHES}", own, newer)):
+        files = [file.relative_to(root).as_posix() for file in sorted((root / top).rglob("*")) if not file.is_dir()]
         strangers |= {
             path: allowed
             for path in files
-            if path not in allowed and path not in other and not path.endswith((".md", "/.gitkeep"))
+            if allowed and path not in {*allowed, *known} and not path.endswith((".md", "/.gitkeep"))
         }
-    elsewhere = _nodes_of_the_root(platform.gitops.path, root) if strangers and own else set()
-    theirs = {f"{platform.gitops.site}/{folder}{name}.yaml" for name in elsewhere}
+    theirs = _patches_of_the_root(platform.gitops.path, root) if strangers and own else set()
     strangers = {path: allowed for path, allowed in strangers.items() if path not in theirs}
     return paths + [path for path in own if (root / path).exists()], strangers
 
 
-def _nodes_of_the_root(path: str, root: Path) -> set[str]:
-    """The nodes of every valid params file whose root Application is at that path."""
-    names: set[str] = set()
+def below_patches(path: str) -> str:
+    """The path of a patch below the folder of patches, which is upstream's or a site's own: "1.14/common.yaml"."""
+    return path.rpartition(f"{PATCHES}/")[2]
+
+
+def _patches_of_the_root(path: str, root: Path) -> set[str]:
+    """The paths that patches may have for every valid params file whose root Application is at that path."""
+    paths: set[str] = set()
     for file in params.files(root).values():
         try:
             platform = params.load(file).platform
         except ParamsError:
             continue  # of no consequence here: `fluobook check` reports it
-        names |= {node.name for node in platform.nodes if platform.gitops.path == path}
-    return names
+        if platform.gitops.path == path:
+            top = f"{platform.gitops.site}/{PATCHES}/{folder_of(platform.versions.contract)}"
+            names = ("common", "controlplane", "worker", *(node.name for node in platform.nodes))
+            paths |= {f"{top}{name}.yaml" for name in names}
+    return paths
 
 
 def patches_by_path(node: Node, patches: Mapping[str, str]) -> dict[str, str]:

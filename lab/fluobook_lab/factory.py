@@ -36,7 +36,7 @@ FIELDS: dict[str, Any] = {
 }
 """The fields of a schematic with their types, in canonical order."""
 HOST = "factory.talos.dev"
-VERSIONS = ("v1.12.11", "v1.13.8", "v1.13.9", "v1.13.10", "v1.14.0")
+VERSIONS = ("v1.12.11", "v1.13.8", "v1.13.9", "v1.13.10", "v1.14.0", "v1.14.1")
 EXTENSIONS = tuple(
     f"siderolabs/{name}" for name in ("iscsi-tools", "nfs-utils", "qemu-guest-agent", "util-linux-tools")
 )

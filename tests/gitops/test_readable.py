@@ -59,7 +59,7 @@ def replaced(path, name):
     [
         ".sops.yaml",
         "params/phase1.yaml",
-        "talos/patches/common.yaml",
+        "talos/patches/1.14/common.yaml",
         "talos/schematic.yaml",
         "cluster-gitops/new.yaml",
     ],
@@ -87,7 +87,7 @@ def test_a_params_file_that_cannot_be_read_is_one_error(repository, name):
 
 
 @pytest.mark.parametrize("name", sorted(MAKE.keys() - {"nothing", "an impossible date", "a number too long", "a list"}))
-@pytest.mark.parametrize("file", ["patches/common.yaml", "schematic.yaml"])
+@pytest.mark.parametrize("file", ["patches/1.14/common.yaml", "schematic.yaml"])
 def test_a_talos_file_that_cannot_be_read_ends_render_with_one_error(repository, capsys, file, name):
     replaced(repository / "talos" / file, name)
     assert cli.run(["render", "phase1", "--target", "live", "--out", str(repository / "out")]) in (1, 64)

@@ -272,7 +272,7 @@ def test_a_kind_of_a_chart_that_is_not_known_may_come_from_it(site: Path):
 
 
 def test_talos_patches_of_a_site_apply_after_upstreams_to_all_to_a_role_and_to_a_node(site: Path):
-    folder = site / "site/talos/patches"
+    folder = site / "site/talos/patches/1.14"
     (folder / "worker.yaml").write_text("machine: {sysctls: {a: '1'}}\n")
     (folder / "worker-2.yaml").write_text("machine: {sysctls: {a: '2'}}\n")
     platform = platform_of(site)
@@ -287,7 +287,7 @@ def test_talos_patches_of_a_site_apply_after_upstreams_to_all_to_a_role_and_to_a
 
 
 def test_a_talos_patch_for_no_node_is_refused(site: Path):
-    (site / "site/talos/patches/worker-9.yaml").write_text("machine: {}\n")
+    (site / "site/talos/patches/1.14/worker-9.yaml").write_text("machine: {}\n")
     platform = platform_of(site)
     with pytest.raises(ParamsError, match=r"worker-9\.yaml applies to no node"):
         read_patches(platform, site)
@@ -295,19 +295,19 @@ def test_a_talos_patch_for_no_node_is_refused(site: Path):
 
 
 def test_one_misnamed_patch_hides_no_finding_of_another(site: Path):
-    folder = site / "site/talos/patches"
+    folder = site / "site/talos/patches/1.14"
     for name in ("x.yml", "worker.json", "worker-9.yaml"):
         (folder / name).write_text('{"machine": {}}\n')
     (folder / "worker.yaml").write_text("machine:\n  kublet: {}\n")
     (site / "talos/patches/worker-1.yaml").write_text("machine: {}\n")
     lines = reported(site, "patch")
     assert [line.partition(":")[0] for line in lines if "applies to no node" in line] == [
-        "site/talos/patches/worker-9.yaml applies to no node",
-        "site/talos/patches/worker.json applies to no node",
-        "site/talos/patches/x.yml applies to no node",
+        "site/talos/patches/1.14/worker-9.yaml applies to no node",
+        "site/talos/patches/1.14/worker.json applies to no node",
+        "site/talos/patches/1.14/x.yml applies to no node",
         "talos/patches/worker-1.yaml applies to no node",
     ]
-    assert any(line.startswith("site/talos/patches/worker.yaml ") for line in lines)
+    assert any(line.startswith("site/talos/patches/1.14/worker.yaml ") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -317,21 +317,42 @@ def test_one_misnamed_patch_hides_no_finding_of_another(site: Path):
             "apiVersion: v1alpha1\nkind: HostnameConfig\nauto: off\nhostname: worker-1\n",
             "HostnameConfig gives the name worker-1; the params say worker-2",
         ),
-        ("cluster: {network: {dnsDomain: example.org}}\n", "dnsDomain is example.org; the params say cluster.local"),
-        ("machine: {kubelet: {nodeIP: {validSubnets: ['!10.0.0.0/8']}}}\n", "which leaves out the node's own address"),
-        ("machine: {kubelet: {skipNodeRegistration: true}}\n", "Kubernetes would never know the node"),
+        (
+            "apiVersion: v1alpha1\nkind: KubeNetworkConfig\ndnsDomain: example.org\n",
+            "dnsDomain is example.org; the params say cluster.local",
+        ),
+        (
+            "apiVersion: v1alpha1\nkind: KubeNodeConfig\nnodeIP: {validSubnets: ['!10.0.0.0/8']}\n",
+            "which leaves out the node's own address",
+        ),
+        (
+            "apiVersion: v1alpha1\nkind: KubeNodeConfig\nskipNodeRegistration: true\n",
+            "Kubernetes would never know the node",
+        ),
     ],
 )
 def test_a_talos_patch_that_contradicts_the_params_is_reported(site: Path, patch: str, message: str):
     assert reported(site, "patch") == []
-    (site / "site/talos/patches/worker.yaml").write_text(patch)
+    (site / "site/talos/patches/1.14/worker.yaml").write_text(patch)
     lines = reported(site, "patch")
-    assert [line.startswith("site/talos/patches/worker.yaml ") and message in line for line in lines] == [True]
+    assert [line.startswith("site/talos/patches/1.14/worker.yaml ") and message in line for line in lines] == [True]
 
 
 def test_a_talos_patch_that_talos_refuses_is_reported_in_the_site(site: Path):
-    (site / "site/talos/patches/worker.yaml").write_text("machine:\n  kublet: {}\n")
-    assert any(line.startswith("site/talos/patches/worker.yaml ") for line in reported(site, "patch"))
+    (site / "site/talos/patches/1.14/worker.yaml").write_text("machine:\n  kublet: {}\n")
+    assert any(line.startswith("site/talos/patches/1.14/worker.yaml ") for line in reported(site, "patch"))
+
+
+def test_a_talos_patch_for_an_older_contract_than_any_cluster_of_the_site_has_is_refused(site: Path):
+    (site / "site/talos/patches/worker.yaml").write_text("machine: {}\n")
+    (line,) = reported(site, "patch")
+    assert line.startswith("site/talos/patches/worker.yaml applies to no node")
+    assert "for mine.yaml it may be 1.14/common.yaml, 1.14/controlplane.yaml" in line
+    with pytest.raises(ParamsError, match=r"site/talos/patches/worker\.yaml applies to no node"):
+        read_patches(platform_of(site), site)
+    change(site / "site/params/mine.yaml", "platform:\n", 'platform:\n  versions: {contract: "1.13"}\n')
+    assert reported(site, "patch") == []
+    assert "site/talos/patches/worker.yaml" in read_patches(platform_of(site), site)
 
 
 def test_upstream_leaves_the_folder_empty_but_for_its_page():
@@ -376,10 +397,12 @@ def test_a_patch_for_one_node_may_stand_beside_the_params_of_another_cluster(sit
         text.replace("phase: mine", "phase: other").replace("name: mine}", "name: other}").replace(names[0], "node-x")
     )
     (site / "site/params/other.yaml").write_text(other)
-    (site / f"site/talos/patches/{names[0]}.yaml").write_text("machine: {sysctls: {vm.swappiness: '1'}}\n")
+    (site / f"site/talos/patches/1.14/{names[0]}.yaml").write_text("machine: {sysctls: {vm.swappiness: '1'}}\n")
     assert reported(site, "patch") == []
-    assert f"site/talos/patches/{names[0]}.yaml" not in read_patches(params.load("other", root=site).platform, site)
-    (site / "site/talos/patches/node-y.yaml").write_text("machine: {}\n")
+    assert f"site/talos/patches/1.14/{names[0]}.yaml" not in read_patches(
+        params.load("other", root=site).platform, site
+    )
+    (site / "site/talos/patches/1.14/node-y.yaml").write_text("machine: {}\n")
     assert all("applies to no node" in line for line in reported(site, "patch"))
     with pytest.raises(ParamsError, match=r"node-y\.yaml applies to no node"):
         read_patches(platform_of(site), site)

@@ -1,4 +1,4 @@
-"""What our own nodes get, with the patches of the tree."""
+"""What our own nodes get by contract 1.13, with the patches of the tree."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ PLATFORM = parse(
     yaml.safe_load("""
 phase: phase3
 platform:
+  versions: {contract: "1.13"}
   cluster: {name: harbour, pod_cidr: "10.11.0.0/16", service_cidr: "10.12.0.0/16", api_address: "192.0.2.9"}
   network:
     cidr: "192.0.2.0/24"

@@ -17,7 +17,7 @@ from fluobook.gitops.tree import PHASE_VALUES, TOPS
 from fluobook.kubernetes.json_patch import MISSING, value_at
 from fluobook.machine import schematic
 from fluobook.machine.contradictions import patch_contradictions
-from fluobook.machine.node import find_patches, patch_problems
+from fluobook.machine.node import below_patches, find_patches, patch_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -48,7 +48,7 @@ def talos_accepts_the_patches(snapshot: Snapshot) -> Iterator[Finding]:
     for file, platform in snapshot.platforms.items():
         paths, strangers = find_patches(platform, snapshot.root)
         for path, allowed in strangers.items():
-            names = ", ".join(name.rpartition("/")[2] for name in allowed)
+            names = ", ".join(below_patches(name) for name in allowed)
             useless.setdefault(path, []).append(f"for {file.name} it may be {names}")
         patches = {path: read_text(snapshot.root / path) for path in paths}
         parts = {path: documents.read(snapshot.root / path) for path in patches}
@@ -63,7 +63,7 @@ def talos_accepts_the_patches(snapshot: Snapshot) -> Iterator[Finding]:
             position = next((part.at() for part in (*named, *unnamed)), Position(snapshot.root / path, 1))
             yield position.finding(" ".join(problem.split()), "correct the patch, or leave the part out")
     for path, reasons in useless.items():
-        message = f"applies to no node: its name is neither a role's nor a node's; {'; '.join(reasons)}"
+        message = f"applies to no node: its path is not that of a role or a node by its contract; {'; '.join(reasons)}"
         yield Position(snapshot.root / path, 1).finding(message, "rename it, or delete it")
 
 

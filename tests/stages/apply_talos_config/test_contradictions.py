@@ -13,7 +13,7 @@ import yaml
 from fluobook import params
 from fluobook.errors import ParamsError
 from fluobook.failures import present
-from fluobook.machine import pki
+from fluobook.machine import contracts, pki
 from fluobook.machine.secrets import new_secrets
 from fluobook.stages.apply_talos_config import documents
 from fluobook.stages.apply_talos_config.documents import refuse_contradictions
@@ -84,7 +84,7 @@ CONTROL_PLANE: dict[str, tuple[str, Any, str]] = {
     "another scheduler": ("cluster.scheduler.image", REMOVED, "cluster.scheduler.image is not set"),
     "kube-proxy": ("cluster.proxy.disabled", REMOVED, "cluster.proxy.disabled"),
     "flannel": ("cluster.network.cni.name", "flannel", "cluster.network.cni.name is flannel"),
-    "Talos' default network": ("cluster.network.cni", REMOVED, "cluster.network.cni.name is not set"),
+    "Talos' default network": ("cluster.network.cni", REMOVED, "cluster.network.cni.name is "),
     "no Cilium": ("cluster.inlineManifests", [], "cilium is missing"),
     "another Cilium": (
         "cluster.inlineManifests",
@@ -108,33 +108,50 @@ def place(main: dict[str, Any], path: str, value: Any) -> None:
         main[last] = value
 
 
+def as_documents(main: dict[str, Any], others: list[Any]) -> list[Any]:
+    """A v1alpha1 document by contract 1.14, with those of the others that it says nothing about."""
+    made = contracts.split(main)
+    for each in made:
+        if each.get("kind") == "KubeProxyConfig":
+            each["enabled"] = not contracts.value_at(main, "cluster.proxy.disabled")
+    if contracts.value_at(main, "cluster.network.cni.name") != "none":
+        made.append({"apiVersion": "v1alpha1", "kind": "KubeFlannelCNIConfig"})
+    return [*made, *(each for each in others if contracts.fold([each]) == {} and each["kind"] != "KubeProxyConfig")]
+
+
 class Rendered:
     """The texts of a phase whose endpoint is mapped to another name, and what they are made of."""
 
-    def __init__(self, phase: str) -> None:
+    def __init__(self, phase: str, contract: str = "1.13") -> None:
         platform = params.load(phase, root=ROOT).platform
         mapped = {f"{platform.api_address}:6443": "api.example.org:443"}
         mapped |= {f"{node.address}:50000": f"talos.example.org:{5000 + n}" for n, node in enumerate(platform.nodes)}
-        self.platform = params.overlay(platform, {"endpoints": mapped})
-        names = ("common", "controlplane", "worker")
-        patches = {name: (ROOT / "talos" / "patches" / f"{name}.yaml").read_text() for name in names}
+        self.platform = params.overlay(platform, {"endpoints": mapped, "versions": {"contract": contract}})
+        folder = ROOT / "talos" / "patches" / contracts.folder_of(contract)
+        patches = {name: (folder / f"{name}.yaml").read_text() for name in ("common", "controlplane", "worker")}
         self.ingredients = documents.Ingredients(patches, "factory.talos.dev/installer/x:v1.13.9", "kind: List\n")
 
     def spoiled(self, name: str, *changes: tuple[str, Any]) -> dict[str, str]:
-        """All texts, one of them with changes to its v1alpha1 document."""
+        """All texts, one of them with changes to its v1alpha1 document, or to what it amounts to."""
         texts = documents.node_texts(self.platform, SECRETS, self.ingredients)
         main, *others = yaml.safe_load_all(texts[name])
+        has_documents = contracts.has_documents(self.platform.versions.contract)
+        if has_documents:
+            main = contracts.fold([main, *others])
         for path, value in changes:
             place(main, path, value)
+        if has_documents:
+            others = as_documents(main, others)
+            main = others.pop(0)
         return texts | {name: yaml.safe_dump_all([main, *others], sort_keys=False)}
 
     def refuse(self, texts: dict[str, str]) -> None:
         refuse_contradictions(self.platform, SECRETS, self.ingredients, texts)
 
 
-@pytest.fixture(scope="module", params=["phase1", "phase3"])
+@pytest.fixture(scope="module", params=[("phase1", "1.14"), ("phase3", "1.13")], ids="-".join)
 def rendered(request: pytest.FixtureRequest) -> Rendered:
-    return Rendered(request.param)
+    return Rendered(*request.param)
 
 
 def of_role(rendered: Rendered, role: str) -> str:
@@ -273,7 +290,7 @@ def test_render_and_plan_refuse_a_patch_before_anything_is_rendered(
     patch = tmp_path / "talos" / "patches" / "common.yaml"
     patch.write_text(patch.read_text().replace("machine:\n", "machine:\n" + addition, 1))
     with pytest.raises(ParamsError) as caught:
-        documents.gather(params.load("phase3", root=ROOT).platform, tmp_path)
+        documents.gather(Rendered("phase3").platform, tmp_path)
     assert len(caught.value.problems) == 1
     assert message in caught.value.problems[0]
     assert "talos/patches/common.yaml" in caught.value.problems[0]

@@ -26,6 +26,7 @@ def test_versions_go_up_minor_by_minor(step: tuple[str, str], problem: str) -> N
     assert step_problem("talos", *step) == problem
 
 
+BORN = {"contract": "1.13", "talos": "1.13.9", "kubernetes": "1.35.4"}
 CHANGES = {
     "talos-worker-2: runs kubernetes 1.35.4; versions.kubernetes is 1.35.3, which is older": {"kubernetes": "1.35.3"},
     "talos-worker-2: runs kubernetes 1.35.4; versions.kubernetes is 1.34.9, which is older": {"kubernetes": "1.34.9"},
@@ -36,12 +37,14 @@ CHANGES = {
 
 @pytest.mark.lab
 def test_a_running_cluster_is_not_changed_to_an_older_version_or_another_contract(labs):
-    lab = labs()
-    lab.bring_up("create-vms", "apply-talos-config")
+    lab = labs(versions=BORN)
+    for name in ("create-vms", "apply-talos-config"):
+        stage = lab.stage(name, context=lab.context(versions=BORN))
+        stage.apply(stage.plan())
     lab.mark()
     for message, versions in CHANGES.items():
         with pytest.raises(Refused) as caught:
-            lab.stage("apply-talos-config", context=lab.context(versions=versions)).plan()
+            lab.stage("apply-talos-config", context=lab.context(versions=BORN | versions)).plan()
         assert message in str(caught.value)
         assert "in the params" in caught.value.remedy
     assert [request for request in lab.requests("talos") if request["mutating"]] == []

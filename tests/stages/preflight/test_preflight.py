@@ -197,7 +197,7 @@ def nodes(lab):
 
 def test_a_talos_version_that_the_factory_lacks_is_reported_with_the_available_ones(lab):
     failed = only(lab.context('versions.talos="1.13.1"'))
-    assert "it has v1.13.9" in failed.result
+    assert "it has v1.14.1" in failed.result
 
 
 def test_an_extension_that_the_factory_lacks_is_named(labs):
