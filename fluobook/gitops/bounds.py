@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import TYPE_CHECKING, Any
 
 import promql_parser as promql
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fluobook.gitops.metrics import Metric
 
+COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+    ">=": operator.ge,
+    "<=": operator.le,
+}
+_OPPOSITES = {">": "<=", "<=": ">", "<": ">=", ">=": "<", "==": "!=", "!=": "=="}
 Bounds = tuple[float, float]
 ANY: Bounds = (-math.inf, math.inf)
 POSITIVE: Bounds = (0, math.inf)
@@ -25,11 +35,14 @@ _OF_FUNCTION: dict[str, Bounds] = {
     "month": (1, 12),
     "day_of_month": (1, 31),
     "day_of_week": (0, 6),
+    "day_of_year": (1, 366),
+    "days_in_month": (28, 31),
+    "sgn": (-1, 1),
 }
 """What functions and aggregations return, whatever they are given."""
 _OF_ARGUMENT = {
     *("avg", "min", "max", "topk", "bottomk", "limitk", "scalar", "vector", "sort", "sort_desc", "label_replace"),
-    *("label_join", "avg_over_time", "min_over_time", "max_over_time", "last_over_time"),
+    *("label_join", "avg_over_time", "min_over_time", "max_over_time", "last_over_time", "ceil", "floor", "round"),
 }
 """Functions and aggregations whose values lie between those of their argument."""
 _NUMBER_FIRST = {"quantile", "quantile_over_time"}
@@ -43,8 +56,7 @@ def bounds(node: Any, metrics: Mapping[str, Metric]) -> Bounds:
         case promql.NumberLiteral():
             found = node.val, node.val
         case promql.VectorSelector() if metric := metrics.get(node.name or ""):
-            is_positive = metric.counter or str(node.name).endswith("_bytes")
-            found = POSITIVE if is_positive else ANY
+            found = POSITIVE if metric.counter or metric.positive or str(node.name).endswith("_bytes") else ANY
             found = (min(metric.values), max(metric.values)) if metric.values else found
         case promql.MatrixSelector():
             found = bounds(node.vector_selector, metrics)
@@ -58,10 +70,12 @@ def bounds(node: Any, metrics: Mapping[str, Metric]) -> Bounds:
         case promql.Call():
             arguments = [bounds(argument, metrics) for argument in node.args]
             found = _called(node.func.name, arguments[-1:] if node.func.name in _NUMBER_FIRST else arguments)
-        case promql.BinaryExpr() if node.modifier and node.modifier.return_bool:
-            found = 0, 1
         case promql.BinaryExpr():
-            found = _combined(str(node.op), bounds(node.lhs, metrics), bounds(node.rhs, metrics))
+            is_bool = node.modifier and node.modifier.return_bool
+            is_share = is_bool or (str(node.op) == "/" and _is_share(node.lhs, node.rhs, metrics))
+            found = (
+                (0, 1) if is_share else _combined(str(node.op), bounds(node.lhs, metrics), bounds(node.rhs, metrics))
+            )
     return found
 
 
@@ -79,18 +93,57 @@ def _called(name: str, arguments: list[Bounds]) -> Bounds:
             found = min(low, arguments[1][0]), min(high, arguments[1][1])
         case "clamp_min":
             found = max(low, arguments[1][0]), max(high, arguments[1][1])
+        case "clamp":
+            found = max(low, arguments[1][0]), min(high, arguments[2][1])
     return found
 
 
-def _combined(operator: str, left: Bounds, right: Bounds) -> Bounds:
-    found = left if operator in ("and", "unless", "!=") else ANY
-    match operator:
+def bare(node: Any) -> Any:
+    """What stands in parentheses."""
+    while isinstance(node, promql.ParenExpr):
+        node = node.expr
+    return node
+
+
+def _is_share(part: Any, whole: Any, metrics: Mapping[str, Metric]) -> bool:
+    """Whether one side is a part of the other: the same with more conditions, or a metric that is `part_of` it."""
+    part, whole = bare(part), bare(whole)
+    match part, whole:
+        case promql.VectorSelector(), promql.VectorSelector():
+            wanted, given = (
+                {str(side.offset), str(side.at), *map(str, side.matchers.matchers)} for side in (whole, part)
+            )
+            metric = metrics.get(part.name or "")
+            is_part = metric is not None and metric.part_of == whole.name
+            return wanted <= given and (is_part or (part.name == whole.name and bounds(part, metrics)[0] >= 0))
+        case promql.MatrixSelector(), promql.MatrixSelector():
+            return part.range == whole.range and _is_share(part.vector_selector, whole.vector_selector, metrics)
+        case promql.Call(), promql.Call():
+            is_same = part.func.name == whole.func.name in ("rate", "irate", "increase")
+            return is_same and _is_share(part.args[0], whole.args[0], metrics)
+        case promql.AggregateExpr(), promql.AggregateExpr():
+            operators = str(part.op), str(whole.op)
+            is_mean = operators == ("sum", "count") and bounds(part.expr, metrics)[1] <= 1
+            is_group = whole.modifier is None or str(whole.modifier) == str(part.modifier)
+            inner = bare(part.expr)
+            is_filter = isinstance(inner, promql.BinaryExpr) and str(inner.op) in COMPARISONS
+            inner = inner.lhs if is_filter and not (inner.modifier and inner.modifier.return_bool) else inner
+            is_same = operators in (("sum", "sum"), ("count", "count")) or is_mean
+            return is_group and is_same and _is_share(inner, whole.expr, metrics)
+    return False
+
+
+def _combined(compare: str, left: Bounds, right: Bounds) -> Bounds:
+    if compare == "*" and left[0] == left[1]:
+        left, right = right, left
+    found = left if compare in ("and", "unless", "!=") else ANY
+    match compare:
         case "+":
             found = left[0] + right[0], left[1] + right[1]
         case "-":
             found = left[0] - right[1], left[1] - right[0]
         case "*" | "/" if right[0] >= 0:
-            found = _scaled(operator, left, right)
+            found = _scaled(compare, left, right)
         case "or":
             found = min(left[0], right[0]), max(left[1], right[1])
         case ">" | ">=":
@@ -102,15 +155,20 @@ def _combined(operator: str, left: Bounds, right: Bounds) -> Bounds:
     return found
 
 
-def _scaled(operator: str, left: Bounds, right: Bounds) -> Bounds:
+def _scaled(compare: str, left: Bounds, right: Bounds) -> Bounds:
     """The bounds of a product or a ratio whose right side is not negative."""
     if right[0] == right[1] > 0:
-        low, high = (end * right[0] if operator == "*" else end / right[0] for end in left)
+        low, high = (end * right[0] if compare == "*" else end / right[0] for end in left)
         return low, high
     return 0 if left[0] >= 0 else -math.inf, 0 if left[1] <= 0 else math.inf
 
 
-def is_never(operator: str, left: Bounds, right: Bounds) -> bool:
+def is_always(compare: str, left: Bounds, right: Bounds) -> bool:
+    """Whether a comparison is true for all values between the bounds of its sides."""
+    return is_never(_OPPOSITES[compare], left, right)
+
+
+def is_never(compare: str, left: Bounds, right: Bounds) -> bool:
     """Whether a comparison is true for no value between the bounds of its sides."""
     never = {
         ">": left[1] <= right[0],
@@ -120,4 +178,4 @@ def is_never(operator: str, left: Bounds, right: Bounds) -> bool:
         "==": left[1] < right[0] or left[0] > right[1],
         "!=": left == right and left[0] == left[1],
     }
-    return never[operator]
+    return never[compare]

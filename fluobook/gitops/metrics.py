@@ -7,7 +7,6 @@ valid, and never true: nobody notices until the alert is missed.
 from __future__ import annotations
 
 import math
-import operator
 import re
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -18,21 +17,15 @@ import promql_parser as promql
 
 from fluobook.errors import BadFile
 from fluobook.files import pattern
-from fluobook.gitops.bounds import bounds, is_never
+from fluobook.gitops.bounds import COMPARISONS, bare, bounds, is_always, is_never
 from fluobook.gitops.documents import Document, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
 
 NAME = "metrics.yaml"
-COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    ">": operator.gt,
-    "<": operator.lt,
-    ">=": operator.ge,
-    "<=": operator.le,
-}
+_GROUPS = {"ManyToOne": ("left", "lhs"), "OneToMany": ("right", "rhs")}
+"""Matches of several series with one: the word for it, and the side with several."""
 FLIPPED = {">": "<", "<": ">", ">=": "<=", "<=": ">="}
 _SIGNS = {name: {sign for sign in (-1, 0, 1) if compare(sign, 0)} for name, compare in COMPARISONS.items()}
 _LONGEST = 20_000
@@ -40,8 +33,16 @@ _LONGEST = 20_000
 _WORDS = re.compile(r"[\w|-]+")
 _INCREASES, _CHANGES = {"rate", "irate", "increase"}, {"delta", "idelta", "deriv", "predict_linear"}
 _SUMS = {"sum", "avg", "max", "min"}
+_OVER_TIME = {f"{name}_over_time" for name in (*_SUMS, "last")}
+_LITERAL = (promql.MatchOp.Equal, promql.MatchOp.NotEqual)
 _KEEPS_LABELS = {"topk", "bottomk", "limitk", "limit_ratio"}
+_LABEL = re.compile(r"[A-Za-z_]\w*")
 _VARIABLE = re.compile(r"\$__\w+|\$\{?\w+\}?")
+_TIMES = re.compile(r".*_(timestamp_seconds|at)")
+_EARLIEST = 1e9
+"""A time after 2001, in seconds since 1970: smaller numbers are durations."""
+_PATTERN = re.compile(r".*(\.\.|\.[*+]|\||-\*).*")
+"""A value that was meant as a regular expression."""
 _COUNTERS = re.compile(r".*(_total|_bucket)|(.*(_sum|_count))")
 _NAMESPACES = ("namespace", "exported_namespace", "pvc_namespace", "dest_namespace")
 INTERVAL = timedelta(seconds=30)
@@ -53,7 +54,9 @@ class Metric:
     """A metric as it is scraped here.
 
     `labels` are all that its series have, `shadowed` those of the exporter that the target's labels hide;
-    `label_values` and `values` are complete where they are given; `counter` is None where only the exporter knows.
+    `label_values` and `values` are complete where they are given; `counter` is None where only the exporter knows;
+    `positive` says that it is never below 0, `part_of` names the metric that it never exceeds;
+    `states` are labels of which a thing has a series for each value.
     """
 
     program: str
@@ -62,6 +65,9 @@ class Metric:
     label_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     values: tuple[float, ...] = ()
     counter: bool | None = None
+    positive: bool = False
+    part_of: str = ""
+    states: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,11 @@ def _metric(
     values = {label: tuple(map(str, known)) for label, known in given.items()}
     named = _COUNTERS.fullmatch(name)
     counter = row.get("counter", None if named and named[2] else bool(named))
-    return Metric(program, frozenset(labels), frozenset(hidden), values, tuple(row.get("values") or ()), counter)
+    positive = row.get("positive", facts.get("positive", False))
+    known = tuple(row.get("values") or ())
+    part_of = row.get("part_of", "")
+    states = frozenset(row.get("label_values", {}) if known != (1,) else ())
+    return Metric(program, frozenset(labels), frozenset(hidden), values, known, counter, positive, part_of, states)
 
 
 @dataclass
@@ -187,6 +197,8 @@ class Expression:
                 self.problems.append(f"no {label} of {selector.name} matches {wanted}: {', '.join(known)}")
             elif (candidates := _candidates(matchers)) and not _any_matches(matchers, candidates):
                 self.problems.append(f"no {label} matches {wanted} at the same time")
+            elif literal := [m.value for m in matchers if m.op in _LITERAL and _PATTERN.fullmatch(m.value)]:
+                self.problems.append(f"compares {label} with the text {literal[0]!r}; a regular expression needs =~")
         return metric.labels
 
     def _ranged(self, matrix: Any) -> frozenset[str]:
@@ -201,15 +213,15 @@ class Expression:
             self._labels(node.param)
         if str(node.op) == "quantile":
             self._require_quantile(node.param)
-        if str(node.op) == "count_values":
-            return frozenset((node.modifier.labels if node.modifier else ()) or ()) | {node.param.val}
         wanted = frozenset(node.modifier.labels if node.modifier else ())
+        is_without = node.modifier is not None and "Without" in str(node.modifier.type)
+        if not is_without:
+            self._require(wanted, inner, "by")
         if str(node.op) in _KEEPS_LABELS:
             return inner
-        if node.modifier and "Without" in str(node.modifier.type):
-            return inner - wanted
-        self._require(wanted, inner, "by")
-        return wanted
+        return (inner - wanted if is_without else wanted) | (
+            {node.param.val} if str(node.op) == "count_values" else set()
+        )
 
     def _called(self, node: Any) -> frozenset[str]:
         inner = frozenset[str]().union(*(self._labels(argument) for argument in node.args))
@@ -232,7 +244,12 @@ class Expression:
             case "label_replace" | "label_join":
                 sources = node.args[3:4] if node.func.name == "label_replace" else node.args[3:]
                 self._require(frozenset(source.val for source in sources), inner, node.func.name)
+                if not _LABEL.fullmatch(node.args[1].val):
+                    self.problems.append(f"has {node.func.name} with {node.args[1].val!r}, which is no label's name")
                 return inner | {node.args[1].val}
+            case "quantile_over_time":
+                self._require_quantile(node.args[0])
+                return inner
             case _:
                 return inner
 
@@ -243,10 +260,14 @@ class Expression:
         metric = self.metrics.get(name)
         function = node.func.name
         if function in _INCREASES and isinstance(argument, promql.SubqueryExpr):
-            if isinstance(argument.expr, promql.AggregateExpr):
+            inner = bare(argument.expr)
+            selected = self.metrics.get(str(inner.name)) if isinstance(inner, promql.VectorSelector) else None
+            if isinstance(inner, promql.AggregateExpr):
                 self.problems.append(
                     f"has {function} of a sum, which counts a restart as an increase: sum the {function}"
                 )
+            elif isinstance(inner, promql.Call) or (selected and selected.counter is False):
+                self.problems.append(f"has {function} of {inner.prettify()}, which is no counter: use delta or deriv")
         elif metric and function in _INCREASES and metric.counter is False:
             self.problems.append(f"has {function} of {name}, which is no counter: use delta or deriv")
         elif metric and function in _CHANGES and metric.counter:
@@ -254,42 +275,60 @@ class Expression:
 
     def _combined(self, node: Any) -> frozenset[str]:
         self._compare(node)
-        left, right = self._labels(node.lhs), self._labels(node.rhs)
-        compare = str(node.op)
-        self.selects |= compare == "unless"
+        compare, selected = str(node.op), self.selects
+        left, is_left = self._labels(node.lhs), self.selects
+        self.selects = selected if compare == "or" else is_left
+        right = self._labels(node.rhs)
         if compare == "or":
+            self.selects = selected or (is_left and self.selects)
             return left & right
+        self.selects |= compare == "unless"
         if not _is_vector(node.lhs) or not _is_vector(node.rhs):
             return left | right
         matching = node.modifier.matching if node.modifier else None
         labels = frozenset(matching.labels if matching else ())
         is_on = matching is not None and str(matching.type).endswith("Include")
+        card = str(node.modifier.card).rpartition(".")[2] if node.modifier else ""
         if is_on:
             self._require(labels, left & right, "on")
-        card = str(node.modifier.card) if node.modifier else ""
-        groups = "ManyToOne" in card or "OneToMany" in card
-        if not self.problems and not is_on and not groups and (differing := (left ^ right) - labels):
+        if not self.problems and not is_on and card not in _GROUPS and (differing := (left ^ right) - labels):
             sides = ", ".join(sorted(differing))
             self.problems.append(f"no series match: only one side of {compare} has {sides}; use on (…)")
+        self._require_same(node, labels, is_on)
         if compare in ("and", "unless"):
             self._contradict(node)
             return left
-        if groups:
-            many, group = (left, "left") if "ManyToOne" in card else (right, "right")
-            self._require(frozenset(node.modifier.group_labels or ()), left | right, f"group_{group}")
-            return many | frozenset(node.modifier.group_labels or ())
+        for side in (node.lhs, node.rhs) if is_on else ():
+            if (several := self._states(side) - labels) and side is not getattr(
+                node, _GROUPS.get(card, ("", ""))[1], 0
+            ):
+                name = ", ".join(sorted(several))
+                self.problems.append(f"has several series for each of on (…): choose one {name}, or sum them")
+        if card in _GROUPS:
+            added = frozenset(node.modifier.group_labels or ())
+            self._require(added, left | right, f"group_{_GROUPS[card][0]}")
+            return (left if card == "ManyToOne" else right) | added
         return labels if is_on else left - labels
+
+    def _require_same(self, node: Any, labels: frozenset[str], is_on: bool) -> None:
+        """Report sides that no label can have in common."""
+        first, second = _fixed(node.lhs), _fixed(node.rhs)
+        for label in sorted(first.keys() & second.keys()):
+            if not first[label] & second[label] and (label in labels) == is_on:
+                sides = " and ".join("|".join(sorted(side[label])) for side in (first, second))
+                self.problems.append(f"no series match: the sides of {node.op} have the {label} {sides}; use on (…)")
 
     def _compare(self, node: Any) -> None:
         """Report a comparison that is true for no possible value, or with a number for all."""
         compare = str(node.op)
         if compare not in COMPARISONS:
             return
-        self.selects |= not (node.modifier and node.modifier.return_bool)
         selector, number = node.lhs, node.rhs
         if isinstance(selector, promql.NumberLiteral):
             selector, number, compare = node.rhs, node.lhs, FLIPPED.get(compare, compare)
         left, right = bounds(selector, self.metrics), bounds(number, self.metrics)
+        is_always_true = is_always(compare, left, right) or node.lhs.prettify() == node.rhs.prettify()
+        self.selects |= not (node.modifier and node.modifier.return_bool) and not is_always_true
         name, values = self._values(selector)
         value = number.val if isinstance(number, promql.NumberLiteral) else None
         outcomes = {COMPARISONS[compare](known, value) for known in values if value is not None}
@@ -303,7 +342,11 @@ class Expression:
                 "where nothing matches there is no value; use absent(…)" if is_count else "{:g} to {:g}".format(*left)
             )
             self.problems.append(f"{compare} {number.prettify()} is never true: {known}")
-        counted = _counted(selector) if node is self._root and value is not None else ""
+        if _TIMES.fullmatch(_compared(selector)) and 0 < right[0] == right[1] < _EARLIEST:
+            self.problems.append(
+                f"compares {_compared(selector)}, which is a time, with a duration: subtract it from time()"
+            )
+        counted = _compared(selector, _OVER_TIME) if node is self._root and value is not None else ""
         if counted in self.metrics and self.metrics[counted].counter and (compare, value) != ("==", 0):
             self.problems.append(f"compares {counted}, which counts since its program started: use increase(…)")
 
@@ -311,14 +354,21 @@ class Expression:
         """Report sides of `and` that are never true together, and what `unless` always takes away."""
         left, right = node.lhs, node.rhs
         if str(node.op) == "unless":
-            if right.prettify() in (left.prettify(), _difference(left)[0]):
+            is_same = _difference(left)[0] == _difference(right)[0] != ""
+            values, taken = (set(self._values(side)[1]) for side in (left, right))
+            if right.prettify() in (left.prettify(), _difference(left)[0]) or (is_same and values and values <= taken):
                 self.problems.append(f"is never true: unless takes away what {right.prettify()} has")
             return
         first, second = _difference(left), _difference(right)
-        if not first[0] or first[0] != second[0]:
+        if not first[0] or first[0] != second[0] or (node.modifier and node.modifier.matching):
             return
         is_signed = first[1] == second[1] and not _SIGNS[first[2]] & _SIGNS[second[2]]
-        if is_signed or is_never("==", bounds(left, self.metrics), bounds(right, self.metrics)):
+        values, others = (set(self._values(side)[1]) for side in (left, right))
+        if (
+            is_signed
+            or (values and others and not values & others)
+            or is_never("==", bounds(left, self.metrics), bounds(right, self.metrics))
+        ):
             self.problems.append("has two sides of and that are never true together")
 
     def _values(self, node: Any) -> tuple[str, tuple[float, ...]]:
@@ -332,7 +382,21 @@ class Expression:
                 return self._values(node.expr)
             case promql.BinaryExpr() if node.modifier and node.modifier.return_bool:
                 return "a comparison", (0, 1)
+            case promql.BinaryExpr() if str(node.op) in COMPARISONS and isinstance(node.rhs, promql.NumberLiteral):
+                name, values = self._values(node.lhs)
+                return name, tuple(value for value in values if COMPARISONS[str(node.op)](value, node.rhs.val))
         return "", ()
+
+    def _states(self, node: Any) -> frozenset[str]:
+        """The labels of which a node has a series for each value."""
+        match node:
+            case promql.VectorSelector() if metric := self.metrics.get(node.name or ""):
+                return metric.states - {label for label, values in _fixed(node).items() if len(values) == 1}
+            case promql.ParenExpr() | promql.UnaryExpr():
+                return self._states(node.expr)
+            case promql.BinaryExpr() if not _is_vector(node.rhs):
+                return self._states(node.lhs)
+        return frozenset()
 
     def _require_quantile(self, node: Any) -> None:
         if isinstance(node, promql.NumberLiteral) and not 0 <= node.val <= 1:
@@ -354,13 +418,45 @@ def _difference(node: Any) -> tuple[str, str, str]:
     return left.prettify(), right.prettify(), str(node.op)
 
 
-def _counted(node: Any) -> str:
-    """The name of the metric that is compared as it is, or summed; "" for anything else."""
-    while isinstance(node, promql.ParenExpr | promql.AggregateExpr):
-        if isinstance(node, promql.AggregateExpr) and str(node.op) not in _SUMS:
-            return ""
-        node = node.expr
-    return str(node.name or "") if isinstance(node, promql.VectorSelector) else ""
+def _compared(node: Any, through: Container[str] = ()) -> str:
+    """The name of the metric that is compared as it is, or summed, or by a function; "" for anything else."""
+    match node:
+        case promql.VectorSelector():
+            return str(node.name or "")
+        case promql.MatrixSelector():
+            return _compared(node.vector_selector)
+        case promql.ParenExpr():
+            return _compared(node.expr, through)
+        case promql.AggregateExpr() if str(node.op) in _SUMS:
+            return _compared(node.expr, through)
+        case promql.Call() if node.func.name in through:
+            return _compared(node.args[0], through)
+    return ""
+
+
+def _fixed(node: Any) -> dict[str, frozenset[str]]:
+    """The labels of a node's series that have one of a few values, with these."""
+    fixed: dict[str, frozenset[str]] = {}
+    match node:
+        case promql.VectorSelector():
+            for name in {matcher.name for matcher in node.matchers.matchers}:
+                candidates = _candidates(m for m in node.matchers.matchers if m.name == name)
+                fixed |= {name: frozenset(candidates)} if candidates else {}
+        case promql.MatrixSelector():
+            fixed = _fixed(node.vector_selector)
+        case promql.AggregateExpr() if str(node.op) in _KEEPS_LABELS:
+            fixed = _fixed(node.expr)
+        case promql.AggregateExpr() if str(node.op) != "count_values":
+            wanted = set(node.modifier.labels if node.modifier else ())
+            is_without = node.modifier is not None and "Without" in str(node.modifier.type)
+            fixed = {label: known for label, known in _fixed(node.expr).items() if (label in wanted) != is_without}
+        case promql.Call() if not node.func.name.startswith(("label_", "absent", "vector", "scalar")):
+            fixed = {label: known for argument in node.args for label, known in _fixed(argument).items()}
+        case promql.BinaryExpr() if str(node.op) != "or" and not (node.modifier and node.modifier.matching):
+            fixed = _fixed(node.lhs) | _fixed(node.rhs)
+        case promql.ParenExpr() | promql.UnaryExpr() | promql.SubqueryExpr():
+            fixed = _fixed(node.expr)
+    return fixed
 
 
 def _any_matches(matchers: Iterable[Any], values: Iterable[str]) -> bool:
@@ -369,8 +465,11 @@ def _any_matches(matchers: Iterable[Any], values: Iterable[str]) -> bool:
 
 def _candidates(matchers: Iterable[Any]) -> list[str]:
     """The only values that one of the matchers takes: those of `=`, and of `=~` with words alone; else none."""
-    words = [matcher.value for matcher in matchers if matcher.op == promql.MatchOp.Equal]
-    words += [m.value for m in matchers if m.op == promql.MatchOp.Re and _WORDS.fullmatch(m.value)]
+    words = [
+        matcher.value
+        for matcher in matchers
+        if matcher.op == promql.MatchOp.Equal or (matcher.op == promql.MatchOp.Re and _WORDS.fullmatch(matcher.value))
+    ]
     return [value for text in words for value in text.split("|")]
 
 

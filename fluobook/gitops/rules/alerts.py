@@ -31,6 +31,13 @@ _METRIC = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")
 _GROUP_DURATIONS = ("interval", "eval_offset", "eval_delay")
 _RULE_DURATIONS = ("for", "keep_firing_for")
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|`[^`]*`|\'(?:\\.|[^\'\\])*\'')
+_NOT_CODE = re.compile(r"[^\w\s.$()|:=,+*/-]|\$labels\.\w+\.\w")
+"""In an action, outside of quotes: what Go's templates do not have, or a field of a label."""
+_FIELD = re.compile(r"(?<![\w)$.])\.([a-z]\w*)")
+_MEANT = re.compile(r"\$\{?(?:labels|value)\b|%\{\w+\}|\{ \{")
+"""In a text, outside of actions: what was meant as one."""
+_QUERIED = re.compile(r"\bquery\s+(\"(?:\\.|[^\"\\])*\"|`[^`]*`)")
+"""An expression in a template, without parts that are filled in."""
 _ACTION = re.compile(rf"\{{\{{-?(\s*/\*.*?\*/[\s-]*|(?:{_QUOTED.pattern}|[^\"'`}}]|}}(?!}}))*)}}}}", re.DOTALL)
 _TEMPLATES = packaged("fluobook.gitops", "data/templates.yaml")
 _BLOCKS, _VARIABLES = _TEMPLATES["blocks"], _TEMPLATES["variables"]
@@ -130,12 +137,17 @@ def template_problem(text: str) -> str:
         words = re.findall(r"(?<![\w.$])[A-Za-z_]\w*", code)
         if unknown := [word for word in words if word not in _FUNCTIONS]:
             return f"calls {unknown[0]}: {did_you_mean(unknown[0], _TEMPLATES['functions'])}"
-        if not action.strip() or opened < 0:
-            return "has an empty action" if not action.strip() else "has one {{ end }} too many"
+        if not action.strip():
+            return "has an empty action"
+        if opened < 0 or (not opened and code.startswith("else")):
+            return f"has one {{{{ {code.split()[0]} }}}} too many"
+        if wrong := _NOT_CODE.search(code) or (None if opened else _FIELD.search(code)):
+            return f"has {wrong[0]} in an action, which is not a template's; write $labels.NAME or .Value"
     rest = _ACTION.sub("", text)
-    if "{{" in rest:
-        return "does not close {{"
-    return f"does not end {opened} of its blocks" if opened else ""
+    unused = _MEANT.search(rest)
+    problem = f"does not end {opened} of its blocks" if opened else ""
+    problem = f"has {unused[0]} outside of {{{{ }}}}, which stays as it is" if unused else problem
+    return "does not close {{" if "{{" in rest else problem
 
 
 def _never_right(rule: dict[str, Any], at: tuple[Key, ...], known: Mapping[str, metrics.Metric]) -> Iterator[Defect]:
@@ -147,20 +159,38 @@ def _never_right(rule: dict[str, Any], at: tuple[Key, ...], known: Mapping[str, 
         return
     if expression.names and not expression.selects and not expression.problems:
         yield (*at, "expr"), f"{name} fires for every series, whatever its value", "compare it with a number"
-    labels = expression.labels | set(rule.get("labels") or {}) | {"alertname"}
-    texts = [((*at, field, key), str(text)) for field in _TEXTS for key, text in (rule.get(field) or {}).items()]
-    for place, text in () if expression.problems else texts:
-        for label in dict.fromkeys(filter(None, chain.from_iterable(_LABEL_IN_TEXT.findall(text)))):
+    yield from _wrong_texts(rule, name, at, expression, known)
+    severity = (rule.get("labels") or {}).get("severity")
+    if severity not in _SEVERITIES:
+        problem = f"has the severity {severity}" if severity else "has no severity"
+        yield (*at, "labels"), f"{name} {problem}", "critical, warning or none: alerts are routed by it"
+
+
+def _wrong_texts(
+    rule: dict[str, Any],
+    name: str,
+    at: tuple[Key, ...],
+    expression: metrics.Expression,
+    known: Mapping[str, metrics.Metric],
+) -> Iterator[Defect]:
+    """Queries, labels and the URL in what an alert says."""
+    own = {"labels": frozenset({"alertname"}), "annotations": frozenset({"alertname", *(rule.get("labels") or ())})}
+    texts = [(field, key, str(text)) for field in _TEXTS for key, text in (rule.get(field) or {}).items()]
+    for field, key, text in texts:
+        place, labels = (*at, field, key), expression.labels | own[field]
+        for quoted in _QUERIED.findall(text):
+            for problem in metrics.Expression(quoted[1:-1].replace('\\"', '"'), known).problems:
+                yield place, f"{name}: its query {problem}", f"correct the template; {metrics.NAME} has what exists"
+        named = () if expression.problems else chain.from_iterable(_LABEL_IN_TEXT.findall(text))
+        for label in dict.fromkeys(filter(None, named)):
             if label not in labels:
                 remedy = f"use one of {', '.join(sorted(labels)) or 'none'}"
                 yield place, f"{name} names {label}, a label that its series do not have", remedy
             elif label in expression.shadowed:
                 remedy = f"use exported_{label}, or set honorLabels where it is scraped"
                 yield place, f"{name} names {label}, which is the scraped pod's", remedy
-    severity = (rule.get("labels") or {}).get("severity")
-    if severity not in _SEVERITIES:
-        problem = f"has the severity {severity}" if severity else "has no severity"
-        yield (*at, "labels"), f"{name} {problem}", "critical, warning or none: alerts are routed by it"
+        if key == "runbook_url" and not text.startswith(("https://", "http://", "{{")):
+            yield place, f"{name}: runbook_url {text!r} is no URL", "it begins with https://"
 
 
 def _dashboard_expressions(file: Path) -> Iterator[Any]:
