@@ -1,6 +1,7 @@
 """Every kind of difference between what a stand-in and a real chart render is named, and nothing else is."""
 
 import copy
+import json
 
 import pytest
 import yaml
@@ -145,6 +146,7 @@ PORT = {"name": "http", "containerPort": 8080, "protocol": "TCP"}
 TOLERATION = {"key": "x", "operator": "Exists"}
 AFFINITY = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}]}}}
 RULE = '[{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]'
+HOOK_RULE = '{"apiGroups": ["x"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["ys"], "scope": "*"}'
 CHANGES = {
     "replicas": (WEB, lambda o: o["Deployment"]["spec"].update(replicas=3), {"spec.replicas": (2, 3)}),
     "account": (WEB, lambda o: pod(o).update(serviceAccountName="x"), {f"{POD}.serviceAccountName": ("web", "x")}),
@@ -388,6 +390,16 @@ CHANGES = {
         "ConfigMap site/web",
         lambda o: o["ConfigMap"]["data"].update({"web.conf": "listen 81"}),
         {"data.web.conf": ("listen 80", "listen 81")},
+    ),
+    "finalizer": (
+        "ConfigMap site/web",
+        lambda o: o["ConfigMap"]["metadata"].update(finalizers=["example.org/keep"]),
+        {"metadata.finalizers": ("absent", ["example.org/keep"])},
+    ),
+    "second element with the same content": (
+        HOOKS,
+        lambda o: webhook(o)["rules"].append(dict(webhook(o)["rules"][0])),
+        {f"webhooks[a.example.org].rules[{HOOK_RULE} 2]": ("absent", json.loads(HOOK_RULE))},
     ),
     "key of a secret": (
         "Secret site/web",

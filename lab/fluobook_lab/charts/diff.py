@@ -37,6 +37,7 @@ PACKAGING = re.compile(
     r"helm\.sh/chart|chart|heritage|app\.kubernetes\.io/(version|managed-by)|checksum/.*|controller-gen\.kubebuilder\.io/.*"
 )
 """Labels and annotations that name a packaging."""
+_IDENTITY = ("name", "generateName", "namespace", "creationTimestamp")
 ABSENT, PRESENT = "absent", "present"
 """What stands in a difference where one side has nothing, or a whole object."""
 API_VERSIONS = (
@@ -116,7 +117,7 @@ def trees(objects: Sequence[Obj], namespace: str) -> dict[str, Obj]:
             obj["data"] = dict.fromkeys(obj.get("data") or (), PRESENT)
         name = metadata.get("name") or f"{metadata.get('generateName')}*"
         place = f"{metadata.get('namespace') or namespace}/" if resource is None or resource.namespaced else ""
-        obj["metadata"] = {key: metadata.get(key) for key in ("labels", "annotations")}
+        obj["metadata"] = {key: value for key, value in metadata.items() if key not in _IDENTITY}
         obj.pop("status", None)
         described[f"{kind} {place}{name}"] = _tree(obj, schema)
     return described
@@ -153,7 +154,8 @@ def _names(elements: Sequence[Obj], keys: Sequence[str]) -> list[str]:
         names = ["/".join(map(str, parts)) for parts in values]
         if fields and all(None not in parts for parts in values) and len({*names}) == len(names):
             return names
-    return [json.dumps(element, sort_keys=True) for element in elements]
+    texts = [json.dumps(element, sort_keys=True) for element in elements]
+    return [text if text not in texts[:number] else f"{text} {number + 1}" for number, text in enumerate(texts)]
 
 
 async def compare(
