@@ -70,11 +70,12 @@ def bounds(node: Any, metrics: Mapping[str, Metric]) -> Bounds:
         case promql.Call():
             arguments = [bounds(argument, metrics) for argument in node.args]
             found = _called(node.func.name, arguments[-1:] if node.func.name in _NUMBER_FIRST else arguments)
+        case promql.BinaryExpr() if node.modifier and node.modifier.return_bool:
+            found = 0, 1
         case promql.BinaryExpr():
-            is_bool = node.modifier and node.modifier.return_bool
-            is_share = is_bool or (str(node.op) == "/" and _is_share(node.lhs, node.rhs, metrics))
+            share = _share(node.lhs, node.rhs, metrics) if str(node.op) == "/" else 0
             found = (
-                (0, 1) if is_share else _combined(str(node.op), bounds(node.lhs, metrics), bounds(node.rhs, metrics))
+                (0, share) if share else _combined(str(node.op), bounds(node.lhs, metrics), bounds(node.rhs, metrics))
             )
     return found
 
@@ -105,22 +106,32 @@ def bare(node: Any) -> Any:
     return node
 
 
-def _is_share(part: Any, whole: Any, metrics: Mapping[str, Metric]) -> bool:
-    """Whether one side is a part of the other: the same with more conditions, or a metric that is `part_of` it."""
+def _share(part: Any, whole: Any, metrics: Mapping[str, Metric]) -> float:
+    """The largest ratio of something and a part of it, 0 if that is not known.
+
+    A part is the same with more conditions, a metric that is `part_of` it, what is left of it, or a multiple of these.
+    """
     part, whole = bare(part), bare(whole)
+    found = 0.0
     match part, whole:
+        case promql.BinaryExpr(), _ if str(part.op) == "*":
+            numbers = [side for side in (part.lhs, part.rhs) if isinstance(side, promql.NumberLiteral)]
+            other = part.rhs if numbers and numbers[0] is part.lhs else part.lhs
+            found = numbers[0].val * _share(other, whole, metrics) if numbers else 0
+        case promql.BinaryExpr(), _ if str(part.op) == "-" and part.lhs.prettify() == whole.prettify():
+            found = _share(part.rhs, whole, metrics)
         case promql.VectorSelector(), promql.VectorSelector():
             wanted, given = (
                 {str(side.offset), str(side.at), *map(str, side.matchers.matchers)} for side in (whole, part)
             )
             metric = metrics.get(part.name or "")
             is_part = metric is not None and metric.part_of == whole.name
-            return wanted <= given and (is_part or (part.name == whole.name and bounds(part, metrics)[0] >= 0))
-        case promql.MatrixSelector(), promql.MatrixSelector():
-            return part.range == whole.range and _is_share(part.vector_selector, whole.vector_selector, metrics)
-        case promql.Call(), promql.Call():
-            is_same = part.func.name == whole.func.name in ("rate", "irate", "increase")
-            return is_same and _is_share(part.args[0], whole.args[0], metrics)
+            is_same = part.name == whole.name and bounds(part, metrics)[0] >= 0
+            found = wanted <= given and (is_part or is_same)
+        case promql.MatrixSelector(), promql.MatrixSelector() if part.range == whole.range:
+            found = _share(part.vector_selector, whole.vector_selector, metrics)
+        case promql.Call(), promql.Call() if part.func.name == whole.func.name in ("rate", "irate", "increase"):
+            found = _share(part.args[0], whole.args[0], metrics)
         case promql.AggregateExpr(), promql.AggregateExpr():
             operators = str(part.op), str(whole.op)
             is_mean = operators == ("sum", "count") and bounds(part.expr, metrics)[1] <= 1
@@ -128,9 +139,9 @@ def _is_share(part: Any, whole: Any, metrics: Mapping[str, Metric]) -> bool:
             inner = bare(part.expr)
             is_filter = isinstance(inner, promql.BinaryExpr) and str(inner.op) in COMPARISONS
             inner = inner.lhs if is_filter and not (inner.modifier and inner.modifier.return_bool) else inner
-            is_same = operators in (("sum", "sum"), ("count", "count")) or is_mean
-            return is_group and is_same and _is_share(inner, whole.expr, metrics)
-    return False
+            if is_group and (is_mean or operators in (("sum", "sum"), ("count", "count"))):
+                found = _share(inner, whole.expr, metrics)
+    return found
 
 
 def _combined(compare: str, left: Bounds, right: Bounds) -> Bounds:

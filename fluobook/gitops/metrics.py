@@ -312,7 +312,7 @@ class Expression:
 
     def _require_same(self, node: Any, labels: frozenset[str], is_on: bool) -> None:
         """Report sides that no label can have in common."""
-        first, second = _fixed(node.lhs), _fixed(node.rhs)
+        first, second = (self._fixed(side) for side in (node.lhs, node.rhs))
         for label in sorted(first.keys() & second.keys()):
             if not first[label] & second[label] and (label in labels) == is_on:
                 sides = " and ".join("|".join(sorted(side[label])) for side in (first, second))
@@ -387,11 +387,40 @@ class Expression:
                 return name, tuple(value for value in values if COMPARISONS[str(node.op)](value, node.rhs.val))
         return "", ()
 
+    def _fixed(self, node: Any) -> dict[str, frozenset[str]]:
+        """The labels of a node's series that have one of a few values, with these."""
+        fixed: dict[str, frozenset[str]] = {}
+        match node:
+            case promql.VectorSelector():
+                metric = self.metrics.get(node.name or "")
+                known = metric.label_values if metric else {}
+                for name in {*known, *(matcher.name for matcher in node.matchers.matchers)}:
+                    matchers = [matcher for matcher in node.matchers.matchers if matcher.name == name]
+                    values = known.get(name) or _candidates(matchers)
+                    fixed |= {name: frozenset(v for v in values if _any_matches(matchers, [v]))} if values else {}
+            case promql.MatrixSelector():
+                fixed = self._fixed(node.vector_selector)
+            case promql.AggregateExpr() if str(node.op) in _KEEPS_LABELS:
+                fixed = self._fixed(node.expr)
+            case promql.AggregateExpr() if str(node.op) != "count_values":
+                wanted = set(node.modifier.labels if node.modifier else ())
+                is_without = node.modifier is not None and "Without" in str(node.modifier.type)
+                fixed = {
+                    label: known for label, known in self._fixed(node.expr).items() if (label in wanted) != is_without
+                }
+            case promql.Call() if not node.func.name.startswith(("label_", "absent", "vector", "scalar")):
+                fixed = {label: known for argument in node.args for label, known in self._fixed(argument).items()}
+            case promql.BinaryExpr() if str(node.op) != "or" and not (node.modifier and node.modifier.matching):
+                fixed = self._fixed(node.lhs) | self._fixed(node.rhs)
+            case promql.ParenExpr() | promql.UnaryExpr() | promql.SubqueryExpr():
+                fixed = self._fixed(node.expr)
+        return fixed
+
     def _states(self, node: Any) -> frozenset[str]:
         """The labels of which a node has a series for each value."""
         match node:
             case promql.VectorSelector() if metric := self.metrics.get(node.name or ""):
-                return metric.states - {label for label, values in _fixed(node).items() if len(values) == 1}
+                return metric.states - {label for label, values in self._fixed(node).items() if len(values) == 1}
             case promql.ParenExpr() | promql.UnaryExpr():
                 return self._states(node.expr)
             case promql.BinaryExpr() if not _is_vector(node.rhs):
@@ -432,31 +461,6 @@ def _compared(node: Any, through: Container[str] = ()) -> str:
         case promql.Call() if node.func.name in through:
             return _compared(node.args[0], through)
     return ""
-
-
-def _fixed(node: Any) -> dict[str, frozenset[str]]:
-    """The labels of a node's series that have one of a few values, with these."""
-    fixed: dict[str, frozenset[str]] = {}
-    match node:
-        case promql.VectorSelector():
-            for name in {matcher.name for matcher in node.matchers.matchers}:
-                candidates = _candidates(m for m in node.matchers.matchers if m.name == name)
-                fixed |= {name: frozenset(candidates)} if candidates else {}
-        case promql.MatrixSelector():
-            fixed = _fixed(node.vector_selector)
-        case promql.AggregateExpr() if str(node.op) in _KEEPS_LABELS:
-            fixed = _fixed(node.expr)
-        case promql.AggregateExpr() if str(node.op) != "count_values":
-            wanted = set(node.modifier.labels if node.modifier else ())
-            is_without = node.modifier is not None and "Without" in str(node.modifier.type)
-            fixed = {label: known for label, known in _fixed(node.expr).items() if (label in wanted) != is_without}
-        case promql.Call() if not node.func.name.startswith(("label_", "absent", "vector", "scalar")):
-            fixed = {label: known for argument in node.args for label, known in _fixed(argument).items()}
-        case promql.BinaryExpr() if str(node.op) != "or" and not (node.modifier and node.modifier.matching):
-            fixed = _fixed(node.lhs) | _fixed(node.rhs)
-        case promql.ParenExpr() | promql.UnaryExpr() | promql.SubqueryExpr():
-            fixed = _fixed(node.expr)
-    return fixed
 
 
 def _any_matches(matchers: Iterable[Any], values: Iterable[str]) -> bool:

@@ -31,8 +31,11 @@ _METRIC = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")
 _GROUP_DURATIONS = ("interval", "eval_offset", "eval_delay")
 _RULE_DURATIONS = ("for", "keep_firing_for")
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|`[^`]*`|\'(?:\\.|[^\'\\])*\'')
-_NOT_CODE = re.compile(r"[^\w\s.$()|:=,+*/-]|\$labels\.\w+\.\w")
+_NOT_CODE = re.compile(r"[^\w\s.$()|:=,+-]|\$labels\.(?:\w+\.\w|(?!\w))")
 """In an action, outside of quotes: what Go's templates do not have, or a field of a label."""
+_DOUBLE = re.compile(r'"(?:\\.|[^"\\])*"|`[^`]*`')
+_LONG_CHARACTER = re.compile(r"'[^'\\]{2,}'")
+"""Single quotes are for one character."""
 _FIELD = re.compile(r"(?<![\w)$.])\.([a-z]\w*)")
 _MEANT = re.compile(r"\$\{?(?:labels|value)\b|%\{\w+\}|\{ \{")
 """In a text, outside of actions: what was meant as one."""
@@ -141,7 +144,11 @@ def template_problem(text: str) -> str:
             return "has an empty action"
         if opened < 0 or (not opened and code.startswith("else")):
             return f"has one {{{{ {code.split()[0]} }}}} too many"
-        if wrong := _NOT_CODE.search(code) or (None if opened else _FIELD.search(code)):
+        if (
+            wrong := _LONG_CHARACTER.search(_DOUBLE.sub("", action))
+            or _NOT_CODE.search(code)
+            or (None if opened else _FIELD.search(code))
+        ):
             return f"has {wrong[0]} in an action, which is not a template's; write $labels.NAME or .Value"
     rest = _ACTION.sub("", text)
     unused = _MEANT.search(rest)
