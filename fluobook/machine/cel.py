@@ -25,19 +25,20 @@ _VOCABULARY: Mapping[str, Fields] = packaged(__package__, "cel.yaml")
 """The types of names, and of what functions, methods and macros return."""
 
 
-def problem(text: str, objects: Mapping[str, str | Fields]) -> str:
-    """Why an expression is not one that gives true or false; "" if it is.
+def problem(text: str, objects: Mapping[str, str | Fields], expected: str = "bool") -> str:
+    """Why an expression is not one that gives a value of the expected type; "" if it is.
 
     Args:
         text: the expression.
         objects: the type of each variable, or the fields of the object that it is.
+        expected: the type.
     """
     try:
         result = _Parser(text, objects).whole()
     except _Problem as error:
         at, message = error.args
         return f"ERROR: <input>:1:{at + 1}: {message}\n | {text}\n | {'.' * at}^"
-    return "" if result in {"bool", "dyn"} else f"expression output type is {result}, expected bool"
+    return "" if result in {expected, "dyn"} else f"expression output type is {result}, expected {expected}"
 
 
 class _Problem(Exception):
@@ -134,11 +135,25 @@ class _Parser:
             value = self._ternary()
             self._expect(")")
             return value, None
+        return self._literal(), None
+
+    def _literal(self) -> str:
+        """The type of a list or a map."""
         if self._accept("["):
             self._arguments("]")
-            return "list", None
-        found = "mismatched" if kind == "end" else "extraneous"
-        raise _Problem(self.at, f"Syntax error: {found} input '{self.token or '<EOF>'}' expecting an expression")
+            return "list"
+        if not self._accept("{"):
+            found = "mismatched" if self.kind == "end" else "extraneous"
+            expected = "expecting an expression"
+            raise _Problem(self.at, f"Syntax error: {found} input '{self.token or '<EOF>'}' {expected}")
+        while not self._accept("}"):
+            self._ternary()
+            self._expect(":")
+            self._ternary()
+            if not self._accept(","):
+                self._expect("}")
+                break
+        return "map"
 
     def _members(self, value: str, fields: Fields | None) -> str:
         while separator := self._accept(".", "["):
@@ -146,6 +161,8 @@ class _Parser:
                 self._arguments("]")
                 value, fields = "dyn", None
                 continue
+            if self.kind != "name":
+                raise _Problem(self.at, f"Syntax error: mismatched input '{self.token}' expecting IDENTIFIER")
             at, name = self.at, self._next()
             if self._accept("("):
                 if name in _VOCABULARY["macros"] and self.kind == "name":

@@ -27,10 +27,15 @@ def seconds(duration: str) -> float:
 
 
 def _network_rule(document: Document) -> Iterator[str]:
-    for ports in (document.get("portSelector") or {}).get("ports") or ():
-        low, dash, high = str(ports).partition("-")
-        if dash and int(low) > int(high):
-            yield f"invalid port range: {ports}"
+    texts = [str(ports) for ports in (document.get("portSelector") or {}).get("ports") or ()]
+    parts = [match.groups() for text in texts if (match := re.fullmatch(r"(\d+)(?:-(\d+))?", text))]
+    ranges = sorted((int(low), int(high or low)) for low, high in parts)
+    for index, (low, high) in enumerate(ranges):
+        first, last = ranges[index - 1] if index else (-1, -1)
+        if low > high:
+            yield f"invalid port range: {low}-{high}"
+        elif low <= last:
+            yield f"invalid port range: {low}-{high}, overlaps with {first}-{last}"
 
 
 def _key_problem(key: Any) -> str:
@@ -40,6 +45,11 @@ def _key_problem(key: Any) -> str:
         correct = re.match(r"(?:[A-Za-z0-9+/]{4})*", str(key))
         return f"illegal base64 data at input byte {correct.end() if correct else 0}"
     return "" if len(decoded) == _KEY_LENGTH else "invalid wireguard key length"
+
+
+def is_key(text: str) -> bool:
+    """Whether a text is a WireGuard key."""
+    return not _key_problem(text)
 
 
 def _wireguard(document: Document) -> Iterator[str]:
@@ -71,16 +81,6 @@ def _encryption(document: Document) -> Iterator[str]:
             yield f"at least one encryption key type must be specified for slot {slot}"
 
 
-def _memory(document: Document) -> Iterator[str]:
-    """Expressions are checked for their brackets alone: they use a vocabulary that only the OOM handler has."""
-    names = {"triggerExpression": "OOM trigger", "cgroupRankingExpression": "OOM cgroup scoring"}
-    for field, name in names.items():
-        text = re.sub(r"'[^']*'|\"[^\"]*\"", "", str(document.get(field) or ""))
-        if any(text.count(left) != text.count(right) for left, right in ("()", "[]", "{}")):
-            problem = f"ERROR: <input>:1:{len(text) + 1}: Syntax error: mismatched input '<EOF>'"
-            yield f"{name} expression is invalid: {problem}"
-
-
 def _watchdog(document: Document) -> Iterator[str]:
     if (timeout := document.get("timeout")) and seconds(str(timeout)) < _SHORTEST_WATCHDOG:
         yield "watchdog timeout: minimum value is 10s"
@@ -94,13 +94,13 @@ def _sizes(document: Document) -> Iterator[str]:
     least, most = (_size(provisioning.get(key)) for key in ("minSize", "maxSize"))
     if least is not None and least < 0:
         yield "min size cannot be negative"
-    elif least and most and 0 < most < least:
+    elif least and most is not None and 0 <= most < least:
         yield "min size is greater than max size"
 
 
 def _size(value: Any) -> float | None:
     """Bytes; None for a share of the disk, and for what is no size."""
-    match = SIZE.fullmatch(str(value or ""))
+    match = SIZE.fullmatch("" if value is None else str(value))
     return float(match[1]) * (1024 if match[3] else 1000) ** _UNITS.index(match[2].lower() or " ") if match else None
 
 
@@ -115,10 +115,44 @@ CHECKS: Mapping[str, Sequence[Callable[[Document], Iterator[str]]]] = {
     **dict.fromkeys(_VOLUMES, (_sizes, _encryption)),
     "KubeNetworkConfig": (_subnets,),
     "NetworkRuleConfig": (_network_rule,),
-    "OOMConfig": (_memory,),
     "WatchdogTimerConfig": (_watchdog,),
     "WireguardConfig": (_wireguard,),
 }
+
+
+def machine(settings: Document) -> Iterator[str]:
+    """What is wrong with lists of `machine` in the v1alpha1 document whose items depend on each other."""
+    for disk in settings.get("disks") or ():
+        if any(str(part.get("size") or 0) == "0" for part in (disk.get("partitions") or ())[:-1]):
+            problem = "is set to occupy full disk, but it's not the last partition in the list"
+            yield f'partition for disk "{disk.get("device") or ""}" {problem}'
+    for label, spec in sorted((settings.get("systemDiskEncryption") or {}).items()):
+        yield from (f'partition "{label.upper()}": {problem}' for problem in _slots((spec or {}).get("keys") or ()))
+    images = [str(each.get("image")) for each in (settings.get("install") or {}).get("extensions") or ()]
+    yield from (f'duplicate system extension "{image}"' for image in sorted(set(images)) if images.count(image) > 1)
+    yield from _links((settings.get("network") or {}).get("interfaces") or ())
+
+
+def _slots(keys: Sequence[Document]) -> Iterator[str]:
+    slots = [key.get("slot") or 0 for key in keys]
+    yield from (f"encryption key slot {slot} is already in use" for slot in sorted(set(slots)) if slots.count(slot) > 1)
+    for slot, key in zip(slots, keys, strict=True):
+        if not any(key.get(kind) is not None for kind in ("static", "nodeID", "kms", "tpm")):
+            yield f"encryption key at slot {slot} doesn't have the configuration parameters"
+
+
+def _links(interfaces: Sequence[Document]) -> Iterator[str]:
+    """An interface is part of one bond or bridge, and then has no address."""
+    owners: dict[str, str] = {}
+    for each in interfaces:
+        name = each.get("interface") or ""
+        for part in (each.get("bridge") or each.get("bond") or {}).get("interfaces") or ():
+            if owners.setdefault(part, name) != name:
+                yield f'interface "{part}" is declared as part of two separate links: "{owners[part]}" and "{name}"'
+    for each in interfaces:
+        if each.get("interface") in owners and any(each.get(key) for key in ("dhcp", "cidr", "addresses", "vip")):
+            problem = "bonded/bridged interface shouldn't have any addressing methods configured"
+            yield f'[networking.os.device] "{each["interface"]}": {problem}'
 
 
 def endpoint_problem(endpoint: str) -> str:

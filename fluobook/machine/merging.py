@@ -75,6 +75,10 @@ def _documents(patch: Patch) -> list[Document]:
     documents = [dict(patch)] if isinstance(patch, Mapping) else [dict(document) for document in patch]
     for document in documents:
         _require_document(document)
+    identities = [_identity(document) for document in documents if _MARK not in document]
+    if duplicate := next((each for each in identities if identities.count(each) > 1), None):
+        name = " ".join(filter(None, duplicate)) or "v1alpha1"
+        raise ParamsError(f"the patch has the document {name} twice", remedy="write both parts into one document")
     return documents
 
 

@@ -129,7 +129,7 @@ def _unknown_in(value: Any, kind: Any, path: str, known: Known) -> Any:
     """The part of a value that no field accepts; a ValueError if the value has another type than its field."""
     if value is None or kind == "any":
         return None
-    if kind in ("size", "size or share") or (isinstance(kind, dict) and "map" not in kind):
+    if (isinstance(kind, str) and kind in _CHECKED) or (isinstance(kind, dict) and "map" not in kind):
         _require_allowed(value, kind, path)
         return None
     if not _has_type(value, kind):
@@ -143,11 +143,15 @@ def _unknown_in(value: Any, kind: Any, path: str, known: Known) -> Any:
     if kind != "pair":
         return dict(_unknown_keys(value, kind, path, known)) if kind in known else None
     for key in ("crt", "key"):
-        try:
-            base64.b64decode(str(value.get(key) or ""), validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError(f"{path}.{key}: illegal base64 data") from None
+        _unknown_in(value.get(key), "base64", f"{path}.{key}", known)
     return {key: child for key, child in value.items() if key not in ("crt", "key")}
+
+
+def _require_base64(text: str, path: str) -> None:
+    try:
+        base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError(f"{path}: illegal base64 data") from None
 
 
 def _has_type(value: Any, kind: Any) -> bool:
@@ -164,24 +168,36 @@ def _has_type(value: Any, kind: Any) -> bool:
 
 
 def _require_allowed(value: Any, limits: str | Mapping[str, Any], path: str) -> None:
+    if isinstance(value, list) and limits == "argument" and not any(isinstance(item, dict | list) for item in value):
+        return
     if isinstance(value, dict | list):
         raise ValueError(f"{path}: cannot unmarshal a {type(value).__name__} into string")  # noqa: TRY004
     if isinstance(limits, str):
-        _require_size(str(value).strip(), path, share=limits != "size")
+        _CHECKED[limits](str(value).strip(), path)
         return
     allowed = limits.get("enum")
     if allowed and value not in allowed:
         raise ValueError(f"{path}: {value} does not belong to the values {', '.join(map(str, allowed))}")
-    if "pattern" in limits and value != "" and not re.search(limits["pattern"], str(value)):
+    form = _SCHEMA_FORMS.get(limits.get("pattern", ""), limits.get("pattern"))
+    if form and value != "" and not _has_form(str(value), form):
         raise ValueError(f'{path}: "{value}" does not have the form {limits["pattern"]}')
 
 
-def _require_size(text: str, path: str, *, share: bool) -> None:
+def _require_size(text: str, path: str, *, share: bool = False) -> None:
     percentage = re.fullmatch(r"-?(\d+)(?:\.\d+)?%", text) if share else None
     if percentage and not 0 <= float(text[:-1]) <= 100:  # noqa: PLR2004 - per cent
         raise ValueError(f"{path}: percentage must be between 0 and 100, got {text[:-1]}")
     if text and not percentage and not document_checks.SIZE.fullmatch(text):
         raise ValueError(f"{path}: unhandled size name: {text.lower().lstrip('-.0123456789 ')}")
+
+
+_CHECKED: Mapping[str, Callable[[str, str], None]] = {
+    "argument": lambda _text, _path: None,
+    "base64": _require_base64,
+    "size": _require_size,
+    "size or share": partial(_require_size, share=True),
+}
+"""Texts of a form of their own. An argument may be a list of texts too."""
 
 
 def refusals(documents: Sequence[Mapping[str, Any]], talos: str = OLDEST) -> list[Refusal]:
@@ -249,9 +265,11 @@ def _document_problems(document: Mapping[str, Any], talos: str) -> Iterator[str]
     for path, message in rules["required"].get(kind, {}).items():
         if _at(document, path) in (None, "", [], {}):
             yield message
-    for path, objects, name in rules["expressions"].get(kind, ()):
+    for path, objects, name, *expected in rules["expressions"].get(kind, ()):
         text = _at(document, path)
-        if text and (problem := cel.problem(str(text), rules["objects"][objects])):
+        if text and (
+            problem := cel.problem("true" if text is True else str(text), rules["objects"][objects], *expected)
+        ):
             yield f"{name} is invalid: {problem}"
     for path, form, message in rules["forms"].get(kind, ()):
         value = _at(document, path)
@@ -272,7 +290,11 @@ def _main_problems(main: Mapping[str, Any], talos: str) -> Iterator[str]:
     if not machine:
         yield "machine instructions are required"
         return
-    yield from _broken_rules(main, "", talos)
+    if interfaces := _at(main, "machine.network.interfaces"):
+        network = machine["network"] | {"interfaces": [each for each in interfaces if not each.get("ignore")]}
+        machine = machine | {"network": network}
+    yield from _broken_rules({**main, "machine": machine}, "", talos)
+    yield from document_checks.machine(machine)
     names = [str(entry.get("name") or "").strip() for entry in _at(main, "cluster.inlineManifests") or ()]
     if "" in names:
         yield "inline manifest name can't be empty"
@@ -312,7 +334,7 @@ def _broken_rules(document: Mapping[str, Any], kind: str, talos: str) -> Iterato
                     network=value.removeprefix("!"),
                     scheme=urlsplit(value).scheme,
                     index=index,
-                    name=_text(holder.get("interface") or holder.get("name")),
+                    name=_text(_at(item, "interface") or holder.get("interface") or holder.get("name")),
                 )
 
 
@@ -365,8 +387,17 @@ _FORMS: Mapping[str, Callable[[str], bool]] = {
     "filter": lambda text: "/" in text and _parses(ip_interface, text.removeprefix("!")),
     "subnet": lambda text: _parses(partial(ip_network, strict=False), text.removeprefix("!")),
     "url": lambda text: bool(urlsplit(text).hostname),
+    "port": lambda text: _parses(lambda url: urlsplit(url).port, text) and urlsplit(text).port != 0,
+    "key": document_checks.is_key,
 }
 """Forms of texts that a regular expression cannot describe."""
+_SCHEMA_FORMS = {
+    "^[0-9a-f.:]+$": "address",
+    r"^[0-9a-f.:]+/\d{1,3}$": "prefix",
+    "^[0-9a-f:]+$": "(?i)^([0-9a-f]{2}:?)+$",
+    "^([0-9a-fA-F]{2}(:[0-9a-fA-F]{2})+)$": "(?i)^([0-9a-f]{2}:?)+$",
+}
+"""What Talos reads where its schema has these patterns."""
 
 
 def label_problems(labels: Mapping[str, Any] | None) -> Iterator[str]:
