@@ -29,7 +29,7 @@ from fluobook.stages.core.gate import Approval, Gate
 from tests.engines.engine import ADDRESS, BOUND, Embedded, Engine, Real
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -133,7 +133,13 @@ def real_labs(programs: dict[str, str], tmp_path_factory: pytest.TempPathFactory
     started: list[RealLab] = []
 
     def make(
-        phase: str = "phase1", *, root: Path = ROOT, engine: str = "real", charts: str = "", **changes: Any
+        phase: str = "phase1",
+        *,
+        root: Path = ROOT,
+        engine: str = "real",
+        charts: str = "",
+        faults: Sequence[str] = (),
+        **changes: Any,
     ) -> RealLab:
         chosen, folder = params.load(phase, root=ROOT), tmp_path_factory.mktemp("home") / "lab" / phase
         chosen = params.Params(phase=chosen.phase, platform=params.overlay(chosen.platform, changes))
@@ -146,6 +152,7 @@ def real_labs(programs: dict[str, str], tmp_path_factory: pytest.TempPathFactory
             speed=300 if engine == "real" else 60,
             engines=everything if engine == "real" else None,
             charts=charts,
+            faults=faults,
         )
         started.append(RealLab(lab, chosen, root))
         return started[-1]

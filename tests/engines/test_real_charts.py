@@ -1,5 +1,5 @@
 """Platforms of the real charts on the real engine: every check passes but that of receivers, which the params do not
-name, and the platform then stays as it is.
+name, and those of certificates where the issuer cannot be reached; the platform then stays as it is.
 
 The charts are their authors' and not part of this repository: FLUOBOOK_TEST_CHARTS names a folder with them.
 """
@@ -7,6 +7,7 @@ The charts are their authors' and not part of this repository: FLUOBOOK_TEST_CHA
 from __future__ import annotations
 
 import os
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from tests.engines.conftest import RealLab
 
 CHARTS = os.environ.get("FLUOBOOK_TEST_CHARTS", "")
-ROOTS = {"phase1": "bootstrap", "phase1-gateway": "bootstrap-gateway", "phase2": "bootstrap", "phase3": "bootstrap"}
+ROOTS = {"nginx": "bootstrap", "gateway": "bootstrap-gateway"}
+NO_ISSUER = "kube.issuer-unreachable"
+ISSUED = "certificates are issued"
+VARIANTS = [*product(("phase1", "phase2", "phase3"), ROOTS, ("",)), *product(("phase1",), ROOTS, (NO_ISSUER,))]
 COMPARISONS = 5
 """How often Argo CD compares each Application again before the platform counts as stable."""
 BRING_UP = tuple(stage.name for stage in STAGES)
@@ -34,12 +38,17 @@ pytestmark = [
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("variant", ROOTS)
-def test_a_platform_of_real_charts_comes_up_and_stays_as_it_is(variant: str, real_labs: Callable[..., RealLab]) -> None:
+@pytest.mark.parametrize(
+    ("phase", "variant", "fault"), VARIANTS, ids=["-".join(parts).strip("-") for parts in VARIANTS]
+)
+def test_a_platform_of_real_charts_comes_up_and_stays_as_it_is(
+    phase: str, variant: str, fault: str, real_labs: Callable[..., RealLab]
+) -> None:
     path = f"cluster-gitops/{ROOTS[variant]}"
-    lab = real_labs(variant.partition("-")[0], charts=CHARTS, gitops={"path": path})
+    lab = real_labs(phase, charts=CHARTS, faults=[fault] if fault else [], gitops={"path": path})
     results = lab.bring_up(*BRING_UP)
-    assert [name for checks in results.values() for name, passed in checks if not passed] == [ALERTS]
+    failed = [name for checks in results.values() for name, passed in checks if not passed]
+    assert sorted(failed) == sorted([ALERTS, *([ISSUED, ISSUED] if fault else [])])
     before = lab.mutating()
     lab.bring_up(*BRING_UP)
     assert lab.mutating() == before
