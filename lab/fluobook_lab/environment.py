@@ -303,6 +303,7 @@ class Environment:
             planned=[(n.vmid, n.name, n.host) for n in platform.nodes if n.host in endpoint.hosts],
             pools=[platform.vm.pool] if platform.vm.pool else [],
             tunnels=self.hosts.reload,
+            handshakes=self.hosts.handshakes,
         )
 
     def _argocd(self) -> ArgoCD | RealArgoCD:

@@ -95,6 +95,15 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("a zone with a long name", {"vxlan": {"zone": "fluobooks"}}, {}, "vxlan.zone = 'fluobooks': must be the id"),
     ("an option for ssh", hosts({"ssh": "-oProxyCommand=true"}), {}, "must be a destination of ssh"),
     ("a private key's length, and no key", hosts({"public_key": "hunter2"}), {}, "must be a public key of WireGuard"),
+    ("an interface of Proxmox VE", {"interface": "vmbr0"}, {}, "interface = 'vmbr0': is a name of other interfaces"),
+    ("an interface of Linux", {"interface": "lo"}, {}, "wireguard.interface = 'lo': is a name of other interfaces"),
+    ("an interface with the VNet's name", {"interface": "vxnodes"}, {}, "is platform.network.bridge too; wgfluo"),
+    (
+        "each host itself",
+        hosts({"endpoint": "localhost"}),
+        {},
+        "hosts.pve1.endpoint = 'localhost': is each host itself",
+    ),
     ("an interface with a long name", {"interface": "wireguard0"}, {}, "must be the name of an interface"),
 ]
 

@@ -39,13 +39,14 @@ class Lab:
     background: Any
     chosen: params.Params
     folder: Path
+    phase: str | Path
     marks: list[int] = field(default_factory=list)
     sites: list[RunContext] = field(default_factory=list)
 
     def context(self, *settings: str, **changes: Any) -> RunContext:
         """A context on this lab; settings as `--set`, changes as in `params.overlay`."""
         overlay = json.loads((self.folder / "lab.json").read_text())["overlay"]
-        chosen = params.load(self.chosen.phase, overrides=settings, root=ROOT) if settings else self.chosen
+        chosen = params.load(self.phase, overrides=settings, root=ROOT) if settings else self.chosen
         platform = params.overlay(params.overlay(chosen.platform, overlay), changes)
         redactor = Redactor()
         self.sites.append(
@@ -101,7 +102,7 @@ def programs() -> Programs:
 def made(background: Any, programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Lab]]:
     labs: list[Lab] = []
 
-    def make(*faults: str, phase: str = "phase1", speed: float = SPEED, **changes: Any) -> Lab:
+    def make(*faults: str, phase: str | Path = "phase1", speed: float = SPEED, **changes: Any) -> Lab:
         chosen = params.load(phase, root=ROOT)
         platform = params.overlay(chosen.platform, changes)
         folder = tmp_path_factory.mktemp("lab")
@@ -113,7 +114,7 @@ def made(background: Any, programs: Programs, tmp_path_factory: pytest.TempPathF
             await environment.start()
             return environment
 
-        labs.append(Lab(background.run(start()), background, chosen, folder))
+        labs.append(Lab(background.run(start()), background, chosen, folder, phase))
         return labs[-1]
 
     yield make
@@ -125,7 +126,7 @@ def made(background: Any, programs: Programs, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def labs(background: Any, programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Lab]]:
-    """Makes labs of a phase for one test; faults by name, changes as in `params.overlay`."""
+    """Makes labs of a phase or params file for one test; faults by name, changes as in `params.overlay`."""
     yield from made(background, programs, tmp_path_factory)
 
 

@@ -39,6 +39,7 @@ _STORAGES = [
 """The types of what is read."""
 _SDN = {"zones": "zone", "vnets": "vnet", "controllers": "controller"}
 """The kinds of SDN objects that lists have, and the key of their id."""
+_STATE: dict[str, Any] = {"state?": str, "pending?": dict}
 _SDN_VERBS = {"POST": "create", "PUT": "change", "DELETE": "delete"}
 _AUDIT = (Need("/vms", "VM.Audit"),)
 _ALLOCATE = (Need("/vms", "VM.Allocate"),)
@@ -118,22 +119,32 @@ class ProxmoxClient:
         objects = {kind: self._sdn_list(f"cluster/sdn/{kind}", key) for kind, key in _SDN.items()}
         subnets = [self._sdn_list(f"cluster/sdn/vnets/{vnet}/subnets", "subnet") for vnet in objects["vnets"]]
         listed = {name: subnet for listed in subnets for name, subnet in listed.items()}
-        return {**objects, "subnets": listed, "fabrics": {}, "nodes": {}} | self._fabrics()
+        return {**objects, "subnets": listed, **self._fabrics(), **self._routing()}
 
     def _fabrics(self) -> dict[str, dict[str, Json]]:
-        path, state = "cluster/sdn/fabrics/all", {"state?": str, "pending?": dict}
-        shape = {"fabrics?": [{"id": str} | state], "nodes?": [{"fabric_id": str, "node_id": str} | state]}
-        try:
-            data = self._session.get(path, doing=f"list {path}", shape=shape, pending=1)
-        except Rejected as error:
-            if error.code != "501":
-                raise
-            return {}
+        shape = {"fabrics?": [{"id": str} | _STATE], "nodes?": [{"fabric_id": str, "node_id": str} | _STATE]}
+        data = self._if_known("cluster/sdn/fabrics/all", shape, pending=1) or {}
         nodes = {f"{node['fabric_id']}/{node['node_id']}": node for node in data.get("nodes") or ()}
         return {"fabrics": {fabric["id"]: fabric for fabric in data.get("fabrics") or ()}, "nodes": nodes}
 
+    def _routing(self) -> dict[str, dict[str, Json]]:
+        """Prefix lists and the entries of route maps, which nobody but their author needs to read."""
+        lists = self._if_known("cluster/sdn/prefix-lists", [{"id?": str} | _STATE], pending=1) or ()
+        entries = self._if_known("cluster/sdn/route-maps/entries", [{"route-map-id?": str} | _STATE], pending=1) or ()
+        maps = {f"{entry.get('route-map-id')}/{entry.get('order')}": entry for entry in entries}
+        return {"prefix-lists": {str(item.get("id")): item for item in lists}, "route-maps": maps}
+
+    def _if_known(self, path: str, shape: Any, **options: Any) -> Any:
+        """The answer to a request that older versions do not have; None from these."""
+        try:
+            return self._session.get(path, doing=f"list {path}", shape=shape, **options)
+        except Rejected as error:
+            if error.code != "501":
+                raise
+            return None
+
     def _sdn_list(self, path: str, key: str) -> dict[str, Json]:
-        shape = [{key: str, "state?": str, "pending?": dict}]
+        shape = [{key: str} | _STATE]
         listed = self._session.get(path, doing=f"list {path}", shape=shape, pending=1)
         return {item[key]: item for item in listed}
 
@@ -172,6 +183,14 @@ class ProxmoxClient:
         doing, shape = f"read the zones of {node}", [{"zone": str, "status": str}]
         zones = self._session.get(f"nodes/{node}/sdn/zones", doing=doing, shape=shape)
         return {zone["zone"]: zone["status"] for zone in zones}
+
+    def fabric_status(self, node: str, fabric: str) -> tuple[dict[str, str], dict[str, str]]:
+        """What a node reports of a fabric: the state of each interface and of each neighbour; empty if nothing."""
+        path, shape = f"nodes/{node}/sdn/fabrics/{fabric}", [{"name": str, "state": str}]
+        interfaces = self._if_known(f"{path}/interfaces", shape) or ()
+        neighbors = self._if_known(f"{path}/neighbors", [{"neighbor": str, "status": str, "uptime?": str}]) or ()
+        states = {each["neighbor"]: f"{each['status']} {each.get('uptime') or ''}".strip() for each in neighbors}
+        return {interface["name"]: interface["state"] for interface in interfaces}, states
 
     def firewall_rules(self, node: str) -> list[Json]:
         """The rules of a host's firewall, the first to match first, each with its position (`pos`)."""

@@ -34,6 +34,7 @@ RULES: tuple[Callable[[Platform], Iterator[Problem]], ...] = (
     network.api_address_is_a_control_planes,
     network.layer2_is_there_where_needed,
     network.mesh_can_form,
+    network.vxlan_has_its_own_vnet,
     network.packets_fit_through_the_tunnel,
     nodes.control_planes_are_odd,
     nodes.there_are_workers,

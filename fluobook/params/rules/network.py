@@ -19,6 +19,8 @@ VXLAN_OVERHEAD, WIREGUARD_OVERHEAD = 50, 80
 """Bytes that VXLAN, and WireGuard over IPv6, add to each packet."""
 _VXLAN_PORT = 4789
 _VNET = re.compile(r"(?!vmbr\d+$)[A-Za-z][A-Za-z0-9]{1,7}")
+_OTHER_INTERFACES = re.compile(r"lo|(bond|en[opsx]|eth|fwbr|fwln|fwpr|tap|veth|vmbr|vxlan)[\w-]*")
+"""The names that Linux and Proxmox VE give to interfaces."""
 _NODE_PREFIX, _POINT_TO_POINT = 24, 31
 _LARGEST_SERVICE_PREFIX, _SMALLEST_SERVICE_PREFIX = 12, 24
 _DHCP = "platform.network.dhcp_range"
@@ -154,14 +156,26 @@ def layer2_is_there_where_needed(platform: Platform) -> Iterator[Problem]:
 
 
 def mesh_can_form(platform: Platform) -> Iterator[Problem]:
-    """Of two hosts one has an endpoint, and nothing else uses WireGuard's port; VXLAN has a VNet of its own."""
+    """Of two hosts one has an endpoint, and no other interface has the tunnel's name."""
     mesh, bridge = platform.wireguard, platform.network.bridge
     if mesh is None:
         return
     hidden = [f"platform.wireguard.hosts.{host.host}.endpoint" for host in mesh.hosts if host.endpoint is None]
     for path in hidden[1:]:
         yield Problem(path, None, f"neither it nor {hidden[0]} can be reached", "one host at most may be behind NAT")
-    if mesh.vxlan is None:
+    for host in mesh.hosts:
+        if host.endpoint == "localhost":
+            path = f"platform.wireguard.hosts.{host.host}.endpoint"
+            yield Problem(path, host.endpoint, "is each host itself", "give the address that the other hosts reach")
+    if _OTHER_INTERFACES.fullmatch(mesh.interface) or (mesh.vxlan and mesh.interface == bridge):
+        rule = "is platform.network.bridge too" if mesh.interface == bridge else "is a name of other interfaces"
+        yield Problem("platform.wireguard.interface", mesh.interface, rule, "wgfluo is usual")
+
+
+def vxlan_has_its_own_vnet(platform: Platform) -> Iterator[Problem]:
+    """WireGuard does not use VXLAN's port, and the nodes are in a VNet that can be made."""
+    mesh, bridge = platform.wireguard, platform.network.bridge
+    if mesh is None or mesh.vxlan is None:
         return
     for host in mesh.hosts:
         if mesh.port_of(host) == mesh.vxlan.port:

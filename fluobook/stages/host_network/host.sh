@@ -22,7 +22,9 @@ make_key() {
   has_key || { if [ "$given" ]; then say "$given"; else wg genkey; fi >"$private.new" && mv "$private.new" "$private"; }
 }
 
-has_key() { [ -s "$private" ] && { [ -z "$given" ] || [ "$given" = "$(cat "$private")" ]; }; }
+has_key() {
+  [ -s "$private" ] && wg pubkey <"$private" >/dev/null 2>&1 && { [ -z "$given" ] || [ "$given" = "$(cat "$private")" ]; }
+}
 
 # Proxmox VE looks for the local end of a VXLAN zone among these stanzas; without `auto`, wg-quick alone sets it up.
 write_stanza() {
@@ -85,10 +87,16 @@ observe() {
   wait
   say running "$(wg show "$interface" public-key)" "$(ip -o link show dev "$interface" | sed 's/.* mtu \([0-9]*\).*/\1/')"
   now=$(date +%s)
+  transfer=$(wg show "$interface" transfer)
+  endpoints=$(wg show "$interface" endpoints)
+  allowed=$(wg show "$interface" allowed-ips)
   wg show "$interface" latest-handshakes | while read -r peer time; do
-    say peer "$peer" $((time == 0 ? -1 : now > time ? now - time : 0)) "$(wg show "$interface" transfer | sed -n "s|^$peer\t||p")"
+    say peer "$peer" $((time == 0 ? -1 : now > time ? now - time : 0)) "$(of "$transfer")" "$(of "$endpoints")" "$(of "$allowed" | tr ' ' ,)"
   done
 }
+
+# What a list of `wg show` has for the peer.
+of() { say "$1" | sed -n "s|^$peer\t||p"; }
 
 case $verb in
   tools) tools ;;

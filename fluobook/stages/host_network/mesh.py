@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from ipaddress import ip_address
+from typing import Any
 
 from fluobook.params.platform import Wireguard, WireguardHost
 
@@ -13,16 +15,26 @@ KEEPALIVE = 25
 """Seconds between two packets of a host behind NAT, so that its router keeps the way back open."""
 RECENT = 180
 """Seconds after which a session of WireGuard is not used any more: an older handshake means there is none."""
+NO_KEY = "neither ssh nor a public_key in the params"
 _SCRIPT = resources.files(__package__).joinpath("host.sh")
 
 
 @dataclass(frozen=True)
 class PeerState:
-    """A peer as `wg show` has it: seconds since the last handshake (-1 for none), bytes received and sent."""
+    """A peer as `wg show` has it: seconds since the last handshake (-1 for none), bytes received and sent.
+
+    `endpoint` is where its last packet came from, or the configured one; `allowed` are the networks that it gets.
+    """
 
     handshake: int
     received: int
     sent: int
+    endpoint: str = ""
+    allowed: frozenset[str] = frozenset()
+
+    def evidence(self) -> dict[str, Any]:
+        """The record of it in the journal."""
+        return {**vars(self), "allowed": sorted(self.allowed)}
 
 
 @dataclass(frozen=True)
@@ -75,9 +87,13 @@ def read(text: str) -> HostState:
         enabled="enabled" in first,
         stanza="stanza" in first,
         ports={name: int(port) for name, port in ports},
-        peers={peer[0]: PeerState(int(peer[1]), *map(int, [*peer[2:], "0", "0"][:2])) for peer in peers},
+        peers={peer[0]: _peer(*peer[1:]) for peer in peers},
         paths=frozenset(line[1] for line in words if line[0] == "path"),
     )
+
+
+def _peer(handshake: str, received: str = "0", sent: str = "0", endpoint: str = "", allowed: str = "") -> PeerState:
+    return PeerState(int(handshake), int(received), int(sent), endpoint, frozenset(filter(None, allowed.split(","))))
 
 
 def allowed_ips(host: WireguardHost) -> list[str]:
@@ -155,24 +171,62 @@ def differences(mesh: Wireguard, name: str, states: Mapping[str, HostState]) -> 
     """What a host's tunnel lacks, rotation left aside."""
     state, keys, host = states[name], active_keys(mesh, states), mesh.host(name)
     unknown = [peer for peer, key in keys.items() if peer != name and not key]
+    planned = "" if unknown else digest(configuration(mesh, name, keys))
     if not state.file:
         yield "it has no file"
-    elif unknown:
+        return
+    if unknown:
         yield f"{', '.join(unknown)} get{'s' if len(unknown) == 1 else ''} a new key"
-    elif state.file != digest(configuration(mesh, name, keys)):
+    elif state.file != planned:
         yield "its file differs"
     elif state.mode != "600":
         yield f"its file has mode {state.mode}"
-    if state.file and not state.running:
-        yield "it is down"
-    elif state.file and state.running != state.holds:
-        yield "it runs with another key than its file's"
-    elif state.file and (state.mtu, state.ports.get(mesh.interface)) != (mesh.mtu, mesh.port_of(host)):
-        yield f"it runs with MTU {state.mtu} on port {state.ports.get(mesh.interface)}"
-    if state.file and not state.enabled:
+    others = networks(mesh, name, keys) if state.file == planned else None
+    yield from _running_differences(mesh, host, state, others)
+    if not state.enabled:
         yield "it does not start with the host"
-    if state.file and not state.stanza:
+    if not state.stanza:
         yield "Proxmox VE does not know its address"
+
+
+def _running_differences(
+    mesh: Wireguard, host: WireguardHost, state: HostState, peers: Mapping[str, frozenset[str]] | None
+) -> Iterator[str]:
+    if not state.running:
+        yield "it is down"
+    elif state.running != state.holds:
+        yield "it runs with another key than its file's"
+    elif (state.mtu, state.ports.get(mesh.interface)) != (mesh.mtu, mesh.port_of(host)):
+        yield f"it runs with MTU {state.mtu} on port {state.ports.get(mesh.interface)}"
+    elif peers is not None and {key: peer.allowed for key, peer in state.peers.items()} != peers:
+        yield "it runs with other peers or networks than its file's"
+
+
+def networks(mesh: Wireguard, name: str, keys: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    """The networks that each peer of a host gets, by public key."""
+    return {keys[peer.host]: frozenset(allowed_ips(peer)) for peer in mesh.members if peer.host != name}
+
+
+def elsewhere(mesh: Wireguard, states: Mapping[str, HostState], keys: Mapping[str, str]) -> dict[str, str]:
+    """The directions in which a peer's packets come from another address than its endpoint, and from where.
+
+    WireGuard follows the packets, so such a pair works until a host starts again and has to reach the endpoint.
+    """
+    return {
+        f"{name} to {peer.host}": f"its packets come from {seen.endpoint}, not from its endpoint {peer.endpoint}"
+        for name, state in states.items()
+        for peer in mesh.members
+        if (seen := state.peers.get(keys[peer.host])) and is_address(peer.endpoint) and seen.handshake >= 0
+        if seen.endpoint.rpartition(":")[0] != peer.endpoint
+    }
+
+
+def is_address(text: str | None) -> bool:
+    """Whether a text is an IP address."""
+    try:
+        return bool(ip_address(text or ""))
+    except ValueError:
+        return False
 
 
 def silent_pairs(mesh: Wireguard, states: Mapping[str, HostState], keys: Mapping[str, str]) -> dict[str, str]:
@@ -213,7 +267,7 @@ def problems(
         if key and owners.setdefault(key, name) != name:
             yield f"{owners[key]} and {name} have the same key {key}"
         elif not key and not mesh.host(name).ssh and not fabric:
-            yield f"{name} has neither ssh nor a public_key in the params"
+            yield f"{name} has {NO_KEY}"
 
 
 def unseen(mesh: Wireguard) -> list[str]:

@@ -20,6 +20,7 @@ from fluobook.stages.host_network.mesh import HostState
 from fluobook.stages.host_network.sdn import SdnState
 
 NAME = "host-network"
+CORRECT = "correct platform.wireguard in the params, or the host"
 SKIPPED = "skipped: the params have no mesh between hosts (platform.wireguard)"
 
 
@@ -59,9 +60,9 @@ def observe(context: RunContext) -> Observation | None:
         return None
     states, endpoints = context.shared(States, States), endpoints_of(context.platform)
     by_name = dict(zip([e.name for e in endpoints], in_parallel(lambda e: sdn_of(context, e), endpoints), strict=True))
-    states.fabric = sdn.fabric_is_possible(mesh, [state.version for state in by_name.values()])
+    states.fabric = not sdn.fabric_obstacles(mesh, [state.version for state in by_name.values()])
     states.hosts = observe_hosts(context, mesh)
-    if states.fabric and any(state.file for state in states.hosts.values()):  # wg-quick made this mesh, and keeps it
+    if states.fabric and any(host.file or host.public for host in states.hosts.values()):  # wg-quick keeps its mesh
         states.fabric = False
         states.hosts = observe_hosts(context, mesh)
     scripts = [] if states.fabric else list(_written_scripts(context, mesh, states.hosts))
@@ -93,7 +94,8 @@ def _written_scripts(context: RunContext, mesh: Wireguard, states: Mapping[str, 
         verb = "remove" if mesh.host(name).removed else "mesh" if known else "key"
         content = meshes.configuration(mesh, name, keys) if verb == "mesh" else ""
         write_text(folder / f"{name}.sh", meshes.script(mesh, name, verb, content))
-        yield f"run {name}.sh, in {folder.name} of the run's folder, as root on {name}; it prints the public key"
+        place = "the run's folder" if context.journal.path else str(folder.parent)
+        yield f"run {name}.sh, in {folder.name} of {place}, as root on {name}; it prints the public key"
 
 
 def endpoints_of(platform: Platform) -> list[ProxmoxEndpoint]:
@@ -111,7 +113,10 @@ def sdn_of(context: RunContext, endpoint: ProxmoxEndpoint) -> SdnState:
     status = {host: client.zone_status(host).get(mesh.vxlan.zone, "") for host in members} if mesh.vxlan else {}
     users = [] if members else _users(client, context.platform.network.bridge)
     rules = {host: client.firewall_rules(host) for host in joined}
-    return SdnState(client.sdn(), status, client.version()["version"], rules, users)
+    objects = client.sdn()
+    unseen = [host for host in joined if not mesh.host(host).ssh and f"{mesh.interface}/{host}" in objects["nodes"]]
+    reports = {host: client.fabric_status(host, mesh.interface) for host in unseen}
+    return SdnState(objects, status, client.version()["version"], rules, users, reports)
 
 
 def _users(client: ProxmoxClient, bridge: str) -> list[str]:
@@ -132,14 +137,18 @@ def plan(platform: Platform, observation: Observation | None) -> Plan:
     mesh = platform.wireguard
     if mesh is None or observation is None:
         return Plan(NAME, (), 0, platform.digest_data(), notes=(SKIPPED,))
+    if not observation.fabric:
+        sdn.require_possible(mesh, observation.sdn)
     present = sdn.as_present(platform, observation.sdn) if observation.fabric else platform
     assert present.wireguard is not None  # noqa: S101  (narrows the type)
     rotated = [host for host, now in zip(mesh.hosts, present.wireguard.hosts, strict=True) if host.key != now.key]
     mesh_now = present.wireguard
     keys = observation.keys(mesh_now)
     wrong = list(meshes.problems(mesh, observation.hosts, keys, fabric=observation.fabric))
-    if wrong := [*wrong, *(sdn.port_problems(mesh_now, observation.sdn) if observation.fabric else ())]:
-        raise Refused("; ".join(wrong), remedy="correct platform.wireguard in the params, or the host")
+    if wrong := [*wrong, *sdn.interface_problems(mesh_now, observation.sdn)]:
+        by_hand = [*observation.by_hand, "write the keys into wireguard.hosts[].public_key"]
+        remedy = "; ".join(by_hand) if all(meshes.NO_KEY in text for text in wrong) else CORRECT
+        raise Refused("; ".join(wrong), remedy=remedy)
     for endpoint in endpoints_of(platform):
         sdn.require_ours(present, endpoint, observation.sdn[endpoint.name], keys if observation.fabric else None)
     actions = _fabrics(present, mesh_now, observation) if observation.fabric else _tunnels(mesh, observation)
@@ -237,9 +246,10 @@ def _sdn(
         state, members = observation.sdn[endpoint.name], sdn.hosts_of(platform, endpoint)
         lacking = list(sdn.differences(platform, endpoint, state, keys))
         for host in members if observation.fabric and not lacking else ():
+            lacking += [f"the tunnel of {host.host} is down"] if sdn.is_down(mesh, host, state) else []
             if host.host in observation.hosts and host.host not in rotated:
-                own, key = observation.hosts[host.host], keys[host.host] if keys else ""
-                lacking += sdn.host_differences(mesh, host.host, own, key) if own.tools else ()
+                own = observation.hosts[host.host]
+                lacking += sdn.host_differences(mesh, host.host, own, keys) if own.tools and keys else ()
         if lacking:
             objects, nodes = sdn.objects_of(platform, endpoint, None), state.objects.get("nodes", {})
             leaving = [host.host for host in mesh.hosts if host.removed and host.host in endpoint.hosts]

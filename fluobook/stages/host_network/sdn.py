@@ -7,15 +7,15 @@ can be sent is sent: a zone without one has 1450.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any
 
-from fluobook.errors import ForeignObject
+from fluobook.errors import ForeignObject, Refused
 from fluobook.params import Platform, ProxmoxEndpoint
 from fluobook.params.platform import Wireguard, WireguardHost
-from fluobook.stages.host_network.mesh import HostState, allowed_ips
+from fluobook.stages.host_network.mesh import HostState, allowed_ips, is_address, networks
 
 Json = Mapping[str, Any]
 Objects = Mapping[str, Mapping[str, Json]]
@@ -31,6 +31,8 @@ _KINDS = ("fabrics", "nodes", "zones", "vnets", "subnets")
 _DELETION = ("subnets", "vnets", "zones", "nodes", "fabrics")
 _LAST = ("nodes", "peers")
 """What is set when all objects exist."""
+_NO_OPTIONS = {"digest", "type", "vnet", "zone", "id", "fabric_id", "node_id"}
+"""What an object has beside its options."""
 _CLASHES = (("zones", "type"), ("fabrics", "protocol"), ("vnets", "zone"), ("vnets", "tag"))
 """Kinds, and the key that shows whether an object with our id is somebody else's."""
 
@@ -45,6 +47,7 @@ class SdnState:
         version: of Proxmox VE.
         rules: the firewall rules, by host.
         users: the VMs on the VNet, if the endpoint leaves the mesh.
+        reports: of each host without ssh, the states of the fabric's interfaces and of its neighbours.
     """
 
     objects: Objects = field(default_factory=dict)
@@ -52,14 +55,34 @@ class SdnState:
     version: str = ""
     rules: Mapping[str, Sequence[Json]] = field(default_factory=dict)
     users: Sequence[str] = ()
+    reports: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = field(default_factory=dict)
 
 
-def fabric_is_possible(mesh: Wireguard, versions: Sequence[str]) -> bool:
-    """Whether Proxmox VE's API can make the whole mesh: it knows neither MTU, nor NAT, nor keys from elsewhere."""
-    numbers = [tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) for version in versions]
-    by_hand = any(host.public_key and not host.ssh for host in mesh.hosts)
-    own_keys = any(host.private_key or host.endpoint is None for host in mesh.hosts)
-    return min(numbers) >= _FABRIC_SINCE and mesh.mtu == FABRIC_MTU and not by_hand and not own_keys
+def fabric_obstacles(mesh: Wireguard, versions: Sequence[str]) -> list[str]:
+    """Why Proxmox VE's API cannot make the whole mesh: it knows neither MTU, nor NAT, nor keys from elsewhere."""
+    older = [text for text in versions if tuple(int(part) for part in re.findall(r"\d+", text)[:2]) < _FABRIC_SINCE]
+    obstacles = {
+        f"Proxmox VE {', '.join(older)}": older,
+        f"MTU {mesh.mtu}": mesh.mtu != FABRIC_MTU,
+        "a host behind NAT": any(host.endpoint is None for host in mesh.hosts),
+        "a private_key": any(host.private_key for host in mesh.hosts),
+        "a public_key of a host without ssh": any(host.public_key and not host.ssh for host in mesh.hosts),
+    }
+    return [text for text, exists in obstacles.items() if exists]
+
+
+def require_possible(mesh: Wireguard, states: Mapping[str, SdnState]) -> None:
+    """Require that no fabric runs a mesh that wg-quick would have to run.
+
+    Raises:
+        Refused: a fabric with our name exists, and the params ask for what it cannot have.
+    """
+    owners = [name for name, state in states.items() if mesh.interface in state.objects.get("fabrics", {})]
+    if owners and (obstacles := fabric_obstacles(mesh, [state.version for state in states.values()])):
+        raise Refused(
+            f"the mesh is a fabric of the SDN of {', '.join(owners)}, which cannot have {', '.join(obstacles)}",
+            remedy="take this back in the params, or remove the mesh (removed: true for all hosts) and make it again",
+        )
 
 
 def hosts_of(platform: Platform, endpoint: ProxmoxEndpoint) -> list[WireguardHost]:
@@ -161,16 +184,23 @@ def as_present(platform: Platform, states: Mapping[str, SdnState], rotating: str
     return platform.model_copy(update={"wireguard": mesh.model_copy(update={"hosts": tuple(hosts)})})
 
 
-def port_problems(mesh: Wireguard, states: Mapping[str, SdnState]) -> Iterator[str]:
-    """Interfaces of other fabrics on our ports or with our names."""
+def interface_problems(mesh: Wireguard, states: Mapping[str, SdnState]) -> Iterator[str]:
+    """Interfaces of other fabrics with our ports, names or addresses."""
     for state in states.values():
         for name, node in state.objects.get("nodes", {}).items():
             fabric, _, host = name.partition("/")
             ours = next((member for member in mesh.members if member.host == host), None)
             for interface in map(_properties, current(node).get("interfaces") or ()):
-                if ours and fabric != mesh.interface and interface.get("listen_port") == str(mesh.port_of(ours)):
-                    owner = f"{interface['name']} of fabric {fabric}"
-                    yield f"UDP port {mesh.port_of(ours)} of {host} is used by interface {owner}"
+                address = interface.get("ip", "").partition("/")[0]
+                if ours is None or fabric == mesh.interface:
+                    continue
+                owner = f"{host} is used by interface {interface['name']} of fabric {fabric}"
+                if interface.get("listen_port") == str(mesh.port_of(ours)):
+                    yield f"UDP port {mesh.port_of(ours)} of {owner}"
+                if mesh.owns(interface["name"]):
+                    yield f"the interface {mesh.interface} of {owner}"
+                if address == ours.address:
+                    yield f"the address {address} of {owner}"
 
 
 def current(content: Json) -> Json:
@@ -194,22 +224,25 @@ def require_ours(
         ForeignObject: there are pending changes of other people, another object has our id or tag, or is in our zone.
     """
     ours, planned = objects_of(platform, endpoint, keys), wanted(platform, endpoint, keys)
-    names = owned(state.objects, ours)
+    names, mesh = owned(state.objects, ours), platform.wireguard
+    hosts = {host.host for host in mesh.hosts} if mesh else set()
+    new = {("nodes", name) for name, node in state.objects.get("nodes", {}).items() if node.get("state") == "new"}
+    names -= {(kind, name) for kind, name in new if name.partition("/")[2] not in hosts}
     if pending := [
-        f"{kind.removesuffix('s')} {name} ({content['state']})"
+        f"{kind.removesuffix('s')} {name} ({change})"
         for kind, objects in state.objects.items()
         for name, content in objects.items()
-        if content.get("state")
-        and ((kind, name) not in names or (content["state"] == "deleted" and name in planned.get(kind, {})))
+        if (change := _change_of_others(content, planned.get(kind, {}).get(name), ours=(kind, name) in names))
     ]:
         raise ForeignObject(
             f"the SDN of {endpoint.name} has pending changes of somebody else: {', '.join(pending)}",
             cause="applying our changes would publish these too",
             remedy="let their author apply them, or withdraw them (Datacenter > SDN), then run the stage again",
         )
+    segments = _segments(state)
     for kind, key in _CLASHES:
         for name, content in state.objects.get(kind, {}).items():
-            value = current(content).get(key)
+            value = current(content).get(key) if key != "tag" or current(content).get("zone") in segments else None
             for own, wish in ours[kind].items():
                 if value == wish[key] and name != own if key == "tag" else value != wish[key] and name == own:
                     raise ForeignObject(
@@ -227,6 +260,21 @@ def require_ours(
             cause="its hosts leave the mesh, which deletes the zone and the VNet",
             remedy="move or delete what uses it, then run the stage again",
         )
+
+
+def _change_of_others(content: Json, wish: Json | None, *, ours: bool) -> str:
+    """What of an object's pending change is not ours, "" for nothing."""
+    state = str(content.get("state") or "")
+    if not ours or (state == "deleted" and wish is not None):
+        return state
+    options = sorted(set(content.get("pending") or ()) - set(wish or ()) - _NO_OPTIONS)
+    return f"{state}: {', '.join(options)}" if options and state == "changed" and wish is not None else ""
+
+
+def _segments(state: SdnState) -> set[str]:
+    """The zones whose tags are VXLAN network identifiers."""
+    zones = state.objects.get("zones", {})
+    return {name for name, zone in zones.items() if current(zone).get("type") in ("vxlan", "evpn")}
 
 
 def _others(state: SdnState, ours: Objects, kind: str) -> list[tuple[str, Json]]:
@@ -317,21 +365,13 @@ def firewall_rules(platform: Platform, host: WireguardHost, state: SdnState, *, 
     if mesh is None or host.removed:
         return []
     addresses = [str(peer.endpoint) for peer in mesh.members if peer is not host]
-    source = {"source": ",".join(addresses)} if all(map(_is_address, addresses)) else {}
+    source = {"source": ",".join(addresses)} if all(map(is_address, addresses)) else {}
     rules: list[dict[str, Any]] = [{"action": "ACCEPT", "dport": str(mesh.port_of(host)), **source}]
     if mesh.vxlan:
-        port, zones = {"dport": str(mesh.vxlan.port)}, state.objects.get("zones", {})
+        port = {"dport": str(mesh.vxlan.port)}
         rules.append({"action": "ACCEPT", **port, "source": mesh.cidr, "iface": mesh.interface_on(host, fabric=fabric)})
-        others = [name for name, zone in zones.items() if zone.get("type") in ("vxlan", "evpn")]
-        rules += [{"action": "DROP", **port}] if not set(others) - {mesh.vxlan.zone} else []
+        rules += [{"action": "DROP", **port}] if _segments(state) <= {mesh.vxlan.zone} else []
     return [{"type": "in", "proto": "udp", "enable": 1, "comment": _comment(mesh), **rule} for rule in rules]
-
-
-def _is_address(text: str) -> bool:
-    try:
-        return bool(ip_address(text))
-    except ValueError:
-        return False
 
 
 def _comment(mesh: Wireguard) -> str:
@@ -351,8 +391,23 @@ def rules_differ(mesh: Wireguard, rules: Sequence[Json], planned: Sequence[Json]
     return list(map(shown, ours)) != list(map(shown, planned))
 
 
-def host_differences(mesh: Wireguard, name: str, state: HostState, key: str) -> Iterator[str]:
+def is_down(mesh: Wireguard, host: WireguardHost, state: SdnState) -> bool:
+    """Whether Proxmox VE itself reports that the fabric's interface on a host is down."""
+    return state.reports.get(host.host, ({}, {}))[0].get(mesh.interface_on(host, fabric=True)) == "down"
+
+
+def reported(state: SdnState, keys: Mapping[str, str]) -> Iterator[str]:
+    """What Proxmox VE itself reports of the hosts without ssh; a neighbour is given by its key or its name."""
+    names = {key: name for name, key in keys.items()}
+    for host, (interfaces, neighbors) in state.reports.items():
+        parts = [*interfaces.items(), *((names.get(peer, peer), status) for peer, status in neighbors.items())]
+        yield f"{host}: " + (", ".join(f"{name} {status}" for name, status in parts) or "nothing")
+
+
+def host_differences(mesh: Wireguard, name: str, state: HostState, keys: Mapping[str, str]) -> Iterator[str]:
     """What a host with ssh reports of its fabric's interface that is not as planned."""
+    key, allowed = keys[name], {key: peer.allowed for key, peer in state.peers.items()}
+    planned = networks(mesh, name, keys)
     port = state.ports.get(mesh.interface_on(mesh.host(name), fabric=True))
     if not state.running:
         yield f"the tunnel of {name} is down"
@@ -360,3 +415,5 @@ def host_differences(mesh: Wireguard, name: str, state: HostState, key: str) -> 
         yield f"the tunnel of {name} runs with another key"
     elif (state.mtu, port) != (mesh.mtu, mesh.port_of(mesh.host(name))):
         yield f"the tunnel of {name} runs with MTU {state.mtu} on port {port}"
+    elif lost := [peer for peer, key in keys.items() if planned.get(key, frozenset()) - allowed.get(key, frozenset())]:
+        yield f"the tunnel of {name} does not have {', '.join(lost)}, or a network behind it"

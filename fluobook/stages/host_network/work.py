@@ -203,14 +203,16 @@ def verify(context: RunContext, observation: Observation | None) -> Sequence[Che
     mesh = context.platform.wireguard
     if mesh is None or observation is None:
         return (Check("the hosts form a mesh", passed=True, result=SKIPPED),)
-    checks = _tunnel(context, mesh, observation)
-    if unseen := meshes.unseen(mesh):
+    checks = _tunnel(context, mesh, observation) if observation.hosts or observation.fabric else []
+    if unseen := [host for host in meshes.unseen(mesh) if not mesh.host(host).removed]:
+        shown = [count(len(mesh.members), unseen)]
+        shown += [text for state in observation.sdn.values() for text in sdn.reported(state, observation.keys(mesh))]
         remedy = "name ssh for it in the params (wireguard.hosts[].ssh), or run `wg show` on it"
         checks.append(
             Check(
                 "every host was inspected",
                 passed=False,
-                result=count(len(mesh.hosts), unseen),
+                result="; Proxmox VE reports of ".join(shown),
                 remedy=remedy,
                 advisory=True,
             )
@@ -237,25 +239,29 @@ def _tunnel(context: RunContext, mesh: Wireguard, observation: Observation) -> l
     left = [f"{name} (it leaves the mesh)" for name, state in hosts.items() if mesh.host(name).removed and state.file]
     hosts = {name: state for name, state in hosts.items() if not mesh.host(name).removed}
     if observation.fabric:
-        wrong = {name: "; ".join(sdn.host_differences(mesh, name, hosts[name], keys[name])) for name in hosts}
+        wrong = {name: "; ".join(sdn.host_differences(mesh, name, hosts[name], keys)) for name in hosts}
+        states = observation.sdn.values()
+        down = [host.host for host in mesh.members if any(sdn.is_down(mesh, host, state) for state in states)]
+        wrong |= dict.fromkeys(down, "Proxmox VE reports that its tunnel is down")
     else:
         wrong = {name: "; ".join(meshes.differences(mesh, name, hosts)) for name in hosts}
         wrong |= {
             name: "it uses another key than the params ask for" for name in hosts if meshes.is_rotated(hosts[name])
         }
     differing = left + [f"{name} ({reason})" for name, reason in wrong.items() if reason]
-    silent = meshes.silent_pairs(mesh, hosts, keys)
+    silent = meshes.elsewhere(mesh, hosts, keys) | meshes.silent_pairs(mesh, hosts, keys)
     directions = len(hosts) * (len(mesh.members) - 1)
     context.journal.write(
         "evidence",
         stage=NAME,
-        peers={name: {key: vars(peer) for key, peer in state.peers.items()} for name, state in hosts.items()},
+        peers={name: {key: peer.evidence() for key, peer in state.peers.items()} for name, state in hosts.items()},
+        reports={host: report for state in observation.sdn.values() for host, report in state.reports.items()},
     )
     lost = [f"{pair} ({reason})" for pair, reason in silent.items()]
     wire = f"packets of {mesh.underlay_mtu} bytes must pass between them"
     remedy = f"UDP port {mesh.port} must reach the endpoints, and {wire}; then {again}"
-    return [
-        Check("each host runs WireGuard as planned", not differing, count(len(hosts), differing), again),
+    checks = [
+        Check("each host runs WireGuard as planned", not differing, count(len({*hosts, *wrong}), differing), again),
         Check(
             f"each pair of hosts exchanges packets of {mesh.mtu} bytes, with a recent handshake",
             not lost,
@@ -263,6 +269,7 @@ def _tunnel(context: RunContext, mesh: Wireguard, observation: Observation) -> l
             remedy,
         ),
     ]
+    return checks if directions or not mesh.members else checks[:1]
 
 
 def _segment(context: RunContext, endpoint: ProxmoxEndpoint, state: SdnState, keys: Mapping[str, str] | None) -> Check:

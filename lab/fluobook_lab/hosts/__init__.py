@@ -6,7 +6,9 @@ calls a dozen of them.
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,12 +79,20 @@ class Hosts:
             run = home / "run"
             run.mkdir(exist_ok=True)
             for old in set((run / "sdn").read_text().split() if (run / "sdn").exists() else ()) - tunnels.keys():
-                (run / f"{old}.conf").unlink()
+                (run / f"{old}.conf").unlink(missing_ok=True)
             (run / "sdn").write_text(" ".join(tunnels))
             for interface, tunnel in tunnels.items():
                 texts = {"conf": tunnel.configuration, "address": tunnel.address, "mtu": "1420"}
                 for suffix, text in texts.items():
                     (run / f"{interface}.{suffix}").write_text(text)
+
+    def handshakes(self, name: str, interface: str) -> dict[str, int] | None:
+        """The time of the last handshake of a host's interface with each peer, 0 for none; None if it is down."""
+        home = next(self._folder / (host.ssh or host.host) for host in self._hosts if host.host == name)
+        command = [str(home / "bin" / "wg"), "show", interface, "latest-handshakes"]
+        environment = {**os.environ, "HOST": str(home)}
+        shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return None if shown.returncode else {key: int(time) for key, time in map(str.split, shown.stdout.splitlines())}
 
     def requests(self) -> list[dict[str, Any]]:
         """The scripts that ran so far."""

@@ -26,6 +26,15 @@ partner() {
   done
 }
 
+# The key, endpoint ("(none)" without one) and networks of each peer of an interface.
+peers() {
+  awk 'function show() { if (key) print key, endpoint, networks }
+    /^PublicKey/ { show(); key = $3; endpoint = "(none)" }
+    /^Endpoint/ { endpoint = $3 }
+    /^AllowedIPs/ { gsub(",", ""); $1 = $2 = ""; networks = $0 }
+    END { show() }' "$run/$1.conf"
+}
+
 start() {
   file=$HOST/wireguard/$1.conf
   wg-quick strip "$1" >"$run/$1.conf"
@@ -37,7 +46,11 @@ case ${0##*/} in
   wg)
     case $1 in
       genkey) head -c 32 /dev/urandom | base64 ;;
-      pubkey) public ;;
+      pubkey)
+        read -r key || :
+        [ "${#key}" = 44 ] || { echo "wg: Key is not the correct length or format" >&2; exit 1; }
+        echo "$key" | public
+        ;;
       syncconf) cat >"$run/$2.conf" ;;
       show)
         if [ "$2" = all ]; then
@@ -55,6 +68,16 @@ case ${0##*/} in
               if [ "$3" = transfer ]; then printf '%s\t%s\n' "$peer" "${told#* }"; else printf '%s\t%s\n' "$peer" "${told%% *}"; fi
             done
             ;;
+          endpoints)
+            peers "$2" | while read -r peer endpoint _; do
+              for folder in $(partner "$2" "$peer"); do
+                address=$(cat "$folder/address")
+                [ -z "$address" ] || endpoint=$address:${endpoint##*:}
+              done
+              printf '%s\t%s\n' "$peer" "$endpoint"
+            done
+            ;;
+          allowed-ips) peers "$2" | while read -r peer _ networks; do printf '%s\t%s\n' "$peer" "$networks"; done ;;
         esac
         ;;
     esac

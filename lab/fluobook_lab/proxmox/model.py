@@ -198,7 +198,7 @@ class Vm:
             raise failed(f"VM is locked ({self.lock})")
 
 
-SDN_KINDS = ("zones", "vnets", "subnets", "controllers", "fabrics", "nodes")
+SDN_KINDS = ("zones", "vnets", "subnets", "controllers", "fabrics", "nodes", "prefix-lists", "route-maps")
 
 
 def _no_objects() -> dict[str, dict[str, dict[str, Any]]]:
@@ -487,6 +487,7 @@ class Backend:
     random: Random
     durations: Durations
     tunnels: Callable[[str, Mapping[str, Tunnel]], None]
+    handshakes: Callable[[str, str], Mapping[str, int] | None]
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from fluobook_lab.proxmox.model import Tunnel
 from fluobook_lab.proxmox.options import TaskError, failed, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from fluobook_lab.proxmox.model import Backend, Call, Sdn, Task
 
 _KEYS = {"zones": "zone", "vnets": "vnet", "subnets": "subnet", "controllers": "controller"}
-_KEYS |= {"fabrics": "id", "nodes": "node_id"}
+_KEYS |= {"fabrics": "id", "nodes": "node_id", "prefix-lists": "id", "route-maps": "route-map-id"}
 """By kind, the key of an object's id."""
 _NUMBERS = frozenset({"mtu", "tag", "vxlan-port", "snat", "vlanaware", "isolate-ports", "persistent_keepalive"})
 _LISTS = frozenset({"interfaces", "peers", "allowed_ips"})
@@ -51,6 +51,7 @@ def _with_changes(running: dict[str, Any] | None, configured: dict[str, Any] | N
     if running == configured or configured is None:
         return dict(running or {}) | ({} if configured else {"state": "deleted"})
     changes = {key: value for key, value in configured.items() if (running or {}).get(key) != value}
+    changes |= dict.fromkeys((running or {}).keys() - configured.keys(), "deleted")
     return (running or configured) | {"state": "changed" if running else "new", "pending": changes}
 
 
@@ -327,13 +328,33 @@ def zone_status(call: Call) -> list[dict[str, str]]:
     return [{"zone": name, "status": state if name in sdn.running["zones"] else "pending"} for name in zones]
 
 
+def _handshakes(call: Call) -> dict[str, Mapping[str, int] | None]:
+    """By interface of a fabric on a node, the time of the last handshake with each peer; None if it is down."""
+    call.token.need(f"/sdn/fabrics/{call.path['fabric']}", "SDN.Audit")
+    node = call.backend.inventory.sdn.running["nodes"].get(f"{call.path['fabric']}/{call.node}", {})
+    names = [interface["name"] for interface in _parsed(node, "interfaces")]
+    return {name: call.backend.handshakes(call.node, name) for name in names}
+
+
+def fabric_interfaces(call: Call) -> list[dict[str, str]]:
+    """GET /nodes/{node}/sdn/fabrics/{fabric}/interfaces."""
+    states = {name: "down" if peers is None else "up" for name, peers in _handshakes(call).items()}
+    return [{"name": name, "state": state, "type": "wireguard"} for name, state in states.items()]
+
+
+def fabric_neighbors(call: Call) -> list[dict[str, str]]:
+    """GET /nodes/{node}/sdn/fabrics/{fabric}/neighbors; their form for WireGuard is not in the API's description."""
+    peers = {key: time for peers in _handshakes(call).values() for key, time in (peers or {}).items()}
+    return [{"neighbor": key, "status": "up" if time else "down", "uptime": ""} for key, time in peers.items()]
+
+
 def _routes() -> list[tuple[str, str, Callable[[Call], Any]]]:
     routes: list[tuple[str, str, Callable[[Call], Any]]] = []
     for kind, path in _PATHS.items():
         one = f"{path}/{{{_KEYS[kind]}}}"
         routes += [("POST", path, _creation(kind)), ("PUT", one, _change(kind)), ("DELETE", one, _removal(kind))]
-    for kind in ("zones", "vnets", "subnets", "controllers"):
-        routes.append(("GET", _PATHS.get(kind, f"/cluster/sdn/{kind}"), _listing(kind)))
+    for kind in ("zones", "vnets", "subnets", "controllers", "prefix-lists", "route-maps"):
+        routes.append(("GET", (_PATHS | _LISTED).get(kind, f"/cluster/sdn/{kind}"), _listing(kind)))
     return routes
 
 
@@ -345,6 +366,8 @@ _PATHS = {
     "nodes": "/cluster/sdn/fabrics/node/{fabric_id}",
 }
 """By kind, where objects are created."""
+_LISTED = {"route-maps": "/cluster/sdn/route-maps/entries"}
+"""By kind, where objects are listed that cannot be created here."""
 ROUTES = (
     *_routes(),
     ("GET", "/cluster/sdn/fabrics/all", fabrics),
@@ -353,4 +376,6 @@ ROUTES = (
     ("POST", "/cluster/sdn/lock", lock),
     ("DELETE", "/cluster/sdn/lock", unlock),
     ("GET", "/nodes/{node}/sdn/zones", zone_status),
+    ("GET", "/nodes/{node}/sdn/fabrics/{fabric}/interfaces", fabric_interfaces),
+    ("GET", "/nodes/{node}/sdn/fabrics/{fabric}/neighbors", fabric_neighbors),
 )

@@ -111,6 +111,8 @@ class ProxmoxLab(HttpServer):
         planned: (vmid, name, host) of the VMs that will be created; faults place foreign VMs in their way.
         pools: the resource pools that exist.
         tunnels: takes the WireGuard interfaces that a node's network has after a reload, by name.
+        handshakes: returns the time of the last handshake (0 for none) of a node's interface with each public key, None
+            if the interface is down.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class ProxmoxLab(HttpServer):
         planned: Sequence[tuple[int, str, str]] = (),
         pools: Sequence[str] = (),
         tunnels: Callable[[str, Mapping[str, Tunnel]], None] = lambda _node, _tunnels: None,
+        handshakes: Callable[[str, str], Mapping[str, int] | None] = lambda _node, _interface: None,
     ) -> None:
         self.inventory = Inventory(tuple(hosts), tuple(storages), tuple(tokens), version=version or _version(faults))
         self.inventory.pools.update(pools)
@@ -143,6 +146,7 @@ class ProxmoxLab(HttpServer):
             random=random or Random(0),
             durations=durations or Durations(),
             tunnels=tunnels,
+            handshakes=handshakes,
         )
         app = web.Application(client_max_size=2**20)
         for method, path, handler in ROUTES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from fluobook.stages.host_network.mesh import (
     HostState,
     PeerState,
     active_keys,
+    allowed_ips,
     configuration,
     differences,
     problems,
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fluobook.params import Platform, ProxmoxEndpoint
-    from fluobook.params.platform import Wireguard
+    from fluobook.params.platform import Wireguard, WireguardHost
 
 KEYS = {f"pve{number}": f"{number}TIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=" for number in (1, 2, 3)}
 OTHER = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
@@ -43,9 +45,17 @@ def mesh_of(platform: Platform) -> Wireguard:
     return platform.wireguard
 
 
+def peer_of(host: WireguardHost) -> PeerState:
+    """A host as its peers should have it."""
+    return PeerState(5, 100, 100, f"{host.endpoint}:51820", frozenset(allowed_ips(host)))
+
+
 def states_of(mesh: Wireguard) -> dict[str, HostState]:
     """Hosts that are as they should be."""
-    peers = {name: {key: PeerState(5, 100, 100) for other, key in KEYS.items() if other != name} for name in KEYS}
+    peers = {
+        name: {KEYS[host.host]: peer_of(host) for host in mesh.hosts if host.host in KEYS and host.host != name}
+        for name in KEYS
+    }
     return {
         name: HostState(
             public=key,
@@ -102,7 +112,8 @@ def test_no_address_is_allowed_for_two_peers_of_a_host(root: Path) -> None:
 
 def test_what_a_script_reports_is_read() -> None:
     text = f"public {OTHER}\nfile ab12 600\nholds {OTHER}\nport wgfluo 51820\nport wg0 7\nstanza\nenabled\n"
-    text += f"path 10.200.0.2\nrunning {OTHER} 1420\npeer A= 12 34 56\npeer B= -1 0 0\nsomething else\n"
+    text += f"path 10.200.0.2\nrunning {OTHER} 1420\npeer A= 12 34 56 192.0.2.1:7 10.0.0.1/32,10.9.0.0/16\n"
+    text += "peer B= -1 0 0\nsomething else\n"
     assert read(text) == HostState(
         public=OTHER,
         file="ab12",
@@ -113,7 +124,10 @@ def test_what_a_script_reports_is_read() -> None:
         enabled=True,
         stanza=True,
         ports={"wgfluo": 51820, "wg0": 7},
-        peers={"A=": PeerState(12, 34, 56), "B=": PeerState(-1, 0, 0)},
+        peers={
+            "A=": PeerState(12, 34, 56, "192.0.2.1:7", frozenset({"10.0.0.1/32", "10.9.0.0/16"})),
+            "B=": PeerState(-1, 0, 0),
+        },
         paths=frozenset({"10.200.0.2"}),
     )
     assert read("missing wireguard-tools\n") == HostState(tools=False)
@@ -129,6 +143,11 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
     "another running key": ({"running": OTHER}, "it runs with another key than its file's"),
     "another MTU": ({"mtu": 1500}, "it runs with MTU 1500 on port 51820"),
     "another port": ({"ports": {"wgfluo": 7}}, "it runs with MTU 1420 on port 7"),
+    "a peer less": ({"peers": {}}, "it runs with other peers or networks than its file's"),
+    "a network that a peer does not get": (
+        {"peers": {key: PeerState(5, 9, 9, "", frozenset({"10.200.0.9/32"})) for key in list(KEYS.values())[1:]}},
+        "it runs with other peers or networks than its file's",
+    ),
     "not at start": ({"enabled": False}, "it does not start with the host"),
     "no stanza": ({"stanza": False}, "Proxmox VE does not know its address"),
 }
@@ -158,6 +177,17 @@ def test_a_pair_that_does_not_exchange_full_packets_is_named(root: Path, change:
     assert meshes.silent_pairs(mesh, states, KEYS) == {}
     states["pve1"] = replace(states["pve1"], **change)
     assert meshes.silent_pairs(mesh, states, KEYS)["pve1 to pve2"] == reason
+
+
+def test_a_peer_that_is_heard_from_another_address_than_its_endpoint_is_named(root: Path) -> None:
+    mesh = mesh_of(platform_with(root, hosts=[{"host": "pve3", "endpoint": "pve3.example.org"}]))
+    states = states_of(mesh)
+    assert meshes.elsewhere(mesh, states, KEYS) == {}
+    seen = {KEYS["pve2"]: PeerState(5, 9, 9, "203.0.113.9:51820"), KEYS["pve3"]: PeerState(5, 9, 9, "203.0.113.9:7")}
+    states["pve1"] = replace(states["pve1"], peers=seen)
+    assert meshes.elsewhere(mesh, states, KEYS) == {
+        "pve1 to pve2": "its packets come from 203.0.113.9:51820, not from its endpoint 198.51.100.12"
+    }
 
 
 def test_what_stands_in_the_way_on_a_host_is_refused(root: Path) -> None:
@@ -236,23 +266,27 @@ def endpoints_as(platform: Platform, *hosts: tuple[str, ...]) -> list[ProxmoxEnd
     return [endpoint.model_copy(update={"hosts": names}) for endpoint, names in pairs]
 
 
-POSSIBLE: dict[str, tuple[dict[str, Any], list[str], bool]] = {
-    "9.2 everywhere": ({}, ["9.2.6", "9.2.0", "10.1"], True),
-    "one host is older": ({}, ["9.2.6", "9.1.11", "9.2.6"], False),
-    "Proxmox VE 8": ({}, ["8.4.14"], False),
-    "another MTU": ({"underlay_mtu": 1550, "mtu": 1430}, ["9.2.6"], False),
-    "a host behind NAT": ({"hosts": [{"host": "pve1", "endpoint": None}]}, ["9.2.6"], False),
-    "a key from SOPS": ({"hosts": [{"host": "pve1", "private_key": {"env": "KEY"}}]}, ["9.2.6"], False),
-    "a host by hand": ({"hosts": [{"host": "pve1", "ssh": None, "public_key": OTHER}]}, ["9.2.6"], False),
-    "a host without ssh": ({"hosts": [{"host": "pve1", "ssh": None}]}, ["9.2.6"], True),
+POSSIBLE: dict[str, tuple[dict[str, Any], list[str], str]] = {
+    "9.2 everywhere": ({}, ["9.2.6", "9.2.0", "10.1"], ""),
+    "one host is older": ({}, ["9.2.6", "9.1.11", "9.2.6"], "Proxmox VE 9.1.11"),
+    "Proxmox VE 8": ({}, ["8.4.14"], "Proxmox VE 8.4.14"),
+    "another MTU": ({"underlay_mtu": 1550, "mtu": 1430}, ["9.2.6"], "MTU 1430"),
+    "a host behind NAT": ({"hosts": [{"host": "pve1", "endpoint": None}]}, ["9.2.6"], "a host behind NAT"),
+    "a key from SOPS": ({"hosts": [{"host": "pve1", "private_key": {"env": "KEY"}}]}, ["9.2.6"], "a private_key"),
+    "a host by hand": (
+        {"hosts": [{"host": "pve1", "ssh": None, "public_key": OTHER}]},
+        ["9.2.6"],
+        "a public_key of a host without ssh",
+    ),
+    "a host without ssh": ({"hosts": [{"host": "pve1", "ssh": None}]}, ["9.2.6"], ""),
 }
 
 
 @pytest.mark.parametrize(("changes", "versions", "expected"), POSSIBLE.values(), ids=POSSIBLE)
 def test_a_fabric_is_used_where_it_can_be_all_that_the_params_say(
-    root: Path, changes: dict[str, Any], versions: list[str], expected: bool
+    root: Path, changes: dict[str, Any], versions: list[str], expected: str
 ) -> None:
-    assert sdn.fabric_is_possible(mesh_of(platform_with(root, **changes)), versions) is expected
+    assert ", ".join(sdn.fabric_obstacles(mesh_of(platform_with(root, **changes)), versions)) == expected
 
 
 def test_an_endpoint_has_its_host_as_internal_node_and_the_others_as_external_ones(root: Path) -> None:
@@ -408,11 +442,44 @@ def test_a_network_that_is_in_use_is_not_removed(root: Path) -> None:
     sdn.require_ours(before, before.proxmox[0], state, KEYS)
 
 
-def test_a_port_of_another_fabric_is_named(root: Path) -> None:
-    theirs = {"role": "internal", "interfaces": ["name=wg0,listen_port=51820,public_key=x"]}
-    state = SdnState({**EMPTY, "nodes": {"theirs/pve1": theirs}})
-    problem = "UDP port 51820 of pve1 is used by interface wg0 of fabric theirs"
-    assert list(sdn.port_problems(mesh_of(platform_with(root)), {"host-1": state})) == [problem]
+TAKEN: dict[str, tuple[str, list[str]]] = {
+    "our port": ("name=wg0,listen_port=51820", ["UDP port 51820 of pve1 is used by interface wg0 of fabric theirs"]),
+    "our name": (
+        "name=wgfluo2,listen_port=7",
+        ["the interface wgfluo of pve1 is used by interface wgfluo2 of fabric theirs"],
+    ),
+    "our address": (
+        "name=wg0,listen_port=7,ip=10.200.0.1/24",
+        ["the address 10.200.0.1 of pve1 is used by interface wg0 of fabric theirs"],
+    ),
+    "nothing of ours": ("name=wg0,listen_port=7,ip=10.9.0.1/24", []),
+}
+
+
+@pytest.mark.parametrize(("interface", "expected"), TAKEN.values(), ids=TAKEN)
+def test_what_an_interface_of_another_fabric_has_of_ours_is_named(
+    root: Path, interface: str, expected: list[str]
+) -> None:
+    theirs = {"role": "internal", "interfaces": [f"{interface},public_key=x"]}
+    state = SdnState({**EMPTY, "nodes": {"theirs/pve1": theirs, "theirs/pve9": theirs}})
+    assert list(sdn.interface_problems(mesh_of(platform_with(root)), {"host-1": state})) == expected
+
+
+def test_a_fabric_stays_a_fabric(root: Path) -> None:
+    platform = platform_with(root, hosts=[{"host": "pve3", "endpoint": None}])
+    states = {e.name: SdnState(served(sdn.objects_of(platform, e, KEYS)), version="9.2.6") for e in platform.proxmox}
+    with pytest.raises(Refused, match=r"is a fabric of the SDN of host-1, .*, which cannot have a host behind NAT"):
+        plan(platform, Observation({}, states))
+
+
+def test_the_tag_of_a_vlan_is_none_of_ours(root: Path) -> None:
+    platform = platform_with(root)
+    objects = {key: dict(value) for key, value in sdn.wanted(platform, platform.proxmox[0], None).items()}
+    objects["vnets"]["office"] = {"zone": "lan", "tag": 100}
+    for type_, error in (("vlan", ""), ("evpn", "has the vnet office with tag 100")):
+        objects["zones"]["lan"] = {"type": type_}
+        with pytest.raises(ForeignObject, match=error) if error else nullcontext():
+            sdn.require_ours(platform, platform.proxmox[0], SdnState(objects), None)
 
 
 RUNNING: dict[str, tuple[dict[str, Any], str]] = {

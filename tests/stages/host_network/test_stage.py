@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import re
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from fluobook.clients import age, sops, ssh
 from fluobook.clients.proxmox.session import Session
@@ -20,8 +22,9 @@ from fluobook.stages.core.executor import Progress, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
+
+ROOT = Path(__file__).parents[3]
 NAME = "host-network"
 OTHER = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 QUICK: tuple[list[list[str]], int] = ([[], [], []], 3)
@@ -51,20 +54,32 @@ def planned(lab: Any, *settings: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("faults", "expected"),
+    ("faults", "endpoints", "expected"),
     [
-        ([], QUICK),
-        (["proxmox.version-8"], QUICK),
-        (["proxmox.version-9-2"], FABRIC),
-        (["host.tools-missing"], QUICK),
-        (["proxmox.version-9-2", "host.tools-missing"], FABRIC),
+        ([], 3, QUICK),
+        (["proxmox.version-8"], 3, QUICK),
+        (["proxmox.version-9-2"], 3, FABRIC),
+        (["host.tools-missing"], 3, QUICK),
+        (["proxmox.version-9-2", "host.tools-missing"], 3, FABRIC),
+        ([], 1, ([[]], 3)),
+        (["proxmox.version-9-2"], 1, ([["wgfluo"]], 0)),
+        (["proxmox.version-9-2"], 2, ([["wgfluo"]] * 2, 0)),
     ],
-    ids=["9.0", "8.4", "9.2", "9.0 without tools", "9.2 without tools"],
+    ids=[
+        "9.0",
+        "8.4",
+        "9.2",
+        "9.0 without tools",
+        "9.2 without tools",
+        "a cluster",
+        "a cluster of 9.2",
+        "2 and 1 of 9.2",
+    ],
 )
 def test_a_mesh_comes_up_from_nothing_and_a_second_run_changes_nothing(
-    labs: Any, faults: list[str], expected: tuple[list[list[str]], int]
+    labs: Any, tmp_path: Path, faults: list[str], endpoints: int, expected: tuple[list[list[str]], int]
 ) -> None:
-    lab = labs(*faults, phase="phase3")
+    lab = labs(*faults, phase=with_endpoints(tmp_path, endpoints))
     stage = lab.stage(NAME)
     stage.apply(stage.plan())
     assert stage.verify().ok
@@ -77,6 +92,17 @@ def test_a_mesh_comes_up_from_nothing_and_a_second_run_changes_nothing(
     fabrics = [each.inventory.sdn.running["fabrics"] for each in lab.environment.proxmox.values()]
     files = list((lab.folder / "hosts").glob("*/wireguard/*.conf"))
     assert (list(map(list, fabrics)), len(files)) == expected
+
+
+def with_endpoints(folder: Path, number: int) -> Path:
+    """Phase 3 with this number of endpoints, the first of which has the other hosts too."""
+    document = yaml.safe_load((ROOT / "params" / "phase3.yaml").read_text())
+    endpoints = document["platform"]["proxmox"]
+    kept = document["platform"]["proxmox"] = endpoints[:number]
+    kept[0]["hosts"] += [host for endpoint in endpoints[number:] for host in endpoint["hosts"]]
+    path = folder / "hosts.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
 
 
 def test_without_a_mesh_the_stage_is_skipped_and_asks_nobody(labs: Any) -> None:
@@ -177,6 +203,24 @@ FOREIGN: dict[str, tuple[str, str, dict[str, Any] | None, str]] = {
     "a new VNet": ("vnets", "theirs", {"zone": "nodes", "tag": 7}, "vnet theirs (new)"),
     "a new controller": ("controllers", "evpn1", {"type": "evpn"}, "controller evpn1 (new)"),
     "a new fabric": ("fabrics", "theirs", {"protocol": "ospf"}, "fabric theirs (new)"),
+    "an option of our zone": (
+        "zones",
+        "nodes",
+        {
+            "type": "vxlan",
+            "peers": "10.200.0.1,10.200.0.2,10.200.0.3",
+            "vxlan-port": 4789,
+            "nodes": "pve3",
+            "dns": "corp",
+        },
+        "zone nodes (changed: dns)",
+    ),
+    "an option of our VNet": (
+        "vnets",
+        "vxnodes",
+        {"zone": "nodes", "tag": 100, "alias": "theirs", "isolate-ports": 1},
+        "vnet vxnodes (changed: alias, isolate-ports)",
+    ),
     "our subnet deleted": ("subnets", "nodes-10.10.0.0-24", None, "subnet nodes-10.10.0.0-24 (deleted)"),
     "our zone with another type": ("zones", "nodes", {"type": "simple"}, "has the zone nodes with type simple"),
     "our VNet in another zone": (
@@ -295,7 +339,7 @@ def test_the_evidence_of_each_pair_is_in_the_journal(lab: Any, tmp_path: Path) -
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     peers = next(event["peers"] for event in events if event["event"] == "evidence")
     assert [len(each) for each in peers.values()] == [2, 2, 2]
-    assert {"handshake", "received", "sent"} == set(next(iter(peers["pve1"].values())))
+    assert {"handshake", "received", "sent", "endpoint", "allowed"} == set(next(iter(peers["pve1"].values())))
 
 
 def test_the_next_number_replaces_a_key_one_host_after_the_other(lab: Any, host: Path) -> None:
@@ -323,6 +367,78 @@ def fabric(shared_labs: Callable[..., Any]) -> Any:
 def sdn_at(lab: Any, number: int) -> Any:
     """The SDN of an endpoint."""
     return lab.environment.proxmox[f"host-{number}"].inventory.sdn
+
+
+def test_a_node_and_a_prefix_list_of_other_people_stop_the_stage(fabric: Any) -> None:
+    configured = sdn_at(fabric, 1).configured
+    node = {"fabric_id": "wgfluo", "protocol": "wireguard", "role": "external", "public_key": OTHER, "endpoint": "a:1"}
+    configured["nodes"]["wgfluo/theirs"], configured["prefix-lists"]["theirs"] = node, {}
+    configured["route-maps"]["theirs"] = {"order": 10}
+    message = r"node wgfluo/theirs \(new\), prefix-list theirs \(new\), route-map theirs/10 \(new\)"
+    with pytest.raises(ForeignObject, match=message):
+        planned(fabric)
+    for kind, name in (("nodes", "wgfluo/theirs"), ("prefix-lists", "theirs"), ("route-maps", "theirs")):
+        del configured[kind][name]
+
+
+def test_what_proxmox_ve_reports_of_a_host_without_ssh_is_shown_and_a_lost_tunnel_made_again(fabric: Any) -> None:
+    setting, tunnel = "platform.wireguard.hosts.pve1.ssh=null", fabric.folder / "hosts" / "root@198.51.100.11" / "run"
+    results = {check.name: check.result for check in fabric.stage(NAME, setting).verify().checks}
+    seen = "2 of 3; not: pve1; Proxmox VE reports of pve1: wgfluo up, pve2 up, pve3 up"
+    assert results["every host was inspected"] == seen
+    (tunnel / "wgfluo.conf").unlink()
+    assert planned(fabric, setting) == {"sdn host-1": "the tunnel of pve1 is down"}
+    with pytest.raises(CheckFailed, match=r"2 of 3; not: pve1 \(Proxmox VE reports that its tunnel is down"):
+        fabric.stage(NAME, setting).verify()
+    fabric.bring_up(NAME)
+
+
+def test_an_endpoint_that_a_host_does_not_have_is_named_though_the_mesh_works(lab: Any) -> None:
+    stage = lab.stage(NAME, "platform.wireguard.hosts.pve2.endpoint=198.51.100.99")
+    stage.apply(stage.plan())
+    with pytest.raises(
+        CheckFailed, match=r"pve1 to pve2 \(its packets come from 198.51.100.12:51820, not from its end"
+    ):
+        stage.verify()
+    lab.bring_up(NAME)
+
+
+def test_peers_that_a_running_tunnel_lost_are_set_again(lab: Any, host: Path) -> None:
+    running = host / "run" / "wgfluo.conf"
+    text = running.read_text()
+    for other in (text[: text.rindex("[Peer]")], text.replace("10.200.0.2/32", "10.200.0.0/24")):
+        running.write_text(other)
+        assert planned(lab) == {"mesh pve1": "it runs with other peers or networks than its file's"}
+        lab.bring_up(NAME)
+
+
+def test_a_key_file_that_is_no_key_is_made_again(lab: Any, host: Path) -> None:
+    (host / "wireguard" / "wgfluo.1.key").write_text("damaged\n")
+    assert planned(lab) == {"key pve1": "no key", "rotate pve1": "it uses another key than number 1"}
+    lab.bring_up(NAME)
+
+
+def test_keys_of_a_cluster_are_replaced_and_a_host_leaves_it(labs: Any, tmp_path: Path) -> None:
+    lab = labs("proxmox.version-9-2", phase=with_endpoints(tmp_path, 1))
+    lab.bring_up(NAME)
+    nodes = lab.environment.proxmox["host-1"].inventory.sdn.running["nodes"]
+    before = [node["interfaces"] for node in nodes.values()]
+    rotated = [f"platform.wireguard.hosts.{name}.key=2" for name in ("pve1", "pve3")]
+    stage = lab.stage(NAME, *rotated)
+    stage.apply(stage.plan())
+    assert stage.verify().ok
+    nodes = lab.environment.proxmox["host-1"].inventory.sdn.running["nodes"]
+    after = [node["interfaces"] for node in nodes.values()]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [False, True, False]
+    assert nodes["wgfluo/pve2"]["peers"] == [
+        "type=internal,node_iface=wgfluo2,node=pve1,iface=wgfluo",
+        "type=internal,node_iface=wgfluo2,node=pve3,iface=wgfluo",
+    ]
+    away = [f"platform.nodes.{name}.host=pve1" for name in ("talos-cp-3", "talos-worker-3")]
+    leave(lab, [*away, *rotated, "platform.wireguard.hosts.pve3.removed=true", "platform.storage.replicas=2"], [])
+    sdn = lab.environment.proxmox["host-1"].inventory.sdn.running
+    assert list(sdn["nodes"]) == ["wgfluo/pve1", "wgfluo/pve2"]
+    assert sdn["zones"]["nodes"]["nodes"] == "pve1,pve2"
 
 
 def test_a_tunnel_of_a_fabric_that_is_lost_is_made_again(fabric: Any) -> None:
