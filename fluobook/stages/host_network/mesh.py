@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from ipaddress import ip_address
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fluobook.params.platform import Wireguard, WireguardHost
 
@@ -90,6 +93,15 @@ def read(text: str) -> HostState:
         peers={peer[0]: _peer(*peer[1:]) for peer in peers},
         paths=frozenset(line[1] for line in words if line[0] == "path"),
     )
+
+
+def public_key(private: str) -> str:
+    """The public key of a private one; "" if it is none."""
+    try:
+        key = X25519PrivateKey.from_private_bytes(base64.b64decode(private, validate=True))
+    except ValueError:
+        return ""
+    return base64.b64encode(key.public_key().public_bytes_raw()).decode()
 
 
 def _peer(handshake: str, received: str = "0", sent: str = "0", endpoint: str = "", allowed: str = "") -> PeerState:
@@ -259,7 +271,7 @@ def problems(
         for interface, port in state.ports.items():
             if not mesh.owns(interface) and port == mesh.port_of(host):
                 yield f"UDP port {port} of {host.host} is used by its interface {interface}"
-        key = (state.public or keys[host.host]) if host.ssh else keys[host.host]
+        key = state.public or ("" if host.private_key else keys[host.host])  # a given key was compared already
         if host.public_key and key and key != host.public_key:
             yield f"{host.host} has the public key {key}, and the params say {host.public_key}"
     owners: dict[str, str] = {}

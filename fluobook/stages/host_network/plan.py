@@ -58,6 +58,7 @@ def observe(context: RunContext) -> Observation | None:
     mesh = context.platform.wireguard
     if mesh is None:
         return None
+    _require_keys(context, mesh)
     states, endpoints = context.shared(States, States), endpoints_of(context.platform)
     by_name = dict(zip([e.name for e in endpoints], in_parallel(lambda e: sdn_of(context, e), endpoints), strict=True))
     states.fabric = not sdn.fabric_obstacles(mesh, [state.version for state in by_name.values()])
@@ -67,6 +68,27 @@ def observe(context: RunContext) -> Observation | None:
         states.hosts = observe_hosts(context, mesh)
     scripts = [] if states.fabric else list(_written_scripts(context, mesh, states.hosts))
     return Observation(dict(states.hosts), by_name, scripts, states.fabric)
+
+
+def _require_keys(context: RunContext, mesh: Wireguard) -> None:
+    """Require that each private key from outside is one, and that of its host.
+
+    Raises:
+        Refused: it is not.
+    """
+    owners, wrong = {host.public_key: host.host for host in mesh.members if host.public_key}, list[str]()
+    for host in mesh.members:
+        if host.private_key is None:
+            continue
+        public, named = meshes.public_key(context.secret(host.private_key)), f"{host.private_key}, of {host.host},"
+        if not public:
+            wrong.append(f"{named} is no private key of WireGuard")
+        elif host.public_key not in (None, public):
+            wrong.append(f"{named} has the public key {public}, and the params say {host.public_key}")
+        elif (owner := owners.setdefault(public, host.host)) != host.host:
+            wrong.append(f"{named} is the key of {owner} too")
+    if wrong:
+        raise Refused("; ".join(wrong), remedy="correct what is stored; `wg genkey` makes a private key")
 
 
 def observe_hosts(context: RunContext, mesh: Wireguard) -> dict[str, HostState]:

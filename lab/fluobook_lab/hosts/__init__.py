@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,10 @@ class Hosts:
                 folder.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, folder / name)
             (folder / name).chmod(0o700)
+        (folder / "pubkey").write_text(
+            f"#!{sys.executable}\n{resources.files(__package__).joinpath('keys.py').read_text()}"
+        )
+        (folder / "pubkey").chmod(0o700)
         for host in self._hosts:
             home = folder / (host.ssh or host.host)
             (home / "bin").mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,18 @@ mkdir -p "$run"
 
 value() { sed -n "s/^$1 = //p" "$2"; }
 
-# 32 bytes that follow from the private key; not the curve's point.
-public() { tr -d '\n' | sha256sum | cut -c1-32 | tr -d '\n' | base64; }
+# The public key of a private key; it takes a moment, so that each is kept.
+public() {
+  read -r key || :
+  [ "${#key}" = 44 ] || { echo "wg: Key is not the correct length or format" >&2; return 1; }
+  kept=$HOST/../keys/$(echo "$key" | sha256sum | cut -c1-32)
+  if [ ! -s "$kept" ]; then
+    mkdir -p "$HOST/../keys"
+    echo "$key" | "$HOST/../pubkey" >"$kept.$$"
+    mv "$kept.$$" "$kept"
+  fi
+  cat "$kept"
+}
 
 # The folders of the hosts at the other end of a peer, if each knows the other's key and one reaches the other's endpoint.
 partner() {
@@ -46,11 +56,7 @@ case ${0##*/} in
   wg)
     case $1 in
       genkey) head -c 32 /dev/urandom | base64 ;;
-      pubkey)
-        read -r key || :
-        [ "${#key}" = 44 ] || { echo "wg: Key is not the correct length or format" >&2; exit 1; }
-        echo "$key" | public
-        ;;
+      pubkey) public ;;
       syncconf) cat >"$run/$2.conf" ;;
       show)
         if [ "$2" = all ]; then

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import copy
-import hashlib
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from fluobook_lab.hosts.keys import public_key
 from fluobook_lab.proxmox.model import Tunnel
 from fluobook_lab.proxmox.options import TaskError, failed, parse
 
@@ -116,8 +116,7 @@ def _with_key(call: Call, node: str, text: str) -> str:
     given, keys = parse(text, "name"), call.backend.inventory.sdn.keys
     new = base64.b64encode(call.backend.random.randbytes(32)).decode()
     private = keys.setdefault((node, given["name"]), new)
-    public = base64.b64encode(hashlib.sha256(private.encode()).hexdigest()[:32].encode()).decode()
-    return ",".join(f"{key}={value}" for key, value in (given | {"public_key": public}).items())
+    return ",".join(f"{key}={value}" for key, value in (given | {"public_key": public_key(private)}).items())
 
 
 def _existing(call: Call, kind: str, name: str) -> dict[str, Any]:

@@ -619,3 +619,34 @@ def test_keys_from_a_sops_file_are_used_and_never_shown(
     texts = [*commands, plan.table().text(), *files]
     assert not [key for key in keys.values() for text in texts if key in text]
     assert lab.stage(NAME, context=lab.context(wireguard={"hosts": hosts})).plan().actions == ()
+
+
+GIVEN: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
+    "no key": ({"pve2": "hunter2"}, {}, "is no private key of WireGuard"),
+    "a quote": ({"pve2": "'; reboot; '"}, {}, "is no private key of WireGuard"),
+    "one key for two hosts": ({"pve2": "AQ" * 21 + "A=", "pve3": "AQ" * 21 + "A="}, {}, "is the key of pve2 too"),
+    "another public key": ({"pve2": "AQ" * 21 + "A="}, {"pve2": OTHER}, f"and the params say {OTHER}"),
+}
+
+
+@pytest.mark.parametrize(("private", "public", "message"), GIVEN.values(), ids=GIVEN)
+def test_a_private_key_that_cannot_be_its_hosts_is_refused_before_anything_is_done(
+    lab: Any, monkeypatch: pytest.MonkeyPatch, private: dict[str, str], public: dict[str, str], message: str
+) -> None:
+    for name, key in private.items():
+        monkeypatch.setenv(f"KEY_{name}", key)
+    settings = [f"platform.wireguard.hosts.{name}.private_key={{env: KEY_{name}}}" for name in private]
+    settings += [f"platform.wireguard.hosts.{name}.public_key={key}" for name, key in public.items()]
+    lab.mark()
+    with pytest.raises(Refused, match=re.escape(message)) as refused:
+        planned(lab, *settings)
+    assert lab.requests() == []
+    assert not [key for key in private.values() if key in str(refused.value)]
+
+
+def test_the_public_key_of_a_given_private_key_is_known(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = base64.b64encode(b"7" * 32).decode()
+    monkeypatch.setenv("KEY_pve2", key)
+    settings = ["platform.wireguard.hosts.pve2.private_key={env: KEY_pve2}"]
+    settings += [f"platform.wireguard.hosts.pve2.public_key={host_network.mesh.public_key(key)}"]
+    assert "key pve2" in planned(lab, *settings)
