@@ -6,13 +6,17 @@ calls a dozen of them.
 
 from __future__ import annotations
 
+import base64
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fluobook_lab.hosts.keys import public_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,8 +78,15 @@ class Hosts:
                     path.unlink(missing_ok=True)
 
     def overlay(self) -> dict[str, Any]:
-        """What replaces parts of the params: the program that reaches the hosts."""
-        return {"wireguard": {"ssh_program": str(self._folder / "ssh.sh")}} if self._hosts else {}
+        """What replaces parts of the params: the program that reaches the hosts, and private keys from elsewhere."""
+        given = []
+        for host in (host for host in self._hosts if host.private_key):
+            file, key = self._folder / f"{host.host}.key", base64.b64encode(secrets.token_bytes(32)).decode()
+            file.write_text(key)
+            public = {"public_key": public_key(key)} if host.public_key else {}
+            given.append({"host": host.host, "private_key": {"file": str(file)}, **public})
+        mesh = {"ssh_program": str(self._folder / "ssh.sh")} | ({"hosts": given} if given else {})
+        return {"wireguard": mesh} if self._hosts else {}
 
     def reload(self, name: str, tunnels: Mapping[str, Tunnel]) -> None:
         """Give a host the WireGuard interfaces of the SDN, as Proxmox VE does if `wg` is installed."""

@@ -644,6 +644,14 @@ def test_a_private_key_that_cannot_be_its_hosts_is_refused_before_anything_is_do
     assert not [key for key in private.values() if key in str(refused.value)]
 
 
+def test_a_rehearsal_has_a_key_of_its_own_in_place_of_a_stored_one(labs: Any) -> None:
+    stored = {"host": "pve1", "private_key": {"env": "LIVE_KEY"}, "public_key": OTHER}
+    lab = labs(phase="phase3", wireguard={"hosts": [stored]})
+    lab.bring_up(NAME)
+    used = (lab.folder / "hosts" / "root@198.51.100.11" / "wireguard" / "wgfluo.1.key").read_text().strip()
+    assert used == (lab.folder / "hosts" / "pve1.key").read_text()
+
+
 def test_the_public_key_of_a_given_private_key_is_known(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     key = base64.b64encode(b"7" * 32).decode()
     monkeypatch.setenv("KEY_pve2", key)
