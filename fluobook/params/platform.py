@@ -30,6 +30,7 @@ _NOT_IN_A_DIGEST: dict[str, Any] = {
     "trust": True,
     "deadlines": True,
     "gitops": {"mirrors"},
+    "versions": {"migrates_from"},  # what it allows is in the actions
     "wireguard": {"ssh_program"},
     "proxmox": {"__all__": {"token_id", "token_secret", "ca_file", "fingerprint"}},
 }

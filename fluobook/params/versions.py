@@ -27,6 +27,9 @@ class Versions(Model):
     contract: Annotated[Contract, DERIVED]
     """Version contract of the machine configurations, such as 1.13: the Talos version that the cluster was made with.
     It stays when Talos is upgraded; null takes the pin, or an older Talos' own."""
+    migrates_from: Contract | None = None
+    """The older contract that nodes may still have while stage 2 moves them, one after the other, to `contract`; null:
+    stage 2 refuses to change the contract of a node."""
     talos: Annotated[Version, DERIVED]
     """Version of Talos, such as 1.13.9; null takes the pin."""
     kubernetes: Annotated[Version, DERIVED]
@@ -128,7 +131,7 @@ def pins(root: Path) -> dict[str, str]:
     Raises:
         ParamsError: params/versions.yaml is missing or invalid.
     """
-    return load_supported(root).pins.model_dump()
+    return load_supported(root).pins.model_dump(exclude_none=True)
 
 
 def ordered(version: str) -> tuple[int, ...]:

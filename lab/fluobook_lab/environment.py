@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from fluobook.machine import pki
-from fluobook.params import KUBERNETES_PORT, TALOS_PORT
+from fluobook.params import KUBERNETES_PORT, TALOS_PORT, overlay
+from fluobook.params.versions import minor_of
 from fluobook_lab import factory
 from fluobook_lab.charts import GIT_STANDINS, ChartServer, repository_path
 from fluobook_lab.charts.sources import MANIFESTS, STANDINS, Folder, resolve
@@ -96,8 +97,9 @@ class Environment:
         charts: str = STANDINS,
         real: Folder | None = None,
     ) -> None:
-        self.platform, self.root, self.folder = platform, root, folder
         self._engines, self._programs = engines or {}, programs
+        self.root, self.folder = root, folder
+        self.platform = platform = self._as_built(platform)
         self.clock, self.faults = Clock(speed), Faults(faults)
         self.random = random.Random(seed)
         self.ports = reserve_ports(platform)
@@ -126,6 +128,16 @@ class Environment:
         self.git = GitServer(folder / "git", self.clock, git=programs.git)
         self.argocd = self._argocd()
         self.relay = Relay(ClusterFlows(self.kubernetes.store), clock=self.clock, random=self.random)
+
+    def _as_built(self, platform: Platform) -> Platform:
+        """The platform with the patch of Kubernetes that the real engine's programs have."""
+        if not self._engines:
+            return platform
+        from fluobook_lab.engines.programs import FAMILIES  # noqa: PLC0415  the embedded engine does without
+
+        built = next(family for family in FAMILIES if family.name == "kubernetes").version(self.root)
+        has_minor = minor_of(built) == minor_of(platform.versions.kubernetes)
+        return overlay(platform, {"versions": {"kubernetes": built}}) if has_minor else platform
 
     async def start(self) -> None:
         """Start the servers, and write the overlay for the params to lab.json."""
@@ -226,7 +238,8 @@ class Environment:
         """What replaces parts of the params in a rehearsal: endpoints, trust, mirrors, and the lab's own keys."""
         trusted = [FACTORY, *(endpoint.authority for endpoint in self.platform.proxmox)]
         token = {"file": str(self.folder / "token")}
-        return self.hosts.overlay() | {
+        built = {"versions": {"kubernetes": self.platform.versions.kubernetes}} if self._engines else {}
+        return self.hosts.overlay() | built | {
             "endpoints": {name: f"127.0.0.1:{sock.getsockname()[1]}" for name, sock in self.ports.items()},
             "trust": dict.fromkeys(trusted, str(self.folder / "ca.pem")),
             "gitops": {"mirrors": self._mirrors(), "revision": "main"},

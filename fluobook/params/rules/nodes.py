@@ -205,3 +205,7 @@ def versions_are_compatible(platform: Platform, matrix: Matrix) -> Iterator[Prob
         meant = "a cluster keeps the contract of the Talos version that it was made with"
         problem = f"is newer than Talos {versions.talos}, which could not read the configurations"
         yield Problem("platform.versions.contract", versions.contract, problem, meant)
+    elif versions.migrates_from and ordered(versions.migrates_from) >= ordered(versions.contract):
+        meant = "a cluster moves to a newer contract; null once all nodes have it"
+        problem = f"is not older than contract {versions.contract}"
+        yield Problem("platform.versions.migrates_from", versions.migrates_from, problem, meant)

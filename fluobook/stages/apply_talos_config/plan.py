@@ -174,12 +174,13 @@ def _no_wrong_step(platform: Platform, observation: Observation) -> None:
     """Refuse versions and contracts to which running nodes cannot be changed."""
     versions = platform.versions
     others = {name: mark for name, run in observation.dry_runs.items() for mark in _CONTRACT.findall(run.details)}
-    if others:
+    if others and not (versions.migrates_from and set(others.values()) == {"+"}):
         born = "an older" if "+" in others.values() else "a newer"
         raise Refused(
             f"{', '.join(others)}: the configuration is of {born} contract than versions.contract, {versions.contract}",
             cause="a cluster keeps the version contract that it was made with; another one brings other defaults",
-            remedy="set versions.contract in the params to the contract that the cluster was made with",
+            remedy="set versions.contract in the params to the contract that the cluster was made with; to move the "
+            "cluster to a newer one, set versions.migrates_from too (docs/how-to/talos-1.14.md)",
         )
     steps = [(name, "talos", running, versions.talos) for name, running in observation.versions.items()]
     for name, run in observation.dry_runs.items():

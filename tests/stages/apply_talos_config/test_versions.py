@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from fluobook.errors import Refused
@@ -67,3 +69,23 @@ def test_talos_1_14_runs_configurations_of_both_contracts(labs, contract):
     other, born = {"1.13": ("1.14", "an older"), "1.14": ("1.13", "a newer")}[contract]
     with pytest.raises(Refused, match=f"the configuration is of {born} contract than versions.contract, {other}"):
         lab.stage("apply-talos-config", context=lab.context(versions=versions | {"contract": other})).plan()
+
+
+@pytest.mark.lab
+def test_a_cluster_moves_to_a_newer_contract_by_a_plan_of_its_own(labs):
+    born = {"contract": "1.13", "talos": "1.14.1"}
+    lab = labs(versions=born)
+    for name in ("create-vms", "apply-talos-config", "bootstrap-kubernetes"):
+        stage = lab.stage(name, context=lab.context(versions=born))
+        stage.apply(stage.plan())
+    moved = {"contract": "1.14", "talos": "1.14.1", "migrates_from": "1.13"}
+    stage = lab.stage("apply-talos-config", context=lab.context(versions=moved))
+    plan = stage.plan()
+    assert [action.verb for action in plan.actions] == ["change"] * 3
+    assert all(later.needs == (earlier.id,) for earlier, later in itertools.pairwise(plan.actions))
+    stage.apply(plan)
+    assert [check.result for check in stage.verify().checks if not check.passed] == []
+    for contract in (moved, moved | {"migrates_from": None}):
+        assert lab.stage("apply-talos-config", context=lab.context(versions=contract)).plan().actions == ()
+    with pytest.raises(Refused, match="the configuration is of a newer contract"):
+        lab.stage("apply-talos-config", context=lab.context(versions=born)).plan()
