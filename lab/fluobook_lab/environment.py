@@ -239,7 +239,9 @@ class Environment:
         trusted = [FACTORY, *(endpoint.authority for endpoint in self.platform.proxmox)]
         token = {"file": str(self.folder / "token")}
         built = {"versions": {"kubernetes": self.platform.versions.kubernetes}} if self._engines else {}
-        return self.hosts.overlay() | built | {
+        return {
+            **self.hosts.overlay(),
+            **built,
             "endpoints": {name: f"127.0.0.1:{sock.getsockname()[1]}" for name, sock in self.ports.items()},
             "trust": dict.fromkeys(trusted, str(self.folder / "ca.pem")),
             "gitops": {"mirrors": self._mirrors(), "revision": "main"},

@@ -7,13 +7,17 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from fluobook_lab.talos.config import InvalidConfigurationError, load, validate
 
+from fluobook.errors import ParamsError
+from fluobook.machine import merge
+from fluobook.machine.documents import dump
 from fluobook.params import cache_folder
-from tests.lab.talos.configurations import CASES, text_of
+from tests.lab.talos.configurations import CASES, GENERATED, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +27,9 @@ BUILD_TIME = 600
 
 
 @pytest.fixture(scope="session")
-def referee(programs: dict[str, str]) -> Callable[[list[str]], list[str]]:
-    """Talos' verdicts on configurations: the message with which it refuses each, "" for a valid one."""
+def referee(programs: dict[str, str]) -> Callable[..., list[str]]:
+    """Talos' verdicts on configurations: the message with which it refuses each, "" for a valid one; with "merge", what
+    Talos makes of pairs of a configuration and a patch, "" where it refuses the patch."""
     del programs  # the tests need Go, as the real engine's programs do
     pins = b"".join(file.read_bytes() for file in sorted(SOURCES.iterdir()))
     program = cache_folder() / "engines" / f"referee-{hashlib.sha256(pins).hexdigest()[:12]}"
@@ -33,9 +38,9 @@ def referee(programs: dict[str, str]) -> Callable[[list[str]], list[str]]:
         environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
         subprocess.run(command, cwd=SOURCES, env=environment, check=True, timeout=BUILD_TIME)
 
-    def verdicts(texts: list[str]) -> list[str]:
+    def verdicts(questions: list[Any], *arguments: str) -> list[str]:
         done = subprocess.run(
-            [program], input=json.dumps(texts), capture_output=True, text=True, check=True, timeout=60
+            [program, *arguments], input=json.dumps(questions), capture_output=True, text=True, check=True, timeout=60
         )
         return list(json.loads(done.stdout))
 
@@ -56,6 +61,39 @@ def test_the_lab_gives_the_verdicts_of_talos(referee: Callable[[list[str]], list
     texts = [text_of(case) for case in CASES]
     different = [text for text, verdict in zip(texts, referee(texts), strict=True) if bool(verdict) != refused(text)]
     assert different == []
+
+
+def test_patches_are_merged_as_talos_merges_them(referee: Callable[..., list[str]]) -> None:
+    table = yaml.safe_load(Path(__file__).with_name("merges.yaml").read_text())
+    cases = []
+    for case in table["merges"]:
+        also = [table["documents"][index] for index in case.get("also", ())]
+        cases.append(([*GENERATED.of(case.get("role", "controlplane")), *also], case["patch"]))
+    expected = referee([(yaml.safe_dump_all(base), patch) for base, patch in cases], "merge")
+    different = [
+        patch for (base, patch), text in zip(cases, expected, strict=True) if _merged(base, patch) != _plain(text)
+    ]
+    assert different == []
+    assert sum(text == "" for text in expected) > len(cases) / 20
+
+
+def _merged(base: list[dict[str, Any]], patch: str) -> list[Any]:
+    try:
+        return _plain(dump(merge(base, patch)))
+    except ParamsError:
+        return []
+
+
+def _plain(text: str) -> list[Any]:
+    """The documents without what is empty or zero, which Talos does not write, in one order."""
+    return sorted(map(_filled, filter(None, yaml.safe_load_all(text))), key=repr)
+
+
+def _filled(value: Any) -> Any:
+    if isinstance(value, dict):
+        entries = {key: _filled(item) for key, item in sorted(value.items())}
+        return {key: item for key, item in entries.items() if item not in (None, {}, [], "", 0)}
+    return [_filled(item) for item in value] if isinstance(value, list) else value
 
 
 def refused(text: str) -> bool:
