@@ -57,6 +57,7 @@ class Chart:
     needs: tuple[str, ...] = ()
     needs_with: dict[str, str] = field(default_factory=dict, hash=False)
     classes: tuple[str, ...] = ()
+    drivers: tuple[str, ...] = ()
     privileged: str = ""
     keeps: bool = False
     retired: bool = False

@@ -160,12 +160,14 @@ class Reader:
 
     Args:
         refused: what was invalid, by its message.
+        built: what kustomize made of folders.
         emptied: files and lines where a value is empty instead of wrong: other findings there are consequences.
     """
 
     def __init__(self) -> None:
         self.refused: dict[str, InvalidFile] = {}
         self.emptied: set[tuple[Path, int]] = set()
+        self.built: dict[Path, list[Document]] = {}
 
     def read(self, file: Path) -> list[Document]:
         """The documents of a file; see `read`."""
@@ -175,6 +177,9 @@ class Reader:
         """The documents in a text that is a value of a document; they get its lines."""
         data = (data for data in parse_yaml(text, document.file, loader=KubernetesLoader) if isinstance(data, dict))
         return [document.changed(each) for each in data]
+
+    def keep(self, folder: Path, objects: list[Document]) -> None:
+        """Keep what kustomize made of a folder; here nothing is kept, since files change."""
 
     def refuse(self, error: InvalidFile) -> None:
         """Handle what is invalid: here it is raised."""

@@ -1,7 +1,7 @@
-"""Reads the objects of a kustomization without kustomize: fast, with files and lines, for this repository's plain tree.
+"""Reads the objects of a kustomization with their files and lines.
 
-It supports resources (files and folders), patches that are JSON 6902 or delete an object, generators of ConfigMaps and
-KSOPS, namespace, labels and annotations. It refuses anything else; `fluobook.gitops.build` runs the real kustomize.
+It reads resources (files and folders), patches that are JSON 6902 or delete an object, generators of ConfigMaps and
+KSOPS, namespace, labels and annotations itself, which is fast. What uses more, kustomize builds.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import BadFile, Rejected
-from fluobook.files import parse_yaml, read_yaml
+import yaml
+
+from fluobook.clients.tools import find, run_tool
+from fluobook.errors import BadFile, Rejected, ToolFailed
+from fluobook.files import parse_yaml, read_text, read_yaml, temporary_folder
 from fluobook.gitops import documents, schemas
 from fluobook.gitops.documents import STRICT, Document, Incomplete, InvalidFile, Reader
-from fluobook.kubernetes import json_patch
+from fluobook.kubernetes import json_patch, manifests, rendering
 from fluobook.kubernetes.rendering import is_ksops_generator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from fluobook.gitops.documents import Key
 
@@ -30,13 +33,22 @@ NAME = "kustomization.yaml"
 _SELECTED = ("kind", "name", "namespace")
 """What a patch's target may name; the first two are regular expressions for kustomize, so only plain names are read."""
 _NAME = re.compile(r"[\w.-]+")
-_KNOWN = {
+_BY_KUSTOMIZE = {"components", "images", "namePrefix", "nameSuffix", "replacements", "replicas", "configurations"}
+"""The fields that kustomize evaluates, not this reader."""
+_KNOWN = _BY_KUSTOMIZE | {
     "apiVersion", "kind", "metadata", "resources", "patches", "generators", "configMapGenerator", "generatorOptions",
-    "components", "namespace", "labels", "commonAnnotations", "sortOptions", "buildMetadata",
+    "namespace", "labels", "commonAnnotations", "sortOptions", "buildMetadata",
 }  # fmt: skip
 _REMEDIES = {
-    "secretGenerator": "its values would be plaintext in Git: encrypt a Secret with SOPS, and list it in a generator"
+    "secretGenerator": "its values would be plaintext in Git: encrypt a Secret with SOPS, and list it in a generator",
+    "bases": "list them under resources: newer versions of kustomize do not know it",
+    "commonLabels": "write labels with pairs and includeSelectors: newer versions of kustomize do not know it",
+    "patchesStrategicMerge": "write them under patches: newer versions of kustomize do not know it",
+    "patchesJson6902": "write them under patches: newer versions of kustomize do not know it",
+    "vars": "write replacements: newer versions of kustomize do not know it",
+    "helmCharts": "write an Application with the chart: Argo CD builds without --enable-helm",
 }
+_ORIGIN = "config.kubernetes.io/origin"
 
 _REMOTE = re.compile(
     r"://|^git(@|::)|[?&]ref=|^[\w-]+(\.[\w-]+)*\.(com|org|net|io|dev)[/:]|^[^/]+\.[a-z]+/[^/]+/[^/]+//"
@@ -79,9 +91,11 @@ def resources(folder: Path, reader: Reader = STRICT, above: tuple[Path, ...] = (
     file = kustomization.file
     for key in sorted(set(kustomization.data) - _KNOWN):
         similar = difflib.get_close_matches(key, _KNOWN, n=1, cutoff=0.8)
-        remedy = f"did you mean {similar[0]}?" if similar else "write it with resources, patches, labels and namespace"
+        remedy = f"did you mean {similar[0]}?" if similar else "correct the field"
         remedy = _REMEDIES.get(key, remedy)
         reader.refuse(KustomizeError(f"uses `{key}`", file=file, line=kustomization.line(key), remedy=remedy))
+    if is_built(kustomization):
+        return _built(kustomization, reader)
     objects: list[Document] = []
     entries = kustomization.data.get("resources") or []
     for index, entry in enumerate(entries):
@@ -96,7 +110,7 @@ def resources(folder: Path, reader: Reader = STRICT, above: tuple[Path, ...] = (
             reader.refuse(type(error)(error.problem, file=error.file, line=line, remedy=error.remedy))
     for index, patch in enumerate(kustomization.data.get("patches") or []):
         try:
-            objects = _apply(objects, patch, folder)
+            objects = patched_by(objects, patch, folder)
         except (Rejected, BadFile) as error:
             file, line = kustomization.file, kustomization.line("patches", index)
             if isinstance(error, Rejected) and not isinstance(error, InvalidFile) and "path" in patch:
@@ -117,17 +131,114 @@ def _transformed(document: Document, data: dict[str, Any]) -> Document:
     if annotations := data.get("commonAnnotations"):
         metadata["annotations"] = {**(metadata.get("annotations") or {}), **annotations}
     for entry in data.get("labels") or ():
-        pairs, selects = entry.get("pairs") or {}, entry.get("includeSelectors")
         holders = [metadata]
         template = documents.value_under(changed, ("spec", "template"))
-        if isinstance(template, dict) and (selects or entry.get("includeTemplates")):
+        if isinstance(template, dict) and entry.get("includeTemplates"):
             holders.append(template.setdefault("metadata", {}))
         for holder in holders:
-            holder["labels"] = {**(holder.get("labels") or {}), **pairs}
-        selector = documents.value_under(changed, ("spec", "selector")) if selects else None
-        if isinstance(selector, dict):
-            (selector if document.kind == "Service" else selector.setdefault("matchLabels", {})).update(pairs)
+            holder["labels"] = {**(holder.get("labels") or {}), **(entry.get("pairs") or {})}
     return document.changed(changed)
+
+
+def is_built(kustomization: Document) -> bool:
+    """Whether kustomize builds it, because it uses what this reader does not evaluate."""
+    data = kustomization.data
+    selects = any(entry.get("includeSelectors") or entry.get("fields") for entry in data.get("labels") or ())
+    patches = (patch for patch in data.get("patches") or () if isinstance(patch, dict))
+    is_whole = not set(data) - _KNOWN
+    is_plain = all(_is_plain(patch, kustomization.file) for patch in patches)
+    return is_whole and (bool(_BY_KUSTOMIZE & set(data)) or selects or not is_plain)
+
+
+def _is_plain(patch: dict[str, Any], file: Path) -> bool:
+    """Whether this reader applies a patch: operations or a deletion, for one object by its name."""
+    target, path = patch.get("target") or {}, file.parent / str(patch.get("path"))
+    is_named = all(key in _SELECTED and _NAME.fullmatch(str(value)) for key, value in target.items())
+    try:
+        text = patch.get("patch") or (read_text(path) if path.is_file() else "")
+        change = next(iter(parse_yaml(text, file)), None)
+    except BadFile:
+        return True  # which reports it
+    return is_named and (not isinstance(change, dict) or change.get("$patch") == "delete")
+
+
+def _built(kustomization: Document, reader: Reader) -> list[Document]:
+    """What kustomize makes of a folder, but for the Secrets of KSOPS; each object has the lines of its source."""
+    folder = kustomization.file.parent
+    if folder in reader.built:
+        return reader.built[folder]
+    with temporary_folder("kustomize") as temporary:
+        home = temporary.resolve()
+        beside = os.path.relpath(folder.resolve(), home)
+        (home / NAME).write_text(yaml.safe_dump({"resources": [beside], "buildMetadata": ["originAnnotations"]}))
+        env = rendering.kustomize_environment(home / "plugins")
+        rendering.install_ksops(home / "plugins", "")  # the Secrets are read as files: see `generated`
+        try:
+            command: list[str | Path] = [find("kubectl").path, *rendering.kustomize_build(home)]
+            text = run_tool("kubectl", command, env=env, remedy=f"correct {kustomization.file}").stdout
+        except ToolFailed as error:
+            lines = [line.strip(":` ") for line in error.detail.splitlines() if line.strip(":` ")] or [error.message]
+            remedy = f"kubectl kustomize {folder.name} shows more"
+            reason = f"cannot be built: {lines[-1].replace(f'{beside}/', '')}"
+            reader.refuse(KustomizeError(reason, file=kustomization.file, line=1, remedy=remedy))
+            return []
+        objects = [_with_origin(data, home, folder, reader) for data in manifests.load(text)]
+    for problem in _unused(kustomization, objects):
+        reader.refuse(problem)
+    reader.keep(folder, objects)
+    return objects
+
+
+def _with_origin(data: dict[str, Any], home: Path, folder: Path, reader: Reader) -> Document:
+    """A built object with the lines of the document, or of the generator, that it comes from."""
+    annotations = data["metadata"]["annotations"]
+    origin = next(iter(parse_yaml(annotations.pop(_ORIGIN), folder)))
+    if not annotations:
+        del data["metadata"]["annotations"]
+    place = Path(os.path.normpath(home / (origin.get("path") or origin["configuredIn"])))
+    place = folder / os.path.relpath(place, folder.resolve())
+    place, name = Path(os.path.normpath(place)), data["metadata"]["name"]
+    sources = reader.read(place)
+    if "path" not in origin:
+        entries = sources[0].data.get("configMapGenerator") or ()
+        index = next((at for at, entry in enumerate(entries) if str(entry.get("name")) in name), 0)
+        return sources[0].made(data, "configMapGenerator", index)
+    of_kind = [source for source in sources if source.kind == data["kind"]] or sources
+    named = [source for source in of_kind if source.name == name] + [each for each in of_kind if each.name in name]
+    return (named or of_kind)[0].changed(data)
+
+
+def _is_selected(document: Document, target: Mapping[str, Any], ends: Sequence[str]) -> bool:
+    """Whether kustomize's selector, of regular expressions and labels, matches an object; its name was given `ends`."""
+    original = document.name.removeprefix(ends[0]).removesuffix(ends[1])
+    fields = {"kind": [document.kind], "namespace": [document.namespace], "name": [document.name, original]}
+    labels = {**(document.data["metadata"].get("labels") or {})}
+    pairs = [part.split("=", 1) for part in str(target.get("labelSelector") or "").split(",") if "=" in part]
+    return all(
+        any(re.fullmatch(str(target[field]), value) for value in values)
+        for field, values in fields.items()
+        if target.get(field)
+    ) and all(labels.get(key.strip("! ")) == value.lstrip("= ") for key, value in pairs if not key.endswith("!"))
+
+
+def _unused(kustomization: Document, objects: Iterable[Document]) -> Iterable[InvalidFile]:
+    """Images and targets of patches that nothing in a kustomization has: kustomize ignores them silently."""
+    ends = [str(kustomization.data.get(key) or "") for key in ("namePrefix", "nameSuffix")]
+    for index, patch in enumerate(kustomization.data.get("patches") or ()):
+        target = (patch.get("target") or {}) if "$patch: delete" not in str(patch.get("patch")) else {}
+        if not any(_is_selected(document, target, ends) for document in objects):
+            line, remedy = kustomization.line("patches", index), "correct its target"
+            yield KustomizeError(
+                f"patches {target}, which is not there", file=kustomization.file, line=line, remedy=remedy
+            )
+    values = (value for each in objects for _, key, value in documents.walk(each.data) if key == "image")
+    images = {re.sub(r"(:[^:/]*)?(@.*)?$", "", str(value)) for value in values}
+    for index, entry in enumerate(kustomization.data.get("images") or ()):
+        name = str(entry.get("newName") or entry.get("name"))
+        if name not in images:
+            problem, remedy = f"changes the image {entry.get('name')}, which nothing here has", "correct its name"
+            line = kustomization.line("images", index)
+            yield InvalidFile(problem, file=kustomization.file, line=line, system="kustomize", remedy=remedy)
 
 
 def generated(folder: Path, reader: Reader = STRICT) -> list[Document]:
@@ -140,7 +251,8 @@ def generated(folder: Path, reader: Reader = STRICT) -> list[Document]:
     """
     kustomization = load(folder, reader)
     objects = []
-    for index, entry in enumerate(kustomization.data.get("configMapGenerator") or ()):
+    entries = () if is_built(kustomization) else kustomization.data.get("configMapGenerator") or ()
+    for index, entry in enumerate(entries):
         keys: list[str] = [str(literal).partition("=")[0] for literal in entry.get("literals") or ()]
         for number, text in enumerate(entry.get("files") or ()):
             key, _, name = str(text).rpartition("=")
@@ -200,10 +312,16 @@ def _listed(folder: Path, entry: Any, reader: Reader, above: tuple[Path, ...]) -
 def files(folder: Path, reader: Reader = STRICT) -> set[Path]:
     """Every file that the kustomization of one folder names: resources, generators, patches and what these read."""
     data = load(folder, reader).data
-    names = [*(data.get("resources") or []), *(name for name in data.get("generators") or [] if "\n" not in name)]
+    names = [
+        *(data.get("resources") or []),
+        *(data.get("components") or []),
+        *(name for name in data.get("generators") or [] if "\n" not in name),
+    ]
     names += [patch["path"] for patch in data.get("patches") or [] if isinstance(patch, dict) and "path" in patch]
     for generator in data.get("configMapGenerator") or []:
-        names += [entry.rpartition("=")[2] for entry in generator.get("files") or []]
+        names += [
+            str(entry).rpartition("=")[2] for entry in (*(generator.get("files") or ()), *(generator.get("envs") or ()))
+        ]
     sources = (source.file for generator in generators(folder, reader) for source in generator.sources)
     return {Path(os.path.realpath(path)) for path in (*(folder / name for name in names), *sources)}
 
@@ -294,7 +412,12 @@ def patched(document: Document, operations: Iterable[json_patch.Operation]) -> D
         ) from error
 
 
-def _apply(objects: list[Document], patch: dict[str, Any], folder: Path) -> list[Document]:
+def patched_by(objects: list[Document], patch: dict[str, Any], folder: Path) -> list[Document]:
+    """The objects with an entry of `patches` applied.
+
+    Raises:
+        Rejected: it matches no object, or does not fit.
+    """
     file = folder / NAME
     if not isinstance(patch, dict) or not (patch.get("patch") or patch.get("path")):
         remedy = "write it as {path: file, target: {kind: …, name: …}}"
@@ -302,10 +425,6 @@ def _apply(objects: list[Document], patch: dict[str, Any], folder: Path) -> list
     changes = parse_yaml(patch["patch"], file) if patch.get("patch") else _read_patch(folder / patch["path"], file)
     change = changes[0] if changes else {}
     target = patch.get("target") or _target_of(change, file)
-    other = sorted(key for key in target if key not in _SELECTED or not _NAME.fullmatch(str(target[key])))
-    if other:
-        remedy = "name one kind, name and namespace; fluobook supports no more than that"
-        raise KustomizeError(f"has a patch that selects by {', '.join(other)}", file=file, remedy=remedy)
 
     def is_target(document: Document) -> bool:
         values = (document.kind, document.name, document.namespace)
@@ -315,9 +434,6 @@ def _apply(objects: list[Document], patch: dict[str, Any], folder: Path) -> list
         raise KustomizeError(f"patches {target}, which is not there", file=file, remedy="correct its target")
     if isinstance(change, dict) and change.get("$patch") == "delete":
         return [document for document in objects if not is_target(document)]
-    if not isinstance(change, list):
-        remedy = "write it as JSON 6902 operations"
-        raise KustomizeError(f"patches {target} by merging", file=file, remedy=remedy)
     return [patched(document, change) if is_target(document) else document for document in objects]
 
 

@@ -17,6 +17,7 @@ from importlib.resources import files
 from ipaddress import ip_network
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+from zoneinfo import available_timezones
 
 from fluobook.files import packaged
 from fluobook.gitops.documents import value_under
@@ -132,6 +133,27 @@ def has_group(api_version: str) -> bool:
     """Whether there are schemas for kinds of that group: another kind is likely misspelt."""
     group = api_version.rpartition("/")[0]
     return any(key.startswith(f"{group}/") for key in _data()["kinds"])
+
+
+@cache
+def resources_of(group: str) -> frozenset[str]:
+    """The resources of one of Kubernetes' own API groups, as a Role names them; none if the group is unknown."""
+    kinds = {key.rpartition("/")[2].lower() for key in _data()["kinds"] if key.startswith(f"{group}/")}
+    return frozenset(_plural(kind) for kind in kinds) if is_built_in(f"{group}/v1") else frozenset()
+
+
+def groups_of(resource: str) -> list[str]:
+    """The API groups of Kubernetes' own that have a resource of that name."""
+    groups = sorted({key.split("/")[0] for key in _data()["kinds"]})
+    return [group or '""' for group in groups if resource in resources_of(group)]
+
+
+def _plural(kind: str) -> str:
+    if kind.endswith(("ss", "x", "status")):
+        return f"{kind}es"
+    if kind.endswith("s"):
+        return kind
+    return f"{kind[:-1]}ies" if re.search(r"[^aeiou]y$", kind) else f"{kind}s"
 
 
 def versions_of(api_version: str, kind: str) -> list[str]:
@@ -273,6 +295,7 @@ def _validator(key: str) -> Any:
     formats = FormatChecker(())
     formats.checks("schedule")(_is_schedule)
     formats.checks("network", ValueError)(lambda text: bool(ip_network(text)))
+    formats.checks("zone")(lambda text: text in available_timezones() or not available_timezones())
     extended = validators.extend(Draft7Validator, {"unique": _repeated, "ascending": _falling})
     return extended({**_all()[key], "definitions": _data()["definitions"]}, format_checker=formats)
 

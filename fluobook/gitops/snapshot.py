@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -81,6 +83,10 @@ class TolerantReader(Reader):
             self.refuse(InvalidFile(error.problem, file=document.file, line=document.line(), remedy=error.remedy))
             return []
         return [document.changed(part.document.data) for part in listed]
+
+    def keep(self, folder: Path, objects: list[Document]) -> None:
+        """Keep what kustomize made of a folder: it is built once."""
+        self.built[folder] = objects
 
     def refuse(self, error: InvalidFile) -> None:
         """Keep what is invalid, once."""
@@ -193,8 +199,15 @@ class Snapshot:
 
     @cached_property
     def documents(self) -> tuple[Document, ...]:
-        """Every document of every YAML file of the GitOps tree."""
-        return tuple(document for file in self.files for document in self.reader.read(file))
+        """Every document of every YAML file of the GitOps tree but for patches, which are parts of objects."""
+        return tuple(document for file in self.files if file not in self.patches for document in self.reader.read(file))
+
+    @cached_property
+    def patches(self) -> set[Path]:
+        """The files that kustomizations name as patches."""
+        parts = (kustomization.load(folder, self.reader) for folder in self.kustomizations)
+        named = ((part.file.parent, patch) for part in parts for patch in part.data.get("patches") or ())
+        return {Path(os.path.normpath(folder / patch["path"])) for folder, patch in named if patch.get("path")}
 
     @cached_property
     def encrypted(self) -> tuple[EncryptedFile, ...]:
@@ -255,7 +268,13 @@ class Snapshot:
         for app in filter(self.tree.is_ours, self.applications):
             folders = [part.file.parent for part in kustomization.below(self.root / app.path, self.reader)]
             made = [each for folder in folders for each in kustomization.generated(folder, self.reader)]
-            objects = [*self.tree.deployed_by(app), *(each for each in made if not self.tree.is_dropped(each))]
+            objects = self.tree.deployed_by(app)
+            built = {(each.kind, each.namespace, each.name) for each in objects if each.kind == "ConfigMap"}
+            made = [each for each in made if (each.kind, each.namespace, each.name) not in built]
+            objects += [each for each in made if not self.tree.is_dropped(each)]
+            for patch in app.kustomize.get("patches") or ():
+                with suppress(Rejected, BadFile):  # Argo CD reports it
+                    objects = kustomization.patched_by(objects, patch, self.root / app.path)
             known = {(each.kind, each.namespace, each.name) for each in objects}
             objects += [
                 each

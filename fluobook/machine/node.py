@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from fluobook import params
 from fluobook.errors import ParamsError
 from fluobook.files import read_text
-from fluobook.machine.contracts import DOCUMENTS_FROM, folder_of, has_documents, split
+from fluobook.machine.contracts import DOCUMENTS_FROM, fold, folder_of, has_documents, split, value_at
 from fluobook.machine.disks import data_disk, install_disk
 from fluobook.machine.documents import Document, load
 from fluobook.machine.generation import Documents, generate
@@ -25,6 +26,7 @@ from fluobook.machine.secrets import SecretsBundle
 from fluobook.machine.validation import decoding_problem, refusals
 from fluobook.params import Node, Platform
 from fluobook.params.platform import KUBERNETES_PORT
+from fluobook.params.rules.nodes import is_refused_label
 
 LINK = "net0"
 """Alias of the node's network interface, found by its MAC address whatever its kernel name is."""
@@ -45,6 +47,7 @@ NO_WORKER_TAINTS = (
     "machine.nodeTaints fails on workers, because a kubelet may set taints only when it registers; put them into"
     " nodes[].taints of the params"
 )
+NO_WORKER_LABEL = "is one that Kubernetes does not let a worker give itself (NodeRestriction): Talos retries for ever"
 DISK_LABEL = "node.longhorn.io/create-default-disk"
 """The label of nodes for Longhorn's data; a node without a data disk would fill its system disk."""
 
@@ -263,10 +266,29 @@ def patch_problems(platform: Platform, patches: Mapping[str, str]) -> list[tuple
                 problems.append(NO_KERNEL_ARGUMENTS)
             if node.role == "worker" and any((part.get("machine") or {}).get("nodeTaints") for part in patch):
                 problems.append(NO_WORKER_TAINTS)
+            labels = value_at(fold(patch), "machine.nodeLabels") if node.role == "worker" else None
+            for key in filter(is_refused_label, map(str, labels or ())):
+                problems.append(f"the node label {key} {NO_WORKER_LABEL}")
             refused |= {(path, problem) for problem in problems}
             if problems:
                 break
     return sorted(refused)
+
+
+def labels_by_node(platform: Platform, root: Path) -> dict[Node, dict[str, str]]:
+    """The labels of each Kubernetes node: the kubelet's, the params', and those of the patches that can be merged."""
+    generated, (paths, _) = placeholder_documents(platform), find_patches(platform, root)
+    result = {}
+    for node in platform.nodes:
+        kubelet = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
+        role = {"node-role.kubernetes.io/control-plane": ""} if node.role == "controlplane" else {}
+        documents = node_documents(generated, platform, node)
+        for path, text in patches_by_path(node, {path: read_text(root / path) for path in paths}).items():
+            with suppress(ParamsError):
+                documents = merge(documents, load(text, path))
+        labels = (fold(documents).get("machine") or {}).get("nodeLabels") or {}
+        result[node] = kubelet | role | {str(key): str(value) for key, value in labels.items()}
+    return result
 
 
 def volume_problems(documents: Iterable[Document], node: Node) -> list[str]:

@@ -52,7 +52,7 @@ spec:
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: shop}
+metadata: {name: shop, labels: {app: shop}}
 spec: {selector: {app: shop}, ports: [{name: http, port: 80, targetPort: http}]}
 ---
 apiVersion: networking.k8s.io/v1
@@ -69,6 +69,26 @@ apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata: {name: shop}
 spec: {maxReplicas: 2, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: shop}}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: shop}
+spec: {maxUnavailable: 1, selector: {matchLabels: {app: shop}}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: shop}
+rules: [{apiGroups: [coordination.k8s.io, batch], resources: [leases, jobs/status], verbs: [get]}]
+---
+apiVersion: operator.victoriametrics.com/v1beta1
+kind: VMServiceScrape
+metadata: {name: shop}
+spec: {selector: {matchLabels: {app: shop}}, endpoints: [{port: http}]}
+---
+apiVersion: cert-manager.io/v1
+kind: Issuer
+metadata: {name: acme}
+spec: {acme: {solvers: [{http01: {ingress: {ingressClassName: nginx}}}]}}
 ---
 apiVersion: networking.k8s.io/v1
 kind: IngressClass
@@ -145,7 +165,20 @@ ISSUER = "Ingress shop has TLS and no issuer"
         ("volumes: [", "serviceAccountName: shop\n      volumes: [", "there is no ServiceAccount shop in shop"),
         ("volumes: [", "priorityClassName: system-node-critical\n      volumes: [", ""),
         ("hosts: [shop.", "hosts: [www.", "has TLS for www.example.org, which no rule serves"),
-        ("metadata: {name: shop}\nspec: {selector", "metadata: {name: shop, namespace: shpo}\nspec: {selector", ""),
+        ("shop}}\nspec: {selector", "shop}, namespace: shpo}\nspec: {selector", ""),
+        ("kind: Deployment, name: shop}", "kind: StatefulSet, name: shop}", "there is no StatefulSet shop in shop"),
+        ("maxUnavailable: 1", "maxUnavailable: 0", "lets none of the 1 pods of shop be evicted"),
+        ("maxUnavailable: 1", "minAvailable: 100%", "lets none of the 1 pods of shop be evicted"),
+        ("[leases, ", "[lease, ", "there is no resource lease in coordination.k8s.io or batch"),
+        ("coordination.k8s.io, batch", "batch", "there is no resource leases in batch"),
+        ("coordination.k8s.io, batch", "example.org", ""),
+        ("endpoints: [{port: http}", "endpoints: [{port: web}", "scrapes web, a port that its targets do not have"),
+        ("ingress: {ingressClassName: nginx", "ingress: {ingressClassName: public", "there is no IngressClass public"),
+        (
+            "      volumes: [",
+            "      initContainers: [{name: shop, image: a:1.2}]\n      volumes: [",
+            "two containers shop",
+        ),
     ],
 )
 def test_what_an_object_names_exists(old: str, new: str, message: str, tree: Path):

@@ -244,3 +244,105 @@ def test_one_mistake_is_one_finding(site: Path, edit: tuple[str, str, str], plac
     listed = findings(site, quick, path="site", without=("scylladb",))
     assert [finding.file for finding in listed] == [place or file], listed
     assert message in listed[0].message
+
+
+POD_SPEC = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: a}
+spec:
+  selector: {matchLabels: {app: a}}
+  strategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}
+  template:
+    metadata: {labels: {app: a}}
+    spec:
+      securityContext: {runAsNonRoot: true, runAsUser: 1000}
+      tolerations: [{operator: Exists}, {key: a, value: b, effect: NoSchedule}]
+      volumes: [{name: c, configMap: {name: c, items: [{key: a, path: a/b}]}}]
+      containers:
+        - name: a
+          image: a:1.2
+          env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]
+          livenessProbe: {successThreshold: 1, tcpSocket: {port: 80}}
+          resources: {limits: {cpu: 100m, memory: 64Mi}}
+"""
+OTHER = {
+    "CronJob": (
+        "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: a}\nspec: {schedule: '@daily', timeZone: Europe/Berlin, "
+        "jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: a, image: a}]}}}}}"
+    ),
+    "Service": (
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n"
+        "spec: {type: NodePort, externalTrafficPolicy: Local, ports: [{port: 80, nodePort: 30080}]}"
+    ),
+    "Role": (
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: a}\n"
+        "rules: [{apiGroups: [apps], resources: [deployments], verbs: [get]}]"
+    ),
+    "NetworkPolicy": (
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\n"
+        "spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: 80, endPort: 90}]}]}"
+    ),
+    "HorizontalPodAutoscaler": (
+        "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: a}\nspec: {maxReplicas: 2, "
+        "scaleTargetRef: {kind: Deployment, name: a}, metrics: [{type: Resource, resource: {name: cpu, "
+        "target: {type: Utilization, averageUtilization: 70}}}]}"
+    ),
+    "StorageClass": (
+        "apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {name: a}\nprovisioner: driver.longhorn.io\n"
+        'parameters: {numberOfReplicas: "2", dataLocality: disabled}'
+    ),
+    "Deployment": POD_SPEC,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new", "message"),
+    [
+        *((kind, "", "", "") for kind in OTHER),
+        ("CronJob", "Europe/Berlin", "Europe/Bonn", "a time zone is one of the IANA database"),
+        (
+            "Service",
+            "NodePort, externalTrafficPolicy: Local",
+            "ClusterIP",
+            "a Service of type ClusterIP has no nodePort",
+        ),
+        ("Service", "30080", "8080", "nodes give ports from 30000 to 32767"),
+        (
+            "Service",
+            "type: NodePort, externalTrafficPolicy: Local",
+            "type: LoadBalancer, clusterIP: None",
+            "spec.type is",
+        ),
+        ("Role", "[get]", "[wacth]", "rules.0.verbs.0 is 'wacth'"),
+        ("Role", "[apps]", "[apps/v1]", "an API group has no version"),
+        ("Role", "apiGroups: [apps], ", "", "a rule has apiGroups and resources"),
+        ("NetworkPolicy", "endPort: 90", "endPort: 70", "is more than endPort 70"),
+        ("NetworkPolicy", "{ipBlock: {cidr: 10.0.0.0/8}}", "{}", "from.0 is"),
+        ("NetworkPolicy", "0/8}}", "0/8}, podSelector: {}}", "a peer has ipBlock, or podSelector"),
+        ("HorizontalPodAutoscaler", "averageUtilization: 70", "averageValue: 70m", "has no averageUtilization"),
+        ("HorizontalPodAutoscaler", "type: Resource", "type: Pods", "a metric has the part that its type names"),
+        ("StorageClass", "numberOfReplicas", "numberOfReplica", "a parameter of Longhorn"),
+        ("Deployment", "maxSurge: 1", "maxSurge: 0", "maxSurge and maxUnavailable are not both 0"),
+        ("Deployment", "runAsUser: 1000", "runAsUser: 0", "runAsNonRoot refuses user 0"),
+        ("Deployment", "{operator: Exists}", "{effect: NoSchedule}", "a toleration without a key has operator Exists"),
+        (
+            "Deployment",
+            "{operator: Exists}",
+            "{key: a, operator: Exists, value: b}",
+            "with operator Exists has no value",
+        ),
+        ("Deployment", "path: a/b", "path: ../b", "a path below the volume"),
+        ("Deployment", "          image: a:1.2\n", "", "containers.0 has no image"),
+        ("Deployment", "status.podIP", "status.podIp", "a variable has metadata.name"),
+        ("Deployment", "successThreshold: 1", "successThreshold: 2", "successThreshold is 2, more than 1"),
+        ("Deployment", "memory: 64Mi", "memory: 64m", "bytes have a unit"),
+        ("Deployment", "memory: 64Mi", "memory: 128", "bytes have a unit"),
+        ("Deployment", "configMap: {name: c,", "configMap: {name: C_c,", "the name of an object in the same namespace"),
+    ],
+)
+def test_what_the_api_refuses_in_an_object_is_reported(kind: str, old: str, new: str, message: str):
+    assert old in OTHER[kind]
+    _, mismatches, _ = checked(yaml.safe_load(OTHER[kind].replace(old, new, 1)), "x.yaml")
+    assert len(mismatches) == bool(message), mismatches
+    assert message in "".join(text for _, text in mismatches)

@@ -447,3 +447,112 @@ def test_the_usual_label_of_dashboards_is_watched_only_if_no_grafana_has_another
     file = site / "cluster-gitops/infrastructure/monitoring/victoria-metrics/application.yaml"
     change(file, "\n        grafana:\n", "\n        grafana:\n          sidecar: {dashboards: {label: own}}\n")
     assert any("nothing reads the dashboards of shop-dashboards" in line for line in reported(site, "listing"))
+
+
+COMPONENT = "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n"
+PATCH = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: shop, namespace: shop}\nspec: "
+FEATURES: dict[str, tuple[str, dict[str, str], str]] = {
+    "an image": ("images: [{name: nginxinc/nginx-unprivileged, newTag: 1.30.0}]", {}, ""),
+    "a renamed image": (
+        "images: [{name: nginxinc/nginx-unprivileged, newName: a.example.org/b, newTag: 1.30.0}]",
+        {},
+        "",
+    ),
+    "an image that nothing has": (
+        "images: [{name: nginx/nginx-unprivileged, newTag: 1.30.0}]",
+        {},
+        "which nothing here has",
+    ),
+    "an image that floats": ("images: [{name: nginxinc/nginx-unprivileged, newTag: latest}]", {}, "has no version tag"),
+    "replicas": ("replicas: [{name: shop, count: 3}]", {}, ""),
+    "replicas of nothing": ("replicas: [{name: shp, count: 3}]", {}, "cannot be built: "),
+    "a replacement": (
+        "replacements: [{source: {kind: Service}, targets: [{select: {kind: Ingress}, fieldPaths: [metadata.name]}]}]",
+        {},
+        "",
+    ),
+    "a merging patch": ("patches: [{path: a.yaml}]", {"a.yaml": f"{PATCH}{{replicas: 3}}"}, ""),
+    "a merging patch with a misspelt field": (
+        "patches: [{path: a.yaml}]",
+        {"a.yaml": f"{PATCH}{{replica: 3}}"},
+        "spec.replica",
+    ),
+    "a patch by labels": (
+        "patches: [{target: {kind: Deployment, name: sh.*}, patch: '- {op: add, path: /spec/paused, value: false}'}]",
+        {},
+        "",
+    ),
+    "a patch of nothing": (
+        "patches: [{target: {kind: Deployment, name: shp.*}, patch: '- {op: add, path: /spec/paused, value: false}'}]",
+        {},
+        "which is not there",
+    ),
+    "a component": (
+        "components: [part]",
+        {
+            "part/kustomization.yaml": f"{COMPONENT}patches: [{{path: a.yaml}}]",
+            "part/a.yaml": f"{PATCH}{{replicas: 3}}",
+        },
+        "",
+    ),
+    "selectors": ("labels: [{pairs: {app: store}, includeSelectors: true}]", {}, "closed, and"),
+    "a prefix": ("namePrefix: a-", {}, "Ingress shop has nothing at"),
+}
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_what_kustomize_makes_is_checked_as_it_is_deployed(site: Path, name: str):
+    text, files, message = FEATURES[name]
+    for path, content in files.items():
+        (site / "site/shop" / path).parent.mkdir(exist_ok=True)
+        (site / "site/shop" / path).write_text(content)
+    file = site / "site/shop/kustomization.yaml"
+    file.write_text(f"{file.read_text()}{text}\n")
+    names = ("pin", "shape", "reference", "duplicate", "listing", "phase-value", "reachability", "build")
+    rules = {rule: RULES[rule] for rule in names}
+    found = [each.message for each in findings(site, rules, path="site", without=("scylladb",))]
+    assert bool(found) == bool(message), found
+    assert message in "".join(found)
+
+
+SPREAD = "topologySpreadConstraints: [{maxSkew: 1, whenUnsatisfiable: DoNotSchedule,"
+NODES = {
+    "nodeSelector: {example.org/disk: fast}": "selects example.org/disk=fast, which no node has",
+    "nodeSelector: {kubernetes.io/hostname: worker-1}": "",
+    f"{SPREAD} topologyKey: a/zone}}]": "spreads by a/zone",
+    f"{SPREAD} topologyKey: topology.kubernetes.io/zone}}]": "",
+    "affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: "
+    "[{matchExpressions: [{key: example.org/gpu, operator: Exists}]}]}}}": "by its nodeAffinity that no node has",
+    "initContainers: [{name: a, image: 'a:1.2', resources: {requests: {cpu: 1}}}]": "",
+    "cpu: 500": "requests cpu 500, more than the largest node has",
+    "memory: 500Gi": "requests memory 500Gi, more than the largest node has",
+}
+
+
+@pytest.mark.parametrize("text", NODES)
+def test_pods_find_a_node_of_each_platform(site: Path, text: str):
+    is_request = text.startswith(("cpu", "memory"))
+    old, new = (
+        ("cpu: 10m, memory: 32Mi", text) if is_request else ("      containers:", f"      {text}\n      containers:")
+    )
+    change(site / "site/shop/shop.yaml", old, new)
+    found = [each.message for each in findings(site, {"node": RULES["node"]}, path="site", without=("scylladb",))]
+    assert len(found) == bool(NODES[text]), found
+    assert NODES[text] in "".join(found)
+
+
+def test_a_label_that_a_worker_may_not_give_itself_is_reported(site: Path):
+    labels = 'labels: {node-role.kubernetes.io/worker: "", example.org/disk: fast}\n'
+    patch = f"apiVersion: v1alpha1\nkind: KubeNodeConfig\n{labels}"
+    (site / "site/talos/patches/1.14/worker-1.yaml").write_text(patch)
+    change(
+        site / "site/shop/shop.yaml",
+        "      containers:",
+        "      nodeSelector: {example.org/disk: fast}\n      containers:",
+    )
+    rules = {name: RULES[name] for name in ("patch", "node")}
+    [finding] = findings(site, rules, path="site", without=("scylladb",))
+    assert (
+        "node label node-role.kubernetes.io/worker is one that Kubernetes does not let a worker give itself"
+        in finding.message
+    )

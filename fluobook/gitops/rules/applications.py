@@ -44,7 +44,7 @@ def waves_follow_dependencies(snapshot: Snapshot) -> Iterator[Finding]:
             provider = providers.get(need)
             if need.startswith("ingress class ") and provider is None:
                 continue  # the rule `reference` reports it, and knows what a root patches
-            if need.startswith("group ") and provider is None and unknown < app.wave:
+            if need.startswith(("group ", "driver ")) and provider is None and unknown < app.wave:
                 continue  # a chart that data/charts.yaml does not have may bring it
             if provider is None:
                 message = f"{app.name} needs {need} ({reason}), which no Application brings"
@@ -56,11 +56,12 @@ def waves_follow_dependencies(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def providers_of(snapshot: Snapshot) -> dict[str, Application]:
-    """The Application that brings each need: "group x", "namespace x", "class x", "ingress class x", "secret ns/x"."""
+    """Who brings each need: "group x", "namespace x", "class x", "driver x", "ingress class x", "secret ns/x"."""
     providers: dict[str, Application] = {}
     for app in snapshot.applications:
         providers |= {f"group {group}": app for group in chart_of(app).brings}
         providers |= {f"class {name}": app for name in chart_of(app).classes}
+        providers |= {f"driver {name}": app for name in chart_of(app).drivers}
         if name := value_under(app.values, ("controller", "ingressClassResource", "name")):
             providers[f"ingress class {name}"] = app
     providers |= {
@@ -90,6 +91,9 @@ def needs_of(snapshot: Snapshot, app: Application) -> Iterator[tuple[str, str, P
             yield f"group {document.group}", reason, document.at("apiVersion")
         if document.namespace in created:
             yield f"namespace {document.namespace}", reason, document.at("metadata", "namespace")
+        driver = document.data.get("provisioner") if document.kind == "StorageClass" else None
+        if driver and not str(driver).startswith("kubernetes.io/"):
+            yield f"driver {driver}", reason, document.at("provisioner")
         for need, path in _needs_in(document.data.get("spec") or {}, document.namespace):
             yield need, f"{reason}, {path[-1]}", document.at("spec", *path)
 

@@ -134,7 +134,8 @@ def kustomizations_build(snapshot: Snapshot) -> Iterator[Finding]:
 
     What another one lists is built with that; alone only if it has generators, or something is wrong.
     """
-    folders = snapshot.kustomizations
+    parts = (kustomization.load(folder, snapshot.reader) for folder in snapshot.kustomizations)
+    folders = [part.file.parent for part in parts if part.kind != "Component"]  # which is built with what lists it
     nested = {part.file.parent for folder in folders for part in kustomization.below(folder, snapshot.reader)[1:]}
     nested = {folder for folder in nested if not kustomization.generators(folder, snapshot.reader)}
     with build.builder(snapshot.root) as builder, ThreadPoolExecutor() as pool:
@@ -168,7 +169,9 @@ def _build(builder: Builder, folder: Path, snapshot: Snapshot) -> Iterator[Findi
     if not generators or not all(generator.is_ksops for generator in generators):
         return
     wanted = sum(len(g.document.data.get(field) or ()) for g in generators for field in ("files", "secretFrom"))
-    others = [*listed, *(entry for part in nested for entry in part.data.get("configMapGenerator") or ())]
+    others: list[Any] = [*listed]
+    if not kustomization.is_built(nested[0]):
+        others += [entry for part in nested for entry in part.data.get("configMapGenerator") or ()]
     made = len(objects) - len(others)
     if made != wanted:
         message = f"its generators list {wanted} files and make {made} objects"

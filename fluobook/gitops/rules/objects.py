@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluobook.errors import KUBECTL
 from fluobook.gitops import documents, schemas
 from fluobook.gitops.charts import CPU_FEATURES, PRIVILEGED_KINDS, chart_of
 from fluobook.gitops.documents import pod_path, value_under
-from fluobook.gitops.snapshot import checked
+from fluobook.gitops.snapshot import Checked, checked
 from fluobook.gitops.tree import INTEGER, WAVE
 from fluobook.kubernetes.pod_security import LEVELS, violations
+from fluobook.kubernetes.quantities import amount
 from fluobook.kubernetes.selectors import matches
+from fluobook.machine.node import labels_by_node
 from fluobook.params.cpus import lacks
+from fluobook.params.problems import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
 
     from fluobook.gitops.documents import Defect, Document, Finding, Key
     from fluobook.gitops.snapshot import Snapshot
+    from fluobook.params import Platform
 
-_NOT_FOR_THE_CLUSTER = {"Kustomization", "ksops"}
+_TERMS = ("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
+_TOPOLOGIES = (
+    ("topologySpreadConstraints", "*", "topologyKey"),
+    ("affinity", "*", "*", "*", "topologyKey"),
+    ("affinity", "*", "*", "*", "podAffinityTerm", "topologyKey"),
+)
+_NOT_FOR_THE_CLUSTER = {"Component", "Kustomization", "ksops"}
 _OUR_KEYS = {"fluobook/phase-values", "fluobook/needed-before", "fluobook/pool"}
 _ARGOCD_KEYS = {
     "sync-wave",
@@ -41,8 +51,12 @@ _MODES = ("enforce", "audit", "warn")
 
 def objects_match_their_schema(snapshot: Snapshot) -> Iterator[Finding]:
     """Built-in objects match the schemas of the pinned Kubernetes, custom resources their CRD's where it is known."""
-    files = filter(Path.exists, (*snapshot.files, snapshot.root / ".sops.yaml"))
-    for part in (part for file in files if snapshot.reader.read(file) for part in checked(file)):
+    files = (file for file in (*snapshot.files, snapshot.root / ".sops.yaml") if file not in snapshot.patches)
+    parts = [part for file in files if file.exists() and snapshot.reader.read(file) for part in checked(file)]
+    deployed = snapshot.objects()
+    built = [document for objects in snapshot.reader.built.values() for document in objects]
+    parts += [Checked(document, schemas.checked(document.data, "")[1], []) for document in built]
+    for part in parts:
         document = part.document
         is_object = document.kind and document.kind not in _NOT_FOR_THE_CLUSTER
         remedy = f"{KUBECTL} explain {document.kind.lower()}" if is_object else "correct it"
@@ -51,7 +65,7 @@ def objects_match_their_schema(snapshot: Snapshot) -> Iterator[Finding]:
         for path, message in part.mismatches:
             restore = f"restore the committed version: git checkout -- {document.file.name}"
             yield document.at(*path).finding(message, restore if path[:1] == ("sops",) else remedy)
-    for document in snapshot.objects():
+    for document in deployed:
         for field, value in (("kind", document.kind), ("metadata.name", document.name)):
             if not value:
                 yield document.at(*field.split(".")).finding(f"the object has no {field}", "give it kind and name")
@@ -168,3 +182,46 @@ def cpus_have_what_workloads_need(snapshot: Snapshot) -> Iterator[Finding]:
                 message = f"the CPU type {platform.vm.cpu} lacks {feature}, without which {workload} does not start"
                 place = documents.read(file)[0].at("platform", "vm", "cpu")
                 yield place.finding(message, "set vm.cpu: host, or a custom model that has it")
+
+
+def pods_find_a_node(snapshot: Snapshot) -> Iterator[Finding]:
+    """On each platform a node has the labels that pods select and spread by, and the size that they request."""
+    pods = [(document, path) for document in snapshot.objects() if (path := pod_path(document))]
+    for file, platform in snapshot.platforms.items():
+        labels = list(labels_by_node(platform, snapshot.root).values()) if pods else []
+        for document, path in pods:
+            spec = value_under(document.data, path)
+            name = f"{document.kind} {document.name}"
+            for at, message, remedy in (*_unselected(spec, labels), *_too_large(spec, platform)):
+                yield document.at(*path, *at).finding(f"{name} {message} (params {file.name})", remedy)
+
+
+def _unselected(spec: Mapping[str, Any], labels: Sequence[Mapping[str, str]]) -> Iterator[Defect]:
+    """Labels that no node has, alone or together; `labels` has those of each node."""
+    remedy = "give a node that label in the params, or correct it"
+    selector = spec.get("nodeSelector") or {}
+    if not any(matches({"matchLabels": selector}, each) for each in labels):
+        key = next((key for key, value in selector.items() if not any(each.get(key) == value for each in labels)), "")
+        yield ("nodeSelector", key), f"selects {key or 'labels'}={selector.get(key, '')}, which no node has", remedy
+    terms = value_under(spec, _TERMS) or ()
+    known = [term.get("matchExpressions") or () for term in terms if not term.get("matchFields")]
+    known = [term for term in known if not {"Gt", "Lt"} & {each.get("operator") for each in term}]
+    is_met = any(matches({"matchExpressions": term}, each) for term in known for each in labels)
+    if known and len(known) == len(terms) and not is_met:
+        yield _TERMS, "requires labels by its nodeAffinity that no node has", remedy
+    known_keys = {key for each in labels for key in each}
+    for pattern in _TOPOLOGIES:
+        for at, key in documents.values_at(spec, pattern):
+            if key not in known_keys:
+                yield at, f"spreads by {key}, a label that no node has", did_you_mean(str(key), known_keys)
+
+
+def _too_large(spec: Mapping[str, Any], platform: Platform) -> Iterator[Defect]:
+    sizes = {
+        "cpu": max(node.cores for node in platform.nodes),
+        "memory": max(node.memory_gib for node in platform.nodes) * 2**30,
+    }
+    for resource, size in sizes.items():
+        for at, request in documents.values_at(spec, ("containers", "*", "resources", "requests", resource)):
+            if amount(request) > size:
+                yield at, f"requests {resource} {request}, more than the largest node has", "lower it"

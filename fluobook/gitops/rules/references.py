@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +11,7 @@ from fluobook.gitops import reachability, schemas
 from fluobook.gitops.charts import chart_of
 from fluobook.gitops.documents import pod_path, value_under, values_at
 from fluobook.gitops.snapshot import INITIAL_NAMESPACES
+from fluobook.kubernetes.quantities import amount
 from fluobook.kubernetes.selectors import matches
 from fluobook.params.problems import did_you_mean
 
@@ -28,8 +28,6 @@ _SCRAPES = _POD_SCRAPES | {"VMServiceScrape", "ServiceMonitor"}
 _ENDPOINTS = ("podMetricsEndpoints", "endpoints")
 _CONTAINERS = ("containers", "initContainers")
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
-_SUFFIXES = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
 
 class Pods(NamedTuple):
@@ -65,15 +63,19 @@ class Known:
 
     @cached_property
     def makers(self) -> dict[str, set[str]]:
-        """By namespace, the names of charts' releases and of custom resources: what they make is named after them."""
+        """By namespace, patterns of the names of what charts' releases and custom resources make."""
         makers: dict[str, set[str]] = {}
         for app in self.snapshot.applications:
             if not self.snapshot.tree.is_ours(app):
                 names = filter(None, (app.release, app.values.get("fullnameOverride")))
-                makers.setdefault(app.namespace, set()).update(map(str, names))
+                makers.setdefault(app.namespace, set()).update(f"*-{name}-*" for name in names)
         for document in self.snapshot.objects():
-            if not schemas.is_built_in(str(document.data.get("apiVersion", ""))):
-                makers.setdefault(document.namespace, set()).add(document.name)
+            if (
+                not schemas.is_built_in(str(document.data.get("apiVersion", "")))
+                and document.kind not in _TABLE["barren"]
+            ):
+                forms = [f"-{form}-" for form in _TABLE["makers"].get(document.kind, ())] or ["*-{}-*"]
+                makers.setdefault(document.namespace, set()).update(form.format(document.name) for form in forms)
         return makers
 
     @cached_property
@@ -96,7 +98,7 @@ class Known:
             return {}
         if kind in _TABLE["made"]:
             makers = self.makers.get(namespace, set()) if namespace else set().union(*self.makers.values())
-            if namespace in INITIAL_NAMESPACES or any(f"-{maker}-" in f"-{name}-" for maker in makers):
+            if namespace in INITIAL_NAMESPACES or any(fnmatchcase(f"-{name}-", maker) for maker in makers):
                 return {}
         homeless = [ns for other, ns, own in self.objects if (other, own) == (kind, name) and ns]
         return None if INITIAL_NAMESPACES.union(self.snapshot.namespaces).issuperset(homeless) else {}
@@ -118,7 +120,7 @@ def references_exist(snapshot: Snapshot) -> Iterator[Finding]:
     known = Known(snapshot)
     hosts: dict[str, str] = {}
     for document in snapshot.objects():
-        defects = [*_reference_defects(document, known), *_pod_defects(document), *_binding_defects(document)]
+        defects = [*_reference_defects(document, known), *_pod_defects(document), *_role_defects(document)]
         if document.kind == "Ingress":
             defects += _ingress_defects(document, hosts)
         elif document.kind in ("Service", "PodDisruptionBudget"):
@@ -165,7 +167,17 @@ def _named_defects(
                 yield key_path, f"{kind} {name} has no {entry.get('word', 'key')} {key}", f"it has {listed}"
 
 
-def _binding_defects(document: Document) -> Iterator[Defect]:
+def _role_defects(document: Document) -> Iterator[Defect]:
+    """What a role or a binding grants: too much, or resources that do not exist, which is nothing."""
+    for index, rule in enumerate(document.data.get("rules") or () if document.kind in ("Role", "ClusterRole") else ()):
+        known = {group: schemas.resources_of(group) for group in map(str, rule.get("apiGroups") or ())}
+        for number, resource in enumerate(rule.get("resources") or () if known and all(known.values()) else ()):
+            name = str(resource).partition("/")[0]
+            if name != "*" and not any(name in resources for resources in known.values()):
+                groups = " or ".join(group or "the core group" for group in known)
+                homes = [group for group in schemas.groups_of(name) if group not in known]
+                remedy = f"it is in {homes[0]}" if homes else did_you_mean(name, set().union(*known.values()))
+                yield ("rules", index, "resources", number), f"there is no resource {name} in {groups}", remedy
     is_binding = document.kind in ("RoleBinding", "ClusterRoleBinding")
     if is_binding and value_under(document.data, ("roleRef", "name")) == "cluster-admin":
         message = f"{document.kind} {document.name} grants the whole cluster"
@@ -178,42 +190,39 @@ def _ports(document: Document, path: tuple[Key, ...]) -> list[tuple[str, int]]:
 
 
 def _pod_defects(document: Document) -> Iterator[Defect]:
-    """Mounts without a volume, probes of ports without a container's name, and requests beyond their limit."""
+    """Mounts without a volume, and what is wrong with the containers of a pod."""
     pod = pod_path(document)
     spec = value_under(document.data, pod) if pod else {}
     claims = values_at(document.data, ("spec", "volumeClaimTemplates", "*", "metadata", "name"))
     volumes = {name for _, name in (*values_at(spec, ("volumes", "*", "name")), *claims)}
-    for field in _CONTAINERS:
-        for path, mount in values_at(spec, (field, "*", "volumeMounts", "*", "name"), pod):
+    is_guarded = value_under(spec, ("securityContext", "runAsNonRoot")) is True
+    names: set[str] = set()
+    for path, container in (each for field in _CONTAINERS for each in values_at(spec, (field, "*"), pod)):
+        name, context = str(container.get("name")), container.get("securityContext") or {}
+        for place, mount in values_at(container, ("volumeMounts", "*", "name"), path):
             if mount not in volumes:
                 remedy = did_you_mean(mount, volumes) if volumes else "add it to volumes"
-                yield path, f"{document.kind} {document.name} has no volume {mount}", remedy
-        for path, container in values_at(spec, (field, "*"), pod):
-            names = {port.get("name") for port in container.get("ports") or ()}
-            handlers = [*((probe,) for probe in _PROBES), ("lifecycle", "*")]
-            for handler in ((*each, "*", "port") for each in handlers):
-                for place, port in values_at(container, handler, path):
-                    if isinstance(port, str) and port not in names:
-                        yield place, f"the container has no port {port}", did_you_mean(port, filter(None, names))
-            for place, request in values_at(container, ("resources", "requests", "*"), path):
-                limit = value_under(container, ("resources", "limits", place[-1]))
-                if limit is not None and _amount(request) > _amount(limit):
-                    message = f"the request {request} is more than the limit {limit}"
-                    yield place, message, "lower it, or raise the limit"
+                yield place, f"{document.kind} {document.name} has no volume {mount}", remedy
+        if name in names:
+            yield (*path, "name"), f"{document.kind} {document.name} has two containers {name}", "rename one of them"
+        names.add(name)
+        if is_guarded and context.get("runAsUser") == 0 and context.get("runAsNonRoot") is not False:
+            place = (*path, "securityContext", "runAsUser")
+            yield place, f"container {name} runs as user 0, which the pod's runAsNonRoot refuses", "give it another"
+        yield from _container_defects(container, path)
 
 
-def _amount(quantity: Any) -> Decimal:
-    """A quantity as a number; 0 for what is none, which the rule `shape` reports."""
-    text = str(quantity)
-    number, factor = text.rstrip("".join(_SUFFIXES)), Decimal(1)
-    if text[-2:] in _BINARY:
-        number, factor = text[:-2], Decimal(1024) ** (_BINARY.index(text[-2:]) + 1)
-    elif text[len(number) :] in _SUFFIXES:
-        factor = Decimal(10) ** _SUFFIXES[text[len(number) :]]
-    try:
-        return Decimal(number) * factor
-    except ArithmeticError:
-        return Decimal(0)
+def _container_defects(container: Mapping[str, Any], path: tuple[Key, ...]) -> Iterator[Defect]:
+    """Probes of ports without the container's name, and requests beyond their limit."""
+    names = {port.get("name") for port in container.get("ports") or ()}
+    for handler in ((*each, "*", "port") for each in (*((probe,) for probe in _PROBES), ("lifecycle", "*"))):
+        for place, port in values_at(container, handler, path):
+            if isinstance(port, str) and port not in names:
+                yield place, f"the container has no port {port}", did_you_mean(port, filter(None, names))
+    for place, request in values_at(container, ("resources", "requests", "*"), path):
+        limit = value_under(container, ("resources", "limits", place[-1]))
+        if limit is not None and amount(request) > amount(limit):
+            yield place, f"the request {request} is more than the limit {limit}", "lower it, or raise the limit"
 
 
 def _selection_defects(document: Document, known: Known) -> Iterator[Defect]:
@@ -235,6 +244,8 @@ def _selection_defects(document: Document, known: Known) -> Iterator[Defect]:
         keys = sorted({f"{key}: {value}" for pods in own for key, value in pods.labels.items()})
         remedy = f"the pods there have {', '.join(keys)}" if keys else "correct its selector or namespace"
         yield ("spec", "selector"), f"{name} selects no pod in {document.namespace}", remedy
+    elif not is_service:
+        yield from _budget_defects(document, known, selector)
     elif is_service:
         ports = [port for pods in selected for port in pods.ports]
         listed = {port for pod in others for port, _ in known.snapshot.table.ports(pod.name)}
@@ -244,6 +255,26 @@ def _selection_defects(document: Document, known: Known) -> Iterator[Defect]:
                 where = ("spec", "ports", index, "targetPort" if "targetPort" in port else "port")
                 remedy = f"name one of {', '.join(str(name or number) for name, number in ports)}"
                 yield where, f"{name} leads to port {target}, which its pods do not have", remedy
+
+
+def _budget_defects(document: Document, known: Known, selector: Mapping[str, Any]) -> Iterator[Defect]:
+    """A budget that allows no eviction: a node with such a pod is never drained."""
+    scaled = {
+        (scaler.namespace, value_under(scaler.data, ("spec", "scaleTargetRef", "name"))): scaler.data["spec"]
+        for scaler in known.snapshot.objects("HorizontalPodAutoscaler")
+    }
+    for workload in known.snapshot.objects("Deployment", "StatefulSet"):
+        spec, scaler = workload.data.get("spec") or {}, scaled.get((workload.namespace, workload.name), {})
+        labels = value_under(spec, ("template", "metadata", "labels")) or {}
+        if workload.namespace != document.namespace or not matches(selector, labels):
+            continue
+        replicas = max(spec.get("replicas", 1), scaler.get("minReplicas", 1) if scaler else 0)
+        for field, forbidden in (("maxUnavailable", {0, "0%"}), ("minAvailable", {replicas, "100%"})):
+            value = value_under(document.data, ("spec", field))
+            if replicas and (value in forbidden or (field == "minAvailable" and amount(value) > replicas)):
+                message = f"{document.name} lets none of the {replicas} pods of {workload.name} be evicted"
+                remedy = "allow one, or no node with one of them can be drained"
+                yield ("spec", field), f"{document.kind} {message}", remedy
 
 
 def _ingress_defects(document: Document, hosts: dict[str, str]) -> Iterator[Defect]:
@@ -288,6 +319,8 @@ def _scrape_defects(snapshot: Snapshot, document: Document) -> Iterator[Defect]:
     if not targets:
         message = f"{name} selects nothing in {reachability.NAME} or in the tree"
         yield ("spec", "selector"), message, "correct its selector or namespace"
+    if document.kind not in _POD_SCRAPES:
+        targets = [*filter(None, targets)] or targets  # a Service of the tree has its ports; a pod says nothing of them
     ports = {port for names in targets for port in names}
     endpoints = [(field, *entry) for field in _ENDPOINTS for entry in enumerate(spec.get(field) or ())]
     for field, index, endpoint in endpoints:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -16,11 +17,12 @@ from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.root import NAMESPACE, for_phase
 from fluobook.gitops.tree import FINALIZER
 from fluobook.kubernetes.kubelet_certificates import Approver, disagreements
+from fluobook.params.problems import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fluobook.gitops.documents import Document, Finding, Key
+    from fluobook.gitops.documents import Defect, Document, Finding, Key
     from fluobook.gitops.snapshot import Snapshot
     from fluobook.gitops.tree import Application
     from fluobook.params import Platform
@@ -36,6 +38,7 @@ _HARMFUL = {
     "Force=true": "it deletes and recreates what it cannot change",
     "Validate=false": "mistakes would reach the cluster",
 }
+_TAG = "give it a tag that is a version"
 _STAND_INS = "lab/fluobook_lab/charts/standins"
 _HEALTH = "resource.customizations.health."
 _NEW_OBJECT: dict[str, Any] = {"metadata": {"name": "new"}, "spec": {}}
@@ -43,7 +46,6 @@ _NEW_OBJECT: dict[str, Any] = {"metadata": {"name": "new"}, "spec": {}}
 
 def versions_are_exact(snapshot: Snapshot) -> Iterator[Finding]:
     """Charts and other repositories have an exact version; every image has a version tag; chart sources are https."""
-    remedy = "give it a tag that is a version"
     for app in snapshot.applications:
         if app.version and not snapshot.is_in_tree(app) and not _EXACT.fullmatch(app.version):
             place = app.document.at(*_SOURCE, "targetRevision")
@@ -54,11 +56,24 @@ def versions_are_exact(snapshot: Snapshot) -> Iterator[Finding]:
         for index, image in enumerate(app.kustomize.get("images") or ()):
             if _floats(image):
                 place = app.document.at(*_SOURCE, "kustomize", "images", index)
-                yield place.finding(f"{app.name}: image {image} has no version tag", remedy)
+                yield place.finding(f"{app.name}: image {image} has no version tag", _TAG)
+    yield from _floating_images(snapshot)
+
+
+def _floating_images(snapshot: Snapshot) -> Iterator[Finding]:
+    """Images without a version that no kustomization gives one."""
+    changed: set[str] = set()
+    for document in (document for document in snapshot.documents if document.kind in ("Kustomization", "Component")):
+        for index, entry in enumerate(document.data.get("images") or ()):
+            name, digest, tag = (entry.get(key) for key in ("name", "digest", "newTag"))
+            changed |= {str(name)} if digest or tag else set()
+            if _floats(image := f"{name}:{tag}") and tag and not digest:
+                yield document.at("images", index, "newTag").finding(f"image {image} has no version tag", _TAG)
     for document in snapshot.documents:
         for path, key, image in walk(document.data):
-            if key in ("image", "imageName") and isinstance(image, str) and _floats(image):
-                yield document.at(*path).finding(f"image {image} has no version tag", remedy)
+            is_image = key in ("image", "imageName") and isinstance(image, str)
+            if is_image and _floats(image) and re.sub(r"(:[^:/]*)?(@.*)?$", "", image) not in changed:
+                yield document.at(*path).finding(f"image {image} has no version tag", _TAG)
 
 
 def _floats(image: str) -> bool:
@@ -180,24 +195,28 @@ def values_are_known(snapshot: Snapshot) -> Iterator[Finding]:
     The known keys are those of the stand-in charts' values.yaml, which list what the tree may set.
     """
     for app in snapshot.applications:
-        folder = snapshot.root / _STAND_INS / app.repo.partition("://")[2].strip("/") / app.chart
-        if app.chart and (folder / "values.yaml").exists():
-            for path in _unknown(app.values, yaml.safe_load((folder / "values.yaml").read_text()) or {}):
-                yield app.document.at(*_VALUES, *path).finding(
-                    f"{app.chart} has no value {'.'.join(path)}",
-                    "correct the key; the chart's values.yaml has them all",
-                )
+        charts = snapshot.root / _STAND_INS / app.repo.partition("://")[2].strip("/")
+        if app.chart and (values := charts / app.chart / "values.yaml").exists():
+            for path, message, remedy in _value_defects(app.values, yaml.safe_load(values.read_text()) or {}):
+                yield app.document.at(*_VALUES, *path).finding(f"{app.chart} {message}", remedy)
+        known = sorted(folder.name for folder in charts.iterdir()) if app.chart and charts.is_dir() else []
+        if meant := get_close_matches(app.chart, known, n=1, cutoff=0.8) if app.chart not in known else []:
+            place = app.document.at(*_SOURCE, "chart")
+            yield place.finding(f"{app.repo} has no chart {app.chart}", f"did you mean {meant[0]!r}?")
 
 
-def _unknown(values: dict[str, Any], known: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def _value_defects(values: dict[str, Any], known: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[Defect]:
     """Keys without a counterpart, or with a value of another type; an empty mapping in the chart takes any key."""
     for key, value in values.items():
+        path = (*above, key)
+        name = ".".join(path)
         if key not in known:
-            yield (*above, key)
+            yield path, f"has no value {name}", "correct the key; the chart's values.yaml has them all"
         elif isinstance(value, dict) and isinstance(known[key], dict) and known[key]:
-            yield from _unknown(value, known[key], (*above, key))
+            yield from _value_defects(value, known[key], path)
         elif value is not None and not _has_type_of(value, known[key]):
-            yield (*above, key)
+            message = f"has the value {name} {shown(known[key])}, and here it is {shown(value)}"
+            yield path, message, "write a value of the same type"
 
 
 def _has_type_of(value: Any, default: Any) -> bool:

@@ -87,19 +87,25 @@ def there_are_workers(platform: Platform) -> Iterator[Problem]:
         yield Problem("platform.nodes", NO_VALUE, rule, "leave one worker without NoSchedule and NoExecute")
 
 
+def is_refused_label(key: str) -> bool:
+    """Whether NodeRestriction refuses a label that a kubelet gives its node itself."""
+    domain = key.rpartition("/")[0]
+    is_allowed = key in (*_ALLOWED_LABELS, *_KUBELET_LABELS, *_DERIVED_LABELS) or domain in _ALLOWED_DOMAINS
+    return bool(_KUBERNETES_DOMAIN.search(domain)) and not is_allowed
+
+
 def labels_and_taints_can_be_set(platform: Platform) -> Iterator[Problem]:
     """A kubelet may give its node only some labels of Kubernetes' own domains (NodeRestriction)."""
     for node in platform.nodes:
         path = f"platform.nodes.{node.name}"
         for key in node.labels:
-            domain = key.rpartition("/")[0]
             if key in _DERIVED_LABELS:
                 yield Problem(f"{path}.labels", key, "follows from host and disks", "leave it out")
             elif key in _KUBELET_LABELS:
                 yield Problem(
                     f"{path}.labels", key, "is set by the kubelet, and pods and volumes rely on it", "leave it out"
                 )
-            elif _KUBERNETES_DOMAIN.search(domain) and key not in _ALLOWED_LABELS and domain not in _ALLOWED_DOMAINS:
+            elif is_refused_label(key):
                 rule = "is a label that Kubernetes does not let a node give itself"
                 yield Problem(f"{path}.labels", key, rule, "use a domain of your own, such as example.org/rack")
         for key in filter(_KUBERNETES_TAINTS.match, node.taints):

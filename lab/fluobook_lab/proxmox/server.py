@@ -73,7 +73,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", f"{_VM}/status/reboot", power.reboot),
 )
 
-ROOT_ONLY = frozenset({"skiplock", "stateuri", "migratedfrom", "migration_type", "migration_network", "targetstorage"})
+ROOT_ONLY = frozenset(
+    {"skiplock", "keepActive", "stateuri", "migratedfrom", "migration_type", "migration_network", "targetstorage"}
+)
 """Parameters that no API token may use."""
 _NO_WORKER = PveError(500, "got no worker upid - start worker failed")
 _REFUSED: tuple[tuple[Handler, str, PveError], ...] = (

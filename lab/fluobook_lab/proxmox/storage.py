@@ -160,6 +160,8 @@ async def _allocate(backend: Backend, vm: Vm, storage: str, size: int) -> Volume
         volid = inventory.free_disk_name(vm.host, storage, vm.vmid)
         if not _free(backend, vm.host, storage):
             raise TaskError(_no_space(inventory.storage(storage).type, volid.partition(":")[2]))
+        if not size:
+            raise TaskError(f"lvcreate 'pve/{volid.partition(':')[2]}' error:   Invalid argument for --virtualsize: 0k")
         volume = Volume(volid, "images", size, vm.vmid)
         inventory.volumes(vm.host, storage)[volid] = volume
         return volume
