@@ -169,6 +169,8 @@ ISSUER = "Ingress shop has TLS and no issuer"
         ("kind: Deployment, name: shop}", "kind: StatefulSet, name: shop}", "there is no StatefulSet shop in shop"),
         ("maxUnavailable: 1", "maxUnavailable: 0", "lets none of the 1 pods of shop be evicted"),
         ("maxUnavailable: 1", "minAvailable: 100%", "lets none of the 1 pods of shop be evicted"),
+        ("maxUnavailable: 1", "minAvailable: [1]", ""),  # the rule `shape` reports it
+        ("spec: {maxReplicas: 2, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: shop}}", "", ""),
         ("[leases, ", "[lease, ", "there is no resource lease in coordination.k8s.io or batch"),
         ("coordination.k8s.io, batch", "batch", "there is no resource leases in batch"),
         ("coordination.k8s.io, batch", "example.org", ""),

@@ -66,6 +66,8 @@ RULE = "apiVersion: operator.victoriametrics.com/v1beta1\nkind: VMRule\nmetadata
         ("kustomization.yaml", "resources: a.yaml", "resources is 'a.yaml', not a list"),
         ("kustomization.yaml", "resources: [5]", "resources.0 is 5, not a text"),
         ("kustomization.yaml", "patches: [x]", "patches.0 is 'x', not a mapping"),
+        ("kustomization.yaml", "labels: [x]", "labels.0 is 'x', not a mapping"),
+        ("kustomization.yaml", "images: x", "images is 'x', not a list"),
         (
             "kustomization.yaml",
             "configMapGenerator: [{files: a.json}]",

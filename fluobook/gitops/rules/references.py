@@ -260,7 +260,7 @@ def _selection_defects(document: Document, known: Known) -> Iterator[Defect]:
 def _budget_defects(document: Document, known: Known, selector: Mapping[str, Any]) -> Iterator[Defect]:
     """A budget that allows no eviction: a node with such a pod is never drained."""
     scaled = {
-        (scaler.namespace, value_under(scaler.data, ("spec", "scaleTargetRef", "name"))): scaler.data["spec"]
+        (scaler.namespace, value_under(scaler.data, ("spec", "scaleTargetRef", "name"))): scaler.data.get("spec") or {}
         for scaler in known.snapshot.objects("HorizontalPodAutoscaler")
     }
     for workload in known.snapshot.objects("Deployment", "StatefulSet"):
@@ -269,7 +269,7 @@ def _budget_defects(document: Document, known: Known, selector: Mapping[str, Any
         if workload.namespace != document.namespace or not matches(selector, labels):
             continue
         replicas = max(spec.get("replicas", 1), scaler.get("minReplicas", 1) if scaler else 0)
-        for field, forbidden in (("maxUnavailable", {0, "0%"}), ("minAvailable", {replicas, "100%"})):
+        for field, forbidden in (("maxUnavailable", (0, "0%")), ("minAvailable", (replicas, "100%"))):
             value = value_under(document.data, ("spec", field))
             if replicas and (value in forbidden or (field == "minAvailable" and amount(value) > replicas)):
                 message = f"{document.name} lets none of the {replicas} pods of {workload.name} be evicted"
