@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 def run(
     phase: Phase,
+    runbook: Annotated[
+        str, typer.Argument(metavar="[RUNBOOK]", help="Run only this stage or runbook, such as health.")
+    ] = "",
     target: Target = "lab",
     approve: Annotated[str, typer.Option(help='What is approved in advance: "all" or "stage=digest,…".')] = "",
     cluster: Annotated[
@@ -59,7 +62,7 @@ def run(
     engine: Engine = None,
     charts: Charts = "",
 ) -> int:
-    """Run the stages' notebooks headless. Example: fluobook run phase1 --approve all."""
+    """Run notebooks headless: all stages, or one runbook. Example: fluobook run phase1 --approve all."""
     from fluobook.context import beginning_of
     from fluobook.journal import folder
     from fluobook.notebook import parse_approval
@@ -67,7 +70,7 @@ def run(
     from fluobook.run import headless, kernels
 
     loaded = chosen(phase, settings)
-    stages = _stages(first, only)
+    stages = _stages(first, [*filter(None, [runbook]), *only])
     approved = ",".join(filter(None, [approve, f"cluster={cluster}" if cluster else ""]))
     parse_approval(approved)
     lab = _kept_lab(loaded.phase) if target == "lab" else None

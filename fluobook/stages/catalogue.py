@@ -11,6 +11,7 @@ from fluobook.stages import (
     bootstrap_kubernetes,
     create_vms,
     diagnose,
+    health,
     host_network,
     install_argocd,
     observe,
@@ -37,7 +38,7 @@ STAGES: tuple[Stage, ...] = (
 )
 """The bring-up."""
 
-DAY_TWO: tuple[Stage, ...] = (secrets.STAGE, diagnose.STAGE)
+DAY_TWO: tuple[Stage, ...] = (secrets.STAGE, health.STAGE, diagnose.STAGE)
 """What is done now and then on a platform that stands; no run comes to these by itself."""
 
 

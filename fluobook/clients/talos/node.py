@@ -231,6 +231,28 @@ class TalosNode(Node):
             for m in reply.members
         )
 
+    def etcd_status(self) -> res.EtcdStatus:
+        """What this control plane's member of etcd reports of itself, and the alarms that it sees.
+
+        Raises:
+            OutsideError: etcd does not run; UNIMPLEMENTED, this is a worker.
+        """
+        status = self._read("EtcdStatus").member_status
+        alarms = self._read("EtcdAlarmList").member_alarms
+        return res.EtcdStatus(
+            f"{status.member_id:016x}",
+            f"{status.leader:016x}" if status.leader else "",
+            status.raft_term,
+            status.raft_index,
+            status.raft_applied_index,
+            status.is_learner,
+            tuple(status.errors),
+            tuple((f"{a.member_id:016x}", machine_pb2.EtcdMemberAlarm.AlarmType.Name(a.alarm)) for a in alarms),
+            status.db_size,
+            status.db_size_in_use,
+            status.protocol_version,
+        )
+
     def services(self) -> tuple[res.Service, ...]:
         """The node's system services."""
         return tuple(

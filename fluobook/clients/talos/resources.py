@@ -129,6 +129,26 @@ class EtcdMember:
 
 
 @dataclass(frozen=True)
+class EtcdStatus:
+    """What a member of etcd reports of itself: ids in hexadecimal, sizes in bytes, `leader` "" if it knows none.
+
+    `alarms` are those of the whole cluster as this member sees them: the id of a member, and the alarm ("NOSPACE").
+    """
+
+    id: str
+    leader: str
+    term: int
+    index: int
+    applied: int
+    learner: bool
+    errors: tuple[str, ...]
+    alarms: tuple[tuple[str, str], ...]
+    size: int
+    used: int
+    version: str
+
+
+@dataclass(frozen=True)
 class MachineStage:
     """How far a node has come ("maintenance", "booting", "running"…), and the conditions that are not met."""
 

@@ -15,6 +15,7 @@ from fluobook_lab.kube.controllers.created import Created
 from fluobook_lab.kube.controllers.garbage import GarbageCollector, Namespaces
 from fluobook_lab.kube.controllers.gateways import Gateways
 from fluobook_lab.kube.controllers.issuing import Issuing
+from fluobook_lab.kube.controllers.longhorn import Longhorn
 from fluobook_lab.kube.controllers.nodes import Heartbeats, Nodes
 from fluobook_lab.kube.controllers.operators import Operators
 from fluobook_lab.kube.controllers.pods import Kubelets
@@ -105,6 +106,7 @@ class KubeCluster:
             StatefulSets(store),
             Jobs(store, self._clock),
             Volumes(store, self._clock, self._seed),
+            Longhorn(store, self._clock),
             Endpoints(store),
             LoadBalancers(store),
             Ingresses(store),

@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fluobook_lab.talos.config import MachineConfiguration
-    from fluobook_lab.talos.node import Etcd, TalosMachine
+    from fluobook_lab.talos.node import Etcd, EtcdMember, TalosMachine
 
 _Mode = api.ApplyConfigurationRequest.Mode
 ADMIN = "os:admin"
 CHUNK = 32 * 1024
+WRITES = 10
+"""Writes to etcd in a simulated second."""
+BEHIND = 5000
+"""How many writes a member that lags has not applied."""
 
 
 class MachineService:
@@ -132,8 +136,11 @@ class MachineService:
     async def etcd_member_list(self, _request: Any, _roles: frozenset[str]) -> api.EtcdMemberListResponse:
         """Return the members; an error until etcd runs."""
         etcd = self._etcd("member list")
+        newest = self._newest("talos.etcd-learner")
         members = [
-            api.EtcdMember(id=m.id, hostname=m.hostname, peer_urls=[m.peer_url], client_urls=[m.client_url])
+            api.EtcdMember(
+                id=m.id, hostname=m.hostname, peer_urls=[m.peer_url], client_urls=[m.client_url], is_learner=m is newest
+            )
             for m in etcd.members.values()
         ]
         names = [member.hostname for member in members]
@@ -142,17 +149,53 @@ class MachineService:
     async def etcd_status(self, _request: Any, _roles: frozenset[str]) -> api.EtcdStatusResponse:
         """Return the status of this member."""
         etcd = self._etcd("etcd status")
-        leader = next(iter(etcd.members.values())).id
+        own, leader = etcd.members[self._node.vm.uuid], etcd.members.get(etcd.elected())
+        alarms = [alarm for alarm in self._alarms() if alarm.member_id == own.id]
+        index = int(self._node.nodes.clock.now() * WRITES)
         status = api.EtcdMemberStatus(
-            member_id=etcd.members[self._node.vm.uuid].id,
-            leader=leader,
+            member_id=own.id,
+            leader=leader.id if leader else 0,
             protocol_version="3.6.5",
             storage_version="3.6.0",
             db_size=20 << 20,
             db_size_in_use=8 << 20,
-            raft_term=2,
+            raft_term=etcd.term,
+            raft_index=index,
+            raft_applied_index=max(0, index - BEHIND) if own is self._newest("talos.etcd-behind") else index,
+            errors=[
+                f"memberID:{alarm.member_id} alarm:{api.EtcdMemberAlarm.AlarmType.Name(alarm.alarm)} "
+                for alarm in alarms
+            ],
+            is_learner=own is self._newest("talos.etcd-learner"),
         )
         return api.EtcdStatusResponse(messages=[api.EtcdStatus(member_status=status)])
+
+    async def etcd_alarm_list(self, _request: Any, _roles: frozenset[str]) -> api.EtcdAlarmListResponse:
+        """Return the alarms of all members."""
+        self._etcd("etcd alarm list")
+        return api.EtcdAlarmListResponse(messages=[api.EtcdAlarm(member_alarms=self._alarms())])
+
+    async def etcd_forfeit_leadership(self, _request: Any, _roles: frozenset[str]) -> api.EtcdForfeitLeadershipResponse:
+        """Let another member lead, if this one does."""
+        etcd, uuid, member = self._etcd("etcd forfeit leadership"), self._node.vm.uuid, ""
+        if etcd.elected() == uuid:
+            other = etcd.forfeit()
+            if not other:
+                raise GRPCError(Status.UNKNOWN, "cannot forfeit leadership, only one member")
+            member = etcd.members[other].hostname
+        return api.EtcdForfeitLeadershipResponse(messages=[api.EtcdForfeitLeadership(member=member)])
+
+    def _newest(self, fault: str) -> EtcdMember | None:
+        """The member that joined last, if that fault is injected and there are others."""
+        members = list(self._etcd("etcd").members.values())
+        return members[-1] if self._node.nodes.faults.on(fault) and len(members) > 1 else None
+
+    def _alarms(self) -> list[api.EtcdMemberAlarm]:
+        if not self._node.nodes.faults.on("talos.etcd-no-space"):
+            return []
+        kind = api.EtcdMemberAlarm.AlarmType.NOSPACE
+        members = self._etcd("etcd").members.values()
+        return [api.EtcdMemberAlarm(member_id=member.id, alarm=kind) for member in members]
 
     async def etcd_remove_member_by_id(self, request: Any, _roles: frozenset[str]) -> api.EtcdRemoveMemberByIDResponse:
         """Remove any member."""

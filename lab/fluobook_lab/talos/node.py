@@ -69,17 +69,35 @@ class EtcdMember:
 class Etcd:
     """One etcd cluster; members and running members by the uuid of their machine.
 
-    `announced` says whether the Kubernetes side knows the cluster.
+    `announced` says whether the Kubernetes side knows the cluster; `leader` is the uuid of the last elected leader.
     """
 
     members: dict[str, EtcdMember] = field(default_factory=dict)
     up: set[str] = field(default_factory=set)
     announced: bool = False
+    leader: str = ""
+    term: int = 1
 
     @property
     def has_quorum(self) -> bool:
         """Whether more than half of the members run."""
         return len(self.up) * 2 > len(self.members)
+
+    def elected(self) -> str:
+        """The machine of the leader: it leads until it is down, then the first running member; "" without a quorum."""
+        if self.leader not in self.up or not self.has_quorum:
+            candidates = [uuid for uuid in self.members if uuid in self.up]
+            self.leader = candidates[0] if candidates and self.has_quorum else ""
+            self.term += bool(self.leader)
+        return self.leader
+
+    def forfeit(self) -> str:
+        """Elect another running member; its machine, "" if there is no other."""
+        others = [uuid for uuid in self.members if uuid in self.up and uuid != self.elected()]
+        if others:
+            self.leader = others[0]
+            self.term += 1
+        return others[0] if others else ""
 
     def leave(self, uuid: str) -> None:
         """Remove the member on a machine."""

@@ -240,6 +240,23 @@ def test_other_control_planes_join_the_cluster(lab, running):
     assert [event for event in lab.cluster.events if event[0] == "bootstrap"] == [("bootstrap", "cp-1")]
 
 
+def test_the_members_of_etcd_agree_on_a_leader_and_elect_another_when_it_is_down(lab, running):
+    assert running.etcd_status().leader == running.etcd_status().id
+    for name, ip in (("cp-2", "10.10.0.11"), ("cp-3", "10.10.0.12")):
+        configure(lab, name, ip)
+        lab.wait_stage(name, "running")
+    others = [lab.connect(ip) for ip in ("10.10.0.11", "10.10.0.12")]
+    assert {node.etcd_status().leader for node in others} == {running.etcd_status().id}
+    before = running.etcd_status().term
+    lab.do(lab.machines.power_off, lab.machines.node("cp-1").vm.uuid)
+    now = [node.etcd_status() for node in others]
+    assert {status.leader for status in now} == {now[0].id}
+    assert {status.term for status in now} == {before + 1}
+    assert len(others[0].etcd_members()) == 3
+    lab.do(lab.machines.power_off, lab.machines.node("cp-2").vm.uuid)
+    assert others[1].etcd_status().leader == ""
+
+
 def test_two_bootstraps_create_two_clusters(lab, cp):
     configure(lab, "cp-2", "10.10.0.11")
     lab.do(lambda: [lab.machines.node(name).bootstrap() for name in ("cp-1", "cp-2")])

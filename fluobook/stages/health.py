@@ -1,0 +1,480 @@
+"""Health: the gates of a platform that is in operation, each with its evidence; only reads.
+
+Day-2 work asks them before it touches a node, between nodes and afterwards: what is unhealthy already must not get
+worse. What is read is plain data, and the gates are pure functions over it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fluobook.clients.kube import Kube
+from fluobook.clients.talos import EtcdMember, EtcdStatus, MachineStage
+from fluobook.context import RunContext, TalosNodes
+from fluobook.errors import KUBECTL, PHASE, TALOSCTL, FluobookError, NotFound, StageMissing
+from fluobook.machine.access import RENEW_BEFORE
+from fluobook.params import Node, Platform, Supported, load_supported
+from fluobook.params.versions import minor_of
+from fluobook.stages.core.check import Check, CheckGroup, count, error_of, run_groups
+from fluobook.stages.core.cluster import Missing, api
+from fluobook.stages.core.executor import in_parallel
+from fluobook.stages.core.readiness import WORKLOADS, certificates_check, why_not
+from fluobook.stages.core.stage import read_only_stage
+from fluobook.stages.root_application.state import API, KIND, state_of
+
+Obj = Mapping[str, Any]
+
+FAR_BEHIND = 1000
+"""Entries of etcd's log that a member may lag behind the leader; one that catches up is far closer."""
+SHOWN = 5
+"""Unhealthy objects of one kind that a result names; the others are counted."""
+
+
+@dataclass(frozen=True)
+class EtcdReport:
+    """What the etcd member of one control plane reports, or why it does not.
+
+    Args:
+        members: the members of the cluster as it sees them.
+        status: its own status.
+        error: why nothing was read.
+    """
+
+    members: Sequence[EtcdMember] = ()
+    status: EtcdStatus | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Operated:
+    """How a kind of custom resource shows that what it stands for is healthy.
+
+    Args:
+        title: what people call it.
+        api_version: of the kind.
+        kind: the kind.
+        counts: fields whose values must be equal, such as wanted and ready instances.
+        conditions: the status that each condition must have, if the object has the condition.
+        fields: for a field of the status the values with which it is healthy.
+        remedy: what to do.
+    """
+
+    title: str
+    api_version: str
+    kind: str
+    counts: tuple[str, str] = ("", "")
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    remedy: str = ""
+
+
+OPERATED = (
+    Operated(
+        "Longhorn volume",
+        "longhorn.io/v1beta2",
+        "Volume",
+        fields={"status.robustness": ("healthy", "unknown")},  # unknown: detached, with nothing to compare
+        remedy=f"wait until the replicas are rebuilt: {KUBECTL} -n longhorn-system get volumes.longhorn.io",
+    ),
+    Operated(
+        "PostgreSQL cluster",
+        "postgresql.cnpg.io/v1",
+        "Cluster",
+        counts=("spec.instances", "status.readyInstances"),
+        conditions={"Ready": "True", "ContinuousArchiving": "True"},
+        remedy=f"{KUBECTL} get clusters.postgresql.cnpg.io -A",
+    ),
+    Operated(
+        "RabbitMQ cluster",
+        "rabbitmq.com/v1beta1",
+        "RabbitmqCluster",
+        conditions={"AllReplicasReady": "True", "ClusterAvailable": "True"},
+        remedy=f"{KUBECTL} get rabbitmqclusters -A",
+    ),
+    Operated(
+        "ScyllaDB cluster",
+        "scylla.scylladb.com/v1",
+        "ScyllaCluster",
+        conditions={"Available": "True", "Degraded": "False"},
+        counts=("status.members", "status.readyMembers"),
+        remedy=f"{KUBECTL} get scyllaclusters -A",
+    ),
+)
+"""What keeps data, and must be whole before a node is taken away from it."""
+
+
+def value_at(obj: Obj, path: str) -> Any:
+    """The value at a path such as "status.phase"; None if there is none."""
+    value: Any = obj
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def unhealthy(operated: Operated, obj: Obj) -> str:
+    """Why an object is not healthy; "" if it is."""
+    for path, healthy in operated.fields.items():
+        value = value_at(obj, path)
+        if value not in healthy:
+            return f"{path.rpartition('.')[2]} is {value or 'not reported yet'}"
+    wanted, ready = (value_at(obj, path) for path in operated.counts)
+    if wanted is not None and wanted != ready:
+        return f"{ready or 0} of {wanted} ready"
+    for condition in value_at(obj, "status.conditions") or ():
+        expected = operated.conditions.get(condition["type"])
+        if expected and condition["status"] != expected:
+            said = condition.get("message") or condition.get("reason")
+            return f"{condition['type']} is {condition['status']}" + (f": {said}" if said else "")
+    if operated.conditions and not value_at(obj, "status.conditions"):
+        return "has no status yet"
+    return ""
+
+
+def operated_check(operated: Operated, objects: Sequence[Obj]) -> Check:
+    """Whether all objects of a kind are healthy."""
+    problems = [f"{_title(obj)}: {why}" for obj in objects if (why := unhealthy(operated, obj))]
+    name = f"every {operated.title} is healthy"
+    if not objects:
+        return Check(name, passed=True, result="there is none")
+    return Check(name, not problems, _counted(len(objects), problems), operated.remedy)
+
+
+def _title(obj: Obj) -> str:
+    metadata = obj["metadata"]
+    return "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
+
+
+def _counted(total: int, problems: Sequence[str]) -> str:
+    """How many are well, and what is wrong with the first of the others."""
+    more = f"; +{len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    shown = f"; {'; '.join(problems[:SHOWN])}{more}" if problems else ""
+    return f"{total - len(problems)} of {total}{shown}"
+
+
+def node_checks(platform: Platform, nodes: Iterable[Obj]) -> Iterable[Check]:
+    """Kubernetes' view of the nodes: Ready, without pressure, schedulable, in the versions of the params.
+
+    Args:
+        platform: the params.
+        nodes: the Nodes of the cluster.
+    """
+    found = {node["metadata"]["name"]: node for node in nodes}
+    problems = []
+    for declared in platform.nodes:
+        node = found.get(declared.name)
+        wrong = (
+            ["does not exist"]
+            if node is None
+            else [
+                f"{c['type']} is {c['status']}"
+                for c in value_at(node, "status.conditions") or ()
+                if c["status"] != ("True" if c["type"] == "Ready" else "False")
+            ]
+        )
+        problems += [f"{declared.name}: {', '.join(wrong)}"] * bool(wrong)
+    remedy = f"{KUBECTL} describe node; {TALOSCTL} -n ADDRESS dmesg"
+    yield Check("every node is Ready, without pressure", not problems, _counted(len(platform.nodes), problems), remedy)
+    strangers = sorted(set(found) - {node.name for node in platform.nodes})
+    result = f"not in the params: {', '.join(strangers)}" if strangers else "the nodes are those of the params"
+    yield Check(
+        "no node is in the cluster that the params do not have",
+        not strangers,
+        result,
+        "add it to the params, or remove it from the cluster",
+    )
+    cordoned = [name for name, node in found.items() if value_at(node, "spec.unschedulable")]
+    yield Check("no node is cordoned", not cordoned, count(len(found), cordoned), f"{KUBECTL} uncordon NODE")
+    wanted = f"v{platform.versions.kubernetes}"
+    other = [
+        f"{name} has {version}"
+        for name, node in found.items()
+        if (version := value_at(node, "status.nodeInfo.kubeletVersion")) != wanted
+    ]
+    yield Check(
+        f"every kubelet has version {wanted}",
+        not other,
+        _counted(len(found), other),
+        "change versions.kubernetes in the params to what runs, or upgrade Kubernetes",
+    )
+
+
+def talos_checks(
+    platform: Platform, stages: Mapping[str, MachineStage | str], versions: Mapping[str, str]
+) -> Iterable[Check]:
+    """Talos' own view of the nodes.
+
+    Args:
+        platform: the params.
+        stages: by the node's name the stage, or why it was not read.
+        versions: by the node's name the running version, such as "v1.13.9".
+    """
+    problems = []
+    for name, stage in stages.items():
+        if isinstance(stage, str):
+            problems.append(f"{name}: {stage}")
+        elif stage.stage != "running" or not stage.ready:
+            unmet = ", ".join(f"{condition} ({reason})" for condition, reason in stage.unmet)
+            problems.append(f"{name}: {stage.stage}, {unmet or 'not ready'}")
+    yield Check(
+        "every node runs, and Talos reports it as ready",
+        not problems,
+        _counted(len(stages), problems),
+        f"{TALOSCTL} -n ADDRESS services; fluobook run {PHASE} --only diagnose",
+    )
+    wanted = f"v{platform.versions.talos}"
+    other = [f"{name} has {version}" for name, version in versions.items() if version != wanted]
+    yield Check(
+        f"every node runs Talos {wanted}",
+        not other,
+        _counted(len(versions), other),
+        "change versions.talos in the params to what runs, or upgrade Talos",
+    )
+
+
+def etcd_checks(platform: Platform, reports: Mapping[str, EtcdReport]) -> Iterable[Check]:
+    """Whether etcd is whole: Talos' upgrade call does not check it, and every restart of a control plane risks it.
+
+    Args:
+        platform: the params.
+        reports: by the name of the control plane.
+    """
+    remedy = f"{TALOSCTL} -n ADDRESS etcd status; {TALOSCTL} -n ADDRESS service etcd"
+    silent = [f"{name}: {report.error}" for name, report in reports.items() if report.error]
+    yield Check("every member of etcd reports its status", not silent, _counted(len(reports), silent), remedy)
+    answered = {name: report for name, report in reports.items() if report.status}
+    if not answered:
+        return
+    yield _members_check(platform, answered)
+    status = {name: report.status for name, report in answered.items() if report.status}
+    learners = sorted({m.hostname for report in answered.values() for m in report.members if m.learner})
+    yield Check(
+        "no member of etcd is a learner",
+        not learners,
+        count(len(status), learners),
+        "a member that is never promoted is reset (STATE and EPHEMERAL) and joins again",
+    )
+    hosts = {s.id: name for name, s in status.items()}
+    alarms = sorted({f"{hosts.get(member, member)}: {kind}" for s in status.values() for member, kind in s.alarms})
+    alarms += sorted({f"{name}: {error}" for name, s in status.items() for error in s.errors if "alarm:" not in error})
+    yield Check(
+        "etcd has no alarm and reports no error",
+        not alarms,
+        "; ".join(alarms) or "none",
+        f"NOSPACE: {TALOSCTL} etcd defrag, one member after the other, then {TALOSCTL} etcd alarm disarm",
+    )
+    leaders = {(s.leader, s.term) for s in status.values()}
+    leader = next(iter(leaders))[0]
+    agreed = len(leaders) == 1 and bool(leader)
+    seen = "; ".join(f"{name} follows {hosts.get(s.leader, s.leader) or 'nobody'}" for name, s in status.items())
+    yield Check("etcd has one leader", agreed, "all members agree" if agreed else seen, remedy)
+    newest = max(s.index for s in status.values())
+    late = [name for name, s in status.items() if newest - min(s.index, s.applied) > FAR_BEHIND]
+    yield Check("no member of etcd is far behind the leader", not late, count(len(status), late), remedy)
+
+
+def _members_check(platform: Platform, answered: Mapping[str, EtcdReport]) -> Check:
+    wanted = sorted(node.name for node in platform.control_planes)
+    seen = {name: sorted(m.hostname or f"unnamed {m.id}" for m in report.members) for name, report in answered.items()}
+    other = [f"{name} sees {', '.join(members)}" for name, members in seen.items() if members != wanted]
+    return Check(
+        "the members of etcd are the control planes, as each of them sees it",
+        not other,
+        _counted(len(seen), other),
+        f"{TALOSCTL} -n ADDRESS etcd members; a member without a node is removed with etcd remove-member ID",
+    )
+
+
+def workloads_check(objects: Sequence[Obj]) -> Check:
+    """Whether every workload has all its pods."""
+    problems = [f"{obj['kind']} {_title(obj)}: {why}" for obj in objects if (why := why_not(obj))]
+    return Check(
+        "every workload is ready",
+        not problems,
+        _counted(len(objects), problems),
+        f"fluobook run {PHASE} --only diagnose",
+    )
+
+
+def applications_check(applications: Sequence[Obj]) -> Check:
+    """Whether Argo CD reports every Application as Synced and Healthy."""
+    states = [state_of(application) for application in applications]
+    problems = [f"{state.name}: {state.summary()}" for state in states if not state.healthy]
+    return Check(
+        "every Application is Synced and Healthy",
+        not problems,
+        _counted(len(states), problems),
+        f"fluobook run {PHASE} --only root-application",
+    )
+
+
+def days_check(name: str, days: Mapping[str, int | None], remedy: str) -> Check:
+    """Whether what expires still lasts long enough.
+
+    Args:
+        name: the check.
+        days: what expires, with the days that are left; None never expires.
+        remedy: what to do.
+    """
+    soon = [f"{what}: {left} days" for what, left in days.items() if left is not None and left < RENEW_BEFORE.days]
+    return Check(name, not soon, _counted(len(days), soon), remedy)
+
+
+def support_check(platform: Platform, supported: Supported, today: dt.date) -> Check:
+    """Whether the versions of the params are still supported. Advisory: an upgrade is planned, not rushed."""
+    versions = {"Talos": platform.versions.talos, "Kubernetes": platform.versions.kubernetes}
+    ends = {
+        f"{name} {minor_of(version)}": supported.support.get(name.lower(), {}).get(minor_of(version), "unknown")
+        for name, version in versions.items()
+    }
+    over = [name for name, end in ends.items() if end[:1].isdigit() and dt.date.fromisoformat(end) < today]
+    result = "; ".join(f"{name}: {'ended' if name in over else 'until'} {end}" for name, end in ends.items())
+    return Check("the versions are supported", not over, result, f"fluobook versions {PHASE}", advisory=True)
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+
+def _kube(context: RunContext) -> Kube:
+    kube = api(context)
+    if isinstance(kube, Missing):
+        raise StageMissing(f"there is no cluster: {kube.reason}", remedy=f"run the stage {kube.stage} first")
+    return kube
+
+
+def _listed(kube: Kube, api_version: str, kind: str) -> Sequence[Obj]:
+    """All objects of a kind; none if the cluster does not serve it."""
+    try:
+        return kube.list(api_version, kind)
+    except NotFound:
+        return ()
+
+
+def read_etcd(talos: TalosNodes, node: Node) -> EtcdReport:
+    """What the etcd member on a control plane reports."""
+    client = talos.client(node)
+    try:
+        return EtcdReport(client.etcd_members(), client.etcd_status())
+    except FluobookError as error:
+        return EtcdReport(error=error.message)
+
+
+def _etcd(context: RunContext) -> Iterable[Check]:
+    planes = context.platform.control_planes
+    reports = in_parallel(lambda node: read_etcd(context.talos, node), planes, width=len(planes))
+    return etcd_checks(context.platform, dict(zip([node.name for node in planes], reports, strict=True)))
+
+
+def _talos(context: RunContext) -> Iterable[Check]:
+    stages: dict[str, MachineStage | str] = {}
+    versions: dict[str, str] = {}
+
+    def read(node: Node) -> None:
+        client = context.talos.client(node)
+        try:
+            stages[node.name], versions[node.name] = client.machine_stage(), client.version().tag
+        except FluobookError as error:
+            stages[node.name] = error.message
+
+    nodes = context.platform.nodes
+    in_parallel(read, nodes, width=len(nodes))
+    return talos_checks(context.platform, {node.name: stages[node.name] for node in nodes}, versions)
+
+
+def _workloads(context: RunContext) -> Iterable[Check]:
+    kube = _kube(context)
+    yield workloads_check([obj for kind in WORKLOADS for obj in kube.list("apps/v1", kind)])
+    claims = kube.list("v1", "PersistentVolumeClaim")
+    problems = [f"{_title(claim)} {why}" for claim in claims if (why := why_not(claim))]
+    yield Check(
+        "every claim is bound",
+        not problems,
+        _counted(len(claims), problems),
+        f"{KUBECTL} get pvc -A; {KUBECTL} -n longhorn-system get pods",
+    )
+
+
+def _certificates(context: RunContext) -> Iterable[Check]:
+    files = context.secrets.access_files(context.platform, context.home)
+    problems = [f"{name}: {file.problem}" for name, file in files.items() if file.problem]
+    lasting = "; ".join(f"{name} lasts {file.remaining}" for name, file in files.items() if file.remaining)
+    yield Check(
+        f"kubeconfig and talosconfig are valid for more than {RENEW_BEFORE.days} days",
+        not problems,
+        "; ".join(problems) or lasting,
+        f"fluobook run {PHASE} --only bootstrap-kubernetes",
+    )
+    kube = _kube(context)
+    days = {node.name: kube.serving_certificate_days(node.name) for node in context.platform.nodes}
+    yield days_check(
+        "every kubelet's serving certificate is renewed in time", days, f"fluobook run {PHASE} --only approve-csrs"
+    )
+    yield certificates_check(kube)
+
+
+def _tokens(context: RunContext) -> Iterable[Check]:
+    """Whether the tokens are accepted; when they expire is only shown to those who may modify users."""
+    names = [endpoint.name for endpoint in context.platform.proxmox]
+    errors = {name: error_of(context.proxmox(name).permissions) for name in names}
+    problems = [f"{name}: {error.message}" for name, error in errors.items() if error]
+    yield Check(
+        "every endpoint of Proxmox VE accepts its token",
+        not problems,
+        _counted(len(names), problems),
+        f"fluobook run {PHASE} --only preflight",
+    )
+
+
+def _backups(context: RunContext) -> Iterable[Check]:
+    """Advisory as long as the tree has no backups: their absence is said, not hidden."""
+    kube = _kube(context)
+    jobs = _listed(kube, "longhorn.io/v1beta2", "RecurringJob")
+    wanted = [job for job in jobs if str(value_at(job, "spec.task")).startswith("backup")]
+    scheduled = _listed(kube, "postgresql.cnpg.io/v1", "ScheduledBackup")
+    missing = [name for name, kind in (("Longhorn volumes", wanted), ("PostgreSQL", scheduled)) if not kind]
+    result = f"no schedule for {' and '.join(missing)}" if missing else f"{len(wanted) + len(scheduled)} schedules"
+    yield Check(
+        "data is backed up", not missing, result, "add a backup target and schedules to the tree", advisory=True
+    )
+
+
+def _group(name: str, checks: Callable[[RunContext], Iterable[Check]]) -> CheckGroup:
+    return CheckGroup(name, checks)
+
+
+GROUPS: tuple[CheckGroup, ...] = (
+    _group("nodes are read", lambda c: node_checks(c.platform, _kube(c).list("v1", "Node"))),
+    _group("Talos is read", _talos),
+    _group("etcd is read", _etcd),
+    _group("workloads are read", _workloads),
+    _group(
+        "volumes, databases and the broker are read",
+        lambda c: [operated_check(o, _listed(_kube(c), o.api_version, o.kind)) for o in OPERATED],
+    ),
+    _group("Applications are read", lambda c: [applications_check(_listed(_kube(c), API, KIND))]),
+    _group("certificates are read", _certificates),
+    _group("tokens are read", _tokens),
+    _group("backups are read", _backups),
+    _group(
+        "versions are read",
+        lambda c: [support_check(c.platform, load_supported(c.root), dt.datetime.now(dt.UTC).date())],
+    ),
+)
+"""What is read together; if that fails, the check of the group's name does."""
+
+
+def verify(context: RunContext) -> Sequence[Check]:
+    """All gates.
+
+    Raises:
+        StageMissing: there is no cluster yet.
+    """
+    _kube(context)
+    return run_groups(context, GROUPS)
+
+
+STAGE = read_only_stage(
+    20, "health", "Check the health of the platform", verify, uses=("proxmox", "talos", "kubernetes")
+)

@@ -1,0 +1,134 @@
+"""Longhorn's volumes: one for each PersistentVolume of its driver, with replicas on nodes, and their health."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fluobook_lab.kube.controllers.loop import own_key
+from fluobook_lab.kube.objects import is_true, labels_of, name_of, namespace_of
+
+if TYPE_CHECKING:
+    from fluobook_lab.clock import Clock
+    from fluobook_lab.kube.controllers.loop import Sources
+    from fluobook_lab.kube.objects import Obj
+    from fluobook_lab.kube.storage import Key
+    from fluobook_lab.kube.store import Store
+
+DRIVER, NAMESPACE, API = "driver.longhorn.io", "longhorn-system", "longhorn.io/v1beta2"
+VOLUMES = ("", "persistentvolumes")
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+REBUILD_SECONDS = 20.0
+"""Lab seconds from the return of a node until its replicas are healthy again."""
+
+
+class Longhorn:
+    """Makes volumes.longhorn.io, and keeps state and robustness: healthy, degraded, faulted; unknown while detached.
+
+    A replica is lost while its node is not Ready, and is rebuilt some time after the node has returned.
+
+    Args:
+        store: the cluster.
+        clock: the lab's clock.
+    """
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+        self._returned: dict[str, float] = {}
+        everything: Sources = dict.fromkeys((("", "nodes"), ("", "pods")), self._concerned)
+        self.sources: Sources = {VOLUMES: own_key, **everything}
+
+    def _concerned(self, obj: Obj) -> list[Key]:
+        """All volumes for a node; for a pod those of its claims."""
+        claims = None
+        if obj["kind"] == "Pod":
+            volumes = obj["spec"].get("volumes") or []
+            names = {v["persistentVolumeClaim"]["claimName"] for v in volumes if v.get("persistentVolumeClaim")}
+            if not names:
+                return []
+            claims = {(namespace_of(obj), name) for name in names}
+        return [key for key, volume in self._store.storage.scan(VOLUMES) if claims is None or _claim(volume) in claims]
+
+    def reconcile(self, key: Key) -> float | None:
+        """As in `Controller`."""
+        volume = self._store.find("v1", "PersistentVolume", key[1])
+        served = self._store.registry.find(API, "Volume")
+        if volume is None or served is None or (volume["spec"].get("csi") or {}).get("driver") != DRIVER:
+            return None
+        made = self._store.find(API, "Volume", key[1], NAMESPACE) or self._make(volume)
+        return self._report(volume, made)
+
+    def _make(self, volume: Obj) -> Obj:
+        """The volume, with as many replicas as its class wants, on the nodes that have a disk for them."""
+        wanted = self._replicas(volume)
+        nodes = sorted(self._store.view("v1", "Node"), key=name_of)
+        workers = [name_of(node) for node in nodes if CONTROL_PLANE not in labels_of(node)] or list(map(name_of, nodes))
+        first = sum(map(ord, name_of(volume))) % len(workers) if workers else 0
+        chosen = [workers[(first + number) % len(workers)] for number in range(min(wanted, len(workers)))]
+        metadata: Obj = {"name": name_of(volume), "namespace": NAMESPACE}
+        spec = {"numberOfReplicas": wanted, "frontend": "blockdev", "dataEngine": "v1"}
+        made = self._store.create({"apiVersion": API, "kind": "Volume", "metadata": metadata, "spec": spec})
+        for number, node in enumerate(chosen):
+            name = f"{name_of(volume)}-r-{number}"
+            labels = {"longhornvolume": name_of(volume)}
+            replica = {"metadata": {"name": name, "namespace": NAMESPACE, "labels": labels}}
+            replica["spec"] = {"volumeName": name_of(volume), "nodeID": node, "dataEngine": "v1"}
+            self._store.create({"apiVersion": API, "kind": "Replica", **replica})
+        return made
+
+    def _replicas(self, volume: Obj) -> int:
+        storage_class = self._store.find("storage.k8s.io/v1", "StorageClass", volume["spec"]["storageClassName"])
+        return int(((storage_class or {}).get("parameters") or {}).get("numberOfReplicas", 1))
+
+    def _report(self, volume: Obj, made: Obj) -> float | None:
+        """Set state and robustness; the lab seconds until a rebuild ends."""
+        user = self._user(_claim(volume))
+        healthy, wait = 0, 0.0
+        replicas = [
+            replica
+            for _, replica in self._store.storage.scan(("longhorn.io", "replicas"), NAMESPACE)
+            if replica["spec"]["volumeName"] == name_of(volume)
+        ]
+        for replica in replicas:
+            left = self._until_rebuilt(replica["spec"]["nodeID"])
+            healthy += left == 0
+            wait = max(wait, left or 0.0)
+        robustness = "healthy" if healthy == made["spec"]["numberOfReplicas"] else "degraded" if healthy else "faulted"
+        status: dict[str, Any] = {
+            "state": "attached" if user else "detached",
+            "robustness": robustness if user or robustness == "faulted" else "unknown",
+            "currentNodeID": user,
+        }
+        self._store.set_status(made, {**(made.get("status") or {}), **status})
+        return wait or None
+
+    def _user(self, claim: tuple[str, str]) -> str:
+        """The node of the pod that uses a claim; "" if none does."""
+        for _, pod in self._store.storage.scan(("", "pods"), claim[0]):
+            for volume in pod["spec"].get("volumes") or []:
+                used = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+                if used == claim[1] and pod["spec"].get("nodeName"):
+                    return str(pod["spec"]["nodeName"])
+        return ""
+
+    def _until_rebuilt(self, node: str) -> float | None:
+        """Lab seconds until the replicas of a node are healthy: 0 if they are, None while it is away."""
+        found = self._store.find("v1", "Node", node)
+        if found is None or not is_true(found, "Ready"):
+            self._returned[node] = float("inf")
+            return None
+        since = self._returned.get(node)
+        if since is None:
+            return 0
+        if since == float("inf"):
+            since = self._returned[node] = self._clock.now()
+        left = since + REBUILD_SECONDS - self._clock.now()
+        if left > 0:
+            return left
+        del self._returned[node]
+        return 0
+
+
+def _claim(volume: Obj) -> tuple[str, str]:
+    """Namespace and name of the claim of a PersistentVolume."""
+    reference = volume["spec"].get("claimRef") or {}
+    return reference.get("namespace", ""), reference.get("name", "")

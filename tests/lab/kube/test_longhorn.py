@@ -1,0 +1,98 @@
+"""Longhorn's volumes in the lab: their replicas, and their health as pods and nodes come and go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fluobook_lab.kube.controllers.longhorn import API, NAMESPACE, REBUILD_SECONDS, Longhorn
+
+if TYPE_CHECKING:
+    from fluobook_lab.kube.store import Store
+
+CRD = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
+READY = {"conditions": [{"type": "Ready", "status": "True"}]}
+AWAY = {"conditions": [{"type": "Ready", "status": "Unknown"}]}
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+
+def crd(plural: str, kind: str) -> dict[str, Any]:
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {"name": "v1beta2", "served": True, "storage": True, "subresources": {"status": {}}, "schema": schema}
+    names = {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"}
+    spec = {"group": "longhorn.io", "scope": "Namespaced", "names": names, "versions": [version]}
+    return {**CRD, "metadata": {"name": f"{plural}.longhorn.io"}, "spec": spec}
+
+
+@pytest.fixture
+def cluster(store: Store) -> Store:
+    for plural, kind in (("volumes", "Volume"), ("replicas", "Replica")):
+        store.create(crd(plural, kind))
+    store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    for name in ("wk-1", "wk-2"):
+        store.set_status(store.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}), READY)
+    kind = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "driver.longhorn.io"}
+    store.create({**kind, "metadata": {"name": "two"}, "parameters": {"numberOfReplicas": "2"}})
+    claim = {"kind": "PersistentVolumeClaim", "apiVersion": "v1", "name": "data", "namespace": "default"}
+    spec = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "claimRef": claim}
+    spec |= {"storageClassName": "two", "csi": {"driver": "driver.longhorn.io", "volumeHandle": "pvc-1"}}
+    store.create({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pvc-1"}, "spec": spec})
+    return store
+
+
+def use(store: Store) -> None:
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    spec = {"nodeName": "wk-1", "containers": [{"name": "main", "image": "lab.invalid/main:1"}], "volumes": volumes}
+    store.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app", "namespace": "default"}, "spec": spec})
+
+
+def health(store: Store) -> tuple[str, str]:
+    status = store.get(API, "Volume", "pvc-1", NAMESPACE)["status"]
+    return status["state"], status["robustness"]
+
+
+def away(store: Store, name: str, status: dict[str, Any]) -> None:
+    store.set_status(store.get("v1", "Node", name), status)
+
+
+def test_a_volume_has_its_replicas_on_different_nodes_and_is_unknown_while_detached(cluster: Store) -> None:
+    Longhorn(cluster, Clock()).reconcile(("", "pvc-1"))  # type: ignore[arg-type]
+    assert health(cluster) == ("detached", "unknown")
+    nodes = [replica["spec"]["nodeID"] for replica in cluster.list("longhorn.io/v1beta2", "Replica", NAMESPACE)]
+    assert sorted(nodes) == ["wk-1", "wk-2"]
+
+
+def test_a_volume_is_degraded_until_the_replicas_of_a_returned_node_are_rebuilt(cluster: Store) -> None:
+    clock = Clock()
+    longhorn = Longhorn(cluster, clock)  # type: ignore[arg-type]
+    use(cluster)
+    longhorn.reconcile(("", "pvc-1"))
+    assert health(cluster) == ("attached", "healthy")
+    away(cluster, "wk-2", AWAY)
+    longhorn.reconcile(("", "pvc-1"))
+    assert health(cluster) == ("attached", "degraded")
+    away(cluster, "wk-2", READY)
+    assert longhorn.reconcile(("", "pvc-1")) == REBUILD_SECONDS
+    assert health(cluster) == ("attached", "degraded")
+    clock.time += REBUILD_SECONDS
+    assert longhorn.reconcile(("", "pvc-1")) is None
+    assert health(cluster) == ("attached", "healthy")
+
+
+def test_a_volume_without_any_replica_is_faulted(cluster: Store) -> None:
+    use(cluster)
+    longhorn = Longhorn(cluster, Clock())  # type: ignore[arg-type]
+    longhorn.reconcile(("", "pvc-1"))
+    for name in ("wk-1", "wk-2"):
+        away(cluster, name, AWAY)
+    longhorn.reconcile(("", "pvc-1"))
+    assert health(cluster) == ("attached", "faulted")
