@@ -141,7 +141,8 @@ def values_of(platform: Platform) -> dict[str, Any]:
     """Every value of a platform that a template in the tree can name.
 
     Databases and the broker get three instances where three hosts can fail apart, else one: two are no quorum. Where
-    they copy their data themselves, their volumes have one copy.
+    they copy their data themselves, their volumes have one copy. A single instance has no disruption budget: it would
+    keep its node from ever being drained.
     """
     replicas = platform.storage.replicas
     instances = _QUORUM if len(platform.failure_domains) >= _QUORUM else 1
@@ -151,6 +152,7 @@ def values_of(platform: Platform) -> dict[str, Any]:
         "acme_email": platform.gitops.acme_email,
         "longhorn_replicas": replicas,
         "database_instances": instances,
+        "database_budget": instances > 1,
         "database_volume_replicas": str(1 if instances > 1 else replicas),
         "cilium_operator_replicas": min(2, len(platform.nodes)),
         "node_prefixes": [str(ip_network(node.address)) for node in approved],

@@ -350,6 +350,12 @@ class Deadlines(Model):
     """Argo CD runs, in seconds."""
     applications: Seconds = 3600
     """Every Application is Synced and Healthy, in seconds."""
+    gate: Seconds = 1800
+    """The gates between two nodes pass: volumes are rebuilt, databases are whole, in seconds."""
+    drain: Seconds = 600
+    """All pods of a node are evicted, in seconds."""
+    upgrade: Seconds = 1800
+    """A node fetches and installs an image, restarts and is ready, in seconds."""
 
 
 class Platform(Model):

@@ -20,6 +20,7 @@ from fluobook.stages import (
     root_application,
     secrets,
     sops_age_key,
+    upgrade_talos,
 )
 from fluobook.stages.core.stage import Stage
 
@@ -38,7 +39,7 @@ STAGES: tuple[Stage, ...] = (
 )
 """The bring-up."""
 
-DAY_TWO: tuple[Stage, ...] = (secrets.STAGE, health.STAGE, diagnose.STAGE)
+DAY_TWO: tuple[Stage, ...] = (secrets.STAGE, health.STAGE, upgrade_talos.STAGE, diagnose.STAGE)
 """What is done now and then on a platform that stands; no run comes to these by itself."""
 
 

@@ -154,12 +154,13 @@ def _counted(total: int, problems: Sequence[str]) -> str:
     return f"{total - len(problems)} of {total}{shown}"
 
 
-def node_checks(platform: Platform, nodes: Iterable[Obj]) -> Iterable[Check]:
+def node_checks(platform: Platform, nodes: Iterable[Obj], *, midway: bool = False) -> Iterable[Check]:
     """Kubernetes' view of the nodes: Ready, without pressure, schedulable, in the versions of the params.
 
     Args:
         platform: the params.
         nodes: the Nodes of the cluster.
+        midway: nodes are worked on, so that one may be cordoned, and versions differ.
     """
     found = {node["metadata"]["name"]: node for node in nodes}
     problems = []
@@ -185,6 +186,8 @@ def node_checks(platform: Platform, nodes: Iterable[Obj]) -> Iterable[Check]:
         result,
         "add it to the params, or remove it from the cluster",
     )
+    if midway:
+        return
     cordoned = [name for name, node in found.items() if value_at(node, "spec.unschedulable")]
     yield Check("no node is cordoned", not cordoned, count(len(found), cordoned), f"{KUBECTL} uncordon NODE")
     wanted = f"v{platform.versions.kubernetes}"
@@ -202,7 +205,11 @@ def node_checks(platform: Platform, nodes: Iterable[Obj]) -> Iterable[Check]:
 
 
 def talos_checks(
-    platform: Platform, stages: Mapping[str, MachineStage | str], versions: Mapping[str, str]
+    platform: Platform,
+    stages: Mapping[str, MachineStage | str],
+    versions: Mapping[str, str],
+    *,
+    midway: bool = False,
 ) -> Iterable[Check]:
     """Talos' own view of the nodes.
 
@@ -210,6 +217,7 @@ def talos_checks(
         platform: the params.
         stages: by the node's name the stage, or why it was not read.
         versions: by the node's name the running version, such as "v1.13.9".
+        midway: as in `node_checks`.
     """
     problems = []
     for name, stage in stages.items():
@@ -224,6 +232,8 @@ def talos_checks(
         _counted(len(stages), problems),
         f"{TALOSCTL} -n ADDRESS services; fluobook run {PHASE} --only diagnose",
     )
+    if midway:
+        return
     wanted = f"v{platform.versions.talos}"
     other = [f"{name} has {version}" for name, version in versions.items() if version != wanted]
     yield Check(
@@ -367,7 +377,7 @@ def _etcd(context: RunContext) -> Iterable[Check]:
     return etcd_checks(context.platform, dict(zip([node.name for node in planes], reports, strict=True)))
 
 
-def _talos(context: RunContext) -> Iterable[Check]:
+def _talos(context: RunContext, *, midway: bool = False) -> Iterable[Check]:
     stages: dict[str, MachineStage | str] = {}
     versions: dict[str, str] = {}
 
@@ -380,7 +390,8 @@ def _talos(context: RunContext) -> Iterable[Check]:
 
     nodes = context.platform.nodes
     in_parallel(read, nodes, width=len(nodes))
-    return talos_checks(context.platform, {node.name: stages[node.name] for node in nodes}, versions)
+    found = {node.name: stages[node.name] for node in nodes}
+    return talos_checks(context.platform, found, versions, midway=midway)
 
 
 def _workloads(context: RunContext) -> Iterable[Check]:
@@ -440,29 +451,59 @@ def _backups(context: RunContext) -> Iterable[Check]:
     )
 
 
-def _group(name: str, checks: Callable[[RunContext], Iterable[Check]]) -> CheckGroup:
-    return CheckGroup(name, checks)
+def _nodes(context: RunContext, *, midway: bool = False) -> Iterable[Check]:
+    return node_checks(context.platform, _kube(context).list("v1", "Node"), midway=midway)
 
 
+def _operated(context: RunContext) -> Iterable[Check]:
+    kube = _kube(context)
+    return [operated_check(each, _listed(kube, each.api_version, each.kind)) for each in OPERATED]
+
+
+WHOLE: tuple[CheckGroup, ...] = (
+    CheckGroup("etcd is read", _etcd),
+    CheckGroup("workloads are read", _workloads),
+    CheckGroup("volumes, databases and the broker are read", _operated),
+    CheckGroup("Applications are read", lambda c: [applications_check(_listed(_kube(c), API, KIND))]),
+)
+"""What has to be whole before a node is taken away, and again after it is back."""
 GROUPS: tuple[CheckGroup, ...] = (
-    _group("nodes are read", lambda c: node_checks(c.platform, _kube(c).list("v1", "Node"))),
-    _group("Talos is read", _talos),
-    _group("etcd is read", _etcd),
-    _group("workloads are read", _workloads),
-    _group(
-        "volumes, databases and the broker are read",
-        lambda c: [operated_check(o, _listed(_kube(c), o.api_version, o.kind)) for o in OPERATED],
-    ),
-    _group("Applications are read", lambda c: [applications_check(_listed(_kube(c), API, KIND))]),
-    _group("certificates are read", _certificates),
-    _group("tokens are read", _tokens),
-    _group("backups are read", _backups),
-    _group(
+    CheckGroup("nodes are read", _nodes),
+    CheckGroup("Talos is read", _talos),
+    *WHOLE,
+    CheckGroup("certificates are read", _certificates),
+    CheckGroup("tokens are read", _tokens),
+    CheckGroup("backups are read", _backups),
+    CheckGroup(
         "versions are read",
         lambda c: [support_check(c.platform, load_supported(c.root), dt.datetime.now(dt.UTC).date())],
     ),
 )
 """What is read together; if that fails, the check of the group's name does."""
+BETWEEN: tuple[CheckGroup, ...] = (
+    CheckGroup("nodes are read", lambda c: _nodes(c, midway=True)),
+    CheckGroup("Talos is read", lambda c: _talos(c, midway=True)),
+    *WHOLE,
+)
+"""The gates between two nodes."""
+
+
+def wait_between(context: RunContext, report: Callable[[str], object]) -> None:
+    """Wait until all gates pass that allow the next node to be taken away.
+
+    Raises:
+        DeadlineExceeded: a gate did not pass in time; the message names it.
+    """
+
+    def unmet() -> bool | None:
+        failed = [check for check in run_groups(context, BETWEEN) if not check.passed and not check.advisory]
+        if failed:
+            text = "; ".join(f"{check.name}: {check.result}" for check in failed)
+            report(text)
+            raise FluobookError(text)
+        return True
+
+    context.wait_until("gate", "the gates between two nodes to pass", unmet, interval=1.0)
 
 
 def verify(context: RunContext) -> Sequence[Check]:

@@ -17,7 +17,7 @@ import yaml
 
 from fluobook.machine import pki
 from fluobook.params import KUBERNETES_PORT, TALOS_PORT, overlay
-from fluobook.params.versions import minor_of
+from fluobook.params.versions import minor_of, ordered
 from fluobook_lab import factory
 from fluobook_lab.charts import GIT_STANDINS, ChartServer, repository_path
 from fluobook_lab.charts.sources import MANIFESTS, STANDINS, Folder, resolve
@@ -32,6 +32,7 @@ from fluobook_lab.kube.objects import is_true
 from fluobook_lab.proxmox import Host, ProxmoxLab, Storage, Token
 from fluobook_lab.proxmox.model import administrator
 from fluobook_lab.talos import TalosMachines
+from fluobook_lab.talos.node import parse_image
 
 if TYPE_CHECKING:
     import socket
@@ -108,7 +109,10 @@ class Environment:
         self._authority = pki.new_authority(organization="fluobook lab", common_name="fluobook lab CA")
         self._token = secrets.token_hex(16)
         self.kubernetes = self._kubernetes(seed)
-        self.factory = factory.FactoryLab(clock=self.clock, faults=self.faults, versions=(platform.versions.talos,))
+        major, minor, patch = ordered(platform.versions.talos)
+        newer = f"v{major}.{minor}.{patch + 1}"  # to which an upgrade can be rehearsed, whatever the params name
+        talos = sorted({f"v{platform.versions.talos}", newer, *factory.VERSIONS}, key=ordered)
+        self.factory = factory.FactoryLab(clock=self.clock, faults=self.faults, versions=talos)
         self.machines = TalosMachines(
             {node.address: self.ports[f"{node.address}:{TALOS_PORT}"] for node in platform.nodes},
             clock=self.clock,
@@ -118,6 +122,7 @@ class Environment:
             leases={node.mac.upper(): node.address for node in platform.nodes},
             stopped=self._guest_stopped,
             extensions=self._extensions,
+            has_installer=self._has_installer,
         )
         self.hosts = Hosts(platform, folder / "hosts", self.clock, self.faults)
         self.proxmox = {endpoint.name: self._proxmox(endpoint) for endpoint in platform.proxmox}
@@ -290,6 +295,11 @@ class Environment:
         document = yaml.safe_load(self.factory.schematics.get(schematic, "{}")) or {}
         names = ((document.get("customization") or {}).get("systemExtensions") or {}).get("officialExtensions") or []
         return [(name.rpartition("/")[2], f"v{self.platform.versions.talos}") for name in names]
+
+    def _has_installer(self, name: str) -> bool:
+        """Whether the Image Factory builds an installer: it knows the schematic and the version."""
+        image = parse_image(name)
+        return image.schematic in self.factory.schematics and image.version in self.factory.versions
 
     def _guest_stopped(self, uuid: str) -> None:
         for server in self.proxmox.values():

@@ -19,6 +19,8 @@ MANAGER = "fluobook"
 """Our field manager in server-side apply."""
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+TOO_MANY = "429"
+"""The status with which an eviction is refused that a disruption budget does not allow now."""
 
 SERVING_SECONDS = re.compile(rb"^kubelet_certificate_manager_server_ttl_seconds(?:\{.*\})? ([-+.\de]+)$", re.MULTILINE)
 """The metric of a kubelet that tells how long its serving certificate is valid; "+Inf" without one."""
@@ -206,6 +208,27 @@ class Kube(Transport):
         except NotFound:
             return False
         return True
+
+    def evict(self, name: str, namespace: str, *, uid: str) -> str:
+        """Evict a pod; "" once it is evicted or gone, else why its disruption budgets do not allow it now.
+
+        Raises:
+            Conflict: the pod there has another uid.
+            OutsideError: no answer, or another refusal; two budgets for one pod are one.
+        """
+        metadata = {"name": name, "namespace": namespace}
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata, "deleteOptions": options}
+        path = self.kind("v1", "Pod").path(name, namespace, "eviction")
+        try:
+            self.call("POST", path, body=body, what=f"evict {title('Pod', name, namespace)}")
+        except NotFound:
+            return ""
+        except OutsideError as error:
+            if error.facts.get("status") != TOO_MANY:
+                raise
+            return error.message
+        return ""
 
     def approve_csr(self, name: str, *, uid: str, reason: str, message: str) -> Obj:
         """Approve the CertificateSigningRequest that was checked; an approved one stays unchanged.

@@ -16,12 +16,12 @@ from google.protobuf.empty_pb2 import Empty
 from fluobook.clients.rpc import Address, Connection
 from fluobook.clients.talos import probe as tls
 from fluobook.clients.talos import resources as res
-from fluobook.errors import FluobookError, ForeignObject, OutsideError
+from fluobook.errors import FluobookError, ForeignObject, OutsideError, TaskFailed
 from fluobook.machine.pki import KeyPair
 from fluobook.waiting import retry
 from fluobook.wire.generated import common_pb2, cosi_pb2, machine_pb2
 from fluobook.wire.generated.cosi_grpc import StateStub
-from fluobook.wire.generated.machine_grpc import MachineServiceStub
+from fluobook.wire.generated.machine_grpc import ImageServiceStub, LifecycleServiceStub, MachineServiceStub
 
 CHANGE = 60.0
 """Seconds that one change may take to be accepted."""
@@ -32,6 +32,11 @@ MOST_BYTES = 16 << 20
 """Bytes of a kubeconfig or a log."""
 POD_NAMESPACE = "k8s.io"
 """Where containerd keeps the containers of pods."""
+
+_SYSTEM = common_pb2.ContainerdInstance(
+    driver=common_pb2.ContainerDriver.CONTAINERD, namespace=common_pb2.ContainerdNamespace.NS_SYSTEM
+)
+"""Where Talos looks for its installer."""
 
 _Mode = machine_pb2.ApplyConfigurationRequest.Mode
 
@@ -317,6 +322,61 @@ class TalosNode(Node):
             OutsideError: Talos is not installed, or etcd has two members or an unhealthy one.
         """
         self._change("Upgrade", machine_pb2.UpgradeRequest(image=image, stage=stage))
+
+    def pull(self, image: str, *, timeout: float) -> None:
+        """Fetch an image into the node, from which `install` takes it.
+
+        Raises:
+            OutsideError: the registry does not have it, or cannot be reached.
+        """
+        request = machine_pb2.ImageServicePullRequest(containerd=_SYSTEM, image_ref=image)
+        for _ in self._connection.stream(ImageServiceStub, "Pull", request, timeout=timeout):
+            pass
+
+    def install(self, image: str, *, timeout: float) -> None:
+        """Install an image that was pulled, for the next boot (LifecycleService.Upgrade, Talos 1.13 and later).
+
+        Talos checks nothing about etcd here, drains nothing and does not restart.
+
+        Raises:
+            TaskFailed: the installer failed; its last lines are the detail.
+            OutsideError: the image was not pulled, or another installation is at work.
+        """
+        request = machine_pb2.LifecycleServiceUpgradeRequest(
+            containerd=_SYSTEM, source=machine_pb2.InstallArtifactsSource(image_name=image)
+        )
+        lines, code = [], None
+        for reply in self._connection.stream(LifecycleServiceStub, "Upgrade", request, timeout=timeout):
+            if reply.progress.HasField("exit_code"):
+                code = reply.progress.exit_code
+            else:
+                lines.append(reply.progress.message)
+        if code != 0:
+            ended = f"exit code {code}" if code is not None else "no exit code"
+            raise TaskFailed(
+                f"the installer of {image} failed on {self.address.name}: {ended}; {lines[-1] if lines else ''}",
+                system="talos",
+                detail="\n".join(lines[-10:]),
+                facts={"address": self.address.name},
+            )
+
+    def boot_id(self) -> str:
+        """The id of the present boot: another one after each restart. Needs os:admin."""
+        request = machine_pb2.ReadRequest(path="/proc/sys/kernel/random/boot_id")
+        replies = self._connection.stream(MachineServiceStub, "Read", request, timeout=res.READ)
+        return self._joined(replies, "Read").decode(errors="replace").strip()
+
+    def forfeit_leadership(self) -> str:
+        """Let another member of etcd lead; its name, or "" if this one did not lead.
+
+        Raises:
+            OutsideError: it is the only member.
+        """
+        return str(self._change("EtcdForfeitLeadership", machine_pb2.EtcdForfeitLeadershipRequest()).member)
+
+    def rollback(self) -> None:
+        """Boot the image before the last upgrade. Talos checks nothing: neither etcd nor the configuration."""
+        self._change("Rollback", machine_pb2.RollbackRequest())
 
     def etcd_snapshot(self, path: Path, *, timeout: float = 600.0) -> res.Snapshot:
         """Stream a snapshot of etcd into a file, which appears when it is complete, with mode 0600."""

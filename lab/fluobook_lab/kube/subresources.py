@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import WSMsgType, web
 
+from fluobook.kubernetes.selectors import matches
 from fluobook_lab.kube.access import TOKEN_SECONDS, Question, User, allowed
 from fluobook_lab.kube.errors import ApiError, bad_request, no_such_path
 from fluobook_lab.kube.lifecycle import listed
-from fluobook_lab.kube.objects import labels_of, namespace_of, timestamp
+from fluobook_lab.kube.objects import is_true, labels_of, namespace_of, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from fluobook_lab.kube.resources import Resource
     from fluobook_lab.kube.storage import Key
     from fluobook_lab.kube.store import Store
+
+BUDGETS, PODS = ("policy", "poddisruptionbudgets"), ("", "pods")
 
 
 def scale_of(obj: Obj, *, custom: bool = False) -> Obj:
@@ -81,13 +84,41 @@ def log_text(pod: Obj, container: str) -> str:
 
 
 def evicted(store: Store, resource: Resource, key: Key, eviction: Obj, write: Write) -> Obj:
-    """Delete a pod on behalf of `kubectl drain`; disruption budgets are not looked at.
+    """Delete a pod on behalf of a drain, if its disruption budget allows it.
 
     Raises:
-        ApiError: 404.
+        ApiError: 404; 429, the budget does not allow it now; 500, the pod has two budgets.
     """
+    pod = store.read(resource, key)
+    budgets = [
+        budget
+        for _, budget in store.storage.scan(BUDGETS, key[0])
+        if budget["spec"].get("selector") and matches(budget["spec"]["selector"], labels_of(pod))
+    ]
+    ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    if len(budgets) > 1:
+        text = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+        raise ApiError(500, "InternalError", text)
+    if budgets and not ended and _disruptions_allowed(store, budgets[0]) <= 0:
+        text = "Cannot evict pod as it would violate the pod's disruption budget."
+        raise ApiError(429, "TooManyRequests", text)
     store.remove(resource, key, eviction.get("deleteOptions") or {}, write)
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+
+def _disruptions_allowed(store: Store, budget: Obj) -> int:
+    """How many of the pods of a budget may go now."""
+    spec = budget["spec"]
+    pods = [p for _, p in store.storage.scan(PODS, namespace_of(budget)) if matches(spec["selector"], labels_of(p))]
+    healthy = sum(is_true(pod, "Ready") and not pod["metadata"].get("deletionTimestamp") for pod in pods)
+    if "maxUnavailable" in spec:
+        return healthy - (len(pods) - _share(spec["maxUnavailable"], len(pods)))
+    return healthy - _share(spec.get("minAvailable", 1), len(pods))
+
+
+def _share(value: int | str, total: int) -> int:
+    """A number of pods, or a percentage of them, rounded up."""
+    return -(-int(str(value).removesuffix("%")) * total // 100) if str(value).endswith("%") else int(value)
 
 
 def reviewed(store: Store, resource: Resource, review: Obj, user: User) -> Obj:

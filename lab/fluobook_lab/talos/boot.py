@@ -111,6 +111,7 @@ async def _run(node: TalosMachine) -> None:
     if node.disk.image and node.disk.drive != node.vm.disks[0][0]:
         # The firmware starts scsi0 or the ISO alone, and the ISO's Talos halts because it is installed on another disk.
         return
+    node.booted = node.disk.image or node.vm.image
     node.boot_id = str(UUID(int=node.nodes.random.getrandbits(128), version=4))
     node.services |= dict.fromkeys(("auditd", "containerd", "dashboard", "machined", "syslogd", "udevd"), UP)
     if not node.disk.config:
@@ -159,6 +160,10 @@ async def _install(node: TalosMachine) -> None:
 async def _start(node: TalosMachine) -> None:
     """Boot from disk. A control plane is "booting" until its etcd runs, which needs a bootstrap."""
     clock, delays = node.nodes.clock, node.nodes.delays
+    if node.disk.on_trial and node.nodes.faults.take("talos.boot-fails-once"):
+        node.disk.image, node.disk.previous, node.disk.on_trial = node.disk.previous, node.disk.image, False
+        node.restart("reboot", "booting")
+        return
     node.config = node.config or load(node.disk.config, node.image.version)
     node.disk.config = node.config.canonical
     node.services["kubelet"] = WAITING_FOR_CRI
@@ -174,7 +179,7 @@ async def _start(node: TalosMachine) -> None:
         if node.config.is_control_plane:
             await _start_etcd(node)
         await kubelet
-        node.kubelet_announced = True
+        node.kubelet_announced, node.disk.on_trial = True, False
         node.enter("running")
         node.nodes.cluster.on_node_up(node, node.config)
 

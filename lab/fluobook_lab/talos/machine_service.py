@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _Mode = api.ApplyConfigurationRequest.Mode
 ADMIN = "os:admin"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 CHUNK = 32 * 1024
 WRITES = 10
 """Writes to etcd in a simulated second."""
@@ -245,9 +246,26 @@ class MachineService:
             raise _precondition("Talos is not installed")
         if not (request.force or request.preserve) and node.config and node.config.is_control_plane:
             self._require_healthy_members()
-        node.disk.image = request.image
+        if not node.nodes.has_installer(request.image):
+            raise GRPCError(Status.UNKNOWN, f"error validating installer image {request.image!r}: not found")
+        node.disk.previous, node.disk.image, node.disk.on_trial = node.disk.image, request.image, True
         node.restart("reboot", "upgrading")
         return api.UpgradeResponse(messages=[api.Upgrade(ack="Upgrade request received", actor_id=self._actor())])
+
+    async def rollback(self, _request: Any, _roles: frozenset[str]) -> api.RollbackResponse:
+        """Boot the image before the last upgrade; nothing is checked."""
+        disk = self._node.disk
+        if not disk.previous:
+            raise GRPCError(Status.UNKNOWN, 'cannot rollback to "B", label does not exist')
+        disk.image, disk.previous, disk.on_trial = disk.previous, disk.image, False
+        self._node.restart("reboot", "rebooting")
+        return api.RollbackResponse(messages=[api.Rollback()])
+
+    async def read(self, request: Any, _roles: frozenset[str]) -> AsyncIterator[Data]:
+        """Return a file; of a node's file system the lab has only what shows a restart."""
+        if request.path != BOOT_ID:
+            raise GRPCError(Status.UNKNOWN, f"stat {request.path}: no such file or directory")
+        yield Data(bytes=f"{self._node.boot_id}\n".encode())
 
     def _require_healthy_members(self) -> None:
         """Refuse an upgrade that would cost etcd its quorum, in Talos' words."""

@@ -109,11 +109,15 @@ class Etcd:
 class SystemDisk:
     """The system disk: empty, or with Talos on it.
 
-    `image` is the installed installer image, `drive` the VM's drive that has it ("scsi0"); `config` is the content of
-    the STATE partition, `etcd` the cluster to which the data in EPHEMERAL belongs.
+    `image` is the installed installer image, `previous` the one before it, and `on_trial` whether the next boot falls
+    back to that if it fails. `drive` is the VM's drive that has it ("scsi0"); `config` is the content of the STATE
+    partition; `etcd`, the cluster to which the data belongs, and `images`, those of containerd, are in EPHEMERAL.
     """
 
     image: str = ""
+    previous: str = ""
+    on_trial: bool = False
+    images: set[str] = field(default_factory=set)
     drive: str = ""
     config: str = ""
     etcd: Etcd | None = None
@@ -121,11 +125,11 @@ class SystemDisk:
     def wipe(self, labels: Collection[str] = ()) -> None:
         """Wipe the disk, or only the partitions with these labels."""
         if not labels:
-            self.image, self.drive = "", ""
+            self.image, self.previous, self.drive, self.on_trial = "", "", "", False
         if not labels or "STATE" in labels:
             self.config = ""
         if not labels or "EPHEMERAL" in labels:
-            self.etcd = None
+            self.etcd, self.images = None, set()
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,7 @@ class TalosMachine:
         self.address = nodes.address_of(vm)
         self.endpoint = Endpoint(reserved) if reserved else None
         self.state = State(lambda: describe(self))
-        self.stage, self.boot_id = "unknown", ""
+        self.stage, self.boot_id, self.booted = "unknown", "", ""
         self.config: MachineConfiguration | None = None
         self.services: dict[str, ServiceState] = {}
         self.node_ready = self.api_up = self.rebooting = self.kubelet_announced = False
@@ -238,8 +242,8 @@ class TalosMachine:
 
     @property
     def image(self) -> Image:
-        """The running image: the installed one, else the one in the ISO drive."""
-        return parse_image(self.disk.image or self.vm.image)
+        """The image that was booted: the installed one, else the one in the ISO drive."""
+        return parse_image(self.booted or self.disk.image or self.vm.image)
 
     @property
     def in_maintenance(self) -> bool:
@@ -316,7 +320,7 @@ class TalosMachine:
         """Stop everything that runs on the node; only the disk keeps its content."""
         if self.endpoint:
             self.endpoint.close()
-        self.api_up = False
+        self.api_up, self.booted = False, ""
         if self.disk.etcd:
             self.disk.etcd.up.discard(self.vm.uuid)
         if self.kubelet_announced:
@@ -338,6 +342,7 @@ class Nodes:
         cluster: the Kubernetes side.
         leases: addresses of machines without a static one, by MAC in upper case (the DHCP server's reservations).
         extensions: returns (name, version) of the extensions in a schematic.
+        has_installer: whether the registry has an installer image.
         stopped: called with the uuid of a machine that powered itself off.
         delays: how long the phases of a node's life take.
     """
@@ -352,6 +357,7 @@ class Nodes:
         cluster: Cluster,
         leases: Mapping[str, str] | None = None,
         extensions: Callable[[str], Sequence[tuple[str, str]]] = lambda _: (),
+        has_installer: Callable[[str], bool] = lambda _: True,
         stopped: Callable[[str], None] = lambda _: None,
         delays: Delays | None = None,
     ) -> None:
@@ -363,7 +369,7 @@ class Nodes:
         self.nodes: dict[str, TalosMachine] = {}
         self.etcds: list[Etcd] = []
         self.calls: list[Call] = []
-        self.stopped = stopped
+        self.stopped, self.has_installer = stopped, has_installer
         self._leases, self._extensions = leases or {}, extensions
         self._waiting: set[asyncio.Event] = set()
         self._discovery: asyncio.TimerHandle | None = None

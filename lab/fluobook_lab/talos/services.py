@@ -12,6 +12,7 @@ from fluobook.wire.generated import cluster_pb2, cosi_pb2, machine_pb2, storage_
 from fluobook.wire.generated.cosi_pb2 import Event, EventType, Metadata, Resource, Spec, WatchResponse
 from fluobook_lab.data import dump, table
 from fluobook_lab.grpc import Incoming, Service
+from fluobook_lab.talos.lifecycle import ImageService, LifecycleService
 from fluobook_lab.talos.machine_service import ADMIN, MachineService
 from fluobook_lab.talos.node import Call
 from fluobook_lab.talos.resources import Key, Stored, is_sensitive, types
@@ -56,8 +57,8 @@ def services(node: TalosMachine) -> list[Service]:
 
     implementations: list[tuple[Any, str, object]] = [
         (machine_pb2, "MachineService", MachineService(node)),
-        (machine_pb2, "ImageService", object()),
-        (machine_pb2, "LifecycleService", object()),
+        (machine_pb2, "ImageService", ImageService(node)),
+        (machine_pb2, "LifecycleService", LifecycleService(node)),
         (cluster_pb2, "ClusterService", object()),
         (cosi_pb2, "State", StateService(node)),
         (storage_pb2, "StorageService", object()),

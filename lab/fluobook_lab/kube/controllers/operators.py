@@ -51,6 +51,7 @@ class Operators:
         self.sources: Sources = dict.fromkeys((("apps", "statefulsets"), ("", "pods")), self._on_instance)
         self.sources[DEPLOYMENTS] = lambda obj: [*self._on_operator(obj), *self._on_instance(obj)]
         self.sources |= {_store_key(kind): self._keys for kind in OPERATED}
+        self.sources["", "nodes"] = lambda _: self._led()
 
     def _keys(self, obj: Obj) -> list[Key]:
         """The key names the kind too: "plural.group/namespace"."""
@@ -65,6 +66,11 @@ class Operators:
             if operated["operator"] == operator
             for key, _ in self._store.storage.scan(_store_key(kind))
         ]
+
+    def _led(self) -> list[Key]:
+        """What has a leading pod, which a cordoned node concerns."""
+        led = [kind for kind, operated in OPERATED.items() if operated.get("instances", {}).get("primary")]
+        return [(f"{kind}/{key[0]}", key[1]) for kind in led for key, _ in self._store.storage.scan(_store_key(kind))]
 
     def _on_instance(self, obj: Obj) -> list[Key]:
         owner = controller_of(obj)
@@ -98,6 +104,10 @@ class Operators:
                 count = sum(1 if given is None else given for given in _values(part, instances["count"]))
                 wanted += count
                 ready += self._instances(part, instances, count)
+            for name, budget in instances.get("budgets", {}).items():
+                self._budget(obj, name.format(name=name_of(obj)), budget)
+            if primary := instances.get("primary"):
+                self._lead(obj, instances, primary)
             common = set.intersection(*({*_labels(part, instances).items()} for part in parts)) if parts else set()
             for service in instances["services"]:
                 self._service(obj, instances, service.format(name=name_of(obj)), dict(sorted(common)))
@@ -147,6 +157,40 @@ class Operators:
             volume = title.replace("*", "data")
             volumes.append({"name": volume, "persistentVolumeClaim": {"claimName": full}})
         return volumes
+
+    def _lead(self, obj: Obj, instances: Obj, primary: Obj) -> None:
+        """Label the leading pod: the present one, else the first ready one, whose node is not cordoned."""
+        count = sum(1 if given is None else given for given in _values(obj, instances["count"]))
+        names = [f"{_text(obj, instances, instances['name'])}-{number + 1}" for number in range(count)]
+        pods = [pod for name in names if (pod := self._store.find("v1", "Pod", name, namespace_of(obj)))]
+        label, (leading, other) = primary["label"], primary["values"]
+        able = [pod for pod in pods if is_true(pod, "Ready") and not self._is_cordoned(pod)]
+        now = [pod for pod in pods if labels_of(pod).get(label) == leading]
+        chosen = next((pod for pod in able if pod in now), next(iter(able or now or pods), None))
+        for pod in pods:
+            role = leading if pod is chosen else other
+            if labels_of(pod).get(label) != role:
+                body = {"metadata": {"labels": {label: role}}}
+                self._store.patch("v1", "Pod", name_of(pod), namespace_of(pod), body=body)
+
+    def _is_cordoned(self, pod: Obj) -> bool:
+        node = self._store.find("v1", "Node", pod["spec"].get("nodeName", ""))
+        return node is None or bool((node.get("spec") or {}).get("unschedulable"))
+
+    def _budget(self, obj: Obj, name: str, budget: Obj) -> None:
+        """Make a disruption budget, or remove it if the resource switches it off."""
+        namespace = namespace_of(obj)
+        found = self._store.find("policy/v1", "PodDisruptionBudget", name, namespace)
+        if "off" in budget and json_path(obj, budget["off"]) is False:
+            if found:
+                self._store.delete("policy/v1", "PodDisruptionBudget", name, namespace)
+            return
+        if found is None:
+            labels = {key: value.format(name=name_of(obj)) for key, value in budget["labels"].items()}
+            metadata = {"name": name, "namespace": namespace, "ownerReferences": [owner_reference(obj)]}
+            spec = {**budget["spec"], "selector": {"matchLabels": labels}}
+            made = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata, "spec": spec}
+            self._store.create(made)
 
     def _service(self, obj: Obj, instances: Obj, name: str, selector: dict[str, str]) -> None:
         if self._store.find("v1", "Service", name, namespace_of(obj)):

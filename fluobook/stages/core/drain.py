@@ -1,0 +1,224 @@
+"""Take the pods away from a node: what would never let them go, found before anything is cordoned, and the drain.
+
+A drain goes through the eviction API, so that disruption budgets hold. Pods of DaemonSets and static pods stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fluobook.clients import answers
+from fluobook.clients.kube import Kube
+from fluobook.context import RunContext
+from fluobook.errors import FluobookError, NotFound
+from fluobook.kubernetes.selectors import matches
+from fluobook.stages.core.executor import Reporter
+
+Obj = Mapping[str, Any]
+
+CORDONED_BY = "fluobook/cordoned-by"
+"""The annotation of a node that fluobook cordoned: the stage. A node that somebody else cordoned stays so."""
+LONGHORN, LONGHORN_API = "longhorn-system", "longhorn.io/v1beta2"
+POLICY = "node-drain-policy"
+LETS_GO = frozenset({"allow-if-replica-is-stopped", "always-allow", "block-for-eviction"})
+"""Longhorn's drain policies under which the last replica of a volume does not hold a node for ever."""
+CNPG = "cnpg.io/cluster"
+SHOWN = 3
+"""Volumes that are named; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What runs in the cluster, as far as it decides about a drain.
+
+    Args:
+        pods: all pods.
+        budgets: all PodDisruptionBudgets.
+        databases: all clusters of CloudNativePG.
+        volumes: all volumes of Longhorn.
+        replicas: all replicas of Longhorn.
+        policy: Longhorn's setting node-drain-policy.
+    """
+
+    pods: Sequence[Obj] = ()
+    budgets: Sequence[Obj] = ()
+    databases: Sequence[Obj] = ()
+    volumes: Sequence[Obj] = ()
+    replicas: Sequence[Obj] = ()
+    policy: str = "block-if-contains-last-replica"
+
+
+def has_to_go(pod: Obj) -> bool:
+    """Whether a drain evicts a pod: not one that has ended, of a DaemonSet, or static."""
+    metadata = pod["metadata"]
+    owners = {owner["kind"] for owner in metadata.get("ownerReferences") or ()}
+    static = "kubernetes.io/config.mirror" in (metadata.get("annotations") or {}) or "Node" in owners
+    ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return not (static or ended or "DaemonSet" in owners)
+
+
+def pods_of(node: str, pods: Iterable[Obj]) -> list[Obj]:
+    """The pods of a node that a drain evicts."""
+    return [pod for pod in pods if pod["spec"].get("nodeName") == node and has_to_go(pod)]
+
+
+def blockers(node: str, load: Load, *, seconds: float) -> Iterator[str]:
+    """What would keep a drain of a node from ever ending, each with the way out.
+
+    Args:
+        node: its name.
+        load: what runs.
+        seconds: the deadline of a drain.
+    """
+    pods = pods_of(node, load.pods)
+    for pod in pods:
+        name, namespace = pod["metadata"]["name"], pod["metadata"].get("namespace", "")
+        budgets = [b for b in load.budgets if _covers(b, pod)]
+        if len(budgets) > 1:
+            yield f"pod {namespace}/{name} has {len(budgets)} disruption budgets, which the API refuses: remove one"
+        elif budgets and _never_allows(budgets[0], load) and not _switches_over(pod, load):
+            budget = budgets[0]["metadata"]["name"]
+            yield (
+                f"pod {namespace}/{name}: the disruption budget {budget} never allows its eviction; " + _way_out(pod)
+            )
+        grace = pod["spec"].get("terminationGracePeriodSeconds") or 0
+        if grace > seconds:
+            yield (
+                f"pod {namespace}/{name} may take {grace} s to end (terminationGracePeriodSeconds), and a drain has "
+                f"{seconds:g} s: lower it, or raise deadlines.drain"
+            )
+    held = sorted(_last_replicas(node, load)) if load.policy not in LETS_GO else []
+    if held:
+        some = ", ".join(held[:SHOWN]) + (f" and {len(held) - SHOWN} more" if len(held) > SHOWN else "")
+        yield (
+            f"Longhorn's {POLICY} is {load.policy}, and the only replica is here of {some}: add a replica, or set "
+            "defaultSettings.nodeDrainPolicy to allow-if-replica-is-stopped"
+        )
+
+
+def _covers(budget: Obj, pod: Obj) -> bool:
+    selector = budget["spec"].get("selector")
+    same = budget["metadata"].get("namespace") == pod["metadata"].get("namespace")
+    return bool(selector) and same and matches(selector, pod["metadata"].get("labels") or {})
+
+
+def _never_allows(budget: Obj, load: Load) -> bool:
+    """Whether a budget allows no eviction even if all its pods are healthy."""
+    spec, total = budget["spec"], sum(_covers(budget, pod) for pod in load.pods)
+    limit, is_maximum = spec.get("maxUnavailable", spec.get("minAvailable", 1)), "maxUnavailable" in spec
+    text = str(limit)
+    wanted = -(-int(text.removesuffix("%")) * total // 100) if text.endswith("%") else int(text)
+    return wanted <= 0 if is_maximum else wanted >= total
+
+
+def _switches_over(pod: Obj, load: Load) -> bool:
+    """Whether the pod is PostgreSQL's primary, and another instance takes over once the node is cordoned."""
+    labels, namespace = pod["metadata"].get("labels") or {}, pod["metadata"].get("namespace")
+    for database in load.databases:
+        if (database["metadata"]["name"], database["metadata"].get("namespace")) == (labels.get(CNPG), namespace):
+            return bool(database["spec"].get("instances", 1) > 1)
+    return False
+
+
+def _way_out(pod: Obj) -> str:
+    if CNPG in (pod["metadata"].get("labels") or {}):
+        return "its PostgreSQL cluster has one instance: set instances to 2 or more, or enablePDB to false"
+    return "add a replica, or let the budget allow one unavailable pod"
+
+
+def _last_replicas(node: str, load: Load) -> Iterator[str]:
+    """The volumes whose replicas are all on a node."""
+    for volume in load.volumes:
+        name = volume["metadata"]["name"]
+        homes = {
+            replica["spec"].get("nodeID") for replica in load.replicas if replica["spec"].get("volumeName") == name
+        }
+        if homes == {node}:
+            yield name
+
+
+def read_load(kube: Kube) -> Load:
+    """What runs in the cluster; kinds that it does not serve are left out."""
+
+    def listed(api_version: str, kind: str, namespace: str = "") -> Sequence[Obj]:
+        try:
+            return kube.list(api_version, kind, namespace)
+        except NotFound:
+            return ()
+
+    return Load(
+        kube.list("v1", "Pod"),
+        listed("policy/v1", "PodDisruptionBudget"),
+        listed("postgresql.cnpg.io/v1", "Cluster"),
+        listed(LONGHORN_API, "Volume", LONGHORN),
+        listed(LONGHORN_API, "Replica", LONGHORN),
+        _policy(kube) or Load.policy,
+    )
+
+
+def _policy(kube: Kube) -> str:
+    """Longhorn's drain policy: its Setting, or what the chart gives it at the first start; "" for its default."""
+    try:
+        if setting := kube.find(LONGHORN_API, "Setting", POLICY, LONGHORN):
+            return str(setting.get("value") or "")
+    except NotFound:
+        pass
+    defaults = kube.find("v1", "ConfigMap", "longhorn-default-setting", LONGHORN) or {}
+    text = (defaults.get("data") or {}).get("default-setting.yaml") or "{}"
+    try:
+        return str((answers.parse_yaml(text.encode()) or {}).get(POLICY) or "")
+    except ValueError:
+        return ""
+
+
+def cordoned_by(node: Obj) -> str:
+    """The stage that cordoned a node; "" if fluobook did not."""
+    if not (node.get("spec") or {}).get("unschedulable"):
+        return ""
+    return str((node["metadata"].get("annotations") or {}).get(CORDONED_BY) or "")
+
+
+def cordon(kube: Kube, node: str, stage: str) -> None:
+    """Keep new pods away from a node; one that somebody else cordoned is not marked as ours."""
+    found = kube.get("v1", "Node", node)
+    if (found.get("spec") or {}).get("unschedulable"):
+        return
+    body = {"metadata": {"annotations": {CORDONED_BY: stage}}, "spec": {"unschedulable": True}}
+    kube.patch("v1", "Node", node, body=body)
+
+
+def uncordon(kube: Kube, node: str) -> None:
+    """Let pods come to a node again, if fluobook cordoned it."""
+    if cordoned_by(kube.get("v1", "Node", node)):
+        body = {"metadata": {"annotations": {CORDONED_BY: None}}, "spec": {"unschedulable": None}}
+        kube.patch("v1", "Node", node, body=body)
+
+
+def drain(context: RunContext, node: str, report: Reporter) -> int:
+    """Evict every pod of a cordoned node, and wait until they are gone; how many there were.
+
+    Raises:
+        DeadlineExceeded: a pod did not go in time; the message names it and why. The node stays cordoned.
+    """
+    kube, seen = context.kube(), set[str]()
+
+    def step() -> bool | None:
+        pods = pods_of(node, kube.list("v1", "Pod", fields=f"spec.nodeName={node}"))
+        seen.update(pod["metadata"]["uid"] for pod in pods)
+        refused = []
+        for pod in pods:
+            metadata = pod["metadata"]
+            if metadata.get("deletionTimestamp"):
+                continue
+            if why := kube.evict(metadata["name"], metadata["namespace"], uid=metadata["uid"]):
+                refused.append(why)
+        if pods:
+            report(f"{len(pods)} of {len(seen)} pods are left")
+            names = ", ".join(sorted(f"{p['metadata']['namespace']}/{p['metadata']['name']}" for p in pods)[:5])
+            raise FluobookError("; ".join(refused[:3]) or f"still there: {names}")
+        return True
+
+    context.wait_until("drain", f"the pods of {node} to be evicted", step, interval=0.5)
+    return len(seen)

@@ -1,0 +1,106 @@
+"""An upgrade in the lab: one node away at a time, interrupted anywhere, and images that fail."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fluobook import params
+from fluobook.context import POLICIES
+from fluobook.errors import FluobookError, TaskFailed
+from fluobook.notebook import stage_run
+from fluobook.stages import upgrade_talos
+from fluobook.stages.core.gate import Approval, Gate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.lab
+
+BEFORE = ("host-network", "create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-csrs")
+NOW = params.pins(params.repository_root())["talos"]
+NEW = ".".join([*NOW.split(".")[:2], str(int(NOW.split(".")[2]) + 1)])
+TO = f"platform.versions.talos={NEW}"
+
+
+@pytest.fixture(scope="module")
+def lab(shared_labs: Callable[..., Any]) -> Any:
+    lab = shared_labs(phase="phase3")
+    lab.bring_up(*BEFORE)
+    return lab
+
+
+def versions(lab: Any) -> dict[str, str]:
+    return {node.hostname: node.image.version for node in lab.environment.machines.nodes.values()}
+
+
+@pytest.fixture
+def away(lab: Any) -> Iterator[list[int]]:
+    """How many nodes were away after each stop of a kubelet."""
+    side, gone, counts = lab.environment.kubernetes, set[str](), list[int]()
+    up, down = side.on_node_up, side.on_node_down
+
+    def on_node_down(node: Any) -> None:
+        gone.add(node.vm.name)
+        counts.append(len(gone))
+        down(node)
+
+    def on_node_up(node: Any, config: Any) -> None:
+        gone.discard(node.vm.name)
+        up(node, config)
+
+    side.on_node_up, side.on_node_down = on_node_up, on_node_down
+    yield counts
+    side.on_node_up, side.on_node_down = up, down
+
+
+def interrupted(lab: Any, after: int) -> None:
+    """Run the upgrade, and fail at the action with that number, half of the time after it was done."""
+    context = lab.context(TO)
+    done = 0
+
+    def perform(*arguments: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done == after and after % 2:
+            raise FluobookError("the laptop was closed")
+        result = upgrade_talos.STAGE.perform(*arguments)
+        if done == after:
+            raise FluobookError("the laptop was closed")
+        return result
+
+    gate = Gate(Approval.parse("all"), POLICIES["lab"], context.platform.cluster.name)
+    stage = stage_run(replace(upgrade_talos.STAGE, perform=perform), context, gate)
+    with pytest.raises(FluobookError):
+        stage.apply(stage.plan())
+
+
+def test_all_nodes_are_upgraded_and_one_is_away_at_a_time(lab: Any, away: list[int]) -> None:
+    """An image that does not boot, and an installer that fails, stop at their node; the next run goes on."""
+    lab.add_fault("talos.boot-fails-once")
+    stage = lab.stage("upgrade-talos", TO)
+    with pytest.raises(TaskFailed) as fallen:
+        stage.apply(stage.plan())
+    assert f"runs v{NOW} after its restart, not v{NEW}" in fallen.value.message
+    assert set(versions(lab).values()) == {f"v{NOW}"}
+    lab.add_fault("talos.upgrade-fails-once")
+    stage = lab.stage("upgrade-talos", TO)
+    with pytest.raises(TaskFailed) as failed:
+        stage.apply(stage.plan())
+    assert "exit code 1; failed to install bootloader" in failed.value.message
+    for after in (8, 11, 16):
+        interrupted(lab, after)
+    stage = lab.stage("upgrade-talos", TO)
+    stage.apply(stage.plan())
+    stage.verify()
+    assert set(versions(lab).values()) == {f"v{NEW}"}
+    assert max(away) == 1
+    lab.mark()
+    again = lab.stage("upgrade-talos", TO)
+    plan = again.plan()
+    again.apply(plan)
+    again.verify()
+    assert plan.actions == ()
+    assert lab.requests(mutating=True) == []
