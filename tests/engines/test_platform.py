@@ -40,8 +40,9 @@ def platform(real_labs: Callable[..., RealLab], tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="module")
-def played(real_labs: Callable[..., RealLab]) -> tuple[RealLab, Verified]:
-    lab = real_labs(engine="embedded")
+def played(real_labs: Callable[..., RealLab], platform: tuple[RealLab, Verified]) -> tuple[RealLab, Verified]:
+    versions = {"kubernetes": platform[0].context.platform.versions.kubernetes}  # the patch that the real engine has
+    lab = real_labs(engine="embedded", versions=versions)
     lab.bring_up(*STAGES)
     return lab, verified(lab.context.journal.events)
 
