@@ -37,11 +37,13 @@ has_stanza() {
     "iface $interface inet staticaddress $address/32mtu $mtu" ]
 }
 
+has_address() { ip -o -4 address show dev "$interface" | grep -qF " $address/32 "; }
+
 # Sessions of unchanged peers go on: only what differs is set.
 update_running() {
   wg-quick strip "$interface" | wg syncconf "$interface" /dev/stdin
   ip link set dev "$interface" mtu "$mtu"
-  ip -o -4 address show dev "$interface" | grep -qF " $address/32 " || {
+  has_address || {
     ip -4 address flush dev "$interface"
     ip address add "$address/32" dev "$interface"
   }
@@ -86,6 +88,7 @@ observe() {
   done
   wait
   say running "$(wg show "$interface" public-key)" "$(ip -o link show dev "$interface" | sed 's/.* mtu \([0-9]*\).*/\1/')"
+  if has_address; then say addressed; fi
   now=$(date +%s)
   transfer=$(wg show "$interface" transfer)
   endpoints=$(wg show "$interface" endpoints)

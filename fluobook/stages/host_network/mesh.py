@@ -52,6 +52,7 @@ class HostState:
         holds: the public key of the private key in the file.
         running: the public key of the running interface; "" if it is down.
         mtu: the interface's MTU.
+        addressed: whether the interface has the host's address.
         enabled: whether it starts with the host.
         stanza: whether Proxmox VE's network configuration names its address and MTU.
         ports: the UDP ports of all WireGuard interfaces.
@@ -66,6 +67,7 @@ class HostState:
     holds: str = ""
     running: str = ""
     mtu: int = 0
+    addressed: bool = False
     enabled: bool = False
     stanza: bool = False
     ports: Mapping[str, int] = field(default_factory=dict)
@@ -86,7 +88,8 @@ def read(text: str) -> HostState:
         mode=first.get("file", [""])[-1],
         holds="".join(first.get("holds", ())),
         running=first.get("running", [""])[0],
-        mtu=int(first.get("running", ["", "0"])[1]),
+        mtu=int("".join(first.get("running", [])[1:]) or 0),
+        addressed="addressed" in first,
         enabled="enabled" in first,
         stanza="stanza" in first,
         ports={name: int(port) for name, port in ports},
@@ -210,6 +213,8 @@ def _running_differences(
         yield "it runs with another key than its file's"
     elif (state.mtu, state.ports.get(mesh.interface)) != (mesh.mtu, mesh.port_of(host)):
         yield f"it runs with MTU {state.mtu} on port {state.ports.get(mesh.interface)}"
+    elif not state.addressed:
+        yield "it has no address, or another one"
     elif peers is not None and {key: peer.allowed for key, peer in state.peers.items()} != peers:
         yield "it runs with other peers or networks than its file's"
 

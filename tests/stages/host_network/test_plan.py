@@ -64,6 +64,7 @@ def states_of(mesh: Wireguard) -> dict[str, HostState]:
             holds=key,
             running=key,
             mtu=1420,
+            addressed=True,
             enabled=True,
             stanza=True,
             ports={"wgfluo": 51820, "wg0": 51999},
@@ -112,7 +113,7 @@ def test_no_address_is_allowed_for_two_peers_of_a_host(root: Path) -> None:
 
 def test_what_a_script_reports_is_read() -> None:
     text = f"public {OTHER}\nfile ab12 600\nholds {OTHER}\nport wgfluo 51820\nport wg0 7\nstanza\nenabled\n"
-    text += f"path 10.200.0.2\nrunning {OTHER} 1420\npeer A= 12 34 56 192.0.2.1:7 10.0.0.1/32,10.9.0.0/16\n"
+    text += f"path 10.200.0.2\nrunning {OTHER} 1420\naddressed\npeer A= 12 34 56 192.0.2.1:7 10.0.0.1/32,10.9.0.0/16\n"
     text += "peer B= -1 0 0\nsomething else\n"
     assert read(text) == HostState(
         public=OTHER,
@@ -121,6 +122,7 @@ def test_what_a_script_reports_is_read() -> None:
         holds=OTHER,
         running=OTHER,
         mtu=1420,
+        addressed=True,
         enabled=True,
         stanza=True,
         ports={"wgfluo": 51820, "wg0": 7},
@@ -132,6 +134,7 @@ def test_what_a_script_reports_is_read() -> None:
     )
     assert read("missing wireguard-tools\n") == HostState(tools=False)
     assert read("") == HostState()
+    assert read(f"running {OTHER}\n") == HostState(running=OTHER), "an interface without an MTU yet"
 
 
 DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
@@ -142,6 +145,7 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
     "it is down": ({"running": "", "mtu": 0, "ports": {}}, "it is down"),
     "another running key": ({"running": OTHER}, "it runs with another key than its file's"),
     "another MTU": ({"mtu": 1500}, "it runs with MTU 1500 on port 51820"),
+    "no address": ({"addressed": False}, "it has no address, or another one"),
     "another port": ({"ports": {"wgfluo": 7}}, "it runs with MTU 1420 on port 7"),
     "a peer less": ({"peers": {}}, "it runs with other peers or networks than its file's"),
     "a network that a peer does not get": (

@@ -412,6 +412,16 @@ def test_peers_that_a_running_tunnel_lost_are_set_again(lab: Any, host: Path) ->
         lab.bring_up(NAME)
 
 
+def test_an_address_that_a_running_tunnel_lost_is_set_again(lab: Any, host: Path) -> None:
+    """A script that ends between the configuration and the address leaves a tunnel that looks right."""
+    running = host / "run" / "wgfluo.address"
+    for other in ("10.200.9.9/32", ""):
+        running.write_text(other)
+        assert planned(lab) == {"mesh pve1": "it has no address, or another one"}
+        lab.bring_up(NAME)
+        assert running.read_text().strip() == "10.200.0.1/32"
+
+
 def test_a_key_file_that_is_no_key_is_made_again(lab: Any, host: Path) -> None:
     (host / "wireguard" / "wgfluo.1.key").write_text("damaged\n")
     assert planned(lab) == {"key pve1": "no key", "rotate pve1": "it uses another key than number 1"}
