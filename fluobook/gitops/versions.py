@@ -210,12 +210,13 @@ def _end(pin: Pin, supported: Supported, today: dt.date) -> dict[str, Any]:
 
 
 def _blocked(pin: Pin, newest: str, matrix: Matrix, kubernetes: str, programs: Mapping[str, str]) -> str:
-    """What does not go with the newest version by the matrix; "" if nothing is known."""
+    """What does not go with the newest version by the matrix; "" if nothing is known, Kubernetes' version included."""
     if pin.kind == "kubernetes":
         refusing = [f"{name} {version}" for name, version in programs.items() if matrix.refusal(name, version, newest)]
         return ", ".join(refusing)
     component = next((chart for chart, image in PROGRAMS.items() if image == pin.component), pin.chart or pin.kind)
-    return matrix.refusal(component, newest, kubernetes) if component in (*PROGRAMS, "talos") else ""
+    known = bool(kubernetes) and component in (*PROGRAMS, "talos")
+    return matrix.refusal(component, newest, kubernetes) if known else ""
 
 
 def running(nodes: Iterable[Mapping[str, Any]], applications: Iterable[Mapping[str, Any]]) -> dict[str, str]:
