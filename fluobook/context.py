@@ -328,7 +328,7 @@ def beginning_of(
         **labs.conditions(target, lab),
         **({"charts": lab.charts, "sources": lab.sources} if lab else {}),
         "cluster": platform.cluster.name,
-        "versions": platform.versions.model_dump(),
+        "versions": platform.versions.model_dump(exclude_none=True),
         "commit": git.commit_of(root),
         "fluobook": metadata.version("fluobook"),
         "person": person,

@@ -9,9 +9,11 @@ import threading
 
 import pytest
 
+from fluobook.context import beginning_of
 from fluobook.errors import BadFile
 from fluobook.journal import journal as journals
 from fluobook.journal.journal import Journal, StageSummary, summarise
+from fluobook.params import load, repository_root
 from fluobook.redact import MASK, Redactor
 
 EVENTS = [
@@ -138,3 +140,14 @@ def test_a_journal_in_memory_can_be_kept_in_a_file_with_what_it_has_so_far(path)
     assert journals.read(path)[1]["digest"] == "63155a"
     summary = journals.read_record(path.parent).summary
     assert [(stage.stage, stage.status, stage.checks) for stage in summary.stages] == [("create-vms", "done", 1)]
+
+
+@pytest.mark.parametrize("phase", ["phase1", "phase2", "phase3"])
+def test_the_beginning_of_a_run_is_read_as_it_was_written(journal, path, phase):
+    """Without it a run has no phase, no versions and no person; a field of an unexpected type makes it no event."""
+    root = repository_root()
+    platform = load(phase, root=root).platform
+    begun = beginning_of(phase, platform, ["preflight"], root=root, target="live", lab=None)
+    journal.write("run-started", **begun)
+    read = journals.beginning(journals.read(path))
+    assert (read["phase"], read["target"], read["versions"]) == (phase, "live", begun["versions"])
