@@ -138,9 +138,9 @@ class Environment:
         """The platform with the patch of Kubernetes that the real engine's programs have."""
         if not self._engines:
             return platform
-        from fluobook_lab.engines.programs import FAMILIES  # noqa: PLC0415  the embedded engine does without
+        from fluobook_lab.engines.programs import version_text  # noqa: PLC0415  the embedded engine does without
 
-        built = next(family for family in FAMILIES if family.name == "kubernetes").version(self.root)
+        built = version_text(self._engines["kube-apiserver"], ("--version",)).strip().rpartition(" v")[2]
         has_minor = minor_of(built) == minor_of(platform.versions.kubernetes)
         return overlay(platform, {"versions": {"kubernetes": built}}) if has_minor else platform
 

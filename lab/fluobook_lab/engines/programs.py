@@ -106,7 +106,7 @@ def on_path(family: Family, root: Path) -> dict[str, Path]:
     """The operator's own programs of the pinned version."""
     paths = {name: shutil.which(name) for name in family.programs}
     wanted = family.version(root)
-    return {name: Path(path) for name, path in paths.items() if path and wanted in _version_text(path, family.ask)}
+    return {name: Path(path) for name, path in paths.items() if path and wanted in version_text(path, family.ask)}
 
 
 def find(root: Path) -> list[Engine]:
@@ -144,14 +144,15 @@ def programs(root: Path, *, needed: Container[str] | None = None) -> dict[str, s
 
 def _redis() -> Engine:
     path = shutil.which("redis-server")
-    match = re.search(r"v=(\S+)", _version_text(path, ("--version",))) if path else None
+    match = re.search(r"v=(\S+)", version_text(path, ("--version",))) if path else None
     source = "PATH" if path else "missing: install the package redis-server"
     return Engine(
         "redis-server", "redis", Path(path) if path else None, match[1] if match else "", source, "Argo CD's cache"
     )
 
 
-def _version_text(program: str, ask: Sequence[str]) -> str:
+def version_text(program: str, ask: Sequence[str]) -> str:
+    """What a program prints about its version; "" if it cannot be asked."""
     try:
         return subprocess.run([program, *ask], capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.SubprocessError):

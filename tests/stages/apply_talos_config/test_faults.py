@@ -196,13 +196,13 @@ def test_a_configuration_that_contradicts_the_params_reaches_no_node(made, monke
 
 
 def test_a_configuration_that_talos_does_not_read_is_refused_in_its_words(made, monkeypatch):
-    spoiled(monkeypatch, "disableManifestsDirectory:", "disableManifestDirectory:")
+    spoiled(monkeypatch, "diskQuotaSupport:", "diskQuotaSuport:")
     lab = made()
     stage = lab.stage("apply-talos-config")
     with pytest.raises(Rejected) as caught:
         stage.apply(stage.plan())
     assert "unknown keys found during decoding" in present(caught.value).text()
-    assert "disableManifestDirectory" in present(caught.value).text()
+    assert "diskQuotaSuport" in present(caught.value).text()
 
 
 def test_workers_that_a_killed_run_configured_alone_answer_once_a_control_plane_does(made):
