@@ -16,6 +16,7 @@ from fluobook.params.secrets import secret_variables
 from fluobook.redact import Redactor
 from fluobook.run import headless
 from fluobook.run.kernels import kernel_template
+from fluobook.waiting import Cancellation, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 (TOKEN,) = secret_variables(params.load("phase1", root=ROOT).platform)
@@ -73,7 +74,10 @@ def test_the_lab_does_not_receive_the_token(tmp_path, monkeypatch):
 
 def test_the_process_that_forks_kernels_does_not_receive_the_token():
     with kernel_template() as template:
-        variables = Path(f"/proc/{template._process.pid}/environ").read_bytes()
+        environ = Path(f"/proc/{template._process.pid}/environ")  # empty until the program has begun
+        variables = wait_until(
+            lambda: environ.read_bytes() or None, what="the process to begin", timeout=20, cancellation=Cancellation()
+        )
         assert b"PATH=" in variables
         assert b"hunter2" not in variables
 

@@ -11,6 +11,8 @@ import yaml
 from fluobook import params
 from fluobook.clients import age, sops
 from fluobook.errors import AccessDenied, NotFound, ParamsError
+from fluobook.machine.contracts import fold
+from fluobook.machine.documents import load
 from fluobook.machine.secrets import new_secrets
 from fluobook.redact import MASK, Redactor
 from fluobook.stages.rendering import write_gitops, write_machines
@@ -35,6 +37,11 @@ def documents(path):
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
+def folded(path):
+    """The configuration in the one form that does not depend on its contract."""
+    return fold(load(path.read_text()))
+
+
 def modes(files):
     return {file.stat().st_mode & 0o777 for file in files}
 
@@ -52,14 +59,14 @@ def test_every_node_cilium_and_a_talosconfig_are_written(chosen, tmp_path):
             if document.get("kind") == "HostnameConfig"
             for key, value in document.items()
         }.items()
-    inline = documents(tmp_path / f"{names[0]}.yaml")[0]["cluster"]["inlineManifests"]
+    inline = folded(tmp_path / f"{names[0]}.yaml")["cluster"]["inlineManifests"]
     assert inline == [{"name": "cilium", "contents": (tmp_path / "cilium.yaml").read_text()}]
 
 
 def test_without_a_bundle_it_is_the_same_each_time_and_holds_no_key(chosen, tmp_path):
     first, second = (write_machines(chosen, ROOT, tmp_path / name) for name in ("a", "b"))
     assert [file.read_text() for file in first] == [file.read_text() for file in second]
-    machine = documents(first[0])[0]
+    machine = folded(first[0])
     assert {machine["machine"]["token"], machine["machine"]["ca"]["key"], machine["cluster"]["secret"]} == {MASK}
     assert modes(first) == {0o644}
 
@@ -68,7 +75,7 @@ def test_with_a_bundle_the_files_hold_it_and_are_their_owners_alone(chosen, bund
     plain = tmp_path / "secrets.yaml"
     plain.write_text(yaml.safe_dump(bundle.as_mapping()))
     files = write_machines(chosen, ROOT, tmp_path / "out", plain)
-    machine = documents(files[0])[0]
+    machine = folded(files[0])
     assert machine["machine"]["token"] == bundle.trustd_token
     assert machine["cluster"]["secret"] == bundle.cluster_secret
     assert modes(files) == {0o600}
