@@ -20,7 +20,7 @@ from fluobook.stages.core.check import Check
 from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Plan
-from fluobook.stages.core.readiness import WORKLOADS, why_not, why_pods_wait
+from fluobook.stages.core.readiness import WORKLOADS, bad_conditions, why_not, why_pods_wait
 from fluobook.stages.core.stage import Stage, read_only_stage
 from fluobook.stages.root_application.state import API, KIND, first_problem, state_of
 
@@ -183,10 +183,9 @@ def _cluster(context: RunContext, subject: str, read: Callable[[Kube], Iterator[
 def _nodes(kube: Kube) -> Iterator[str]:
     """Nodes that are not Ready, or under pressure."""
     for node in kube.list("v1", "Node"):
-        for condition in (node.get("status") or {}).get("conditions") or ():
-            if condition["status"] != ("True" if condition["type"] == "Ready" else "False"):
-                message = condition.get("message") or condition.get("reason") or ""
-                yield f"node {node['metadata']['name']}, {condition['type']} is {condition['status']}: {message}"
+        for condition in bad_conditions(node):
+            message = condition.get("message") or condition.get("reason") or ""
+            yield f"node {node['metadata']['name']}, {condition['type']} is {condition['status']}: {message}"
 
 
 def _workloads(kube: Kube) -> Iterator[str]:

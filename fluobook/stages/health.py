@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fluobook.clients.kube import Kube
 from fluobook.clients.talos import EtcdMember, EtcdStatus, MachineStage
 from fluobook.context import RunContext, TalosNodes
-from fluobook.errors import KUBECTL, PHASE, TALOSCTL, FluobookError, NotFound, StageMissing
+from fluobook.errors import KUBECTL, PHASE, TALOSCTL, FluobookError
 from fluobook.machine.access import RENEW_BEFORE
+from fluobook.machine.contracts import value_at
 from fluobook.params import Node, Platform, Supported, load_supported
 from fluobook.params.versions import minor_of
 from fluobook.stages.core.check import Check, CheckGroup, count, error_of, run_groups
-from fluobook.stages.core.cluster import Missing, api
+from fluobook.stages.core.cluster import cluster
 from fluobook.stages.core.executor import in_parallel
-from fluobook.stages.core.readiness import WORKLOADS, certificates_check, why_not
+from fluobook.stages.core.readiness import WORKLOADS, bad_conditions, certificates_check, listed, why_not
 from fluobook.stages.core.stage import read_only_stage
 from fluobook.stages.root_application.state import API, KIND, state_of
 
@@ -106,14 +106,6 @@ OPERATED = (
 """What keeps data, and must be whole before a node is taken away from it."""
 
 
-def value_at(obj: Obj, path: str) -> Any:
-    """The value at a path such as "status.phase"; None if there is none."""
-    value: Any = obj
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
 def unhealthy(operated: Operated, obj: Obj) -> str:
     """Why an object is not healthy; "" if it is."""
     for path, healthy in operated.fields.items():
@@ -139,7 +131,7 @@ def operated_check(operated: Operated, objects: Sequence[Obj]) -> Check:
     name = f"every {operated.title} is healthy"
     if not objects:
         return Check(name, passed=True, result="there is none")
-    return Check(name, not problems, _counted(len(objects), problems), operated.remedy)
+    return _all(name, len(objects), problems, operated.remedy)
 
 
 def _title(obj: Obj) -> str:
@@ -152,6 +144,11 @@ def _counted(total: int, problems: Sequence[str]) -> str:
     more = f"; +{len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
     shown = f"; {'; '.join(problems[:SHOWN])}{more}" if problems else ""
     return f"{total - len(problems)} of {total}{shown}"
+
+
+def _all(name: str, total: int, problems: Sequence[str], remedy: str) -> Check:
+    """Whether nothing is wrong with any of so many objects."""
+    return Check(name, not problems, _counted(total, problems), remedy)
 
 
 def node_checks(platform: Platform, nodes: Iterable[Obj], *, midway: bool = False) -> Iterable[Check]:
@@ -169,15 +166,11 @@ def node_checks(platform: Platform, nodes: Iterable[Obj], *, midway: bool = Fals
         wrong = (
             ["does not exist"]
             if node is None
-            else [
-                f"{c['type']} is {c['status']}"
-                for c in value_at(node, "status.conditions") or ()
-                if c["status"] != ("True" if c["type"] == "Ready" else "False")
-            ]
+            else [f"{condition['type']} is {condition['status']}" for condition in bad_conditions(node)]
         )
         problems += [f"{declared.name}: {', '.join(wrong)}"] * bool(wrong)
     remedy = f"{KUBECTL} describe node; {TALOSCTL} -n ADDRESS dmesg"
-    yield Check("every node is Ready, without pressure", not problems, _counted(len(platform.nodes), problems), remedy)
+    yield _all("every node is Ready, without pressure", len(platform.nodes), problems, remedy)
     strangers = sorted(set(found) - {node.name for node in platform.nodes})
     result = f"not in the params: {', '.join(strangers)}" if strangers else "the nodes are those of the params"
     yield Check(
@@ -196,10 +189,10 @@ def node_checks(platform: Platform, nodes: Iterable[Obj], *, midway: bool = Fals
         for name, node in found.items()
         if (version := value_at(node, "status.nodeInfo.kubeletVersion")) != wanted
     ]
-    yield Check(
+    yield _all(
         f"every kubelet has version {wanted}",
-        not other,
-        _counted(len(found), other),
+        len(found),
+        other,
         "change versions.kubernetes in the params to what runs, or upgrade Kubernetes",
     )
 
@@ -226,20 +219,20 @@ def talos_checks(
         elif stage.stage != "running" or not stage.ready:
             unmet = ", ".join(f"{condition} ({reason})" for condition, reason in stage.unmet)
             problems.append(f"{name}: {stage.stage}, {unmet or 'not ready'}")
-    yield Check(
+    yield _all(
         "every node runs, and Talos reports it as ready",
-        not problems,
-        _counted(len(stages), problems),
+        len(stages),
+        problems,
         f"{TALOSCTL} -n ADDRESS services; fluobook run {PHASE} --only diagnose",
     )
     if midway:
         return
     wanted = f"v{platform.versions.talos}"
     other = [f"{name} has {version}" for name, version in versions.items() if version != wanted]
-    yield Check(
+    yield _all(
         f"every node runs Talos {wanted}",
-        not other,
-        _counted(len(versions), other),
+        len(versions),
+        other,
         "change versions.talos in the params to what runs, or upgrade Talos",
     )
 
@@ -253,7 +246,7 @@ def etcd_checks(platform: Platform, reports: Mapping[str, EtcdReport]) -> Iterab
     """
     remedy = f"{TALOSCTL} -n ADDRESS etcd status; {TALOSCTL} -n ADDRESS service etcd"
     silent = [f"{name}: {report.error}" for name, report in reports.items() if report.error]
-    yield Check("every member of etcd reports its status", not silent, _counted(len(reports), silent), remedy)
+    yield _all("every member of etcd reports its status", len(reports), silent, remedy)
     answered = {name: report for name, report in reports.items() if report.status}
     if not answered:
         return
@@ -289,10 +282,10 @@ def _members_check(platform: Platform, answered: Mapping[str, EtcdReport]) -> Ch
     wanted = sorted(node.name for node in platform.control_planes)
     seen = {name: sorted(m.hostname or f"unnamed {m.id}" for m in report.members) for name, report in answered.items()}
     other = [f"{name} sees {', '.join(members)}" for name, members in seen.items() if members != wanted]
-    return Check(
+    return _all(
         "the members of etcd are the control planes, as each of them sees it",
-        not other,
-        _counted(len(seen), other),
+        len(seen),
+        other,
         f"{TALOSCTL} -n ADDRESS etcd members; a member without a node is removed with etcd remove-member ID",
     )
 
@@ -300,10 +293,10 @@ def _members_check(platform: Platform, answered: Mapping[str, EtcdReport]) -> Ch
 def workloads_check(objects: Sequence[Obj]) -> Check:
     """Whether every workload has all its pods."""
     problems = [f"{obj['kind']} {_title(obj)}: {why}" for obj in objects if (why := why_not(obj))]
-    return Check(
+    return _all(
         "every workload is ready",
-        not problems,
-        _counted(len(objects), problems),
+        len(objects),
+        problems,
         f"fluobook run {PHASE} --only diagnose",
     )
 
@@ -312,10 +305,10 @@ def applications_check(applications: Sequence[Obj]) -> Check:
     """Whether Argo CD reports every Application as Synced and Healthy."""
     states = [state_of(application) for application in applications]
     problems = [f"{state.name}: {state.summary()}" for state in states if not state.healthy]
-    return Check(
+    return _all(
         "every Application is Synced and Healthy",
-        not problems,
-        _counted(len(states), problems),
+        len(states),
+        problems,
         f"fluobook run {PHASE} --only root-application",
     )
 
@@ -329,7 +322,7 @@ def days_check(name: str, days: Mapping[str, int | None], remedy: str) -> Check:
         remedy: what to do.
     """
     soon = [f"{what}: {left} days" for what, left in days.items() if left is not None and left < RENEW_BEFORE.days]
-    return Check(name, not soon, _counted(len(days), soon), remedy)
+    return _all(name, len(days), soon, remedy)
 
 
 def support_check(platform: Platform, supported: Supported, today: dt.date) -> Check:
@@ -345,21 +338,6 @@ def support_check(platform: Platform, supported: Supported, today: dt.date) -> C
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
-
-
-def _kube(context: RunContext) -> Kube:
-    kube = api(context)
-    if isinstance(kube, Missing):
-        raise StageMissing(f"there is no cluster: {kube.reason}", remedy=f"run the stage {kube.stage} first")
-    return kube
-
-
-def _listed(kube: Kube, api_version: str, kind: str) -> Sequence[Obj]:
-    """All objects of a kind; none if the cluster does not serve it."""
-    try:
-        return kube.list(api_version, kind)
-    except NotFound:
-        return ()
 
 
 def read_etcd(talos: TalosNodes, node: Node) -> EtcdReport:
@@ -395,14 +373,14 @@ def _talos(context: RunContext, *, midway: bool = False) -> Iterable[Check]:
 
 
 def _workloads(context: RunContext) -> Iterable[Check]:
-    kube = _kube(context)
+    kube = context.kube()
     yield workloads_check([obj for kind in WORKLOADS for obj in kube.list("apps/v1", kind)])
     claims = kube.list("v1", "PersistentVolumeClaim")
     problems = [f"{_title(claim)} {why}" for claim in claims if (why := why_not(claim))]
-    yield Check(
+    yield _all(
         "every claim is bound",
-        not problems,
-        _counted(len(claims), problems),
+        len(claims),
+        problems,
         f"{KUBECTL} get pvc -A; {KUBECTL} -n longhorn-system get pods",
     )
 
@@ -417,7 +395,7 @@ def _certificates(context: RunContext) -> Iterable[Check]:
         "; ".join(problems) or lasting,
         f"fluobook run {PHASE} --only bootstrap-kubernetes",
     )
-    kube = _kube(context)
+    kube = context.kube()
     days = {node.name: kube.serving_certificate_days(node.name) for node in context.platform.nodes}
     yield days_check(
         "every kubelet's serving certificate is renewed in time", days, f"fluobook run {PHASE} --only approve-csrs"
@@ -430,20 +408,20 @@ def _tokens(context: RunContext) -> Iterable[Check]:
     names = [endpoint.name for endpoint in context.platform.proxmox]
     errors = {name: error_of(context.proxmox(name).permissions) for name in names}
     problems = [f"{name}: {error.message}" for name, error in errors.items() if error]
-    yield Check(
+    yield _all(
         "every endpoint of Proxmox VE accepts its token",
-        not problems,
-        _counted(len(names), problems),
+        len(names),
+        problems,
         f"fluobook run {PHASE} --only preflight",
     )
 
 
 def _backups(context: RunContext) -> Iterable[Check]:
     """Advisory as long as the tree has no backups: their absence is said, not hidden."""
-    kube = _kube(context)
-    jobs = _listed(kube, "longhorn.io/v1beta2", "RecurringJob")
+    kube = context.kube()
+    jobs = listed(kube, "longhorn.io/v1beta2", "RecurringJob")
     wanted = [job for job in jobs if str(value_at(job, "spec.task")).startswith("backup")]
-    scheduled = _listed(kube, "postgresql.cnpg.io/v1", "ScheduledBackup")
+    scheduled = listed(kube, "postgresql.cnpg.io/v1", "ScheduledBackup")
     missing = [name for name, kind in (("Longhorn volumes", wanted), ("PostgreSQL", scheduled)) if not kind]
     result = f"no schedule for {' and '.join(missing)}" if missing else f"{len(wanted) + len(scheduled)} schedules"
     yield Check(
@@ -452,19 +430,19 @@ def _backups(context: RunContext) -> Iterable[Check]:
 
 
 def _nodes(context: RunContext, *, midway: bool = False) -> Iterable[Check]:
-    return node_checks(context.platform, _kube(context).list("v1", "Node"), midway=midway)
+    return node_checks(context.platform, context.kube().list("v1", "Node"), midway=midway)
 
 
 def _operated(context: RunContext) -> Iterable[Check]:
-    kube = _kube(context)
-    return [operated_check(each, _listed(kube, each.api_version, each.kind)) for each in OPERATED]
+    kube = context.kube()
+    return [operated_check(each, listed(kube, each.api_version, each.kind)) for each in OPERATED]
 
 
 WHOLE: tuple[CheckGroup, ...] = (
     CheckGroup("etcd is read", _etcd),
     CheckGroup("workloads are read", _workloads),
     CheckGroup("volumes, databases and the broker are read", _operated),
-    CheckGroup("Applications are read", lambda c: [applications_check(_listed(_kube(c), API, KIND))]),
+    CheckGroup("Applications are read", lambda c: [applications_check(listed(c.kube(), API, KIND))]),
 )
 """What has to be whole before a node is taken away, and again after it is back."""
 GROUPS: tuple[CheckGroup, ...] = (
@@ -512,7 +490,7 @@ def verify(context: RunContext) -> Sequence[Check]:
     Raises:
         StageMissing: there is no cluster yet.
     """
-    _kube(context)
+    cluster(context)
     return run_groups(context, GROUPS)
 
 

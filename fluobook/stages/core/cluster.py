@@ -10,7 +10,7 @@ from fluobook.clients.https import NO_CONNECTION
 from fluobook.clients.kube import Kube
 from fluobook.clients.talos import Mode, Probe
 from fluobook.context import RunContext
-from fluobook.errors import Unreachable
+from fluobook.errors import StageMissing, Unreachable
 from fluobook.params import Node, Platform
 from fluobook.stages.core.executor import in_parallel
 
@@ -69,6 +69,18 @@ class Missing:
 
     stage: str
     reason: str
+
+
+def cluster(context: RunContext) -> Kube:
+    """The cluster's API.
+
+    Raises:
+        StageMissing: there is no cluster yet.
+    """
+    kube = api(context)
+    if isinstance(kube, Missing):
+        raise StageMissing(f"there is no cluster: {kube.reason}", remedy=f"run the stage {kube.stage} first")
+    return kube
 
 
 def api(context: RunContext) -> Kube | Missing:

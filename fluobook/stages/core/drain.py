@@ -12,9 +12,11 @@ from typing import Any
 from fluobook.clients import answers
 from fluobook.clients.kube import Kube
 from fluobook.context import RunContext
-from fluobook.errors import FluobookError, NotFound
+from fluobook.errors import FluobookError
+from fluobook.kubernetes.quantities import disruptions_allowed
 from fluobook.kubernetes.selectors import matches
 from fluobook.stages.core.executor import Reporter
+from fluobook.stages.core.readiness import listed
 
 Obj = Mapping[str, Any]
 
@@ -106,11 +108,8 @@ def _covers(budget: Obj, pod: Obj) -> bool:
 
 def _never_allows(budget: Obj, load: Load) -> bool:
     """Whether a budget allows no eviction even if all its pods are healthy."""
-    spec, total = budget["spec"], sum(_covers(budget, pod) for pod in load.pods)
-    limit, is_maximum = spec.get("maxUnavailable", spec.get("minAvailable", 1)), "maxUnavailable" in spec
-    text = str(limit)
-    wanted = -(-int(text.removesuffix("%")) * total // 100) if text.endswith("%") else int(text)
-    return wanted <= 0 if is_maximum else wanted >= total
+    total = sum(_covers(budget, pod) for pod in load.pods)
+    return disruptions_allowed(budget["spec"], total, total) <= 0
 
 
 def _switches_over(pod: Obj, load: Load) -> bool:
@@ -141,30 +140,20 @@ def _last_replicas(node: str, load: Load) -> Iterator[str]:
 
 def read_load(kube: Kube) -> Load:
     """What runs in the cluster; kinds that it does not serve are left out."""
-
-    def listed(api_version: str, kind: str, namespace: str = "") -> Sequence[Obj]:
-        try:
-            return kube.list(api_version, kind, namespace)
-        except NotFound:
-            return ()
-
     return Load(
         kube.list("v1", "Pod"),
-        listed("policy/v1", "PodDisruptionBudget"),
-        listed("postgresql.cnpg.io/v1", "Cluster"),
-        listed(LONGHORN_API, "Volume", LONGHORN),
-        listed(LONGHORN_API, "Replica", LONGHORN),
+        listed(kube, "policy/v1", "PodDisruptionBudget"),
+        listed(kube, "postgresql.cnpg.io/v1", "Cluster"),
+        listed(kube, LONGHORN_API, "Volume", LONGHORN),
+        listed(kube, LONGHORN_API, "Replica", LONGHORN),
         _policy(kube) or Load.policy,
     )
 
 
 def _policy(kube: Kube) -> str:
     """Longhorn's drain policy: its Setting, or what the chart gives it at the first start; "" for its default."""
-    try:
-        if setting := kube.find(LONGHORN_API, "Setting", POLICY, LONGHORN):
-            return str(setting.get("value") or "")
-    except NotFound:
-        pass
+    if setting := kube.find(LONGHORN_API, "Setting", POLICY, LONGHORN):
+        return str(setting.get("value") or "")
     defaults = kube.find("v1", "ConfigMap", "longhorn-default-setting", LONGHORN) or {}
     text = (defaults.get("data") or {}).get("default-setting.yaml") or "{}"
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -63,13 +63,25 @@ def has_condition(obj: Mapping[str, Any], name: str) -> bool:
     return any(c["type"] == name and c["status"] == "True" for c in conditions)
 
 
+def listed(kube: Kube, api_version: str, kind: str, namespace: str = "") -> Sequence[Mapping[str, Any]]:
+    """All objects of a kind; none if the cluster does not serve it."""
+    try:
+        return kube.list(api_version, kind, namespace)
+    except NotFound:
+        return ()
+
+
+def bad_conditions(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The conditions of a Node that is not Ready, or under pressure."""
+    for condition in (node.get("status") or {}).get("conditions") or ():
+        if condition["status"] != ("True" if condition["type"] == "Ready" else "False"):
+            yield condition
+
+
 def certificates_check(kube: Kube) -> Check:
     """Whether certificates are issued. Advisory: it depends on servers on the internet, and no wave waits for it."""
-    try:
-        issuers = kube.list("cert-manager.io/v1", "ClusterIssuer")
-        certificates = kube.list("cert-manager.io/v1", "Certificate")
-    except NotFound:
-        issuers = certificates = []
+    issuers = listed(kube, "cert-manager.io/v1", "ClusterIssuer")
+    certificates = listed(kube, "cert-manager.io/v1", "Certificate")
     name, remedy = (
         "certificates are issued",
         f"{KUBECTL} describe certificates,orders,challenges -A",

@@ -27,7 +27,7 @@ from fluobook.kubernetes.policies import Policies
 from fluobook.params import Node, Platform
 from fluobook.stages.approve_csrs import requests_of
 from fluobook.stages.core.check import Check, CheckGroup, count, run_groups
-from fluobook.stages.core.cluster import Missing, api
+from fluobook.stages.core.cluster import cluster
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.readiness import certificates_check, has_condition
 from fluobook.stages.observe import tables
@@ -84,18 +84,6 @@ def shared(name: str, context: RunContext, make: Callable[[], Kept]) -> Kept:
         kept = make()
         _open[name] = context, kept
     return cast("Kept", kept)
-
-
-def cluster(context: RunContext) -> Kube:
-    """The cluster's API.
-
-    Raises:
-        StageMissing: there is no cluster yet.
-    """
-    kube = api(context)
-    if isinstance(kube, Missing):
-        raise StageMissing(f"there is no cluster to watch: {kube.reason}", remedy=f"run the stage {kube.stage} first")
-    return kube
 
 
 def watch_nodes(context: RunContext) -> Live:

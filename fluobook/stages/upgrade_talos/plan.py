@@ -119,7 +119,8 @@ def plan(platform: Platform, observation: Observation) -> Plan:
             _action("uncordon", node, "it runs the wanted version", "was cordoned by an earlier run", before)
         )
         before = (actions[-1].id,)
-    pulls = [_action("pull", n, observation.image.installer, "needs the image", (), system="pull") for n in todo]
+    image = observation.image.installer
+    pulls = [_action("pull", n, image, "needs the image", (), system="pull", data={"image": image}) for n in todo]
     actions += pulls
     for node in todo:
         actions += _chain(node, observation, (*before, *(pull.id for pull in pulls)))
@@ -186,5 +187,5 @@ def _action(
     system: str = "node",
     data: Mapping[str, str] | None = None,
 ) -> Action:
-    given = {"node": node.name, **(data or {}), **({"image": detail} if verb == "pull" else {})}
+    given = {"node": node.name, **(data or {})}
     return Action(f"{verb} {node.name}", verb, f"node {node.name}", detail, reason, needs, system, given)

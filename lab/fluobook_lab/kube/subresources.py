@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import WSMsgType, web
 
+from fluobook.kubernetes.quantities import disruptions_allowed
 from fluobook.kubernetes.selectors import matches
 from fluobook_lab.kube.access import TOKEN_SECONDS, Question, User, allowed
 from fluobook_lab.kube.errors import ApiError, bad_request, no_such_path
@@ -111,14 +112,7 @@ def _disruptions_allowed(store: Store, budget: Obj) -> int:
     spec = budget["spec"]
     pods = [p for _, p in store.storage.scan(PODS, namespace_of(budget)) if matches(spec["selector"], labels_of(p))]
     healthy = sum(is_true(pod, "Ready") and not pod["metadata"].get("deletionTimestamp") for pod in pods)
-    if "maxUnavailable" in spec:
-        return healthy - (len(pods) - _share(spec["maxUnavailable"], len(pods)))
-    return healthy - _share(spec.get("minAvailable", 1), len(pods))
-
-
-def _share(value: int | str, total: int) -> int:
-    """A number of pods, or a percentage of them, rounded up."""
-    return -(-int(str(value).removesuffix("%")) * total // 100) if str(value).endswith("%") else int(value)
+    return disruptions_allowed(spec, len(pods), healthy)
 
 
 def reviewed(store: Store, resource: Resource, review: Obj, user: User) -> Obj:
