@@ -99,10 +99,11 @@ class Connection:
         self.address, self.system = address, system
         self._context, self._accept = context, accept
         self._channel: _Channel | None = None
+        self._silent: list[_Channel] = []
 
     def __del__(self) -> None:
-        # Closes the channel of a connection that nobody closed.
-        if channel := getattr(self, "_channel", None):
+        # Closes the channels of a connection that nobody closed.
+        for channel in filter(None, [getattr(self, "_channel", None), *getattr(self, "_silent", ())]):
             background().soon(channel.close)
 
     def call(self, stub: type, method: str, request: Any, *, timeout: float, again: bool = False) -> Any:
@@ -113,14 +114,29 @@ class Connection:
             method: its RPC, by name.
             request: its message.
             timeout: seconds.
-            again: the call only reads, so it is repeated if the kept connection was lost.
+            again: the call only reads, so it is repeated if the kept connection was lost, or fell silent: a firewall
+                on the way forgets connections without a word, and only a new one shows whether the node answers.
 
         Raises:
             OutsideError: see `translate`.
         """
+        silent = False
+
+        def once() -> Any:
+            nonlocal silent
+            kept = self._channel
+            try:
+                return background().run(self._unary(stub, method, request, timeout))
+            except errors.Unreachable as error:
+                silent = error.code == OVERDUE and bool(kept and kept.first)
+                if kept and silent and self._channel is kept:
+                    self._silent.append(kept)
+                    self._channel = None
+                raise
+
         return retry(
-            lambda: background().run(self._unary(stub, method, request, timeout)),
-            if_error=is_lost_connection,
+            once,
+            if_error=lambda error: is_lost_connection(error) or silent,
             pauses=RETRY_AFTER if again else (),
         )
 
@@ -163,9 +179,10 @@ class Connection:
         return self._channel
 
     async def _close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        for channel in filter(None, [self._channel, *self._silent]):
+            channel.close()
+        self._channel = None
+        self._silent.clear()
 
     def _translated(self, error: BaseException, channel: _Channel, method: str) -> errors.OutsideError:
         lost = channel.lost if isinstance(error, StreamTerminatedError) else None
@@ -276,7 +293,7 @@ def translate(error: BaseException, *, system: str, address: Address, method: st
     if code in https.UNTRUSTED:
         message = f"the certificate of {system} at {address} is not trusted: {https.UNTRUSTED[code]}"
     else:
-        message = f"{system} at {address} did not answer {method}"
+        message = f"{system} at {address} did not answer {method}{' in time' if code == OVERDUE else ''}"
     return errors.Unreachable(message, code=code, detail=https.reason_of(error), **given)
 
 

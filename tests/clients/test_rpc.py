@@ -11,8 +11,9 @@ import threading
 
 import pytest
 from google.protobuf.empty_pb2 import Empty
-from grpclib.const import Status
+from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.server import Server
 
 from fluobook.clients.rpc import LOST, OVERDUE, Address, Connection, background, is_lost_connection, translate
 from fluobook.clients.talos import Mode, probe
@@ -20,6 +21,7 @@ from fluobook.clients.talos.probe import unverified
 from fluobook.errors import AccessDenied, Conflict, NotFound, OutsideError, Rejected, Unreachable
 from fluobook.failures import present
 from fluobook.wire.generated.machine_grpc import MachineServiceStub
+from fluobook.wire.generated.machine_pb2 import VersionResponse
 
 HERE = Address("10.10.0.10", 50000)
 
@@ -39,6 +41,52 @@ def test_a_call_to_a_silent_server_times_out(silent, context):
     connection.close()
     assert caught.value.code == OVERDUE
     assert present(caught.value).remedy
+
+
+@pytest.fixture
+def forgotten():
+    """A server that answers one call on each connection; what comes after it on that connection is lost."""
+
+    answered = set()
+
+    async def version(stream):
+        await stream.recv_message()
+        if (peer := stream.peer.addr()) in answered:
+            await asyncio.Event().wait()
+        answered.add(peer)
+        await stream.send_message(VersionResponse())
+
+    class Node:
+        def __mapping__(self):
+            return {
+                "/machine.MachineService/Version": Handler(version, Cardinality.UNARY_UNARY, Empty, VersionResponse)
+            }
+
+    async def serve(sock):
+        server = Server([Node()])  # takes the loop that runs
+        await server.start(sock=sock)
+        return server
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        server = background().run(serve(sock))
+        yield Address(*sock.getsockname(), "10.10.0.10"), answered
+        background().soon(server.close)
+
+
+def test_a_read_on_a_kept_connection_that_fell_silent_is_repeated_on_a_new_one(forgotten):
+    address, answered = forgotten
+    connection = Connection(address, system="talos")
+
+    def version(**given):
+        return connection.call(MachineServiceStub, "Version", Empty(), timeout=0.5, **given)
+
+    version()
+    assert version(again=True) is not None
+    assert len(answered) == 2
+    with pytest.raises(Unreachable, match="did not answer Version in time"):
+        version()
+    assert version() is not None
+    connection.close()
 
 
 def test_a_probe_of_a_silent_server_times_out(silent):

@@ -34,7 +34,10 @@ def test_phase_3_gets_copies_and_instances_for_its_failure_domains(phase3, tree)
     assert gitops.chart_source(patched, "cilium").values["operator"]["replicas"] == 2
     inner = operations(phase3, tree)["Application", "postgresql"][0]["value"]["patches"]
     assert inner[0]["target"] == {"kind": "Cluster", "name": "fluodata-pg"}
-    assert json.loads(inner[0]["patch"]) == [{"op": "replace", "path": "/spec/instances", "value": 3}]
+    assert json.loads(inner[0]["patch"]) == [
+        {"op": "replace", "path": "/spec/instances", "value": 3},
+        {"op": "replace", "path": "/spec/enablePDB", "value": True},
+    ]
 
 
 def test_cilium_receives_the_mtu_of_the_nodes_in_every_phase(platform, tree):
