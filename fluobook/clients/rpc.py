@@ -11,7 +11,7 @@ import re
 import ssl
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,6 +144,10 @@ class Connection:
         """The replies to one request, as they come; `timeout` (seconds) limits the whole of it."""
         return background().iterate(self._replies(stub, method, request, timeout))
 
+    def upload(self, stub: type, method: str, requests: Iterable[Any], *, timeout: float) -> Any:
+        """The one reply to many requests, all within `timeout` seconds."""
+        return background().run(self._sent(stub, method, requests, timeout))
+
     def follow(self, stub: type, method: str, request: Any, *, timeout: float | None) -> Iterator[Any]:
         """Replies that never end by themselves: until closed, or for `timeout` seconds, which is no error."""
         try:
@@ -160,6 +164,17 @@ class Connection:
         channel = self._open()
         try:
             return await getattr(stub(channel), method)(request, timeout=timeout)
+        except FOREIGN as error:
+            raise self._translated(error, channel, method) from error
+
+    async def _sent(self, stub: type, method: str, requests: Iterable[Any], timeout: float) -> Any:  # noqa: ASYNC109
+        channel = self._open()
+        try:
+            async with getattr(stub(channel), method).open(timeout=timeout) as stream:
+                for request in requests:
+                    await stream.send_message(request)
+                await stream.end()
+                return await stream.recv_message()
         except FOREIGN as error:
             raise self._translated(error, channel, method) from error
 

@@ -14,6 +14,7 @@ from fluobook.kubernetes import manifests
 from fluobook.machine import pki
 from fluobook_lab.grpc import bound
 from fluobook_lab.http import issue_for
+from fluobook_lab.kube import snapshots
 from fluobook_lab.kube.cluster import KubeCluster
 from fluobook_lab.kube.errors import ApiError
 from fluobook_lab.kube.kubelet import Kubelet, node_info
@@ -66,7 +67,7 @@ class KubernetesSide:
     ) -> None:
         self.cluster = KubeCluster(clock, faults, version=f"v{version}", seed=seed, **networks)
         self._sockets, self._shared, self._clock, self._ready = sockets, shared, clock, ready
-        self._bootstrapped = asyncio.Event()
+        self._bootstrapped, self._begun = asyncio.Event(), False
         self._listeners: dict[str, list[HttpServer]] = {}
         self._kubelets: dict[str, Kubelet] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -82,9 +83,21 @@ class KubernetesSide:
         """The requests to the API."""
         return self.cluster.api.requests
 
-    def on_bootstrap(self, _node: TalosMachine, config: MachineConfiguration) -> None:
-        """Start the control plane, because the first etcd member runs."""
-        self._task("bootstrap", self._bootstrap(config))
+    def on_bootstrap(self, node: TalosMachine, config: MachineConfiguration) -> None:
+        """Start the control plane, because the first member of an etcd runs; of a second etcd, with what that has."""
+        etcd = node.disk.etcd
+        self.cluster.api.has_quorum = lambda: etcd is None or etcd.has_quorum
+        if self._begun:
+            objs, revision = snapshots.restored(etcd.content) if etcd and etcd.content else ([], 1)
+            self.cluster.restart(objs, revision, bootstrap_token=str(config.cluster.get("token") or ""))
+        self._task("bootstrap", self._apply_inline(config) if self._begun else self._bootstrap(config))
+        self._begun = True
+
+    async def snapshot(self, node: TalosMachine) -> bytes:
+        """A snapshot of etcd."""
+        etcd = node.disk.etcd
+        members = {f"{m.id:016x}": {"name": m.hostname} for m in etcd.members.values()} if etcd else {}
+        return snapshots.written(self.store.contents(), members, self.store.storage.revision)
 
     def on_node_up(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """Start the node's kubelet, and on a control plane its API server."""
@@ -144,7 +157,9 @@ class KubernetesSide:
         await self._bootstrapped.wait()
         if config.is_control_plane:
             await self._listen(node, config)
-        self._kubelets[node.vm.uuid] = self.cluster.join(node_info(node, config, self._version))
+        info = node_info(node, config, self._version)
+        self._kubelets[node.vm.uuid] = self.cluster.join(info, wiped=not node.disk.kubelet)
+        node.disk.kubelet = True
 
     async def _listen(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """Serve the API at the node's address, and at the shared address if no other node serves it."""

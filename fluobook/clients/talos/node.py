@@ -28,6 +28,8 @@ CHANGE = 60.0
 BUSY_AFTER = (0.2, 0.4, 0.8, 1.6)
 """Seconds before each repetition while the node applies another configuration."""
 
+CHUNK = 64 << 10
+"""Bytes of an upload that are sent at once."""
 MOST_BYTES = 16 << 20
 """Bytes of a kubeconfig or a log."""
 POD_NAMESPACE = "k8s.io"
@@ -195,14 +197,17 @@ class MaintenanceNode(Node):
 class TalosNode(Node):
     """A configured node; the roles in our certificate decide what it allows."""
 
-    def bootstrap(self) -> None:
+    def bootstrap(self, *, recover: bool = False) -> None:
         """Start etcd on this node: once in the life of a cluster, on one control plane.
+
+        Args:
+            recover: with the snapshot of `etcd_recover`. That it cannot be restored is shown by the service etcd alone.
 
         Raises:
             Conflict: etcd has data already; fine if it is our own (F28).
             OutsideError: FAILED_PRECONDITION, not yet (F27); UNIMPLEMENTED, this is a worker.
         """
-        self._change("Bootstrap", machine_pb2.BootstrapRequest())
+        self._change("Bootstrap", machine_pb2.BootstrapRequest(recover_etcd=recover))
 
     def kubeconfig(self) -> str:
         """An administrator's kubeconfig, issued by the node; it is a secret."""
@@ -391,6 +396,15 @@ class TalosNode(Node):
             os.fsync(file.fileno())
         partial.replace(path)
         return res.Snapshot(path, size, digest.hexdigest())
+
+    def etcd_recover(self, data: bytes, *, timeout: float) -> None:
+        """Upload a snapshot, which `bootstrap` restores. Talos checks nothing about it yet.
+
+        Raises:
+            OutsideError: the node has no file system for it yet; UNIMPLEMENTED, this is a worker.
+        """
+        parts = (common_pb2.Data(bytes=data[at : at + CHUNK]) for at in range(0, len(data), CHUNK))
+        self._only(self._connection.upload(MachineServiceStub, "EtcdRecover", parts, timeout=timeout), "EtcdRecover")
 
 
 def connect(address: Address, *, ca: str, crt: str, key: str) -> TalosNode:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+import shutil
+import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import aiohttp
 
 from fluobook.errors import FluobookError
 from fluobook.machine.pki import KeyPair
@@ -65,6 +71,8 @@ class ControlPlane:
         self._programs, self._folder = programs, folder
         self._etcd = {name: f"https://127.0.0.1:{free_port()}" for name in ("client", "peer")}
         self._servers: dict[str, Server] = {}
+        self._store: Server | None = None
+        self._running_etcd: Running | None = None
 
     async def start_etcd(self, name: str, config: MachineConfiguration, address: str) -> None:
         """Start etcd with the identity from the first control plane's configuration.
@@ -72,8 +80,43 @@ class ControlPlane:
         Raises:
             FluobookError: the configuration lacks an authority or key.
         """
-        server = self._server(name, config, address)
-        await self._start("etcd", arguments.etcd(server.files, **self._etcd))
+        server = self._store = self._server(name, config, address)
+        self._running_etcd = await self._start("etcd", arguments.etcd(server.files, **self._etcd))
+
+    async def restart_etcd(self, name: str, config: MachineConfiguration, address: str, database: bytes) -> None:
+        """End etcd, and start it again on the database of a snapshot, or on nothing.
+
+        Raises:
+            FluobookError: the configuration lacks an authority or key.
+        """
+        if self._running_etcd:
+            await self.processes.end(self._running_etcd)
+        data = self._server(name, config, address).files.folder / "etcd"
+        await asyncio.to_thread(_written, data, database)
+        await self.start_etcd(name, config, address)
+
+    async def snapshot(self) -> bytes:
+        """A snapshot from etcd itself: its database, and the SHA-256 of it.
+
+        Raises:
+            OSError: etcd does not answer.
+            aiohttp.ClientError: it refuses.
+        """
+        if self._store is None:
+            raise ConnectionRefusedError("etcd does not run")
+        folder = self._store.files.folder
+        context = ssl.create_default_context(cafile=str(folder / "etcd-ca.crt"))
+        context.load_cert_chain(folder / "etcd-client.crt", folder / "etcd-client.key")
+        url, parts = f"{self._etcd['client']}/v3/maintenance/snapshot", []
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context), read_bufsize=1 << 20) as session,
+            session.post(url, data="{}", raise_for_status=True) as response,
+        ):
+            rest = b""
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                parts += [json.loads(line)["result"].get("blob", "") for line in lines if line]
+        return b"".join(map(base64.b64decode, parts))
 
     async def start_server(self, name: str, config: MachineConfiguration, address: str) -> Server:
         """Start a node's API server, and wait until it is ready.
@@ -104,6 +147,10 @@ class ControlPlane:
             if program not in server.controllers or server.controllers[program].process.returncode is not None:
                 server.controllers[program] = await self._start(program, flags)
         await self._ready(server, DEFAULT_ACCOUNT, server.controllers)
+
+    async def end_controllers(self, server: Server) -> None:
+        """End them; who watches them starts them again, without what they remember."""
+        await asyncio.gather(*(self.processes.end(running) for running in server.controllers.values()))
 
     async def watch_controllers(self, server: Server) -> None:
         """Wait until one of the controllers ends by itself.
@@ -159,6 +206,15 @@ class ControlPlane:
 
     async def _start(self, program: str, flags: list[str], log: str = "") -> Running:
         return await self.processes.start(log or program, [self._programs[program], *flags])
+
+
+def _written(data: Path, database: bytes) -> None:
+    """Replace the data of etcd; without a database it begins anew."""
+    shutil.rmtree(data, ignore_errors=True)
+    if database:
+        folder = data / "member" / "snap"
+        folder.mkdir(parents=True, mode=0o700)
+        (folder / "db").write_bytes(database)
 
 
 async def _first_of(response: Coroutine[Any, Any, Any], needed: Mapping[str, Running]) -> None:

@@ -21,7 +21,7 @@ from fluobook_lab.engines.mirror import Mirror
 from fluobook_lab.engines.network import Forwarder
 from fluobook_lab.engines.processes import log_failure, tail
 from fluobook_lab.grpc import bound
-from fluobook_lab.kube import system
+from fluobook_lab.kube import snapshots, system
 from fluobook_lab.kube.kubelet import NodeInfo, node_info
 from fluobook_lab.talos.config import pair
 
@@ -103,8 +103,15 @@ class RealKubernetes:
         return audited_requests(self.plane.audit_logs(), self.clock)
 
     def on_bootstrap(self, node: TalosMachine, config: MachineConfiguration) -> None:
-        """The first etcd member runs."""
-        self._task("bootstrap", self._bootstrap(node, config))
+        """The first member of an etcd runs; a second etcd replaces the first, with the snapshot that it begins with."""
+        etcd, again = node.disk.etcd, "bootstrap" in self._tasks
+        self._bootstrapped.clear()
+        work = self._restart(node, config, etcd.content if etcd else b"") if again else self._bootstrap(node, config)
+        self._task("bootstrap", work)
+
+    async def snapshot(self, _node: TalosMachine) -> bytes:
+        """Etcd's own snapshot; every member of the lab has the same."""
+        return await self.plane.snapshot()
 
     def on_node_up(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """A kubelet runs; on a control plane an API server too."""
@@ -151,6 +158,14 @@ class RealKubernetes:
 
     async def _bootstrap(self, node: TalosMachine, config: MachineConfiguration) -> None:
         await self._retried(node, lambda: self.plane.start_etcd(node.hostname, config, node.address))
+        self._bootstrapped.set()
+
+    async def _restart(self, node: TalosMachine, config: MachineConfiguration, content: bytes) -> None:
+        """Go on with a snapshot; the controllers start again, because what they remember is no longer true."""
+        database = snapshots.startable(content) if content else b""
+        await self._retried(node, lambda: self.plane.restart_etcd(node.hostname, config, node.address, database))
+        if self.first:
+            await self.plane.end_controllers(self.first)
         self._bootstrapped.set()
 
     async def _join(self, node: TalosMachine, config: MachineConfiguration) -> None:

@@ -40,6 +40,7 @@ from fluobook_lab.kube.subresources import Backend, forward
 if TYPE_CHECKING:
     import socket
     import ssl
+    from collections.abc import Callable
 
     from fluobook_lab.clock import Clock
     from fluobook_lab.faults import Faults
@@ -229,6 +230,8 @@ def _version_info(version: str) -> Obj:
 VERSION = "v1.35.2"
 BODY_LIMIT = 16 << 20
 """Bytes of a request's body; Argo CD's CRDs are over 1 MiB."""
+_WITHOUT_ETCD = frozenset({"/livez", "/version"})
+"""What an API server answers although etcd does not."""
 
 _log = logging.getLogger(__name__)
 
@@ -246,6 +249,7 @@ class KubeApi:
     Attributes:
         store: the objects, for the lab's own parts; use it on the event loop only.
         requests: what was asked over HTTP, in order.
+        has_quorum: whether etcd has one; without, objects are neither read nor written.
     """
 
     def __init__(
@@ -254,6 +258,7 @@ class KubeApi:
         self.store = Store(seed, service_cidr)
         self.version = version
         self.requests: list[Request] = []
+        self.has_quorum: Callable[[], bool] = lambda: True
         self._clock = clock
         self._faults = faults
         self.authenticator = Authenticator(self.store)
@@ -310,6 +315,8 @@ class KubeApi:
 
     async def _answered(self, request: web.Request) -> web.StreamResponse:
         user = self._user(request)
+        if request.path not in _WITHOUT_ETCD and not self.has_quorum():
+            raise ApiError(500, "InternalError", "Internal error occurred: etcdserver: request timed out")
         if self._faults.take("kube.api-500"):
             raise ApiError(500, "InternalError", "Internal error occurred: etcdserver: leader changed")
         if self._faults.take("kube.api-429"):

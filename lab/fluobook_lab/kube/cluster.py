@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fluobook_lab.clock import Clock
     from fluobook_lab.faults import Faults
     from fluobook_lab.kube.controllers.loop import Controller
+    from fluobook_lab.kube.objects import Obj
 
 INTRUDER = NodeInfo("intruder", ("192.0.2.66",))
 """A machine that is not declared, for the fault "kube.foreign-csr"."""
@@ -116,6 +117,12 @@ class KubeCluster:
             Operators(store, self._clock, self._seed),
             Issuing(store, self._clock, self._seed, self._faults),
         ]
+
+    def restart(self, objs: list[Obj], revision: int, *, bootstrap_token: str = "") -> None:
+        """Go on with what a restored etcd has; with nothing, as a new cluster that has what every cluster has."""
+        self.api.store.restore(objs, revision)
+        if not objs:
+            system.install(self.api.store, bootstrap_token=bootstrap_token, service_cidr=self._service_cidr)
 
     def join(self, node: NodeInfo, *, wiped: bool = False) -> Kubelet:
         """A machine's kubelet starts: CSRs, Node, lease. `stop()` it at power-off.

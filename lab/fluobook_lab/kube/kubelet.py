@@ -281,11 +281,10 @@ class Kubelet:
                 group.create_task(self._serve())
 
     async def _renew(self) -> None:
-        first = lease(self._node.name)
-        if self._store.find(first["apiVersion"], "Lease", self._node.name, first["metadata"]["namespace"]) is None:
-            self._store.create(first)
         while True:
-            self._store.update(lease(self._node.name))
+            own = lease(self._node.name)
+            known = self._store.find(own["apiVersion"], "Lease", self._node.name, own["metadata"]["namespace"])
+            (self._store.update if known else self._store.create)(own)
             await asyncio.sleep(LEASE_SECONDS)
 
     async def _serve(self) -> None:

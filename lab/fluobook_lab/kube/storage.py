@@ -15,7 +15,7 @@ from fluobook_lab.kube.objects import clone
 from fluobook_lab.kube.resources import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.resources import Resource
@@ -135,6 +135,24 @@ class Storage:
         gone = expired(f"too old resource version: {self.revision}").status()
         for queue in self._queues[resource]:
             queue.put_nowait(Event(self.revision, "GONE", gone))
+
+    def restore(self, contents: Mapping[Key, Mapping[Key, Obj]], revision: int) -> None:
+        """Go back to other contents and their revision, as etcd does when a snapshot is restored.
+
+        Clients notice only that their watches end: the revisions that they know may come again. The lab's own
+        controllers, which are no processes that could be restarted, receive what changed.
+        """
+        for resource in {*self._objects, *contents}:
+            before, after = self._objects[resource], contents.get(resource, {})
+            self._objects[resource] = dict(after)
+            for key in {*before, *after}:
+                if before.get(key) != after.get(key):
+                    kind = "DELETED" if key not in after else "MODIFIED" if key in before else "ADDED"
+                    obj = after.get(key) or before[key]
+                    self._publish(resource, Event(revision, kind, obj, before.get(key)))
+        self.revision = revision
+        for resource in {*self._objects, *self._queues}:
+            self.compact(resource)
 
     def forget(self, resource: Key) -> None:
         """Drop all objects of a resource that is served no longer."""

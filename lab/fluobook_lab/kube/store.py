@@ -9,7 +9,7 @@ import hashlib
 import ipaddress
 import random
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -387,8 +387,35 @@ class Store(ResourceStore):
 
     def __init__(self, seed: int = 0, service_cidr: str = SERVICE_CIDR) -> None:
         super().__init__(seed, service_cidr)
+        self._begin()
+
+    def _begin(self) -> None:
         for name in SYSTEM_NAMESPACES:
             self.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+    def contents(self) -> list[tuple[str, Obj]]:
+        """Every object, with the key under which etcd has it."""
+        return [
+            ("/".join(filter(None, ("/registry", resource[0], resource[1], *key))), obj)
+            for resource in self.storage.resources()
+            for key, obj in self.storage.scan(resource)
+        ]
+
+    def restore(self, objs: Objs, revision: int) -> None:
+        """Hold these objects and no others; without any, those of a new cluster."""
+        contents: dict[Key, dict[Key, Obj]] = defaultdict(dict)
+        definitions = [obj for obj in objs if obj["kind"] == "CustomResourceDefinition"]
+        for obj in [obj for _, obj in self.storage.scan(_DEFINITIONS)]:
+            self.registry.replace_custom(obj["spec"]["group"], obj["spec"]["names"]["plural"], [])
+        for obj in definitions:
+            group, plural = obj["spec"]["group"], obj["spec"]["names"]["plural"]
+            self.registry.replace_custom(group, plural, custom_resources(obj))
+        for obj in objs:
+            resource, key = self._address(obj)
+            contents[resource.store_key][key] = obj
+        self.storage.restore(contents, revision)
+        if not objs:
+            self._begin()
 
     def get(self, api_version: str, kind: str, name: str, namespace: str = "") -> Obj:
         """One object.

@@ -14,10 +14,12 @@ import yaml
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from fluobook.kubernetes import snapshot
 from fluobook.machine.pki import issue, openssl_key
 from fluobook.wire.generated import machine_pb2 as api
 from fluobook.wire.generated.common_pb2 import Data
 from fluobook_lab.talos.config import InvalidConfigurationError, difference, load, needs_reboot, pair, validate
+from fluobook_lab.talos.node import ServiceState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -77,8 +79,8 @@ class MachineService:
         applied = api.ApplyConfiguration(mode=mode, mode_details=details, warnings=warnings)
         return api.ApplyConfigurationResponse(messages=[applied])
 
-    async def bootstrap(self, _request: Any, _roles: frozenset[str]) -> api.BootstrapResponse:
-        """Start etcd, once in the life of a cluster."""
+    async def bootstrap(self, request: Any, _roles: frozenset[str]) -> api.BootstrapResponse:
+        """Start etcd, once in the life of a cluster; with an uploaded snapshot, as its content."""
         node = self._node
         if "cri" not in node.services:
             raise _precondition("bootstrap is not available yet")
@@ -87,7 +89,10 @@ class MachineService:
             raise _precondition("time is not in sync yet")
         if node.disk.etcd is not None:
             raise GRPCError(Status.ALREADY_EXISTS, "etcd data directory is not empty")
-        node.bootstrap()
+        if request.recover_etcd:
+            self._recover(verify=not request.recover_skip_hash_check)
+        else:
+            node.bootstrap()
         node.break_connections("talos.bootstrap-lost-once")
         return api.BootstrapResponse(messages=[api.Bootstrap()])
 
@@ -97,6 +102,9 @@ class MachineService:
 
     async def service_list(self, _request: Any, _roles: frozenset[str]) -> api.ServiceListResponse:
         """Return the system services by name."""
+        services, etcd = dict(self._node.services), self._node.disk.etcd
+        if self._node.etcd_is_up and etcd and not etcd.has_quorum:
+            services["etcd"] = ServiceState("Running", healthy=False, message="context deadline exceeded")
         infos = [
             api.ServiceInfo(
                 id=name,
@@ -105,7 +113,7 @@ class MachineService:
                     unknown=service.healthy is None, healthy=bool(service.healthy), last_message=service.message
                 ),
             )
-            for name, service in sorted(self._node.services.items())
+            for name, service in sorted(services.items())
         ]
         return api.ServiceListResponse(messages=[api.ServiceList(services=infos)])
 
@@ -134,9 +142,11 @@ class MachineService:
         pod = f"kube-system/{name}-{self._node.hostname}"
         return f"{pod}:{name}:{hashlib.sha256(pod.encode()).hexdigest()[:12]}" if name.startswith("kube-") else name
 
-    async def etcd_member_list(self, _request: Any, _roles: frozenset[str]) -> api.EtcdMemberListResponse:
-        """Return the members; an error until etcd runs."""
+    async def etcd_member_list(self, request: Any, _roles: frozenset[str]) -> api.EtcdMemberListResponse:
+        """Return the members; an error until etcd runs, and without a quorum unless only this member is asked."""
         etcd = self._etcd("member list")
+        if not etcd.has_quorum and not request.query_local:
+            raise GRPCError(Status.UNAVAILABLE, "etcdserver: request timed out")
         newest = self._newest("talos.etcd-learner")
         members = [
             api.EtcdMember(
@@ -152,7 +162,7 @@ class MachineService:
         etcd = self._etcd("etcd status")
         own, leader = etcd.members[self._node.vm.uuid], etcd.members.get(etcd.elected())
         alarms = [alarm for alarm in self._alarms() if alarm.member_id == own.id]
-        index = int(self._node.nodes.clock.now() * WRITES)
+        index = int((self._node.nodes.clock.now() - etcd.since) * WRITES)
         status = api.EtcdMemberStatus(
             member_id=own.id,
             leader=leader.id if leader else 0,
@@ -213,11 +223,38 @@ class MachineService:
         return api.EtcdLeaveClusterResponse(messages=[api.EtcdLeaveCluster()])
 
     async def etcd_snapshot(self, _request: Any, _roles: frozenset[str]) -> AsyncIterator[Data]:
-        """Return a snapshot: random data of 256 KiB, the same for the same members."""
-        etcd = self._etcd("etcd snapshot")
-        seed = repr(sorted(etcd.members)).encode()
-        for number in range(8):
-            yield Data(bytes=hashlib.shake_256(seed + bytes([number])).digest(CHUNK))
+        """Return a snapshot of this member's database."""
+        self._etcd("etcd snapshot")
+        data = await self._node.nodes.cluster.snapshot(self._node)
+        if self._node.nodes.faults.take("talos.snapshot-damaged-once"):
+            data = bytes([*data[:-100], data[-100] ^ 1, *data[-99:]])
+        for start in range(0, len(data), CHUNK):
+            yield Data(bytes=data[start : start + CHUNK])
+
+    async def etcd_recover(self, stream: Any, _roles: frozenset[str]) -> api.EtcdRecoverResponse:
+        """Take a snapshot for a later Bootstrap; nothing about it is checked yet."""
+        self._control_plane("etcd recover")
+        if "cri" not in self._node.services:
+            raise _precondition("etcd service is not ready for recovery yet")
+        data = b"".join([part.bytes async for part in stream])
+        self._node.disk.snapshot = data
+        return api.EtcdRecoverResponse(messages=[api.EtcdRecover()])
+
+    def _recover(self, *, verify: bool) -> None:
+        """Begin with the uploaded snapshot. As in Talos, only etcd's service tells if that fails."""
+        node, problem = self._node, ""
+        try:
+            if not node.disk.snapshot:
+                problem = "error opening snapshot file: open /var/lib/etcd.snapshot: no such file or directory"
+            elif verify:
+                snapshot.read(node.disk.snapshot)
+        except snapshot.DamagedError as error:
+            problem = f"error verifying snapshot: {error}"
+        if problem:
+            node.set_service("etcd", ServiceState("Failed", message=f"Failed to run pre stage: {problem}"))
+            return
+        node.bootstrap(node.disk.snapshot)
+        node.disk.snapshot = b""
 
     async def reboot(self, _request: Any, _roles: frozenset[str]) -> api.RebootResponse:
         """Restart."""

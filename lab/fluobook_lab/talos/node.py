@@ -69,7 +69,8 @@ class EtcdMember:
 class Etcd:
     """One etcd cluster; members and running members by the uuid of their machine.
 
-    `announced` says whether the Kubernetes side knows the cluster; `leader` is the uuid of the last elected leader.
+    `announced` says whether the Kubernetes side knows the cluster; `leader` is the uuid of the last elected leader;
+    `content` is the snapshot with which it began, and `since` the simulated time when its log did.
     """
 
     members: dict[str, EtcdMember] = field(default_factory=dict)
@@ -77,6 +78,8 @@ class Etcd:
     announced: bool = False
     leader: str = ""
     term: int = 1
+    content: bytes = b""
+    since: float = 0.0
 
     @property
     def has_quorum(self) -> bool:
@@ -111,7 +114,8 @@ class SystemDisk:
 
     `image` is the installed installer image, `previous` the one before it, and `on_trial` whether the next boot falls
     back to that if it fails. `drive` is the VM's drive that has it ("scsi0"); `config` is the content of the STATE
-    partition; `etcd`, the cluster to which the data belongs, and `images`, those of containerd, are in EPHEMERAL.
+    partition; `etcd`, the cluster to which the data belongs, `snapshot`, one that was uploaded, `images`, those of
+    containerd, and whether the `kubelet` has its certificates are in EPHEMERAL.
     """
 
     image: str = ""
@@ -121,6 +125,8 @@ class SystemDisk:
     drive: str = ""
     config: str = ""
     etcd: Etcd | None = None
+    snapshot: bytes = b""
+    kubelet: bool = False
 
     def wipe(self, labels: Collection[str] = ()) -> None:
         """Wipe the disk, or only the partitions with these labels."""
@@ -129,7 +135,7 @@ class SystemDisk:
         if not labels or "STATE" in labels:
             self.config = ""
         if not labels or "EPHEMERAL" in labels:
-            self.etcd, self.images = None, set()
+            self.etcd, self.images, self.snapshot, self.kubelet = None, set(), b"", False
 
 
 @dataclass(frozen=True)
@@ -194,6 +200,9 @@ class Cluster(Protocol):
 
     def on_config(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """A running node accepted another configuration without a reboot."""
+
+    async def snapshot(self, node: TalosMachine) -> bytes:
+        """A snapshot of etcd, from the member on a node."""
 
     def logs(self, node: TalosMachine) -> Mapping[str, str]:
         """The logs of a node: "controller-runtime", "kubelet", and containers of the control plane."""
@@ -270,9 +279,9 @@ class TalosMachine:
         self.publish()
         self.nodes.cluster.on_config(self, config)
 
-    def bootstrap(self) -> None:
-        """Start etcd as the first member of a new cluster."""
-        self.disk.etcd = Etcd()
+    def bootstrap(self, content: bytes = b"") -> None:
+        """Start etcd as the first member of a new cluster, with the content of a snapshot if there is one."""
+        self.disk.etcd = Etcd(content=content, since=self.nodes.clock.now() if content else 0.0)
         self.nodes.etcds.append(self.disk.etcd)
         self.bootstrapped.set()
 

@@ -14,6 +14,7 @@ import yaml
 from fluobook_lab.clock import Clock
 from fluobook_lab.faults import Faults
 from fluobook_lab.grpc import reserve
+from fluobook_lab.kube import snapshots
 from fluobook_lab.proxmox.model import VmBoot
 from fluobook_lab.talos import TalosMachines
 
@@ -51,6 +52,10 @@ class RecordedCluster:
 
     def on_node_down(self, node):
         self.events.append(("down", node.vm.name))
+
+    async def snapshot(self, node):
+        self.events.append(("snapshot", node.hostname))
+        return snapshots.written([("/registry/pods/a", {"metadata": {"resourceVersion": "7"}})] * 2, {}, 7)
 
     def on_config(self, node, _config):
         self.events.append(("config", node.hostname))
