@@ -318,18 +318,23 @@ def _end(stack: list[_Collection], event: Any, anchored: dict[str | None, int]) 
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON atomically; see `write_text`."""
+    """Write JSON atomically; see `write_bytes`."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str, *, mode: int = 0o644, exclusive: bool = False) -> None:
+    """Write a text file; see `write_bytes`."""
+    write_bytes(path, text.encode(), mode=mode, exclusive=exclusive)
+
+
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o644, exclusive: bool = False) -> None:
     """Write a file atomically and durably: a reader sees the old content or the new one, never a part.
 
     The file has its permissions before it has content. What killed runs left half written beside it is removed.
 
     Args:
         path: the file; missing folders are made.
-        text: its content.
+        data: its content.
         mode: its permissions.
         exclusive: never replace a file.
 
@@ -343,9 +348,9 @@ def write_text(path: Path, text: str, *, mode: int = 0o644, exclusive: bool = Fa
         remove_partial_files(path.parent, path.name)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 os.fchmod(file.fileno(), mode)
-                file.write(text)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             if exclusive:
@@ -368,7 +373,7 @@ def unwritable(path: Path, error: OSError) -> BadFile:
 
 
 def remove_partial_files(folder: Path, name: str = "*") -> None:
-    """Remove what `write_text` left of files in a folder when its process was killed."""
+    """Remove what `write_bytes` left of files in a folder when its process was killed."""
     for partial in folder.glob(f".{name}.*"):
         process = partial.suffix[1:]
         if process.isdecimal() and not is_alive(int(process)) and partial.is_file() and not partial.is_symlink():

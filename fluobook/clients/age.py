@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -58,6 +59,51 @@ def is_intact(recipient: str) -> bool:
         return bool(pyrage.x25519.Recipient.from_str(recipient))
     except pyrage.RecipientError:
         return False
+
+
+HEADER = b"age-encryption.org/v1"
+"""How an encrypted file begins."""
+
+
+def encrypt(data: bytes, recipients: Iterable[str]) -> bytes:
+    """The data, encrypted for X25519 and SSH recipients, as `age` does.
+
+    Raises:
+        Rejected: a recipient is none.
+    """
+    try:
+        return pyrage.encrypt(data, [_recipient(recipient) for recipient in recipients])
+    except (pyrage.RecipientError, pyrage.EncryptError) as error:
+        raise Rejected(f"nothing can be encrypted for these recipients: {error}", system="age") from error
+
+
+def _recipient(text: str) -> pyrage.x25519.Recipient | pyrage.ssh.Recipient:
+    return (pyrage.ssh if text.startswith("ssh-") else pyrage.x25519).Recipient.from_str(text)
+
+
+def decrypt(data: bytes, keys: str, name: str) -> bytes:
+    """What a file contains.
+
+    Args:
+        data: the encrypted file.
+        keys: the text of an age key file.
+        name: the file's name in messages.
+
+    Raises:
+        Rejected: it is encrypted for other keys, or was changed since.
+    """
+    identities = [pyrage.x25519.Identity.from_str(identity.secret) for identity in read(keys)]
+    problem = ""
+    try:
+        return pyrage.decrypt(data, identities)
+    except pyrage.DecryptError as error:
+        problem = str(error)
+    raise Rejected(
+        f"{name} cannot be decrypted: {problem}",
+        system="age",
+        cause="it is encrypted for other keys, or was damaged after it was written",
+        facts={"file": name},
+    )
 
 
 _OTHER_KEYS = {

@@ -29,6 +29,7 @@ _NOT_IN_A_DIGEST: dict[str, Any] = {
     "endpoints": True,
     "trust": True,
     "deadlines": True,
+    "etcd_snapshots": True,  # what is taken, deleted or restored is in the actions
     "gitops": {"mirrors"},
     "versions": {"migrates_from"},  # what it allows is in the actions
     "wireguard": {"ssh_program"},
@@ -323,6 +324,21 @@ class GitOps(Model):
         return self.path if self.path.split("/")[0] == "site" else ""
 
 
+class EtcdSnapshots(Model):
+    """Snapshots of etcd: where they are, and how many there are."""
+
+    folder: fields.FilePath | None = None
+    """Folder of the snapshots; null for etcd-snapshots in the cluster's own folder."""
+    max_age_hours: Annotated[Count, Field(le=8760)] = 24
+    """Hours after which the health gate fails; the runbook takes another snapshot when half of them have passed."""
+    keep: Annotated[Count, Field(le=10_000)] = 14
+    """How many of the newest are kept whatever their age."""
+    keep_days: Annotated[Count, Field(le=36_500)] = 30
+    """Days for which the others are kept too."""
+    restore: Text | None = None
+    """Name of the snapshot that 25_restore restores, or the path of a file; null for the newest one."""
+
+
 class Deadlines(Model):
     """The deadline of every named wait, in seconds."""
 
@@ -383,6 +399,8 @@ class Platform(Model):
     """Where the keys of the platform are stored."""
     wireguard: Wireguard | None = None
     """The mesh between hosts, if they need one."""
+    etcd_snapshots: EtcdSnapshots = EtcdSnapshots()
+    """Snapshots of etcd."""
     deadlines: Deadlines = Deadlines()
     """The deadline of each named wait."""
     endpoints: Annotated[dict[fields.HostPort, fields.HostPort], fields.OneSpelling] = Field(default_factory=dict)

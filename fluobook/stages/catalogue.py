@@ -11,6 +11,7 @@ from fluobook.stages import (
     bootstrap_kubernetes,
     create_vms,
     diagnose,
+    etcd_snapshot,
     health,
     host_network,
     install_argocd,
@@ -39,7 +40,7 @@ STAGES: tuple[Stage, ...] = (
 )
 """The bring-up."""
 
-DAY_TWO: tuple[Stage, ...] = (secrets.STAGE, health.STAGE, upgrade_talos.STAGE, diagnose.STAGE)
+DAY_TWO: tuple[Stage, ...] = (secrets.STAGE, health.STAGE, upgrade_talos.STAGE, etcd_snapshot.STAGE, diagnose.STAGE)
 """What is done now and then on a platform that stands; no run comes to these by itself."""
 
 

@@ -18,11 +18,13 @@ from fluobook.machine.access import RENEW_BEFORE
 from fluobook.machine.contracts import value_at
 from fluobook.params import Node, Platform, Supported, load_supported
 from fluobook.params.versions import minor_of
+from fluobook.stages.core.backups import folder_of, records
 from fluobook.stages.core.check import Check, CheckGroup, count, error_of, run_groups
 from fluobook.stages.core.cluster import cluster
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.readiness import WORKLOADS, bad_conditions, certificates_check, listed, why_not
 from fluobook.stages.core.stage import read_only_stage
+from fluobook.stages.etcd_snapshot import age_check
 from fluobook.stages.root_application.state import API, KIND, state_of
 
 Obj = Mapping[str, Any]
@@ -418,6 +420,7 @@ def _tokens(context: RunContext) -> Iterable[Check]:
 
 def _backups(context: RunContext) -> Iterable[Check]:
     """Advisory as long as the tree has no backups: their absence is said, not hidden."""
+    yield age_check(records(folder_of(context)), context.platform, dt.datetime.now(dt.UTC))
     kube = context.kube()
     jobs = listed(kube, "longhorn.io/v1beta2", "RecurringJob")
     wanted = [job for job in jobs if str(value_at(job, "spec.task")).startswith("backup")]

@@ -251,6 +251,7 @@ class Environment:
             "trust": dict.fromkeys(trusted, str(self.folder / "ca.pem")),
             "gitops": {"mirrors": self._mirrors(), "revision": "main"},
             "proxmox": [{"name": endpoint.name, "token_secret": token} for endpoint in self.platform.proxmox],
+            "etcd_snapshots": {"folder": str(self.folder / "cluster" / "etcd-snapshots")},
             "secrets": {
                 "age_key": {"file": str(self.root / "params" / "lab" / "lab.age")},
                 "bundle": str(self.folder / "cluster" / "secrets.sops.yaml"),
