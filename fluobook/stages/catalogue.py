@@ -18,6 +18,7 @@ from fluobook.stages import (
     observe,
     preflight,
     privileged_namespaces,
+    restore,
     root_application,
     secrets,
     sops_age_key,
@@ -40,7 +41,14 @@ STAGES: tuple[Stage, ...] = (
 )
 """The bring-up."""
 
-DAY_TWO: tuple[Stage, ...] = (secrets.STAGE, health.STAGE, upgrade_talos.STAGE, etcd_snapshot.STAGE, diagnose.STAGE)
+DAY_TWO: tuple[Stage, ...] = (
+    secrets.STAGE,
+    health.STAGE,
+    upgrade_talos.STAGE,
+    etcd_snapshot.STAGE,
+    restore.STAGE,
+    diagnose.STAGE,
+)
 """What is done now and then on a platform that stands; no run comes to these by itself."""
 
 

@@ -105,7 +105,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         raise Refused(
             observation.problem,
             cause="a snapshot needs a member of etcd that is part of a quorum and has no alarm",
-            remedy=f"fluobook run {PHASE} health",
+            remedy=f"fluobook run {PHASE} health; if the quorum is lost for good: fluobook run {PHASE} restore",
         )
     actions = []
     if due:
@@ -133,7 +133,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
         backups.delete(context, action.data["name"])
         return None
     now = dt.datetime.now(dt.UTC)
-    name = f"{context.platform.cluster.name}-{now:%Y%m%dT%H%M%SZ}"
+    name = f"{context.platform.cluster.name}-{now:%Y%m%d-%H%M%S}"
     context.kube().apply(sentinel(name=name), force=True, manager=f"fluobook-{NAME}")
     node, status = _member(context)
     report(f"reads the database of {node.name}")

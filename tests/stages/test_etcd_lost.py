@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fluobook_lab.kube import snapshots
 
-from fluobook.errors import TaskFailed
-from fluobook.kubernetes.snapshot import SENTINEL
-from fluobook.stages import etcd_snapshot
+from fluobook.context import POLICIES
+from fluobook.errors import ApprovalNeeded, FluobookError, OutsideError, Refused, TaskFailed
+from fluobook.kubernetes.snapshot import ROOT_CA, SENTINEL
+from fluobook.machine.pki import new_authority
+from fluobook.notebook import stage_run
+from fluobook.stages import etcd_snapshot, restore
 from fluobook.stages.core import backups
+from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.restore import work
+from fluobook.stages.restore.plan import WAITS, read_member
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = pytest.mark.lab
 
 BEFORE = ("create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-csrs")
-OBJECT = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sentinel", "namespace": "default"}}
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}}
 
 
 @pytest.fixture(scope="module")
 def lab(shared_labs: Callable[..., Any]) -> Any:
     lab = shared_labs()
     lab.bring_up(*BEFORE)
+    lab.context().kube().create(named("before"))
     return lab
 
 
@@ -68,3 +82,150 @@ def test_a_file_that_was_changed_fails_the_check(lab: Any) -> None:
     (failed,) = [check for check in checks if not check.passed]
     assert failed.name == "the newest snapshot decrypts, is intact, and is this cluster's"
     assert "cannot be decrypted" in failed.result
+
+
+def interrupted(lab: Any, after: int) -> list[str]:
+    """Run a restore and fail at the action with that number, half of the time after it was done; what was left."""
+    context, done = lab.context(), 0
+    planned = stage_run(restore.STAGE, context, gate_of("all", context)).plan()
+
+    def perform(*arguments: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done == after and after % 2:
+            raise FluobookError("the laptop was closed")
+        result = restore.STAGE.perform(*arguments)
+        if done == after:
+            raise FluobookError("the laptop was closed")
+        return result
+
+    stage = stage_run(replace(restore.STAGE, perform=perform), context, gate_of(f"restore={planned.digest}", context))
+    with pytest.raises(FluobookError, match="the laptop was closed"):
+        stage.apply(stage.plan())
+    return [action.id for action in planned.actions]
+
+
+def closed(*_: object) -> None:
+    raise FluobookError("the laptop was closed")
+
+
+def gate_of(approval: str, context: Any) -> Gate:
+    return Gate(Approval.parse(approval), POLICIES["lab"], context.platform.cluster.name)
+
+
+def restored(lab: Any) -> None:
+    """Restore to the end, and again: nothing is left to do, and the cluster has what the snapshot has."""
+    digest = lab.stage("restore").plan().digest
+    assert all(done(lab.stage("restore", approve=f"restore={digest}")).values())
+    lab.mark()
+    again = lab.stage("restore")
+    assert again.plan().actions == ()
+    assert all(done(again).values())
+    assert lab.requests(mutating=True) == []
+    kube = lab.context().kube()
+    assert kube.find("v1", "ConfigMap", "before", "default")
+    assert kube.find("v1", "ConfigMap", "later", "default") is None
+    lab.bring_up("approve-csrs")
+
+
+def test_while_there_is_a_quorum_nothing_is_restored(lab: Any) -> None:
+    name = backups.records(backups.folder_of(lab.context()))[0].name
+    lab.context().kube().create(named("later"))
+    assert lab.stage("restore").plan().actions == ()
+    assert all(done(lab.stage("restore")).values())
+    with pytest.raises(Refused, match="so nothing is lost"):
+        lab.stage("restore", f"platform.etcd_snapshots.restore={name}").plan()
+
+
+def test_what_is_no_snapshot_of_this_cluster_is_refused_before_anything_is_touched(lab: Any, tmp_path: Path) -> None:
+    whole = backups.read(lab.context(), None).data
+    other = new_authority(organization="kubernetes").crt
+    forged = [(ROOT_CA, {"metadata": {"resourceVersion": "5"}, "data": {"ca.crt": other}})]
+    flipped = bytes([*whole[:50_000], whole[50_000] ^ 1, *whole[50_001:]])
+    wipe(lab, "talos-cp-1")
+    lab.mark()
+    for name, data, expected in (
+        ("flipped.db", flipped, "the checksum does not match"),
+        ("cut.db", whole[: len(whole) // 2], "no checksum found"),
+        ("other.db", snapshots.written(forged, {}, 5), "it is a snapshot of another cluster"),
+        ("missing.db", None, "cannot be read"),
+    ):
+        path = tmp_path / name
+        if data is not None:
+            path.write_bytes(data)
+        with pytest.raises(Refused, match=expected):
+            lab.stage("restore", f"platform.etcd_snapshots.restore={path}").plan()
+    assert lab.requests(mutating=True) == []
+
+
+def wipe(lab: Any, *names: str) -> None:
+    """Let control planes lose what etcd has, and wait until each waits for a bootstrap."""
+    context = lab.context()
+    for name in names:
+        client = context.talos.client(context.platform.node(name), "os:admin")
+        client.reset(graceful=False, partitions=["EPHEMERAL"])
+        lost = partial(waits, client)
+        context.wait_until("install", f"{name} to wait for a bootstrap", lost)
+
+
+def waits(client: Any) -> bool | None:
+    return read_member(client).state == WAITS or None
+
+
+def test_a_lost_control_plane_comes_back_with_what_the_snapshot_has(lab: Any, monkeypatch: Any) -> None:
+    """Interrupted before the recovery, before it was proved, and between two workers."""
+    with pytest.raises(ApprovalNeeded, match="restore needs approval"):
+        done(lab.stage("restore"))
+    everything = ["recover etcd", "restart talos-worker-1", "restart talos-worker-2"]
+    assert interrupted(lab, 1) == everything
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "_mark", closed)
+        digest = lab.stage("restore").plan().digest
+        with pytest.raises(FluobookError, match="the laptop was closed"):
+            done(lab.stage("restore", approve=f"restore={digest}"))
+    assert interrupted(lab, 2) == everything
+    left = [action.id for action in lab.stage("restore").plan().actions]
+    assert left == ["restart talos-worker-2"]
+    restored(lab)
+
+
+def destroy(lab: Any, name: str) -> None:
+    """Destroy a VM with its disks."""
+    context = lab.context()
+    node = context.platform.node(name)
+    client = context.proxmox(context.platform.endpoint_of(node).name)
+    for change in (client.stop, client.delete):
+        task = change(node.host, node.vmid)
+        ended = partial(has_ended, client, task)
+        context.wait_until("vm_start", f"{name} to go", ended)
+
+
+def has_ended(client: Any, task: Any) -> bool | None:
+    return not client.task_status(task).running or None
+
+
+@pytest.mark.long
+def test_a_lost_quorum_is_restored_with_two_new_machines(labs: Callable[..., Any]) -> None:
+    lab = labs(phase="phase3")
+    lab.bring_up("host-network", *BEFORE)
+    kube = lab.context().kube()
+    kube.create(named("before"))
+    done(lab.stage("etcd-snapshot"))
+    kube.create(named("later"))
+    for name in ("talos-cp-2", "talos-cp-3"):
+        destroy(lab, name)
+    with pytest.raises(OutsideError):
+        kube.create(named("refused"))
+    with pytest.raises(Refused, match="talos-cp-2, talos-cp-3: no configured control plane answers"):
+        lab.stage("restore").plan()
+    lab.bring_up("create-vms")
+    stage = lab.stage("apply-talos-config")
+    stage.apply(stage.plan())
+    with pytest.raises(ApprovalNeeded, match="restore needs approval"):
+        done(lab.stage("restore"))
+    whole = interrupted(lab, 1)
+    assert whole[:2] == ["reset talos-cp-1", "recover etcd"]
+    assert len(whole) == 7
+    for after in (2, 2, 1):
+        interrupted(lab, after)
+    restored(lab)

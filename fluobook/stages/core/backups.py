@@ -132,8 +132,9 @@ def delete(context: RunContext, name: str) -> None:
 
 @dataclass(frozen=True)
 class Opened:
-    """A snapshot that was read and checked: its bytes, what it holds, and its record if there is one."""
+    """A snapshot that was read and checked: its file, its bytes, what it holds, and its record if there is one."""
 
+    path: Path
     data: bytes
     content: Snapshot
     record: Record | None
@@ -150,7 +151,7 @@ def read(context: RunContext, wanted: str | None) -> Opened:
         Refused: there is none, or it is not what it should be.
         Rejected: it cannot be decrypted.
     """
-    path, record = _found(context, wanted)
+    path, record = find(context, wanted)
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -166,7 +167,7 @@ def read(context: RunContext, wanted: str | None) -> Opened:
         ) from error
     if problem := refusal(content, record, context.secrets.bundle().kubernetes.crt):
         raise Refused(f"{path}: {problem}", remedy="use a snapshot of this cluster that its record describes")
-    return Opened(data, content, record)
+    return Opened(path, data, content, record)
 
 
 def refusal(content: Snapshot, record: Record | None, authority: str) -> str:
@@ -186,7 +187,12 @@ def refusal(content: Snapshot, record: Record | None, authority: str) -> str:
     return ""
 
 
-def _found(context: RunContext, wanted: str | None) -> tuple[Path, Record | None]:
+def find(context: RunContext, wanted: str | None) -> tuple[Path, Record | None]:
+    """The file of a snapshot, and its record if there is one; see `read`.
+
+    Raises:
+        Refused: there is none.
+    """
     folder = folder_of(context)
     found = records(folder)
     if wanted and ("/" in wanted or wanted.endswith((".db", ".age"))):

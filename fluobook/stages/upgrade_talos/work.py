@@ -30,7 +30,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
         return _drain(context, node, report)
     if action.verb == "upgrade":
         return _upgrade(context, node, action.data["image"], report)
-    _ready(context, node)
+    ready(context, node)
     drain.uncordon(context.kube(), node.name)
     return None
 
@@ -61,8 +61,8 @@ def _upgrade(context: RunContext, node: Node, image: str, report: Reporter) -> M
         before = client.boot_id()
         report("restarts")
         client.reboot()
-        _restarted(context, node, before)
-    _ready(context, node)
+        restarted(context, node, before)
+    ready(context, node)
     runs = read_running(context, node)
     if runs is None or not runs.installed(wanted):
         version = runs.version if runs else "nothing that answers"
@@ -76,7 +76,7 @@ def _upgrade(context: RunContext, node: Node, image: str, report: Reporter) -> M
     return {"version": runs.version, "schematic": runs.schematic[:12]}
 
 
-def _restarted(context: RunContext, node: Node, before: str) -> None:
+def restarted(context: RunContext, node: Node, before: str) -> None:
     """Wait until the node has another boot id."""
 
     def step() -> bool | None:
@@ -85,7 +85,7 @@ def _restarted(context: RunContext, node: Node, before: str) -> None:
     context.wait_until("upgrade", f"{node.name} to restart", step)
 
 
-def _ready(context: RunContext, node: Node) -> None:
+def ready(context: RunContext, node: Node) -> None:
     """Wait until Talos and Kubernetes report the node as ready."""
 
     def step() -> bool | None:

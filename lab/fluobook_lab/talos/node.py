@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LIVED = 100_000.0
+"""Simulated seconds for which the log of etcd is written already when a lab begins: a restored one is far shorter."""
 DISCOVERY_DELAY = 0.05
 """Real seconds until nodes notice that another one joined or left; many changes at once cost one round."""
 
@@ -79,7 +81,7 @@ class Etcd:
     leader: str = ""
     term: int = 1
     content: bytes = b""
-    since: float = 0.0
+    since: float = -LIVED
 
     @property
     def has_quorum(self) -> bool:
@@ -281,7 +283,7 @@ class TalosMachine:
 
     def bootstrap(self, content: bytes = b"") -> None:
         """Start etcd as the first member of a new cluster, with the content of a snapshot if there is one."""
-        self.disk.etcd = Etcd(content=content, since=self.nodes.clock.now() if content else 0.0)
+        self.disk.etcd = Etcd(content=content, since=self.nodes.clock.now() if content else -LIVED)
         self.nodes.etcds.append(self.disk.etcd)
         self.bootstrapped.set()
 

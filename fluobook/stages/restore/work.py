@@ -1,0 +1,150 @@
+"""Wipe, recover, join and restart; each action can be killed and done again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fluobook.context import RunContext
+from fluobook.errors import PHASE, FluobookError, PlanChanged, Refused, TaskFailed
+from fluobook.kubernetes.snapshot import SENTINEL, SYSTEM
+from fluobook.params import Node
+from fluobook.stages import health
+from fluobook.stages.core import backups
+from fluobook.stages.core.check import Check, CheckGroup, count, run_groups
+from fluobook.stages.core.executor import Reporter
+from fluobook.stages.core.plan import Action
+from fluobook.stages.etcd_snapshot import sentinel
+from fluobook.stages.restore.plan import NAME, WAITS, Observation, read_member
+from fluobook.stages.upgrade_talos.work import ready, restarted
+
+MANAGER = f"fluobook-{NAME}"
+
+
+def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:
+    """Do one action."""
+    node = context.platform.node(action.data["node"])
+    if action.verb == "reset":
+        _reset(context, node)
+    elif action.verb == "bootstrap":
+        return _recover(context, node, action.data, report)
+    elif action.verb == "join":
+        _joined(context, node)
+    else:
+        _restart(context, node, report)
+    return None
+
+
+def _reset(context: RunContext, node: Node) -> None:
+    """Wipe what etcd has on a node. It cannot leave the cluster, which has no quorum."""
+    client = context.talos.client(node, "os:admin")
+    if read_member(client).state != WAITS:
+        client.reset(graceful=False, reboot=True, partitions=["EPHEMERAL"])
+    waits = f"{node.name} to restart without data of etcd"
+    context.wait_until("upgrade", waits, lambda: read_member(client).state == WAITS or None)
+
+
+def _recover(context: RunContext, node: Node, data: Mapping[str, str], report: Reporter) -> Mapping[str, Any]:
+    """Upload the snapshot and bootstrap with it, unless that is done; then prove that the cluster has it.
+
+    Raises:
+        TaskFailed: etcd refused the snapshot, or holds something else.
+    """
+    opened = backups.read(context, data["snapshot"])
+    if opened.content.sha256 != data["sha256"]:
+        raise PlanChanged(f"{data['snapshot']} is another file than the one in the plan", remedy="plan again")
+    client = context.talos.client(node, "os:admin")
+
+    def begin() -> bool | None:
+        if not read_member(client).quorum:
+            client.etcd_recover(opened.data, timeout=context.platform.deadlines.upgrade)
+            client.bootstrap(recover=True)
+        return True
+
+    def serves() -> bool | None:
+        etcd = next(service for service in client.services() if service.id == "etcd")
+        if etcd.state == "Failed":
+            raise TaskFailed(
+                f"etcd on {node.name} did not start with the snapshot: {etcd.message}",
+                system="talos",
+                remedy="the node waits for another one; read its log: talosctl logs etcd",
+                facts={"address": node.address},
+            )
+        return True if read_member(client).quorum else None
+
+    def found() -> Mapping[str, Any] | None:
+        context.kube().get("v1", "Namespace", "kube-system")
+        return context.kube().find("v1", "ConfigMap", SENTINEL, "kube-system") or {}
+
+    report("uploads the snapshot")
+    context.wait_until("etcd", f"{node.name} to take the snapshot", begin, final=(Refused,))
+    report("waits for etcd")
+    context.wait_until("etcd", f"etcd on {node.name} to run", serves, final=(TaskFailed,))
+    report("waits for the Kubernetes API")
+    marks = context.wait_until("nodes_ready", "the Kubernetes API to answer", found, interval=0.5)
+    uid = str(context.kube().get("v1", "Namespace", "kube-system")["metadata"]["uid"])
+    name = (marks.get("data") or {}).get("name")
+    if not opened.content.has(SYSTEM, uid) or (opened.record and name != opened.record.name):
+        raise TaskFailed(
+            f"the cluster does not hold the snapshot {data['snapshot']}; the one that it names is {name or 'none'}",
+            system="kubernetes",
+            cause="somebody else has bootstrapped etcd at the same time",
+            remedy="wipe EPHEMERAL on every control plane (talosctl reset), and run this again",
+        )
+    _mark(context, opened.content.sha256, "")
+    return {"snapshot": data["snapshot"], "revision": opened.content.revision, "sha256": opened.content.sha256}
+
+
+def _mark(context: RunContext, sha256: str, restarted_nodes: str) -> None:
+    context.kube().apply(sentinel(restored=sha256, restarted=restarted_nodes), force=True, manager=MANAGER)
+
+
+def _joined(context: RunContext, node: Node) -> None:
+    """Wait until a node is a member that votes, which it becomes by itself."""
+    client = context.talos.client(node)
+
+    def step() -> bool | None:
+        own = [member for member in client.etcd_members() if member.hostname == node.name]
+        return True if own and not own[0].learner and not client.etcd_status().errors else None
+
+    context.wait_until("etcd", f"{node.name} to join etcd", step, interval=0.5)
+
+
+def _restart(context: RunContext, node: Node, report: Reporter) -> None:
+    """Restart a worker, so that whatever runs there reads everything again, and note it in the cluster."""
+    client = context.talos.client(node, "os:admin")
+    before = client.boot_id()
+    client.reboot()
+    report("restarts")
+    restarted(context, node, before)
+    ready(context, node)
+    marks = context.kube().get("v1", "ConfigMap", SENTINEL, "kube-system")["data"]
+    done = sorted({*marks.get("restarted", "").split(), node.name})
+    _mark(context, marks["restored"], " ".join(done))
+
+
+def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
+    """Check that the cluster holds the snapshot, if one was to be restored, and that etcd and all nodes are whole."""
+    checks = list(run_groups(context, health.WHOLE[:1]))
+    if observation.whole:
+        return checks
+    marks, remedy = observation.marks or {}, f"fluobook run {PHASE} {NAME}"
+    left = [name for name in observation.workers if name not in observation.restarted]
+    return [
+        Check("the cluster holds the snapshot", observation.restored, marks.get("name", "it names none"), remedy),
+        Check("every worker has restarted since", not left, count(len(observation.workers), left), remedy),
+        *checks,
+        *run_groups(context, (CheckGroup("nodes are read", lambda c: health.node_checks(c.platform, _nodes(c))),)),
+    ]
+
+
+def _nodes(context: RunContext) -> Sequence[Mapping[str, Any]]:
+    def all_ready() -> Sequence[Mapping[str, Any]] | None:
+        nodes = context.kube().list("v1", "Node")
+        failed = [check for check in health.node_checks(context.platform, nodes) if not check.passed]
+        return None if failed else nodes
+
+    try:
+        return context.wait_until("nodes_ready", "every node to be Ready", all_ready, interval=0.5)
+    except FluobookError:
+        return context.kube().list("v1", "Node")
