@@ -205,6 +205,7 @@ def has_ended(client: Any, task: Any) -> bool | None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(580)
 def test_a_lost_quorum_is_restored_with_two_new_machines(labs: Callable[..., Any]) -> None:
     lab = labs(phase="phase3")
     lab.bring_up("host-network", *BEFORE)

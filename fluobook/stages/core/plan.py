@@ -50,7 +50,9 @@ class Action:
     @property
     def tone(self) -> str:
         """Its mark in a plan: add, change or destroy."""
-        return "add" if self.verb in ADDING else "destroy" if self.verb in DESTROYING else "change"
+        if self.destroys or self.verb in DESTROYING:
+            return "destroy"
+        return "add" if self.verb in ADDING else "change"
 
 
 @dataclass(frozen=True)

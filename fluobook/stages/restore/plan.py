@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from fluobook.clients.talos import Mode, TalosNode
 from fluobook.context import RunContext
-from fluobook.errors import PHASE, FluobookError, Refused
+from fluobook.errors import PHASE, TALOSCTL, FluobookError, Refused
 from fluobook.kubernetes.snapshot import SENTINEL, SYSTEM
 from fluobook.params import Node, Platform
 from fluobook.params.versions import minor_of
@@ -19,6 +19,7 @@ from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
 
 NAME = "restore"
+WIPE = f"{TALOSCTL} -n ADDRESS reset --graceful=false --reboot --system-labels-to-wipe EPHEMERAL"
 WAITS = "Preparing"
 """The state of Talos' service etcd on a control plane without data: it waits for a bootstrap, or for a cluster."""
 
@@ -143,16 +144,15 @@ def observe(context: RunContext) -> Observation:
     if not found.quorum:
         return replace(found, wanted=_wanted(backups.read(context, platform.etcd_snapshots.restore)))
     try:
-        _, record = backups.find(context, platform.etcd_snapshots.restore)
+        path, record = backups.find(context, platform.etcd_snapshots.restore)
     except Refused:
-        record = None
-    if record is None:
         return found
+    wanted = of_record(record) if record else _wanted(backups.read(context, str(path)))
     marks, uid = _read_marks(context)
-    found = replace(found, wanted=of_record(record), marks=marks)
+    found = replace(found, wanted=wanted, marks=marks)
     if found.restored or not found.begun:
         return replace(found, same=found.restored or None)
-    opened = backups.read(context, record.name)
+    opened = backups.read(context, wanted.name)
     return replace(found, same=opened.content.has(SYSTEM, uid) if uid else None)
 
 
@@ -221,7 +221,7 @@ def _require_no_wish(platform: Platform, observation: Observation) -> None:
         raise Refused(
             f"etcd has a quorum ({who}), and its cluster is not the one of the snapshot",
             cause="it was bootstrapped anew, with other objects",
-            remedy="if nothing in it is needed, wipe EPHEMERAL on every control plane (talosctl reset), then run this",
+            remedy=f"if nothing in it is needed, wipe every control plane, then run this: {WIPE}",
         )
     if name:
         raise Refused(

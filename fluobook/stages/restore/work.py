@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fluobook.context import RunContext
-from fluobook.errors import PHASE, FluobookError, PlanChanged, Refused, TaskFailed
+from fluobook.errors import PHASE, TALOSCTL, FluobookError, PlanChanged, Refused, TaskFailed
 from fluobook.kubernetes.snapshot import SENTINEL, SYSTEM
 from fluobook.params import Node
 from fluobook.stages import health
@@ -15,7 +15,7 @@ from fluobook.stages.core.check import Check, CheckGroup, count, run_groups
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
 from fluobook.stages.etcd_snapshot import sentinel
-from fluobook.stages.restore.plan import NAME, WAITS, Observation, read_member
+from fluobook.stages.restore.plan import NAME, WAITS, WIPE, Observation, read_member
 from fluobook.stages.upgrade_talos.work import ready, restarted
 
 MANAGER = f"fluobook-{NAME}"
@@ -67,7 +67,7 @@ def _recover(context: RunContext, node: Node, data: Mapping[str, str], report: R
             raise TaskFailed(
                 f"etcd on {node.name} did not start with the snapshot: {etcd.message}",
                 system="talos",
-                remedy="the node waits for another one; read its log: talosctl logs etcd",
+                remedy=f"the node waits for another one; read its log: {TALOSCTL} -n {node.address} logs etcd",
                 facts={"address": node.address},
             )
         return True if read_member(client).quorum else None
@@ -89,10 +89,11 @@ def _recover(context: RunContext, node: Node, data: Mapping[str, str], report: R
             f"the cluster does not hold the snapshot {data['snapshot']}; the one that it names is {name or 'none'}",
             system="kubernetes",
             cause="somebody else has bootstrapped etcd at the same time",
-            remedy="wipe EPHEMERAL on every control plane (talosctl reset), and run this again",
+            remedy=f"wipe every control plane, and run this again: {WIPE}",
         )
     _mark(context, opened.content.sha256, "")
-    return {"snapshot": data["snapshot"], "revision": opened.content.revision, "sha256": opened.content.sha256}
+    taken = opened.record.taken if opened.record else "not recorded"
+    return {k: v for k, v in data.items() if k != "node"} | {"revision": opened.content.revision, "taken": taken}
 
 
 def _mark(context: RunContext, sha256: str, restarted_nodes: str) -> None:

@@ -92,6 +92,8 @@ class RealKubernetes:
         self._bootstrapped, self._serving = asyncio.Event(), asyncio.Event()
         self._kubelets: dict[str, RealKubelet] = {}
         self._forwarders: dict[str, list[Forwarder]] = {}
+        self._up: dict[str, tuple[TalosMachine, MachineConfiguration]] = {}
+        self._silenced: set[str] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._messages: dict[tuple[str, str], deque[str]] = {}
         self._admin: Api | None = None
@@ -114,17 +116,31 @@ class RealKubernetes:
         return await self.plane.snapshot()
 
     def on_node_up(self, node: TalosMachine, config: MachineConfiguration) -> None:
-        """A kubelet runs; on a control plane an API server too."""
+        """A kubelet runs; on a control plane an API server too, and those come back that were without a quorum."""
+        self._up[node.vm.uuid] = node, config
         self._task(node.vm.uuid, self._join(node, config))
+        for uuid in [uuid for uuid in self._silenced if _has_quorum(self._up[uuid][0])]:
+            self._silenced.discard(uuid)
+            self._task(uuid, self._serve(*self._up[uuid]))
 
     def on_node_down(self, node: TalosMachine) -> None:
         """Its kubelet and its API server end."""
+        self._up.pop(node.vm.uuid, None)
+        self._silenced.discard(node.vm.uuid)
+        self._end_serving(node)
+        for uuid, (each, _) in self._up.items():
+            if uuid not in self._silenced and not _has_quorum(each):
+                self._silenced.add(uuid)
+                self._end_serving(each)
+        if kubelet := self._kubelets.get(node.vm.uuid):
+            self._task(f"stop {node.hostname}", kubelet.stop())
+
+    def _end_serving(self, node: TalosMachine) -> None:
+        """End a node's API server; a real one ends too when it cannot reach etcd."""
         if task := self._tasks.pop(node.vm.uuid, None):
             task.cancel()
         for forwarder in self._forwarders.pop(node.vm.uuid, []):
             forwarder.close()
-        if kubelet := self._kubelets.get(node.vm.uuid):
-            self._task(f"stop {node.hostname}", kubelet.stop())
         self._task(f"end {node.hostname}", self.plane.end_server(node.hostname))
 
     def on_config(self, node: TalosMachine, config: MachineConfiguration) -> None:
@@ -277,6 +293,12 @@ class RealKubernetes:
         path = f"/api/v1/nodes/{info.name}"
         await self._admin.wait_for(path)
         await self._admin.send("PATCH", path, {"metadata": {"labels": labels}}, media=MERGE)
+
+
+def _has_quorum(node: TalosMachine) -> bool:
+    """Whether the etcd of a control plane has a quorum; true of a worker."""
+    etcd = node.disk.etcd
+    return etcd is None or etcd.has_quorum
 
 
 async def _of_talos(config: MachineConfiguration) -> list[Obj]:

@@ -22,7 +22,7 @@ EMBEDDED_API = {
     ),
     *("controllers.nodes", "controllers.operators"),
     *("controllers.services", "controllers.volumes", "access", "errors", "kubelet", "objects", "resources", "schemas"),
-    *("storage", "system"),
+    *("snapshots", "storage", "system"),
 }
 """Objects and kinds, reading, and the controllers of what no program plays; no HTTP, validation or admission."""
 
