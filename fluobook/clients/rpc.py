@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -395,7 +395,15 @@ class _Pipe(Generic[T]):
         return items
 
 
-@lru_cache(maxsize=1)
+_STARTING = threading.Lock()
+
+
 def background() -> BackgroundLoop:
     """The loop that all clients of this process share."""
+    with _STARTING:  # a cache alone calls its function once for each thread that comes before the first result
+        return _started()
+
+
+@cache
+def _started() -> BackgroundLoop:
     return BackgroundLoop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import itertools
 import socket
 import ssl
@@ -15,7 +16,17 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.server import Server
 
-from fluobook.clients.rpc import LOST, OVERDUE, Address, Connection, background, is_lost_connection, translate
+from fluobook.clients import rpc
+from fluobook.clients.rpc import (
+    LOST,
+    OVERDUE,
+    Address,
+    BackgroundLoop,
+    Connection,
+    background,
+    is_lost_connection,
+    translate,
+)
 from fluobook.clients.talos import Mode, probe
 from fluobook.clients.talos.probe import unverified
 from fluobook.errors import AccessDenied, Conflict, NotFound, OutsideError, Rejected, Unreachable
@@ -169,8 +180,21 @@ def test_results_and_errors_come_back():
         background().run(divide(0))
 
 
-def test_there_is_one_loop_for_the_process():
-    assert background() is background()
+def test_there_is_one_loop_for_the_process_however_many_threads_ask_first(monkeypatch):
+    class Slow(BackgroundLoop):
+        def __init__(self):
+            started.wait(0.2)  # whoever comes meanwhile must wait for this one
+            super().__init__()
+
+    started, loops = threading.Event(), set()
+    monkeypatch.setattr(rpc, "BackgroundLoop", Slow)
+    monkeypatch.setattr(rpc, "_started", functools.cache(rpc._started.__wrapped__))
+    threads = [threading.Thread(target=lambda: loops.add(background())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(loops) == 1
 
 
 def test_items_keep_their_order_and_the_iteration_ends():
