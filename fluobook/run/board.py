@@ -59,6 +59,8 @@ def state_of(plan: Plan) -> Cell:
     """The state of a stage, from its own plan."""
     if plan.waits_for:
         return Cell(f"waits for {plan.waits_for}", "wait")
+    if plan.actions and all(action.destroys for action in plan.actions):
+        return Cell("only on demand", "same")
     if plan.actions:
         return Cell("1 action" if len(plan.actions) == 1 else f"{len(plan.actions)} actions", "change")
     return Cell("nothing to do", "ok") if plan.kept else Cell("only checks", "same")

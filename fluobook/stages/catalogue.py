@@ -22,6 +22,7 @@ from fluobook.stages import (
     root_application,
     secrets,
     sops_age_key,
+    teardown,
     upgrade_talos,
 )
 from fluobook.stages.core.stage import Stage
@@ -47,6 +48,7 @@ DAY_TWO: tuple[Stage, ...] = (
     upgrade_talos.STAGE,
     etcd_snapshot.STAGE,
     restore.STAGE,
+    teardown.STAGE,
     diagnose.STAGE,
 )
 """What is done now and then on a platform that stands; no run comes to these by itself."""

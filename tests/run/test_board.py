@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ WORK = Action("create a", "create", "vm a")
         (Plan("create-vms", (WORK, WORK)), "~ 2 actions"),
         (Plan("create-vms", kept=7), "✓ nothing to do"),
         (Plan("preflight"), "· only checks"),
+        (Plan("teardown", (replace(WORK, destroys=("fluodata",)),)), "· only on demand"),
         (Plan("approve-csrs", (WORK,), waits_for="bootstrap-kubernetes"), "… waits for bootstrap-kubernetes"),
     ],
 )

@@ -298,8 +298,12 @@ class ProxmoxClient:
         return self._power(node, vmid, "shutdown", reached="stopped", timeout=timeout, forceStop=force_stop)
 
     def delete(self, node: str, vmid: int) -> Upid:
-        """Destroy a stopped VM with all its disks."""
-        options: Json = {"purge": 1, "destroy-unreferenced-disks": 1}
+        """Destroy a stopped VM with the disks of its configuration, and take it out of backup jobs, HA and replication.
+
+        Volumes that carry its number and stand in no configuration stay: on storage that two clusters share they may be
+        the other's.
+        """
+        options: Json = {"purge": 1, "destroy-unreferenced-disks": 0}
         return self._task("DELETE", vm_path(node, vmid), f"destroy VM {vmid} on {node}", _ALLOCATE, **options)
 
     def _power(self, node: str, vmid: int, verb: str, *, reached: str, **params: Any) -> Upid:

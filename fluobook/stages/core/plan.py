@@ -87,8 +87,8 @@ class Plan(Displayed):
 
     @property
     def destroys(self) -> tuple[str, ...]:
-        """The names of what would be destroyed."""
-        return tuple(name for action in self.actions for name in action.destroys)
+        """The names of what would be destroyed, each once."""
+        return tuple(dict.fromkeys(name for action in self.actions for name in action.destroys))
 
     def rest_of(self, approved: Plan) -> bool:
         """Whether this plan is the approved one, or what remains of it after a part was done."""

@@ -56,14 +56,14 @@ def _download(context: RunContext, action: Action, report: Reporter) -> Mapping[
         host, endpoint.image_storage, url=action.data["url"], filename=file
     )
     try:
-        return _wait(context, client, upid, report, "image_download")
+        return wait(context, client, upid, report, "image_download")
     except TaskFailed:
         if plan.has_image(client, host, endpoint.image_storage, file):
             return {"existed": True}
         raise
 
 
-def _wait(context: RunContext, client: ProxmoxClient, upid: Upid, report: Reporter, deadline: str) -> Mapping[str, Any]:
+def wait(context: RunContext, client: ProxmoxClient, upid: Upid, report: Reporter, deadline: str) -> Mapping[str, Any]:
     """Journal the task's id before asking for it the first time: after a crash it is the trace of what runs."""
     report.evidence(upid=str(upid))
     report.follow(lambda: client.task_log(upid))
@@ -79,7 +79,7 @@ def _create(context: RunContext, node: Node, action: Action, report: Reporter) -
     client = _client(context, node)
     upid = _request(client, node, action.data["params"]) or _creating(client, node)
     if upid is not None:
-        return _wait(context, client, upid, report, "vm_create")
+        return wait(context, client, upid, report, "vm_create")
     if _exists(client, node):
         return {"existed": True}
     raise Unreachable(
@@ -145,11 +145,11 @@ def _power_on(context: RunContext, node: Node, report: Reporter) -> Mapping[str,
     client, tries = _client(context, node), 0
     while True:
         try:
-            return _wait(context, client, client.start(node.host, node.vmid), report, "vm_start")
+            return wait(context, client, client.start(node.host, node.vmid), report, "vm_start")
         except VmLocked as error:
             report.evidence(lock=error.lock)
             report(f"locked ({error.lock})")
-            _wait_unlocked(context, client, node, report)
+            wait_unlocked(context, client, node.host, node.vmid, report)
         except TaskFailed as error:
             tries += 1
             report.evidence(start_failed=error.detail)
@@ -157,9 +157,10 @@ def _power_on(context: RunContext, node: Node, report: Reporter) -> Mapping[str,
                 raise
 
 
-def _wait_unlocked(context: RunContext, client: ProxmoxClient, node: Node, report: Reporter) -> None:
+def wait_unlocked(context: RunContext, client: ProxmoxClient, host: str, vmid: int, report: Reporter) -> None:
+    """Wait until nobody locks the VM: a backup or a snapshot ends by itself."""
     deadline = context.platform.deadlines.vm_lock
-    client.wait_unlocked(node.host, node.vmid, deadline=deadline, on_poll=lambda lock: report(f"locked ({lock})"))
+    client.wait_unlocked(host, vmid, deadline=deadline, on_poll=lambda lock: report(f"locked ({lock})"))
 
 
 def _answers(context: RunContext, node: Node) -> bool | None:
@@ -168,12 +169,12 @@ def _answers(context: RunContext, node: Node) -> bool | None:
 
 def _change(context: RunContext, node: Node, action: Action, report: Reporter) -> Mapping[str, Any]:
     client = _client(context, node)
-    _wait_unlocked(context, client, node, report)
+    wait_unlocked(context, client, node.host, node.vmid, report)
     fields, cycle = action.data["fields"], action.data["cycle"]
     before = _serves(context, node) if cycle else set()
     if cycle:
         # A stopped VM takes every change over at once: a run that is killed here leaves nothing pending.
-        _wait(context, client, client.shutdown(node.host, node.vmid, timeout=60), report, "vm_start")
+        wait(context, client, client.shutdown(node.host, node.vmid, timeout=60), report, "vm_start")
     config = client.config(node.host, node.vmid)
     changes, removed = settings.update(context.platform, node, config, fields)
     if changes or removed:
@@ -181,7 +182,7 @@ def _change(context: RunContext, node: Node, action: Action, report: Reporter) -
     for disk, size in settings.disks(node).items():
         now = settings.property_string(disk, str(config.get(disk, ""))).get("size", "")
         if disk in fields and disk in config and settings.size_gib(now) < size:
-            _wait(context, client, client.resize(node.host, node.vmid, disk, size), report, "vm_create")
+            wait(context, client, client.resize(node.host, node.vmid, disk, size), report, "vm_create")
     if cycle:
         _return(context, node, report, before)
     return {"changed": fields}

@@ -24,6 +24,8 @@ from fluobook_lab.proxmox.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fluobook_lab.proxmox.model import Backend, Call, Task
 
 EXTENSIONS = {
@@ -181,11 +183,14 @@ def find_volume(backend: Backend, host: str, volid: str) -> Volume | None:
     return backend.inventory.volumes(host, storage).get(volid) if storage in backend.inventory.storages else None
 
 
-def delete_disks(backend: Backend, host: str, vmid: int) -> None:
-    """Delete all disks of a VM."""
+def delete_disks(backend: Backend, host: str, vmid: int, *, config: Mapping[str, str] | None = None) -> None:
+    """Delete the disks that carry a VM's number; with `config` those alone that stand in it."""
+    named = None if config is None else {value.partition(",")[0] for value in config.values()}
     for storage in backend.inventory.storages:
         volumes = backend.inventory.volumes(host, storage)
-        for volid in [volid for volid, volume in volumes.items() if volume.vmid == vmid]:
+        for volid in [
+            volid for volid, volume in volumes.items() if volume.vmid == vmid and (named is None or volid in named)
+        ]:
             del volumes[volid]
 
 

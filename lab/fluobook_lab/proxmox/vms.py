@@ -280,6 +280,7 @@ def destroy(call: Call) -> str:
     backend, vmid = call.backend, call.vmid
     call.token.need(f"/vms/{vmid}", "VM.Allocate")
     vm = backend.inventory.vm(call.node, vmid)
+    unreferenced = call.params.get("destroy-unreferenced-disks") == "1"
     _check_removable(vm)
 
     async def work(_: Task) -> None:
@@ -287,7 +288,7 @@ def destroy(call: Call) -> str:
             _check_removable(vm)
             vm.check_lock()
             await backend.clock.sleep(backend.durations.destroy)
-            delete_disks(backend, vm.host, vmid)
+            delete_disks(backend, vm.host, vmid, config=None if unreferenced else vm.config)
             backend.machines.forget(vm.uuid)
             del backend.inventory.vms[vmid]
 
