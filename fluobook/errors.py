@@ -21,6 +21,7 @@ The exit code of the command line is the error's `exit_code`; this table is the 
          ├── StageMissing            blocked: an earlier stage has not run yet
          └── Refused                 fluobook refuses, because data would be lost or a secret would leak
     2    changes pending             (`fluobook plan`; not an error), or differences (`fluobook charts diff`)
+         Drifted                     runbook 27: what runs is not what the params and Git say
     3    ApprovalNeeded
          └── PlanChanged             the plan is no longer the approved one
     4    CheckFailed
@@ -207,6 +208,12 @@ class CheckFailed(FluobookError):
     """The live system differs from the desired state."""
 
     exit_code = 4
+
+
+class Drifted(CheckFailed):
+    """What runs is not what the params and Git say; everything could be read."""
+
+    exit_code = EXIT_CHANGES_PENDING
 
 
 class UsageError(FluobookError):

@@ -140,7 +140,7 @@ class StageRun:
             made = self.stage.verify(self.context, self._observation)
         texts = [[text.replace(PHASE, self.context.in_commands) for text in (c.result, c.remedy)] for c in made]
         filled = [replace(c, result=result, remedy=remedy) for c, (result, remedy) in zip(made, texts, strict=True)]
-        checks = Checks(self.stage.name, filled)
+        checks = Checks(self.stage.name, filled, self.stage.failure)
         results = [{"check": c.name, "passed": c.passed, "result": c.result} for c in checks.checks]
         self._log("verified", ok=checks.ok, checks=results)
         if not checks.ok:

@@ -41,11 +41,12 @@ if TYPE_CHECKING:
     from fluobook.stages.core.stage import Stage
 
 
+Runbook = Annotated[str, typer.Argument(metavar="[RUNBOOK]", help="Only this stage or runbook, such as health.")]
+
+
 def run(
     phase: Phase,
-    runbook: Annotated[
-        str, typer.Argument(metavar="[RUNBOOK]", help="Run only this stage or runbook, such as health.")
-    ] = "",
+    runbook: Runbook = "",
     target: Target = "lab",
     approve: Annotated[str, typer.Option(help='What is approved in advance: "all" or "stage=digest,…".')] = "",
     cluster: Annotated[
@@ -137,16 +138,19 @@ def _stages(first: str, only: Sequence[str]) -> Sequence[Stage]:
     return catalogue.STAGES[catalogue.STAGES.index(begin) :] if begin in catalogue.STAGES else ()
 
 
-def plan(phase: Phase, target: Target = "lab", settings: Settings = []) -> int:
-    """Show what every stage would do. Changes nothing; exits 2 if there are changes. Example: fluobook plan phase1."""
+def plan(phase: Phase, runbook: Runbook = "", target: Target = "lab", settings: Settings = []) -> int:
+    """Show what every stage, or one runbook, would do. Changes nothing; exits 2 if there are changes.
+
+    Example: fluobook plan phase1.
+    """
     from fluobook.context import open_context
     from fluobook.notebook import place_of
-    from fluobook.stages.catalogue import STAGES
+    from fluobook.stages import catalogue
 
     pending = False
     with masked() as redactor:
         context = open_context(chosen(phase, settings), root=root(), target=target, redactor=redactor)
-        for stage in STAGES:
+        for stage in [catalogue.find(runbook)] if runbook else catalogue.STAGES:
             planned = stage.plan(context.platform, stage.observe(context.limited_to(stage.uses)))
             planned = replace(planned, target=f"{context.platform.cluster.name}, {place_of(target)}")
             print(redactor.text(planned.table().text()), end="\n\n", flush=True)

@@ -12,6 +12,7 @@ from fluobook.stages import (
     create_vms,
     diagnose,
     etcd_snapshot,
+    drift,
     health,
     host_network,
     install_argocd,
@@ -48,6 +49,7 @@ DAY_TWO: tuple[Stage, ...] = (
     upgrade_talos.STAGE,
     etcd_snapshot.STAGE,
     restore.STAGE,
+    drift.STAGE,
     teardown.STAGE,
     diagnose.STAGE,
 )

@@ -16,7 +16,7 @@ from fluobook.display.kernel import show
 from fluobook.display.table import Cell, Table
 from fluobook.errors import PHASE, FluobookError, NotFound, StageMissing
 from fluobook.failures import Presentation, present
-from fluobook.stages.core.check import Check
+from fluobook.stages.core.check import Check, some
 from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Plan
@@ -25,8 +25,6 @@ from fluobook.stages.core.stage import Stage, read_only_stage
 from fluobook.stages.root_application.state import API, KIND, first_problem, state_of
 
 NOTHING = "nothing was found"
-SHOWN = 3
-"""Observations of one finding that are shown; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def table(examined: Iterable[Examined]) -> Table:
         [
             Cell(failure or "not in the catalogue", "bad"),
             ", ".join(dict.fromkeys(subject for subject, _ in found)),
-            _some(finding.message for _, finding in found),
+            some(finding.message for _, finding in found),
             " ".join(f"{i}. {cause}" for i, cause in enumerate(found[0][1].causes, 1)),
             *(remedy, next_command),
         ]
@@ -108,12 +106,6 @@ def table(examined: Iterable[Examined]) -> Table:
     columns = ["failure", "found by", "evidence", "likely causes", "remedy", "next command"]
     title = "1 finding" if len(rows) == 1 else f"{len(rows)} findings" if rows else NOTHING
     return Table(title, columns, shown, note="\n".join(dict.fromkeys(notes)))
-
-
-def _some(texts: Iterable[str]) -> str:
-    distinct = list(dict.fromkeys(texts))
-    more = len(distinct) - SHOWN
-    return "; ".join(distinct[:SHOWN]) + (f"; +{more} more" if more > 0 else "")
 
 
 def _stage(context: RunContext, examined: Stage, failed: str) -> Examined:
@@ -142,7 +134,7 @@ def _stage(context: RunContext, examined: Stage, failed: str) -> Examined:
 
 def _pending(context: RunContext, plan: Plan, failed: str) -> Presentation:
     """A finding about a stage that would still change something."""
-    actions = _some(": ".join(filter(None, (f"{a.verb} {a.object}", a.reason))) for a in plan.actions)
+    actions = some(": ".join(filter(None, (f"{a.verb} {a.object}", a.reason))) for a in plan.actions)
     remedy = "run the stage: it does what is missing"
     pending = Presentation(f"{plan.summary()} {actions}", failure="not finished", remedy=remedy)
     if failed:

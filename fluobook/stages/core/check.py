@@ -53,6 +53,8 @@ class Checks(Displayed):
 
     stage: str
     checks: Sequence[Check]
+    failure: type[CheckFailed] = CheckFailed
+    """What `require` raises, unless a check ended in an error."""
 
     @property
     def ok(self) -> bool:
@@ -71,7 +73,8 @@ class Checks(Displayed):
             remedies = list(dict.fromkeys(check.remedy for check in failed if check.remedy))
             remedy = "\n          ".join(remedies) or "inspect the results, then run the stage again"
             count = f"{len(failed)} of {len(self.checks)} checks"
-            raise CheckFailed(f"{self.stage}: {count} failed{listed}", remedy=remedy)
+            kind = CheckFailed if any(check.error for check in failed) else self.failure
+            raise kind(f"{self.stage}: {count} failed{listed}", remedy=remedy)
 
     def table(self) -> Table:
         """Each check with its result."""
@@ -128,6 +131,16 @@ def error_of(work: Callable[[], Any]) -> FluobookError | None:
     except FluobookError as error:
         return error
     return None
+
+
+SHOWN = 3
+
+
+def some(texts: Iterable[str]) -> str:
+    """The first texts, each once, and how many more there are."""
+    distinct = list(dict.fromkeys(texts))
+    more = len(distinct) - SHOWN
+    return "; ".join(distinct[:SHOWN]) + (f"; +{more} more" if more > 0 else "")
 
 
 def count(total: int, failing: Sequence[str]) -> str:

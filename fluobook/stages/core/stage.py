@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from fluobook.context import Client, RunContext
-from fluobook.errors import Refused
+from fluobook.errors import CheckFailed, Refused
 from fluobook.params import Platform
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.executor import Reporter
@@ -31,6 +31,7 @@ class Stage:
         verify: the checks, given a context and an observation made after the work.
         uses: the clients that `observe`, `perform` and `verify` may use; their context refuses the others.
         widths: how many actions run at once, by system.
+        failure: what failed checks raise, where it is not `CheckFailed`.
         suffix: tells it apart from the stage before, which has the same number.
     """
 
@@ -44,6 +45,7 @@ class Stage:
     uses: tuple[Client, ...] = ()
     widths: Mapping[str, int] | None = None
     suffix: str = ""
+    failure: type[CheckFailed] = CheckFailed
 
     @property
     def label(self) -> str:

@@ -110,6 +110,7 @@ def node_info(node: TalosMachine, config: MachineConfiguration, version: str) ->
         cores=node.vm.cores,
         memory_mib=node.vm.memory_mib,
         kubernetes=f"v{version}",
+        talos=node.image.version,
         uuid=node.vm.uuid,
         boot_id=node.boot_id,
         labels={str(k): str(v) for k, v in (config.machine.get("nodeLabels") or {}).items()},

@@ -96,6 +96,8 @@ def test_all_nodes_are_upgraded_and_one_is_away_at_a_time(lab: Any, away: list[i
     stage.apply(stage.plan())
     stage.verify()
     assert set(versions(lab).values()) == {f"v{NEW}"}
+    kubelets = {node["status"]["nodeInfo"]["osImage"] for node in lab.context().kube().list("v1", "Node")}
+    assert kubelets == {f"Talos (v{NEW})"}
     assert max(away) == 1
     lab.mark()
     again = lab.stage("upgrade-talos", TO)
