@@ -126,7 +126,7 @@ def test_the_command_lines_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["fluobook run phase1 --aprove all", "fluobook lab upp", "fluobook plan phase1 phase2"]
+    "line", ["fluobook run phase1 --aprove all", "fluobook lab upp", "fluobook check phase1 phase2"]
 )
 def test_a_command_that_does_not_exist_would_be_noticed(line: str) -> None:
     with pytest.raises(Exception, match=r"(?i)no such|unexpected|upp"):

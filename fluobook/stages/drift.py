@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from fluobook import gitops
 from fluobook.context import RunContext
-from fluobook.errors import PHASE, Drifted, NotFound
+from fluobook.errors import PHASE, Drifted
 from fluobook.gitops.versions import Pin, pins_of, running
 from fluobook.stages.core.check import Check, CheckGroup, run_groups, some
 from fluobook.stages.core.plan import Plan
+from fluobook.stages.core.readiness import listed
 from fluobook.stages.core.stage import Stage, read_only_stage
 
 RUNNING = ("talos", "kubernetes", "chart", "git")
@@ -47,10 +48,7 @@ def pin_checks(pins: Iterable[Pin], runs: Mapping[str, str]) -> Iterable[Check]:
 def _pins(context: RunContext) -> Iterable[Check]:
     kube, platform = context.kube(), context.platform
     tree = gitops.for_phase(platform, gitops.of(platform, context.root))
-    try:
-        applications = kube.list("argoproj.io/v1alpha1", "Application", "argocd")
-    except NotFound:  # without Argo CD there is none; that is what install-argocd says
-        applications = []
+    applications = listed(kube, "argoproj.io/v1alpha1", "Application", "argocd")
     return pin_checks(pins_of(platform, tree, context.root), running(kube.list("v1", "Node"), applications))
 
 

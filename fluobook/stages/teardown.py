@@ -40,7 +40,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         Refused: a VM is protected against removal.
     """
     ours = [vm for node in platform.nodes if (vm := observation.ours(node))]
-    ours += [vm for vm in observation.strays if _is_former_node(platform, vm)]
+    ours += [vm for vm in observation.strays if is_former_node(platform, vm)]
     if protected := [str(vm) for vm in ours if str(vm.config.get("protection", "0")) == "1"]:
         raise Refused(
             f"protected against removal: {', '.join(protected)}",
@@ -51,7 +51,8 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         no_foreign_tasks(platform, observation)
     last = platform.control_planes[0].uuid.lower()
     others = tuple(f"destroy {vm.vmid}" for vm in ours if settings.uuid_of(vm.config) != last)
-    actions = [_destroy(platform, vm, others if settings.uuid_of(vm.config) == last else ()) for vm in ours]
+    name = platform.cluster.name
+    actions = [destruction(platform, vm, others if settings.uuid_of(vm.config) == last else (), name) for vm in ours]
     actions.sort(key=lambda action: bool(action.needs))
     notes = [*_left_alone(platform, observation, ours)]
     if actions:
@@ -59,7 +60,8 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     return Plan(NAME, tuple(actions), 0, platform.digest_data(), notes=tuple(notes))
 
 
-def _destroy(platform: Platform, vm: ObservedVM, needs: tuple[str, ...]) -> Action:
+def destruction(platform: Platform, vm: ObservedVM, needs: tuple[str, ...], word: str) -> Action:
+    """The action that destroys a VM of ours; a person types `word` to approve it."""
     host, name = str(vm.resource["node"]), vm.resource.get("name") or "without a name"
     return Action(
         f"destroy {vm.vmid}",
@@ -70,7 +72,7 @@ def _destroy(platform: Platform, vm: ObservedVM, needs: tuple[str, ...]) -> Acti
         needs=needs,
         system=f"proxmox:{host}",
         data={"host": host, "vmid": vm.vmid, "uuid": settings.uuid_of(vm.config)},
-        destroys=(platform.cluster.name,),
+        destroys=(word,),
     )
 
 
@@ -89,13 +91,14 @@ def _disks(vm: ObservedVM) -> Iterator[str]:
         yield "its snapshots"
 
 
-def _is_former_node(platform: Platform, vm: ObservedVM) -> bool:
+def is_former_node(platform: Platform, vm: ObservedVM) -> bool:
     """Whether a VM with our tags is that of a node that left the params, and no clone: its uuid follows its name."""
     derived = derive.uuid_of(platform.cluster.name, str(vm.resource.get("name"))).lower()
-    return settings.uuid_of(vm.config) == derived and _endpoint(platform, str(vm.resource["node"])) is not None
+    return settings.uuid_of(vm.config) == derived and endpoint_of(platform, str(vm.resource["node"])) is not None
 
 
-def _endpoint(platform: Platform, host: str) -> ProxmoxEndpoint | None:
+def endpoint_of(platform: Platform, host: str) -> ProxmoxEndpoint | None:
+    """The endpoint through which a host is reached; None if the params do not have it."""
     return next((endpoint for endpoint in platform.proxmox if host in endpoint.hosts), None)
 
 
@@ -107,7 +110,7 @@ def _left_alone(platform: Platform, observation: Observation, ours: Sequence[Obs
             seen.add(place)
             tagged = settings.TAG in settings.tags_of(vm.config)
             why = "its uuid is not that of a node, as with a clone" if tagged else "it has not our tag"
-            if tagged and _endpoint(platform, str(vm.resource["node"])) is None:
+            if tagged and endpoint_of(platform, str(vm.resource["node"])) is None:
                 why = "its host is not in the params"
             yield f"left alone: {vm}, {why}"
 
@@ -119,7 +122,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
         ForeignObject: the VM of that number is not the one of the plan any more.
     """
     host, vmid = action.data["host"], action.data["vmid"]
-    endpoint = _endpoint(context.platform, host)
+    endpoint = endpoint_of(context.platform, host)
     if endpoint is None:
         raise NotFound(f"the host {host} is not in the params", system="proxmox", remedy="put it back, then run again")
     client = context.proxmox(endpoint.name)
@@ -143,7 +146,7 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     """Whether nothing of the cluster is left on the hosts."""
     platform = context.platform
     left = [node.name for node in platform.nodes if observation.ours(node)]
-    left += [str(vm) for vm in observation.strays if _is_former_node(platform, vm)]
+    left += [str(vm) for vm in observation.strays if is_former_node(platform, vm)]
     answering = [node.name for node in platform.nodes if node.address in observation.answering]
     total = len(platform.nodes)
     return [

@@ -263,6 +263,18 @@ class TalosNode(Node):
             status.protocol_version,
         )
 
+    def remove_etcd_member(self, member: str) -> None:
+        """Remove a dead member from etcd; a live one leaves by itself, with `reset`.
+
+        Args:
+            member: its id, in hexadecimal.
+
+        Raises:
+            NotFound: there is none of that id.
+            OutsideError: there is no quorum.
+        """
+        self._change("EtcdRemoveMemberByID", machine_pb2.EtcdRemoveMemberByIDRequest(member_id=int(member, 16)))
+
     def services(self) -> tuple[res.Service, ...]:
         """The node's system services."""
         return tuple(

@@ -91,7 +91,7 @@ def blockers(node: str, load: Load, *, seconds: float) -> Iterator[str]:
                 f"pod {namespace}/{name} may take {grace} s to end (terminationGracePeriodSeconds), and a drain has "
                 f"{seconds:g} s: lower it, or raise deadlines.drain"
             )
-    held = sorted(_last_replicas(node, load)) if load.policy not in LETS_GO else []
+    held = sorted(last_replicas(node, load)) if load.policy not in LETS_GO else []
     if held:
         some = ", ".join(held[:SHOWN]) + (f" and {len(held) - SHOWN} more" if len(held) > SHOWN else "")
         yield (
@@ -127,7 +127,7 @@ def _way_out(pod: Obj) -> str:
     return "add a replica, or let the budget allow one unavailable pod"
 
 
-def _last_replicas(node: str, load: Load) -> Iterator[str]:
+def last_replicas(node: str, load: Load) -> Iterator[str]:
     """The volumes whose replicas are all on a node."""
     for volume in load.volumes:
         name = volume["metadata"]["name"]
