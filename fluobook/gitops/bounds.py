@@ -73,11 +73,18 @@ def bounds(node: Any, metrics: Mapping[str, Metric]) -> Bounds:
         case promql.BinaryExpr() if node.modifier and node.modifier.return_bool:
             found = 0, 1
         case promql.BinaryExpr():
-            share = _share(node.lhs, node.rhs, metrics) if str(node.op) == "/" else 0
+            ratio = ratios(node.lhs, node.rhs, metrics) if str(node.op) == "/" else ANY
             found = (
-                (0, share) if share else _combined(str(node.op), bounds(node.lhs, metrics), bounds(node.rhs, metrics))
+                _combined(str(node.op), bounds(node.lhs, metrics), bounds(node.rhs, metrics)) if ratio == ANY else ratio
             )
     return found
+
+
+def ratios(left: Any, right: Any, metrics: Mapping[str, Metric]) -> Bounds:
+    """Both ends of left / right, where one is a part of the other; else `ANY`."""
+    if share := _share(left, right, metrics):
+        return 0, share
+    return (1 / share, math.inf) if (share := _share(right, left, metrics)) else ANY
 
 
 def _called(name: str, arguments: list[Bounds]) -> Bounds:

@@ -17,7 +17,7 @@ import promql_parser as promql
 
 from fluobook.errors import BadFile
 from fluobook.files import pattern
-from fluobook.gitops.bounds import COMPARISONS, bare, bounds, is_always, is_never
+from fluobook.gitops.bounds import ANY, COMPARISONS, bare, bounds, is_always, is_never, ratios
 from fluobook.gitops.documents import Document, Position
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ _KEEPS_LABELS = {"topk", "bottomk", "limitk", "limit_ratio"}
 _LABEL = re.compile(r"[A-Za-z_]\w*")
 _VARIABLE = re.compile(r"\$__\w+|\$\{?\w+\}?")
 _TIMES = re.compile(r".*_(timestamp_seconds|at)")
+_NO_TIMES = re.compile(r".*_(bytes|ratio|percent|(ttl|duration|age|lag)_seconds)")
 _EARLIEST = 1e9
 """A time after 2001, in seconds since 1970: smaller numbers are durations."""
 _PATTERN = re.compile(r".*(\.\.|\.[*+]|\||-\*).*")
@@ -56,7 +57,7 @@ class Metric:
     `labels` are all that its series have, `shadowed` those of the exporter that the target's labels hide;
     `label_values` and `values` are complete where they are given; `counter` is None where only the exporter knows;
     `positive` says that it is never below 0, `part_of` names the metric that it never exceeds;
-    `states` are labels of which a thing has a series for each value.
+    `states` are labels of which a thing has a series for each value; `by_job` has what the targets of a job have.
     """
 
     program: str
@@ -68,6 +69,7 @@ class Metric:
     positive: bool = False
     part_of: str = ""
     states: frozenset[str] = frozenset()
+    by_job: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,10 @@ class MetricTable:
             for name, row in facts["metrics"].items()
         }
         if (up := metrics.get("up")) and "job" in up.label_values:
-            known = (facts.get("target_values", {}).get("job", ()) for _, facts in self.programs.values())
-            jobs = dict.fromkeys([*up.label_values["job"], *(job for jobs in known for job in jobs), *self.jobs])
-            metrics["up"] = replace(up, label_values={**up.label_values, "job": tuple(jobs)})
+            targets = [facts.get("target_values", {}) for _, facts in self.programs.values()]
+            by_job = {job: target for target in targets for job in target.get("job", ())}
+            jobs = dict.fromkeys([*up.label_values["job"], *by_job, *self.jobs])
+            metrics["up"] = replace(up, label_values={**up.label_values, "job": tuple(jobs)}, by_job=by_job)
         return metrics
 
     def outdated(self, versions: Mapping[str, str]) -> Iterable[tuple[Position, str, str, str]]:
@@ -188,8 +191,11 @@ class Expression:
         by_label: dict[str, list[Any]] = {}
         for matcher in selector.matchers.matchers:
             by_label.setdefault(matcher.name, []).append(matcher)
+        jobs = [job for job in metric.label_values.get("job", ()) if _any_matches(by_label.get("job", ()), [job])]
         for label, matchers in by_label.items():
             known = metric.label_values.get(label)
+            if label != "job" and all(label in metric.by_job.get(job, ()) for job in jobs or [""]):
+                known = tuple(dict.fromkeys(value for job in jobs for value in metric.by_job[job][label]))
             wanted = " and ".join(repr(matcher.value) for matcher in matchers)
             if label not in metric.labels:
                 self.problems.append(f"{selector.name} has no label {label}")
@@ -283,6 +289,8 @@ class Expression:
             self.selects = selected or (is_left and self.selects)
             return left & right
         self.selects |= compare == "unless"
+        if compare == "-" and "time()" in (node.lhs.prettify(), node.rhs.prettify()):
+            self._require_times(node)
         if not _is_vector(node.lhs) or not _is_vector(node.rhs):
             return left | right
         matching = node.modifier.matching if node.modifier else None
@@ -310,6 +318,12 @@ class Expression:
             return (left if card == "ManyToOne" else right) | added
         return labels if is_on else left - labels
 
+    def _require_times(self, node: Any) -> None:
+        """Report what is no time and stands in a difference from time()."""
+        for name in filter(self.metrics.get, (_compared(node.lhs, _OVER_TIME), _compared(node.rhs, _OVER_TIME))):
+            if (metric := self.metrics[name]).values or metric.counter or _NO_TIMES.fullmatch(name):
+                self.problems.append(f"has the difference of time() and {name}, which is no time")
+
     def _require_same(self, node: Any, labels: frozenset[str], is_on: bool) -> None:
         """Report sides that no label can have in common."""
         first, second = (self._fixed(side) for side in (node.lhs, node.rhs))
@@ -327,6 +341,8 @@ class Expression:
         if isinstance(selector, promql.NumberLiteral):
             selector, number, compare = node.rhs, node.lhs, FLIPPED.get(compare, compare)
         left, right = bounds(selector, self.metrics), bounds(number, self.metrics)
+        if (ratio := ratios(selector, number, self.metrics)) != ANY:
+            left, right = ratio, (1, 1)
         is_always_true = is_always(compare, left, right) or node.lhs.prettify() == node.rhs.prettify()
         self.selects |= not (node.modifier and node.modifier.return_bool) and not is_always_true
         name, values = self._values(selector)
@@ -337,10 +353,11 @@ class Expression:
             known = ", ".join(f"{value:g}" for value in values)
             self.problems.append(f"{compare} {value:g} is {always} true: {name} has the values {known}")
         elif is_never(compare, left, right):
-            is_count = left == (1, math.inf)
+            is_count = left == (1, math.inf) and "count" in selector.prettify()
             known = (
                 "where nothing matches there is no value; use absent(…)" if is_count else "{:g} to {:g}".format(*left)
             )
+            known = f"the ratio is {known}" if ratio != ANY else known
             self.problems.append(f"{compare} {number.prettify()} is never true: {known}")
         if _TIMES.fullmatch(_compared(selector)) and 0 < right[0] == right[1] < _EARLIEST:
             self.problems.append(

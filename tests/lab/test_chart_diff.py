@@ -204,7 +204,40 @@ CHANGES = {
     "order of init containers": (
         WEB,
         lambda o: pod(o)["initContainers"].reverse(),
-        {f"{POD}.initContainers.order": (["first", "second"], ["second", "first"])},
+        {f"{POD}.initContainers (order)": (["[first]", "[second]"], ["[second]", "[first]"])},
+    ),
+    "order of containers": (
+        WEB,
+        lambda o: pod(o)["containers"].reverse(),
+        {f"{POD}.containers (order)": (["[main]", "[side]"], ["[side]", "[main]"])},
+    ),
+    "order of elements beside another difference": (
+        SERVICE,
+        lambda o: (of_service(o)["ports"].reverse(), of_service(o)["ports"][0].update(appProtocol="h2c")),
+        {
+            "spec.ports (order)": (["[80/TCP]", "[81/TCP]"], ["[81/TCP]", "[80/TCP]"]),
+            "spec.ports[81/TCP].appProtocol": ("absent", "h2c"),
+        },
+    ),
+    "label with an empty value": (
+        WEB,
+        lambda o: o["Deployment"]["spec"]["template"]["metadata"]["labels"].update(empty=""),
+        {"spec.template.metadata.labels.empty": ("absent", "")},
+    ),
+    "key with an empty value": (
+        "ConfigMap site/web",
+        lambda o: o["ConfigMap"]["data"].update(devices=""),
+        {"data.devices": ("absent", "")},
+    ),
+    "no storage class": (
+        DB,
+        lambda o: o["StatefulSet"]["spec"]["volumeClaimTemplates"][0]["spec"].update(storageClassName=""),
+        {f"{CLAIM}[data].spec.storageClassName": ("absent", "")},
+    ),
+    "empty list in a kind without a schema": (
+        WIDGET,
+        lambda o: o["Widget"]["spec"].update(owners=[]),
+        {"spec.owners": ("absent", [])},
     ),
     "affinity": (WEB, lambda o: pod(o).update(affinity=AFFINITY), {f"{POD}.affinity": None}),
     "toleration": (WEB, lambda o: pod(o).update(tolerations=[TOLERATION]), {f"{POD}.tolerations": None}),
@@ -432,14 +465,14 @@ SAME = {
     ),
     "a default, written out": lambda o, _: of_service(o)["ports"][1].update(targetPort=81, protocol="TCP"),
     "a default of a pod": lambda o, _: pod(o).update(
-        hostNetwork=False, terminationGracePeriodSeconds=30, tolerations=[]
+        hostNetwork=False, terminationGracePeriodSeconds=30, tolerations=[], nodeName=""
     ),
     "a default of a webhook": lambda o, _: webhook(o).update(timeoutSeconds=10, matchPolicy="Equivalent"),
     "a name of a definition that is derived": lambda o, _: definition(o)["names"].update(
         singular="y", listKind="YList"
     ),
     "the namespace, written out": lambda o, _: o["StatefulSet"]["metadata"].update(namespace="site"),
-    "another order": lambda o, real: (pod(o)["containers"].reverse(), real.reverse()),
+    "another order of objects": lambda _, real: real.reverse(),
     "the value of a secret": lambda o, _: o["Secret"]["stringData"].update(password="b"),
 }
 

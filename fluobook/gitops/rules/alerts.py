@@ -164,10 +164,10 @@ def _never_right(rule: dict[str, Any], at: tuple[Key, ...], known: Mapping[str, 
         yield (*at, "expr"), f"{name} {problem}", f"correct the rule; {metrics.NAME} has what exists"
     if "alert" not in rule:
         return
-    if expression.names and not expression.selects and not expression.problems:
+    severity = (rule.get("labels") or {}).get("severity")
+    if (expression.names or severity != "none") and not expression.selects and not expression.problems:
         yield (*at, "expr"), f"{name} fires for every series, whatever its value", "compare it with a number"
     yield from _wrong_texts(rule, name, at, expression, known)
-    severity = (rule.get("labels") or {}).get("severity")
     if severity not in _SEVERITIES:
         problem = f"has the severity {severity}" if severity else "has no severity"
         yield (*at, "labels"), f"{name} {problem}", "critical, warning or none: alerts are routed by it"

@@ -88,11 +88,16 @@ def _present(tree: Obj) -> str:
 
 
 def _differing(standin: Any, real: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The paths at which two trees differ, with both values; the longest paths are of what is on both sides."""
+    """The paths at which two trees differ, with both values, and the lists whose common elements have another order."""
     if isinstance(standin, dict) and isinstance(real, dict):
         for key in sorted({*standin, *real}):
             below = path + key if key.startswith("[") else f"{path}.{key}".lstrip(".")
             yield from _differing(standin.get(key, ABSENT), real.get(key, ABSENT), below)
+        orders = [
+            [key for key in side if key.startswith("[") and key in standin and key in real] for side in (standin, real)
+        ]
+        if orders[0] != orders[1]:
+            yield f"{path} (order)", *orders
     elif standin != real:
         yield path, standin, real
 
@@ -132,14 +137,11 @@ def _tree(value: Any, schema: Obj) -> Any:
         for field in ("labels", "matchLabels", "annotations"):
             if isinstance(names := members.get(field), dict):
                 members[field] = {name: text for name, text in names.items() if not PACKAGING.fullmatch(name)}
-        if isinstance(value.get("initContainers"), list):
-            order = [container["name"] for container in value["initContainers"]]
-            members["initContainers"] = {**members["initContainers"], "order": order}
         optional = schema.get("properties", {}).keys() - {*_POINTERS, *schema.get("required", ())}
         return {
             key: item
             for key, item in members.items()
-            if item not in (None, "", []) and not (item is False and key in optional)
+            if item is not None and not (isinstance(item, str | list | bool) and not item and key in optional)
         }
     if isinstance(value, list) and value and all(isinstance(element, dict) for element in value):
         names, below = _names(value, schemas.map_keys(schema)), schemas.items(schema)
