@@ -139,7 +139,10 @@ def alerts() -> str:
         "the series that fire each rule, [metrics.yaml](../../cluster-gitops/metrics.yaml) the program that exposes "
     )
     text += "each metric. `kubectl` and `talosctl` here stand for `fluobook kubectl PHASE --target live --` and "
-    text += "`fluobook talosctl PHASE --target live --`.\n"
+    text += (
+        "`fluobook talosctl PHASE --target live --`. Where the first step does not help, `fluobook run PHASE --only "
+    )
+    text += "diagnose --target live` compares the platform with the [known failures](failures.md).\n"
     top = ROOT / "cluster-gitops"
     files = [top / "infrastructure/monitoring/config/rules.yaml", *sorted(top.glob("apps/*/cluster/alerts.yaml"))]
     for group in (group for file in files for group in yaml.safe_load(file.read_text())["spec"]["groups"]):
