@@ -353,7 +353,7 @@ class Expression:
             known = ", ".join(f"{value:g}" for value in values)
             self.problems.append(f"{compare} {value:g} is {always} true: {name} has the values {known}")
         elif is_never(compare, left, right):
-            is_count = left == (1, math.inf) and "count" in selector.prettify()
+            is_count = "count" in selector.prettify() and left == (1, math.inf)
             known = (
                 "where nothing matches there is no value; use absent(…)" if is_count else "{:g} to {:g}".format(*left)
             )

@@ -46,6 +46,12 @@ DELETED = {
     "longhorn": "- longhorn/application.yaml",
 }
 """The Applications that are deleted, and their lines in the tree."""
+VOLUME = {
+    "apiVersion": "longhorn.io/v1beta2",
+    "kind": "Volume",
+    "metadata": {"name": "planted", "namespace": "longhorn-system"},
+    "spec": {"size": "1073741824", "numberOfReplicas": 1},
+}
 DATA = {("v1", kind) for kind in ("Namespace", "PersistentVolume", "PersistentVolumeClaim", "Secret", "ConfigMap")}
 DEFINITIONS = ("apiextensions.k8s.io/v1", "CustomResourceDefinition")
 CHANGING = {"Application", "CiliumEndpoint", "CiliumIdentity"}
@@ -104,7 +110,9 @@ def test_an_application_that_is_deleted_or_left_out_takes_no_data_with_it(
 ) -> None:
     lab = real_labs("phase1", charts=CHARTS)
     lab.bring_up(*BRING_UP)
-    kube, settings, before = lab.context.kube(), lab.context.platform.gitops, _data(lab)
+    kube, settings = lab.context.kube(), lab.context.platform.gitops
+    kube.apply(VOLUME)
+    before = _data(lab)
     assert {kind for kind, _ in before} >= {"PersistentVolume", "VMSingle", "Volume", "VMRule", "Cluster"}
 
     def live(name: str) -> dict[str, Any]:

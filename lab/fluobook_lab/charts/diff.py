@@ -97,7 +97,7 @@ def _differing(standin: Any, real: Any, path: str = "") -> Iterator[tuple[str, A
             [key for key in side if key.startswith("[") and key in standin and key in real] for side in (standin, real)
         ]
         if orders[0] != orders[1]:
-            yield f"{path} (order)", *orders
+            yield f"{path} (order)", orders[0], orders[1]
     elif standin != real:
         yield path, standin, real
 
