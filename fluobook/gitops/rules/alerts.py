@@ -165,7 +165,7 @@ def _never_right(rule: dict[str, Any], at: tuple[Key, ...], known: Mapping[str, 
     if "alert" not in rule:
         return
     severity = (rule.get("labels") or {}).get("severity")
-    if (expression.names or severity != "none") and not expression.selects and not expression.problems:
+    if (expression.names or severity in ("critical", "warning")) and not expression.selects and not expression.problems:
         yield (*at, "expr"), f"{name} fires for every series, whatever its value", "compare it with a number"
     yield from _wrong_texts(rule, name, at, expression, known)
     if severity not in _SEVERITIES:
