@@ -41,6 +41,8 @@ API, KIND = "argoproj.io/v1alpha1", "Application"
 CASCADE = "resources-finalizer.argocd.argoproj.io"
 WAYS = ((), (CASCADE,), (f"{CASCADE}/foreground",), (f"{CASCADE}/background",))
 """The finalizers by which Argo CD deletes an Application: without its objects, or with them."""
+HEALED = 600
+"""Seconds: Argo CD heals a root that was healed before after five minutes only."""
 DELETED = {
     "victoria-metrics-stack": "- monitoring/victoria-metrics/application.yaml",
     "longhorn": "- longhorn/application.yaml",
@@ -133,7 +135,7 @@ def test_an_application_that_is_deleted_or_left_out_takes_no_data_with_it(
         assert _data(lab) >= before, (name, finalizers)
         if live(name)["metadata"]["uid"] == uid:
             kube.patch(API, KIND, name, NAMESPACE, body={"metadata": {"finalizers": None}})
-        until(lambda: is_well(name) and live(name)["metadata"]["uid"] != uid, bool, seconds=300)
+        until(lambda: is_well(name) and live(name)["metadata"]["uid"] != uid, bool, seconds=HEALED)
         assert _data(lab) >= before, (name, finalizers)
 
     for name, finalizers in product(DELETED, WAYS):
