@@ -34,8 +34,10 @@ LARGEST_RECORD = 64 * MIB
 """Bytes of a file that a run writes: a journal, a notebook with its outputs."""
 DEEPEST = 100
 """Levels of nested lists and mappings."""
-MOST_VALUES = 500_000
+MOST_VALUES = 100_000
 """Values in one YAML file, each counted as often as aliases repeat it."""
+MOST_KEYS = 10_000
+"""Keys of one mapping: kustomize's time grows with their square."""
 
 LONGEST, MOST_WAYS = 200, 40_000_000
 """Characters that a regular expression is matched with, and the ways in which it may try to match them."""
@@ -314,6 +316,8 @@ def _end(stack: list[_Collection], event: Any, anchored: dict[str | None, int]) 
         if event.value in parent.keys and event.value != "<<":
             raise _Refused(f"has `{event.value}` twice", "keep one of the two")
         parent.keys.add(event.value)
+        if len(parent.keys) > MOST_KEYS:
+            raise _Refused(f"has a mapping with more than {MOST_KEYS} keys", "split it")
     return event.anchor, 1
 
 

@@ -19,8 +19,11 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 CONFLICT = "x: 1\n<<<<<<< HEAD\na: 1\n=======\na: 2\n>>>>>>> theirs\n"
 YAML = [
-    pytest.param(BOMB, "f.yaml:6 has more than 500000 values, aliases written out", id="an alias bomb"),
+    pytest.param(BOMB, "f.yaml:6 has more than 100000 values, aliases written out", id="an alias bomb"),
     pytest.param("a: &a [*a]", "has the alias *a, which is not defined above it", id="a value that contains itself"),
+    pytest.param(
+        "".join(f"k{i}: 1\n" for i in range(10_001)), "f.yaml:10001 has a mapping with more", id="10,001 keys"
+    ),
     pytest.param("a: *b", "has the alias *b", id="an unknown alias"),
     pytest.param("x: &a 1\n---\ny: *a", "f.yaml:3 has the alias *a", id="an alias of another document"),
     pytest.param("[" * 100_000, "is nested more than 100 levels deep", id="nested lists"),

@@ -215,15 +215,23 @@ def _check_params(repository: Path, unreadable: set[str]) -> tuple[list[str], li
     """The problems in the params of every phase that can be read, and the warnings about them, one line each."""
     from fluobook import params
 
-    problems, warnings = [], []
+    def reported(file: str, error: ParamsError) -> list[str]:
+        listed = () if file in unreadable else error.problems or (error.message,)
+        return [f"{file}: [params] {problem}" for problem in listed]
+
+    try:
+        params.pins(repository)
+    except ParamsError as error:  # without the pins no params can be read
+        return reported("params/versions.yaml", error), []
+    problems: list[str] = []
+    warnings: list[str] = []
     owners: dict[tuple[str, str], str] = {}
     for path in params.files(repository).values():
         file = path.relative_to(repository).as_posix()
         try:
             loaded = params.load(path, root=repository)
         except ParamsError as error:
-            reported = () if file in unreadable else error.problems or (error.message,)
-            problems += [f"{file}: [params] {problem}" for problem in reported]
+            problems += reported(file, error)
             continue
         warnings += [f"{file}: warning: {sentence}" for sentence in params.warnings(loaded.platform)]
         for name in (("phase", loaded.phase), ("platform.cluster.name", loaded.platform.cluster.name)):

@@ -69,6 +69,12 @@ class Builder:
         return beside
 
 
+def _special(folder: str, names: list[str]) -> list[str]:
+    """What is neither a file nor a folder: a FIFO, or a link to a folder, which may be a loop."""
+    paths = {name: Path(folder) / name for name in names}
+    return [name for name, path in paths.items() if not path.is_file() and (path.is_symlink() or not path.is_dir())]
+
+
 @contextmanager
 def builder(root: Path) -> Iterator[Builder]:
     """A builder for the kustomizations of a repository, for as long as the context lasts."""
@@ -76,7 +82,7 @@ def builder(root: Path) -> Iterator[Builder]:
         home = temporary.resolve()
         for top in TOPS:
             if (root / top).is_dir():
-                shutil.copytree(root / top, home / "tree" / top)
+                shutil.copytree(root / top, home / "tree" / top, ignore=_special)
         rendering.use_legacy_ksops(home / "tree")
         rendering.install_ksops(home / "plugins", _PLUGIN)
         yield Builder(home, root)

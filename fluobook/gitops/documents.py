@@ -237,10 +237,29 @@ def pod_path(document: Document) -> tuple[Key, ...]:
     return path if is_workload and isinstance(value_under(document.data, path), dict) else ()
 
 
+def issuer_of(document: Document) -> tuple[str, str, str]:
+    """Kind, namespace ("" for a ClusterIssuer) and name of the issuer of a Certificate, an Ingress or a Gateway."""
+    reference = value_under(document.data, ("spec", "issuerRef")) or {}
+    own, shared = (document.annotations.get(f"cert-manager.io/{name}") for name in ("issuer", "cluster-issuer"))
+    kind = str(reference.get("kind") or ("ClusterIssuer" if shared else "Issuer"))
+    namespace = "" if kind == "ClusterIssuer" else document.namespace
+    return kind, namespace, str(reference.get("name") or own or shared or "")
+
+
 @lru_cache(maxsize=2048)
+def _refusal(text: str) -> BadFile | None:
+    """What `require_yaml` has against a text; a large one is refused again and again."""
+    try:
+        require_yaml(text, "the file")
+    except BadFile as error:
+        return error
+    return None
+
+
 def require(text: str) -> None:
     """As `require_yaml`, once for each text."""
-    require_yaml(text, "the file")
+    if error := _refusal(text):
+        raise BadFile(error.path, error.problem, line=error.line, remedy=error.remedy)
 
 
 def parse(text: str, file: Path) -> Iterator[Document]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluobook.clients.tools import find, run_tool
-from fluobook.errors import BadFile, Rejected, ToolFailed
+from fluobook.errors import BadFile, DeadlineExceeded, Rejected, ToolFailed
 from fluobook.files import parse_yaml, read_text, read_yaml, temporary_folder
 from fluobook.gitops import documents, schemas
 from fluobook.gitops.documents import STRICT, Document, Incomplete, InvalidFile, Reader
@@ -176,8 +176,10 @@ def _built(kustomization: Document, reader: Reader) -> list[Document]:
         try:
             command: list[str | Path] = [find("kubectl").path, *rendering.kustomize_build(home)]
             text = run_tool("kubectl", command, env=env, remedy=f"correct {kustomization.file}").stdout
-        except ToolFailed as error:
-            lines = [line.strip(":` ") for line in error.detail.splitlines() if line.strip(":` ")] or [error.message]
+        except (DeadlineExceeded, ToolFailed) as error:
+            lines = [line.strip(":` ") for line in getattr(error, "detail", "").splitlines() if line.strip(":` ")] or [
+                error.message
+            ]
             remedy = f"kubectl kustomize {folder.name} shows more"
             reason = f"cannot be built: {lines[-1].replace(f'{beside}/', '')}"
             reader.refuse(KustomizeError(reason, file=kustomization.file, line=1, remedy=remedy))

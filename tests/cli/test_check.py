@@ -35,6 +35,21 @@ def test_wrong_params_are_a_finding_of_their_own(repository, capsys):
     assert "params/phase2.yaml: [params] " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("text", "reported"),
+    [
+        ("a: [", ["params/versions.yaml:1: [readable] "]),
+        ("pins: 5", ["params/versions.yaml: [params] pins = 5", "params/versions.yaml: [params] matrix"]),
+    ],
+)
+def test_wrong_pins_are_reported_where_they_are(repository, text, reported, capsys):
+    (repository / "params" / "versions.yaml").write_text(text)
+    assert cli.run(["check"]) == 4
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("params/", "site/"))]
+    assert len(lines) == len(reported), lines
+    assert all(line.startswith(start) for line, start in zip(lines, reported, strict=True)), lines
+
+
 def test_what_a_topology_cannot_survive_is_a_warning_and_no_finding(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     assert cli.run(["check"]) == 0

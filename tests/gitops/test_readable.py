@@ -79,6 +79,11 @@ def test_a_special_file_of_any_name_is_a_finding(repository, name):
     assert [(f.rule, f.file) for f in findings(repository)] == [("readable", "cluster-gitops/apps/notes")]
 
 
+def test_a_link_to_its_own_folder_is_left_out(repository):
+    (repository / "cluster-gitops" / "apps" / "loop").symlink_to(".")
+    assert findings(repository, {"build": RULES["build"]}) == []
+
+
 @pytest.mark.parametrize("name", sorted(MAKE))
 def test_a_params_file_that_cannot_be_read_is_one_error(repository, name):
     replaced(repository / "params" / "site.yaml", name)

@@ -6,7 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from fluobook.errors import FluobookError, ParamsError, ToolFailed
+from fluobook.errors import DeadlineExceeded, FluobookError, ParamsError, ToolFailed
 from fluobook.files import parse_json, read_text
 from fluobook.gitops import build, documents, kustomization
 from fluobook.gitops.components import refusals
@@ -158,6 +158,9 @@ def _build(builder: Builder, folder: Path, snapshot: Snapshot) -> Iterator[Findi
         return
     try:
         objects = builder.build(folder)
+    except DeadlineExceeded as error:
+        yield Position(folder / kustomization.NAME, 1).finding(error.message, "split what it lists")
+        return
     except ToolFailed as error:
         detail = error.detail.replace(f"{builder.home}/tree/", "")
         output = [line.strip(": ") for line in detail.splitlines() if line.strip(": ")][-1:] or [error.message]
