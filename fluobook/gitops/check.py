@@ -53,6 +53,7 @@ RULES: dict[str, Rule] = {
     "pool": network.pools_are_disjoint,
     "project": applications.projects_allow_their_applications,
     "patch": files.talos_accepts_the_patches,
+    "quota": objects.namespaces_admit_their_pods,
     "reachability": network.reachability_is_as_expected,
     "receiver": secrets.receivers_have_credentials,
     "recipient": secrets.recipients_are_right,
@@ -84,6 +85,7 @@ ABOUT_CREATION_RULES = {"recipient", "sops-rule"}
 CONSEQUENCES = (
     ("*", "", "readable", "", "line"),
     ("*", "", "shape", "", "line"),
+    ("readable", "cannot be applied", "shape", "", "file"),
     ("*", "", "key", "", "line"),
     ("mac", "", "cleartext", "", "file"),
     ("mac", "", "shape", "", "file"),

@@ -135,6 +135,13 @@ def has_group(api_version: str) -> bool:
     return any(key.startswith(f"{group}/") for key in _data()["kinds"])
 
 
+def kinds_of(api_version: str) -> list[str]:
+    """The kinds with a schema in that version of a group."""
+    return sorted(
+        name for version, _, name in (key.rpartition("/") for key in _data()["kinds"]) if version == api_version
+    )
+
+
 @cache
 def resources_of(group: str) -> frozenset[str]:
     """The resources of one of Kubernetes' own API groups, as a Role names them; none if the group is unknown."""
@@ -313,13 +320,22 @@ def _repeated(_: Any, fields: list[str], items: Any, __: Any) -> Iterator[Any]:
 
 
 def _falling(_: Any, fields: list[str], data: Any, __: Any) -> Iterator[Any]:
-    """An error if a number of an object is more than the next one."""
+    """An error if a number or duration of an object is more than the next one."""
     from jsonschema import ValidationError  # noqa: PLC0415
 
-    numbers = [data.get(field) for field in fields] if isinstance(data, dict) else []
-    for index, (low, high) in enumerate(pairwise(numbers)):
-        if isinstance(low, int) and isinstance(high, int) and low > high:
-            yield ValidationError(f"is more than {fields[index + 1]} {high}", path=[fields[index]])
+    values = [data.get(field) for field in fields] if isinstance(data, dict) else []
+    for index, (low, high) in enumerate(pairwise(zip(map(_size, values), values, strict=True))):
+        if low[0] is not None and high[0] is not None and low[0] > high[0]:
+            yield ValidationError(f"is more than {fields[index + 1]} {high[1]}", path=[fields[index]])
+
+
+def _size(value: Any) -> float | None:
+    """A number, or the seconds of a duration such as 1h30m; None for anything else."""
+    if isinstance(value, int):
+        return value
+    parts = re.findall(r"([0-9.]+)([hms])", value) if isinstance(value, str) else []
+    seconds = {"h": 3600, "m": 60, "s": 1}
+    return sum(float(number) * seconds[unit] for number, unit in parts) if parts else None
 
 
 _SCHEDULE = (range(60), range(24), range(1, 32), range(1, 13), range(7))

@@ -166,6 +166,7 @@ def test_every_rule_has_a_planted_mistake():
         "key",
         "leftover",
         "node",
+        "quota",
         "receiver",
     }
 

@@ -8,7 +8,12 @@ import pytest
 import yaml
 
 from fluobook.gitops.rules.applications import namespaces_are_created
-from fluobook.gitops.rules.objects import pod_security_matches_the_pods
+from fluobook.gitops.rules.objects import (
+    namespaces_admit_their_pods,
+    objects_match_their_schema,
+    pod_security_matches_the_pods,
+    waves_do_not_wait_for_the_outside,
+)
 from fluobook.gitops.rules.references import references_exist
 from fluobook.gitops.snapshot import Snapshot
 
@@ -138,6 +143,22 @@ def change(file: Path, old: str, new: str) -> None:
 
 
 ISSUER = "Ingress shop has TLS and no issuer"
+TLS = "spec:\n  ingressClassName: nginx\n  tls: [{hosts: [shop.example.org], secretName: tls}]"
+CERTIFICATE = (
+    "---\napiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata: {{name: a}}\n"
+    "spec: {{secretName: a, dnsNames: ['{}'], issuerRef: {{name: acme}}}}\n"
+)
+AGENT = """\
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent}
+spec:
+  selector: {matchLabels: {app: shop, part: agent}}
+  template:
+    metadata: {labels: {app: shop, part: agent}}
+    spec: {containers: [{name: agent, image: a:1.2, ports: [{containerPort: 9465, name: agent}]}]}
+"""
 
 
 @pytest.mark.parametrize(
@@ -161,6 +182,7 @@ ISSUER = "Ingress shop has TLS and no issuer"
         ("port: {name: http}", "port: {number: 81}", "Service shop has no port 81"),
         ("ingressClassName: nginx", "ingressClassName: traefik", "there is no IngressClass traefik"),
         ("kind: Deployment, name: shop}", "kind: Deployment, name: shpo}", "there is no Deployment shpo in shop"),
+        ("kind: Deployment, name: shop}", "kind: Deploy, name: shop}", "apps/v1 has no kind Deploy"),
         ("limits: {cpu: 1}", "limits: {cpu: 50m}", "the request 100m is more than the limit 50m"),
         ("volumes: [", "serviceAccountName: shop\n      volumes: [", "there is no ServiceAccount shop in shop"),
         ("volumes: [", "priorityClassName: system-node-critical\n      volumes: [", ""),
@@ -180,6 +202,75 @@ ISSUER = "Ingress shop has TLS and no issuer"
             "      volumes: [",
             "      initContainers: [{name: shop, image: a:1.2}]\n      volumes: [",
             "two containers shop",
+        ),
+        ("spec: {selector: {app: shop}, ports", "spec: {ports", "Service shop has no selector, and leads nowhere"),
+        ("name: conf, key: a.txt", "name: conf, key: a.txt}}}, {name: B, value: $(A)-$(C), valueFrom: {x: {y: z", ""),
+        (
+            "image: shop/shop:1.2.3",
+            "image: shop/shop:1.2.3\n          lifecycle: {preStop: {sleep: {seconds: 31}}}",
+            "more than",
+        ),
+        (
+            "image: shop/shop:1.2.3",
+            "image: shop/shop:1.2.3\n          lifecycle: {preStop: {sleep: {seconds: 30}}}",
+            "",
+        ),
+        (
+            "valueFrom: {configMapKeyRef: {name: conf, key: a.txt}}",
+            "valueFrom: {resourceFieldRef: {containerName: shpo, resource: limits.cpu}}",
+            "Deployment shop has no container shpo",
+        ),
+        (
+            "          envFrom: [{secretRef: {name: login}}]\n          env: [{name: A,",
+            "          args: [$(SHOP_UR), $$(SHOP_UR), $(date)]\n          env: [{name: SHOP_URL,",
+            "the container has no variable SHOP_UR",
+        ),
+        (
+            "configMapKeyRef: {name: conf, key: a.txt}",
+            "secretKeyRef: {name: pg-app, key: url}",
+            "Secret pg-app has no key url",
+        ),
+        ("configMapKeyRef: {name: conf, key: a.txt}", "secretKeyRef: {name: pg-app, key: uri}", ""),
+        (
+            "kind: Ingress\nmetadata: {name: shop}",
+            "kind: Ingress\nmetadata: {name: shop, annotations: {nginx.ingress.kubernetes.io/proxy-bodysize: 8m}}",
+            "ingress-nginx does not read nginx.ingress.kubernetes.io/proxy-bodysize",
+        ),
+        (
+            "kind: Ingress\nmetadata: {name: shop}",
+            "kind: Ingress\nmetadata: {name: shop, annotations: {nginx.ingress.kubernetes.io/server-snippet: x}}",
+            "ingress-nginx refuses nginx.ingress.kubernetes.io/server-snippet",
+        ),
+        (
+            "kind: Ingress\nmetadata: {name: shop}",
+            "kind: Ingress\nmetadata: {name: shop, annotations: {nginx.ingress.kubernetes.io/quite-new: x}}",
+            "",
+        ),
+        (
+            f"{{name: shop}}\n{TLS}",
+            f"{{name: shop, annotations: {{cert-manager.io/issuer: acme}}}}\n{TLS.replace(', secretName: tls', '')}",
+            "Ingress shop has TLS without a secretName",
+        ),
+        ("metadata: {name: pg}\n", f"metadata: {{name: pg}}\n{CERTIFICATE.format('shop.example.org')}", ""),
+        (
+            "metadata: {name: pg}\n",
+            f"metadata: {{name: pg}}\n{CERTIFICATE.format('shop.shop.svc')}",
+            "public names only",
+        ),
+        (
+            "metadata: {name: pg}\n",
+            f"metadata: {{name: pg}}\n{CERTIFICATE.format('*.example.org')}",
+            "no solver with dns01",
+        ),
+        (
+            "metadata: {name: pg}\n",
+            f"metadata: {{name: pg}}\n{AGENT}",
+            "port http, which not all of its 2 workloads have",
+        ),
+        (
+            "metadata: {name: pg}\n",
+            f"metadata: {{name: pg}}\n{AGENT.replace('9465', '8080').replace('agent}', 'http}')}",
+            "",
         ),
     ],
 )
@@ -260,6 +351,85 @@ def test_a_namespace_has_a_level_that_its_pods_keep(level: str, old: str, new: s
     found = [finding.message for finding in pod_security_matches_the_pods(Snapshot(tree.parent))]
     assert len(found) == bool(message), found
     assert message in "".join(found)
+
+
+QUOTA = """\
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: room, namespace: shop}
+spec: {hard: HARD}
+---
+apiVersion: v1
+kind: LimitRange
+metadata: {name: room, namespace: shop}
+spec: {limits: [ITEM]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("hard", "item", "message"),
+    [
+        ("{requests.cpu: 100m, limits.cpu: 1, pods: 5}", "{type: Container, max: {cpu: 1}, min: {cpu: 100m}}", ""),
+        (
+            "{requests.cpu: 99m}",
+            "{type: Pod}",
+            "ResourceQuota room allows requests.cpu 99m, and its namespace's pods have 0.1",
+        ),
+        ("{memory: 1Gi}", "{type: Pod}", "ResourceQuota room counts memory, and refuses a container without it"),
+        ("{memory: 1Gi}", "{type: Container, default: {memory: 1Gi}}", ""),
+        ("{memory: 1Gi}", "{type: Container, defaultRequest: {memory: 2Gi}}", "its namespace's pods have 2048Mi"),
+        ("{pods: 5}", "{type: Container, max: {cpu: 500m}}", "a LimitRange refuses limits of cpu 1: its max is 500m"),
+        (
+            "{pods: 5}",
+            "{type: Container, min: {cpu: 200m}}",
+            "a LimitRange refuses requests of cpu 100m: its min is 200m",
+        ),
+    ],
+)
+def test_a_namespace_admits_its_pods(hard: str, item: str, message: str, tree: Path):
+    file = tree / "shop/shop.yaml"
+    file.write_text(file.read_text() + QUOTA.replace("HARD", hard).replace("ITEM", item))
+    found = [finding.message for finding in namespaces_admit_their_pods(Snapshot(tree.parent))]
+    assert len(found) == bool(message), found
+    assert message in "".join(found)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "waiting"), [("{acme: {}}", 2), ("{selfSigned: {}}", 0), ("{ca: {secretName: a}}", 0)]
+)
+def test_what_needs_nothing_outside_holds_back_no_wave(issuer: str, waiting: int, tree: Path):
+    file = tree / "shop/shop.yaml"
+    file.write_text(file.read_text() + CERTIFICATE.format("a.shop.svc"))
+    change(file, "{acme: {solvers: [{http01: {ingress: {ingressClassName: nginx}}}]}}", issuer)
+    assert len(list(waves_do_not_wait_for_the_outside(Snapshot(tree.parent)))) == waiting
+
+
+MERGED = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop}
+spec: {template: {spec: {containers: [{name: shpo}]}}}
+"""
+APPLIED = "[{op: add, path: /spec/replicas, value: three}]"
+
+
+@pytest.mark.parametrize(
+    ("target", "patch", "message"),
+    [
+        ("", MERGED, "spec.template.spec.containers.0 has no image"),
+        (", target: {kind: Deployment, name: shop}", APPLIED, "spec.replicas is 'three', not a whole number or null"),
+    ],
+)
+def test_what_a_kustomization_makes_matches_its_schema_under_whatever_root(
+    target: str, patch: str, message: str, tree: Path
+):
+    listed = f"resources: [../shop]\npatches: [{{path: patch.yaml{target}}}]\n"
+    (tree / "other").mkdir()
+    for name, text in (("kustomization.yaml", listed), ("patch.yaml", patch)):
+        (tree / "other" / name).write_text(text)
+    found = [finding.message for finding in objects_match_their_schema(Snapshot(tree.parent))]
+    assert message in found
 
 
 def test_the_entries_of_the_table_have_no_unknown_field():

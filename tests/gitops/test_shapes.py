@@ -268,7 +268,17 @@ spec:
           livenessProbe: {successThreshold: 1, tcpSocket: {port: 80}}
           resources: {limits: {cpu: 100m, memory: 64Mi}}
 """
+INIT = "{name: i, image: a:1.2, livenessProbe: {tcpSocket: {port: 80}}}"
+SIDECAR = INIT.replace("name: i", "name: i, restartPolicy: Always")
 OTHER = {
+    "Certificate": (
+        "apiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata: {name: a}\n"
+        "spec: {secretName: a, issuerRef: {name: i}, dnsNames: [a.example.org], duration: 2160h, renewBefore: 360h0m}"
+    ),
+    "Cluster": (
+        "apiVersion: postgresql.cnpg.io/v1\nkind: Cluster\nspec: {instances: 2, storage: {size: 1Gi}}\n"
+        "metadata: {name: a, annotations: {argocd.argoproj.io/hook: 'PreSync, Sync'}}"
+    ),
     "CronJob": (
         "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: a}\nspec: {schedule: '@daily', timeZone: Europe/Berlin, "
         "jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: a, image: a}]}}}}}"
@@ -335,6 +345,28 @@ OTHER = {
             "with operator Exists has no value",
         ),
         ("Deployment", "path: a/b", "path: ../b", "a path below the volume"),
+        (
+            "Deployment",
+            "      containers:\n",
+            f"      initContainers: [{INIT}]\n      containers:\n",
+            "an init container has",
+        ),
+        ("Deployment", "      containers:\n", f"      initContainers: [{SIDECAR}]\n      containers:\n", ""),
+        (
+            "Deployment",
+            "      containers:\n",
+            "      hostAliases: [{ip: 10.0.0.999}]\n      containers:\n",
+            "an address is",
+        ),
+        ("Service", "type: NodePort", "clusterIP: none, type: NodePort", "it is None, an address, or left out"),
+        ("Certificate", "duration", "duration", ""),
+        ("Certificate", "renewBefore: 360h0m", "renewBefore: 2160h1m", "renewBefore is more than duration 2160h"),
+        ("Certificate", "dnsNames: [a.example.org], ", "", "a certificate has dnsNames, or another name"),
+        ("Cluster", "instances", "instances", ""),
+        ("Cluster", "instances: 2", "instances: 1", "one instance has enablePDB: false"),
+        ("Cluster", "instances: 2", "enablePDB: true", "one instance has enablePDB: false"),
+        ("Cluster", "instances: 2", "instances: 1, enablePDB: false", ""),
+        ("Cluster", "PreSync, Sync", "Postsync", "PreSync, Sync, PostSync, SyncFail, Skip, PreDelete or PostDelete"),
         ("Deployment", "          image: a:1.2\n", "", "containers.0 has no image"),
         ("Deployment", "status.podIP", "status.podIp", "a variable has metadata.name"),
         ("Deployment", "successThreshold: 1", "successThreshold: 2", "successThreshold is 2, more than 1"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from decimal import Decimal
+from typing import TYPE_CHECKING, NamedTuple
 
 from fluobook.errors import KUBECTL
-from fluobook.gitops import documents, schemas
+from fluobook.gitops import documents, kustomization, schemas
 from fluobook.gitops.charts import CPU_FEATURES, PRIVILEGED_KINDS, chart_of
-from fluobook.gitops.documents import pod_path, value_under
+from fluobook.gitops.documents import issuer_of, pod_path, value_under
 from fluobook.gitops.snapshot import Checked, checked
 from fluobook.gitops.tree import INTEGER, WAVE
 from fluobook.kubernetes.pod_security import LEVELS, violations
@@ -18,7 +19,7 @@ from fluobook.params.cpus import lacks
 from fluobook.params.problems import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from fluobook.gitops.documents import Defect, Document, Finding, Key
@@ -54,7 +55,10 @@ def objects_match_their_schema(snapshot: Snapshot) -> Iterator[Finding]:
     files = (file for file in (*snapshot.files, snapshot.root / ".sops.yaml") if file not in snapshot.patches)
     parts = [part for file in files if file.exists() and snapshot.reader.read(file) for part in checked(file)]
     deployed = snapshot.objects()
-    built = [document for objects in snapshot.reader.built.values() for document in objects]
+    changed = (kustomization.load(folder, snapshot.reader) for folder in snapshot.kustomizations)
+    changed = (each for each in changed if each.data.get("patches") or kustomization.is_built(each))
+    changed = (each for each in changed if each.kind != "Component")  # which is built with what lists it
+    built = [document for each in changed for document in kustomization.resources(each.file.parent, snapshot.reader)]
     parts += [Checked(document, schemas.checked(document.data, "")[1], []) for document in built]
     for part in parts:
         document = part.document
@@ -165,8 +169,15 @@ def _refused_pods(pods: list[tuple[Document, tuple[Key, ...]]]) -> Iterator[Find
 
 def waves_do_not_wait_for_the_outside(snapshot: Snapshot) -> Iterator[Finding]:
     """What is healthy only if a certificate authority is reachable does not hold back later waves."""
+    inside = {
+        (issuer.kind, issuer.namespace, issuer.name)
+        for issuer in snapshot.objects("ClusterIssuer", "Issuer")
+        if {"ca", "selfSigned"} & set(issuer.data.get("spec") or {})
+    }
     for document in snapshot.objects(*_NEEDS_THE_OUTSIDE):
-        if document.annotations.get(_IGNORE_HEALTH) != "true":
+        own = (document.kind, document.namespace, document.name)
+        issuer = own if document.kind.endswith("Issuer") else issuer_of(document)
+        if document.annotations.get(_IGNORE_HEALTH) != "true" and issuer not in inside:
             yield document.at("metadata").finding(
                 f"{document.kind} {document.name} holds back later waves until its issuer is reachable",
                 f'annotate it with {_IGNORE_HEALTH}: "true"',
@@ -182,6 +193,74 @@ def cpus_have_what_workloads_need(snapshot: Snapshot) -> Iterator[Finding]:
                 message = f"the CPU type {platform.vm.cpu} lacks {feature}, without which {workload} does not start"
                 place = documents.read(file)[0].at("platform", "vm", "cpu")
                 yield place.finding(message, "set vm.cpu: host, or a custom model that has it")
+
+
+def namespaces_admit_their_pods(snapshot: Snapshot) -> Iterator[Finding]:
+    """A ResourceQuota has room for the pods of its namespace, which give what it counts; a LimitRange allows them."""
+    containers: dict[str, list[_Container]] = {}
+    for document in snapshot.objects():
+        path = pod_path(document)
+        for at, data in documents.values_at(document.data, (*path, "containers", "*")) if path else ():
+            containers.setdefault(document.namespace, []).append(_Container(document, at, data))
+    ranges: dict[str, list[dict[str, Any]]] = {}
+    for limits in snapshot.objects("LimitRange"):
+        items = value_under(limits.data, ("spec", "limits")) or ()
+        ranges.setdefault(limits.namespace, []).extend(item for item in items if item.get("type") == "Container")
+    for namespace, items in ranges.items():
+        for container in containers.get(namespace, ()):
+            yield from _beyond_range(container, items)
+    for quota in snapshot.objects("ResourceQuota"):
+        own = containers.get(quota.namespace, [])
+        yield from _beyond_quota(quota, own, ranges.get(quota.namespace, []))
+
+
+class _Container(NamedTuple):
+    """A container of a workload, and its path there."""
+
+    document: Document
+    path: tuple[Key, ...]
+    data: dict[str, Any]
+
+
+def _beyond_range(container: _Container, items: Iterable[dict[str, Any]]) -> Iterator[Finding]:
+    bounds = (("limits", "max", 1), ("requests", "min", -1))
+    entries = [(*each, *pair) for item in items for each in bounds for pair in (item.get(each[1]) or {}).items()]
+    for field, bound, sign, resource, value in entries:
+        given = value_under(container.data, ("resources", field, resource))
+        if given is not None and (amount(given) - amount(value)) * sign > 0:
+            message = f"a LimitRange refuses {field} of {resource} {given}: its {bound} is {value}"
+            place = container.document.at(*container.path, "resources", field, resource)
+            yield place.finding(message, "change one of the two")
+
+
+def _beyond_quota(quota: Document, containers: list[_Container], ranges: list[dict[str, Any]]) -> Iterator[Finding]:
+    for key, most in (value_under(quota.data, ("spec", "hard")) or {}).items():
+        field, _, resource = str(key).rpartition(".")
+        total = Decimal(0)
+        for document, path, data in containers if resource in ("cpu", "memory") else ():
+            given = _counted(data, field or "requests", resource, ranges)
+            if given is None:
+                message = f"ResourceQuota {quota.name} counts {key}, and refuses a container without it"
+                yield document.at(*path).finding(message, "give it to the container, or a default to a LimitRange")
+            else:
+                total += amount(given) * (value_under(document.data, ("spec", "replicas")) or 1)
+        if total > amount(most):
+            shown = f"{total / 2**20:g}Mi" if resource == "memory" else f"{total:g}"
+            message = f"ResourceQuota {quota.name} allows {key} {most}, and its namespace's pods have {shown}"
+            yield quota.at("spec", "hard", key).finding(message, "raise it, or lower what they request")
+
+
+def _counted(container: Mapping[str, Any], field: str, resource: str, defaults: Sequence[Mapping[str, Any]]) -> Any:
+    """What a quota counts of a container: its own value or a LimitRange's default; a request is its limit otherwise."""
+    given = {name: value_under(container, ("resources", name, resource)) for name in ("requests", "limits")}
+    default = {
+        name: next((item[key][resource] for item in defaults if resource in (item.get(key) or {})), None)
+        for name, key in (("requests", "defaultRequest"), ("limits", "default"))
+    }
+    order = [given["limits"], default["limits"]]
+    if field == "requests":
+        order = [given["requests"], given["limits"], default["requests"], default["limits"]]
+    return next((value for value in order if value is not None), None)
 
 
 def pods_find_a_node(snapshot: Snapshot) -> Iterator[Finding]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fluobook.files import packaged
 from fluobook.gitops import reachability, schemas
 from fluobook.gitops.charts import chart_of
-from fluobook.gitops.documents import pod_path, value_under, values_at
+from fluobook.gitops.documents import issuer_of, pod_path, value_under, values_at
 from fluobook.gitops.snapshot import INITIAL_NAMESPACES
 from fluobook.kubernetes.quantities import amount
 from fluobook.kubernetes.selectors import matches
@@ -23,10 +25,22 @@ if TYPE_CHECKING:
 
 _TABLE = packaged("fluobook.gitops", "data/references.yaml")
 _ISSUER = "cert-manager.io/cluster-issuer"
+_NGINX = "nginx.ingress.kubernetes.io"
 _POD_SCRAPES = {"VMPodScrape", "PodMonitor"}
 _SCRAPES = _POD_SCRAPES | {"VMServiceScrape", "ServiceMonitor"}
 _ENDPOINTS = ("podMetricsEndpoints", "endpoints")
 _CONTAINERS = ("containers", "initContainers")
+_CERTIFIED = (("spec", "dnsNames", "*"), ("spec", "commonName"), ("spec", "tls", "*", "hosts", "*"))
+_PRIVATE = (".svc", ".local", ".internal", ".lan", ".home.arpa", ".localhost", ".test")
+_CONTAINER_NAMES = [
+    (*at, "resourceFieldRef", "containerName")
+    for at in (
+        ("containers", "*", "env", "*", "valueFrom"),
+        ("volumes", "*", "downwardAPI", "items", "*"),
+    )
+]
+_SLEEP = ("lifecycle", "preStop", "sleep", "seconds")
+_EXPANDED = (("command", "*"), ("args", "*"), ("env", "*", "value"))
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
 
@@ -55,10 +69,12 @@ class Known:
             if name := value_under(app.values, ("controller", "ingressClassResource", "name")):
                 objects["IngressClass", "", str(name)] = {}
         for document in self.snapshot.objects():
-            made = _TABLE["secrets"].get(document.kind)
-            for _, name in values_at(document.data, made.split(".")) if made else ():
-                if document.kind == "Certificate" or _ISSUER in document.annotations:
-                    objects["Secret", document.namespace, str(name)] = {}
+            made = _TABLE["secrets"].get(document.kind) or {}
+            names = [form.format(document.name) for form in made.get("names", ())]
+            if "at" in made and issuer_of(document)[2]:
+                names += [str(name) for _, name in values_at(document.data, made["at"].split("."))]
+            for name in names:
+                objects["Secret", document.namespace, name] = {"data": dict.fromkeys(made["keys"], "")}
         return objects | {(each.kind, each.namespace, each.name): each.data for each in self.snapshot.objects()}
 
     @cached_property
@@ -122,7 +138,9 @@ def references_exist(snapshot: Snapshot) -> Iterator[Finding]:
     for document in snapshot.objects():
         defects = [*_reference_defects(document, known), *_pod_defects(document), *_role_defects(document)]
         if document.kind == "Ingress":
-            defects += _ingress_defects(document, hosts)
+            defects += [*_ingress_defects(document, hosts), *_nginx_defects(document, snapshot)]
+        if document.kind in ("Certificate", "Ingress"):
+            defects += _unprovable_names(document, known)
         elif document.kind in ("Service", "PodDisruptionBudget"):
             defects += _selection_defects(document, known)
         elif document.kind in _SCRAPES:
@@ -149,6 +167,11 @@ def _named_defects(
     """What is wrong with one name: there is no such object, or not the part of it that is named too."""
     name, beside = value_under(document.data, path), value_under(document.data, path[:-1])
     kind = entry.get("kind") or str(beside.get("kind") or entry.get("otherwise"))
+    version = str(beside.get("apiVersion") or "")
+    if version and schemas.has_group(version) and not schemas.is_known(version, kind):
+        kinds = schemas.kinds_of(version)
+        yield (*path[:-1], "kind"), f"{version} has no kind {kind}", did_you_mean(kind, kinds)
+        return
     namespace = "" if "annotations" in path else str(beside.get("namespace") or "")
     namespace = namespace or document.namespace
     target = known.find(kind, namespace, name)
@@ -210,6 +233,14 @@ def _pod_defects(document: Document) -> Iterator[Defect]:
             place = (*path, "securityContext", "runAsUser")
             yield place, f"container {name} runs as user 0, which the pod's runAsNonRoot refuses", "give it another"
         yield from _container_defects(container, path)
+        sleep, grace = (*_SLEEP,), spec.get("terminationGracePeriodSeconds", 30)
+        if (seconds := value_under(container, sleep) or 0) > grace:
+            message = f"it sleeps {seconds} s, more than terminationGracePeriodSeconds {grace}"
+            yield (*path, *sleep), message, "shorten it, or raise the other"
+    for pattern in _CONTAINER_NAMES:
+        for path, name in values_at(spec, pattern, pod):
+            if name not in names:
+                yield path, f"{document.kind} {document.name} has no container {name}", did_you_mean(name, names)
 
 
 def _container_defects(container: Mapping[str, Any], path: tuple[Key, ...]) -> Iterator[Defect]:
@@ -219,6 +250,13 @@ def _container_defects(container: Mapping[str, Any], path: tuple[Key, ...]) -> I
         for place, port in values_at(container, handler, path):
             if isinstance(port, str) and port not in names:
                 yield place, f"the container has no port {port}", did_you_mean(port, filter(None, names))
+    declared = {variable.get("name", "") for variable in container.get("env") or ()}
+    for place, text in (each for field in _EXPANDED for each in values_at(container, field, path)):
+        for name in (
+            re.findall(r"(?<!\$)\$\(([A-Za-z_][A-Za-z0-9_]*)\)", str(text)) if not container.get("envFrom") else ()
+        ):
+            if name not in declared and (meant := get_close_matches(name, declared, n=1, cutoff=0.8)):
+                yield place, f"the container has no variable {name}", f"did you mean {meant[0]!r}?"
     for place, request in values_at(container, ("resources", "requests", "*"), path):
         limit = value_under(container, ("resources", "limits", place[-1]))
         if limit is not None and amount(request) > amount(limit):
@@ -230,6 +268,8 @@ def _selection_defects(document: Document, known: Known) -> Iterator[Defect]:
     is_service = document.kind == "Service" and not document.group
     selector = value_under(document.data, ("spec", "selector")) or {}
     kind = value_under(document.data, ("spec", "type")) if is_service else ""
+    if is_service and not selector and kind != "ExternalName":
+        yield from _endpointless(document, known)
     if not selector or kind in ("ExternalName", "LoadBalancer"):  # the rule `exposure` reports those of LoadBalancers
         return
     expression, name = {"matchLabels": selector} if is_service else selector, f"{document.kind} {document.name}"
@@ -247,14 +287,32 @@ def _selection_defects(document: Document, known: Known) -> Iterator[Defect]:
     elif not is_service:
         yield from _budget_defects(document, known, selector)
     elif is_service:
-        ports = [port for pods in selected for port in pods.ports]
-        listed = {port for pod in others for port, _ in known.snapshot.table.ports(pod.name)}
         for index, port in enumerate(value_under(document.data, ("spec", "ports")) or ()):
             target = port.get("targetPort", port.get("port"))
-            if ports and target not in {each for pair in ports for each in pair} | listed:
+            without = [pods for pods in selected if pods.ports and target not in _targets(pods, others, known.snapshot)]
+            if without:
                 where = ("spec", "ports", index, "targetPort" if "targetPort" in port else "port")
-                remedy = f"name one of {', '.join(str(name or number) for name, number in ports)}"
-                yield where, f"{name} leads to port {target}, which its pods do not have", remedy
+                which = (
+                    "its pods do not" if len(without) == len(selected) else f"not all of its {len(selected)} workloads"
+                )
+                remedy = f"name one of {', '.join(str(name or number) for name, number in without[0].ports)}"
+                remedy = remedy if len(without) == len(selected) else "select the pods of one workload"
+                yield where, f"{name} leads to port {target}, which {which} have", remedy
+
+
+def _endpointless(document: Document, known: Known) -> Iterator[Defect]:
+    slices = known.snapshot.objects("EndpointSlice", "Endpoints")
+    labels = [value_under(each.data, ("metadata", "labels", "kubernetes.io/service-name")) for each in slices]
+    if document.name not in {*labels, *(each.name for each in slices)}:
+        remedy = "give it the labels of its pods, or an EndpointSlice"
+        yield ("spec",), f"Service {document.name} has no selector, and leads nowhere", remedy
+
+
+def _targets(pods: Pods, others: Iterable[Any], snapshot: Snapshot) -> set[str | int]:
+    """The ports of pods by name and number, those of the reachability table included."""
+    own = [pod for pod in others if matches({"matchLabels": pod.labels}, pods.labels)]
+    listed = {port for pod in own for port, _ in snapshot.table.ports(pod.name)}
+    return {each for pair in pods.ports for each in pair} | listed
 
 
 def _budget_defects(document: Document, known: Known, selector: Mapping[str, Any]) -> Iterator[Defect]:
@@ -298,8 +356,47 @@ def _ingress_defects(document: Document, hosts: dict[str, str]) -> Iterator[Defe
     for host, path in strangers.items():
         remedy = f"its rules serve {', '.join(filter(None, rule_hosts)) or 'every host'}"
         yield path, f"{name} has TLS for {host}, which no rule serves", remedy
-    if tls_hosts and _ISSUER not in document.annotations:
+    if tls_hosts and not issuer_of(document)[2]:
         yield ("metadata", "name"), f"{name} has TLS and no issuer", f"annotate it with {_ISSUER}"
+    for at, tls in enumerate(spec.get("tls") or () if issuer_of(document)[2] else ()):
+        if not tls.get("secretName"):
+            yield (
+                ("spec", "tls", at),
+                f"{name} has TLS without a secretName",
+                "name the Secret that cert-manager writes",
+            )
+
+
+def _unprovable_names(document: Document, known: Known) -> Iterator[Defect]:
+    """Names that no public authority certifies, or that the solvers of the issuer cannot prove."""
+    kind, namespace, issuer = issuer_of(document)
+    acme = value_under(known.find(kind, namespace, issuer), ("spec", "acme")) or {}
+    proves_wildcards = any("dns01" in solver for solver in acme.get("solvers") or ())
+    for pattern in _CERTIFIED if acme else ():
+        for path, name in values_at(document.data, pattern):
+            if "." not in str(name) or str(name).endswith(_PRIVATE):
+                yield (
+                    path,
+                    f"{kind} {issuer} certifies public names only, not {name}",
+                    "use an issuer with selfSigned or ca",
+                )
+            elif str(name).startswith("*.") and not proves_wildcards:
+                yield path, f"{kind} {issuer} has no solver with dns01, which alone proves {name}", "name each host"
+
+
+def _nginx_defects(document: Document, snapshot: Snapshot) -> Iterator[Defect]:
+    """Annotations that ingress-nginx does not read, or refuses."""
+    path = ("controller", "allowSnippetAnnotations")
+    takes_snippets = any(value_under(app.values, path) for app in snapshot.applications)
+    for key in document.annotations:
+        prefix, _, name = str(key).partition("/")
+        place = ("metadata", "annotations", key)
+        if prefix != _NGINX:
+            continue
+        if name not in _TABLE["nginx"] and get_close_matches(name, _TABLE["nginx"], n=1, cutoff=0.85):
+            yield place, f"ingress-nginx does not read {key}", did_you_mean(name, _TABLE["nginx"])
+        elif name.endswith("-snippet") and not takes_snippets:
+            yield place, f"ingress-nginx refuses {key}", "remove it: a snippet could read every Secret"
 
 
 def _scrape_defects(snapshot: Snapshot, document: Document) -> Iterator[Defect]:
