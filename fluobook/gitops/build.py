@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fluobook.clients.tools import find, run_tool
-from fluobook.files import temporary_folder
+from fluobook.files import temporary_folder, unwritable
 from fluobook.gitops.kustomization import NAME
 from fluobook.gitops.tree import TOPS
 from fluobook.kubernetes import manifests, rendering
@@ -69,6 +69,14 @@ class Builder:
         return beside
 
 
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copytree(source, target, ignore=_special)
+    except shutil.Error as error:  # one entry for each file
+        reason = str(error.args[0][0][2]).partition("] ")[2].partition(":")[0]
+        raise unwritable(target, OSError(0, reason)) from error
+
+
 def _special(folder: str, names: list[str]) -> list[str]:
     """What is neither a file nor a folder: a FIFO, or a link to a folder, which may be a loop."""
     paths = {name: Path(folder) / name for name in names}
@@ -82,7 +90,7 @@ def builder(root: Path) -> Iterator[Builder]:
         home = temporary.resolve()
         for top in TOPS:
             if (root / top).is_dir():
-                shutil.copytree(root / top, home / "tree" / top, ignore=_special)
+                _copy(root / top, home / "tree" / top)
         rendering.use_legacy_ksops(home / "tree")
         rendering.install_ksops(home / "plugins", _PLUGIN)
         yield Builder(home, root)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import errno
 import fcntl
 import json
 import os
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.environment import cache_folder, inherited
 from fluobook.errors import DeadlineExceeded, FluobookError, UsageError
-from fluobook.files import is_alive, temporary_prefix, write_json
+from fluobook.files import MIB, is_alive, temporary_prefix, unwritable, write_json
 from fluobook.params import Params, home
 from fluobook.waiting import Cancellation, wait_until
 from fluobook_lab.charts import Pin
@@ -244,6 +245,8 @@ def start(
         return lab
     process.kill()
     tail = "\n".join((folder / "lab.log").read_text(errors="replace").splitlines()[-15:])
+    if shutil.disk_usage(folder).free < MIB:
+        raise unwritable(folder, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     raise FluobookError("the lab did not start", cause=tail, remedy=f"read {folder / 'lab.log'}")
 
 

@@ -84,6 +84,16 @@ def test_a_link_to_its_own_folder_is_left_out(repository):
     assert findings(repository, {"build": RULES["build"]}) == []
 
 
+def test_a_copy_without_room_names_the_folder_and_the_reason(repository, monkeypatch):
+    def full(source, target, **_):
+        raise shutil.Error([(str(source), str(target), "[Errno 28] No space left on device: 'x'")] * 500)
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    [found] = findings(repository, {"build": RULES["build"]})
+    assert found.file.endswith("/tree/cluster-gitops")
+    assert (found.message, found.rule) == ("it cannot be written: No space left on device", "readable")
+
+
 @pytest.mark.parametrize("name", sorted(MAKE))
 def test_a_params_file_that_cannot_be_read_is_one_error(repository, name):
     replaced(repository / "params" / "site.yaml", name)
