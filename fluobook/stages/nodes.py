@@ -83,7 +83,8 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     """The nodes to forget and to remove.
 
     Raises:
-        Refused: etcd would lose its quorum, a drain could never end, or the only replica of a volume is on a node.
+        Refused: etcd would lose its quorum, a drain could never end, the only replica of a volume is on a node, or a
+            node that seems lost lives.
     """
     if observation.missing:
         return Plan(NAME, (), 0, platform.digest_data(), observation.missing)
@@ -94,6 +95,12 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     names = dict.fromkeys([*present, *(name for name, vm in strays.items() if teardown.is_former_node(platform, vm))])
     lost = [name for name in names if name in known and observation.vms.ours(known[name]) is None]
     former = [name for name in names if name not in known]
+    if alive := [n for n in lost if observation.is_healthy(n) or known[n].address in observation.vms.answering]:
+        raise Refused(
+            f"{', '.join(alive)}: no VM of it is on its host, and yet it answers or is Ready",
+            cause="the API token does not see the VM, the VM was moved, or it was destroyed less than a minute ago",
+            remedy="give the token VM.Audit, correct nodes[].host, or run it again: a node that lives is not lost",
+        )
     _keeps_quorum(observation, lost, former)
     actions, notes = list[Action](), list[str]()
     for name in lost:

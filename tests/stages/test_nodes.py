@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from fluobook.params import derive
 from fluobook.stages import catalogue, nodes
 from fluobook.stages.core.drain import Load
 from fluobook.stages.core.gate import Answer, Approval, Gate
+from fluobook.stages.core.readiness import has_condition
 from fluobook.stages.create_vms.plan import Observation as VMs
 from fluobook.stages.create_vms.plan import ObservedVM
 
@@ -88,6 +90,17 @@ def test_a_former_node_that_is_down_is_removed_from_etcd_by_the_others():
     ]
 
 
+def test_a_node_that_lives_is_not_lost_although_nobody_sees_its_vm():
+    unseen = observed(without=(WORKERS[0],))
+    ready = nodes.Observation(unseen.vms, [node(name) for name in [*PLANES, *WORKERS]], unseen.members)
+    with pytest.raises(Refused, match=f"{WORKERS[0]}: no VM"):
+        steps(ready)
+    address = next(each.address for each in PLATFORM.nodes if each.name == WORKERS[0])
+    answering = nodes.Observation(replace(unseen.vms, answering=frozenset({address})), unseen.nodes, unseen.members)
+    with pytest.raises(Refused, match=f"{WORKERS[0]}: no VM"):
+        steps(answering)
+
+
 @pytest.mark.parametrize(
     ("more", "without", "down", "refused"),
     [
@@ -139,6 +152,12 @@ def test_a_lost_control_plane_is_replaced_and_a_worker_leaves(shared_labs: Any) 
     machine = lab.context().proxmox(platform.endpoint_of(lost).name)
     machine.wait(machine.stop(lost.host, lost.vmid), deadline=60)
     machine.wait(machine.delete(lost.host, lost.vmid), deadline=60)
+    gone = lab.context()
+    gone.wait_until(
+        "nodes_ready",
+        f"{lost.name} to be NotReady",
+        lambda: None if has_condition(gone.kube().get("v1", "Node", lost.name), "Ready") else True,
+    )
 
     def apply(context: Any) -> None:
         gate = Gate(Approval(), POLICIES["lab"], CLUSTER, ask=lambda question: Answer("prompt", question.word))
