@@ -177,7 +177,7 @@ def test_a_component_that_is_left_out_is_deleted_with_its_data_only_if_that_is_a
     assert deletions[1].needs == ("delete application scylladb",)
     assert deletions[0].detail == "with ScyllaCluster scylla/fluodata"
     assert "claim data-fluodata" in deletions[2].detail
-    assert plan.destroys == ("scylladb", "scylla-operator", "scylla", "scylla-operator")
+    assert plan.destroys == ("scylladb", "scylla-operator", "scylla")
     with pytest.raises(ApprovalNeeded, match="needs approval"):
         stage.apply(plan)
     assert lab.requests("kubernetes", mutating=True) == []
