@@ -32,7 +32,17 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
     if talos.probe(node).mode is not Mode.CONFIGURED:
         context.shared(claim.Claimed, lambda: claim.claim(context))
         delivery = Delivery(talos, node, text, report)
-        mode = context.wait_until("install", f"{node.name} to run with its configuration", delivery.step, final=FINAL)
+        planes = {plane.name for plane in context.platform.control_planes}
+
+        def step() -> str | None:
+            if planes <= {action.data.get("node") for action in report.failed()}:
+                raise Refused(
+                    f"{node.name} cannot answer: no control plane runs that would sign its certificate",
+                    remedy=f"correct what {', '.join(sorted(planes))} failed at, then run the stage again",
+                )
+            return delivery.step()
+
+        mode = context.wait_until("install", f"{node.name} to run with its configuration", step, final=FINAL)
         return {"mode": mode}
 
     def has_taken_over() -> bool | None:

@@ -151,6 +151,10 @@ class Reporter:
         progress.reports.append(f"waiting for {what}")
         self.journal.write("wait", stage=self.stage, action=self.action.id, what=what, seconds=seconds)
 
+    def failed(self) -> list[Action]:
+        """The actions of this plan that have failed so far."""
+        return [action for action in self.progress.actions if self.progress.of(action).state == "failed"]
+
     def follow(self, log: Callable[[], Sequence[str]]) -> None:
         """Let a person read the log of the task that does the work now."""
         self.progress.of(self.action).log = log

@@ -205,6 +205,22 @@ def test_a_configuration_that_talos_does_not_read_is_refused_in_its_words(made, 
     assert "diskQuotaSuport" in present(caught.value).text()
 
 
+def test_workers_are_not_waited_for_when_every_control_plane_has_failed(made, monkeypatch):
+    """Talos' API on a worker needs a certificate that a control plane signs."""
+    render = documents.node_texts
+
+    def spoil(*given):
+        texts = render(*given)
+        return texts | {"talos-cp-1": texts["talos-cp-1"].replace("diskQuotaSupport:", "diskQuotaSuport:")}
+
+    monkeypatch.setattr(documents, "node_texts", spoil)
+    lab = made()
+    stage = lab.stage("apply-talos-config")
+    with pytest.raises(Rejected, match=r"apply talos-cp-1: .*unknown keys") as caught:
+        stage.apply(stage.plan())
+    assert "(and 2 more failed: apply talos-worker-1, apply talos-worker-2)" in caught.value.message
+
+
 def test_workers_that_a_killed_run_configured_alone_answer_once_a_control_plane_does(made):
     lab = made()
     context = lab.context()
