@@ -161,30 +161,30 @@ class Connection:
         background().run(self._close())
 
     async def _unary(self, stub: type, method: str, request: Any, timeout: float) -> Any:  # noqa: ASYNC109
-        channel = self._open()
-        try:
+        with self._opened(method) as channel:
             return await getattr(stub(channel), method)(request, timeout=timeout)
-        except FOREIGN as error:
-            raise self._translated(error, channel, method) from error
 
     async def _sent(self, stub: type, method: str, requests: Iterable[Any], timeout: float) -> Any:  # noqa: ASYNC109
-        channel = self._open()
-        try:
+        with self._opened(method) as channel:
             async with getattr(stub(channel), method).open(timeout=timeout) as stream:
                 for request in requests:
                     await stream.send_message(request)
                 await stream.end()
                 return await stream.recv_message()
-        except FOREIGN as error:
-            raise self._translated(error, channel, method) from error
 
     async def _replies(self, stub: type, method: str, request: Any, timeout: float | None) -> AsyncIterator[Any]:  # noqa: ASYNC109
-        channel = self._open()
-        try:
+        with self._opened(method) as channel:
             async with getattr(stub(channel), method).open(timeout=timeout) as stream:
                 await stream.send_message(request, end=True)
                 async for reply in stream:
                     yield reply
+
+    @contextmanager
+    def _opened(self, method: str) -> Iterator[_Channel]:
+        """The channel for one call, whose foreign errors become ours."""
+        channel = self._open()
+        try:
+            yield channel
         except FOREIGN as error:
             raise self._translated(error, channel, method) from error
 
