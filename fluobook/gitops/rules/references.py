@@ -40,6 +40,7 @@ _CONTAINER_NAMES = [
     )
 ]
 _SLEEP = ("lifecycle", "preStop", "sleep", "seconds")
+_VARIABLE = re.compile(r"(?<!\$)\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 _EXPANDED = (("command", "*"), ("args", "*"), ("env", "*", "value"))
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
@@ -233,10 +234,10 @@ def _pod_defects(document: Document) -> Iterator[Defect]:
             place = (*path, "securityContext", "runAsUser")
             yield place, f"container {name} runs as user 0, which the pod's runAsNonRoot refuses", "give it another"
         yield from _container_defects(container, path)
-        sleep, grace = (*_SLEEP,), spec.get("terminationGracePeriodSeconds", 30)
-        if (seconds := value_under(container, sleep) or 0) > grace:
+        grace = spec.get("terminationGracePeriodSeconds", 30)
+        if (seconds := value_under(container, _SLEEP) or 0) > grace:
             message = f"it sleeps {seconds} s, more than terminationGracePeriodSeconds {grace}"
-            yield (*path, *sleep), message, "shorten it, or raise the other"
+            yield (*path, *_SLEEP), message, "shorten it, or raise the other"
     for pattern in _CONTAINER_NAMES:
         for path, name in values_at(spec, pattern, pod):
             if name not in names:
@@ -251,10 +252,9 @@ def _container_defects(container: Mapping[str, Any], path: tuple[Key, ...]) -> I
             if isinstance(port, str) and port not in names:
                 yield place, f"the container has no port {port}", did_you_mean(port, filter(None, names))
     declared = {variable.get("name", "") for variable in container.get("env") or ()}
-    for place, text in (each for field in _EXPANDED for each in values_at(container, field, path)):
-        for name in (
-            re.findall(r"(?<!\$)\$\(([A-Za-z_][A-Za-z0-9_]*)\)", str(text)) if not container.get("envFrom") else ()
-        ):
+    expanded = () if container.get("envFrom") else _EXPANDED  # which names its variables elsewhere
+    for place, text in (each for field in expanded for each in values_at(container, field, path)):
+        for name in _VARIABLE.findall(str(text)):
             if name not in declared and (meant := get_close_matches(name, declared, n=1, cutoff=0.8)):
                 yield place, f"the container has no variable {name}", f"did you mean {meant[0]!r}?"
     for place, request in values_at(container, ("resources", "requests", "*"), path):
