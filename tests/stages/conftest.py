@@ -14,6 +14,7 @@ from fluobook_lab.environment import Environment
 
 from fluobook import params
 from fluobook.context import POLICIES, RunContext
+from fluobook.errors import FluobookError
 from fluobook.journal.journal import Journal
 from fluobook.lab import programs as lab_programs
 from fluobook.notebook import stage_run
@@ -92,6 +93,23 @@ class Lab:
     def paths(self, method: str) -> list[str]:
         """Paths that Proxmox VE was asked with a method since the last mark."""
         return [r["path"].removeprefix("/api2/json") for r in self.requests("proxmox") if r["method"] == method]
+
+
+def interrupting(perform: Callable[..., Any], after: int) -> Callable[..., Any]:
+    """What performs actions, and fails at the one with that number; after it was done if the number is even."""
+    done = 0
+
+    def performed(*arguments: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done == after and after % 2:
+            raise FluobookError("the laptop was closed")
+        result = perform(*arguments)
+        if done == after:
+            raise FluobookError("the laptop was closed")
+        return result
+
+    return performed
 
 
 @pytest.fixture(scope="session")

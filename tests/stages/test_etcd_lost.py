@@ -19,6 +19,7 @@ from fluobook.stages.core import backups
 from fluobook.stages.core.gate import Approval, Gate
 from fluobook.stages.restore import work
 from fluobook.stages.restore.plan import WAITS, read_member
+from tests.stages.conftest import interrupting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,18 +87,8 @@ def test_a_file_that_was_changed_fails_the_check(lab: Any) -> None:
 
 def interrupted(lab: Any, after: int) -> list[str]:
     """Run a restore and fail at the action with that number, half of the time after it was done; what was left."""
-    context, done = lab.context(), 0
+    context, perform = lab.context(), interrupting(restore.STAGE.perform, after)
     planned = stage_run(restore.STAGE, context, gate_of("all", context)).plan()
-
-    def perform(*arguments: Any) -> Any:
-        nonlocal done
-        done += 1
-        if done == after and after % 2:
-            raise FluobookError("the laptop was closed")
-        result = restore.STAGE.perform(*arguments)
-        if done == after:
-            raise FluobookError("the laptop was closed")
-        return result
 
     stage = stage_run(replace(restore.STAGE, perform=perform), context, gate_of(f"restore={planned.digest}", context))
     with pytest.raises(FluobookError, match="the laptop was closed"):

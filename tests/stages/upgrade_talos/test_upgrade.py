@@ -13,6 +13,7 @@ from fluobook.errors import FluobookError, TaskFailed
 from fluobook.notebook import stage_run
 from fluobook.stages import upgrade_talos
 from fluobook.stages.core.gate import Approval, Gate
+from tests.stages.conftest import interrupting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,19 +59,7 @@ def away(lab: Any) -> Iterator[list[int]]:
 
 def interrupted(lab: Any, after: int) -> None:
     """Run the upgrade, and fail at the action with that number, half of the time after it was done."""
-    context = lab.context(TO)
-    done = 0
-
-    def perform(*arguments: Any) -> Any:
-        nonlocal done
-        done += 1
-        if done == after and after % 2:
-            raise FluobookError("the laptop was closed")
-        result = upgrade_talos.STAGE.perform(*arguments)
-        if done == after:
-            raise FluobookError("the laptop was closed")
-        return result
-
+    context, perform = lab.context(TO), interrupting(upgrade_talos.STAGE.perform, after)
     gate = Gate(Approval.parse("all"), POLICIES["lab"], context.platform.cluster.name)
     stage = stage_run(replace(upgrade_talos.STAGE, perform=perform), context, gate)
     with pytest.raises(FluobookError):
