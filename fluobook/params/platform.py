@@ -460,7 +460,11 @@ class Platform(Model):
 
     def endpoint_of(self, node: Node) -> ProxmoxEndpoint:
         """The Proxmox VE endpoint of a node's host."""
-        return next(endpoint for endpoint in self.proxmox if node.host in endpoint.hosts)
+        return self.endpoint_at(node.host)
+
+    def endpoint_at(self, host: str) -> ProxmoxEndpoint:
+        """The Proxmox VE endpoint through which a host of the platform is reached."""
+        return next(endpoint for endpoint in self.proxmox if host in endpoint.hosts)
 
     def route(self, host: str, port: int) -> tuple[str, int]:
         """The host and port to connect to for `host`:`port`: from `endpoints`, or unchanged."""

@@ -21,7 +21,7 @@ from fluobook.params import Node, Platform
 from fluobook.stages.core import backups
 from fluobook.stages.core.backups import Record
 from fluobook.stages.core.check import Check, CheckGroup, run_groups
-from fluobook.stages.core.cluster import Missing, api
+from fluobook.stages.core.cluster import Missing, api, read_etcd
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.stage import Stage
@@ -75,17 +75,13 @@ def _member(context: RunContext) -> tuple[Node, EtcdStatus]:
     problems = []
     candidates: list[tuple[bool, Node, EtcdStatus]] = []
     for node in context.platform.control_planes:
-        client = context.talos.client(node)
-        try:
-            client.etcd_members()
-            status = client.etcd_status()
-        except FluobookError as error:
-            problems.append(f"{node.name}: {error.message}")
-            continue
-        if status.learner or status.errors:
-            problems.append(f"{node.name}: {'; '.join(status.errors) or 'is a learner'}")
-            continue
-        candidates.append((status.leader == status.id, node, status))
+        report = read_etcd(context.talos.client(node))
+        if report.status is None:
+            problems.append(f"{node.name}: {report.error}")
+        elif report.status.learner or report.status.errors:
+            problems.append(f"{node.name}: {'; '.join(report.status.errors) or 'is a learner'}")
+        else:
+            candidates.append((report.status.leader == report.status.id, node, report.status))
     if not candidates:
         raise Refused(f"no member of etcd can give a snapshot: {'; '.join(problems)}")
     _, node, status = min(candidates, key=lambda candidate: candidate[0])

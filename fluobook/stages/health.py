@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fluobook.clients.talos import EtcdMember, EtcdStatus, MachineStage
-from fluobook.context import RunContext, TalosNodes
+from fluobook.clients.talos import MachineStage
+from fluobook.context import RunContext
 from fluobook.errors import KUBECTL, PHASE, TALOSCTL, FluobookError
 from fluobook.machine.access import RENEW_BEFORE
 from fluobook.machine.contracts import value_at
@@ -20,7 +20,7 @@ from fluobook.params import Node, Platform, Supported, load_supported
 from fluobook.params.versions import minor_of
 from fluobook.stages.core.backups import folder_of, records
 from fluobook.stages.core.check import Check, CheckGroup, count, error_of, run_groups
-from fluobook.stages.core.cluster import cluster
+from fluobook.stages.core.cluster import EtcdReport, cluster, read_etcd
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.readiness import WORKLOADS, bad_conditions, certificates_check, listed, why_not
 from fluobook.stages.core.stage import read_only_stage
@@ -33,21 +33,6 @@ FAR_BEHIND = 1000
 """Entries of etcd's log that a member may lag behind the leader; one that catches up is far closer."""
 SHOWN = 5
 """Unhealthy objects of one kind that a result names; the others are counted."""
-
-
-@dataclass(frozen=True)
-class EtcdReport:
-    """What the etcd member of one control plane reports, or why it does not.
-
-    Args:
-        members: the members of the cluster as it sees them.
-        status: its own status.
-        error: why nothing was read.
-    """
-
-    members: Sequence[EtcdMember] = ()
-    status: EtcdStatus | None = None
-    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -342,18 +327,9 @@ def support_check(platform: Platform, supported: Supported, today: dt.date) -> C
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
-def read_etcd(talos: TalosNodes, node: Node) -> EtcdReport:
-    """What the etcd member on a control plane reports."""
-    client = talos.client(node)
-    try:
-        return EtcdReport(client.etcd_members(), client.etcd_status())
-    except FluobookError as error:
-        return EtcdReport(error=error.message)
-
-
 def _etcd(context: RunContext) -> Iterable[Check]:
     planes = context.platform.control_planes
-    reports = in_parallel(lambda node: read_etcd(context.talos, node), planes, width=len(planes))
+    reports = in_parallel(lambda node: read_etcd(context.talos.client(node)), planes, width=len(planes))
     return etcd_checks(context.platform, dict(zip([node.name for node in planes], reports, strict=True)))
 
 

@@ -13,19 +13,18 @@ from typing import Any
 
 from fluobook.clients.talos.resources import EtcdMember
 from fluobook.context import RunContext
-from fluobook.errors import KUBECTL, PHASE, FluobookError, NotFound, Refused
+from fluobook.errors import KUBECTL, PHASE, FluobookError, Refused
 from fluobook.machine.contracts import value_at
 from fluobook.params import Node, Platform
-from fluobook.stages import health, teardown
+from fluobook.stages import teardown
 from fluobook.stages.core import drain
 from fluobook.stages.core.check import Check, count
-from fluobook.stages.core.cluster import Missing, api
+from fluobook.stages.core.cluster import Missing, api, read_etcd
 from fluobook.stages.core.executor import Reporter, in_parallel
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.readiness import has_condition
 from fluobook.stages.core.stage import Stage
 from fluobook.stages.create_vms import plan as vms
-from fluobook.stages.create_vms import settings
 
 NAME = "nodes"
 Obj = Mapping[str, Any]
@@ -68,7 +67,7 @@ def observe(context: RunContext) -> Observation:
     kube = api(context)
     if isinstance(kube, Missing):
         return Observation(vms.observe(context), missing=kube.stage)
-    reports = in_parallel(lambda node: health.read_etcd(context.talos, node), context.platform.control_planes)
+    reports = in_parallel(lambda node: read_etcd(context.talos.client(node)), context.platform.control_planes)
     members = next((report.members for report in reports if report.members), ())
     if not members:
         raise FluobookError(
@@ -167,8 +166,8 @@ def _remove(
 ) -> list[Action]:
     reason, node = "not in the params", observation.node(name)
     steps: list[tuple[str, str, str, dict[str, Any]]] = []
-    alive = node is not None and observation.is_healthy(name)
-    if alive and node is not None:
+    alive = observation.is_healthy(name)
+    if node is not None and alive:
         if reasons := list(_holds(name, observation, seconds=platform.deadlines.drain)):
             raise Refused(
                 f"{name} cannot leave: " + "; ".join(reasons),
@@ -179,7 +178,12 @@ def _remove(
         if vm is not None:
             votes = any(member.hostname == name for member in observation.members)
             steps.append(
-                ("reset", f"machine {name}", reason, {"address": _address(node), "votes": votes, **_place(vm)})
+                (
+                    "reset",
+                    f"machine {name}",
+                    reason,
+                    {"address": _address(node), "votes": votes, **teardown.place_of(vm)},
+                )
             )
     if not alive or vm is None:
         steps += _members(observation, name, reason)
@@ -191,10 +195,6 @@ def _remove(
         destroyed = teardown.destruction(platform, vm, tuple(action.id for action in last), name)
         actions.append(destroyed)
     return actions
-
-
-def _place(vm: vms.ObservedVM) -> dict[str, Any]:
-    return {"host": str(vm.resource["node"]), "vmid": vm.vmid, "uuid": settings.uuid_of(vm.config)}
 
 
 def _address(node: Obj) -> str:
@@ -230,7 +230,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
 def _remove_member(context: RunContext, member: str) -> Mapping[str, Any]:
     """Have a control plane that answers remove a member; one that is gone already is fine."""
     for node in context.platform.control_planes:
-        if any(each.id == member for each in health.read_etcd(context.talos, node).members):
+        if any(each.id == member for each in read_etcd(context.talos.client(node)).members):
             context.talos.client(node, "os:admin").remove_etcd_member(member)
             return {"member": member}
     return {"member": "gone"}
@@ -238,10 +238,8 @@ def _remove_member(context: RunContext, member: str) -> Mapping[str, Any]:
 
 def _reset(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any]:
     """Let the machine leave etcd and wipe itself; it powers off when it has."""
-    endpoint = teardown.endpoint_of(context.platform, action.data["host"])
-    if endpoint is None:
-        raise NotFound(f"the host {action.data['host']} is not in the params", system="proxmox")
-    client, place = context.proxmox(endpoint.name), (action.data["host"], action.data["vmid"])
+    place = action.data["host"], action.data["vmid"]
+    client = context.proxmox(context.platform.endpoint_at(place[0]).name)
     if client.vm_status(*place)["status"] == "stopped":
         return {"state": "stopped"}
     machine: Node = context.platform.nodes[0].model_copy(

@@ -14,7 +14,7 @@ from typing import Any
 from fluobook.clients.proxmox.session import WIDTH
 from fluobook.context import RunContext
 from fluobook.errors import ForeignObject, NotFound, Refused
-from fluobook.params import Platform, ProxmoxEndpoint, derive
+from fluobook.params import Platform, derive
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action, Plan
@@ -71,9 +71,14 @@ def destruction(platform: Platform, vm: ObservedVM, needs: tuple[str, ...], word
         reason="a node of the cluster" if _in_params(platform, vm) else "a former node of the cluster",
         needs=needs,
         system=f"proxmox:{host}",
-        data={"host": host, "vmid": vm.vmid, "uuid": settings.uuid_of(vm.config)},
+        data=place_of(vm),
         destroys=(word,),
     )
+
+
+def place_of(vm: ObservedVM) -> dict[str, Any]:
+    """Where a VM is, and by what it is known, as data of an action."""
+    return {"host": str(vm.resource["node"]), "vmid": vm.vmid, "uuid": settings.uuid_of(vm.config)}
 
 
 def _in_params(platform: Platform, vm: ObservedVM) -> bool:
@@ -94,12 +99,12 @@ def _disks(vm: ObservedVM) -> Iterator[str]:
 def is_former_node(platform: Platform, vm: ObservedVM) -> bool:
     """Whether a VM with our tags is that of a node that left the params, and no clone: its uuid follows its name."""
     derived = derive.uuid_of(platform.cluster.name, str(vm.resource.get("name"))).lower()
-    return settings.uuid_of(vm.config) == derived and endpoint_of(platform, str(vm.resource["node"])) is not None
+    return settings.uuid_of(vm.config) == derived and _in_reach(platform, vm)
 
 
-def endpoint_of(platform: Platform, host: str) -> ProxmoxEndpoint | None:
-    """The endpoint through which a host is reached; None if the params do not have it."""
-    return next((endpoint for endpoint in platform.proxmox if host in endpoint.hosts), None)
+def _in_reach(platform: Platform, vm: ObservedVM) -> bool:
+    """Whether the params have the host of a VM."""
+    return any(vm.resource["node"] in endpoint.hosts for endpoint in platform.proxmox)
 
 
 def _left_alone(platform: Platform, observation: Observation, ours: Sequence[ObservedVM]) -> Iterator[str]:
@@ -110,7 +115,7 @@ def _left_alone(platform: Platform, observation: Observation, ours: Sequence[Obs
             seen.add(place)
             tagged = settings.TAG in settings.tags_of(vm.config)
             why = "its uuid is not that of a node, as with a clone" if tagged else "it has not our tag"
-            if tagged and endpoint_of(platform, str(vm.resource["node"])) is None:
+            if tagged and not _in_reach(platform, vm):
                 why = "its host is not in the params"
             yield f"left alone: {vm}, {why}"
 
@@ -122,10 +127,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
         ForeignObject: the VM of that number is not the one of the plan any more.
     """
     host, vmid = action.data["host"], action.data["vmid"]
-    endpoint = endpoint_of(context.platform, host)
-    if endpoint is None:
-        raise NotFound(f"the host {host} is not in the params", system="proxmox", remedy="put it back, then run again")
-    client = context.proxmox(endpoint.name)
+    client = context.proxmox(context.platform.endpoint_at(host).name)
     try:
         work.wait_unlocked(context, client, host, vmid, report)
         config, status = client.config(host, vmid), client.vm_status(host, vmid)["status"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fluobook.clients.https import NO_CONNECTION
 from fluobook.clients.kube import Kube
-from fluobook.clients.talos import Mode, Probe
+from fluobook.clients.talos import EtcdMember, EtcdStatus, Mode, Probe, TalosNode
 from fluobook.context import RunContext
-from fluobook.errors import StageMissing, Unreachable
+from fluobook.errors import FluobookError, StageMissing, Unreachable
 from fluobook.params import Node, Platform
 from fluobook.stages.core.executor import in_parallel
 
@@ -100,3 +100,26 @@ def api(context: RunContext) -> Kube | Missing:
             raise
         return Missing("bootstrap-kubernetes", f"no Kubernetes API answers at {context.platform.api_address}")
     return kube
+
+
+@dataclass(frozen=True)
+class EtcdReport:
+    """What the etcd member of one control plane reports, or why it does not.
+
+    Args:
+        members: the members of the cluster as it sees them.
+        status: its own status.
+        error: why nothing was read.
+    """
+
+    members: Sequence[EtcdMember] = ()
+    status: EtcdStatus | None = None
+    error: str = ""
+
+
+def read_etcd(client: TalosNode) -> EtcdReport:
+    """What the etcd member on a control plane reports."""
+    try:
+        return EtcdReport(client.etcd_members(), client.etcd_status())
+    except FluobookError as error:
+        return EtcdReport(error=error.message)

@@ -38,7 +38,7 @@ def _client(context: RunContext, node: Node) -> ProxmoxClient:
 def _download(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any]:
     """Have the host fetch the image; one that another run has begun, or has just finished, will do."""
     host, file = action.data["host"], action.data["file"]
-    endpoint = next(e for e in context.platform.proxmox if host in e.hosts)
+    endpoint = context.platform.endpoint_at(host)
     client = context.proxmox(endpoint.name)
     text = read_text(context.root / "talos" / "schematic.yaml")
     image = image_of(text, context.platform.versions.talos)

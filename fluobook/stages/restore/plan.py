@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from fluobook.clients.talos import Mode, TalosNode
@@ -14,7 +15,7 @@ from fluobook.params import Node, Platform
 from fluobook.params.versions import minor_of
 from fluobook.stages.core import backups
 from fluobook.stages.core.backups import Record
-from fluobook.stages.core.cluster import probe_nodes
+from fluobook.stages.core.cluster import probe_nodes, read_etcd
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
 
@@ -117,11 +118,10 @@ class Observation:
 def read_member(client: TalosNode) -> Member:
     """The etcd of a control plane."""
     state = next((service.state for service in client.services() if service.id == "etcd"), "")
-    try:
-        names = frozenset(member.hostname for member in client.etcd_members())
-        return Member(state, client.etcd_status().index, names)
-    except FluobookError:
+    report = read_etcd(client)
+    if report.status is None:
         return Member(state)
+    return Member(state, report.status.index, frozenset(member.hostname for member in report.members))
 
 
 def observe(context: RunContext) -> Observation:
@@ -148,7 +148,9 @@ def observe(context: RunContext) -> Observation:
     except Refused:
         return found
     wanted = of_record(record) if record else _wanted(backups.read(context, str(path)))
-    marks, uid = _read_marks(context)
+    marks, uid = None, ""
+    with suppress(FluobookError):  # the API does not answer
+        marks, uid = read_marks(context)
     found = replace(found, wanted=wanted, marks=marks)
     if found.restored or not found.begun:
         return replace(found, same=found.restored or None)
@@ -167,14 +169,11 @@ def _wanted(opened: backups.Opened) -> Wanted:
     return Wanted(str(opened.path), opened.content.sha256, opened.content.revision)
 
 
-def _read_marks(context: RunContext) -> tuple[Mapping[str, str] | None, str]:
-    """What the cluster says of its snapshots, and the uid of kube-system; nothing if the API does not answer."""
-    try:
-        system = context.kube().get("v1", "Namespace", "kube-system")
-        marks = context.kube().find("v1", "ConfigMap", SENTINEL, "kube-system")
-    except FluobookError:
-        return None, ""
-    return dict((marks or {}).get("data") or {}), str(system["metadata"]["uid"])
+def read_marks(context: RunContext) -> tuple[Mapping[str, str], str]:
+    """What the cluster says of its snapshots, and the uid of kube-system."""
+    system = context.kube().get("v1", "Namespace", "kube-system")
+    marks = context.kube().find("v1", "ConfigMap", SENTINEL, "kube-system")
+    return (marks or {}).get("data") or {}, str(system["metadata"]["uid"])
 
 
 def plan(platform: Platform, observation: Observation) -> Plan:

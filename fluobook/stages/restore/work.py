@@ -15,7 +15,7 @@ from fluobook.stages.core.check import Check, CheckGroup, count, run_groups
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
 from fluobook.stages.etcd_snapshot import sentinel
-from fluobook.stages.restore.plan import NAME, WAITS, WIPE, Observation, read_member
+from fluobook.stages.restore.plan import NAME, WAITS, WIPE, Observation, read_marks, read_member
 from fluobook.stages.upgrade_talos.work import ready, restarted
 
 MANAGER = f"fluobook-{NAME}"
@@ -72,18 +72,15 @@ def _recover(context: RunContext, node: Node, data: Mapping[str, str], report: R
             )
         return True if read_member(client).quorum else None
 
-    def found() -> Mapping[str, Any] | None:
-        context.kube().get("v1", "Namespace", "kube-system")
-        return context.kube().find("v1", "ConfigMap", SENTINEL, "kube-system") or {}
-
     report("uploads the snapshot")
     context.wait_until("etcd", f"{node.name} to take the snapshot", begin, final=(Refused,))
     report("waits for etcd")
     context.wait_until("etcd", f"etcd on {node.name} to run", serves, final=(TaskFailed,))
     report("waits for the Kubernetes API")
-    marks = context.wait_until("nodes_ready", "the Kubernetes API to answer", found, interval=0.5)
-    uid = str(context.kube().get("v1", "Namespace", "kube-system")["metadata"]["uid"])
-    name = (marks.get("data") or {}).get("name")
+    marks, uid = context.wait_until(
+        "nodes_ready", "the Kubernetes API to answer", lambda: read_marks(context), interval=0.5
+    )
+    name = marks.get("name")
     if not opened.content.has(SYSTEM, uid) or (opened.record and name != opened.record.name):
         raise TaskFailed(
             f"the cluster does not hold the snapshot {data['snapshot']}; the one that it names is {name or 'none'}",
