@@ -39,11 +39,13 @@ class AccessFile:
         exists: whether there is such a file.
         problem: why it is to be written; "" if it is up to date.
         remaining: how long its client certificate still lasts; "" if it has none.
+        expires: when that ends.
     """
 
     exists: bool
     problem: str = ""
     remaining: str = ""
+    expires: dt.datetime | None = None
 
 
 def _compared(path: Path, wanted: dict[str, Any], now: dt.datetime) -> AccessFile:
@@ -56,10 +58,10 @@ def _compared(path: Path, wanted: dict[str, Any], now: dt.datetime) -> AccessFil
     problem = access.why_replace(config, wanted, now)
     problem = problem or ("is readable by others" if path.stat().st_mode & 0o077 else "")
     try:
-        lasts = access.remaining(access.credential(config).expires, now)
+        expires = access.credential(config).expires
     except FluobookError:
-        lasts = ""
-    return AccessFile(exists=True, problem=problem, remaining=lasts)
+        return AccessFile(exists=True, problem=problem)
+    return AccessFile(exists=True, problem=problem, remaining=access.remaining(expires, now), expires=expires)
 
 
 class ClusterSecrets:

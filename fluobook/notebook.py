@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from fluobook.params.load import recorded
 from fluobook.redact import Redactor
 from fluobook.run.board import board_table, last_runs, read_state
 from fluobook.stages import catalogue, diagnose, observe, secrets
+from fluobook.stages.core import expiry
 from fluobook.stages.core.check import Checks
 from fluobook.stages.core.executor import ActionProgress, Executor, Progress, in_parallel
 from fluobook.stages.core.gate import Answer, Approval, Gate, Question
@@ -348,6 +350,14 @@ class Runbook(Displayed):
         with live:
             reader.start()
             reader.join(seconds)
+
+    def certificates(self) -> Table:
+        """What expires on the platform, how long it lasts, and what renews it.
+
+        Raises:
+            FluobookError: the secrets bundle cannot be read.
+        """
+        return expiry.table(expiry.read(self.context), datetime.now(UTC))
 
     def nodes(self) -> Live:
         """The cluster's nodes. In JupyterLab the table is live until it is closed; `to_frame` gives its rows."""

@@ -598,17 +598,26 @@ def _links(error: BaseException) -> Iterator[BaseException]:
             pending += [part for part in inner if isinstance(part, BaseException)]
 
 
-def presented(target: Target) -> str:
-    """The certificate that the target shows, for messages; nothing is sent to a host that is not verified."""
+def shown_certificate(target: Target) -> bytes:
+    """The certificate (DER) that the target shows, whether it is trusted or not; nothing is sent to it.
+
+    Raises:
+        OSError: nothing answers, or it shows none.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    with (
+        closing(socket.create_connection(target.address or (target.host, target.port), CONNECT_TIMEOUT)) as sock,
+        context.wrap_socket(sock, server_hostname=target.server_name or target.host) as tls,
+    ):
+        return tls.getpeercert(binary_form=True) or b""
+
+
+def presented(target: Target) -> str:
+    """The certificate that the target shows, for messages."""
     try:
-        with (
-            closing(socket.create_connection(target.address or (target.host, target.port), CONNECT_TIMEOUT)) as sock,
-            context.wrap_socket(sock, server_hostname=target.server_name or target.host) as tls,
-        ):
-            der = tls.getpeercert(binary_form=True) or b""
+        der = shown_certificate(target)
     except OSError:
         return "SHA-256 fingerprint seen: none"
     lines = [f"SHA-256 fingerprint seen: {hashlib.sha256(der).digest().hex(':').upper()}"]

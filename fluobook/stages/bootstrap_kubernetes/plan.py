@@ -143,14 +143,21 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         reason = "not Ready" if name in ready else reason
         title, data = f"node {name}", {"node": name}
         actions.append(Action(title, "await", title, "Ready, with Cilium", reason, needs, "kubernetes", data))
-    for name in ("kubeconfig", "talosconfig"):
-        file = observation.files.get(name, AccessFile(exists=False, problem="does not exist"))
-        if file.problem:
-            verb, detail = "renew" if file.exists else "write", "readable only by its owner"
-            actions.append(Action(f"file {name}", verb, name, detail, file.problem, data={"file": name}))
+    actions += file_actions(observation.files)
     kept = 1 + len(platform.nodes) + 2 - len(actions)
     waits = "apply-talos-config" if observation.without_config else ""
     return Plan(NAME, tuple(actions), kept, platform.digest_data(), waits)
+
+
+def file_actions(files: Mapping[str, AccessFile]) -> Sequence[Action]:
+    """What writes or renews the kubeconfig and the talosconfig."""
+    actions = []
+    for name in ("kubeconfig", "talosconfig"):
+        file = files.get(name, AccessFile(exists=False, problem="does not exist"))
+        if file.problem:
+            verb, detail = "renew" if file.exists else "write", "readable only by its owner"
+            actions.append(Action(f"file {name}", verb, name, detail, file.problem, data={"file": name}))
+    return actions
 
 
 def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
@@ -161,7 +168,6 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     bare = [node.name for node in platform.nodes if node.name not in kubernetes.cilium]
     total, version = len(platform.nodes), f"v{platform.versions.kubernetes.removeprefix('v')}"
     files = observation.files
-    problems = [f"{name} {file.problem}" for name, file in files.items() if file.problem]
     return (
         Check(
             "etcd has exactly our control planes as members",
@@ -176,11 +182,17 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
         _networks(platform, observation),
         Check("every node is Ready", not unready, count(total, unready)),
         Check("a Cilium agent is ready on every node", not bare, count(total, bare)),
-        Check(
-            "kubeconfig and talosconfig are written, readable only by their owner",
-            bool(files) and not problems,
-            "; ".join(problems) or ", ".join(sorted(files)) or "not compared yet",
-        ),
+        files_check(files),
+    )
+
+
+def files_check(files: Mapping[str, AccessFile]) -> Check:
+    """Whether the kubeconfig and the talosconfig are there, and up to date."""
+    problems = [f"{name} {file.problem}" for name, file in files.items() if file.problem]
+    return Check(
+        "kubeconfig and talosconfig are written, readable only by their owner",
+        bool(files) and not problems,
+        "; ".join(problems) or ", ".join(sorted(files)) or "not compared yet",
     )
 
 

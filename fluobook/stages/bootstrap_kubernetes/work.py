@@ -19,9 +19,7 @@ from fluobook.stages.core.plan import Action
 def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:
     """Do one action."""
     if name := action.data.get("file"):
-        secrets = context.secrets
-        config = secrets.kubeconfig if name == "kubeconfig" else secrets.talosconfig
-        write_text(context.home / name, dump(config(context.platform)), mode=0o600)
+        write_file(context, name)
         return {"file": name}
     node = context.platform.node(action.data["node"])
     if action.verb == "bootstrap":
@@ -34,6 +32,12 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
         final=(Rejected,),
     )
     return {"ready": True}
+
+
+def write_file(context: RunContext, name: str) -> None:
+    """Write the kubeconfig or the talosconfig, made from the bundle."""
+    config = context.secrets.kubeconfig if name == "kubeconfig" else context.secrets.talosconfig
+    write_text(context.home / name, dump(config(context.platform)), mode=0o600)
 
 
 def _bootstrap(context: RunContext, node: Node, report: Reporter) -> Mapping[str, Any]:

@@ -139,7 +139,8 @@ class Issuing:
             pair = issue(authority, common_name=spec.get("commonName", ""), dns=spec.get("dnsNames") or (), server=True)
             data = {"tls.crt": pair.crt, "tls.key": pair.key, "ca.crt": authority.crt}
             encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
-            metadata = {"name": spec["secretName"], "namespace": namespace}
+            metadata: Obj = {"name": spec["secretName"], "namespace": namespace}
+            metadata["annotations"] = {"cert-manager.io/certificate-name": name_of(certificate)}
             secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata}
             self._store.create({**secret, "data": encoded})
         self._report(certificate, ("Ready", "True", "Ready", "Certificate is up to date and has not expired"))

@@ -1,0 +1,20 @@
+"""Runbook 26, certificates: how long everything lasts, and renewal of what nothing else renews.
+
+The client certificates in kubeconfig and talosconfig are renewed 30 days before they end, from the secrets bundle.
+"""
+
+from fluobook.stages.certificates.plan import observe, plan, verify
+from fluobook.stages.certificates.work import perform
+from fluobook.stages.core.stage import Stage
+
+STAGE = Stage(
+    26,
+    "certificates",
+    "Renew and rotate certificates and keys",
+    observe,
+    plan,
+    perform,
+    verify,
+    uses=("talos", "kubernetes"),
+    widths={"node": 1},
+)
