@@ -71,7 +71,15 @@ def test_waves_are_those_of_the_design(tree):
         -3: {"network-policies"},
         -2: {"cilium", "kubelet-csr-approver"},
         -1: {"cilium-config", "longhorn", "monitoring-secrets"},
-        0: {"ingress-nginx", "cert-manager", "victoria-metrics-stack", "loki", "alloy", "longhorn-config"},
+        0: {
+            "ingress-nginx",
+            "cert-manager",
+            "victoria-metrics-stack",
+            "loki",
+            "alloy",
+            "longhorn-config",
+            "metrics-server",
+        },
         1: {
             "cert-manager-issuers",
             "routes",

@@ -1,8 +1,9 @@
-"""Admission webhooks of charts: they are called over the API server's own path, and admit everything unchanged.
+"""What API servers call in the cluster, over their own path: admission webhooks, which admit all, and metrics-server.
 
-No program runs in the lab's pods, so a Service that a webhook names leads to a server of the lab as soon as one of its
-pods is ready, and to nothing before: the API then fails closed, as on a site. The certificates are of an authority of
-the lab, which stands in `caBundle` like that of cert-manager's cainjector or of the operators themselves.
+No program runs in the lab's pods, so a Service that a webhook or an APIService names leads to a server of the lab as
+soon as one of its pods is ready, and to nothing before: the API then fails closed, as on a site. The certificates are
+of an authority of the lab, which stands in webhooks' `caBundle` like that of cert-manager's cainjector or of the
+operators themselves.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from fluobook.kubernetes.selectors import matches
 from fluobook.machine import pki
 from fluobook_lab.http import HttpServer, issue_for
-from fluobook_lab.kube.objects import is_true, labels_of, name_of, namespace_of
+from fluobook_lab.kube import metrics
+from fluobook_lab.kube.access import ADMIN, Authenticator
+from fluobook_lab.kube.api import VERSION, Routes
+from fluobook_lab.kube.errors import ApiError
+from fluobook_lab.kube.objects import name_of, namespace_of
+from fluobook_lab.kube.responses import json_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,13 +35,14 @@ if TYPE_CHECKING:
 
 API = "admissionregistration.k8s.io/v1"
 KINDS = {
-    "mutatingwebhookconfigurations": "MutatingWebhookConfiguration",
-    "validatingwebhookconfigurations": "ValidatingWebhookConfiguration",
+    "MutatingWebhookConfiguration": ("admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
+    "ValidatingWebhookConfiguration": ("admissionregistration.k8s.io", "validatingwebhookconfigurations"),
+    "APIService": metrics.API_SERVICES,
 }
 
 
 class Webhooks:
-    """Serves the Services that webhook configurations name.
+    """Serves the Services that webhook configurations and APIServices name.
 
     Args:
         store: the cluster.
@@ -49,13 +55,15 @@ class Webhooks:
         self._authority = pki.new_authority(common_name="webhooks of the lab")
         app = web.Application(client_max_size=16 << 20)
         app.router.add_post("/{path:.*}", _admit)
+        app.router.add_get("/{path:.*}", self._measure)
+        self._routes = Routes(store, Authenticator(store), VERSION)
         self._server = HttpServer(app, clock)
-        group = API.partition("/")[0]
-        self.sources: Sources = {(group, plural): lambda obj: [_key(obj)] for plural in KINDS}
+        self.sources: Sources = {resource: lambda obj: [_key(obj)] for resource in KINDS.values()}
         self.sources[("", "pods")] = self._of_pod
 
     async def start(self) -> None:
         """Listen."""
+        metrics.serve(self._store, available=True)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         issued = cache(self._context)
 
@@ -74,37 +82,40 @@ class Webhooks:
         pki.load_identity(context, issue_for(self._authority, [name], common_name=name))
         return context
 
+    async def _measure(self, request: web.Request) -> web.StreamResponse:
+        """What metrics-server answers; who may ask has been decided by the API server."""
+        try:
+            return await self._routes.answer(request, ADMIN)
+        except ApiError as error:
+            return json_answer(error.status(), error.code)
+
     def _of_pod(self, pod: Obj) -> list[Key]:
         namespace = namespace_of(pod)
         return [
             _key(config)
-            for kind in KINDS.values()
-            for config in self._store.view(API, kind)
+            for resource in KINDS.values()
+            for _, config in self._store.storage.scan(resource)
             if any(service["namespace"] == namespace for service in _services(config))
         ]
 
     def reconcile(self, key: Key) -> float | None:
         """As in `Controller`."""
-        config = self._store.find(API, key[0], key[1])
+        config = self._store.storage.get(KINDS[key[0]], ("", key[1]))
         if config is None:
             return None
         for service in _services(config):
             live = self._store.find("v1", "Service", service["name"], service["namespace"])
             address = f"{live['spec'].get('clusterIP')}:{service.get('port', 443)}" if live else ""
-            if live and self._is_ready(live):
+            if metrics.is_ready(self._store, service):
                 self._ports[address] = self._server.port
             else:
                 self._ports.pop(address, None)
         bundle = base64.b64encode(self._authority.crt.encode()).decode()
-        trusting = [{**hook, "clientConfig": _trusting(hook["clientConfig"], bundle)} for hook in config["webhooks"]]
-        if trusting != config["webhooks"]:
+        hooks = config.get("webhooks") or []
+        trusting = [{**hook, "clientConfig": _trusting(hook["clientConfig"], bundle)} for hook in hooks]
+        if trusting != hooks:
             self._store.patch(API, key[0], key[1], body={"webhooks": trusting})
         return None
-
-    def _is_ready(self, service: Obj) -> bool:
-        selector = {"matchLabels": service["spec"].get("selector") or {}}
-        pods = self._store.view("v1", "Pod", namespace_of(service))
-        return any(matches(selector, labels_of(pod)) and is_true(pod, "Ready") for pod in pods)
 
 
 def _key(config: Obj) -> Key:
@@ -112,6 +123,8 @@ def _key(config: Obj) -> Key:
 
 
 def _services(config: Obj) -> Iterator[Obj]:
+    if service := (config.get("spec") or {}).get("service"):
+        yield service
     for hook in config.get("webhooks") or []:
         if service := hook["clientConfig"].get("service"):
             yield service

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from fluobook_lab.http import HttpServer, Request
-from fluobook_lab.kube import discovery, subresources
+from fluobook_lab.kube import discovery, metrics, subresources
 from fluobook_lab.kube.access import ADMIN, Authenticator, Question, User, allowed, refusal
 from fluobook_lab.kube.controllers.certificates import has_serving_certificate
 from fluobook_lab.kube.errors import (
@@ -127,6 +127,8 @@ class Routes:
         if not allowed(self._store, user, question):
             raise refusal(user, question)
         check_target(resource, target, verb)
+        if resource.group == metrics.GROUP:
+            return json_answer(metrics.answer(self._store, resource, target, request.query))
         form = Form.of(request.headers.get("Accept", ""), request.query.get("includeObject", ""))
         if verb == "watch":
             query = target.narrowed(request.query)

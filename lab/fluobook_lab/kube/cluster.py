@@ -23,6 +23,7 @@ from fluobook_lab.kube.controllers.services import Endpoints, Ingresses, LoadBal
 from fluobook_lab.kube.controllers.volumes import Volumes
 from fluobook_lab.kube.controllers.workloads import DaemonSets, Deployments, Jobs, ReplicaSets, StatefulSets
 from fluobook_lab.kube.kubelet import Kubelet, NodeInfo, serving_request
+from fluobook_lab.kube.metrics import ApiServices
 from fluobook_lab.kube.store import SERVICE_CIDR
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class KubeCluster:
             Volumes(store, self._clock, self._seed),
             Longhorn(store, self._clock),
             Endpoints(store),
+            ApiServices(store),
             LoadBalancers(store),
             Ingresses(store),
             Gateways(store),
