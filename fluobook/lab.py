@@ -120,6 +120,9 @@ class Provider(Protocol):
     def inject(self, lab: Any, faults: Sequence[str]) -> None:
         """Let a lab inject these faults and no others from now on."""
 
+    def resemble(self, lab: Any, state: Mapping[str, Any]) -> Sequence[str]:
+        """Let a lab that was brought up resemble a platform, by `fluobook.stages.likeness`; what it could not take."""
+
     def activity(self, lab: Any) -> dict[str, Any]:
         """What happened in a lab so far: requests, Applications, critical paths."""
 

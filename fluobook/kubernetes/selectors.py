@@ -1,4 +1,4 @@
-"""LabelSelector objects (`matchLabels`, `matchExpressions`), evaluated as the API server evaluates them."""
+"""LabelSelector objects (`matchLabels`, `matchExpressions`) as the API server evaluates them; the workloads of pods."""
 
 from __future__ import annotations
 
@@ -38,3 +38,15 @@ def meets(requirement: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
         case "DoesNotExist":
             return key not in labels
     raise ValueError(f"unknown operator {requirement['operator']}")
+
+
+def workload_of(pod: Mapping[str, Any]) -> tuple[str, str]:
+    """Kind and name of the workload of a pod: not the ReplicaSet but its Deployment; "Pod" for one without any."""
+    metadata = pod["metadata"]
+    owner = next((each for each in metadata.get("ownerReferences") or () if each.get("controller")), None)
+    if owner is None:
+        return "Pod", str(metadata["name"])
+    hashed = (metadata.get("labels") or {}).get("pod-template-hash")
+    if owner["kind"] == "ReplicaSet" and hashed:
+        return "Deployment", str(owner["name"]).removesuffix(f"-{hashed}")
+    return str(owner["kind"]), str(owner["name"])

@@ -182,7 +182,7 @@ def _remove(
                     "reset",
                     f"machine {name}",
                     reason,
-                    {"address": _address(node), "votes": votes, **teardown.place_of(vm)},
+                    {"address": address_of(node), "votes": votes, **teardown.place_of(vm)},
                 )
             )
     if not alive or vm is None:
@@ -197,7 +197,8 @@ def _remove(
     return actions
 
 
-def _address(node: Obj) -> str:
+def address_of(node: Obj) -> str:
+    """The address of a Node in the network of the nodes."""
     addresses = value_at(node, "status.addresses") or ()
     return next((a["address"] for a in addresses if a["type"] == "InternalIP"), "")
 

@@ -9,6 +9,7 @@ import logging
 import shutil
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fluobook.files import is_alive, write_text
 from fluobook_lab.argocd.repo_server import Programs
 from fluobook_lab.charts.sources import Folder
 from fluobook_lab.environment import Environment
+from fluobook_lab.likeness import resemble
 
 OWNER_CHECK = 0.5
 """Seconds between two checks that the owner exists."""
@@ -58,7 +60,7 @@ async def _run(folder: Path, order: dict[str, Any]) -> None:
     await environment.start()
     # `fluobook lab status` and tests request the activity with SIGUSR1; it is written beside lab.json.
     loop.add_signal_handler(signal.SIGUSR1, _write_activity, folder, environment)
-    loop.add_signal_handler(signal.SIGUSR2, _change_faults, folder, environment)
+    loop.add_signal_handler(signal.SIGUSR2, _change, folder, environment)
     owner = order["owner"]
     while not ended.is_set() and (owner is None or is_alive(owner)):
         try:
@@ -73,11 +75,19 @@ def _write_activity(folder: Path, environment: Environment) -> None:
     write_text(folder / "activity.json", json.dumps(environment.activity()))
 
 
-def _change_faults(folder: Path, environment: Environment) -> None:
-    """Inject the faults of a file instead of those before; the file is removed once that is done."""
-    path = folder / "faults.json"
-    changed = asyncio.create_task(environment.change_faults(json.loads(path.read_text())), name="faults")
-    changed.add_done_callback(lambda _: path.unlink())
+def _change(folder: Path, environment: Environment) -> None:
+    """Carry out what the files say: faults to inject instead of those before, a platform to resemble."""
+    for name, carry_out in (("faults.json", environment.change_faults), ("state.json", partial(resemble, environment))):
+        if (path := folder / name).exists():
+            changed = asyncio.create_task(carry_out(json.loads(path.read_text())), name=name)
+            changed.add_done_callback(partial(_changed, path))
+
+
+def _changed(path: Path, done: asyncio.Task[list[str] | None]) -> None:
+    """Remove the file of what is carried out, and write what it returned."""
+    if (notes := done.result()) is not None:
+        write_text(path.parent / "resembled.json", json.dumps(notes))
+    path.unlink()
 
 
 if __name__ == "__main__":

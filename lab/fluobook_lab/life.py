@@ -55,6 +55,7 @@ __all__ = [
     "inject",
     "own",
     "pull_charts",
+    "resemble",
     "start",
 ]
 
@@ -342,6 +343,31 @@ def inject(lab: Lab, faults: Sequence[str]) -> None:
         interval=POLL,
         remedy=f"read {lab.folder / 'lab.log'}",
     )
+
+
+def resemble(lab: Lab, state: Mapping[str, Any]) -> list[str]:
+    """Let a lab that was brought up resemble a platform; what it could not take over. Requested with a signal.
+
+    Args:
+        lab: the lab, with the embedded engine.
+        state: the document of `fluobook.stages.likeness`.
+
+    Raises:
+        FluobookError: the lab ended over it.
+    """
+    answer = lab.folder / "resembled.json"
+    answer.unlink(missing_ok=True)
+    write_json(lab.folder / "state.json", state)
+    os.kill(lab.pid, signal.SIGUSR2)
+    wait_until(
+        lambda: answer.exists() or None,
+        what="the lab to resemble the platform",
+        timeout=READY,
+        cancellation=Cancellation(),
+        interval=POLL,
+        remedy=f"read {lab.folder / 'lab.log'}",
+    )
+    return list(json.loads(answer.read_text()))
 
 
 def end(lab: Lab, *, forget: bool = False) -> None:

@@ -191,6 +191,16 @@ class ProxmoxLab(HttpServer):
         self.inventory.vms[vmid] = vm
         return vm
 
+    def stop_vm(self, vmid: int) -> None:
+        """Cut the power of a VM."""
+        power.halt(self._backend, self.inventory.vms[vmid])
+
+    def remove_vm(self, vmid: int) -> None:
+        """Let a VM be gone with its disks, as if somebody had destroyed it."""
+        vm = self.inventory.vms.pop(vmid)
+        storage.delete_disks(self._backend, vm.host, vmid, config=vm.config)
+        self._backend.machines.forget(vm.uuid)
+
     def set_lock(self, vmid: int, lock: str, *, seconds: float | None = None) -> None:
         """Lock a VM as a backup or a migration does, for simulated seconds or until `remove_lock`."""
         power.set_lock(self._backend, self.inventory.vms[vmid], lock, seconds)

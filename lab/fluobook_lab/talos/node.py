@@ -292,6 +292,12 @@ class TalosMachine:
         if self.endpoint and self.nodes.faults.take(fault):
             self.endpoint.cut()
 
+    def replace_image(self, version: str, schematic: str) -> None:
+        """Run another version, or other extensions, as if they had been installed; "" keeps the schematic."""
+        name, own = self.disk.image.rpartition(":")[0], self.image.schematic
+        self.booted = self.disk.image = f"{name.replace(own, schematic or own)}:{version}"
+        self.publish()
+
     def wipe(self, labels: Collection[str], *, leave: bool) -> None:
         """Wipe the system disk or some of its partitions; `leave` removes the etcd member first."""
         if etcd := self.disk.etcd:

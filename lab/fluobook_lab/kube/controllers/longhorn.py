@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DRIVER, NAMESPACE, API = "driver.longhorn.io", "longhorn-system", "longhorn.io/v1beta2"
 VOLUMES = ("", "persistentvolumes")
+REPLICAS = ("longhorn.io", "replicas")
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 REBUILD_SECONDS = 20.0
 """Lab seconds from the return of a node until its replicas are healthy again."""
@@ -24,7 +25,8 @@ REBUILD_SECONDS = 20.0
 class Longhorn:
     """Makes volumes.longhorn.io, and keeps state and robustness: healthy, degraded, faulted; unknown while detached.
 
-    A replica is lost while its node is not Ready, and is rebuilt some time after the node has returned.
+    A replica is lost while its node is not Ready, and is rebuilt some time after the node has returned; one with a time
+    in `failedAt` is lost until that is removed.
 
     Args:
         store: the cluster.
@@ -35,7 +37,7 @@ class Longhorn:
         self._store, self._clock = store, clock
         self._returned: dict[str, float] = {}
         everything: Sources = dict.fromkeys((("", "nodes"), ("", "pods")), self._concerned)
-        self.sources: Sources = {VOLUMES: own_key, **everything}
+        self.sources: Sources = {VOLUMES: own_key, REPLICAS: _volume_of, **everything}
 
     def _concerned(self, obj: Obj) -> list[Key]:
         """All volumes for a node; for a pod those of its claims."""
@@ -85,11 +87,12 @@ class Longhorn:
         healthy, wait = 0, 0.0
         replicas = [
             replica
-            for _, replica in self._store.storage.scan(("longhorn.io", "replicas"), NAMESPACE)
+            for _, replica in self._store.storage.scan(REPLICAS, NAMESPACE)
             if replica["spec"]["volumeName"] == name_of(volume)
         ]
         for replica in replicas:
-            left = self._until_rebuilt(replica["spec"]["nodeID"])
+            # One that has failed stays so: what Longhorn would need to rebuild it is not in the lab.
+            left = None if replica["spec"].get("failedAt") else self._until_rebuilt(replica["spec"]["nodeID"])
             healthy += left == 0
             wait = max(wait, left or 0.0)
         robustness = "healthy" if healthy == made["spec"]["numberOfReplicas"] else "degraded" if healthy else "faulted"
@@ -126,6 +129,10 @@ class Longhorn:
             return left
         del self._returned[node]
         return 0
+
+
+def _volume_of(replica: Obj) -> list[Key]:
+    return [("", replica["spec"]["volumeName"])]
 
 
 def _claim(volume: Obj) -> tuple[str, str]:
