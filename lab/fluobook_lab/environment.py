@@ -123,6 +123,7 @@ class Environment:
             stopped=self._guest_stopped,
             extensions=self._extensions,
             has_installer=self._has_installer,
+            referee=self._engines.get("talos-referee", ""),
         )
         self.hosts = Hosts(platform, folder / "hosts", self.clock, self.faults)
         self.proxmox = {endpoint.name: self._proxmox(endpoint) for endpoint in platform.proxmox}

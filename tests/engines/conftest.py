@@ -66,7 +66,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(scope="session")
 def programs() -> dict[str, str]:
-    return engines.programs(ROOT, needed=("kubernetes", "etcd", "kwok"))
+    return engines.programs(ROOT, needed=("kubernetes", "etcd", "kwok", "talos"))
 
 
 class RealLab:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,27 +14,17 @@ from fluobook_lab.talos.config import InvalidConfigurationError, load, validate
 from fluobook.errors import ParamsError
 from fluobook.machine import merge
 from fluobook.machine.documents import dump
-from fluobook.params import cache_folder
 from tests.lab.talos.configurations import CASES, GENERATED, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-SOURCES = Path(__file__).with_name("referee")
-BUILD_TIME = 600
 
 
 @pytest.fixture(scope="session")
 def referee(programs: dict[str, str]) -> Callable[..., list[str]]:
     """Talos' verdicts on configurations: the message with which it refuses each, "" for a valid one; with "merge", what
     Talos makes of pairs of a configuration and a patch, "" where it refuses the patch."""
-    del programs  # the tests need Go, as the real engine's programs do
-    pins = b"".join(file.read_bytes() for file in sorted(SOURCES.iterdir()))
-    program = cache_folder() / "engines" / f"referee-{hashlib.sha256(pins).hexdigest()[:12]}"
-    if not program.exists():
-        command = ["go", "build", "-mod=readonly", "-buildvcs=false", "-p", "1", "-o", str(program)]
-        environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
-        subprocess.run(command, cwd=SOURCES, env=environment, check=True, timeout=BUILD_TIME)
+    program = programs["talos-referee"]
 
     def verdicts(questions: list[Any], *arguments: str) -> list[str]:
         done = subprocess.run(

@@ -81,8 +81,9 @@ def module(family: Family, root: Path) -> Path:
 
 
 def key(family: Family, root: Path) -> str:
-    """A short hash of a family's pins and stamps."""
-    parts = [(module(family, root) / name).read_bytes() for name in ("go.mod", "go.sum")]
+    """A short hash of a family's pins, own sources and stamps."""
+    names = ["go.mod", "go.sum", *sorted(path.name for path in module(family, root).glob("*.go"))]
+    parts = [(module(family, root) / name).read_bytes() for name in names]
     parts.append(" ".join(family.stamps(root)).encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
 

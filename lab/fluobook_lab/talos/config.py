@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import difflib
+import json
+import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -178,6 +180,23 @@ def validate(config: MachineConfiguration, talos: str = OLDEST) -> list[str]:
         return []
     page = "https://docs.siderolabs.com/talos/latest/platform-specific-installations/boot-assets"
     return [f".machine.install.extensions is deprecated, please see {page}"]
+
+
+def ask(referee: str, text: bytes) -> None:
+    """Refuse a configuration that Talos' own code refuses.
+
+    Args:
+        referee: the program `talos-referee`, which judges contracts up to 1.13.
+        text: the configuration.
+
+    Raises:
+        InvalidConfigurationError: with Talos' message.
+    """
+    questions = json.dumps([text.decode(errors="replace")])
+    command = subprocess.run([referee], input=questions, capture_output=True, text=True, check=True, timeout=60)
+    (message,) = json.loads(command.stdout)
+    if message:
+        raise InvalidConfigurationError(message)
 
 
 def _multierror(problems: list[str]) -> str:

@@ -18,7 +18,7 @@ from fluobook.kubernetes import snapshot
 from fluobook.machine.pki import issue, openssl_key
 from fluobook.wire.generated import machine_pb2 as api
 from fluobook.wire.generated.common_pb2 import Data
-from fluobook_lab.talos.config import InvalidConfigurationError, difference, load, needs_reboot, pair, validate
+from fluobook_lab.talos.config import InvalidConfigurationError, ask, difference, load, needs_reboot, pair, validate
 from fluobook_lab.talos.node import ServiceState
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ _Mode = api.ApplyConfigurationRequest.Mode
 ADMIN = "os:admin"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 CHUNK = 32 * 1024
+JUDGED = "v1.13."
+"""The versions of Talos whose own code can be asked about a configuration."""
 WRITES = 10
 """Writes to etcd in a simulated second."""
 BEHIND = 5000
@@ -324,9 +326,12 @@ class MachineService:
                     "the applied machine configuration doesn't contain v1alpha1 config, "
                     "did you mean to patch the machine config instead?"
                 )
-            return config, validate(config, talos)
+            warnings = validate(config, talos)
+            if (referee := self._node.nodes.referee) and talos.startswith(JUDGED):
+                ask(referee, data)
         except InvalidConfigurationError as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
+        return config, warnings
 
     def _mode(self, requested: Any, config: MachineConfiguration) -> tuple[Any, str]:
         """The effective mode of a change, and Talos' text for it."""

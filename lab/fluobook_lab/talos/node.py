@@ -362,6 +362,7 @@ class Nodes:
         has_installer: whether the registry has an installer image.
         stopped: called with the uuid of a machine that powered itself off.
         delays: how long the phases of a node's life take.
+        referee: the program with Talos' own code that nodes ask whether a configuration is valid; "" for none.
     """
 
     def __init__(
@@ -377,7 +378,9 @@ class Nodes:
         has_installer: Callable[[str], bool] = lambda _: True,
         stopped: Callable[[str], None] = lambda _: None,
         delays: Delays | None = None,
+        referee: str = "",
     ) -> None:
+        self.referee = referee
         self.clock, self.faults, self.random, self.cluster = clock, faults, random, cluster
         self.delays = delays or Delays()
         self.sockets = sockets

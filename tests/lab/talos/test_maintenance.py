@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 
@@ -191,6 +193,17 @@ def test_a_list_can_be_watched(node):
     events = node.watch(Kind("Disks.block.talos.dev"), timeout=20)
     assert [next(events).type for _ in range(4)] == ["created", "created", "created", "bootstrapped"]
     events.close()
+
+
+def test_a_node_asks_talos_own_code_of_its_version(node, lab, tmp_path):
+    asked = tmp_path / "asked"
+    referee = tmp_path / "talos-referee"
+    referee.write_text(f"#!/bin/sh\ncat > {asked}\necho '[\"1 error occurred: by Talos\"]'\n")
+    referee.chmod(0o700)
+    lab.machines.referee = str(referee)
+    with pytest.raises(Rejected, match="by Talos"):
+        node.apply_configuration(lab.controlplane())
+    assert json.loads(asked.read_text()) == [lab.controlplane()]
 
 
 def test_a_second_configuration_is_refused_while_the_node_reboots(node, lab):

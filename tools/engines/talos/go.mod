@@ -1,4 +1,5 @@
-module fluobook.example/tests/referee
+// Talos' own code, which judges machine configurations.
+module fluobook.local/engines/talos
 
 go 1.26.6
 
