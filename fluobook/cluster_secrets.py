@@ -1,25 +1,28 @@
 """The secrets of one cluster: the age key and the Talos secrets bundle. The redactor receives whatever is loaded.
 
-The bundle is the only durable file of a cluster. It is written once, atomically, encrypted, and never overwritten.
+The bundle is the only durable file of a cluster. It is written once, atomically, encrypted, and never overwritten but
+by the rotation of an authority. While that lasts, a second encrypted file beside it has the old authority and the new
+one: it is there before any node knows the new one, and until no node accepts the old one.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from fluobook.clients import age, sops
-from fluobook.errors import BadFile, FluobookError, Refused
+from fluobook.errors import BadFile, FluobookError, Refused, Rejected
 from fluobook.files import read_yaml, write_text
-from fluobook.gitops.secrets import lab_recipients
+from fluobook.gitops.secrets import SUFFIX, lab_recipients
 from fluobook.machine import access
 from fluobook.machine.pki import KeyPair
-from fluobook.machine.secrets import SecretsBundle, new_secrets
+from fluobook.machine.secrets import DROP, Rotation, SecretsBundle, begun, new_secrets
 from fluobook.params import KUBERNETES_PORT, TALOS_PORT, Platform
 from fluobook.params.secrets import SecretReferences, located
 from fluobook.redact import Redactor
@@ -83,12 +86,18 @@ class ClusterSecrets:
         self._redactor = redactor
         self._lock = threading.RLock()
         self._bundle: SecretsBundle | None = None
+        self._written: SecretsBundle | None = None
         self._identities: dict[str, KeyPair] = {}
 
     @property
     def path(self) -> Path:
         """The bundle's file, whether it exists or not."""
         return located(self._secrets.bundle, self._root)
+
+    @property
+    def rotation_path(self) -> Path:
+        """The file of what is being rotated, beside the bundle; there is one only while a rotation lasts."""
+        return self.path.with_name(f"{self.path.name.removesuffix(SUFFIX)}.rotation{SUFFIX}")
 
     def age_key(self) -> str:
         """The text of the age key file.
@@ -115,7 +124,7 @@ class ClusterSecrets:
         return self.path.exists()
 
     def bundle(self) -> SecretsBundle:
-        """The Talos secrets bundle.
+        """The Talos secrets bundle, with the authorities that are being rotated in their present phase.
 
         Raises:
             NotFound: there is none yet.
@@ -123,8 +132,65 @@ class ClusterSecrets:
         """
         with self._lock:
             if self._bundle is None:
-                self._bundle = self._redacted(SecretsBundle.parse(sops.read(self.path, self.age_key())))
+                self._written = SecretsBundle.parse(sops.read(self.path, self.age_key()))
+                rotations: dict[str, Rotation] = {}
+                if self.rotation_path.exists():
+                    data = sops.read(self.rotation_path, self.age_key())
+                    rotations = {str(name): Rotation.parse(each) for name, each in data.items()}
+                self._bundle = self._redacted(self._written.rotating(rotations))
             return self._bundle
+
+    def begin_rotation(self, name: str) -> None:
+        """Make a new authority ("talos", "kubernetes") and write it beside the old one; no node knows it yet."""
+        bundle = self.bundle()
+        if name not in bundle.rotations:
+            rotation = begun(bundle, name)
+            self._redactor.add(rotation.new.key)
+            self._write_rotations({**bundle.rotations, name: rotation})
+
+    def advance_rotation(self, name: str, phase: str) -> None:
+        """Begin the next phase of a rotation: every node has passed the one before.
+
+        Before nodes forget the old authority, the bundle has the new one.
+        """
+        rotations = dict(self.bundle().rotations)
+        rotations[name] = replace(rotations[name], phase=phase)
+        if phase == DROP:
+            self._write_current(name, rotations[name])
+        self._write_rotations(rotations)
+
+    def end_rotation(self, name: str) -> None:
+        """Forget the old authority, which no node accepts any more."""
+        rotations = dict(self.bundle().rotations)
+        self._write_current(name, rotations.pop(name))
+        self._write_rotations(rotations)
+
+    def _write_current(self, name: str, rotation: Rotation) -> None:
+        """Write the bundle with the new authority, unless it has it."""
+        if self._written and getattr(self._written, name) != rotation.new:
+            renewed: Any = {name: rotation.new}
+            self._replace(self.path, replace(self._written, **renewed).as_mapping())
+
+    def _write_rotations(self, rotations: Mapping[str, Rotation]) -> None:
+        if rotations:
+            self._replace(self.rotation_path, {name: each.as_mapping() for name, each in rotations.items()})
+        else:
+            self.rotation_path.unlink(missing_ok=True)
+        with self._lock:
+            self._bundle = self._written = None
+            self._identities.clear()
+
+    def _replace(self, path: Path, data: dict[str, Any]) -> None:
+        """Encrypt for the bundle's recipients, read back what was encrypted, and replace the file in one step.
+
+        Raises:
+            Rejected: what was encrypted is something else; the file is unchanged.
+        """
+        text = yaml.safe_dump(data, sort_keys=False)
+        encrypted = sops.encrypt(text, path=path, recipients=sops.recipients(self.path))
+        if sops.read(encrypted, self.age_key(), name=path.name) != data:
+            raise Rejected(f"{path.name} was encrypted with other content; the file is unchanged", system="sops")
+        write_text(path, encrypted)
 
     def create_bundle(self) -> str:
         """Create a bundle and write it, encrypted, in one step.
@@ -147,7 +213,7 @@ class ClusterSecrets:
                 cause="a secrets bundle is never overwritten",
                 remedy="run the stage again: it uses the existing bundle",
             ) from None
-        self._bundle = bundle
+        self._bundle = self._written = bundle
         return bundle.cluster_id
 
     def talos_identity(self, role: str) -> KeyPair:

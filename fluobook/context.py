@@ -79,7 +79,7 @@ class TalosNodes:
 
     def client(self, node: Node, role: str = "os:reader") -> TalosNode:
         """A configured node over mutual TLS, with a certificate of the given role."""
-        identity, ca = self._secrets.talos_identity(role), self._secrets.bundle().talos.crt
+        identity, ca = self._secrets.talos_identity(role), self._secrets.bundle().trusted("talos")
         with self._lock:
             if (node.name, role) not in self._connections:
                 connection = connect(self.address(node), ca=ca, crt=identity.crt, key=identity.key)
@@ -95,7 +95,7 @@ class TalosNodes:
         """
         if not self._secrets.has_bundle():
             return probe(self.address(node), timeout=timeout)
-        identity, ca = self._secrets.talos_identity("os:reader"), self._secrets.bundle().talos.crt
+        identity, ca = self._secrets.talos_identity("os:reader"), self._secrets.bundle().trusted("talos")
         return probe(self.address(node), ca=ca, identity=identity, timeout=timeout)
 
     def _machine_stage(self, node: Node) -> MachineStage | None:

@@ -44,7 +44,7 @@ def talosconfig(
         endpoints: control planes to connect to. Never the VIP: it responds only while etcd runs (F26).
         nodes: the nodes that talosctl uses when no --nodes is given.
     """
-    ca = {"ca": pki.encode_pem(secrets.talos.crt)}
+    ca = {"ca": pki.encode_pem(secrets.trusted("talos"))}
     context = {"endpoints": list(endpoints), "nodes": list(nodes), **ca, **identity.to_base64()}
     return {"context": name, "contexts": {name: {key: value for key, value in context.items() if value}}}
 
@@ -80,7 +80,7 @@ def kubeconfig(
         identity: a client certificate; a new administrator's unless given.
     """
     pair = (identity or kubernetes_client(secrets)).to_base64()
-    cluster = {"server": server, "certificate-authority-data": pki.encode_pem(secrets.kubernetes.crt)}
+    cluster = {"server": server, "certificate-authority-data": pki.encode_pem(secrets.trusted("kubernetes"))}
     if server_name:
         cluster["tls-server-name"] = server_name
     user, context = f"admin@{name}", {"cluster": name, "namespace": "default", "user": f"admin@{name}"}

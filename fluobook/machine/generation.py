@@ -67,6 +67,7 @@ def generate(
         "machine": {
             "token": bundle.trustd_token,
             "ca": _certificate_only(bundle.talos),
+            **_accepted(bundle, "talos"),
             "kubelet": _image("ghcr.io/siderolabs/kubelet", version),
         },
         "cluster": {
@@ -120,6 +121,12 @@ def _controlplane_cluster(bundle: SecretsBundle, version: str) -> Document:
         "scheduler": _image(f"{_REGISTRY}/kube-scheduler", version),
         "etcd": {"ca": bundle.etcd.to_base64()},
     }
+
+
+def _accepted(bundle: SecretsBundle, name: str) -> dict[str, Any]:
+    """The authorities that are accepted beside the one that issues, while it is rotated."""
+    accepted = [{"crt": encode_pem(crt), "key": ""} for crt in bundle.accepted(name)]
+    return {"acceptedCAs": accepted} if accepted else {}
 
 
 def _image(repository: str, version: str) -> dict[str, str]:

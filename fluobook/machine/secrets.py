@@ -1,6 +1,7 @@
 """The secrets bundle of a Talos cluster, in the format of `talosctl gen secrets`.
 
-It is the only durable file of a cluster: machine configurations, talosconfig and kubeconfig follow from it.
+It is the only durable file of a cluster: machine configurations, talosconfig and kubeconfig follow from it. While an
+authority is replaced, a second file beside it has the old one and the new one; see `Rotation`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import base64
 import secrets as random
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from fluobook.errors import FluobookError, ParamsError
@@ -17,6 +18,66 @@ from fluobook.machine import pki
 from fluobook.machine.pki import KeyPair
 
 _ALPHABET = string.digits + string.ascii_lowercase
+
+ACCEPT, ISSUE, DROP = "accept", "issue", "drop"
+PHASES = (ACCEPT, ISSUE, DROP)
+"""The phases of a rotation. Every node passes one before the next begins, so any two nodes trust each other."""
+ALGORITHMS: Mapping[str, pki.Algorithm] = {"talos": "ed25519", "kubernetes": "ecdsa"}
+"""The authorities that can be rotated, by their fields in the bundle, and the keys that Talos gives them."""
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """An authority that is being replaced.
+
+    Args:
+        phase: "accept": nodes accept the new one too; "issue": they issue with the new one and accept the old one too;
+            "drop": they forget the old one.
+        old: the authority that goes.
+        new: the authority that comes.
+    """
+
+    phase: str
+    old: KeyPair = field(repr=False)
+    new: KeyPair = field(repr=False)
+
+    @property
+    def current(self) -> KeyPair:
+        """The one that issues."""
+        return self.old if self.phase == ACCEPT else self.new
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """The certificates that a node accepts beside that of the one that issues."""
+        return {ACCEPT: (self.new.crt,), ISSUE: (self.old.crt,), DROP: ()}[self.phase]
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Rotation:
+        """Read what `as_mapping` wrote.
+
+        Raises:
+            ParamsError: it was changed by hand.
+        """
+        problems: list[str] = []
+        pairs = [_pair(data, half, problems) for half in ("old", "new")]
+        if data.get("phase") not in PHASES:
+            problems.append(f"phase: is none of {', '.join(PHASES)}")
+        if problems or pairs[0] is None or pairs[1] is None:
+            raise ParamsError(
+                "the file of the rotation beside the secrets bundle is damaged",
+                problems=tuple(problems),
+                remedy="restore it from Git or from your backup: it has the authority that some nodes use",
+            )
+        return cls(str(data["phase"]), pairs[0], pairs[1])
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The rotation as YAML has it."""
+        return {"phase": self.phase, "old": self.old.to_base64(), "new": self.new.to_base64()}
+
+
+def begun(bundle: SecretsBundle, name: str) -> Rotation:
+    """The first phase of the rotation of an authority ("talos", "kubernetes"), with a new one like Talos makes it."""
+    return Rotation(ACCEPT, getattr(bundle, name), pki.new_authority(organization=name, algorithm=ALGORITHMS[name]))
 
 
 @dataclass(frozen=True)
@@ -47,6 +108,8 @@ class SecretsBundle:
     """Encrypts Kubernetes Secrets in etcd."""
     aescbc_encryption_secret: str = field(metadata={"path": "secrets.aescbcencryptionsecret"}, repr=False, default="")
     """The same for clusters created before Talos 1.3."""
+    rotations: Mapping[str, Rotation] = field(default_factory=dict, repr=False)
+    """The authorities that are being replaced; not in the bundle's file."""
 
     @classmethod
     def parse(cls, bundle: Mapping[str, Any]) -> SecretsBundle:
@@ -61,7 +124,7 @@ class SecretsBundle:
             raise ParamsError("the secrets bundle is still encrypted", remedy="decrypt it with sops first")
         problems: list[str] = []
         values: dict[str, Any] = {}
-        for each in fields(cls):
+        for each in _stored(cls):
             read = _pair if each.type == "KeyPair" else _account if each.name == "service_account_key" else _text
             values[each.name] = read(bundle, each.metadata["path"], problems, required=each.default != "")
         if bool(values["secretbox_encryption_secret"]) == bool(values["aescbc_encryption_secret"]):
@@ -78,7 +141,7 @@ class SecretsBundle:
     def as_mapping(self) -> dict[str, Any]:
         """The bundle as `talosctl gen secrets` writes it."""
         bundle: dict[str, Any] = {}
-        for each in fields(self):
+        for each in _stored(type(self)):
             *parents, key = each.metadata["path"].split(".")
             section = bundle
             for parent in parents:
@@ -90,6 +153,21 @@ class SecretsBundle:
                 section[key] = pki.encode_pem(value) if parents[0] == "certs" else value
         return bundle
 
+    def rotating(self, rotations: Mapping[str, Rotation]) -> SecretsBundle:
+        """The bundle in which those authorities are being replaced."""
+        current: dict[str, Any] = {name: rotation.current for name, rotation in rotations.items()}
+        return replace(self, rotations=dict(rotations), **current)
+
+    def accepted(self, name: str) -> tuple[str, ...]:
+        """The certificates of an authority ("talos", "kubernetes") that nodes accept beside the one that issues."""
+        return self.rotations[name].accepted if name in self.rotations else ()
+
+    def trusted(self, name: str) -> str:
+        """Every certificate, PEM, by which a server of an authority may be verified; the one that issues is first."""
+        rotation, current = self.rotations.get(name), str(getattr(self, name).crt)
+        other = rotation.new.crt if rotation and rotation.phase == ACCEPT else rotation.old.crt if rotation else ""
+        return f"{current.rstrip()}\n{other}" if other else current
+
     def values(self) -> tuple[str, ...]:
         """Every value that must never be shown; for `fluobook.redact`.
 
@@ -99,7 +177,13 @@ class SecretsBundle:
         for token in (self.bootstrap_token, self.trustd_token):
             values += [token, token.partition(".")[2]]
         values += [pair.key for pair in (self.etcd, self.kubernetes, self.aggregator, self.talos)]
+        values += [pair.key for rotation in self.rotations.values() for pair in (rotation.old, rotation.new)]
         return tuple(value for value in (*values, self.service_account_key) if value)
+
+
+def _stored(cls: type[SecretsBundle]) -> list[Any]:
+    """The fields that the bundle's file has."""
+    return [each for each in fields(cls) if "path" in each.metadata]
 
 
 def new_secrets() -> SecretsBundle:

@@ -6,6 +6,7 @@ All of them stay plain strings and numbers, in the canonical form that Proxmox V
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import re
 from collections.abc import Callable, Collection
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -392,6 +393,14 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _moment(value: str) -> str:
+    try:
+        dt.datetime.fromisoformat(value)
+    except ValueError:
+        raise refuse("must be a time that exists", _MOMENT_FORM) from None
+    return value
+
+
 def _version(value: str) -> str:
     if not re.fullmatch(r"\d{1,4}(\.\d{1,4}){2}", value, re.ASCII):
         numbers = re.findall(r"\d{1,4}", value)[:3]
@@ -490,6 +499,13 @@ def _taint(value: str) -> str:
 
 
 Ipv4 = Annotated[str, AfterValidator(_ipv4)]
+_MOMENT_FORM = 'quoted, such as "2027-03-01" or "2027-03-01T09:30:00Z"'
+_MOMENT = r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?Z)?"
+Moment = Annotated[
+    str,
+    matching(_MOMENT, "must be a date, or a time in UTC", _MOMENT_FORM),
+    AfterValidator(_moment),
+]
 Cidr = Annotated[str, BeforeValidator(_refuse_ipv6), AfterValidator(_cidr)]
 Mac = Annotated[str, AfterValidator(_mac)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]

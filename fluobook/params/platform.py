@@ -30,6 +30,7 @@ _NOT_IN_A_DIGEST: dict[str, Any] = {
     "trust": True,
     "deadlines": True,
     "etcd_snapshots": True,  # what is taken, deleted or restored is in the actions
+    "rotate": True,  # as are the authorities that are rotated
     "gitops": {"mirrors"},
     "versions": {"migrates_from"},  # what it allows is in the actions
     "wireguard": {"ssh_program"},
@@ -339,6 +340,13 @@ class EtcdSnapshots(Model):
     """Name of the snapshot that 25_restore restores, or the path of a file; null for the newest one."""
 
 
+class Rotate(Model):
+    """What 26_certificates rotates: each, if it was made before the given time (a date, or a time in UTC)."""
+
+    talos_ca: fields.Moment | None = None
+    """The authority of the Talos API is replaced if it was made before this."""
+
+
 class Deadlines(Model):
     """The deadline of every named wait, in seconds."""
 
@@ -401,6 +409,8 @@ class Platform(Model):
     """The mesh between hosts, if they need one."""
     etcd_snapshots: EtcdSnapshots = EtcdSnapshots()
     """Snapshots of etcd."""
+    rotate: Rotate = Rotate()
+    """What is rotated."""
     deadlines: Deadlines = Deadlines()
     """The deadline of each named wait."""
     endpoints: Annotated[dict[fields.HostPort, fields.HostPort], fields.OneSpelling] = Field(default_factory=dict)

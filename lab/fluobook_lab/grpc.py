@@ -61,6 +61,11 @@ class Endpoint:
         self._server = _Server(services, context)
         await self._server.start(sock=bound(self.address))
 
+    def present(self, context: ssl.SSLContext) -> None:
+        """Use another TLS context for new connections; open ones stay."""
+        if self._server is not None:
+            self._server.context = context
+
     def close(self) -> None:
         """Refuse new connections and abort open ones, as a power cut does."""
         if self._server is not None:
@@ -83,13 +88,13 @@ class _Server(Server):  # type: ignore[misc]
 
     def __init__(self, services: Sequence[Any], context: ssl.SSLContext | None) -> None:
         super().__init__(services)
-        self._context = context
+        self.context = context
         self._protocols: list[Any] = []
 
     def _protocol_factory(self) -> Any:
         protocol = super()._protocol_factory()
         self._protocols.append(protocol)
-        return _Tls(protocol, self._context) if self._context else protocol
+        return _Tls(protocol, self.context) if self.context else protocol
 
     def cut(self) -> None:
         """Stop listening, end all calls and abort all connections."""

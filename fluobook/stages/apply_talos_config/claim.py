@@ -27,8 +27,8 @@ class Claimed(str):
 
 
 def fingerprint(bundle: SecretsBundle) -> str:
-    """A public name of a bundle: a hash of its Talos authority's certificate."""
-    return hashlib.sha256(bundle.talos.crt.encode()).hexdigest()[:16]
+    """A public name of a bundle: a hash of the cluster's id, which stays when authorities are rotated."""
+    return hashlib.sha256(bundle.cluster_id.encode()).hexdigest()[:16]
 
 
 def claim_in(description: str) -> str:

@@ -73,26 +73,31 @@ class Configurations:
         self.ingredients = gather(platform, root)
         self._platform, self._secrets = platform, secrets
         self._lock = threading.Lock()
-        self._texts: dict[str, str] = {}
+        self._texts: list[tuple[SecretsBundle, dict[str, str]]] = []
 
     @classmethod
     def of(cls, context: RunContext) -> Self:
         """Those of a run, which all its threads share: rendering takes a moment."""
         return context.shared(cls, lambda: cls(context.platform, context.root, context.secrets))
 
-    def text(self, node: Node) -> str:
+    def text(self, node: Node, bundle: SecretsBundle | None = None) -> str:
         """The configuration of a node as YAML.
+
+        Args:
+            node: the node.
+            bundle: other secrets than the cluster's: those of another phase of a rotation.
 
         Raises:
             ParamsError: a node's configuration contradicts the params or the bundle.
         """
+        bundle = bundle or self._secrets.bundle()
         with self._lock:
-            if not self._texts:
-                bundle = self._secrets.bundle()
+            texts = next((made for secrets, made in self._texts if secrets == bundle), None)
+            if texts is None:
                 texts = node_texts(self._platform, bundle, self.ingredients)
                 refuse_contradictions(self._platform, bundle, self.ingredients, texts)
-                self._texts = texts
-            return self._texts[node.name]
+                self._texts.append((bundle, texts))
+            return texts[node.name]
 
 
 def gather(platform: Platform, root: Path) -> Ingredients:

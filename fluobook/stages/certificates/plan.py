@@ -1,4 +1,4 @@
-"""What expires, what is renewed, and the checks afterwards."""
+"""What expires, what is renewed and rotated, and the checks afterwards."""
 
 from __future__ import annotations
 
@@ -6,17 +6,27 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fluobook.clients.talos import Mode, probe
 from fluobook.cluster_secrets import AccessFile
 from fluobook.context import RunContext
+from fluobook.errors import PHASE
 from fluobook.params import Platform
 from fluobook.stages.bootstrap_kubernetes.plan import file_actions, files_check
+from fluobook.stages.certificates import authorities
+from fluobook.stages.certificates.authorities import Authority
 from fluobook.stages.core import expiry
-from fluobook.stages.core.check import Check
+from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import Missing, api
-from fluobook.stages.core.expiry import Expiring
+from fluobook.stages.core.executor import in_parallel
+from fluobook.stages.core.expiry import AUTHORITIES, Expiring
 from fluobook.stages.core.plan import Plan
 
 NAME = "certificates"
+INTERRUPTED = {
+    "talos": "nothing is interrupted; whoever else has a talosconfig needs the new one, and pods that use the Talos "
+    "API must be restarted",
+}
+"""What a rotation interrupts."""
 
 
 @dataclass(frozen=True)
@@ -28,37 +38,69 @@ class Observation:
         missing: what an earlier stage has not done.
         files: the kubeconfig and the talosconfig.
         expiring: what expires.
+        authorities: what can be rotated, and how far it has come.
+        bundle: the names of the files that a rotation changes.
     """
 
     now: dt.datetime
     missing: Missing | None = None
     files: Mapping[str, AccessFile] = field(default_factory=dict)
     expiring: Sequence[Expiring] = ()
+    authorities: Sequence[Authority] = ()
+    bundle: tuple[str, ...] = ()
 
 
 def observe(context: RunContext) -> Observation:
-    """Read what expires."""
+    """Read what expires, and what can be rotated.
+
+    Raises:
+        Refused: a time in `rotate` of the params has not come yet.
+    """
     now, kube = dt.datetime.now(dt.UTC), api(context)
     if isinstance(kube, Missing):
         return Observation(now, kube)
-    files = context.secrets.access_files(context.platform, context.home)
-    return Observation(now, None, files, expiry.read(context))
+    secrets = context.secrets
+    files = secrets.access_files(context.platform, context.home)
+    names = secrets.path.name, secrets.rotation_path.name
+    return Observation(now, None, files, expiry.read(context), authorities.observe(context, now), names)
 
 
 def plan(platform: Platform, observation: Observation) -> Plan:
-    """What is renewed, and notes on what has to be renewed elsewhere."""
+    """What is renewed and rotated, and notes on what has to be renewed elsewhere.
+
+    Raises:
+        Refused: an authority cannot be rotated now; nothing was changed.
+    """
     if observation.missing:
         return Plan(NAME, (), 0, platform.digest_data(), observation.missing.stage, (observation.missing.reason,))
-    actions, now = file_actions(observation.files), observation.now
-    due = [
+    actions, now = list(file_actions(observation.files)), observation.now
+    notes = [
         f"{each.name}: {each.left(now)}; renewed by {each.renewal}"
         for each in observation.expiring
         if each.kind != "client" and (each.is_due(now) or each.problem)
     ]
-    kept = len(observation.expiring) - len(due) - len(actions)
-    return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(due))
+    kept = len(observation.expiring) - len(notes) - len(actions)
+    for authority in observation.authorities:
+        if authority.is_due:
+            actions += authorities.actions(platform, authority, actions)
+            notes.append(f"authority of {AUTHORITIES[authority.name]}: {INTERRUPTED[authority.name]}")
+            notes.append(f"keep and commit {' and '.join(observation.bundle)} until the rotation is done")
+    return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(dict.fromkeys(notes)))
 
 
-def verify(_context: RunContext, observation: Observation) -> Sequence[Check]:
-    """Check that everything lasts long enough."""
-    return [files_check(observation.files), *expiry.checks(observation.expiring, observation.now)]
+def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
+    """Check that everything lasts long enough, and that nodes know no other authority than the bundle's."""
+    again = f"fluobook run {PHASE} {NAME}"
+    due = [AUTHORITIES[each.name] for each in observation.authorities if each.is_due]
+    title = "no authority waits for its rotation, or for the end of it"
+    checks = [files_check(observation.files), *expiry.checks(observation.expiring, observation.now)]
+    checks.append(Check(title, not due, count(len(observation.authorities), due), again))
+    if observation.authorities and not due:
+        nodes = context.platform.nodes
+        ca, identity = context.secrets.bundle().talos.crt, context.secrets.talos_identity("os:reader")
+        found = in_parallel(lambda node: probe(context.talos.address(node), ca=ca, identity=identity).mode, nodes)
+        other = [node.name for node, mode in zip(nodes, found, strict=True) if mode is not Mode.CONFIGURED]
+        checks.append(
+            Check("every node identifies itself by the bundle's authority", not other, count(len(nodes), other), again)
+        )
+    return checks

@@ -29,6 +29,7 @@ from fluobook_lab.talos.services import services
 if TYPE_CHECKING:
     from fluobook.machine.pki import KeyPair
     from fluobook_lab.proxmox.model import VmBoot
+    from fluobook_lab.talos.config import MachineConfiguration
     from fluobook_lab.talos.node import Etcd
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,13 @@ class TalosMachines(Nodes):
         """Remove a destroyed machine and the content of its disks."""
         self.power_off(uuid)
         self.disks.pop(uuid, None)
+
+    def on_authorities(self, node: TalosMachine, config: MachineConfiguration) -> None:
+        """A running node got other authorities of the Talos API."""
+        if node.reissue:
+            node.reissue.cancel()
+        node.reissue = asyncio.create_task(_reissue(node, config), name=f"certificate of {node.vm.name}")
+        node.reissue.add_done_callback(_report_defect)
 
     async def stop(self) -> None:
         """Cut the power of all machines."""
@@ -191,17 +199,29 @@ async def _open_api(node: TalosMachine) -> None:
     lost_address = node.vm.address and node.image.platform != "nocloud"
     if config is None or not node.endpoint or lost_address:
         return
-    authority = await node.nodes.until(lambda: node.nodes.authority_for(config))
-    names = ["127.0.0.1", node.hostname, node.address, *config.certificate_names]
-    context = _tls(issue_for(authority, names, common_name=node.hostname))
-    context.load_verify_locations(cadata="".join([authority.crt, *config.accepted_authorities]))
-    context.verify_mode = ssl.CERT_REQUIRED
-    await node.endpoint.open(services(node), context)
+    await node.endpoint.open(services(node), await _api_context(node, config))
     node.api_up = True
     for name in ("apid", "trustd") if config.is_control_plane else ("apid",):
         node.services[name] = UP
     node.publish()
     node.nodes.changed()
+
+
+async def _api_context(node: TalosMachine, config: MachineConfiguration) -> ssl.SSLContext:
+    """A new certificate, and the authorities whose clients are accepted."""
+    authority = await node.nodes.until(lambda: node.nodes.authority_for(config))
+    names = ["127.0.0.1", node.hostname, node.address, *config.certificate_names]
+    context = _tls(issue_for(authority, names, common_name=node.hostname))
+    context.load_verify_locations(cadata="\n".join([config.authority().crt, *config.accepted_authorities]))
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+async def _reissue(node: TalosMachine, config: MachineConfiguration) -> None:
+    """Show another certificate to new connections; open ones stay, as in Talos."""
+    context = await _api_context(node, config)
+    if node.endpoint:
+        node.endpoint.present(context)
 
 
 def _tls(identity: KeyPair) -> ssl.SSLContext:

@@ -111,6 +111,11 @@ class MachineConfiguration:
         """Talos' certificate authority; without a key on a worker."""
         return pair(self.machine.get("ca"))
 
+    @property
+    def api_authorities(self) -> tuple[object, ...]:
+        """What the certificates of the Talos API depend on."""
+        return self.machine.get("ca"), self.machine.get("acceptedCAs") or []
+
     def of_kind(self, kind: str) -> tuple[Mapping[str, Any], ...]:
         """The documents of a kind, in their order."""
         return tuple(document for document in self.documents if document.get("kind") == kind)

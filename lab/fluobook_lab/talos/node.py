@@ -240,6 +240,7 @@ class TalosMachine:
         self.configured, self.bootstrapped = asyncio.Event(), asyncio.Event()
         self.request: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.life: asyncio.Task[None] | None = None
+        self.reissue: asyncio.Task[None] | None = None
         self.boots = 0
         self.enumerate_disks()
 
@@ -273,11 +274,14 @@ class TalosMachine:
 
     def apply(self, config: MachineConfiguration) -> None:
         """Accept the first configuration, or one that needs no reboot."""
-        first, self.config = self.config is None, config
-        if first:
+        before, self.config = self.config, config
+        if before is None:
             self.configured.set()
             return
         self.disk.config = config.canonical
+        if before.api_authorities != config.api_authorities:
+            self.nodes.on_authorities(self, config)
+            self.nodes.changed()
         self.publish()
         self.nodes.cluster.on_config(self, config)
 
@@ -335,6 +339,8 @@ class TalosMachine:
 
     def go_down(self) -> None:
         """Stop everything that runs on the node; only the disk keeps its content."""
+        if self.reissue:
+            self.reissue.cancel()
         if self.endpoint:
             self.endpoint.close()
         self.api_up, self.booted = False, ""
@@ -413,7 +419,7 @@ class Nodes:
         return [node for node in up if node.config and node.config.cluster_id == cluster_id]
 
     def authority_for(self, config: MachineConfiguration) -> KeyPair | None:
-        """The CA that signs a node's API certificate: its own, or that of a control plane with its CA and token."""
+        """The CA that signs a node's API certificate: its own, or that of a control plane which it trusts."""
         if config.is_control_plane:
             return config.authority()
         for node in self.members_of(config.cluster_id):
@@ -421,11 +427,15 @@ class Nodes:
             if (
                 other
                 and other.is_control_plane
-                and other.authority().crt == config.authority().crt
+                and other.authority().crt in (config.authority().crt, *config.accepted_authorities)
                 and other.machine.get("token") == config.machine.get("token")
             ):
                 return other.authority()
         return None
+
+    def on_authorities(self, node: TalosMachine, config: MachineConfiguration) -> None:
+        """A running node got other authorities of the Talos API."""
+        raise NotImplementedError
 
     def etcd_to_join(self, node: TalosMachine) -> Etcd | None:
         """The running etcd cluster of a node's cluster, if it has a quorum."""

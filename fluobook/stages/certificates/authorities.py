@@ -1,0 +1,223 @@
+"""The rotation of an authority in three phases, each of which every node passes before the next begins.
+
+Nodes accept the new authority too, then issue with it, then forget the old one. The new authority is in an encrypted
+file beside the secrets bundle before any node knows it, and the old one until no node accepts it. Whatever was killed
+goes on from that file and from what the nodes say.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fluobook.clients.talos import Mode, probe
+from fluobook.context import RunContext
+from fluobook.errors import PHASE, FluobookError, Refused, TaskFailed
+from fluobook.machine import access, pki
+from fluobook.machine.secrets import ACCEPT, DROP, ISSUE, PHASES, Rotation, SecretsBundle
+from fluobook.params import Node, Platform
+from fluobook.stages import health
+from fluobook.stages.apply_talos_config.documents import Configurations
+from fluobook.stages.apply_talos_config.plan import dry_run
+from fluobook.stages.bootstrap_kubernetes.work import write_file
+from fluobook.stages.core.executor import Reporter, in_parallel
+from fluobook.stages.core.expiry import AUTHORITIES
+from fluobook.stages.core.plan import Action
+
+PARAMS = {"talos": "talos_ca"}
+"""The authorities that can be rotated, and their fields in `rotate` of the params."""
+FILES = {"talos": "talosconfig"}
+"""The file whose client certificate an authority signs."""
+WORDS = {
+    ACCEPT: "accepts the new authority beside the old one",
+    ISSUE: "issues with the new authority, accepts the old one",
+    DROP: "forgets the old authority",
+}
+DONE, BEHIND = "done", "behind"
+"""What a node's configuration is: that of the present phase, or that of the phase before."""
+
+
+@dataclass(frozen=True)
+class Authority:
+    """An authority, and how far its rotation has come.
+
+    Args:
+        name: its field in the bundle.
+        made: when it was made.
+        wanted: it is rotated if it was made before this; None if nobody asked.
+        phase: of the rotation that has begun; "" if none has.
+        nodes: by the node's name `DONE`, `BEHIND`, or why neither is known.
+    """
+
+    name: str
+    made: dt.datetime
+    wanted: dt.datetime | None = None
+    phase: str = ""
+    nodes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a rotation is asked for, or has begun."""
+        return bool(self.phase) or (self.wanted is not None and self.made < self.wanted)
+
+
+def observe(context: RunContext, now: dt.datetime) -> Sequence[Authority]:
+    """The authorities, and for those to be rotated how far each node has come.
+
+    Raises:
+        Refused: a time in the params has not come yet.
+    """
+    bundle, found = context.secrets.bundle(), []
+    for name, param in PARAMS.items():
+        text = getattr(context.platform.rotate, param)
+        wanted = dt.datetime.fromisoformat(text) if text else None
+        wanted = wanted if wanted is None or wanted.tzinfo else wanted.replace(tzinfo=dt.UTC)
+        if wanted and wanted > now:
+            raise Refused(
+                f"rotate.{param} is {text}, which has not come yet",
+                cause="what is made before that time would be rotated by every run until then",
+                remedy="give the present time, or a past one",
+            )
+        rotation = bundle.rotations.get(name)
+        made = pki.certificate(getattr(bundle, name).crt).not_valid_before_utc + pki.BACKDATE
+        authority = Authority(name, made, wanted, rotation.phase if rotation else "")
+        if authority.is_due:
+            texts = [bundle, *before(bundle, name)]
+            nodes = context.platform.nodes
+            states = in_parallel(lambda node: _state(context, node, texts), nodes, width=len(nodes))  # noqa: B023
+            authority = replace(authority, nodes=dict(zip([n.name for n in nodes], states, strict=True)))
+        found.append(authority)
+    return found
+
+
+def before(bundle: SecretsBundle, name: str) -> Sequence[SecretsBundle]:
+    """The secrets of the phase before the present one of a rotation; none if there is no rotation."""
+    rotation = bundle.rotations.get(name)
+    if rotation is None:
+        return ()
+    others = {key: each for key, each in bundle.rotations.items() if key != name}
+    if rotation.phase == ACCEPT:
+        return (bundle.rotating(others),)
+    return (bundle.rotating({**others, name: replace(rotation, phase=PHASES[PHASES.index(rotation.phase) - 1])}),)
+
+
+def _state(context: RunContext, node: Node, secrets: Sequence[SecretsBundle]) -> str:
+    try:
+        for state, bundle in zip((DONE, BEHIND), secrets, strict=False):
+            if dry_run(context, node, Configurations.of(context).text(node, bundle))[0].unchanged:
+                return state
+    except FluobookError as error:
+        return error.message
+    return "has another configuration than that of the params"
+
+
+def actions(platform: Platform, authority: Authority, first: Sequence[Action]) -> Iterator[Action]:
+    """The actions that are left of a rotation, one after the other.
+
+    Args:
+        platform: the params.
+        authority: how far it has come.
+        first: what has to be done before.
+
+    Raises:
+        Refused: a node does not answer, or has another configuration than the params say.
+    """
+    name, title = authority.name, f"authority of {AUTHORITIES[authority.name]}"
+    if wrong := [f"{node}: {state}" for node, state in authority.nodes.items() if state not in (DONE, BEHIND)]:
+        raise Refused(
+            f"the {title} is not rotated: {'; '.join(wrong)}",
+            cause="every node must pass a phase before the next begins, and one that misses a phase is lost",
+            remedy=f"bring the node back, or remove it: fluobook run {PHASE} nodes; if its configuration differs: "
+            f"fluobook run {PHASE} --only apply-talos-config",
+        )
+    last = tuple(action.id for action in first)
+
+    def action(ident: str, verb: str, thing: str, detail: str, reason: str = "", **data: str) -> Action:
+        nonlocal last
+        made = Action(ident, verb, thing, detail, reason, last, "node", {"authority": name, **data})
+        last = (made.id,)
+        return made
+
+    yield action(f"{name}: gates", "check", "the platform", "all gates", f"before the {title} is changed")
+    begin = authority.phase or ACCEPT
+    if not authority.phase:
+        reason = f"rotate.{PARAMS[name]} asks for one that is younger"
+        yield action(f"{name}: new", "create", title, "encrypted beside the old one, before any node knows it", reason)
+    nodes = sorted(platform.nodes, key=lambda node: node.role != "controlplane")
+    for phase in PHASES[PHASES.index(begin) :]:
+        if phase != begin:
+            proof = "every node is asked with and for the new authority, then all gates"
+            yield action(f"{name}: {phase}", "advance", title, proof, f"each node {WORDS[phase]}", phase=phase)
+        todo = [node for node in nodes if phase != authority.phase or authority.nodes[node.name] != DONE]
+        for node in todo:
+            thing = f"node {node.name}"
+            yield action(f"{name} {phase} {node.name}", "change", thing, WORDS[phase], phase=phase, node=node.name)
+    yield action(f"{name}: end", "advance", title, "no node accepts the old one; it is deleted", "the rotation is done")
+
+
+def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:
+    """Do one action of a rotation.
+
+    Raises:
+        TaskFailed: a node does not accept what it should, or still accepts what it should not.
+    """
+    name, phase = action.data["authority"], action.data.get("phase", "")
+    if node := action.data.get("node"):
+        return _apply(context, context.platform.node(node), name, report)
+    if action.verb == "check":
+        health.wait_between(context, report)
+        return None
+    if action.verb == "create":
+        context.secrets.begin_rotation(name)
+    else:
+        for each in context.platform.nodes:
+            report(f"asks {each.name}")
+            _proved(context, each, name)
+        health.wait_between(context, report)
+        if phase:
+            context.secrets.advance_rotation(name, phase)
+        else:
+            context.secrets.end_rotation(name)
+    context.talos.close()
+    write_file(context, FILES[name])
+    return {"sha256": pki.fingerprint(getattr(context.secrets.bundle(), name).crt)}
+
+
+def _apply(context: RunContext, node: Node, name: str, report: Reporter) -> Mapping[str, Any]:
+    """Give a node the configuration of the present phase, unless it has it, and prove that it follows."""
+    text, client = Configurations.of(context).text(node), context.talos.client(node, "os:admin")
+    mode = "unchanged"
+    if not dry_run(context, node, text)[0].unchanged:
+        mode = client.apply_configuration(text).mode
+    report("is asked with and for the new authority")
+    _proved(context, node, name)
+    return {"mode": mode}
+
+
+def proof(rotation: Rotation) -> tuple[str, pki.KeyPair, Mode]:
+    """How a node that has passed the present phase answers: the trusted authorities, whose client asks, the answer."""
+    both = f"{rotation.old.crt.rstrip()}\n{rotation.new.crt}"
+    return {
+        ACCEPT: (both, rotation.new, Mode.CONFIGURED),
+        ISSUE: (rotation.new.crt, rotation.new, Mode.CONFIGURED),
+        DROP: (rotation.new.crt, rotation.old, Mode.FOREIGN),
+    }[rotation.phase]
+
+
+def _proved(context: RunContext, node: Node, name: str) -> None:
+    """Wait until a node answers as the present phase demands."""
+    bundle = context.secrets.bundle()
+    trusted, issuer, wanted = proof(bundle.rotations[name])
+    identity = access.talos_client(replace(bundle, talos=issuer), access.READER)
+    context.redactor.add(identity.key)
+
+    def step() -> bool | None:
+        found = probe(context.talos.address(node), ca=trusted, identity=identity)
+        if found.mode is not wanted:
+            raise TaskFailed(f"{node.name} answers as {found.mode.value}: {found.detail}", system="talos")
+        return True
+
+    phase = bundle.rotations[name].phase
+    context.wait_until("gate", f"{node.name} to answer as one that {WORDS[phase]}", step)
