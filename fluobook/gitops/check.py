@@ -38,6 +38,7 @@ RULES: dict[str, Rule] = {
     "hash": applications.names_stay_where_nothing_is_pruned,
     "health": sources.health_scripts_run_and_wait,
     "keeping": applications.data_outlives_applications,
+    "ignored": applications.ignored_differences_exist,
     "key": secrets.keys_are_not_in_the_tree,
     "leftover": components.nothing_is_left_over,
     "listing": files.files_are_listed,
@@ -71,7 +72,7 @@ RULES: dict[str, Rule] = {
 """Every rule by the name that its findings carry."""
 
 ABOUT_THE_WHOLE = {
-    "address", "approver", "generator", "leftover", "listing", "namespace", "phase-value", "pod-security",
+    "address", "approver", "generator", "ignored", "leftover", "listing", "namespace", "phase-value", "pod-security",
     "policy", "project", "reachability", "reference", "wave", "wave-table",
 }  # fmt: skip
 """The rules that report what is missing: their findings are consequences where a part of the tree cannot be read."""

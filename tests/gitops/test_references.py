@@ -148,6 +148,7 @@ CERTIFICATE = (
     "---\napiVersion: cert-manager.io/v1\nkind: Certificate\nmetadata: {{name: a}}\n"
     "spec: {{secretName: a, dnsNames: ['{}'], issuerRef: {{name: acme}}}}\n"
 )
+SCALED = "{{type: Resource, resource: {{name: {}, target: {{type: Utilization, averageUtilization: 80}}}}}}"
 AGENT = """\
 ---
 apiVersion: apps/v1
@@ -272,6 +273,10 @@ spec:
             f"metadata: {{name: pg}}\n{AGENT.replace('9465', '8080').replace('agent}', 'http}')}",
             "",
         ),
+        ("maxReplicas: 2,", f"maxReplicas: 2, metrics: [{SCALED.format('cpu')}],", ""),
+        ("maxReplicas: 2,", f"maxReplicas: 2, metrics: [{SCALED.format('memory')}],", "shop requests no memory"),
+        ("image: shop/shop:1.2.3", "image: shop/shop:1.2.3\n          args: [$(passwordd)]", "no variable passwordd"),
+        ("image: shop/shop:1.2.3", "image: shop/shop:1.2.3\n          args: [$(password), $(A)]", ""),
     ],
 )
 def test_what_an_object_names_exists(old: str, new: str, message: str, tree: Path):

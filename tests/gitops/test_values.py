@@ -32,6 +32,16 @@ kind: Service
 metadata: {name: shop, namespace: shop}
 spec: {selector: {app: shop}, ports: [{name: http, port: 80, targetPort: http}]}
 """
+INGRESS = """\
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop, namespace: shop}
+spec:
+  ingressClassName: nginx
+  rules:
+    - host: shop.example.org
+      http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: shop, port: {name: http}}}}]}
+"""
 HPA = """\
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
@@ -95,6 +105,9 @@ spec:
         ),
         (SERVICE, "ports: [", "ports: [{name: web, port: 80}, ", "has port 80 twice"),
         (WORKLOAD, "memory: 32Mi", "mem: 32Mi", "cpu, memory, ephemeral-storage"),
+        (INGRESS, "", "", ""),
+        (INGRESS, "path: /,", "path: /shop(/|$),", "only the pathType ImplementationSpecific"),
+        (INGRESS, "path: /, pathType: Prefix", "path: /shop(/|$), pathType: ImplementationSpecific", ""),
         (HPA, "", "", ""),
         (HPA, "maxReplicas: 4", "maxReplicas: 1", "minReplicas is more than maxReplicas 1"),
         (CRON, "", "", ""),

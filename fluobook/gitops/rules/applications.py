@@ -15,6 +15,7 @@ from fluobook.gitops.charts import Chart, chart_of
 from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.snapshot import INITIAL_NAMESPACES
 from fluobook.gitops.tree import FINALIZER, INTEGER, NEEDED_BEFORE, WAVE
+from fluobook.params.problems import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,7 @@ _STATEFUL = {"Namespace", "PersistentVolumeClaim", "PersistentVolume", "Cluster"
 _CLAIMS = {"storageClass", "storageClassName", "volumeClaimTemplate", "volumeClaimTemplates"}
 _INSTALLS = {"enabled", "create", "install"}
 _SYNC_OPTIONS = "argocd.argoproj.io/sync-options"
+_OF_THE_ROOT = {"Application", "AppProject"}
 _KIND_LISTS = ("clusterResourceWhitelist", "namespaceResourceWhitelist")
 
 
@@ -263,8 +265,16 @@ def namespaces_are_created(snapshot: Snapshot) -> Iterator[Finding]:
 def objects_have_one_owner(snapshot: Snapshot) -> Iterator[Finding]:
     """No object is deployed twice: two Applications would overwrite each other for ever."""
     owners: dict[tuple[str, str, str, str], str] = {}
+    own = {(each.group, each.kind, each.name) for each in snapshot.tree.documents if each.kind not in _OF_THE_ROOT}
+    shared = set()
     for app, document in snapshot.deployed:
         key = (document.group, document.kind, document.namespace, document.name)
+        if (document.group, document.kind, document.name) in own and app.name not in shared:
+            shared.add(app.name)
+            message = f"{document.kind} {document.name} is deployed by the root and by {app.name}"
+            yield document.at("metadata", "name").finding(
+                message, f"list application.yaml of {app.name}, not its folder"
+            )
         if key in owners:
             message = f"{document.kind} {document.name} is deployed by {owners[key]} and by {app.name}"
             yield document.at("metadata", "name").finding(message, "keep one of them")
@@ -273,6 +283,21 @@ def objects_have_one_owner(snapshot: Snapshot) -> Iterator[Finding]:
         if app.name == other.name:
             message = f"there is another Application {app.name}, at {other.document.at('metadata', 'name')}"
             yield app.document.at("metadata", "name").finding(message, "rename one of them")
+
+
+def ignored_differences_exist(snapshot: Snapshot) -> Iterator[Finding]:
+    """What an Application ignores is a kind that it can deploy."""
+    for app in snapshot.applications:
+        made = {(document.group, document.kind) for document in snapshot.deployed_by(app)}
+        made |= {(group, kind) for kind, _, group in (name.partition(".") for name in chart_of(app).makes)}
+        entries = value_under(app.document.data, ("spec", "ignoreDifferences")) or ()
+        for index, entry in enumerate(entries if made else ()):
+            group, kind = str(entry.get("group", "")), str(entry.get("kind", ""))
+            if kind and not any(fnmatchcase(of, group) and fnmatchcase(name, kind) for of, name in made):
+                named = f"{kind} of {group}" if group else kind
+                remedy = did_you_mean(kind, {name for _, name in made})
+                place = app.document.at("spec", "ignoreDifferences", index, "kind")
+                yield place.finding(f"{app.name} ignores differences of {named}, which it does not deploy", remedy)
 
 
 def _is_off(verb: str, options: Iterable[str]) -> bool:

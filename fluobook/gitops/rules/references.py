@@ -137,13 +137,15 @@ def references_exist(snapshot: Snapshot) -> Iterator[Finding]:
     known = Known(snapshot)
     hosts: dict[str, str] = {}
     for document in snapshot.objects():
-        defects = [*_reference_defects(document, known), *_pod_defects(document), *_role_defects(document)]
+        defects = [*_reference_defects(document, known), *_pod_defects(document, known), *_role_defects(document)]
         if document.kind == "Ingress":
             defects += [*_ingress_defects(document, hosts), *_nginx_defects(document, snapshot)]
         if document.kind in ("Certificate", "Ingress"):
             defects += _unprovable_names(document, known)
         elif document.kind in ("Service", "PodDisruptionBudget"):
             defects += _selection_defects(document, known)
+        elif document.kind == "HorizontalPodAutoscaler":
+            defects += _scaler_defects(document, known)
         elif document.kind in _SCRAPES:
             defects += _scrape_defects(snapshot, document)
         for path, message, remedy in defects:
@@ -213,7 +215,7 @@ def _ports(document: Document, path: tuple[Key, ...]) -> list[tuple[str, int]]:
     return [(str(port.get("name", "")), port.get("containerPort", 0)) for _, port in containers]
 
 
-def _pod_defects(document: Document) -> Iterator[Defect]:
+def _pod_defects(document: Document, known: Known) -> Iterator[Defect]:
     """Mounts without a volume, and what is wrong with the containers of a pod."""
     pod = pod_path(document)
     spec = value_under(document.data, pod) if pod else {}
@@ -233,7 +235,7 @@ def _pod_defects(document: Document) -> Iterator[Defect]:
         if is_guarded and context.get("runAsUser") == 0 and context.get("runAsNonRoot") is not False:
             place = (*path, "securityContext", "runAsUser")
             yield place, f"container {name} runs as user 0, which the pod's runAsNonRoot refuses", "give it another"
-        yield from _container_defects(container, path)
+        yield from _container_defects(container, path, _variables(container, document.namespace, known))
         grace = spec.get("terminationGracePeriodSeconds", 30)
         if (seconds := value_under(container, _SLEEP) or 0) > grace:
             message = f"it sleeps {seconds} s, more than terminationGracePeriodSeconds {grace}"
@@ -244,16 +246,28 @@ def _pod_defects(document: Document) -> Iterator[Defect]:
                 yield path, f"{document.kind} {document.name} has no container {name}", did_you_mean(name, names)
 
 
-def _container_defects(container: Mapping[str, Any], path: tuple[Key, ...]) -> Iterator[Defect]:
-    """Probes of ports without the container's name, and requests beyond their limit."""
+def _variables(container: Mapping[str, Any], namespace: str, known: Known) -> set[str]:
+    """The names of a container's variables; none if one of its sources is not known."""
+    names = {str(variable.get("name", "")) for variable in container.get("env") or ()}
+    for source in container.get("envFrom") or ():
+        for field, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
+            if name := value_under(source, (field, "name")):
+                target = known.find(kind, namespace, str(name)) or {}
+                keys = {key for part in ("data", "stringData") for key in target.get(part) or ()}
+                if not keys:
+                    return set()
+                names |= {f"{source.get('prefix') or ''}{key}" for key in keys}
+    return names
+
+
+def _container_defects(container: Mapping[str, Any], path: tuple[Key, ...], declared: set[str]) -> Iterator[Defect]:
+    """Probes of ports without the container's name, misspelt variables, and requests beyond their limit."""
     names = {port.get("name") for port in container.get("ports") or ()}
     for handler in ((*each, "*", "port") for each in (*((probe,) for probe in _PROBES), ("lifecycle", "*"))):
         for place, port in values_at(container, handler, path):
             if isinstance(port, str) and port not in names:
                 yield place, f"the container has no port {port}", did_you_mean(port, filter(None, names))
-    declared = {variable.get("name", "") for variable in container.get("env") or ()}
-    expanded = () if container.get("envFrom") else _EXPANDED  # which names its variables elsewhere
-    for place, text in (each for field in expanded for each in values_at(container, field, path)):
+    for place, text in (each for field in _EXPANDED for each in values_at(container, field, path)):
         for name in _VARIABLE.findall(str(text)):
             if name not in declared and (meant := get_close_matches(name, declared, n=1, cutoff=0.8)):
                 yield place, f"the container has no variable {name}", f"did you mean {meant[0]!r}?"
@@ -333,6 +347,20 @@ def _budget_defects(document: Document, known: Known, selector: Mapping[str, Any
                 message = f"{document.name} lets none of the {replicas} pods of {workload.name} be evicted"
                 remedy = "allow one, or no node with one of them can be drained"
                 yield ("spec", field), f"{document.kind} {message}", remedy
+
+
+def _scaler_defects(document: Document, known: Known) -> Iterator[Defect]:
+    """Utilization is a part of the request: without one in every container, nothing is ever scaled."""
+    target = value_under(document.data, ("spec", "scaleTargetRef")) or {}
+    workload = known.find(str(target.get("kind")), document.namespace, str(target.get("name"))) or {}
+    containers = [each for _, each in values_at(workload, ("spec", "template", "spec", "containers", "*"))]
+    for path, metric in values_at(document.data, ("spec", "metrics", "*", "resource")):
+        name, kind = metric.get("name"), value_under(metric, ("target", "type"))
+        for container in containers if kind == "Utilization" else ():
+            declared = [value_under(container, ("resources", field, name)) for field in ("requests", "limits")]
+            if not any(declared):
+                message = f"container {container.get('name')} of {target.get('name')} requests no {name}"
+                yield (*path, "name"), message, "give it a request: utilization is a part of it"
 
 
 def _ingress_defects(document: Document, hosts: dict[str, str]) -> Iterator[Defect]:
