@@ -46,15 +46,17 @@ class Policy:
     Args:
         refuses_lab_key: whether the lab's age key, which is public, is refused.
         names_cluster: whether an approval contains the cluster's name, so that nobody approves by habit.
+        writes_params: whether a plan may change the params file.
     """
 
     refuses_lab_key: bool
     names_cluster: bool
+    writes_params: bool
 
 
 POLICIES = {
-    "lab": Policy(refuses_lab_key=False, names_cluster=False),
-    "live": Policy(refuses_lab_key=True, names_cluster=True),
+    "lab": Policy(refuses_lab_key=False, names_cluster=False, writes_params=False),
+    "live": Policy(refuses_lab_key=True, names_cluster=True, writes_params=True),
 }
 """The policy of each target."""
 

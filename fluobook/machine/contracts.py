@@ -183,6 +183,24 @@ def value_at(main: Any, path: str) -> Any:
     return value
 
 
+def with_value(documents: Iterable[Document], path: str, value: str) -> list[Document]:
+    """The documents with another value at a place of the v1alpha1 document: in the document that has it, else there.
+
+    Example:
+        >>> kubelet = {"apiVersion": "v1alpha1", "kind": "KubeletConfig", "image": "kubelet:v1.35.4"}
+        >>> with_value([{}, kubelet], "machine.kubelet.image", "kubelet:v1.36.0")[1]["image"]
+        'kubelet:v1.36.0'
+    """
+    changed = copy.deepcopy(list(documents))
+    for document in changed:
+        for field, place in _DATA["fields"].get(str(document.get("kind") or ""), {}).items():
+            if place == path:
+                document[field] = value
+                return changed
+    _put(next(each for each in changed if not each.get("kind")), path, value)
+    return changed
+
+
 def _text(data: Any, path: str) -> str:
     value = value_at(data, path)
     return "" if value is None else str(value)

@@ -9,8 +9,9 @@ others. A reference to a secret is replaced as a whole, because it names exactly
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,44 @@ def _differences(location: tuple[int | str, ...], ours: Any, theirs: Any, docume
 def _unreadable(origin: str, error: BadFile) -> ParamsError:
     line = f"line {error.line}: " if error.line else ""
     return ParamsError(f"{origin}: one problem", problems=(f"{line}it {error.problem}",), remedy=error.remedy)
+
+
+def with_value(text: str, keys: Sequence[str], value: str) -> str:
+    """A params file with another value at a place; all else stays to the letter, comments too.
+
+    Args:
+        text: the file.
+        keys: the place, such as ("platform", "versions", "kubernetes"); missing mappings are added.
+        value: a text.
+
+    Raises:
+        ParamsError: there is something else than a mapping on the way, or one that is made elsewhere in the file.
+    """
+    node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
+    quoted = json.dumps(value)
+    for depth, key in enumerate(keys):
+        if not isinstance(node, yaml.MappingNode):
+            break
+        below = next((held for name, held in node.value if name.value == key), None)
+        if below is None:
+            entry = quoted
+            for further in reversed(keys[depth + 1 :]):
+                entry = f"{{{further}: {entry}}}"
+            start = node.start_mark.index
+            if node.flow_style:
+                text = f"{text[: start + 1]}{key}: {entry}{', ' if node.value else ''}{text[start + 1 :]}"
+            else:
+                text = f"{text[:start]}{key}: {entry}\n{' ' * node.start_mark.column}{text[start:]}"
+            break
+        node = below
+    else:
+        text = text[: node.start_mark.index] + quoted + text[node.end_mark.index :]
+    written: Any = parse_yaml(text, "the changed params file")
+    for key in keys:
+        written = written.get(key) if isinstance(written, dict) else None
+    if written != value:
+        raise ParamsError(f"{'.'.join(keys)} cannot be changed to {value}", remedy="write it into the params file")
+    return text
 
 
 def merged(below: Any, above: Any) -> Any:

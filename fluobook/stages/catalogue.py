@@ -26,6 +26,7 @@ from fluobook.stages import (
     secrets,
     sops_age_key,
     teardown,
+    upgrade_kubernetes,
     upgrade_talos,
 )
 from fluobook.stages.core.stage import Stage
@@ -49,6 +50,7 @@ DAY_TWO: tuple[Stage, ...] = (
     secrets.STAGE,
     health.STAGE,
     upgrade_talos.STAGE,
+    upgrade_kubernetes.STAGE,
     nodes.STAGE,
     etcd_snapshot.STAGE,
     restore.STAGE,

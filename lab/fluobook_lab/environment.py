@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import secrets
 import ssl
 from dataclasses import asdict
@@ -68,6 +69,10 @@ def _api_addresses(platform: Platform) -> list[str]:
     return list(dict.fromkeys([platform.api_address, *(node.address for node in platform.control_planes)]))
 
 
+KUBERNETES_IMAGE = re.compile(r"/(kube-[a-z-]+|kubelet):v(?P<version>\d+\.\d+\.\d+)")
+"""The name of an image of Kubernetes. Only the embedded engine changes its version: the real one is built in one."""
+
+
 class Environment:
     """A lab: Proxmox VE, Image Factory, Talos, Kubernetes, Argo CD, Hubble, charts and Git.
 
@@ -122,7 +127,7 @@ class Environment:
             leases={node.mac.upper(): node.address for node in platform.nodes},
             stopped=self._guest_stopped,
             extensions=self._extensions,
-            has_installer=self._has_installer,
+            has_image=self._has_image,
             referee=self._engines.get("talos-referee", ""),
         )
         self.hosts = Hosts(platform, folder / "hosts", self.clock, self.faults)
@@ -298,8 +303,11 @@ class Environment:
         names = ((document.get("customization") or {}).get("systemExtensions") or {}).get("officialExtensions") or []
         return [(name.rpartition("/")[2], f"v{self.platform.versions.talos}") for name in names]
 
-    def _has_installer(self, name: str) -> bool:
-        """Whether the Image Factory builds an installer: it knows the schematic and the version."""
+    def _has_image(self, name: str) -> bool:
+        """Whether a node can fetch it: an image of Kubernetes, or an installer that the Image Factory builds."""
+        if parts := KUBERNETES_IMAGE.search(name):
+            runs = parts["version"] == self.platform.versions.kubernetes
+            return runs or not (self._engines or self.faults.on("talos.kubernetes-image-missing"))
         image = parse_image(name)
         return image.schematic in self.factory.schematics and image.version in self.factory.versions
 

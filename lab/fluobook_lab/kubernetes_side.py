@@ -12,13 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.kubernetes import manifests
 from fluobook.machine import pki
+from fluobook.params.versions import ordered
 from fluobook_lab.grpc import bound
 from fluobook_lab.http import issue_for
 from fluobook_lab.kube import snapshots
 from fluobook_lab.kube.cluster import KubeCluster
 from fluobook_lab.kube.errors import ApiError
-from fluobook_lab.kube.kubelet import Kubelet, node_info
+from fluobook_lab.kube.kubelet import (
+    STATIC_PODS,
+    Kubelet,
+    NodeInfo,
+    image_of,
+    node_info,
+    remove_static_pod,
+    static_pod,
+)
 from fluobook_lab.talos.config import pair
+from fluobook_lab.talos.lifecycle import PULL_SECONDS
+from fluobook_lab.talos.node import UP, WAITING_FOR_CRI
 
 if TYPE_CHECKING:
     import socket
@@ -30,6 +41,8 @@ if TYPE_CHECKING:
     from fluobook_lab.kube.store import Store
     from fluobook_lab.talos import MachineConfiguration, TalosMachine
 
+RESTART = 3.0
+"""Simulated seconds from the end of a part of the control plane until its successor runs."""
 API_DELAY = 12.0
 """Simulated seconds from the bootstrap of etcd until the API server answers."""
 RETRY = 0.05
@@ -67,8 +80,10 @@ class KubernetesSide:
     ) -> None:
         self.cluster = KubeCluster(clock, faults, version=f"v{version}", seed=seed, **networks)
         self._sockets, self._shared, self._clock, self._ready = sockets, shared, clock, ready
+        self._faults = faults
         self._bootstrapped, self._begun = asyncio.Event(), False
         self._listeners: dict[str, list[HttpServer]] = {}
+        self._servers: dict[str, tuple[TalosMachine, MachineConfiguration]] = {}
         self._kubelets: dict[str, Kubelet] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._version = version
@@ -105,15 +120,62 @@ class KubernetesSide:
 
     def on_node_down(self, node: TalosMachine) -> None:
         """Stop the node's kubelet and API server."""
-        if task := self._tasks.pop(node.vm.uuid, None):
-            task.cancel()
+        for name in (node.vm.uuid, f"follow {node.vm.uuid}"):
+            if task := self._tasks.pop(name, None):
+                task.cancel()
         if kubelet := self._kubelets.pop(node.vm.uuid, None):
             kubelet.stop()
         for listener in self._listeners.pop(node.vm.uuid, []):
             self._task(f"close {id(listener)}", self.cluster.api.stop(listener))
 
     def on_config(self, node: TalosMachine, config: MachineConfiguration) -> None:
-        """Do nothing: no change without a reboot affects the emulation."""
+        """Follow the images of a configuration: static pods one by one, then the kubelet, each if its own changed."""
+        if node.vm.uuid in self._kubelets:
+            if task := self._tasks.pop(f"follow {node.vm.uuid}", None):
+                task.cancel()
+            self._task(f"follow {node.vm.uuid}", self._follow(node, config))
+
+    async def _follow(self, node: TalosMachine, config: MachineConfiguration) -> None:
+        info = node_info(node, config, self._version)
+        for part in STATIC_PODS if config.is_control_plane else ():
+            pod = self.store.find("v1", "Pod", f"{part}-{info.name}", "kube-system")
+            if pod is None or image_of(pod) != image_of(static_pod(part, info)):
+                await self._replace(node, config, part, info)
+        found = self.store.find("v1", "Node", info.name) or {}
+        if ((found.get("status") or {}).get("nodeInfo") or {}).get("kubeletVersion") != info.kubernetes:
+            self._kubelets.pop(node.vm.uuid).stop()
+            node.set_service("kubelet", WAITING_FOR_CRI)
+            await self._fetched(node, str((config.machine.get("kubelet") or {}).get("image")))
+            await self._clock.sleep(node.nodes.delays.kubelet)
+            node.set_service("kubelet", UP)
+            self._kubelets[node.vm.uuid] = self.cluster.join(info)
+
+    async def _replace(self, node: TalosMachine, config: MachineConfiguration, part: str, info: NodeInfo) -> None:
+        """Replace a static pod; an API server is away meanwhile, and another takes the shared address over."""
+        serves = part == "kube-apiserver"
+        listeners = self._listeners.pop(node.vm.uuid, []) if serves else []
+        for listener in listeners:
+            await self.cluster.api.stop(listener)
+        if len(listeners) > 1 and (other := next(iter(self._listeners), None)):
+            await self._serve(*self._servers[other], self._shared)
+        remove_static_pod(self.store, part, info)
+        await self._fetched(node, image_of(static_pod(part, info)))
+        while serves and self._faults.on("kube.api-server-fails"):
+            await self._clock.sleep(RESTART)
+        await self._clock.sleep(RESTART)
+        if serves:
+            await self._listen(node, config)
+        self.store.create(static_pod(part, info))
+        pods = self.store.list("v1", "Pod", "kube-system", labels="k8s-app=kube-apiserver")
+        tags = [image_of(pod).rpartition(":")[2].partition("-")[0] for pod in pods]
+        self.cluster.api.serve_as(min(tags, key=ordered, default=self.cluster.api.version))
+
+    async def _fetched(self, node: TalosMachine, image: str) -> None:
+        """Fetch an image that the node does not have yet, however long its registry lacks it."""
+        while image not in node.disk.images:
+            await self._clock.sleep(PULL_SECONDS)
+            if node.nodes.has_image(image):
+                node.disk.images.add(image)
 
     def logs(self, _node: TalosMachine) -> Mapping[str, str]:
         """Return no logs: only the authorities and tokens of a configuration are used."""
@@ -163,8 +225,13 @@ class KubernetesSide:
 
     async def _listen(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """Serve the API at the node's address, and at the shared address if no other node serves it."""
+        self._servers[node.vm.uuid] = node, config
+        await self._serve(node, config, node.address)
+        if self._shared and self._holder() is None:
+            await self._serve(node, config, self._shared)
+
+    async def _serve(self, node: TalosMachine, config: MachineConfiguration, *addresses: str) -> None:
         context = server_context(node.address, config)
-        addresses = [node.address] + ([self._shared] if self._shared and self._holder() is None else [])
         for address in addresses:
             listener = await self.cluster.api.start(bound(self._sockets[address].getsockname()), context)
             self._listeners.setdefault(node.vm.uuid, []).append(listener)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fluobook.errors import ParamsError
-from fluobook.params.reading import parse_yaml
+from fluobook.params.reading import parse_yaml, with_value
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,33 @@ def test_a_value_that_cannot_be_read_is_refused_with_its_line(text: str) -> None
     with pytest.raises(ParamsError) as refused:
         parse_yaml(f"x: 1\n{text}", "it")
     assert refused.value.problems[0].startswith("line 2: it is not YAML")
+
+
+PLACE = ("platform", "versions", "kubernetes")
+FILES = {
+    "platform:\n  versions: {talos: null, kubernetes: null}  # the pins\n": (
+        'platform:\n  versions: {talos: null, kubernetes: "1.36.2"}  # the pins\n'
+    ),
+    'platform:\n  versions:\n    # newest\n    kubernetes: "1.35.4"   # tested\n    talos: null\n': (
+        'platform:\n  versions:\n    # newest\n    kubernetes: "1.36.2"   # tested\n    talos: null\n'
+    ),
+    "platform:\n  versions: {}\n": 'platform:\n  versions: {kubernetes: "1.36.2"}\n',
+    "platform:\n  versions: {talos: null}\n": 'platform:\n  versions: {kubernetes: "1.36.2", talos: null}\n',
+    "platform:\n  versions:\n    talos: null  # ü\n": (
+        'platform:\n  versions:\n    kubernetes: "1.36.2"\n    talos: null  # ü\n'
+    ),
+    "phase: a\nplatform:\n  cluster: {name: a}\n": (
+        'phase: a\nplatform:\n  versions: {kubernetes: "1.36.2"}\n  cluster: {name: a}\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_one_value_of_a_file_is_changed_and_nothing_else(text: str) -> None:
+    assert with_value(text, PLACE, "1.36.2") == FILES[text]
+
+
+@pytest.mark.parametrize("text", ["platform: []\n", "platform: {versions: null}\n"])
+def test_a_value_that_has_no_place_is_refused(text: str) -> None:
+    with pytest.raises(ParamsError, match=r"platform\.versions\.kubernetes cannot be changed"):
+        with_value(text, PLACE, "1.36.2")

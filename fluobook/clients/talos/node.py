@@ -38,7 +38,11 @@ POD_NAMESPACE = "k8s.io"
 _SYSTEM = common_pb2.ContainerdInstance(
     driver=common_pb2.ContainerDriver.CONTAINERD, namespace=common_pb2.ContainerdNamespace.NS_SYSTEM
 )
-"""Where Talos looks for its installer."""
+"""Where Talos looks for its installer and the kubelet."""
+_PODS = common_pb2.ContainerdInstance(
+    driver=common_pb2.ContainerDriver.CRI, namespace=common_pb2.ContainerdNamespace.NS_CRI
+)
+"""Where the kubelet looks for the images of pods."""
 
 _Mode = machine_pb2.ApplyConfigurationRequest.Mode
 
@@ -340,13 +344,13 @@ class TalosNode(Node):
         """
         self._change("Upgrade", machine_pb2.UpgradeRequest(image=image, stage=stage))
 
-    def pull(self, image: str, *, timeout: float) -> None:
-        """Fetch an image into the node, from which `install` takes it.
+    def pull(self, image: str, *, timeout: float, pods: bool = False) -> None:
+        """Fetch an image into the node: for Talos itself, from which `install` takes it, or for pods.
 
         Raises:
             OutsideError: the registry does not have it, or cannot be reached.
         """
-        request = machine_pb2.ImageServicePullRequest(containerd=_SYSTEM, image_ref=image)
+        request = machine_pb2.ImageServicePullRequest(containerd=_PODS if pods else _SYSTEM, image_ref=image)
         for _ in self._connection.stream(ImageServiceStub, "Pull", request, timeout=timeout):
             pass
 

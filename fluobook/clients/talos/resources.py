@@ -24,6 +24,7 @@ class Kind:
 
 MACHINE_STATUS = Kind("MachineStatuses.runtime.talos.dev", id="machine")
 MACHINE_CONFIG = Kind("MachineConfigs.config.talos.dev", "config", "v1alpha1")
+MANIFESTS = Kind("Manifests.kubernetes.talos.dev", "controlplane")
 SYSTEM_INFORMATION = Kind("SystemInformations.hardware.talos.dev", "hardware", "systeminformation")
 LINKS = Kind("LinkStatuses.net.talos.dev", "network")
 ADDRESSES = Kind("NodeAddresses.net.talos.dev", "network", "default")

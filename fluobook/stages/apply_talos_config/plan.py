@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from fluobook.clients.talos import Applied, Mode, Probe
 from fluobook.context import RunContext
-from fluobook.errors import FluobookError, ForeignObject, Refused
+from fluobook.errors import PHASE, FluobookError, ForeignObject, Refused
 from fluobook.files import read_text
 from fluobook.params import Node, Platform
 from fluobook.params.versions import minor_of, ordered
@@ -24,7 +24,7 @@ from fluobook.waiting import retry
 NAME = "apply-talos-config"
 _RELEASE = re.compile(r"v?\d+\.\d+\.\d+")
 _CONTRACT = re.compile(r"^([+-])kind: KubeClusterConfig$", re.MULTILINE)
-_IMAGE = re.compile(r"^([+-])\s+image: \S+/(kubelet|kube-[a-z-]+):v(\d+\.\d+\.\d+)", re.MULTILINE)
+_IMAGE = re.compile(r"^([+-])\s*image: \S+/(kubelet|kube-[a-z-]+):v(\d+\.\d+\.\d+)", re.MULTILINE)
 """Lines of a dry run's difference: a document that only contract 1.14 has, and an image of Kubernetes."""
 
 
@@ -129,7 +129,8 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     Raises:
         ForeignObject: a node of another cluster answers at an address of ours.
         Refused: nodes have a configuration, or the cluster is claimed, and the secrets bundle of that is not here; or
-            the params say an older version than a node runs, leave a minor version out, or say another contract.
+            the params say an older version than a node runs, leave a minor version out, or say another contract or
+            another version of Kubernetes.
     """
     _nothing_foreign(platform, observation)
     _no_wrong_step(platform, observation)
@@ -183,10 +184,8 @@ def _no_wrong_step(platform: Platform, observation: Observation) -> None:
             "cluster to a newer one, set versions.migrates_from too (docs/how-to/talos-1.14.md)",
         )
     steps = [(name, "talos", running, versions.talos) for name, running in observation.versions.items()]
-    for name, run in observation.dry_runs.items():
-        images = {(sign, program): version for sign, program, version in _IMAGE.findall(run.details)}
-        programs = [program for sign, program in images if sign == "-" and ("+", program) in images]
-        steps += [(name, "kubernetes", images["-", each], images["+", each]) for each in programs]
+    changes = [(name, *change) for name, run in observation.dry_runs.items() for change in _of_kubernetes(run.details)]
+    steps += [(name, "kubernetes", old, new) for name, old, new in changes]
     problems: dict[str, list[str]] = {}
     for name, *step in steps:
         if problem := step_problem(*step):
@@ -197,6 +196,23 @@ def _no_wrong_step(platform: Platform, observation: Observation) -> None:
             cause="neither Talos nor Kubernetes can go back to an older version, or leave a minor version out",
             remedy="set the version in the params to the one that runs, or to one of the next minor version",
         )
+    if changes:
+        names = ", ".join(dict.fromkeys(name for name, _, _ in changes))
+        old = " and ".join(sorted({old for _, old, _ in changes}, key=ordered))
+        raise Refused(
+            f"{names}: configured for Kubernetes {old}; versions.kubernetes is {versions.kubernetes}",
+            cause="this stage would change API server and kubelet of a node at once, with its pods on it and without "
+            "fetching the images first",
+            remedy=f"fluobook run {PHASE} upgrade-kubernetes, or set versions.kubernetes in the params to what runs",
+        )
+
+
+def _of_kubernetes(details: str) -> Iterator[tuple[str, str]]:
+    """The changes of the version of Kubernetes in a dry run's difference: old and new, for each program."""
+    images = {(sign, program): version for sign, program, version in _IMAGE.findall(details)}
+    for (sign, program), old in images.items():
+        if sign == "-" and (new := images.get(("+", program))) and new != old:
+            yield old, new
 
 
 def step_problem(component: str, running: str, wanted: str) -> str:

@@ -66,7 +66,7 @@ class Routes:
     def __init__(self, store: Store, authenticator: Authenticator, version: str) -> None:
         self._store = store
         self._authenticator = authenticator
-        self._version = version
+        self.version = version
         self.backends: list[Backend] = []
 
     async def answer(self, request: web.Request, user: User) -> web.StreamResponse:
@@ -81,7 +81,7 @@ class Routes:
         if path == "/version" and request.method != "GET":
             raise not_allowed()
         if path == "/version":
-            return json_answer(_version_info(self._version))
+            return json_answer(_version_info(self.version))
         if (response := self._discovery(path, request)) is not None:
             return response
         target = parse_path(path)
@@ -106,7 +106,7 @@ class Routes:
             case ["openapi", "v3"]:
                 document = discovery.index(registry)
             case ["openapi", "v3", *rest]:
-                document = discovery.document(registry, "/".join(rest), self._version)
+                document = discovery.document(registry, "/".join(rest), self.version)
             case ["api", version]:
                 document = discovery.resource_list(registry, "", version)
             case ["apis", group]:
@@ -266,6 +266,10 @@ class KubeApi:
         self.authenticator = Authenticator(self.store)
         self._routes = Routes(self.store, self.authenticator, version)
         self._servers: list[HttpServer] = []
+
+    def serve_as(self, version: str) -> None:
+        """Answer as another version: while API servers of two versions run, as the older one."""
+        self.version = self._routes.version = version
 
     def publish(self, backend: Backend) -> None:
         """Let port-forwards to some pods reach a server of the lab."""

@@ -65,6 +65,7 @@ class NodeInfo:
         talos: Talos' version, such as "v1.13.9".
         uuid: SMBIOS uuid.
         boot_id: another one after each boot.
+        images: those of static pods, by component; without, Kubernetes' own in the kubelet's version.
         labels: `machine.nodeLabels` of the machine config.
         schedulable: `allowSchedulingOnControlPlanes`, for control planes.
         serving_certificate: `rotate-server-certificates`: whether the kubelet asks for a serving certificate.
@@ -85,6 +86,7 @@ class NodeInfo:
     own_taints: tuple[Obj, ...] = ()
     serving_certificate: bool = True
     cpu_features: frozenset[str] = frozenset({"pclmulqdq"})
+    images: dict[str, str] = field(default_factory=dict)
 
     @property
     def taints(self) -> list[Obj]:
@@ -103,13 +105,15 @@ def node_info(node: TalosMachine, config: MachineConfiguration, version: str) ->
     """What the kubelet of a Talos node knows; `version` is that of Kubernetes, such as 1.35.4."""
     kubelet = config.machine.get("kubelet") or {}
     arguments = kubelet.get("extraArgs") or {}
+    tag = str(kubelet.get("image") or f":v{version}").rpartition(":")[2]
+    images = {part: (config.cluster.get(place) or {}).get("image") for part, place in STATIC_PODS.items()}
     return NodeInfo(
         node.hostname,
         (node.address,),
         role=config.type,
         cores=node.vm.cores,
         memory_mib=node.vm.memory_mib,
-        kubernetes=f"v{version}",
+        kubernetes=tag.partition("-")[0],
         talos=node.image.version,
         uuid=node.vm.uuid,
         boot_id=node.boot_id,
@@ -118,6 +122,7 @@ def node_info(node: TalosMachine, config: MachineConfiguration, version: str) ->
         schedulable=bool(config.cluster.get("allowSchedulingOnControlPlanes")),
         serving_certificate=str(arguments.get("rotate-server-certificates", "")).lower() == "true",
         cpu_features=node.vm.cpu_features,
+        images={part: str(image) for part, image in images.items() if image},
     )
 
 
@@ -159,10 +164,18 @@ def node_status(info: NodeInfo, conditions: list[Obj]) -> Obj:
     }
 
 
+STATIC_PODS = {
+    "kube-apiserver": "apiServer",
+    "kube-controller-manager": "controllerManager",
+    "kube-scheduler": "scheduler",
+}
+"""The parts of a control plane that run as static pods, and where `cluster` of a machine configuration has them."""
+
+
 def static_pod(component: str, node: NodeInfo) -> Obj:
     """The mirror pod of a part of the control plane, which kubelets run from files and show in the API."""
     labels = {"k8s-app": component, "component": component, "tier": "control-plane"}
-    image = f"registry.k8s.io/{component}:{node.kubernetes}"
+    image = node.images.get(component) or f"registry.k8s.io/{component}:{node.kubernetes}"
     spec = {"nodeName": node.name, "hostNetwork": True, "containers": [{"name": component, "image": image}]}
     metadata: Obj = {"name": f"{component}-{node.name}", "namespace": "kube-system", "labels": labels}
     metadata["annotations"] = {"kubernetes.io/config.mirror": node.name, "kubernetes.io/config.source": "file"}
@@ -328,10 +341,24 @@ class Kubelet:
         """Mirror pods of the control plane, which kubelets run from files and show in the API."""
         if self._node.role != "controlplane":
             return
-        for component in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
-            name = f"{component}-{self._node.name}"
-            if self._store.find("v1", "Pod", name, "kube-system") is None:
-                self._store.create(static_pod(component, self._node))
+        for component in STATIC_PODS:
+            wanted = static_pod(component, self._node)
+            found = self._store.find("v1", "Pod", name_of(wanted), "kube-system")
+            if found is None or image_of(found) != image_of(wanted):
+                remove_static_pod(self._store, component, self._node)
+                self._store.create(wanted)
+
+
+def image_of(pod: Obj) -> str:
+    """The image of a pod's first container."""
+    return str(pod["spec"]["containers"][0].get("image", ""))
+
+
+def remove_static_pod(store: Store, component: str, node: NodeInfo) -> None:
+    """Take a mirror pod out at once, as the kubelet does whose file of it changed."""
+    name = f"{component}-{node.name}"
+    if store.find("v1", "Pod", name, "kube-system") is not None:
+        store.delete("v1", "Pod", name, "kube-system", options={"gracePeriodSeconds": 0})
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

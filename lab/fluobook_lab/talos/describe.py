@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from fluobook.kubernetes import manifests
 from fluobook.machine.disks import GIB, bytes_of
 from fluobook.params import KUBERNETES_PORT
+from fluobook_lab.kube import system
 from fluobook_lab.talos.disks import Disk, matching
 from fluobook_lab.talos.resources import Key
 
@@ -117,9 +120,27 @@ def _configured(node: TalosMachine, config: MachineConfiguration) -> Iterator[De
         yield Key("k8s", "NodeStatuses.kubernetes.talos.dev", node.hostname), status
     yield from _cluster(node, config)
     yield from _volumes(node, config)
+    if config.is_control_plane:
+        subnets = (config.cluster.get("network") or {}).get("serviceSubnets") or ["10.96.0.0/12"]
+        items = _own_objects(str(config.cluster.get("token") or ""), str(subnets[0]))
+        yield Key("controlplane", "Manifests.kubernetes.talos.dev", "00-own"), items
+        for entry in config.cluster.get("inlineManifests") or ():
+            objects = _inline_objects(str(entry.get("contents") or ""))
+            yield Key("controlplane", "Manifests.kubernetes.talos.dev", f"99-{entry.get('name')}"), objects
     if node.etcd_is_up and node.disk.etcd:
         member = {"memberID": f"{node.disk.etcd.members[node.vm.uuid].id:016x}"}
         yield Key("etcd", "EtcdMembers.etcd.talos.dev", "local"), member
+
+
+@lru_cache
+def _own_objects(token: str, service_cidr: str) -> list[Any]:
+    """What Talos brings besides inline manifests; real nodes have a resource for each kind of these."""
+    return system.of_talos(bootstrap_token=token, service_cidr=service_cidr)
+
+
+@lru_cache(maxsize=8)
+def _inline_objects(text: str) -> list[Any]:
+    return manifests.load(text)
 
 
 def _cluster(node: TalosMachine, config: MachineConfiguration) -> Iterator[Described]:

@@ -32,7 +32,7 @@ class ImageService:
     async def pull(self, request: Any, _roles: frozenset[str]) -> AsyncIterator[api.ImageServicePullResponse]:
         """Pull an image; the registry must have it."""
         node, name = self._node, request.image_ref
-        if not node.nodes.has_installer(name):
+        if not node.nodes.has_image(name):
             raise GRPCError(Status.UNKNOWN, f'failed to pull image "{name}": {name}: not found')
         await node.nodes.clock.sleep(PULL_SECONDS)
         node.disk.images.add(name)

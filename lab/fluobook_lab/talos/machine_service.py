@@ -285,7 +285,7 @@ class MachineService:
             raise _precondition("Talos is not installed")
         if not (request.force or request.preserve) and node.config and node.config.is_control_plane:
             self._require_healthy_members()
-        if not node.nodes.has_installer(request.image):
+        if not node.nodes.has_image(request.image):
             raise GRPCError(Status.UNKNOWN, f"error validating installer image {request.image!r}: not found")
         node.disk.previous, node.disk.image, node.disk.on_trial = node.disk.image, request.image, True
         node.restart("reboot", "upgrading")

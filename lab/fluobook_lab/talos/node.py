@@ -365,7 +365,7 @@ class Nodes:
         cluster: the Kubernetes side.
         leases: addresses of machines without a static one, by MAC in upper case (the DHCP server's reservations).
         extensions: returns (name, version) of the extensions in a schematic.
-        has_installer: whether the registry has an installer image.
+        has_image: whether the registry has an image of Talos or Kubernetes.
         stopped: called with the uuid of a machine that powered itself off.
         delays: how long the phases of a node's life take.
         referee: the program with Talos' own code that nodes ask whether a configuration is valid; "" for none.
@@ -381,7 +381,7 @@ class Nodes:
         cluster: Cluster,
         leases: Mapping[str, str] | None = None,
         extensions: Callable[[str], Sequence[tuple[str, str]]] = lambda _: (),
-        has_installer: Callable[[str], bool] = lambda _: True,
+        has_image: Callable[[str], bool] = lambda _: True,
         stopped: Callable[[str], None] = lambda _: None,
         delays: Delays | None = None,
         referee: str = "",
@@ -395,7 +395,7 @@ class Nodes:
         self.nodes: dict[str, TalosMachine] = {}
         self.etcds: list[Etcd] = []
         self.calls: list[Call] = []
-        self.stopped, self.has_installer = stopped, has_installer
+        self.stopped, self.has_image = stopped, has_image
         self._leases, self._extensions = leases or {}, extensions
         self._waiting: set[asyncio.Event] = set()
         self._discovery: asyncio.TimerHandle | None = None

@@ -32,6 +32,8 @@ BORN = {"contract": "1.13", "talos": "1.13.9", "kubernetes": "1.35.4"}
 CHANGES = {
     "talos-worker-2: runs kubernetes 1.35.4; versions.kubernetes is 1.35.3, which is older": {"kubernetes": "1.35.3"},
     "talos-worker-2: runs kubernetes 1.35.4; versions.kubernetes is 1.34.9, which is older": {"kubernetes": "1.34.9"},
+    "talos-worker-2: configured for Kubernetes 1.35.4; versions.kubernetes is 1.35.5": {"kubernetes": "1.35.5"},
+    "talos-worker-2: configured for Kubernetes 1.35.4; versions.kubernetes is 1.36.0": {"kubernetes": "1.36.0"},
     "runs talos v1.13.9; versions.talos is 1.13.8, which is older": {"talos": "1.13.8"},
     "runs Talos v1.13.9, which cannot read a configuration of contract 1.14": {"contract": "1.14", "talos": "1.14.0"},
 }
@@ -49,6 +51,7 @@ def test_a_running_cluster_is_not_changed_to_an_older_version_or_another_contrac
             lab.stage("apply-talos-config", context=lab.context(versions=BORN | versions)).plan()
         assert message in str(caught.value)
         assert "in the params" in caught.value.remedy
+        assert ("upgrade-kubernetes" in caught.value.remedy) is ("configured for" in message)
     assert [request for request in lab.requests("talos") if request["mutating"]] == []
 
 
@@ -67,6 +70,9 @@ def test_talos_1_14_runs_configurations_of_both_contracts(labs, contract):
     kinds = {document["kind"] for node in lab.environment.machines.nodes.values() for document in node.config.documents}
     assert ("KubeClusterConfig" in kinds) is (contract == "1.14")
     other, born = {"1.13": ("1.14", "an older"), "1.14": ("1.13", "a newer")}[contract]
+    for kubernetes, problem in (("1.35.1", "which is older"), ("1.36.0", "configured for Kubernetes")):
+        with pytest.raises(Refused, match=problem):
+            lab.stage("apply-talos-config", context=lab.context(versions=versions | {"kubernetes": kubernetes})).plan()
     with pytest.raises(Refused, match=f"the configuration is of {born} contract than versions.contract, {other}"):
         lab.stage("apply-talos-config", context=lab.context(versions=versions | {"contract": other})).plan()
 

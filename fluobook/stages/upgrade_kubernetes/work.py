@@ -1,0 +1,336 @@
+"""Reads what runs; pulls, replaces, drains and upgrades; each action can be killed and done again."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from fluobook import gitops, params
+from fluobook.clients.kube import Kube
+from fluobook.clients.talos.resources import MACHINE_CONFIG, MANIFESTS
+from fluobook.context import RunContext
+from fluobook.errors import PHASE, FluobookError, ParamsError
+from fluobook.files import read_text, write_text
+from fluobook.kubernetes import manifests, removed
+from fluobook.kubernetes.removed import KUBELET, PLACES
+from fluobook.machine.contracts import fold, value_at, with_value
+from fluobook.machine.documents import Document, dump, load
+from fluobook.params import Node
+from fluobook.params import reading as files
+from fluobook.params.versions import minor_of
+from fluobook.stages import health
+from fluobook.stages.apply_talos_config.documents import Configurations
+from fluobook.stages.core import drain, ssa
+from fluobook.stages.core.check import Check, count, run_groups
+from fluobook.stages.core.cluster import Missing, api, cluster
+from fluobook.stages.core.executor import Reporter, in_parallel
+from fluobook.stages.core.plan import Action
+from fluobook.stages.core.readiness import has_condition, listed
+from fluobook.stages.upgrade_kubernetes.plan import (
+    CONTROL_PLANE,
+    NAME,
+    PROGRAMS,
+    NodeState,
+    Observation,
+    ParamsFile,
+    version_of,
+)
+
+Obj = Mapping[str, Any]
+VERSION = ("platform", "versions", "kubernetes")
+MANAGER = "talos"
+"""Talos' field manager for its own objects."""
+
+
+def place_of(component: str) -> str:
+    """Where a machine configuration has the image of a component, in its v1alpha1 document."""
+    return "machine.kubelet.image" if component == KUBELET else f"cluster.{PLACES[component]}.image"
+
+
+def images_in(documents: Iterable[Document]) -> dict[str, str]:
+    """The images of Kubernetes in a machine configuration, by component."""
+    main = fold(documents)
+    images = {component: value_at(main, place_of(component)) for component in (*PLACES, KUBELET)}
+    return {component: str(image) for component, image in images.items() if image}
+
+
+def observe(context: RunContext) -> Observation:
+    """Ask every node and the cluster, and read the tree and the params file."""
+    platform, kube = context.platform, api(context)
+    if isinstance(kube, Missing):
+        return Observation(missing=kube)
+    configurations = Configurations.of(context)
+    wanted = {node.name: images_in(load(configurations.text(node))) for node in platform.nodes}
+    nodes = {node["metadata"]["name"]: node for node in kube.list("v1", "Node")}
+    pods = kube.list("v1", "Pod")
+    configured = dict(
+        zip(
+            [node.name for node in platform.nodes],
+            in_parallel(lambda node: _active(context, node), platform.nodes, width=len(platform.nodes)),
+            strict=True,
+        )
+    )
+    states = {
+        node.name: NodeState(images_in(active[1]), _running(node, nodes.get(node.name), pods), active[0])
+        for node in platform.nodes
+        if (active := configured[node.name])
+    }
+    found = Observation(
+        wanted,
+        None,
+        states,
+        frozenset(name for name, node in nodes.items() if drain.cordoned_by(node) == NAME),
+        params=params_file(context),
+        manifests=tuple(ssa.title(each.wanted) for each in _manifests(context, kube) if each.differs),
+    )
+    parts, kubelets = found.todo(platform)
+    if not kubelets and not any(parts.values()):
+        return found
+    load_, seconds = drain.read_load(kube), platform.deadlines.drain
+    return Observation(
+        wanted,
+        None,
+        states,
+        found.cordoned,
+        {node.name: tuple(drain.blockers(node.name, load_, seconds=seconds)) for node in kubelets},
+        _programs(pods),
+        gitops.chart_source(gitops.for_phase(platform, gitops.of(platform, context.root)), "cilium").version,
+        tuple(_removed(context, kube, {name: active[1] for name, active in configured.items() if active})),
+        found.params,
+        found.manifests,
+    )
+
+
+def _active(context: RunContext, node: Node) -> tuple[str, list[Document]] | None:
+    """A node's version of Talos, and its machine configuration; None if it does not answer."""
+    client = context.talos.client(node, "os:admin")
+    try:
+        return client.version().tag, load(str(client.get(MACHINE_CONFIG).spec))
+    except FluobookError:
+        return None
+
+
+def _running(node: Node, kubelet: Obj | None, pods: Iterable[Obj]) -> dict[str, str]:
+    """The versions that run on a node: of the static pods that are ready, and of the kubelet."""
+    static = {f"{part}-{node.name}": part for part in CONTROL_PLANE}
+    running = {
+        static[pod["metadata"]["name"]]: version_of(pod["spec"]["containers"][0].get("image", ""))
+        for pod in pods
+        if pod["metadata"]["name"] in static
+        and pod["metadata"].get("namespace") == "kube-system"
+        and has_condition(pod, "Ready")
+    }
+    if kubelet:
+        running[KUBELET] = str(value_at(kubelet, "status.nodeInfo.kubeletVersion") or "").removeprefix("v")
+    return running
+
+
+def _programs(pods: Iterable[Obj]) -> dict[str, frozenset[str]]:
+    """The versions that run, of the programs in the matrix."""
+    images = {c.get("image", "").partition("@")[0] for pod in pods for c in pod["spec"]["containers"]}
+    named = {image.rpartition(":")[0]: set[str]() for image in images}
+    for image in images:
+        named[image.rpartition(":")[0]].add(image.rpartition(":")[2].removeprefix("v"))
+    return {
+        program: frozenset(versions)
+        for program, suffix in PROGRAMS.items()
+        for name, versions in named.items()
+        if name.endswith(f"/{suffix}")
+    }
+
+
+def _removed(context: RunContext, kube: Kube, active: Mapping[str, Sequence[Document]]) -> Iterator[str]:
+    """What the new version no longer has: in machine configurations, in the tree, and in the cluster."""
+    platform, minor = context.platform, minor_of(context.platform.versions.kubernetes)
+    found: dict[str, list[str]] = {}
+    for name, documents in active.items():
+        for problem in removed.in_configuration(fold(documents), minor):
+            found.setdefault(problem, []).append(name)
+    yield from (f"{', '.join(names)}: {problem}" for problem, names in found.items())
+    gone = set(removed.apis(minor))
+    tree = gitops.for_phase(platform, gitops.of(platform, context.root))
+    for app in tree.applications:
+        for document in tree.deployed_by(app):
+            if (api_version := str(document.data.get("apiVersion")), document.kind) in gone:
+                yield f"{document.at()}: {document.kind} of {api_version}"
+    for api_version, kind in sorted(gone):
+        for obj in listed(kube, api_version, kind):
+            yield f"in the cluster: {kind} {obj['metadata']['name']} of {api_version}"
+
+
+def params_file(context: RunContext) -> ParamsFile | None:
+    """The params file of the phase, if it says another version of Kubernetes; it may have been given by --set."""
+    wanted, root = context.platform.versions.kubernetes, context.root
+    path = params.files(root).get(context.phase)
+    try:
+        said = params.load(context.phase, root=root).platform if path else None
+    except ParamsError:
+        said = None
+    if path is None or said is None or said.cluster.name != context.platform.cluster.name:
+        return ParamsFile()
+    if said.versions.kubernetes == wanted:
+        return None
+    name, text = path.relative_to(root).as_posix(), read_text(path)
+    changed = files.with_value(text, VERSION, wanted)
+    lines = difflib.unified_diff(text.splitlines(), changed.splitlines(), name, name, lineterm="", n=0)
+    return ParamsFile(name, said.versions.kubernetes, "\n".join(lines), context.policy.writes_params)
+
+
+def _manifests(context: RunContext, kube: Kube) -> list[ssa.Compared]:
+    """Talos' own objects beside the live ones, without inline manifests and what Argo CD looks after.
+
+    An inline manifest is what the network began with; Argo CD may have changed or pruned what is in it since.
+    """
+    client = context.talos.client(context.platform.control_planes[0], "os:admin")
+    main = fold(load(str(client.get(MACHINE_CONFIG).spec)))
+    texts = [str(entry.get("contents") or "") for entry in value_at(main, "cluster.inlineManifests") or ()]
+    inline = {_identity(obj) for text in texts for obj in manifests.load(text)}
+    objects: list[dict[str, Any]] = []
+    for resource in client.list(MANIFESTS):
+        objects += resource.spec.get("items") or () if isinstance(resource.spec, dict) else resource.spec
+    own = [obj for obj in objects if _identity(obj) not in inline]
+    compared = in_parallel(partial(ssa.compare, kube, manager=MANAGER), own)
+    return [each for each in compared if ssa.TRACKING not in (value_at(each.live, "metadata.annotations") or {})]
+
+
+def _identity(obj: Obj) -> tuple[str, str, str]:
+    return obj["kind"], obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
+def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:
+    """Do one action."""
+    if action.verb == "check":
+        health.wait_between(context, report)
+        return None
+    if action.id == "params":
+        path = params.files(context.root)[context.phase]
+        write_text(path, files.with_value(read_text(path), VERSION, action.data["version"]))
+        return {"file": action.object}
+    if action.id == "manifests":
+        applied = [each for each in _manifests(context, context.kube()) if each.differs]
+        for each in applied:
+            ssa.apply(context.kube(), each.wanted, manager=MANAGER)
+        return {"applied": [each.title for each in applied]}
+    return _on_node(context, context.platform.node(action.data["node"]), action, report)
+
+
+def _on_node(context: RunContext, node: Node, action: Action, report: Reporter) -> Mapping[str, Any]:
+    """Do one action on a node."""
+    if action.verb == "drain":
+        drain.cordon(context.kube(), node.name, NAME)
+        return {"evicted": drain.drain(context, node.name, report)}
+    if action.verb == "uncordon":
+        _ready(context, node)
+        drain.uncordon(context.kube(), node.name)
+        return {}
+    images = action.data["images"]
+    if action.verb == "pull":
+        client = context.talos.client(node, "os:operator")
+        for part, image in images.items():
+            report(f"fetches {image}")
+            client.pull(image, timeout=context.platform.deadlines.upgrade, pods=part != KUBELET)
+        return {"images": len(images)}
+    if action.verb == "replace":
+        _others_ready(context, node, next(iter(images)))
+    report.evidence(mode=set_images(context, node, images))
+    return wait_for(context, node, images, report)
+
+
+def _others_ready(context: RunContext, node: Node, part: str) -> None:
+    """Wait until a part of the control plane is ready on all other nodes, so that one at most is away."""
+    others = [other for other in context.platform.control_planes if other.name != node.name]
+
+    def step() -> bool | None:
+        pods = context.kube().list("v1", "Pod", "kube-system")
+        if missing := [other.name for other in others if not _running(other, None, pods).get(part)]:
+            raise FluobookError(f"it is not on {', '.join(missing)}")
+        return True
+
+    context.wait_until("gate", f"{part} to be ready on the other control planes", step, interval=0.5)
+
+
+def set_images(context: RunContext, node: Node, images: Mapping[str, str]) -> str:
+    """Change images in the node's own configuration, and nothing else in it; how Talos took it, "" if it has them."""
+    client = context.talos.client(node, "os:admin")
+    documents = load(str(client.get(MACHINE_CONFIG).spec))
+    if images.items() <= images_in(documents).items():
+        return ""
+    for part, image in images.items():
+        documents = with_value(documents, place_of(part), image)
+    return client.apply_configuration(dump(documents)).mode
+
+
+def wait_for(context: RunContext, node: Node, images: Mapping[str, str], report: Reporter) -> Mapping[str, Any]:
+    """Wait until what these images are of runs, and is ready.
+
+    Raises:
+        DeadlineExceeded: it did not come up in time; nothing else is changed.
+    """
+    part = next(iter(images))
+    wanted = version_of(images[part])
+    name = f"the kubelet of {node.name}" if part == KUBELET else f"{part} of {node.name}"
+
+    def step() -> bool | None:
+        kube = context.kube()
+        runs = _running(node, kube.get("v1", "Node", node.name), kube.list("v1", "Pod", "kube-system")).get(part)
+        report(f"{runs} runs" if runs else "is not ready")
+        if runs != wanted:
+            raise FluobookError(f"{runs} runs" if runs else "it is not ready")
+        return True
+
+    context.wait_until("upgrade", f"{name} to run {wanted}", step, interval=0.5)
+    if part == KUBELET:
+        _ready(context, node)
+    return {"version": wanted}
+
+
+def _ready(context: RunContext, node: Node) -> None:
+    def step() -> bool | None:
+        found = context.kube().get("v1", "Node", node.name)
+        return True if context.talos.is_ready(node) and has_condition(found, "Ready") else None
+
+    context.wait_until("upgrade", f"{node.name} to be ready", step, interval=0.5)
+
+
+def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
+    """Check that everything runs the wanted version, no node is left cordoned, the file says so, the gates pass.
+
+    Raises:
+        StageMissing: there is no cluster yet.
+    """
+    cluster(context)
+    platform, again = context.platform, f"fluobook run {PHASE} {NAME}"
+    wanted, (parts, kubelets) = platform.versions.kubernetes, observation.todo(platform)
+    others = [f"{part} on {node.name}" for part, nodes in parts.items() for node in nodes]
+    file, total = observation.params, len(CONTROL_PLANE) * len(platform.control_planes)
+    unsaid = bool(file and file.name and file.writes)
+    checks = [
+        Check(f"every part of the control plane runs {wanted}", not others, count(total, others), again),
+        Check(
+            f"every kubelet runs {wanted}",
+            not kubelets,
+            count(len(platform.nodes), [node.name for node in kubelets]),
+            again,
+        ),
+        Check(
+            "no node is left cordoned by the upgrade",
+            not observation.cordoned,
+            count(len(platform.nodes), sorted(observation.cordoned)),
+            again,
+        ),
+        Check(
+            "the params file says the version",
+            not unsaid,
+            f"{file.name} says {file.says}" if file and unsaid else f"Kubernetes {wanted}",
+            again,
+        ),
+        Check(
+            "Talos' own objects are as it would apply them",
+            not observation.manifests,
+            ", ".join(observation.manifests) or "nothing differs",
+            again,
+        ),
+    ]
+    return [*checks, *run_groups(context, health.BETWEEN)]
