@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -180,14 +180,23 @@ class ClusterSecrets:
             self._bundle = self._written = None
             self._identities.clear()
 
-    def _replace(self, path: Path, data: dict[str, Any]) -> None:
-        """Encrypt for the bundle's recipients, read back what was encrypted, and replace the file in one step.
+    def files(self) -> tuple[Path, ...]:
+        """The bundle's file, and that of a rotation, if they exist."""
+        return tuple(path for path in (self.path, self.rotation_path) if path.exists())
+
+    def encrypt_for(self, name: str, recipients: Sequence[str]) -> None:
+        """Encrypt one of `files` for other recipients, with another data key; its content stays."""
+        path = next(each for each in self.files() if each.name == name)
+        self._replace(path, sops.read(path, self.age_key()), recipients)
+
+    def _replace(self, path: Path, data: dict[str, Any], recipients: Sequence[str] = ()) -> None:
+        """Encrypt, by default for the bundle's recipients, read back what was encrypted, and replace the file.
 
         Raises:
             Rejected: what was encrypted is something else; the file is unchanged.
         """
         text = yaml.safe_dump(data, sort_keys=False)
-        encrypted = sops.encrypt(text, path=path, recipients=sops.recipients(self.path))
+        encrypted = sops.encrypt(text, path=path, recipients=recipients or sops.recipients(self.path))
         if sops.read(encrypted, self.age_key(), name=path.name) != data:
             raise Rejected(f"{path.name} was encrypted with other content; the file is unchanged", system="sops")
         write_text(path, encrypted)

@@ -499,6 +499,10 @@ def _taint(value: str) -> str:
 
 
 Ipv4 = Annotated[str, AfterValidator(_ipv4)]
+_AGE = r"age1[02-9ac-hj-np-z]{58}"
+AgeRecipient = Annotated[
+    str, matching(_AGE, "must be the public half of an age key", "age1…, as `age-keygen -y FILE` prints it")
+]
 _MOMENT_FORM = 'quoted, such as "2027-03-01" or "2027-03-01T09:30:00Z"'
 _MOMENT = r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?Z)?"
 Moment = Annotated[

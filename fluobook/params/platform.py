@@ -341,10 +341,14 @@ class EtcdSnapshots(Model):
 
 
 class Rotate(Model):
-    """What 26_certificates rotates: each, if it was made before the given time (a date, or a time in UTC)."""
+    """What 26_certificates rotates. A time is a date, or a time in UTC; no secret is ever written here."""
 
     talos_ca: fields.Moment | None = None
     """The authority of the Talos API is replaced if it was made before this."""
+    argocd_password: fields.Moment | None = None
+    """The password of admin in Argo CD is generated again if it was set before this."""
+    age_key: fields.AgeRecipient | None = None
+    """The public half of the age key that replaces your others; its private half is in the age key file too."""
 
 
 class Deadlines(Model):

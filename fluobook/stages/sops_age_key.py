@@ -89,10 +89,11 @@ def _read_secret(context: RunContext) -> tuple[Missing | None, tuple[str, ...] |
         return kube, None
     if kube.find("v1", "Namespace", NAMESPACE) is None:
         return Missing("privileged-namespaces", f"there is no namespace {NAMESPACE} yet"), None
-    return None, _keys_in(kube)
+    return None, keys_in(kube)
 
 
-def _keys_in(kube: Kube) -> tuple[str, ...] | None:
+def keys_in(kube: Kube) -> tuple[str, ...] | None:
+    """The public halves of the keys in the cluster's Secret; None where there is no Secret."""
     secret = kube.find("v1", "Secret", SECRET, NAMESPACE)
     if secret is None:
         return None
@@ -143,17 +144,22 @@ def _reason(observation: Observation) -> str:
     return f"holds the key of {', '.join(observation.secret)}" if observation.secret else "holds no readable age key"
 
 
-def perform(context: RunContext, action: Action, _report: Reporter) -> Mapping[str, Any]:
-    """Write the Secret. The evidence is its resource version and nothing else."""
+def perform(context: RunContext, _action: Action, _report: Reporter) -> Mapping[str, Any]:
+    """Write the Secret."""
+    return write(context)
+
+
+def write(context: RunContext) -> Mapping[str, Any]:
+    """Write the Secret with all keys of the operator's file. The evidence is its resource version and nothing else."""
     identities = age.read(context.secrets.age_key())
     text = "".join(f"# public key: {identity.recipient}\n{identity.secret}\n" for identity in identities)
     context.redactor.add(text)
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {"name": action.data["name"], "namespace": action.data["namespace"]},
+        "metadata": {"name": SECRET, "namespace": NAMESPACE},
         "type": "Opaque",
-        "data": {action.data["key"]: base64.b64encode(text.encode()).decode()},
+        "data": {KEY: base64.b64encode(text.encode()).decode()},
     }
     applied = context.kube().apply(secret, force=True)
     return {"resourceVersion": applied["metadata"]["resourceVersion"]}

@@ -2,7 +2,8 @@
 
 The client certificates in kubeconfig and talosconfig are renewed 30 days before they end, from the secrets bundle.
 What `rotate` in the params asks for is rotated: an authority in three phases, each of which every node passes and
-proves before the next begins, so that at any moment any two nodes and the operator trust each other.
+proves before the next begins, so that at any moment any two nodes and the operator trust each other; the password of
+admin in Argo CD; the age key.
 """
 
 from fluobook.stages.certificates.plan import observe, plan, verify

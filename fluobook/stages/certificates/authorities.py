@@ -63,6 +63,24 @@ class Authority:
         return bool(self.phase) or (self.wanted is not None and self.made < self.wanted)
 
 
+def moment(platform: Platform, param: str, now: dt.datetime) -> dt.datetime | None:
+    """The time in a field of `rotate`: what was made before it is rotated; None if nobody asked.
+
+    Raises:
+        Refused: it has not come yet.
+    """
+    text = getattr(platform.rotate, param)
+    time = dt.datetime.fromisoformat(text) if text else None
+    time = time if time is None or time.tzinfo else time.replace(tzinfo=dt.UTC)
+    if time and time > now:
+        raise Refused(
+            f"rotate.{param} is {text}, which has not come yet",
+            cause="what is made before that time would be rotated by every run until then",
+            remedy="give the present time, or a past one",
+        )
+    return time
+
+
 def observe(context: RunContext, now: dt.datetime) -> Sequence[Authority]:
     """The authorities, and for those to be rotated how far each node has come.
 
@@ -71,15 +89,7 @@ def observe(context: RunContext, now: dt.datetime) -> Sequence[Authority]:
     """
     bundle, found = context.secrets.bundle(), []
     for name, param in PARAMS.items():
-        text = getattr(context.platform.rotate, param)
-        wanted = dt.datetime.fromisoformat(text) if text else None
-        wanted = wanted if wanted is None or wanted.tzinfo else wanted.replace(tzinfo=dt.UTC)
-        if wanted and wanted > now:
-            raise Refused(
-                f"rotate.{param} is {text}, which has not come yet",
-                cause="what is made before that time would be rotated by every run until then",
-                remedy="give the present time, or a past one",
-            )
+        wanted = moment(context.platform, param, now)
         rotation = bundle.rotations.get(name)
         made = pki.certificate(getattr(bundle, name).crt).not_valid_before_utc + pki.BACKDATE
         authority = Authority(name, made, wanted, rotation.phase if rotation else "")

@@ -12,8 +12,9 @@ from fluobook.context import RunContext
 from fluobook.errors import PHASE
 from fluobook.params import Platform
 from fluobook.stages.bootstrap_kubernetes.plan import file_actions, files_check
-from fluobook.stages.certificates import authorities
+from fluobook.stages.certificates import authorities, keys
 from fluobook.stages.certificates.authorities import Authority
+from fluobook.stages.certificates.keys import AgeKey, Password
 from fluobook.stages.core import expiry
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import Missing, api
@@ -40,6 +41,8 @@ class Observation:
         expiring: what expires.
         authorities: what can be rotated, and how far it has come.
         bundle: the names of the files that a rotation changes.
+        password: that of admin in Argo CD.
+        key: the age key.
     """
 
     now: dt.datetime
@@ -48,6 +51,8 @@ class Observation:
     expiring: Sequence[Expiring] = ()
     authorities: Sequence[Authority] = ()
     bundle: tuple[str, ...] = ()
+    password: Password = field(default_factory=Password)
+    key: AgeKey = field(default_factory=AgeKey)
 
 
 def observe(context: RunContext) -> Observation:
@@ -62,7 +67,17 @@ def observe(context: RunContext) -> Observation:
     secrets = context.secrets
     files = secrets.access_files(context.platform, context.home)
     names = secrets.path.name, secrets.rotation_path.name
-    return Observation(now, None, files, expiry.read(context), authorities.observe(context, now), names)
+    password = keys.read_password(kube, authorities.moment(context.platform, "argocd_password", now))
+    return Observation(
+        now,
+        None,
+        files,
+        expiry.read(context),
+        authorities.observe(context, now),
+        names,
+        password,
+        keys.read_age_key(context, kube),
+    )
 
 
 def plan(platform: Platform, observation: Observation) -> Plan:
@@ -85,6 +100,8 @@ def plan(platform: Platform, observation: Observation) -> Plan:
             actions += authorities.actions(platform, authority, actions)
             notes.append(f"authority of {AUTHORITIES[authority.name]}: {INTERRUPTED[authority.name]}")
             notes.append(f"keep and commit {' and '.join(observation.bundle)} until the rotation is done")
+    actions += keys.actions(observation.password, observation.key, actions)
+    notes += keys.notes(observation.password, observation.key)
     return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(dict.fromkeys(notes)))
 
 
@@ -95,6 +112,17 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     title = "no authority waits for its rotation, or for the end of it"
     checks = [files_check(observation.files), *expiry.checks(observation.expiring, observation.now)]
     checks.append(Check(title, not due, count(len(observation.authorities), due), again))
+    password, key = observation.password, observation.key
+    if password.wanted:
+        result = f"{password.changed:%Y-%m-%d}" if password.changed else "it has none"
+        checks.append(
+            Check("the password of admin in Argo CD is as young as asked", not password.is_due, result, again)
+        )
+    if key.wanted:
+        left = [*key.files, *([keys.RULES] if key.rules else [])]
+        checks.append(Check("no other key of yours decrypts the files", not left, ", ".join(left) or key.wanted, again))
+        installed = key.installed is None or set(key.installed) == set(key.own)
+        checks.append(Check("Argo CD has the keys", installed, ", ".join(key.installed or ()) or "no Argo CD", again))
     if observation.authorities and not due:
         nodes = context.platform.nodes
         ca, identity = context.secrets.bundle().talos.crt, context.secrets.talos_identity("os:reader")

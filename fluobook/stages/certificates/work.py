@@ -7,7 +7,7 @@ from typing import Any
 
 from fluobook.context import RunContext
 from fluobook.stages.bootstrap_kubernetes.work import write_file
-from fluobook.stages.certificates import authorities
+from fluobook.stages.certificates import authorities, keys
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
 
@@ -16,5 +16,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
     """Do one action."""
     if "authority" in action.data:
         return authorities.perform(context, action, report)
+    if "key" in action.data:
+        return keys.perform(context, action, report)
     write_file(context, action.data["file"])
     return {"file": action.data["file"]}

@@ -202,8 +202,8 @@ def _lists(entries: Iterable[dict[str, str]], key: Key) -> bool:
 # ---- the first start of argocd-server --------------------------------------------------------------------------------
 
 
-def first_start(store: Store, random: random.Random) -> None:
-    """Create what argocd-server creates when it is missing: project `default`, its keys, the first password."""
+def first_start(store: Store, random: random.Random, *, starts: bool) -> None:
+    """Create what argocd-server creates when it is missing: project `default`; as it `starts`, keys and a password."""
     if store.registry.find(API, "AppProject") and not store.find(API, "AppProject", "default", NAMESPACE):
         everything = {"server": "*", "namespace": "*"}
         spec = {"sourceRepos": ["*"], "destinations": [everything]}
@@ -211,13 +211,17 @@ def first_start(store: Store, random: random.Random) -> None:
         project = {"apiVersion": API, "kind": "AppProject", "metadata": {"name": "default", "namespace": NAMESPACE}}
         store.create(project | {"spec": spec}, SERVER)
     own = store.find("v1", "Secret", "argocd-secret", NAMESPACE)
-    if (own or {}).get("data", {}).get("server.secretkey"):
+    has = (own or {}).get("data") or {}
+    if not starts:
         return
     letters = string.ascii_letters + string.digits
     password, key, digest = ("".join(random.choices(letters, k=length)) for length in (16, 44, 53))
-    values = {"server.secretkey": key, "admin.password": f"$2a$10${digest}", "admin.passwordMtime": timestamp()}
-    _write_secret(store, "argocd-secret", values)
-    _write_secret(store, "argocd-initial-admin-secret", {"password": password})
+    values = {} if has.get("server.secretkey") else {"server.secretkey": key}
+    if not has.get("admin.password"):
+        values |= {"admin.password": f"$2a$10${digest}", "admin.passwordMtime": timestamp()}
+        _write_secret(store, "argocd-initial-admin-secret", {"password": password})
+    if values:
+        _write_secret(store, "argocd-secret", values)
 
 
 def _write_secret(store: Store, name: str, values: dict[str, str]) -> None:

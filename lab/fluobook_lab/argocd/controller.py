@@ -61,6 +61,7 @@ class ArgoCD:
         folder.mkdir(parents=True, exist_ok=True)
         faults = faults or Faults()
         self._store, self._random = store, random
+        self._started: Obj | None = None
         repo_server = RepoServer(folder, programs, faults)
         self._environment = Environment(Cluster(store, self._changed), repo_server, clock, faults, kube_version)
         self._workers: dict[str, tuple[Application, asyncio.Task[None]]] = {}
@@ -149,8 +150,10 @@ class ArgoCD:
             for name in ("argocd-server", "argocd-repo-server")
         )
         controller = self._store.find("apps/v1", "StatefulSet", CONTROLLER, NAMESPACE)
+        template = (server or {}).get("spec", {}).get("template")
         if _is_ready(server):
-            first_start(self._store, self._random)
+            first_start(self._store, self._random, starts=template != self._started)
+            self._started = template
         was_active, self._environment.active = (
             self._environment.active,
             _is_ready(controller) and _is_ready(repo_server),

@@ -1,0 +1,248 @@
+"""The rotation of keys: the password of admin in Argo CD, and the age key.
+
+Argo CD generates the password, so it is nowhere but in the cluster. The private half of the new age key is in the
+operator's key file beside the old one; which of them is the new one is said by its public half.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fluobook.clients import age, sops
+from fluobook.clients.kube import Kube
+from fluobook.context import RunContext
+from fluobook.errors import Refused
+from fluobook.files import read_text, write_text
+from fluobook.gitops import secrets as tree
+from fluobook.gitops.root import NAMESPACE
+from fluobook.stages import sops_age_key
+from fluobook.stages.core import readiness
+from fluobook.stages.core.executor import Reporter
+from fluobook.stages.core.plan import Action
+from fluobook.stages.secrets import files as secrets
+
+PASSWORD, CHANGED = "admin.password", "admin.passwordMtime"
+OWN, INITIAL, SERVER, REPO_SERVER = (
+    "argocd-secret",
+    "argocd-initial-admin-secret",
+    "argocd-server",
+    "argocd-repo-server",
+)
+RESTARTED = "kubectl.kubernetes.io/restartedAt"
+"""What `kubectl rollout restart` writes too."""
+RULES = ".sops.yaml"
+
+
+@dataclass(frozen=True)
+class Password:
+    """The password of admin in Argo CD.
+
+    Args:
+        installed: whether Argo CD has started, and admin has ever had a password.
+        changed: when it was set; None if it has been taken away, and Argo CD has not generated another one yet.
+        wanted: it is rotated if it was set before this; None if nobody asked.
+    """
+
+    installed: bool = False
+    changed: dt.datetime | None = None
+    wanted: dt.datetime | None = None
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is to be rotated."""
+        return self.installed and self.wanted is not None and (self.changed is None or self.changed < self.wanted)
+
+
+@dataclass(frozen=True)
+class AgeKey:
+    """The age key that replaces the operator's others.
+
+    Args:
+        wanted: its public half; "" if nobody asked.
+        own: the public halves of all keys in the operator's key file.
+        rules: whether .sops.yaml names another of them.
+        files: the files that are encrypted for another of them, and their recipients to be.
+        installed: the keys that Argo CD has; None without Argo CD.
+        lab: the public halves that a live platform refuses; none where they are allowed.
+    """
+
+    wanted: str = ""
+    own: tuple[str, ...] = ()
+    rules: bool = False
+    files: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    installed: tuple[str, ...] | None = None
+    lab: AbstractSet[str] = frozenset()
+
+    @property
+    def others(self) -> frozenset[str]:
+        """The keys that go."""
+        return frozenset(self.own) - {self.wanted}
+
+
+def read_password(kube: Kube, wanted: dt.datetime | None) -> Password:
+    """When the password was set."""
+    secret = kube.find("v1", "Secret", OWN, NAMESPACE)
+    data = tree.mapping((secret or {}).get("data"))
+    if "server.secretkey" not in data or kube.find("apps/v1", "Deployment", SERVER, NAMESPACE) is None:
+        return Password(wanted=wanted)
+    text = (tree.decoded(data.get(CHANGED)) or b"").decode(errors="replace")
+    try:
+        changed = dt.datetime.fromisoformat(text) if PASSWORD in data else None
+    except ValueError:
+        changed = dt.datetime.min.replace(tzinfo=dt.UTC)
+    return Password(installed=True, changed=changed, wanted=wanted)
+
+
+def read_age_key(context: RunContext, kube: Kube) -> AgeKey:
+    """What is still encrypted for another key than the wanted one, and which keys Argo CD has."""
+    wanted, root = context.platform.rotate.age_key or "", context.root
+    if not wanted:
+        return AgeKey()
+    own = tuple(identity.recipient for identity in age.read(context.secrets.age_key()))
+    others = frozenset(own) - {wanted}
+    rules = any(recipients & others for _, recipients in tree.creation_rules(root))
+    files = {
+        entry.file.relative_to(root).as_posix(): sorted((entry.wanted or entry.recipients) - others | {wanted})
+        for entry in tree.encrypted_files(root)
+        if entry.recipients & others
+    }
+    for path in context.secrets.files():
+        recipients = frozenset(sops.recipients(path))
+        if not path.is_relative_to(root / "talos") and recipients & others:
+            files[path.name] = sorted(recipients - others | {wanted})
+    lab = tree.lab_recipients(root) if context.policy.refuses_lab_key else frozenset()
+    return AgeKey(wanted, own, rules, files, sops_age_key.keys_in(kube), lab)
+
+
+def actions(password: Password, key: AgeKey, first: Sequence[Action]) -> Iterator[Action]:
+    """What is left of both rotations; of the age key first what decrypts, then what is encrypted.
+
+    Raises:
+        Refused: the private half of the wanted age key is not there, or it is the lab's.
+    """
+    last = tuple(action.id for action in first)
+    if password.is_due and password.wanted:
+        reason = f"it was set before {password.wanted:%Y-%m-%d %H:%M:%S} UTC" if password.changed else "it has none"
+        data = {"key": "argocd_password", "before": password.wanted.isoformat()}
+        title, detail = "password of admin in Argo CD", "Argo CD generates it"
+        yield Action("argocd password", "renew", title, detail, reason, last, "node", data)
+        last = ("argocd password",)
+    if not key.wanted:
+        return
+    if key.wanted not in key.own or key.wanted in key.lab:
+        is_lab = key.wanted in key.lab
+        whose = "the lab's" if is_lab else "no key of your age key file"
+        raise Refused(
+            f"rotate.age_key, {key.wanted}, is {whose}",
+            cause="everybody has the lab's key" if is_lab else "nobody here could decrypt what is encrypted for it",
+            remedy="age-keygen >> the file of secrets.age_key, and its public key into rotate.age_key",
+        )
+    data = {"key": "age_key", "wanted": key.wanted}
+    if key.installed is not None and set(key.installed) != set(key.own):
+        detail = f"the keys of {', '.join(key.own)}"
+        reason = f"it has those of {', '.join(key.installed) or 'nobody'}"
+        title = f"secret {NAMESPACE}/{sops_age_key.SECRET}"
+        yield Action("age key: secret", "change", title, detail, reason, last, "node", {**data, "own": list(key.own)})
+        last = ("age key: secret",)
+    if key.rules:
+        detail, reason = f"{key.wanted} in place of {', '.join(sorted(key.others))}", "it names a key that goes"
+        yield Action("age key: rules", "change", RULES, detail, reason, last, "node", {**data, "file": RULES})
+        last = ("age key: rules",)
+    for file, recipients in key.files.items():
+        reason = "it is encrypted for a key that goes"
+        more = {**data, "file": file, "recipients": list(recipients)}
+        yield Action(f"age key: {file}", "re-key", file, f"for {', '.join(recipients)}", reason, last, "node", more)
+        last = (f"age key: {file}",)
+
+
+def notes(password: Password, key: AgeKey) -> Iterator[str]:
+    """What a person should know and do."""
+    if password.is_due:
+        yield f"argocd-server restarts, sessions of admin end; the new password is in Secret {NAMESPACE}/{INITIAL}"
+    if key.wanted and (key.rules or key.files):
+        yield "argocd-repo-server restarts; commit and push what is encrypted anew"
+        yield "values that the old key could read in Git's history stay readable by it: renew them too"
+    if key.wanted and key.others:
+        yield (
+            f"when Argo CD has synced what was pushed, remove the key of {', '.join(sorted(key.others))} from the age "
+            "key file, and run this again; keep it elsewhere as long as you keep snapshots of etcd from before"
+        )
+
+
+def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:
+    """Do one action; one that was done already changes nothing."""
+    kube = context.kube()
+    if action.data["key"] == "argocd_password":
+        return _renew_password(context, kube, dt.datetime.fromisoformat(action.data["before"]), report)
+    if action.id == "age key: secret":
+        evidence = sops_age_key.write(context)
+        if kube.find("apps/v1", "Deployment", REPO_SERVER, NAMESPACE):
+            report("argocd-repo-server restarts")
+            _restart(context, kube, REPO_SERVER)
+        return evidence
+    others = frozenset(identity.recipient for identity in age.read(context.secrets.age_key())) - {action.data["wanted"]}
+    if action.data["file"] == RULES:
+        path = context.root / RULES
+        write_text(path, replaced(read_text(path), others, action.data["wanted"]))
+        return None
+    file, recipients = context.root / action.data["file"], action.data["recipients"]
+    if file.exists():
+        secrets.encrypt(context, file, secrets.plaintext(context, file), recipients)
+    else:
+        context.secrets.encrypt_for(action.data["file"], recipients)
+    return {"recipients": recipients}
+
+
+def _renew_password(context: RunContext, kube: Kube, before: dt.datetime, report: Reporter) -> Mapping[str, Any]:
+    """Take the password away and let argocd-server start again, which generates another one if there is none."""
+
+    def found() -> str | None:
+        now = read_password(kube, before)
+        return None if now.is_due or now.changed is None else now.changed.isoformat()
+
+    if not (changed := found()):
+        kube.patch("v1", "Secret", OWN, NAMESPACE, body={"data": {PASSWORD: None, CHANGED: None}})
+        report("argocd-server restarts")
+        _restart(context, kube, SERVER)
+        changed = context.wait_until("argocd", "Argo CD to generate another password", found)
+    return {"changed": changed}
+
+
+def _restart(context: RunContext, kube: Kube, name: str) -> None:
+    """Replace the pods of a Deployment, one after the other, and wait until the new ones are ready."""
+    annotations = {RESTARTED: dt.datetime.now(dt.UTC).isoformat(timespec="seconds")}
+    body = {"spec": {"template": {"metadata": {"annotations": annotations}}}}
+    generation = kube.patch("apps/v1", "Deployment", name, NAMESPACE, body=body)["metadata"].get("generation", 0)
+
+    def ready() -> bool | None:
+        found = kube.get("apps/v1", "Deployment", name, NAMESPACE)
+        seen = tree.mapping(found.get("status")).get("observedGeneration", 0) >= generation
+        return True if seen and not readiness.why_not(found) else None
+
+    context.wait_until("argocd", f"{name} to run again", ready)
+
+
+def replaced(text: str, others: AbstractSet[str], wanted: str) -> str:
+    """The rules of .sops.yaml with one recipient in place of others; comments stay.
+
+    Args:
+        text: the file.
+        others: the recipients that go.
+        wanted: the one that comes.
+    """
+    text = re.sub("|".join(map(re.escape, sorted(others))), wanted, text)
+    document, repeated = secrets.document_of(text, Path(RULES)), False
+    for rule in document.get("creation_rules") or ():
+        for group in (rule, *(rule.get("key_groups") or ())):
+            listed = group.get("age") or ""
+            names = re.split(r"[\s,]+", listed.strip()) if isinstance(listed, str) else listed
+            if names.count(wanted) > 1:
+                kept, repeated = list(dict.fromkeys(names)), True
+                group["age"] = ",".join(kept) if isinstance(listed, str) else kept
+    return secrets.dump(document) if repeated else text
