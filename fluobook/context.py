@@ -47,16 +47,18 @@ class Policy:
         refuses_lab_key: whether the lab's age key, which is public, is refused.
         names_cluster: whether an approval contains the cluster's name, so that nobody approves by habit.
         writes_params: whether a plan may change the params file.
+        shows_rehearsals: whether a person is told if a plan of day-2 work was rehearsed.
     """
 
     refuses_lab_key: bool
     names_cluster: bool
     writes_params: bool
+    shows_rehearsals: bool
 
 
 POLICIES = {
-    "lab": Policy(refuses_lab_key=False, names_cluster=False, writes_params=False),
-    "live": Policy(refuses_lab_key=True, names_cluster=True, writes_params=True),
+    "lab": Policy(refuses_lab_key=False, names_cluster=False, writes_params=False, shows_rehearsals=False),
+    "live": Policy(refuses_lab_key=True, names_cluster=True, writes_params=True, shows_rehearsals=True),
 }
 """The policy of each target."""
 

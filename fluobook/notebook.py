@@ -28,6 +28,7 @@ from fluobook.errors import PHASE, ApprovalNeeded, PlanChanged, UsageError, in_c
 from fluobook.failures import present
 from fluobook.journal.durations import Kind, comparable, kind_of, time_text, usual
 from fluobook.journal.folder import cluster_lock, new_folder, newest_first
+from fluobook.journal.history import rehearsal_note, rehearsals
 from fluobook.params.load import recorded
 from fluobook.redact import Redactor
 from fluobook.run.board import board_table, last_runs, read_state
@@ -75,7 +76,7 @@ class StageRun:
         with self._recorded(), self.context.cancellation.on_interrupt():
             self._observe()
             plan = self.stage.plan(self.context.platform, self._observation)
-        plan = replace(plan, target=f"{self.context.platform.cluster.name}, {place_of(self.context.target)}")
+        plan = for_approval(plan, self.context)
         self._log(
             "planned",
             digest=plan.digest,
@@ -114,7 +115,8 @@ class StageRun:
             return
         if interactive() and self.context.journal.path is None:
             self._keep_journal()
-        self._log("approved", digest=plan.digest, form=answer.form, text=answer.text, person=person, host=host)
+        known = {"rehearsed": note} if (note := rehearsal_of(plan, self.context)) else {}
+        self._log("approved", digest=plan.digest, form=answer.form, text=answer.text, person=person, host=host, **known)
         cancellation = self.context.cancellation
         lock = cluster_lock(
             self.context.home, patience=LOCK_TIMEOUT, on_wait=self._report_waiting, cancellation=cancellation
@@ -419,6 +421,21 @@ class Runbook(Displayed):
 def place_of(target: str) -> str:
     """What a person must know about a target."""
     return "rehearsal in the lab" if target == "lab" else "LIVE"
+
+
+def for_approval(plan: Plan, context: RunContext) -> Plan:
+    """A plan as a person sees it before approving: with its target, and whether it was rehearsed."""
+    notes = [*plan.notes, *filter(None, [rehearsal_of(plan, context)])]
+    return replace(plan, target=f"{context.platform.cluster.name}, {place_of(context.target)}", notes=tuple(notes))
+
+
+def rehearsal_of(plan: Plan, context: RunContext) -> str:
+    """Whether a plan of day-2 work was rehearsed in a lab like the platform; "" where that is not asked."""
+    can_be = any(stage.name == plan.stage and stage.uses for stage in catalogue.DAY_TWO)
+    if not (can_be and plan.digest and context.policy.shows_rehearsals):
+        return ""
+    found = rehearsals(newest_first(context.root / "runs"), context.platform.cluster.name, plan.stage)
+    return rehearsal_note(found, plan.digest, datetime.now(UTC))
 
 
 def stage_run(stage: Stage, context: RunContext, gate: Gate) -> StageRun:

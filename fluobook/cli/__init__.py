@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from fluobook.cli import by_hand, charts, commands, lab
+from fluobook.cli import by_hand, charts, commands, lab, rehearse
 from fluobook.cli.options import PassThrough, WrongUsage
 from fluobook.errors import FluobookError, UsageError, in_commands
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command("open")(by_hand.open_run)
 for command in commands.COMMANDS:
     app.command(cls=PassThrough if command in (commands.kubectl, commands.talosctl) else None)(command)
+app.command()(rehearse.rehearse)
 app.command()(lab.drill)
 app.add_typer(charts.app, name="charts")
 app.add_typer(lab.app, name="lab")

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -35,7 +35,6 @@ from fluobook.errors import (
 
 if TYPE_CHECKING:
     from fluobook.gitops.versions import Pin, Publish, Published
-    from fluobook.journal.journal import StageSummary
     from fluobook.lab import Lab
     from fluobook.params import Params, Platform
     from fluobook.stages.core.stage import Stage
@@ -108,7 +107,7 @@ def run(
         if lab:
             print("\n".join(lab.remarks), flush=True)
         runs, conditions = folder.newest_first(root() / "runs"), labs.conditions(target, lab)
-        with progress.shown(run_folder, runs, conditions, _print_summary) as report:
+        with progress.shown(run_folder, runs, conditions, progress.print_summary) as report:
             code = headless.run(request, template=template, report=report)
     print(f"report: {run_folder / 'report.html'}")
     return code
@@ -118,13 +117,6 @@ def _kept_lab(phase: str) -> Lab | None:
     """The lab of the phase that `fluobook lab up` started, if it is up."""
     provider = labs.provider()
     return provider.find(provider.folder_of(phase))
-
-
-def _print_summary(summary: StageSummary) -> None:
-    with suppress(BrokenPipeError):  # the reader of the output is gone; the run goes on
-        print(summary.line(), flush=True)
-        if summary.error:
-            print(summary.error, file=sys.stderr)
 
 
 def _stages(first: str, only: Sequence[str]) -> Sequence[Stage]:
@@ -144,7 +136,7 @@ def plan(phase: Phase, runbook: Runbook = "", target: Target = "lab", settings: 
     Example: fluobook plan phase1.
     """
     from fluobook.context import open_context
-    from fluobook.notebook import place_of
+    from fluobook.notebook import for_approval
     from fluobook.stages import catalogue
 
     pending = False
@@ -152,8 +144,7 @@ def plan(phase: Phase, runbook: Runbook = "", target: Target = "lab", settings: 
         context = open_context(chosen(phase, settings), root=root(), target=target, redactor=redactor)
         for stage in [catalogue.find(runbook)] if runbook else catalogue.STAGES:
             planned = stage.plan(context.platform, stage.observe(context.limited_to(stage.uses)))
-            planned = replace(planned, target=f"{context.platform.cluster.name}, {place_of(target)}")
-            print(redactor.text(planned.table().text()), end="\n\n", flush=True)
+            print(redactor.text(for_approval(planned, context).table().text()), end="\n\n", flush=True)
             pending = pending or bool(planned.actions)
     return EXIT_CHANGES_PENDING if pending else 0
 

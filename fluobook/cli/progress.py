@@ -92,3 +92,11 @@ def lines(state: StageState, expected: Mapping[Kind, float], now: float) -> list
     ]
     more = [f"  + {len(running) - LINES} more"] if len(running) > LINES else []
     return [f"{state.stage}: {count}", *running[:LINES], *more]
+
+
+def print_summary(summary: StageSummary) -> None:
+    """Print the summary of a stage that has ended."""
+    with suppress(BrokenPipeError):  # the reader of the output is gone; the run goes on
+        print(summary.line(), flush=True)
+        if summary.error:
+            print(summary.error, file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fluobook.errors import BadFile
-from fluobook.journal.journal import Record, Summary, beginning, read_record
+from fluobook.failures.presentation import Presentation
+from fluobook.journal.journal import Record, Summary, beginning, read_record, read_summary
 
 
 @dataclass(frozen=True)
@@ -117,3 +119,47 @@ def _outcome(summary: Summary, *, ended: bool) -> str:
     if stopped:
         return f"{stopped.status} in {stopped.stage}"
     return "not ended" if not ended else "done" if summary.exit_code == 0 else "failed"
+
+
+REHEARSALS = 200
+"""How many of the newest runs are searched for rehearsals."""
+
+
+def rehearsals(folders: Iterable[Path], cluster: str, stage: str) -> list[Summary]:
+    """The runs that rehearsed a stage in a lab like a live cluster, in the order of the folders; no damaged ones."""
+    summaries = [read_summary(folder)[0] for folder in itertools.islice(folders, REHEARSALS)]
+    of_stage = [summary for summary in summaries if summary and summary.rehearses and summary.stages]
+    return [s for s in of_stage if s.rehearses and (s.rehearses.cluster, s.rehearses.stage) == (cluster, stage)]
+
+
+def rehearsal_note(found: Iterable[Summary], digest: str, now: datetime) -> str:
+    """What a person should know of the rehearsals of a plan before approving it.
+
+    Args:
+        found: the rehearsals of its stage, the newest first.
+        digest: the plan's.
+        now: the time.
+    """
+    newest = list(found)
+    done = next((each for each in newest if each.rehearses and each.rehearses.digest == digest), None)
+    if done is None or done.rehearses is None:
+        other = newest[0].rehearses if newest else None
+        return "not rehearsed" + (
+            f"; {_ago(other.at, now)} another plan was, {other.digest or 'refused'}" if other else ""
+        )
+    stage = done.stages[0]
+    outcome = "passed" if stage.status == "done" else stage.status
+    error = Presentation.read(stage.error)
+    why = f": {'; '.join([error.message, *error.causes[:1]])}" if stage.error else ""
+    unlike = f"; the lab was unlike: {'; '.join(done.rehearses.unlike)}" if done.rehearses.unlike else ""
+    return f"rehearsed {_ago(done.rehearses.at, now)} in the lab, {outcome}, {stage.seconds:.0f} s{why}{unlike}"
+
+
+_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+
+
+def _ago(at: str, now: datetime) -> str:
+    """How long ago a time was, in the largest unit of which there are two or more."""
+    passed = max(int(now.timestamp() - (moment({"at": at}) or 0)), 0)
+    size, unit = next(((size, unit) for size, unit in _UNITS if passed >= 2 * size), (1, "second"))
+    return f"{passed // size} {unit}s ago"

@@ -92,7 +92,10 @@ _EVENT |= {"status?": re.compile("done|failed|refused|interrupted"), "result?": 
 _EVENT |= {f"{name}?": str for name in ("commit", "cluster", "fluobook", "person", "host", "digest", "form", "detail")}
 _EVENT |= {"needs?": [str], "versions?": {"*": str}}
 _EVENT |= {"charts?": str, "exit_code?": int, "seconds?": (int, float), "stages?": [str], "sources?": [{"*": str}]}
+_EVENT |= {"rehearsed?": str, "rehearses?": {"*": (str, list)}}
 _STARTED = {"phase", "target", "stages"}
+FACTS = ("charts", "sources", "rehearses")
+"""What the first event says, and the summary too."""
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -164,8 +167,25 @@ def summarise(stage: str, notebook: str, events: Sequence[dict[str, Any]], **res
 
 
 @dataclass(frozen=True)
+class Rehearses:
+    """What a rehearsal stands for: the plan of a stage on a live platform, which was read `at` that time (ISO 8601).
+
+    `digest` is that of the live plan, "" if it was refused; `unlike` is how the lab is known to differ.
+    """
+
+    cluster: str
+    stage: str
+    digest: str
+    at: str
+    unlike: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Summary:
-    """A run: its phase, target, exit code, stages, in the lab what served each chart, and the end of its journal."""
+    """A run: its phase, target, exit code, stages, in the lab what served each chart, and the end of its journal.
+
+    `rehearses` is what it stands for, if its lab resembled a live platform.
+    """
 
     phase: str
     target: str
@@ -174,6 +194,7 @@ class Summary:
     charts: str = ""
     sources: tuple[Mapping[str, str], ...] = ()
     journal: Head = field(default_factory=Head)
+    rehearses: Rehearses | None = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +221,7 @@ def read_record(folder: Path) -> Record:
     damage = [f"events.jsonl has {torn} line{'s' * (torn > 1)} without an event"] if torn else []
     damage += ["events.jsonl is empty"] if not (events or unread) else []
     events = list(filter(None, events))
-    summary, damaged = _read_summary(folder)
+    summary, damaged = read_summary(folder)
     try:
         summary = summary or summary_of(events)
     except BadFile as error:
@@ -209,7 +230,7 @@ def read_record(folder: Path) -> Record:
     return Record(summary, events, tuple(damage))
 
 
-def _read_summary(folder: Path) -> tuple[Summary | None, BadFile | None]:
+def read_summary(folder: Path) -> tuple[Summary | None, BadFile | None]:
     """The summary of a run, and what is wrong with its file; neither if there is no file."""
     path = folder / "summary.json"
     if not os.path.lexists(path):
@@ -232,7 +253,7 @@ def altered(folder: Path) -> list[str]:
     Raises:
         BadFile: the journal cannot be read.
     """
-    summary, damage = _read_summary(folder)
+    summary, damage = read_summary(folder)
     problems = [f"summary.json {damage.problem}"] if damage else []
     problems += chain.problems(folder, summary.journal if summary else None, damaged=bool(damage))
     if summary is None or (problems and problems != [chain.NO_CHAIN]):
@@ -241,7 +262,7 @@ def altered(folder: Path) -> list[str]:
         computed = summary_of(read(folder / "events.jsonl"))
     except BadFile as error:
         return [*problems, f"the journal {error.problem}"]
-    names = {"phase", "target", "exit_code"}
+    names = {"phase", "target", "exit_code", "rehearses"}
     differing = [name for name in sorted(names) if getattr(summary, name) != getattr(computed, name)]
     apart = {"error": "", "exit_code": 0, "notebook": ""}  # what the journal may say in other words
     stages, others = ([{**asdict(stage), **apart} for stage in side.stages] for side in (summary, computed))
@@ -272,7 +293,7 @@ def summary_of(events: Sequence[dict[str, Any]]) -> Summary:
         stages.append(asdict(summarise(stage, begun.get("notebook", ""), events, **rest)))
     code = next((e["exit_code"] for e in reversed(events) if e["event"] == "run-ended" and "exit_code" in e), 1)
     data = {"phase": started["phase"], "target": started["target"], "exit_code": code, "stages": stages}
-    data |= {name: started[name] for name in ("charts", "sources") if name in started}
+    data |= {name: started[name] for name in FACTS if name in started}
     return TypeAdapter(Summary).validate_python(data)
 
 

@@ -110,7 +110,7 @@ def _finish(request: RunRequest, done: Sequence[StageSummary], signals: Signals,
     journal.write("run-ended", exit_code=code)
     journal.close()
     summary = {"phase": request.phase, "target": request.target, "exit_code": code, "stages": list(map(asdict, done))}
-    summary |= {name: request.facts[name] for name in ("charts", "sources") if name in request.facts}
+    summary |= {name: request.facts[name] for name in journals.FACTS if name in request.facts}
     with suppress(BadFile):
         summary["journal"] = asdict(chain.head(request.folder / "events.jsonl"))
     path = _write_summary(request.folder, request.redactor.data(summary))

@@ -87,10 +87,19 @@ def _facts(summary: Summary, events: Sequence[dict[str, Any]]) -> str:
         "params": begun.get("params", ""),
         "fluobook": begun.get("fluobook", ""),
         "run by": person,
+        "rehearsal of": _rehearses(summary),
         "journal": end if summary.journal.sha256 else "",
     }
     rows = [[name, _short(text)] for name, text in facts.items() if text]
     return Table("", ["", ""], rows).html() if rows else ""
+
+
+def _rehearses(summary: Summary) -> str:
+    """The live plan that a rehearsal stands for, and how its lab differed."""
+    if (plan := summary.rehearses) is None:
+        return ""
+    live = f"plan {plan.digest}" if plan.digest else "a plan that was refused"
+    return "; ".join([f"{live} of {plan.stage} for {plan.cluster}, LIVE, read {plan.at}", *plan.unlike])
 
 
 def _stages(summary: Summary, events: Sequence[Mapping[str, Any]]) -> str:
@@ -117,7 +126,8 @@ def _stages(summary: Summary, events: Sequence[Mapping[str, Any]]) -> str:
 def _approval(event: Mapping[str, Any]) -> tuple[str, str]:
     """The digest that was approved, and how and by whom."""
     person = f" by {event['person']}" if event.get("person") else ""
-    return event.get("digest", ""), f"{event['form']}{person}" if event.get("form") else ""
+    known = f", {event['rehearsed']}" if event.get("rehearsed") else ""
+    return event.get("digest", ""), f"{event['form']}{person}{known}" if event.get("form") else ""
 
 
 def _short(text: Any) -> str:

@@ -37,10 +37,10 @@ State = Mapping[str, Any]
 OPTIONS = ("name", "tags", "smbios1", "sockets", "cores", "memory", "onboot", "protection")
 """The options of a VM that are copied; others may name what the lab does not have, or contain secrets."""
 NOT_COPIED = (
-    "data and Secrets, machine configurations, objects that are not in the tree (but workloads with pods, which get "
-    "stand-ins), load, hardware, the network, disks that are full, certificates that expire"
+    "data, Secrets, machine configurations, objects that are not in the tree (of workloads: as many pods that do "
+    "nothing), load, times, hardware, full disks, the network, the age of certificates"
 )
-"""What no rehearsal shows, for people."""
+"""What no rehearsal has of the platform, for people."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,8 @@ def as_running(chosen: Params, state: State) -> Params:
         Refused: the params do not allow a version that runs, or the place of a node.
     """
     versions = {"talos": _most(state, "talos"), "kubernetes": _most(state, "kubelet")}
-    changes = {"versions": {name: version for name, version in versions.items() if version}, "nodes": state["former"]}
+    changes: dict[str, Any] = {"versions": {name: version for name, version in versions.items() if version}}
+    changes |= {"nodes": state["former"]} if state["former"] else {}
     try:
         platform = params.overlay(chosen.platform, changes)
     except ParamsError as error:

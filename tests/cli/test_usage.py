@@ -36,6 +36,9 @@ from fluobook.stages import catalogue
         (["run", "phase1", "--from", "1", "--only", "2"], "exclude each other"),
         (["run", "phase1", "--only", "nonsense"], "there is no stage 'nonsense'"),
         (["run", "phase1", "--approve", "create-vmz=abc"], "there is no stage 'create-vmz'"),
+        (["rehearse", "phase1", "create-vms"], "create-vms is no work on a platform in operation"),
+        (["rehearse", "phase1", "secrets"], "secrets is no work on a platform in operation"),
+        (["rehearse", "phase1", "nodes", "--like", "lab"], "--like"),
     ],
 )
 def test_a_wrong_command_line_is_reported_with_exit_code_64(arguments, message, capsys):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fluobook.journal.history import performed, run_of
+from fluobook.journal.history import performed, rehearsal_note, rehearsals, run_of
+from fluobook.journal.journal import Rehearses, StageSummary, Summary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,3 +84,50 @@ def test_a_run_whose_record_is_damaged_is_in_the_history_with_the_problem(tmp_pa
     run = run_of(tmp_path)
     assert run.outcome == "unknown"
     assert "events.jsonl has no line that says how the run began" in run.problem
+
+
+def rehearsal(digest: str = "abc123", *, minutes: float = 12, status: str = "done", **more: Any) -> Summary:
+    at = (NOON - timedelta(minutes=minutes)).isoformat()
+    stage = StageSummary("upgrade-talos", "21.ipynb", status=status, seconds=41.2, error=more.pop("error", ""))  # type: ignore[arg-type]
+    stands_for = Rehearses("fluodata", "upgrade-talos", digest, at, **more)
+    return Summary("phase1", "lab", 0, (stage,), rehearses=stands_for)
+
+
+NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
+NOTES: dict[str, tuple[list[Summary], str]] = {
+    "there is none": ([], "not rehearsed"),
+    "it passed": ([rehearsal()], "rehearsed 12 minutes ago in the lab, passed, 41 s"),
+    "yesterday": ([rehearsal(minutes=3000)], "rehearsed 2 days ago in the lab, passed, 41 s"),
+    "it failed": (
+        [rehearsal(status="failed", error="CheckFailed: a gate\n  cause:   a volume is degraded\n  remedy:  wait")],
+        "rehearsed 12 minutes ago in the lab, failed, 41 s: a gate; a volume is degraded",
+    ),
+    "the lab was not like it": (
+        [rehearsal(unlike=("live only: upgrade node b",))],
+        "rehearsed 12 minutes ago in the lab, passed, 41 s; the lab was unlike: live only: upgrade node b",
+    ),
+    "another plan": ([rehearsal("fff000")], "not rehearsed; 12 minutes ago another plan was, fff000"),
+    "a newer one of another plan": (
+        [rehearsal("fff000", minutes=2), rehearsal()],
+        "rehearsed 12 minutes ago in the lab, passed, 41 s",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOTES)
+def test_a_person_who_approves_knows_whether_this_plan_was_rehearsed(case: str) -> None:
+    found, expected = NOTES[case]
+    assert rehearsal_note(found, "abc123", NOON) == expected
+
+
+def test_only_rehearsals_of_this_stage_and_cluster_count(tmp_path: Path) -> None:
+    folders = []
+    for number, changes in enumerate(({}, {"cluster": "other"}, {"stage": "nodes"})):
+        folders.append(tmp_path / str(number))
+        folders[-1].mkdir()
+        summary = asdict(rehearsal())
+        summary["rehearses"] |= changes
+        (folders[-1] / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "summary.json").write_text("{")
+    assert rehearsals([tmp_path / "damaged", *folders], "fluodata", "upgrade-talos") == [rehearsal()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ from fluobook import params
 from fluobook.errors import Refused
 from fluobook.machine.schematic import Image
 from fluobook.params import derive
-from fluobook.stages import nodes
+from fluobook.run.rehearsal import planned
+from fluobook.stages import nodes, upgrade_talos
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.drain import Load
 from fluobook.stages.core.plan import Action, Plan
@@ -31,6 +33,7 @@ CHOSEN = params.load("phase3", root=params.repository_root())
 PLATFORM, CLUSTER = CHOSEN.platform, CHOSEN.platform.cluster.name
 NOW = PLATFORM.versions.talos
 OLDER = "v1.14.0"
+TO = "platform.versions.talos=" + ".".join([*NOW.split(".")[:2], str(int(NOW.split(".")[2]) + 1)])
 DISKS = {"scsi0": "local-lvm:vm-1-disk-0,size=20G", "scsi1": "local-lvm:vm-1-disk-1,size=80G"}
 
 
@@ -134,6 +137,7 @@ def test_a_lab_begins_with_the_versions_of_most_nodes_and_the_nodes_that_left():
     platform = as_running(CHOSEN, state(former=("talos-worker-9",), running=running)).platform
     assert platform.versions.talos == OLDER.removeprefix("v")
     assert platform.versions.kubernetes == "1.35.4"
+    assert [each.name for each in as_running(CHOSEN, state()).platform.nodes] == [each.name for each in PLATFORM.nodes]
     assert "talos-worker-9" in [each.name for each in platform.nodes]
     with pytest.raises(Refused, match="no lab can be brought up"):
         as_running(CHOSEN, state(running={each.name: Running("v1.2.3") for each in PLATFORM.nodes}))
@@ -244,6 +248,9 @@ def test_what_is_read_of_one_platform_is_found_in_a_lab_that_resembles_it(labs: 
     assert found["nodes"]["talos-worker-1"]["talos"] == OLDER
     assert found["nodes"]["talos-worker-2"]["cordoned"]
     assert [vm["name"] for vm in found["vms"]] == ["talos-old"]
+    refused = [planned(upgrade_talos.STAGE, each) for each in (live.context(TO), lab.context(TO))]
+    (text,) = {re.sub(r"web-\w+-\w+", "web", str(plan)) for plan in refused}
+    assert "the disruption budget never never allows its eviction" in text
     assert "never" in [budget["name"] for budget in found["budgets"]]
     assert {volume["robustness"] for volume in found["volumes"]} > {"healthy"}
 

@@ -124,3 +124,11 @@ def test_the_claims_of_every_kind_name_their_class_and_size() -> None:
     claims = [claim for entry in OPERATED.values() for claim in entry.get("instances", {}).get("claims", {}).values()]
     assert claims
     assert all({"class", "size"} <= set(claim) for claim in claims)
+
+
+@pytest.mark.parametrize(("spec", "expected"), [({}, ["db-primary"]), ({"enablePDB": False}, [])])
+def test_a_postgresql_cluster_has_a_budget_unless_it_is_switched_off(
+    cluster: Store, spec: dict[str, Any], expected: list[str]
+) -> None:
+    operate(cluster, "Cluster", {"instances": 1, "storage": STORAGE, **spec})
+    assert [budget["metadata"]["name"] for budget in cluster.list("policy/v1", "PodDisruptionBudget")] == expected

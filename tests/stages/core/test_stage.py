@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 
 from fluobook.context import POLICIES, RunContext
 from fluobook.errors import Refused
-from fluobook.journal.journal import Journal
+from fluobook.journal.journal import Journal, Rehearses, StageSummary, Summary
 from fluobook.notebook import stage_run
 from fluobook.redact import Redactor
 from fluobook.stages import catalogue
 from fluobook.stages.core.gate import Approval, Gate
-from fluobook.stages.core.plan import Action
+from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.stage import Stage, read_only_stage
 
 REACH = {
@@ -64,3 +67,27 @@ def test_one_object_of_a_class_is_shared_until_the_run_is_closed(context):
     assert context.limited_to([]).shared(Shared, Shared) is shared
     context.close()
     assert context.shared(Shared, Shared) is not shared
+
+
+@pytest.mark.parametrize(("digest", "expected"), [("", "rehearsed 2 hours ago in the lab, passed, 41 s"), ("x", "not")])
+def test_a_live_plan_and_its_approval_say_whether_it_was_rehearsed(context, tmp_path, digest, expected):
+    context.target, context.root = "live", tmp_path
+    left = [Action("upgrade a", "upgrade", "node a")]
+    stage = Stage(
+        *(21, "upgrade-talos", "Upgrade", lambda _: None, lambda _platform, _: Plan("upgrade-talos", tuple(left))),
+        *(lambda *_: left.clear(), lambda *_: []),
+    )
+    folder = tmp_path / "runs" / "20260101T000000Z-phase1"
+    folder.mkdir(parents=True)
+    at = (datetime.now(UTC) - timedelta(hours=2, minutes=1)).isoformat()
+    approved = Plan("upgrade-talos", tuple(left)).digest
+    rehearses = Rehearses(context.platform.cluster.name, "upgrade-talos", digest or approved, at)
+    run = StageSummary("upgrade-talos", "21.ipynb", status="done", seconds=41.0)
+    (folder / "summary.json").write_text(json.dumps(asdict(Summary("phase1", "lab", 0, (run,), rehearses=rehearses))))
+    started = stage_run(stage, context, Gate(Approval.parse(f"upgrade-talos={approved}"), POLICIES["live"], "fluodata"))
+    plan = started.plan()
+    assert plan.notes[-1].startswith(expected)
+    assert plan.digest == approved
+    started.apply(plan)
+    (event,) = [event for event in context.journal.events if event["event"] == "approved"]
+    assert event["rehearsed"].startswith(expected)

@@ -181,7 +181,7 @@ class Operators:
         """Make a disruption budget, or remove it if the resource switches it off."""
         namespace = namespace_of(obj)
         found = self._store.find("policy/v1", "PodDisruptionBudget", name, namespace)
-        if "off" in budget and json_path(obj, budget["off"]) is False:
+        if "switch" in budget and json_path(obj, budget["switch"]) is False:
             if found:
                 self._store.delete("policy/v1", "PodDisruptionBudget", name, namespace)
             return
