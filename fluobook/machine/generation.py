@@ -125,7 +125,7 @@ def _controlplane_cluster(bundle: SecretsBundle, version: str) -> Document:
 
 def _accepted(bundle: SecretsBundle, name: str) -> dict[str, Any]:
     """The authorities that are accepted beside the one that issues, while it is rotated."""
-    accepted = [{"crt": encode_pem(crt), "key": ""} for crt in bundle.accepted(name)]
+    accepted = [{"crt": encode_pem(crt)} for crt in bundle.accepted(name)]
     return {"acceptedCAs": accepted} if accepted else {}
 
 

@@ -27,6 +27,8 @@ from fluobook.params.fields import EFFECTS, label_value_problem, qualified_name_
 from fluobook.params.versions import ordered
 
 _MAIN = "v1alpha1.Config"
+_PEM = {"pair": ("crt", "key"), "certificate": ("crt",)}
+"""Certificates in a configuration, and their fields."""
 _SCALARS: dict[str, tuple[type, ...]] = {
     "string": (str, int, float, bool, dt.date),
     "boolean": (bool,),
@@ -140,11 +142,11 @@ def _unknown_in(value: Any, kind: Any, path: str, known: Known) -> Any:
         return [unknown for n, item in items if (unknown := _unknown_in(item, kind[0], f"{path}[{n}]", known))]
     if isinstance(kind, dict):
         return {k: part for k, v in value.items() if (part := _unknown_in(v, kind["map"], f"{path}.{k}", known))}
-    if kind != "pair":
+    if kind not in _PEM:
         return dict(_unknown_keys(value, kind, path, known)) if kind in known else None
-    for key in ("crt", "key"):
+    for key in _PEM[kind]:
         _unknown_in(value.get(key), "base64", f"{path}.{key}", known)
-    return {key: child for key, child in value.items() if key not in ("crt", "key")}
+    return {key: child for key, child in value.items() if key not in _PEM[kind]}
 
 
 def _require_base64(text: str, path: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,11 @@ import yaml
 from fluobook_lab.talos.config import InvalidConfigurationError, load, validate
 
 from fluobook.errors import ParamsError
-from fluobook.machine import merge
+from fluobook.machine import generate, merge
+from fluobook.machine.contracts import has_documents
 from fluobook.machine.documents import dump
+from fluobook.machine.secrets import ALGORITHMS, PHASES, begun, new_secrets
+from fluobook.params.versions import CONTRACTS
 from tests.lab.talos.configurations import CASES, GENERATED, text_of
 
 if TYPE_CHECKING:
@@ -43,6 +48,18 @@ def test_the_recorded_verdicts_are_those_of_talos(referee: Callable[[list[str]],
         if bool(verdict) != ("refused" in case) or case.get("refused", "") not in verdict
     ]
     assert different == []
+
+
+@pytest.mark.parametrize("contract", [each for each in CONTRACTS if not has_documents(each)])
+def test_talos_takes_the_configurations_of_each_phase_of_a_rotation(
+    referee: Callable[[list[str]], list[str]], contract: str
+) -> None:
+    bundle, texts = new_secrets(), []
+    for name, phase in itertools.product(ALGORITHMS, PHASES):
+        rotation = replace(begun(bundle, name), phase=phase)
+        made = generate("x", "https://x:6443", "1.35.4", bundle.rotating({name: rotation}), contract=contract)
+        texts += [dump(made.of(role)) for role in ("controlplane", "worker")]
+    assert referee(texts) == [""] * len(texts)
 
 
 def test_the_lab_gives_the_verdicts_of_talos(referee: Callable[[list[str]], list[str]]) -> None:
