@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 import typer
 
@@ -33,6 +36,7 @@ app.add_typer(lab.app, name="lab")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code (the table is in `fluobook.errors`)."""
+    signal.signal(signal.SIGTERM, _end)  # a run has a handler of its own once it begins
     arguments = sys.argv[1:] if arguments is None else arguments
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # jsonschema builds 38 grammars with it, in 1.2 s
     code = run(arguments)
@@ -60,6 +64,13 @@ def run(arguments: Sequence[str]) -> int:
         message = f"{error.filename or 'the system'}: {error.strerror or error}"
         places = "make it readable and writable, or use another path (--out, FLUOBOOK_HOME, FLUOBOOK_CACHE, TMPDIR)"
         return _report(FluobookError(message, remedy=f"{places}; `fluobook doctor` checks them"))
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Say so, and end as without a handler: work in other threads is not waited for."""
+    os.write(sys.stderr.fileno(), b"ended by SIGTERM\n")
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _report(error: FluobookError, phase: str = "") -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import nbformat
@@ -61,3 +63,9 @@ def test_a_signal_between_two_cells_is_not_lost():
             signals.cell_started(object())
     assert signals.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_before_a_run_begins_is_told():
+    code = "import os, fluobook.cli as cli; cli.run = lambda _: os.kill(os.getpid(), 15); cli.main(['run', 'phase1'])"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=BOUND, check=False)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGTERM, "ended by SIGTERM\n")
