@@ -37,3 +37,9 @@ def test_a_second_run_changes_nothing(lab: RealLab) -> None:
     before = lab.mutating()
     lab.bring_up(*BEFORE_ARGOCD)
     assert lab.mutating() == before
+
+
+def test_nothing_of_kubernetes_is_to_upgrade_and_talos_own_objects_are_no_difference(lab: RealLab) -> None:
+    before = lab.mutating()
+    lab.bring_up("upgrade-kubernetes")
+    assert lab.mutating() == before

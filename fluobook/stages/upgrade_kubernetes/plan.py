@@ -176,7 +176,7 @@ def _replacement(observation: Observation, node: Node, part: str, before: tuple[
     image = observation.wanted[node.name][part]
     runs = observation.nodes[node.name].running.get(part)
     detail = f"{runs} to {version_of(image)}" if runs else f"to {version_of(image)}"
-    reason = f"{runs} runs" if runs else "it is not ready"
+    reason = "" if runs else "it is not ready"
     data = {"node": node.name, "images": {part: image}}
     return Action(f"{part} {node.name}", "replace", f"{part} on {node.name}", detail, reason, before, "node", data)
 
@@ -223,13 +223,13 @@ def _notes(platform: Platform, observation: Observation) -> Iterator[str]:
         for program, versions in observation.programs.items():
             for version in sorted(versions) if program != "cilium" else ():
                 if refusal := platform.supported.matrix.refusal(program, version, platform.versions.kubernetes):
-                    yield f"not tested by its makers: {refusal}"
+                    yield f"its makers do not say that they tested it: {refusal}"
     file = observation.params
     if file is None or not ((file.writes and file.name) or servers or kubelets):
         return
     if file.name:
-        what = "is changed" if file.writes else "stays as it is in a rehearsal; live it would be changed"
-        yield f"{file.name} {what}; commit it:\n{file.diff}"
+        what = "is changed, commit it" if file.writes else "would be changed live, a rehearsal writes nothing"
+        yield f"{file.name} {what}:\n{file.diff}"
     else:
         yield f"set versions.kubernetes to {platform.versions.kubernetes} in your params file: none here has its name"
 

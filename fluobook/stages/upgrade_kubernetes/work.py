@@ -11,7 +11,7 @@ from fluobook import gitops, params
 from fluobook.clients.kube import Kube
 from fluobook.clients.talos.resources import MACHINE_CONFIG, MANIFESTS
 from fluobook.context import RunContext
-from fluobook.errors import PHASE, FluobookError, ParamsError
+from fluobook.errors import PHASE, TALOSCTL, FluobookError, ParamsError, Rejected
 from fluobook.files import read_text, write_text
 from fluobook.kubernetes import manifests, removed
 from fluobook.kubernetes.removed import KUBELET, PLACES
@@ -22,6 +22,7 @@ from fluobook.params import reading as files
 from fluobook.params.versions import minor_of
 from fluobook.stages import health
 from fluobook.stages.apply_talos_config.documents import Configurations
+from fluobook.stages.bootstrap_kubernetes.complaints import CERTAIN, field_of, serious
 from fluobook.stages.core import drain, ssa
 from fluobook.stages.core.check import Check, count, run_groups
 from fluobook.stages.core.cluster import Missing, api, cluster
@@ -154,7 +155,8 @@ def _removed(context: RunContext, kube: Kube, active: Mapping[str, Sequence[Docu
     for app in tree.applications:
         for document in tree.deployed_by(app):
             if (api_version := str(document.data.get("apiVersion")), document.kind) in gone:
-                yield f"{document.at()}: {document.kind} of {api_version}"
+                place = str(document.at()).removeprefix(f"{context.root}/")
+                yield f"{place}: {document.kind} of {api_version}"
     for api_version, kind in sorted(gone):
         for obj in listed(kube, api_version, kind):
             yield f"in the cluster: {kind} {obj['metadata']['name']} of {api_version}"
@@ -267,23 +269,56 @@ def wait_for(context: RunContext, node: Node, images: Mapping[str, str], report:
 
     Raises:
         DeadlineExceeded: it did not come up in time; nothing else is changed.
+        Rejected: its program keeps ending with an error that no waiting removes.
     """
-    part = next(iter(images))
+    part, logs = next(iter(images)), set[str]()
     wanted = version_of(images[part])
     name = f"the kubelet of {node.name}" if part == KUBELET else f"{part} of {node.name}"
 
     def step() -> bool | None:
         kube = context.kube()
         runs = _running(node, kube.get("v1", "Node", node.name), kube.list("v1", "Pod", "kube-system")).get(part)
-        report(f"{runs} runs" if runs else "is not ready")
-        if runs != wanted:
-            raise FluobookError(f"{runs} runs" if runs else "it is not ready")
-        return True
+        if runs == wanted:
+            return True
+        said = "" if runs else _complaint(context, node, part, logs)
+        why = "; its log says: ".join(filter(None, (f"{runs} runs" if runs else "it is not ready", said)))
+        report(why)
+        raise FluobookError(why)
 
-    context.wait_until("upgrade", f"{name} to run {wanted}", step, interval=0.5)
+    context.wait_until("upgrade", f"{name} to run {wanted}", step, interval=0.5, final=(Rejected,))
     if part == KUBELET:
         _ready(context, node)
     return {"version": wanted}
+
+
+def _complaint(context: RunContext, node: Node, part: str, logs: set[str]) -> str:
+    """What the log of a static pod names as a problem, "" for nothing.
+
+    Args:
+        context: the platform.
+        node: where it is.
+        part: its name.
+        logs: the logs so far that end in an error which no waiting removes.
+
+    Raises:
+        Rejected: another instance of it has ended with such an error.
+    """
+    try:
+        log = context.talos.client(node).logs(part)
+    except FluobookError:
+        return ""
+    if not CERTAIN.search(message := serious(log)):
+        return message
+    logs.add(log)
+    if len(logs) > 1:
+        raise Rejected(
+            f"{part} of {node.name} does not come up: {message}",
+            system="talos",
+            cause=f"wrong in its machine configuration: {field_of(part, message) or 'a setting'}",
+            remedy=f"take it out of the node's configuration (`{TALOSCTL} -n {node.address} edit machineconfig`) and "
+            f"out of talos/patches, then run {NAME} again; the other control planes serve",
+        )
+    return message
 
 
 def _ready(context: RunContext, node: Node) -> None:
