@@ -160,6 +160,8 @@ class KubernetesSide:
         if len(listeners) > 1 and (other := next(iter(self._listeners), None)):
             await self._serve(*self._servers[other], self._shared)
         remove_static_pod(self.store, part, info)
+        node.missing_pods.add(part)
+        node.publish()
         await self._fetched(node, image_of(static_pod(part, info)))
         while serves and self._faults.on("kube.api-server-fails"):
             self._ended[node.vm.uuid] = f"{self._clock.now():.0f} starts\nError: unknown flag: --without-a-meaning\n"
@@ -169,6 +171,8 @@ class KubernetesSide:
         if serves:
             await self._listen(node, config)
         self.store.create(static_pod(part, info))
+        node.missing_pods.discard(part)
+        node.publish()
         pods = self.store.list("v1", "Pod", "kube-system", labels="k8s-app=kube-apiserver")
         tags = [image_of(pod).rpartition(":")[2].partition("-")[0] for pod in pods]
         self.cluster.api.serve_as(min(tags, key=ordered, default=self.cluster.api.version))

@@ -93,6 +93,11 @@ class Observation:
         runs = component == PROXY or has.running.get(component) == version_of(image)
         return not image or (has.configured.get(component) == image and runs)
 
+    def is_in_work(self, node: Node, component: str) -> bool:
+        """Whether a component is configured with its wanted image and does not run it: an earlier run began it."""
+        has, image = self.nodes.get(node.name, NodeState()), self.wanted[node.name].get(component)
+        return has.configured.get(component) == image and not self.is_current(node, component)
+
     def todo(self, platform: Platform) -> tuple[dict[str, list[Node]], list[Node]]:
         """By part of the control plane the nodes where it changes; and the nodes whose kubelet does.
 
@@ -130,7 +135,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     actions, before = _before(platform, observation, changing, kubelets)
     for part, nodes in parts.items():
         for number, node in enumerate(nodes):
-            if part == CONTROL_PLANE[0] or not number:
+            if (part == CONTROL_PLANE[0] or not number) and not observation.is_in_work(node, part):
                 where = f"{part} on {node.name}" if part == CONTROL_PLANE[0] else part
                 actions.append(_gate(f"before {where}", before))
                 before = (actions[-1].id,)
@@ -182,14 +187,16 @@ def _replacement(observation: Observation, node: Node, part: str, before: tuple[
 
 
 def _chain(observation: Observation, node: Node, before: tuple[str, ...]) -> list[Action]:
-    """The actions for the kubelet of one node, one after the other."""
+    """The actions for the kubelet of one node, one after the other; without a gate if the node is away already."""
     wanted, runs = observation.wanted[node.name], observation.nodes[node.name].running.get(KUBELET)
-    gate = _gate(f"before {node.name}", before)
-    drained = _action("drain", node, "cordon, and evict its pods", "no pod runs while its kubelet changes", (gate.id,))
+    is_away = observation.is_in_work(node, KUBELET) and node.name in observation.cordoned
+    gates = [] if is_away else [_gate(f"before {node.name}", before)]
+    needs = tuple(gate.id for gate in gates) or before
+    drained = _action("drain", node, "cordon, and evict its pods", "no pod runs while its kubelet changes", needs)
     images = {part: wanted[part] for part in (KUBELET, PROXY) if part in wanted}
     detail = f"kubelet {runs} to {version_of(images[KUBELET])}" if runs else f"kubelet {version_of(images[KUBELET])}"
     upgraded = _action("upgrade", node, detail, "", (drained.id,), data={"images": images})
-    return [gate, drained, upgraded, _action("uncordon", node, "pods may come back", "", (upgraded.id,))]
+    return [*gates, drained, upgraded, _action("uncordon", node, "pods may come back", "", (upgraded.id,))]
 
 
 def _gate(where: str, before: tuple[str, ...]) -> Action:

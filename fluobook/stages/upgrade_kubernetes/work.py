@@ -11,7 +11,7 @@ from fluobook import gitops, params
 from fluobook.clients.kube import Kube
 from fluobook.clients.talos.resources import MACHINE_CONFIG, MANIFESTS
 from fluobook.context import RunContext
-from fluobook.errors import PHASE, TALOSCTL, FluobookError, ParamsError, Rejected
+from fluobook.errors import PHASE, TALOSCTL, FluobookError, ParamsError, Refused, Rejected
 from fluobook.files import read_text, write_text
 from fluobook.kubernetes import manifests, removed
 from fluobook.kubernetes.removed import KUBELET, PLACES
@@ -41,6 +41,8 @@ from fluobook.stages.upgrade_kubernetes.plan import (
 
 Obj = Mapping[str, Any]
 VERSION = ("platform", "versions", "kubernetes")
+LIVE = "NO_REBOOT"
+"""How Talos takes a configuration that needs no restart."""
 MANAGER = "talos"
 """Talos' field manager for its own objects."""
 
@@ -254,14 +256,25 @@ def _others_ready(context: RunContext, node: Node, part: str) -> None:
 
 
 def set_images(context: RunContext, node: Node, images: Mapping[str, str]) -> str:
-    """Change images in the node's own configuration, and nothing else in it; how Talos took it, "" if it has them."""
+    """Change images in the node's own configuration, and nothing else in it; how Talos took it, "" if it has them.
+
+    Raises:
+        Refused: Talos would restart the node for it.
+    """
     client = context.talos.client(node, "os:admin")
     documents = load(str(client.get(MACHINE_CONFIG).spec))
     if images.items() <= images_in(documents).items():
         return ""
     for part, image in images.items():
         documents = with_value(documents, place_of(part), image)
-    return client.apply_configuration(dump(documents)).mode
+    text = dump(documents)
+    if (mode := client.apply_configuration(text, dry_run=True).mode) != LIVE:
+        raise Refused(
+            f"Talos would not take the images of {node.name} without a restart ({mode})",
+            cause="another change of its configuration waits for one",
+            remedy=f"restart it by hand (`{TALOSCTL} -n {node.address} reboot`), then run {NAME} again",
+        )
+    return client.apply_configuration(text).mode
 
 
 def wait_for(context: RunContext, node: Node, images: Mapping[str, str], report: Reporter) -> Mapping[str, Any]:

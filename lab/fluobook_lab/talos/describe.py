@@ -53,6 +53,9 @@ def _unmet(node: TalosMachine) -> Iterator[dict[str, str]]:
         yield {"name": "time", "reason": "time is not synced"}
     if missing := [f"{name} not running" for name in required if name not in running]:
         yield {"name": "services", "reason": ", ".join(missing)}
+    if node.missing_pods:
+        names = sorted(f"kube-system/{name}-{node.hostname}" for name in node.missing_pods)
+        yield {"name": "staticPods", "reason": f"{', '.join(names)} not ready"}
     if not node.node_ready:
         reason = "is not ready" if node.kubelet_announced else "status is not available yet"
         yield {"name": "nodeReady", "reason": f'node "{node.hostname}" {reason}'}

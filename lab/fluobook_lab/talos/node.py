@@ -236,6 +236,7 @@ class TalosMachine:
         self.stage, self.boot_id, self.booted = "unknown", "", ""
         self.config: MachineConfiguration | None = None
         self.services: dict[str, ServiceState] = {}
+        self.missing_pods: set[str] = set()
         self.node_ready = self.api_up = self.rebooting = self.kubelet_announced = False
         self.configured, self.bootstrapped = asyncio.Event(), asyncio.Event()
         self.request: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -350,6 +351,7 @@ class TalosMachine:
             self.kubelet_announced = False
             self.nodes.cluster.on_node_down(self)
         self.config, self.services, self.node_ready, self.rebooting = None, {}, False, False
+        self.missing_pods = set()
         self.configured, self.bootstrapped = asyncio.Event(), asyncio.Event()
         self.nodes.changed()
 

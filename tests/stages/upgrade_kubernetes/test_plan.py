@@ -152,6 +152,20 @@ def test_what_is_left_is_what_is_not_current_in_the_order_of_kubernetes(phase3: 
     assert ranks == sorted(ranks)
 
 
+def test_no_gate_stands_before_what_an_earlier_run_began(phase3: Platform) -> None:
+    """The gate would wait for the node that the action brings back."""
+    nodes = {node.name: state(node) for node in phase3.nodes}
+    cut(nodes, "talos-cp-1", SERVER, ready=False)
+    actions = plan(phase3, observed(phase3, nodes)).actions
+    assert next(action.id for action in actions if action.verb != "pull") == f"{SERVER} talos-cp-1"
+    nodes = {node.name: state(node, NEW) for node in phase3.nodes} | {
+        "talos-cp-1": state(phase3.node("talos-cp-1"), NEW)
+    }
+    cut(nodes, "talos-cp-1", "kubelet", ready=False)
+    actions = plan(phase3, observed(phase3, nodes, cordoned=frozenset({"talos-cp-1"}))).actions
+    assert [action.verb for action in actions][:4] == ["pull", "drain", "upgrade", "uncordon"]
+
+
 def test_a_part_that_is_not_ready_comes_before_the_next_is_taken_away(phase3: Platform) -> None:
     nodes = {node.name: state(node) for node in phase3.nodes}
     cut(nodes, "talos-cp-2", SERVER, ready=False)

@@ -126,9 +126,10 @@ def test_a_platform_is_upgraded_part_by_part_and_one_node_is_away_at_a_time(lab:
         stage.apply(stage.plan())
     assert configured(lab) == {f"v{NOW}"}
     lab.inject("kube.api-server-fails")
-    stage = lab.stage(NAME, TO)
-    with pytest.raises(Rejected, match="kube-apiserver of talos-cp-1 does not come up: Error: unknown flag") as refused:
-        stage.apply(stage.plan())
+    for _ in range(2):  # the second run does not wait at a gate for what it has to bring up
+        stage = lab.stage(NAME, TO)
+        with pytest.raises(Rejected, match="kube-apiserver of talos-cp-1 does not come up: Error: unknown") as refused:
+            stage.apply(stage.plan())
     assert refused.value.cause == "wrong in its machine configuration: cluster.apiServer.extraArgs"
     assert versions(lab)["kube-apiserver"] == {f"v{NOW}"}
     left = lab.stage(NAME, TO).plan()
