@@ -48,11 +48,12 @@ def rehearse(
         if isinstance(script.plan, Plan) and not script.plan.actions:
             _print(f"nothing to rehearse; `fluobook run {in_commands(loaded.phase, 'live')} {stage.name}` verifies it")
             return 0
-        run_folder = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", loaded.phase)
+        named = folder.named_folder(out.resolve()) if out else None
         running, provider = likeness.as_running(loaded, script.state), labs.provider()
         lab = provider.own(running, root=root(), programs=labs.programs(), charts=charts)
         ready = rehearsal.prepare(script, loaded, lab, provider=provider, root=root(), report=_print)
         _describe(script, ready)
+        run_folder = named or folder.new_folder(root() / "runs", loaded.phase)
         request = rehearsal.request_of(script, ready, loaded, folder=run_folder, root=root())
         code = headless.run(request, template=template, report=progress.print_summary)
     return _concluded(ready, request, code)
