@@ -28,6 +28,7 @@ Rule = Callable[[Snapshot], Iterator[Finding]]
 RULES: dict[str, Rule] = {
     "address": network.services_get_an_address,
     "approver": sources.approver_and_stage_4_agree,
+    "backup": secrets.backups_have_credentials,
     "build": files.kustomizations_build,
     "cleartext": secrets.secrets_are_encrypted,
     "cpu": objects.cpus_have_what_workloads_need,

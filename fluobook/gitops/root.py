@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import ParamsError
-from fluobook.gitops import alerts, kustomization
+from fluobook.gitops import alerts, backups, kustomization
 from fluobook.gitops.tree import PHASE_VALUES, Tree
 from fluobook.kubernetes.json_patch import MISSING, Operation, value_at
 from fluobook.kubernetes.kubelet_certificates import approved_nodes
@@ -160,6 +160,7 @@ def values_of(platform: Platform) -> dict[str, Any]:
         "l2_announce": balancer.announce,
         "mtu": platform.network.mtu,
         **alerts.values_of(platform),
+        **backups.values_of(platform),
         **{f"pool.{pool.name}.start": str(pool.start) for pool in balancer.pools},
         **{f"pool.{pool.name}.stop": str(pool.stop) for pool in balancer.pools},
     }

@@ -556,6 +556,11 @@ WireguardKey = Annotated[
     AfterValidator(_wireguard_key),
 ]
 DevicePath = Annotated[str, AfterValidator(_device)]
+_BUCKET_FORM = "3 to 63 lower-case letters, digits, dots and inner hyphens"
+Bucket = Annotated[str, matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "must be the name of a bucket", _BUCKET_FORM)]
+Region = Annotated[str, matching(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", "must be a region", "such as eu-central-1")]
+_SCHEDULE = r"([0-9*/,-]+ ){4}[0-9*/,-]+"
+Schedule = Annotated[str, matching(_SCHEDULE, "must be a schedule of five fields", 'such as "30 1 * * *"')]
 RepositoryPath = Annotated[str, AfterValidator(_repository_path)]
 _Line = Annotated[str, AfterValidator(_line)]
 Text = Annotated[_Line, AfterValidator(_text)]

@@ -30,6 +30,7 @@ _NOT_IN_A_DIGEST: dict[str, Any] = {
     "trust": True,
     "deadlines": True,
     "etcd_snapshots": True,  # what is taken, deleted or restored is in the actions
+    "backups": True,  # it is in the content of the root Application
     "rotate": True,  # as are the authorities that are rotated
     "gitops": {"mirrors"},
     "versions": {"migrates_from"},  # what it allows is in the actions
@@ -340,6 +341,19 @@ class EtcdSnapshots(Model):
     """Name of the snapshot that 25_restore restores, or the path of a file; null for the newest one."""
 
 
+class Backups(Model):
+    """Backups of the volumes to a bucket; its credentials are in the Secret longhorn-backup."""
+
+    bucket: fields.Bucket | None = None
+    """Name of an S3 bucket for nothing else; null for no backups."""
+    region: fields.Region = "us-east-1"
+    """Region of the bucket; a service other than AWS takes its default, or any."""
+    schedule: fields.Schedule = "30 1 * * *"
+    """When volumes are backed up: minute, hour, day of the month, month, day of the week, in UTC."""
+    keep: Annotated[Count, Field(le=100)] = 14
+    """How many backups of each volume are kept."""
+
+
 class Rotate(Model):
     """What 26_certificates rotates. A time is a date, or a time in UTC; no secret is ever written here."""
 
@@ -413,6 +427,8 @@ class Platform(Model):
     """The mesh between hosts, if they need one."""
     etcd_snapshots: EtcdSnapshots = EtcdSnapshots()
     """Snapshots of etcd."""
+    backups: Backups = Backups()
+    """Backups of the volumes."""
     rotate: Rotate = Rotate()
     """What is rotated."""
     deadlines: Deadlines = Deadlines()

@@ -395,17 +395,44 @@ def _tokens(context: RunContext) -> Iterable[Check]:
 
 
 def _backups(context: RunContext) -> Iterable[Check]:
-    """Advisory as long as the tree has no backups: their absence is said, not hidden."""
     yield age_check(records(folder_of(context)), context.platform, dt.datetime.now(dt.UTC))
-    kube = context.kube()
-    jobs = listed(kube, "longhorn.io/v1beta2", "RecurringJob")
-    wanted = [job for job in jobs if str(value_at(job, "spec.task")).startswith("backup")]
-    scheduled = listed(kube, "postgresql.cnpg.io/v1", "ScheduledBackup")
-    missing = [name for name, kind in (("Longhorn volumes", wanted), ("PostgreSQL", scheduled)) if not kind]
-    result = f"no schedule for {' and '.join(missing)}" if missing else f"{len(wanted) + len(scheduled)} schedules"
-    yield Check(
-        "data is backed up", not missing, result, "add a backup target and schedules to the tree", advisory=True
+    kube, longhorn = context.kube(), "longhorn.io/v1beta2"
+    yield from backup_checks(
+        listed(kube, longhorn, "BackupTarget"),
+        listed(kube, longhorn, "RecurringJob"),
+        listed(kube, "postgresql.cnpg.io/v1", "ScheduledBackup"),
     )
+
+
+def backup_checks(targets: Sequence[Obj], jobs: Sequence[Obj], databases: Sequence[Obj]) -> Iterable[Check]:
+    """Whether data is backed up, and where to. Its absence is said, and stops nothing; a target that is away does.
+
+    Args:
+        targets: the backup targets of Longhorn; one without a URL is none.
+        jobs: the recurring jobs of Longhorn; one without groups is for no volume.
+        databases: the scheduled backups of CloudNativePG.
+    """
+    named = [target for target in targets if value_at(target, "spec.backupTargetURL")]
+    tasks = [
+        job for job in jobs if str(value_at(job, "spec.task")).startswith("backup") and value_at(job, "spec.groups")
+    ]
+    volumes = tasks if named else []
+    missing = [name for name, kind in (("Longhorn volumes", volumes), ("PostgreSQL", databases)) if not kind]
+    result = f"no schedule for {' and '.join(missing)}" if missing else f"{len(volumes) + len(databases)} schedules"
+    remedy = "set backups.bucket in the params: docs/how-to/back-up-volumes.md"
+    yield Check("data is backed up", not missing, result, remedy, advisory=True)
+    if named:
+        away = [
+            f"{_title(target)}: {_unavailable(target)}" for target in named if not value_at(target, "status.available")
+        ]
+        remedy = f"{KUBECTL} -n longhorn-system describe backuptargets; the Secret longhorn-backup opens the bucket"
+        yield _all("every backup target is available", len(named), away, remedy)
+
+
+def _unavailable(target: Obj) -> str:
+    conditions = value_at(target, "status.conditions") or ()
+    said = next((c.get("message") for c in conditions if c["type"] == "Unavailable" and c["status"] == "True"), "")
+    return said or "not available"
 
 
 def _nodes(context: RunContext, *, midway: bool = False) -> Iterable[Check]:

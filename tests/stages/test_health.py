@@ -249,6 +249,36 @@ def test_many_unhealthy_objects_are_counted() -> None:
     assert health.operated_check(OPERATED[0], objects).result.endswith("v4: robustness is degraded; +4 more")
 
 
+TARGET = {"metadata": {"name": "default"}, "spec": {"backupTargetURL": "s3://a@b/"}, "status": {"available": True}}
+NO_TARGET = {"metadata": {"name": "default"}, "spec": {"backupTargetURL": ""}}
+AWAY = {"type": "Unavailable", "status": "True", "message": "403"}
+UNAVAILABLE = {**TARGET, "status": {"available": False, "conditions": [AWAY]}}
+JOB = {"spec": {"task": "backup", "groups": ["default"]}}
+BACKUPS: dict[str, tuple[tuple[list[Any], list[Any], list[Any]], list[str]]] = {
+    "nothing": (
+        ([NO_TARGET], [{"spec": {"task": "backup", "groups": []}}], []),
+        ["for Longhorn volumes and PostgreSQL"],
+    ),
+    "no bucket": (([NO_TARGET], [JOB], [{}]), ["for Longhorn volumes"]),
+    "trim is none": (
+        ([TARGET], [{"spec": {"task": "filesystem-trim", "groups": ["default"]}}], [{}]),
+        ["volumes", "1 of 1"],
+    ),
+    "volumes": (([TARGET], [JOB], []), ["for PostgreSQL", "1 of 1"]),
+    "all": (([TARGET], [JOB], [{}]), ["2 schedules", "1 of 1"]),
+    "the bucket is away": (([UNAVAILABLE], [JOB], [{}]), ["2 schedules", "0 of 1; default: 403"]),
+}
+
+
+@pytest.mark.parametrize("case", BACKUPS)
+def test_the_absence_of_backups_is_said_and_a_bucket_that_is_away_fails(case: str) -> None:
+    found, expected = BACKUPS[case]
+    checks = list(health.backup_checks(*found))
+    assert [check.result[-len(end) :] for check, end in zip(checks, expected, strict=True)] == expected
+    assert [check.passed for check in checks[1:]] == [case != "the bucket is away"] * len(checks[1:])
+    assert checks[0].advisory
+
+
 def test_what_expires_within_thirty_days_fails() -> None:
     check = health.days_check("certificates", {"a": 29, "b": 30, "c": None, "d": -1}, "renew")
     assert (check.passed, check.result) == (False, "2 of 4; a: 29 days; d: -1 days")

@@ -12,7 +12,7 @@ import yaml
 from fluobook.clients import age, sops
 from fluobook.errors import AccessDenied, BadFile, OutsideError, ToolFailed
 from fluobook.files import LARGEST_RECORD, packaged, pattern, read_text
-from fluobook.gitops import alerts, documents, kustomization, secrets
+from fluobook.gitops import alerts, backups, documents, kustomization, secrets
 from fluobook.gitops.documents import Position, walk
 from fluobook.gitops.secrets import SUFFIX, mapping, values_that_are_not_base64
 from fluobook.kubernetes.rendering import FUNCTION, is_ksops_generator
@@ -347,13 +347,7 @@ def _unlisted(file: Path, generators: list[Generator]) -> Finding:
 
 def receivers_have_credentials(snapshot: Snapshot) -> Iterator[Finding]:
     """The Secret that Alertmanager reads has the credential of every receiver in the params."""
-    keys = {
-        key
-        for document in snapshot.documents
-        if (document.kind, document.namespace, document.name) == ("Secret", alerts.NAMESPACE, alerts.SECRET)
-        for field in _FIELDS
-        for key in mapping(document.data.get(field))
-    }
+    keys = _keys_of(snapshot, alerts.NAMESPACE, alerts.SECRET)
     for file, platform in snapshot.platforms.items():
         for name in sorted(set(alerts.credentials(platform)) - keys):
             message = (
@@ -361,3 +355,25 @@ def receivers_have_credentials(snapshot: Snapshot) -> Iterator[Finding]:
             )
             place = documents.read(file)[0].at("platform", "alerts", "receivers")
             yield place.finding(message, f"notebook 10_secrets: {{{alerts.FILE!r}: {{{name!r}: 'ask'}}}}")
+
+
+def backups_have_credentials(snapshot: Snapshot) -> Iterator[Finding]:
+    """The Secret with which Longhorn opens the bucket of the params has the keys that it needs."""
+    missing = [key for key in backups.KEYS if key not in _keys_of(snapshot, backups.NAMESPACE, backups.SECRET)]
+    for file, platform in snapshot.platforms.items():
+        if platform.backups.bucket and missing:
+            message = f"no Secret {backups.NAMESPACE}/{backups.SECRET} has {' and '.join(missing)}"
+            place = documents.read(file)[0].at("platform", "backups", "bucket")
+            choices = {"@namespace": backups.NAMESPACE, **dict.fromkeys(missing, "ask")}
+            yield place.finding(message, f"notebook 10_secrets: {{{backups.FILE!r}: {choices!r}}}")
+
+
+def _keys_of(snapshot: Snapshot, namespace: str, name: str) -> set[str]:
+    """The keys of a Secret in the tree."""
+    return {
+        key
+        for document in snapshot.documents
+        if (document.kind, document.namespace, document.name) == ("Secret", namespace, name)
+        for field in _FIELDS
+        for key in mapping(document.data.get(field))
+    }

@@ -35,7 +35,7 @@ def crd(plural: str, kind: str) -> dict[str, Any]:
 
 @pytest.fixture
 def cluster(store: Store) -> Store:
-    for plural, kind in (("volumes", "Volume"), ("replicas", "Replica")):
+    for plural, kind in (("volumes", "Volume"), ("replicas", "Replica"), ("backuptargets", "BackupTarget")):
         store.create(crd(plural, kind))
     store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     for name in ("wk-1", "wk-2"):
@@ -96,3 +96,36 @@ def test_a_volume_without_any_replica_is_faulted(cluster: Store) -> None:
         away(cluster, name, AWAY)
     longhorn.reconcile(("", "pvc-1"))
     assert health(cluster) == ("attached", "faulted")
+
+
+def test_a_replica_that_has_failed_stays_so_until_its_time_is_removed(cluster: Store) -> None:
+    longhorn = Longhorn(cluster, Clock())  # type: ignore[arg-type]
+    use(cluster)
+    longhorn.reconcile(("", "pvc-1"))
+    for failed, robustness in (("2026-01-01T00:00:00Z", "degraded"), (None, "healthy")):
+        body = {"spec": {"failedAt": failed}}
+        replica = cluster.patch(API, "Replica", "pvc-1-r-0", NAMESPACE, body=body)
+        (key,) = longhorn.sources["longhorn.io", "replicas"](replica)
+        longhorn.reconcile(key)
+        assert health(cluster) == ("attached", robustness)
+
+
+def test_a_backup_target_is_available_with_a_url_and_the_keys_of_its_secret(cluster: Store) -> None:
+    longhorn = Longhorn(cluster, Clock())  # type: ignore[arg-type]
+    metadata = {"name": "default", "namespace": NAMESPACE}
+    spec = {"backupTargetURL": "", "credentialSecret": "bucket"}
+    cluster.create({"apiVersion": API, "kind": "BackupTarget", "metadata": metadata, "spec": spec})
+
+    def reported() -> tuple[bool, str]:
+        longhorn.reconcile((NAMESPACE, "default"))
+        status = cluster.get(API, "BackupTarget", "default", NAMESPACE)["status"]
+        return status["available"], status["conditions"][0]["message"]
+
+    assert reported() == (False, "backup target URL is empty")
+    cluster.patch(API, "BackupTarget", "default", NAMESPACE, body={"spec": {"backupTargetURL": "s3://a@b/"}})
+    assert reported() == (False, "cannot find AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    head = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bucket", "namespace": NAMESPACE}}
+    secret = cluster.create({**head, "stringData": keys})
+    assert longhorn.sources["", "secrets"](secret) == [(NAMESPACE, "default")]
+    assert reported() == (True, "")

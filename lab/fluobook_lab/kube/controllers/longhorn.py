@@ -1,4 +1,4 @@
-"""Longhorn's volumes: one for each PersistentVolume of its driver, with replicas on nodes, and their health."""
+"""Longhorn's volumes: one for each PersistentVolume of its driver, with replicas and health; and its backup targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 DRIVER, NAMESPACE, API = "driver.longhorn.io", "longhorn-system", "longhorn.io/v1beta2"
 VOLUMES = ("", "persistentvolumes")
-REPLICAS = ("longhorn.io", "replicas")
+REPLICAS, TARGETS = ("longhorn.io", "replicas"), ("longhorn.io", "backuptargets")
+CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 REBUILD_SECONDS = 20.0
 """Lab seconds from the return of a node until its replicas are healthy again."""
@@ -26,7 +27,8 @@ class Longhorn:
     """Makes volumes.longhorn.io, and keeps state and robustness: healthy, degraded, faulted; unknown while detached.
 
     A replica is lost while its node is not Ready, and is rebuilt some time after the node has returned; one with a time
-    in `failedAt` is lost until that is removed.
+    in `failedAt` is lost until that is removed. A backup target is available with a URL and credentials, and takes no
+    backups.
 
     Args:
         store: the cluster.
@@ -38,6 +40,7 @@ class Longhorn:
         self._returned: dict[str, float] = {}
         everything: Sources = dict.fromkeys((("", "nodes"), ("", "pods")), self._concerned)
         self.sources: Sources = {VOLUMES: own_key, REPLICAS: _volume_of, **everything}
+        self.sources |= {TARGETS: own_key, ("", "secrets"): self._targets}
 
     def _concerned(self, obj: Obj) -> list[Key]:
         """All volumes for a node; for a pod those of its claims."""
@@ -50,14 +53,32 @@ class Longhorn:
             claims = {(namespace_of(obj), name) for name in names}
         return [key for key, volume in self._store.storage.scan(VOLUMES) if claims is None or _claim(volume) in claims]
 
+    def _targets(self, secret: Obj) -> list[Key]:
+        found = self._store.storage.scan(TARGETS, NAMESPACE) if namespace_of(secret) == NAMESPACE else []
+        return [key for key, target in found if target["spec"].get("credentialSecret") == name_of(secret)]
+
     def reconcile(self, key: Key) -> float | None:
-        """As in `Controller`."""
+        """As in `Controller`; a key without a namespace is a volume's, others are those of backup targets."""
+        if key[0]:
+            self._open(key[1])
+            return None
         volume = self._store.find("v1", "PersistentVolume", key[1])
         served = self._store.registry.find(API, "Volume")
         if volume is None or served is None or (volume["spec"].get("csi") or {}).get("driver") != DRIVER:
             return None
         made = self._store.find(API, "Volume", key[1], NAMESPACE) or self._make(volume)
         return self._report(volume, made)
+
+    def _open(self, name: str) -> None:
+        """Report a backup target as available if it has a URL, and a Secret with the keys for it."""
+        if (target := self._store.find(API, "BackupTarget", name, NAMESPACE)) is None:
+            return
+        url, secret = target["spec"].get("backupTargetURL"), target["spec"].get("credentialSecret") or ""
+        credentials = (self._store.find("v1", "Secret", secret, NAMESPACE) or {}).get("data") or {}
+        message = "" if credentials.keys() >= CREDENTIALS else f"cannot find {' and '.join(sorted(CREDENTIALS))}"
+        message = message if url else "backup target URL is empty"
+        condition = {"type": "Unavailable", "status": str(bool(message)), "message": message}
+        self._store.set_status(target, {"available": not message, "conditions": [condition]})
 
     def _make(self, volume: Obj) -> Obj:
         """The volume, with as many replicas as its class wants, on the nodes that have a disk for them."""
