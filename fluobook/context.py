@@ -241,6 +241,11 @@ class RunContext:
     def _connect_kube(self) -> Kube:
         return Kube.from_kubeconfig(self.secrets.kubeconfig(self.platform))
 
+    def reconnect(self) -> None:
+        """Use the secrets as they are now, after they have changed: with other authorities, or another identity."""
+        self.talos.close()
+        self.kube().identify(self.secrets.kubeconfig(self.platform))
+
     def shared(self, key: object, make: Callable[[], T]) -> T:
         """The run's one object of a kind: made at first use, then the same for all stages and threads."""
         with self._lock:

@@ -73,12 +73,8 @@ def split(main: Document) -> list[Document]:
             )
     for kind, place in _DATA["authorities"].items():
         if (encoded := _take(rest, place)) is not _ABSENT:
-            pair = KeyPair.from_base64(encoded) if encoded.get("key") else decode_pem(encoded["crt"])
-            documents.append(
-                _document(kind, issuingCA={"cert": pair.crt, "key": pair.key})
-                if isinstance(pair, KeyPair)
-                else _document(kind, acceptedCAs=[pair])
-            )
+            further = _take(rest, _DATA["accepted"].get(kind, ""))
+            documents.append(_authority(kind, encoded, [] if further is _ABSENT else further))
     if (install := _take(rest, "machine.install")) is not _ABSENT:
         documents.append(_unattended(install))
     if (account := _take(rest, "cluster.serviceAccount")) is not _ABSENT:
@@ -93,6 +89,16 @@ def split(main: Document) -> list[Document]:
         config = {"resources": [{"providers": providers, "resources": ["secrets"]}]}
         documents.append(_document("KubeEtcdEncryptionConfig", config=config))
     return [rest, *documents]
+
+
+def _authority(kind: str, encoded: Mapping[str, str], further: Iterable[Mapping[str, str]]) -> Document:
+    """The document of an authority: a control plane has its key, a worker accepts it as the first one."""
+    accepted = [decode_pem(each["crt"]) for each in further]
+    if not encoded.get("key"):
+        return _document(kind, acceptedCAs=[decode_pem(encoded["crt"]), *accepted])
+    pair = KeyPair.from_base64(encoded)
+    issuing = {"cert": pair.crt, "key": pair.key}
+    return _document(kind, issuingCA=issuing, **({"acceptedCAs": accepted} if accepted else {}))
 
 
 def _unattended(install: Mapping[str, Any]) -> Document:
@@ -140,9 +146,11 @@ def _amounts_to(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         item = {key: copy.deepcopy(document[field]) for field, key in entry["fields"].items() if field in document}
         yield entry["place"], [item]
     if place := _DATA["authorities"].get(kind):
-        accepted = next(iter(_items(document.get("acceptedCAs"))), "")
-        pair = document.get("issuingCA") or {"cert": accepted}
+        accepted = [str(each) for each in _items(document.get("acceptedCAs"))]
+        pair = document.get("issuingCA") or {"cert": accepted.pop(0) if accepted else ""}
         yield place, {key: encode_pem(_text(pair, name)) for key, name in (("crt", "cert"), ("key", "key"))}
+        if accepted and kind in _DATA["accepted"]:
+            yield _DATA["accepted"][kind], [{"crt": encode_pem(each)} for each in accepted]
     if read := _READERS.get(kind):
         yield from read(document)
 

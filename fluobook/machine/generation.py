@@ -77,6 +77,7 @@ def generate(
             "clusterName": name,
             "token": bundle.bootstrap_token,
             "ca": _certificate_only(bundle.kubernetes),
+            **_accepted(bundle, "kubernetes"),
         },
     }
     controlplane = {

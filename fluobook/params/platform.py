@@ -359,6 +359,8 @@ class Rotate(Model):
 
     talos_ca: fields.Moment | None = None
     """The authority of the Talos API is replaced if it was made before this."""
+    kubernetes_ca: fields.Moment | None = None
+    """The authority of Kubernetes is replaced if it was made before this."""
     argocd_password: fields.Moment | None = None
     """The password of admin in Argo CD is generated again if it was set before this."""
     age_key: fields.AgeRecipient | None = None

@@ -87,6 +87,7 @@ class KubernetesSide:
         self._servers: dict[str, tuple[TalosMachine, MachineConfiguration]] = {}
         self._kubelets: dict[str, Kubelet] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._authorities: dict[str, tuple[str, ...]] = {}
         self._version = version
 
     @property
@@ -130,7 +131,7 @@ class KubernetesSide:
             self._task(f"close {id(listener)}", self.cluster.api.stop(listener))
 
     def on_config(self, node: TalosMachine, config: MachineConfiguration) -> None:
-        """Follow the images of a configuration: static pods one by one, then the kubelet, each if its own changed."""
+        """Follow the authorities of a configuration, then its images: static pods one by one, then the kubelet."""
         if node.vm.uuid in self._kubelets:
             if task := self._tasks.pop(f"follow {node.vm.uuid}", None):
                 task.cancel()
@@ -138,6 +139,8 @@ class KubernetesSide:
 
     async def _follow(self, node: TalosMachine, config: MachineConfiguration) -> None:
         info = node_info(node, config, self._version)
+        if self._authorities.get(node.vm.uuid) != config.cluster_authorities:
+            await self._take_over(node, config, info)
         for part in STATIC_PODS if config.is_control_plane else ():
             pod = self.store.find("v1", "Pod", f"{part}-{info.name}", "kube-system")
             if pod is None or image_of(pod) != image_of(static_pod(part, info)):
@@ -150,6 +153,21 @@ class KubernetesSide:
             await self._clock.sleep(node.nodes.delays.kubelet)
             node.set_service("kubelet", UP)
             self._kubelets[node.vm.uuid] = self.cluster.join(info)
+
+    async def _take_over(self, node: TalosMachine, config: MachineConfiguration, info: NodeInfo) -> None:
+        """Other authorities: an API server starts again with them, a kubelet whose certificate is of none of them too.
+
+        A kubelet of another node whose certificate no API server accepts any more is not let in.
+        """
+        uuid, accepted = node.vm.uuid, config.cluster_authorities
+        if config.is_control_plane:
+            await self._replace(node, config, "kube-apiserver", info)
+            self.cluster.take_over(pair(config.cluster.get("ca")), accepted)
+        self._authorities[uuid] = accepted
+        if kubelet := self.cluster.trust(info, accepted):
+            self._kubelets[uuid] = kubelet
+        if config.is_control_plane:
+            self.cluster.refuse_others({crt for server in self._listeners for crt in self._authorities[server]})
 
     async def _replace(self, node: TalosMachine, config: MachineConfiguration, part: str, info: NodeInfo) -> None:
         """Replace a static pod; an API server is away meanwhile, and another takes the shared address over."""
@@ -226,6 +244,7 @@ class KubernetesSide:
         await self._bootstrapped.wait()
         if config.is_control_plane:
             await self._listen(node, config)
+        self._authorities[node.vm.uuid] = config.cluster_authorities
         info = node_info(node, config, self._version)
         self._kubelets[node.vm.uuid] = self.cluster.join(info, wiped=not node.disk.kubelet)
         node.disk.kubelet = True
@@ -253,7 +272,7 @@ def server_context(address: str, config: MachineConfiguration) -> ssl.SSLContext
     names = [*((config.cluster.get("apiServer") or {}).get("certSANs") or ()), "kubernetes", "localhost"]
     names += [address, "127.0.0.1", "10.96.0.1"]
     issued = issue_for(authority, map(str, names), common_name="kube-apiserver")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=authority.crt)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata="\n".join(config.cluster_authorities))
     context.verify_mode = ssl.CERT_OPTIONAL
     pki.load_identity(context, issued)
     return context

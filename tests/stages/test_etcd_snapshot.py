@@ -116,6 +116,12 @@ def test_a_snapshot_must_be_the_one_that_was_named(name: str) -> None:
     assert bool(problem) == bool(expected)
 
 
+def test_a_snapshot_from_before_the_authority_was_rotated_is_known_by_the_clusters_id() -> None:
+    assert backups.refusal(content(), OURS, OTHER.crt, OURS.cluster_id) == ""
+    assert "another cluster" in backups.refusal(content(), OURS, OTHER.crt, "another id")
+    assert "another cluster" in backups.refusal(content(), None, OTHER.crt, OURS.cluster_id)
+
+
 def test_records_are_read_with_their_files_only(tmp_path: Path) -> None:
     for each in (record(2), record(1), record(3)):
         write_json(tmp_path / f"{each.name}.json", backups.asdict(each))

@@ -140,6 +140,22 @@ class Transport:
     """
 
     def __init__(self, at: Target, token: str = "", *, deadline: float | None = None) -> None:
+        self._deadline = deadline
+        self._connect(at, token)
+        self._kinds: dict[tuple[str, str], Kind] = {}
+        self._lock = threading.Lock()
+
+    def identify(self, kubeconfig: Mapping[str, Any]) -> None:
+        """Use the identity and the authorities of another kubeconfig from now on; what is in progress ends as it began.
+
+        Raises:
+            FluobookError: it is not a usable kubeconfig.
+        """
+        before = self.http
+        self._connect(*endpoint(kubeconfig))
+        before.close()
+
+    def _connect(self, at: Target, token: str) -> None:
         self.at = at
         self.http = HttpClient(
             at,
@@ -149,11 +165,9 @@ class Transport:
             secrets=(token,),
             threads=CONNECTIONS,
             proxies=False,
-            deadline=deadline,
+            deadline=self._deadline,
         )
         self.close = self.http.close
-        self._kinds: dict[tuple[str, str], Kind] = {}
-        self._lock = threading.Lock()
 
     def kind(self, api_version: str, kind: str) -> Kind:
         """The kind as the API serves it; asked again while it is unknown, since its CRD may be installed later.

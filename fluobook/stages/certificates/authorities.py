@@ -8,27 +8,31 @@ goes on from that file and from what the nodes say.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fluobook.clients.kube import Kube
 from fluobook.clients.talos import Mode, probe
 from fluobook.context import RunContext
-from fluobook.errors import PHASE, FluobookError, Refused, TaskFailed
+from fluobook.errors import PHASE, AccessDenied, FluobookError, Refused, TaskFailed, Unreachable
 from fluobook.machine import access, pki
 from fluobook.machine.secrets import ACCEPT, DROP, ISSUE, PHASES, Rotation, SecretsBundle
-from fluobook.params import Node, Platform
-from fluobook.stages import health
+from fluobook.params import KUBERNETES_PORT, Node, Platform
+from fluobook.stages import approve_csrs, health
 from fluobook.stages.apply_talos_config.documents import Configurations
 from fluobook.stages.apply_talos_config.plan import dry_run
 from fluobook.stages.bootstrap_kubernetes.work import write_file
+from fluobook.stages.certificates import workloads
 from fluobook.stages.core.executor import Reporter, in_parallel
 from fluobook.stages.core.expiry import AUTHORITIES
 from fluobook.stages.core.plan import Action
+from fluobook.stages.core.readiness import has_condition
 
-PARAMS = {"talos": "talos_ca"}
+PARAMS = {"talos": "talos_ca", "kubernetes": "kubernetes_ca"}
 """The authorities that can be rotated, and their fields in `rotate` of the params."""
-FILES = {"talos": "talosconfig"}
+FILES = {"talos": "talosconfig", "kubernetes": "kubeconfig"}
 """The file whose client certificate an authority signs."""
 WORDS = {
     ACCEPT: "accepts the new authority beside the old one",
@@ -155,13 +159,17 @@ def actions(platform: Platform, authority: Authority, first: Sequence[Action]) -
     if not authority.phase:
         reason = f"rotate.{PARAMS[name]} asks for one that is younger"
         yield action(f"{name}: new", "create", title, "encrypted beside the old one, before any node knows it", reason)
-    nodes = sorted(platform.nodes, key=lambda node: node.role != "controlplane")
     for phase in PHASES[PHASES.index(begin) :]:
+        if phase == ISSUE != begin and name == "kubernetes":
+            reason, detail = "their pods know only the old authority", "one after the other"
+            yield action(f"{name}: restart", "restart", "workloads that use the API", detail, reason)
         if phase != begin:
             proof = "every node is asked with and for the new authority, then all gates"
             yield action(f"{name}: {phase}", "advance", title, proof, f"each node {WORDS[phase]}", phase=phase)
-        todo = [node for node in nodes if phase != authority.phase or authority.nodes[node.name] != DONE]
-        for node in todo:
+        todo = [n for n in platform.nodes if phase != authority.phase or authority.nodes[n.name] != DONE]
+        # A kubelet gets a certificate of the new authority when its node forgets the old one, which API servers must
+        # accept until then.
+        for node in sorted(todo, key=lambda node: (node.role == "controlplane") is (phase == DROP)):
             thing = f"node {node.name}"
             yield action(f"{name} {phase} {node.name}", "change", thing, WORDS[phase], phase=phase, node=node.name)
     yield action(f"{name}: end", "advance", title, "no node accepts the old one; it is deleted", "the rotation is done")
@@ -179,6 +187,9 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
     if action.verb == "check":
         health.wait_between(context, report)
         return None
+    if action.verb == "restart":
+        new = context.secrets.bundle().rotations[name].new.crt
+        return {"restarted": workloads.restart_all(context, pki.fingerprint(new)[:23], new, report)}
     if action.verb == "create":
         context.secrets.begin_rotation(name)
     else:
@@ -190,7 +201,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
             context.secrets.advance_rotation(name, phase)
         else:
             context.secrets.end_rotation(name)
-    context.talos.close()
+    context.reconnect()
     write_file(context, FILES[name])
     return {"sha256": pki.fingerprint(getattr(context.secrets.bundle(), name).crt)}
 
@@ -218,16 +229,71 @@ def proof(rotation: Rotation) -> tuple[str, pki.KeyPair, Mode]:
 
 def _proved(context: RunContext, node: Node, name: str) -> None:
     """Wait until a node answers as the present phase demands."""
-    bundle = context.secrets.bundle()
-    trusted, issuer, wanted = proof(bundle.rotations[name])
-    identity = access.talos_client(replace(bundle, talos=issuer), access.READER)
+    rotation = context.secrets.bundle().rotations[name]
+    trusted, issuer, wanted = proof(rotation)
+    ask = _asked_by_talos if name == "talos" else _asked_by_kubernetes
+    step = ask(context, node, trusted, issuer, wanted)
+    context.wait_until("gate", f"{node.name} to answer as one that {WORDS[rotation.phase]}", step)
+
+
+def _asked_by_talos(
+    context: RunContext, node: Node, trusted: str, issuer: pki.KeyPair, wanted: Mode
+) -> Callable[[], bool]:
+    """Whether the Talos API of a node accepts a client, and shows a certificate of a trusted authority."""
+    identity = access.talos_client(replace(context.secrets.bundle(), talos=issuer), access.READER)
     context.redactor.add(identity.key)
 
-    def step() -> bool | None:
+    def step() -> bool:
         found = probe(context.talos.address(node), ca=trusted, identity=identity)
         if found.mode is not wanted:
             raise TaskFailed(f"{node.name} answers as {found.mode.value}: {found.detail}", system="talos")
         return True
 
-    phase = bundle.rotations[name].phase
-    context.wait_until("gate", f"{node.name} to answer as one that {WORDS[phase]}", step)
+    return step
+
+
+def _asked_by_kubernetes(
+    context: RunContext, node: Node, trusted: str, issuer: pki.KeyPair, wanted: Mode
+) -> Callable[[], bool]:
+    """Whether a node is Ready and its kubelet serves; on a control plane its API server is asked too.
+
+    A kubelet that has forgotten the old authority asks for another certificate, which is approved as in stage 4.
+    """
+    bundle, platform = context.secrets.bundle(), context.platform
+    host, port = platform.route(node.address, KUBERNETES_PORT)
+    trusting = replace(bundle, kubernetes=pki.KeyPair(trusted, ""), rotations={})
+    url, name = f"https://{host}:{port}", platform.cluster.name
+
+    def version(authority: pki.KeyPair) -> str:
+        identity = access.kubernetes_client(replace(bundle, kubernetes=authority))
+        context.redactor.add(identity.key)
+        kubeconfig = access.kubeconfig(trusting, name, url, server_name=node.address, identity=identity)
+        with closing(Kube.from_kubeconfig(kubeconfig)) as kube:
+            return kube.version()
+
+    def step() -> bool:
+        if node.role == "controlplane":
+            version(bundle.rotations["kubernetes"].new)
+        if node.role == "controlplane" and wanted is Mode.FOREIGN:
+            _require_refusal(lambda: version(issuer), node)
+        kube = context.kube()
+        for request in approve_csrs.pending(approve_csrs.requests_of(context), node.name):
+            kube.approve_csr(
+                request.name, uid=request.uid, reason="FluobookApproved", message=f"matches the params of {node.name}"
+            )
+        if not has_condition(kube.get("v1", "Node", node.name), "Ready"):
+            raise TaskFailed(f"{node.name} is not Ready", system="kubernetes")
+        if not kube.kubelet_answers(node.name):
+            raise TaskFailed(f"the kubelet of {node.name} has no certificate yet", system="kubernetes")
+        return True
+
+    return step
+
+
+def _require_refusal(ask: Callable[[], str], node: Node) -> None:
+    """Ask an API server that answers others, and must refuse us for our certificate."""
+    try:
+        ask()
+    except (AccessDenied, Unreachable):
+        return
+    raise TaskFailed(f"the API server of {node.name} still accepts the old authority", system="kubernetes")

@@ -22,7 +22,7 @@ from fluobook.files import read_text, write_text
 from fluobook.gitops import secrets as tree
 from fluobook.gitops.root import NAMESPACE
 from fluobook.stages import sops_age_key
-from fluobook.stages.core import readiness
+from fluobook.stages.certificates.workloads import RESTARTED, restart
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
 from fluobook.stages.secrets import files as secrets
@@ -34,8 +34,6 @@ OWN, INITIAL, SERVER, REPO_SERVER = (
     "argocd-server",
     "argocd-repo-server",
 )
-RESTARTED = "kubectl.kubernetes.io/restartedAt"
-"""What `kubectl rollout restart` writes too."""
 RULES = ".sops.yaml"
 
 
@@ -215,17 +213,8 @@ def _renew_password(context: RunContext, kube: Kube, before: dt.datetime, report
 
 
 def _restart(context: RunContext, kube: Kube, name: str) -> None:
-    """Replace the pods of a Deployment, one after the other, and wait until the new ones are ready."""
-    annotations = {RESTARTED: dt.datetime.now(dt.UTC).isoformat(timespec="seconds")}
-    body = {"spec": {"template": {"metadata": {"annotations": annotations}}}}
-    generation = kube.patch("apps/v1", "Deployment", name, NAMESPACE, body=body)["metadata"].get("generation", 0)
-
-    def ready() -> bool | None:
-        found = kube.get("apps/v1", "Deployment", name, NAMESPACE)
-        seen = tree.mapping(found.get("status")).get("observedGeneration", 0) >= generation
-        return True if seen and not readiness.why_not(found) else None
-
-    context.wait_until("argocd", f"{name} to run again", ready)
+    deployment = kube.get("apps/v1", "Deployment", name, NAMESPACE)
+    restart(context, deployment, {RESTARTED: dt.datetime.now(dt.UTC).isoformat(timespec="seconds")})
 
 
 def replaced(text: str, others: AbstractSet[str], wanted: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fluobook.clients.talos import Mode, probe
 from fluobook.cluster_secrets import AccessFile
@@ -26,6 +26,8 @@ NAME = "certificates"
 INTERRUPTED = {
     "talos": "nothing is interrupted; whoever else has a talosconfig needs the new one, and pods that use the Talos "
     "API must be restarted",
+    "kubernetes": "API servers and kubelets restart, node by node, and every workload that uses the API, one after the "
+    "other; whoever else has a kubeconfig needs the new one",
 }
 """What a rotation interrupts."""
 
@@ -95,11 +97,13 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         if each.kind != "client" and (each.is_due(now) or each.problem)
     ]
     kept = len(observation.expiring) - len(notes) - len(actions)
-    for authority in observation.authorities:
-        if authority.is_due:
-            actions += authorities.actions(platform, authority, actions)
-            notes.append(f"authority of {AUTHORITIES[authority.name]}: {INTERRUPTED[authority.name]}")
-            notes.append(f"keep and commit {' and '.join(observation.bundle)} until the rotation is done")
+    due = sorted((each for each in observation.authorities if each.is_due), key=lambda each: not each.phase)
+    for number, authority in enumerate(due):
+        # While one is rotated, what nodes say of the next one is not known yet.
+        now_known = replace(authority, nodes=dict.fromkeys(authority.nodes, authorities.DONE)) if number else authority
+        actions += authorities.actions(platform, now_known, actions)
+        notes.append(f"authority of {AUTHORITIES[authority.name]}: {INTERRUPTED[authority.name]}")
+        notes.append(f"keep and commit {' and '.join(observation.bundle)} until the rotation is done")
     actions += keys.actions(observation.password, observation.key, actions)
     notes += keys.notes(observation.password, observation.key)
     return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(dict.fromkeys(notes)))

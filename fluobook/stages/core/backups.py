@@ -165,20 +165,22 @@ def read(context: RunContext, wanted: str | None) -> Opened:
         raise Refused(
             f"{path} is no intact snapshot: {error}", remedy="use another one; never restore one whose checksum fails"
         ) from error
-    if problem := refusal(content, record, context.secrets.bundle().kubernetes.crt):
+    bundle = context.secrets.bundle()
+    if problem := refusal(content, record, bundle.kubernetes.crt, bundle.cluster_id):
         raise Refused(f"{path}: {problem}", remedy="use a snapshot of this cluster that its record describes")
     return Opened(path, data, content, record)
 
 
-def refusal(content: Snapshot, record: Record | None, authority: str) -> str:
+def refusal(content: Snapshot, record: Record | None, authority: str, cluster_id: str = "") -> str:
     """Why a snapshot is not what it should be; "" if it is.
 
     Args:
         content: what was read.
         record: what is recorded of it, if anything.
         authority: the CA of the cluster's Kubernetes API.
+        cluster_id: the cluster's id; one that was recorded before the CA was rotated is known by it.
     """
-    if not content.is_of(authority):
+    if not content.is_of(authority) and (record is None or record.cluster_id != cluster_id):
         return "it is a snapshot of another cluster: the CA in it is not the one in the secrets bundle"
     if record and (record.sha256, record.revision) != (content.sha256, content.revision):
         return f"it is not the snapshot that its record describes (revision {content.revision}, not {record.revision})"

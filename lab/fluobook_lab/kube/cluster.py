@@ -12,7 +12,7 @@ from fluobook_lab.kube.api import VERSION, KubeApi
 from fluobook_lab.kube.controllers import loop
 from fluobook_lab.kube.controllers.certificates import CertificateSigner, CsrApprover
 from fluobook_lab.kube.controllers.created import Created
-from fluobook_lab.kube.controllers.garbage import GarbageCollector, Namespaces
+from fluobook_lab.kube.controllers.garbage import ROOT_CA, GarbageCollector, Namespaces
 from fluobook_lab.kube.controllers.gateways import Gateways
 from fluobook_lab.kube.controllers.issuing import Issuing
 from fluobook_lab.kube.controllers.longhorn import Longhorn
@@ -24,6 +24,7 @@ from fluobook_lab.kube.controllers.volumes import Volumes
 from fluobook_lab.kube.controllers.workloads import DaemonSets, Deployments, Jobs, ReplicaSets, StatefulSets
 from fluobook_lab.kube.kubelet import Kubelet, NodeInfo, serving_request
 from fluobook_lab.kube.metrics import ApiServices
+from fluobook_lab.kube.objects import name_of, namespace_of
 from fluobook_lab.kube.store import SERVICE_CIDR
 
 if TYPE_CHECKING:
@@ -95,11 +96,32 @@ class KubeCluster:
         if self._faults.on("kube.foreign-csr"):
             store.create(serving_request(INTRUDER), Write(user=INTRUDER.user))
 
+    def take_over(self, authority: KeyPair, accepted: tuple[str, ...]) -> None:
+        """The control plane has other authorities: it signs with `authority`, and publishes all that are accepted."""
+        store, roots = self.api.store, "".join(f"{crt.rstrip()}\n" for crt in accepted)
+        self._signer.authority, self._namespaces.ca, store.authorities = authority, roots, accepted
+        for found in store.view("v1", "ConfigMap"):
+            if name_of(found) == ROOT_CA:
+                body = {"data": {"ca.crt": roots}}
+                store.patch("v1", "ConfigMap", ROOT_CA, namespace_of(found), body=body, write=Write())
+
+    def refuse_others(self, accepted: set[str]) -> None:
+        """No API server accepts other authorities any more: kubelets with their certificates are not let in."""
+        for kubelet in self._kubelets.values():
+            if not kubelet.is_certified_by(accepted):
+                kubelet.stop()
+
+    def trust(self, node: NodeInfo, accepted: tuple[str, ...]) -> Kubelet | None:
+        """A machine's kubelet has other authorities: with a certificate of none of them it begins anew: the new one."""
+        kubelet = self._kubelets.get(node.name)
+        return None if kubelet is None or kubelet.is_certified_by(accepted) else self.join(node, wiped=True)
+
     def _controllers(self, authority: KeyPair) -> list[Controller]:
         store = self.api.store
+        self._signer, self._namespaces = CertificateSigner(store, authority), Namespaces(store, authority.crt)
         return [
-            CertificateSigner(store, authority),
-            Namespaces(store, authority.crt),
+            self._signer,
+            self._namespaces,
             Nodes(store, self._heartbeats),
             Kubelets(store, self._clock, self._faults, self._seed, self._machines),
             Deployments(store),
@@ -145,7 +167,7 @@ class KubeCluster:
             self._heartbeats,
             bootstrap_user=self._bootstrap_user,
             pod_cidr=self._pod_networks[node.name],
-            certified=old is not None and old.has_certificates_of(node) and not wiped,
+            certified=old.certificate if old is not None and old.has_certificates_of(node) and not wiped else "",
         )
         self._kubelets[node.name], self._machines[node.name] = kubelet, node
         kubelet.start()

@@ -22,11 +22,14 @@ from fluobook_lab.kube.controllers.certificates import (
     KUBELET_CLIENT,
     KUBELET_SERVING,
     has_serving_certificate,
+    is_issued_by,
 )
 from fluobook_lab.kube.controllers.nodes import lease
 from fluobook_lab.kube.objects import is_true, name_of, timestamp, with_condition
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from fluobook_lab.clock import Clock
     from fluobook_lab.kube.controllers.nodes import Heartbeats
     from fluobook_lab.kube.objects import Obj
@@ -239,7 +242,7 @@ class Kubelet:
         heartbeats: where it says that it lives.
         bootstrap_user: the name of the bootstrap token's user.
         pod_cidr: the Node's own part of the pod network.
-        certified: it was here before, and its certificates are on its disk.
+        certified: it was here before: the client certificate on its disk, as a request has it; "" if it has none.
     """
 
     def __init__(
@@ -251,7 +254,7 @@ class Kubelet:
         *,
         bootstrap_user: str,
         pod_cidr: str,
-        certified: bool = False,
+        certified: str = "",
     ) -> None:
         self._store = store
         self._clock = clock
@@ -262,12 +265,16 @@ class Kubelet:
         )
         self._pod_cidr = pod_cidr
         self._tasks: list[asyncio.Task[None]] = []
-        self._has_client_certificate = certified
-        self._may_have_serving_certificate = certified
+        self.certificate = certified
+        self._may_have_serving_certificate = bool(certified)
 
     def has_certificates_of(self, node: NodeInfo) -> bool:
         """Whether it is that machine, and has been let in."""
-        return self._has_client_certificate and (node.name, node.uuid) == (self._node.name, self._node.uuid)
+        return bool(self.certificate) and (node.name, node.uuid) == (self._node.name, self._node.uuid)
+
+    def is_certified_by(self, authorities: Iterable[str]) -> bool:
+        """Whether it has no certificate yet, or one of these authorities (PEM)."""
+        return not self.certificate or is_issued_by(self.certificate, tuple(authorities))
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -284,9 +291,8 @@ class Kubelet:
         self._may_have_serving_certificate = True
 
     async def _run(self) -> None:
-        if not self._has_client_certificate:
-            await self._certified(client_request(self._node), self._bootstrap)
-            self._has_client_certificate = True
+        if not self.certificate:
+            self.certificate = await self._certified(client_request(self._node), self._bootstrap)
         self._register()
         self._static_pods()
         async with asyncio.TaskGroup() as group:
@@ -307,8 +313,8 @@ class Kubelet:
             if await self._certified(serving_request(self._node), self._node.user, RETRY_SECONDS):
                 return
 
-    async def _certified(self, request: Obj, user: User, patience: float | None = None) -> bool:
-        """File a request and wait for its certificate; False if it is refused, or patience ends."""
+    async def _certified(self, request: Obj, user: User, patience: float | None = None) -> str:
+        """File a request and wait for its certificate; "" if it is refused, or patience ends."""
         watch = self._store.watch(CSR_VERSION, CSR_KIND)
         try:
             name = name_of(self._store.create(request, Write(user=user)))
@@ -316,7 +322,7 @@ class Kubelet:
             ending = [asyncio.create_task(self._clock.sleep(patience))] if patience else []
             try:
                 await asyncio.wait([answer, *ending], return_when=asyncio.FIRST_COMPLETED)
-                certified = answer.done() and answer.result()
+                certified = answer.result() if answer.done() else ""
             finally:
                 for task in (answer, *ending):
                     task.cancel()
@@ -366,12 +372,12 @@ def _log_failure(task: asyncio.Task[None]) -> None:
         _log.error("%s failed", task.get_name(), exc_info=error)
 
 
-async def _answer(watch: Watch, name: str) -> bool:
-    """Whether a request got its certificate, once that is decided."""
+async def _answer(watch: Watch, name: str) -> str:
+    """The certificate of a request once that is decided; "" if it was refused."""
     async for event in watch:
         csr = event.object
-        if name_of(csr) == name and (csr.get("status") or {}).get("certificate"):
-            return True
+        if name_of(csr) == name and (certificate := (csr.get("status") or {}).get("certificate")):
+            return str(certificate)
         if name_of(csr) == name and (event.type == "DELETED" or is_true(csr, "Denied") or is_true(csr, "Failed")):
-            return False
-    return False
+            return ""
+    return ""

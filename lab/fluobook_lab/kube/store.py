@@ -387,6 +387,8 @@ class Store(ResourceStore):
 
     def __init__(self, seed: int = 0, service_cidr: str = SERVICE_CIDR) -> None:
         super().__init__(seed, service_cidr)
+        self.authorities: tuple[str, ...] = ()
+        """The authorities by which kubelets' certificates are verified, PEM; without any, all are good."""
         self._begin()
 
     def _begin(self) -> None:

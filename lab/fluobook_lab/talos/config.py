@@ -116,6 +116,12 @@ class MachineConfiguration:
         """What the certificates of the Talos API depend on."""
         return self.machine.get("ca"), self.machine.get("acceptedCAs") or []
 
+    @property
+    def cluster_authorities(self) -> tuple[str, ...]:
+        """The certificates of Kubernetes' authorities, PEM: that of the one that issues first."""
+        accepted = self.cluster.get("acceptedCAs") or ()
+        return tuple(pair(entry).crt for entry in (self.cluster.get("ca"), *accepted))
+
     def of_kind(self, kind: str) -> tuple[Mapping[str, Any], ...]:
         """The documents of a kind, in their order."""
         return tuple(document for document in self.documents if document.get("kind") == kind)

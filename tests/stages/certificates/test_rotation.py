@@ -11,6 +11,7 @@ import pytest
 
 from fluobook import cluster_secrets, params
 from fluobook.clients import age, sops
+from fluobook.clients.kube import Kube
 from fluobook.clients.talos import Mode, probe
 from fluobook.cluster_secrets import ClusterSecrets
 from fluobook.context import POLICIES
@@ -26,7 +27,7 @@ from fluobook.params.secrets import SecretReferences
 from fluobook.params.versions import CONTRACTS
 from fluobook.redact import Redactor
 from fluobook.stages import certificates
-from fluobook.stages.certificates import authorities
+from fluobook.stages.certificates import authorities, workloads
 from fluobook.stages.certificates.authorities import BEHIND, DONE, Authority, before
 from fluobook.stages.core.gate import Approval, Gate
 from tests.stages.conftest import interrupting
@@ -36,17 +37,18 @@ if TYPE_CHECKING:
 
 PLATFORM = params.load("phase1", root=params.repository_root()).platform
 NAMES = [node.name for node in PLATFORM.nodes]
+WORKERS_FIRST = [*NAMES[1:], NAMES[0]]
 NOW = dt.datetime(2027, 3, 1, tzinfo=dt.UTC)
 OLD = NOW - dt.timedelta(days=400)
 
 
-def ids(phase: str = "", wanted: dt.datetime | None = NOW, **nodes: str) -> list[str]:
-    states = dict.fromkeys(NAMES, DONE) | {name.replace("_", "-"): state for name, state in nodes.items()}
-    return [action.id for action in authorities.actions(PLATFORM, Authority("talos", OLD, wanted, phase, states), ())]
+def ids(phase: str = "", wanted: dt.datetime | None = NOW, name: str = "talos", **nodes: str) -> list[str]:
+    states = dict.fromkeys(NAMES, DONE) | {node.replace("_", "-"): state for node, state in nodes.items()}
+    return [action.id for action in authorities.actions(PLATFORM, Authority(name, OLD, wanted, phase, states), ())]
 
 
 def of(phase: str, *names: str) -> list[str]:
-    return [f"talos {phase} {name}" for name in names or NAMES]
+    return [f"talos {phase} {name}" for name in names or (WORKERS_FIRST if phase == DROP else NAMES)]
 
 
 ALL = [*of(ACCEPT), "talos: issue", *of(ISSUE), "talos: drop", *of(DROP), "talos: end"]
@@ -54,6 +56,13 @@ ALL = [*of(ACCEPT), "talos: issue", *of(ISSUE), "talos: drop", *of(DROP), "talos
 
 def test_every_node_passes_a_phase_before_the_next_begins() -> None:
     assert ids() == ["talos: gates", "talos: new", *ALL]
+
+
+def test_workloads_read_the_new_authority_of_kubernetes_before_an_api_server_shows_it() -> None:
+    steps = ids(name="kubernetes")
+    assert steps.index("kubernetes: restart") == steps.index("kubernetes: issue") - 1
+    assert "kubernetes: restart" in ids(ACCEPT, name="kubernetes")
+    assert "kubernetes: restart" not in ids(ISSUE, name="kubernetes")
 
 
 @pytest.mark.parametrize(
@@ -107,23 +116,26 @@ def test_in_each_phase_a_node_of_the_phase_before_trusts_one_of_the_present_phas
         Rotation.parse({"phase": "later", "old": {}, "new": {}})
 
 
+@pytest.mark.parametrize(("name", "place"), [("talos", "machine"), ("kubernetes", "cluster")])
 @pytest.mark.parametrize("contract", CONTRACTS)
 def test_the_configurations_of_each_phase_are_valid_and_the_last_is_that_of_a_new_cluster(
-    bundle: SecretsBundle, contract: str
+    bundle: SecretsBundle, contract: str, name: str, place: str
 ) -> None:
-    begins = begun(bundle, "talos")
+    begins = begun(bundle, name)
     accepted = {ACCEPT: [begins.new.crt], ISSUE: [begins.old.crt], DROP: []}
     talos = f"v{contract}.0"
     for phase in PHASES:
-        secrets = bundle.rotating({"talos": replace(begins, phase=phase)})
+        secrets = bundle.rotating({name: replace(begins, phase=phase)})
         made = generate("x", "https://x:6443", "1.35.4", secrets, "/dev/sda", contract=contract)
         for role in ("controlplane", "worker"):
             documents = made.of(role)
-            found = value_at(fold(documents), "machine.acceptedCAs") or []
+            found = value_at(fold(documents), f"{place}.acceptedCAs") or []
+            assert decode_pem(value_at(fold(documents), f"{place}.ca.crt")) == getattr(secrets, name).crt
             assert [decode_pem(each["crt"]) for each in found] == accepted[phase]
             assert [decoding_problem(each, talos) for each in documents if decoding_problem(each, talos)] == []
             assert refusals(documents, talos) == refusals(generate_plain(bundle, contract).of(role), talos)
-    fresh = generate_plain(replace(bundle, talos=begins.new), contract)
+    renewed: Any = {name: begins.new}
+    fresh = generate_plain(replace(bundle, **renewed), contract)
     assert (made.controlplane, made.worker) == (fresh.controlplane, fresh.worker)
 
 
@@ -222,3 +234,69 @@ def test_the_authority_of_talos_is_rotated_although_the_run_is_killed_again_and_
     assert lab.requests(mutating=True) == []
     with pytest.raises(Refused, match="has not come yet"):
         lab.stage("certificates", 'platform.rotate.talos_ca="2099-01-01"').plan()
+
+
+@pytest.mark.parametrize(
+    ("spec", "uses"),
+    [
+        ({"template": {"spec": {}}}, True),
+        ({"template": {"spec": {"automountServiceAccountToken": False}}}, False),
+        ({"template": {"spec": {}}, "updateStrategy": {"type": "OnDelete"}}, False),
+        ({"template": {"spec": {}}, "paused": True}, False),
+    ],
+    ids=["token", "no token", "restarted by hand", "paused"],
+)
+def test_workloads_with_a_token_are_restarted(spec: dict[str, Any], uses: bool) -> None:
+    assert workloads.uses_the_api({"kind": "Deployment", "spec": spec}) is uses
+
+
+def test_what_was_restarted_is_not_restarted_again_and_the_network_is_first() -> None:
+    def made(namespace: str, mark: str, kind: str = "Deployment") -> dict[str, Any]:
+        marks = {"annotations": {workloads.AUTHORITY: mark}}
+        metadata = {"name": mark or "x", "namespace": namespace, **(marks if kind == "Cluster" else {})}
+        return {"kind": kind, "metadata": metadata, "spec": {"template": {"metadata": marks}}}
+
+    some = [
+        made("a", "old"),
+        made("b", "new"),
+        made("argocd", ""),
+        made("kube-system", "old"),
+        made("c", "new", "Cluster"),
+    ]
+    left = [each["metadata"]["namespace"] for each in workloads.left(some, "new")]
+    assert left == ["kube-system", "argocd", "a"]
+
+
+@pytest.mark.lab
+def test_the_authority_of_kubernetes_is_rotated_although_the_run_is_killed_again_and_again(
+    labs: Callable[..., Any],
+) -> None:
+    lab = labs(phase="phase3")
+    before = ("host-network", "create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-csrs")
+    lab.bring_up(*before)
+    context = lab.context()
+    first, kubeconfig = context.secrets.bundle(), context.secrets.kubeconfig(context.platform)
+    now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    setting = f"platform.rotate.kubernetes_ca='{now}'"
+    planes, nodes = len(context.platform.control_planes), len(context.platform.nodes)
+    for after in (3, nodes + 2, 3, 5, planes + 4, nodes + 1):
+        context, perform = lab.context(setting), interrupting(certificates.STAGE.perform, after)
+        gate = Gate(Approval.parse("all"), POLICIES["lab"], context.platform.cluster.name)
+        stage = stage_run(replace(certificates.STAGE, perform=perform), context, gate)
+        with pytest.raises(FluobookError, match="laptop"):
+            stage.apply(stage.plan())
+        assert lab.context().kube().version()
+    stage = lab.stage("certificates", setting)
+    stage.apply(stage.plan())
+    assert stage.verify().ok
+    last = lab.context().secrets.bundle()
+    assert last.kubernetes.crt != first.kubernetes.crt
+    assert not lab.context().secrets.rotation_path.exists()
+    with pytest.raises(FluobookError):
+        Kube.from_kubeconfig(kubeconfig).version()
+    assert all(check.passed for check in lab.stage("approve-csrs").verify().checks)
+    lab.mark()
+    again = lab.stage("certificates", setting)
+    assert again.plan().actions == ()
+    assert lab.stage("apply-talos-config").plan().actions == ()
+    assert lab.requests(mutating=True) == []

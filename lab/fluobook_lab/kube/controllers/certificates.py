@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
 from fluobook.errors import FluobookError
@@ -49,7 +52,7 @@ class CertificateSigner:
 
     def __init__(self, store: Store, authority: KeyPair) -> None:
         self._store = store
-        self._authority = authority
+        self.authority = authority
         self.sources: Sources = {RESOURCE: own_key}
 
     def reconcile(self, key: Key) -> float | None:
@@ -79,7 +82,7 @@ class CertificateSigner:
         days = (csr["spec"].get("expirationSeconds") or DAYS * 86400) / 86400
         try:
             signed = sign_request(
-                self._authority,
+                self.authority,
                 base64.b64decode(csr["spec"]["request"]).decode(),
                 days=min(max(days, 600 / 86400), DAYS),
                 server="server auth" in usages,
@@ -126,9 +129,22 @@ def has_serving_certificate(store: Store, node: str) -> bool:
     return any(
         request["spec"]["signerName"] == KUBELET_SERVING
         and request["spec"]["username"] == NODE_PREFIX + node
-        and (request.get("status") or {}).get("certificate")
+        and is_issued_by((request.get("status") or {}).get("certificate", ""), store.authorities)
         for request in requests
     )
+
+
+@lru_cache(maxsize=1024)
+def is_issued_by(certificate: str, authorities: tuple[str, ...]) -> bool:
+    """Whether a certificate, as a request has it, is one of those authorities'; without any, whether there is one."""
+    if not certificate or not authorities:
+        return bool(certificate)
+    crt = x509.load_pem_x509_certificate(base64.b64decode(certificate))
+    for authority in authorities:
+        with suppress(InvalidSignature, TypeError, ValueError):
+            crt.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.encode()))
+            return True
+    return False
 
 
 def is_pending(csr: Obj) -> bool:

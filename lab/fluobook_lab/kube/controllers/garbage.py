@@ -115,6 +115,8 @@ def _delete(store: Store, resource: Resource, key: Key, options: Obj) -> None:
 
 
 RESOURCE = ("", "namespaces")
+ROOT_CA = "kube-root-ca.crt"
+"""The ConfigMap in which each namespace has the cluster's CA."""
 
 
 class Namespaces:
@@ -127,7 +129,7 @@ class Namespaces:
 
     def __init__(self, store: Store, ca: str) -> None:
         self._store = store
-        self._ca = ca
+        self.ca = ca
         self.sources: Sources = {RESOURCE: own_key, ("", "serviceaccounts"): _home, ("", "configmaps"): _home}
 
     def reconcile(self, key: Key) -> float | None:
@@ -138,7 +140,7 @@ class Namespaces:
         if namespace["metadata"].get("deletionTimestamp"):
             return self._empty(namespace, key[1])
         self._provide("ServiceAccount", "default", key[1], {})
-        self._provide("ConfigMap", "kube-root-ca.crt", key[1], {"data": {"ca.crt": self._ca}})
+        self._provide("ConfigMap", ROOT_CA, key[1], {"data": {"ca.crt": self.ca}})
         return None
 
     def _provide(self, kind: str, name: str, namespace: str, content: Obj) -> None:
@@ -163,6 +165,6 @@ class Namespaces:
 
 def _home(obj: Obj) -> list[Key]:
     """Their own namespace, and only when what went is something that it must have."""
-    if obj["metadata"]["name"] in ("default", "kube-root-ca.crt"):
+    if obj["metadata"]["name"] in ("default", ROOT_CA):
         return [("", obj["metadata"]["namespace"])]
     return []
