@@ -152,7 +152,8 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], document: Any) -> Pro
 
 def _worded(detail: ErrorDetails, description: str) -> tuple[str, str]:
     context, value = detail.get("ctx", {}), detail["input"]
-    if detail["type"] == "string_type" and value is not None and not isinstance(value, Mapping | list):
+    is_text = detail["type"] == "string_type" or repr(str(value)) in str(context.get("expected"))
+    if is_text and not isinstance(value, Mapping | list | str | None):
         kind = type(value).__name__
         return "must be text, but YAML reads it as " + kind, f'put it in quotes as it was meant, such as "{value}"'
     quotes = ", without quotes" if isinstance(value, str) else ""

@@ -151,6 +151,7 @@ def test_a_file_that_cannot_be_read_gives_line_and_remedy(
         ("network.mtu=[", "line 1"),
         ("network..mtu=3", "an empty key in the path"),
         ("nodes.talos-worker-1.name=x", "a name cannot be set"),
+        ("versions.contract=1.13", "put it in quotes as it was meant"),
     ],
 )
 def test_a_wrong_set_is_blamed_and_not_the_file(override: str, words: str) -> None:
