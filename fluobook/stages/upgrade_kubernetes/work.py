@@ -11,7 +11,7 @@ from fluobook import gitops, params
 from fluobook.clients.kube import Kube
 from fluobook.clients.talos.resources import MACHINE_CONFIG, MANIFESTS
 from fluobook.context import RunContext
-from fluobook.errors import PHASE, TALOSCTL, FluobookError, ParamsError, Refused, Rejected
+from fluobook.errors import PHASE, TALOSCTL, FluobookError, ParamsError, Refused, Rejected, Unreachable
 from fluobook.files import read_text, write_text
 from fluobook.kubernetes import manifests, removed
 from fluobook.kubernetes.removed import KUBELET, PLACES
@@ -25,7 +25,7 @@ from fluobook.stages.apply_talos_config.documents import Configurations
 from fluobook.stages.bootstrap_kubernetes.complaints import CERTAIN, field_of, serious
 from fluobook.stages.core import drain, ssa
 from fluobook.stages.core.check import Check, count, run_groups
-from fluobook.stages.core.cluster import Missing, api, cluster
+from fluobook.stages.core.cluster import PATIENCE, Missing, api, cluster, read_etcd
 from fluobook.stages.core.executor import Reporter, in_parallel
 from fluobook.stages.core.plan import Action
 from fluobook.stages.core.readiness import has_condition, listed
@@ -38,9 +38,11 @@ from fluobook.stages.upgrade_kubernetes.plan import (
     ParamsFile,
     version_of,
 )
+from fluobook.waiting import wait_until
 
 Obj = Mapping[str, Any]
 VERSION = ("platform", "versions", "kubernetes")
+SERVER = CONTROL_PLANE[0]
 LIVE = "NO_REBOOT"
 """How Talos takes a configuration that needs no restart."""
 MANAGER = "talos"
@@ -61,7 +63,7 @@ def images_in(documents: Iterable[Document]) -> dict[str, str]:
 
 def observe(context: RunContext) -> Observation:
     """Ask every node and the cluster, and read the tree and the params file."""
-    platform, kube = context.platform, api(context)
+    platform, kube = context.platform, _api(context)
     if isinstance(kube, Missing):
         return Observation(missing=kube)
     configurations = Configurations.of(context)
@@ -103,6 +105,39 @@ def observe(context: RunContext) -> Observation:
         tuple(_removed(context, kube, {name: active[1] for name, active in configured.items() if active})),
         found.params,
         found.manifests,
+    )
+
+
+def _api(context: RunContext) -> Kube | Missing:
+    """The cluster's API. Where etcd runs there is one: it is waited for, as its only server may be restarting.
+
+    Raises:
+        DeadlineExceeded: it does not answer in `PATIENCE` seconds.
+        Rejected: a server of it keeps ending with an error that no waiting removes.
+    """
+    kube = api(context)
+    if not isinstance(kube, Missing) or not context.secrets.has_bundle():
+        return kube
+    planes = [n for n in context.platform.control_planes if read_etcd(context.talos.client(n)).status]
+    logs = {node.name: set[str]() for node in planes}
+
+    def step() -> Kube | None:
+        if isinstance(kube := api(context), Missing):
+            said = [f"{n.name}: {text}" for n in planes if (text := _complaint(context, n, SERVER, logs[n.name]))]
+            raise FluobookError("; ".join(said) or kube.reason)
+        return kube
+
+    return (
+        kube
+        if not planes
+        else wait_until(
+            step,
+            what="the Kubernetes API, as etcd runs",
+            timeout=PATIENCE,
+            cancellation=context.cancellation,
+            final=(Rejected,),
+            remedy=f"fluobook run {PHASE} --only diagnose",
+        )
     )
 
 
@@ -289,12 +324,16 @@ def wait_for(context: RunContext, node: Node, images: Mapping[str, str], report:
     name = f"the kubelet of {node.name}" if part == KUBELET else f"{part} of {node.name}"
 
     def step() -> bool | None:
-        kube = context.kube()
-        runs = _running(node, kube.get("v1", "Node", node.name), kube.list("v1", "Pod", "kube-system")).get(part)
+        kube, why = context.kube(), "it is not ready"
+        runs = None
+        try:
+            runs = _running(node, kube.get("v1", "Node", node.name), kube.list("v1", "Pod", "kube-system")).get(part)
+        except Unreachable as error:  # the only API server may be what is waited for
+            why = error.message
         if runs == wanted:
             return True
         said = "" if runs else _complaint(context, node, part, logs)
-        why = "; its log says: ".join(filter(None, (f"{runs} runs" if runs else "it is not ready", said)))
+        why = "; its log says: ".join(filter(None, (f"{runs} runs" if runs else why, said)))
         report(why)
         raise FluobookError(why)
 
@@ -329,7 +368,7 @@ def _complaint(context: RunContext, node: Node, part: str, logs: set[str]) -> st
             system="talos",
             cause=f"wrong in its machine configuration: {field_of(part, message) or 'a setting'}",
             remedy=f"take it out of the node's configuration (`{TALOSCTL} -n {node.address} edit machineconfig`) and "
-            f"out of talos/patches, then run {NAME} again; the other control planes serve",
+            f"out of talos/patches, then run {NAME} again",
         )
     return message
 

@@ -209,9 +209,18 @@ def test_a_platform_with_one_control_plane_and_an_older_contract_is_upgraded(
             with pytest.raises(Refused, match=expected):
                 stage.plan()
     stage = lab.stage(NAME, context=lab.context(versions=wanted))
+    found = upgrade_kubernetes.STAGE.observe(stage.context)
+    assert found.programs["cilium"] == {found.cilium}
     plan = stage.plan()
+    lab.inject("kube.api-server-fails")
+    with pytest.raises(Rejected, match="kube-apiserver of talos-cp-1 does not come up"):
+        stage.apply(plan)
+    with pytest.raises(Rejected, match="kube-apiserver of talos-cp-1 does not come up"):
+        lab.stage(NAME, context=lab.context(versions=wanted)).plan()
+    lab.inject()
     assert "interrupted: the Kubernetes API, while its only server restarts on talos-cp-1" in plan.notes
-    stage.apply(plan)
+    stage = lab.stage(NAME, context=lab.context(versions=wanted))
+    stage.apply(stage.plan())
     stage.verify()
     assert configured(lab) == {f"v{NEW}"}
     assert lab.stage("apply-talos-config", context=lab.context(versions=wanted)).plan().actions == ()
