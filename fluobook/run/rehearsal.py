@@ -87,7 +87,7 @@ def read_live(stage: Stage, chosen: Params, *, root: Path, redactor: Redactor) -
     with closing(open_context(chosen, root=root, target="live", redactor=redactor)) as context:
         plan, at = planned(stage, context), dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         observed = likeness.observe(context.limited_to(("proxmox", "talos", "kubernetes", "image factory")))
-        return Script(stage, plan, likeness.state_of(context.platform, observed), at)
+        return Script(stage, plan, redactor.data(likeness.state_of(context.platform, observed)), at)
 
 
 def context_in(lab: Lab, chosen: Params, *, root: Path, redactor: Redactor) -> RunContext:

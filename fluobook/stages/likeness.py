@@ -14,7 +14,7 @@ from typing import Any
 from fluobook import params
 from fluobook.clients.talos import EtcdMember
 from fluobook.context import RunContext
-from fluobook.errors import ParamsError, Refused
+from fluobook.errors import FluobookError, ParamsError, Refused
 from fluobook.kubernetes.selectors import workload_of
 from fluobook.machine.contracts import value_at
 from fluobook.params import Node, Params, Platform
@@ -54,7 +54,7 @@ class Observed:
         members: the members of etcd, as one of them sees them.
         load: what runs in the cluster.
         volumes: the PersistentVolumes.
-        offered: the versions that the Image Factory builds.
+        offered: the versions that the Image Factory builds; none if they are unknown.
         applications: the Applications of Argo CD.
         gates: the gates that day-2 work asks before it touches a node.
     """
@@ -88,10 +88,18 @@ def observe(context: RunContext) -> Observed:
         next((report.members for report in reports if report.members), ()),
         drain.read_load(kube),
         kube.list("v1", "PersistentVolume"),
-        context.factory.versions(),
+        _offered(context),
         listed(kube, API, KIND),
         run_groups(context, health.BETWEEN),
     )
+
+
+def _offered(context: RunContext) -> Collection[str]:
+    """The versions that the Image Factory builds; none if it does not answer, which matters to some runbooks alone."""
+    try:
+        return context.factory.versions()
+    except FluobookError:
+        return ()
 
 
 def _former(platform: Platform, found: vms.Observation, registered: Sequence[Obj]) -> list[tuple[Node, vms.ObservedVM]]:
