@@ -35,7 +35,7 @@ _NOT_IN_A_DIGEST: dict[str, Any] = {
     "gitops": {"mirrors"},
     "versions": {"migrates_from"},  # what it allows is in the actions
     "wireguard": {"ssh_program"},
-    "proxmox": {"__all__": {"token_id", "token_secret", "ca_file", "fingerprint"}},
+    "proxmox": {"__all__": {"token_id", "token_secret", "retired_token_id", "ca_file", "fingerprint"}},
 }
 
 
@@ -201,6 +201,8 @@ class ProxmoxEndpoint(Model):
     """API token, user@realm!name."""
     token_secret: SecretRef
     """Where the token's secret is stored."""
+    retired_token_id: fields.TokenId | None = None
+    """The token that the present one has replaced, user@realm!name; 26_certificates revokes it."""
     ca_file: fields.FilePath | None = None
     """CA that signed the API's certificate; null for the system's CAs."""
     fingerprint: fields.Fingerprint | None = None

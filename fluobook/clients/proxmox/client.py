@@ -26,6 +26,7 @@ UNKNOWN_FOR = 5.0
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _VOLUMES = [{"volid": str, "content?": str, "size?": _NUMBER, "vmid?": _NUMBER}]
 _NETWORKS = [{"iface": str, "type?": str}]
+_TOKENS = [{"tokenid": str, "expire?": _NUMBER}]
 _NODES = [{"node": str, "status?": str}]
 _TASKS = [{"upid": UPID, "endtime?": _NUMBER, "status?": str}]
 _RESOURCES = [
@@ -70,6 +71,28 @@ class ProxmoxClient:
         """The token's privileges: path → privilege → whether it propagates."""
         return self._session.get(
             "access/permissions", doing="read the token's permissions", shape={"*": {"*": _NUMBER}}
+        )
+
+    def tokens(self, user: str) -> list[Json]:
+        """The API tokens of a user (user@realm): `tokenid`, the name after the "!", and `expire`, 0 for never.
+
+        Raises:
+            AccessDenied: the present token may not modify users.
+        """
+        needs = (Need("/access/groups", "User.Modify"),)
+        return self._session.get(
+            f"access/users/{user}/token", doing=f"list the tokens of {user}", needs=needs, shape=_TOKENS
+        )
+
+    def revoke_token(self, user: str, name: str) -> None:
+        """Delete an API token of a user; whoever uses it is refused from then on.
+
+        Raises:
+            AccessDenied: the present token may not modify users.
+        """
+        needs = (Need("/access/groups", "User.Modify"),)
+        self._session.call(
+            "DELETE", f"access/users/{user}/token/{name}", doing=f"revoke the token {user}!{name}", needs=needs
         )
 
     def resources(self, type_: str | None = None) -> list[Json]:

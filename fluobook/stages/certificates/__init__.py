@@ -3,7 +3,7 @@
 The client certificates in kubeconfig and talosconfig are renewed 30 days before they end, from the secrets bundle.
 What `rotate` in the params asks for is rotated: an authority in three phases, each of which every node passes and
 proves before the next begins, so that at any moment any two nodes and the operator trust each other; the password of
-admin in Argo CD; the age key.
+admin in Argo CD; the age key; API tokens of Proxmox VE, whose successors the params name.
 """
 
 from fluobook.stages.certificates.plan import observe, plan, verify
@@ -18,6 +18,6 @@ STAGE = Stage(
     plan,
     perform,
     verify,
-    uses=("talos", "kubernetes"),
+    uses=("proxmox", "talos", "kubernetes"),
     widths={"node": 1},
 )

@@ -1,7 +1,8 @@
-"""The rotation of keys: the password of admin in Argo CD, and the age key.
+"""The rotation of keys: the password of admin in Argo CD, the age key, and API tokens of Proxmox VE.
 
 Argo CD generates the password, so it is nowhere but in the cluster. The private half of the new age key is in the
-operator's key file beside the old one; which of them is the new one is said by its public half.
+operator's key file beside the old one; which of them is the new one is said by its public half. The params name the
+new API token by its id and where its secret is; the old one, by its id, is revoked once the new one has all privileges.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from typing import Any
 
 from fluobook.clients import age, sops
 from fluobook.clients.kube import Kube
+from fluobook.clients.proxmox.privileges import missing
 from fluobook.context import RunContext
-from fluobook.errors import Refused
+from fluobook.errors import PHASE, AccessDenied, Refused
 from fluobook.files import read_text, write_text
 from fluobook.gitops import secrets as tree
 from fluobook.gitops.root import NAMESPACE
+from fluobook.params.versions import major_of
 from fluobook.stages import sops_age_key
 from fluobook.stages.certificates.workloads import RESTARTED, restart
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
+from fluobook.stages.preflight.proxmox import needs_of
 from fluobook.stages.secrets import files as secrets
 
 PASSWORD, CHANGED = "admin.password", "admin.passwordMtime"
@@ -81,6 +85,76 @@ class AgeKey:
     def others(self) -> frozenset[str]:
         """The keys that go."""
         return frozenset(self.own) - {self.wanted}
+
+
+@dataclass(frozen=True)
+class RetiredToken:
+    """An API token that another one has replaced.
+
+    Args:
+        endpoint: the endpoint of Proxmox VE, by its name.
+        id: user@realm!name.
+        exists: None if the present token may not know.
+        lacking: what the present token lacks of the privileges that the runbooks need.
+    """
+
+    endpoint: str
+    id: str
+    exists: bool | None = None
+    lacking: tuple[str, ...] = ()
+
+    @property
+    def by_hand(self) -> str:
+        """The command that revokes it, to be typed as root."""
+        user, _, name = self.id.rpartition("!")
+        return f"pveum user token remove '{user}' '{name}'"
+
+
+def read_tokens(context: RunContext) -> tuple[RetiredToken, ...]:
+    """Whether the retired tokens still exist, and whether those in their place can do their work.
+
+    Raises:
+        Refused: the retired token is the present one.
+    """
+    found = []
+    for endpoint in context.platform.proxmox:
+        if not (retired := endpoint.retired_token_id):
+            continue
+        if retired == endpoint.token_id:
+            raise Refused(
+                f"{retired} is both the token of {endpoint.name} and its retired one",
+                remedy="create another token, and name it in token_id and token_secret",
+            )
+        client = context.proxmox(endpoint.name)
+        user, _, name = retired.rpartition("!")
+        needs = needs_of(context.platform, endpoint, int(major_of(client.version()["version"])))
+        lacking = tuple(f"{n.privilege} on {n.path}" for n in missing(needs, client.permissions()))
+        try:
+            exists: bool | None = name in {str(token["tokenid"]) for token in client.tokens(user)}
+        except AccessDenied:
+            exists = None
+        found.append(RetiredToken(endpoint.name, retired, exists, lacking))
+    return tuple(found)
+
+
+def revocations(tokens: Sequence[RetiredToken], first: Sequence[Action]) -> Iterator[Action]:
+    """What revokes the retired tokens that are seen.
+
+    Raises:
+        Refused: the token in the place of one lacks privileges.
+    """
+    needs = tuple(action.id for action in first)
+    for token in tokens:
+        if token.exists and token.lacking:
+            raise Refused(
+                f"{token.id} is not revoked: the token in its place lacks {', '.join(token.lacking)}",
+                remedy=f"fluobook run {PHASE} --only preflight shows the commands that grant it",
+            )
+        if token.exists:
+            data = {"key": "token", "endpoint": token.endpoint, "token": token.id}
+            reason = "another one has replaced it, with all privileges"
+            thing = f"API token {token.id}"
+            yield Action(f"token {token.id}", "revoke", thing, f"of {token.endpoint}", reason, needs, "node", data)
 
 
 def read_password(kube: Kube, wanted: dt.datetime | None) -> Password:
@@ -175,6 +249,12 @@ def notes(password: Password, key: AgeKey) -> Iterator[str]:
 
 def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:
     """Do one action; one that was done already changes nothing."""
+    if action.data["key"] == "token":
+        user, _, name = action.data["token"].rpartition("!")
+        client = context.proxmox(action.data["endpoint"])
+        if name in {token["tokenid"] for token in client.tokens(user)}:
+            client.revoke_token(user, name)
+        return {"token": action.data["token"]}
     kube = context.kube()
     if action.data["key"] == "argocd_password":
         return _renew_password(context, kube, dt.datetime.fromisoformat(action.data["before"]), report)

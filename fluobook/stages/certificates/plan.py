@@ -14,7 +14,7 @@ from fluobook.params import Platform
 from fluobook.stages.bootstrap_kubernetes.plan import file_actions, files_check
 from fluobook.stages.certificates import authorities, keys
 from fluobook.stages.certificates.authorities import Authority
-from fluobook.stages.certificates.keys import AgeKey, Password
+from fluobook.stages.certificates.keys import AgeKey, Password, RetiredToken
 from fluobook.stages.core import expiry
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import Missing, api
@@ -45,6 +45,7 @@ class Observation:
         bundle: the names of the files that a rotation changes.
         password: that of admin in Argo CD.
         key: the age key.
+        tokens: the API tokens of Proxmox VE that others have replaced.
     """
 
     now: dt.datetime
@@ -55,6 +56,7 @@ class Observation:
     bundle: tuple[str, ...] = ()
     password: Password = field(default_factory=Password)
     key: AgeKey = field(default_factory=AgeKey)
+    tokens: Sequence[RetiredToken] = ()
 
 
 def observe(context: RunContext) -> Observation:
@@ -79,6 +81,7 @@ def observe(context: RunContext) -> Observation:
         names,
         password,
         keys.read_age_key(context, kube),
+        keys.read_tokens(context),
     )
 
 
@@ -105,7 +108,12 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         notes.append(f"authority of {AUTHORITIES[authority.name]}: {INTERRUPTED[authority.name]}")
         notes.append(f"keep and commit {' and '.join(observation.bundle)} until the rotation is done")
     actions += keys.actions(observation.password, observation.key, actions)
+    actions += keys.revocations(observation.tokens, actions)
     notes += keys.notes(observation.password, observation.key)
+    hidden = [token for token in observation.tokens if token.exists is None]
+    notes += [
+        f"the token of {each.endpoint} may not revoke others; as root on a host: {each.by_hand}" for each in hidden
+    ]
     return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(dict.fromkeys(notes)))
 
 
@@ -127,6 +135,12 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
         checks.append(Check("no other key of yours decrypts the files", not left, ", ".join(left) or key.wanted, again))
         installed = key.installed is None or set(key.installed) == set(key.own)
         checks.append(Check("Argo CD has the keys", installed, ", ".join(key.installed or ()) or "no Argo CD", again))
+    if observation.tokens:
+        left = [token.id for token in observation.tokens if token.exists is not False]
+        remedy = "; ".join(token.by_hand for token in observation.tokens if token.exists is not False)
+        seen = any(token.exists for token in observation.tokens)
+        result = count(len(observation.tokens), left)
+        checks.append(Check("retired tokens are revoked", not left, result, remedy, advisory=not seen))
     if observation.authorities and not due:
         nodes = context.platform.nodes
         ca, identity = context.secrets.bundle().talos.crt, context.secrets.talos_identity("os:reader")

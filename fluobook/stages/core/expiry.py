@@ -18,7 +18,7 @@ from fluobook.clients.https import Target, reason_of, shown_certificate
 from fluobook.clients.kube import Kube
 from fluobook.context import RunContext
 from fluobook.display.table import Cell, Table
-from fluobook.errors import FluobookError
+from fluobook.errors import AccessDenied, FluobookError
 from fluobook.machine import pki
 from fluobook.machine.access import RENEW_BEFORE, remaining
 from fluobook.params import KUBERNETES_PORT
@@ -38,7 +38,7 @@ class Expiring:
     """Something that expires.
 
     Args:
-        kind: "authority", "client", "server" or "secret".
+        kind: "authority", "client", "token", "server" or "secret".
         name: what it is.
         renewal: what renews it.
         expires: when it ends; None if that is not known, or it never does.
@@ -70,6 +70,7 @@ def read(context: RunContext) -> Sequence[Expiring]:
     readers: list[Callable[[], Iterable[Expiring]]] = [
         lambda: _authorities(context),
         lambda: _files(context),
+        lambda: _tokens(context),
         lambda: _servers(context),
     ]
     if not isinstance(kube, Missing):
@@ -88,6 +89,22 @@ def _authorities(context: RunContext) -> Iterator[Expiring]:
 def _files(context: RunContext) -> Iterator[Expiring]:
     for name, file in context.secrets.access_files(context.platform, context.home).items():
         yield Expiring("client", name, "this runbook, stage 3", file.expires, file.problem)
+
+
+def _tokens(context: RunContext) -> Iterator[Expiring]:
+    """The API tokens of Proxmox VE; when one ends is shown only to those who may modify users."""
+    for endpoint in context.platform.proxmox:
+        user, _, own = endpoint.token_id.rpartition("!")
+        name, renewal = f"API token of Proxmox VE endpoint {endpoint.name}", "you, with another token"
+        try:
+            tokens = context.proxmox(endpoint.name).tokens(user)
+        except AccessDenied:
+            continue
+        except FluobookError as error:
+            yield Expiring("token", name, renewal, problem=f"not read: {error.message}")
+            continue
+        end = next((int(token.get("expire") or 0) for token in tokens if token["tokenid"] == own), 0)
+        yield Expiring("token", name, renewal, dt.datetime.fromtimestamp(end, dt.UTC) if end else None)
 
 
 def _servers(context: RunContext) -> Iterable[Expiring]:
@@ -162,6 +179,7 @@ def table(found: Iterable[Expiring], now: dt.datetime) -> Table:
 CHECKS = {
     "authority": "every authority lasts for more than a year",
     "client": "kubeconfig and talosconfig last for more than 30 days",
+    "token": "API tokens of Proxmox VE last for more than 30 days",
     "server": "what servers show is renewed in time",
     "secret": "what TLS Secrets hold is renewed in time",
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from fluobook import gitops
 from fluobook.clients.proxmox import ProxmoxClient
-from fluobook.clients.proxmox.privileges import grant_commands, missing, required
+from fluobook.clients.proxmox.privileges import Need, grant_commands, missing, required
 from fluobook.context import RunContext
 from fluobook.errors import FluobookError
 from fluobook.gitops import charts
@@ -114,9 +114,9 @@ def _version(platform: Platform, endpoint: ProxmoxEndpoint, client: ProxmoxClien
     )
 
 
-def _privileges(platform: Platform, endpoint: ProxmoxEndpoint, major: int, client: ProxmoxClient) -> list[Check]:
-    name = f'the token has every required privilege on "{endpoint.name}"'
-    needs = required(
+def needs_of(platform: Platform, endpoint: ProxmoxEndpoint, major: int) -> tuple[Need, ...]:
+    """Everything that the token of an endpoint needs for all stages, in a major version of Proxmox VE."""
+    return required(
         major,
         hosts=sorted({node.host for node in platform.nodes if node.host in endpoint.hosts}),
         image_storages=[endpoint.image_storage],
@@ -125,6 +125,11 @@ def _privileges(platform: Platform, endpoint: ProxmoxEndpoint, major: int, clien
         vlan=platform.network.vlan,
         zone=platform.wireguard.vxlan.zone if platform.wireguard and platform.wireguard.vxlan else "",
     )
+
+
+def _privileges(platform: Platform, endpoint: ProxmoxEndpoint, major: int, client: ProxmoxClient) -> list[Check]:
+    name = f'the token has every required privilege on "{endpoint.name}"'
+    needs = needs_of(platform, endpoint, major)
 
     def check() -> Iterator[Check]:
         granted = client.permissions()

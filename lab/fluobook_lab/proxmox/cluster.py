@@ -26,6 +26,21 @@ def permissions(call: Call) -> dict[str, dict[str, int]]:
     return call.token.permissions(call.params.get("path"))
 
 
+def tokens(call: Call) -> list[dict[str, Any]]:
+    """GET /access/users/{userid}/token: none of them expires."""
+    call.token.need("/access/groups", "User.Modify")
+    names = (each.rpartition("!") for each in call.backend.inventory.tokens)
+    return [{"tokenid": name, "expire": 0, "privsep": 1} for user, _, name in names if user == call.path["userid"]]
+
+
+def remove_token(call: Call) -> None:
+    """DELETE /access/users/{userid}/token/{tokenid}."""
+    call.token.need("/access/groups", "User.Modify")
+    user, name = call.path["userid"], call.path["tokenid"]
+    if call.backend.inventory.tokens.pop(f"{user}!{name}", None) is None:
+        raise failed(f"no such token '{name}' for user '{user}'")
+
+
 def next_id(call: Call) -> str:
     """GET /cluster/nextid."""
     vms = call.backend.inventory.vms

@@ -23,7 +23,7 @@ GIB = UNITS["G"]
 _PRIVILEGES = """
     Datastore.Allocate Datastore.AllocateSpace Datastore.AllocateTemplate Datastore.Audit
     Pool.Allocate Pool.Audit SDN.Allocate SDN.Audit SDN.Use
-    Sys.AccessNetwork Sys.Audit Sys.Console Sys.Modify Sys.PowerMgmt Sys.Syslog
+    User.Modify Sys.AccessNetwork Sys.Audit Sys.Console Sys.Modify Sys.PowerMgmt Sys.Syslog
     VM.Allocate VM.Audit VM.Backup VM.Clone VM.Console VM.Migrate VM.PowerMgmt VM.Snapshot VM.Snapshot.Rollback
     VM.Config.CDROM VM.Config.CPU VM.Config.Cloudinit VM.Config.Disk VM.Config.HWType VM.Config.Memory
     VM.Config.Network VM.Config.Options

@@ -43,6 +43,8 @@ _VM = "/nodes/{node}/qemu/{vmid}"
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/version", cluster.version),
     ("GET", "/access/permissions", cluster.permissions),
+    ("GET", "/access/users/{userid}/token", cluster.tokens),
+    ("DELETE", "/access/users/{userid}/token/{tokenid}", cluster.remove_token),
     ("GET", "/cluster/nextid", cluster.next_id),
     ("GET", "/cluster/resources", cluster.resources),
     ("GET", "/cluster/tasks", cluster.tasks),

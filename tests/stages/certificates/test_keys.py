@@ -20,7 +20,7 @@ from fluobook.notebook import stage_run
 from fluobook.redact import Redactor
 from fluobook.stages import certificates
 from fluobook.stages.certificates import keys
-from fluobook.stages.certificates.keys import AgeKey, Password, replaced
+from fluobook.stages.certificates.keys import AgeKey, Password, RetiredToken, replaced
 from fluobook.stages.core.gate import Approval, Gate
 from tests.stages.conftest import interrupting
 
@@ -95,6 +95,15 @@ def test_a_recipient_replaces_another_in_each_form_of_a_rule_and_comments_stay(r
     assert replaced(text.format(rule), {"old"}, "new") == text.format(wanted)
 
 
+def test_a_token_is_revoked_only_if_its_successor_can_do_everything() -> None:
+    token = RetiredToken("laptop", "a@pve!old", exists=True)
+    assert [action.id for action in keys.revocations([token, replace(token, exists=False)], ())] == ["token a@pve!old"]
+    assert list(keys.revocations([replace(token, exists=None)], ())) == []
+    assert token.by_hand == "pveum user token remove 'a@pve' 'old'"
+    with pytest.raises(Refused, match=r"lacks VM\.Audit on /vms"):
+        list(keys.revocations([replace(token, lacking=("VM.Audit on /vms",))], ()))
+
+
 @pytest.fixture(scope="module")
 def lab(shared_labs: Callable[..., Any]) -> Any:
     lab = shared_labs()
@@ -133,6 +142,33 @@ def test_argo_cd_generates_another_password_although_the_run_is_killed(
     again.apply(again.plan())
     assert again.verify().ok
     assert lab.requests(mutating=True) == []
+
+
+@pytest.mark.lab
+def test_the_token_that_was_replaced_is_revoked_and_refused_from_then_on(lab: Any) -> None:
+    context = lab.context()
+    (endpoint,) = context.platform.proxmox
+    user, _, name = endpoint.token_id.rpartition("!")
+    old = f"{user}!old"
+    tokens = lab.environment.proxmox[endpoint.name].inventory.tokens
+    lab.background.call(tokens.__setitem__, old, replace(tokens[endpoint.token_id], id=old))
+    setting = f"platform.proxmox.{endpoint.name}.retired_token_id={old}"
+    with pytest.raises(Refused, match="is both the token"):
+        lab.stage("certificates", f"platform.proxmox.{endpoint.name}.retired_token_id={user}!{name}").plan()
+    interrupted = lab.stage("certificates", setting)
+    plan = interrupted.plan()
+    assert [action.id for action in plan.actions] == [f"token {old}"]
+    interrupted.apply(plan)
+    assert interrupted.verify().ok
+    assert list(tokens) == [endpoint.token_id]
+    lab.mark()
+    again = lab.stage("certificates", setting)
+    again.apply(again.plan())
+    assert again.verify().ok
+    assert lab.requests(mutating=True) == []
+    lab.inject("proxmox.token-no-rights")
+    assert keys.read_tokens(lab.context(setting))[0].exists is None
+    lab.inject()
 
 
 @pytest.mark.lab
