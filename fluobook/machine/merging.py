@@ -4,8 +4,9 @@ Documents match by apiVersion, kind and name; one without a counterpart is added
 is empty or zero (`false` always wins); maps merge key by key; lists are joined, left then right. `RULES` has the places
 where Talos 1.13 differs. `$patch: delete` deletes a map, a key, an item of a list or a whole document.
 
-Two things are stricter than in Talos 1.13, on purpose: deleting a missing field is always an error (Talos accepts it
-for some), and a patch that does not name a volume's size leaves the size alone (Talos drops it).
+Three things are stricter than in Talos 1.13, on purpose: deleting a document of an unknown kind is an error (Talos does
+nothing), and one that is absent by its name too (Talos 1.13.9 panics); a patch that does not name a volume's size
+leaves the size alone (Talos drops it).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 from fluobook.errors import ParamsError
 from fluobook.files import packaged
 from fluobook.machine.documents import Document, load
+from fluobook.machine.validation import decoding_problem
 
 # Documents of a machine configuration or pieces of them, a single one, or their YAML text.
 Patch = Mapping[str, Any] | Iterable[Mapping[str, Any]] | str
@@ -41,6 +43,8 @@ _OMITTED_WHEN_EMPTY = frozenset(
     ]
 )
 _DELETED = object()
+NEWEST = "1.14"
+"""The version of Talos whose fields a patch may name."""
 
 
 def merge(documents: Iterable[Document], patch: Patch) -> list[Document]:
@@ -54,19 +58,22 @@ def merge(documents: Iterable[Document], patch: Patch) -> list[Document]:
         ParamsError: the patch is JSON 6902, deletes what is missing, meets a value of another type, or is malformed.
     """
     result = [copy.deepcopy(document) for document in documents]
+    merged = []
     for change in _documents(patch):
         deletions: list[Deletion] = []
         rest = _without_deletions(change, (), deletions)
         for deletion in deletions:
             _delete(result, deletion, _identity(change))
         if rest is not _DELETED and (set(rest) - _HEAD or (rest.get("kind") and not deletions)):
-            _merge_document(result, rest)
+            merged.append(rest)
+    for rest in merged:  # Talos deletes first, whatever the order
+        _merge_document(result, rest)
     return [_trimmed(document) for document in result]
 
 
 def _identity(document: Mapping[str, Any]) -> tuple[str, str, str]:
     """The values by which documents match: apiVersion, kind and name, all empty for the v1alpha1 document."""
-    return document.get("apiVersion", ""), document.get("kind", ""), document.get("name", "")
+    return str(document.get("apiVersion", "")), str(document.get("kind", "")), str(document.get("name", ""))
 
 
 def _documents(patch: Patch) -> list[Document]:
@@ -199,8 +206,10 @@ def _deletion(value: Document, path: Path, *, in_list: bool) -> Deletion:
 def _delete(documents: list[Document], deletion: Deletion, identity: tuple[str, str, str]) -> None:
     """Delete one thing from the documents, in place.
 
+    As for Talos, an absent document without a name and an absent field of a present structure are deleted already.
+
     Raises:
-        ParamsError: it is missing.
+        ParamsError: it is missing, or can never be there.
     """
     for index, document in enumerate(documents):
         if _identity(document) != identity:
@@ -210,9 +219,16 @@ def _delete(documents: list[Document], deletion: Deletion, identity: tuple[str, 
                 raise ParamsError("a patch cannot delete the v1alpha1 document")
             del documents[index]
             return
-        if _delete_from(document, deletion):
+        if _delete_from(document, deletion) or _is_deleted(document, deletion):
             return
         break
+    else:
+        if (
+            not deletion.path
+            and not identity[2]
+            and not decoding_problem({"apiVersion": identity[0], "kind": identity[1]}, NEWEST)
+        ):
+            return
     kind = " ".join(part for part in identity if part) or "v1alpha1"
     raise ParamsError(
         f"the patch deletes {deletion} in {kind}, which is not there",
@@ -243,6 +259,21 @@ def _delete_from(document: Document, deletion: Deletion) -> bool:
     if len(parents) > 1 and not holder and parents[-2][1] in _OMITTED_WHEN_EMPTY:
         del parents[-2][0][parents[-2][1]]
     return True
+
+
+def _is_deleted(document: Document, deletion: Deletion) -> bool:
+    """Whether what is absent is a known field of a structure that is there; a map or a list would have it or not."""
+    above = deletion.path[:-1]
+    holder: Any = document
+    for key in above:
+        holder = holder.get(key) if isinstance(holder, dict) else None
+    if deletion.field or not isinstance(holder, dict) or (above and above[-1] in _OMITTED_WHEN_EMPTY):
+        return False
+    nested: Any = None
+    for key in reversed(deletion.path):
+        nested = {key: nested}
+    head: Document = {key: document[key] for key in ("apiVersion", "kind", "name") if key in document}
+    return not decoding_problem(head | nested, NEWEST)
 
 
 def _is_item(item: Any, deletion: Deletion) -> bool:

@@ -145,6 +145,7 @@ def test_inline_manifests_are_joined_and_begin_with_their_first_full_line() -> N
     )
 
 
+HOSTNAME = "apiVersion: v1alpha1\nkind: HostnameConfig\n"
 EXTENSION = "apiVersion: v1alpha1\nkind: ExtensionServiceConfig\nname: nut\n"
 
 
@@ -264,6 +265,8 @@ def test_patch_delete_takes_it_out(left: str, right: str, expected: str) -> None
     "right",
     [
         "machine: {sysctls: {b: {$patch: delete}}}",
+        "machine: {kubelt: {$patch: delete}}",
+        "apiVersion: v1alpha1\nkind: HostnameConfg\n$patch: delete",
         "machine: {network: {hostname: {$patch: delete}}}",
         "machine: {certSANs: [{name: x, $patch: delete}]}",
         "cluster: {apiServer: {admissionControl: [{name: Z, $patch: delete}]}}",
@@ -275,6 +278,20 @@ def test_deleting_what_is_not_there_is_an_error(right: str) -> None:
     left = "machine: {sysctls: {a: '1'}, certSANs: [x]}\ncluster: {apiServer: {admissionControl: [{name: A}]}}"
     with pytest.raises(ParamsError, match="not there"):
         _merged(left, right)
+
+
+@pytest.mark.parametrize(
+    "right",
+    ["machine: {kubelet: {$patch: delete}}", "cluster: {clusterName: {$patch: delete}}", f"{HOSTNAME}$patch: delete\n"],
+)
+def test_an_absent_document_or_field_is_deleted_already(right: str) -> None:
+    left = "machine: {type: worker}\ncluster: {id: a}"
+    assert _merged(left, right) == load(left)
+
+
+def test_what_a_patch_deletes_goes_before_what_it_adds() -> None:
+    (document,) = _merged(f"{HOSTNAME}hostname: a\n", f"{HOSTNAME}auto: stable\n---\n{HOSTNAME}$patch: delete\n")
+    assert document == {"apiVersion": "v1alpha1", "kind": "HostnameConfig", "auto": "stable"}
 
 
 @pytest.mark.parametrize(
