@@ -124,3 +124,33 @@ def test_a_mesh_that_is_killed_at_any_moment_converges_when_it_is_run_again(oper
     second = operator.runs(*command, str(tmp_path / "second"))
     assert second.returncode == 0, second.stdout + second.stderr
     assert not [request for request in life.activity(lab)["requests"][before:] if request["mutating"]]
+
+
+@pytest.mark.long
+def test_a_rotation_that_is_killed_at_any_moment_goes_on_and_leaves_no_second_authority(operator, events_of, tmp_path):
+    """Both authorities, one after the other; the record beside the bundle is there exactly as long as it is needed."""
+    lab = operator.lab_up(speed=200)
+    done = operator.runs("run", "phase1", "--approve", "all", "--out", str(tmp_path / "begin"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    wanted = [f"--set=platform.rotate.{name}='{now}'" for name in ("talos_ca", "kubernetes_ca")]
+    command, folder = ("run", "phase1", "certificates", "--approve", "all", *wanted, "--out"), lab.cluster_folder
+    for number in range(6):
+        out, count, pause = tmp_path / f"run-{number}", RANDOM.randint(4, 14), RANDOM.random()
+        run = operator.starts(*command, str(out))
+        until(
+            lambda out=out, run=run, count=count: run.poll() is not None or is_at(events_of(out), "certificates", count)
+        )
+        time.sleep(pause)
+        kill(run, alone=bool(number % 2))
+        for file in folder.glob("*.sops.yaml"):
+            assert "PRIVATE" not in file.read_text()
+    end = operator.runs(*command, str(tmp_path / "end"))
+    assert end.returncode == 0, end.stdout + end.stderr
+    assert [file.name for file in folder.glob("*.sops.yaml")] == ["secrets.sops.yaml"]
+    plans = operator.runs("plan", "phase1")
+    assert plans.returncode == 0, plans.stdout
+    before = len(life.activity(lab)["requests"])
+    second = operator.runs(*command, str(tmp_path / "second"))
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert not [request for request in life.activity(lab)["requests"][before:] if request["mutating"]]
