@@ -213,7 +213,7 @@ def test_a_missing_revision_is_reported_with_the_branches(lab):
 
 def test_unreachable_chart_sources_are_named_and_the_others_counted(lab):
     failed = only(lab.context(gitops={"mirrors": {"https://helm.cilium.io": "http://127.0.0.1:1"}}))
-    assert failed.result.startswith("11 of 12; cilium: ")
+    assert failed.result.startswith("12 of 13; cilium: ")
     assert "mirrors" in failed.remedy
 
 
