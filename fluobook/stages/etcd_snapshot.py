@@ -128,6 +128,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
     if action.verb == "delete":
         backups.delete(context, action.data["name"])
         return None
+    backups.prepared(context)
     now = dt.datetime.now(dt.UTC)
     name = f"{context.platform.cluster.name}-{now:%Y%m%d-%H%M%S}"
     context.kube().apply(sentinel(name=name), force=True, manager=f"fluobook-{NAME}")

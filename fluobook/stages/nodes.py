@@ -102,6 +102,9 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         )
     _keeps_quorum(observation, lost, former)
     actions, notes = list[Action](), list[str]()
+    back = [name for name in known if name not in lost and drain.cordoned_by(observation.node(name) or {}) == NAME]
+    for name in back:
+        actions += _chain(name, [("uncordon", f"node {name}", "it is in the params again", {})], actions)
     for name in lost:
         actions += _forget(observation, name, actions)
     for name in sorted(former, key=lambda name: any(m.hostname == name for m in observation.members)):
@@ -112,7 +115,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         actions += _remove(platform, observation, name, vm, actions)
     if lost:
         notes.append(f"{', '.join(lost)}: fluobook run {PHASE} makes a lost node anew, once it is forgotten")
-    return Plan(NAME, tuple(actions), len(known) - len(lost), platform.digest_data(), notes=tuple(notes))
+    return Plan(NAME, tuple(actions), len(known) - len(lost) - len(back), platform.digest_data(), notes=tuple(notes))
 
 
 def _keeps_quorum(observation: Observation, lost: Sequence[str], former: Sequence[str]) -> None:
@@ -223,6 +226,9 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
         return {"evicted": drain.drain(context, name, report)}
     if action.verb == "reset":
         return _reset(context, action, report)
+    if action.verb == "uncordon":
+        drain.uncordon(context.kube(), name)
+        return None
     if "member" in action.data:
         return _remove_member(context, action.data["member"])
     return {"deleted": context.kube().delete("v1", "Node", name)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -132,6 +134,51 @@ def test_records_are_read_with_their_files_only(tmp_path: Path) -> None:
     (tmp_path / "fluodata-1.json").write_text('{"name": 1}')
     with pytest.raises(BadFile, match="is no record"):
         backups.records(tmp_path)
+
+
+@pytest.fixture
+def context(platform: Platform, tmp_path: Path) -> Any:
+    """What `backups` reads of a context."""
+    return SimpleNamespace(platform=platform, home=tmp_path, root=tmp_path)
+
+
+def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(context: Any) -> None:
+    folder = backups.folder_of(context)
+    process = subprocess.Popen(["true"])
+    process.wait()
+    for each in (record(1), record(2), record(3, cluster="fluodata-ha")):
+        write_json(folder / f"{each.name}.json", backups.asdict(each))
+    stay = {"fluodata-1.json", "fluodata-ha-3.json", "fluodata-notes.json", "fluodata-1.db.age", "fluodata-copy.db.age"}
+    for name in (*stay - {"fluodata-1.json", "fluodata-ha-3.json"}, f".fluodata-2.db.age.{process.pid}"):
+        (folder / name).touch()
+    assert backups.prepared(context) == folder
+    assert {path.name for path in folder.iterdir()} == stay
+
+
+def test_a_snapshot_that_cannot_be_written_leaves_nothing_behind(context: Any, monkeypatch: Any) -> None:
+    def full(path: Path, *_: Any, **__: Any) -> None:
+        raise BadFile(path, "cannot be written: No space left on device")
+
+    monkeypatch.setattr(backups, "write_bytes", full)
+    with pytest.raises(BadFile, match="No space left"):
+        backups.write(context, b"", replace(OURS, recipients=(age.generate().recipient,)))
+    assert list(backups.folder_of(context).iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_read(context: Any) -> None:
+    backups.folder_of(context).write_text("a file")
+    with pytest.raises(BadFile, match="etcd-snapshots cannot be written"):
+        backups.prepared(context)
+
+
+def test_a_deletion_that_is_killed_leaves_no_file_that_nobody_removes(context: Any, monkeypatch: Any) -> None:
+    folder = backups.folder_of(context)
+    write_json(folder / "fluodata-1.json", backups.asdict(record(1)))
+    (folder / "fluodata-1.db.age").touch()
+    gone: list[str] = []
+    monkeypatch.setattr(type(folder), "unlink", lambda path, **_: gone.append(path.suffix))
+    backups.delete(context, "fluodata-1")
+    assert gone == [".age", ".json"]
 
 
 def test_what_age_encrypts_only_its_recipients_decrypt() -> None:

@@ -15,7 +15,7 @@ from fluobook.machine.schematic import Image
 from fluobook.notebook import stage_run
 from fluobook.params import derive
 from fluobook.stages import catalogue, nodes
-from fluobook.stages.core.drain import Load
+from fluobook.stages.core.drain import CORDONED_BY, Load
 from fluobook.stages.core.gate import Answer, Approval, Gate
 from fluobook.stages.core.readiness import has_condition
 from fluobook.stages.create_vms.plan import Observation as VMs
@@ -88,6 +88,19 @@ def test_a_former_node_that_is_down_is_removed_from_etcd_by_the_others():
         "delete etcd member old-cp",
         "delete node old-cp",
     ]
+
+
+def test_a_node_that_is_in_the_params_again_after_its_drain_is_uncordoned():
+    """But not one that somebody else cordoned, nor one that still leaves."""
+    found = observed(more=("talos-worker-9",))
+    for each in found.nodes:
+        by = nodes.NAME if each["metadata"]["name"] in (WORKERS[0], "talos-worker-9") else ""
+        each["metadata"]["annotations"] = {CORDONED_BY: by}
+        each["spec"]["unschedulable"] = True
+    first, *rest = nodes.plan(PLATFORM, found).actions
+    assert (first.id, first.object) == (f"uncordon node {WORKERS[0]}", f"node {WORKERS[0]}")
+    assert rest[0].needs == (first.id,)
+    assert not [action for action in rest if action.verb == "uncordon"]
 
 
 def test_a_node_that_lives_is_not_lost_although_nobody_sees_its_vm():

@@ -1,20 +1,24 @@
 """Snapshots of etcd as files: each encrypted with age, with a record beside it that says what it is.
 
-A file without its record was never finished, and counts as none.
+The record is written first and the file last, in one step: a record without its file was never finished, counts as
+none, and is removed when the next snapshot is written.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from fluobook.clients import age, sops
 from fluobook.context import RunContext
 from fluobook.errors import PHASE, BadFile, Refused
-from fluobook.files import parse_json, read_text, write_bytes, write_json
+from fluobook.files import parse_json, read_text, remove_partial_files, unwritable, write_bytes, write_json
 from fluobook.gitops.secrets import wanted_for
 from fluobook.kubernetes import snapshot as etcd
 from fluobook.kubernetes.snapshot import NAMED, DamagedError, Snapshot
@@ -114,20 +118,56 @@ def recipients_of(context: RunContext) -> tuple[str, ...]:
 
 
 def write(context: RunContext, data: bytes, record: Record) -> Record:
-    """Write a snapshot, encrypted, and then its record."""
-    folder = folder_of(context)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Write the record of a snapshot, then the snapshot, encrypted; what cannot be written leaves nothing behind.
+
+    Raises:
+        BadFile: the folder cannot be written.
+    """
+    folder = prepared(context)
     sealed = age.encrypt(data, record.recipients)
-    write_bytes(folder / f"{record.name}{DATA}", sealed, mode=0o600)
     whole = Record(**{**asdict(record), "encrypted": hashlib.sha256(sealed).hexdigest()})
     write_json(folder / f"{record.name}{RECORD}", asdict(whole))
+    try:
+        write_bytes(folder / f"{record.name}{DATA}", sealed, mode=0o600)
+    except BadFile:
+        (folder / f"{record.name}{RECORD}").unlink(missing_ok=True)
+        raise
     return whole
 
 
+def prepared(context: RunContext) -> Path:
+    """The folder of the snapshots, writable, and without what killed runs left half written.
+
+    Raises:
+        BadFile: it cannot be written.
+    """
+    folder, cluster = folder_of(context), context.platform.cluster.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "the folder is read-only")
+        remove_partial_files(folder)
+        for path in folder.glob(f"{cluster}-*{RECORD}"):
+            with suppress(BadFile):  # somebody else's
+                if not path.with_name(f"{path.stem}{DATA}").exists() and _read(path).cluster == cluster:
+                    path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return folder
+
+
 def delete(context: RunContext, name: str) -> None:
-    """Delete a snapshot: its record first, so that no half of it counts."""
-    for end in (RECORD, DATA):
-        (folder_of(context) / f"{name}{end}").unlink(missing_ok=True)
+    """Delete a snapshot: its record last, so that a run that is killed leaves nothing that the next does not remove.
+
+    Raises:
+        BadFile: the folder cannot be written.
+    """
+    for end in (DATA, RECORD):
+        path = folder_of(context) / f"{name}{end}"
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise unwritable(path, error) from error
 
 
 @dataclass(frozen=True)

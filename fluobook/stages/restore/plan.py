@@ -110,9 +110,14 @@ class Observation:
         return bool(self.quorum) and not self.restored and not self.begun
 
     @property
-    def restarted(self) -> frozenset[str]:
-        """The workers that restarted since."""
-        return frozenset((self.marks or {}).get("restarted", "").split()) if self.restored else frozenset()
+    def pending(self) -> list[str]:
+        """The workers that have not restarted since; one that joined later has nothing to forget."""
+        return [name for name in self.workers if not self.restored or name in pending_of(self.marks)]
+
+
+def pending_of(marks: Mapping[str, str] | None) -> list[str]:
+    """The workers that a restore has still to restart."""
+    return (marks or {}).get("pending", "").split()
 
 
 def read_member(client: TalosNode) -> Member:
@@ -143,16 +148,21 @@ def observe(context: RunContext) -> Observation:
     found = Observation(now, None, members, workers)
     if not found.quorum:
         return replace(found, wanted=_wanted(backups.read(context, platform.etcd_snapshots.restore)))
+    wanted: Wanted | None = None
     try:
         path, record = backups.find(context, platform.etcd_snapshots.restore)
-    except Refused:
-        return found
-    wanted = of_record(record) if record else _wanted(backups.read(context, str(path)))
+    except Refused:  # there is none
+        pass
+    else:
+        wanted = of_record(record) if record else _wanted(backups.read(context, str(path)))
     marks, uid = None, ""
     with suppress(FluobookError):  # the API does not answer
         marks, uid = read_marks(context)
     found = replace(found, wanted=wanted, marks=marks)
-    if found.restored or not found.begun:
+    if marks and set(pending_of(marks)) & set(workers) and not found.begun:
+        restored = marks["restored"]  # a snapshot that was taken since, or deleted, does not end that restore
+        return replace(found, wanted=Wanted(restored[:12], restored, 0), same=True)
+    if wanted is None or found.restored or not found.begun:
         return replace(found, same=found.restored or None)
     opened = backups.read(context, wanted.name)
     return replace(found, same=opened.content.has(SYSTEM, uid) if uid else None)
@@ -200,14 +210,12 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     joins = [_join(node, before) for node in planes[1:] if not observation.quorum or node.name not in known]
     actions += joins
     before += tuple(action.id for action in joins)
-    for name in observation.workers:
-        if name not in observation.restarted:
-            title = f"node {name}"
-            reason = "it may watch revisions that come again"
-            actions.append(
-                Action(f"restart {name}", "restart", title, "reboot", reason, before, "worker", {"node": name})
-            )
-            before = (actions[-1].id,)
+    for name in observation.pending:
+        reason = "it may watch revisions that come again"
+        actions.append(
+            Action(f"restart {name}", "restart", f"node {name}", "reboot", reason, before, "worker", {"node": name})
+        )
+        before = (actions[-1].id,)
     return Plan(
         NAME, tuple(actions), len(planes) - len(joins), platform.digest_data(), notes=_notes(observation, actions)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fluobook.context import RunContext
@@ -15,7 +15,7 @@ from fluobook.stages.core.check import Check, CheckGroup, count, run_groups
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
 from fluobook.stages.etcd_snapshot import sentinel
-from fluobook.stages.restore.plan import NAME, WAITS, WIPE, Observation, read_marks, read_member
+from fluobook.stages.restore.plan import NAME, WAITS, WIPE, Observation, pending_of, read_marks, read_member
 from fluobook.stages.upgrade_talos.work import ready, restarted
 
 MANAGER = f"fluobook-{NAME}"
@@ -88,13 +88,14 @@ def _recover(context: RunContext, node: Node, data: Mapping[str, str], report: R
             cause="somebody else has bootstrapped etcd at the same time",
             remedy=f"wipe every control plane, and run this again: {WIPE}",
         )
-    _mark(context, opened.content.sha256, "")
+    _mark(context, opened.content.sha256, [node.name for node in context.platform.nodes if node.role == "worker"])
     taken = opened.record.taken if opened.record else "not recorded"
     return {k: v for k, v in data.items() if k != "node"} | {"revision": opened.content.revision, "taken": taken}
 
 
-def _mark(context: RunContext, sha256: str, restarted_nodes: str) -> None:
-    context.kube().apply(sentinel(restored=sha256, restarted=restarted_nodes), force=True, manager=MANAGER)
+def _mark(context: RunContext, sha256: str, pending: Iterable[str]) -> None:
+    """Note in the cluster what is restored, and which workers have still to restart."""
+    context.kube().apply(sentinel(restored=sha256, pending=" ".join(pending)), force=True, manager=MANAGER)
 
 
 def _joined(context: RunContext, node: Node) -> None:
@@ -117,8 +118,7 @@ def _restart(context: RunContext, node: Node, report: Reporter) -> None:
     restarted(context, node, before)
     ready(context, node)
     marks = context.kube().get("v1", "ConfigMap", SENTINEL, "kube-system")["data"]
-    done = sorted({*marks.get("restarted", "").split(), node.name})
-    _mark(context, marks["restored"], " ".join(done))
+    _mark(context, marks["restored"], [name for name in pending_of(marks) if name != node.name])
 
 
 def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
@@ -127,7 +127,7 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     if observation.whole:
         return checks
     marks, remedy = observation.marks or {}, f"fluobook run {PHASE} {NAME}"
-    left = [name for name in observation.workers if name not in observation.restarted]
+    left = observation.pending
     return [
         Check("the cluster holds the snapshot", observation.restored, marks.get("name", "it names none"), remedy),
         Check("every worker has restarted since", not left, count(len(observation.workers), left), remedy),

@@ -69,15 +69,15 @@ BEGUN: dict[str, tuple[tuple[Member, ...], dict[str, Any], list[str]]] = {
         {"marks": {"name": "fluodata-1"}, "same": True},
         ["recover etcd", *JOINS, *RESTARTS],
     ),
-    "proved": ((JOINED,) * 3, {"marks": {"restored": "ab" * 32, "restarted": ""}, "same": True}, RESTARTS),
+    "proved": ((JOINED,) * 3, {"marks": {"restored": "ab" * 32, "pending": " ".join(WORKERS)}, "same": True}, RESTARTS),
     "one has restarted": (
         (JOINED,) * 3,
-        {"marks": {"restored": "ab" * 32, "restarted": WORKERS[1]}, "same": True},
+        {"marks": {"restored": "ab" * 32, "pending": f"{WORKERS[0]} {WORKERS[2]}"}, "same": True},
         [RESTARTS[0], RESTARTS[2]],
     ),
     "everything is done": (
         (replace(JOINED, index=5000),) * 3,
-        {"marks": {"restored": "ab" * 32, "restarted": " ".join(WORKERS)}, "same": True},
+        {"marks": {"restored": "ab" * 32, "pending": ""}, "same": True},
         [],
     ),
     "nothing was lost": ((replace(JOINED, index=5000),) * 3, {"marks": {"name": "fluodata-1"}}, []),
