@@ -396,10 +396,22 @@ def temporary_folder(name: str) -> Iterator[Path]:
 
     Args:
         name: what it is for; part of the folder's name.
+
+    Raises:
+        BadFile: the disk is full, or the folder for temporary files is missing or read-only.
     """
     remove_temporary_folders()
-    with tempfile.TemporaryDirectory(prefix=temporary_prefix(name)) as folder:
-        yield Path(folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix=temporary_prefix(name)) as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise unwritable(Path(tempfile.gettempdir()) / f"fluobook-{name}", error) from error
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""A file system that takes no more: no space, no quota, read-only, a file too large."""
 
 
 def temporary_prefix(name: str) -> str:

@@ -208,6 +208,13 @@ def test_this_process_is_alive_and_an_ended_one_is_not():
     assert [files.is_alive(process) for process in (os.getpid(), 1, ended.pid, 2**80)] == [True, True, False, False]
 
 
+def test_a_full_disk_for_temporary_files_is_named():
+    with pytest.raises(BadFile, match="cannot be written: No space left on device"), files.temporary_folder("test"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(ConnectionResetError), files.temporary_folder("test"):
+        raise ConnectionResetError
+
+
 def test_temporary_folders_of_killed_processes_are_removed_and_no_others(tmp_path, monkeypatch):
     ended = subprocess.Popen(["true"])
     ended.wait()

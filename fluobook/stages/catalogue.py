@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 
 from fluobook.errors import UsageError
@@ -73,13 +74,17 @@ def numbered(names: Iterable[str]) -> tuple[Stage, ...]:
 
 
 def find(name: str) -> Stage:
-    """The stage of a name ("create-vms") or number ("1").
+    """The stage of a name ("create-vms"), a number ("1") or a notebook ("01_create_vms", with or without its folder).
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none; the message names one with a similar name.
     """
-    for stage in (*STAGES, *DAY_TWO):
-        if name in (stage.name, stage.label, f"{stage.number:02d}{stage.suffix}"):
+    stages = (*STAGES, *DAY_TWO)
+    notebook = f"{name.rpartition('/')[2].removesuffix('.ipynb')}.ipynb"
+    for stage in stages:
+        if name in (stage.name, stage.label, f"{stage.number:02d}{stage.suffix}") or notebook == stage.notebook:
             return stage
-    known = ", ".join(stage.name for stage in (*STAGES, *DAY_TWO))
-    raise UsageError(f"there is no stage {name!r}", remedy=f"stages are {known}")
+    known = [stage.name for stage in stages]
+    similar = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1)
+    hint = f"did you mean {similar[0]!r}? " if similar else ""
+    raise UsageError(f"there is no stage {name!r}", remedy=f"{hint}Stages are {', '.join(known)}")

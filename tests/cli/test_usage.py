@@ -35,6 +35,7 @@ from fluobook.stages import catalogue
         (["lab", "up", "phase1", "--charts", "docs"], "docs has nothing that the tree names"),
         (["run", "phase1", "--from", "1", "--only", "2"], "exclude each other"),
         (["run", "phase1", "--only", "nonsense"], "there is no stage 'nonsense'"),
+        (["run", "phase1", "tear_down"], "did you mean 'teardown'? Stages are preflight"),
         (["run", "phase1", "--approve", "create-vmz=abc"], "there is no stage 'create-vmz'"),
         (["rehearse", "phase1", "create-vms"], "create-vms is no work on a platform in operation"),
         (["rehearse", "phase1", "secrets"], "secrets is no work on a platform in operation"),
@@ -46,6 +47,11 @@ def test_a_wrong_command_line_is_reported_with_exit_code_64(arguments, message, 
     error_output = capsys.readouterr().err
     assert message in error_output
     assert not any(text in error_output for text in ("Traceback", "Value error", "Input should"))
+
+
+@pytest.mark.parametrize("name", ["24", "etcd-snapshot", "24_etcd_snapshot", "notebooks/24_etcd_snapshot.ipynb"])
+def test_a_stage_is_found_by_its_name_its_number_and_its_notebook(name):
+    assert catalogue.find(name).name == "etcd-snapshot"
 
 
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]

@@ -18,7 +18,7 @@ from pathlib import Path
 from fluobook.clients import age, sops
 from fluobook.context import RunContext
 from fluobook.errors import PHASE, BadFile, Refused
-from fluobook.files import parse_json, read_text, remove_partial_files, unwritable, write_bytes, write_json
+from fluobook.files import parse_json, read_text, remove_partial_files, write_bytes, write_json
 from fluobook.gitops.secrets import wanted_for
 from fluobook.kubernetes import snapshot as etcd
 from fluobook.kubernetes.snapshot import NAMED, DamagedError, Snapshot
@@ -145,15 +145,20 @@ def prepared(context: RunContext) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, "the folder is read-only")
+            raise PermissionError(errno.EACCES, "it is read-only")
         remove_partial_files(folder)
         for path in folder.glob(f"{cluster}-*{RECORD}"):
             with suppress(BadFile):  # somebody else's
                 if not path.with_name(f"{path.stem}{DATA}").exists() and _read(path).cluster == cluster:
                     path.unlink(missing_ok=True)
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise _unwritable(folder, error) from error
     return folder
+
+
+def _unwritable(path: Path, error: OSError) -> BadFile:
+    remedy = "make its folder writable, or name another one in etcd_snapshots.folder"
+    return BadFile(path, f"cannot be written: {error.strerror}", remedy=remedy)
 
 
 def delete(context: RunContext, name: str) -> None:
@@ -167,7 +172,7 @@ def delete(context: RunContext, name: str) -> None:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise _unwritable(path, error) from error
 
 
 @dataclass(frozen=True)
