@@ -318,15 +318,7 @@ def activity(lab: Lab) -> dict[str, Any]:
     """What happened in a lab so far: its requests, Applications and critical paths; requested with a signal."""
     path = lab.folder / "activity.json"
     path.unlink(missing_ok=True)
-    os.kill(lab.pid, signal.SIGUSR1)
-    wait_until(
-        lambda: path.exists() or None,
-        what="the lab's activity",
-        timeout=READY,
-        cancellation=Cancellation(),
-        interval=POLL,
-        remedy=f"read {lab.folder / 'lab.log'}",
-    )
+    _await(lab, signal.SIGUSR1, "the lab's activity", path.exists)
     return dict(json.loads(path.read_text()))
 
 
@@ -334,15 +326,7 @@ def inject(lab: Lab, faults: Sequence[str]) -> None:
     """Let a lab inject these faults and no others from now on; requested with a signal."""
     path = lab.folder / "faults.json"
     write_json(path, list(faults))
-    os.kill(lab.pid, signal.SIGUSR2)
-    wait_until(
-        lambda: None if path.exists() else True,
-        what="the lab to change its faults",
-        timeout=READY,
-        cancellation=Cancellation(),
-        interval=POLL,
-        remedy=f"read {lab.folder / 'lab.log'}",
-    )
+    _await(lab, signal.SIGUSR2, "the lab to change its faults", lambda: not path.exists())
 
 
 def resemble(lab: Lab, state: Mapping[str, Any]) -> list[str]:
@@ -358,16 +342,21 @@ def resemble(lab: Lab, state: Mapping[str, Any]) -> list[str]:
     answer = lab.folder / "resembled.json"
     answer.unlink(missing_ok=True)
     write_json(lab.folder / "state.json", state)
-    os.kill(lab.pid, signal.SIGUSR2)
+    _await(lab, signal.SIGUSR2, "the lab to resemble the platform", answer.exists)
+    return list(json.loads(answer.read_text()))
+
+
+def _await(lab: Lab, number: signal.Signals, what: str, is_done: Callable[[], bool]) -> None:
+    """Send a signal to a lab's process, and wait for its effect."""
+    os.kill(lab.pid, number)
     wait_until(
-        lambda: answer.exists() or None,
-        what="the lab to resemble the platform",
+        lambda: is_done() or None,
+        what=what,
         timeout=READY,
         cancellation=Cancellation(),
         interval=POLL,
         remedy=f"read {lab.folder / 'lab.log'}",
     )
-    return list(json.loads(answer.read_text()))
 
 
 def end(lab: Lab, *, forget: bool = False) -> None:

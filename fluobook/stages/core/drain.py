@@ -15,7 +15,9 @@ from fluobook.context import RunContext
 from fluobook.errors import FluobookError
 from fluobook.kubernetes.quantities import disruptions_allowed
 from fluobook.kubernetes.selectors import matches
+from fluobook.params import Node
 from fluobook.stages.core.executor import Reporter
+from fluobook.stages.core.plan import Action
 from fluobook.stages.core.readiness import listed
 
 Obj = Mapping[str, Any]
@@ -29,6 +31,26 @@ LETS_GO = frozenset({"allow-if-replica-is-stopped", "always-allow", "block-for-e
 CNPG = "cnpg.io/cluster"
 SHOWN = 3
 """Volumes that are named; the others are counted."""
+
+
+def gate_action(where: str, needs: tuple[str, ...]) -> Action:
+    """The health gates that pass before the next node is changed, such as "before talos-cp-1"."""
+    return Action(f"gate {where}", "check", f"gates {where}", "etcd, volumes, databases", "", needs, "node")
+
+
+def node_action(
+    verb: str,
+    node: Node,
+    detail: str,
+    reason: str,
+    needs: tuple[str, ...],
+    *,
+    system: str = "node",
+    data: Mapping[str, Any] | None = None,
+) -> Action:
+    """One step of what is done to a node; the node's name and `data` reach what performs it."""
+    given = {"node": node.name, **(data or {})}
+    return Action(f"{verb} {node.name}", verb, f"node {node.name}", detail, reason, needs, system, given)
 
 
 @dataclass(frozen=True)

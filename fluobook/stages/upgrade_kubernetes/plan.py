@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from fluobook.errors import PHASE, Refused
 from fluobook.kubernetes.removed import KUBELET, PLACES
@@ -12,6 +11,7 @@ from fluobook.params import Node, Platform
 from fluobook.params.versions import minor_of, ordered
 from fluobook.stages.apply_talos_config.plan import step_problem
 from fluobook.stages.core.cluster import Missing
+from fluobook.stages.core.drain import gate_action, node_action
 from fluobook.stages.core.plan import Action, Plan
 
 NAME = "upgrade-kubernetes"
@@ -137,7 +137,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         for number, node in enumerate(nodes):
             if (part == CONTROL_PLANE[0] or not number) and not observation.is_in_work(node, part):
                 where = f"{part} on {node.name}" if part == CONTROL_PLANE[0] else part
-                actions.append(_gate(f"before {where}", before))
+                actions.append(gate_action(f"before {where}", before))
                 before = (actions[-1].id,)
             actions.append(_replacement(observation, node, part, before))
             before = (actions[-1].id,)
@@ -149,7 +149,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         actions.append(Action("manifests", "apply", "Talos' own objects", detail, "", before, "node"))
         before = ("manifests",)
     if actions:
-        actions.append(_gate("at the end", before))
+        actions.append(gate_action("at the end", before))
     kept = len(platform.nodes) - len(changing)
     return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(_notes(platform, observation)))
 
@@ -161,12 +161,12 @@ def _before(
     actions, before = list[Action](), tuple[str, ...]()
     for node in platform.nodes:
         if node.name in observation.cordoned and node not in kubelets:
-            actions.append(_action("uncordon", node, "its kubelet is done", "cordoned by an earlier run", before))
+            actions.append(node_action("uncordon", node, "its kubelet is done", "cordoned by an earlier run", before))
             before = (actions[-1].id,)
     for node in changing:
         images = {part: image for part, image in observation.wanted[node.name].items() if part != PROXY}
         detail = f"{len(images)} images" if len(images) > 1 else "the image of its kubelet"
-        actions.append(_action("pull", node, detail, "needs it", (), system="pull", data={"images": images}))
+        actions.append(node_action("pull", node, detail, "needs it", (), system="pull", data={"images": images}))
         before = (*before, actions[-1].id)
     file = observation.params
     if file and file.writes and file.name:
@@ -190,31 +190,13 @@ def _chain(observation: Observation, node: Node, before: tuple[str, ...]) -> lis
     """The actions for the kubelet of one node, one after the other; without a gate if the node is away already."""
     wanted, runs = observation.wanted[node.name], observation.nodes[node.name].running.get(KUBELET)
     is_away = observation.is_in_work(node, KUBELET) and node.name in observation.cordoned
-    gates = [] if is_away else [_gate(f"before {node.name}", before)]
+    gates = [] if is_away else [gate_action(f"before {node.name}", before)]
     needs = tuple(gate.id for gate in gates) or before
-    drained = _action("drain", node, "cordon, and evict its pods", "no pod runs while its kubelet changes", needs)
+    drained = node_action("drain", node, "cordon, and evict its pods", "no pod runs while its kubelet changes", needs)
     images = {part: wanted[part] for part in (KUBELET, PROXY) if part in wanted}
     detail = f"kubelet {runs} to {version_of(images[KUBELET])}" if runs else f"kubelet {version_of(images[KUBELET])}"
-    upgraded = _action("upgrade", node, detail, "", (drained.id,), data={"images": images})
-    return [*gates, drained, upgraded, _action("uncordon", node, "pods may come back", "", (upgraded.id,))]
-
-
-def _gate(where: str, before: tuple[str, ...]) -> Action:
-    return Action(f"gate {where}", "check", f"gates {where}", "etcd, volumes, databases", "", before, "node")
-
-
-def _action(
-    verb: str,
-    node: Node,
-    detail: str,
-    reason: str,
-    needs: tuple[str, ...],
-    *,
-    system: str = "node",
-    data: Mapping[str, Any] | None = None,
-) -> Action:
-    given = {"node": node.name, **(data or {})}
-    return Action(f"{verb} {node.name}", verb, f"node {node.name}", detail, reason, needs, system, given)
+    upgraded = node_action("upgrade", node, detail, "", (drained.id,), data={"images": images})
+    return [*gates, drained, upgraded, node_action("uncordon", node, "pods may come back", "", (upgraded.id,))]
 
 
 def _notes(platform: Platform, observation: Observation) -> Iterator[str]:

@@ -14,6 +14,7 @@ from fluobook.params import Node, Platform
 from fluobook.stages.apply_talos_config.plan import step_problem
 from fluobook.stages.core import drain
 from fluobook.stages.core.cluster import Missing, api
+from fluobook.stages.core.drain import gate_action, node_action
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
 
@@ -116,11 +117,11 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     before: tuple[str, ...] = ()
     for node in left:
         actions.append(
-            _action("uncordon", node, "it runs the wanted version", "was cordoned by an earlier run", before)
+            node_action("uncordon", node, "it runs the wanted version", "was cordoned by an earlier run", before)
         )
         before = (actions[-1].id,)
     image = observation.image.installer
-    pulls = [_action("pull", n, image, "needs the image", (), system="pull", data={"image": image}) for n in todo]
+    pulls = [node_action("pull", n, image, "needs the image", (), system="pull", data={"image": image}) for n in todo]
     actions += pulls
     for node in todo:
         actions += _chain(node, observation, (*before, *(pull.id for pull in pulls)))
@@ -167,25 +168,9 @@ def _chain(node: Node, observation: Observation, needs: tuple[str, ...]) -> list
     """The actions of one node, one after the other."""
     runs, image = observation.running[node.name], observation.image
     changed = f"{runs.version} to v{image.version}" if runs.version != f"v{image.version}" else "other extensions"
-    gate = Action(
-        f"gate before {node.name}", "check", f"gates before {node.name}", "etcd, volumes, databases", "", needs, "node"
-    )
-    drained = _action("drain", node, "cordon, and evict its pods", "no pod runs while it restarts", (gate.id,))
+    gate = gate_action(f"before {node.name}", needs)
+    drained = node_action("drain", node, "cordon, and evict its pods", "no pod runs while it restarts", (gate.id,))
     data = {"image": image.installer}
-    upgraded = _action("upgrade", node, changed, f"runs {runs.version}", (drained.id,), data=data)
-    back = _action("uncordon", node, "pods may come back", "", (upgraded.id,))
+    upgraded = node_action("upgrade", node, changed, f"runs {runs.version}", (drained.id,), data=data)
+    back = node_action("uncordon", node, "pods may come back", "", (upgraded.id,))
     return [gate, drained, upgraded, back]
-
-
-def _action(
-    verb: str,
-    node: Node,
-    detail: str,
-    reason: str,
-    needs: tuple[str, ...],
-    *,
-    system: str = "node",
-    data: Mapping[str, str] | None = None,
-) -> Action:
-    given = {"node": node.name, **(data or {})}
-    return Action(f"{verb} {node.name}", verb, f"node {node.name}", detail, reason, needs, system, given)
