@@ -215,6 +215,8 @@ def _blocked(pin: Pin, newest: str, matrix: Matrix, kubernetes: str, programs: M
         refusing = [f"{name} {version}" for name, version in programs.items() if matrix.refusal(name, version, newest)]
         return ", ".join(refusing)
     component = next((chart for chart, image in PROGRAMS.items() if image == pin.component), pin.chart or pin.kind)
+    if reason := matrix.denied.get(component, {}).get(newest.removeprefix("v")):
+        return reason
     known = bool(kubernetes) and component in (*PROGRAMS, "talos")
     return matrix.refusal(component, newest, kubernetes) if known else ""
 

@@ -68,6 +68,8 @@ class Matrix(Model):
     """For each major of Proxmox VE that is supported."""
     ksops: dict[Minor, KsopsRow]
     """For each minor of KSOPS that is supported."""
+    denied: dict[str, dict[Version, str]] = Field(default_factory=dict)
+    """For each component, the versions that are not installed, and why."""
 
     def refusal(self, component: str, version: str, kubernetes: str) -> str:
         """Why `component` in `version` does not support Kubernetes `kubernetes`, with the row; "" if it does.

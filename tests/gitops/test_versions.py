@@ -98,6 +98,7 @@ def test_what_does_not_go_with_the_newest_blocks_it():
     assert newest.blocked == "cilium 1.20.2, talos 1.13.9"
     assert "cilium 1.21 has no row" in row(CILIUM, "1.20.2", "1.21.0", others=[KUBERNETES]).blocked
     assert row(TALOS, "v1.13.9", "v1.14.1", others=[KUBERNETES]).blocked == ""
+    assert "Longhorn attaches no volume" in row(Pin("talos", "talos", "1.13.7", "x", "y"), "v1.13.8").blocked
 
 
 def test_the_matrix_is_asked_for_the_program_in_a_chart():

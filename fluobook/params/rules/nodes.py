@@ -207,6 +207,8 @@ def versions_are_compatible(platform: Platform, matrix: Matrix) -> Iterator[Prob
         field = "talos" if "has no row" in refusal else "kubernetes"
         meant = "null takes the version that this release was tested with"
         yield Problem(f"platform.versions.{field}", getattr(versions, field), refusal, meant)
+    elif reason := matrix.denied.get("talos", {}).get(versions.talos):
+        yield Problem("platform.versions.talos", versions.talos, f"is not installed: {reason}", "take a later patch")
     elif ordered(versions.contract) > ordered(minor_of(versions.talos)):
         meant = "a cluster keeps the contract of the Talos version that it was made with"
         problem = f"is newer than Talos {versions.talos}, which could not read the configurations"

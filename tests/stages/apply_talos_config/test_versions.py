@@ -34,7 +34,7 @@ CHANGES = {
     "talos-worker-2: runs kubernetes 1.35.4; versions.kubernetes is 1.34.9, which is older": {"kubernetes": "1.34.9"},
     "talos-worker-2: configured for Kubernetes 1.35.4; versions.kubernetes is 1.35.5": {"kubernetes": "1.35.5"},
     "talos-worker-2: configured for Kubernetes 1.35.4; versions.kubernetes is 1.36.0": {"kubernetes": "1.36.0"},
-    "runs talos v1.13.9; versions.talos is 1.13.8, which is older": {"talos": "1.13.8"},
+    "runs talos v1.13.9; versions.talos is 1.13.7, which is older": {"talos": "1.13.7"},
     "runs Talos v1.13.9, which cannot read a configuration of contract 1.14": {"contract": "1.14", "talos": "1.14.0"},
 }
 

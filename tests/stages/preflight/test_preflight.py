@@ -197,7 +197,7 @@ def nodes(lab):
 
 
 def test_a_talos_version_that_the_factory_lacks_is_reported_with_the_available_ones(lab):
-    failed = only(lab.context('versions.talos="1.13.1"'))
+    failed = only(lab.context('versions.talos="1.13.2"'))
     assert failed.result == f"it has {', '.join(version for version in VERSIONS if version.startswith('v1.13.'))}"
 
 
