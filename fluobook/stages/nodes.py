@@ -14,9 +14,10 @@ from typing import Any
 from fluobook.clients.talos.resources import EtcdMember
 from fluobook.context import RunContext
 from fluobook.errors import KUBECTL, PHASE, FluobookError, Refused
+from fluobook.kubernetes.kubelet_certificates import NODE_PREFIX
 from fluobook.machine.contracts import value_at
 from fluobook.params import Node, Platform
-from fluobook.stages import teardown
+from fluobook.stages import approve_csrs, teardown
 from fluobook.stages.core import drain
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import Missing, api, read_etcd
@@ -231,7 +232,16 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
         return None
     if "member" in action.data:
         return _remove_member(context, action.data["member"])
-    return {"deleted": context.kube().delete("v1", "Node", name)}
+    return _forget_node(context, name)
+
+
+def _forget_node(context: RunContext, name: str) -> Mapping[str, Any]:
+    """Delete a Node, and before it the requests of its kubelet: approve-csrs would take them for a stranger's."""
+    kube = context.kube()
+    own = [r.name for r in approve_csrs.requests_of(context) if r.requestor == f"{NODE_PREFIX}{name}"]
+    for request in own:
+        kube.delete(approve_csrs.API, approve_csrs.KIND, request)
+    return {"requests": own, "deleted": kube.delete("v1", "Node", name)}
 
 
 def _remove_member(context: RunContext, member: str) -> Mapping[str, Any]:

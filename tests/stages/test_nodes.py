@@ -14,7 +14,7 @@ from fluobook.errors import Refused
 from fluobook.machine.schematic import Image
 from fluobook.notebook import stage_run
 from fluobook.params import derive
-from fluobook.stages import catalogue, nodes
+from fluobook.stages import approve_csrs, catalogue, nodes
 from fluobook.stages.core.drain import CORDONED_BY, Load
 from fluobook.stages.core.gate import Answer, Approval, Gate
 from fluobook.stages.core.readiness import has_condition
@@ -191,6 +191,7 @@ def test_a_lost_control_plane_is_replaced_and_a_worker_leaves(shared_labs: Any) 
     apply(context)
     assert leaves.vmid not in lab.environment.proxmox[platform.endpoint_of(leaves).name].inventory.vms
     assert lab.context().kube().find("v1", "Node", leaves.name) is None
+    assert all(check.passed for check in approve_csrs.verify(context, approve_csrs.observe(context)))
     lab.mark()
     apply(context)
     assert lab.requests(mutating=True) == []
