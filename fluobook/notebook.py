@@ -117,6 +117,7 @@ class StageRun:
             self._keep_journal()
         known = {"rehearsed": note} if (note := rehearsal_of(plan, self.context)) else {}
         self._log("approved", digest=plan.digest, form=answer.form, text=answer.text, person=person, host=host, **known)
+        self._valid_until = 0.0  # another run may do it while this one waits for the lock
         cancellation = self.context.cancellation
         lock = cluster_lock(
             self.context.home, patience=LOCK_TIMEOUT, on_wait=self._report_waiting, cancellation=cancellation
@@ -207,7 +208,6 @@ class StageRun:
             self.context.cancellation.check()
             check_lease()
 
-        self._valid_until = 0.0
         progress = Progress(plan.actions)
         live = Live(lambda: _progress_table(plan, progress, expected), place=place)
         expected = self._expected() if live.live else None

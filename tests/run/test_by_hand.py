@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +154,16 @@ def test_what_another_tab_has_done_since_the_plan_is_not_done_again(
         "digest": stage_by_hand(tmp_path, observed=[(WORK,)]).plan().digest,
         "actions": 0,
     }
+
+
+@pytest.mark.usefixtures("watched")
+def test_the_checks_are_about_what_another_run_has_done_since_the_plan(tmp_path: Path) -> None:
+    stage = stage_by_hand(tmp_path, observed=[(WORK,), (), ()])
+    seen: list[object] = []
+    stage.stage = replace(stage.stage, verify=lambda _, observation: seen.append(observation) or [])
+    stage.apply(stage.plan())
+    stage.verify()
+    assert seen == [()]
 
 
 def test_a_headless_stage_leaves_begin_and_end_to_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
