@@ -18,7 +18,6 @@ from fluobook.files import is_alive, write_text
 from fluobook_lab.argocd.repo_server import Programs
 from fluobook_lab.charts.sources import Folder
 from fluobook_lab.environment import Environment
-from fluobook_lab.likeness import resemble
 
 OWNER_CHECK = 0.5
 """Seconds between two checks that the owner exists."""
@@ -77,10 +76,19 @@ def _write_activity(folder: Path, environment: Environment) -> None:
 
 def _change(folder: Path, environment: Environment) -> None:
     """Carry out what the files say: faults to inject instead of those before, a platform to resemble."""
-    for name, carry_out in (("faults.json", environment.change_faults), ("state.json", partial(resemble, environment))):
+    for name, carry_out in (
+        ("faults.json", environment.change_faults),
+        ("state.json", partial(_resemble, environment)),
+    ):
         if (path := folder / name).exists():
             changed = asyncio.create_task(carry_out(json.loads(path.read_text())), name=name)
             changed.add_done_callback(partial(_changed, path))
+
+
+async def _resemble(environment: Environment, state: Any) -> list[str]:
+    from fluobook_lab.likeness import resemble  # noqa: PLC0415  the real engine does without
+
+    return await resemble(environment, state)
 
 
 def _changed(path: Path, done: asyncio.Task[list[str] | None]) -> None:

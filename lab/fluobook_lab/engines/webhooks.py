@@ -18,11 +18,8 @@ from aiohttp import web
 from fluobook.machine import pki
 from fluobook_lab.http import HttpServer, issue_for
 from fluobook_lab.kube import metrics
-from fluobook_lab.kube.access import ADMIN, Authenticator
-from fluobook_lab.kube.api import VERSION, Routes
 from fluobook_lab.kube.errors import ApiError
 from fluobook_lab.kube.objects import name_of, namespace_of
-from fluobook_lab.kube.responses import json_answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +53,6 @@ class Webhooks:
         app = web.Application(client_max_size=16 << 20)
         app.router.add_post("/{path:.*}", _admit)
         app.router.add_get("/{path:.*}", self._measure)
-        self._routes = Routes(store, Authenticator(store), VERSION)
         self._server = HttpServer(app, clock)
         self.sources: Sources = {resource: lambda obj: [_key(obj)] for resource in KINDS.values()}
         self.sources[("", "pods")] = self._of_pod
@@ -85,9 +81,9 @@ class Webhooks:
     async def _measure(self, request: web.Request) -> web.StreamResponse:
         """What metrics-server answers; who may ask has been decided by the API server."""
         try:
-            return await self._routes.answer(request, ADMIN)
+            return web.json_response(metrics.served(self._store, request.path, request.query))
         except ApiError as error:
-            return json_answer(error.status(), error.code)
+            return web.json_response(error.status(), status=error.code)
 
     def _of_pod(self, pod: Obj) -> list[Key]:
         namespace = namespace_of(pod)

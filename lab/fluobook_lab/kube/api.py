@@ -22,7 +22,7 @@ from fluobook_lab.kube.errors import (
     unauthorized,
     unreachable_service,
 )
-from fluobook_lab.kube.lists import Stream, page, selector
+from fluobook_lab.kube.lists import Stream, page
 from fluobook_lab.kube.requests import (
     WRITABLE,
     Target,
@@ -34,6 +34,7 @@ from fluobook_lab.kube.requests import (
     write_of,
 )
 from fluobook_lab.kube.responses import Form, encoded, json_answer
+from fluobook_lab.kube.selectors import selector
 from fluobook_lab.kube.store import SERVICE_CIDR, Store
 from fluobook_lab.kube.subresources import Backend, forward
 
@@ -128,7 +129,7 @@ class Routes:
             raise refusal(user, question)
         check_target(resource, target, verb)
         if resource.group == metrics.GROUP:
-            return json_answer(metrics.answer(self._store, resource, target, request.query))
+            return json_answer(metrics.answer(self._store, resource, target.namespace, target.name, request.query))
         form = Form.of(request.headers.get("Accept", ""), request.query.get("includeObject", ""))
         if verb == "watch":
             query = target.narrowed(request.query)

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from fluobook.kubernetes.quantities import amount
 from fluobook.kubernetes.selectors import matches
-from fluobook_lab.kube.errors import not_found
-from fluobook_lab.kube.lists import selector
+from fluobook_lab.kube import discovery
+from fluobook_lab.kube.errors import no_such_path, not_found
 from fluobook_lab.kube.objects import is_true, labels_of, name_of, namespace_of, timestamp, with_condition
 from fluobook_lab.kube.resources import custom_resources
+from fluobook_lab.kube.selectors import selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from fluobook_lab.kube.controllers.loop import Sources
     from fluobook_lab.kube.objects import Obj
-    from fluobook_lab.kube.requests import Target
     from fluobook_lab.kube.resources import Resource
     from fluobook_lab.kube.storage import Key
     from fluobook_lab.kube.store import Store
@@ -93,23 +93,41 @@ def serve(store: Store, *, available: bool) -> None:
         store.registry.replace_custom(GROUP, plural, readable)
 
 
-def answer(store: Store, resource: Resource, target: Target, query: Mapping[str, str]) -> Obj:
+def answer(store: Store, resource: Resource, namespace: str, name: str, query: Mapping[str, str]) -> Obj:
     """The response to a request for the usage of nodes or pods.
 
     Raises:
         ApiError: 404, there is no such node or pod; 400, a selector cannot be parsed.
     """
-    pods = [pod for pod in store.view("v1", "Pod", target.namespace) if is_true(pod, "Ready")]
+    pods = [pod for pod in store.view("v1", "Pod", namespace) if is_true(pod, "Ready")]
     usage = map(_of_pod, pods) if resource.namespaced else (_of_node(each, pods) for each in store.view("v1", "Node"))
     head = {"kind": resource.kind, "apiVersion": resource.api_version}
-    if not target.name:
-        fits = selector(target.namespace, query)
+    if not name:
+        fits = selector(namespace, query)
         items = [{**head, **each} for each in usage if fits(each)]
         return {**head, "kind": f"{resource.kind}List", "metadata": {}, "items": items}
     for each in usage:
-        if name_of(each) == target.name:
+        if name_of(each) == name:
             return {**head, **each}
-    raise not_found(resource, target.name)
+    raise not_found(resource, name)
+
+
+def served(store: Store, path: str, query: Mapping[str, str]) -> Obj:
+    """What metrics-server responds to a GET of a path.
+
+    Raises:
+        ApiError: 404, it does not serve that; 400, a selector cannot be parsed.
+    """
+    match path.strip("/").split("/"):
+        case ["apis", group]:
+            return discovery.group(store.registry, group)
+        case ["apis", group, version]:
+            return discovery.resource_list(store.registry, group, version)
+        case ["apis", group, version, "namespaces", namespace, plural, *name]:
+            return answer(store, store.registry.by_path(group, version, plural), namespace, "".join(name), query)
+        case ["apis", group, version, plural, *name]:
+            return answer(store, store.registry.by_path(group, version, plural), "", "".join(name), query)
+    raise no_such_path()
 
 
 def _of_pod(pod: Obj) -> Obj:

@@ -26,9 +26,9 @@ from fluobook_lab.kube.errors import (
     not_found,
     outdated,
 )
-from fluobook_lab.kube.lists import field_selector, label_selector
 from fluobook_lab.kube.objects import SERVICES, Obj, clone
 from fluobook_lab.kube.resources import Resource, custom_resources
+from fluobook_lab.kube.selectors import field_selector, label_selector
 from fluobook_lab.kube.storage import Reads, in_version
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ EMBEDDED_API = {
     ),
     *("controllers.nodes", "controllers.operators"),
     *("controllers.services", "controllers.volumes", "access", "errors", "kubelet", "objects", "resources", "schemas"),
-    *("snapshots", "storage", "system"),
+    *("discovery", "metrics", "selectors", "snapshots", "storage", "system"),
 }
-"""Objects and kinds, reading, and the controllers of what no program plays; no HTTP, validation or admission."""
+"""Objects, kinds, reading, metrics, the controllers of what no program plays; no HTTP, validation or admission."""
 
 
 def test_the_real_engine_loads_of_the_embedded_api_what_its_mirror_needs() -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fluobook_lab.kube import metrics
+from fluobook_lab.kube.errors import ApiError
 from fluobook_lab.kube.objects import is_true
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from fluobook_lab.kube.store import Store
 
 pytestmark = pytest.mark.lab
 
@@ -80,3 +84,20 @@ def test_metrics_are_read_only(ready: Any, make_workload: Any) -> None:
     ready.until(lambda: is_true(api_service(ready), "Available"))
     with pytest.raises(Exception, match="not allow"):
         ready.kubectl("delete", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes/worker-1")
+
+
+def test_what_the_real_engines_api_servers_ask_for_is_served_by_path(store: Store) -> None:
+    metrics.serve(store, available=True)
+    root = "/apis/metrics.k8s.io/v1beta1"
+    assert [each["name"] for each in metrics.served(store, root, {})["resources"]] == ["nodes", "pods"]
+    store.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-1", "labels": {"rack": "r1"}}})
+    for path, query in (("nodes", {"labelSelector": "rack=r1"}), ("nodes", {})):
+        assert [each["metadata"]["name"] for each in metrics.served(store, f"{root}/{path}", query)["items"]] == [
+            "worker-1"
+        ]
+    assert metrics.served(store, f"{root}/nodes", {"labelSelector": "rack=r2"})["items"] == []
+    assert metrics.served(store, f"{root}/nodes/worker-1", {})["usage"] == {"cpu": "100000000n", "memory": "524288Ki"}
+    assert metrics.served(store, f"{root}/namespaces/default/pods", {})["kind"] == "PodMetricsList"
+    for path in ("/apis", "/openapi/v3", f"{root}/nodes/worker-9", f"{root}/namespaces/default/pods/a"):
+        with pytest.raises(ApiError):
+            metrics.served(store, path, {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from fluobook_lab.kube.errors import ApiError
-from fluobook_lab.kube.lists import field_selector, label_selector
+from fluobook_lab.kube.selectors import field_selector, label_selector
 
 LABELS = {"app": "web", "tier": "front"}
 
