@@ -43,7 +43,7 @@ def uninstall(**pod: Any) -> dict[str, Any]:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
 
-@pytest.mark.parametrize("engine", ["embedded", "real"])
+@pytest.mark.parametrize("engine", ["embedded", pytest.param("real", marks=pytest.mark.long)])
 def test_a_hook_that_fails_blocks_the_deletion_and_its_finalizers_are_no_difference(
     engine: str, real_labs: Callable[..., RealLab], tmp_path: Path
 ) -> None:
@@ -85,7 +85,7 @@ def test_a_hook_that_fails_blocks_the_deletion_and_its_finalizers_are_no_differe
 
     uid = live("child")["metadata"]["uid"]
     kube.delete(API, KIND, "child", NAMESPACE)
-    until(lambda: FAILED in str(live("child").get("status")), bool, seconds=300)
+    until(lambda: str(live("child").get("status")), lambda text: FAILED in text, seconds=300)
     assert kube.find("v1", "ConfigMap", "settings", "default")
     push("2", child_job=uninstall())
     until(lambda: live("child")["metadata"].get("uid") != uid, bool, seconds=300)
