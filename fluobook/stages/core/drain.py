@@ -12,7 +12,7 @@ from typing import Any
 from fluobook.clients import answers
 from fluobook.clients.kube import Kube
 from fluobook.context import RunContext
-from fluobook.errors import FluobookError
+from fluobook.errors import FluobookError, Refused
 from fluobook.kubernetes.quantities import disruptions_allowed
 from fluobook.kubernetes.selectors import matches
 from fluobook.params import Node
@@ -51,6 +51,25 @@ def node_action(
     """One step of what is done to a node; the node's name and `data` reach what performs it."""
     given = {"node": node.name, **(data or {})}
     return Action(f"{verb} {node.name}", verb, f"node {node.name}", detail, reason, needs, system, given)
+
+
+def refuse_endless(nodes: Iterable[Node], blockers: Mapping[str, Sequence[str]], state: str) -> None:
+    """Refuse a plan whose drains could never end.
+
+    Args:
+        nodes: those that are to be drained.
+        blockers: by the node's name what `blockers` found.
+        state: what has happened so far, such as "nothing was changed".
+
+    Raises:
+        Refused: with each blocker.
+    """
+    if blocked := [f"{node.name}: {why}" for node in nodes for why in blockers.get(node.name, ())]:
+        raise Refused(
+            f"a drain could never end, so {state}:\n  " + "\n  ".join(dict.fromkeys(blocked)),
+            cause="an eviction waits until disruption budgets and Longhorn allow it, and these never do",
+            remedy="carry out what each line says, or move the pods away by hand",
+        )
 
 
 @dataclass(frozen=True)

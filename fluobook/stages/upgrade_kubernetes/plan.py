@@ -11,7 +11,7 @@ from fluobook.params import Node, Platform
 from fluobook.params.versions import minor_of, ordered
 from fluobook.stages.apply_talos_config.plan import step_problem
 from fluobook.stages.core.cluster import Missing
-from fluobook.stages.core.drain import gate_action, node_action
+from fluobook.stages.core.drain import gate_action, node_action, refuse_endless
 from fluobook.stages.core.plan import Action, Plan
 
 NAME = "upgrade-kubernetes"
@@ -250,12 +250,7 @@ def _refuse(platform: Platform, observation: Observation, changing: Sequence[Nod
             "gone cannot be read",
             remedy="change the tree, and talos/patches by stage apply-talos-config, while the old version still runs",
         )
-    if blocked := [f"{n.name}: {why}" for n in kubelets for why in observation.blockers.get(n.name, ())]:
-        raise Refused(
-            "a drain could never end, so nothing was changed:\n  " + "\n  ".join(dict.fromkeys(blocked)),
-            cause="an eviction waits until disruption budgets and Longhorn allow it, and these never do",
-            remedy="carry out what each line says, or move the pods away by hand",
-        )
+    refuse_endless(kubelets, observation.blockers, "nothing was changed")
 
 
 def _steps(observation: Observation, wanted: str) -> list[str]:

@@ -14,7 +14,7 @@ from fluobook.params import Node, Platform
 from fluobook.stages.apply_talos_config.plan import step_problem
 from fluobook.stages.core import drain
 from fluobook.stages.core.cluster import Missing, api
-from fluobook.stages.core.drain import gate_action, node_action
+from fluobook.stages.core.drain import gate_action, node_action, refuse_endless
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
 
@@ -156,12 +156,7 @@ def _refuse(observation: Observation, todo: list[Node]) -> None:
             f"the Image Factory does not build Talos {wanted}",
             remedy="set versions.talos to a version that it builds: fluobook versions",
         )
-    if blocked := [f"{n.name}: {why}" for n in todo for why in observation.blockers.get(n.name, ())]:
-        raise Refused(
-            "a drain could never end, so nothing was cordoned:\n  " + "\n  ".join(dict.fromkeys(blocked)),
-            cause="an eviction waits until disruption budgets and Longhorn allow it, and these never do",
-            remedy="carry out what each line says, or move the pods away by hand",
-        )
+    refuse_endless(todo, observation.blockers, "nothing was cordoned")
 
 
 def _chain(node: Node, observation: Observation, needs: tuple[str, ...]) -> list[Action]:
