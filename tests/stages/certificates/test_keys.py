@@ -18,7 +18,7 @@ from fluobook.gitops.secrets import encrypted_files
 from fluobook.journal.journal import Journal
 from fluobook.notebook import stage_run
 from fluobook.redact import Redactor
-from fluobook.stages import certificates
+from fluobook.stages import catalogue, certificates
 from fluobook.stages.certificates import keys
 from fluobook.stages.certificates.keys import AgeKey, Password, RetiredToken, replaced
 from fluobook.stages.core.gate import Approval, Gate
@@ -30,15 +30,7 @@ if TYPE_CHECKING:
 
 NOW = dt.datetime(2027, 3, 1, tzinfo=dt.UTC)
 OLD = NOW - dt.timedelta(days=1)
-BEFORE = (
-    "create-vms",
-    "apply-talos-config",
-    "bootstrap-kubernetes",
-    "approve-csrs",
-    "privileged-namespaces",
-    "sops-age-key",
-    "install-argocd",
-)
+BEFORE = tuple(stage.name for stage in catalogue.STAGES if 0 < stage.number <= 7)
 
 
 @pytest.mark.parametrize(
