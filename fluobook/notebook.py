@@ -36,8 +36,7 @@ from fluobook.stages import catalogue, diagnose, observe, secrets
 from fluobook.stages.core import expiry
 from fluobook.stages.core.check import Checks
 from fluobook.stages.core.executor import ActionProgress, Executor, Progress, in_parallel
-from fluobook.stages.core.gate import Answer, Approval, Gate, Question
-from fluobook.stages.core.plan import Plan
+from fluobook.stages.core.plan import Answer, Approval, Gate, Plan, Question
 from fluobook.stages.core.stage import Stage
 from fluobook.waiting import Cancelled
 

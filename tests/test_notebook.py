@@ -13,8 +13,7 @@ import fluobook
 from fluobook import notebook, params
 from fluobook.errors import BadFile, CheckFailed, UsageError
 from fluobook.notebook import ask_person
-from fluobook.stages.core.gate import Answer, Question
-from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.core.plan import Action, Answer, Plan, Question
 
 if TYPE_CHECKING:
     from fluobook.notebook import PlatformTree, Runbook

@@ -24,7 +24,7 @@ from fluobook.lab import programs as lab_programs
 from fluobook.notebook import stage_run
 from fluobook.redact import Redactor
 from fluobook.stages import catalogue
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Approval, Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from fluobook.errors import BadFile, NotFound, Rejected
 from fluobook.files import LARGEST_RECORD, not_regular, parse_yaml, read_text, refuse_conflicts, require_json
 from fluobook.gitops import components, documents, kustomization, schemas
 from fluobook.gitops.documents import Document, Finding, Incomplete, InvalidFile, Position
-from fluobook.gitops.rules import alerts, applications, files, network, objects, references, secrets, sources
+from fluobook.gitops.rules import applications, files, network, objects, references, secrets
 from fluobook.gitops.snapshot import Snapshot, UnsoundTable
 from fluobook.gitops.tree import GONE, ROOT_PATH
 
@@ -27,7 +27,7 @@ Rule = Callable[[Snapshot], Iterator[Finding]]
 
 RULES: dict[str, Rule] = {
     "address": network.services_get_an_address,
-    "approver": sources.approver_and_stage_4_agree,
+    "approver": files.approver_and_stage_4_agree,
     "backup": secrets.backups_have_credentials,
     "build": files.kustomizations_build,
     "cleartext": secrets.secrets_are_encrypted,
@@ -37,19 +37,19 @@ RULES: dict[str, Rule] = {
     "exposure": network.only_intended_services_are_exposed,
     "generator": secrets.generators_list_what_exists,
     "hash": applications.names_stay_where_nothing_is_pruned,
-    "health": sources.health_scripts_run_and_wait,
+    "health": files.health_scripts_run_and_wait,
     "keeping": applications.data_outlives_applications,
     "ignored": applications.ignored_differences_exist,
     "key": secrets.keys_are_not_in_the_tree,
     "leftover": components.nothing_is_left_over,
     "listing": files.files_are_listed,
     "mac": secrets.macs_are_intact,
-    "metric": alerts.metrics_exist,
+    "metric": objects.metrics_exist,
     "namespace": applications.namespaces_are_created,
     "node": objects.pods_find_a_node,
     "outside": objects.waves_do_not_wait_for_the_outside,
     "phase-value": files.phase_values_have_places,
-    "pin": sources.versions_are_exact,
+    "pin": files.versions_are_exact,
     "pod-security": objects.pod_security_matches_the_pods,
     "policy": network.namespaces_deny_by_default,
     "pool": network.pools_are_disjoint,
@@ -60,13 +60,13 @@ RULES: dict[str, Rule] = {
     "receiver": secrets.receivers_have_credentials,
     "recipient": secrets.recipients_are_right,
     "reference": references.references_exist,
-    "server-side": sources.large_objects_are_applied_server_side,
-    "setting": sources.required_settings_are_set,
+    "server-side": files.large_objects_are_applied_server_side,
+    "setting": files.required_settings_are_set,
     "shape": objects.objects_match_their_schema,
     "sops-rule": secrets.creation_rules_encrypt_everything,
-    "source": sources.applications_are_sound,
+    "source": files.applications_are_sound,
     "valid": objects.objects_are_valid,
-    "value": sources.values_are_known,
+    "value": files.values_are_known,
     "wave": applications.waves_follow_dependencies,
     "wave-table": applications.wave_table_is_current,
 }

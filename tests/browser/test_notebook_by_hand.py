@@ -69,7 +69,7 @@ Table("every tone", ["state", "text"], [[Cell(tone, tone), tone] for tone in GLY
 DESTROYS = """
 from fluobook.context import POLICIES
 from fluobook.notebook import ask_person
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Approval, Gate
 from fluobook.stages.core.plan import Action, Plan
 plan = Plan("secrets", (Action("x", "unlist", "generator", destroys=("mail", "db-1")),), notes=("keep a copy",))
 answer = Gate(Approval(), POLICIES["live"], "fluodata", ask_person).admit(plan)

@@ -25,7 +25,7 @@ from fluobook.machine.secrets import new_secrets
 from fluobook.notebook import stage_run
 from fluobook.redact import Redactor
 from fluobook.stages import catalogue
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Approval, Gate
 from tests.engines.engine import ADDRESS, BOUND, Embedded, Engine, Real
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from fluobook.context import POLICIES
 from fluobook.errors import Unreachable
 from fluobook.notebook import stage_run
 from fluobook.stages import restore
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Approval, Gate
 from fluobook.stages.restore.plan import WAITS, read_member
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fluobook.gitops.metrics import INTERVAL, Expression, Metric
-from fluobook.gitops.rules.alerts import refused, template_problem
+from fluobook.gitops.rules.objects import refused, template_problem
 from fluobook.gitops.snapshot import Snapshot
 
 METRICS = {

@@ -24,8 +24,7 @@ from fluobook.redact import Redactor
 from fluobook.run.by_hand import SETTINGS, copy_notebooks, write_record
 from fluobook.run.contents import RecordedContents
 from fluobook.stages.core.check import Check
-from fluobook.stages.core.gate import Answer, Approval, Gate
-from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.core.plan import Action, Answer, Approval, Gate, Plan
 from fluobook.stages.core.stage import Stage
 
 if TYPE_CHECKING:

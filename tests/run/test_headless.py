@@ -33,7 +33,7 @@ from fluobook.run.headless import exit_code_of
 from fluobook.run.signals import Interrupted, Signals
 from fluobook.stages import catalogue
 from fluobook.stages.catalogue import STAGES
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Approval, Gate
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 

@@ -17,7 +17,7 @@ from fluobook.machine.pki import new_authority
 from fluobook.notebook import stage_run
 from fluobook.stages import etcd_snapshot, restore
 from fluobook.stages.core import backups
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Approval, Gate
 from fluobook.stages.restore import work
 from fluobook.stages.restore.plan import WAITS, read_member
 from tests.stages.conftest import interrupting

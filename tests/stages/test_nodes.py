@@ -16,7 +16,7 @@ from fluobook.notebook import stage_run
 from fluobook.params import derive
 from fluobook.stages import approve_csrs, catalogue, nodes
 from fluobook.stages.core.drain import CORDONED_BY, Load
-from fluobook.stages.core.gate import Answer, Approval, Gate
+from fluobook.stages.core.plan import Answer, Approval, Gate
 from fluobook.stages.core.readiness import has_condition
 from fluobook.stages.create_vms.plan import Observation as VMs
 from fluobook.stages.create_vms.plan import ObservedVM

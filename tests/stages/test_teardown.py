@@ -11,7 +11,7 @@ from fluobook.errors import ApprovalNeeded, FluobookError, ForeignObject, Locked
 from fluobook.notebook import stage_run
 from fluobook.params import derive
 from fluobook.stages import teardown
-from fluobook.stages.core.gate import Answer, Approval, Gate
+from fluobook.stages.core.plan import Answer, Approval, Gate
 from fluobook.stages.create_vms.plan import ObservedVM
 from tests.stages.create_vms.test_plan import ALL, CONTROL_PLANE, PLATFORM, WORKER, observed, task, vm
 

@@ -1,23 +1,35 @@
-"""Files of the tree: every file is listed, every kustomization builds, and phase values have their places."""
+"""Files of the tree and the sources of Applications.
+
+Every file is listed, every kustomization builds, phase values have their places; versions are exact; sources, chart
+values and settings are right; Argo CD's health scripts run.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
-from fluobook.errors import DeadlineExceeded, FluobookError, ParamsError, ToolFailed
-from fluobook.files import parse_json, read_text
+import yaml
+
+from fluobook.clients.answers import without_credentials
+from fluobook.errors import BadFile, DeadlineExceeded, FluobookError, ParamsError, ToolFailed
+from fluobook.files import parse_json, pattern, read_text
 from fluobook.gitops import build, documents, kustomization
+from fluobook.gitops.charts import Setting, chart_of, settings_of
 from fluobook.gitops.components import refusals
-from fluobook.gitops.documents import Position, value_under
-from fluobook.gitops.root import names_in, patches_for, rest_of, values_of
+from fluobook.gitops.documents import Position, value_under, walk
+from fluobook.gitops.root import NAMESPACE, for_phase, names_in, patches_for, rest_of, values_of
 from fluobook.gitops.snapshot import TolerantReader
-from fluobook.gitops.tree import PHASE_VALUES, TOPS
+from fluobook.gitops.tree import FINALIZER, PHASE_VALUES, TOPS
 from fluobook.kubernetes.json_patch import MISSING, value_at
+from fluobook.kubernetes.kubelet_certificates import Approver, disagreements
 from fluobook.machine import schematic
 from fluobook.machine.contradictions import patch_contradictions
 from fluobook.machine.node import below_patches, find_patches, patch_problems
+from fluobook.params.problems import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,9 +37,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from fluobook.gitops.build import Builder
-    from fluobook.gitops.documents import Document, Finding
+    from fluobook.gitops.documents import Defect, Document, Finding, Key
     from fluobook.gitops.snapshot import Snapshot
     from fluobook.gitops.tree import Application
+    from fluobook.params import Platform
 
 _UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _DASHBOARD = "grafana_dashboard"
@@ -231,3 +244,231 @@ def _misplaced(
         if value_at(data, value.path) is MISSING:
             target = f"{value.kind} {value.name}" if value.kind else f"Application {app.name}"
             yield place.finding(f"{target} has nothing at {value.path}", "correct the path")
+
+
+SERVER = "https://kubernetes.default.svc"
+_SOURCE = ("spec", "source")
+_VALUES = (*_SOURCE, "helm", "valuesObject")
+_OTHER_VALUES = ("values", "parameters", "fileParameters", "valueFiles")
+_EXACT = re.compile(r"v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?|[0-9a-f]{40}")
+_FINALIZERS = {FINALIZER, FINALIZER + "/foreground", FINALIZER + "/background"}
+_HARMFUL = {
+    "Replace=true": "it deletes and recreates what it cannot change",
+    "Force=true": "it deletes and recreates what it cannot change",
+    "Validate=false": "mistakes would reach the cluster",
+}
+_TAG = "give it a tag that is a version"
+_STAND_INS = "lab/fluobook_lab/charts/standins"
+_HEALTH = "resource.customizations.health."
+_NEW_OBJECT: dict[str, Any] = {"metadata": {"name": "new"}, "spec": {}}
+
+
+def versions_are_exact(snapshot: Snapshot) -> Iterator[Finding]:
+    """Charts and other repositories have an exact version; every image has a version tag; chart sources are https."""
+    for app in snapshot.applications:
+        if app.version and not snapshot.is_in_tree(app) and not _EXACT.fullmatch(app.version):
+            place = app.document.at(*_SOURCE, "targetRevision")
+            yield place.finding(f"{app.name}: {app.version} is not an exact version", "write all three numbers")
+        if app.repo and not app.repo.startswith("https://"):
+            place = app.document.at(*_SOURCE, "repoURL")
+            yield place.finding(f"{app.name}: its source is not https", "use an https chart repository or git URL")
+        for index, image in enumerate(app.kustomize.get("images") or ()):
+            if _floats(image):
+                place = app.document.at(*_SOURCE, "kustomize", "images", index)
+                yield place.finding(f"{app.name}: image {image} has no version tag", _TAG)
+    yield from _floating_images(snapshot)
+
+
+def _floating_images(snapshot: Snapshot) -> Iterator[Finding]:
+    """Images without a version that no kustomization gives one."""
+    changed: set[str] = set()
+    for document in (document for document in snapshot.documents if document.kind in ("Kustomization", "Component")):
+        for index, entry in enumerate(document.data.get("images") or ()):
+            name, digest, tag = (entry.get(key) for key in ("name", "digest", "newTag"))
+            changed |= {str(name)} if digest or tag else set()
+            if _floats(image := f"{name}:{tag}") and tag and not digest:
+                yield document.at("images", index, "newTag").finding(f"image {image} has no version tag", _TAG)
+    for document in snapshot.documents:
+        for path, key, image in walk(document.data):
+            is_image = key in ("image", "imageName") and isinstance(image, str)
+            if is_image and _floats(image) and re.sub(r"(:[^:/]*)?(@.*)?$", "", image) not in changed:
+                yield document.at(*path).finding(f"image {image} has no version tag", _TAG)
+
+
+def _floats(image: str) -> bool:
+    """Whether an image has no tag, or one that moves: `latest`, or a major version alone."""
+    return "@sha256:" not in image and not re.search(r"\d+\.\d+", image.rpartition("/")[2].partition(":")[2])
+
+
+def applications_are_sound(snapshot: Snapshot) -> Iterator[Finding]:
+    """Each Application is in Argo CD's namespace, has an existing source and the right destination, and self-heals."""
+    paths = Counter(app.path for app in snapshot.applications if app.path)
+    gitops = [platform.gitops for platform in snapshot.platforms.values()]
+    urls, revisions = snapshot.own_sources
+    in_tree = [app for app in snapshot.applications if app.path and snapshot.contains(snapshot.root / app.path)]
+    for app in snapshot.applications:
+        defects = [*_placement_defects(app), *_sync_policy_defects(app)]
+        if paths[app.path] > 1:
+            message = f"deploys {app.path}, and another Application does so too"
+            defects.append(((*_SOURCE, "path"), message, "give each its own"))
+        is_secret = app.repo.startswith("http") and without_credentials(app.repo) != app.repo  # `cleartext` reports it
+        if gitops and app in in_tree and app.repo not in urls and not is_secret:
+            defects.append(((*_SOURCE, "repoURL"), f"fetches {app.repo}", f"this repository is {min(urls)}"))
+        if gitops and app in in_tree and app.version not in revisions:
+            remedy = f"the others follow {min(revisions)}"
+            defects.append(((*_SOURCE, "targetRevision"), f"follows {app.version}", remedy))
+        if snapshot.is_in_tree(app) and not snapshot.tree.is_ours(app):
+            exists = "has no kustomization" if app.path and (snapshot.root / app.path).exists() else "does not exist"
+            defects.append(((*_SOURCE, "path"), f"deploys {app.path or 'no path'}, which {exists}", "correct the path"))
+        for path, message, remedy in defects:
+            yield app.document.at(*path).finding(f"{app.name} {message}", remedy)
+
+
+def _placement_defects(app: Application) -> Iterator[tuple[tuple[Key, ...], str, str]]:
+    if app.document.namespace != NAMESPACE:
+        key = "namespace" if app.document.namespace else "name"
+        yield ("metadata", key), f"is not in namespace {NAMESPACE}", "Argo CD reads no other namespace"
+    if app.document.data["spec"]["destination"].get("server") != SERVER:
+        yield ("spec", "destination", "server"), "goes to another cluster", f"its server is {SERVER}"
+    home = chart_of(app).home
+    if home and app.namespace != home:
+        yield ("spec", "destination", "namespace"), f"goes to {app.namespace}", f"it works only in {home}"
+
+
+def _sync_policy_defects(app: Application) -> Iterator[tuple[tuple[Key, ...], str, str]]:
+    at = ("spec", "syncPolicy")
+    policy = app.document.data["spec"].get("syncPolicy") or {}
+    automated = policy.get("automated")
+    if not isinstance(automated, dict) or not automated.get("selfHeal"):
+        yield (*at, "automated", "selfHeal"), "has selfHeal disabled", "automated: {selfHeal: true}"
+    if not policy.get("retry"):
+        yield at, "gives up after one failed sync", "add retry, as the others have it"
+    for index, option in enumerate(policy.get("syncOptions") or ()):
+        if why := _HARMFUL.get(option):
+            yield (*at, "syncOptions", index), f"has {option}", f"remove it: {why}"
+    for index, name in enumerate(app.document.data["metadata"].get("finalizers") or ()):
+        if name not in _FINALIZERS:
+            message = f"has the finalizer {name}, which nothing ever removes"
+            yield ("metadata", "finalizers", index), message, f"{FINALIZER} is Argo CD's"
+
+
+def required_settings_are_set(snapshot: Snapshot) -> Iterator[Finding]:
+    """Charts and objects have the settings that they need here, chart values in valuesObject alone."""
+    for app in snapshot.applications:
+        yield from _missing(app.document, app.name, chart_of(app).settings, _VALUES)
+        helm = value_under(app.document.data, (*_SOURCE, "helm")) or {}
+        for field in _OTHER_VALUES:
+            if helm.get(field):
+                place = app.document.at(*_SOURCE, "helm", field)
+                yield place.finding(f"{app.name} has values in helm.{field} too", "move them to helm.valuesObject")
+    for document in snapshot.objects():
+        yield from _missing(document, f"{document.kind} {document.name}", settings_of(document.kind), ())
+
+
+def _missing(document: Document, name: str, settings: Iterable[Setting], above: tuple[Key, ...]) -> Iterator[Finding]:
+    values = value_under(document.data, above)
+    for setting in settings:
+        if not setting.accepts(value_under(values, setting.at)):
+            message = f"{name}: {'.'.join(map(str, setting.at))} is not {setting.expected()}"
+            yield document.at(*above, *setting.at).finding(message, f"set it: {setting.why}")
+
+
+def approver_and_stage_4_agree(snapshot: Snapshot) -> Iterator[Finding]:
+    """For every params file, kubelet-csr-approver and stage 4 decide alike about a certificate request."""
+    problems: dict[Position, list[str]] = {}
+    for file, platform in snapshot.platforms.items():
+        try:
+            applications = for_phase(platform, snapshot.tree).applications
+        except ParamsError:
+            continue  # the rule `phase-value` reports it
+        for app in applications:
+            if app.chart == "kubelet-csr-approver" and (problem := next(_disagreements(platform, app.values), "")):
+                place = app.document.at(*_VALUES, "providerIpPrefixes")
+                problems.setdefault(place, []).append(f"with {file.name}, {problem}")
+    for place, sentences in problems.items():
+        remedy = "let the annotation fluobook/phase-values set {node_prefixes} and {node_name_regex}"
+        yield place.finding(f"kubelet-csr-approver and stage 4 disagree: {'; '.join(sentences)}", remedy)
+
+
+def _disagreements(platform: Platform, values: dict[str, Any]) -> Iterator[str]:
+    try:
+        pattern(str(values.get("providerRegex") or ""), "providerRegex")
+        yield from disagreements(platform, Approver.from_values(values))
+    except BadFile as error:
+        yield f"providerRegex {error.problem}"
+    except ValueError as error:
+        yield f"it does not start: {error}"
+
+
+def large_objects_are_applied_server_side(snapshot: Snapshot) -> Iterator[Finding]:
+    """Charts with objects beyond 256 KiB are applied server-side: the client-side annotation could not hold them."""
+    for app in snapshot.applications:
+        if chart_of(app).large and "ServerSideApply=true" not in app.sync_options:
+            place = app.document.at("spec", "syncPolicy", "syncOptions")
+            yield place.finding(f"{app.name} has no ServerSideApply=true", "add it to syncOptions")
+
+
+def values_are_known(snapshot: Snapshot) -> Iterator[Finding]:
+    """Every key of every valuesObject is one that the chart has; helm ignores unknown keys silently.
+
+    The known keys are those of the stand-in charts' values.yaml, which list what the tree may set.
+    """
+    for app in snapshot.applications:
+        charts = snapshot.root / _STAND_INS / app.repo.partition("://")[2].strip("/")
+        if app.chart and (values := charts / app.chart / "values.yaml").exists():
+            for path, message, remedy in _value_defects(app.values, yaml.safe_load(values.read_text()) or {}):
+                yield app.document.at(*_VALUES, *path).finding(f"{app.chart} {message}", remedy)
+        known = sorted(folder.name for folder in charts.iterdir()) if app.chart and charts.is_dir() else []
+        if meant := get_close_matches(app.chart, known, n=1, cutoff=0.8) if app.chart not in known else []:
+            place = app.document.at(*_SOURCE, "chart")
+            yield place.finding(f"{app.repo} has no chart {app.chart}", f"did you mean {meant[0]!r}?")
+
+
+def _value_defects(values: dict[str, Any], known: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[Defect]:
+    """Keys without a counterpart, or with a value of another type; an empty mapping in the chart takes any key."""
+    for key, value in values.items():
+        path = (*above, key)
+        name = ".".join(path)
+        if key not in known:
+            yield path, f"has no value {name}", "correct the key; the chart's values.yaml has them all"
+        elif isinstance(value, dict) and isinstance(known[key], dict) and known[key]:
+            yield from _value_defects(value, known[key], path)
+        elif value is not None and not _has_type_of(value, known[key]):
+            message = f"has the value {name} {shown(known[key])}, and here it is {shown(value)}"
+            yield path, message, "write a value of the same type"
+
+
+def _has_type_of(value: Any, default: Any) -> bool:
+    """Whether a value may replace the chart's own: helm templates fail late, or take any text for true."""
+    if default in (None, "", {}, []):
+        return True  # the default does not show its type
+    if isinstance(default, dict | list | bool):
+        return type(value) is type(default)
+    return not isinstance(value, dict | list) and (isinstance(default, str) or isinstance(value, type(default)))
+
+
+def health_scripts_run_and_wait(snapshot: Snapshot) -> Iterator[Finding]:
+    """Each health script of Argo CD runs, and reports no object healthy that has no status yet.
+
+    A script that fails, or reports Healthy too early, lets every wave pass.
+    """
+    at = (*_VALUES, "configs", "cm")
+    for app in snapshot.applications:
+        configuration = value_under(app.document.data, at) if app.chart == "argo-cd" else None
+        for key, script in (configuration or {}).items():
+            if key.startswith(_HEALTH) and isinstance(script, str) and (defect := _script_defect(script)):
+                line, message, remedy = defect
+                place = Position(app.file, app.document.line(*at, key) + line)
+                yield place.finding(f"the health script of {key.removeprefix(_HEALTH)} {message}", remedy)
+
+
+def _script_defect(script: str) -> tuple[int, str, str] | None:
+    """The line in the script, what is wrong, and the remedy; None for a sound script."""
+    from fluobook.kubernetes.health_scripts import HealthScripts, ScriptError  # noqa: PLC0415 (only this needs Lua)
+
+    try:
+        status = HealthScripts().run(script, _NEW_OBJECT).status
+    except ScriptError as error:
+        return error.line, f"does not run: {error}", "correct it"
+    message = "returns Healthy for an object without a status"
+    return (0, message, "let it begin with Progressing") if status == "Healthy" else None

@@ -1,7 +1,14 @@
-"""What stage 2 reads of the nodes, the plan that follows from it, and the checks after it."""
+"""What stage 2 reads of the nodes, the plan that follows from it, the checks after it, and the claim on the cluster.
+
+The claim: the VM of the first control plane names the secrets bundle from which the cluster is made. A machine in
+maintenance mode takes a configuration from anybody, so two checkouts without a bundle could each make one and configure
+some of the nodes. Proxmox VE changes a VM only if its configuration still has the digest that was read, so of two
+claims one is written, and the other checkout sends nothing.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +16,11 @@ from dataclasses import dataclass, field
 
 from fluobook.clients.talos import Applied, Mode, Probe
 from fluobook.context import RunContext
-from fluobook.errors import PHASE, FluobookError, ForeignObject, Refused
+from fluobook.errors import PHASE, Conflict, FluobookError, ForeignObject, NotFound, Refused
 from fluobook.files import read_text
+from fluobook.machine.secrets import SecretsBundle
 from fluobook.params import Node, Platform
 from fluobook.params.versions import minor_of, ordered
-from fluobook.stages.apply_talos_config import claim
 from fluobook.stages.apply_talos_config.documents import Configurations, Ingredients
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import probe_nodes, waits_for_control_plane
@@ -22,6 +29,10 @@ from fluobook.stages.core.plan import Action, Plan
 from fluobook.waiting import retry
 
 NAME = "apply-talos-config"
+MARK = "fluobook secrets bundle:"
+_CLAIM = re.compile(rf"^{MARK} *(\w+) *$", re.MULTILINE)
+TRIES = 5
+"""How often a claim is written while somebody else keeps changing the VM."""
 _RELEASE = re.compile(r"v?\d+\.\d+\.\d+")
 _CONTRACT = re.compile(r"^([+-])kind: KubeClusterConfig$", re.MULTILINE)
 _IMAGE = re.compile(r"^([+-])\s*image: \S+/(kubelet|kube-[a-z-]+):v(\d+\.\d+\.\d+)", re.MULTILINE)
@@ -85,8 +96,8 @@ def observe(context: RunContext) -> Observation:
         configurations.ingredients,
         dry_runs,
         versions,
-        claim.read(context) if in_maintenance else "",
-        claim.fingerprint(context.secrets.bundle()) if in_maintenance and bundle else "",
+        claimed_by(context) if in_maintenance else "",
+        fingerprint(context.secrets.bundle()) if in_maintenance and bundle else "",
         context.secrets.path.name,
     )
 
@@ -134,7 +145,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     """
     _nothing_foreign(platform, observation)
     _no_wrong_step(platform, observation)
-    claim.require(observation.claimed, observation.own, observation.path)
+    require_claim(observation.claimed, observation.own, observation.path)
     silent = [
         node.name
         for node in platform.nodes
@@ -286,3 +297,79 @@ def _is_encrypted(context: RunContext) -> bool:
     """Whether the bundle's file carries SOPS metadata and no plaintext private key."""
     text = read_text(context.secrets.path)
     return "sops:" in text and "PRIVATE KEY" not in text and not context.redactor.leaks(text)
+
+
+class Claimed(str):
+    """The fingerprint of the bundle that has the claim."""
+
+    __slots__ = ()
+
+
+def fingerprint(bundle: SecretsBundle) -> str:
+    """A public name of a bundle: a hash of the cluster's id, which stays when authorities are rotated."""
+    return hashlib.sha256(bundle.cluster_id.encode()).hexdigest()[:16]
+
+
+def claim_in(description: str) -> str:
+    """The fingerprint in the notes of a VM; "" if there is none."""
+    match = _CLAIM.search(description)
+    return match.group(1) if match else ""
+
+
+def claimed_by(context: RunContext) -> str:
+    """The fingerprint of the bundle that has claimed the cluster; "" if none has."""
+    return claim_in(str(_first_vm(context).get("description", "")))
+
+
+def _first_vm(context: RunContext) -> dict[str, object]:
+    node = context.platform.control_planes[0]
+    try:
+        return context.proxmox(context.platform.endpoint_of(node).name).config(node.host, node.vmid)
+    except NotFound:
+        return {}
+
+
+def claim(context: RunContext) -> Claimed:
+    """Claim the cluster for this checkout's bundle, unless it has the claim already.
+
+    Raises:
+        Refused: another bundle has the claim.
+        Conflict: somebody else keeps changing the VM.
+    """
+    node, own = context.platform.control_planes[0], fingerprint(context.secrets.bundle())
+    client = context.proxmox(context.platform.endpoint_of(node).name)
+    for attempt in range(TRIES):
+        config = client.config(node.host, node.vmid)
+        notes = str(config.get("description", "")).rstrip("\n")
+        if claim_in(notes):
+            require_claim(claim_in(notes), own, str(context.secrets.path))
+            break
+        text = f"{notes}\n{MARK} {own}" if notes else f"{MARK} {own}"
+        try:
+            client.configure(node.host, node.vmid, {"description": text}, digest=config["digest"])
+            break
+        except Conflict:
+            if attempt == TRIES - 1:
+                raise
+    return Claimed(own)
+
+
+def require_claim(claimed: str, own: str, path: str) -> None:
+    """Require that a claim is this checkout's.
+
+    Args:
+        claimed: the fingerprint that has the claim; "" if none has.
+        own: that of this checkout's bundle; "" if it has none.
+        path: the bundle's file.
+
+    Raises:
+        Refused: another bundle has the claim.
+    """
+    if claimed and claimed != own:
+        raise Refused(
+            f"this cluster is made from the secrets bundle {claimed}, "
+            + (f"and {path} is {own}" if own else "which is not here"),
+            cause="another checkout or another machine has made the bundle; two bundles would be two clusters",
+            remedy=f"bring that bundle here as {path} (secrets.bundle in the params), in place of an unused one; "
+            f'to begin again, remove the line "{MARK} {claimed}" from the notes of the first control plane\'s VM',
+        )

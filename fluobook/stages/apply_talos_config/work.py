@@ -14,9 +14,8 @@ from fluobook.machine import disks
 from fluobook.machine.contracts import fold
 from fluobook.machine.documents import load
 from fluobook.params import Node
-from fluobook.stages.apply_talos_config import claim
 from fluobook.stages.apply_talos_config.documents import Configurations
-from fluobook.stages.apply_talos_config.plan import dry_run, is_not_yet
+from fluobook.stages.apply_talos_config.plan import Claimed, claim, dry_run, is_not_yet
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
 
@@ -30,7 +29,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
     text = Configurations.of(context).text(node)
     report.evidence(config_sha256=hashlib.sha256(text.encode()).hexdigest())
     if talos.probe(node).mode is not Mode.CONFIGURED:
-        context.shared(claim.Claimed, lambda: claim.claim(context))
+        context.shared(Claimed, lambda: claim(context))
         delivery = Delivery(talos, node, text, report)
         planes = {plane.name for plane in context.platform.control_planes}
 

@@ -6,8 +6,7 @@ proves before the next begins, so that at any moment any two nodes and the opera
 admin in Argo CD; the age key; API tokens of Proxmox VE, whose successors the params name.
 """
 
-from fluobook.stages.certificates.plan import observe, plan, verify
-from fluobook.stages.certificates.work import perform
+from fluobook.stages.certificates.plan import observe, perform, plan, verify
 from fluobook.stages.core.stage import Stage
 
 STAGE = Stage(

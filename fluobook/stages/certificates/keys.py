@@ -25,7 +25,7 @@ from fluobook.gitops import secrets as tree
 from fluobook.gitops.root import NAMESPACE
 from fluobook.params.versions import major_of
 from fluobook.stages import sops_age_key
-from fluobook.stages.certificates.workloads import RESTARTED, restart
+from fluobook.stages.certificates.authorities import RESTARTED, restart
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
 from fluobook.stages.preflight.proxmox import needs_of

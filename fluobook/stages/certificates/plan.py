@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fluobook.clients.talos import Mode, probe
 from fluobook.cluster_secrets import AccessFile
@@ -12,15 +13,16 @@ from fluobook.context import RunContext
 from fluobook.errors import PHASE
 from fluobook.params import Platform
 from fluobook.stages.bootstrap_kubernetes.plan import file_actions, files_check
+from fluobook.stages.bootstrap_kubernetes.work import write_file
 from fluobook.stages.certificates import authorities, keys
 from fluobook.stages.certificates.authorities import Authority
 from fluobook.stages.certificates.keys import AgeKey, Password, RetiredToken
 from fluobook.stages.core import expiry
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import Missing, api
-from fluobook.stages.core.executor import in_parallel
+from fluobook.stages.core.executor import Reporter, in_parallel
 from fluobook.stages.core.expiry import AUTHORITIES, Expiring
-from fluobook.stages.core.plan import Plan
+from fluobook.stages.core.plan import Action, Plan
 
 NAME = "certificates"
 INTERRUPTED = {
@@ -150,3 +152,13 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
             Check("every node identifies itself by the bundle's authority", not other, count(len(nodes), other), again)
         )
     return checks
+
+
+def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:
+    """Do one action."""
+    if "authority" in action.data:
+        return authorities.perform(context, action, report)
+    if "key" in action.data:
+        return keys.perform(context, action, report)
+    write_file(context, action.data["file"])
+    return {"file": action.data["file"]}

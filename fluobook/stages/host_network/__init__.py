@@ -6,7 +6,7 @@ Pending SDN changes of other people stop the stage, since applying ours would pu
 """
 
 from fluobook.stages.core.stage import Stage
-from fluobook.stages.host_network import plan, work
+from fluobook.stages.host_network import plan
 
 STAGE = Stage(
     0,
@@ -14,8 +14,8 @@ STAGE = Stage(
     "Join the Proxmox VE hosts by WireGuard and VXLAN",
     plan.observe,
     plan.plan,
-    work.perform,
-    work.verify,
+    plan.perform,
+    plan.verify,
     uses=("proxmox",),
     widths={"rotation": 1},
     suffix="b",

@@ -6,7 +6,7 @@ import pytest
 
 from fluobook.clients.proxmox import ProxmoxClient
 from fluobook.errors import Conflict, Refused
-from fluobook.stages.apply_talos_config import claim
+from fluobook.stages.apply_talos_config.plan import claim, claim_in, fingerprint, require_claim
 
 OURS, THEIRS = "0123456789abcdef", "fedcba9876543210"
 
@@ -22,18 +22,18 @@ OURS, THEIRS = "0123456789abcdef", "fedcba9876543210"
     ],
 )
 def test_a_claim_is_a_line_of_the_notes(description, claimed):
-    assert claim.claim_in(description) == claimed
+    assert claim_in(description) == claimed
 
 
 @pytest.mark.parametrize(("claimed", "own"), [("", ""), ("", OURS), (OURS, OURS)])
 def test_a_free_or_own_claim_is_accepted(claimed, own):
-    claim.require(claimed, own, "x.sops.yaml")
+    require_claim(claimed, own, "x.sops.yaml")
 
 
 @pytest.mark.parametrize(("own", "text"), [("", "which is not here"), (OURS, f"x.sops.yaml is {OURS}")])
 def test_the_claim_of_another_bundle_is_refused(own, text):
     with pytest.raises(Refused, match=text) as caught:
-        claim.require(THEIRS, own, "x.sops.yaml")
+        require_claim(THEIRS, own, "x.sops.yaml")
     assert "x.sops.yaml" in caught.value.remedy
 
 
@@ -64,21 +64,21 @@ def configured(lab):
 @pytest.mark.lab
 def test_the_first_claim_stays_and_the_other_checkout_sends_nothing(lab, tmp_path):
     lab.context().secrets.create_bundle()
-    claim.claim(lab.context())
+    claim(lab.context())
     first = notes(lab)
-    assert claim.claim_in(first) == claim.fingerprint(lab.context().secrets.bundle())
+    assert claim_in(first) == fingerprint(lab.context().secrets.bundle())
     other = checkout(lab, tmp_path)
     with pytest.raises(Refused, match="this cluster is made from the secrets bundle"):
         lab.stage("apply-talos-config", context=other).plan()
     with pytest.raises(Refused, match="this cluster is made from the secrets bundle"):
-        claim.claim(other)
+        claim(other)
     assert (notes(lab), configured(lab)) == (first, [])
     lab.bring_up("apply-talos-config")
 
 
 @pytest.mark.lab
 def test_a_checkout_without_a_bundle_makes_none_once_the_cluster_is_claimed(lab, tmp_path):
-    claim.claim(checkout(lab, tmp_path))
+    claim(checkout(lab, tmp_path))
     stage = lab.stage("apply-talos-config")
     with pytest.raises(Refused, match="which is not here"):
         stage.plan()
@@ -93,13 +93,13 @@ def test_of_two_claims_at_the_same_moment_one_is_written(lab, tmp_path, monkeypa
     def overtaken(client, *args, **options):
         """Between the second's read and its write, the first claims."""
         monkeypatch.setattr(ProxmoxClient, "configure", configure)
-        claim.claim(first)
+        claim(first)
         configure(client, *args, **options)
 
     monkeypatch.setattr(ProxmoxClient, "configure", overtaken)
     with pytest.raises(Refused, match="this cluster is made from the secrets bundle"):
-        claim.claim(second)
-    assert claim.claim_in(notes(lab)) == claim.fingerprint(first.secrets.bundle())
+        claim(second)
+    assert claim_in(notes(lab)) == fingerprint(first.secrets.bundle())
 
 
 @pytest.mark.lab
@@ -118,4 +118,4 @@ def test_a_vm_that_never_stays_the_same_ends_in_the_conflict(lab, tmp_path, monk
 
     monkeypatch.setattr(ProxmoxClient, "configure", changed)
     with pytest.raises(Conflict):
-        claim.claim(checkout(lab, tmp_path))
+        claim(checkout(lab, tmp_path))

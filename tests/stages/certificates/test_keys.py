@@ -21,7 +21,7 @@ from fluobook.redact import Redactor
 from fluobook.stages import catalogue, certificates
 from fluobook.stages.certificates import keys
 from fluobook.stages.certificates.keys import AgeKey, Password, RetiredToken, replaced
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Approval, Gate
 from tests.stages.conftest import interrupting
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from fluobook.params.secrets import SecretReferences
 from fluobook.params.versions import CONTRACTS
 from fluobook.redact import Redactor
 from fluobook.stages import certificates
-from fluobook.stages.certificates import authorities, workloads
+from fluobook.stages.certificates import authorities
 from fluobook.stages.certificates.authorities import BEHIND, DONE, Authority, before
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Approval, Gate
 from tests.stages.conftest import interrupting
 
 if TYPE_CHECKING:
@@ -247,12 +247,12 @@ def test_the_authority_of_talos_is_rotated_although_the_run_is_killed_again_and_
     ids=["token", "no token", "restarted by hand", "paused"],
 )
 def test_workloads_with_a_token_are_restarted(spec: dict[str, Any], uses: bool) -> None:
-    assert workloads.uses_the_api({"kind": "Deployment", "spec": spec}) is uses
+    assert authorities.uses_the_api({"kind": "Deployment", "spec": spec}) is uses
 
 
 def test_what_was_restarted_is_not_restarted_again_and_the_network_is_first() -> None:
     def made(namespace: str, mark: str, kind: str = "Deployment") -> dict[str, Any]:
-        marks = {"annotations": {workloads.AUTHORITY: mark}}
+        marks = {"annotations": {authorities.RESTARTED_FOR: mark}}
         metadata = {"name": mark or "x", "namespace": namespace, **(marks if kind == "Cluster" else {})}
         return {"kind": kind, "metadata": metadata, "spec": {"template": {"metadata": marks}}}
 
@@ -263,7 +263,7 @@ def test_what_was_restarted_is_not_restarted_again_and_the_network_is_first() ->
         made("kube-system", "old"),
         made("c", "new", "Cluster"),
     ]
-    left = [each["metadata"]["namespace"] for each in workloads.left(some, "new")]
+    left = [each["metadata"]["namespace"] for each in authorities.left(some, "new")]
     assert left == ["kube-system", "argocd", "a"]
 
 

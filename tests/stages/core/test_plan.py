@@ -1,4 +1,4 @@
-"""A plan's digest covers what would be done and for which platform, and nothing that changes by itself."""
+"""A plan's digest covers what would be done and where, and nothing that changes by itself; the gate admits by it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from fluobook import params
-from fluobook.stages.core.plan import Action, Plan
+from fluobook.context import POLICIES
+from fluobook.errors import ApprovalNeeded, PlanChanged, StageMissing, UsageError
+from fluobook.stages.core.plan import Action, Answer, Approval, Gate, Plan
 
 A = Action("create a", "create", "vm a", detail="2 vCPU", reason="not there", data={"vmid": 1})
 B = Action("start a", "start", "vm a", needs=("create a",))
@@ -91,3 +93,133 @@ def test_what_would_be_destroyed_is_named_before_the_digest():
     plan = Plan("reset", (Action("reset a", "reset", "node a", destroys=("etcd-of-a",)),))
     assert "WILL BE DESTROYED: etcd-of-a" in plan.table().text()
     assert "1 to destroy" in plan.summary()
+
+
+CHANGE = Plan("create-vms", (Action("create a", "create", "vm a"),))
+LOSS = Plan("reset", (Action("reset a", "reset", "node a", destroys=("a",)),))
+LOSSES = Plan("secrets", (Action("x", "unlist", "generator x", destroys=("a", "b-1")),))
+DIGEST = CHANGE.digest
+
+
+def gate(approve="", *, target="lab", answer=None):
+    ask = None if answer is None else lambda _question: Answer("prompt", answer)
+    return Gate(Approval.parse(approve), POLICIES[target], "fluodata", ask)
+
+
+def test_a_plan_with_nothing_to_do_needs_no_approval():
+    assert gate().admit(Plan("create-vms")) == Answer("", "")
+
+
+def test_without_approval_the_command_that_approves_is_shown():
+    with pytest.raises(ApprovalNeeded, match=f"create-vms needs approval: Plan {DIGEST}: 1 to create") as caught:
+        gate().admit(CHANGE)
+    assert caught.value.remedy == f"approve it with --approve create-vms={DIGEST}"
+
+
+def test_the_right_digest_opens_the_gate():
+    assert gate(f"create-vms={DIGEST}").admit(CHANGE) == Answer("option", DIGEST)
+
+
+def test_a_stale_digest_is_refused_and_both_are_named():
+    with pytest.raises(PlanChanged, match=f"000000 was approved, the plan is now {DIGEST}"):
+        gate("create-vms=000000").admit(CHANGE)
+
+
+def test_a_stale_digest_is_refused_even_beside_all():
+    with pytest.raises(PlanChanged):
+        gate("all,create-vms=000000").admit(CHANGE)
+
+
+def test_the_digest_of_another_stage_opens_nothing():
+    with pytest.raises(ApprovalNeeded):
+        gate(f"reset={DIGEST}").admit(CHANGE)
+
+
+def test_all_is_enough_for_the_lab():
+    assert gate("all").admit(CHANGE) == Answer("option", "all")
+
+
+def test_all_on_a_live_platform_needs_the_clusters_name():
+    with pytest.raises(ApprovalNeeded, match="needs approval") as caught:
+        gate("all", target="live").admit(CHANGE)
+    assert "--cluster fluodata" in caught.value.cause
+    with pytest.raises(ApprovalNeeded):
+        gate("all,cluster=another", target="live").admit(CHANGE)
+    assert gate("all,cluster=fluodata", target="live").admit(CHANGE) == Answer("option", "all")
+
+
+@pytest.mark.parametrize("approve", ["all", "all,cluster=fluodata"])
+def test_all_is_never_enough_for_what_destroys_data(approve):
+    for target in ("lab", "live"):
+        with pytest.raises(ApprovalNeeded) as caught:
+            gate(approve, target=target).admit(LOSS)
+        assert "never approves" in caught.value.cause
+
+
+def test_a_prediction_is_refused_and_the_missing_stage_named():
+    with pytest.raises(StageMissing, match="apply-talos-config is blocked: run create-vms first"):
+        gate("all").admit(Plan("apply-talos-config", CHANGE.actions, waits_for="create-vms"))
+
+
+@pytest.mark.parametrize(
+    ("plan", "target", "word"),
+    [
+        (CHANGE, "lab", "yes"),
+        (CHANGE, "live", "fluodata"),
+        (LOSS, "lab", "a"),
+        (LOSS, "live", "fluodata a"),
+        (LOSSES, "live", "fluodata a b-1"),
+    ],
+)
+def test_a_person_types_yes_in_the_lab_and_a_name_where_it_matters(plan, target, word):
+    assert gate(target=target, answer=f" {word} ").admit(plan) == Answer("prompt", f" {word} ")
+    with pytest.raises(ApprovalNeeded, match="not approved; nothing was changed"):
+        gate(target=target, answer="no").admit(plan)
+
+
+@pytest.mark.parametrize("answer", ["b-1, a", "b-1 a"])
+def test_several_names_are_typed_in_any_order(answer):
+    assert gate(answer=answer).admit(LOSSES) == Answer("prompt", answer)
+
+
+@pytest.mark.parametrize("answer", ["fluodata", "yes", "a", "2", "", "a a", "a b"])
+def test_no_other_word_approves_what_destroys_several_things(answer):
+    with pytest.raises(ApprovalNeeded):
+        gate(answer=answer).admit(LOSSES)
+
+
+def test_a_rejection_approves_nothing():
+    with pytest.raises(ApprovalNeeded):
+        gate(answer="").admit(CHANGE)
+
+
+def test_the_question_says_what_to_type_and_what_it_destroys():
+    asked = []
+
+    def ask(question):
+        asked.append(question)
+        return Answer("button", question.word)
+
+    for plan in (CHANGE, LOSSES):
+        Gate(Approval(), POLICIES["live"], "fluodata", ask).admit(plan)
+    assert [question.names for question in asked] == [("fluodata",), ("fluodata", "a", "b-1")]
+    assert asked[0].prompt.endswith('0 unchanged. Approve? Type "fluodata": ')
+    assert asked[1].prompt.endswith('Approve? Type "fluodata a b-1", the names of what will be destroyed: ')
+
+
+@pytest.mark.parametrize("text", ["everything", "create-vms", "create-vms="])
+def test_what_is_not_understood_is_a_usage_error(text):
+    with pytest.raises(UsageError, match="is neither"):
+        Approval.parse(text)
+
+
+def test_approvals_are_separated_by_commas():
+    approval = Approval.parse(" create-vms=aa , approve-csrs=bb, create-vms=aa,")
+    assert dict(approval.digests) == {"create-vms": "aa", "approve-csrs": "bb"}
+    assert not approval.everything
+
+
+@pytest.mark.parametrize("text", ["create-vms=aa,create-vms=bb", "all,cluster=a,cluster=b"])
+def test_two_values_for_one_approval_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="the approval names two values for c"):
+        Approval.parse(text)

@@ -15,8 +15,7 @@ from fluobook.journal.journal import Journal, Rehearses, StageSummary, Summary
 from fluobook.notebook import stage_run
 from fluobook.redact import Redactor
 from fluobook.stages import catalogue
-from fluobook.stages.core.gate import Approval, Gate
-from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.core.plan import Action, Approval, Gate, Plan
 from fluobook.stages.core.stage import Stage, read_only_stage
 
 REACH = {

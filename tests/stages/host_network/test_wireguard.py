@@ -21,7 +21,7 @@ from fluobook.errors import CheckFailed, ParamsError
 from fluobook.notebook import stage_run
 from fluobook.params import cache_folder
 from fluobook.stages import host_network
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Approval, Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from fluobook.context import POLICIES
 from fluobook.errors import StageMissing
 from fluobook.notebook import Runbook
 from fluobook.stages import observe
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Approval, Gate
 from fluobook.stages.observe.watch import receivers_check
 
 pytestmark = pytest.mark.lab

@@ -25,7 +25,7 @@ from fluobook.machine.secrets import new_secrets
 from fluobook.notebook import StageRun
 from fluobook.redact import Redactor
 from fluobook.stages import secrets
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Approval, Gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

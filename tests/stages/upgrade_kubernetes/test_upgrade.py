@@ -14,7 +14,7 @@ from fluobook.errors import FluobookError, OutsideError, Refused, Rejected
 from fluobook.kubernetes import removed
 from fluobook.notebook import stage_run
 from fluobook.stages import upgrade_kubernetes
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Approval, Gate
 from fluobook.stages.upgrade_kubernetes.plan import CONTROL_PLANE
 from fluobook.stages.upgrade_kubernetes.work import set_images
 

@@ -12,7 +12,7 @@ from fluobook.context import POLICIES
 from fluobook.errors import FluobookError, TaskFailed
 from fluobook.notebook import stage_run
 from fluobook.stages import upgrade_talos
-from fluobook.stages.core.gate import Approval, Gate
+from fluobook.stages.core.plan import Approval, Gate
 from tests.stages.conftest import interrupting
 
 if TYPE_CHECKING:
