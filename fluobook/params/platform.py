@@ -400,6 +400,8 @@ class Deadlines(Model):
     """The gates between two nodes pass: volumes are rebuilt, databases are whole, in seconds."""
     drain: Seconds = 600
     """All pods of a node are evicted, in seconds."""
+    canary: Seconds = 300
+    """A volume is attached to an upgraded node, written and read back, in seconds."""
     upgrade: Seconds = 1800
     """A node fetches and installs an image, restarts and is ready, in seconds."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fluobook.clients.talos.resources import EXTENSIONS
 from fluobook.context import RunContext
@@ -13,6 +13,7 @@ from fluobook.machine.schematic import Image, image_of
 from fluobook.params import Node, Platform
 from fluobook.stages.apply_talos_config.plan import step_problem
 from fluobook.stages.core import drain
+from fluobook.stages.core.canary import Longhorn, read_longhorn
 from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.drain import gate_action, node_action, refuse_endless
 from fluobook.stages.core.executor import in_parallel
@@ -51,6 +52,7 @@ class Observation:
         cordoned: the nodes that this runbook cordoned.
         blockers: by the node's name what would keep its drain from ending.
         offered: the versions that the Image Factory builds.
+        longhorn: where Longhorn runs, on whose nodes an attached volume is proved.
     """
 
     image: Image
@@ -59,6 +61,7 @@ class Observation:
     cordoned: frozenset[str] = frozenset()
     blockers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     offered: frozenset[str] = frozenset()
+    longhorn: Longhorn = field(default_factory=Longhorn)
 
     def is_current(self, node: Node) -> bool:
         """Whether a node runs the wanted image."""
@@ -92,13 +95,13 @@ def observe(context: RunContext) -> Observation:
     answers = in_parallel(lambda node: read_running(context, node), platform.nodes, width=len(platform.nodes))
     running = {n.name: runs for n, runs in zip(platform.nodes, answers, strict=True) if runs}
     cordoned = {n["metadata"]["name"] for n in kube.list("v1", "Node") if drain.cordoned_by(n) == NAME}
-    found = Observation(image, None, running, frozenset(cordoned))
+    found = Observation(image, None, running, frozenset(cordoned), longhorn=read_longhorn(kube))
     if all(found.is_current(node) for node in platform.nodes):
         return found
     load, seconds = drain.read_load(kube), platform.deadlines.drain
     blocked = {n.name: tuple(drain.blockers(n.name, load, seconds=seconds)) for n in platform.nodes}
     offered = frozenset(version.removeprefix("v") for version in context.factory.versions())
-    return Observation(image, None, running, frozenset(cordoned), blocked, offered)
+    return replace(found, blockers=blocked, offered=offered)
 
 
 def plan(platform: Platform, observation: Observation) -> Plan:
@@ -116,9 +119,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     actions: list[Action] = []
     before: tuple[str, ...] = ()
     for node in left:
-        actions.append(
-            node_action("uncordon", node, "it runs the wanted version", "was cordoned by an earlier run", before)
-        )
+        actions += _back(node, observation, before, "was cordoned by an earlier run")
         before = (actions[-1].id,)
     image = observation.image.installer
     pulls = [node_action("pull", n, image, "needs the image", (), system="pull", data={"image": image}) for n in todo]
@@ -128,8 +129,10 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         before = (actions[-1].id,)
     if actions:
         actions.append(Action("gate at the end", "check", "the platform", "all gates", "", before, "node"))
-    notes = tuple(f"interrupted: {node.name}, with what runs on it alone" for node in todo)
-    return Plan(NAME, tuple(actions), len(platform.nodes) - len(todo), platform.digest_data(), notes=notes)
+    notes = [f"interrupted: {node.name}, with what runs on it alone" for node in todo]
+    if actions and observation.longhorn.why_not:
+        notes.append(f"no canary volume is attached: {observation.longhorn.why_not}")
+    return Plan(NAME, tuple(actions), len(platform.nodes) - len(todo), platform.digest_data(), notes=tuple(notes))
 
 
 def _leads(observation: Observation, node: Node) -> bool:
@@ -167,5 +170,14 @@ def _chain(node: Node, observation: Observation, needs: tuple[str, ...]) -> list
     drained = node_action("drain", node, "cordon, and evict its pods", "no pod runs while it restarts", (gate.id,))
     data = {"image": image.installer}
     upgraded = node_action("upgrade", node, changed, f"runs {runs.version}", (drained.id,), data=data)
-    back = node_action("uncordon", node, "pods may come back", "", (upgraded.id,))
-    return [gate, drained, upgraded, back]
+    return [gate, drained, upgraded, *_back(node, observation, (upgraded.id,), "")]
+
+
+def _back(node: Node, observation: Observation, needs: tuple[str, ...], reason: str) -> list[Action]:
+    """What brings an upgraded node back into service: a volume must attach there first."""
+    actions: list[Action] = []
+    if observation.longhorn.canary_on(node.name):
+        detail = "a canary volume, written and read back"
+        actions.append(node_action("attach", node, detail, "Longhorn must work under the image", needs))
+        needs = (actions[-1].id,)
+    return [*actions, node_action("uncordon", node, "pods may come back", reason, needs)]

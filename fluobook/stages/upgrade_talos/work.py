@@ -9,7 +9,7 @@ from fluobook.context import RunContext
 from fluobook.errors import PHASE, TaskFailed
 from fluobook.params import Node
 from fluobook.stages import health
-from fluobook.stages.core import drain
+from fluobook.stages.core import canary, drain
 from fluobook.stages.core.check import Check, count, run_groups
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
@@ -31,6 +31,8 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
     if action.verb == "upgrade":
         return _upgrade(context, node, action.data["image"], report)
     ready(context, node)
+    if action.verb == "attach":
+        return canary.prove(context, node.name, report)
     drain.uncordon(context.kube(), node.name)
     return None
 

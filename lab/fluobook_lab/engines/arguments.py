@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluobook.errors import FluobookError
 from fluobook_lab.data import table
-from fluobook_lab.kube.controllers.created import ENDING
+from fluobook_lab.kube.controllers.created import ENDING, FAULTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -72,7 +72,9 @@ def write_settings(files: Files, config: MachineConfiguration) -> None:
     client = {"kubeconfig": str(files.folder / "scheduler.kubeconfig"), "qps": 500, "burst": 1000}
     own = {"clientConnection": client, "leaderElection": {"leaderElect": False}}
     files.write("scheduler.json", json.dumps({**scheduler, **own}))
-    files.write("kwok.yaml", table(_ARGUMENTS)["stages"].replace("ENDING", ", ".join(name for _, name in ENDING)))
+    files.write(
+        "kwok.yaml", table(_ARGUMENTS)["stages"].replace("ENDING", ", ".join(name for _, name in ENDING | FAULTY))
+    )
 
 
 def _encryption(config: MachineConfiguration) -> dict[str, Any]:

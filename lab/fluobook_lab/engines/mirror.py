@@ -89,6 +89,12 @@ class MirroredStore(Reads):
         self.outbox.put_nowait(("PATCH", f"/{name}", options["body"], resource, key))
         return clone(self.storage.get(resource.store_key, key) or {"metadata": {"name": name, "namespace": namespace}})
 
+    def delete(self, api_version: str, kind: str, name: str, namespace: str = "") -> None:
+        """As in `Store`: it is gone here when the API has deleted it."""
+        resource = self.registry.by_kind(api_version, kind)
+        key = (namespace if resource.namespaced else "", name)
+        self.outbox.put_nowait(("DELETE", f"/{name}", None, resource, key))
+
     def set_status(self, obj: Obj, status: Obj) -> Obj | None:
         """As in `Store`."""
         resource, key = self._address(obj)
@@ -122,7 +128,7 @@ class Mirror:
             Gateways(store),
             Volumes(store, clock, seed),
             Created(store),
-            Ends(store),
+            Ends(store, faults),
             Operators(store, clock, seed),
             Issuing(store, clock, seed, faults),
         ]

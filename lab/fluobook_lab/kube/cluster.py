@@ -20,7 +20,7 @@ from fluobook_lab.kube.controllers.nodes import Heartbeats, Nodes
 from fluobook_lab.kube.controllers.operators import Operators
 from fluobook_lab.kube.controllers.pods import Kubelets
 from fluobook_lab.kube.controllers.services import Endpoints, Ingresses, LoadBalancers
-from fluobook_lab.kube.controllers.volumes import Volumes
+from fluobook_lab.kube.controllers.volumes import EphemeralVolumes, Volumes
 from fluobook_lab.kube.controllers.workloads import DaemonSets, Deployments, Jobs, ReplicaSets, StatefulSets
 from fluobook_lab.kube.kubelet import Kubelet, NodeInfo, serving_request
 from fluobook_lab.kube.metrics import ApiServices
@@ -130,6 +130,7 @@ class KubeCluster:
             StatefulSets(store),
             Jobs(store, self._clock),
             Volumes(store, self._clock, self._seed),
+            EphemeralVolumes(store),
             Longhorn(store, self._clock),
             Endpoints(store),
             ApiServices(store),

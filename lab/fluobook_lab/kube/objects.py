@@ -110,6 +110,17 @@ def controller_of(obj: Obj) -> Obj | None:
     return next((ref for ref in obj["metadata"].get("ownerReferences") or [] if ref.get("controller")), None)
 
 
+def claims_of(pod: Obj) -> list[str]:
+    """The names of the claims that a pod uses; those of its ephemeral volumes have the pod's name in theirs."""
+    found = []
+    for volume in pod["spec"].get("volumes") or []:
+        if volume.get("ephemeral"):
+            found.append(f"{name_of(pod)}-{volume['name']}")
+        elif claim := volume.get("persistentVolumeClaim"):
+            found.append(claim["claimName"])
+    return found
+
+
 def owner_reference(owner: Obj) -> Obj:
     """The reference that makes `owner` the controller of an object."""
     return {

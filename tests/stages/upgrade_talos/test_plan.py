@@ -10,6 +10,7 @@ import pytest
 from fluobook import params
 from fluobook.errors import Refused
 from fluobook.machine.schematic import Image
+from fluobook.stages.core.canary import Longhorn
 from fluobook.stages.core.cluster import Missing
 from fluobook.stages.upgrade_talos.plan import Observation, Running, plan
 
@@ -30,7 +31,8 @@ def phase3(root: Path) -> Platform:
 def observed(platform: Platform, *, leader: str = "talos-cp-2", **changes: Any) -> Observation:
     running = {n.name: Running(OLD, SCHEMATIC, n.name == leader) for n in platform.nodes}
     running |= changes.pop("running", {})
-    given = {"running": running, "offered": frozenset({"1.13.10"}), "image": IMAGE, **changes}
+    attaches = Longhorn(frozenset(n.name for n in platform.workers), "longhorn", "image")
+    given = {"running": running, "offered": frozenset({"1.13.10"}), "image": IMAGE, "longhorn": attaches, **changes}
     return Observation(**given)
 
 
@@ -52,6 +54,32 @@ def test_every_action_on_a_node_waits_for_the_one_before(phase3: Platform) -> No
     for before, after in itertools.pairwise(chain):
         assert before.id in after.needs
     assert {f"pull {node.name}" for node in phase3.nodes} <= set(chain[0].needs)
+
+
+def test_a_volume_is_attached_to_each_node_with_longhorn_before_it_is_uncordoned(phase3: Platform) -> None:
+    actions = plan(phase3, observed(phase3)).actions
+    attached = [action for action in actions if action.verb == "attach"]
+    assert [action.data["node"] for action in attached] == [node.name for node in phase3.workers]
+    for action in attached:
+        name = action.data["node"]
+        assert action.needs == (f"upgrade {name}",)
+        assert next(a for a in actions if a.id == f"uncordon {name}").needs == (action.id,)
+
+
+def test_without_longhorn_no_volume_is_attached_and_the_plan_says_so(phase3: Platform) -> None:
+    bare = plan(phase3, observed(phase3, longhorn=Longhorn()))
+    assert not [action for action in bare.actions if action.verb == "attach"]
+    assert bare.notes[-1] == "no canary volume is attached: Longhorn does not run"
+
+
+def test_an_upgraded_worker_that_was_left_cordoned_attaches_a_volume_first(phase3: Platform) -> None:
+    new = {node.name: Running(NEW, SCHEMATIC) for node in phase3.nodes}
+    left = plan(phase3, observed(phase3, running=new, cordoned=frozenset({"talos-worker-1"})))
+    assert [action.id for action in left.actions] == [
+        "attach talos-worker-1",
+        "uncordon talos-worker-1",
+        "gate at the end",
+    ]
 
 
 def test_nodes_that_run_the_wanted_image_are_left_alone(phase3: Platform) -> None:

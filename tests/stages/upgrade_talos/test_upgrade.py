@@ -10,10 +10,12 @@ import pytest
 from fluobook import params
 from fluobook.context import POLICIES
 from fluobook.errors import FluobookError, TaskFailed
+from fluobook.failures import present
 from fluobook.notebook import stage_run
 from fluobook.stages import upgrade_talos
 from fluobook.stages.core.plan import Approval, Gate
 from tests.stages.conftest import interrupting
+from tests.stages.upgrade_talos import longhorn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ TO = f"platform.versions.talos={NEW}"
 def lab(shared_labs: Callable[..., Any]) -> Any:
     lab = shared_labs(phase="phase3")
     lab.bring_up(*BEFORE)
+    longhorn.deploy(lab.context())
     return lab
 
 
@@ -66,6 +69,23 @@ def interrupted(lab: Any, after: int) -> None:
         stage.apply(stage.plan())
 
 
+def no_volume_is_attached(lab: Any) -> None:
+    """The first worker attaches no volume under the new image: the others stay as they are, and nothing is left."""
+    lab.inject("kube.attach-fails")
+    stage = lab.stage("upgrade-talos", TO, "platform.deadlines.canary=4")
+    with pytest.raises(TaskFailed) as raised:
+        stage.apply(stage.plan())
+    shown = present(raised.value)
+    assert "the canary volume on talos-worker-1 failed" in shown.message
+    assert "iscsiadm" in shown.message
+    assert shown.failure.startswith("F160")
+    assert shown.remedy
+    upgraded = {f"talos-cp-{number}" for number in (1, 2, 3)} | {"talos-worker-1"}
+    assert {name for name, version in versions(lab).items() if version == f"v{NEW}"} == upgraded
+    assert longhorn.left(lab.context().kube()) == []
+    lab.inject()
+
+
 def test_all_nodes_are_upgraded_and_one_is_away_at_a_time(lab: Any, away: list[int]) -> None:
     """An image that does not boot, and an installer that fails, stop at their node; the next run goes on."""
     lab.add_fault("talos.boot-fails-once")
@@ -79,7 +99,10 @@ def test_all_nodes_are_upgraded_and_one_is_away_at_a_time(lab: Any, away: list[i
     with pytest.raises(TaskFailed) as failed:
         stage.apply(stage.plan())
     assert "exit code 1; failed to install bootloader" in failed.value.message
-    for after in (8, 11, 16):
+    for after in (8, 11):
+        interrupted(lab, after)
+    no_volume_is_attached(lab)
+    for after in (1, 6):
         interrupted(lab, after)
     stage = lab.stage("upgrade-talos", TO)
     stage.apply(stage.plan())
@@ -88,6 +111,7 @@ def test_all_nodes_are_upgraded_and_one_is_away_at_a_time(lab: Any, away: list[i
     kubelets = {node["status"]["nodeInfo"]["osImage"] for node in lab.context().kube().list("v1", "Node")}
     assert kubelets == {f"Talos (v{NEW})"}
     assert max(away) == 1
+    assert longhorn.left(lab.context().kube()) == []
     lab.mark()
     again = lab.stage("upgrade-talos", TO)
     plan = again.plan()

@@ -12,6 +12,7 @@ from fluobook_lab.kube.objects import controller_of, data_file, is_true, name_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from fluobook_lab.faults import Faults
     from fluobook_lab.kube.controllers.loop import Sources
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.storage import Key
@@ -25,7 +26,12 @@ ENDING = {
     for entry in CREATED
     if "fails_unless" in entry
 }
-"""The Jobs whose end depends on the configuration."""
+FAULTY = {
+    (entry["program"]["namespace"], entry["program"]["name"]): entry["fails_with"]
+    for entry in CREATED
+    if "fails_with" in entry
+}
+"""The Jobs whose end depends on the configuration, and those that end with a fault."""
 AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 
 
@@ -76,24 +82,26 @@ class Created:
 
 
 class Ends:
-    """Ends the pods of Jobs that depend on the configuration, where another program runs all others."""
+    """Ends the pods of Jobs that depend on the configuration or a fault, where another program runs all others."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, faults: Faults) -> None:
+        self._store, self._faults = store, faults
         self.sources: Sources = {
-            ("", "pods"): lambda pod: [(namespace_of(pod), name_of(pod))] if _job(pod) in ENDING else []
+            ("", "pods"): lambda pod: [(namespace_of(pod), name_of(pod))] if _job(pod) in ENDING | FAULTY else []
         }
 
     def reconcile(self, key: Key) -> float | None:
         """As in `Controller`."""
         pod = self._store.find("v1", "Pod", key[1], key[0])
         if pod and pod["status"].get("phase") == "Running":
-            self._store.set_status(pod, {**pod["status"], **ended(pod, exit_code(self._store, pod))})
+            self._store.set_status(pod, {**pod["status"], **ended(pod, exit_code(self._store, pod, self._faults))})
         return None
 
 
-def exit_code(store: Store, pod: Obj) -> int:
+def exit_code(store: Store, pod: Obj, faults: Faults) -> int:
     """With which code the containers of a Job's pod end."""
+    if (fault := FAULTY.get(_job(pod))) and faults.on(fault):
+        return 1
     if not (needed := ENDING.get(_job(pod))):
         return 0
     config = store.find("v1", "ConfigMap", needed["name"], namespace_of(pod))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.kube.controllers.loop import own_key
-from fluobook_lab.kube.objects import is_true, labels_of, name_of, namespace_of
+from fluobook_lab.kube.objects import claims_of, is_true, labels_of, name_of, namespace_of
 
 if TYPE_CHECKING:
     from fluobook_lab.clock import Clock
@@ -46,11 +46,9 @@ class Longhorn:
         """All volumes for a node; for a pod those of its claims."""
         claims = None
         if obj["kind"] == "Pod":
-            volumes = obj["spec"].get("volumes") or []
-            names = {v["persistentVolumeClaim"]["claimName"] for v in volumes if v.get("persistentVolumeClaim")}
-            if not names:
+            claims = {(namespace_of(obj), name) for name in claims_of(obj)}
+            if not claims:
                 return []
-            claims = {(namespace_of(obj), name) for name in names}
         return [key for key, volume in self._store.storage.scan(VOLUMES) if claims is None or _claim(volume) in claims]
 
     def _targets(self, secret: Obj) -> list[Key]:
@@ -64,10 +62,23 @@ class Longhorn:
             return None
         volume = self._store.find("v1", "PersistentVolume", key[1])
         served = self._store.registry.find(API, "Volume")
+        if volume is None and served is not None:
+            self._delete(key[1])
         if volume is None or served is None or (volume["spec"].get("csi") or {}).get("driver") != DRIVER:
             return None
         made = self._store.find(API, "Volume", key[1], NAMESPACE) or self._make(volume)
         return self._report(volume, made)
+
+    def _delete(self, name: str) -> None:
+        """Delete the volume of a PersistentVolume that is gone, with its replicas."""
+        names = [
+            key[1]
+            for key, replica in self._store.storage.scan(REPLICAS, NAMESPACE)
+            if replica["spec"]["volumeName"] == name
+        ]
+        for kind, each in [("Replica", replica) for replica in names] + [("Volume", name)]:
+            if self._store.find(API, kind, each, NAMESPACE):
+                self._store.delete(API, kind, each, NAMESPACE)
 
     def _open(self, name: str) -> None:
         """Report a backup target as available if it has a URL, and a Secret with the keys for it."""
@@ -128,10 +139,8 @@ class Longhorn:
     def _user(self, claim: tuple[str, str]) -> str:
         """The node of the pod that uses a claim; "" if none does."""
         for _, pod in self._store.storage.scan(("", "pods"), claim[0]):
-            for volume in pod["spec"].get("volumes") or []:
-                used = (volume.get("persistentVolumeClaim") or {}).get("claimName")
-                if used == claim[1] and pod["spec"].get("nodeName"):
-                    return str(pod["spec"]["nodeName"])
+            if claim[1] in claims_of(pod) and pod["spec"].get("nodeName"):
+                return str(pod["spec"]["nodeName"])
         return ""
 
     def _until_rebuilt(self, node: str) -> float | None:

@@ -6,9 +6,11 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from fluobook.kubernetes.selectors import meets
+from fluobook.params.versions import ordered
 from fluobook_lab.kube.controllers.created import ended, exit_code
 from fluobook_lab.kube.controllers.loop import draw, own_key, record
 from fluobook_lab.kube.objects import (
+    claims_of,
     condition,
     controller_of,
     is_true,
@@ -38,11 +40,11 @@ _SOURCES = (("secretRef", "Secret"), ("configMapRef", "ConfigMap"))
 
 def missing_for_volumes(store: Store, pod: Obj) -> str:
     """The first object that a volume waits for, "" if all are there."""
+    for claim in claims_of(pod):
+        stored = store.find("v1", "PersistentVolumeClaim", claim, namespace_of(pod))
+        if stored is None or (stored.get("status") or {}).get("phase") != "Bound":
+            return f'persistentvolumeclaim "{claim}"'
     for volume in pod["spec"].get("volumes") or []:
-        if claim := volume.get("persistentVolumeClaim"):
-            stored = store.find("v1", "PersistentVolumeClaim", claim["claimName"], namespace_of(pod))
-            if stored is None or stored["status"].get("phase") != "Bound":
-                return f'persistentvolumeclaim "{claim["claimName"]}"'
         for key, kind, name in _VOLUMES:
             if missing := _missing(store, pod, kind, volume.get(key), name):
                 return missing
@@ -72,6 +74,7 @@ def _missing(store: Store, pod: Obj, kind: str, reference: Obj | None, name: str
 
 
 _BLOCKING = ("NoSchedule", "NoExecute")
+_CORDONED = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 _DAEMON_TOLERATED = (
     "node.kubernetes.io/not-ready",
     "node.kubernetes.io/unreachable",
@@ -88,7 +91,8 @@ def can_run(spec: Obj, node: Obj, *, daemon: bool = False) -> bool:
         node: the Node.
         daemon: the pod is a DaemonSet's, which comes to nodes that are not ready as well.
     """
-    if not daemon and (not is_true(node, "Ready") or (node.get("spec") or {}).get("unschedulable")):
+    cordoned = (node.get("spec") or {}).get("unschedulable") and not _tolerated(spec, _CORDONED)
+    if not daemon and (not is_true(node, "Ready") or cordoned):
         return False
     labels = labels_of(node)
     selected = all(labels.get(key) == value for key, value in (spec.get("nodeSelector") or {}).items())
@@ -108,8 +112,11 @@ def _repelled(spec: Obj, node: Obj, *, daemon: bool) -> bool:
     taints = [taint for taint in (node.get("spec") or {}).get("taints") or [] if taint["effect"] in _BLOCKING]
     if daemon:
         taints = [taint for taint in taints if taint["key"] not in _DAEMON_TOLERATED]
-    tolerations = spec.get("tolerations") or []
-    return not all(any(_tolerates(toleration, taint) for toleration in tolerations) for taint in taints)
+    return not all(_tolerated(spec, taint) for taint in taints)
+
+
+def _tolerated(spec: Obj, taint: Obj) -> bool:
+    return any(_tolerates(toleration, taint) for toleration in spec.get("tolerations") or [])
 
 
 def _tolerates(toleration: Obj, taint: Obj) -> bool:
@@ -140,6 +147,8 @@ _MOMENT = 1e-6
 _IMAGE = re.compile(r"[a-z0-9]([\w.:/-]*[\w-])?(@sha256:[0-9a-f]{64})?")
 """What a kubelet takes for the reference of an image, roughly."""
 SCHEDULER = "default-scheduler"
+ISCSI = "iscsiadm: Unknown parameter name node.session.conn_reopen_log_freq; exit status 7"
+"""What open-iscsi says to the records of another version of it."""
 SCYLLA_NEEDS_PCLMUL = 71
 """ScyllaDB's exit code on a CPU without SSE 4.2 or PCLMULQDQ."""
 
@@ -162,7 +171,8 @@ class Kubelets:
     Args:
         store: the cluster.
         clock: the lab's clock.
-        faults: "kube.image-pull-fails": images of pods in `default` and application namespaces cannot be pulled.
+        faults: "kube.image-pull-fails": images of pods in `default` and application namespaces cannot be pulled;
+            "kube.attach-fails": volumes are not attached to nodes that run a newer Talos than others.
         seed: makes every delay the same in every run.
         machines: the machines of the nodes.
     """
@@ -280,8 +290,8 @@ class Kubelets:
         image = pod["spec"]["containers"][0].get("image", "")
         if not self._has_network(pod, node):
             yield Hurdle("ContainerCreating", None)
-        if missing := missing_for_volumes(self._store, pod):
-            yield Hurdle("ContainerCreating", LOOK_AGAIN_SECONDS, f"MountVolume.SetUp failed: {missing} not found")
+        if problem := self._volume_problem(pod, node):
+            yield Hurdle("ContainerCreating", LOOK_AGAIN_SECONDS, problem)
         if self._faults.on("kube.image-pull-fails") and namespace_of(pod) != "kube-system":
             yield Hurdle("ImagePullBackOff", BACK_OFF_SECONDS, f'Failed to pull image "{image}": not found')
         if not _IMAGE.fullmatch(image):
@@ -301,6 +311,17 @@ class Kubelets:
         if "/scylla:" in image and machine and "pclmulqdq" not in machine.cpu_features:
             message = f"back-off restarting failed container {pod['spec']['containers'][0]['name']}"
             yield Hurdle("CrashLoopBackOff", BACK_OFF_SECONDS, message, SCYLLA_NEEDS_PCLMUL)
+
+    def _volume_problem(self, pod: Obj, node: str) -> str:
+        """What a volume waits for, or the fault that keeps it from a node with a newer Talos than another; else ""."""
+        if missing := missing_for_volumes(self._store, pod):
+            return f"MountVolume.SetUp failed: {missing} not found"
+        versions = {name: ordered(machine.talos) for name, machine in self._machines.items()}
+        newer = versions.get(node, ()) > min(versions.values(), default=())
+        claim = next(iter(claims_of(pod)), "")
+        if not (claim and newer and self._faults.on("kube.attach-fails")):
+            return ""
+        return f"AttachVolume.Attach failed for the volume of {claim}: rpc error: code = Internal desc = {ISCSI}"
 
     def _has_network(self, pod: Obj, node: str) -> bool:
         stored = self._store.find("v1", "Node", node)
@@ -331,7 +352,7 @@ class Kubelets:
 
     def _complete(self, pod: Obj) -> None:
         status = pod.get("status") or {}
-        self._store.set_status(pod, {**status, **ended(pod, exit_code(self._store, pod))})
+        self._store.set_status(pod, {**status, **ended(pod, exit_code(self._store, pod, self._faults))})
 
     def _end(self, pod: Obj) -> float | None:
         if left := self._wait(pod, "stop", (STOP_SECONDS, STOP_SECONDS)):

@@ -1,11 +1,11 @@
-"""Claims are bound once their StorageClass is there and its driver runs."""
+"""Claims are bound once their StorageClass is there and its driver runs, and their volumes go with them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from fluobook_lab.kube.controllers.loop import Delays, own_key
-from fluobook_lab.kube.objects import annotations_of, name_of, namespace_of
+from fluobook_lab.kube.objects import annotations_of, clone, name_of, namespace_of, owner_reference
 
 if TYPE_CHECKING:
     from fluobook_lab.clock import Clock
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CLAIMS = ("", "persistentvolumeclaims")
 CLASSES = ("storage.k8s.io", "storageclasses")
+VOLUMES = ("", "persistentvolumes")
 DEFAULT = "storageclass.kubernetes.io/is-default-class"
 BIND_SECONDS = (0.5, 2.0)
 DRIVERS = {"driver.longhorn.io": ("longhorn-system", "longhorn-manager")}
@@ -23,7 +24,7 @@ DRIVERS = {"driver.longhorn.io": ("longhorn-system", "longhorn-manager")}
 
 
 class Volumes:
-    """Makes a PersistentVolume for each claim.
+    """Makes a PersistentVolume for each claim, and deletes it after the claim unless its class retains it.
 
     Args:
         store: the cluster.
@@ -44,6 +45,8 @@ class Volumes:
     def reconcile(self, key: Key) -> float | None:
         """As in `Controller`."""
         claim = self._store.find("v1", "PersistentVolumeClaim", key[1], key[0])
+        if claim is None:
+            self._delete_volume(key)
         if claim is None or (claim.get("status") or {}).get("phase") == "Bound":
             return None
         if not claim["metadata"]["uid"]:
@@ -56,6 +59,16 @@ class Volumes:
             return left
         self._bind(claim, storage_class)
         return None
+
+    def _delete_volume(self, claim: Key) -> None:
+        """Delete the volume of a claim that is gone."""
+        for _, volume in self._store.storage.scan(VOLUMES):
+            reference = volume["spec"].get("claimRef") or {}
+            if (reference.get("namespace"), reference.get("name")) != claim:
+                continue
+            if volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete":
+                self._store.delete("v1", "PersistentVolume", name_of(volume))
+                return
 
     def _class(self, claim: Obj) -> Obj | None:
         wanted = claim["spec"].get("storageClassName")
@@ -90,3 +103,27 @@ class Volumes:
         body = {"spec": {"volumeName": volume, "storageClassName": name_of(storage_class)}}
         bound = self._store.patch("v1", "PersistentVolumeClaim", name_of(claim), namespace_of(claim), body=body)
         self._store.set_status(bound, {"phase": "Bound", "accessModes": modes, "capacity": capacity})
+
+
+class EphemeralVolumes:
+    """Makes the claims of the volumes that live and die with their pod."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.sources: Sources = {("", "pods"): own_key}
+
+    def reconcile(self, key: Key) -> float | None:
+        """As in `Controller`."""
+        pod = self._store.find("v1", "Pod", key[1], key[0])
+        if pod is None or pod["metadata"].get("deletionTimestamp"):
+            return None
+        for volume in pod["spec"].get("volumes") or []:
+            name = f"{key[1]}-{volume['name']}"
+            if not volume.get("ephemeral") or self._store.find("v1", "PersistentVolumeClaim", name, key[0]):
+                continue
+            template = clone(volume["ephemeral"]["volumeClaimTemplate"])
+            metadata = {**(template.get("metadata") or {}), "name": name, "namespace": key[0]}
+            metadata["ownerReferences"] = [owner_reference(pod)]
+            claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata}
+            self._store.create({**claim, "spec": template["spec"]})
+        return None

@@ -379,7 +379,7 @@ class Jobs(_Workloads):
 
     def _reconcile(self, job: Obj, /) -> float | None:
         if is_true(job, "Complete") or is_true(job, "Failed"):
-            return None
+            return self._until_deleted(job)
         pods = owned(self._store, job, "v1", "Pod")
         limit, now = job["spec"].get("activeDeadlineSeconds"), self._clock.now()
         left = self._until.setdefault(job["metadata"]["uid"], now + limit) - now if limit else None
@@ -398,6 +398,16 @@ class Jobs(_Workloads):
                 failure = failure or create_pod(self._store, job, new_pod(job))
         self._set_status(job, running, done, complete=done >= wanted)
         return RETRY_SECONDS if failure else left
+
+    def _until_deleted(self, job: Obj) -> float | None:
+        """Delete a Job when it has been over for ttlSecondsAfterFinished; the lab seconds until then."""
+        limit, now = job["spec"].get("ttlSecondsAfterFinished"), self._clock.now()
+        if limit is None:
+            return None
+        left = self._until.setdefault(f"{job['metadata']['uid']}/ttl", now + limit) - now
+        if left <= 0:
+            self._store.delete("batch/v1", "Job", name_of(job), namespace_of(job))
+        return left if left > 0 else None
 
     def _fail(self, job: Obj, pods: list[Obj], failed: int, reason: str) -> None:
         delete_pods(self._store, [pod for pod in living(pods) if (pod.get("status") or {}).get("phase") != "Failed"])
