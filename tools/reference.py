@@ -24,7 +24,7 @@ from typer.core import TyperGroup
 from fluobook import cli, errors, gitops, notebook
 from fluobook.failures.catalogue import Failure, catalogue, entry
 from fluobook.gitops.check import RULES
-from fluobook.gitops.tree import NEEDED_BEFORE
+from fluobook.gitops.tree import BACKUPS, NEEDED_BEFORE
 from fluobook.stages import catalogue as stages
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def list_of_stages() -> str:
 
 def platform_tree() -> str:
     """Every Application by wave, the namespaces with their PodSecurity level, and the rules that hold all of it."""
-    tree = gitops.read(ROOT)
+    tree = gitops.read(ROOT, has=(BACKUPS,))
     text = "# The platform tree\n\nWhat [cluster-gitops](../../cluster-gitops/README.md) deploys, as Argo CD syncs it. "
     text += "Versions stand in each "
     text += "`application.yaml` and nowhere else.\n\n"
@@ -224,9 +224,8 @@ def platform_tree() -> str:
         place = app.file.resolve().relative_to(ROOT.resolve())
         version = app.version if app.chart or not tree.is_ours(app) else ""
         source = f"{app.chart}, {app.repo}" if app.chart else f"`{app.path}`" if tree.is_ours(app) else app.repo
-        text += (
-            f"| {app.wave} | [{app.name}](../../{place}) | {source} | {version} | {app.namespace} | {app.project} |\n"
-        )
+        name = f"[{app.name}](../../{place}){' (with a bucket)' * bool(app.only_with)}"
+        text += f"| {app.wave} | {name} | {source} | {version} | {app.namespace} | {app.project} |\n"
     text += "\n## Namespaces\n\n| namespace | PodSecurity | made by |\n|---|---|---|\n"
     deployed = (document for app in tree.applications for document in tree.deployed_by(app))
     for document in (d for d in deployed if d.kind == "Namespace"):
@@ -237,7 +236,8 @@ def platform_tree() -> str:
     for app in tree.applications:
         for value in app.phase_values:
             place = f"{value.kind} {value.name} " if value.kind else ""
-            text += f"| {app.name} | {place}`{value.path}` | `{value.value}` |\n"
+            given = f"`{value.value}`" if value.value else f"nothing without {value.only_with}"
+            text += f"| {app.name} | {place}`{value.path}` | {given} |\n"
     text += "\n## The rules of `fluobook check`\n\n| rule | what holds |\n|---|---|\n"
     for name, rule in sorted(RULES.items()):
         text += f"| {name} | {(inspect.getdoc(rule) or '').splitlines()[0]} |\n"

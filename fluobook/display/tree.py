@@ -21,6 +21,7 @@ from fluobook.gitops.documents import STRICT, Document, Finding
 from fluobook.gitops.reachability import Cell as Question
 from fluobook.gitops.rules.network import policies_of
 from fluobook.gitops.snapshot import Snapshot
+from fluobook.gitops.tree import settings_of
 from fluobook.gitops.versions import Row, Step
 from fluobook.kubernetes.policies import Policies
 from fluobook.params import Params
@@ -59,8 +60,7 @@ class PlatformTree(Displayed):
 
     @cached_property
     def _snapshot(self) -> Snapshot:
-        gitops = self.chosen.platform.gitops
-        return Snapshot(self.root, gitops.path, gitops.without, STRICT)
+        return Snapshot(self.root, *settings_of(self.chosen.platform), STRICT)
 
     @cached_property
     def policies(self) -> Policies[Document]:
@@ -69,7 +69,8 @@ class PlatformTree(Displayed):
 
     @cached_property
     def _findings(self) -> list[Finding]:
-        return findings(self.root, path=self.chosen.platform.gitops.path, without=self.chosen.platform.gitops.without)
+        path, without, has = settings_of(self.chosen.platform)
+        return findings(self.root, path=path, without=without, has=has)
 
     @cached_property
     def _questions(self) -> list[Question]:

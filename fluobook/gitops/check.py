@@ -28,7 +28,7 @@ Rule = Callable[[Snapshot], Iterator[Finding]]
 RULES: dict[str, Rule] = {
     "address": network.services_get_an_address,
     "approver": files.approver_and_stage_4_agree,
-    "backup": secrets.backups_have_credentials,
+    "backup": secrets.backups_are_whole,
     "build": files.kustomizations_build,
     "cleartext": secrets.secrets_are_encrypted,
     "cpu": objects.cpus_have_what_workloads_need,
@@ -112,6 +112,7 @@ CONSEQUENCES = (
     ("reachability", "no row expects it", "door", "the row opens", "tree"),
     ("generator", "is not listed", "generator", "does not exist", "file"),
     ("build", "already registered id", "duplicate", "", "tree"),
+    ("reference", "Secret fluodata-backup", "backup", "fluodata/fluodata-backup", "tree"),
 )
 """A rule and words of its findings that follow from a finding of another rule with other words, in the same line,
 object, file or tree."""
@@ -126,7 +127,12 @@ ABOUT_FILES = {
 
 
 def findings(
-    root: Path, rules: Mapping[str, Rule] = RULES, *, path: str = ROOT_PATH, without: Iterable[str] = ()
+    root: Path,
+    rules: Mapping[str, Rule] = RULES,
+    *,
+    path: str = ROOT_PATH,
+    without: Iterable[str] = (),
+    has: Iterable[str] = (),
 ) -> list[Finding]:
     """The defects of a repository under one root, in the order of files and lines.
 
@@ -135,12 +141,13 @@ def findings(
         rules: the rules to apply, by name.
         path: the folder of the root Application.
         without: the components that are left out.
+        has: what the platform has of what Applications are only deployed with.
 
     Raises:
         ToolFailed: kubectl or sops is missing.
     """
     broken = unreadable(root)
-    applied = _applied(Snapshot(root, path, tuple(without)), _beside(broken, rules), broken)
+    applied = _applied(Snapshot(root, path, tuple(without), tuple(has)), _beside(broken, rules), broken)
     return _causes({*broken, *applied}, root)
 
 

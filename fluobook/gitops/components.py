@@ -41,13 +41,13 @@ def of(platform: Platform, root: Path) -> Tree:
         Rejected: a file is missing or invalid.
         ParamsError: there is no root Application; a component that is left out does not exist, or another needs it.
     """
-    path = platform.gitops.path
+    path, without, has = trees.settings_of(platform)
     if not (root / path / kustomization.NAME).exists():
         raise ParamsError(
             f"platform.gitops.path = {path!r}: there is no {path}/{kustomization.NAME}",
             remedy="name the folder of the root Application, such as cluster-gitops/bootstrap or site",
         )
-    tree = trees.read(root, path, platform.gitops.without)
+    tree = trees.read(root, path, without, has)
     if problems := refusals(tree):
         raise ParamsError(
             "platform.gitops.without cannot be followed",
@@ -63,10 +63,10 @@ def refusals(tree: Tree) -> tuple[str, ...]:
     strangers = [name for name in tree.without if name not in known]
     unknown = [f"there is no component {name}: {did_you_mean(name, known)}" for name in strangers]
     essential = [f"{app.name} cannot be left out: {_NEEDED[app.name]}" for app in tree.left_out if app.name in _NEEDED]
-    if unknown or essential or not tree.left_out:
+    if unknown or essential or not tree.without:
         return (*unknown, *essential)
-    everything = Snapshot(tree.root, tree.path, reader=tree.reader)
-    kept = Snapshot(tree.root, tree.path, tree.without, tree.reader)
+    everything = Snapshot(tree.root, tree.path, has=tree.has, reader=tree.reader)
+    kept = Snapshot(tree.root, tree.path, tree.without, tree.has, tree.reader)
     still = providers_of(kept)
     providers = {need: app for need, app in providers_of(everything).items() if need not in still}
     missing = [
@@ -81,7 +81,7 @@ def refusals(tree: Tree) -> tuple[str, ...]:
 def nothing_is_left_over(snapshot: Snapshot) -> Iterator[Finding]:
     """Nothing of the operator's refers to a component that is left out, and no secret is kept for one alone."""
     tree, site = snapshot.tree, trees.site_folder(snapshot.root, snapshot.path)
-    if not tree.left_out:
+    if not tree.without:
         return
     yield from _secrets_without_users(snapshot)
     if site is None:
@@ -106,7 +106,7 @@ def nothing_is_left_over(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _rows_without_pods(snapshot: Snapshot, site: Path) -> Iterator[Finding]:
     """Pods and rows of the operator's reachability table that name what is left out."""
-    everything = Snapshot(snapshot.root, snapshot.path, reader=snapshot.reader).table
+    everything = Snapshot(snapshot.root, snapshot.path, has=snapshot.has, reader=snapshot.reader).table
     gone = {*everything.sources, *(f"namespace {name}" for name in snapshot.tree.dropped_namespaces)}
     gone -= set(snapshot.table.sources)
     for document in (document for document in snapshot.table.documents if document.file.is_relative_to(site)):
@@ -119,7 +119,7 @@ def _rows_without_pods(snapshot: Snapshot, site: Path) -> Iterator[Finding]:
 
 
 def _secrets_without_users(snapshot: Snapshot) -> Iterator[Finding]:
-    everything = Snapshot(snapshot.root, snapshot.path, reader=snapshot.reader)
+    everything = Snapshot(snapshot.root, snapshot.path, has=snapshot.has, reader=snapshot.reader)
     kept = {app.name for app in snapshot.applications}
     users: dict[str, set[str]] = {}
     for app in everything.applications:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from fluobook.gitops.documents import Document
-    from fluobook.gitops.tree import Application
+    from fluobook.gitops.tree import Application, PhaseValue
     from fluobook.params import Platform
 
 NAME = "root"
@@ -166,6 +166,18 @@ def values_of(platform: Platform) -> dict[str, Any]:
     }
 
 
+def without_unused(document: Document, app: Application, has: Iterable[str]) -> Document:
+    """An object as a platform receives it that has only that: without what it has no use for."""
+    operations: list[Operation] = [
+        {"op": "remove", "path": value.path}
+        for value in app.phase_values
+        if value.only_with and value.only_with not in has
+        if (value.kind, value.name) == (document.kind, document.name)
+        if value_at(document.data, value.path) is not MISSING
+    ]
+    return kustomization.patched(document, operations) if operations else document
+
+
 def rest_of(template: str) -> str:
     """What a template has beside the names of values."""
     return _NAME_IN_TEMPLATE.sub("", template)
@@ -206,7 +218,7 @@ def _for_application(
     yield from _replace(data, "/spec/source/targetRevision", platform.gitops.revision if ours else app.version)
     for value in app.phase_values:
         if not value.kind:
-            yield from _replace(data, value.path, _filled(value.value, values))
+            yield from _changes(data, value, tree, values)
     inner = [patch.for_kustomize() for patch in _for_objects(app, tree, values)]
     if inner and not app.kustomize:
         yield {"op": "add", "path": "/spec/source/kustomize", "value": {"patches": inner}}
@@ -229,7 +241,7 @@ def _for_objects(app: Application, tree: Tree, values: Mapping[str, Any]) -> Ite
             operation
             for value in app.phase_values
             if (value.kind, value.name) == (kind, name)
-            for operation in _replace(objects[kind, name], value.path, _filled(value.value, values))
+            for operation in _changes(objects[kind, name], value, tree, values)
         )
         if operations:
             yield Patch(kind, name, operations)
@@ -251,6 +263,13 @@ def objects_for(platform: Platform, tree: Tree) -> list[Document]:
             for document in tree.deployed_by(app)
         ]
     return objects
+
+
+def _changes(data: dict[str, Any], value: PhaseValue, tree: Tree, values: Mapping[str, Any]) -> Iterable[Operation]:
+    if not value.only_with:
+        yield from _replace(data, value.path, _filled(value.value, values))
+    elif value.only_with not in tree.has and value_at(data, value.path) is not MISSING:
+        yield {"op": "remove", "path": value.path}
 
 
 def _replace(data: dict[str, Any], path: str, value: Any) -> Iterable[Operation]:

@@ -97,22 +97,25 @@ class TolerantReader(Reader):
 class Snapshot:
     """A repository as it is now.
 
-    `root` is the repository, `path` the folder of the root Application in it, `without` what the params leave out.
+    `root` is the repository, `path` the folder of the root Application in it, `without` what the params leave out,
+    `has` what they have of what Applications are only deployed with.
     """
 
     root: Path
     path: str = tree.ROOT_PATH
     without: tuple[str, ...] = ()
+    has: tuple[str, ...] = ()
     reader: Reader = field(default_factory=TolerantReader, repr=False, compare=False)
 
     def __str__(self) -> str:
-        """The root, for a message: "cluster-gitops/bootstrap without scylladb"."""
-        return " without ".join(filter(None, (self.path, ", ".join(self.without))))
+        """The root, for a message: "cluster-gitops/bootstrap with backups without scylladb"."""
+        named = " with ".join(filter(None, (self.path, ", ".join(self.has))))
+        return " without ".join(filter(None, (named, ", ".join(self.without))))
 
     @cached_property
     def tree(self) -> Tree:
         """The tree that the root Application deploys, with the Applications that no kustomization lists."""
-        listed = tree.read(self.root, self.path, self.without, self.reader)
+        listed = tree.read(self.root, self.path, self.without, self.has, self.reader)
         folders = [part.file.parent for part in kustomization.below(self.root / self.path, self.reader)]
         known = {(document.kind, document.name) for document in listed.documents}
         forgotten = tuple(
@@ -140,9 +143,9 @@ class Snapshot:
     @cached_property
     def variants(self) -> tuple[Snapshot, ...]:
         """The repository under each root that a params file uses; under the default root if none can be read."""
-        settings = [loaded.platform.gitops for loaded in self.params.values() if isinstance(loaded, params.Params)]
-        roots = dict.fromkeys((gitops.path, gitops.without) for gitops in settings)
-        variants = tuple(Snapshot(self.root, path, without, self.reader) for path, without in roots)
+        platforms = [loaded.platform for loaded in self.params.values() if isinstance(loaded, params.Params)]
+        roots = dict.fromkeys(map(tree.settings_of, platforms))
+        variants = tuple(Snapshot(self.root, *settings, self.reader) for settings in roots)
         return variants or (Snapshot(self.root, reader=self.reader),)
 
     @property
@@ -234,7 +237,7 @@ class Snapshot:
     @cached_property
     def named(self) -> set[Path]:
         """The folders of the roots and of their Applications."""
-        paths = {app.path for root in self.roots for app in root.applications if app.path}
+        paths = {app.path for root in self.roots for app in root.all_applications if app.path}
         return {(self.root / path).resolve() for path in (*paths, *(root.path for root in self.roots))}
 
     @cached_property
@@ -268,7 +271,7 @@ class Snapshot:
         for app in filter(self.tree.is_ours, self.applications):
             folders = [part.file.parent for part in kustomization.below(self.root / app.path, self.reader)]
             made = [each for folder in folders for each in kustomization.generated(folder, self.reader)]
-            objects = self.tree.deployed_by(app)
+            objects = [root.without_unused(each, app, self.has) for each in self.tree.deployed_by(app)]
             built = {(each.kind, each.namespace, each.name) for each in objects if each.kind == "ConfigMap"}
             made = [each for each in made if (each.kind, each.namespace, each.name) not in built]
             objects += [each for each in made if not self.tree.is_dropped(each)]
@@ -344,7 +347,8 @@ class Snapshot:
     def platforms(self) -> dict[Path, Platform]:
         """The platforms that use this root, by their params files; those of invalid files are unknown."""
         valid = ((file, loaded.platform) for file, loaded in self.params.items() if isinstance(loaded, params.Params))
-        return {file: platform for file, platform in valid if _root_of(platform) == (self.path, self.without)}
+        own = (self.path, self.without, self.has)
+        return {file: platform for file, platform in valid if tree.settings_of(platform) == own}
 
     @cached_property
     def objects_by_platform(self) -> list[tuple[Platform | None, list[Document]]]:
@@ -363,10 +367,6 @@ def _placed(document: Document, namespace: str) -> Document:
         return document
     metadata = {**(document.data.get("metadata") or {}), "namespace": namespace}
     return document.changed({**document.data, "metadata": metadata})
-
-
-def _root_of(platform: Platform) -> tuple[str, tuple[str, ...]]:
-    return platform.gitops.path, platform.gitops.without
 
 
 def _load(file: Path) -> Params | ParamsError:

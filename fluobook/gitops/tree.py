@@ -28,6 +28,9 @@ WAVE = "argocd.argoproj.io/sync-wave"
 FINALIZER = "resources-finalizer.argocd.argoproj.io"
 NEEDED_BEFORE = "fluobook/needed-before"
 PHASE_VALUES = "fluobook/phase-values"
+ONLY_WITH = "fluobook/only-with"
+BACKUPS = "backups"
+"""What params can switch on, as `fluobook/only-with` and a phase value name it: platform.backups has a bucket."""
 _T = TypeVar("_T", str, list[Any], dict[str, Any])
 GONE = "which does not exist", "which has no kustomization"
 """How the finding ends about an Application whose folder is not there."""
@@ -43,20 +46,23 @@ class PhaseValue:
         - {path: /spec/source/helm/valuesObject/operator/replicas, value: "{cilium_operator_replicas}"}
         - {kind: CiliumLoadBalancerIPPool, name: mqtt, path: /spec/blocks/0/start, value: "{pool.mqtt.start}"}
 
-    Without a kind, the path is in the Application itself; with one, in an object that the Application deploys.
+    Without a kind, the path is in the Application itself; with one, in an object that the Application deploys. With
+    `only_with` instead of a value, what is at the path in Git is removed unless the platform has that.
     """
 
     path: str
-    value: str
+    value: str = ""
     kind: str = ""
     name: str = ""
+    only_with: str = ""
 
 
 @dataclass(frozen=True)
 class Application:
     """An Argo CD Application: its source, its destination and its wave.
 
-    `chart` is "" for a git source and `path` is "" for a chart; `version` is targetRevision in either case.
+    `chart` is "" for a git source and `path` is "" for a chart; `version` is targetRevision in either case. `only_with`
+    is what a platform must have for it to be deployed; "" for nothing.
     """
 
     name: str
@@ -74,6 +80,7 @@ class Application:
     prune: bool
     finalizer: bool
     phase_values: tuple[PhaseValue, ...]
+    only_with: str
     document: Document = field(repr=False)
 
     @property
@@ -122,6 +129,7 @@ class Application:
             prune=bool(value_under(document.data, ("spec", "syncPolicy", "automated", "prune"))),
             finalizer=any(str(name).startswith(FINALIZER) for name in finalizers),
             phase_values=fields.phase_values(),
+            only_with=str(document.annotations.get(ONLY_WITH, "")),
             document=document,
         )
 
@@ -194,13 +202,15 @@ class Tree:
     """What the root Application deploys.
 
     `root` is the repository, `path` the folder of the root Application in it, `documents` its objects. `without` names
-    the components that are left out: folders with Applications, or single Applications.
+    the components that are left out: folders with Applications, or single Applications; `has` what the platform has of
+    what Applications are `only_with`.
     """
 
     root: Path
     path: str
     documents: tuple[Document, ...]
     without: tuple[str, ...] = ()
+    has: tuple[str, ...] = ()
     reader: Reader = field(default=STRICT, repr=False, compare=False)
 
     @cached_property
@@ -223,9 +233,11 @@ class Tree:
 
     @cached_property
     def left_out(self) -> tuple[Application, ...]:
-        """The Applications of the components that are left out."""
+        """The Applications of the components that are left out, and those that the platform has no use for."""
         apps = {app.name: [app] for app in self.all_applications}
-        return tuple(app for name in self.without for app in self.components.get(name) or apps.get(name) or ())
+        named = [app for name in self.without for app in self.components.get(name) or apps.get(name) or ()]
+        unused = [app for app in self.all_applications if app.only_with and app.only_with not in self.has]
+        return (*named, *(app for app in unused if app not in named))
 
     @cached_property
     def applications(self) -> tuple[Application, ...]:
@@ -291,19 +303,33 @@ class Tree:
         return bool(apps) and all(app in self.left_out for app in apps)
 
 
-def read(root: Path, path: str = ROOT_PATH, without: Iterable[str] = (), reader: Reader = STRICT) -> Tree:
+def settings_of(platform: Platform) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """What decides which tree a platform has: path, without and has, as `read` takes them."""
+    has = (BACKUPS,) if platform.backups.bucket else ()
+    return platform.gitops.path, platform.gitops.without, has
+
+
+def read(
+    root: Path,
+    path: str = ROOT_PATH,
+    without: Iterable[str] = (),
+    has: Iterable[str] = (),
+    reader: Reader = STRICT,
+) -> Tree:
     """The tree of a repository; `fluobook.gitops.of` refuses what cannot be left out.
 
     Args:
         root: the repository.
         path: the folder of the root Application (`platform.gitops.path`).
         without: the components that are left out (`platform.gitops.without`).
+        has: what the platform has of what Applications are only deployed with.
         reader: reads the files, and handles those that are invalid.
 
     Raises:
         Rejected: a file is missing or invalid; names file and line.
     """
-    return Tree(root, path, tuple(kustomization.resources(root / path, reader)), tuple(without), reader)
+    documents = tuple(kustomization.resources(root / path, reader))
+    return Tree(root, path, documents, tuple(without), tuple(has), reader)
 
 
 def site_folder(root: Path, path: str) -> Path | None:

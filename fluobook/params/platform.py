@@ -344,16 +344,18 @@ class EtcdSnapshots(Model):
 
 
 class Backups(Model):
-    """Backups of the volumes to a bucket; its credentials are in the Secret longhorn-backup."""
+    """Backups to a bucket; its credentials are in the Secrets longhorn-backup and fluodata-backup."""
 
     bucket: fields.Bucket | None = None
     """Name of an S3 bucket for nothing else; null for no backups."""
     region: fields.Region = "us-east-1"
     """Region of the bucket; a service other than AWS takes its default, or any."""
+    endpoint: fields.Endpoint | None = None
+    """URL of a service other than AWS; Longhorn takes it from its Secret, as AWS_ENDPOINTS."""
     schedule: fields.Schedule = "30 1 * * *"
-    """When volumes are backed up: minute, hour, day of the month, month, day of the week, in UTC."""
+    """When backups are made: minute, hour, day of the month, month, day of the week, in UTC."""
     keep: Annotated[Count, Field(le=100)] = 14
-    """How many backups of each volume are kept."""
+    """How many backups of each volume are kept, and for how many days PostgreSQL can be restored to any time."""
 
 
 class Rotate(Model):
@@ -434,7 +436,7 @@ class Platform(Model):
     etcd_snapshots: EtcdSnapshots = EtcdSnapshots()
     """Snapshots of etcd."""
     backups: Backups = Backups()
-    """Backups of the volumes."""
+    """Backups of the volumes and of PostgreSQL."""
     rotate: Rotate = Rotate()
     """What is rotated."""
     deadlines: Deadlines = Deadlines()

@@ -19,9 +19,10 @@ from fluobook.machine.contracts import value_at
 from fluobook.params import Node, Platform, Supported, load_supported
 from fluobook.params.versions import minor_of
 from fluobook.stages.core.backups import folder_of, records
-from fluobook.stages.core.check import Check, CheckGroup, count, error_of, run_groups
+from fluobook.stages.core.check import Check, CheckGroup, all_of, count, error_of, run_groups, title_of
 from fluobook.stages.core.cluster import EtcdReport, cluster, read_etcd
 from fluobook.stages.core.executor import in_parallel
+from fluobook.stages.core.freshness import DATABASES, backup_checks, database_checks
 from fluobook.stages.core.readiness import WORKLOADS, bad_conditions, certificates_check, listed, why_not
 from fluobook.stages.core.stage import read_only_stage
 from fluobook.stages.etcd_snapshot import age_check
@@ -31,8 +32,6 @@ Obj = Mapping[str, Any]
 
 FAR_BEHIND = 1000
 """Entries of etcd's log that a member may lag behind the leader; one that catches up is far closer."""
-SHOWN = 5
-"""Unhealthy objects of one kind that a result names; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -114,28 +113,11 @@ def unhealthy(operated: Operated, obj: Obj) -> str:
 
 def operated_check(operated: Operated, objects: Sequence[Obj]) -> Check:
     """Whether all objects of a kind are healthy."""
-    problems = [f"{_title(obj)}: {why}" for obj in objects if (why := unhealthy(operated, obj))]
+    problems = [f"{title_of(obj)}: {why}" for obj in objects if (why := unhealthy(operated, obj))]
     name = f"every {operated.title} is healthy"
     if not objects:
         return Check(name, passed=True, result="there is none")
-    return _all(name, len(objects), problems, operated.remedy)
-
-
-def _title(obj: Obj) -> str:
-    metadata = obj["metadata"]
-    return "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
-
-
-def _counted(total: int, problems: Sequence[str]) -> str:
-    """How many are well, and what is wrong with the first of the others."""
-    more = f"; +{len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-    shown = f"; {'; '.join(problems[:SHOWN])}{more}" if problems else ""
-    return f"{total - len(problems)} of {total}{shown}"
-
-
-def _all(name: str, total: int, problems: Sequence[str], remedy: str) -> Check:
-    """Whether nothing is wrong with any of so many objects."""
-    return Check(name, not problems, _counted(total, problems), remedy)
+    return all_of(name, len(objects), problems, operated.remedy)
 
 
 def node_checks(platform: Platform, nodes: Iterable[Obj], *, midway: bool = False) -> Iterable[Check]:
@@ -157,7 +139,7 @@ def node_checks(platform: Platform, nodes: Iterable[Obj], *, midway: bool = Fals
         )
         problems += [f"{declared.name}: {', '.join(wrong)}"] * bool(wrong)
     remedy = f"{KUBECTL} describe node; {TALOSCTL} -n ADDRESS dmesg"
-    yield _all("every node is Ready, without pressure", len(platform.nodes), problems, remedy)
+    yield all_of("every node is Ready, without pressure", len(platform.nodes), problems, remedy)
     strangers = sorted(set(found) - {node.name for node in platform.nodes})
     result = f"not in the params: {', '.join(strangers)}" if strangers else "the nodes are those of the params"
     yield Check(
@@ -176,7 +158,7 @@ def node_checks(platform: Platform, nodes: Iterable[Obj], *, midway: bool = Fals
         for name, node in found.items()
         if (version := value_at(node, "status.nodeInfo.kubeletVersion")) != wanted
     ]
-    yield _all(
+    yield all_of(
         f"every kubelet has version {wanted}",
         len(found),
         other,
@@ -206,7 +188,7 @@ def talos_checks(
         elif stage.stage != "running" or not stage.ready:
             unmet = ", ".join(f"{condition} ({reason})" for condition, reason in stage.unmet)
             problems.append(f"{name}: {stage.stage}, {unmet or 'not ready'}")
-    yield _all(
+    yield all_of(
         "every node runs, and Talos reports it as ready",
         len(stages),
         problems,
@@ -216,7 +198,7 @@ def talos_checks(
         return
     wanted = f"v{platform.versions.talos}"
     other = [f"{name} has {version}" for name, version in versions.items() if version != wanted]
-    yield _all(
+    yield all_of(
         f"every node runs Talos {wanted}",
         len(versions),
         other,
@@ -233,7 +215,7 @@ def etcd_checks(platform: Platform, reports: Mapping[str, EtcdReport]) -> Iterab
     """
     remedy = f"{TALOSCTL} -n ADDRESS etcd status; {TALOSCTL} -n ADDRESS service etcd"
     silent = [f"{name}: {report.error}" for name, report in reports.items() if report.error]
-    yield _all("every member of etcd reports its status", len(reports), silent, remedy)
+    yield all_of("every member of etcd reports its status", len(reports), silent, remedy)
     answered = {name: report for name, report in reports.items() if report.status}
     if not answered:
         return
@@ -269,7 +251,7 @@ def _members_check(platform: Platform, answered: Mapping[str, EtcdReport]) -> Ch
     wanted = sorted(node.name for node in platform.control_planes)
     seen = {name: sorted(m.hostname or f"unnamed {m.id}" for m in report.members) for name, report in answered.items()}
     other = [f"{name} sees {', '.join(members)}" for name, members in seen.items() if members != wanted]
-    return _all(
+    return all_of(
         "the members of etcd are the control planes, as each of them sees it",
         len(seen),
         other,
@@ -279,8 +261,8 @@ def _members_check(platform: Platform, answered: Mapping[str, EtcdReport]) -> Ch
 
 def workloads_check(objects: Sequence[Obj]) -> Check:
     """Whether every workload has all its pods."""
-    problems = [f"{obj['kind']} {_title(obj)}: {why}" for obj in objects if (why := why_not(obj))]
-    return _all(
+    problems = [f"{obj['kind']} {title_of(obj)}: {why}" for obj in objects if (why := why_not(obj))]
+    return all_of(
         "every workload is ready",
         len(objects),
         problems,
@@ -292,7 +274,7 @@ def applications_check(applications: Sequence[Obj]) -> Check:
     """Whether Argo CD reports every Application as Synced and Healthy."""
     states = [state_of(application) for application in applications]
     problems = [f"{state.name}: {state.summary()}" for state in states if not state.healthy]
-    return _all(
+    return all_of(
         "every Application is Synced and Healthy",
         len(states),
         problems,
@@ -309,7 +291,7 @@ def days_check(name: str, days: Mapping[str, int | None], remedy: str) -> Check:
         remedy: what to do.
     """
     soon = [f"{what}: {left} days" for what, left in days.items() if left is not None and left < RENEW_BEFORE.days]
-    return _all(name, len(days), soon, remedy)
+    return all_of(name, len(days), soon, remedy)
 
 
 def support_check(platform: Platform, supported: Supported, today: dt.date) -> Check:
@@ -354,8 +336,8 @@ def _workloads(context: RunContext) -> Iterable[Check]:
     kube = context.kube()
     yield workloads_check([obj for kind in WORKLOADS for obj in kube.list("apps/v1", kind)])
     claims = kube.list("v1", "PersistentVolumeClaim")
-    problems = [f"{_title(claim)} {why}" for claim in claims if (why := why_not(claim))]
-    yield _all(
+    problems = [f"{title_of(claim)} {why}" for claim in claims if (why := why_not(claim))]
+    yield all_of(
         "every claim is bound",
         len(claims),
         problems,
@@ -386,7 +368,7 @@ def _tokens(context: RunContext) -> Iterable[Check]:
     names = [endpoint.name for endpoint in context.platform.proxmox]
     errors = {name: error_of(context.proxmox(name).permissions) for name in names}
     problems = [f"{name}: {error.message}" for name, error in errors.items() if error]
-    yield _all(
+    yield all_of(
         "every endpoint of Proxmox VE accepts its token",
         len(names),
         problems,
@@ -397,42 +379,14 @@ def _tokens(context: RunContext) -> Iterable[Check]:
 def _backups(context: RunContext) -> Iterable[Check]:
     yield age_check(records(folder_of(context)), context.platform, dt.datetime.now(dt.UTC))
     kube, longhorn = context.kube(), "longhorn.io/v1beta2"
-    yield from backup_checks(
-        listed(kube, longhorn, "BackupTarget"),
-        listed(kube, longhorn, "RecurringJob"),
-        listed(kube, "postgresql.cnpg.io/v1", "ScheduledBackup"),
+    schedules = listed(kube, DATABASES, "ScheduledBackup")
+    yield from backup_checks(listed(kube, longhorn, "BackupTarget"), listed(kube, longhorn, "RecurringJob"), schedules)
+    yield from database_checks(
+        listed(kube, DATABASES, "Cluster"),
+        schedules,
+        listed(kube, "barmancloud.cnpg.io/v1", "ObjectStore"),
+        dt.datetime.now(dt.UTC),
     )
-
-
-def backup_checks(targets: Sequence[Obj], jobs: Sequence[Obj], databases: Sequence[Obj]) -> Iterable[Check]:
-    """Whether data is backed up, and where to. Its absence is said, and stops nothing; a target that is away does.
-
-    Args:
-        targets: the backup targets of Longhorn; one without a URL is none.
-        jobs: the recurring jobs of Longhorn; one without groups is for no volume.
-        databases: the scheduled backups of CloudNativePG.
-    """
-    named = [target for target in targets if value_at(target, "spec.backupTargetURL")]
-    tasks = [
-        job for job in jobs if str(value_at(job, "spec.task")).startswith("backup") and value_at(job, "spec.groups")
-    ]
-    volumes = tasks if named else []
-    missing = [name for name, kind in (("Longhorn volumes", volumes), ("PostgreSQL", databases)) if not kind]
-    result = f"no schedule for {' and '.join(missing)}" if missing else f"{len(volumes) + len(databases)} schedules"
-    remedy = "set backups.bucket in the params: docs/how-to/back-up-volumes.md"
-    yield Check("data is backed up", not missing, result, remedy, advisory=True)
-    if named:
-        away = [
-            f"{_title(target)}: {_unavailable(target)}" for target in named if not value_at(target, "status.available")
-        ]
-        remedy = f"{KUBECTL} -n longhorn-system describe backuptargets; the Secret longhorn-backup opens the bucket"
-        yield _all("every backup target is available", len(named), away, remedy)
-
-
-def _unavailable(target: Obj) -> str:
-    conditions = value_at(target, "status.conditions") or ()
-    said = next((c.get("message") for c in conditions if c["type"] == "Unavailable" and c["status"] == "True"), "")
-    return said or "not available"
 
 
 def _nodes(context: RunContext, *, midway: bool = False) -> Iterable[Check]:

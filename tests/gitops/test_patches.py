@@ -37,6 +37,7 @@ def test_phase_3_gets_copies_and_instances_for_its_failure_domains(phase3, tree)
     assert json.loads(inner[0]["patch"]) == [
         {"op": "replace", "path": "/spec/instances", "value": 3},
         {"op": "replace", "path": "/spec/enablePDB", "value": True},
+        {"op": "remove", "path": "/spec/plugins"},
     ]
 
 
@@ -49,6 +50,7 @@ def test_the_real_kustomize_makes_the_same_of_the_root_patches(platform, tree, r
     there = params.overlay(platform, {"gitops": {"mirrors": LAB, "revision": "abc123"}})
     built = real.build(tree.root / tree.path, [patch.for_kustomize() for patch in gitops.patches_for(there, tree)])
     ours = {(document.kind, document.name): document.data for document in gitops.for_phase(there, tree).documents}
+    assert {app.name for app in tree.left_out if ours.pop(("Application", app.name))}
     assert {(obj["kind"], obj["metadata"]["name"]): obj for obj in built} == ours
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,13 @@ class Lab:
     def mark(self) -> None:
         """Ignore the requests until now."""
         self.marks.append(len(self.background.call(self.environment.requests)))
+
+    def until(self, question: Callable[[], Any]) -> None:
+        """Wait until the answer is true."""
+        deadline = time.monotonic() + 60
+        while not question():
+            assert time.monotonic() < deadline, "it did not come about in time"
+            time.sleep(0.02)
 
     def paths(self, method: str) -> list[str]:
         """Paths that Proxmox VE was asked with a method since the last mark."""

@@ -12,6 +12,7 @@ from fluobook import params
 from fluobook.clients.talos import EtcdMember, EtcdStatus, MachineStage
 from fluobook.errors import CheckFailed, StageMissing
 from fluobook.stages import health
+from fluobook.stages.core import freshness
 from fluobook.stages.health import OPERATED, EtcdReport
 
 if TYPE_CHECKING:
@@ -273,10 +274,93 @@ BACKUPS: dict[str, tuple[tuple[list[Any], list[Any], list[Any]], list[str]]] = {
 @pytest.mark.parametrize("case", BACKUPS)
 def test_the_absence_of_backups_is_said_and_a_bucket_that_is_away_fails(case: str) -> None:
     found, expected = BACKUPS[case]
-    checks = list(health.backup_checks(*found))
+    checks = list(freshness.backup_checks(*found))
     assert [check.result[-len(end) :] for check, end in zip(checks, expected, strict=True)] == expected
     assert [check.passed for check in checks[1:]] == [case != "the bucket is away"] * len(checks[1:])
     assert checks[0].advisory
+
+
+NOW = dt.datetime(2026, 9, 4, 12, tzinfo=dt.UTC)
+HEAD = {"name": "fluodata-pg", "namespace": "fluodata"}
+ARCHIVED = {"type": "ContinuousArchiving", "status": "True"}
+UNARCHIVED = {**ARCHIVED, "status": "False", "message": "exit status 2"}
+TODAY, YESTERDAY, BEFORE = "2026-09-04T01:30:00Z", "2026-09-03T01:30:00Z", "2026-09-02T01:30:00Z"
+
+
+def database(*conditions: dict[str, Any], **parameters: str) -> dict[str, Any]:
+    plugin = {"name": "p", "isWALArchiver": True, "parameters": {"barmanObjectName": "backups", **parameters}}
+    return {"metadata": HEAD, "spec": {"plugins": [plugin]}, "status": {"conditions": list(conditions)}}
+
+
+def schedule(last: str = TODAY, following: str = "2026-09-05T01:30:00Z", **spec: Any) -> dict[str, Any]:
+    spec = {"cluster": {"name": "fluodata-pg"}, **spec}
+    return {"metadata": HEAD, "spec": spec, "status": {"lastScheduleTime": last, "nextScheduleTime": following}}
+
+
+def object_store(done: str | None = TODAY, failed: str | None = None, server: str = "fluodata-pg") -> dict[str, Any]:
+    times = {"lastSuccessfulBackupTime": done, "lastFailedBackupTime": failed}
+    window = {name: time for name, time in times.items() if time}
+    head = {"name": "backups", "namespace": "fluodata"}
+    return {"metadata": head, "status": {"serverRecoveryWindow": {server: window}}}
+
+
+RESTORABLE: dict[str, tuple[tuple[list[Any], list[Any], list[Any]], str]] = {
+    "fresh": (([database(ARCHIVED)], [schedule()], [object_store()]), "1 of 1"),
+    "no archive": (
+        ([database(UNARCHIVED)], [schedule()], [object_store()]),
+        "0 of 1; fluodata/fluodata-pg: the log is not archived: exit status 2",
+    ),
+    "no report": (
+        ([database()], [schedule()], [object_store()]),
+        "0 of 1; fluodata/fluodata-pg: the log is not archived: not reported",
+    ),
+    "none yet": (
+        ([database(ARCHIVED)], [schedule()], [{"metadata": HEAD}]),
+        "0 of 1; fluodata/fluodata-pg: there is no backup yet",
+    ),
+    "failed": (
+        ([database(ARCHIVED)], [schedule()], [object_store(YESTERDAY, TODAY)]),
+        "0 of 1; fluodata/fluodata-pg: the backup of 2026-09-04 01:30 failed",
+    ),
+    "failed before": (([database(ARCHIVED)], [schedule()], [object_store(TODAY, YESTERDAY)]), "1 of 1"),
+    "never came": (
+        ([database(ARCHIVED)], [schedule()], [object_store(YESTERDAY)]),
+        "0 of 1; fluodata/fluodata-pg: the backup of 2026-09-04 01:30 was not made",
+    ),
+    "on its way": (([database(ARCHIVED)], [schedule("2026-09-04T11:00:00Z")], [object_store(YESTERDAY)]), "1 of 1"),
+    "the operator schedules nothing": (
+        ([database(ARCHIVED)], [schedule(BEFORE, YESTERDAY)], [object_store(BEFORE)]),
+        "0 of 1; fluodata/fluodata-pg: the backup of 2026-09-03 01:30 was not made",
+    ),
+    "suspended": (
+        ([database(ARCHIVED)], [schedule(suspend=True)], [object_store()]),
+        "0 of 1; fluodata/fluodata-pg: is suspended",
+    ),
+    "another server": (
+        ([database(ARCHIVED, serverName="fluodata-pg-2")], [schedule()], [object_store()]),
+        "0 of 1; fluodata/fluodata-pg: there is no backup yet",
+    ),
+    "restored": (
+        ([database(ARCHIVED, serverName="new")], [schedule()], [object_store(server="new")]),
+        "1 of 1",
+    ),
+    "no cluster": (
+        ([], [schedule()], [object_store()]),
+        "0 of 1; fluodata/fluodata-pg: Cluster fluodata-pg does not exist",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RESTORABLE)
+def test_a_database_can_be_restored_by_the_evidence_of_its_plugin(case: str) -> None:
+    found, expected = RESTORABLE[case]
+    (check,) = freshness.database_checks(*found, NOW)
+    assert (check.result, check.passed) == (expected, expected == "1 of 1")
+    assert not check.advisory
+
+
+def test_without_a_schedule_there_is_nothing_to_restore() -> None:
+    assert list(freshness.database_checks([database(ARCHIVED)], [], [], NOW)) == []
 
 
 def test_what_expires_within_thirty_days_fails() -> None:

@@ -23,7 +23,7 @@ from fluobook.gitops.components import refusals
 from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.root import NAMESPACE, for_phase, names_in, patches_for, rest_of, values_of
 from fluobook.gitops.snapshot import TolerantReader
-from fluobook.gitops.tree import FINALIZER, PHASE_VALUES, TOPS
+from fluobook.gitops.tree import BACKUPS, FINALIZER, ONLY_WITH, PHASE_VALUES, TOPS
 from fluobook.kubernetes.json_patch import MISSING, value_at
 from fluobook.kubernetes.kubelet_certificates import Approver, disagreements
 from fluobook.machine import schematic
@@ -32,7 +32,7 @@ from fluobook.machine.node import below_patches, find_patches, patch_problems
 from fluobook.params.problems import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -219,9 +219,14 @@ def phase_values_have_places(snapshot: Snapshot) -> Iterator[Finding]:
         for message in refusals(snapshot.tree)
         for file in snapshot.platforms
     )
+    for app in snapshot.tree.all_applications:
+        for name, annotation in ((app.only_with, ONLY_WITH), *((v.only_with, PHASE_VALUES) for v in app.phase_values)):
+            if name not in ("", BACKUPS):
+                place = app.document.at("metadata", "annotations", annotation)
+                yield place.finding(f"no platform ever has {name}", f"did you mean {BACKUPS!r}?")
     objects = {(document.kind, document.name): document.data for document in snapshot.objects()}
     given = {name for platform in snapshot.platforms.values() for name in values_of(platform)}
-    wrong = [finding for app in snapshot.applications for finding in _misplaced(app, objects, given)]
+    wrong = [finding for app in snapshot.applications for finding in _misplaced(app, objects, given, snapshot.has)]
     yield from wrong
     for file, platform in snapshot.platforms.items() if not wrong else ():
         try:
@@ -231,7 +236,7 @@ def phase_values_have_places(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _misplaced(
-    app: Application, objects: Mapping[tuple[str, str], dict[str, Any]], given: set[str]
+    app: Application, objects: Mapping[tuple[str, str], dict[str, Any]], given: set[str], has: Sequence[str]
 ) -> Iterator[Finding]:
     """The phase values of an Application that have no place, no value, or a brace too many."""
     place = app.document.at("metadata", "annotations", PHASE_VALUES)
@@ -241,7 +246,7 @@ def _misplaced(
         for name in sorted(set(names_in(value.value)) - given) if given else ():
             yield place.finding(f"no params file has a value {name}", "correct the name")
         data = objects.get((value.kind, value.name), {}) if value.kind else app.document.data
-        if value_at(data, value.path) is MISSING:
+        if value_at(data, value.path) is MISSING and (not value.only_with or value.only_with in has):
             target = f"{value.kind} {value.name}" if value.kind else f"Application {app.name}"
             yield place.finding(f"{target} has nothing at {value.path}", "correct the path")
 

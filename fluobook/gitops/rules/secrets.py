@@ -13,9 +13,11 @@ from fluobook.clients import age, sops
 from fluobook.errors import AccessDenied, BadFile, OutsideError, ToolFailed
 from fluobook.files import LARGEST_RECORD, packaged, pattern, read_text
 from fluobook.gitops import alerts, backups, documents, kustomization, secrets
-from fluobook.gitops.documents import Position, walk
+from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.secrets import SUFFIX, mapping, values_that_are_not_base64
+from fluobook.gitops.tree import BACKUPS
 from fluobook.kubernetes.rendering import FUNCTION, is_ksops_generator
+from fluobook.params.problems import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -357,15 +359,50 @@ def receivers_have_credentials(snapshot: Snapshot) -> Iterator[Finding]:
             yield place.finding(message, f"notebook 10_secrets: {{{alerts.FILE!r}: {{{name!r}: 'ask'}}}}")
 
 
-def backups_have_credentials(snapshot: Snapshot) -> Iterator[Finding]:
-    """The Secret with which Longhorn opens the bucket of the params has the keys that it needs."""
-    missing = [key for key in backups.KEYS if key not in _keys_of(snapshot, backups.NAMESPACE, backups.SECRET)]
+def backups_are_whole(snapshot: Snapshot) -> Iterator[Finding]:
+    """With a bucket, its Secrets have their keys, and each PostgreSQL cluster archives its log and has a schedule."""
+    if BACKUPS not in snapshot.has:
+        return
+    is_data = any(app.only_with == BACKUPS and app.namespace == backups.DATA.namespace for app in snapshot.applications)
     for file, platform in snapshot.platforms.items():
-        if platform.backups.bucket and missing:
-            message = f"no Secret {backups.NAMESPACE}/{backups.SECRET} has {' and '.join(missing)}"
-            place = documents.read(file)[0].at("platform", "backups", "bucket")
-            choices = {"@namespace": backups.NAMESPACE, **dict.fromkeys(missing, "ask")}
-            yield place.finding(message, f"notebook 10_secrets: {{{backups.FILE!r}: {choices!r}}}")
+        own = (backups.ENDPOINT,) if platform.backups.endpoint else ()
+        wanted = {backups.LONGHORN: (*backups.KEYS, *own), **({backups.DATA: backups.KEYS} if is_data else {})}
+        for secret, keys in wanted.items():
+            existing = _keys_of(snapshot, secret.namespace, secret.name)
+            if missing := [key for key in keys if key not in existing]:
+                message = f"no Secret {secret.namespace}/{secret.name} has {' and '.join(missing)}"
+                place = documents.read(file)[0].at("platform", "backups", "bucket")
+                choices = {"@namespace": secret.namespace, **dict.fromkeys(missing, "ask")}
+                yield place.finding(message, f"notebook 10_secrets: {{{secret.file!r}: {choices!r}}}")
+    yield from _databases_without_backups(snapshot)
+
+
+def _databases_without_backups(snapshot: Snapshot) -> Iterator[Finding]:
+    """Clusters without an archive of their log or a schedule; schedules for a plugin that a cluster does not have."""
+    schedules = snapshot.objects("ScheduledBackup")
+    for cluster in (each for each in snapshot.objects("Cluster") if each.group == "postgresql.cnpg.io"):
+        plugins = value_under(cluster.data, ("spec", "plugins")) or ()
+        if not any(plugin.get("isWALArchiver") for plugin in plugins):
+            message = f"Cluster {cluster.name} does not archive its log: no backup of it can be restored"
+            place = cluster.at("spec", *(["plugins"] if plugins else []))
+            yield place.finding(message, f"plugins: [{{name: {backups.PLUGIN}, isWALArchiver: true, parameters: …}}]")
+        own = [each for each in schedules if (each.namespace, _of(each)) == (cluster.namespace, cluster.name)]
+        if not any(not value_under(each.data, ("spec", "suspend")) for each in own):
+            message = f"no ScheduledBackup is for Cluster {cluster.name}: its log is archived for nothing"
+            yield cluster.at("metadata", "name").finding(message, "add one: method plugin, with six fields")
+        names = [plugin.get("name") for plugin in plugins]
+        for each in own:
+            name = value_under(each.data, ("spec", "pluginConfiguration", "name"))
+            if value_under(each.data, ("spec", "method")) == "plugin" and name not in names:
+                message = (
+                    f"ScheduledBackup {each.name} is for the plugin {name}, which Cluster {cluster.name} does not have"
+                )
+                place = each.at("spec", "pluginConfiguration", "name")
+                yield place.finding(message, did_you_mean(str(name), {str(known) for known in names}))
+
+
+def _of(schedule: Document) -> Any:
+    return value_under(schedule.data, ("spec", "cluster", "name"))
 
 
 def _keys_of(snapshot: Snapshot, namespace: str, name: str) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,9 @@ from fluobook.display.table import Cell, Displayed, Table
 from fluobook.errors import PHASE, CheckFailed, FluobookError
 from fluobook.failures import present
 from fluobook.stages.core.executor import in_parallel
+
+NAMED = 5
+"""Objects of one kind with a problem that a result names; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,19 @@ def some(texts: Iterable[str]) -> str:
     distinct = list(dict.fromkeys(texts))
     more = len(distinct) - SHOWN
     return "; ".join(distinct[:SHOWN]) + (f"; +{more} more" if more > 0 else "")
+
+
+def title_of(obj: Mapping[str, Any]) -> str:
+    """Namespace and name of an object, for people."""
+    metadata = obj["metadata"]
+    return "/".join(filter(None, (metadata.get("namespace"), metadata["name"])))
+
+
+def all_of(name: str, total: int, problems: Sequence[str], remedy: str) -> Check:
+    """Whether nothing is wrong with any of so many objects; says how many are well, and what the first others have."""
+    more = f"; +{len(problems) - NAMED} more" if len(problems) > NAMED else ""
+    shown = f"; {'; '.join(problems[:NAMED])}{more}" if problems else ""
+    return Check(name, not problems, f"{total - len(problems)} of {total}{shown}", remedy)
 
 
 def count(total: int, failing: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from fluobook.context import RunContext
 from fluobook.errors import AccessDenied, Conflict, Refused, Rejected
 from fluobook.files import parse_yaml, read_text, write_text
 from fluobook.gitops import check, documents, kustomization, secrets
-from fluobook.gitops.tree import TOPS
+from fluobook.gitops.tree import TOPS, settings_of
 from fluobook.stages.core.check import Check
 from fluobook.stages.core.executor import Reporter, in_parallel
 from fluobook.stages.core.plan import Action
@@ -239,8 +239,9 @@ def _write_list(file: Path, files: Sequence[str]) -> Mapping[str, Any]:
 
 def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     """The checks. The observation has decrypted every file, MAC included, or it would have raised."""
-    settings, rules = context.platform.gitops, {name: check.RULES[name] for name in CHECKS}
-    listed = check.findings(context.root, rules, path=settings.path, without=settings.without)
+    rules = {name: check.RULES[name] for name in CHECKS}
+    path, without, has = settings_of(context.platform)
+    listed = check.findings(context.root, rules, path=path, without=without, has=has)
     files = len(observation.files)
     counted = f"{files} files, {len(observation.generators)} generators"
     public = [file.file for file in observation.files if file.recipients & observation.lab]

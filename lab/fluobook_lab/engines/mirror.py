@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from fluobook_lab.engines.api import FAILED, JSON_TYPE, MERGE, Api
 from fluobook_lab.engines.webhooks import Webhooks
 from fluobook_lab.kube.controllers import loop
+from fluobook_lab.kube.controllers.backups import Backups
 from fluobook_lab.kube.controllers.created import Created, Ends
 from fluobook_lab.kube.controllers.gateways import Gateways
 from fluobook_lab.kube.controllers.issuing import Issuing
@@ -130,6 +131,7 @@ class Mirror:
             Created(store),
             Ends(store, faults),
             Operators(store, clock, seed),
+            Backups(store, faults),
             Issuing(store, clock, seed, faults),
         ]
         self._kinds = {key for controller in self._controllers for key in controller.sources} | READ

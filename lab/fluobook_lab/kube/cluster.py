@@ -10,6 +10,7 @@ from fluobook_lab.kube import system
 from fluobook_lab.kube.access import Write
 from fluobook_lab.kube.api import VERSION, KubeApi
 from fluobook_lab.kube.controllers import loop
+from fluobook_lab.kube.controllers.backups import Backups
 from fluobook_lab.kube.controllers.certificates import CertificateSigner, CsrApprover
 from fluobook_lab.kube.controllers.created import Created
 from fluobook_lab.kube.controllers.garbage import ROOT_CA, GarbageCollector, Namespaces
@@ -140,6 +141,7 @@ class KubeCluster:
             CsrApprover(store),
             Created(store),
             Operators(store, self._clock, self._seed),
+            Backups(store, self._faults),
             Issuing(store, self._clock, self._seed, self._faults),
         ]
 

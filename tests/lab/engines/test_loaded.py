@@ -14,6 +14,7 @@ print(*sorted(name.removeprefix("fluobook_lab.") for name in sys.modules if name
 EMBEDDED_API = {
     *(
         "controllers",
+        "controllers.backups",
         "controllers.certificates",
         "controllers.created",
         "controllers.gateways",

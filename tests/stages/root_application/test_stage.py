@@ -8,6 +8,8 @@ from fluobook_lab.charts import repository_path
 
 from fluobook.errors import ApprovalNeeded, DeadlineExceeded, TaskFailed
 from fluobook.failures import present
+from fluobook.gitops import backups
+from fluobook.stages import health
 from fluobook.stages.core import executor, readiness
 
 NAME = "root-application"
@@ -159,6 +161,43 @@ def test_a_pod_that_no_waiting_makes_run_is_shown_and_ends_the_wait(lab, push_st
     ):
         stage.apply(stage.plan())
     assert any("; stuck-" in message and "InvalidImageName" in message for message in messages)
+
+
+def backup_gates(lab, *settings):
+    """The gates about backups, as notebook 20_health reads them."""
+    (group,) = (group for group in health.GROUPS if group.name == "backups are read")
+    return {check.name: check for check in group.checks(lab.context(*settings))}
+
+
+@pytest.mark.timeout(400)
+def test_a_bucket_brings_backups_and_they_go_with_it_while_the_data_stays(lab):
+    wanted = "backups.bucket=fluodata-backups"
+    gate = "every PostgreSQL cluster with a schedule can be restored"
+    assert gate not in backup_gates(lab)
+    store = lab.environment.kubernetes.store
+    for secret in (backups.LONGHORN, backups.DATA):
+        metadata = {"name": secret.name, "namespace": secret.namespace}
+        data = dict.fromkeys(backups.KEYS, "eA==")
+        lab.background.call(store.create, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+    stage = lab.stage(NAME, wanted)
+    stage.apply(stage.plan())
+    stage.verify()
+    assert lab.stage(NAME, wanted).plan().actions == ()
+    lab.until(lambda: backup_gates(lab, wanted)[gate].passed)
+    assert backup_gates(lab, wanted)["every backup target is available"].passed
+    lab.add_fault("kube.bucket-unreachable")
+    lab.until(lambda: "the log is not archived" in backup_gates(lab, wanted)[gate].result)
+    lab.inject()
+    lab.until(lambda: backup_gates(lab, wanted)[gate].passed)
+    plan = lab.stage(NAME).plan()
+    deletions = [action.id for action in plan.actions if action.verb == "delete"]
+    assert deletions == ["delete application postgresql-backups", "delete application barman-cloud"]
+    approved = lab.stage(NAME, approve=f"{NAME}={plan.digest}")
+    approved.apply(approved.plan())
+    approved.verify()
+    cluster = lab.background.call(store.find, "postgresql.cnpg.io/v1", "Cluster", "fluodata-pg", "fluodata")
+    assert "plugins" not in cluster["spec"]
+    assert lab.stage(NAME).plan().actions == ()
 
 
 @pytest.mark.timeout(400)
