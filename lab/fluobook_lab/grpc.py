@@ -9,6 +9,7 @@ from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message_factory import GetMessageClass
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
@@ -88,6 +89,7 @@ class _Server(Server):  # type: ignore[misc]
 
     def __init__(self, services: Sequence[Any], context: ssl.SSLContext | None) -> None:
         super().__init__(services)
+        self._mapping: Mapping[str, Handler] = _Methods(self._mapping)
         self.context = context
         self._protocols: list[Any] = []
 
@@ -110,6 +112,27 @@ class _Server(Server):  # type: ignore[misc]
             if transport is not None:
                 transport.abort()
         self._protocols.clear()
+
+
+class _Methods(dict[str, Handler]):
+    """Methods by path; one that is not known is unimplemented, in the words of grpc-go.
+
+    grpclib's own answer to it lacks a content type, and other clients call it malformed.
+    """
+
+    def get(self, path: str, _default: Any = None) -> Handler:
+        """The method, or one that refuses."""
+        return self[path] if path in self else _unknown(path, {known.split("/")[1] for known in self})
+
+
+def _unknown(path: str, services: set[str]) -> Handler:
+    service, _, method = path.strip("/").partition("/")
+    text = f"unknown method {method} for service {service}" if service in services else f"unknown service {service}"
+
+    async def refuse(_stream: Any) -> None:
+        raise GRPCError(Status.UNIMPLEMENTED, text)
+
+    return Handler(refuse, Cardinality.UNARY_STREAM, Empty, Empty)
 
 
 class _Tls(SSLProtocol):

@@ -203,6 +203,80 @@ class Event(_message.Message):
     actor_id: str
     def __init__(self, metadata: _Optional[_Union[_common_pb2.Metadata, _Mapping]] = ..., data: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., id: _Optional[str] = ..., actor_id: _Optional[str] = ...) -> None: ...
 
+class ServiceStateEvent(_message.Message):
+    __slots__ = ("service", "action", "message", "health")
+    class Action(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        INITIALIZED: _ClassVar[ServiceStateEvent.Action]
+        PREPARING: _ClassVar[ServiceStateEvent.Action]
+        WAITING: _ClassVar[ServiceStateEvent.Action]
+        RUNNING: _ClassVar[ServiceStateEvent.Action]
+        STOPPING: _ClassVar[ServiceStateEvent.Action]
+        FINISHED: _ClassVar[ServiceStateEvent.Action]
+        FAILED: _ClassVar[ServiceStateEvent.Action]
+        SKIPPED: _ClassVar[ServiceStateEvent.Action]
+        STARTING: _ClassVar[ServiceStateEvent.Action]
+    INITIALIZED: ServiceStateEvent.Action
+    PREPARING: ServiceStateEvent.Action
+    WAITING: ServiceStateEvent.Action
+    RUNNING: ServiceStateEvent.Action
+    STOPPING: ServiceStateEvent.Action
+    FINISHED: ServiceStateEvent.Action
+    FAILED: ServiceStateEvent.Action
+    SKIPPED: ServiceStateEvent.Action
+    STARTING: ServiceStateEvent.Action
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    action: ServiceStateEvent.Action
+    message: str
+    health: ServiceHealth
+    def __init__(self, service: _Optional[str] = ..., action: _Optional[_Union[ServiceStateEvent.Action, str]] = ..., message: _Optional[str] = ..., health: _Optional[_Union[ServiceHealth, _Mapping]] = ...) -> None: ...
+
+class MachineStatusEvent(_message.Message):
+    __slots__ = ("stage", "status")
+    class MachineStage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        UNKNOWN: _ClassVar[MachineStatusEvent.MachineStage]
+        BOOTING: _ClassVar[MachineStatusEvent.MachineStage]
+        INSTALLING: _ClassVar[MachineStatusEvent.MachineStage]
+        MAINTENANCE: _ClassVar[MachineStatusEvent.MachineStage]
+        RUNNING: _ClassVar[MachineStatusEvent.MachineStage]
+        REBOOTING: _ClassVar[MachineStatusEvent.MachineStage]
+        SHUTTING_DOWN: _ClassVar[MachineStatusEvent.MachineStage]
+        RESETTING: _ClassVar[MachineStatusEvent.MachineStage]
+        UPGRADING: _ClassVar[MachineStatusEvent.MachineStage]
+    UNKNOWN: MachineStatusEvent.MachineStage
+    BOOTING: MachineStatusEvent.MachineStage
+    INSTALLING: MachineStatusEvent.MachineStage
+    MAINTENANCE: MachineStatusEvent.MachineStage
+    RUNNING: MachineStatusEvent.MachineStage
+    REBOOTING: MachineStatusEvent.MachineStage
+    SHUTTING_DOWN: MachineStatusEvent.MachineStage
+    RESETTING: MachineStatusEvent.MachineStage
+    UPGRADING: MachineStatusEvent.MachineStage
+    class MachineStatus(_message.Message):
+        __slots__ = ("ready", "unmet_conditions")
+        class UnmetCondition(_message.Message):
+            __slots__ = ("name", "reason")
+            NAME_FIELD_NUMBER: _ClassVar[int]
+            REASON_FIELD_NUMBER: _ClassVar[int]
+            name: str
+            reason: str
+            def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+        READY_FIELD_NUMBER: _ClassVar[int]
+        UNMET_CONDITIONS_FIELD_NUMBER: _ClassVar[int]
+        ready: bool
+        unmet_conditions: _containers.RepeatedCompositeFieldContainer[MachineStatusEvent.MachineStatus.UnmetCondition]
+        def __init__(self, ready: _Optional[bool] = ..., unmet_conditions: _Optional[_Iterable[_Union[MachineStatusEvent.MachineStatus.UnmetCondition, _Mapping]]] = ...) -> None: ...
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    stage: MachineStatusEvent.MachineStage
+    status: MachineStatusEvent.MachineStatus
+    def __init__(self, stage: _Optional[_Union[MachineStatusEvent.MachineStage, str]] = ..., status: _Optional[_Union[MachineStatusEvent.MachineStatus, _Mapping]] = ...) -> None: ...
+
 class EtcdMemberListRequest(_message.Message):
     __slots__ = ("query_local",)
     QUERY_LOCAL_FIELD_NUMBER: _ClassVar[int]

@@ -16,10 +16,12 @@ from grpclib.exceptions import GRPCError
 
 from fluobook.kubernetes import snapshot
 from fluobook.machine.pki import issue, openssl_key
+from fluobook.params.versions import minor_of, ordered
 from fluobook.wire.generated import machine_pb2 as api
 from fluobook.wire.generated.common_pb2 import Data
 from fluobook_lab.talos.config import InvalidConfigurationError, ask, difference, load, needs_reboot, pair, validate
 from fluobook_lab.talos.node import ServiceState
+from fluobook_lab.talos.observing import Observing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,23 +29,23 @@ if TYPE_CHECKING:
     from fluobook_lab.talos.config import MachineConfiguration
     from fluobook_lab.talos.node import Etcd, EtcdMember, TalosMachine
 
-_Mode = api.ApplyConfigurationRequest.Mode
+_Mode, _Wipe = api.ApplyConfigurationRequest.Mode, api.ResetRequest.WipeMode
 ADMIN = "os:admin"
-BOOT_ID = "/proc/sys/kernel/random/boot_id"
 CHUNK = 32 * 1024
 JUDGED = "v1.13."
 """The versions of Talos whose own code can be asked about a configuration."""
 WRITES = 10
 """Writes to etcd in a simulated second."""
+ETCD_VERSIONS = {"1.13": "3.6.12", "1.14": "3.7.1"}
+"""By Talos' minor version. Data is stored in the form of the oldest member."""
+ALLOCATED, IN_USE = 20 << 20, 8 << 20
+"""Bytes of etcd's database on the disk, and of what it still needs."""
 BEHIND = 5000
 """How many writes a member that lags has not applied."""
 
 
-class MachineService:
+class MachineService(Observing):
     """The machine API of one node; the roles of a call have been checked before."""
-
-    def __init__(self, node: TalosMachine) -> None:
-        self._node = node
 
     async def version(self, _request: Any, _roles: frozenset[str]) -> api.VersionResponse:
         """Return the version and platform."""
@@ -102,23 +104,6 @@ class MachineService:
         """Return a new administrator's kubeconfig."""
         yield Data(bytes=_admin_kubeconfig(self._control_plane("kubeconfig")))
 
-    async def service_list(self, _request: Any, _roles: frozenset[str]) -> api.ServiceListResponse:
-        """Return the system services by name."""
-        services, etcd = dict(self._node.services), self._node.disk.etcd
-        if self._node.etcd_is_up and etcd and not etcd.has_quorum:
-            services["etcd"] = ServiceState("Running", healthy=False, message="context deadline exceeded")
-        infos = [
-            api.ServiceInfo(
-                id=name,
-                state=service.state,
-                health=api.ServiceHealth(
-                    unknown=service.healthy is None, healthy=bool(service.healthy), last_message=service.message
-                ),
-            )
-            for name, service in sorted(services.items())
-        ]
-        return api.ServiceListResponse(messages=[api.ServiceList(services=infos)])
-
     async def containers(self, request: Any, _roles: frozenset[str]) -> api.ContainersResponse:
         """Return the containers of the control plane; no stage reads those of other pods."""
         infos = [
@@ -164,14 +149,15 @@ class MachineService:
         etcd = self._etcd("etcd status")
         own, leader = etcd.members[self._node.vm.uuid], etcd.members.get(etcd.elected())
         alarms = [alarm for alarm in self._alarms() if alarm.member_id == own.id]
+        versions = [minor_of(_etcd_version(node)) for node in self._node.nodes.nodes.values() if node.disk.etcd is etcd]
         index = int((self._node.nodes.clock.now() - etcd.since) * WRITES)
         status = api.EtcdMemberStatus(
             member_id=own.id,
             leader=leader.id if leader else 0,
-            protocol_version="3.6.5",
-            storage_version="3.6.0",
-            db_size=20 << 20,
-            db_size_in_use=8 << 20,
+            protocol_version=_etcd_version(self._node),
+            storage_version=f"{min(versions, key=ordered)}.0",
+            db_size=IN_USE if self._node.vm.uuid in etcd.defragmented else ALLOCATED,
+            db_size_in_use=IN_USE,
             raft_term=etcd.term,
             raft_index=index,
             raft_applied_index=max(0, index - BEHIND) if own is self._newest("talos.etcd-behind") else index,
@@ -187,6 +173,17 @@ class MachineService:
         """Return the alarms of all members."""
         self._etcd("etcd alarm list")
         return api.EtcdAlarmListResponse(messages=[api.EtcdAlarm(member_alarms=self._alarms())])
+
+    async def etcd_alarm_disarm(self, _request: Any, _roles: frozenset[str]) -> api.EtcdAlarmDisarmResponse:
+        """End all alarms. They are raised again at once while a database is still full."""
+        etcd, alarms = self._etcd("etcd alarm list"), self._alarms()
+        etcd.disarmed = etcd.defragmented >= etcd.members.keys()
+        return api.EtcdAlarmDisarmResponse(messages=[api.EtcdAlarmDisarm(member_alarms=alarms)])
+
+    async def etcd_defragment(self, _request: Any, _roles: frozenset[str]) -> api.EtcdDefragmentResponse:
+        """Give the space that this member's database does not use back to the disk."""
+        self._etcd("etcd defragment").defragmented.add(self._node.vm.uuid)
+        return api.EtcdDefragmentResponse(messages=[api.EtcdDefragment()])
 
     async def etcd_forfeit_leadership(self, _request: Any, _roles: frozenset[str]) -> api.EtcdForfeitLeadershipResponse:
         """Let another member lead, if this one does."""
@@ -204,24 +201,26 @@ class MachineService:
         return members[-1] if self._node.nodes.faults.on(fault) and len(members) > 1 else None
 
     def _alarms(self) -> list[api.EtcdMemberAlarm]:
-        if not self._node.nodes.faults.on("talos.etcd-no-space"):
+        etcd = self._etcd("etcd")
+        if etcd.disarmed or not self._node.nodes.faults.on("talos.etcd-no-space"):
             return []
         kind = api.EtcdMemberAlarm.AlarmType.NOSPACE
-        members = self._etcd("etcd").members.values()
-        return [api.EtcdMemberAlarm(member_id=member.id, alarm=kind) for member in members]
+        return [api.EtcdMemberAlarm(member_id=member.id, alarm=kind) for member in etcd.members.values()]
 
     async def etcd_remove_member_by_id(self, request: Any, _roles: frozenset[str]) -> api.EtcdRemoveMemberByIDResponse:
-        """Remove any member."""
+        """Remove any member, if the others have a quorum without it."""
         etcd = self._etcd("etcd remove member")
         uuid = next((uuid for uuid, member in etcd.members.items() if member.id == request.member_id), None)
         if uuid is None:
             raise GRPCError(Status.NOT_FOUND, "etcdserver: member not found")
+        _require_others(etcd, uuid)
         etcd.leave(uuid)
         return api.EtcdRemoveMemberByIDResponse(messages=[api.EtcdRemoveMemberByID()])
 
     async def etcd_leave_cluster(self, _request: Any, _roles: frozenset[str]) -> api.EtcdLeaveClusterResponse:
-        """Remove this member."""
-        self._etcd("etcd leave").leave(self._node.vm.uuid)
+        """Remove this member, if the others have a quorum without it."""
+        _require_others(self._etcd("etcd leave"), self._node.vm.uuid)
+        self._node.leave_etcd()
         return api.EtcdLeaveClusterResponse(messages=[api.EtcdLeaveCluster()])
 
     async def etcd_snapshot(self, _request: Any, _roles: frozenset[str]) -> AsyncIterator[Data]:
@@ -271,12 +270,33 @@ class MachineService:
     async def reset(self, request: Any, _roles: frozenset[str]) -> api.ResetResponse:
         """Wipe the system disk or some partitions, and restart."""
         node = self._node
-        labels = [spec.label for spec in request.system_partitions_to_wipe if spec.wipe]
-        if unknown := sorted(set(labels) - {"META", "STATE", "EPHEMERAL"}):
-            raise GRPCError(Status.UNKNOWN, f'failed to get volume status with label "{unknown[0]}": not found')
-        node.wipe(labels, leave=request.graceful)
+        mode, labels = request.mode, [spec.label for spec in request.system_partitions_to_wipe if spec.wipe]
+        self._require_targets(request, labels)
+        if request.graceful and node.config and node.config.is_control_plane:
+            _require_others(self._etcd("etcd leave"), node.vm.uuid)
+            node.leave_etcd()
+        if mode != _Wipe.USER_DISKS:
+            node.wipe(labels)
         node.restart("reboot" if request.reboot else "poweroff", "resetting")
         return api.ResetResponse(messages=[api.Reset(actor_id=self._actor())])
+
+    def _require_targets(self, request: Any, labels: list[str]) -> None:
+        """Refuse, in Talos' words, what cannot be wiped."""
+        disks = {disk.path: disk for disk in self._node.disks}
+        problem = ""
+        if request.mode == _Wipe.SYSTEM_DISK and request.user_disks_to_wipe:
+            problem = "wipe mode SYSTEM_DISK doesn't support UserDisksToWipe parameter"
+        elif request.mode == _Wipe.USER_DISKS and labels:
+            problem = "wipe mode USER_DISKS doesn't support SystemPartitionsToWipe parameter"
+        elif unknown := sorted(set(labels) - {"META", "STATE", "EPHEMERAL"}):
+            problem = f'failed to get volume status with label "{unknown[0]}": not found'
+        for path in request.user_disks_to_wipe:
+            if path not in disks:
+                problem = problem or f"device {path} wasn't found"
+            elif disks[path].drive == self._node.disk.drive:
+                problem = problem or f"device {path} is the system disk"
+        if problem:
+            raise GRPCError(Status.UNKNOWN, problem)
 
     async def upgrade(self, request: Any, _roles: frozenset[str]) -> api.UpgradeResponse:
         """Install another image and boot it."""
@@ -299,12 +319,6 @@ class MachineService:
         disk.image, disk.previous, disk.on_trial = disk.previous, disk.image, False
         self._node.restart("reboot", "rebooting")
         return api.RollbackResponse(messages=[api.Rollback()])
-
-    async def read(self, request: Any, _roles: frozenset[str]) -> AsyncIterator[Data]:
-        """Return a file; of a node's file system the lab has only what shows a restart."""
-        if request.path != BOOT_ID:
-            raise GRPCError(Status.UNKNOWN, f"stat {request.path}: no such file or directory")
-        yield Data(bytes=f"{self._node.boot_id}\n".encode())
 
     def _require_healthy_members(self) -> None:
         """Refuse an upgrade that would cost etcd its quorum, in Talos' words."""
@@ -374,6 +388,20 @@ class MachineService:
 
     def _actor(self) -> str:
         return str(UUID(int=self._node.nodes.random.getrandbits(128), version=4))
+
+
+def _etcd_version(node: TalosMachine) -> str:
+    """The etcd that a version of Talos brings."""
+    return ETCD_VERSIONS.get(minor_of(node.image.version.removeprefix("v")), ETCD_VERSIONS["1.13"])
+
+
+def _require_others(etcd: Etcd, uuid: str) -> None:
+    """Refuse, in etcd's words, the removal of a member without a quorum before or after it."""
+    if not etcd.has_quorum:
+        raise GRPCError(Status.UNAVAILABLE, "etcdserver: request timed out")
+    if not etcd.may_leave(uuid):
+        text = "etcdserver: re-configuration failed due to not enough started members"
+        raise GRPCError(Status.FAILED_PRECONDITION, text)
 
 
 def _precondition(text: str) -> GRPCError:

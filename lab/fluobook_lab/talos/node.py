@@ -72,7 +72,8 @@ class Etcd:
     """One etcd cluster; members and running members by the uuid of their machine.
 
     `announced` says whether the Kubernetes side knows the cluster; `leader` is the uuid of the last elected leader;
-    `content` is the snapshot with which it began, and `since` the simulated time when its log did.
+    `content` is the snapshot with which it began, and `since` the simulated time when its log did. `defragmented` are
+    the machines whose databases were; `disarmed` is whether the alarms ended after that.
     """
 
     members: dict[str, EtcdMember] = field(default_factory=dict)
@@ -82,6 +83,8 @@ class Etcd:
     term: int = 1
     content: bytes = b""
     since: float = -LIVED
+    defragmented: set[str] = field(default_factory=set)
+    disarmed: bool = False
 
     @property
     def has_quorum(self) -> bool:
@@ -103,6 +106,11 @@ class Etcd:
             self.leader = others[0]
             self.term += 1
         return others[0] if others else ""
+
+    def may_leave(self, uuid: str) -> bool:
+        """Whether the members that stay have a quorum of their own, which etcd requires."""
+        others = self.members.keys() - {uuid}
+        return len(others & self.up) * 2 > len(others)
 
     def leave(self, uuid: str) -> None:
         """Remove the member on a machine."""
@@ -303,12 +311,18 @@ class TalosMachine:
         self.booted = self.disk.image = f"{name.replace(own, schematic or own)}:{version}"
         self.publish()
 
-    def wipe(self, labels: Collection[str], *, leave: bool) -> None:
-        """Wipe the system disk or some of its partitions; `leave` removes the etcd member first."""
-        if etcd := self.disk.etcd:
-            etcd.up.discard(self.vm.uuid)
-            if leave:
-                etcd.leave(self.vm.uuid)
+    def leave_etcd(self) -> None:
+        """Remove the member, and its data; after a restart it would join again."""
+        if self.disk.etcd:
+            self.disk.etcd.leave(self.vm.uuid)
+            self.disk.etcd = None
+            self.set_service("etcd", ServiceState("Finished", message="Service finished successfully"))
+            self.nodes.changed()
+
+    def wipe(self, labels: Collection[str]) -> None:
+        """Wipe the system disk or some of its partitions."""
+        if self.disk.etcd:
+            self.disk.etcd.up.discard(self.vm.uuid)
         self.disk.wipe(labels)
 
     def restart(self, action: str, stage: str) -> None:
