@@ -92,7 +92,9 @@ def guard_kernel(redactor: Redactor, phase: str) -> None:
     def show_error(shell: Any, kind: type[BaseException], error: BaseException, *_: Any, **__: Any) -> list[str]:
         presentation = present(error, phase=phase, with_probe=True)
         if rows := presentation.table():
-            table = Table(presentation.message, ["", ""], rows)
+            title, *failed = presentation.message.splitlines() or [""]
+            rows = [("", line.strip()) for line in failed] + [(label, _aligned(text)) for label, text in rows]
+            table = Table(title, ["", ""], rows)
             shell.display_pub.publish({"text/plain": presentation.message, "text/html": table.html()})
         lines = [f"{kind.__name__}: {presentation.text()}"]
         shell._showtraceback(kind, str(error), lines)  # noqa: SLF001 (the one place where ipykernel publishes an error)
@@ -127,6 +129,11 @@ def _outputs() -> Outputs | None:
     """What keeps the outputs of a notebook that JupyterLab has opened in a run folder; None for any other kernel."""
     run, notebook = os.environ.get("FLUOBOOK_RUN"), os.environ.get("JPY_SESSION_NAME")
     return Outputs(Path(run) / FOLDER / f"{Path(notebook).stem}.json") if run and notebook else None
+
+
+def _aligned(text: str) -> str:
+    """A text without the indentation that continues it on a terminal."""
+    return "\n".join(line.strip() for line in text.splitlines())
 
 
 def _masked(redactor: Redactor, buffer: Any) -> bytes:

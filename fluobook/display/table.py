@@ -7,6 +7,7 @@ is always shown by a glyph and a word, never by colour alone.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,9 @@ from fluobook.errors import printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+_LONG = re.compile(r"[^\s/]{16}(?=[^\s/]{8})|/(?=\S{8})")
+"""Where a page may break a word, so that a key or a URL does not widen its column."""
 
 SHORT = 12
 """Cells with no more characters stay on one line, so that a narrow page wraps the long ones."""
@@ -63,7 +67,7 @@ class Table(Displayed):
 
     Args:
         title: what the rows are.
-        columns: the heads.
+        columns: the heads; rows without any have no head.
         rows: a sequence of cells for each row; a cell is a `Cell` or whatever `str` understands.
         note: text below the rows: a summary, or what to do next.
         limit: rows beyond this number are counted, not shown.
@@ -97,7 +101,8 @@ class Table(Displayed):
     def text(self) -> str:
         """The table in plain text, columns aligned."""
         shown = [[_plain(row[i]) for i in self._shown] for row in self.rows[: self.limit]]
-        grid = [[self.columns[i] for i in self._shown], *shown] if shown else []
+        head = [[self.columns[i] for i in self._shown]] if any(self.columns) else []
+        grid = [*head, *shown] if shown else []
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
         body = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in grid]
         return printable("\n".join(line for line in [self.title, *body, self._more(), self.note] if line))
@@ -109,7 +114,8 @@ class Table(Displayed):
         note = "<br>".join(
             html.escape(line) for text in (self._more(), self.note) if text for line in text.splitlines()
         )
-        rows = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>" if self.rows else ""
+        head = f"<thead><tr>{head}</tr></thead>" if any(self.columns) else ""
+        rows = f"{head}<tbody>{body}</tbody>" if self.rows else ""
         title = html.escape(self.title)
         if self.bar is not None:
             title += f'<progress value="{self.bar:.3f}" aria-label="{title}"></progress>'
@@ -161,7 +167,8 @@ def _row(row: Iterable[Any]) -> str:
 
 def _cell(cell: Any) -> str:
     plain = _plain(cell)
-    text = html.escape(plain)
+    text = _LONG.sub(r"\g<0>\0", plain)
+    text = html.escape(text).replace("\0", "<wbr>")
     tone = tone_of(cell) or ("short" if 0 < len(plain) <= SHORT else "")
     if isinstance(cell, Cell) and cell.link:
         text = f'<a href="{html.escape(cell.link)}">{text}</a>'

@@ -11,6 +11,7 @@ from fluobook.failures.probes import probe
 
 _MOST_ALTERNATIVES = 2
 _MOST_LINES = 20
+_NEXT = "; next: "
 _ROW = re.compile(r"^  (failure|cause|remedy|next): +(.+)$", re.MULTILINE)
 
 
@@ -43,7 +44,7 @@ class Presentation:
     @property
     def advice(self) -> str:
         """The remedy and the next command in one line, for a table of checks or findings."""
-        return f"{self.remedy.rstrip('.')}; next: {self.next}" if self.next else self.remedy
+        return f"{self.remedy.rstrip('.')}{_NEXT}{self.next}" if self.next else self.remedy
 
     @classmethod
     def read(cls, text: str) -> Presentation:
@@ -51,12 +52,13 @@ class Presentation:
         rows = list(_ROW.finditer(text))
         values = {row[1]: row[2] for row in reversed(rows)}
         message = text[: rows[0].start()] if rows else text
+        remedy, _, command = values.get("remedy", "").partition(_NEXT)
         return cls(
             message=message.partition(": ")[2].strip() or message,
             failure=values.get("failure", ""),
             causes=tuple(row[2] for row in rows if row[1] == "cause"),
-            remedy=values.get("remedy", ""),
-            next=values.get("next", ""),
+            remedy=remedy,
+            next=values.get("next", command),
         )
 
     def table(self) -> list[tuple[str, str]]:
@@ -96,17 +98,18 @@ def present(error: BaseException, *, phase: str = "", with_probe: bool = False) 
         own_remedy = f"{first.failure.remedy.rstrip('.')}; {own_remedy}"
     unreachable = next((link for link in chain(error) if isinstance(link, Unreachable)), None)
     probed = probe(unreachable) if with_probe and unreachable else ""
+    command = first.next if first and f"{_NEXT}{first.next}" not in own_remedy else ""
     causes = [own_cause, probed, *(first.failure.causes if first else ())]
 
     def text(template: str) -> str:
-        return printable(template.replace(PHASE, phase or PHASE))
+        return printable(template.replace("{phase}", PHASE).replace(PHASE, phase or PHASE))
 
     return Presentation(
         message=text(str(getattr(error, "message", "")) or str(error) or type(error).__name__),
         failure=f"{first.failure.code} {first.failure.title}" if first else "",
         causes=tuple(dict.fromkeys(text(cause) for cause in causes if cause)),
-        remedy=text(own_remedy) or (first.failure.remedy if first else ""),
-        next=printable(first.next) if first else "",
+        remedy=text(own_remedy or (first.failure.remedy if first else "")),
+        next=printable(command),
         alternatives=tuple(f"{m.failure.code} {m.failure.title}" for m in matches[1 : 1 + _MOST_ALTERNATIVES]),
         problems=tuple(map(printable, error.problems)) if isinstance(error, ParamsError) else (),
         system=outside.system if outside else "",

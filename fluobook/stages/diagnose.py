@@ -6,9 +6,11 @@ cluster. Each observation that is not as it should be is looked up in the catalo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from fluobook.clients.kube import Kube
 from fluobook.context import Client, RunContext
@@ -25,6 +27,8 @@ from fluobook.stages.core.stage import Stage, read_only_stage
 from fluobook.stages.root_application.state import API, KIND, first_problem, state_of
 
 NOTHING = "nothing was found"
+UNKNOWN = "not in the catalogue"
+_CODE = re.compile(r"(F\d+) ")
 
 
 @dataclass(frozen=True)
@@ -67,14 +71,18 @@ def verify(context: RunContext, failed: Mapping[str, str]) -> Sequence[Check]:
     examined = in_parallel(lambda examine: examine(), subjects, width=4)
     show(table(examined))
     return [
-        Check(e.subject, not e.findings, "; ".join(map(_named, e.findings)) or NOTHING, _remedies(e.findings))
+        Check(e.subject, not e.findings, _result(e.findings) or NOTHING, _remedies(e.findings))
         for e in examined
         if not e.blocked
     ]
 
 
-def _named(finding: Presentation) -> str:
-    return f"{finding.failure}: {finding.message}" if finding.failure else finding.message
+def _result(findings: Iterable[Presentation]) -> str:
+    """Each failure once, with the first lines of what was seen."""
+    seen: dict[str, list[str]] = {}
+    for finding in findings:
+        seen.setdefault(finding.failure, []).append(finding.message.partition("\n")[0])
+    return "; ".join(f"{failure}: {some(lines)}" if failure else some(lines) for failure, lines in seen.items())
 
 
 def _remedies(findings: Iterable[Presentation]) -> str:
@@ -82,30 +90,35 @@ def _remedies(findings: Iterable[Presentation]) -> str:
 
 
 def table(examined: Iterable[Examined]) -> Table:
-    """The findings, those with the same failure and remedy in one row."""
+    """The findings below each other, those with the same known failure, or the same remedy, as one."""
     examined = list(examined)
-    rows: dict[tuple[str, str, str], list[tuple[str, Presentation]]] = {}
+    groups: dict[tuple[str, ...], list[tuple[str, Presentation]]] = {}
     for part in examined:
         for finding in part.findings:
-            rows.setdefault((finding.failure, finding.remedy, finding.next), []).append((part.subject, finding))
-    shown = [
-        [
-            Cell(failure or "not in the catalogue", "bad"),
-            ", ".join(dict.fromkeys(subject for subject, _ in found)),
-            some(finding.message for _, finding in found),
-            " ".join(f"{i}. {cause}" for i, cause in enumerate(found[0][1].causes, 1)),
-            *(remedy, next_command),
-        ]
-        for (failure, remedy, next_command), found in rows.items()
-    ]
+            known = _CODE.match(finding.failure)
+            key = (finding.failure,) if known else (finding.failure, finding.remedy, finding.next)
+            groups.setdefault(key, []).append((part.subject, finding))
     blocked = {part.subject: part.blocked for part in examined if part.blocked}
     notes = [f"not examined: {', '.join(blocked)} (blocked: {'; '.join(dict.fromkeys(blocked.values()))})"] * bool(
         blocked
     )
     notes += [remark for part in examined for remark in part.remarks]
-    columns = ["failure", "found by", "evidence", "likely causes", "remedy", "next command"]
-    title = "1 finding" if len(rows) == 1 else f"{len(rows)} findings" if rows else NOTHING
-    return Table(title, columns, shown, note="\n".join(dict.fromkeys(notes)))
+    title = "1 finding" if len(groups) == 1 else f"{len(groups)} findings" if groups else NOTHING
+    shown = [row for found in groups.values() for row in _rows(found)]
+    return Table(title, ["", ""], shown, note="\n".join(dict.fromkeys(notes)), limit=len(shown))
+
+
+def _rows(found: Sequence[tuple[str, Presentation]]) -> Iterator[Sequence[Any]]:
+    """A failure, and below it what is known about it: a label and a text in each row, for a narrow page."""
+    findings = [finding for _, finding in found]
+    failure = findings[0].failure
+    code = _CODE.match(failure)
+    yield [Cell(code[1] if code else "finding", "bad"), failure.removeprefix(code[0] if code else "") or UNKNOWN]
+    yield ["found by", ", ".join(dict.fromkeys(subject for subject, _ in found))]
+    yield ["evidence", some(" ".join(finding.message.split()) for finding in findings)]
+    yield from (["likely cause", cause] for cause in dict.fromkeys(cause for f in findings for cause in f.causes))
+    yield from (["remedy", remedy] for remedy in dict.fromkeys(f.remedy.rstrip(".") for f in findings if f.remedy))
+    yield from (["next command", command] for command in dict.fromkeys(f.next for f in findings if f.next))
 
 
 def _stage(context: RunContext, examined: Stage, failed: str) -> Examined:

@@ -26,6 +26,19 @@ def test_html_is_escaped():
     assert "&lt;p&gt;<br>second" in html
 
 
+def test_a_long_word_may_break_on_a_narrow_page_and_a_short_one_does_not():
+    html = Table("t", ["n", "m", "o"], [["a" * 40, "b" * 20, "&" * 24]]).html()
+    assert f"<td>{'a' * 16}<wbr>{'a' * 16}<wbr>{'a' * 8}</td>" in html
+    assert f"<td>{'b' * 20}</td>" in html
+    assert f"<td>{'&amp;' * 16}<wbr>{'&amp;' * 8}</td>" in html
+
+
+def test_a_table_without_heads_has_no_empty_line():
+    table = Table("t", ["", ""], [["label", "text"]])
+    assert table.text().splitlines() == ["t", "label  text"]
+    assert "<thead>" not in table.html()
+
+
 def test_more_rows_than_the_limit_are_counted():
     table = Table("t", ["n"], [[n] for n in range(105)])
     assert "+ 5 more" in table.text()

@@ -11,6 +11,7 @@ from fluobook.errors import (
     KUBECTL,
     PHASE,
     TALOSCTL,
+    CheckFailed,
     Conflict,
     DeadlineExceeded,
     FluobookError,
@@ -48,6 +49,21 @@ def test_the_table_has_the_same_rows_as_the_text() -> None:
     rows = present(BOOTSTRAPPED, phase="phase1").table()
     assert [label for label, _ in rows] == ["failure", "cause", "remedy", "next", "talos answered"]
     assert all(text in present(BOOTSTRAPPED, phase="phase1").text() for _, text in rows)
+
+
+def test_the_catalogues_remedy_names_the_platform() -> None:
+    shown = present(FluobookError("etcdserver: leader changed"), phase="phase1")
+    assert shown.failure.startswith("F34")
+    assert "fluobook run phase1 restore" in shown.remedy
+
+
+def test_a_command_that_the_errors_own_remedy_names_is_shown_once() -> None:
+    first = present(BOOTSTRAPPED, phase="phase1")
+    again = CheckFailed("a check failed", remedy=first.advice)
+    again.__cause__ = BOOTSTRAPPED
+    shown = present(again, phase="phase1")
+    assert (shown.failure, shown.causes) == (first.failure, first.causes)
+    assert shown.text().count(first.next) == 1
 
 
 def test_the_errors_own_cause_and_remedy_come_first() -> None:

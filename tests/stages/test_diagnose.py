@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,22 +23,40 @@ def texts(shown: Any) -> list[list[str]]:
     return [[str(cell) for cell in row] for row in shown.rows]
 
 
-def test_findings_with_the_same_failure_are_one_row_with_causes_in_order_and_the_next_command() -> None:
+def test_findings_with_the_same_failure_are_shown_once_with_causes_in_order_and_the_next_command() -> None:
     nodes = [finding(f"node {name}: cni plugin not initialized") for name in "abcde"]
-    row = texts(table([Examined("observe", nodes[:1]), Examined("nodes", nodes)]))
-    assert len(row) == 1
-    failure, subjects, evidence, causes, remedy, command = row[0]
-    assert failure == "✗ F32 The node is NotReady because it has no CNI"
-    assert subjects == "observe, nodes"
+    rows = texts(table([Examined("observe", nodes[:1]), Examined("nodes", nodes)]))
+    assert rows[0] == ["✗ F32", "The node is NotReady because it has no CNI"]
+    assert rows[1] == ["found by", "observe, nodes"]
+    evidence, cause, remedy, command = (
+        next(text for label, text in rows if label == wanted)
+        for wanted in ("evidence", "likely cause", "remedy", "next command")
+    )
     assert evidence.startswith("node a: ")
     assert evidence.endswith("+2 more")
-    assert causes.startswith("1. The node waits for Cilium")
+    assert cause.startswith("The node waits for Cilium")
     assert "inline manifest" in remedy
     assert command.startswith("fluobook kubectl phase1 --")
 
 
+def test_a_known_failure_of_stages_with_remedies_of_their_own_is_shown_once() -> None:
+    own = replace(finding("a: cni plugin not initialized\n  b"), remedy="run the stage again", next="")
+    rows = texts(table([Examined("a", [own]), Examined("b", [finding("b: cni plugin not initialized")])]))
+    assert [label for label, _ in rows if label.startswith("✗")] == ["✗ F32"]
+    assert next(text for label, text in rows if label == "remedy") == "run the stage again"
+    assert all("\n" not in text for _, text in rows)
+
+
+def test_a_subject_names_each_failure_once_with_the_first_line_of_its_evidence() -> None:
+    seen = [finding(f"node {name}: cni plugin not initialized\n  more") for name in "ab"]
+    assert diagnose._result([*seen, finding("a riddle")]) == (
+        "F32 The node is NotReady because it has no CNI: node a: cni plugin not initialized; "
+        "node b: cni plugin not initialized; a riddle"
+    )
+
+
 def test_what_the_catalogue_does_not_know_is_shown_as_such() -> None:
-    assert texts(table([Examined("nodes", [finding("a riddle")])]))[0][0] == "✗ not in the catalogue"
+    assert texts(table([Examined("nodes", [finding("a riddle")])]))[0] == ["✗ finding", "not in the catalogue"]
 
 
 def test_a_healthy_platform_has_no_findings_and_remarks_are_kept() -> None:
@@ -56,6 +75,8 @@ def test_a_failure_is_read_again_from_the_text_that_was_shown() -> None:
     read = Presentation.read(f"TaskFailed: {shown.text()}")
     assert (read.message, read.failure, read.causes) == ("no VM", shown.failure, shown.causes)
     assert (read.remedy, read.next) == (shown.remedy, "qm unlock 101")
+    advice = Presentation.read(f"CheckFailed: a check failed\n  remedy:  {shown.advice}")
+    assert (advice.remedy, advice.next) == (shown.remedy.rstrip("."), "qm unlock 101")
 
 
 def test_a_failed_check_names_its_failure_once() -> None:

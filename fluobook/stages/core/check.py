@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from fluobook.context import RunContext
 from fluobook.display.table import Cell, Displayed, Table
 from fluobook.errors import PHASE, CheckFailed, FluobookError
-from fluobook.failures import present
+from fluobook.failures import Presentation, present
 from fluobook.stages.core.executor import in_parallel
 
 NAMED = 5
@@ -46,8 +47,17 @@ class Check:
     @property
     def failure(self) -> str:
         """Code and title of the known failure in brackets; "" if it is not known, or the result names it."""
-        failure = present(self.error or FluobookError(f"{self.name}: {self.result}")).failure
+        failure = self._known.failure
         return f" ({failure})" if failure and failure not in self.result else ""
+
+    @property
+    def advice(self) -> str:
+        """Its remedy, or that of the known failure."""
+        return self.remedy or (self._known.advice if self._known.failure else "")
+
+    @cached_property
+    def _known(self) -> Presentation:
+        return present(self.error or FluobookError(f"{self.name}: {self.result}"), phase=PHASE)
 
 
 @dataclass(frozen=True)
@@ -73,11 +83,12 @@ class Checks(Displayed):
         failed = [check for check in self.checks if not check.passed and not check.advisory]
         if failed:
             listed = "".join(f"\n  ✗ {check.name}: {check.result}{check.failure}" for check in failed)
-            remedies = list(dict.fromkeys(check.remedy for check in failed if check.remedy))
+            remedies = list(dict.fromkeys(line for check in failed for line in check.advice.splitlines()))
             remedy = "\n          ".join(remedies) or "inspect the results, then run the stage again"
             count = f"{len(failed)} of {len(self.checks)} checks"
             kind = CheckFailed if any(check.error for check in failed) else self.failure
-            raise kind(f"{self.stage}: {count} failed{listed}", remedy=remedy)
+            cause = next((check.error for check in failed if check.error), None)
+            raise kind(f"{self.stage}: {count} failed{listed}", remedy=remedy) from cause
 
     def table(self) -> Table:
         """Each check with its result."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fluobook.errors import CheckFailed
+from fluobook.errors import PHASE, CheckFailed, TaskFailed
+from fluobook.failures import present
 from fluobook.stages.core.check import Check, Checks
 
 GOOD = Check("every VM runs", passed=True, result="3 of 3")
@@ -20,6 +21,15 @@ def test_a_failed_check_is_named_with_its_result_and_remedy():
         Checks("create-vms", (GOOD, BAD)).require()
     assert caught.value.remedy == "open a's console"
     assert caught.value.exit_code == 4
+
+
+def test_a_failed_check_without_a_remedy_has_that_of_its_known_failure_and_its_error_as_the_cause():
+    error = TaskFailed("the task failed", system="proxmox", detail="no quorum")
+    check = Check("hosts", passed=False, result="no answer", error=error)
+    with pytest.raises(CheckFailed) as caught:
+        Checks("preflight", (check,)).require()
+    assert caught.value.remedy == present(error, phase=PHASE).advice
+    assert caught.value.__cause__ is error
 
 
 def test_the_table_marks_each_with_a_glyph():
