@@ -231,7 +231,11 @@ def _for_application(
 def _for_objects(app: Application, tree: Tree, values: Mapping[str, Any]) -> Iterable[Patch]:
     """The patches of the objects that the Application deploys."""
     objects = {(document.kind, document.name): document.data for document in tree.deployed_by(app)}
+    dropped = [document for document in tree.all_deployed_by(app) if tree.is_dropped(document)]
+    gone = {(document.kind, document.name) for document in dropped}
     for kind, name in dict.fromkeys((value.kind, value.name) for value in app.phase_values if value.kind):
+        if (kind, name) in gone:
+            continue
         if (kind, name) not in objects:
             raise ParamsError(
                 f"Application {app.name} has phase values for {kind} {name}, which it does not deploy",
@@ -245,7 +249,7 @@ def _for_objects(app: Application, tree: Tree, values: Mapping[str, Any]) -> Ite
         )
         if operations:
             yield Patch(kind, name, operations)
-    yield from map(_removal, filter(tree.is_dropped, tree.all_deployed_by(app)))
+    yield from map(_removal, dropped)
 
 
 def objects_for(platform: Platform, tree: Tree) -> list[Document]:

@@ -156,7 +156,9 @@ class Snapshot:
     @cached_property
     def all_files(self) -> tuple[Path, ...]:
         """Every file of the GitOps tree, in order; params and Talos patches of the operator are not part of it."""
-        others = [self.root / tree.TOPS[1] / name for name in ("params", "talos")]
+        sites = [tree.site_folder(self.root, variant.path) for variant in self.variants]
+        folders = [self.root / tree.TOPS[1] / "params", *(site / "talos" for site in sites if site)]
+        others = [*folders, self.root / tree.TOPS[1] / "talos"]
         paths = (path for top in tree.TOPS for path in sorted((self.root / top).rglob("*")))
         return tuple(path for path in paths if path.is_file() and not any(map(path.is_relative_to, others)))
 

@@ -13,6 +13,7 @@ from fluobook.errors import BadFile, NotFound
 from fluobook.files import parse_yaml
 from fluobook.gitops import kustomization
 from fluobook.gitops.documents import STRICT, Incomplete, InvalidFile, Reader, value_under
+from fluobook.kubernetes.selectors import matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +28,7 @@ WITHOUT_PODS = ("Namespace", "NetworkPolicy", "CiliumNetworkPolicy")
 WAVE = "argocd.argoproj.io/sync-wave"
 FINALIZER = "resources-finalizer.argocd.argoproj.io"
 NEEDED_BEFORE = "fluobook/needed-before"
+POOL_KIND = "CiliumLoadBalancerIPPool"
 PHASE_VALUES = "fluobook/phase-values"
 ONLY_WITH = "fluobook/only-with"
 BACKUPS = "backups"
@@ -251,6 +253,28 @@ class Tree:
         kept = {name for app in self.applications for name in self._namespaces_used_by(app)}
         return frozenset(name for app in self.left_out for name in self._namespaces_used_by(app)) - kept
 
+    @cached_property
+    def dropped_pools(self) -> frozenset[str]:
+        """The pools of addresses for which only Services of Applications ask that are left out."""
+        gone, kept = (
+            [doc for app in apps for doc in self.all_deployed_by(app)] for apps in (self.left_out, self.applications)
+        )
+        pools = {
+            doc.name: value_under(doc.data, ("spec", "serviceSelector")) or {} for doc in kept if doc.kind == POOL_KIND
+        }
+
+        def served(objects: list[Document]) -> set[str]:
+            services = [
+                value_under(each.data, ("metadata", "labels")) or {} for each in objects if each.kind == "Service"
+            ]
+            return {
+                name
+                for name, selector in pools.items()
+                if selector.get("matchLabels") and any(matches(selector, labels) for labels in services)
+            }
+
+        return frozenset(served(gone) - served(kept))
+
     def _namespaces_used_by(self, app: Application) -> set[str]:
         objects = [document for document in self.all_deployed_by(app) if document.kind not in WITHOUT_PODS]
         makes_secrets = self.is_ours(app) and bool(kustomization.generators(self.root / app.path, self.reader))
@@ -288,7 +312,9 @@ class Tree:
         return kustomization.resources(self.root / application.path, self.reader)
 
     def is_dropped(self, document: Document) -> bool:
-        """Whether an object is a namespace that is dropped, or in one."""
+        """Whether an object is a namespace that is dropped, or in one, or a pool without Services."""
+        if document.kind == POOL_KIND:
+            return document.name in self.dropped_pools
         name = document.name if document.kind == "Namespace" else document.namespace
         return name in self.dropped_namespaces
 

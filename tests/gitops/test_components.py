@@ -182,3 +182,23 @@ def test_dashboards_and_alerts_of_a_component_go_with_it():
         if file.suffix in (".json", ".yaml") and "apps/scylladb" not in file.as_posix() and file.name != "metrics.yaml"
     ]
     assert not [text for text in texts if "scylla_" in text]
+
+
+def test_a_pool_goes_with_the_services_that_ask_for_it(real: Builder):
+    lonely = params.overlay(
+        without("rabbitmq", "loki", "alloy"),
+        {"network": {"load_balancer": {"pools": [{"name": "ingress", "start": "10.10.0.100", "stop": "10.10.0.110"}]}}},
+    )
+    for platform in (lonely, without("rabbitmq")):  # whether or not the params still have it
+        tree = gitops.for_phase(platform, gitops.of(platform, REPOSITORY))
+        app = tree.application("cilium-config")
+        objects = real.build(REPOSITORY / app.path, app.kustomize["patches"])
+        assert {obj["metadata"]["name"] for obj in objects} == {"ingress", "lan"}
+        assert {document.name for document in tree.deployed_by(app)} == {"ingress", "lan"}
+
+
+def test_a_tree_without_broker_and_logs_has_no_finding_with_one_pool(site: Path):
+    file = site / "site/params/mine.yaml"
+    text = file.read_text().replace("without: [scylladb]", "without: [scylladb, rabbitmq, loki, alloy]")
+    file.write_text("".join(line for line in text.splitlines(keepends=True) if "name: mqtt" not in line))
+    assert all_findings(site) == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from fluobook.gitops.rules import references
 from fluobook.gitops.rules.applications import namespaces_are_created
 from fluobook.gitops.rules.objects import (
     namespaces_admit_their_pods,
@@ -435,6 +437,15 @@ def test_what_a_kustomization_makes_matches_its_schema_under_whatever_root(
         (tree / "other" / name).write_text(text)
     found = [finding.message for finding in objects_match_their_schema(Snapshot(tree.parent))]
     assert message in found
+
+
+def test_the_annotations_of_ingress_nginx_are_names():
+    assert [name for name in references._TABLE["nginx"] if not re.fullmatch(r"[a-z0-9-]+[a-z]", name)] == []
+
+
+def test_an_ingress_may_have_a_certificate_that_is_a_secret_in_git(tree: Path):
+    change(tree / "shop/shop.yaml", "secretName: tls", "secretName: login")
+    assert not [finding for finding in references_exist(Snapshot(tree.parent)) if ISSUER in finding.message]
 
 
 def test_the_entries_of_the_table_have_no_unknown_field():

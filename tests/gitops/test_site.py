@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from fluobook import gitops, params
-from fluobook.errors import ParamsError
-from fluobook.gitops.build import builder
+from fluobook.errors import ParamsError, ToolFailed
+from fluobook.gitops.build import Builder, builder
 from fluobook.gitops.check import RULES, all_findings, findings
 from fluobook.gitops.metrics import Expression
 from fluobook.gitops.snapshot import Snapshot
@@ -556,3 +556,40 @@ def test_a_label_that_a_worker_may_not_give_itself_is_reported(site: Path):
         "node label node-role.kubernetes.io/worker is one that Kubernetes does not let a worker give itself"
         in finding.message
     )
+
+
+def test_two_sites_have_each_their_patches_and_dashboards(site: Path):
+    example = (site / "site/params/mine.yaml").read_text()
+    for name, number in (("berlin", "10.43."), ("paris", "10.44.")):
+        shutil.copytree(EXAMPLE, site / "site" / name, ignore=shutil.ignore_patterns("params"))
+        change(site / f"site/{name}/kustomization.yaml", "../cluster-gitops", "../../cluster-gitops")
+        change(site / f"site/{name}/shop/application.yaml", "site/shop", f"site/{name}/shop")
+        text = example.replace("phase: mine", f"phase: {name}").replace("name: mine", f"name: {name}")
+        text = text.replace("10.42.", number).replace("path: site", f"path: site/{name}")
+        (site / f"site/params/{name}.yaml").write_text(text)
+    for path in ("params/mine.yaml", "kustomization.yaml", "project.yaml", "reachability.yaml"):
+        (site / "site" / path).unlink()
+    for folder in ("shop", "talos"):
+        shutil.rmtree(site / "site" / folder)
+    assert all_findings(site) == []
+    change(site / "site/paris/talos/patches/1.14/common.yaml", "SysctlConfig", "SysctlsConfig")
+    assert [finding.file for finding in all_findings(site)] == ["site/paris/talos/patches/1.14/common.yaml"]
+
+
+def test_a_json_file_without_panels_is_no_dashboard(site: Path):
+    (site / "site/shop/settings.json").write_text('{"panels": 3}')
+    with (site / "site/shop/kustomization.yaml").open("a") as file:
+        file.write("  - {name: settings, namespace: shop, files: [settings.json]}\n")
+    assert reported(site, "listing") == []
+
+
+def test_a_full_temporary_folder_is_no_defect_of_a_kustomization(site: Path, monkeypatch: pytest.MonkeyPatch):
+    def build(*_: object) -> None:
+        raise ToolFailed(
+            "kubectl failed", system="kubectl", detail="error: writing plugin config: no space left on device"
+        )
+
+    monkeypatch.setattr(Builder, "build", build)
+    (finding,) = findings(site, {"build": RULES["build"]}, path="site", without=("scylladb",))
+    assert "No space left on device" in finding.message
+    assert "TMPDIR" in finding.remedy

@@ -19,10 +19,11 @@ _PLAIN = "localnetwork"
 
 @dataclass(frozen=True, order=True)
 class Need:
-    """One privilege on one path of the access control tree."""
+    """One privilege on one path of the access control tree; the same on `instead` will do as well."""
 
     path: str
     privilege: str
+    instead: str = ""
 
 
 def required(
@@ -34,6 +35,7 @@ def required(
     bridge: str,
     vlan: int | None = None,
     zone: str = "",
+    pool: str | None = None,
 ) -> tuple[Need, ...]:
     """Everything a token needs for all stages, in the order of the paths.
 
@@ -45,9 +47,11 @@ def required(
         bridge: the bridge of the VMs.
         vlan: their VLAN tag on it, if any.
         zone: the zone of the SDN that the bridge is a VNet of; it is made with its VNet and the firewall's rules.
+        pool: the resource pool of the VMs, if any: Proxmox VE takes the privileges on it for those on its members.
     """
     agent = "VM.GuestAgent.Audit" if major >= _AGENT_SPLIT else "VM.Monitor"
-    needs = {Need("/vms", right) for right in (*_NEEDED["vms"], agent)}
+    vms = (f"/pool/{pool}", "/vms") if pool else ("/vms",)
+    needs = {Need(vms[0], right, *vms[1:]) for right in (*_NEEDED["vms"], agent)}
     needs |= {Need(f"/storage/{name}", right) for name in image_storages for right in _NEEDED["storage"]}
     needs |= {Need(f"/storage/{name}", right) for name in disk_storages for right in _NEEDED["disks"]}
     needs |= {Need(f"/nodes/{name}", right) for name in hosts for right in _NEEDED["nodes"]}
@@ -74,15 +78,19 @@ def missing(needs: Iterable[Need], permissions: Mapping[str, Mapping[str, int]])
         needs: from `required`.
         permissions: GET /access/permissions: path → privilege → whether it propagates to the paths below.
     """
-    return tuple(need for need in needs if not _holds(need, permissions))
+    return tuple(
+        need
+        for need in needs
+        if not any(_holds(path, need.privilege, permissions) for path in (need.path, need.instead) if path)
+    )
 
 
-def _holds(need: Need, permissions: Mapping[str, Mapping[str, int]]) -> bool:
+def _holds(wanted: str, privilege: str, permissions: Mapping[str, Mapping[str, int]]) -> bool:
     """The nearest path that is listed decides: an entry there replaces what comes from above."""
-    for path in _upwards(need.path):
+    for path in _upwards(wanted):
         if path in permissions:
-            held = permissions[path].get(need.privilege)
-            return held is not None and (path == need.path or bool(held))
+            held = permissions[path].get(privilege)
+            return held is not None and (path == wanted or bool(held))
     return False
 
 

@@ -6,6 +6,8 @@ values and settings are right; Argo CD's health scripts run.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ import yaml
 
 from fluobook.clients.answers import without_credentials
 from fluobook.errors import BadFile, DeadlineExceeded, FluobookError, ParamsError, ToolFailed
-from fluobook.files import parse_json, pattern, read_text
+from fluobook.files import parse_json, pattern, read_text, unwritable
 from fluobook.gitops import build, documents, kustomization
 from fluobook.gitops.charts import Setting, chart_of, settings_of
 from fluobook.gitops.components import refusals
@@ -32,7 +34,7 @@ from fluobook.machine.node import below_patches, find_patches, patch_problems
 from fluobook.params.problems import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
     from typing import Any
 
@@ -87,9 +89,11 @@ def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:
     """
     listed = snapshot.listed
     has_unknown_roots = any(isinstance(loaded, ParamsError) for loaded in snapshot.params.values())
-    uids: set[str] = set()
+    deployers = _deployers(snapshot)
+    uids: dict[str, list[set[str]]] = {}
     for folder in snapshot.kustomizations:
-        yield from _unread_dashboards(snapshot, kustomization.load(folder, snapshot.reader), uids)
+        document = kustomization.load(folder, snapshot.reader)
+        yield from _unread_dashboards(snapshot, document, deployers.get(folder, set()), uids)
     remedy = "list it, or delete it"
     for file in snapshot.all_files:
         if file.suffix == ".json" and file.resolve() not in listed:
@@ -107,29 +111,51 @@ def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:
             yield Position(file, 1).finding("no kustomization lists it: it is never deployed", remedy)
 
 
-def _unread_dashboards(snapshot: Snapshot, document: Document, uids: set[str]) -> Iterator[Finding]:
-    """Generators of dashboards whose ConfigMap no sidecar of Grafana watches, and dashboards that Grafana refuses."""
+def _deployers(snapshot: Snapshot) -> dict[Path, set[str]]:
+    """The roots that deploy each kustomization."""
+    deployers: dict[Path, set[str]] = {}
+    for tree in snapshot.roots:
+        for app in filter(tree.is_ours, tree.applications):
+            for part in kustomization.below(snapshot.root / app.path, snapshot.reader):
+                deployers.setdefault(part.file.parent, set()).add(tree.path)
+    return deployers
+
+
+def _unread_dashboards(
+    snapshot: Snapshot, document: Document, roots: set[str], uids: dict[str, list[set[str]]]
+) -> Iterator[Finding]:
+    """Generators of dashboards whose ConfigMap no sidecar of Grafana watches, and dashboards that Grafana refuses.
+
+    Args:
+        snapshot: the repository.
+        document: the kustomization.
+        roots: those that deploy it.
+        uids: those of the dashboards so far, with the roots that deploy each; those of this one are added.
+    """
     path = ("grafana", "sidecar", "dashboards", "label")
     grafanas = [app for app in snapshot.applications if value_under(app.values, path[:1])]
     watched = {str(value_under(app.values, path) or _DASHBOARD) for app in grafanas} or {_DASHBOARD}
     for index, generator in enumerate(document.data.get("configMapGenerator") or ()):
         labels = value_under(generator, ("options", "labels")) or {}
-        has_dashboards = any(str(entry).endswith(".json") for entry in generator.get("files") or ())
-        if has_dashboards and not watched & set(labels):
+        entries = [str(entry).rpartition("=")[2] for entry in generator.get("files") or ()]
+        files = [file for name in entries if (file := document.file.parent / name).suffix == ".json" and file.is_file()]
+        dashboards = {file: parse_json(read_text(file), file) for file in files}
+        if any(map(_has_panels, dashboards.values())) and not watched & set(labels):
             place = document.at("configMapGenerator", index, "options", "labels")
             message = f"nothing reads the dashboards of {generator.get('name')}"
             yield place.finding(message, f"label it {' or '.join(sorted(watched))}")
-        for entry in generator.get("files") or () if watched & set(labels) else ():
-            file = document.file.parent / entry.rpartition("=")[2]
-            if file.suffix == ".json" and file.is_file():
-                dashboard = parse_json(read_text(file), file)
-                for message, remedy in _dashboard_defects(dashboard, uids):
-                    yield Position(file, 1).finding(message, remedy)
+        for file, dashboard in dashboards.items() if watched & set(labels) else ():
+            for message, remedy in _dashboard_defects(dashboard, roots, uids):
+                yield Position(file, 1).finding(message, remedy)
 
 
-def _dashboard_defects(dashboard: Any, uids: set[str]) -> Iterator[tuple[str, str]]:
+def _has_panels(dashboard: Any) -> bool:
+    return isinstance(value_under(dashboard, ["panels"]), list)
+
+
+def _dashboard_defects(dashboard: Any, roots: set[str], uids: dict[str, list[set[str]]]) -> Iterator[tuple[str, str]]:
     """What Grafana refuses in a dashboard; adds its uid to `uids`."""
-    if not isinstance(value_under(dashboard, ["panels"]), list):
+    if not _has_panels(dashboard):
         yield "it is no dashboard: it has no list of panels", "export it as JSON again"
         return
     title, uid = dashboard.get("title"), dashboard.get("uid")
@@ -137,9 +163,10 @@ def _dashboard_defects(dashboard: Any, uids: set[str]) -> Iterator[tuple[str, st
         yield "the dashboard has no title", "give it one"
     if uid and not (isinstance(uid, str) and _UID.fullmatch(uid)):
         yield "the uid of the dashboard is not valid", "at most 40 letters, digits, - and _"
-    if uid and uid in uids:
+    others = uids.setdefault(str(uid), [])
+    if uid and any(not other or not roots or other & roots for other in others):  # what no root deploys may be anywhere
         yield f"another dashboard has the uid {uid} too: Grafana shows one of them", "give it another"
-    uids.add(str(uid))
+    others.append(roots)
 
 
 def kustomizations_build(snapshot: Snapshot) -> Iterator[Finding]:
@@ -175,6 +202,10 @@ def _build(builder: Builder, folder: Path, snapshot: Snapshot) -> Iterator[Findi
         yield Position(folder / kustomization.NAME, 1).finding(error.message, "split what it lists")
         return
     except ToolFailed as error:
+        if os.strerror(errno.ENOSPC).lower() in error.detail.lower():
+            raise unwritable(
+                builder.home / kustomization.NAME, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            ) from error
         detail = error.detail.replace(f"{builder.home}/tree/", "")
         output = [line.strip(": ") for line in detail.splitlines() if line.strip(": ")][-1:] or [error.message]
         place, remedy = _mentioned(folder, detail), f"kubectl kustomize {folder.name} shows more"
@@ -226,7 +257,7 @@ def phase_values_have_places(snapshot: Snapshot) -> Iterator[Finding]:
                 yield place.finding(f"no platform ever has {name}", f"did you mean {BACKUPS!r}?")
     objects = {(document.kind, document.name): document.data for document in snapshot.objects()}
     given = {name for platform in snapshot.platforms.values() for name in values_of(platform)}
-    wrong = [finding for app in snapshot.applications for finding in _misplaced(app, objects, given, snapshot.has)]
+    wrong = [finding for app in snapshot.applications for finding in _misplaced(snapshot, app, objects, given)]
     yield from wrong
     for file, platform in snapshot.platforms.items() if not wrong else ():
         try:
@@ -236,17 +267,19 @@ def phase_values_have_places(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _misplaced(
-    app: Application, objects: Mapping[tuple[str, str], dict[str, Any]], given: set[str], has: Sequence[str]
+    snapshot: Snapshot, app: Application, objects: Mapping[tuple[str, str], dict[str, Any]], given: set[str]
 ) -> Iterator[Finding]:
     """The phase values of an Application that have no place, no value, or a brace too many."""
     place = app.document.at("metadata", "annotations", PHASE_VALUES)
-    for value in app.phase_values:
+    dropped = filter(snapshot.tree.is_dropped, snapshot.tree.all_deployed_by(app))
+    gone = {(document.kind, document.name) for document in dropped}
+    for value in (value for value in app.phase_values if (value.kind, value.name) not in gone):
         if {"{", "}"} & set(rest_of(value.value)):
             yield place.finding(f"{value.value!r} has a brace without its other one", 'write "{name}"')
         for name in sorted(set(names_in(value.value)) - given) if given else ():
             yield place.finding(f"no params file has a value {name}", "correct the name")
         data = objects.get((value.kind, value.name), {}) if value.kind else app.document.data
-        if value_at(data, value.path) is MISSING and (not value.only_with or value.only_with in has):
+        if value_at(data, value.path) is MISSING and (not value.only_with or value.only_with in snapshot.has):
             target = f"{value.kind} {value.name}" if value.kind else f"Application {app.name}"
             yield place.finding(f"{target} has nothing at {value.path}", "correct the path")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fluobook.gitops import reachability
 from fluobook.gitops.charts import chart_of
 from fluobook.gitops.documents import walk
-from fluobook.gitops.tree import WITHOUT_PODS
+from fluobook.gitops.tree import POOL_KIND, WITHOUT_PODS
 from fluobook.kubernetes.policies import TCP, WORLD, Endpoint, Policies
 from fluobook.kubernetes.selectors import matches
 from fluobook.params.problems import did_you_mean
@@ -27,7 +27,6 @@ POOL = "fluobook/pool"
 """The label by which a Service asks for a pool."""
 Span = tuple[int, int]
 """The first and the last address of a block, as numbers."""
-_POOL_KIND = "CiliumLoadBalancerIPPool"
 _ADDRESS_ANNOTATIONS = ("lbipam.cilium.io/ips", "io.cilium/lb-ipam-ips")
 _ANNOUNCER = "io.cilium/l2-announcer"
 _EXPOSED = ("LoadBalancer", "NodePort")
@@ -42,7 +41,7 @@ def pools_are_disjoint(snapshot: Snapshot) -> Iterator[Finding]:
     for platform, objects in snapshot.objects_by_platform:
         network = IPv4Network(str(platform.network.cidr)) if platform else None
         valid: list[tuple[Document, Position, Span]] = []
-        for pool in (document for document in objects if document.kind == _POOL_KIND):
+        for pool in (document for document in objects if document.kind == POOL_KIND):
             for index, span in enumerate(_spans(pool)):
                 place = pool.at("spec", "blocks", index)
                 if span is None or span[0] > span[1]:
@@ -75,7 +74,7 @@ def _span(block: dict[str, Any]) -> Span | None:
 
 def services_get_an_address(snapshot: Snapshot) -> Iterator[Finding]:
     """Each LoadBalancer has one pool and can be announced; each pool has a Service, and no address of a node."""
-    pools = snapshot.objects(_POOL_KIND)
+    pools = snapshot.objects(POOL_KIND)
     left_out = [document for app in snapshot.tree.left_out for document in snapshot.tree.all_deployed_by(app)]
     services = [service for service in snapshot.objects("Service") if _type(service) == "LoadBalancer"]
     for service in services:
@@ -98,7 +97,7 @@ def services_get_an_address(snapshot: Snapshot) -> Iterator[Finding]:
 def _pools_with_used_addresses(snapshot: Snapshot) -> Iterator[Finding]:
     for platform, objects in snapshot.objects_by_platform:
         owners = _used_addresses(platform).items() if platform else ()
-        for pool in (document for document in objects if document.kind == _POOL_KIND):
+        for pool in (document for document in objects if document.kind == POOL_KIND):
             for index, span in enumerate(_spans(pool)):
                 names = [name for address, name in owners if span and span[0] <= int(IPv4Address(address)) <= span[1]]
                 if names:

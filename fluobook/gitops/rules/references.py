@@ -139,7 +139,7 @@ def references_exist(snapshot: Snapshot) -> Iterator[Finding]:
     for document in snapshot.objects():
         defects = [*_reference_defects(document, known), *_pod_defects(document, known), *_role_defects(document)]
         if document.kind == "Ingress":
-            defects += [*_ingress_defects(document, hosts), *_nginx_defects(document, snapshot)]
+            defects += [*_ingress_defects(document, hosts, known), *_nginx_defects(document, snapshot)]
         if document.kind in ("Certificate", "Ingress"):
             defects += _unprovable_names(document, known)
         elif document.kind in ("Service", "PodDisruptionBudget"):
@@ -363,7 +363,7 @@ def _scaler_defects(document: Document, known: Known) -> Iterator[Defect]:
                 yield (*path, "name"), message, "give it a request: utilization is a part of it"
 
 
-def _ingress_defects(document: Document, hosts: dict[str, str]) -> Iterator[Defect]:
+def _ingress_defects(document: Document, hosts: dict[str, str], known: Known) -> Iterator[Defect]:
     """`hosts` collects the hosts of all Ingresses, with the name of the last that has it."""
     spec, name = document.data.get("spec") or {}, f"Ingress {document.name}"
     if not spec.get("ingressClassName"):
@@ -384,7 +384,8 @@ def _ingress_defects(document: Document, hosts: dict[str, str]) -> Iterator[Defe
     for host, path in strangers.items():
         remedy = f"its rules serve {', '.join(filter(None, rule_hosts)) or 'every host'}"
         yield path, f"{name} has TLS for {host}, which no rule serves", remedy
-    if tls_hosts and not issuer_of(document)[2]:
+    secrets = {("Secret", document.namespace, str(tls.get("secretName"))) for tls in spec.get("tls") or ()}
+    if tls_hosts and not issuer_of(document)[2] and not known.objects.keys() >= secrets:
         yield ("metadata", "name"), f"{name} has TLS and no issuer", f"annotate it with {_ISSUER}"
     for at, tls in enumerate(spec.get("tls") or () if issuer_of(document)[2] else ()):
         if not tls.get("secretName"):
@@ -441,7 +442,7 @@ def _scrape_defects(snapshot: Snapshot, document: Document) -> Iterator[Defect]:
         for namespace, labels, ports in _scrapable(snapshot, document.kind)
         if (selected.get("any") or namespace in namespaces) and matches(selector, labels)
     ]
-    if not targets:
+    if not targets and not snapshot.tree.dropped_namespaces.issuperset(namespaces):
         message = f"{name} selects nothing in {reachability.NAME} or in the tree"
         yield ("spec", "selector"), message, "correct its selector or namespace"
     if document.kind not in _POD_SCRAPES:

@@ -124,6 +124,7 @@ def needs_of(platform: Platform, endpoint: ProxmoxEndpoint, major: int) -> tuple
         bridge=platform.network.bridge,
         vlan=platform.network.vlan,
         zone=platform.wireguard.vxlan.zone if platform.wireguard and platform.wireguard.vxlan else "",
+        pool=platform.vm.pool,
     )
 
 

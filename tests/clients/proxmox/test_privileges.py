@@ -38,6 +38,16 @@ def test_a_vlan_tag_has_a_path_of_its_own():
     assert "pveum acl modify /sdn/zones/localnetwork/vmbr0/42 --tokens" in grant_commands(needs[1:], TOKEN)[1]
 
 
+def test_rights_on_the_pool_or_on_all_vms_are_enough_for_vms_in_a_pool():
+    needs = [need for need in required(9, **SITE, pool="prod/k8s") if need.privilege.startswith("VM.")]
+    rights = dict.fromkeys((need.privilege for need in needs), 1)
+    assert len(needs) == len([need for need in required(9, **SITE) if need.path == "/vms"])
+    for path in ("/pool/prod/k8s", "/pool/prod", "/vms", "/"):
+        assert missing(needs, {path: rights}) == ()
+    assert missing(needs, {"/pool/test": rights}) == tuple(needs)
+    assert "pveum acl modify /pool/prod/k8s --tokens" in grant_commands(needs, TOKEN)[1]
+
+
 def test_an_administrator_lacks_nothing():
     for major in (8, 9):
         held = {"/": dict.fromkeys(administrator(major)["/"], 1)}
