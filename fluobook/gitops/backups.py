@@ -27,7 +27,7 @@ class Credentials:
 
 LONGHORN = Credentials("longhorn-system", "longhorn-backup", "infrastructure/monitoring/secrets/longhorn-backup")
 DATA = Credentials("fluodata", "fluodata-backup", "apps/secrets/fluodata-backup")
-"""For PostgreSQL."""
+"""For PostgreSQL and RabbitMQ."""
 
 
 def values_of(platform: Platform) -> dict[str, Any]:
@@ -42,4 +42,5 @@ def values_of(platform: Platform) -> dict[str, Any]:
         "backups.groups": ["default"] if wanted.bucket else [],
         "backups.schedule": wanted.schedule,
         "backups.keep": wanted.keep,
+        "backups.exports": str(wanted.keep),
     }

@@ -22,7 +22,7 @@ from fluobook.stages.core.backups import folder_of, records
 from fluobook.stages.core.check import Check, CheckGroup, all_of, count, error_of, run_groups, title_of
 from fluobook.stages.core.cluster import EtcdReport, cluster, read_etcd
 from fluobook.stages.core.executor import in_parallel
-from fluobook.stages.core.freshness import DATABASES, backup_checks, database_checks
+from fluobook.stages.core.freshness import BACKUP_OF, DATABASES, backup_checks, database_checks, export_checks
 from fluobook.stages.core.readiness import WORKLOADS, bad_conditions, certificates_check, listed, why_not
 from fluobook.stages.core.stage import read_only_stage
 from fluobook.stages.etcd_snapshot import age_check
@@ -379,14 +379,19 @@ def _tokens(context: RunContext) -> Iterable[Check]:
 def _backups(context: RunContext) -> Iterable[Check]:
     yield age_check(records(folder_of(context)), context.platform, dt.datetime.now(dt.UTC))
     kube, longhorn = context.kube(), "longhorn.io/v1beta2"
-    schedules = listed(kube, DATABASES, "ScheduledBackup")
-    yield from backup_checks(listed(kube, longhorn, "BackupTarget"), listed(kube, longhorn, "RecurringJob"), schedules)
-    yield from database_checks(
-        listed(kube, DATABASES, "Cluster"),
-        schedules,
-        listed(kube, "barmancloud.cnpg.io/v1", "ObjectStore"),
-        dt.datetime.now(dt.UTC),
+    clusters, schedules = (listed(kube, DATABASES, kind) for kind in ("Cluster", "ScheduledBackup"))
+    brokers = listed(kube, "rabbitmq.com/v1beta1", "RabbitmqCluster")
+    exports = [
+        each for each in kube.list("batch/v1", "CronJob") if BACKUP_OF in (value_at(each, "metadata.labels") or {})
+    ]
+    yield from backup_checks(
+        listed(kube, longhorn, "BackupTarget"),
+        listed(kube, longhorn, "RecurringJob"),
+        {"PostgreSQL": (clusters, schedules), "RabbitMQ": (brokers, exports)},
     )
+    now = dt.datetime.now(dt.UTC)
+    yield from database_checks(clusters, schedules, listed(kube, "barmancloud.cnpg.io/v1", "ObjectStore"), now)
+    yield from export_checks(exports, kube.list("batch/v1", "Job"), now)
 
 
 def _nodes(context: RunContext, *, midway: bool = False) -> Iterable[Check]:

@@ -53,9 +53,9 @@ def switch_on(repository: Path, *without: backups.Credentials) -> None:
 def test_without_a_bucket_nothing_of_it_is_in_the_tree(platform: Any) -> None:
     made, tree = objects(platform), tree_of(platform)
     assert (made["BackupTarget", "default"]["backupTargetURL"], made["RecurringJob", "backup"]["groups"]) == ("", [])
-    assert not {kind for kind, _ in made} & {"ObjectStore", "ScheduledBackup"}
+    assert not {kind for kind, _ in made} & {"ObjectStore", "ScheduledBackup", "CronJob"}
     assert "plugins" not in made["Cluster", "fluodata-pg"]
-    assert {app.name for app in tree.left_out} == {"barman-cloud", "postgresql-backups"}
+    assert {app.name for app in tree.left_out} == {"barman-cloud", "postgresql-backups", "rabbitmq-backups"}
     removed = {patch.name for patch in gitops.patches_for(platform, tree) if patch.removes}
     assert removed == {app.name for app in tree.left_out}
 
@@ -76,7 +76,7 @@ def test_a_bucket_is_the_archive_of_postgresql(platform: Any) -> None:
     store, schedule = made["ObjectStore", "backups"], made["ScheduledBackup", "fluodata-pg"]
     assert store["configuration"]["destinationPath"] == "s3://fluodata-backups/postgresql/"
     assert store["configuration"]["endpointURL"] == "https://s3.example.com"
-    assert store["instanceSidecarConfiguration"]["env"] == [{"name": "AWS_DEFAULT_REGION", "value": "eu-central-1"}]
+    assert store["instanceSidecarConfiguration"]["env"][0] == {"name": "AWS_DEFAULT_REGION", "value": "eu-central-1"}
     assert (store["retentionPolicy"], schedule["schedule"]) == ("30d", "0 0 3 * * *")
     (plugin,) = made["Cluster", "fluodata-pg"]["plugins"]
     assert (plugin["isWALArchiver"], plugin["parameters"]["barmanObjectName"]) == (True, "backups")
@@ -84,6 +84,18 @@ def test_a_bucket_is_the_archive_of_postgresql(platform: Any) -> None:
     operator, database = tree.application("cnpg-operator"), tree.application("postgresql")
     assert tree.application("barman-cloud").namespace == operator.namespace
     assert tree.application("cert-manager").wave < tree.application("barman-cloud").wave < database.wave
+
+
+def test_a_bucket_is_where_definitions_of_rabbitmq_go(platform: Any) -> None:
+    with_bucket = params.overlay(platform, {"backups": WANTED})
+    made = {each.name: each.data for each in root.objects_for(with_bucket, tree_of(with_bucket))}
+    settings = made["rabbitmq-definitions"]["data"]
+    assert (settings["BUCKET"], settings["ENDPOINT"], settings["KEEP"]) == (
+        "fluodata-backups",
+        "https://s3.example.com",
+        "30",
+    )
+    assert objects(with_bucket)["CronJob", "rabbitmq-definitions"]["schedule"] == "0 3 * * *"
 
 
 def test_backups_are_left_out_with_the_database_that_they_are_of(phase3: Any) -> None:

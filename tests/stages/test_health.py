@@ -255,19 +255,22 @@ NO_TARGET = {"metadata": {"name": "default"}, "spec": {"backupTargetURL": ""}}
 AWAY = {"type": "Unavailable", "status": "True", "message": "403"}
 UNAVAILABLE = {**TARGET, "status": {"available": False, "conditions": [AWAY]}}
 JOB = {"spec": {"task": "backup", "groups": ["default"]}}
-BACKUPS: dict[str, tuple[tuple[list[Any], list[Any], list[Any]], list[str]]] = {
+NOTHING: tuple[list[Any], list[Any]] = ([{}], [])
+WHOLE: tuple[list[Any], list[Any]] = ([{}], [{}])
+BACKUPS: dict[str, tuple[tuple[list[Any], list[Any], dict[str, Any]], list[str]]] = {
     "nothing": (
-        ([NO_TARGET], [{"spec": {"task": "backup", "groups": []}}], []),
-        ["for Longhorn volumes and PostgreSQL"],
+        ([NO_TARGET], [{"spec": {"task": "backup", "groups": []}}], {"PostgreSQL": NOTHING, "RabbitMQ": NOTHING}),
+        ["no schedule for Longhorn volumes, PostgreSQL, RabbitMQ"],
     ),
-    "no bucket": (([NO_TARGET], [JOB], [{}]), ["for Longhorn volumes"]),
+    "no bucket": (([NO_TARGET], [JOB], {"PostgreSQL": WHOLE}), ["for Longhorn volumes"]),
     "trim is none": (
-        ([TARGET], [{"spec": {"task": "filesystem-trim", "groups": ["default"]}}], [{}]),
+        ([TARGET], [{"spec": {"task": "filesystem-trim", "groups": ["default"]}}], {"PostgreSQL": WHOLE}),
         ["volumes", "1 of 1"],
     ),
-    "volumes": (([TARGET], [JOB], []), ["for PostgreSQL", "1 of 1"]),
-    "all": (([TARGET], [JOB], [{}]), ["2 schedules", "1 of 1"]),
-    "the bucket is away": (([UNAVAILABLE], [JOB], [{}]), ["2 schedules", "0 of 1; default: 403"]),
+    "volumes": (([TARGET], [JOB], {"PostgreSQL": NOTHING, "RabbitMQ": WHOLE}), ["for PostgreSQL", "1 of 1"]),
+    "left out": (([TARGET], [JOB], {"PostgreSQL": ([], []), "RabbitMQ": WHOLE}), ["2 schedules", "1 of 1"]),
+    "all": (([TARGET], [JOB], {"PostgreSQL": WHOLE}), ["2 schedules", "1 of 1"]),
+    "the bucket is away": (([UNAVAILABLE], [JOB], {"PostgreSQL": WHOLE}), ["2 schedules", "0 of 1; default: 403"]),
 }
 
 
@@ -361,6 +364,41 @@ def test_a_database_can_be_restored_by_the_evidence_of_its_plugin(case: str) -> 
 
 def test_without_a_schedule_there_is_nothing_to_restore() -> None:
     assert list(freshness.database_checks([database(ARCHIVED)], [], [], NOW)) == []
+
+
+def export(done: str | None = None, due: str | None = None, created: str = TODAY, **spec: Any) -> dict[str, Any]:
+    metadata = {"name": "export", "namespace": "fluodata", "uid": "u1", "creationTimestamp": created}
+    times = {"lastSuccessfulTime": done, "lastScheduleTime": due}
+    status = {name: time for name, time in times.items() if time}
+    return {"metadata": metadata, "spec": {"schedule": "30 1 * * *", **spec}, "status": status}
+
+
+def job(time: str, owner: str = "u1", kind: str = "Failed") -> dict[str, Any]:
+    conditions = [{"type": kind, "status": "True", "lastTransitionTime": time}]
+    return {"metadata": {"ownerReferences": [{"uid": owner}]}, "status": {"conditions": conditions}}
+
+
+EXPORTS: dict[str, tuple[dict[str, Any], list[Any], str]] = {
+    "fresh": (export(TODAY, TODAY), [job(TODAY, kind="Complete")], ""),
+    "its time has not come": (export(), [], ""),
+    "failed": (export(YESTERDAY, TODAY), [job(TODAY)], "failed at 2026-09-04 01:30"),
+    "never succeeded": (export(None, TODAY), [job(TODAY)], "failed at 2026-09-04 01:30"),
+    "succeeded again": (export(TODAY, YESTERDAY), [job(YESTERDAY)], ""),
+    "another's failure": (export(TODAY, TODAY), [job("2026-09-04T02:00:00Z", owner="u2")], ""),
+    "still running": (export("2026-09-03T11:00:00Z", "2026-09-04T11:00:00Z"), [], ""),
+    "hangs": (export(YESTERDAY, TODAY), [], "the export of 2026-09-04 01:30 was not made"),
+    "nothing schedules it": (export(YESTERDAY, YESTERDAY), [], "there is none since 2026-09-03 01:30"),
+    "weekly": (export(YESTERDAY, YESTERDAY, schedule="30 1 * * 0"), [], ""),
+    "suspended": (export(TODAY, TODAY, suspend=True), [], "is suspended"),
+}
+
+
+@pytest.mark.parametrize("case", EXPORTS)
+def test_an_export_is_fresh_by_its_schedule_and_its_jobs(case: str) -> None:
+    found, jobs, expected = EXPORTS[case]
+    (check,) = freshness.export_checks([found], jobs, NOW)
+    assert (check.passed, check.advisory) == (not expected, False)
+    assert check.result == (f"0 of 1; fluodata/export: {expected}" if expected else "1 of 1")
 
 
 def test_what_expires_within_thirty_days_fails() -> None:

@@ -39,7 +39,13 @@ _TOPOLOGIES = (
     ("affinity", "*", "*", "*", "podAffinityTerm", "topologyKey"),
 )
 _NOT_FOR_THE_CLUSTER = {"Component", "Kustomization", "ksops"}
-_OUR_KEYS = {"fluobook/only-with", "fluobook/phase-values", "fluobook/needed-before", "fluobook/pool"}
+_OUR_KEYS = {
+    "fluobook/backup-of",
+    "fluobook/only-with",
+    "fluobook/phase-values",
+    "fluobook/needed-before",
+    "fluobook/pool",
+}
 _ARGOCD_KEYS = {
     "sync-wave",
     "sync-options",

@@ -13,25 +13,31 @@ from fluobook.stages.core.check import Check, all_of, title_of
 Obj = Mapping[str, Any]
 
 DATABASES = "postgresql.cnpg.io/v1"
+BACKUP_OF = "fluobook/backup-of"
+"""The label of a CronJob that exports what no operator backs up."""
 LATE = dt.timedelta(hours=6)
 """How long after its time a backup may still be on its way."""
 
 
-def backup_checks(targets: Sequence[Obj], jobs: Sequence[Obj], databases: Sequence[Obj]) -> Iterable[Check]:
+def backup_checks(
+    targets: Sequence[Obj], jobs: Sequence[Obj], others: Mapping[str, tuple[Sequence[Obj], Sequence[Obj]]]
+) -> Iterable[Check]:
     """Whether data is backed up, and where to. Its absence is said, and stops nothing; a target that is away does.
 
     Args:
         targets: the backup targets of Longhorn; one without a URL is none.
         jobs: the recurring jobs of Longhorn; one without groups is for no volume.
-        databases: the scheduled backups of CloudNativePG.
+        others: by its name what else holds data, and the schedules for it.
     """
     named = [target for target in targets if value_at(target, "spec.backupTargetURL")]
     tasks = [
         job for job in jobs if str(value_at(job, "spec.task")).startswith("backup") and value_at(job, "spec.groups")
     ]
     volumes = tasks if named else []
-    missing = [name for name, kind in (("Longhorn volumes", volumes), ("PostgreSQL", databases)) if not kind]
-    result = f"no schedule for {' and '.join(missing)}" if missing else f"{len(volumes) + len(databases)} schedules"
+    missing = ["Longhorn volumes"] * (not volumes)
+    missing += [name for name, (holders, schedules) in others.items() if holders and not schedules]
+    total = len(volumes) + sum(len(schedules) for _, schedules in others.values())
+    result = f"no schedule for {', '.join(missing)}" if missing else f"{total} schedules"
     remedy = "set backups.bucket in the params: docs/how-to/back-up-data.md"
     yield Check("data is backed up", not missing, result, remedy, advisory=True)
     if named:
@@ -79,6 +85,63 @@ def database_checks(
     remedy = f"{KUBECTL} -n fluodata describe objectstores,backups.postgresql.cnpg.io"
     if schedules:
         yield all_of("every PostgreSQL cluster with a schedule can be restored", len(schedules), problems, remedy)
+
+
+def export_checks(exports: Sequence[Obj], jobs: Sequence[Obj], now: dt.datetime) -> Iterable[Check]:
+    """Whether what is exported on a schedule was exported.
+
+    Args:
+        exports: the CronJobs with the label `BACKUP_OF`.
+        jobs: the Jobs of the cluster.
+        now: the time.
+    """
+    problems = []
+    for export in exports:
+        own = [job for job in jobs if _owner(job) == export["metadata"].get("uid")]
+        if why := unexported(export, own, now):
+            problems.append(f"{title_of(export)}: {why}")
+    if exports:
+        remedy = (
+            f"{KUBECTL} -n NAMESPACE logs job/JOB; once more: {KUBECTL} -n NAMESPACE create job --from=cronjob/NAME J"
+        )
+        yield all_of("every export has succeeded", len(exports), problems, remedy)
+
+
+def unexported(export: Obj, jobs: Sequence[Obj], now: dt.datetime) -> str:
+    """Why an export is not there; "" if it is, or if its first time has not come yet.
+
+    Args:
+        export: the CronJob.
+        jobs: its Jobs.
+        now: the time.
+    """
+    if value_at(export, "spec.suspend"):
+        return "is suspended"
+    done, due = (_time(value_at(export, f"status.{name}")) for name in ("lastSuccessfulTime", "lastScheduleTime"))
+    failures = [
+        time
+        for job in jobs
+        for condition in value_at(job, "status.conditions") or ()
+        if condition["type"] == "Failed" and condition["status"] == "True"
+        if (time := _time(condition.get("lastTransitionTime")))
+    ]
+    if failures and (done is None or max(failures) > done):
+        return f"failed at {max(failures):%Y-%m-%d %H:%M}"
+    if due and (done is None or done < due) and due < now - LATE:
+        return f"the export of {due:%Y-%m-%d %H:%M} was not made"
+    is_daily = str(value_at(export, "spec.schedule")).split()[2:] == ["*"] * 3
+    since = done or _time(value_at(export, "metadata.creationTimestamp"))
+    if is_daily and since and since < now - dt.timedelta(days=1) - LATE:
+        return f"there is none since {since:%Y-%m-%d %H:%M}"
+    return ""
+
+
+def _owner(obj: Obj) -> Any:
+    return next((owner.get("uid") for owner in value_at(obj, "metadata.ownerReferences") or ()), None)
+
+
+def _time(text: Any) -> dt.datetime | None:
+    return dt.datetime.fromisoformat(text) if text else None
 
 
 def unrestorable(cluster: Obj | None, schedule: Obj, window: Obj | None, now: dt.datetime) -> str:

@@ -22,7 +22,7 @@ from fluobook_lab.kube.controllers.operators import Operators
 from fluobook_lab.kube.controllers.pods import Kubelets
 from fluobook_lab.kube.controllers.services import Endpoints, Ingresses, LoadBalancers
 from fluobook_lab.kube.controllers.volumes import EphemeralVolumes, Volumes
-from fluobook_lab.kube.controllers.workloads import DaemonSets, Deployments, Jobs, ReplicaSets, StatefulSets
+from fluobook_lab.kube.controllers.workloads import CronJobs, DaemonSets, Deployments, Jobs, ReplicaSets, StatefulSets
 from fluobook_lab.kube.kubelet import Kubelet, NodeInfo, serving_request
 from fluobook_lab.kube.metrics import ApiServices
 from fluobook_lab.kube.objects import name_of, namespace_of
@@ -130,6 +130,7 @@ class KubeCluster:
             DaemonSets(store),
             StatefulSets(store),
             Jobs(store, self._clock),
+            CronJobs(store),
             Volumes(store, self._clock, self._seed),
             EphemeralVolumes(store),
             Longhorn(store, self._clock),

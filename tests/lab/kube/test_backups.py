@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fluobook_lab.faults import Faults
-from fluobook_lab.kube.controllers.backups import API, PLUGIN, Backups
+from fluobook_lab.kube.controllers.backups import API, PLUGIN, Backups, bootstrap_problem
 
 if TYPE_CHECKING:
     from fluobook_lab.kube.store import Store
@@ -123,3 +123,23 @@ def test_a_cluster_without_the_plugin_or_an_instance_reports_no_archive(cluster:
     Backups(cluster, Faults()).reconcile(KEY)
     assert "conditions" not in cluster.get(API, "Cluster", "pg", "default")["status"]
     assert cluster.list(API, "Backup", "default") == []
+
+
+def test_a_cluster_is_restored_only_from_a_backup_and_never_into_an_archive_that_is_used(cluster: Store) -> None:
+    credentials(cluster)
+    Backups(cluster, Faults()).reconcile(KEY)
+
+    def problem(server: str, *plugins: dict[str, Any]) -> str:
+        plugin = {"name": PLUGIN, "parameters": {"barmanObjectName": "backups", "serverName": server}}
+        spec = {"bootstrap": {"recovery": {"source": "old"}}, "externalClusters": [{"name": "old", "plugin": plugin}]}
+        made = {"metadata": {"name": "new", "namespace": "default"}, "spec": {**spec, "plugins": list(plugins)}}
+        return bootstrap_problem(cluster, made)
+
+    archive = {"name": PLUGIN, "isWALArchiver": True}
+    assert problem("pg") == ""
+    assert problem("lost") == "no target backup found for old"
+    assert problem("pg", {**archive, "parameters": {"barmanObjectName": "backups"}}) == ""
+    used = {**archive, "parameters": {"barmanObjectName": "backups", "serverName": "pg"}}
+    assert problem("pg", used) == "WAL archive check failed: Expected empty archive"
+    old = cluster.get(API, "Cluster", "pg", "default")
+    assert bootstrap_problem(cluster, {**old, "status": {"currentPrimary": "pg-1"}}) == ""

@@ -132,3 +132,10 @@ def test_a_postgresql_cluster_has_a_budget_unless_it_is_switched_off(
 ) -> None:
     operate(cluster, "Cluster", {"instances": 1, "storage": STORAGE, **spec})
     assert [budget["metadata"]["name"] for budget in cluster.list("policy/v1", "PodDisruptionBudget")] == expected
+
+
+def test_a_broker_has_the_secret_of_its_first_user(cluster: Store) -> None:
+    operate(cluster, "RabbitmqCluster", {"replicas": 1, "persistence": {}})
+    secret = cluster.get("v1", "Secret", "db-default-user", "default")
+    assert {"username", "password"} <= secret["data"].keys()
+    assert secret["metadata"]["ownerReferences"][0]["name"] == "db"

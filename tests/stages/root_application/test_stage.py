@@ -169,11 +169,43 @@ def backup_gates(lab, *settings):
     return {check.name: check for check in group.checks(lab.context(*settings))}
 
 
+def restore_of_the_how_to(lab):
+    """The manifest of docs/how-to/back-up-data.md that restores PostgreSQL."""
+    text = (lab.context().root / "docs" / "how-to" / "back-up-data.md").read_text()
+    blocks = [part.partition("```")[0] for part in text.split("```yaml\n")[1:]]
+    (block,) = (block for block in blocks if block.startswith("apiVersion: postgresql.cnpg.io"))
+    return yaml.safe_load(block)
+
+
+def phase_of(lab, cluster):
+    find, metadata = lab.environment.kubernetes.store.find, cluster["metadata"]
+    found = lab.background.call(find, cluster["apiVersion"], "Cluster", metadata["name"], metadata["namespace"])
+    status = found.get("status") or {}
+    return status.get("phase"), status.get("phaseReason")
+
+
+def export_job(lab, name):
+    """What `kubectl create job --from=cronjob/rabbitmq-definitions NAME` creates."""
+    cron_job = lab.background.call(
+        lab.environment.kubernetes.store.get, "batch/v1", "CronJob", "rabbitmq-definitions", "fluodata"
+    )
+    owner = {"apiVersion": "batch/v1", "kind": "CronJob", "name": "rabbitmq-definitions", "controller": True}
+    owner["uid"] = cron_job["metadata"]["uid"]
+    metadata = {"name": name, "namespace": "fluodata", "ownerReferences": [owner]}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata,
+        "spec": {**cron_job["spec"]["jobTemplate"]["spec"], "backoffLimit": 0},
+    }
+
+
 @pytest.mark.timeout(400)
 def test_a_bucket_brings_backups_and_they_go_with_it_while_the_data_stays(lab):
     wanted = "backups.bucket=fluodata-backups"
     gate = "every PostgreSQL cluster with a schedule can be restored"
-    assert gate not in backup_gates(lab)
+    exported = "every export has succeeded"
+    assert not {gate, exported} & set(backup_gates(lab))
     store = lab.environment.kubernetes.store
     for secret in (backups.LONGHORN, backups.DATA):
         metadata = {"name": secret.name, "namespace": secret.namespace}
@@ -187,16 +219,33 @@ def test_a_bucket_brings_backups_and_they_go_with_it_while_the_data_stays(lab):
     assert backup_gates(lab, wanted)["every backup target is available"].passed
     lab.add_fault("kube.bucket-unreachable")
     lab.until(lambda: "the log is not archived" in backup_gates(lab, wanted)[gate].result)
+    lab.background.call(store.create, export_job(lab, "fails"))
+    lab.until(lambda: "failed at" in backup_gates(lab, wanted)[exported].result)
     lab.inject()
     lab.until(lambda: backup_gates(lab, wanted)[gate].passed)
+    restored = restore_of_the_how_to(lab)
+    lab.background.call(store.create, restored)
+    foreign = {**restored, "metadata": {**restored["metadata"], "name": "foreign"}}
+    lost = yaml.safe_load(yaml.safe_dump(foreign).replace("serverName: fluodata-pg", "serverName: lost"))
+    lab.background.call(store.create, lost)
+    lab.until(lambda: phase_of(lab, restored)[0] == "Cluster in healthy state")
+    lab.until(lambda: phase_of(lab, lost) == ("Setting up primary", "no target backup found for fluodata-pg"))
+    lab.background.call(store.create, export_job(lab, "succeeds"))
+    lab.until(lambda: backup_gates(lab, wanted)[exported].passed)
     plan = lab.stage(NAME).plan()
     deletions = [action.id for action in plan.actions if action.verb == "delete"]
-    assert deletions == ["delete application postgresql-backups", "delete application barman-cloud"]
+    assert deletions == [
+        "delete application postgresql-backups",
+        "delete application rabbitmq-backups",
+        "delete application barman-cloud",
+    ]
     approved = lab.stage(NAME, approve=f"{NAME}={plan.digest}")
     approved.apply(approved.plan())
     approved.verify()
     cluster = lab.background.call(store.find, "postgresql.cnpg.io/v1", "Cluster", "fluodata-pg", "fluodata")
     assert "plugins" not in cluster["spec"]
+    for name in ("fluodata-pg-drill", "foreign"):
+        lab.background.call(store.delete, "postgresql.cnpg.io/v1", "Cluster", name, "fluodata")
     assert lab.stage(NAME).plan().actions == ()
 
 

@@ -19,6 +19,7 @@ API = "postgresql.cnpg.io/v1"
 CLUSTERS, SCHEDULES, BACKUPS = ((API.partition("/")[0], name) for name in ("clusters", "scheduledbackups", "backups"))
 STORES = ("barmancloud.cnpg.io", "objectstores")
 PLUGIN, DEPLOYMENT = "barman-cloud.cloudnative-pg.io", "plugin-barman-cloud"
+BUCKET_FAULT = "kube.bucket-unreachable"
 DONE = ("completed", "failed")
 AGAIN = 30.0
 """Lab seconds between two uploads of the log."""
@@ -76,7 +77,7 @@ class Backups:
             secret = self._store.find("v1", "Secret", wanted.get("name", ""), namespace_of(store)) or {}
             if wanted.get("key") not in (secret.get("data") or {}):
                 return f"missing key {wanted.get('key')}, inside secret {wanted.get('name')}"
-        down = self._faults.on("kube.bucket-unreachable")
+        down = self._faults.on(BUCKET_FAULT)
         return "unexpected failure invoking barman-cloud-wal-archive: exit status 2" if down else ""
 
     def _archive(self, cluster: Obj, problem: str) -> None:
@@ -128,6 +129,30 @@ class Backups:
                 window.setdefault("firstRecoverabilityPoint", now)
             status = {**(store.get("status") or {}), "serverRecoveryWindow": {**windows, server: window}}
             self._store.set_status(store, status)
+
+
+def bootstrap_problem(store: Store, cluster: Obj) -> str:
+    """Why a new cluster does not get its first instance: nothing to restore, or an archive that is not its own."""
+    spec, namespace = cluster["spec"], namespace_of(cluster)
+    if json_path(cluster, ".status.currentPrimary"):
+        return ""
+    if source := json_path(cluster, ".spec.bootstrap.recovery.source"):
+        named = [each.get("plugin") or {} for each in spec.get("externalClusters") or [] if each.get("name") == source]
+        if not any(_has_backup(store, namespace, plugin, source) for plugin in named):
+            return f"no target backup found for {source}"
+    plugin = archiver(cluster)
+    if plugin and _has_backup(store, namespace, plugin, name_of(cluster)):
+        return "WAL archive check failed: Expected empty archive"
+    return ""
+
+
+def _has_backup(store: Store, namespace: str, plugin: Obj, name: str) -> bool:
+    """Whether the store that a plugin names has a backup under its server's name, by default the cluster's."""
+    parameters = plugin.get("parameters") or {}
+    found = store.storage.get(STORES, (namespace, parameters.get("barmanObjectName", ""))) or {}
+    windows = json_path(found, ".status.serverRecoveryWindow") or {}
+    window = windows.get(parameters.get("serverName") or name) or {}
+    return plugin.get("name") == PLUGIN and "lastSuccessfulBackupTime" in window
 
 
 def archiver(cluster: Obj) -> Obj | None:

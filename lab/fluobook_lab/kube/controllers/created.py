@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from fluobook_lab.kube.objects import controller_of, data_file, is_true, name_of, namespace_of, with_condition
+from fluobook_lab.kube.controllers.backups import BUCKET_FAULT
+from fluobook_lab.kube.objects import (
+    controller_of,
+    data_file,
+    is_true,
+    labels_of,
+    name_of,
+    namespace_of,
+    with_condition,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +41,9 @@ FAULTY = {
     if "fails_with" in entry
 }
 """The Jobs whose end depends on the configuration, and those that end with a fault."""
+NAME = "app.kubernetes.io/name"
+EXPORTING = {"rabbitmq-definitions": BUCKET_FAULT}
+"""By their label, the pods of CronJobs that end with a fault; their Jobs have names of every time."""
 AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 
 
@@ -100,7 +112,7 @@ class Ends:
 
 def exit_code(store: Store, pod: Obj, faults: Faults) -> int:
     """With which code the containers of a Job's pod end."""
-    if (fault := FAULTY.get(_job(pod))) and faults.on(fault):
+    if (fault := FAULTY.get(_job(pod)) or EXPORTING.get(labels_of(pod).get(NAME, ""))) and faults.on(fault):
         return 1
     if not (needed := ENDING.get(_job(pod))):
         return 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fluobook_lab.kube.controllers.backups import AGAIN, bootstrap_problem
+from fluobook_lab.kube.controllers.created import PLACEHOLDER
 from fluobook_lab.kube.controllers.loop import Delays, running
 from fluobook_lab.kube.objects import (
     clone,
@@ -89,6 +91,10 @@ class Operators:
         left = self._delays.left(obj["metadata"]["uid"], f"operate/{key}", THINK_SECONDS)
         if left > 0:
             return left
+        if why := bootstrap_problem(self._store, obj):
+            status = {"phase": "Setting up primary", "phaseReason": why}
+            self._store.set_status(obj, {**(obj.get("status") or {}), **status})
+            return AGAIN
         self._operate(obj, operated)
         return None
 
@@ -108,6 +114,8 @@ class Operators:
                 self._budget(obj, name.format(name=name_of(obj)), budget)
             if primary := instances.get("primary"):
                 self._lead(obj, instances, primary)
+            for secret, keys in instances.get("secrets", {}).items():
+                self._secret(obj, secret.format(name=name_of(obj)), keys)
             common = set.intersection(*({*_labels(part, instances).items()} for part in parts)) if parts else set()
             for service in instances["services"]:
                 self._service(obj, instances, service.format(name=name_of(obj)), dict(sorted(common)))
@@ -191,6 +199,13 @@ class Operators:
             spec = {**budget["spec"], "selector": {"matchLabels": labels}}
             made = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": metadata, "spec": spec}
             self._store.create(made)
+
+    def _secret(self, obj: Obj, name: str, keys: Sequence[str]) -> None:
+        if self._store.find("v1", "Secret", name, namespace_of(obj)):
+            return
+        metadata = {"name": name, "namespace": namespace_of(obj), "ownerReferences": [owner_reference(obj)]}
+        data = dict.fromkeys(keys, PLACEHOLDER)
+        self._store.create({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": data})
 
     def _service(self, obj: Obj, instances: Obj, name: str, selector: dict[str, str]) -> None:
         if self._store.find("v1", "Service", name, namespace_of(obj)):

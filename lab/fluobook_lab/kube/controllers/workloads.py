@@ -1,4 +1,4 @@
-"""Controllers of workloads: Deployments with their ReplicaSets, DaemonSets, StatefulSets and Jobs."""
+"""Controllers of workloads: Deployments with their ReplicaSets, DaemonSets, StatefulSets, Jobs and CronJobs."""
 
 from __future__ import annotations
 
@@ -427,3 +427,19 @@ class Jobs(_Workloads):
                 condition = (kind, "True", "CompletionsReached", "Reached expected number of succeeded pods")
                 status["conditions"] = with_condition(status.get("conditions") or [], *condition)
         self._write_status(job, status)
+
+
+class CronJobs(_Workloads):
+    """Notes when a Job of a CronJob has succeeded. No time of a schedule comes: Jobs are made by hand."""
+
+    kind = "CronJob"
+    resource = ("batch", "cronjobs")
+    dependents = ("batch", "jobs")
+
+    def _reconcile(self, cron_job: Obj, /) -> float | None:
+        jobs = owned(self._store, cron_job, "batch/v1", "Job")
+        times = [job["status"]["completionTime"] for job in jobs if is_true(job, "Complete")]
+        status = cron_job.get("status") or {}
+        if times:
+            self._store.set_status(cron_job, {**status, "lastSuccessfulTime": max(times)})
+        return None
