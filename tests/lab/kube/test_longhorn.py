@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from fluobook_lab.kube.controllers.longhorn import API, NAMESPACE, REBUILD_SECONDS, Longhorn
+from fluobook_lab.kube.controllers.volumes import Volumes
 
 if TYPE_CHECKING:
     from fluobook_lab.kube.store import Store
@@ -35,7 +39,12 @@ def crd(plural: str, kind: str) -> dict[str, Any]:
 
 @pytest.fixture
 def cluster(store: Store) -> Store:
-    for plural, kind in (("volumes", "Volume"), ("replicas", "Replica"), ("backuptargets", "BackupTarget")):
+    for plural, kind in (
+        ("volumes", "Volume"),
+        ("replicas", "Replica"),
+        ("backuptargets", "BackupTarget"),
+        ("backups", "Backup"),
+    ):
         store.create(crd(plural, kind))
     store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     for name in ("wk-1", "wk-2"):
@@ -129,3 +138,56 @@ def test_a_backup_target_is_available_with_a_url_and_the_keys_of_its_secret(clus
     secret = cluster.create({**head, "stringData": keys})
     assert longhorn.sources["", "secrets"](secret) == [(NAMESPACE, "default")]
     assert reported() == (True, "")
+
+
+def test_the_restore_of_the_how_to_binds_the_claim_to_a_volume_with_the_data_of_the_backup(cluster: Store) -> None:
+    text = (Path(__file__).parents[3] / "docs/how-to/back-up-data.md").read_text()
+    blocks = [textwrap.dedent(part.partition("```")[0]) for part in text.split("```yaml\n")[1:]]
+    (volume,) = (yaml.safe_load(block) for block in blocks if "fromBackup" in block)
+    (rest,) = (list(yaml.safe_load_all(block)) for block in blocks if "kind: PersistentVolumeClaim" in block)
+    longhorn, volumes = Longhorn(cluster, Clock()), Volumes(cluster, Clock(), 1)  # type: ignore[arg-type]
+    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "fluodata"}})
+    (key,) = longhorn.sources["longhorn.io", "volumes"](cluster.create(volume))
+
+    def reported() -> dict[str, Any]:
+        longhorn.reconcile(key)
+        status: dict[str, Any] = cluster.get(API, "Volume", key[1], NAMESPACE)["status"]
+        return status
+
+    assert (reported()["restoreRequired"], reported()["conditions"][0]["status"]) == (True, "False")
+    for obj in rest:
+        cluster.create(obj)
+    metadata = {"name": "backup-1", "namespace": NAMESPACE}
+    backup = cluster.create({"apiVersion": API, "kind": "Backup", "metadata": metadata, "spec": {}})
+    done = cluster.set_status(backup, {"state": "Completed", "url": volume["spec"]["fromBackup"]})
+    assert longhorn.sources["longhorn.io", "backups"](done or {}) == [key]
+    assert (reported()["restoreRequired"], reported()["state"]) == (False, "detached")
+    claim = rest[1]["metadata"]
+    volumes.reconcile((claim["namespace"], claim["name"]))
+    bound = cluster.get("v1", "PersistentVolumeClaim", claim["name"], claim["namespace"])
+    assert (bound["status"]["phase"], bound["spec"]["volumeName"]) == ("Bound", volume["metadata"]["name"])
+    mount = [{"name": "data", "persistentVolumeClaim": {"claimName": claim["name"]}}]
+    spec = {"nodeName": "wk-1", "containers": [{"name": "main", "image": "lab.invalid/main:1"}], "volumes": mount}
+    pod = {"name": "rabbitmq-server-0", "namespace": claim["namespace"]}
+    cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": pod, "spec": spec})
+    assert (reported()["state"], reported()["robustness"]) == ("attached", "healthy")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"claimRef": {"namespace": "default", "name": "another"}},
+        {"storageClassName": "other"},
+        {"capacity": {"storage": "512Mi"}},
+    ],
+)
+def test_a_claim_is_not_bound_to_a_volume_that_is_not_for_it(cluster: Store, change: dict[str, Any]) -> None:
+    spec = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "two"}
+    spec |= {"csi": {"driver": "driver.longhorn.io", "volumeHandle": "own"}, **change}
+    cluster.create({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "own"}, "spec": spec})
+    wanted = {"accessModes": ["ReadWriteOnce"], "storageClassName": "two", "volumeName": "own"}
+    wanted["resources"] = {"requests": {"storage": "1Gi"}}
+    metadata = {"name": "claim", "namespace": "default"}
+    cluster.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": wanted})
+    Volumes(cluster, Clock(), 1).reconcile(("default", "claim"))  # type: ignore[arg-type]
+    assert (cluster.get("v1", "PersistentVolumeClaim", "claim", "default").get("status") or {}).get("phase") != "Bound"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 DRIVER, NAMESPACE, API = "driver.longhorn.io", "longhorn-system", "longhorn.io/v1beta2"
 VOLUMES = ("", "persistentvolumes")
 REPLICAS, TARGETS = ("longhorn.io", "replicas"), ("longhorn.io", "backuptargets")
+RESTORED, BACKUPS = ("longhorn.io", "volumes"), ("longhorn.io", "backups")
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 REBUILD_SECONDS = 20.0
@@ -28,7 +29,7 @@ class Longhorn:
 
     A replica is lost while its node is not Ready, and is rebuilt some time after the node has returned; one with a time
     in `failedAt` is lost until that is removed. A backup target is available with a URL and credentials, and takes no
-    backups.
+    backups; a volume that is made from one (`fromBackup`) is restored if there is a complete Backup of that URL.
 
     Args:
         store: the cluster.
@@ -40,7 +41,7 @@ class Longhorn:
         self._returned: dict[str, float] = {}
         everything: Sources = dict.fromkeys((("", "nodes"), ("", "pods")), self._concerned)
         self.sources: Sources = {VOLUMES: own_key, REPLICAS: _volume_of, **everything}
-        self.sources |= {TARGETS: own_key, ("", "secrets"): self._targets}
+        self.sources |= {TARGETS: own_key, ("", "secrets"): self._targets, RESTORED: _restored, BACKUPS: self._waiting}
 
     def _concerned(self, obj: Obj) -> list[Key]:
         """All volumes for a node; for a pod those of its claims."""
@@ -62,6 +63,10 @@ class Longhorn:
             return None
         volume = self._store.find("v1", "PersistentVolume", key[1])
         served = self._store.registry.find(API, "Volume")
+        restored = self._store.find(API, "Volume", key[1], NAMESPACE) if served else None
+        if restored and restored["spec"].get("fromBackup"):
+            whole = self._restore(restored)
+            return self._report(volume, whole) if whole and volume else None
         if volume is None and served is not None:
             self._delete(key[1])
         if volume is None or served is None or (volume["spec"].get("csi") or {}).get("driver") != DRIVER:
@@ -91,23 +96,46 @@ class Longhorn:
         condition = {"type": "Unavailable", "status": str(bool(message)), "message": message}
         self._store.set_status(target, {"available": not message, "conditions": [condition]})
 
+    def _waiting(self, backup: Obj) -> list[Key]:
+        """The volumes that are made from a backup."""
+        url = (backup.get("status") or {}).get("url")
+        found = self._store.storage.scan(RESTORED, NAMESPACE)
+        return [("", key[1]) for key, volume in found if url and volume["spec"].get("fromBackup") == url]
+
+    def _restore(self, made: Obj) -> Obj | None:
+        """Restore a volume from its backup; the volume once its data is there."""
+        old, url = made.get("status") or {}, made["spec"]["fromBackup"]
+        if old.get("restoreRequired") is False:
+            return made
+        backups = (backup.get("status") or {} for _, backup in self._store.storage.scan(BACKUPS, NAMESPACE))
+        found = any((status.get("url"), status.get("state")) == (url, "Completed") for status in backups)
+        if found:
+            self._replicate(name_of(made), made["spec"].get("numberOfReplicas", 1))
+        condition = {"type": "Restore", "status": str(found), "message": "" if found else f"cannot find backup {url}"}
+        status = {"state": "detached", "robustness": "unknown", "restoreRequired": not found}
+        reported = self._store.set_status(made, {**old, **status, "conditions": [condition]})
+        return reported if found else None
+
     def _make(self, volume: Obj) -> Obj:
-        """The volume, with as many replicas as its class wants, on the nodes that have a disk for them."""
+        """The volume, with as many replicas as its class wants."""
         wanted = self._replicas(volume)
-        nodes = sorted(self._store.view("v1", "Node"), key=name_of)
-        workers = [name_of(node) for node in nodes if CONTROL_PLANE not in labels_of(node)] or list(map(name_of, nodes))
-        first = sum(map(ord, name_of(volume))) % len(workers) if workers else 0
-        chosen = [workers[(first + number) % len(workers)] for number in range(min(wanted, len(workers)))]
         metadata: Obj = {"name": name_of(volume), "namespace": NAMESPACE}
         spec = {"numberOfReplicas": wanted, "frontend": "blockdev", "dataEngine": "v1"}
         made = self._store.create({"apiVersion": API, "kind": "Volume", "metadata": metadata, "spec": spec})
-        for number, node in enumerate(chosen):
-            name = f"{name_of(volume)}-r-{number}"
-            labels = {"longhornvolume": name_of(volume)}
-            replica = {"metadata": {"name": name, "namespace": NAMESPACE, "labels": labels}}
-            replica["spec"] = {"volumeName": name_of(volume), "nodeID": node, "dataEngine": "v1"}
-            self._store.create({"apiVersion": API, "kind": "Replica", **replica})
+        self._replicate(name_of(volume), wanted)
         return made
+
+    def _replicate(self, volume: str, wanted: int) -> None:
+        """Make the replicas of a volume, on the nodes that have a disk for them."""
+        nodes = sorted(self._store.view("v1", "Node"), key=name_of)
+        workers = [name_of(node) for node in nodes if CONTROL_PLANE not in labels_of(node)] or list(map(name_of, nodes))
+        first = sum(map(ord, volume)) % len(workers) if workers else 0
+        chosen = [workers[(first + number) % len(workers)] for number in range(min(wanted, len(workers)))]
+        for number, node in enumerate(chosen):
+            labels = {"longhornvolume": volume}
+            replica: Obj = {"metadata": {"name": f"{volume}-r-{number}", "namespace": NAMESPACE, "labels": labels}}
+            replica["spec"] = {"volumeName": volume, "nodeID": node, "dataEngine": "v1"}
+            self._store.create({"apiVersion": API, "kind": "Replica", **replica})
 
     def _replicas(self, volume: Obj) -> int:
         storage_class = self._store.find("storage.k8s.io/v1", "StorageClass", volume["spec"]["storageClassName"])
@@ -163,6 +191,11 @@ class Longhorn:
 
 def _volume_of(replica: Obj) -> list[Key]:
     return [("", replica["spec"]["volumeName"])]
+
+
+def _restored(volume: Obj) -> list[Key]:
+    """A volume that is made from a backup; the others are kept by their PersistentVolumes."""
+    return [("", name_of(volume))] if volume["spec"].get("fromBackup") else []
 
 
 def _claim(volume: Obj) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fluobook.kubernetes.quantities import amount
 from fluobook_lab.kube.controllers.loop import Delays, own_key
 from fluobook_lab.kube.objects import annotations_of, clone, name_of, namespace_of, owner_reference
 
@@ -24,7 +25,7 @@ DRIVERS = {"driver.longhorn.io": ("longhorn-system", "longhorn-manager")}
 
 
 class Volumes:
-    """Makes a PersistentVolume for each claim, and deletes it after the claim unless its class retains it.
+    """Makes a PersistentVolume for each claim that names none, and deletes it after the claim unless it is retained.
 
     Args:
         store: the cluster.
@@ -36,6 +37,7 @@ class Volumes:
         self._store = store
         self._delays = Delays(clock, seed)
         self.sources: Sources = {CLAIMS: own_key, CLASSES: self._pending, ("apps", "daemonsets"): self._pending}
+        self.sources[VOLUMES] = self._pending
 
     def _pending(self, obj: Obj) -> list[Key]:
         del obj
@@ -51,6 +53,9 @@ class Volumes:
             return None
         if not claim["metadata"]["uid"]:
             return None  # the real API has not stored it yet; its event brings the uid, after which volumes are named
+        if claim["spec"].get("volumeName"):
+            self._bind_named(claim)
+            return None
         storage_class = self._class(claim)
         if storage_class is None or not self._driver_runs(storage_class["provisioner"]):
             return None
@@ -59,6 +64,25 @@ class Volumes:
             return left
         self._bind(claim, storage_class)
         return None
+
+    def _bind_named(self, claim: Obj) -> None:
+        """Bind a claim to the volume that it names, if that is for it: by reference, class and size."""
+        volume = self._store.find("v1", "PersistentVolume", claim["spec"]["volumeName"])
+        own = {"namespace": namespace_of(claim), "name": name_of(claim), "uid": claim["metadata"]["uid"]}
+        reference = (volume["spec"].get("claimRef") if volume else None) or {}
+        if volume is None or any(reference.get(key, value) != value for key, value in own.items()):
+            return
+        wanted, classes = claim["spec"]["resources"]["requests"]["storage"], (claim["spec"], volume["spec"])
+        capacity = volume["spec"]["capacity"]
+        if len({spec.get("storageClassName", "") for spec in classes}) > 1:
+            return
+        if amount(capacity["storage"]) < amount(wanted):
+            return
+        body = {"spec": {"claimRef": {"kind": "PersistentVolumeClaim", "apiVersion": "v1", **own}}}
+        bound = self._store.patch("v1", "PersistentVolume", name_of(volume), body=body)
+        self._store.set_status(bound, {"phase": "Bound"})
+        status = {"phase": "Bound", "accessModes": volume["spec"]["accessModes"], "capacity": capacity}
+        self._store.set_status(claim, status)
 
     def _delete_volume(self, claim: Key) -> None:
         """Delete the volume of a claim that is gone."""
