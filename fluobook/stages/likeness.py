@@ -23,6 +23,7 @@ from fluobook.stages.core import drain
 from fluobook.stages.core.check import Check, run_groups
 from fluobook.stages.core.cluster import cluster, read_etcd
 from fluobook.stages.core.executor import in_parallel
+from fluobook.stages.core.longhorn import is_whole
 from fluobook.stages.core.plan import Plan
 from fluobook.stages.core.readiness import bad_conditions, listed
 from fluobook.stages.create_vms import plan as vms
@@ -228,8 +229,9 @@ def _volumes(observed: Observed) -> Iterable[dict[str, Any]]:
     down = {node["metadata"]["name"] for node in observed.nodes if any(bad_conditions(node))}
     for volume in observed.load.volumes:
         name = volume["metadata"]["name"]
-        replicas = [replica["spec"] for replica in observed.load.replicas if replica["spec"].get("volumeName") == name]
-        copies = [[spec.get("nodeID", ""), _is_whole(spec) and spec.get("nodeID") not in down] for spec in replicas]
+        replicas = [replica for replica in observed.load.replicas if replica["spec"].get("volumeName") == name]
+        homes = [replica["spec"].get("nodeID", "") for replica in replicas]
+        copies = [[home, is_whole(each) and home not in down] for home, each in zip(homes, replicas, strict=True)]
         robustness = value_at(volume, "status.robustness") or "unknown"
         wanted = int(value_at(volume, "spec.numberOfReplicas") or len(copies))
         if robustness in ("degraded", "faulted") and all(whole for _, whole in copies) and len(copies) >= wanted:
@@ -242,10 +244,6 @@ def _volumes(observed: Observed) -> Iterable[dict[str, Any]]:
             "wanted": wanted,
             "replicas": copies,
         }
-
-
-def _is_whole(replica: Obj) -> bool:
-    return not replica.get("failedAt") and replica.get("healthyAt") != ""
 
 
 def as_running(chosen: Params, state: State) -> Params:

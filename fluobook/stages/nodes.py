@@ -1,24 +1,28 @@
 """Runbook 23, nodes: removes the nodes that left the params, and what lost nodes left behind.
 
-A node is lost when its VM is gone and Kubernetes or etcd still know it: they forget it, and the bring-up makes it anew.
-A node that left the params is drained, leaves etcd by itself, is forgotten and its VM destroyed. Adding a node is the
-work of the bring-up. One node at a time, control planes last; etcd keeps its quorum at every step, or nothing begins.
+A node is lost when its VM is gone and Kubernetes, etcd or Longhorn still know it: they forget it, and the bring-up
+makes it anew. A node that left the params hands over its copies of volumes, is drained, leaves etcd by itself, is
+forgotten and its VM destroyed. Adding a node is the work of the bring-up. One node at a time, control planes last; etcd
+keeps its quorum at every step, or nothing begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fluobook.clients.talos.resources import EtcdMember
+from fluobook.cluster_secrets import AccessFile
 from fluobook.context import RunContext
-from fluobook.errors import KUBECTL, PHASE, FluobookError, Refused
+from fluobook.errors import PHASE, FluobookError, Refused
 from fluobook.kubernetes.kubelet_certificates import NODE_PREFIX
 from fluobook.machine.contracts import value_at
 from fluobook.params import Node, Platform
 from fluobook.stages import approve_csrs, teardown
-from fluobook.stages.core import drain
+from fluobook.stages.bootstrap_kubernetes.plan import file_actions
+from fluobook.stages.bootstrap_kubernetes.work import write_file
+from fluobook.stages.core import drain, longhorn
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import Missing, api, read_etcd
 from fluobook.stages.core.executor import Reporter, in_parallel
@@ -29,6 +33,9 @@ from fluobook.stages.create_vms import plan as vms
 
 NAME = "nodes"
 Obj = Mapping[str, Any]
+Steps = list[tuple[str, str, str, dict[str, Any]]]
+"""What is done to one node: verb, object, reason and data of each action."""
+HOME, COPIES = "Longhorn's node", ("copy of ", "copies of ")
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class Observation:
         members: etcd's members, as a control plane that answers sees them.
         load: what runs in the cluster.
         missing: the stage that has not run, without which there is no API.
+        storage: what Longhorn has.
+        talosconfig: the file, compared with what it should be.
     """
 
     vms: vms.Observation
@@ -48,6 +57,8 @@ class Observation:
     members: Sequence[EtcdMember] = ()
     load: drain.Load = field(default_factory=drain.Load)
     missing: str = ""
+    storage: longhorn.Storage = field(default_factory=longhorn.Storage)
+    talosconfig: AccessFile = field(default_factory=lambda: AccessFile(exists=False))
 
     def node(self, name: str) -> Obj | None:
         """The Node of that name."""
@@ -60,7 +71,7 @@ class Observation:
 
 
 def observe(context: RunContext) -> Observation:
-    """Read the VMs, the Nodes, etcd and what runs.
+    """Read the VMs, the Nodes, etcd, what runs, and Longhorn.
 
     Raises:
         FluobookError: the API, or etcd on every control plane, does not answer.
@@ -76,7 +87,15 @@ def observe(context: RunContext) -> Observation:
             cause="etcd has lost its quorum, or no control plane can be reached",
             remedy=f"fluobook run {PHASE} health says what is left; without a quorum only a snapshot helps",
         )
-    return Observation(vms.observe(context), kube.list("v1", "Node"), members, drain.read_load(kube))
+    found, load = kube.list("v1", "Node"), drain.read_load(kube)
+    return Observation(
+        vms.observe(context),
+        found,
+        members,
+        load,
+        storage=longhorn.read_storage(kube, load, found),
+        talosconfig=context.secrets.access_files(context.platform, context.home)["talosconfig"],
+    )
 
 
 def plan(platform: Platform, observation: Observation) -> Plan:
@@ -92,6 +111,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     strays = {str(vm.resource.get("name")): vm for vm in observation.vms.strays}
     present = [node["metadata"]["name"] for node in observation.nodes]
     present += [member.hostname for member in observation.members]
+    present += observation.storage.names
     names = dict.fromkeys([*present, *(name for name, vm in strays.items() if teardown.is_former_node(platform, vm))])
     lost = [name for name in names if name in known and observation.vms.ours(known[name]) is None]
     former = [name for name in names if name not in known]
@@ -102,21 +122,52 @@ def plan(platform: Platform, observation: Observation) -> Plan:
             remedy="give the token VM.Audit, correct nodes[].host, or run it again: a node that lives is not lost",
         )
     _keeps_quorum(observation, lost, former)
-    actions, notes = list[Action](), list[str]()
-    back = [name for name in known if name not in lost and drain.cordoned_by(observation.node(name) or {}) == NAME]
-    for name in back:
-        actions += _chain(name, [("uncordon", f"node {name}", "it is in the params again", {})], actions)
-    for name in lost:
-        actions += _forget(observation, name, actions)
-    for name in sorted(former, key=lambda name: any(m.hostname == name for m in observation.members)):
-        vm = strays.get(name)
-        if vm is not None and not teardown.is_former_node(platform, vm):
-            notes.append(f"left alone: {name}, whose {vm} is not ours")
-            continue
-        actions += _remove(platform, observation, name, vm, actions)
+    foreign = [name for name in former if name in strays and not teardown.is_former_node(platform, strays[name])]
+    leaving = [*lost, *(name for name in former if name not in foreign)]
+    actions, notes = list[Action](), [f"left alone: {name}, whose {strays[name]} is not ours" for name in foreign]
+    returned = {name: steps for name in known if name not in lost and (steps := _return(observation, name))}
+    for name, steps in returned.items():
+        actions += _chain(name, steps, actions)
+    leaving.sort(key=lambda name: (name not in lost, any(m.hostname == name for m in observation.members)))
+    for name in leaving:
+        actions += _remove(platform, observation, name, strays.get(name), leaving=leaving, lost=lost, before=actions)
+        notes += _notes(observation, name)
     if lost:
         notes.append(f"{', '.join(lost)}: fluobook run {PHASE} makes a lost node anew, once it is forgotten")
-    return Plan(NAME, tuple(actions), len(known) - len(lost) - len(back), platform.digest_data(), notes=tuple(notes))
+    if observation.talosconfig.exists:
+        last = tuple(action.id for action in actions[-1:])
+        renewed = file_actions({"talosconfig": observation.talosconfig})
+        actions += [replace(each, needs=last) for each in renewed if each.data["file"] == "talosconfig"]
+    kept = len(known) - len(lost) - len(returned)
+    return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(notes))
+
+
+def _return(observation: Observation, name: str) -> Steps:
+    """What a node needs that left the params, and is in them again before it was removed."""
+    steps, reason = Steps(), "it is in the params again"
+    home = observation.storage.home(name)
+    if home and longhorn.closed_by(home) == NAME:
+        steps.append(("uncordon", f"{HOME} {name}", reason, {}))
+    if drain.cordoned_by(observation.node(name) or {}) == NAME:
+        steps.append(("uncordon", f"node {name}", reason, {}))
+    return steps
+
+
+def _notes(observation: Observation, name: str) -> Iterator[str]:
+    """What is interrupted, and what stays degraded."""
+    storage, alive = observation.storage, observation.is_healthy(name)
+    if alive:
+        moved = len(storage.on(name))
+        copies = f"; {moved} {'copy' if moved == 1 else 'copies'} of volumes move to other nodes first" if moved else ""
+        yield f"interrupted: {name}, with what runs on it alone{copies}"
+        return
+    crowded = [
+        storage.title(volume)
+        for volume in sorted({each["spec"]["volumeName"] for each in storage.on(name)})
+        if not set(longhorn.open_homes(storage, (name,))) - {each["spec"].get("nodeID") for each in storage.of(volume)}
+    ]
+    if crowded:
+        yield f"degraded until there is another node for a copy: {', '.join(crowded)}"
 
 
 def _keeps_quorum(observation: Observation, lost: Sequence[str], former: Sequence[str]) -> None:
@@ -137,27 +188,27 @@ def _keeps_quorum(observation: Observation, lost: Sequence[str], former: Sequenc
             )
 
 
-def _chain(name: str, steps: Sequence[tuple[str, str, str, dict[str, Any]]], before: Sequence[Action]) -> list[Action]:
+def _chain(name: str, steps: Steps, before: Sequence[Action]) -> list[Action]:
     """Actions on one node, each after the one before, and after all of the nodes before."""
     actions: list[Action] = []
     for verb, thing, reason, data in steps:
-        needs = (actions or list(before))[-1:]
+        needs, destroys = (actions or list(before))[-1:], tuple(filter(None, (data.get("volume"),)))
         made = Action(
-            f"{verb} {thing}", verb, thing, "", reason, tuple(a.id for a in needs), "node", {"node": name, **data}
+            f"{verb} {thing}",
+            verb,
+            thing,
+            "the only copy: its data is lost" if destroys else "",
+            reason,
+            tuple(a.id for a in needs),
+            "node",
+            {"node": name, **data},
+            destroys,
         )
         actions.append(made)
     return actions
 
 
-def _forget(observation: Observation, name: str, before: Sequence[Action]) -> list[Action]:
-    """A lost node: its VM is gone, and what is on its disks with it."""
-    steps = _members(observation, name, "its VM is gone")
-    if observation.node(name):
-        steps.append(("delete", f"node {name}", "its VM is gone", {}))
-    return _chain(name, steps, before)
-
-
-def _members(observation: Observation, name: str, reason: str) -> list[tuple[str, str, str, dict[str, Any]]]:
+def _members(observation: Observation, name: str, reason: str) -> Steps:
     return [
         ("delete", f"etcd member {name}", reason, {"member": member.id})
         for member in observation.members
@@ -166,33 +217,45 @@ def _members(observation: Observation, name: str, reason: str) -> list[tuple[str
 
 
 def _remove(
-    platform: Platform, observation: Observation, name: str, vm: vms.ObservedVM | None, before: Sequence[Action]
+    platform: Platform,
+    observation: Observation,
+    name: str,
+    vm: vms.ObservedVM | None,
+    *,
+    leaving: Collection[str],
+    lost: Collection[str],
+    before: Sequence[Action],
 ) -> list[Action]:
-    reason, node = "not in the params", observation.node(name)
-    steps: list[tuple[str, str, str, dict[str, Any]]] = []
-    alive = observation.is_healthy(name)
+    """A node that lives hands over what it has; of one that is down or gone, the others forget it.
+
+    Raises:
+        Refused: it lives, and a drain could never end, or its copies of volumes have nowhere to go.
+    """
+    reason, node = "its VM is gone" if name in lost else "not in the params", observation.node(name)
+    alive, has_home = observation.is_healthy(name), observation.storage.home(name) is not None
+    steps = Steps()
     if node is not None and alive:
-        if reasons := list(_holds(name, observation, seconds=platform.deadlines.drain)):
+        if reasons := list(_holds(name, observation, leaving, seconds=platform.deadlines.drain)):
             raise Refused(
                 f"{name} cannot leave: " + "; ".join(reasons),
-                cause="it would be drained for ever, or data would be lost",
+                cause="it would be drained or evicted for ever, or data would be lost",
                 remedy="do what is said for each, then run the stage again; nothing was changed",
             )
+        if has_home:
+            steps.append(("evict", f"{HOME} {name}", reason, {}))
         steps.append(("drain", f"node {name}", reason, {}))
         if vm is not None:
             votes = any(member.hostname == name for member in observation.members)
-            steps.append(
-                (
-                    "reset",
-                    f"machine {name}",
-                    reason,
-                    {"address": address_of(node), "votes": votes, **teardown.place_of(vm)},
-                )
-            )
+            data = {"address": address_of(node), "votes": votes, **teardown.place_of(vm)}
+            steps.append(("reset", f"machine {name}", reason, data))
     if not alive or vm is None:
         steps += _members(observation, name, reason)
     if node is not None:
         steps.append(("delete", f"node {name}", reason, {}))
+    if not alive:
+        steps += _copies(observation, name, reason, {each for each in leaving if not observation.is_healthy(each)})
+    if has_home:
+        steps.append(("delete", f"{HOME} {name}", reason, {}))
     actions = _chain(name, steps, before)
     if vm is not None:
         last = (actions or list(before))[-1:]
@@ -201,38 +264,73 @@ def _remove(
     return actions
 
 
+def _copies(observation: Observation, name: str, reason: str, gone: Collection[str]) -> Steps:
+    """The copies of volumes that a node had: deleted, so that others are made; the only ones are named one by one."""
+    storage = observation.storage
+    if not storage.on(name):
+        home = storage.home(name)
+        handed_over = home is None or home["spec"].get("evictionRequested")
+        return [] if handed_over else [("await", f"volumes that {name} had", "they are degraded", {})]
+    only = longhorn.only_copies(name, storage, gone)
+    steps: Steps = [
+        ("delete", f"copy of {storage.title(volume)} on {name}", reason, {"volume": volume}) for volume in only
+    ]
+    if {each["spec"]["volumeName"] for each in storage.on(name)} - set(only):
+        steps.append(("delete", f"copies of volumes on {name}", reason, {}))
+    return [*steps, ("await", f"volumes that {name} had", "they are degraded", {})]
+
+
 def address_of(node: Obj) -> str:
     """The address of a Node in the network of the nodes."""
     addresses = value_at(node, "status.addresses") or ()
     return next((a["address"] for a in addresses if a["type"] == "InternalIP"), "")
 
 
-def _holds(name: str, observation: Observation, *, seconds: float) -> Iterator[str]:
-    """What keeps a node from leaving: a drain that never ends, and volumes whose only replica is on it."""
-    yield from drain.blockers(name, observation.load, seconds=seconds)
-    if volumes := sorted(drain.last_replicas(name, observation.load)):
-        yield (
-            f"the only replica of {', '.join(volumes[: drain.SHOWN])} is on it: let Longhorn evict it ({KUBECTL} -n "
-            f"longhorn-system edit nodes.longhorn.io {name}: allowScheduling false, evictionRequested true)"
-        )
+def _holds(name: str, observation: Observation, leaving: Collection[str], *, seconds: float) -> Iterator[str]:
+    """What keeps a node from leaving: a drain that never ends, and copies of volumes that have nowhere to go."""
+    moved = replace(
+        observation.load, replicas=[r for r in observation.load.replicas if r["spec"].get("nodeID") != name]
+    )
+    yield from drain.blockers(name, moved, seconds=seconds)
+    yield from longhorn.stuck(name, observation.storage, leaving)
 
 
 def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:
     """Do one action; one that was done already changes nothing."""
-    name = action.data.get("node", "")
+    if "file" in action.data:
+        write_file(context, action.data["file"])
+        return {"file": action.data["file"]}
     if action.object.startswith("vm "):
         return teardown.perform(context, action, report)
-    if action.verb == "drain":
-        drain.cordon(context.kube(), name, NAME)
-        return {"evicted": drain.drain(context, name, report)}
-    if action.verb == "reset":
-        return _reset(context, action, report)
-    if action.verb == "uncordon":
-        drain.uncordon(context.kube(), name)
-        return None
+    return _DOES[action.verb](context, action, report)
+
+
+def _evict(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any]:
+    return {"moved": longhorn.evict(context, action.data["node"], NAME, report)}
+
+
+def _drain(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any]:
+    drain.cordon(context.kube(), action.data["node"], NAME)
+    return {"evicted": drain.drain(context, action.data["node"], report)}
+
+
+def _await(context: RunContext, _action: Action, report: Reporter) -> None:
+    longhorn.rebuilt(context, report)
+
+
+def _uncordon(context: RunContext, action: Action, _report: Reporter) -> None:
+    undo = longhorn.open_home if action.object.startswith(HOME) else drain.uncordon
+    undo(context.kube(), action.data["node"])
+
+
+def _forget(context: RunContext, action: Action, _report: Reporter) -> Mapping[str, Any] | None:
+    name = action.data["node"]
     if "member" in action.data:
         return _remove_member(context, action.data["member"])
-    return _forget_node(context, name)
+    if action.object.startswith(COPIES):
+        return {"deleted": longhorn.forget_copies(context, name, action.data.get("volume", ""), NAME)}
+    forget = longhorn.forget_home if action.object.startswith(HOME) else _forget_node
+    return forget(context, name)
 
 
 def _forget_node(context: RunContext, name: str) -> Mapping[str, Any]:
@@ -275,15 +373,35 @@ def _reset(context: RunContext, action: Action, report: Reporter) -> Mapping[str
     return {"state": "reset"}
 
 
+_DOES = {
+    "evict": _evict,
+    "drain": _drain,
+    "reset": _reset,
+    "await": _await,
+    "uncordon": _uncordon,
+    "delete": _forget,
+}
+
+
 def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
-    """Whether Kubernetes and etcd know the nodes of the params and no others."""
+    """Whether Kubernetes, etcd and Longhorn know the nodes of the params and no others, and the talosconfig too."""
     known = {node.name for node in context.platform.nodes}
     nodes = {node["metadata"]["name"] for node in observation.nodes}
     members = {member.hostname for member in observation.members}
     strangers, former = sorted(nodes - known), sorted(members - known)
+    homes = sorted(set(observation.storage.names) - known)
+    file = observation.talosconfig
     return [
         Check("Kubernetes has no node that the params do not have", not strangers, count(len(nodes), strangers)),
         Check("etcd has no member that the params do not have", not former, count(len(members), former)),
+        Check(
+            "Longhorn has no node that the params do not have", not homes, count(len(observation.storage.homes), homes)
+        ),
+        Check(
+            "the talosconfig names the nodes of the params",
+            not (file.exists and file.problem),
+            file.problem if file.exists else "there is none here" if not file.exists else "it is up to date",
+        ),
     ]
 
 

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from fluobook_lab.kube.controllers.longhorn import NAMESPACE
 
 from fluobook import params
 from fluobook.clients.talos.resources import EtcdMember
+from fluobook.cluster_secrets import AccessFile
 from fluobook.context import POLICIES
-from fluobook.errors import Refused
+from fluobook.errors import DeadlineExceeded, FluobookError, Refused
 from fluobook.machine.schematic import Image
 from fluobook.notebook import stage_run
 from fluobook.params import derive
 from fluobook.stages import approve_csrs, catalogue, nodes
-from fluobook.stages.core.drain import CORDONED_BY, Load
-from fluobook.stages.core.plan import Answer, Approval, Gate
+from fluobook.stages.core import longhorn
+from fluobook.stages.core.drain import CORDONED_BY, LONGHORN_API, Load
+from fluobook.stages.core.longhorn import Storage
+from fluobook.stages.core.plan import Answer, Approval, Gate, Question
 from fluobook.stages.core.readiness import has_condition
 from fluobook.stages.create_vms.plan import Observation as VMs
 from fluobook.stages.create_vms.plan import ObservedVM
+from tests.lab.kube.test_longhorn import crd
+from tests.stages.conftest import interrupting
+
+if TYPE_CHECKING:
+    from fluobook.notebook import StageRun
 
 PLATFORM = params.load("phase3", root=params.repository_root()).platform
 CLUSTER = PLATFORM.cluster.name
@@ -133,14 +144,123 @@ def test_etcd_keeps_its_quorum_at_every_step_or_nothing_begins(more, without, do
         steps(observation)
 
 
-def test_the_only_replica_of_a_volume_keeps_a_node_from_leaving():
-    volume = {"metadata": {"name": "pvc-1"}, "spec": {}}
-    replica = {"spec": {"volumeName": "pvc-1", "nodeID": "old-worker"}}
-    load = Load(volumes=[volume], replicas=[replica], policy="allow-if-replica-is-stopped")
-    with pytest.raises(Refused, match="only replica of pvc-1"):
-        steps(observed(more=("old-worker",), load=load))
-    elsewhere = Load(volumes=[volume], replicas=[replica, {"spec": {"volumeName": "pvc-1", "nodeID": WORKERS[0]}}])
-    assert steps(observed(more=("old-worker",), load=elsewhere))
+GIB = 1 << 30
+
+
+def home(name: str, *, allowed: bool = True, reserved: int = 0, by: str = "") -> dict[str, Any]:
+    """Longhorn's entry of a node with one disk of 100 GiB."""
+    disk = {"allowScheduling": True, "storageReserved": reserved * GIB}
+    status = {"diskStatus": {"d": {"storageMaximum": 100 * GIB, "storageScheduled": 0}}}
+    metadata = {"name": name, "annotations": {CORDONED_BY: by} if by else {}}
+    return {"metadata": metadata, "spec": {"allowScheduling": allowed, "disks": {"d": disk}}, "status": status}
+
+
+def stored(volumes: dict[str, str], *homes: dict[str, Any], size: int = 10, **rest: Any) -> nodes.Observation:
+    """Longhorn on the workers and `homes`; volumes by name, each with the nodes of its copies."""
+    found = observed(**rest)
+    claims = [{"metadata": {"name": name}, "spec": {"size": str(size * GIB)}} for name in volumes]
+    copies = [{"spec": {"volumeName": n, "nodeID": at}} for n, places in volumes.items() for at in places.split()]
+    entries = [home(name) for name in WORKERS if name not in {each["metadata"]["name"] for each in homes}]
+    storage = Storage([*entries, *homes], claims, copies, found.nodes)
+    return replace(found, storage=storage, load=Load(volumes=claims, replicas=copies))
+
+
+ONE, TWO, THREE = WORKERS[:3]
+OLD = home("old-worker")
+STUCK = {
+    "its only copy moves": ({"pvc-1": "old-worker"}, [OLD], {}, ""),
+    "one of two moves": ({"pvc-1": f"old-worker {ONE}"}, [OLD], {}, ""),
+    "there are as many copies as nodes": (
+        {"pvc-1": f"old-worker {ONE} {TWO} {THREE}"},
+        [OLD],
+        {},
+        "no other node takes a copy of pvc-1, 4 copies; 3 others take any: add a worker first, or want fewer copies",
+    ),
+    "the others are closed": (
+        {"pvc-1": "old-worker"},
+        [OLD, *(home(name, allowed=False) for name in WORKERS)],
+        {},
+        "no other node takes a copy of pvc-1, 1 copy; 0 others take any: add a worker first",
+    ),
+    "the others are down": ({"pvc-1": "old-worker"}, [OLD], {"down": tuple(WORKERS)}, "0 others take any"),
+    "the other leaves too": (
+        {"pvc-1": f"old-worker {ONE} {TWO}"},
+        [OLD, home("other"), *(home(name, allowed=name != THREE) for name in WORKERS)],
+        {"more": ("old-worker", "other")},
+        "no other node takes a copy of pvc-1, 3 copies; 2 others take any",
+    ),
+    "no space": (
+        {"pvc-1": "old-worker", "pvc-2": "old-worker"},
+        [OLD, *(home(name, reserved=reserved) for name, reserved in zip(WORKERS, (100, 85, 95), strict=False))],
+        {},
+        f"there is no space for pvc-2, 10 GiB; {TWO} has most, 5 GiB: grow data_disk_gib of another worker",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STUCK)
+def test_copies_of_volumes_that_have_nowhere_to_go_keep_a_node_from_leaving(name):
+    volumes, homes, rest, refused = STUCK[name]
+    observation = stored(volumes, *homes, **{"more": ("old-worker",), **rest})
+    if not refused:
+        assert "evict Longhorn's node old-worker" in steps(observation)
+        return
+    with pytest.raises(Refused) as raised:
+        steps(observation)
+    assert refused in raised.value.message
+
+
+def test_a_leaving_node_hands_over_its_copies_before_its_pods_and_its_entry_goes_last():
+    plan = nodes.plan(PLATFORM, stored({"pvc-1": f"old-worker {ONE}"}, OLD, more=("old-worker",)))
+    assert [f"{action.verb} {action.object}" for action in plan.actions] == [
+        "evict Longhorn's node old-worker",
+        "drain node old-worker",
+        "reset machine old-worker",
+        "delete node old-worker",
+        "delete Longhorn's node old-worker",
+        "delete vm old-worker",
+    ]
+    assert plan.destroys == ("old-worker",)
+    assert "1 copy of volumes move" in plan.notes[0]
+
+
+def test_the_copies_on_a_lost_node_are_made_elsewhere_and_only_copies_are_named():
+    volumes = {"pvc-1": f"{ONE} {TWO}", "pvc-2": ONE, "pvc-3": f"{ONE} {TWO} {THREE}"}
+    plan = nodes.plan(PLATFORM, stored(volumes, without=(ONE,)))
+    assert [f"{action.verb} {action.object}" for action in plan.actions] == [
+        f"delete node {ONE}",
+        f"delete copy of pvc-2 on {ONE}",
+        f"delete copies of volumes on {ONE}",
+        f"await volumes that {ONE} had",
+        f"delete Longhorn's node {ONE}",
+    ]
+    assert plan.destroys == ("pvc-2",)
+    assert "degraded until there is another node for a copy: pvc-3" in plan.notes
+    both = nodes.plan(PLATFORM, stored({"pvc-1": f"{ONE} {TWO}"}, without=(ONE, TWO)))
+    assert both.destroys == ("pvc-1",)
+
+
+def test_a_removal_that_was_killed_goes_on_where_it_was():
+    """Kubernetes has forgotten the node, Longhorn has not; its copies are deleted, or not all of them."""
+    found = stored({"pvc-1": f"{ONE} {TWO}"}, without=(ONE,))
+    found = replace(found, nodes=[each for each in found.nodes if each["metadata"]["name"] != ONE])
+    begun = nodes.plan(PLATFORM, stored({"pvc-1": f"{ONE} {TWO}"}, without=(ONE,)))
+    assert nodes.plan(PLATFORM, found).rest_of(begun)
+    found = replace(found, storage=replace(found.storage, replicas=()))
+    assert steps(found) == [f"await volumes that {ONE} had", f"delete Longhorn's node {ONE}"]
+
+
+def test_a_node_that_is_in_the_params_again_takes_copies_again_unless_somebody_else_closed_it():
+    homes = [home(ONE, allowed=False, by=nodes.NAME), home(TWO, allowed=False)]
+    assert steps(stored({}, *homes)) == [f"uncordon Longhorn's node {ONE}"]
+
+
+def test_a_talosconfig_that_names_other_nodes_is_renewed_at_the_end():
+    other = replace(observed(more=("old-worker",)), talosconfig=AccessFile(exists=True, problem="names other nodes"))
+    last = nodes.plan(PLATFORM, other).actions[-1]
+    assert (last.verb, last.object) == ("renew", "talosconfig")
+    assert last.needs == (nodes.plan(PLATFORM, other).actions[-2].id,)
+    assert steps(replace(observed(), talosconfig=AccessFile(exists=False, problem="does not exist"))) == []
 
 
 def test_a_machine_of_somebody_else_that_joined_is_left_alone():
@@ -156,42 +276,187 @@ def test_a_machine_of_somebody_else_that_joined_is_left_alone():
     assert plan.notes[0].startswith("left alone: guest")
 
 
-@pytest.mark.lab
-def test_a_lost_control_plane_is_replaced_and_a_worker_leaves(shared_labs: Any) -> None:
+@pytest.fixture(scope="module")
+def brought_up(shared_labs: Any) -> Any:
+    """Phase 3 without Argo CD, whose Longhorn has two volumes: one in two copies, one in a single copy."""
     lab = shared_labs(phase="phase3")
-    before = ("host-network", "create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-csrs")
-    lab.bring_up(*before)
-    platform, lost = lab.chosen.platform, lab.chosen.platform.control_planes[1]
-    machine = lab.context().proxmox(platform.endpoint_of(lost).name)
-    machine.wait(machine.stop(lost.host, lost.vmid), deadline=60)
-    machine.wait(machine.delete(lost.host, lost.vmid), deadline=60)
-    gone = lab.context()
-    gone.wait_until(
+    lab.bring_up(*UNTIL_NODES)
+    lab.background.call(with_volumes, lab.environment.kubernetes.store)
+    return lab
+
+
+UNTIL_NODES = ("host-network", "create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-csrs")
+
+
+def with_volumes(store: Any) -> None:
+    for kind in ("Volume", "Replica", "Node", "Setting"):
+        store.create(crd(f"{kind.lower()}s", kind))
+    labels = {"pod-security.kubernetes.io/enforce": "privileged"}
+    store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+    for number in (1, 2):
+        kind = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": "driver.longhorn.io"}
+        parameters = {"numberOfReplicas": str(number)}
+        store.create({**kind, "metadata": {"name": f"copies-{number}"}, "parameters": parameters})
+        claim = {"kind": "PersistentVolumeClaim", "apiVersion": "v1", "name": f"data-{number}", "namespace": "default"}
+        spec = {"capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteOnce"], "claimRef": claim}
+        csi = {"driver": "driver.longhorn.io", "volumeHandle": f"pvc-{number}"}
+        spec |= {"storageClassName": f"copies-{number}", "csi": csi}
+        metadata = {"name": f"pvc-{number}"}
+        store.create({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": metadata, "spec": spec})
+
+
+def places(lab: Any, volume: str) -> list[str]:
+    replicas = lab.context().kube().list(LONGHORN_API, "Replica", NAMESPACE)
+    return sorted(each["spec"]["nodeID"] for each in replicas if each["spec"]["volumeName"] == volume)
+
+
+def attach(lab: Any, node: str) -> None:
+    """A pod on that node, and on no other, uses pvc-2."""
+
+    def pod(store: Any) -> None:
+        if store.find("v1", "Pod", "app", "default"):
+            store.delete("v1", "Pod", "app", "default", options={"gracePeriodSeconds": 0})
+        volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data-2"}}]
+        container = {"name": "main", "image": "lab.invalid/main:1"}
+        spec = {"nodeName": node, "containers": [container], "volumes": volumes}
+        metadata = {"name": "app", "namespace": "default"}
+        store.create({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+
+    lab.background.call(pod, lab.environment.kubernetes.store)
+
+
+def until_placed(lab: Any, volume: str, copies: int) -> list[str]:
+    context = lab.context()
+    wanted = f"{copies} copies of {volume}"
+    return context.wait_until("gate", wanted, lambda: p if len(p := places(lab, volume)) == copies else None)
+
+
+def apply(context: Any, *, typed: tuple[str, ...] | None = None, after: int = 0) -> StageRun:
+    """Plan and apply; every name is typed, and those are the ones expected; killed at the action of that number."""
+
+    def ask(question: Question) -> Answer:
+        assert typed is None or set(question.names) == set(typed)
+        return Answer("prompt", question.word)
+
+    stage = stage_run(catalogue.find("nodes"), context, Gate(Approval(), POLICIES["lab"], CLUSTER, ask=ask))
+    if after:
+        performing = replace(stage.stage, perform=interrupting(stage.stage.perform, after))
+        stage = stage_run(performing, context, Gate(Approval(), POLICIES["lab"], CLUSTER, ask=ask))
+    stage.apply(stage.plan())
+    return stage
+
+
+def destroy(lab: Any, node: params.Node) -> None:
+    """The VM of a node goes, with its disks, and Kubernetes notices it."""
+    context = lab.context()
+    machine = context.proxmox(context.platform.endpoint_of(node).name)
+    machine.wait(machine.stop(node.host, node.vmid), deadline=60)
+    machine.wait(machine.delete(node.host, node.vmid), deadline=60)
+    context.wait_until(
         "nodes_ready",
-        f"{lost.name} to be NotReady",
-        lambda: None if has_condition(gone.kube().get("v1", "Node", lost.name), "Ready") else True,
+        f"{node.name} to be NotReady",
+        lambda: None if has_condition(context.kube().get("v1", "Node", node.name), "Ready") else True,
     )
 
-    def apply(context: Any) -> None:
-        gate = Gate(Approval(), POLICIES["lab"], CLUSTER, ask=lambda question: Answer("prompt", question.word))
-        stage = stage_run(catalogue.find("nodes"), context, gate)
-        stage.apply(stage.plan())
-        assert stage.verify().ok
 
-    apply(lab.context())
-    first = lab.context().talos.client(platform.control_planes[0])
-    assert {member.hostname for member in first.etcd_members()} == set(PLANES) - {lost.name}
-    lab.bring_up(*before)
-    assert {(member.hostname, member.learner) for member in first.etcd_members()} == {(name, False) for name in PLANES}
-
-    context = lab.context()
-    leaves = context.platform.nodes[-1]
-    remaining = [node for node in context.platform.nodes if node is not leaves]
-    context.platform = context.platform.model_copy(update={"nodes": tuple(remaining)})
-    apply(context)
-    assert leaves.vmid not in lab.environment.proxmox[platform.endpoint_of(leaves).name].inventory.vms
-    assert lab.context().kube().find("v1", "Node", leaves.name) is None
-    assert all(check.passed for check in approve_csrs.verify(context, approve_csrs.observe(context)))
+def unchanged(lab: Any, context: Any) -> None:
     lab.mark()
-    apply(context)
+    assert apply(context).verify().ok
     assert lab.requests(mutating=True) == []
+
+
+@pytest.mark.lab
+def test_a_lost_control_plane_is_replaced(brought_up: Any) -> None:
+    lab, lost = brought_up, brought_up.chosen.platform.control_planes[1]
+    destroy(lab, lost)
+    assert apply(lab.context()).verify().ok
+    first = lab.context().talos.client(lab.chosen.platform.control_planes[0])
+    assert {member.hostname for member in first.etcd_members()} == set(PLANES) - {lost.name}
+    lab.bring_up(*UNTIL_NODES)
+    assert {(member.hostname, member.learner) for member in first.etcd_members()} == {(name, False) for name in PLANES}
+    unchanged(lab, lab.context())
+
+
+@pytest.mark.lab
+def test_no_node_is_power_cycled_while_a_volume_lacks_a_copy(brought_up: Any) -> None:
+    lab = brought_up
+    away, other = until_placed(lab, "pvc-2", 2)
+    attach(lab, other)
+    replicas = lab.context().kube().list(LONGHORN_API, "Replica", NAMESPACE)
+    failed = next(each for each in replicas if (each["spec"]["volumeName"], each["spec"]["nodeID"]) == ("pvc-2", away))
+
+    def fail(when: str | None, state: str) -> None:
+        body = {"spec": {"failedAt": when}}
+        kube = lab.context().kube()
+        kube.patch(LONGHORN_API, "Replica", failed["metadata"]["name"], NAMESPACE, body=body)
+        wanted = f"pvc-2 to be {state}"
+        volume = partial(kube.get, LONGHORN_API, "Volume", "pvc-2", NAMESPACE)
+        lab.context().wait_until("gate", wanted, lambda: volume()["status"]["robustness"] == state or None)
+
+    fail("2026-01-01T00:00:00Z", "degraded")
+    more = f"nodes.{away}.memory_gib=32"
+    lab.mark()
+    stage = lab.stage("create-vms", more, context=lab.context(more, deadlines={"gate": 1}))
+    with pytest.raises(DeadlineExceeded) as raised:
+        stage.apply(stage.plan())
+    assert "degraded: pvc-2" in raised.value.cause
+    assert lab.requests("proxmox", mutating=True) == []
+    fail(None, "healthy")
+    for settings in ((more,), ()):
+        stage = lab.stage("create-vms", *settings)
+        stage.apply(stage.plan())
+    assert longhorn.degraded(lab.context().kube()) == []
+
+
+@pytest.mark.lab
+def test_the_copies_on_a_lost_worker_are_made_elsewhere_and_only_the_lost_volume_is_typed(brought_up: Any) -> None:
+    lab = brought_up
+    (only,) = until_placed(lab, "pvc-1", 1)
+    until_placed(lab, "pvc-2", 2)
+    lost = next(node for node in lab.chosen.platform.nodes if node.name == only)
+    attach(lab, next(name for name in WORKERS if name != only))
+    destroy(lab, lost)
+    assert apply(lab.context(), typed=("pvc-1",)).verify().ok
+    assert places(lab, "pvc-1") == []
+    assert set(places(lab, "pvc-2")) == set(WORKERS) - {lost.name}
+    assert lab.context().kube().find(LONGHORN_API, "Node", lost.name, NAMESPACE) is None
+    unchanged(lab, lab.context())
+    lab.bring_up(*UNTIL_NODES)
+    unchanged(lab, lab.context())
+    context = lab.context()
+    home = context.wait_until(
+        "gate", "Longhorn's node", lambda: context.kube().find(LONGHORN_API, "Node", lost.name, NAMESPACE)
+    )
+    assert home["spec"]["allowScheduling"]
+
+
+@pytest.mark.lab
+def test_a_worker_hands_over_its_copies_and_leaves_although_it_is_killed_at_every_action(brought_up: Any) -> None:
+    lab = brought_up
+    leaves = next(node for node in lab.chosen.platform.nodes if node.name == until_placed(lab, "pvc-2", 2)[0])
+    attach(lab, next(name for name in WORKERS if name != leaves.name))
+
+    def without() -> Any:
+        context = lab.context()
+        remaining = tuple(node for node in context.platform.nodes if node.name != leaves.name)
+        context.platform = context.platform.model_copy(update={"nodes": remaining})
+        return context
+
+    killed = 0
+    for after in range(1, 8):
+        with suppress(FluobookError):
+            apply(without(), after=after)
+            continue
+        killed += 1
+    assert killed >= 4
+    assert apply(without()).verify().ok
+    left = set(places(lab, "pvc-2"))
+    assert len(left) == 2
+    assert leaves.name not in left
+    context = lab.context()
+    assert leaves.vmid not in lab.environment.proxmox[context.platform.endpoint_of(leaves).name].inventory.vms
+    assert context.kube().find("v1", "Node", leaves.name) is None
+    assert context.kube().find(LONGHORN_API, "Node", leaves.name, NAMESPACE) is None
+    assert leaves.address not in (context.home / "talosconfig").read_text()
+    assert all(check.passed for check in approve_csrs.verify(without(), approve_csrs.observe(without())))
+    unchanged(lab, without())

@@ -187,18 +187,18 @@ def read_load(kube: Kube) -> Load:
         listed(kube, "postgresql.cnpg.io/v1", "Cluster"),
         listed(kube, LONGHORN_API, "Volume", LONGHORN),
         listed(kube, LONGHORN_API, "Replica", LONGHORN),
-        _policy(kube) or Load.policy,
+        setting_of(kube, POLICY) or Load.policy,
     )
 
 
-def _policy(kube: Kube) -> str:
-    """Longhorn's drain policy: its Setting, or what the chart gives it at the first start; "" for its default."""
-    if setting := kube.find(LONGHORN_API, "Setting", POLICY, LONGHORN):
+def setting_of(kube: Kube, name: str) -> str:
+    """A setting of Longhorn: its Setting, or what the chart gives it at the first start; "" for its default."""
+    if setting := kube.find(LONGHORN_API, "Setting", name, LONGHORN):
         return str(setting.get("value") or "")
     defaults = kube.find("v1", "ConfigMap", "longhorn-default-setting", LONGHORN) or {}
     text = (defaults.get("data") or {}).get("default-setting.yaml") or "{}"
     try:
-        return str((answers.parse_yaml(text.encode()) or {}).get(POLICY) or "")
+        return str((answers.parse_yaml(text.encode()) or {}).get(name) or "")
     except ValueError:
         return ""
 

@@ -8,10 +8,20 @@ from typing import Any
 from fluobook.clients.proxmox import ProxmoxClient, Upid, VmLocked
 from fluobook.clients.talos import Mode, probe
 from fluobook.context import RunContext
-from fluobook.errors import Conflict, ForeignObject, NotFound, OutsideError, Rejected, TaskFailed, Unreachable
+from fluobook.errors import (
+    Conflict,
+    FluobookError,
+    ForeignObject,
+    NotFound,
+    OutsideError,
+    Rejected,
+    TaskFailed,
+    Unreachable,
+)
 from fluobook.files import read_text
 from fluobook.machine.schematic import image_of
 from fluobook.params import TALOS_PORT, Node
+from fluobook.stages.core import drain, longhorn
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.executor import Reporter, in_parallel
 from fluobook.stages.core.plan import Action
@@ -173,6 +183,7 @@ def _change(context: RunContext, node: Node, action: Action, report: Reporter) -
     fields, cycle = action.data["fields"], action.data["cycle"]
     before = _serves(context, node) if cycle else set()
     if cycle:
+        _volumes_whole(context, report)
         # A stopped VM takes every change over at once: a run that is killed here leaves nothing pending.
         wait(context, client, client.shutdown(node.host, node.vmid, timeout=60), report, "vm_start")
     config = client.config(node.host, node.vmid)
@@ -189,12 +200,26 @@ def _change(context: RunContext, node: Node, action: Action, report: Reporter) -
 
 
 def _return(context: RunContext, node: Node, report: Reporter, before: set[str]) -> None:
-    """Start the VM again; the next node's turn comes when this one is as ready as it was before."""
+    """Start the VM again; the next node's turn comes when this one is as ready as it was before, and volumes are."""
     _power_on(context, node, report)
     report("waiting for the Talos API")
     context.wait_until("maintenance", f"{node.name} answers again", lambda: _answers(context, node))
     report("waiting until it is ready again")
     context.wait_until("nodes_ready", f"{node.name} is ready again", lambda: before <= _serves(context, node) or None)
+    _volumes_whole(context, report)
+
+
+def _volumes_whole(context: RunContext, report: Reporter) -> None:
+    """Wait until no volume of Longhorn lacks a copy: the next node may have the only other one."""
+
+    def step() -> bool | None:
+        if left := longhorn.degraded(context.kube()):
+            report(f"{len(left)} volumes are degraded")
+            raise FluobookError(f"degraded: {', '.join(left[: drain.SHOWN])}")
+        return True
+
+    if context.secrets.has_bundle() and context.kube().ready():
+        context.wait_until("gate", "Longhorn to rebuild the copies of volumes", step, interval=0.5)
 
 
 def _serves(context: RunContext, node: Node) -> set[str]:

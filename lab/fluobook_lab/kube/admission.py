@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 from fluobook.kubernetes.pod_security import violations
 from fluobook_lab.kube.access import NODE_PREFIX
 from fluobook_lab.kube.errors import ApiError, bad_request, forbidden, invalid
-from fluobook_lab.kube.objects import Obj, labels_of, name_of
+from fluobook_lab.kube.objects import Obj, condition, labels_of, name_of
 
 if TYPE_CHECKING:
     from fluobook_lab.kube.access import User, Write
@@ -147,3 +147,35 @@ def certificate_request(resource: Resource, obj: Obj) -> x509.CertificateSigning
     except ValueError as error:
         problem = f'Invalid value: "{obj["spec"]["request"]}": PEM block type must be CERTIFICATE REQUEST'
         raise invalid(resource, name_of(obj), [("spec.request", problem)]) from error
+
+
+def longhorn_node(resource: Resource, old: Obj, new: Obj | None, replicas: int = 0, engines: int = 0) -> None:
+    """What Longhorn's webhook refuses of its nodes: eviction while scheduling is on, and to delete one in use.
+
+    Args:
+        resource: of the object; others than Longhorn's nodes pass.
+        old: the node.
+        new: what it becomes; None to delete it.
+        replicas: how many are on it.
+        engines: how many run on it.
+
+    Raises:
+        ApiError: 403, 422.
+    """
+    if resource.store_key != ("longhorn.io", "nodes"):
+        return
+    webhook, name, spec = 'admission webhook "validator.longhorn.io" denied the request: ', name_of(old), old["spec"]
+    if new is not None:
+        if new["spec"].get("evictionRequested") and new["spec"].get("allowScheduling"):
+            why = f"need to disable scheduling on node {name} for node eviction, or cancel eviction"
+            raise ApiError(422, "Invalid", webhook + why)
+        return
+    ready = condition(old, "Ready") or {"status": "Unknown", "reason": ""}
+    gone = ready["status"] == "False" and ready.get("reason") in ("KubernetesNodeGone", "ManagerPodMissing")
+    if not gone or spec.get("allowScheduling") or replicas or engines:
+        why = (
+            f"could not delete node {name} with node ready condition is {ready['status']}, reason is "
+            f"{ready.get('reason', '')}, node schedulable {str(bool(spec.get('allowScheduling'))).lower()}, and "
+            f"{replicas} replica, {engines} engine running on it"
+        )
+        raise ApiError(403, "Forbidden", webhook + why)

@@ -234,6 +234,7 @@ class ResourceStore(Reads):
         self._check_preconditions(resource, old, options)
         admission.node_restriction(resource, old, old, write.user)
         admission.may_be_deleted(resource, key[1])
+        admission.longhorn_node(resource, old, None, *self._on_longhorn_node(key[1]))
         policy = options.get("propagationPolicy") or ("Orphan" if options.get("orphanDependents") else "Background")
         extra = {"Foreground": lifecycle.FOREGROUND, "Orphan": lifecycle.ORPHAN}.get(policy, "")
         grace = self._grace(resource, old, options)
@@ -299,12 +300,21 @@ class ResourceStore(Reads):
 
     def _admit(self, resource: Resource, old: Obj | None, new: Obj, namespace: Obj | None, write: Write) -> None:
         admission.node_restriction(resource, old, new, write.user)
+        if old is not None:
+            admission.longhorn_node(resource, old, new)
         if resource.plural == "certificatesigningrequests":
             admission.certificate_request(resource, new)
         if old is None and namespace is not None and resource.store_key == ("", "pods"):
             self._has_service_account(resource, new)
         if namespace is not None and (old is None or old.get("spec") != new.get("spec") or resource.kind != "Pod"):
             admission.pod_security(resource, new, namespace, write)
+
+    def _on_longhorn_node(self, name: str) -> tuple[int, int]:
+        """The replicas and the engines on one of Longhorn's nodes."""
+        replicas = [each["spec"].get("nodeID") for _, each in self.storage.scan(("longhorn.io", "replicas"))]
+        volumes = self.storage.scan(("longhorn.io", "volumes"))
+        engines = [(each.get("status") or {}).get("currentNodeID") for _, each in volumes]
+        return replicas.count(name), engines.count(name)
 
     def _has_service_account(self, resource: Resource, pod: Obj) -> None:
         """Refuse a pod of a service account that is not there; that of each namespace comes with it in a moment."""

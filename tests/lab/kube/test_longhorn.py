@@ -10,6 +10,7 @@ import pytest
 import yaml
 from fluobook_lab.kube.controllers.longhorn import API, NAMESPACE, REBUILD_SECONDS, Longhorn
 from fluobook_lab.kube.controllers.volumes import Volumes
+from fluobook_lab.kube.errors import ApiError
 
 if TYPE_CHECKING:
     from fluobook_lab.kube.store import Store
@@ -39,13 +40,8 @@ def crd(plural: str, kind: str) -> dict[str, Any]:
 
 @pytest.fixture
 def cluster(store: Store) -> Store:
-    for plural, kind in (
-        ("volumes", "Volume"),
-        ("replicas", "Replica"),
-        ("backuptargets", "BackupTarget"),
-        ("backups", "Backup"),
-    ):
-        store.create(crd(plural, kind))
+    for kind in ("Volume", "Replica", "Node", "BackupTarget", "Backup"):
+        store.create(crd(f"{kind.lower()}s", kind))
     store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     for name in ("wk-1", "wk-2"):
         store.set_status(store.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}), READY)
@@ -114,8 +110,8 @@ def test_a_replica_that_has_failed_stays_so_until_its_time_is_removed(cluster: S
     for failed, robustness in (("2026-01-01T00:00:00Z", "degraded"), (None, "healthy")):
         body = {"spec": {"failedAt": failed}}
         replica = cluster.patch(API, "Replica", "pvc-1-r-0", NAMESPACE, body=body)
-        (key,) = longhorn.sources["longhorn.io", "replicas"](replica)
-        longhorn.reconcile(key)
+        for key in longhorn.sources["longhorn.io", "replicas"](replica):
+            longhorn.reconcile(key)
         assert health(cluster) == ("attached", robustness)
 
 
@@ -191,3 +187,92 @@ def test_a_claim_is_not_bound_to_a_volume_that_is_not_for_it(cluster: Store, cha
     cluster.create({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": wanted})
     Volumes(cluster, Clock(), 1).reconcile(("default", "claim"))  # type: ignore[arg-type]
     assert (cluster.get("v1", "PersistentVolumeClaim", "claim", "default").get("status") or {}).get("phase") != "Bound"
+
+
+def homes(store: Store) -> list[str]:
+    return sorted(replica["spec"]["nodeID"] for replica in store.list(API, "Replica", NAMESPACE))
+
+
+def third(store: Store) -> Longhorn:
+    """A volume of two replicas, and a third node; Longhorn knows all three."""
+    longhorn = Longhorn(store, Clock())  # type: ignore[arg-type]
+    longhorn.reconcile(("", "pvc-1"))
+    store.set_status(store.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "wk-3"}}), READY)
+    for name in ("wk-1", "wk-2", "wk-3"):
+        longhorn.reconcile(("nodes", name))
+    return longhorn
+
+
+def turn(longhorn: Longhorn, seconds: float = 0) -> float | None:
+    """Let time pass, and Longhorn do what it would."""
+    longhorn._clock.time += seconds  # type: ignore[attr-defined]
+    for name in ("wk-1", "wk-2", "wk-3"):
+        longhorn.reconcile(("nodes", name))
+    return longhorn.reconcile(("", "pvc-1"))
+
+
+def evict(store: Store, name: str) -> None:
+    body = {"spec": {"allowScheduling": False, "evictionRequested": True}}
+    store.patch(API, "Node", name, NAMESPACE, body=body)
+
+
+def test_an_evicted_replica_is_copied_before_it_is_deleted(cluster: Store) -> None:
+    longhorn = third(cluster)
+    use(cluster)
+    evict(cluster, "wk-2")
+    assert turn(longhorn) == REBUILD_SECONDS
+    assert (homes(cluster), health(cluster)[1]) == (["wk-1", "wk-2", "wk-3"], "healthy")
+    assert turn(longhorn, REBUILD_SECONDS) is None
+    assert (homes(cluster), health(cluster)[1]) == (["wk-1", "wk-3"], "healthy")
+    longhorn.reconcile(("nodes", "wk-2"))
+    assert (
+        cluster.get(API, "Node", "wk-2", NAMESPACE)["status"]["diskStatus"]["default-disk-lab"]["scheduledReplica"]
+        == {}
+    )
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["as many replicas as nodes", "no space"])
+def test_an_eviction_without_a_place_does_not_end(cluster: Store, full: bool) -> None:
+    longhorn = third(cluster)
+    if full:
+        disks = {"default-disk-lab": {"storageReserved": 200 << 30}}
+        cluster.patch(API, "Node", "wk-3", NAMESPACE, body={"spec": {"disks": disks}})
+    else:
+        cluster.delete("v1", "Node", "wk-3")
+    evict(cluster, "wk-2")
+    assert turn(longhorn, REBUILD_SECONDS) is None
+    assert homes(cluster) == ["wk-1", "wk-2"]
+
+
+def test_a_replica_that_was_deleted_is_made_on_another_node_and_one_on_a_lost_node_is_waited_for(
+    cluster: Store,
+) -> None:
+    longhorn = third(cluster)
+    use(cluster)
+    cluster.delete("v1", "Node", "wk-2")
+    turn(longhorn, 10 * REBUILD_SECONDS)
+    assert (homes(cluster), health(cluster)[1]) == (["wk-1", "wk-2"], "degraded")
+    lost = next(r for r in cluster.list(API, "Replica", NAMESPACE) if r["spec"]["nodeID"] == "wk-2")
+    cluster.delete(API, "Replica", lost["metadata"]["name"], NAMESPACE)
+    turn(longhorn)
+    assert (homes(cluster), health(cluster)[1]) == (["wk-1", "wk-3"], "degraded")
+    turn(longhorn, REBUILD_SECONDS)
+    assert health(cluster)[1] == "healthy"
+
+
+def test_a_node_in_use_cannot_be_deleted_nor_evicted_while_scheduling_is_on(cluster: Store) -> None:
+    longhorn = third(cluster)
+    with pytest.raises(ApiError, match="need to disable scheduling on node wk-2"):
+        cluster.patch(API, "Node", "wk-2", NAMESPACE, body={"spec": {"evictionRequested": True}})
+    with pytest.raises(ApiError, match=r"ready condition is True.*schedulable true, and 1 replica, 0 engine"):
+        cluster.delete(API, "Node", "wk-2", NAMESPACE)
+    evict(cluster, "wk-2")
+    turn(longhorn)
+    turn(longhorn, REBUILD_SECONDS)
+    with pytest.raises(ApiError, match=r"ready condition is True.*schedulable false, and 0 replica"):
+        cluster.delete(API, "Node", "wk-2", NAMESPACE)
+    cluster.delete("v1", "Node", "wk-2")
+    longhorn.reconcile(("nodes", "wk-2"))
+    cluster.delete(API, "Node", "wk-2", NAMESPACE)
+    longhorn.reconcile(("nodes", "wk-2"))
+    assert cluster.find(API, "Node", "wk-2", NAMESPACE) is None

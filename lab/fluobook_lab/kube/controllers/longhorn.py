@@ -1,11 +1,12 @@
-"""Longhorn's volumes: one for each PersistentVolume of its driver, with replicas and health; and its backup targets."""
+"""Longhorn: a volume for each PersistentVolume of its driver, with replicas and health; its nodes; backup targets."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fluobook.kubernetes.quantities import amount
 from fluobook_lab.kube.controllers.loop import own_key
-from fluobook_lab.kube.objects import claims_of, is_true, labels_of, name_of, namespace_of
+from fluobook_lab.kube.objects import claims_of, is_true, labels_of, name_of, namespace_of, timestamp, with_condition
 
 if TYPE_CHECKING:
     from fluobook_lab.clock import Clock
@@ -21,14 +22,19 @@ RESTORED, BACKUPS = ("longhorn.io", "volumes"), ("longhorn.io", "backups")
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 REBUILD_SECONDS = 20.0
-"""Lab seconds from the return of a node until its replicas are healthy again."""
+"""Lab seconds from the return of a node, or from the creation of a replica, until the replicas are healthy."""
+HOMES = ("longhorn.io", "nodes")
+DISK, DISK_BYTES = "default-disk-lab", 200 << 30
+"""The one disk of each of Longhorn's nodes."""
 
 
 class Longhorn:
     """Makes volumes.longhorn.io, and keeps state and robustness: healthy, degraded, faulted; unknown while detached.
 
     A replica is lost while its node is not Ready, and is rebuilt some time after the node has returned; one with a time
-    in `failedAt` is lost until that is removed. A backup target is available with a URL and credentials, and takes no
+    in `failedAt` is lost until that is removed. A replica of an attached volume that is missing, or one on a node whose
+    eviction is requested, is made on another node that may take it, while a copy is healthy; one that is lost may
+    return, so it is replaced once it is deleted. A backup target is available with a URL and credentials, and takes no
     backups; a volume that is made from one (`fromBackup`) is restored if there is a complete Backup of that URL.
 
     Args:
@@ -39,9 +45,17 @@ class Longhorn:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
         self._returned: dict[str, float] = {}
-        everything: Sources = dict.fromkeys((("", "nodes"), ("", "pods")), self._concerned)
-        self.sources: Sources = {VOLUMES: own_key, REPLICAS: _volume_of, **everything}
+        self._begun: dict[str, float] = {}
+        self.sources: Sources = {VOLUMES: own_key, REPLICAS: self._of_replica, ("", "pods"): self._concerned}
+        self.sources |= {("", "nodes"): self._of_node, HOMES: self._of_node}
         self.sources |= {TARGETS: own_key, ("", "secrets"): self._targets, RESTORED: _restored, BACKUPS: self._waiting}
+
+    def _of_node(self, node: Obj) -> list[Key]:
+        """A node concerns its entry, and all volumes."""
+        return [(HOMES[1], name_of(node)), *self._concerned(node)]
+
+    def _of_replica(self, replica: Obj) -> list[Key]:
+        return [("", replica["spec"]["volumeName"]), (HOMES[1], replica["spec"]["nodeID"])]
 
     def _concerned(self, obj: Obj) -> list[Key]:
         """All volumes for a node; for a pod those of its claims."""
@@ -57,7 +71,10 @@ class Longhorn:
         return [key for key, target in found if target["spec"].get("credentialSecret") == name_of(secret)]
 
     def reconcile(self, key: Key) -> float | None:
-        """As in `Controller`; a key without a namespace is a volume's, others are those of backup targets."""
+        """As in `Controller`; a key without a namespace is a volume's, others are a node's or a backup target's."""
+        if key[0] == HOMES[1]:
+            self._keep_home(key[1])
+            return None
         if key[0]:
             self._open(key[1])
             return None
@@ -76,11 +93,7 @@ class Longhorn:
 
     def _delete(self, name: str) -> None:
         """Delete the volume of a PersistentVolume that is gone, with its replicas."""
-        names = [
-            key[1]
-            for key, replica in self._store.storage.scan(REPLICAS, NAMESPACE)
-            if replica["spec"]["volumeName"] == name
-        ]
+        names = [name_of(replica) for replica in self._replicas_of(name)]
         for kind, each in [("Replica", replica) for replica in names] + [("Volume", name)]:
             if self._store.find(API, kind, each, NAMESPACE):
                 self._store.delete(API, kind, each, NAMESPACE)
@@ -110,7 +123,7 @@ class Longhorn:
         backups = (backup.get("status") or {} for _, backup in self._store.storage.scan(BACKUPS, NAMESPACE))
         found = any((status.get("url"), status.get("state")) == (url, "Completed") for status in backups)
         if found:
-            self._replicate(name_of(made), made["spec"].get("numberOfReplicas", 1))
+            self._replicate(made, made["spec"].get("numberOfReplicas", 1))
         condition = {"type": "Restore", "status": str(found), "message": "" if found else f"cannot find backup {url}"}
         status = {"state": "detached", "robustness": "unknown", "restoreRequired": not found}
         reported = self._store.set_status(made, {**old, **status, "conditions": [condition]})
@@ -120,49 +133,144 @@ class Longhorn:
         """The volume, with as many replicas as its class wants."""
         wanted = self._replicas(volume)
         metadata: Obj = {"name": name_of(volume), "namespace": NAMESPACE}
-        spec = {"numberOfReplicas": wanted, "frontend": "blockdev", "dataEngine": "v1"}
+        size = str(int(amount(volume["spec"]["capacity"]["storage"])))
+        spec = {"numberOfReplicas": wanted, "frontend": "blockdev", "dataEngine": "v1", "size": size}
         made = self._store.create({"apiVersion": API, "kind": "Volume", "metadata": metadata, "spec": spec})
-        self._replicate(name_of(volume), wanted)
+        self._replicate(made, wanted)
         return made
 
-    def _replicate(self, volume: str, wanted: int) -> None:
+    def _replicate(self, volume: Obj, wanted: int) -> None:
         """Make the replicas of a volume, on the nodes that have a disk for them."""
-        nodes = sorted(self._store.view("v1", "Node"), key=name_of)
-        workers = [name_of(node) for node in nodes if CONTROL_PLANE not in labels_of(node)] or list(map(name_of, nodes))
-        first = sum(map(ord, volume)) % len(workers) if workers else 0
-        chosen = [workers[(first + number) % len(workers)] for number in range(min(wanted, len(workers)))]
-        for number, node in enumerate(chosen):
-            labels = {"longhornvolume": volume}
-            replica: Obj = {"metadata": {"name": f"{volume}-r-{number}", "namespace": NAMESPACE, "labels": labels}}
-            replica["spec"] = {"volumeName": volume, "nodeID": node, "dataEngine": "v1"}
-            self._store.create({"apiVersion": API, "kind": "Replica", **replica})
+        workers = [name for name in self._workers() if self._is_open(name)]
+        first = sum(map(ord, name_of(volume))) % len(workers) if workers else 0
+        for number in range(min(wanted, len(workers))):
+            self._add(volume, workers[(first + number) % len(workers)])
+
+    def _add(self, volume: Obj, node: str, **spec: Any) -> str:
+        """Create a replica on a node; its name."""
+        taken = {name_of(replica) for replica in self._replicas_of(name_of(volume))}
+        name = next(n for number in range(len(taken) + 1) if (n := f"{name_of(volume)}-r-{number}") not in taken)
+        metadata = {"name": name, "namespace": NAMESPACE, "labels": {"longhornvolume": name_of(volume)}}
+        spec = {"volumeName": name_of(volume), "nodeID": node, "diskID": f"disk-of-{node}", "dataEngine": "v1", **spec}
+        self._store.create({"apiVersion": API, "kind": "Replica", "metadata": metadata, "spec": spec})
+        return name
+
+    def _replicas_of(self, volume: str) -> list[Obj]:
+        found = self._store.storage.scan(REPLICAS, NAMESPACE)
+        return [replica for _, replica in found if replica["spec"]["volumeName"] == volume]
 
     def _replicas(self, volume: Obj) -> int:
         storage_class = self._store.find("storage.k8s.io/v1", "StorageClass", volume["spec"]["storageClassName"])
         return int(((storage_class or {}).get("parameters") or {}).get("numberOfReplicas", 1))
 
     def _report(self, volume: Obj, made: Obj) -> float | None:
-        """Set state and robustness; the lab seconds until a rebuild ends."""
+        """Move and rebuild replicas, set state and robustness; the lab seconds until a rebuild ends."""
+        name, wanted = name_of(volume), made["spec"]["numberOfReplicas"]
+        left = {name_of(replica): self._left(replica) for replica in self._replicas_of(name)}
         user = self._user(_claim(volume))
-        healthy, wait = 0, 0.0
-        replicas = [
-            replica
-            for _, replica in self._store.storage.scan(REPLICAS, NAMESPACE)
-            if replica["spec"]["volumeName"] == name_of(volume)
-        ]
-        for replica in replicas:
-            # One that has failed stays so: what Longhorn would need to rebuild it is not in the lab.
-            left = None if replica["spec"].get("failedAt") else self._until_rebuilt(replica["spec"]["nodeID"])
-            healthy += left == 0
-            wait = max(wait, left or 0.0)
-        robustness = "healthy" if healthy == made["spec"]["numberOfReplicas"] else "degraded" if healthy else "faulted"
+        self._move(made, left, attached=bool(user))
+        replicas = self._replicas_of(name)
+        left = {name_of(replica): self._left(replica) for replica in replicas}
+        healthy = sum(each == 0 for each in left.values())
+        robustness = "healthy" if healthy >= wanted else "degraded" if healthy else "faulted"
         status: dict[str, Any] = {
             "state": "attached" if user else "detached",
             "robustness": robustness if user or robustness == "faulted" else "unknown",
             "currentNodeID": user,
         }
         self._store.set_status(made, {**(made.get("status") or {}), **status})
-        return wait or None
+        return max((each or 0.0 for each in left.values()), default=0.0) or None
+
+    def _move(self, volume: Obj, left: dict[str, float | None], *, attached: bool) -> None:
+        """Note which replicas are built, make those that are missing, delete those that are evicted and copied."""
+        replicas = self._replicas_of(name_of(volume))
+        for replica in replicas:
+            if replica["spec"].get("healthyAt") == "" and left[name_of(replica)] == 0:
+                self._begun.pop(name_of(replica), None)
+                body = {"spec": {"healthyAt": timestamp()}}
+                self._store.patch(API, "Replica", name_of(replica), NAMESPACE, body=body)
+        wanted = volume["spec"]["numberOfReplicas"]
+        whole = [replica for replica in replicas if left[name_of(replica)] == 0]
+        moving = [replica for replica in whole if self._evicts(replica["spec"]["nodeID"])]
+        healthy = [replica for replica in whole if replica not in moving]
+        if len(healthy) >= wanted:
+            for replica in [*healthy[wanted:], *moving]:
+                self._store.delete(API, "Replica", name_of(replica), NAMESPACE)
+        elif whole and (attached or moving):
+            homes = {replica["spec"]["nodeID"] for replica in replicas}
+            size = int(volume["spec"].get("size", 0))
+            candidates = [name for name in self._workers() if name not in homes and self._is_open(name, size)]
+            for node in candidates[: max(0, wanted - len(replicas) + len(moving))]:
+                made = self._add(volume, node, healthyAt="")
+                self._begun[made] = self._clock.now()
+                left[made] = REBUILD_SECONDS
+
+    def _left(self, replica: Obj) -> float | None:
+        """Lab seconds until a replica is healthy: 0 if it is, None while it is lost."""
+        spec = replica["spec"]
+        if spec.get("failedAt"):
+            return None
+        left = self._until_rebuilt(spec["nodeID"])
+        if left is None or spec.get("healthyAt") != "":
+            return left
+        since = self._begun.setdefault(name_of(replica), self._clock.now())
+        return max(left, since + REBUILD_SECONDS - self._clock.now(), 0.0)
+
+    # ---- nodes ----------------------------------------------------------------------------------------------------
+
+    def _workers(self) -> list[str]:
+        """The nodes that Longhorn uses."""
+        nodes = sorted(self._store.view("v1", "Node"), key=name_of)
+        return [name_of(node) for node in nodes if CONTROL_PLANE not in labels_of(node)] or list(map(name_of, nodes))
+
+    def _evicts(self, node: str) -> bool:
+        home = self._store.find(API, "Node", node, NAMESPACE)
+        return home is not None and bool(home["spec"].get("evictionRequested"))
+
+    def _is_open(self, name: str, size: int = 0) -> bool:
+        """Whether a node takes another replica of so many bytes."""
+        node, home = self._store.find("v1", "Node", name), self._store.find(API, "Node", name, NAMESPACE)
+        if node is None or not is_true(node, "Ready") or node.get("spec", {}).get("unschedulable"):
+            return False
+        if home is None:
+            return True
+        disk = home["spec"]["disks"][DISK]
+        free = DISK_BYTES - disk.get("storageReserved", 0) - sum(self._scheduled(name).values())
+        return bool(home["spec"]["allowScheduling"] and disk["allowScheduling"] and size <= free)
+
+    def _scheduled(self, node: str) -> dict[str, int]:
+        """The replicas on a node, each with its bytes."""
+        found = [each for _, each in self._store.storage.scan(REPLICAS, NAMESPACE) if each["spec"]["nodeID"] == node]
+        volumes = {name_of(each): each for each in self._store.view(API, "Volume", NAMESPACE)}
+        sizes = {each["spec"]["volumeName"]: volumes.get(each["spec"]["volumeName"]) for each in found}
+        return {
+            name_of(each): int((sizes[each["spec"]["volumeName"]] or {"spec": {}})["spec"].get("size", 0))
+            for each in found
+        }
+
+    def _keep_home(self, name: str) -> None:
+        """Longhorn's own entry of a node: made when the node comes, and deleted only by a person once it is gone."""
+        node, home = self._store.find("v1", "Node", name), self._store.find(API, "Node", name, NAMESPACE)
+        if home is None:
+            if node is None or name not in self._workers() or self._store.registry.find(API, "Node") is None:
+                return
+            disk = {"path": "/var/mnt/longhorn", "allowScheduling": True, "evictionRequested": False}
+            spec = {"name": name, "allowScheduling": True, "evictionRequested": False, "disks": {DISK: disk}}
+            metadata = {"name": name, "namespace": NAMESPACE}
+            home = self._store.create({"apiVersion": API, "kind": "Node", "metadata": metadata, "spec": spec})
+        ready = node is not None and is_true(node, "Ready")
+        reason = "" if ready else "KubernetesNodeGone" if node is None else "KubernetesNodeNotReady"
+        status = home.get("status") or {}
+        conditions = with_condition(status.get("conditions") or [], "Ready", str(ready), reason)
+        scheduled = self._scheduled(name)
+        disk = {
+            "diskUUID": f"disk-of-{name}",
+            "scheduledReplica": scheduled,
+            "storageMaximum": DISK_BYTES,
+            "storageAvailable": DISK_BYTES - sum(scheduled.values()),
+            "storageScheduled": sum(scheduled.values()),
+        }
+        self._store.set_status(home, {**status, "conditions": conditions, "diskStatus": {DISK: disk}})
 
     def _user(self, claim: tuple[str, str]) -> str:
         """The node of the pod that uses a claim; "" if none does."""
@@ -187,10 +295,6 @@ class Longhorn:
             return left
         del self._returned[node]
         return 0
-
-
-def _volume_of(replica: Obj) -> list[Key]:
-    return [("", replica["spec"]["volumeName"])]
 
 
 def _restored(volume: Obj) -> list[Key]:
