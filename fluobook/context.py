@@ -24,6 +24,7 @@ from fluobook.clients import git, sops
 from fluobook.clients.factory import FactoryClient
 from fluobook.clients.kube import Kube, OperatorLease
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
+from fluobook.clients.s3 import Bucket
 from fluobook.clients.talos import Address, MachineStage, Probe, TalosNode, connect, probe
 from fluobook.cluster_secrets import ClusterSecrets
 from fluobook.errors import AccessDenied, FluobookError, in_commands
@@ -35,7 +36,7 @@ from fluobook.waiting import Cancellation, wait_until
 
 T = TypeVar("T")
 
-Client = Literal["proxmox", "talos", "kubernetes", "image factory"]
+Client = Literal["proxmox", "talos", "kubernetes", "image factory", "bucket"]
 """The systems for which a context has clients."""
 
 
@@ -207,6 +208,11 @@ class RunContext:
             lambda: FactoryClient(address=platform.route(*endpoint), ca_file=platform.trusted_ca(*endpoint)),
         )
 
+    @property
+    def bucket(self) -> Bucket:
+        """The bucket of the snapshots of etcd, which the params name."""
+        return self._client("bucket", Bucket, self._connect_bucket)
+
     def _client(self, client: Client, key: object, make: Callable[[], T]) -> T:
         if self.uses is not None and client not in self.uses:
             raise RuntimeError(f"the stage uses the {client} client but does not declare it in Stage.uses")
@@ -236,6 +242,22 @@ class RunContext:
                 ca_file=trusted or endpoint.ca_file,
                 fingerprint=None if trusted else endpoint.fingerprint,
             )
+        )
+
+    def _connect_bucket(self) -> Bucket:
+        wanted = self.platform.etcd_snapshots.bucket
+        if wanted is None:
+            raise RuntimeError("the params name no bucket")
+        return Bucket(
+            wanted.name,
+            endpoint=wanted.url,
+            region=wanted.region,
+            key_id=self.secret(wanted.access_key_id),
+            secret=self.secret(wanted.secret_access_key),
+            token=self.secret(wanted.session_token) if wanted.session_token else "",
+            address=self.platform.route(*wanted.server),
+            ca_file=self.platform.trusted_ca(*wanted.server),
+            deadline=self.platform.deadlines.upgrade,
         )
 
     def _connect_kube(self) -> Kube:

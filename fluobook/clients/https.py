@@ -165,6 +165,7 @@ class HttpClient:
         threads: connections that are kept.
         proxies: use the proxy of the environment, if the address is not mapped and no certificate is pinned.
         deadline: seconds for a whole call; `DEADLINE` by default.
+        follows: whether a redirect needs a target; a service that has none in its redirects refuses by them.
 
     Raises:
         Unreachable: the CA file cannot be read.
@@ -182,8 +183,9 @@ class HttpClient:
         threads: int = 8,
         proxies: bool = True,
         deadline: float | None = None,
+        follows: bool = True,
     ) -> None:
-        self.target, self.system, self.name = target, system, name
+        self.target, self.system, self.name, self._follows = target, system, name, follows
         self.facts = {"endpoint": target.endpoint, "url": target.url, **(facts or {})}
         self._headers = {
             "User-Agent": "fluobook",
@@ -375,6 +377,8 @@ class HttpClient:
                     preload_content=False,
                     decode_content=False,
                 )
+            if not self._follows and "Location" not in response.headers:
+                return response
             if response.status not in (301, 302, 303, 307, 308):
                 return response
             response.close()
@@ -431,7 +435,7 @@ class HttpClient:
             raise self.invalid(answers.TRUNCATED, "is only a part (206)", doing, body=answer.body)
         if answer.status < 300:  # noqa: PLR2004
             return answer
-        if not 400 <= answer.status < 600:  # noqa: PLR2004
+        if not (400 if self._follows else 300) <= answer.status < 600:  # noqa: PLR2004
             raise self.invalid(answers.UNEXPECTED, f"has status {answer.status}", doing, body=answer.body)
         error = refusal(answer, doing)
         if answer.status in (429, 503):

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from fluobook.params import fields
 from fluobook.params.alerts import Alerts
 from fluobook.params.fields import DERIVED, Count, Flag, Host, HostName, Ipv4, Model, Mtu, Name, Port, Seconds, Text
+from fluobook.params.problems import refuse
 from fluobook.params.secrets import SecretRef, SecretReferences
 from fluobook.params.versions import Supported, Versions
 
@@ -328,11 +329,41 @@ class GitOps(Model):
         return self.path if self.path.split("/")[0] == "site" else ""
 
 
+class SnapshotBucket(Model):
+    """A bucket of an S3 service for snapshots of etcd."""
+
+    name: fields.Bucket
+    """Name of the bucket; the snapshots are below the cluster's name in it."""
+    region: fields.Region = "us-east-1"
+    """Region of the bucket; a service other than AWS takes its default, or any."""
+    endpoint: fields.Endpoint | None = None
+    """URL of the service; null for AWS in that region."""
+    access_key_id: SecretRef = SecretRef(env="AWS_ACCESS_KEY_ID")
+    """Where the access key is stored."""
+    secret_access_key: SecretRef = SecretRef(env="AWS_SECRET_ACCESS_KEY")
+    """Where the secret key is stored."""
+    session_token: SecretRef | None = None
+    """Where the session token of temporary keys is stored; null for lasting keys."""
+
+    @property
+    def url(self) -> str:
+        """The URL of the service."""
+        return self.endpoint or f"https://s3.{self.region}.amazonaws.com"
+
+    @property
+    def server(self) -> tuple[str, int]:
+        """Host and port of the service."""
+        parts = urlsplit(self.url)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
 class EtcdSnapshots(Model):
     """Snapshots of etcd: where they are, and how many there are."""
 
     folder: fields.FilePath | None = None
     """Folder of the snapshots; null for etcd-snapshots in the cluster's own folder."""
+    bucket: SnapshotBucket | None = None
+    """Bucket of the snapshots, in place of the folder; null for the folder."""
     max_age_hours: Annotated[Count, Field(le=8760)] = 24
     """Hours after which the health gate fails; the runbook takes another snapshot when half of them have passed."""
     keep: Annotated[Count, Field(le=10_000)] = 14
@@ -341,6 +372,12 @@ class EtcdSnapshots(Model):
     """Days for which the others are kept too."""
     restore: Text | None = None
     """Name of the snapshot that 25_restore restores, or the path of a file; null for the newest one."""
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> EtcdSnapshots:
+        if self.folder and self.bucket:
+            raise refuse("names two places", "give `folder` or `bucket`, and leave the other one out")
+        return self
 
 
 class Backups(Model):

@@ -56,7 +56,7 @@ def observe(context: RunContext) -> Observation:
     now, kube = dt.datetime.now(dt.UTC), api(context)
     if isinstance(kube, Missing):
         return Observation(now, missing=kube)
-    found = Observation(now, backups.records(backups.folder_of(context)))
+    found = Observation(now, backups.records(backups.store_of(context)))
     if not found.due(context.platform):
         return found
     try:
@@ -107,7 +107,10 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     if due:
         last = backups.newest(observation.found, platform)
         reason = f"the newest is {_hours(last, observation.now)} old" if last else "there is none"
-        actions.append(Action("take a snapshot", "write", "snapshot of etcd", "checked, encrypted", reason))
+        bucket = platform.etcd_snapshots.bucket
+        detail = "checked, encrypted" + (f", to the bucket {bucket.name}" if bucket else "")
+        data = {"bucket": bucket.name} if bucket else {}
+        actions.append(Action("take a snapshot", "write", "snapshot of etcd", detail, reason, data=data))
     limits = platform.etcd_snapshots
     for record in backups.expired(observation.found, platform, observation.now, more=int(due)):
         reason = f"more than {limits.keep} are newer, and it is older than {limits.keep_days} days"
@@ -217,5 +220,13 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
 
 
 STAGE = Stage(
-    24, NAME, "Take a snapshot of etcd", observe, plan, perform, verify, uses=("talos", "kubernetes"), widths={"": 1}
+    24,
+    NAME,
+    "Take a snapshot of etcd",
+    observe,
+    plan,
+    perform,
+    verify,
+    uses=("talos", "kubernetes", "bucket"),
+    widths={"": 1},
 )

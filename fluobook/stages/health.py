@@ -18,7 +18,7 @@ from fluobook.machine.access import RENEW_BEFORE
 from fluobook.machine.contracts import value_at
 from fluobook.params import Node, Platform, Supported, load_supported
 from fluobook.params.versions import minor_of
-from fluobook.stages.core.backups import folder_of, records
+from fluobook.stages.core.backups import records, store_of
 from fluobook.stages.core.check import Check, CheckGroup, all_of, count, error_of, run_groups, title_of
 from fluobook.stages.core.cluster import EtcdReport, cluster, read_etcd
 from fluobook.stages.core.executor import in_parallel
@@ -377,7 +377,7 @@ def _tokens(context: RunContext) -> Iterable[Check]:
 
 
 def _backups(context: RunContext) -> Iterable[Check]:
-    yield age_check(records(folder_of(context)), context.platform, dt.datetime.now(dt.UTC))
+    yield age_check(records(store_of(context)), context.platform, dt.datetime.now(dt.UTC))
     kube, longhorn = context.kube(), "longhorn.io/v1beta2"
     clusters, schedules = (listed(kube, DATABASES, kind) for kind in ("Cluster", "ScheduledBackup"))
     brokers = listed(kube, "rabbitmq.com/v1beta1", "RabbitmqCluster")
@@ -460,5 +460,5 @@ def verify(context: RunContext) -> Sequence[Check]:
 
 
 STAGE = read_only_stage(
-    20, "health", "Check the health of the platform", verify, uses=("proxmox", "talos", "kubernetes")
+    20, "health", "Check the health of the platform", verify, uses=("proxmox", "talos", "kubernetes", "bucket")
 )

@@ -18,6 +18,7 @@ import yaml
 
 from fluobook.machine import pki
 from fluobook.params import KUBERNETES_PORT, TALOS_PORT, overlay
+from fluobook.params.fields import authority
 from fluobook.params.versions import minor_of, ordered
 from fluobook_lab import factory
 from fluobook_lab.charts import GIT_STANDINS, ChartServer, repository_path
@@ -32,6 +33,7 @@ from fluobook_lab.hubble import ClusterFlows, Relay
 from fluobook_lab.kube.objects import is_true
 from fluobook_lab.proxmox import Host, ProxmoxLab, Storage, Token
 from fluobook_lab.proxmox.model import administrator
+from fluobook_lab.s3 import BucketServer
 from fluobook_lab.talos import TalosMachines
 from fluobook_lab.talos.node import parse_image
 
@@ -59,6 +61,7 @@ def reserve_ports(platform: Platform) -> dict[str, socket.socket]:
     """A reserved loopback socket for each real `host:port` that the stages connect to."""
     names = [endpoint.authority for endpoint in platform.proxmox]
     names += [FACTORY, HUBBLE]
+    names += [authority(*bucket.server)] if (bucket := platform.etcd_snapshots.bucket) else []
     names += [f"{node.address}:{TALOS_PORT}" for node in platform.nodes]
     names += [f"{address}:{KUBERNETES_PORT}" for address in _api_addresses(platform)]
     return {name: reserve() for name in dict.fromkeys(names)}
@@ -137,6 +140,7 @@ class Environment:
         trees = [root / name for name in MANIFESTS]
         self.charts = ChartServer(*trees, clock=self.clock, real=real.package if real else lambda _: None)
         self.git = GitServer(folder / "git", self.clock, git=programs.git)
+        self.bucket = self._bucket()
         self.argocd = self._argocd()
         self.relay = Relay(ClusterFlows(self.kubernetes.store), clock=self.clock, random=self.random)
 
@@ -159,6 +163,9 @@ class Environment:
         for endpoint in self.platform.proxmox:
             server = self.proxmox[endpoint.name]
             await server.start(self.ports[endpoint.authority], self._tls(server, endpoint.host))
+        if self.bucket and (wanted := self.platform.etcd_snapshots.bucket):
+            tls = self._tls(self.bucket, wanted.server[0]) if wanted.url.startswith("https:") else None
+            await self.bucket.start(self.ports[authority(*wanted.server)], tls)
         await self.charts.start()
         await self.git.start()
         overlay = self._overlay()
@@ -188,6 +195,7 @@ class Environment:
     @property
     def _servers(self) -> list[tuple[str, HttpServer]]:
         servers: list[tuple[str, HttpServer]] = [("proxmox", server) for server in self.proxmox.values()]
+        servers += [("s3", self.bucket)] if self.bucket else []
         return [*servers, ("factory", self.factory), ("charts", self.charts), ("git", self.git)]
 
     async def stop(self) -> None:
@@ -208,6 +216,7 @@ class Environment:
             **{f"proxmox {name}": server.requests for name, server in self.proxmox.items()},
             "kubernetes": self.kubernetes.requests,
             "factory": self.factory.requests,
+            **({"s3": self.bucket.requests} if self.bucket else {}),
         }
         http = [
             {"at": round(request.time, 2), "server": server, "agent": request.user_agent}
@@ -248,6 +257,7 @@ class Environment:
     def _overlay(self) -> dict[str, Any]:
         """What replaces parts of the params in a rehearsal: endpoints, trust, mirrors, and the lab's own keys."""
         trusted = [FACTORY, *(endpoint.authority for endpoint in self.platform.proxmox)]
+        trusted += [authority(*bucket.server)] if (bucket := self.platform.etcd_snapshots.bucket) else []
         token = {"file": str(self.folder / "token")}
         built = {"versions": {"kubernetes": self.platform.versions.kubernetes}} if self._engines else {}
         return {
@@ -257,12 +267,23 @@ class Environment:
             "trust": dict.fromkeys(trusted, str(self.folder / "ca.pem")),
             "gitops": {"mirrors": self._mirrors(), "revision": "main"},
             "proxmox": [{"name": endpoint.name, "token_secret": token} for endpoint in self.platform.proxmox],
-            "etcd_snapshots": {"folder": str(self.folder / "cluster" / "etcd-snapshots")},
+            "etcd_snapshots": self._snapshots(token),
             "secrets": {
                 "age_key": {"file": str(self.root / "params" / "lab" / "lab.age")},
                 "bundle": str(self.folder / "cluster" / "secrets.sops.yaml"),
             },
         }
+
+    def _snapshots(self, token: dict[str, str]) -> dict[str, Any]:
+        """Where snapshots of etcd are: in the lab's folder, or in its bucket, whose two keys are the lab's token."""
+        if self.platform.etcd_snapshots.bucket:
+            return {"bucket": {"access_key_id": token, "secret_access_key": token, "session_token": None}}
+        return {"folder": str(self.folder / "cluster" / "etcd-snapshots")}
+
+    def _bucket(self) -> BucketServer | None:
+        wanted = self.platform.etcd_snapshots.bucket
+        keys = {self._token: self._token}
+        return BucketServer(wanted.name, self.clock, region=wanted.region, keys=keys) if wanted else None
 
     def _kubernetes(self, seed: int) -> KubernetesSide | RealKubernetes:
         platform = self.platform

@@ -17,6 +17,7 @@ from fluobook.clients.factory import FactoryClient
 from fluobook.clients.kube import Kube
 from fluobook.clients.proxmox import ProxmoxClient, ProxmoxEndpoint
 from fluobook.clients.rpc import Address
+from fluobook.clients.s3 import Bucket
 from fluobook.clients.talos import connect
 from fluobook.errors import OutsideError
 from fluobook.failures import present
@@ -38,11 +39,13 @@ PROGRAMS = [
     *("the end before an answer", "a body a byte at a time"),
 ]
 """The answers that helm is run against: starting it costs more than all other calls together."""
+BUCKET = [name for name in PROGRAMS if name not in ("half of a list", "the wrong fields", "wrong types inside")]
+"""The answers that are broken whatever was asked for; a list of objects is XML."""
 LOST = {"proxmox": "F73", "create": "F73", "factory": "F100", "schematic": "F100", "kubernetes": "F85", "list": "F85"}
-LOST |= {"charts": "F97", "helm": "F97", "git": "F96"}
+LOST |= {"bucket": "F161", "charts": "F97", "helm": "F97", "git": "F96"}
 REFUSED = LOST
 UNTRUSTED = {"proxmox": "F74", "create": "F74", "factory": "F101", "schematic": "F101", "kubernetes": "F86"}
-UNTRUSTED |= {"list": "F86", "charts": "F120", "helm": "F120", "git": "F95"}
+UNTRUSTED |= {"bucket": "F162", "list": "F86", "charts": "F120", "helm": "F120", "git": "F95"}
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +78,7 @@ def error_of(
         "schematic": lambda: FactoryClient(host, port, ca_file=str(ca_file), deadline=deadline).schematic("{}"),
         "kubernetes": lambda: kube(url, authority, deadline).version(),
         "list": lambda: kube(url, authority, deadline).list("v1", "Pod"),
+        "bucket": lambda: bucket(url, ca_file, deadline).list("fluodata/"),
         "charts": lambda: helm.versions(f"{url}/charts", "demo", ca_file=ca_file, deadline=deadline),
         "git": lambda: git.ls_remote(f"{url}/x.git", ca_file=ca_file, password=SECRET, deadline=deadline),
         "helm": partial(
@@ -96,6 +100,11 @@ def error_of(
     except OutsideError as error:
         return error
     return None
+
+
+def bucket(url: str, ca_file: Any, deadline: float) -> Bucket:
+    keys = {"key_id": "AKID", "secret": SECRET}
+    return Bucket("snapshots", endpoint=url, region="eu-central-1", ca_file=str(ca_file), deadline=deadline, **keys)
 
 
 def kube(url: str, authority: KeyPair, deadline: float) -> Kube:
@@ -124,7 +133,12 @@ def require(error: OutsideError | None, failure: str, code: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "call"), [*((name, call) for name in TABLE for call in CALLS), *((name, "helm") for name in PROGRAMS)]
+    ("name", "call"),
+    [
+        *((name, call) for name in TABLE for call in CALLS),
+        *((name, "helm") for name in PROGRAMS),
+        *((name, "bucket") for name in BUCKET),
+    ],
 )
 def test_a_broken_answer_is_named(name: str, call: str, server: BrokenServer, authority: KeyPair, ca_file: Any) -> None:
     row = server.row = {**TABLE[name]}

@@ -8,8 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from fluobook_lab.kube import snapshots
 
+from fluobook import params
 from fluobook.context import POLICIES
 from fluobook.errors import ApprovalNeeded, FluobookError, OutsideError, Refused, TaskFailed
 from fluobook.kubernetes.snapshot import ROOT_CA, SENTINEL
@@ -55,10 +57,10 @@ def test_a_snapshot_is_taken_once_proved_and_recorded(lab: Any) -> None:
     with pytest.raises(TaskFailed, match="is damaged: the checksum does not match"):
         done(lab.stage("etcd-snapshot"))
     context = lab.context()
-    folder = backups.folder_of(context)
+    folder = backups.store_of(context).path
     assert list(folder.iterdir()) == []
     assert all(done(lab.stage("etcd-snapshot")).values())
-    (record,) = backups.records(folder)
+    (record,) = backups.records(backups.store_of(context))
     assert sorted(path.suffix for path in folder.iterdir()) == [".age", ".json"]
     assert {path.stat().st_mode & 0o077 for path in folder.glob("*.age")} == {0}
     assert context.kube().get("v1", "ConfigMap", SENTINEL, "kube-system")["data"] == {"name": record.name}
@@ -73,8 +75,8 @@ def test_a_snapshot_is_taken_once_proved_and_recorded(lab: Any) -> None:
 
 def test_a_file_that_was_changed_fails_the_check(lab: Any) -> None:
     context = lab.context()
-    (record,) = backups.records(backups.folder_of(context))
-    path = backups.folder_of(context) / f"{record.name}.db.age"
+    (record,) = backups.records(backups.store_of(context))
+    path = backups.store_of(context).path / f"{record.name}.db.age"
     whole = path.read_bytes()
     path.write_bytes(bytes([*whole[:-9], whole[-9] ^ 1, *whole[-8:]]))
     try:
@@ -83,7 +85,7 @@ def test_a_file_that_was_changed_fails_the_check(lab: Any) -> None:
         path.write_bytes(whole)
     (failed,) = [check for check in checks if not check.passed]
     assert failed.name == "the newest snapshot decrypts, is intact, and is this cluster's"
-    assert "cannot be decrypted" in failed.result
+    assert "is not what was written: its SHA-256 is" in failed.result
 
 
 def interrupted(lab: Any, after: int) -> list[str]:
@@ -121,7 +123,7 @@ def restored(lab: Any) -> None:
 
 
 def test_while_there_is_a_quorum_nothing_is_restored(lab: Any) -> None:
-    name = backups.records(backups.folder_of(lab.context()))[0].name
+    name = backups.records(backups.store_of(lab.context()))[0].name
     lab.context().kube().create(named("later"))
     assert lab.stage("restore").plan().actions == ()
     assert all(done(lab.stage("restore")).values())
@@ -199,10 +201,59 @@ def has_ended(client: Any, task: Any) -> bool | None:
     return not client.task_status(task).running or None
 
 
+def with_bucket(folder: Path, phase: str) -> Path:
+    """The params file of a phase whose snapshots are in a bucket."""
+    written = params.load(phase, root=params.repository_root()).platform.written
+    bucket = {"name": "fluodata-etcd", "region": "eu-central-1", "endpoint": "https://s3.lab.example:9000"}
+    path = folder / f"{phase}.yaml"
+    path.write_text(yaml.safe_dump({"phase": phase, "platform": {**written, "etcd_snapshots": {"bucket": bucket}}}))
+    return path
+
+
+@pytest.mark.timeout(300)
+def test_a_snapshot_in_a_bucket_is_taken_kept_and_restored(labs: Callable[..., Any], tmp_path: Path) -> None:
+    """A service that refuses, or breaks off, leaves nothing behind; a flipped byte is refused before anything else."""
+    lab = labs(phase=with_bucket(tmp_path, "phase1"))
+    lab.bring_up(*BEFORE)
+    kube, stored = lab.context().kube(), lab.environment.bucket.objects
+    kube.create(named("before"))
+    for fault, expected in (("s3.write-refused", "AccessDenied"), ("s3.other-region", "PermanentRedirect")):
+        lab.inject(fault)
+        with pytest.raises(OutsideError, match=expected):
+            done(lab.stage("etcd-snapshot"))
+        assert stored == {}
+    lab.inject()
+    assert all(done(lab.stage("etcd-snapshot")).values())
+    (record,) = backups.records(backups.store_of(lab.context()))
+    assert sorted(stored) == [f"fluodata/{record.name}.db.age", f"fluodata/{record.name}.json"]
+    assert not (lab.folder / "cluster" / "etcd-snapshots").exists()
+    lab.mark()
+    assert all(done(lab.stage("etcd-snapshot")).values())
+    assert lab.requests(mutating=True) == []
+
+    kube.create(named("later"))
+    wipe(lab, "talos-cp-1")
+    key = f"fluodata/{record.name}.db.age"
+    whole = stored[key]
+    for damaged in (bytes([*whole[:-9], whole[-9] ^ 1, *whole[-8:]]), whole[: len(whole) // 2]):
+        stored[key] = damaged
+        lab.mark()
+        with pytest.raises(Refused, match="is not what was written: its SHA-256 is"):
+            lab.stage("restore").plan()
+        assert lab.requests(mutating=True) == []
+    stored[key] = whole
+    lab.inject("s3.truncated")
+    with pytest.raises(OutsideError, match="is incomplete"):
+        lab.stage("restore").plan()
+    lab.inject()
+    restored(lab)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(580)
-def test_a_lost_quorum_is_restored_with_two_new_machines(labs: Callable[..., Any]) -> None:
-    lab = labs(phase="phase3")
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_a_lost_quorum_is_restored_with_two_new_machines(labs: Callable[..., Any], tmp_path: Path, place: str) -> None:
+    lab = labs(phase=with_bucket(tmp_path, "phase3") if place == "bucket" else "phase3")
     lab.bring_up("host-network", *BEFORE)
     kube = lab.context().kube()
     kube.create(named("before"))

@@ -129,11 +129,11 @@ def test_records_are_read_with_their_files_only(tmp_path: Path) -> None:
         write_json(tmp_path / f"{each.name}.json", backups.asdict(each))
         (tmp_path / f"{each.name}.db.age").touch()
     (tmp_path / "fluodata-2.db.age").unlink()
-    assert [each.name for each in backups.records(tmp_path)] == ["fluodata-1", "fluodata-3"]
-    assert backups.records(tmp_path / "none") == ()
+    assert [each.name for each in backups.records(backups.Folder(tmp_path))] == ["fluodata-1", "fluodata-3"]
+    assert backups.records(backups.Folder(tmp_path / "none")) == ()
     (tmp_path / "fluodata-1.json").write_text('{"name": 1}')
     with pytest.raises(BadFile, match="is no record"):
-        backups.records(tmp_path)
+        backups.records(backups.Folder(tmp_path))
 
 
 @pytest.fixture
@@ -143,7 +143,8 @@ def context(platform: Platform, tmp_path: Path) -> Any:
 
 
 def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(context: Any) -> None:
-    folder = backups.folder_of(context)
+    folder = backups.store_of(context).path
+    folder.mkdir()
     process = subprocess.Popen(["true"])
     process.wait()
     for each in (record(1), record(2), record(3, cluster="fluodata-ha")):
@@ -151,7 +152,7 @@ def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(context
     stay = {"fluodata-1.json", "fluodata-ha-3.json", "fluodata-notes.json", "fluodata-1.db.age", "fluodata-copy.db.age"}
     for name in (*stay - {"fluodata-1.json", "fluodata-ha-3.json"}, f".fluodata-2.db.age.{process.pid}"):
         (folder / name).touch()
-    assert backups.prepared(context) == folder
+    assert backups.prepared(context) == backups.Folder(folder)
     assert {path.name for path in folder.iterdir()} == stay
 
 
@@ -162,17 +163,17 @@ def test_a_snapshot_that_cannot_be_written_leaves_nothing_behind(context: Any, m
     monkeypatch.setattr(backups, "write_bytes", full)
     with pytest.raises(BadFile, match="No space left"):
         backups.write(context, b"", replace(OURS, recipients=(age.generate().recipient,)))
-    assert list(backups.folder_of(context).iterdir()) == []
+    assert list(backups.store_of(context).path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_anything_is_read(context: Any) -> None:
-    backups.folder_of(context).write_text("a file")
+    backups.store_of(context).path.write_text("a file")
     with pytest.raises(BadFile, match="etcd-snapshots cannot be written"):
         backups.prepared(context)
 
 
 def test_a_deletion_that_is_killed_leaves_no_file_that_nobody_removes(context: Any, monkeypatch: Any) -> None:
-    folder = backups.folder_of(context)
+    folder = backups.store_of(context).path
     write_json(folder / "fluodata-1.json", backups.asdict(record(1)))
     (folder / "fluodata-1.db.age").touch()
     gone: list[str] = []

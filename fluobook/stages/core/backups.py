@@ -1,7 +1,7 @@
-"""Snapshots of etcd as files: each encrypted with age, with a record beside it that says what it is.
+"""Snapshots of etcd in a folder or a bucket: each encrypted with age, with a record beside it that says what it is.
 
-The record is written first and the file last, in one step: a record without its file was never finished, counts as
-none, and is removed when the next snapshot is written.
+The record is written first and the snapshot last, in one step: a record without its snapshot was never finished, counts
+as none, and is removed when the next snapshot is written.
 """
 
 from __future__ import annotations
@@ -9,21 +9,25 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import hashlib
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Protocol
 
 from fluobook.clients import age, sops
+from fluobook.clients.s3 import Bucket
 from fluobook.context import RunContext
-from fluobook.errors import PHASE, BadFile, Refused
-from fluobook.files import parse_json, read_text, remove_partial_files, write_bytes, write_json
+from fluobook.errors import PHASE, BadFile, FluobookError, Refused
+from fluobook.files import parse_json, remove_partial_files, write_bytes
 from fluobook.gitops.secrets import wanted_for
 from fluobook.kubernetes import snapshot as etcd
 from fluobook.kubernetes.snapshot import NAMED, DamagedError, Snapshot
 from fluobook.params import Platform
 from fluobook.params.secrets import located
+from fluobook.stages.core.executor import in_parallel
 
 DATA, RECORD = ".db.age", ".json"
 """Ends of the names of a snapshot's two files."""
@@ -70,29 +74,145 @@ class Record:
         return now - dt.datetime.fromisoformat(self.taken)
 
 
-def folder_of(context: RunContext) -> Path:
+class Store(Protocol):
+    """Where snapshots are, each with its record: two files, or two objects."""
+
+    @property
+    def title(self) -> str:
+        """The place, for people."""
+
+    def names(self) -> Sequence[str]:
+        """The names of all files."""
+
+    def read(self, name: str) -> bytes:
+        """A file."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file, whole or not at all."""
+
+    def delete(self, name: str) -> None:
+        """Delete a file; one that is gone is fine."""
+
+    def prepare(self) -> None:
+        """Make the place ready to be written, without what killed runs left half written."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Snapshots in a folder."""
+
+    path: Path
+
+    @property
+    def title(self) -> str:
+        """As in `Store`."""
+        return str(self.path)
+
+    def names(self) -> Sequence[str]:
+        """As in `Store`."""
+        return [path.name for path in self.path.iterdir()] if self.path.is_dir() else []
+
+    def read(self, name: str) -> bytes:
+        """As in `Store`.
+
+        Raises:
+            Refused: it cannot be read.
+        """
+        return read_file(self.path / name)
+
+    def write(self, name: str, data: bytes) -> None:
+        """As in `Store`.
+
+        Raises:
+            BadFile: it cannot be written.
+        """
+        write_bytes(self.path / name, data, mode=0o600)
+
+    def delete(self, name: str) -> None:
+        """As in `Store`.
+
+        Raises:
+            BadFile: the folder cannot be written.
+        """
+        try:
+            (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(self.path / name, error) from error
+
+    def prepare(self) -> None:
+        """As in `Store`.
+
+        Raises:
+            BadFile: the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not os.access(self.path, os.W_OK):
+                raise PermissionError(errno.EACCES, "it is read-only")
+            remove_partial_files(self.path)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+
+@dataclass(frozen=True)
+class InBucket:
+    """Snapshots in a bucket, below the cluster's name; the service writes an object whole or not at all."""
+
+    bucket: Bucket
+    prefix: str
+
+    @property
+    def title(self) -> str:
+        """As in `Store`."""
+        return f"s3://{self.bucket.name}/{self.prefix}"
+
+    def names(self) -> Sequence[str]:
+        """As in `Store`."""
+        return [key.removeprefix(self.prefix) for key in self.bucket.list(self.prefix)]
+
+    def read(self, name: str) -> bytes:
+        """As in `Store`."""
+        return self.bucket.read(self.prefix + name)
+
+    def write(self, name: str, data: bytes) -> None:
+        """As in `Store`."""
+        self.bucket.write(self.prefix + name, data)
+
+    def delete(self, name: str) -> None:
+        """As in `Store`."""
+        self.bucket.delete(self.prefix + name)
+
+    def prepare(self) -> None:
+        """As in `Store`: nothing to do."""
+
+
+def store_of(context: RunContext) -> Store:
     """Where the snapshots are."""
-    folder = context.platform.etcd_snapshots.folder
-    return located(folder, context.root) if folder else context.home / "etcd-snapshots"
+    wanted, name = context.platform.etcd_snapshots, context.platform.cluster.name
+    if wanted.bucket:
+        return InBucket(context.bucket, f"{name}/")
+    return Folder(located(wanted.folder, context.root) if wanted.folder else context.home / "etcd-snapshots")
 
 
-def records(folder: Path) -> tuple[Record, ...]:
-    """The snapshots in a folder, the newest first; one whose file is missing is none.
+def records(store: Store) -> tuple[Record, ...]:
+    """The snapshots in a place, the newest first; one whose file is missing is none.
 
     Raises:
         BadFile: a record cannot be read.
     """
-    found = [_read(path) for path in folder.glob(f"*{RECORD}") if (folder / f"{path.stem}{DATA}").exists()]
+    names = set(store.names())
+    whole = sorted(n for n in names if n.endswith(RECORD) and f"{n.removesuffix(RECORD)}{DATA}" in names)
+    found = in_parallel(lambda name: _record(store.read(name), f"{store.title}/{name}"), whole)
     return tuple(sorted(found, key=lambda record: record.taken, reverse=True))
 
 
-def _read(path: Path) -> Record:
-    data = parse_json(read_text(path), path)
+def _record(content: bytes, title: str) -> Record:
     try:
+        data = parse_json(content.decode(), title)
         record = Record(**{**{name.name: data[name.name] for name in fields(Record)}, "recipients": ()})
         record.age(dt.datetime.now(dt.UTC))
     except (KeyError, TypeError, ValueError):
-        raise BadFile(path, "is no record of a snapshot", remedy="move it away") from None
+        raise BadFile(title, "is no record of a snapshot", remedy="move it away") from None
     return record
 
 
@@ -122,38 +242,37 @@ def write(context: RunContext, data: bytes, record: Record) -> Record:
 
     Raises:
         BadFile: the folder cannot be written.
+        OutsideError: the bucket cannot be written.
     """
-    folder = prepared(context)
+    store = prepared(context)
     sealed = age.encrypt(data, record.recipients)
     whole = Record(**{**asdict(record), "encrypted": hashlib.sha256(sealed).hexdigest()})
-    write_json(folder / f"{record.name}{RECORD}", asdict(whole))
+    store.write(f"{record.name}{RECORD}", f"{json.dumps(asdict(whole), indent=2)}\n".encode())
     try:
-        write_bytes(folder / f"{record.name}{DATA}", sealed, mode=0o600)
-    except BadFile:
-        (folder / f"{record.name}{RECORD}").unlink(missing_ok=True)
+        store.write(f"{record.name}{DATA}", sealed)
+    except FluobookError:
+        store.delete(f"{record.name}{RECORD}")
         raise
     return whole
 
 
-def prepared(context: RunContext) -> Path:
-    """The folder of the snapshots, writable, and without what killed runs left half written.
+def prepared(context: RunContext) -> Store:
+    """The place of the snapshots, writable, and without what killed runs left half written.
 
     Raises:
-        BadFile: it cannot be written.
+        BadFile: the folder cannot be written.
+        OutsideError: the bucket refuses.
     """
-    folder, cluster = folder_of(context), context.platform.cluster.name
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, "it is read-only")
-        remove_partial_files(folder)
-        for path in folder.glob(f"{cluster}-*{RECORD}"):
+    store, cluster = store_of(context), context.platform.cluster.name
+    store.prepare()
+    names = set(store.names())
+    for name in sorted(names):
+        begun = name.startswith(f"{cluster}-") and name.endswith(RECORD)
+        if begun and f"{name.removesuffix(RECORD)}{DATA}" not in names:
             with suppress(BadFile):  # somebody else's
-                if not path.with_name(f"{path.stem}{DATA}").exists() and _read(path).cluster == cluster:
-                    path.unlink(missing_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    return folder
+                if _record(store.read(name), name).cluster == cluster:
+                    store.delete(name)
+    return store
 
 
 def _unwritable(path: Path, error: OSError) -> BadFile:
@@ -161,25 +280,46 @@ def _unwritable(path: Path, error: OSError) -> BadFile:
     return BadFile(path, f"cannot be written: {error.strerror}", remedy=remedy)
 
 
+def read_file(path: Path) -> bytes:
+    """A file of a snapshot.
+
+    Raises:
+        Refused: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Refused(
+            f"{path} cannot be read: {error.strerror}", remedy="name a snapshot in etcd_snapshots.restore"
+        ) from error
+
+
 def delete(context: RunContext, name: str) -> None:
     """Delete a snapshot: its record last, so that a run that is killed leaves nothing that the next does not remove.
 
     Raises:
         BadFile: the folder cannot be written.
+        OutsideError: the bucket refuses.
     """
+    store = store_of(context)
     for end in (DATA, RECORD):
-        path = folder_of(context) / f"{name}{end}"
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise _unwritable(path, error) from error
+        store.delete(f"{name}{end}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A snapshot: where it is, and its record if there is one; `read` reads its bytes."""
+
+    title: str
+    record: Record | None
+    read: Callable[[], bytes] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A snapshot that was read and checked: its file, its bytes, what it holds, and its record if there is one."""
+    """A snapshot that was read and checked: where it is, its bytes, what it holds, and its record if there is one."""
 
-    path: Path
+    title: str
     data: bytes
     content: Snapshot
     record: Record | None
@@ -195,25 +335,26 @@ def read(context: RunContext, wanted: str | None) -> Opened:
     Raises:
         Refused: there is none, or it is not what it should be.
         Rejected: it cannot be decrypted.
+        OutsideError: the bucket refuses.
     """
-    path, record = find(context, wanted)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
+    found = find(context, wanted)
+    raw, record = found.read(), found.record
+    another = "use another one; never restore one whose checksum fails"
+    digest = hashlib.sha256(raw).hexdigest()
+    if record and record.encrypted not in ("", digest):
         raise Refused(
-            f"{path} cannot be read: {error.strerror}", remedy="name a snapshot in etcd_snapshots.restore"
-        ) from error
-    data = age.decrypt(raw, context.secrets.age_key(), str(path)) if raw.startswith(age.HEADER) else raw
+            f"{found.title} is not what was written: its SHA-256 is {digest[:12]}, not {record.encrypted[:12]}",
+            remedy=another,
+        )
+    data = age.decrypt(raw, context.secrets.age_key(), found.title) if raw.startswith(age.HEADER) else raw
     try:
         content = etcd.read(data)
     except DamagedError as error:
-        raise Refused(
-            f"{path} is no intact snapshot: {error}", remedy="use another one; never restore one whose checksum fails"
-        ) from error
+        raise Refused(f"{found.title} is no intact snapshot: {error}", remedy=another) from error
     bundle = context.secrets.bundle()
     if problem := refusal(content, record, bundle.kubernetes.crt, bundle.cluster_id):
-        raise Refused(f"{path}: {problem}", remedy="use a snapshot of this cluster that its record describes")
-    return Opened(path, data, content, record)
+        raise Refused(f"{found.title}: {problem}", remedy="use a snapshot of this cluster that its record describes")
+    return Opened(found.title, data, content, record)
 
 
 def refusal(content: Snapshot, record: Record | None, authority: str, cluster_id: str = "") -> str:
@@ -234,21 +375,29 @@ def refusal(content: Snapshot, record: Record | None, authority: str, cluster_id
     return ""
 
 
-def find(context: RunContext, wanted: str | None) -> tuple[Path, Record | None]:
-    """The file of a snapshot, and its record if there is one; see `read`.
+def find(context: RunContext, wanted: str | None) -> Found:
+    """A snapshot, with its record if there is one; see `read`.
 
     Raises:
         Refused: there is none.
+        BadFile: a record cannot be read.
+        OutsideError: the bucket refuses.
     """
-    folder = folder_of(context)
-    found = records(folder)
     if wanted and ("/" in wanted or wanted.endswith((".db", ".age"))):
         path = located(wanted, context.root)
-        return path, next((record for record in found if path == folder / f"{record.name}{DATA}"), None)
+        beside = path.with_name(f"{path.name.removesuffix(DATA)}{RECORD}")
+        known = path.name.endswith(DATA) and beside.exists()
+        record = _record(read_file(beside), str(beside)) if known else None
+        return Found(str(path), record, lambda: read_file(path))
+    store = store_of(context)
+    found = records(store)
     chosen = next((r for r in found if r.name == wanted), None) if wanted else newest(found, context.platform)
     if chosen is None:
         raise Refused(
-            f"there is no snapshot {wanted} in {folder}" if wanted else f"there is no snapshot of etcd in {folder}",
+            f"there is no snapshot {wanted} in {store.title}"
+            if wanted
+            else f"there is no snapshot of etcd in {store.title}",
             remedy=f"set etcd_snapshots.restore to the path of one, or take one: fluobook run {PHASE} etcd-snapshot",
         )
-    return folder / f"{chosen.name}{DATA}", chosen
+    name = f"{chosen.name}{DATA}"
+    return Found(f"{store.title.rstrip('/')}/{name}", chosen, lambda: store.read(name))

@@ -17,6 +17,6 @@ STAGE = Stage(
     plan,
     perform,
     verify,
-    uses=("talos", "kubernetes"),
+    uses=("talos", "kubernetes", "bucket"),
     widths={"worker": 1},
 )

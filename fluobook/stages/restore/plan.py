@@ -150,11 +150,11 @@ def observe(context: RunContext) -> Observation:
         return replace(found, wanted=_wanted(backups.read(context, platform.etcd_snapshots.restore)))
     wanted: Wanted | None = None
     try:
-        path, record = backups.find(context, platform.etcd_snapshots.restore)
+        record = backups.find(context, platform.etcd_snapshots.restore).record
     except Refused:  # there is none
         pass
     else:
-        wanted = of_record(record) if record else _wanted(backups.read(context, str(path)))
+        wanted = of_record(record) if record else _wanted(backups.read(context, platform.etcd_snapshots.restore))
     marks, uid = None, ""
     with suppress(FluobookError):  # the API does not answer
         marks, uid = read_marks(context)
@@ -176,7 +176,7 @@ def of_record(record: Record) -> Wanted:
 def _wanted(opened: backups.Opened) -> Wanted:
     if opened.record:
         return of_record(opened.record)
-    return Wanted(str(opened.path), opened.content.sha256, opened.content.revision)
+    return Wanted(opened.title, opened.content.sha256, opened.content.revision)
 
 
 def read_marks(context: RunContext) -> tuple[Mapping[str, str], str]:
