@@ -32,7 +32,7 @@ class Node(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        self.context = context
+        self.context = self.after = context
         super().__init__((HERE, 0), Greeting)
 
 
@@ -42,23 +42,31 @@ class Greeting(socketserver.BaseRequestHandler):
     server: Node
 
     def handle(self) -> None:
-        with suppress(OSError), self.server.context.wrap_socket(self.request, server_side=True) as connection:
+        context, self.server.context = self.server.context, self.server.after
+        with suppress(OSError), context.wrap_socket(self.request, server_side=True) as connection:
             connection.sendall(b"\0\0\0\4\0\0\0\0\0")
             connection.recv(1)
 
 
 @pytest.fixture
 def node() -> Iterator[Callable[..., Address]]:
-    """Starts nodes."""
+    """Starts nodes; `after` is what one shows from its second connection on."""
     servers: list[Node] = []
 
-    def make(identity: pki.KeyPair, *, clients: pki.KeyPair | None = SECRETS.talos) -> Address:
+    def context_of(identity: pki.KeyPair, clients: pki.KeyPair | None) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         pki.load_identity(context, identity)
         if clients:
             context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(cadata=clients.crt)
-        servers.append(Node(context))
+        return context
+
+    def make(
+        identity: pki.KeyPair, *, clients: pki.KeyPair | None = SECRETS.talos, after: pki.KeyPair | None = None
+    ) -> Address:
+        servers.append(Node(context_of(identity, clients)))
+        if after:
+            servers[-1].after = context_of(after, SECRETS.talos)
         threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
         return Address(HERE, int(servers[-1].server_address[1]))
 
@@ -100,6 +108,13 @@ def test_a_node_that_knows_another_authority_of_ours_is_of_another_cluster(node:
 
 def test_a_node_that_takes_anybody_is_in_maintenance_mode(node: Callable[..., Address]) -> None:
     assert ask(node(server_certificate(OTHER.talos), clients=None)).mode is Mode.MAINTENANCE
+
+
+def test_a_node_that_takes_its_configuration_between_two_connections_is_no_other_cluster(
+    node: Callable[..., Address],
+) -> None:
+    address = node(server_certificate(OTHER.talos), clients=None, after=server_certificate())
+    assert ask(address).mode is Mode.CONFIGURED
 
 
 def refusal(address: Address, identity: pki.KeyPair | None = None) -> tuple[str, str]:

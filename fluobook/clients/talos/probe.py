@@ -68,7 +68,7 @@ def probe(address: Address, *, ca: str = "", identity: KeyPair | None = None, ti
         address: the node; its certificate must be good for `address.name`.
         ca: Talos' certificate authority of this cluster, PEM; empty while there is none.
         identity: our client certificate of that authority.
-        timeout: seconds for each of at most two connections.
+        timeout: seconds for each of at most three connections.
 
     Raises:
         Unreachable: a certificate of this cluster, the node's or ours, is not valid now or not for this address: a
@@ -85,7 +85,12 @@ async def _probe(address: Address, ours: ssl.SSLContext | None, seconds: float) 
             raise unreachable
     if verified and not _is_refusal(verified.error):
         return _verified(verified)
-    return _unverified(await _handshake(address, unverified(), seconds), verified)
+    unknown = await _handshake(address, unverified(), seconds)
+    if ours and verified and _is_refusal(unknown.error):  # unless the node has become ours between the two connections
+        verified = await _handshake(address, ours, seconds)
+        if not _is_refusal(verified.error):
+            return _verified(verified)
+    return _unverified(unknown, verified)
 
 
 def _verified(handshake: _Handshake) -> Probe:
