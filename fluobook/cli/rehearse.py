@@ -41,6 +41,8 @@ def rehearse(
 
     del like  # there is one value so far
     loaded, stage = chosen(phase, settings), _rehearsable(runbook)
+    if out:
+        folder.require_new(out.resolve())
     with kernels.kernel_template() as template, masked() as redactor:
         _print(f"reading {loaded.platform.cluster.name}, LIVE; nothing is changed there")
         script = rehearsal.read_live(stage, loaded, root=root(), redactor=redactor)
@@ -48,12 +50,11 @@ def rehearse(
         if isinstance(script.plan, Plan) and not script.plan.actions:
             _print(f"nothing to rehearse; `fluobook run {in_commands(loaded.phase, 'live')} {stage.name}` verifies it")
             return 0
-        named = folder.named_folder(out.resolve()) if out else None
         running, provider = likeness.as_running(loaded, script.state), labs.provider()
         lab = provider.own(running, root=root(), programs=labs.programs(), charts=charts)
         ready = rehearsal.prepare(script, loaded, lab, provider=provider, root=root(), report=_print)
         _describe(script, ready)
-        run_folder = named or folder.new_folder(root() / "runs", loaded.phase)
+        run_folder = folder.named_folder(out.resolve()) if out else folder.new_folder(root() / "runs", loaded.phase)
         request = rehearsal.request_of(script, ready, loaded, folder=run_folder, root=root())
         code = headless.run(request, template=template, report=progress.print_summary)
     return _concluded(ready, request, code)

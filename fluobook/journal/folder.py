@@ -29,11 +29,11 @@ def new_folder(parent: Path, phase: str) -> Path:
     raise Refused(f"{parent} contains 999 runs of this second", remedy="name another folder with --out")
 
 
-def named_folder(path: Path) -> Path:
-    """Make and return the run folder that the user named.
+def require_new(path: Path) -> None:
+    """Refuse a run folder that exists and is not empty, or is not a folder.
 
     Raises:
-        Refused: it exists and is not empty, or is not a folder.
+        Refused: it is.
     """
     if path.exists() and not path.is_dir():
         raise Refused(f"{path} is not a folder", remedy="name a new folder with --out")
@@ -43,6 +43,15 @@ def named_folder(path: Path) -> Path:
             cause="a run folder is never overwritten",
             remedy="name a new folder with --out",
         )
+
+
+def named_folder(path: Path) -> Path:
+    """Make and return the run folder that the user named.
+
+    Raises:
+        Refused: as in `require_new`.
+    """
+    require_new(path)
     path.mkdir(parents=True, exist_ok=True)
     return path
 

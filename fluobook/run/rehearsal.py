@@ -139,6 +139,7 @@ def prepare(
         bring_up(context, deployed=script.state["deployed"], report=report)
     notes = [f"not taken over: {note}" for note in provider.resemble(lab, script.state)]
     with closing(context_in(lab, chosen, root=root, redactor=redactor)) as context:
+        likeness.share_files(context, script.state)
         plan = planned(script.stage, context)
         gates = likeness.unlike(script.state, run_groups(context, health.BETWEEN))
     differing = _differing(script.plan, plan)

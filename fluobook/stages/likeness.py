@@ -13,12 +13,15 @@ from typing import Any
 
 from fluobook import params
 from fluobook.clients.talos import EtcdMember
+from fluobook.cluster_secrets import AccessFile
 from fluobook.context import RunContext
 from fluobook.errors import FluobookError, ParamsError, Refused
+from fluobook.files import write_text
 from fluobook.kubernetes.selectors import workload_of
 from fluobook.machine.contracts import value_at
 from fluobook.params import Node, Params, Platform
 from fluobook.stages import health, nodes, teardown
+from fluobook.stages.bootstrap_kubernetes.work import write_file
 from fluobook.stages.core import drain
 from fluobook.stages.core.check import Check, run_groups
 from fluobook.stages.core.cluster import cluster, read_etcd
@@ -58,6 +61,7 @@ class Observed:
         offered: the versions that the Image Factory builds; none if they are unknown.
         applications: the Applications of Argo CD.
         gates: the gates that day-2 work asks before it touches a node.
+        files: the kubeconfig and the talosconfig on this machine.
     """
 
     vms: vms.Observation
@@ -69,6 +73,7 @@ class Observed:
     offered: Collection[str] = ()
     applications: Sequence[Obj] = ()
     gates: Sequence[Check] = ()
+    files: Mapping[str, AccessFile] = field(default_factory=dict)
 
 
 def observe(context: RunContext) -> Observed:
@@ -92,6 +97,7 @@ def observe(context: RunContext) -> Observed:
         _offered(context),
         listed(kube, API, KIND),
         run_groups(context, health.BETWEEN),
+        context.secrets.access_files(platform, context.home),
     )
 
 
@@ -168,6 +174,7 @@ def state_of(platform: Platform, observed: Observed) -> dict[str, Any]:
         "pods": _pods(observed.load.pods),
         "volumes": list(_volumes(observed)),
         "deployed": bool(observed.applications),
+        "files": {name: [file.exists, bool(file.problem)] for name, file in observed.files.items()},
         "gates": [{"name": g.name, "passed": g.passed or g.advisory, "result": g.result} for g in observed.gates],
     }
 
@@ -244,6 +251,17 @@ def _volumes(observed: Observed) -> Iterable[dict[str, Any]]:
             "wanted": wanted,
             "replicas": copies,
         }
+
+
+def share_files(context: RunContext, state: State) -> None:
+    """Let the kubeconfig and the talosconfig of a lab be absent, due or up to date, as those of the platform are."""
+    for name, (exists, due) in state["files"].items():
+        if not exists:
+            (context.home / name).unlink(missing_ok=True)
+        elif due:
+            write_text(context.home / name, "{}\n", mode=0o600)
+        else:
+            write_file(context, name)
 
 
 def as_running(chosen: Params, state: State) -> Params:

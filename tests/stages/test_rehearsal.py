@@ -12,7 +12,7 @@ import yaml
 
 from fluobook import cli, params
 from fluobook.context import POLICIES
-from fluobook.errors import DeadlineExceeded
+from fluobook.errors import DeadlineExceeded, FluobookError
 from fluobook.journal.journal import altered
 from fluobook.notebook import for_approval
 from fluobook.params.reading import merged
@@ -81,6 +81,25 @@ def test_what_passes_in_the_lab_is_known_at_the_gate(live: Any, rehearse: Callab
     assert re.fullmatch(r"rehearsed \d+ (seconds|minutes) ago in the lab, passed, \d+ s", note)
     assert altered(folder) == []
     assert f"plan {plan.digest} of upgrade-talos" in (folder / "report.html").read_text()
+
+
+def test_access_files_that_this_machine_lacks_are_missing_in_the_lab_too(rehearse: Callable[..., Any]) -> None:
+    code, text, folder = rehearse("certificates")
+    assert code == 0, text
+    assert "the plan in the lab is the live one" in text
+    assert folder.exists()
+
+
+def test_a_rehearsal_that_ends_before_its_notebook_leaves_no_folder(
+    rehearse: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise FluobookError("the laptop was closed")
+
+    monkeypatch.setattr("fluobook.run.rehearsal.prepare", killed)
+    code, text, folder = rehearse("certificates")
+    assert (code, folder.exists()) == (1, False)
+    assert "the laptop was closed" in text
 
 
 def test_the_rehearsal_stops_where_the_live_run_would(live: Any, rehearse: Callable[..., Any]) -> None:
