@@ -16,6 +16,7 @@ from fluobook_lab.talos.lifecycle import ImageService, LifecycleService
 from fluobook_lab.talos.machine_service import ADMIN, MachineService
 from fluobook_lab.talos.node import Call
 from fluobook_lab.talos.resources import Key, Stored, is_sensitive, types
+from fluobook_lab.talos.specs import encoded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -158,4 +159,5 @@ def _message(item: Stored) -> Resource:
     metadata = Metadata(**item.key._asdict(), version=str(item.version), phase="running")
     metadata.created.FromNanoseconds(int(item.created * 1e9))
     metadata.updated.FromNanoseconds(int(item.updated * 1e9))
-    return Resource(metadata=metadata, spec=Spec(yaml_spec=dump(item.spec, sort_keys=False)))
+    spec = Spec(yaml_spec=dump(item.spec, sort_keys=False), proto_spec=encoded(item.key.type, item.spec))
+    return Resource(metadata=metadata, spec=spec)
