@@ -322,7 +322,7 @@ class Runbook(Displayed):
         """
         runs = last_runs(newest_first(self.root / "runs"), self.chosen.phase, self.target)
         failed = {stage: run.error for stage, run in runs.items() if run.status == "failed"}
-        return stage_run(diagnose.stage(failed), self.context, self.gate).verify()
+        return stage_run(diagnose.stage(catalogue.STAGES, failed), self.context, self.gate).verify()
 
     def board(self, *, seconds: float = 20.0) -> None:
         """Show every stage with its state from the live systems, its last run, and a link to its notebook.

@@ -206,7 +206,7 @@ def list_of_stages() -> str:
     )
     text += "or its number, `--approve` its name.\n"
     for stage in (*stages.STAGES, *stages.DAY_TWO):
-        module = next(m for m in vars(stages).values() if inspect.ismodule(m) and getattr(m, "STAGE", None) is stage)
+        module = getattr(stages, stage.name.replace("-", "_"))
         text += f"\n## {stage.label} · {stage.name}\n\n{stage.title}\n\n{inspect.getdoc(module)}\n\n"
         text += f"Notebook: [{stage.notebook}](../../notebooks/{stage.notebook})\n"
     return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import promql_parser as promql
@@ -11,7 +12,6 @@ import promql_parser as promql
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from fluobook.gitops.metrics import Metric
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "==": operator.eq,
@@ -47,6 +47,28 @@ _OF_ARGUMENT = {
 """Functions and aggregations whose values lie between those of their argument."""
 _NUMBER_FIRST = {"quantile", "quantile_over_time"}
 """Those that have a number before their argument."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as it is scraped here.
+
+    `labels` are all that its series have, `shadowed` those of the exporter that the target's labels hide;
+    `label_values` and `values` are complete where they are given; `counter` is None where only the exporter knows;
+    `positive` says that it is never below 0, `part_of` names the metric that it never exceeds;
+    `states` are labels of which a thing has a series for each value; `by_job` has what the targets of a job have.
+    """
+
+    program: str
+    labels: frozenset[str]
+    shadowed: frozenset[str] = frozenset()
+    label_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    values: tuple[float, ...] = ()
+    counter: bool | None = None
+    positive: bool = False
+    part_of: str = ""
+    states: frozenset[str] = frozenset()
+    by_job: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
 def bounds(node: Any, metrics: Mapping[str, Metric]) -> Bounds:

@@ -17,7 +17,7 @@ import promql_parser as promql
 
 from fluobook.errors import BadFile
 from fluobook.files import pattern
-from fluobook.gitops.bounds import ANY, COMPARISONS, bare, bounds, is_always, is_never, ratios
+from fluobook.gitops.bounds import ANY, COMPARISONS, Metric, bare, bounds, is_always, is_never, ratios
 from fluobook.gitops.documents import Document, Position
 
 if TYPE_CHECKING:
@@ -48,28 +48,6 @@ _COUNTERS = re.compile(r".*(_total|_bucket)|(.*(_sum|_count))")
 _NAMESPACES = ("namespace", "exported_namespace", "pvc_namespace", "dest_namespace")
 INTERVAL = timedelta(seconds=30)
 """How often vmagent scrapes (`scrapeInterval` of the Application victoria-metrics-stack)."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric as it is scraped here.
-
-    `labels` are all that its series have, `shadowed` those of the exporter that the target's labels hide;
-    `label_values` and `values` are complete where they are given; `counter` is None where only the exporter knows;
-    `positive` says that it is never below 0, `part_of` names the metric that it never exceeds;
-    `states` are labels of which a thing has a series for each value; `by_job` has what the targets of a job have.
-    """
-
-    program: str
-    labels: frozenset[str]
-    shadowed: frozenset[str] = frozenset()
-    label_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    values: tuple[float, ...] = ()
-    counter: bool | None = None
-    positive: bool = False
-    part_of: str = ""
-    states: frozenset[str] = frozenset()
-    by_job: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

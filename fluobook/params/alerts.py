@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from fluobook.params.fields import Distinct, Email, Flag, Handle, HostPort, Model, Name
-from fluobook.params.problems import Problem, clashes, refuse
-
-if TYPE_CHECKING:
-    from fluobook.params.platform import Platform
+from fluobook.params.problems import refuse
 
 Severity = Literal["critical", "warning"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning")
@@ -76,20 +72,3 @@ class Alerts(Model):
 
     receivers: tuple[Receiver, ...] = ()
     """Who receives them; with none, alerts are shown in Grafana alone."""
-
-
-def receivers_are_distinct(platform: Platform) -> Iterator[Problem]:
-    """Each receiver has a name of its own."""
-    owned = [
-        (f"platform.alerts.receivers[{index}]", entry.name) for index, entry in enumerate(platform.alerts.receivers)
-    ]
-    yield from clashes([("Alertmanager's default route", NOBODY), *owned], "give each a name of its own")
-
-
-def unheard(platform: Platform) -> Iterator[str]:
-    """A sentence about the severities that nobody receives."""
-    heard = {
-        severity for entry in platform.alerts.receivers if entry.type != "watchdog" for severity in entry.severities
-    }
-    if missing := [severity for severity in SEVERITIES if severity not in heard]:
-        yield f"nobody receives {' and '.join(missing)} alerts: set alerts.receivers (docs/how-to/alerts.md)"

@@ -56,9 +56,9 @@ DAY_TWO: tuple[Stage, ...] = (
     etcd_snapshot.STAGE,
     restore.STAGE,
     certificates.STAGE,
-    drift.STAGE,
+    drift.stage(STAGES),
     teardown.STAGE,
-    diagnose.STAGE,
+    diagnose.stage(STAGES),
 )
 """What is done now and then on a platform that stands; no run comes to these by itself."""
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from fluobook.clients.kube import Kube
@@ -48,23 +49,24 @@ class Examined:
     remarks: Sequence[str] = ()
 
 
-def stage(failed: Mapping[str, str]) -> Stage:
+def stage(stages: Sequence[Stage], failed: Mapping[str, str] = MappingProxyType({})) -> Stage:
     """The stage.
 
     Args:
+        stages: what it examines.
         failed: the failure with which the last run of a stage ended, as it was shown; it explains pending actions.
     """
     uses: tuple[Client, ...] = ("proxmox", "talos", "kubernetes", "image factory")
-    return read_only_stage(90, "diagnose", "Diagnose the platform", partial(verify, failed=failed), uses=uses)
+    return read_only_stage(
+        90, "diagnose", "Diagnose the platform", partial(verify, stages=stages, failed=failed), uses=uses
+    )
 
 
-def verify(context: RunContext, failed: Mapping[str, str]) -> Sequence[Check]:
+def verify(context: RunContext, stages: Sequence[Stage], failed: Mapping[str, str]) -> Sequence[Check]:
     """Examine everything, show the findings, and return a check for each subject that could be examined."""
-    from fluobook.stages.catalogue import STAGES  # noqa: PLC0415 (the catalogue lists this stage too)
-
     subjects: list[Callable[[], Examined]] = [
         partial(_stage, context.limited_to(examined.uses), examined, failed.get(examined.name, ""))
-        for examined in STAGES
+        for examined in stages
     ]
     subjects += [partial(_cluster, context, name, read) for name, read in CLUSTER.items()]
     subjects.append(partial(_talos, context))
@@ -240,6 +242,3 @@ def _talos(context: RunContext) -> Examined:
         else:
             findings += [_text(context, f"{node.name}: {evidence}") for evidence in (*unmet, *sick)]
     return Examined("Talos", findings)
-
-
-STAGE = stage({})

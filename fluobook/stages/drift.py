@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from fluobook import gitops
-from fluobook.context import RunContext
+from fluobook.context import Client, RunContext
 from fluobook.errors import PHASE, Drifted
 from fluobook.gitops.versions import Pin, pins_of, running
 from fluobook.stages.core.check import Check, CheckGroup, run_groups, some
@@ -60,20 +61,13 @@ def _asked(stage: Stage) -> CheckGroup:
     return CheckGroup(f"{stage.name} is asked what it would do", checks)
 
 
-def verify(context: RunContext) -> Sequence[Check]:
+def verify(context: RunContext, stages: Sequence[Stage]) -> Sequence[Check]:
     """One check for each stage that looks after something, and one for each version that runs."""
-    from fluobook.stages.catalogue import STAGES  # noqa: PLC0415 (the catalogue lists this stage too)
-
-    return run_groups(context, [*map(_asked, STAGES), CheckGroup("what runs is read", _pins)])
+    return run_groups(context, [*map(_asked, stages), CheckGroup("what runs is read", _pins)])
 
 
-STAGE = replace(
-    read_only_stage(
-        27,
-        "drift",
-        "Compare what runs with the params and Git",
-        verify,
-        uses=("proxmox", "talos", "kubernetes", "image factory"),
-    ),
-    failure=Drifted,
-)
+def stage(stages: Sequence[Stage]) -> Stage:
+    """The stage, which asks these what they would do."""
+    uses: tuple[Client, ...] = ("proxmox", "talos", "kubernetes", "image factory")
+    title = "Compare what runs with the params and Git"
+    return replace(read_only_stage(27, "drift", title, partial(verify, stages=stages), uses=uses), failure=Drifted)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fluobook.gitops.metrics import INTERVAL, Expression, Metric
+from fluobook.gitops.bounds import Metric
+from fluobook.gitops.metrics import INTERVAL, Expression
 from fluobook.gitops.rules.objects import refused, template_problem
 from fluobook.gitops.snapshot import Snapshot
 

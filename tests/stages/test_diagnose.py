@@ -11,6 +11,7 @@ from fluobook.errors import CheckFailed, FluobookError, TaskFailed
 from fluobook.failures import Presentation, present
 from fluobook.notebook import stage_run
 from fluobook.stages import diagnose
+from fluobook.stages.catalogue import STAGES
 from fluobook.stages.core.check import Check, Checks
 from fluobook.stages.diagnose import Examined, table
 
@@ -101,7 +102,7 @@ def test_a_stage_that_is_not_done_shows_why_its_last_run_failed_and_nothing_is_c
     failed = {"create-vms": f"TaskFailed: {present(caught.value, phase='phase1').text()}"}
     context = lab.context()
     with pytest.raises(CheckFailed, match=r"create-vms: F64 The storage is full: Plan \w{6}: .* Its last run failed"):
-        stage_run(diagnose.stage(failed), context, stage.gate).verify()
+        stage_run(diagnose.stage(STAGES, failed), context, stage.gate).verify()
     shown = capsys.readouterr().out
     assert "preflight, create-vms" in shown
     assert "pvesm status" in shown

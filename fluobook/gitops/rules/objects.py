@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fluobook.errors import KUBECTL
 from fluobook.files import packaged, parse_json, read_text
 from fluobook.gitops import documents, kustomization, metrics, schemas
+from fluobook.gitops.bounds import Metric
 from fluobook.gitops.charts import CPU_FEATURES, PRIVILEGED_KINDS, chart_of
 from fluobook.gitops.documents import Position, issuer_of, pod_path, value_under, walk
 from fluobook.gitops.snapshot import Checked, checked
@@ -371,15 +372,15 @@ def metrics_exist(snapshot: Snapshot) -> Iterator[Finding]:
                 yield Position(file, line).finding(f"{expression!r} {problem}", f"see {metrics.NAME}")
 
 
-def _recorded(document: Document, table: metrics.MetricTable) -> Iterator[tuple[str, metrics.Metric]]:
+def _recorded(document: Document, table: metrics.MetricTable) -> Iterator[tuple[str, Metric]]:
     """The metrics that vmalert itself writes."""
     for group in value_under(document.data, ("spec", "groups")) or ():
         for rule in (rule for rule in group.get("rules") or () if rule.get("record")):
             labels = metrics.Expression(str(rule.get("expr")), table.metrics).labels | set(rule.get("labels") or {})
-            yield rule["record"], metrics.Metric("vmalert", labels)
+            yield rule["record"], Metric("vmalert", labels)
 
 
-def _defects(document: Document, known: Mapping[str, metrics.Metric]) -> Iterator[Defect]:
+def _defects(document: Document, known: Mapping[str, Metric]) -> Iterator[Defect]:
     names: set[str] = set()
     for number, group in enumerate(value_under(document.data, ("spec", "groups")) or ()):
         at: tuple[Key, ...] = ("spec", "groups", number)
@@ -456,7 +457,7 @@ def template_problem(text: str) -> str:
     return "does not close {{" if "{{" in rest else problem
 
 
-def _never_right(rule: dict[str, Any], at: tuple[Key, ...], known: Mapping[str, metrics.Metric]) -> Iterator[Defect]:
+def _never_right(rule: dict[str, Any], at: tuple[Key, ...], known: Mapping[str, Metric]) -> Iterator[Defect]:
     name = rule.get("alert") or rule.get("record") or "a rule"
     expression = metrics.Expression(str(rule["expr"]), known)
     for problem in expression.problems:
@@ -477,7 +478,7 @@ def _wrong_texts(
     name: str,
     at: tuple[Key, ...],
     expression: metrics.Expression,
-    known: Mapping[str, metrics.Metric],
+    known: Mapping[str, Metric],
 ) -> Iterator[Defect]:
     """Queries, labels and the URL in what an alert says."""
     own = {"labels": frozenset({"alertname"}), "annotations": frozenset({"alertname", *(rule.get("labels") or ())})}

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fluobook.params import alerts
+from fluobook.params.alerts import NOBODY, SEVERITIES
+from fluobook.params.problems import clashes
 from fluobook.params.rules import availability, network, nodes
 
 if TYPE_CHECKING:
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from fluobook.params.versions import Matrix
 
 __all__ = ["RULES", "broken_rules", "warnings"]
+
+
+def receivers_are_distinct(platform: Platform) -> Iterator[Problem]:
+    """Each receiver has a name of its own."""
+    owned = [
+        (f"platform.alerts.receivers[{index}]", entry.name) for index, entry in enumerate(platform.alerts.receivers)
+    ]
+    yield from clashes([("Alertmanager's default route", NOBODY), *owned], "give each a name of its own")
+
 
 RULES: tuple[Callable[[Platform], Iterator[Problem]], ...] = (
     nodes.names_are_unique,
@@ -45,7 +55,7 @@ RULES: tuple[Callable[[Platform], Iterator[Problem]], ...] = (
     nodes.hosts_have_one_endpoint,
     nodes.certificates_have_one_check,
     nodes.mesh_joins_every_host,
-    alerts.receivers_are_distinct,
+    receivers_are_distinct,
 )
 
 
@@ -61,4 +71,13 @@ def broken_rules(platform: Platform, matrix: Matrix) -> Iterator[Problem]:
 
 def warnings(platform: Platform) -> tuple[str, ...]:
     """What a topology cannot survive, and the alerts that reach nobody, one sentence each."""
-    return (*availability.warnings(platform), *alerts.unheard(platform))
+    return (*availability.warnings(platform), *unheard(platform))
+
+
+def unheard(platform: Platform) -> Iterator[str]:
+    """A sentence about the severities that nobody receives."""
+    heard = {
+        severity for entry in platform.alerts.receivers if entry.type != "watchdog" for severity in entry.severities
+    }
+    if missing := [severity for severity in SEVERITIES if severity not in heard]:
+        yield f"nobody receives {' and '.join(missing)} alerts: set alerts.receivers (docs/how-to/alerts.md)"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fluobook_lab.kube.objects import Obj
-    from fluobook_lab.kube.store import Store
+    from fluobook_lab.kube.storage import Reads
 
 
 MASTERS = "system:masters"
@@ -91,7 +91,7 @@ class Authenticator:
         store: where bootstrap tokens are (Secrets of type bootstrap.kubernetes.io/token in kube-system).
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Reads) -> None:
         self._store = store
         self._key = secrets.token_bytes(32)
 
@@ -179,7 +179,7 @@ class Question:
     path: str = ""
 
 
-def allowed(store: Store, user: User, question: Question) -> bool:
+def allowed(store: Reads, user: User, question: Question) -> bool:
     """Whether the user may do it."""
     if user.is_admin or question.path or question.resource in _REVIEWS:
         return True
@@ -203,7 +203,7 @@ def refusal(user: User, question: Question) -> ApiError:
     return ApiError(403, "Forbidden", words, {key: value for key, value in details.items() if value})
 
 
-def _rules(store: Store, user: User, namespace: str) -> Iterator[Obj]:
+def _rules(store: Reads, user: User, namespace: str) -> Iterator[Obj]:
     bindings = store.view(_RBAC, "ClusterRoleBinding")
     bindings += store.view(_RBAC, "RoleBinding", namespace) if namespace else []
     for binding in bindings:

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from fluobook_lab.kube.objects import Obj
-    from fluobook_lab.kube.resources import Resource
+
+
+class Named(Protocol):
+    """What an error says of a resource type: `fluobook_lab.kube.resources.Resource` has it."""
+
+    @property
+    def group(self) -> str:
+        """Its API group."""
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+
+    @property
+    def plural(self) -> str:
+        """Its plural name."""
+
+    @property
+    def qualified(self) -> str:
+        """Its plural name with its group."""
 
 
 class ApiError(Exception):
@@ -35,7 +54,7 @@ class ApiError(Exception):
         return status | ({"details": self.details} if self._has_details else {})
 
 
-def not_found(resource: Resource, name: str) -> ApiError:
+def not_found(resource: Named, name: str) -> ApiError:
     """404: no such object."""
     return ApiError(404, "NotFound", f'{resource.qualified} "{name}" not found', _details(resource, name))
 
@@ -56,26 +75,26 @@ def no_such_group() -> ApiError:
     return ApiError(404, "", "404 page not found\n")
 
 
-def outdated(resource: Resource, name: str, why: str) -> ApiError:
+def outdated(resource: Named, name: str, why: str) -> ApiError:
     """409: a precondition of a deletion does not hold."""
     message = f'Operation cannot be fulfilled on {resource.kind} "{name}": {why}'
     return ApiError(409, "Conflict", message, {**_details(resource, name), "kind": resource.kind})
 
 
-def already_exists(resource: Resource, name: str, *, going: bool = False) -> ApiError:
+def already_exists(resource: Named, name: str, *, going: bool = False) -> ApiError:
     """409: the name is taken; `going` while what has it is being deleted."""
     message = f'{"object is being deleted: " if going else ""}{resource.qualified} "{name}" already exists'
     return ApiError(409, "AlreadyExists", message, _details(resource, name))
 
 
-def conflict(resource: Resource, name: str, why: str = "") -> ApiError:
+def conflict(resource: Named, name: str, why: str = "") -> ApiError:
     """409: another client changed the object in between."""
     why = why or ("the object has been modified; please apply your changes to the latest version and try again")
     message = f'Operation cannot be fulfilled on {resource.qualified} "{name}": {why}'
     return ApiError(409, "Conflict", message, _details(resource, name))
 
 
-def invalid(resource: Resource, name: str, causes: list[tuple[str, str]]) -> ApiError:
+def invalid(resource: Named, name: str, causes: list[tuple[str, str]]) -> ApiError:
     """422: the object breaks rules; each cause is a field and what is wrong with it."""
     messages = [f"{field}: {problem}" if field else problem for field, problem in causes]
     words = messages[0] if len(messages) == 1 else "[" + ", ".join(messages) + "]"
@@ -86,7 +105,7 @@ def invalid(resource: Resource, name: str, causes: list[tuple[str, str]]) -> Api
     return ApiError(422, "Invalid", f'{kind} "{name}" is invalid: {words}', details | {"causes": listed})
 
 
-def forbidden(resource: Resource, name: str, why: str) -> ApiError:
+def forbidden(resource: Named, name: str, why: str) -> ApiError:
     """403: an admission rule refuses the object."""
     message = f'{resource.qualified} "{name}" is forbidden: {why}'
     return ApiError(403, "Forbidden", message, _details(resource, name))
@@ -123,7 +142,7 @@ def unauthorized() -> ApiError:
     return ApiError(401, "Unauthorized", "Unauthorized")
 
 
-def _details(resource: Resource, name: str) -> dict[str, Any]:
+def _details(resource: Named, name: str) -> dict[str, Any]:
     group = {"group": resource.group} if resource.group else {}
     return {"name": name, **group, "kind": resource.plural}
 
