@@ -433,8 +433,8 @@ def rehearsal_of(plan: Plan, context: RunContext) -> str:
     can_be = any(stage.name == plan.stage and stage.uses for stage in catalogue.DAY_TWO)
     if not (can_be and plan.digest and context.policy.shows_rehearsals):
         return ""
-    found = rehearsals(newest_first(context.root / "runs"), context.platform.cluster.name, plan.stage)
-    return rehearsal_note(found, plan.digest, datetime.now(UTC))
+    earlier = rehearsals(newest_first(context.root / "runs"), context.platform.cluster.name, plan.stage)
+    return rehearsal_note(earlier, plan.digest, datetime.now(UTC))
 
 
 def stage_run(stage: Stage, context: RunContext, gate: Gate) -> StageRun:

@@ -46,9 +46,9 @@ def render(folder: Path | None) -> dict[str, Any]:
     platform = params.load(PHASE, root=ROOT).platform
     tree = gitops.for_phase(platform, gitops.of(platform, ROOT))
     applications = [app for app in tree.applications if not tree.is_ours(app)]
-    found = Programs(**{name: Path(path) for name, path in programs().items()})
-    real = Folder(folder, git=found.git) if folder else None
-    renderer = Renderer(real, found, platform.versions.kubernetes)
+    tools = Programs(**{name: Path(path) for name, path in programs().items()})
+    real = Folder(folder, git=tools.git) if folder else None
+    renderer = Renderer(real, tools, platform.versions.kubernetes)
     rendered = asyncio.run(renderer.render([app.document.data for app in applications]))
     return {
         app.name: {"version": app.version, "objects": _held(rendered[app.name], app.namespace)} for app in applications

@@ -35,8 +35,8 @@ def main(names: list[str]) -> int:
 
 def provide(family: Family) -> bool:
     """Build one family unless its programs are there."""
-    found = engines.on_path(family, ROOT)
-    if len(found) == len(family.programs):
+    present = engines.on_path(family, ROOT)
+    if len(present) == len(family.programs):
         print(f"{family.name:<12} {family.version(ROOT):<10} on the PATH, nothing to build")
         return True
     folder = engines.folder(family, ROOT, go_version())
@@ -80,11 +80,11 @@ def parallel() -> int:
 def go_version() -> str:
     """Such as go1.26.8."""
     try:
-        told = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout
+        version = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         message = f"Go does not run ({error}): install Go, or put the programs on the PATH; `fluobook tools` lists them"
         raise SystemExit(message) from error
-    return told.strip()
+    return version.strip()
 
 
 if __name__ == "__main__":

@@ -75,10 +75,10 @@ def notebook(browser: Browser, home: Path) -> None:
     folder.mkdir()
     for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"):
         shutil.copy(path, folder)
-    with serving(folder, home / "jupyter", FLUOBOOK_LAB=str(home / "lab" / "phase1")) as told:
+    with serving(folder, home / "jupyter", FLUOBOOK_LAB=str(home / "lab" / "phase1")) as server:
         page = browser.new_page(viewport={"width": WIDTH, "height": 2600})
         page.set_default_timeout(BOUND * 1000)
-        page.goto(f"{told['url']}lab/tree/{NOTEBOOK}?token={told['token']}&reset")
+        page.goto(f"{server['url']}lab/tree/{NOTEBOOK}?token={server['token']}&reset")
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
         page.wait_for_function(KERNEL_IS_IDLE)
         opened = OpenNotebook(page)

@@ -161,23 +161,23 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 class Flows(ObserverBase):  # type: ignore[misc]
-    """A relay with one flow, told again and again."""
+    """A relay with one flow, sent again and again."""
 
     async def GetFlows(self, stream: Any) -> None:  # noqa: N802 (the service's name for it)
         """Reporter it as often as was counted on."""
         await stream.recv_message()
-        told = GetFlowsResponse(node_name="talos-worker-1")
-        told.flow.verdict, told.flow.uuid, told.flow.node_name = Verdict.FORWARDED, "0" * 36, "talos-worker-1"
-        told.flow.time.GetCurrentTime()
-        told.flow.l4.UDP.destination_port = 53
+        reply = GetFlowsResponse(node_name="talos-worker-1")
+        reply.flow.verdict, reply.flow.uuid, reply.flow.node_name = Verdict.FORWARDED, "0" * 36, "talos-worker-1"
+        reply.flow.time.GetCurrentTime()
+        reply.flow.l4.UDP.destination_port = 53
         for end, namespace, name in (
-            (told.flow.source, "argocd", "argocd-server"),
-            (told.flow.destination, "kube-system", "coredns"),
+            (reply.flow.source, "argocd", "argocd-server"),
+            (reply.flow.destination, "kube-system", "coredns"),
         ):
             end.namespace, end.pod_name = namespace, f"{name}-6f5b8c7d9-x2x4z"
             end.labels.extend([f"k8s:app.kubernetes.io/name={name}", f"k8s:io.kubernetes.pod.namespace={namespace}"])
         for _ in range(EVENTS):
-            await stream.send_message(told)
+            await stream.send_message(reply)
 
     async def _nothing(self, stream: Any) -> None:
         await stream.recv_message()

@@ -55,15 +55,17 @@ def diff(
     platform = loaded.platform.model_copy(update={"gitops": loaded.platform.gitops.model_copy(update={"mirrors": {}})})
     tree = gitops.for_phase(platform, gitops.of(platform, root()))
     applications = [app.document.data for app in tree.applications if not tree.is_ours(app)]
-    found, lacking = labs.provider().diff_charts(
+    differences, lacking = labs.provider().diff_charts(
         loaded, applications, charts=charts, root=root(), programs=labs.programs()
     )
     if as_json:
         print(
-            json.dumps({"differences": [vars(difference) for difference in found], "not compared": lacking}, indent=2)
+            json.dumps(
+                {"differences": [vars(difference) for difference in differences], "not compared": lacking}, indent=2
+            )
         )
     else:
-        rows = [[d.application, d.object, *map(_short, (d.path, d.standin, d.real))] for d in found]
+        rows = [[d.application, d.object, *map(_short, (d.path, d.standin, d.real))] for d in differences]
         title, columns = f"stand-ins and real charts, {charts}", ["Application", "object", "what", "stand-in", "real"]
         print(
             Table(
@@ -72,8 +74,8 @@ def diff(
         )
     for name, cause in lacking.items():
         print(f"{name}: not compared, because {cause}", file=sys.stderr)
-    if found or lacking:
-        raise typer.Exit(EXIT_CHANGES_PENDING if found else 1)
+    if differences or lacking:
+        raise typer.Exit(EXIT_CHANGES_PENDING if differences else 1)
 
 
 def _short(value: Any) -> str:

@@ -107,14 +107,14 @@ def recipients_in(rule: Mapping[str, Any]) -> tuple[str, ...]:
     groups = [group for group in rule.get("key_groups") or () if isinstance(group, dict)]
     threshold = rule.get("shamir_threshold")
     needed = threshold if isinstance(threshold, int) and threshold else len(groups)
-    found = [f"{needed} of {len(groups)} key groups"] if len(groups) > 1 and needed > 1 else []
+    recipients = [f"{needed} of {len(groups)} key groups"] if len(groups) > 1 and needed > 1 else []
     for group in (rule, *groups):
         listed = group.get("age") or ()
         for entry in listed.replace("\n", ",").split(",") if isinstance(listed, str) else listed:
             words = str(entry.get("recipient", "") if isinstance(entry, dict) else entry).split()
-            found += [" ".join(words[: 2 if words[0].startswith("ssh-") else 1])] if words else []
-        found += [service for service in SERVICES if group.get(service)]
-    return tuple(dict.fromkeys(found))
+            recipients += [" ".join(words[: 2 if words[0].startswith("ssh-") else 1])] if words else []
+        recipients += [service for service in SERVICES if group.get(service)]
+    return tuple(dict.fromkeys(recipients))
 
 
 def is_age(recipient: str) -> bool:

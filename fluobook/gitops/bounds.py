@@ -73,33 +73,33 @@ class Metric:
 
 def bounds(node: Any, metrics: Mapping[str, Metric]) -> Bounds:
     """Both ends of what a node of a parsed expression can evaluate to; infinite where nothing is known."""
-    found = ANY
+    interval = ANY
     match node:
         case promql.NumberLiteral():
-            found = node.val, node.val
+            interval = node.val, node.val
         case promql.VectorSelector() if metric := metrics.get(node.name or ""):
-            found = POSITIVE if metric.counter or metric.positive or str(node.name).endswith("_bytes") else ANY
-            found = (min(metric.values), max(metric.values)) if metric.values else found
+            interval = POSITIVE if metric.counter or metric.positive or str(node.name).endswith("_bytes") else ANY
+            interval = (min(metric.values), max(metric.values)) if metric.values else interval
         case promql.MatrixSelector():
-            found = bounds(node.vector_selector, metrics)
+            interval = bounds(node.vector_selector, metrics)
         case promql.ParenExpr() | promql.SubqueryExpr():
-            found = bounds(node.expr, metrics)
+            interval = bounds(node.expr, metrics)
         case promql.UnaryExpr():
             low, high = bounds(node.expr, metrics)
-            found = -high, -low
+            interval = -high, -low
         case promql.AggregateExpr():
-            found = _called(str(node.op), [bounds(node.expr, metrics)])
+            interval = _called(str(node.op), [bounds(node.expr, metrics)])
         case promql.Call():
             arguments = [bounds(argument, metrics) for argument in node.args]
-            found = _called(node.func.name, arguments[-1:] if node.func.name in _NUMBER_FIRST else arguments)
+            interval = _called(node.func.name, arguments[-1:] if node.func.name in _NUMBER_FIRST else arguments)
         case promql.BinaryExpr() if node.modifier and node.modifier.return_bool:
-            found = 0, 1
+            interval = 0, 1
         case promql.BinaryExpr():
             ratio = ratios(node.lhs, node.rhs, metrics) if str(node.op) == "/" else ANY
-            found = (
+            interval = (
                 _combined(str(node.op), bounds(node.lhs, metrics), bounds(node.rhs, metrics)) if ratio == ANY else ratio
             )
-    return found
+    return interval
 
 
 def ratios(left: Any, right: Any, metrics: Mapping[str, Metric]) -> Bounds:
@@ -111,21 +111,21 @@ def ratios(left: Any, right: Any, metrics: Mapping[str, Metric]) -> Bounds:
 
 def _called(name: str, arguments: list[Bounds]) -> Bounds:
     low, high = arguments[0] if arguments else ANY
-    found = _OF_FUNCTION.get(name, ANY)
+    interval = _OF_FUNCTION.get(name, ANY)
     match name:
         case _ if name in _OF_ARGUMENT or name in _NUMBER_FIRST:
-            found = low, high
+            interval = low, high
         case "sum" | "sum_over_time":
-            found = low if low >= 0 else -math.inf, high if high <= 0 else math.inf
+            interval = low if low >= 0 else -math.inf, high if high <= 0 else math.inf
         case "abs":
-            found = 0 if low <= 0 <= high else min(abs(low), abs(high)), max(abs(low), abs(high))
+            interval = 0 if low <= 0 <= high else min(abs(low), abs(high)), max(abs(low), abs(high))
         case "clamp_max":
-            found = min(low, arguments[1][0]), min(high, arguments[1][1])
+            interval = min(low, arguments[1][0]), min(high, arguments[1][1])
         case "clamp_min":
-            found = max(low, arguments[1][0]), max(high, arguments[1][1])
+            interval = max(low, arguments[1][0]), max(high, arguments[1][1])
         case "clamp":
-            found = max(low, arguments[1][0]), min(high, arguments[2][1])
-    return found
+            interval = max(low, arguments[1][0]), min(high, arguments[2][1])
+    return interval
 
 
 def bare(node: Any) -> Any:
@@ -141,14 +141,14 @@ def _share(part: Any, whole: Any, metrics: Mapping[str, Metric]) -> float:
     A part is the same with more conditions, a metric that is `part_of` it, what is left of it, or a multiple of these.
     """
     part, whole = bare(part), bare(whole)
-    found = 0.0
+    share = 0.0
     match part, whole:
         case promql.BinaryExpr(), _ if str(part.op) == "*":
             numbers = [side for side in (part.lhs, part.rhs) if isinstance(side, promql.NumberLiteral)]
             other = part.rhs if numbers and numbers[0] is part.lhs else part.lhs
-            found = numbers[0].val * _share(other, whole, metrics) if numbers else 0
+            share = numbers[0].val * _share(other, whole, metrics) if numbers else 0
         case promql.BinaryExpr(), _ if str(part.op) == "-" and part.lhs.prettify() == whole.prettify():
-            found = _share(part.rhs, whole, metrics)
+            share = _share(part.rhs, whole, metrics)
         case promql.VectorSelector(), promql.VectorSelector():
             wanted, given = (
                 {str(side.offset), str(side.at), *map(str, side.matchers.matchers)} for side in (whole, part)
@@ -156,11 +156,11 @@ def _share(part: Any, whole: Any, metrics: Mapping[str, Metric]) -> float:
             metric = metrics.get(part.name or "")
             is_part = metric is not None and metric.part_of == whole.name
             is_same = part.name == whole.name and bounds(part, metrics)[0] >= 0
-            found = wanted <= given and (is_part or is_same)
+            share = wanted <= given and (is_part or is_same)
         case promql.MatrixSelector(), promql.MatrixSelector() if part.range == whole.range:
-            found = _share(part.vector_selector, whole.vector_selector, metrics)
+            share = _share(part.vector_selector, whole.vector_selector, metrics)
         case promql.Call(), promql.Call() if part.func.name == whole.func.name in ("rate", "irate", "increase"):
-            found = _share(part.args[0], whole.args[0], metrics)
+            share = _share(part.args[0], whole.args[0], metrics)
         case promql.AggregateExpr(), promql.AggregateExpr():
             operators = str(part.op), str(whole.op)
             is_mean = operators == ("sum", "count") and bounds(part.expr, metrics)[1] <= 1
@@ -169,30 +169,30 @@ def _share(part: Any, whole: Any, metrics: Mapping[str, Metric]) -> float:
             is_filter = isinstance(inner, promql.BinaryExpr) and str(inner.op) in COMPARISONS
             inner = inner.lhs if is_filter and not (inner.modifier and inner.modifier.return_bool) else inner
             if is_group and (is_mean or operators in (("sum", "sum"), ("count", "count"))):
-                found = _share(inner, whole.expr, metrics)
-    return found
+                share = _share(inner, whole.expr, metrics)
+    return share
 
 
 def _combined(compare: str, left: Bounds, right: Bounds) -> Bounds:
     if compare == "*" and left[0] == left[1]:
         left, right = right, left
-    found = left if compare in ("and", "unless", "!=") else ANY
+    interval = left if compare in ("and", "unless", "!=") else ANY
     match compare:
         case "+":
-            found = left[0] + right[0], left[1] + right[1]
+            interval = left[0] + right[0], left[1] + right[1]
         case "-":
-            found = left[0] - right[1], left[1] - right[0]
+            interval = left[0] - right[1], left[1] - right[0]
         case "*" | "/" if right[0] >= 0:
-            found = _scaled(compare, left, right)
+            interval = _scaled(compare, left, right)
         case "or":
-            found = min(left[0], right[0]), max(left[1], right[1])
+            interval = min(left[0], right[0]), max(left[1], right[1])
         case ">" | ">=":
-            found = max(left[0], right[0]), left[1]
+            interval = max(left[0], right[0]), left[1]
         case "<" | "<=":
-            found = left[0], min(left[1], right[1])
+            interval = left[0], min(left[1], right[1])
         case "==":
-            found = max(left[0], right[0]), min(left[1], right[1])
-    return found
+            interval = max(left[0], right[0]), min(left[1], right[1])
+    return interval
 
 
 def _scaled(compare: str, left: Bounds, right: Bounds) -> Bounds:

@@ -330,14 +330,14 @@ def files(folder: Path, reader: Reader = STRICT) -> set[Path]:
 
 def below(folder: Path, reader: Reader = STRICT) -> list[Document]:
     """The kustomization of a folder, and those of the folders that it lists as resources, however deep."""
-    found: dict[Path, Document] = {}
+    documents: dict[Path, Document] = {}
     waiting = [Path(os.path.normpath(folder))]
     while waiting:
-        if (place := waiting.pop()) not in found and (place / NAME).is_file():
-            found[place] = load(place, reader)
-            entries = found[place].data.get("resources") or ()
+        if (place := waiting.pop()) not in documents and (place / NAME).is_file():
+            documents[place] = load(place, reader)
+            entries = documents[place].data.get("resources") or ()
             waiting += [Path(os.path.normpath(place / str(entry))) for entry in entries]
-    return list(found.values())
+    return list(documents.values())
 
 
 @dataclass(frozen=True)

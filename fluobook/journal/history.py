@@ -132,15 +132,15 @@ def rehearsals(folders: Iterable[Path], cluster: str, stage: str) -> list[Summar
     return [s for s in of_stage if s.rehearses and (s.rehearses.cluster, s.rehearses.stage) == (cluster, stage)]
 
 
-def rehearsal_note(found: Iterable[Summary], digest: str, now: datetime) -> str:
+def rehearsal_note(rehearsals: Iterable[Summary], digest: str, now: datetime) -> str:
     """What a person should know of the rehearsals of a plan before approving it.
 
     Args:
-        found: the rehearsals of its stage, the newest first.
+        rehearsals: the rehearsals of its stage, the newest first.
         digest: the plan's.
         now: the time.
     """
-    newest = list(found)
+    newest = list(rehearsals)
     done = next((each for each in newest if each.rehearses and each.rehearses.digest == digest), None)
     if done is None or done.rehearses is None:
         other = newest[0].rehearses if newest else None

@@ -44,9 +44,9 @@ def in_configuration(main: Mapping[str, Any], minor: str) -> Iterator[str]:
             known = _ROWS[row]
             flags = set(str(known.get("flags", {}).get(name, "")).split()) & set(arguments)
             yield from (f"{name}: the flag {flag} was removed in {row}" for flag in sorted(flags))
-            for kind, found in (("gates", gates), ("plugins", plugins)):
+            for kind, used in (("gates", gates), ("plugins", plugins)):
                 what = "feature gate" if kind == "gates" else "admission plugin"
-                gone = found & set(str(known.get(kind, "")).split())
+                gone = used & set(str(known.get(kind, "")).split())
                 yield from (f"{name}: the {what} {each} was removed in {row}" for each in sorted(gone))
 
 

@@ -164,16 +164,16 @@ def located(data: bytes, bucket: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _root(data: bytes) -> tuple[int, int]:
     """The page size, and the root page of the newest transaction."""
-    found: list[tuple[int, int, int]] = []
+    metas: list[tuple[int, int, int]] = []
     for start in (0, struct.unpack_from("<I", data, PAGE.size + 8)[0], DEFAULT_SIZE):
         if start + PAGE.size + HEADER.size > len(data):
             continue
         magic, version, size, _, root, _, _, _, transaction, _ = HEADER.unpack_from(data, start + PAGE.size)
         if (magic, version) == (MAGIC, 2):
-            found.append((transaction, size, root))
-    if not found:
+            metas.append((transaction, size, root))
+    if not metas:
         raise DamagedError("it is no database of etcd")
-    _, size, root = max(found)
+    _, size, root = max(metas)
     return size, root
 
 

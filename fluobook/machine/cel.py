@@ -143,9 +143,9 @@ class _Parser:
             self._arguments("]")
             return "list"
         if not self._accept("{"):
-            found = "mismatched" if self.kind == "end" else "extraneous"
+            problem = "mismatched" if self.kind == "end" else "extraneous"
             expected = "expecting an expression"
-            raise _Problem(self.at, f"Syntax error: {found} input '{self.token or '<EOF>'}' {expected}")
+            raise _Problem(self.at, f"Syntax error: {problem} input '{self.token or '<EOF>'}' {expected}")
         while not self._accept("}"):
             self._ternary()
             self._expect(":")

@@ -113,7 +113,7 @@ def copy_notebooks(root: Path, folder: Path, *, phase: str, target: str) -> None
             if "parameters" in cell.metadata.get("tags", ()):
                 cell.source = re.sub(
                     r'^(phase|target)(: str = )"\w*"',
-                    lambda found: f"{found[1]}{found[2]}{json.dumps(chosen[found[1]])}",
+                    lambda match: f"{match[1]}{match[2]}{json.dumps(chosen[match[1]])}",
                     cell.source,
                     flags=re.MULTILINE,
                 )

@@ -106,17 +106,17 @@ def table(examined: Iterable[Examined]) -> Table:
     )
     notes += [remark for part in examined for remark in part.remarks]
     title = "1 finding" if len(groups) == 1 else f"{len(groups)} findings" if groups else NOTHING
-    shown = [row for found in groups.values() for row in _rows(found)]
+    shown = [row for same in groups.values() for row in _rows(same)]
     return Table(title, ["", ""], shown, note="\n".join(dict.fromkeys(notes)), limit=len(shown))
 
 
-def _rows(found: Sequence[tuple[str, Presentation]]) -> Iterator[Sequence[Any]]:
+def _rows(same: Sequence[tuple[str, Presentation]]) -> Iterator[Sequence[Any]]:
     """A failure, and below it what is known about it: a label and a text in each row, for a narrow page."""
-    findings = [finding for _, finding in found]
+    findings = [finding for _, finding in same]
     failure = findings[0].failure
     code = _CODE.match(failure)
     yield [Cell(code[1] if code else "finding", "bad"), failure.removeprefix(code[0] if code else "") or UNKNOWN]
-    yield ["found by", ", ".join(dict.fromkeys(subject for subject, _ in found))]
+    yield ["found by", ", ".join(dict.fromkeys(subject for subject, _ in same))]
     yield ["evidence", some(" ".join(finding.message.split()) for finding in findings)]
     yield from (["likely cause", cause] for cause in dict.fromkeys(cause for f in findings for cause in f.causes))
     yield from (["remedy", remedy] for remedy in dict.fromkeys(f.remedy.rstrip(".") for f in findings if f.remedy))
@@ -140,10 +140,10 @@ def _stage(context: RunContext, examined: Stage, failed: str) -> Examined:
         return Examined(examined.name, blocked=error.message)
     except FluobookError as error:
         return Examined(examined.name, [present(error, phase=context.in_commands, with_probe=True)])
-    found = [(check, _of_check(context, check)) for check in checks]
+    presented = [(check, _of_check(context, check)) for check in checks]
     missing = [check for check in checks if check.error and getattr(check.error, "code", "") == "NoMatch"]
-    remarks = [finding.message for check, finding in found if check.advisory and not finding.failure]
-    findings = [f for check, f in found if check not in missing and (f.failure or not check.advisory)]
+    remarks = [finding.message for check, finding in presented if check.advisory and not finding.failure]
+    findings = [f for check, f in presented if check not in missing and (f.failure or not check.advisory)]
     return Examined(examined.name, findings, remarks=remarks)
 
 

@@ -83,12 +83,12 @@ def observe(context: RunContext) -> Observed:
         StageMissing: there is no cluster yet.
     """
     platform, kube = context.platform, cluster(context)
-    found, registered = vms.observe(context), kube.list("v1", "Node")
-    machines = [*platform.nodes, *(node for node, _ in _former(platform, found, registered))]
+    observed, registered = vms.observe(context), kube.list("v1", "Node")
+    machines = [*platform.nodes, *(node for node, _ in _former(platform, observed, registered))]
     answers = in_parallel(lambda node: read_running(context, node), machines, width=len(machines))
     reports = in_parallel(lambda node: read_etcd(context.talos.client(node)), platform.control_planes)
     return Observed(
-        found,
+        observed,
         registered,
         {node.name: runs for node, runs in zip(machines, answers, strict=True) if runs},
         next((report.members for report in reports if report.members), ()),
@@ -109,10 +109,12 @@ def _offered(context: RunContext) -> Collection[str]:
         return ()
 
 
-def _former(platform: Platform, found: vms.Observation, registered: Sequence[Obj]) -> list[tuple[Node, vms.ObservedVM]]:
+def _former(
+    platform: Platform, observed: vms.Observation, registered: Sequence[Obj]
+) -> list[tuple[Node, vms.ObservedVM]]:
     """The nodes that left the params and are still in the cluster: as nodes of the platform, and their VMs."""
     by_name, former = {node["metadata"]["name"]: node for node in registered}, []
-    for vm in found.strays:
+    for vm in observed.strays:
         name = str(vm.resource.get("name"))
         if name in by_name and teardown.is_former_node(platform, vm):
             labels = by_name[name]["metadata"].get("labels") or {}
@@ -146,7 +148,7 @@ def state_of(platform: Platform, observed: Observed) -> dict[str, Any]:
     former = _former(platform, observed.vms, observed.nodes)
     ours = {node.name: observed.vms.ours(node) for node in platform.nodes} | {node.name: vm for node, vm in former}
     seen = {vm.vmid for vm in ours.values() if vm}
-    others = [*observed.vms.strays, *(vm for found in observed.vms.vms.values() for vm in found)]
+    others = [*observed.vms.strays, *(vm for same_node in observed.vms.vms.values() for vm in same_node)]
     members = {member.hostname: member.id for member in observed.members}
     registered = {node["metadata"]["name"]: node for node in observed.nodes}
     return {
@@ -204,10 +206,10 @@ def _options(vm: vms.ObservedVM) -> dict[str, str]:
 
 def _pods(pods: Iterable[Obj]) -> list[dict[str, Any]]:
     """The workloads whose pods a drain evicts, each with the nodes of its pods."""
-    found: dict[tuple[str, str, str], list[Obj]] = defaultdict(list)
+    by_workload: dict[tuple[str, str, str], list[Obj]] = defaultdict(list)
     for pod in pods:
         if drain.has_to_go(pod) and pod["spec"].get("nodeName"):
-            found[pod["metadata"].get("namespace", ""), *workload_of(pod)].append(pod)
+            by_workload[pod["metadata"].get("namespace", ""), *workload_of(pod)].append(pod)
     return [
         {
             "namespace": namespace,
@@ -217,7 +219,7 @@ def _pods(pods: Iterable[Obj]) -> list[dict[str, Any]]:
             "grace": max(pod["spec"].get("terminationGracePeriodSeconds") or 0 for pod in own),
             "nodes": {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in own},
         }
-        for (namespace, kind, name), own in sorted(found.items())
+        for (namespace, kind, name), own in sorted(by_workload.items())
     ]
 
 
@@ -286,8 +288,8 @@ def as_running(chosen: Params, state: State) -> Params:
 
 def _most(state: State, key: str) -> str:
     """The version that most nodes run, the first of them in a draw; "" if none is known."""
-    found = [node[key].removeprefix("v") for node in state["nodes"].values() if node[key]]
-    return max(found, key=found.count, default="")
+    versions = [node[key].removeprefix("v") for node in state["nodes"].values() if node[key]]
+    return max(versions, key=versions.count, default="")
 
 
 def differences(live: Plan, lab: Plan) -> list[str]:

@@ -145,8 +145,8 @@ class KubernetesSide:
             pod = self.store.find("v1", "Pod", f"{part}-{info.name}", "kube-system")
             if pod is None or image_of(pod) != image_of(static_pod(part, info)):
                 await self._replace(node, config, part, info)
-        found = self.store.find("v1", "Node", info.name) or {}
-        if ((found.get("status") or {}).get("nodeInfo") or {}).get("kubeletVersion") != info.kubernetes:
+        node_object = self.store.find("v1", "Node", info.name) or {}
+        if ((node_object.get("status") or {}).get("nodeInfo") or {}).get("kubeletVersion") != info.kubernetes:
             self._kubelets.pop(node.vm.uuid).stop()
             node.set_service("kubelet", WAITING_FOR_CRI)
             await self._fetched(node, str((config.machine.get("kubelet") or {}).get("image")))

@@ -140,11 +140,11 @@ def _stand_ins(store: Store, state: State) -> list[str]:
 
 def _pods(store: Store) -> dict[tuple[str, str, str], list[Obj]]:
     """The pods by namespace, kind and name of their workload."""
-    found: dict[tuple[str, str, str], list[Obj]] = defaultdict(list)
+    by_workload: dict[tuple[str, str, str], list[Obj]] = defaultdict(list)
     for pod in sorted(store.list("v1", "Pod"), key=name_of):
         if not pod["metadata"].get("deletionTimestamp"):
-            found[namespace_of(pod), *workload_of(pod)].append(pod)
-    return found
+            by_workload[namespace_of(pod), *workload_of(pod)].append(pod)
+    return by_workload
 
 
 def _places(store: Store, state: State) -> list[str]:

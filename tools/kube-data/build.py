@@ -28,23 +28,23 @@ FIELD = re.compile(
 def messages(text: str) -> dict[str, dict[str, list[str]]]:
     """Every message of a .proto file: number → [name, label, type]."""
     package = re.search(r"^package (\S+);", text, re.MULTILINE)
-    prefix, found, current = (package[1] if package else ""), {}, None
+    prefix, by_name, current = (package[1] if package else ""), {}, None
     for line in text.splitlines():
         if begin := re.match(r"^message (\w+) \{", line):
-            current = found.setdefault(f"{prefix}.{begin[1]}", {})
+            current = by_name.setdefault(f"{prefix}.{begin[1]}", {})
         elif current is not None and (field := FIELD.match(line)):
             kind = field["value"] or field["type"]
             full = kind if kind in SCALARS else (kind.lstrip(".") if "." in kind else f"{prefix}.{kind}")
             current[field["number"]] = [field["name"], field["label"].split("<")[0], full]
-    return found
+    return by_name
 
 
 def schemas(openapi: dict[str, Any]) -> dict[str, Any]:
     """All schemas of all documents, once each, without descriptions."""
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for document in openapi.values():
-        found.update(document.get("components", {}).get("schemas", {}))
-    return {name: bare(schema) for name, schema in sorted(found.items())}
+        by_name.update(document.get("components", {}).get("schemas", {}))
+    return {name: bare(schema) for name, schema in sorted(by_name.items())}
 
 
 def bare(value: Any) -> Any:
@@ -79,11 +79,11 @@ def written(name: str, value: dict[str, Any]) -> None:
 def main(dump: str, protos: list[str]) -> None:
     """Write the files."""
     data = json.loads(Path(dump).read_text())
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for proto in protos:
-        found.update(messages(Path(proto).read_text()))
+        by_name.update(messages(Path(proto).read_text()))
     served = resources(data["api"], data["apis"])
-    written("api.json.xz", {"resources": served, "schemas": schemas(data["openapi"]), "messages": found})
+    written("api.json.xz", {"resources": served, "schemas": schemas(data["openapi"]), "messages": by_name})
 
 
 if __name__ == "__main__":

@@ -64,19 +64,19 @@ def strict(schema: Any) -> Any:
         return [strict(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {key: strict(value) for key, value in schema.items() if key in SCHEMAS}
-    found |= {key: value for key, value in schema.items() if key in PLAIN}
+    result = {key: strict(value) for key, value in schema.items() if key in SCHEMAS}
+    result |= {key: value for key, value in schema.items() if key in PLAIN}
     if "properties" in schema:
-        found["properties"] = {name: strict(value) for name, value in schema["properties"].items()}
+        result["properties"] = {name: strict(value) for name, value in schema["properties"].items()}
         if not schema.get("x-kubernetes-preserve-unknown-fields") and "additionalProperties" not in schema:
-            found["additionalProperties"] = False
-    if "$ref" in found:
-        found["$ref"] = "#/definitions/" + found["$ref"].rpartition("/")[2]
+            result["additionalProperties"] = False
+    if "$ref" in result:
+        result["$ref"] = "#/definitions/" + result["$ref"].rpartition("/")[2]
     if schema.get("format") == "int-or-string" or schema.get("x-kubernetes-int-or-string"):
         return {"type": ["integer", "string"]}
-    if schema.get("nullable") and isinstance(found.get("type"), str):
-        found["type"] = [found["type"], "null"]
-    return found
+    if schema.get("nullable") and isinstance(result.get("type"), str):
+        result["type"] = [result["type"], "null"]
+    return result
 
 
 def main(kubernetes: Path, custom: list[Path]) -> None:
@@ -86,16 +86,16 @@ def main(kubernetes: Path, custom: list[Path]) -> None:
     definitions: dict[str, Any] = {}
     for name, schema in json.loads(kubernetes.read_text())["$defs"].items():
         definitions[name] = strict(schema)
-        for one in schema.get("x-kubernetes-group-version-kind") or []:
-            if SERVED.fullmatch(one["version"]) and not one["kind"].endswith(("List", "Options", "Event", "APIVersions")):
-                kinds["/".join((one["group"], one["version"], one["kind"]))] = {"$ref": f"#/definitions/{name}"}
+        for kind in schema.get("x-kubernetes-group-version-kind") or []:
+            if SERVED.fullmatch(kind["version"]) and not kind["kind"].endswith(("List", "Options", "Event", "APIVersions")):
+                kinds["/".join((kind["group"], kind["version"], kind["kind"]))] = {"$ref": f"#/definitions/{name}"}
     for path in custom:
         schema = json.loads(path.read_text())
-        one = schema["x-kubernetes-group-version-kind"][0]
+        kind = schema["x-kubernetes-group-version-kind"][0]
         shape = strict(schema)
         shape["properties"]["metadata"] = {"$ref": f"#/definitions/{META}"}
-        kinds["/".join((one["group"], one["version"], one["kind"]))] = shape
-        cluster += [f"{one['group']}/{one['kind']}"] if schema.get("x-scope") == "Cluster" else []
+        kinds["/".join((kind["group"], kind["version"], kind["kind"]))] = shape
+        cluster += [f"{kind['group']}/{kind['kind']}"] if schema.get("x-scope") == "Cluster" else []
     text = json.dumps(
         {"kinds": kinds, "definitions": definitions, "cluster": cluster}, sort_keys=True, separators=(",", ":")
     )

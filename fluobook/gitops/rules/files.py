@@ -181,7 +181,9 @@ def kustomizations_build(snapshot: Snapshot) -> Iterator[Finding]:
     with build.builder(snapshot.root) as builder, ThreadPoolExecutor() as pool:
 
         def built(folders: Iterable[Path]) -> list[Finding]:
-            return [each for found in pool.map(lambda f: list(_build(builder, f, snapshot)), folders) for each in found]
+            return [
+                each for defects in pool.map(lambda f: list(_build(builder, f, snapshot)), folders) for each in defects
+            ]
 
         failed = built(folder for folder in folders if folder not in nested)
         yield from failed

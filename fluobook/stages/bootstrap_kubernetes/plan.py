@@ -73,8 +73,8 @@ def observe(context: RunContext) -> Observation:
     answers = in_parallel(lambda node: etcd_members(context.talos.client(node)), nodes)
     members = {node.name: known for node, known in zip(nodes, answers, strict=True) if known}
     kubernetes = read_kubernetes(context.kube()) if members else Kubernetes()
-    found = context.kube().find("v1", "Service", "kubernetes", "default") if kubernetes.version else None
-    service = str(found["spec"]["clusterIP"]) if found else ""
+    api_service = context.kube().find("v1", "Service", "kubernetes", "default") if kubernetes.version else None
+    service = str(api_service["spec"]["clusterIP"]) if api_service else ""
     return Observation(
         without_config, members, kubernetes, service, context.secrets.access_files(context.platform, context.home)
     )

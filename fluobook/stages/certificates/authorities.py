@@ -105,7 +105,7 @@ def observe(context: RunContext, now: dt.datetime) -> Sequence[Authority]:
     Raises:
         Refused: a time in the params has not come yet.
     """
-    bundle, found = context.secrets.bundle(), []
+    bundle, authorities = context.secrets.bundle(), []
     for name, param in PARAMS.items():
         wanted = moment(context.platform, param, now)
         rotation = bundle.rotations.get(name)
@@ -116,8 +116,8 @@ def observe(context: RunContext, now: dt.datetime) -> Sequence[Authority]:
             nodes = context.platform.nodes
             states = in_parallel(lambda node: _state(context, node, texts), nodes, width=len(nodes))  # noqa: B023
             authority = replace(authority, nodes=dict(zip([n.name for n in nodes], states, strict=True)))
-        found.append(authority)
-    return found
+        authorities.append(authority)
+    return authorities
 
 
 def before(bundle: SecretsBundle, name: str) -> Sequence[SecretsBundle]:
@@ -258,9 +258,9 @@ def _asked_by_talos(
     context.redactor.add(identity.key)
 
     def step() -> bool:
-        found = probe(context.talos.address(node), ca=trusted, identity=identity)
-        if found.mode is not wanted:
-            raise TaskFailed(f"{node.name} answers as {found.mode.value}: {found.detail}", system="talos")
+        answer = probe(context.talos.address(node), ca=trusted, identity=identity)
+        if answer.mode is not wanted:
+            raise TaskFailed(f"{node.name} answers as {answer.mode.value}: {answer.detail}", system="talos")
         return True
 
     return step
@@ -372,11 +372,11 @@ def restart(context: RunContext, workload: Obj, annotations: Mapping[str, str]) 
     generation = kube.patch(*at, name, namespace, body=body)["metadata"].get("generation", 0)
 
     def ready() -> bool | None:
-        found = kube.find(*at, name, namespace)
-        if found is None:
+        present = kube.find(*at, name, namespace)
+        if present is None:
             return True  # an operator has taken it away
-        if (value_at(dict(found), "status.observedGeneration") or 0) < generation or (reason := why_not(found)):
-            raise FluobookError(reason if found and why_not(found) else "its restart has not begun")
+        if (value_at(dict(present), "status.observedGeneration") or 0) < generation or (reason := why_not(present)):
+            raise FluobookError(reason if present and why_not(present) else "its restart has not begun")
         return True
 
     context.wait_until("gate", f"{workload['kind']} {namespace}/{name} to run again", ready)

@@ -116,7 +116,7 @@ def read_tokens(context: RunContext) -> tuple[RetiredToken, ...]:
     Raises:
         Refused: the retired token is the present one.
     """
-    found = []
+    retired_tokens = []
     for endpoint in context.platform.proxmox:
         if not (retired := endpoint.retired_token_id):
             continue
@@ -133,8 +133,8 @@ def read_tokens(context: RunContext) -> tuple[RetiredToken, ...]:
             exists: bool | None = name in {str(token["tokenid"]) for token in client.tokens(user)}
         except AccessDenied:
             exists = None
-        found.append(RetiredToken(endpoint.name, retired, exists, lacking))
-    return tuple(found)
+        retired_tokens.append(RetiredToken(endpoint.name, retired, exists, lacking))
+    return tuple(retired_tokens)
 
 
 def revocations(tokens: Sequence[RetiredToken], first: Sequence[Action]) -> Iterator[Action]:
@@ -280,15 +280,15 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
 def _renew_password(context: RunContext, kube: Kube, before: dt.datetime, report: Reporter) -> Mapping[str, Any]:
     """Take the password away and let argocd-server start again, which generates another one if there is none."""
 
-    def found() -> str | None:
+    def when_changed() -> str | None:
         now = read_password(kube, before)
         return None if now.is_due or now.changed is None else now.changed.isoformat()
 
-    if not (changed := found()):
+    if not (changed := when_changed()):
         kube.patch("v1", "Secret", OWN, NAMESPACE, body={"data": {PASSWORD: None, CHANGED: None}})
         report("argocd-server restarts")
         _restart(context, kube, SERVER)
-        changed = context.wait_until("argocd", "Argo CD to generate another password", found)
+        changed = context.wait_until("argocd", "Argo CD to generate another password", when_changed)
     return {"changed": changed}
 
 

@@ -146,8 +146,8 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     if observation.authorities and not due:
         nodes = context.platform.nodes
         ca, identity = context.secrets.bundle().talos.crt, context.secrets.talos_identity("os:reader")
-        found = in_parallel(lambda node: probe(context.talos.address(node), ca=ca, identity=identity).mode, nodes)
-        other = [node.name for node, mode in zip(nodes, found, strict=True) if mode is not Mode.CONFIGURED]
+        modes = in_parallel(lambda node: probe(context.talos.address(node), ca=ca, identity=identity).mode, nodes)
+        other = [node.name for node, mode in zip(nodes, modes, strict=True) if mode is not Mode.CONFIGURED]
         checks.append(
             Check("every node identifies itself by the bundle's authority", not other, count(len(nodes), other), again)
         )

@@ -212,8 +212,8 @@ def cordoned_by(node: Obj) -> str:
 
 def cordon(kube: Kube, node: str, stage: str) -> None:
     """Keep new pods away from a node; one that somebody else cordoned is not marked as ours."""
-    found = kube.get("v1", "Node", node)
-    if (found.get("spec") or {}).get("unschedulable"):
+    node_object = kube.get("v1", "Node", node)
+    if (node_object.get("spec") or {}).get("unschedulable"):
         return
     body = {"metadata": {"annotations": {CORDONED_BY: stage}}, "spec": {"unschedulable": True}}
     kube.patch("v1", "Node", node, body=body)

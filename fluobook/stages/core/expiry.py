@@ -75,7 +75,7 @@ def read(context: RunContext) -> Sequence[Expiring]:
     ]
     if not isinstance(kube, Missing):
         readers += [lambda: _kubelets(context, kube), lambda: _secrets(context, kube)]
-    return [found for each in in_parallel(lambda reader: list(reader()), readers) for found in each]
+    return [entry for each in in_parallel(lambda reader: list(reader()), readers) for entry in each]
 
 
 def _authorities(context: RunContext) -> Iterator[Expiring]:
@@ -166,10 +166,10 @@ def _secrets(context: RunContext, kube: Kube) -> Iterator[Expiring]:
         yield Expiring("secret", name, renewal, crt.not_valid_after_utc, limit=min(RENEW_BEFORE, span / 4))
 
 
-def table(found: Iterable[Expiring], now: dt.datetime) -> Table:
+def table(expiring: Iterable[Expiring], now: dt.datetime) -> Table:
     """All of it, what should have been renewed marked. Without dates, so that it reads the same in every run."""
     rows = []
-    for each in found:
+    for each in expiring:
         tone = "bad" if each.is_due(now) else "wait" if each.problem else "ok"
         rows.append([each.kind, each.name, Cell(each.left(now), tone), each.renewal])
     note = "etcd's own certificates last as long as its authority; controllers' are renewed by Talos at half of theirs"
@@ -186,10 +186,10 @@ CHECKS = {
 """One check for each kind."""
 
 
-def checks(found: Sequence[Expiring], now: dt.datetime) -> Iterator[Check]:
+def checks(expiring: Sequence[Expiring], now: dt.datetime) -> Iterator[Check]:
     """Whether what expires was renewed in time; what was not read counts as failed."""
     for kind, name in CHECKS.items():
-        of_kind = [each for each in found if each.kind == kind]
+        of_kind = [each for each in expiring if each.kind == kind]
         late = [f"{e.name} ({e.left(now)})" for e in of_kind if e.is_due(now) or e.problem]
         remedies = dict.fromkeys(f"{e.name}: {e.renewal}" for e in of_kind if e.is_due(now) or e.problem)
         yield Check(name, not late, count(len(of_kind), late), "; ".join(remedies))

@@ -147,7 +147,7 @@ class Nodes:
         pressures = [kind.removesuffix("Pressure") for kind in types if kind.endswith(("Pressure", "Unavailable"))]
         pressure = Cell(", ".join(pressures), "bad") if pressures else "none"
         system = info.get("osImage", "")
-        talos = found[1] if (found := _TALOS.search(system)) else system
+        talos = version[1] if (version := _TALOS.search(system)) else system
         return [name, role, state, shown, pressure, talos, info.get("kubeletVersion", ""), " ".join(addresses)]
 
 

@@ -83,8 +83,8 @@ def leftovers_of(
         tracking, name = _annotations(namespace).get(TRACKING, ""), namespace["metadata"]["name"]
         if tracking and name in tree.dropped_namespaces:
             keys["v1", "Namespace", name, ""] = tracking.partition(":")[0]
-    found = [_leftover(kube, key, owner, objects) for key, owner in keys.items()]
-    return tuple(sorted((item for item in found if item), key=lambda item: (-item.place, item.kind, item.name)))
+    leftovers = [_leftover(kube, key, owner, objects) for key, owner in keys.items()]
+    return tuple(sorted((item for item in leftovers if item), key=lambda item: (-item.place, item.kind, item.name)))
 
 
 def _annotations(obj: Obj) -> Mapping[str, str]:

@@ -82,7 +82,7 @@ def observe(context: RunContext) -> Observation:
         for node in platform.nodes
         if (active := configured[node.name])
     }
-    found = Observation(
+    observation = Observation(
         wanted,
         None,
         states,
@@ -90,21 +90,21 @@ def observe(context: RunContext) -> Observation:
         params=params_file(context),
         manifests=tuple(ssa.title(each.wanted) for each in _manifests(context, kube) if each.differs),
     )
-    parts, kubelets = found.todo(platform)
+    parts, kubelets = observation.todo(platform)
     if not kubelets and not any(parts.values()):
-        return found
+        return observation
     load_, seconds = drain.read_load(kube), platform.deadlines.drain
     return Observation(
         wanted,
         None,
         states,
-        found.cordoned,
+        observation.cordoned,
         {node.name: tuple(drain.blockers(node.name, load_, seconds=seconds)) for node in kubelets},
         _programs(pods),
         gitops.chart_source(gitops.for_phase(platform, gitops.of(platform, context.root)), "cilium").version,
         tuple(_removed(context, kube, {name: active[1] for name, active in configured.items() if active})),
-        found.params,
-        found.manifests,
+        observation.params,
+        observation.manifests,
     )
 
 
@@ -182,11 +182,11 @@ def _programs(pods: Iterable[Obj]) -> dict[str, frozenset[str]]:
 def _removed(context: RunContext, kube: Kube, active: Mapping[str, Sequence[Document]]) -> Iterator[str]:
     """What the new version no longer has: in machine configurations, in the tree, and in the cluster."""
     platform, minor = context.platform, minor_of(context.platform.versions.kubernetes)
-    found: dict[str, list[str]] = {}
+    by_problem: dict[str, list[str]] = {}
     for name, documents in active.items():
         for problem in removed.in_configuration(fold(documents), minor):
-            found.setdefault(problem, []).append(name)
-    yield from (f"{', '.join(names)}: {problem}" for problem, names in found.items())
+            by_problem.setdefault(problem, []).append(name)
+    yield from (f"{', '.join(names)}: {problem}" for problem, names in by_problem.items())
     gone = set(removed.apis(minor))
     tree = gitops.for_phase(platform, gitops.of(platform, context.root))
     for app in tree.applications:
@@ -375,8 +375,8 @@ def _complaint(context: RunContext, node: Node, part: str, logs: set[str]) -> st
 
 def _ready(context: RunContext, node: Node) -> None:
     def step() -> bool | None:
-        found = context.kube().get("v1", "Node", node.name)
-        return True if context.talos.is_ready(node) and has_condition(found, "Ready") else None
+        node_object = context.kube().get("v1", "Node", node.name)
+        return True if context.talos.is_ready(node) and has_condition(node_object, "Ready") else None
 
     context.wait_until("upgrade", f"{node.name} to be ready", step, interval=0.5)
 

@@ -71,14 +71,14 @@ def differences(application: str, standin: Sequence[Obj], real: Sequence[Obj], n
         namespace: of objects that do not name theirs.
     """
     ours, theirs = trees(standin, namespace), trees(real, namespace)
-    found = []
+    differing = []
     for name in sorted({*ours, *theirs}):
         if name in ours and name in theirs:
-            found += [Difference(application, name, *values) for values in _differing(ours[name], theirs[name])]
+            differing += [Difference(application, name, *values) for values in _differing(ours[name], theirs[name])]
         else:
             sides = (_present(side[name]) if name in side else ABSENT for side in (ours, theirs))
-            found.append(Difference(application, name, "", *sides))
-    return found
+            differing.append(Difference(application, name, "", *sides))
+    return differing
 
 
 def _present(tree: Obj) -> str:
@@ -167,7 +167,7 @@ async def compare(
     kube_version: str,
 ) -> tuple[list[Difference], dict[str, str]]:
     """All differences, and why some Applications are not compared; see `fluobook_lab.life.diff_charts`."""
-    found = Programs(**{name: Path(path) for name, path in programs.items()})
+    tools = Programs(**{name: Path(path) for name, path in programs.items()})
     causes = {
         application["metadata"]["name"]: real.why_not(pin)
         for application in applications
@@ -175,8 +175,8 @@ async def compare(
         if not (real.chart(pin) if pin.chart else real.repository(pin))
     }
     compared = [application for application in applications if application["metadata"]["name"] not in causes]
-    ours = await Renderer(None, found, kube_version).render(compared)
-    theirs = await Renderer(real, found, kube_version).render(compared)
+    ours = await Renderer(None, tools, kube_version).render(compared)
+    theirs = await Renderer(real, tools, kube_version).render(compared)
     listed = []
     for application in compared:
         name, namespace = application["metadata"]["name"], application["spec"]["destination"].get("namespace", "")
@@ -235,9 +235,9 @@ class Renderer:
                 charts.pin(pin.repository, pin.chart, pin.version)
                 source["repoURL"] = charts.url(pin.repository)
             else:
-                found = self._folder.repository(pin) if self._folder else None
-                if found:
-                    git.copy(pin.path, found[0], pin.version, found[1])
+                pinned = self._folder.repository(pin) if self._folder else None
+                if pinned:
+                    git.copy(pin.path, pinned[0], pin.version, pinned[1])
                 else:
                     git.seed(pin.path, GIT_STANDINS / pin.path, tags=[pin.version])
                 source["repoURL"] = git.url(pin.path)

@@ -153,11 +153,11 @@ class Folder:
     def _read(self) -> None:
         self._archives: dict[tuple[str, str], list[Archive]] = {}
         self._repositories: list[Path] = []
-        for found in _walk(self.path, set()):
-            if found.is_dir():
-                self._repositories.append(found)
+        for each in _walk(self.path, set()):
+            if each.is_dir():
+                self._repositories.append(each)
             else:
-                archive = read_archive(found)
+                archive = read_archive(each)
                 self._archives.setdefault(_key(archive.package.name, archive.package.version), []).append(archive)
 
     def chart(self, pin: Pin) -> Archive | None:
@@ -166,9 +166,9 @@ class Folder:
         Raises:
             BadFile: two different archives have its name and version, and no path says which is this repository's.
         """
-        found = self._archives.get(_key(pin.chart, pin.version), [])
-        own = [archive for archive in found if _common_end(archive.file.parent, pin.path) == len(_parts(pin.path))]
-        fitting = {archive.contents: archive for archive in reversed(own or found)}
+        archives = self._archives.get(_key(pin.chart, pin.version), [])
+        own = [archive for archive in archives if _common_end(archive.file.parent, pin.path) == len(_parts(pin.path))]
+        fitting = {archive.contents: archive for archive in reversed(own or archives)}
         if len(fitting) > 1:
             first, second = sorted(str(archive.file) for archive in fitting.values())[:2]
             problem = f"and {second} are both {pin.chart} {pin.version}, with different contents"
@@ -192,16 +192,16 @@ class Folder:
         Raises:
             BadFile: two repositories with equally long paths have different commits, or objects are missing.
         """
-        found = {
+        repositories = {
             repository: commit
             for repository in self._candidates(pin)
             if (commit := commit_of(self._git, repository, pin.version))
         }
-        if len(set(found.values())) > 1:
-            first, second = list(found)[:2]
+        if len(set(repositories.values())) > 1:
+            first, second = list(repositories)[:2]
             problem = f"and {second} both fit {pin.repository}, and {pin.version} is another commit in each"
             raise BadFile(first, problem, remedy="keep one of them")
-        for repository, commit in found.items():
+        for repository, commit in repositories.items():
             if not is_complete(self._git, repository, commit):
                 problem = f"has {pin.version}, but not all of its files"
                 raise BadFile(repository, problem, remedy="clone it again, without --filter")

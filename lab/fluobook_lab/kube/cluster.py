@@ -101,10 +101,10 @@ class KubeCluster:
         """The control plane has other authorities: it signs with `authority`, and publishes all that are accepted."""
         store, roots = self.api.store, "".join(f"{crt.rstrip()}\n" for crt in accepted)
         self._signer.authority, self._namespaces.ca, store.authorities = authority, roots, accepted
-        for found in store.view("v1", "ConfigMap"):
-            if name_of(found) == ROOT_CA:
+        for each in store.view("v1", "ConfigMap"):
+            if name_of(each) == ROOT_CA:
                 body = {"data": {"ca.crt": roots}}
-                store.patch("v1", "ConfigMap", ROOT_CA, namespace_of(found), body=body, write=Write())
+                store.patch("v1", "ConfigMap", ROOT_CA, namespace_of(each), body=body, write=Write())
 
     def refuse_others(self, accepted: set[str]) -> None:
         """No API server accepts other authorities any more: kubelets with their certificates are not let in."""

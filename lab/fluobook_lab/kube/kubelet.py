@@ -349,8 +349,8 @@ class Kubelet:
             return
         for component in STATIC_PODS:
             wanted = static_pod(component, self._node)
-            found = self._store.find("v1", "Pod", name_of(wanted), "kube-system")
-            if found is None or image_of(found) != image_of(wanted):
+            pod = self._store.find("v1", "Pod", name_of(wanted), "kube-system")
+            if pod is None or image_of(pod) != image_of(wanted):
                 remove_static_pod(self._store, component, self._node)
                 self._store.create(wanted)
 

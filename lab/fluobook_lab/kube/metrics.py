@@ -50,21 +50,21 @@ class ApiServices:
     def _touched(self, obj: Obj) -> list[Key]:
         namespace = namespace_of(obj)
         services = self._store.storage.scan(API_SERVICES)
-        return [key for key, found in services if (service_of(found) or {}).get("namespace") == namespace]
+        return [key for key, api_service in services if (service_of(api_service) or {}).get("namespace") == namespace]
 
     def reconcile(self, key: Key) -> float | None:
         """As in `Controller`."""
-        found = self._store.find("apiregistration.k8s.io/v1", "APIService", key[1])
-        service = service_of(found) if found else None
-        if found and not service:
+        api_service = self._store.find("apiregistration.k8s.io/v1", "APIService", key[1])
+        service = service_of(api_service) if api_service else None
+        if api_service and not service:
             return None
         available = service is not None and is_ready(self._store, service)
         if key[1] == f"{VERSION}.{GROUP}":
             serve(self._store, available=available)
-        if found:
+        if api_service:
             verdict = ("True", "Passed") if available else ("False", "MissingEndpoints")
-            conditions = (found.get("status") or {}).get("conditions") or []
-            self._store.set_status(found, {"conditions": with_condition(conditions, "Available", *verdict)})
+            conditions = (api_service.get("status") or {}).get("conditions") or []
+            self._store.set_status(api_service, {"conditions": with_condition(conditions, "Available", *verdict)})
         return None
 
 

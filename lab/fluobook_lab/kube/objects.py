@@ -112,13 +112,13 @@ def controller_of(obj: Obj) -> Obj | None:
 
 def claims_of(pod: Obj) -> list[str]:
     """The names of the claims that a pod uses; those of its ephemeral volumes have the pod's name in theirs."""
-    found = []
+    claims = []
     for volume in pod["spec"].get("volumes") or []:
         if volume.get("ephemeral"):
-            found.append(f"{name_of(pod)}-{volume['name']}")
+            claims.append(f"{name_of(pod)}-{volume['name']}")
         elif claim := volume.get("persistentVolumeClaim"):
-            found.append(claim["claimName"])
-    return found
+            claims.append(claim["claimName"])
+    return claims
 
 
 def owner_reference(owner: Obj) -> Obj:

@@ -350,8 +350,12 @@ def fabric_neighbors(call: Call) -> list[dict[str, str]]:
 def _routes() -> list[tuple[str, str, Callable[[Call], Any]]]:
     routes: list[tuple[str, str, Callable[[Call], Any]]] = []
     for kind, path in _PATHS.items():
-        one = f"{path}/{{{_KEYS[kind]}}}"
-        routes += [("POST", path, _creation(kind)), ("PUT", one, _change(kind)), ("DELETE", one, _removal(kind))]
+        object_path = f"{path}/{{{_KEYS[kind]}}}"
+        routes += [
+            ("POST", path, _creation(kind)),
+            ("PUT", object_path, _change(kind)),
+            ("DELETE", object_path, _removal(kind)),
+        ]
     for kind in ("zones", "vnets", "subnets", "controllers", "prefix-lists", "route-maps"):
         routes.append(("GET", (_PATHS | _LISTED).get(kind, f"/cluster/sdn/{kind}"), _listing(kind)))
     return routes

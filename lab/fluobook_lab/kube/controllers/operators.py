@@ -188,12 +188,12 @@ class Operators:
     def _budget(self, obj: Obj, name: str, budget: Obj) -> None:
         """Make a disruption budget, or remove it if the resource switches it off."""
         namespace = namespace_of(obj)
-        found = self._store.find("policy/v1", "PodDisruptionBudget", name, namespace)
+        present = self._store.find("policy/v1", "PodDisruptionBudget", name, namespace)
         if "switch" in budget and json_path(obj, budget["switch"]) is False:
-            if found:
+            if present:
                 self._store.delete("policy/v1", "PodDisruptionBudget", name, namespace)
             return
-        if found is None:
+        if present is None:
             labels = {key: value.format(name=name_of(obj)) for key, value in budget["labels"].items()}
             metadata = {"name": name, "namespace": namespace, "ownerReferences": [owner_reference(obj)]}
             spec = {**budget["spec"], "selector": {"matchLabels": labels}}
