@@ -67,6 +67,7 @@ RULES: dict[str, Rule] = {
     "source": files.applications_are_sound,
     "valid": objects.objects_are_valid,
     "value": files.values_are_known,
+    "volume": applications.volumes_can_be_mounted,
     "wave": applications.waves_follow_dependencies,
     "wave-table": applications.wave_table_is_current,
 }

@@ -50,6 +50,13 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def site(repository: Path) -> Path:
+    """The repository with the example of docs/how-to/add-your-application.md in site; it leaves ScyllaDB out."""
+    shutil.copytree(REPOSITORY / "tests" / "site", repository / "site")
+    return repository
+
+
 @pytest.fixture(scope="session")
 def tree() -> Tree:
     return gitops.read(REPOSITORY)

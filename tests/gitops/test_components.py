@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,13 +140,6 @@ def test_check_reports_a_refusal_in_the_params_file(repository: Path):
     file.write_text(file.read_text().replace("  gitops:\n", "  gitops:\n    without: [cert-manager]\n"))
     messages = [finding.message for finding in all_findings(repository) if finding.file == "params/phase2.yaml"]
     assert any("cert-manager cannot be left out: rabbitmq-operator needs" in message for message in messages)
-
-
-@pytest.fixture
-def site(repository: Path) -> Path:
-    """The example site, which leaves ScyllaDB out."""
-    shutil.copytree(REPOSITORY / "tests/site", repository / "site")
-    return repository
 
 
 def leftovers(root: Path, *names: str) -> set[tuple[str, str]]:

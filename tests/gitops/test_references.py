@@ -451,4 +451,7 @@ def test_an_ingress_may_have_a_certificate_that_is_a_secret_in_git(tree: Path):
 def test_the_entries_of_the_table_have_no_unknown_field():
     table = yaml.safe_load((Path(__file__).parents[2] / "fluobook/gitops/data/references.yaml").read_text())
     entries = [entry for entries in (table["pods"], *table["kinds"].values()) for entry in entries]
-    assert all({"at", "kind", "kinds", "otherwise", "key", "among", "word"} >= set(entry) for entry in entries)
+    assert all(
+        {"at", "kind", "kinds", "otherwise", "key", "among", "word", "holds", "silent"} >= set(entry)
+        for entry in entries
+    )

@@ -24,13 +24,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "tests" / "site"
 
 
-@pytest.fixture
-def site(repository: Path) -> Path:
-    """A copy of the repository with the example of docs/how-to/add-your-application.md in its folder site."""
-    shutil.copytree(EXAMPLE, repository / "site")
-    return repository
-
-
 def platform_of(site: Path) -> Platform:
     return params.load("mine", root=site).platform
 

@@ -1,4 +1,4 @@
-"""Applications together: waves and their dependencies, projects, namespaces, ownership, and what must not be pruned."""
+"""Applications together: waves and their dependencies, projects, namespaces, ownership, volumes, and what is kept."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from fluobook.clients.answers import without_credentials
 from fluobook.files import read_text
 from fluobook.gitops import kustomization, schemas
 from fluobook.gitops.charts import Chart, chart_of
-from fluobook.gitops.documents import Position, value_under, walk
+from fluobook.gitops.documents import Position, pod_path, value_under, values_at, walk
+from fluobook.gitops.rules.references import required_by
 from fluobook.gitops.snapshot import INITIAL_NAMESPACES
 from fluobook.gitops.tree import FINALIZER, INTEGER, NEEDED_BEFORE, WAVE
+from fluobook.kubernetes.quantities import amount
 from fluobook.params.problems import did_you_mean
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from fluobook.gitops.documents import Document, Finding, Key
     from fluobook.gitops.snapshot import Snapshot
     from fluobook.gitops.tree import Application
+    from fluobook.params import Platform
 
 _WAVE = ("metadata", "annotations", WAVE)
 _MONITORS = {"serviceMonitor", "servicemonitor", "podMonitor"}
@@ -30,6 +33,17 @@ _SECRETS = {"secret", "superuserSecret", "passwordSecret"}
 _TABLE_ROW = re.compile(r"^\|\s*(-?\d+)\s*\|([^|]*)\|")
 _STATEFUL = {"Namespace", "PersistentVolumeClaim", "PersistentVolume", "Cluster", "RabbitmqCluster", "ScyllaCluster"}
 _CLAIMS = {"storageClass", "storageClassName", "volumeClaimTemplate", "volumeClaimTemplates"}
+_PHASES = ("PreSync", "Sync", "PostSync")
+_AWAITED = {"DaemonSet", "Deployment", "Job", "Pod", "StatefulSet"}
+"""The workloads that are healthy when their pods are."""
+_LONGHORN = "driver.longhorn.io"
+_SHARED = {"ReadWriteMany", "ReadOnlyMany"}
+_NFS = 2049
+_REPLICATED = ("DaemonSet", "Deployment", "StatefulSet")
+_CLASSES = ("storageClass", "storageClassName")
+_SIZES = (("size",), ("storage",), ("capacity",), ("resources", "requests", "storage"))
+_COPIES = ("parameters", "numberOfReplicas")
+_ON_ONE_NODE = (("nodeName",), ("nodeSelector", "kubernetes.io/hostname"), ("affinity", "podAffinity"))
 _INSTALLS = {"enabled", "create", "install"}
 _SYNC_OPTIONS = "argocd.argoproj.io/sync-options"
 _OF_THE_ROOT = {"Application", "AppProject"}
@@ -37,7 +51,7 @@ _KIND_LISTS = ("clusterResourceWhitelist", "namespaceResourceWhitelist")
 
 
 def waves_follow_dependencies(snapshot: Snapshot) -> Iterator[Finding]:
-    """Kinds, namespaces, storage classes and Secrets come in an earlier wave than what uses them."""
+    """Kinds, namespaces, classes and Secrets come in an earlier wave than their users; no pod needs what is later."""
     providers = providers_of(snapshot)
     others = [app.wave for app in snapshot.applications if chart_of(app) == Chart() and not snapshot.tree.is_ours(app)]
     unknown = min(others, default=math.inf)
@@ -55,6 +69,31 @@ def waves_follow_dependencies(snapshot: Snapshot) -> Iterator[Finding]:
                 message = f"{app.name} (wave {app.wave}) needs {need} ({reason})"
                 message = f"{message}, which {provider.name} brings in wave {provider.wave}"
                 yield app.document.at(*_WAVE).finding(message, "move one of them")
+        yield from _waits_for_itself(snapshot.deployed_by(app))
+
+
+def _waits_for_itself(objects: Iterable[Document]) -> Iterator[Finding]:
+    """Pods of one Application that need what it brings later: their step never ends, and the next never begins."""
+    steps = {(each.kind, each.namespace, each.name): step for each in objects if (step := _step(each))}
+    for document in (each for each in objects if each.kind in _AWAITED):
+        if step := _step(document):
+            for path, kind, name in required_by(document):
+                later = steps.get((kind, document.namespace, name), step)
+                if later > step:
+                    message = f"{document.kind} {document.name} ({_shown(step)}) needs {kind} {name} ({_shown(later)}),"
+                    remedy = f"annotate {name} with the same hook, or an earlier {WAVE}"
+                    yield document.at(*path).finding(f"{message} which comes only when it is done", remedy)
+
+
+def _step(document: Document) -> tuple[int, int] | None:
+    """When Argo CD applies an object in the sync of its Application: phase and wave; None for what is no part of it."""
+    phase = str(document.annotations.get("argocd.argoproj.io/hook", "Sync")).partition(",")[0].strip()
+    wave = str(document.annotations.get(WAVE, "0"))
+    return (_PHASES.index(phase), int(wave)) if phase in _PHASES and INTEGER.fullmatch(wave) else None
+
+
+def _shown(step: tuple[int, int]) -> str:
+    return f"{_PHASES[step[0]]}, wave {step[1]}"
 
 
 def providers_of(snapshot: Snapshot) -> dict[str, Application]:
@@ -375,3 +414,107 @@ def names_stay_where_nothing_is_pruned(snapshot: Snapshot) -> Iterator[Finding]:
                 message = f"{app.name} does not prune, and the name of {generator.get('name')} changes with its content"
                 place = document.at("configMapGenerator", index)
                 yield place.finding(message, "options: {disableNameSuffixHash: true}")
+
+
+def volumes_can_be_mounted(snapshot: Snapshot) -> Iterator[Finding]:
+    """All pods of a workload can mount its claims, and every volume fits on the workers' disks with all its copies."""
+    claims = {(claim.namespace, claim.name): claim for claim in snapshot.objects("PersistentVolumeClaim")}
+    holders: dict[tuple[str, str], Document] = {}
+    for workload in snapshot.objects(*_REPLICATED, "CronJob", "Job", "Pod"):
+        for place, key in _claims_mounted_by(workload):
+            if key not in claims or _SHARED & set(value_under(claims[key].data, ("spec", "accessModes")) or ()):
+                continue
+            if (other := holders.setdefault(key, workload)) is not workload:
+                message = f"{workload.kind} {workload.name} and {other.kind} {other.name} have one volume, {key[1]},"
+                yield place.finding(f"{message} which one node alone can mount", "give each its own, or ReadWriteMany")
+            elif workload.kind in _REPLICATED:
+                yield from _held_by_one_node(workload, place, key[1], _most_pods(snapshot, workload))
+    yield from _shared_without_nfs(snapshot)
+    reported: dict[Position, Finding] = {}
+    for platform, objects in snapshot.objects_by_platform:
+        if platform:
+            for place, message, remedy in (each for document in objects for each in _without_place(document, platform)):
+                reported.setdefault(place, place.finding(message, remedy))
+    yield from reported.values()
+
+
+def _claims_mounted_by(workload: Document) -> Iterator[tuple[Position, tuple[str, str]]]:
+    """The claims that the pods of a workload mount, if it does not keep them on one node: place, namespace and name."""
+    path = pod_path(workload)
+    spec = value_under(workload.data, path) if path else {}
+    if not any(value_under(spec, at) for at in _ON_ONE_NODE):
+        for at, name in values_at(spec, ("volumes", "*", "persistentVolumeClaim", "claimName"), path):
+            yield workload.at(*at), (workload.namespace, str(name))
+
+
+def _most_pods(snapshot: Snapshot, workload: Document) -> int:
+    """How many pods a workload has at most: by its own field, its autoscaler, or the nodes."""
+    if workload.kind == "DaemonSet":
+        return max((len(platform.nodes) for platform in snapshot.platforms.values()), default=1)
+    scaled = [
+        value_under(scaler.data, ("spec", "maxReplicas")) or 1
+        for scaler in snapshot.objects("HorizontalPodAutoscaler")
+        if scaler.namespace == workload.namespace
+        and value_under(scaler.data, ("spec", "scaleTargetRef", "name")) == workload.name
+    ]
+    own = value_under(workload.data, ("spec", "replicas"))
+    return max([1 if own is None else own, *scaled])
+
+
+def _held_by_one_node(workload: Document, place: Position, claim: str, pods: int) -> Iterator[Finding]:
+    """A volume that one node alone can mount, beside pods that may be on two."""
+    strategy = value_under(workload.data, ("spec", "strategy")) or {}
+    surges = value_under(strategy, ("rollingUpdate", "maxSurge")) not in (0, "0%")
+    name = f"{workload.kind} {workload.name}"
+    if pods > 1:
+        message = f"{name} has {pods} pods and one volume, {claim}, which one node alone can mount"
+        yield place.finding(message, "one replica, or a StatefulSet with volumeClaimTemplates")
+    elif pods and workload.kind == "Deployment" and strategy.get("type") != "Recreate" and surges:
+        message = f"{name} starts its next pod before the last one releases {claim}, which one node alone can mount"
+        yield place.finding(message, "strategy: {type: Recreate}")
+
+
+def _shared_without_nfs(snapshot: Snapshot) -> Iterator[Finding]:
+    """Longhorn serves a volume of several nodes over NFS, from a pod in its own namespace."""
+    longhorn = [app for app in snapshot.applications if _LONGHORN in chart_of(app).drivers]
+    classes = {name for app in longhorn for name in chart_of(app).classes}
+    classes |= {each.name for each in snapshot.objects("StorageClass") if each.data.get("provisioner") == _LONGHORN}
+    namespaces = {app.namespace for app in longhorn}
+    policies = [policy for policy in snapshot.objects("NetworkPolicy") if policy.namespace in namespaces]
+    if not policies or any(value == _NFS for policy in policies for _, _, value in walk(policy.data.get("spec"))):
+        return
+    for document in snapshot.objects("PersistentVolumeClaim", "StatefulSet"):
+        for path, spec in _claims_of(document):
+            if "ReadWriteMany" in (spec.get("accessModes") or ()) and spec.get("storageClassName") in (*classes, None):
+                message = (
+                    f"{document.kind} {document.name} has a volume of several nodes, which Longhorn serves over NFS,"
+                )
+                message = f"{message} and no policy of {policies[0].namespace} opens port {_NFS}"
+                remedy = "ReadWriteOnce, or a policy there for pods with longhorn.io/component: share-manager"
+                yield document.at(*path, "accessModes").finding(message, remedy)
+
+
+def _claims_of(document: Document) -> Iterator[tuple[tuple[Key, ...], dict[str, Any]]]:
+    """The specs of the claims of an object, and their paths."""
+    pattern = ("spec",) if document.kind == "PersistentVolumeClaim" else ("spec", "volumeClaimTemplates", "*", "spec")
+    yield from values_at(document.data, pattern)
+
+
+def _without_place(document: Document, platform: Platform) -> Iterator[tuple[Position, str, str]]:
+    """Volumes larger than any disk for them, and classes with more copies than hosts to keep them apart."""
+    name = f"{document.kind} {document.name}"
+    if document.kind == "StorageClass" and document.data.get("provisioner") == _LONGHORN:
+        copies, domains = str(value_under(document.data, _COPIES) or ""), len(platform.failure_domains)
+        if copies.isdecimal() and int(copies) > domains:
+            message = (
+                f"{name} keeps {copies} copies of a volume, more than hosts: {platform.cluster.name} has {domains}"
+            )
+            yield document.at(*_COPIES), message, "lower it: volumes stay degraded, and no node can be upgraded"
+    largest = max((node.data_disk_gib or 0 for node in platform.nodes), default=0)
+    for path, _, value in walk(document.data):
+        for field in _SIZES if isinstance(value, dict) and any(key in value for key in _CLASSES) else ():
+            size = value_under(value, field)
+            if isinstance(size, str | int) and amount(size) > largest * 2**30:
+                message = f"{name} has a volume of {size}, more than the largest disk for volumes:"
+                message = f"{message} {platform.cluster.name} has {largest} GiB"
+                yield document.at(*path, *field), message, "lower it, or raise data_disk_gib in the params"

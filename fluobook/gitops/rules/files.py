@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fluobook.params import Platform
 
 _UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_LARGEST_MAP = 1 << 20
 _DASHBOARD = "grafana_dashboard"
 """The label that Grafana's sidecar watches by default."""
 
@@ -139,6 +140,12 @@ def _unread_dashboards(
         labels = value_under(generator, ("options", "labels")) or {}
         entries = [str(entry).rpartition("=")[2] for entry in generator.get("files") or ()]
         files = [file for name in entries if (file := document.file.parent / name).suffix == ".json" and file.is_file()]
+        named = (document.file.parent / name for name in entries)
+        size = sum(file.stat().st_size for file in named if file.is_file())
+        if size > _LARGEST_MAP:
+            place = document.at("configMapGenerator", index)
+            message = f"ConfigMap {generator.get('name')} has {size // 1024} KiB, and Kubernetes takes 1024 KiB"
+            yield place.finding(message, "split it")
         dashboards = {file: parse_json(read_text(file), file) for file in files}
         if any(map(_has_panels, dashboards.values())) and not watched & set(labels):
             place = document.at("configMapGenerator", index, "options", "labels")

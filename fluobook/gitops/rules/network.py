@@ -28,6 +28,7 @@ POOL = "fluobook/pool"
 Span = tuple[int, int]
 """The first and the last address of a block, as numbers."""
 _ADDRESS_ANNOTATIONS = ("lbipam.cilium.io/ips", "io.cilium/lb-ipam-ips")
+_SHARING = ("lbipam.cilium.io/sharing-key", "io.cilium/lb-ipam-sharing-key")
 _ANNOUNCER = "io.cilium/l2-announcer"
 _EXPOSED = ("LoadBalancer", "NodePort")
 _NAMESPACES_WITH_PODS = ("default", "kube-system")
@@ -73,7 +74,7 @@ def _span(block: dict[str, Any]) -> Span | None:
 
 
 def services_get_an_address(snapshot: Snapshot) -> Iterator[Finding]:
-    """Each LoadBalancer has one pool and can be announced; each pool has a Service, and no address of a node."""
+    """Each LoadBalancer has one pool, an address, and can be announced; each pool has a Service, no node's address."""
     pools = snapshot.objects(POOL_KIND)
     left_out = [document for app in snapshot.tree.left_out for document in snapshot.tree.all_deployed_by(app)]
     services = [service for service in snapshot.objects("Service") if _type(service) == "LoadBalancer"]
@@ -90,6 +91,7 @@ def services_get_an_address(snapshot: Snapshot) -> Iterator[Finding]:
             place = pool.at("spec", "serviceSelector", "matchLabels", labels[0])
             yield place.finding(f"pool {pool.name} serves no Service of the tree", "correct its selector")
     yield from _pools_with_used_addresses(snapshot)
+    yield from _pools_without_addresses(snapshot)
     for policy in snapshot.objects("CiliumL2AnnouncementPolicy"):
         yield from _announcement_defects(policy)
 
@@ -103,6 +105,21 @@ def _pools_with_used_addresses(snapshot: Snapshot) -> Iterator[Finding]:
                 if names:
                     message = f"pool {pool.name} has the address of {names[0]}"
                     yield pool.at("spec", "blocks", index).finding(message, "take addresses that are free")
+
+
+def _pools_without_addresses(snapshot: Snapshot) -> Iterator[Finding]:
+    """Pools with fewer addresses than Services ask for; those with a sharing key may share one."""
+    for _, objects in snapshot.objects_by_platform:
+        services = [each for each in objects if each.kind == "Service" and _type(each) == "LoadBalancer"]
+        alone = [each for each in services if not any(key in each.annotations for key in _SHARING)]
+        for pool in (each for each in objects if each.kind == POOL_KIND):
+            served = [service for service in alone if _serves(pool, service)]
+            room = sum(span[1] - span[0] + 1 for span in _spans(pool) if span)
+            for service in served[room:] if room else ():
+                message = f"Service {service.name} gets no address: pool {pool.name} has {room}, for"
+                names = ", ".join(other.name for other in served[:room])
+                remedy = f"widen the pool, or give both the same {_SHARING[0]}"
+                yield service.at("metadata", "name").finding(f"{message} {names}", remedy)
 
 
 def _type(service: Document) -> str:

@@ -57,6 +57,7 @@ _ARGOCD_KEYS = {
     "hook-delete-policy",
     "secret-type",
 }
+_HOOK = "argocd.argoproj.io/hook"
 _NEEDS_THE_OUTSIDE = ("ClusterIssuer", "Issuer", "Certificate", "Gateway")
 _IGNORE_HEALTH = "argocd.argoproj.io/ignore-healthcheck"
 _POD_SECURITY = "pod-security.kubernetes.io/"
@@ -113,7 +114,11 @@ def objects_are_valid(snapshot: Snapshot) -> Iterator[Finding]:
     """Objects have a namespace if their kind has, something reads their annotations, selectors match their own pods."""
     for document in snapshot.documents:
         if document.kind:
-            for path, message, remedy in (*_metadata_defects(document), *_selector_defects(document)):
+            for path, message, remedy in (
+                *_metadata_defects(document),
+                *_selector_defects(document),
+                *_endless_jobs(document),
+            ):
                 yield document.at(*path).finding(f"{document.kind} {document.name}: {message}", remedy)
 
 
@@ -140,6 +145,14 @@ def _selector_defects(document: Document) -> Iterator[Defect]:
     labels = value_under(document.data, ("spec", "template", "metadata", "labels")) or {}
     if document.group == "apps" and not matches({"matchLabels": selector}, labels):
         yield ("spec", "selector"), "its selector does not match its own pods", "give the template the same labels"
+
+
+def _endless_jobs(document: Document) -> Iterator[Defect]:
+    """A Job that deletes itself, and that Argo CD heals by making it again. It does not heal hooks."""
+    path = ("spec", "ttlSecondsAfterFinished")
+    if document.kind == "Job" and value_under(document.data, path) is not None and _HOOK not in document.annotations:
+        remedy = f"leave it out, or make the Job a hook ({_HOOK}: Sync)"
+        yield path, "Argo CD makes it again, and runs it again, each time that it is deleted", remedy
 
 
 def pod_security_matches_the_pods(snapshot: Snapshot) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from fluobook.gitops.documents import Defect, Document, Finding, Key
     from fluobook.gitops.snapshot import Snapshot
+    from fluobook.gitops.tree import Application
 
 _TABLE = packaged("fluobook.gitops", "data/references.yaml")
 _ISSUER = "cert-manager.io/cluster-issuer"
@@ -42,6 +43,9 @@ _CONTAINER_NAMES = [
 _SLEEP = ("lifecycle", "preStop", "sleep", "seconds")
 _VARIABLE = re.compile(r"(?<!\$)\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 _EXPANDED = (("command", "*"), ("args", "*"), ("env", "*", "value"))
+_REPLICAS = ("spec", "replicas")
+_SIDECAR = ("grafana", "sidecar", "dashboards")
+_DASHBOARD = "grafana_dashboard"
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
 
@@ -132,20 +136,33 @@ class Known:
         return sorted(name for other, ns, name in self.objects if other == kind and ns in (namespace, ""))
 
 
+def required_by(document: Document) -> Iterator[tuple[tuple[Key, ...], str, str]]:
+    """What must exist before a pod of an object runs: the path of each name, the kind of what is named, its name."""
+    pod = pod_path(document)
+    for entry in _TABLE["pods"] if pod else ():
+        for path, name in values_at(value_under(document.data, pod), entry["at"].split("."), pod):
+            if isinstance(name, str) and name and not value_under(document.data, path[:-1]).get("optional"):
+                yield path, entry["kind"], name
+
+
 def references_exist(snapshot: Snapshot) -> Iterator[Finding]:
     """What an object names exists; an Ingress has a class, TLS for each host, and a host that no other has."""
     known = Known(snapshot)
     hosts: dict[str, str] = {}
+    certificates: dict[tuple[str, str], tuple[str, set[str]]] = {}
     for document in snapshot.objects():
         defects = [*_reference_defects(document, known), *_pod_defects(document, known), *_role_defects(document)]
         if document.kind == "Ingress":
             defects += [*_ingress_defects(document, hosts, known), *_nginx_defects(document, snapshot)]
         if document.kind in ("Certificate", "Ingress"):
-            defects += _unprovable_names(document, known)
+            defects += [*_unprovable_names(document, known), *_shared_certificates(document, certificates)]
         elif document.kind in ("Service", "PodDisruptionBudget"):
             defects += _selection_defects(document, known)
         elif document.kind == "HorizontalPodAutoscaler":
             defects += _scaler_defects(document, known)
+            yield from _replicas_beside(document, snapshot)
+        elif document.kind == "ConfigMap":
+            defects += _unseen_dashboards(document, snapshot)
         elif document.kind in _SCRAPES:
             defects += _scrape_defects(snapshot, document)
         for path, message, remedy in defects:
@@ -180,10 +197,15 @@ def _named_defects(
     target = known.find(kind, namespace, name)
     if kind not in entry.get("kinds", (kind,)) and not beside.get("group"):
         yield (*path[:-1], "kind"), f"there is no kind {kind}", did_you_mean(kind, entry["kinds"])
+    elif target is None and entry.get("silent"):
+        return
     elif target is None:
         place = "" if kind.startswith("Cluster") or kind.endswith("Class") else f" in {namespace}"
         names = known.names(kind, namespace)
         yield path, f"there is no {kind} {name}{place}", did_you_mean(name, names) if names else "add it, or correct it"
+    elif target and "holds" in entry and (held := _keys(target)):
+        for key in (key for key in entry["holds"] if key not in held):
+            yield path, f"{kind} {name} has no key {key}, which {document.kind} {document.name} needs", "add it"
     elif target and "key" in entry:
         parts = [part for among in entry["among"] for _, part in values_at(target, among.split("."))]
         keys = [key for part in parts for key in (part if isinstance(part, dict) else [part])]
@@ -191,6 +213,11 @@ def _named_defects(
             if key not in keys and (keys or "sops" not in target):
                 listed = ", ".join(map(str, keys)) or "nothing"
                 yield key_path, f"{kind} {name} has no {entry.get('word', 'key')} {key}", f"it has {listed}"
+
+
+def _keys(data: Mapping[str, Any]) -> set[str]:
+    """The keys of a Secret or ConfigMap."""
+    return {str(key) for part in ("data", "stringData", "binaryData") for key in data.get(part) or ()}
 
 
 def _role_defects(document: Document) -> Iterator[Defect]:
@@ -361,6 +388,64 @@ def _scaler_defects(document: Document, known: Known) -> Iterator[Defect]:
             if not any(declared):
                 message = f"container {container.get('name')} of {target.get('name')} requests no {name}"
                 yield (*path, "name"), message, "give it a request: utilization is a part of it"
+
+
+def _replicas_beside(scaler: Document, snapshot: Snapshot) -> Iterator[Finding]:
+    """A number in Git that an autoscaler changes: Argo CD heals it each time."""
+    target = value_under(scaler.data, ("spec", "scaleTargetRef")) or {}
+    wanted = (target.get("kind"), scaler.namespace, target.get("name"))
+    for app, workload in snapshot.deployed:
+        own = (workload.kind, workload.namespace, workload.name)
+        if own == wanted and value_under(workload.data, _REPLICAS) is not None and not _ignores_replicas(app, workload):
+            message = f"Argo CD and HorizontalPodAutoscaler {scaler.name} overwrite each other's replicas for ever"
+            remedy = "leave replicas out, or list /spec/replicas in the Application's ignoreDifferences"
+            yield workload.at(*_REPLICAS).finding(message, remedy)
+
+
+def _ignores_replicas(app: Application, workload: Document) -> bool:
+    for entry in value_under(app.document.data, ("spec", "ignoreDifferences")) or ():
+        paths = [*(entry.get("jsonPointers") or ()), *(entry.get("jqPathExpressions") or ())]
+        is_meant = (
+            fnmatchcase(workload.kind, str(entry.get("kind", ""))) and entry.get("name", workload.name) == workload.name
+        )
+        if is_meant and (any("replicas" in str(path) for path in paths) or entry.get("managedFieldsManagers")):
+            return True
+    return False
+
+
+def _unseen_dashboards(document: Document, snapshot: Snapshot) -> Iterator[Defect]:
+    """Dashboards in another namespace than the one that Grafana's sidecar watches."""
+    labels = value_under(document.data, ("metadata", "labels")) or {}
+    for app in snapshot.applications if labels else ():
+        sidecar = value_under(app.values, _SIDECAR) or {}
+        is_watching = "grafana" in app.values and sidecar.get("enabled", True)
+        if not is_watching or sidecar.get("label", _DASHBOARD) not in labels:
+            continue
+        watched = str(sidecar.get("searchNamespace") or app.namespace)
+        if watched != "ALL" and document.namespace not in watched.split(","):
+            message = f"Grafana's sidecar watches {watched}, and {document.name} is in {document.namespace}"
+            yield ("metadata", "namespace"), message, f"put the dashboards into {watched}"
+
+
+def _shared_certificates(
+    document: Document, certificates: dict[tuple[str, str], tuple[str, set[str]]]
+) -> Iterator[Defect]:
+    """One Secret for two certificates: cert-manager leaves one of them out, or issues each in turn for ever.
+
+    `certificates` collects the owner of each Secret and its hosts.
+    """
+    spec, name = document.data.get("spec") or {}, f"{document.kind} {document.name}"
+    parts: list[tuple[tuple[Key, ...], dict[str, Any]]] = [
+        ((), {"secretName": spec.get("secretName"), "hosts": spec.get("dnsNames")})
+    ]
+    if document.kind == "Ingress":
+        parts = [(("tls", index), tls) for index, tls in enumerate(spec.get("tls") or ())]
+    for path, tls in parts if issuer_of(document)[2] else ():
+        hosts, secret = {str(host) for host in tls.get("hosts") or ()}, (document.namespace, str(tls.get("secretName")))
+        owner, first = certificates.setdefault(secret, (name, hosts))
+        if owner != name and (document.kind == "Certificate" or not hosts <= first):
+            message = f"{name} has the TLS Secret of {owner}, which is for another certificate"
+            yield ("spec", *path, "secretName"), message, "give it a Secret of its own"
 
 
 def _ingress_defects(document: Document, hosts: dict[str, str], known: Known) -> Iterator[Defect]:
