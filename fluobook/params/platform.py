@@ -32,6 +32,7 @@ _NOT_IN_A_DIGEST: dict[str, Any] = {
     "deadlines": True,
     "etcd_snapshots": True,  # what is taken, deleted or restored is in the actions
     "backups": True,  # it is in the content of the root Application
+    "upgrade": True,  # a rollback has actions of its own
     "rotate": True,  # as are the authorities that are rotated
     "gitops": {"mirrors"},
     "versions": {"migrates_from"},  # what it allows is in the actions
@@ -408,6 +409,13 @@ class Rotate(Model):
     """The public half of the age key that replaces your others; its private half is in the age key file too."""
 
 
+class Upgrade(Model):
+    """How 21_upgrade_talos works."""
+
+    rollback: bool = False
+    """Whether nodes with a newer Talos than `versions.talos` go back to the image before; else they are refused."""
+
+
 class Deadlines(Model):
     """The deadline of every named wait, in seconds."""
 
@@ -476,6 +484,8 @@ class Platform(Model):
     """Backups of the volumes and of PostgreSQL."""
     rotate: Rotate = Rotate()
     """What is rotated."""
+    upgrade: Upgrade = Upgrade()
+    """How Talos is upgraded."""
     deadlines: Deadlines = Deadlines()
     """The deadline of each named wait."""
     endpoints: Annotated[dict[fields.HostPort, fields.HostPort], fields.OneSpelling] = Field(default_factory=dict)

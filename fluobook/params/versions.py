@@ -68,6 +68,8 @@ class Matrix(Model):
     """For each major of Proxmox VE that is supported."""
     ksops: dict[Minor, KsopsRow]
     """For each minor of KSOPS that is supported."""
+    etcd: dict[Minor, Minor] = Field(default_factory=dict)
+    """For each minor of Talos that of its etcd, whose data an older one does not read."""
     denied: dict[str, dict[Version, str]] = Field(default_factory=dict)
     """For each component, the versions that are not installed, and why."""
 

@@ -32,7 +32,7 @@ from fluobook.stages.core.readiness import bad_conditions, listed
 from fluobook.stages.create_vms import plan as vms
 from fluobook.stages.create_vms import settings
 from fluobook.stages.root_application.state import API, KIND
-from fluobook.stages.upgrade_talos.plan import Running, read_running
+from fluobook.stages.upgrade_talos.state import Running, cold_boot, read_running
 
 Obj = Mapping[str, Any]
 State = Mapping[str, Any]
@@ -197,6 +197,7 @@ def _node(vm: vms.ObservedVM | None, runs: Running | None, member: str, node: Ob
         "kubelet": str(value_at(node, "status.nodeInfo.kubeletVersion") or "") if node else "",
         "cordoned": bool(spec.get("unschedulable")),
         "cordoned_by": drain.cordoned_by(node) if node else "",
+        "cold_boot": cold_boot(node) if node else "",
     }
 
 

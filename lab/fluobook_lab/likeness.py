@@ -88,6 +88,7 @@ def _node(store: Store, name: str, wanted: Mapping[str, Any]) -> None:
         store.delete("v1", "Node", name)
         return
     annotations = {"fluobook/cordoned-by": wanted["cordoned_by"] or None}
+    annotations |= {"fluobook/cold-boot": wanted["cold_boot"] or None}
     body = {"metadata": {"annotations": annotations}, "spec": {"unschedulable": wanted["cordoned"] or None}}
     node = store.patch("v1", "Node", name, body=body)
     info = {"kubeletVersion": wanted["kubelet"]} if wanted["kubelet"] else {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fluobook.stages.core.gate import Approval, Gate
 from fluobook_lab import life
 
 from fluobook import params
@@ -14,7 +13,8 @@ from fluobook.errors import TaskFailed
 from fluobook.failures import present
 from fluobook.notebook import stage_run
 from fluobook.stages import upgrade_talos
-from fluobook.stages.upgrade_talos.plan import Observation, observe
+from fluobook.stages.core.plan import Approval, Gate
+from fluobook.stages.upgrade_talos.state import Observation, observe
 from tests.stages.upgrade_talos import longhorn
 
 if TYPE_CHECKING:

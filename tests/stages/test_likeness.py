@@ -24,7 +24,7 @@ from fluobook.stages.core.readiness import has_condition
 from fluobook.stages.create_vms.plan import Observation as VMs
 from fluobook.stages.create_vms.plan import ObservedVM
 from fluobook.stages.likeness import Observed, as_running, differences, observe, state_of, unlike
-from fluobook.stages.upgrade_talos.plan import Running
+from fluobook.stages.upgrade_talos.state import Running
 
 if TYPE_CHECKING:
     from collections.abc import Callable

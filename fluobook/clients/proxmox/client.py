@@ -320,6 +320,14 @@ class ProxmoxClient:
         """Ask a VM to shut down; after `timeout` seconds it is stopped if `force_stop`, else the task fails."""
         return self._power(node, vmid, "shutdown", reached="stopped", timeout=timeout, forceStop=force_stop)
 
+    def reboot(self, node: str, vmid: int, *, timeout: int = 60) -> Upid:
+        """Shut a VM down and start it again in one task, from its firmware; changes that are pending take effect.
+
+        After `timeout` seconds without a shutdown the task fails, and the VM stays on.
+        """
+        path, doing = f"{vm_path(node, vmid)}/status/reboot", f"reboot VM {vmid} on {node}"
+        return self._task("POST", path, doing, _POWER, timeout=timeout)
+
     def delete(self, node: str, vmid: int) -> Upid:
         """Destroy a stopped VM with the disks of its configuration, and take it out of backup jobs, HA and replication.
 

@@ -265,6 +265,7 @@ class TalosNode(Node):
             status.db_size,
             status.db_size_in_use,
             status.protocol_version,
+            status.storage_version,
         )
 
     def remove_etcd_member(self, member: str) -> None:

@@ -133,7 +133,8 @@ class EtcdMember:
 class EtcdStatus:
     """What a member of etcd reports of itself: ids in hexadecimal, sizes in bytes, `leader` "" if it knows none.
 
-    `alarms` are those of the whole cluster as this member sees them: the id of a member, and the alarm ("NOSPACE").
+    `storage` is the version of its data, "" if it does not tell. `alarms` are those of the whole cluster as this member
+    sees them: the id of a member, and the alarm ("NOSPACE").
     """
 
     id: str
@@ -147,6 +148,7 @@ class EtcdStatus:
     size: int
     used: int
     version: str
+    storage: str = ""
 
 
 @dataclass(frozen=True)

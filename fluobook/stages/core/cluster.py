@@ -10,12 +10,16 @@ from fluobook.clients.https import NO_CONNECTION
 from fluobook.clients.kube import Kube
 from fluobook.clients.talos import EtcdMember, EtcdStatus, Mode, Probe, TalosNode
 from fluobook.context import RunContext
-from fluobook.errors import FluobookError, StageMissing, Unreachable
+from fluobook.errors import DeadlineExceeded, FluobookError, StageMissing, Unreachable
 from fluobook.params import Node, Platform
 from fluobook.stages.core.executor import in_parallel
+from fluobook.waiting import wait_until
 
 PATIENCE = 60.0
 """Seconds that `probe_nodes` waits for a node that is installing or restarting, before it counts as silent."""
+
+RETURNS = 180.0
+"""Seconds that a day-2 runbook waits for a node that it has restarted itself, when it is run again."""
 
 
 class SilentNodes(set[str]):
@@ -100,6 +104,21 @@ def api(context: RunContext) -> Kube | Missing:
             raise
         return Missing("bootstrap-kubernetes", f"no Kubernetes API answers at {context.platform.api_address}")
     return kube
+
+
+def returning_api(context: RunContext) -> Kube | Missing:
+    """As `api`; where this cluster has a kubeconfig, its only API server may be restarting, and is waited for."""
+    kube = api(context)
+    if not isinstance(kube, Missing) or not (context.home / "kubeconfig").exists():
+        return kube
+
+    def step() -> Kube | None:
+        return None if isinstance(found := api(context), Missing) else found
+
+    try:
+        return wait_until(step, what="the Kubernetes API", timeout=RETURNS, cancellation=context.cancellation)
+    except DeadlineExceeded:
+        return kube
 
 
 @dataclass(frozen=True)

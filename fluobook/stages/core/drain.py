@@ -12,7 +12,7 @@ from typing import Any
 from fluobook.clients import answers
 from fluobook.clients.kube import Kube
 from fluobook.context import RunContext
-from fluobook.errors import FluobookError, Refused
+from fluobook.errors import PHASE, FluobookError, Refused
 from fluobook.kubernetes.quantities import disruptions_allowed
 from fluobook.kubernetes.selectors import matches
 from fluobook.params import Node
@@ -208,6 +208,27 @@ def cordoned_by(node: Obj) -> str:
     if not (node.get("spec") or {}).get("unschedulable"):
         return ""
     return str((node["metadata"].get("annotations") or {}).get(CORDONED_BY) or "")
+
+
+def cordoned_by_others(nodes: Iterable[Obj], stage: str) -> dict[str, str]:
+    """The nodes that other stages of fluobook have cordoned, each with the stage."""
+    cordoned = {node["metadata"]["name"]: cordoned_by(node) for node in nodes}
+    return {name: by for name, by in cordoned.items() if by not in ("", stage)}
+
+
+def refuse_others(cordoned: Mapping[str, str]) -> None:
+    """Refuse to take nodes away while another runbook is half done.
+
+    Raises:
+        Refused: with the nodes that it has cordoned, and the run to finish.
+    """
+    for stage in sorted(set(cordoned.values())):
+        names = ", ".join(name for name, by in cordoned.items() if by == stage)
+        raise Refused(
+            f"{names}: cordoned by {stage}, which has not come to its end",
+            cause="two runbooks at once would take away more than one node",
+            remedy=f"fluobook run {PHASE} {stage} first",
+        )
 
 
 def cordon(kube: Kube, node: str, stage: str) -> None:

@@ -11,7 +11,7 @@ from fluobook.params import Node, Platform
 from fluobook.params.versions import minor_of, ordered
 from fluobook.stages.apply_talos_config.plan import step_problem
 from fluobook.stages.core.cluster import Missing
-from fluobook.stages.core.drain import gate_action, node_action, refuse_endless
+from fluobook.stages.core.drain import gate_action, node_action, refuse_endless, refuse_others
 from fluobook.stages.core.plan import Action, Plan
 
 NAME = "upgrade-kubernetes"
@@ -74,6 +74,7 @@ class Observation:
         removed: what the new version no longer has and is used: each with its place.
         params: the params file, if it says another version.
         manifests: Talos' own objects that differ from what it would apply.
+        others: the nodes that other runbooks have cordoned, each with the runbook.
     """
 
     wanted: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -86,6 +87,7 @@ class Observation:
     removed: tuple[str, ...] = ()
     params: ParamsFile | None = None
     manifests: tuple[str, ...] = ()
+    others: Mapping[str, str] = field(default_factory=dict)
 
     def is_current(self, node: Node, component: str) -> bool:
         """Whether a node is configured with a component's wanted image, and runs it; a proxy is only configured."""
@@ -233,6 +235,7 @@ def _refuse(platform: Platform, observation: Observation, changing: Sequence[Nod
         )
     if not changing:
         return
+    refuse_others(observation.others)
     wanted = platform.versions.kubernetes
     if problems := _steps(observation, wanted):
         raise Refused(

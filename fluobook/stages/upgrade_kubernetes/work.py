@@ -78,7 +78,7 @@ def observe(context: RunContext) -> Observation:
         )
     )
     states = {
-        node.name: NodeState(images_in(active[1]), _running(node, nodes.get(node.name), pods), active[0])
+        node.name: NodeState(images_in(active[1]), kubernetes_versions(node, nodes.get(node.name), pods), active[0])
         for node in platform.nodes
         if (active := configured[node.name])
     }
@@ -88,6 +88,7 @@ def observe(context: RunContext) -> Observation:
         states,
         frozenset(name for name, node in nodes.items() if drain.cordoned_by(node) == NAME),
         params=params_file(context),
+        others=drain.cordoned_by_others(nodes.values(), NAME),
         manifests=tuple(ssa.title(each.wanted) for each in _manifests(context, kube) if each.differs),
     )
     parts, kubelets = observation.todo(platform)
@@ -105,6 +106,7 @@ def observe(context: RunContext) -> Observation:
         tuple(_removed(context, kube, {name: active[1] for name, active in configured.items() if active})),
         observation.params,
         observation.manifests,
+        observation.others,
     )
 
 
@@ -150,7 +152,7 @@ def _active(context: RunContext, node: Node) -> tuple[str, list[Document]] | Non
         return None
 
 
-def _running(node: Node, kubelet: Obj | None, pods: Iterable[Obj]) -> dict[str, str]:
+def kubernetes_versions(node: Node, kubelet: Obj | None, pods: Iterable[Obj]) -> dict[str, str]:
     """The versions that run on a node: of the static pods that are ready, and of the kubelet."""
     static = {f"{part}-{node.name}": part for part in CONTROL_PLANE}
     running = {
@@ -283,7 +285,7 @@ def _others_ready(context: RunContext, node: Node, part: str) -> None:
 
     def step() -> bool | None:
         pods = context.kube().list("v1", "Pod", "kube-system")
-        if missing := [other.name for other in others if not _running(other, None, pods).get(part)]:
+        if missing := [other.name for other in others if not kubernetes_versions(other, None, pods).get(part)]:
             raise FluobookError(f"it is not on {', '.join(missing)}")
         return True
 
@@ -327,7 +329,9 @@ def wait_for(context: RunContext, node: Node, images: Mapping[str, str], report:
         kube, why = context.kube(), "it is not ready"
         runs = None
         try:
-            runs = _running(node, kube.get("v1", "Node", node.name), kube.list("v1", "Pod", "kube-system")).get(part)
+            runs = kubernetes_versions(
+                node, kube.get("v1", "Node", node.name), kube.list("v1", "Pod", "kube-system")
+            ).get(part)
         except Unreachable as error:  # the only API server may be what is waited for
             why = error.message
         if runs == wanted:

@@ -5,7 +5,8 @@ gates that ask whether the rest can bear its absence. Talos' own call checks not
 """
 
 from fluobook.stages.core.stage import Stage
-from fluobook.stages.upgrade_talos.plan import observe, plan
+from fluobook.stages.upgrade_talos.plan import plan
+from fluobook.stages.upgrade_talos.state import observe
 from fluobook.stages.upgrade_talos.work import perform, verify
 
 STAGE = Stage(
@@ -16,6 +17,6 @@ STAGE = Stage(
     plan,
     perform,
     verify,
-    uses=("talos", "kubernetes", "image factory"),
+    uses=("proxmox", "talos", "kubernetes", "image factory"),
     widths={"pull": 16, "node": 1},
 )

@@ -1,12 +1,13 @@
-"""Fetch, drain, install, restart and check one node; each action can be killed and done again."""
+"""Fetch, drain, install or go back, restart and check one node; each action can be killed and done again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fluobook.context import RunContext
-from fluobook.errors import PHASE, TaskFailed
+from fluobook.errors import PHASE, DeadlineExceeded, ForeignObject, OutsideError, TaskFailed, Unreachable
+from fluobook.machine.schematic import Image
 from fluobook.params import Node
 from fluobook.stages import health
 from fluobook.stages.core import canary, drain
@@ -14,7 +15,13 @@ from fluobook.stages.core.check import Check, count, run_groups
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
 from fluobook.stages.core.readiness import has_condition
-from fluobook.stages.upgrade_talos.plan import NAME, Observation, read_running, wanted_image
+from fluobook.stages.create_vms.settings import uuid_of as vm_uuid
+from fluobook.stages.create_vms.work import wait, wait_unlocked
+from fluobook.stages.upgrade_talos.state import COLD_BOOT, NAME, Observation, cold_boot, read_running, wanted_image
+
+Data = Mapping[str, Any]
+SHUTDOWN = 120
+"""Seconds until a guest must have shut down."""
 
 
 def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[str, Any] | None:
@@ -22,37 +29,44 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
     if action.verb == "check":
         health.wait_between(context, report)
         return None
-    node = context.platform.node(action.data["node"])
-    if action.verb == "pull":
-        context.talos.client(node, "os:operator").pull(action.data["image"], timeout=context.platform.deadlines.upgrade)
-        return None
-    if action.verb == "drain":
-        return _drain(context, node, report)
-    if action.verb == "upgrade":
-        return _upgrade(context, node, action.data["image"], report)
+    return _STEPS[action.verb](context, context.platform.node(action.data["node"]), action.data, report)
+
+
+def _pull(context: RunContext, node: Node, data: Data, _report: Reporter) -> None:
+    context.talos.client(node, "os:operator").pull(data["image"], timeout=context.platform.deadlines.upgrade)
+
+
+def _attach(context: RunContext, node: Node, _data: Data, report: Reporter) -> Mapping[str, Any]:
     ready(context, node)
-    if action.verb == "attach":
-        return canary.prove(context, node.name, report)
+    return canary.prove(context, node.name, report)
+
+
+def _uncordon(context: RunContext, node: Node, _data: Data, _report: Reporter) -> None:
+    ready(context, node)
     drain.uncordon(context.kube(), node.name)
-    return None
 
 
-def _drain(context: RunContext, node: Node, report: Reporter) -> Mapping[str, Any]:
+def _drain(context: RunContext, node: Node, _data: Data, report: Reporter) -> Mapping[str, Any]:
     """Move etcd's leader away, cordon, evict."""
-    if node.role == "controlplane" and len(context.platform.control_planes) > 1:
-        leader = context.talos.client(node, "os:admin").forfeit_leadership()
-        report.evidence(leader=leader or "another member")
+    _forfeit(context, node, report)
     drain.cordon(context.kube(), node.name, NAME)
     return {"evicted": drain.drain(context, node.name, report)}
 
 
-def _upgrade(context: RunContext, node: Node, image: str, report: Reporter) -> Mapping[str, Any]:
+def _forfeit(context: RunContext, node: Node, report: Reporter) -> None:
+    """Let another member of etcd lead before a control plane is away."""
+    if node.role == "controlplane" and len(context.platform.control_planes) > 1:
+        leader = context.talos.client(node, "os:admin").forfeit_leadership()
+        report.evidence(leader=leader or "another member")
+
+
+def _upgrade(context: RunContext, node: Node, data: Data, report: Reporter) -> Mapping[str, Any]:
     """Install beside the running image, restart, and wait for the wanted image to run.
 
     Raises:
         TaskFailed: the installer failed, or the node has fallen back to the image before. It stays cordoned.
     """
-    limit, wanted = context.platform.deadlines.upgrade, wanted_image(context)
+    limit, wanted, image = context.platform.deadlines.upgrade, wanted_image(context), data["image"]
     runs = read_running(context, node)
     if runs is None or not runs.installed(wanted):
         client = context.talos.client(node, "os:admin")
@@ -64,6 +78,21 @@ def _upgrade(context: RunContext, node: Node, image: str, report: Reporter) -> M
         report("restarts")
         client.reboot()
         restarted(context, node, before)
+    return _require(context, node, wanted)
+
+
+def _require(
+    context: RunContext,
+    node: Node,
+    wanted: Image,
+    *,
+    cause: str = "the new image did not boot, and Talos fell back to the one before",
+) -> Mapping[str, Any]:
+    """Wait until a node is ready, and require that it runs the image.
+
+    Raises:
+        TaskFailed: it runs another one.
+    """
     ready(context, node)
     runs = read_running(context, node)
     if runs is None or not runs.installed(wanted):
@@ -71,11 +100,100 @@ def _upgrade(context: RunContext, node: Node, image: str, report: Reporter) -> M
         raise TaskFailed(
             f"{node.name} runs {version} after its restart, not v{wanted.version}",
             system="talos",
-            cause="the new image did not boot, and Talos fell back to the one before",
+            cause=cause,
             remedy=f"check the console of the VM {node.name}; the node is still cordoned; then run {NAME} again",
             facts={"address": node.address},
         )
     return {"version": runs.version, "schematic": runs.schematic[:12]}
+
+
+def _power_cycle(context: RunContext, node: Node, data: Data, report: Reporter) -> Mapping[str, Any]:
+    """Let the VM boot from its firmware once, and note on the Node that it did.
+
+    Proxmox VE switches off and on in one task, so a run that is killed here leaves no VM that is off.
+
+    Raises:
+        ForeignObject: the VM there is not the node's.
+        TaskFailed: the node does not come back, or with another image.
+    """
+    ready(context, node)
+    proxmox = context.proxmox(context.platform.endpoint_of(node).name)
+    if vm_uuid(proxmox.config(node.host, node.vmid)) != node.uuid.lower():
+        raise ForeignObject(
+            f"VM {node.vmid} on {node.host} is not that of {node.name}",
+            cause="it was moved to another host, or made anew",
+            remedy="correct nodes[].host in the params",
+        )
+    _forfeit(context, node, report)
+    before = context.talos.client(node, "os:admin").boot_id()
+    wait_unlocked(context, proxmox, node.host, node.vmid, report)
+    done = wait(context, proxmox, proxmox.reboot(node.host, node.vmid, timeout=SHUTDOWN), report, "vm_start")
+    report("boots from its firmware")
+    try:
+        restarted(context, node, before)
+        found = _require(context, node, wanted_image(context))
+    except DeadlineExceeded as error:
+        raise TaskFailed(
+            f"{node.name} does not come back after it was switched off and on",
+            system="talos",
+            cause="its firmware or boot loader does not start the image; until now kexec went past both",
+            remedy=f"open the console of the VM {node.name}, and boot the older entry there; no other node was touched",
+            detail=error.message,
+            facts={"address": node.address},
+        ) from error
+    context.kube().patch("v1", "Node", node.name, body={"metadata": {"annotations": {COLD_BOOT: data["image"]}}})
+    return {**done, **found}
+
+
+def _rollback(context: RunContext, node: Node, _data: Data, report: Reporter) -> Mapping[str, Any]:
+    """Boot the image before, unless it runs already: a second Rollback would boot the newer one again.
+
+    Raises:
+        TaskFailed: there is none, or it is another one than that of the params.
+    """
+    wanted = wanted_image(context)
+    ready(context, node)
+    runs = read_running(context, node)
+    if runs is None or not runs.installed(wanted):
+        before = context.talos.client(node, "os:admin").boot_id()
+        report("boots the image before")
+        _boot_the_one_before(context, node)
+        restarted(context, node, before)
+    if cold_boot(context.kube().get("v1", "Node", node.name)):
+        context.kube().patch("v1", "Node", node.name, body={"metadata": {"annotations": {COLD_BOOT: None}}})
+    return _require(context, node, wanted, cause="the image before is another one than that of versions.talos")
+
+
+def _boot_the_one_before(context: RunContext, node: Node) -> None:
+    """Boot the image before. If there is none, nothing has happened to the node, and it is uncordoned.
+
+    Raises:
+        TaskFailed: there is no image to go back to.
+    """
+    try:
+        context.talos.client(node, "os:admin").rollback()
+    except Unreachable:
+        raise
+    except OutsideError as error:
+        drain.uncordon(context.kube(), node.name)
+        raise TaskFailed(
+            f"{node.name} cannot go back: {error.detail or error.message}",
+            system="talos",
+            cause="its disk has no image before this one: it was installed with it",
+            remedy="it is in service again as it was; set versions.talos to what it runs",
+            facts={"address": node.address},
+        ) from error
+
+
+_STEPS: Mapping[str, Callable[[RunContext, Node, Data, Reporter], Mapping[str, Any] | None]] = {
+    "pull": _pull,
+    "drain": _drain,
+    "upgrade": _upgrade,
+    "rollback": _rollback,
+    "power-cycle": _power_cycle,
+    "attach": _attach,
+    "uncordon": _uncordon,
+}
 
 
 def restarted(context: RunContext, node: Node, before: str) -> None:

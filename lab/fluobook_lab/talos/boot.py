@@ -10,6 +10,7 @@ from uuid import UUID
 
 from fluobook.machine.disks import selected
 from fluobook.machine.pki import load_identity, new_authority
+from fluobook.params.versions import minor_of
 from fluobook_lab.http import issue_for
 from fluobook_lab.talos.config import load
 from fluobook_lab.talos.describe import describe
@@ -21,8 +22,10 @@ from fluobook_lab.talos.node import (
     WAITING_FOR_CRI,
     EtcdMember,
     Nodes,
+    ServiceState,
     SystemDisk,
     TalosMachine,
+    etcd_version,
 )
 from fluobook_lab.talos.services import services
 
@@ -84,6 +87,8 @@ async def _live(node: TalosMachine) -> None:
     """Boot, carry out a reboot request, boot again; until power-off."""
     delays, clock = node.nodes.delays, node.nodes.clock
     await clock.sleep(delays.boot)
+    if node.disk.previous and node.nodes.faults.take("talos.cold-boot-fails-once"):
+        await asyncio.Event().wait()  # its firmware hangs, until the VM is switched off again
     while True:
         running = asyncio.create_task(_run(node))
         running.add_done_callback(_report_defect)
@@ -243,10 +248,15 @@ async def _start_etcd(node: TalosMachine) -> None:
     if node.disk.etcd is None:
         node.set_service("etcd", PREPARING)
         node.disk.etcd = await _new_or_joined(node)
-    etcd = node.disk.etcd
+    etcd, version = node.disk.etcd, minor_of(etcd_version(node.image.version))
+    if version < etcd.storage:
+        problem = f"invalid downgrade; server version is lower than determined cluster version: {etcd.storage}"
+        node.set_service("etcd", ServiceState("Failed", message=problem))
+        await asyncio.Event().wait()
     node.set_service("etcd", STARTING)
     await nodes.clock.sleep(nodes.delays.etcd)
     etcd.members.setdefault(uuid, EtcdMember(nodes.random.getrandbits(64), node.hostname, node.address))
+    etcd.runs(uuid, version)
     etcd.up.add(uuid)
     node.set_service("etcd", UP)
     nodes.changed()

@@ -16,18 +16,17 @@ from grpclib.exceptions import GRPCError
 
 from fluobook.kubernetes import snapshot
 from fluobook.machine.pki import issue, openssl_key
-from fluobook.params.versions import minor_of, ordered
 from fluobook.wire.generated import machine_pb2 as api
 from fluobook.wire.generated.common_pb2 import Data
 from fluobook_lab.talos.config import InvalidConfigurationError, ask, difference, load, needs_reboot, pair, validate
-from fluobook_lab.talos.node import ServiceState
+from fluobook_lab.talos.node import ServiceState, etcd_version
 from fluobook_lab.talos.observing import Observing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fluobook_lab.talos.config import MachineConfiguration
-    from fluobook_lab.talos.node import Etcd, EtcdMember, TalosMachine
+    from fluobook_lab.talos.node import Etcd, EtcdMember
 
 _Mode, _Wipe = api.ApplyConfigurationRequest.Mode, api.ResetRequest.WipeMode
 ADMIN = "os:admin"
@@ -36,8 +35,6 @@ JUDGED = "v1.13."
 """The versions of Talos whose own code can be asked about a configuration."""
 WRITES = 10
 """Writes to etcd in a simulated second."""
-ETCD_VERSIONS = {"1.13": "3.6.12", "1.14": "3.7.1"}
-"""By Talos' minor version. Data is stored in the form of the oldest member."""
 ALLOCATED, IN_USE = 20 << 20, 8 << 20
 """Bytes of etcd's database on the disk, and of what it still needs."""
 BEHIND = 5000
@@ -149,13 +146,12 @@ class MachineService(Observing):
         etcd = self._etcd("etcd status")
         own, leader = etcd.members[self._node.vm.uuid], etcd.members.get(etcd.elected())
         alarms = [alarm for alarm in self._alarms() if alarm.member_id == own.id]
-        versions = [minor_of(_etcd_version(node)) for node in self._node.nodes.nodes.values() if node.disk.etcd is etcd]
         index = int((self._node.nodes.clock.now() - etcd.since) * WRITES)
         status = api.EtcdMemberStatus(
             member_id=own.id,
             leader=leader.id if leader else 0,
-            protocol_version=_etcd_version(self._node),
-            storage_version=f"{min(versions, key=ordered)}.0",
+            protocol_version=etcd_version(self._node.image.version),
+            storage_version=f"{etcd.storage}.0",
             db_size=IN_USE if self._node.vm.uuid in etcd.defragmented else ALLOCATED,
             db_size_in_use=IN_USE,
             raft_term=etcd.term,
@@ -388,11 +384,6 @@ class MachineService(Observing):
 
     def _actor(self) -> str:
         return str(UUID(int=self._node.nodes.random.getrandbits(128), version=4))
-
-
-def _etcd_version(node: TalosMachine) -> str:
-    """The etcd that a version of Talos brings."""
-    return ETCD_VERSIONS.get(minor_of(node.image.version.removeprefix("v")), ETCD_VERSIONS["1.13"])
 
 
 def _require_others(etcd: Etcd, uuid: str) -> None:

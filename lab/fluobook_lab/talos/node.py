@@ -9,6 +9,7 @@ from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from fluobook.params.versions import minor_of
 from fluobook_lab.grpc import Endpoint
 from fluobook_lab.talos.disks import enumerate_disks
 from fluobook_lab.talos.resources import State
@@ -73,7 +74,8 @@ class Etcd:
 
     `announced` says whether the Kubernetes side knows the cluster; `leader` is the uuid of the last elected leader;
     `content` is the snapshot with which it began, and `since` the simulated time when its log did. `defragmented` are
-    the machines whose databases were; `disarmed` is whether the alarms ended after that.
+    the machines whose databases were; `disarmed` is whether the alarms ended after that. `versions` are the minor
+    versions of its members, and `storage` that of its data, which only grows: when all of them are newer.
     """
 
     members: dict[str, EtcdMember] = field(default_factory=dict)
@@ -85,6 +87,8 @@ class Etcd:
     since: float = -LIVED
     defragmented: set[str] = field(default_factory=set)
     disarmed: bool = False
+    versions: dict[str, str] = field(default_factory=dict)
+    storage: str = "3.6"
 
     @property
     def has_quorum(self) -> bool:
@@ -111,6 +115,12 @@ class Etcd:
         """Whether the members that stay have a quorum of their own, which etcd requires."""
         others = self.members.keys() - {uuid}
         return len(others & self.up) * 2 > len(others)
+
+    def runs(self, uuid: str, version: str) -> None:
+        """A member runs in a minor version; the data follows the oldest of them upwards."""
+        self.versions[uuid] = version
+        if self.versions.keys() >= self.members.keys():
+            self.storage = max(self.storage, min(self.versions[each] for each in self.members))
 
     def leave(self, uuid: str) -> None:
         """Remove the member on a machine."""
@@ -164,6 +174,15 @@ def parse_image(name: str) -> Image:
     version = re.search(r"v?\d+\.\d+\.\d+(-[a-z]+\.\d+)?", name)
     number = version[0].removeprefix("v") if version else ""
     return Image("nocloud" if "nocloud" in name else "metal", schematic[0] if schematic else "", f"v{number}")
+
+
+ETCD_VERSIONS = {"1.13": "3.6.12", "1.14": "3.7.1"}
+"""By Talos' minor version. Data is stored in the form of the oldest member."""
+
+
+def etcd_version(talos: str) -> str:
+    """The etcd that a version of Talos brings, such as "3.7.1" for "v1.14.1"."""
+    return ETCD_VERSIONS.get(minor_of(talos), ETCD_VERSIONS["1.13"])
 
 
 @dataclass(frozen=True)

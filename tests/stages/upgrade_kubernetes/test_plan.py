@@ -222,6 +222,10 @@ def at(name: str, **given: str) -> dict[str, Any]:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "Talos is half upgraded": (
+        {"others": {"talos-cp-1": "upgrade-talos"}},
+        "talos-cp-1: cordoned by upgrade-talos, which has not come to its end",
+    ),
     "a kubelet would go back": (
         at("talos-worker-1", configured="1.36.3"),
         "kubelet on talos-worker-1: runs kubernetes 1.36.3; versions.kubernetes is 1.36.2, which is older",

@@ -9,7 +9,7 @@ import pytest
 
 from fluobook import params
 from fluobook.context import POLICIES
-from fluobook.errors import FluobookError, TaskFailed
+from fluobook.errors import FluobookError, Refused, TaskFailed
 from fluobook.failures import present
 from fluobook.notebook import stage_run
 from fluobook.stages import upgrade_talos
@@ -26,6 +26,7 @@ BEFORE = ("host-network", "create-vms", "apply-talos-config", "bootstrap-kuberne
 NOW = params.pins(params.repository_root())["talos"]
 NEW = ".".join([*NOW.split(".")[:2], str(int(NOW.split(".")[2]) + 1)])
 TO = f"platform.versions.talos={NEW}"
+BACK = "platform.upgrade.rollback=true"
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +61,17 @@ def away(lab: Any) -> Iterator[list[int]]:
     side.on_node_up, side.on_node_down = up, down
 
 
-def interrupted(lab: Any, after: int) -> None:
+def interrupted(lab: Any, after: int, *settings: str) -> None:
     """Run the upgrade, and fail at the action with that number, half of the time after it was done."""
-    context, perform = lab.context(TO), interrupting(upgrade_talos.STAGE.perform, after)
+    context, perform = lab.context(*(settings or (TO,))), interrupting(upgrade_talos.STAGE.perform, after)
     gate = Gate(Approval.parse("all"), POLICIES["lab"], context.platform.cluster.name)
     stage = stage_run(replace(upgrade_talos.STAGE, perform=perform), context, gate)
     with pytest.raises(FluobookError):
         stage.apply(stage.plan())
+
+
+def power_cycles(lab: Any) -> list[str]:
+    return [request["path"] for request in lab.requests("proxmox") if request["path"].endswith("/status/reboot")]
 
 
 def no_volume_is_attached(lab: Any) -> None:
@@ -111,6 +116,7 @@ def test_all_nodes_are_upgraded_and_one_is_away_at_a_time(lab: Any, away: list[i
     kubelets = {node["status"]["nodeInfo"]["osImage"] for node in lab.context().kube().list("v1", "Node")}
     assert kubelets == {f"Talos (v{NEW})"}
     assert max(away) == 1
+    assert len(power_cycles(lab)) == 1
     assert longhorn.left(lab.context().kube()) == []
     lab.mark()
     again = lab.stage("upgrade-talos", TO)
@@ -119,3 +125,62 @@ def test_all_nodes_are_upgraded_and_one_is_away_at_a_time(lab: Any, away: list[i
     again.verify()
     assert plan.actions == ()
     assert lab.requests(mutating=True) == []
+
+
+def test_all_nodes_go_back_one_after_the_other_and_the_next_run_has_nothing_to_do(lab: Any, away: list[int]) -> None:
+    """The params have the version from before the upgrade, and the runbook is told that this is meant."""
+    with pytest.raises(Refused, match=f"runs talos v{NEW}; versions.talos is {NOW}, which is older"):
+        lab.stage("upgrade-talos").plan()
+    lab.mark()
+    for after in (3, 5, 9, 12):
+        interrupted(lab, after, BACK)
+    stage = lab.stage("upgrade-talos", BACK)
+    stage.apply(stage.plan())
+    stage.verify()
+    assert set(versions(lab).values()) == {f"v{NOW}"}
+    assert max(away) == 1
+    assert power_cycles(lab) == []
+    assert len([r for r in lab.requests("talos") if r["path"].endswith("/Rollback")]) == len(versions(lab))
+    lab.mark()
+    for settings in ((BACK,), ()):
+        again = lab.stage("upgrade-talos", *settings)
+        plan = again.plan()
+        again.apply(plan)
+        again.verify()
+        assert plan.actions == ()
+    assert lab.requests(mutating=True) == []
+
+
+def test_a_node_without_an_image_before_stays_in_service(labs: Callable[..., Any]) -> None:
+    lab = labs()
+    lab.bring_up(*BEFORE[1:])
+    for node in lab.environment.machines.nodes.values():
+        lab.background.call(node.replace_image, f"v{NEW}", "")
+    stage = lab.stage("upgrade-talos", BACK)
+    with pytest.raises(TaskFailed) as raised:
+        stage.apply(stage.plan())
+    assert "cannot go back: cannot rollback to" in raised.value.message
+    assert set(versions(lab).values()) == {f"v{NEW}"}
+    nodes = lab.context().kube().list("v1", "Node")
+    assert not [node for node in nodes if node["spec"].get("unschedulable")]
+
+
+def test_a_node_that_its_firmware_does_not_start_stops_the_upgrade(labs: Callable[..., Any]) -> None:
+    """The control plane is the only one, so the next run waits for its API; the first workers are not touched."""
+    lab = labs()
+    lab.bring_up(*BEFORE[1:])
+    lab.add_fault("talos.cold-boot-fails-once")
+    stage = lab.stage("upgrade-talos", TO, "platform.deadlines.upgrade=15")
+    with pytest.raises(TaskFailed) as raised:
+        stage.apply(stage.plan())
+    assert "talos-cp-1 does not come back after it was switched off and on" in raised.value.message
+    assert set(versions(lab).values()) == {f"v{NOW}"} | {f"v{NEW}"}
+    node = lab.chosen.platform.control_planes[0]
+    machine = lab.context().proxmox("laptop")
+    machine.wait(machine.stop(node.host, node.vmid), deadline=60)  # a person, on the console
+    machine.start(node.host, node.vmid)
+    stage = lab.stage("upgrade-talos", TO)
+    plan = stage.plan()
+    assert [action.id for action in plan.actions[:2]] == ["power-cycle talos-cp-1", "uncordon talos-cp-1"]
+    stage.apply(plan)
+    stage.verify()
