@@ -232,7 +232,7 @@ class Environment:
         return sorted(http + calls + self.hosts.requests(), key=lambda request: request["at"])
 
     def activity(self) -> dict[str, Any]:
-        """What happened so far: requests, the states of Argo CD's Applications, and the critical path of stages."""
+        """What happened so far: requests, what was away, Applications' states, and the critical path of stages."""
         applications = [
             {"at": round(at, 2), "application": name, "state": state} for at, name, state in self.argocd.timeline
         ]
@@ -243,6 +243,11 @@ class Environment:
             "speed": self.clock.speed,
             "requests": self.requests(),
             "etcds": len(self.machines.etcds),
+            "nodes": [{**moment._asdict(), "time": round(moment.time, 2)} for moment in self.machines.moments],
+            "volumes": [
+                {"time": round(time, 2), "volume": name, "healthy": healthy, "wanted": wanted}
+                for time, name, healthy, wanted in self.kubernetes.volumes
+            ],
             "applications": applications,
             "critical_path": {
                 "create-vms": critical_path(tasks, delays),

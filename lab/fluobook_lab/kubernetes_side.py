@@ -100,6 +100,11 @@ class KubernetesSide:
         """The requests to the API."""
         return self.cluster.api.requests
 
+    @property
+    def volumes(self) -> Sequence[tuple[float, str, int, int]]:
+        """When which volume of Longhorn had how many healthy replicas, and how many it wants."""
+        return self.cluster.longhorn.moments
+
     def on_bootstrap(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """Start the control plane, because the first member of an etcd runs; of a second etcd, with what that has."""
         etcd = node.disk.etcd

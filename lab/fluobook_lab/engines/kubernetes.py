@@ -104,6 +104,11 @@ class RealKubernetes:
         """The requests from outside the cluster, from the API servers' audit logs."""
         return audited_requests(self.plane.audit_logs(), self.clock)
 
+    @property
+    def volumes(self) -> Sequence[tuple[float, str, int, int]]:
+        """Nothing: this engine has no Longhorn whose replicas come and go."""
+        return ()
+
     def on_bootstrap(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """The first member of an etcd runs; a second etcd replaces the first, with the snapshot that it begins with."""
         etcd, again = node.disk.etcd, "bootstrap" in self._tasks

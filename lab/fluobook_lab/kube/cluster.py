@@ -52,6 +52,7 @@ class KubeCluster:
         service_cidr: where cluster IPs come from.
 
     Attributes:
+        longhorn: its volumes.
         api: the API server; `api.store` is the in-process handle, `api.start(sock, ssl_context)` a listener.
     """
 
@@ -70,6 +71,7 @@ class KubeCluster:
         self._faults = faults
         self._seed = seed
         self._service_cidr = service_cidr
+        self.longhorn = Longhorn(self.api.store, clock)
         self._pod_cidrs = ipaddress.ip_network(pod_cidr).subnets(new_prefix=24)
         self._heartbeats = Heartbeats(self.api.store.storage, clock)
         self._tasks: list[asyncio.Task[None]] = []
@@ -133,7 +135,7 @@ class KubeCluster:
             CronJobs(store),
             Volumes(store, self._clock, self._seed),
             EphemeralVolumes(store),
-            Longhorn(store, self._clock),
+            self.longhorn,
             Endpoints(store),
             ApiServices(store),
             LoadBalancers(store),

@@ -66,6 +66,7 @@ class TalosMachines(Nodes):
         """Remove a destroyed machine and the content of its disks."""
         self.power_off(uuid)
         self.disks.pop(uuid, None)
+        self._away.pop(uuid, None)
 
     def on_authorities(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """A running node got other authorities of the Talos API."""
@@ -194,6 +195,7 @@ async def _start(node: TalosMachine) -> None:
         await kubelet
         node.kubelet_announced, node.disk.on_trial = True, False
         node.enter("running")
+        node.nodes.note(node, up=True)
         node.nodes.cluster.on_node_up(node, node.config)
 
 

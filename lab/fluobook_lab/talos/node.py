@@ -215,6 +215,16 @@ class Call(NamedTuple):
     mutating: bool
 
 
+class Moment(NamedTuple):
+    """A node went away or came back at `time`: who is away from then on, and whether every etcd has its quorum."""
+
+    time: float
+    node: str
+    up: bool
+    away: tuple[str, ...]
+    quorum: bool
+
+
 class Cluster(Protocol):
     """The Kubernetes side of the lab; the nodes call it, and all calls return at once."""
 
@@ -382,6 +392,7 @@ class TalosMachine:
             self.disk.etcd.up.discard(self.vm.uuid)
         if self.kubelet_announced:
             self.kubelet_announced = False
+            self.nodes.note(self, up=False)
             self.nodes.cluster.on_node_down(self)
         self.config, self.services, self.node_ready, self.rebooting = None, {}, False, False
         self.missing_pods = set()
@@ -430,10 +441,20 @@ class Nodes:
         self.nodes: dict[str, TalosMachine] = {}
         self.etcds: list[Etcd] = []
         self.calls: list[Call] = []
+        self.moments: list[Moment] = []
+        self._away: dict[str, str] = {}
         self.stopped, self.has_image = stopped, has_image
         self._leases, self._extensions = leases or {}, extensions
         self._waiting: set[asyncio.Event] = set()
         self._discovery: asyncio.TimerHandle | None = None
+
+    def note(self, node: TalosMachine, *, up: bool) -> None:
+        """Write down that a node went away, or came back."""
+        self._away.pop(node.vm.uuid, None)
+        self._away |= {} if up else {node.vm.uuid: node.vm.name}
+        etcds = {id(disk.etcd): disk.etcd for disk in self.disks.values() if disk.etcd}
+        quorum = all(etcd.has_quorum for etcd in etcds.values())
+        self.moments.append(Moment(self.clock.now(), node.vm.name, up, tuple(sorted(self._away.values())), quorum))
 
     def node(self, name: str) -> TalosMachine:
         """The node that is on, by its VM's name."""

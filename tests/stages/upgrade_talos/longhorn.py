@@ -36,6 +36,19 @@ def deployed() -> list[dict[str, Any]]:
     ]
 
 
+def workload() -> dict[str, Any]:
+    """A StatefulSet in `default` whose pod has a volume with as many replicas as the class longhorn has."""
+    labels = {"app": "data"}
+    claim: dict[str, Any] = {"accessModes": ["ReadWriteOnce"], "storageClassName": "longhorn"}
+    claim["resources"] = {"requests": {"storage": "1Gi"}}
+    container = {"name": "main", "image": "lab.invalid/data:1"}
+    spec: dict[str, Any] = {"replicas": 1, "serviceName": "data", "selector": {"matchLabels": labels}}
+    spec["template"] = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    spec["volumeClaimTemplates"] = [{"metadata": {"name": "data"}, "spec": claim}]
+    metadata = {"name": "data", "namespace": "default"}
+    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": spec}
+
+
 def deploy(context: Any) -> None:
     """Deploy it, and wait until it runs on every node that takes its pods."""
     kube = context.kube()
@@ -50,14 +63,14 @@ def deploy(context: Any) -> None:
     context.wait_until("nodes_ready", "Longhorn to run", runs)
 
 
-def left(kube: Any) -> list[str]:
-    """What is left of canaries."""
+def left(kube: Any, *, of_all: bool = True) -> list[str]:
+    """What is left of canaries.
+
+    Args:
+        kube: the cluster.
+        of_all: no other volumes are there, so that each one is a canary's.
+    """
     kinds = (("batch/v1", "Job"), ("v1", "Pod"), ("v1", "PersistentVolumeClaim"))
     found = [obj for kind in kinds for obj in kube.list(*kind, NAMESPACE, labels=f"app={NAME}")]
-    found += kube.list("v1", "PersistentVolume")
-    found += (
-        []
-        if kube.find("apiextensions.k8s.io/v1", "CustomResourceDefinition", "volumes.longhorn.io") is None
-        else [*kube.list(API, "Volume", NAMESPACE)]
-    )
-    return [obj["metadata"]["name"] for obj in found]
+    volumes = [*kube.list("v1", "PersistentVolume"), *kube.list(API, "Volume", NAMESPACE)]
+    return [obj["metadata"]["name"] for obj in [*found, *(volumes if of_all else ())]]

@@ -40,11 +40,16 @@ class Longhorn:
     Args:
         store: the cluster.
         clock: the lab's clock.
+
+    Attributes:
+        moments: at which time which volume had how many healthy replicas, and how many it wants.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
         self._returned: dict[str, float] = {}
+        self._healthy: dict[str, int] = {}
+        self.moments: list[tuple[float, str, int, int]] = []
         self._begun: dict[str, float] = {}
         self.sources: Sources = {VOLUMES: own_key, REPLICAS: self._of_replica, ("", "pods"): self._concerned}
         self.sources |= {("", "nodes"): self._of_node, HOMES: self._of_node}
@@ -172,6 +177,9 @@ class Longhorn:
         replicas = self._replicas_of(name)
         left = {name_of(replica): self._left(replica) for replica in replicas}
         healthy = sum(each == 0 for each in left.values())
+        if self._healthy.get(name) != healthy:
+            self._healthy[name] = healthy
+            self.moments.append((self._clock.now(), name, healthy, wanted))
         robustness = "healthy" if healthy >= wanted else "degraded" if healthy else "faulted"
         status: dict[str, Any] = {
             "state": "attached" if user else "detached",
