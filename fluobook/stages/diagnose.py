@@ -121,6 +121,8 @@ def _rows(same: Sequence[tuple[str, Presentation]]) -> Iterator[Sequence[Any]]:
     yield from (["likely cause", cause] for cause in dict.fromkeys(cause for f in findings for cause in f.causes))
     yield from (["remedy", remedy] for remedy in dict.fromkeys(f.remedy.rstrip(".") for f in findings if f.remedy))
     yield from (["next command", command] for command in dict.fromkeys(f.next for f in findings if f.next))
+    others = dict.fromkeys(title for finding in findings for title in finding.alternatives)
+    yield from (["or", f"{title} (fluobook explain {title.split()[0]})"] for title in others)
 
 
 def _stage(context: RunContext, examined: Stage, failed: str) -> Examined:

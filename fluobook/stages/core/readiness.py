@@ -42,6 +42,8 @@ def _workload(obj: Mapping[str, Any]) -> str:
     else:
         wanted = spec.get("replicas", 1)
         updated, ready = status.get("updatedReplicas", 0), status.get("readyReplicas", 0)
+        if wanted == 0 and obj["metadata"].get("namespace") == "kube-system":  # no chart wants that there
+            return "is scaled to 0"
     return "" if min(updated, ready) >= wanted else f"{min(updated, ready)} of {wanted} pods are ready"
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fluobook_lab.kube.controllers.pods import can_run, why_not_on
 from fluobook_lab.kube.kubelet import NodeInfo
 from fluobook_lab.kube.objects import is_true
 
@@ -48,6 +49,45 @@ def test_scylladb_crashes_on_a_cpu_without_pclmulqdq_until_it_has_it(
     assert "CrashLoopBackOff: exit code 71: back-off" in why_its_pods_wait(rig.kube, deployment)
     rig.join(NODE)
     rig.until(lambda: is_true(rig.kube.get("apps/v1", "Deployment", "scylla", "default"), "Available"))
+
+
+def node(name: str, **spec: Any) -> Any:
+    labels = {"kubernetes.io/hostname": name}
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    return {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": ready}
+
+
+TAINT = {"key": "maintenance", "value": "true", "effect": "NoSchedule"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "target", "reason"),
+    [
+        ({}, node("a"), ""),
+        ({}, node("a", unschedulable=True), "node(s) were unschedulable"),
+        ({}, node("a", taints=[TAINT]), "node(s) had untolerated taint {maintenance: true}"),
+        ({}, node("a", taints=[TAINT | {"effect": "PreferNoSchedule"}]), ""),
+        ({"tolerations": [{"key": "maintenance", "operator": "Exists"}]}, node("a", taints=[TAINT]), ""),
+        ({"nodeSelector": {"disk": "fast"}}, node("a"), "node(s) didn't match Pod's node affinity/selector"),
+        ({}, {**node("a"), "status": {}}, "node(s) had untolerated taint {node.kubernetes.io/not-ready: }"),
+    ],
+)
+def test_the_scheduler_says_why_a_pod_cannot_run_on_a_node(spec: Any, target: Any, reason: str) -> None:
+    assert why_not_on(spec, target) == reason
+    assert can_run(spec, target) == (not reason)
+
+
+def test_a_pod_without_a_node_counts_the_reasons_of_all_nodes(
+    kubernetes: Callable[..., Any], cilium: Any, make_workload: Any
+) -> None:
+    rig = kubernetes(speed=200, nodes=(NODE,))
+    rig.kube.apply(cilium)
+    rig.until(lambda: is_true(rig.kube.get("v1", "Node", NODE.name), "Ready"))
+    rig.kube.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE.name}, "spec": {"taints": [TAINT]}})
+    rig.kube.apply(make_workload("Deployment", "web"))
+    reason = "0/1 nodes are available: 1 node(s) had untolerated taint {maintenance: true}."
+    deployment = rig.kube.get("apps/v1", "Deployment", "web", "default")
+    rig.until(lambda: reason in why_its_pods_wait(rig.kube, deployment))
 
 
 JOB = "longhorn-uninstall"

@@ -51,6 +51,13 @@ def test_the_reason_is_reported(obj, message):
     assert why_not(obj) == message
 
 
+def test_a_part_of_kubernetes_that_is_scaled_to_zero_is_not_ready_and_an_application_is():
+    stopped = workload(replicas=0, observedGeneration=2)
+    of_talos = stopped | {"metadata": {"generation": 2, "namespace": "kube-system"}}
+    assert why_not(of_talos) == "is scaled to 0"
+    assert why_not(stopped | {"metadata": {"generation": 2, "namespace": "argocd"}}) == ""
+
+
 def test_only_a_failed_job_is_given_up():
     assert failed(condition("Job", "Failed", "True"))
     assert not failed(condition("Job", "Complete", "True"))

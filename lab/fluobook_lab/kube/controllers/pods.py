@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from fluobook.kubernetes.selectors import meets
@@ -91,12 +92,20 @@ def can_run(spec: Obj, node: Obj, *, daemon: bool = False) -> bool:
         node: the Node.
         daemon: the pod is a DaemonSet's, which comes to nodes that are not ready as well.
     """
-    cordoned = (node.get("spec") or {}).get("unschedulable") and not _tolerated(spec, _CORDONED)
-    if not daemon and (not is_true(node, "Ready") or cordoned):
-        return False
+    return not why_not_on(spec, node, daemon=daemon)
+
+
+def why_not_on(spec: Obj, node: Obj, *, daemon: bool = False) -> str:
+    """Why a pod cannot run on a node, in the scheduler's words and order; "" if it can."""
+    if not daemon and (node.get("spec") or {}).get("unschedulable") and not _tolerated(spec, _CORDONED):
+        return "node(s) were unschedulable"
+    if taint := next(_repelling(spec, node, daemon=daemon), None):
+        return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
+    if not daemon and not is_true(node, "Ready"):
+        return "node(s) had untolerated taint {node.kubernetes.io/not-ready: }"
     labels = labels_of(node)
     selected = all(labels.get(key) == value for key, value in (spec.get("nodeSelector") or {}).items())
-    return selected and _affine(spec, labels) and not _repelled(spec, node, daemon=daemon)
+    return "" if selected and _affine(spec, labels) else "node(s) didn't match Pod's node affinity/selector"
 
 
 def _affine(spec: Obj, labels: dict[str, str]) -> bool:
@@ -108,11 +117,11 @@ def _affine(spec: Obj, labels: dict[str, str]) -> bool:
     return any(all(meets(rule, labels) for rule in term.get("matchExpressions") or []) for term in terms)
 
 
-def _repelled(spec: Obj, node: Obj, *, daemon: bool) -> bool:
+def _repelling(spec: Obj, node: Obj, *, daemon: bool) -> Iterator[Obj]:
     taints = [taint for taint in (node.get("spec") or {}).get("taints") or [] if taint["effect"] in _BLOCKING]
     if daemon:
         taints = [taint for taint in taints if taint["key"] not in _DAEMON_TOLERATED]
-    return not all(_tolerated(spec, taint) for taint in taints)
+    yield from (taint for taint in taints if not _tolerated(spec, taint))
 
 
 def _tolerated(spec: Obj, taint: Obj) -> bool:
@@ -244,9 +253,11 @@ class Kubelets:
     def _schedule(self, pod: Obj) -> float | None:
         if pod["spec"].get("schedulerName", SCHEDULER) != SCHEDULER:
             return None  # another scheduler's business
-        nodes = [node for node in self._store.view("v1", "Node") if can_run(pod["spec"], node)]
+        reasons = [(node, why_not_on(pod["spec"], node)) for node in self._store.view("v1", "Node")]
+        nodes = [node for node, reason in reasons if not reason]
         if not nodes:
-            message = f"0/{len(self._store.list('v1', 'Node'))} nodes are available"
+            counts = sorted(f"{count} {reason}" for reason, count in Counter(r for _, r in reasons).items())
+            message = f"0/{len(reasons)} nodes are available: {', '.join(counts)}."
             self._set(pod, conditions=[("PodScheduled", "False", "Unschedulable", message)])
             return None
         taken = [p["spec"].get("nodeName") for _, p in self._store.storage.scan(RESOURCE)]
