@@ -117,8 +117,8 @@ class Provider(Protocol):
     ) -> tuple[Sequence[Any], Mapping[str, str]]:
         """The differences between stand-ins and real charts, and why some Applications are not compared."""
 
-    def inject(self, lab: Any, faults: Sequence[str]) -> None:
-        """Let a lab inject these faults and no others from now on."""
+    def inject(self, lab: Any, faults: Sequence[str], settings: Sequence[str] = ()) -> None:
+        """Let a lab inject these faults and no others from now on, with these params ("path=value") in every run."""
 
     def resemble(self, lab: Any, state: Mapping[str, Any]) -> Sequence[str]:
         """Let a lab that was brought up resemble a platform, by `fluobook.stages.likeness`; what it could not take."""

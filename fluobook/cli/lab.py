@@ -119,14 +119,14 @@ def drill(
     params = chosen(chosen_drill.phase, [])
     folder, faults = provider.folder_of(params.phase), chosen_drill.injected
     lab = provider.find(folder)
-    if lab:
-        provider.inject(lab, faults)
-    else:
-        provider.start(params, folder, root=root(), programs=labs.programs(), owner=None, faults=faults)
+    if not lab:
+        started = provider.start(params, folder, root=root(), programs=labs.programs(), owner=None, faults=faults)
+    provider.inject(lab or started, faults, chosen_drill.settings)
     (folder / DRILL).write_text(code)
-    settings = "".join(f" --set {setting}" for setting in chosen_drill.settings)
     print(f"the lab of {params.phase} fails from now on" + ("; stages that are done stay so" if lab else ""))
-    print(f"  run:      fluobook run {params.phase} --approve all{settings}; by hand: fluobook open {params.phase}")
+    print(f"  run:      fluobook run {params.phase} --approve all; by hand: fluobook open {params.phase}")
+    if chosen_drill.settings:
+        print(f"  params:   {', '.join(chosen_drill.settings)} in every run, also by hand, until --repaired")
     print(f"  diagnose: read the error; fluobook run {params.phase} --only diagnose")
     print("  remedy:   carry it out; for work outside the platform (host, network, server): fluobook drill --repaired")
     print(f"  then run again: it must finish. fluobook lab down {params.phase} ends the practice")

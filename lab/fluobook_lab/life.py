@@ -25,6 +25,7 @@ from fluobook.environment import cache_folder, inherited
 from fluobook.errors import DeadlineExceeded, FluobookError, UsageError
 from fluobook.files import MIB, is_alive, temporary_prefix, unwritable, write_json
 from fluobook.params import Params, home
+from fluobook.params.reading import merged, with_overrides
 from fluobook.waiting import Cancellation, wait_until
 from fluobook_lab.charts import Pin
 from fluobook_lab.charts.sources import STANDINS, UPSTREAM, Folder, Source, described, pins, resolve
@@ -70,6 +71,9 @@ DEFAULT_SPEED = 60.0
 """The time scale: simulated seconds per real second."""
 
 
+_SETTINGS = "settings.json"
+
+
 @dataclass(frozen=True)
 class Lab:
     """A lab that is up.
@@ -107,11 +111,13 @@ def folder_of(phase: str) -> Path:
 
 def find(folder: Path) -> Lab | None:
     """The lab with that state folder, if it is up."""
+    settings = folder / _SETTINGS
     try:
         state = json.loads((folder / "lab.json").read_text())
         charts = (state["charts"], tuple(state["sources"]))
         remark = described(state["charts"], [Source(**source) for source in state["sources"]])
-        lab = Lab(folder, state["overlay"], state["pid"], state["engine"], state["speed"], *charts, (remark,))
+        overlay = merged(state["overlay"], json.loads(settings.read_text()) if settings.exists() else {})
+        lab = Lab(folder, overlay, state["pid"], state["engine"], state["speed"], *charts, (remark,))
         return lab if _is_locked(folder / "alive") else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -322,8 +328,15 @@ def activity(lab: Lab) -> dict[str, Any]:
     return dict(json.loads(path.read_text()))
 
 
-def inject(lab: Lab, faults: Sequence[str]) -> None:
-    """Let a lab inject these faults and no others from now on; requested with a signal."""
+def inject(lab: Lab, faults: Sequence[str], settings: Sequence[str] = ()) -> None:
+    """Let a lab inject these faults and no others from now on; requested with a signal.
+
+    Args:
+        lab: the lab.
+        faults: their names.
+        settings: "path=value" each: params of every run in this lab meanwhile, such as a short deadline.
+    """
+    write_json(lab.folder / _SETTINGS, with_overrides({}, tuple(settings)))
     path = lab.folder / "faults.json"
     write_json(path, list(faults))
     _await(lab, signal.SIGUSR2, "the lab to change its faults", lambda: not path.exists())

@@ -92,6 +92,7 @@ def test_a_failure_of_the_api_is_named_and_its_remedy_helps(cluster: Any, code: 
 def test_at_least_forty_entries_of_the_catalogue_can_be_practised_each_with_a_remedy() -> None:
     assert len([entry(code) for code in DRILLS]) >= 40
     assert [code for code, drill in DRILLS.items() if not (drill.outside or drill.change)] == []
+    assert [code for code, drill in DRILLS.items() if drill.settings and not drill.outside] == [], "they never end"
 
 
 def test_what_is_practised_is_a_fault_until_it_is_repaired(
@@ -108,6 +109,11 @@ def test_what_is_practised_is_a_fault_until_it_is_repaired(
         with closing(socket.socket()) as connection:
             return connection.connect_ex((host, int(port))) == 0
 
+    def deadlines() -> Any:
+        lab = provider.find(provider.folder_of("phase1"))
+        assert lab
+        return lab.overlay.get("deadlines")
+
     try:
         assert cli.run(["drill", "--repaired"]) == 1
         assert cli.run(["drill", "f73"]) == 0
@@ -118,6 +124,11 @@ def test_what_is_practised_is_a_fault_until_it_is_repaired(
         assert cli.run(["drill", "F73", "--repaired"]) == 1
         assert cli.run(["drill", "--repaired"]) == 0
         assert "the token is created again" in capsys.readouterr().out
+        assert cli.run(["drill", "F08"]) == 0
+        assert "deadlines.image_download=2 in every run, also by hand" in capsys.readouterr().out
+        assert deadlines() == {"image_download": 2}
+        assert cli.run(["drill", "--repaired"]) == 0
+        assert deadlines() is None
     finally:
         cli.run(["lab", "down", "phase1"])
 

@@ -400,7 +400,7 @@ class ProxmoxClient:
                 cancellation=Cancellation(),
                 interval=partial(self._pace.pause, upid.type),
                 final=(FluobookError,),
-                remedy=f"pvenode task log {upid} on {upid.node}; run the stage again, it waits for the same task"
+                remedy=f"`pvenode task log {upid}` on {upid.node} says more; run the stage again, it waits for it"
                 + (f"; or raise deadlines.{name} in the params" if name else ""),
             )
         except DeadlineExceeded as late:
