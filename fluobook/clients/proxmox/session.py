@@ -166,7 +166,7 @@ class Session:
         has_body = method in ("POST", "PUT")
         names = dict(re.findall(r"(nodes|storage|qemu)/([^/]+)", path))
         facts = {"node": names.get("nodes"), "storage": names.get("storage"), "vmid": names.get("qemu")}
-        facts |= {key: params[key] for key in ("vmid", "url") if params.get(key)}
+        facts |= {key: params[name] for key, name in (("vmid", "vmid"), ("source", "url")) if params.get(name)}
         known = self._facts | {key: str(value) for key, value in facts.items() if value}
 
         def refuse(answer: https.Answer, doing: str) -> errors.OutsideError:

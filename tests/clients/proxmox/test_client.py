@@ -329,6 +329,14 @@ def test_a_download_that_breaks_off_leaves_no_file(proxmox):
     assert download(rig.client).ok
 
 
+def test_the_server_that_refused_a_download_is_examined_not_the_source_of_the_file(proxmox):
+    rig = proxmox("proxmox.token-lacks-download")
+    with pytest.raises(OutsideError) as refused:
+        download(rig.client)
+    assert refused.value.facts["source"] == IMAGE_URL
+    assert refused.value.facts["url"].endswith(":8006")
+
+
 def test_a_file_is_never_downloaded_over(proxmox):
     rig = proxmox()
     download(rig.client)
