@@ -68,7 +68,7 @@ def _proxmox(context: RunContext) -> Iterator[Check]:
 def required_features(context: RunContext) -> dict[str, str]:
     """The CPU features that workloads of the platform's tree need, with the workloads' names."""
     platform = context.platform
-    tree = gitops.for_phase(platform, gitops.read(context.root, platform.gitops.path))
+    tree = gitops.for_phase(platform, gitops.of(platform, context.root))
     kinds = {document.kind for app in tree.applications for document in tree.deployed_by(app)}
     return dict(charts.CPU_FEATURES[kind] for kind in sorted(kinds & charts.CPU_FEATURES.keys()))
 

@@ -14,7 +14,6 @@ from fluobook.machine import pki
 from fluobook.stages import preflight
 from fluobook.stages.core.check import Checks
 from fluobook.stages.preflight import checks as preflight_checks
-from fluobook.stages.preflight import proxmox as preflight_proxmox
 
 if TYPE_CHECKING:
     from fluobook.context import RunContext
@@ -100,9 +99,8 @@ def test_a_host_whose_cpu_lacks_what_scylladb_needs_fails(labs):
     assert wrong(lab.context("vm.cpu=EPYC")) == []
 
 
-def test_a_tree_without_scylladb_needs_no_cpu_feature(lab, monkeypatch):
-    monkeypatch.setattr(preflight_proxmox.charts, "CPU_FEATURES", {})
-    results = checks(lab.context("vm.cpu=x86-64-v2-AES"))
+def test_a_platform_that_leaves_scylladb_out_needs_no_cpu_feature(lab):
+    results = checks(lab.context("vm.cpu=x86-64-v2-AES", "platform.gitops.without=[scylladb, scylla-operator]"))
     assert not [check for check in results if not check.passed or "CPU" in check.name]
 
 
