@@ -33,11 +33,11 @@ from fluobook.params.load import recorded
 from fluobook.redact import Redactor
 from fluobook.run.board import board_table, last_runs, read_state
 from fluobook.stages import catalogue, diagnose, observe, secrets
-from fluobook.stages.core import expiry
 from fluobook.stages.core.check import Checks
 from fluobook.stages.core.executor import ActionProgress, Executor, Progress, in_parallel
 from fluobook.stages.core.plan import Answer, Approval, Gate, Plan, Question
 from fluobook.stages.core.stage import Stage
+from fluobook.stages.day_two import expiry
 from fluobook.waiting import Cancelled
 
 __all__ = ["Checks", "Plan", "PlatformTree", "Runbook", "StageRun", "Table", "open_runbook"]

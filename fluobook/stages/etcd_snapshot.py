@@ -18,13 +18,13 @@ from fluobook.files import temporary_folder
 from fluobook.kubernetes import snapshot as etcd
 from fluobook.kubernetes.snapshot import SENTINEL, DamagedError
 from fluobook.params import Node, Platform
-from fluobook.stages.core import backups
-from fluobook.stages.core.backups import Record
 from fluobook.stages.core.check import Check, CheckGroup, run_groups
 from fluobook.stages.core.cluster import Missing, api, read_etcd
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.stage import Stage
+from fluobook.stages.day_two import backups
+from fluobook.stages.day_two.backups import Record
 
 NAME = "etcd-snapshot"
 

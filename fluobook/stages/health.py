@@ -18,13 +18,13 @@ from fluobook.machine.access import RENEW_BEFORE
 from fluobook.machine.contracts import value_at
 from fluobook.params import Node, Platform, Supported, load_supported
 from fluobook.params.versions import minor_of
-from fluobook.stages.core.backups import records, store_of
 from fluobook.stages.core.check import Check, CheckGroup, all_of, count, error_of, run_groups, title_of
 from fluobook.stages.core.cluster import EtcdReport, cluster, read_etcd
 from fluobook.stages.core.executor import in_parallel
-from fluobook.stages.core.freshness import BACKUP_OF, DATABASES, backup_checks, database_checks, export_checks
 from fluobook.stages.core.readiness import WORKLOADS, bad_conditions, certificates_check, listed, why_not
 from fluobook.stages.core.stage import read_only_stage
+from fluobook.stages.day_two.backups import records, store_of
+from fluobook.stages.day_two.freshness import BACKUP_OF, DATABASES, backup_checks, database_checks, export_checks
 from fluobook.stages.etcd_snapshot import age_check
 from fluobook.stages.root_application.state import API, KIND, state_of
 

@@ -22,15 +22,15 @@ from fluobook.machine.contracts import value_at
 from fluobook.params import Node, Params, Platform
 from fluobook.stages import health, nodes, teardown
 from fluobook.stages.bootstrap_kubernetes.work import write_file
-from fluobook.stages.core import drain
 from fluobook.stages.core.check import Check, run_groups
 from fluobook.stages.core.cluster import cluster, read_etcd
 from fluobook.stages.core.executor import in_parallel
-from fluobook.stages.core.longhorn import is_whole
 from fluobook.stages.core.plan import Plan
 from fluobook.stages.core.readiness import bad_conditions, listed
 from fluobook.stages.create_vms import plan as vms
 from fluobook.stages.create_vms import settings
+from fluobook.stages.day_two import drain
+from fluobook.stages.day_two.longhorn import is_whole
 from fluobook.stages.root_application.state import API, KIND
 from fluobook.stages.upgrade_talos.state import Running, cold_boot, read_running
 

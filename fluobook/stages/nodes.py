@@ -22,7 +22,6 @@ from fluobook.params import Node, Platform
 from fluobook.stages import approve_csrs, teardown
 from fluobook.stages.bootstrap_kubernetes.plan import file_actions
 from fluobook.stages.bootstrap_kubernetes.work import write_file
-from fluobook.stages.core import drain, longhorn
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import Missing, api, read_etcd
 from fluobook.stages.core.executor import Reporter, in_parallel
@@ -30,6 +29,7 @@ from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.readiness import has_condition
 from fluobook.stages.core.stage import Stage
 from fluobook.stages.create_vms import plan as vms
+from fluobook.stages.day_two import drain, longhorn
 
 NAME = "nodes"
 Obj = Mapping[str, Any]

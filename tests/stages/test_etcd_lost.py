@@ -18,8 +18,8 @@ from fluobook.kubernetes.snapshot import ROOT_CA, SENTINEL
 from fluobook.machine.pki import new_authority
 from fluobook.notebook import stage_run
 from fluobook.stages import etcd_snapshot, restore
-from fluobook.stages.core import backups
 from fluobook.stages.core.plan import Approval, Gate
+from fluobook.stages.day_two import backups
 from fluobook.stages.restore import work
 from fluobook.stages.restore.plan import WAITS, read_member
 from tests.stages.conftest import interrupting

@@ -17,9 +17,9 @@ from fluobook.errors import BadFile, Refused, Rejected
 from fluobook.files import write_json
 from fluobook.kubernetes import snapshot as etcd
 from fluobook.machine.pki import new_authority
-from fluobook.stages.core import backups
-from fluobook.stages.core.backups import Record
 from fluobook.stages.core.cluster import Missing
+from fluobook.stages.day_two import backups
+from fluobook.stages.day_two.backups import Record
 from fluobook.stages.etcd_snapshot import Observation, age_check, plan
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from fluobook import params
 from fluobook.clients.talos import EtcdMember, EtcdStatus, MachineStage
 from fluobook.errors import CheckFailed, StageMissing
 from fluobook.stages import health
-from fluobook.stages.core import freshness
+from fluobook.stages.day_two import freshness
 from fluobook.stages.health import OPERATED, EtcdReport
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from fluobook.params import derive
 from fluobook.run.rehearsal import planned
 from fluobook.stages import nodes, upgrade_talos
 from fluobook.stages.core.check import Check
-from fluobook.stages.core.drain import Load
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.readiness import has_condition
 from fluobook.stages.create_vms.plan import Observation as VMs
 from fluobook.stages.create_vms.plan import ObservedVM
+from fluobook.stages.day_two.drain import Load
 from fluobook.stages.likeness import Observed, as_running, differences, observe, state_of, unlike
 from fluobook.stages.upgrade_talos.state import Running
 

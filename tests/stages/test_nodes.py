@@ -19,13 +19,13 @@ from fluobook.machine.schematic import Image
 from fluobook.notebook import stage_run
 from fluobook.params import derive
 from fluobook.stages import approve_csrs, catalogue, nodes
-from fluobook.stages.core import longhorn
-from fluobook.stages.core.drain import CORDONED_BY, LONGHORN_API, Load
-from fluobook.stages.core.longhorn import Storage
 from fluobook.stages.core.plan import Answer, Approval, Gate, Question
 from fluobook.stages.core.readiness import has_condition
 from fluobook.stages.create_vms.plan import Observation as VMs
 from fluobook.stages.create_vms.plan import ObservedVM
+from fluobook.stages.day_two import longhorn
+from fluobook.stages.day_two.drain import CORDONED_BY, LONGHORN_API, Load
+from fluobook.stages.day_two.longhorn import Storage
 from tests.lab.kube.test_longhorn import crd
 from tests.stages.conftest import interrupting
 

@@ -30,9 +30,9 @@ from fluobook.stages.apply_talos_config.documents import Configurations
 from fluobook.stages.apply_talos_config.plan import dry_run
 from fluobook.stages.bootstrap_kubernetes.work import write_file
 from fluobook.stages.core.executor import Reporter, in_parallel
-from fluobook.stages.core.expiry import AUTHORITIES
 from fluobook.stages.core.plan import Action
 from fluobook.stages.core.readiness import WORKLOADS, has_condition, listed, why_not
+from fluobook.stages.day_two.expiry import AUTHORITIES
 
 Obj = Mapping[str, Any]
 

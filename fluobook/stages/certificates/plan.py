@@ -17,12 +17,12 @@ from fluobook.stages.bootstrap_kubernetes.work import write_file
 from fluobook.stages.certificates import authorities, keys
 from fluobook.stages.certificates.authorities import Authority
 from fluobook.stages.certificates.keys import AgeKey, Password, RetiredToken
-from fluobook.stages.core import expiry
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.executor import Reporter, in_parallel
-from fluobook.stages.core.expiry import AUTHORITIES, Expiring
 from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.day_two import expiry
+from fluobook.stages.day_two.expiry import AUTHORITIES, Expiring
 
 NAME = "certificates"
 INTERRUPTED = {

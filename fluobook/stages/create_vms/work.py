@@ -21,12 +21,12 @@ from fluobook.errors import (
 from fluobook.files import read_text
 from fluobook.machine.schematic import image_of
 from fluobook.params import TALOS_PORT, Node
-from fluobook.stages.core import drain, longhorn
 from fluobook.stages.core.check import Check, count
 from fluobook.stages.core.executor import Reporter, in_parallel
 from fluobook.stages.core.plan import Action
 from fluobook.stages.create_vms import plan, settings
 from fluobook.stages.create_vms.plan import Observation
+from fluobook.stages.day_two import drain, longhorn
 
 START_TRIES = 3
 """How often a start is tried; a VM whose start failed is never destroyed."""

@@ -13,11 +13,11 @@ from fluobook.errors import PHASE, TALOSCTL, FluobookError, Refused
 from fluobook.kubernetes.snapshot import SENTINEL, SYSTEM
 from fluobook.params import Node, Platform
 from fluobook.params.versions import minor_of
-from fluobook.stages.core import backups
-from fluobook.stages.core.backups import Record
 from fluobook.stages.core.cluster import probe_nodes, read_etcd
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.day_two import backups
+from fluobook.stages.day_two.backups import Record
 
 NAME = "restore"
 WIPE = f"{TALOSCTL} -n ADDRESS reset --graceful=false --reboot --system-labels-to-wipe EPHEMERAL"

@@ -10,10 +10,10 @@ from fluobook.errors import PHASE, TALOSCTL, FluobookError, PlanChanged, Refused
 from fluobook.kubernetes.snapshot import SENTINEL, SYSTEM
 from fluobook.params import Node
 from fluobook.stages import health
-from fluobook.stages.core import backups
 from fluobook.stages.core.check import Check, CheckGroup, count, run_groups
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
+from fluobook.stages.day_two import backups
 from fluobook.stages.etcd_snapshot import sentinel
 from fluobook.stages.restore.plan import NAME, WAITS, WIPE, Observation, pending_of, read_marks, read_member
 from fluobook.stages.upgrade_talos.work import ready, restarted

@@ -11,8 +11,8 @@ from fluobook.params import Node, Platform
 from fluobook.params.versions import minor_of, ordered
 from fluobook.stages.apply_talos_config.plan import step_problem
 from fluobook.stages.core.cluster import Missing
-from fluobook.stages.core.drain import gate_action, node_action, refuse_endless, refuse_others
 from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.day_two.drain import gate_action, node_action, refuse_endless, refuse_others
 
 NAME = "upgrade-kubernetes"
 PROXY = "kube-proxy"

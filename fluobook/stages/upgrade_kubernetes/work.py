@@ -23,12 +23,13 @@ from fluobook.params.versions import minor_of
 from fluobook.stages import health
 from fluobook.stages.apply_talos_config.documents import Configurations
 from fluobook.stages.bootstrap_kubernetes.complaints import CERTAIN, field_of, serious
-from fluobook.stages.core import drain, ssa
+from fluobook.stages.core import ssa
 from fluobook.stages.core.check import Check, count, run_groups
 from fluobook.stages.core.cluster import PATIENCE, Missing, api, cluster, read_etcd
 from fluobook.stages.core.executor import Reporter, in_parallel
 from fluobook.stages.core.plan import Action
 from fluobook.stages.core.readiness import has_condition, listed
+from fluobook.stages.day_two import drain
 from fluobook.stages.upgrade_kubernetes.plan import (
     CONTROL_PLANE,
     NAME,

@@ -9,9 +9,9 @@ from fluobook.machine.contracts import has_documents
 from fluobook.params import Node, Platform
 from fluobook.params.versions import minor_of, ordered
 from fluobook.stages.apply_talos_config.plan import step_problem
-from fluobook.stages.core import drain
-from fluobook.stages.core.drain import gate_action, node_action, refuse_endless
 from fluobook.stages.core.plan import Action, Plan
+from fluobook.stages.day_two import drain
+from fluobook.stages.day_two.drain import gate_action, node_action, refuse_endless
 from fluobook.stages.upgrade_talos.state import NAME, Observation
 
 

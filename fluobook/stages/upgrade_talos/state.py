@@ -15,10 +15,10 @@ from fluobook.files import read_text
 from fluobook.machine.documents import load
 from fluobook.machine.schematic import Image, image_of
 from fluobook.params import Node
-from fluobook.stages.core import drain
-from fluobook.stages.core.canary import Longhorn, read_longhorn
 from fluobook.stages.core.cluster import RETURNS, Missing, returning_api
 from fluobook.stages.core.executor import in_parallel
+from fluobook.stages.day_two import drain
+from fluobook.stages.day_two.canary import Longhorn, read_longhorn
 from fluobook.stages.upgrade_kubernetes.work import kubernetes_versions
 from fluobook.waiting import wait_until
 

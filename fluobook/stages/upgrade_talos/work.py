@@ -10,13 +10,13 @@ from fluobook.errors import PHASE, DeadlineExceeded, ForeignObject, OutsideError
 from fluobook.machine.schematic import Image
 from fluobook.params import Node
 from fluobook.stages import health
-from fluobook.stages.core import canary, drain
 from fluobook.stages.core.check import Check, count, run_groups
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
 from fluobook.stages.core.readiness import has_condition
 from fluobook.stages.create_vms.settings import uuid_of as vm_uuid
 from fluobook.stages.create_vms.work import wait, wait_unlocked
+from fluobook.stages.day_two import canary, drain
 from fluobook.stages.upgrade_talos.state import COLD_BOOT, NAME, Observation, cold_boot, read_running, wanted_image
 
 Data = Mapping[str, Any]

@@ -9,8 +9,8 @@ import pytest
 
 from fluobook.files import write_text
 from fluobook.machine import access
-from fluobook.stages.core import expiry
-from fluobook.stages.core.expiry import Expiring
+from fluobook.stages.day_two import expiry
+from fluobook.stages.day_two.expiry import Expiring
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from typing import Any
 
 from fluobook_lab.kube.controllers.longhorn import API, NAMESPACE
 
-from fluobook.stages.core.canary import DRIVER, MANAGER, NAME, read_longhorn
+from fluobook.stages.day_two.canary import DRIVER, MANAGER, NAME, read_longhorn
 
 IMAGE = "docker.io/longhornio/longhorn-manager:v1.12.1"
 

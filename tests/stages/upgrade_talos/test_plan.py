@@ -10,8 +10,8 @@ import pytest
 from fluobook import params
 from fluobook.errors import Refused
 from fluobook.machine.schematic import Image
-from fluobook.stages.core.canary import Longhorn
 from fluobook.stages.core.cluster import Missing
+from fluobook.stages.day_two.canary import Longhorn
 from fluobook.stages.upgrade_talos.plan import plan
 from fluobook.stages.upgrade_talos.state import Observation, Running
 

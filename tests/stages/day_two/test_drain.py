@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fluobook.stages.core.drain import Load, blockers, cordoned_by, has_to_go
+from fluobook.stages.day_two.drain import Load, blockers, cordoned_by, has_to_go
 
 NODE = "wk-1"
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fluobook.kubernetes.pod_security import violations
-from fluobook.stages.core import canary
-from fluobook.stages.core.canary import Longhorn, job
+from fluobook.stages.day_two import canary
+from fluobook.stages.day_two.canary import Longhorn, job
 from tests.stages.upgrade_talos.longhorn import IMAGE, deploy, left
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from fluobook.clients.kube import Kube
 from fluobook.context import RunContext
 from fluobook.errors import DeadlineExceeded, FluobookError, Refused, TaskFailed
 from fluobook.machine.contracts import value_at
-from fluobook.stages.core.drain import LONGHORN
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.readiness import has_condition
+from fluobook.stages.day_two.drain import LONGHORN
 
 NAME = "fluobook-canary"
 JOB = ("batch/v1", "Job")

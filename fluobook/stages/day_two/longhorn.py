@@ -14,9 +14,9 @@ from fluobook.clients.kube import Kube
 from fluobook.context import RunContext
 from fluobook.errors import KUBECTL, FluobookError
 from fluobook.machine.contracts import value_at
-from fluobook.stages.core.drain import CORDONED_BY, LONGHORN, LONGHORN_API, SHOWN, Load, setting_of
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.readiness import has_condition, listed
+from fluobook.stages.day_two.drain import CORDONED_BY, LONGHORN, LONGHORN_API, SHOWN, Load, setting_of
 
 Obj = Mapping[str, Any]
 

@@ -1,0 +1,1 @@
+"""What the runbooks of day 2 share: drains, copies of volumes, snapshots and backups, what expires."""
