@@ -79,8 +79,8 @@ def encoded(query: Mapping[str, str]) -> str:
 
 def _field(text: str, name: str) -> str:
     """The text of the first element of that name."""
-    found = re.search(f"<{name}>([^<]*)</{name}>", text)
-    return html.unescape(found[1]) if found else ""
+    match = re.search(f"<{name}>([^<]*)</{name}>", text)
+    return html.unescape(match[1]) if match else ""
 
 
 def _listing(content: bytes) -> tuple[list[str], str]:

@@ -35,19 +35,19 @@ class Observation:
 
     Args:
         now: in UTC.
-        found: the snapshots that there are, the newest first.
+        snapshots: those that there are, the newest first.
         missing: what an earlier stage has not done.
         problem: why no snapshot can be taken; "" if one can.
     """
 
     now: dt.datetime
-    found: Sequence[Record] = ()
+    snapshots: Sequence[Record] = ()
     missing: Missing | None = None
     problem: str = ""
 
     def due(self, platform: Platform) -> bool:
         """Whether it is time for another snapshot."""
-        last = backups.newest(self.found, platform)
+        last = backups.newest(self.snapshots, platform)
         return last is None or last.age(self.now) * 2 >= dt.timedelta(hours=platform.etcd_snapshots.max_age_hours)
 
 
@@ -56,14 +56,14 @@ def observe(context: RunContext) -> Observation:
     now, kube = dt.datetime.now(dt.UTC), api(context)
     if isinstance(kube, Missing):
         return Observation(now, missing=kube)
-    found = Observation(now, backups.records(backups.store_of(context)))
-    if not found.due(context.platform):
-        return found
+    observation = Observation(now, backups.records(backups.store_of(context)))
+    if not observation.due(context.platform):
+        return observation
     try:
         _member(context)
     except FluobookError as error:
-        return Observation(now, found.found, problem=error.message)
-    return found
+        return Observation(now, observation.snapshots, problem=error.message)
+    return observation
 
 
 def _member(context: RunContext) -> tuple[Node, EtcdStatus]:
@@ -105,21 +105,21 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         )
     actions = []
     if due:
-        last = backups.newest(observation.found, platform)
+        last = backups.newest(observation.snapshots, platform)
         reason = f"the newest is {_hours(last, observation.now)} old" if last else "there is none"
         bucket = platform.etcd_snapshots.bucket
         detail = "checked, encrypted" + (f", to the bucket {bucket.name}" if bucket else "")
         data = {"bucket": bucket.name} if bucket else {}
         actions.append(Action("take a snapshot", "write", "snapshot of etcd", detail, reason, data=data))
     limits = platform.etcd_snapshots
-    for record in backups.expired(observation.found, platform, observation.now, more=int(due)):
+    for record in backups.expired(observation.snapshots, platform, observation.now, more=int(due)):
         reason = f"more than {limits.keep} are newer, and it is older than {limits.keep_days} days"
         needs = ("take a snapshot",) if due else ()
         title = f"snapshot {record.name}"
         actions.append(
             Action(f"delete {record.name}", "delete", title, record.taken, reason, needs, data={"name": record.name})
         )
-    return Plan(NAME, tuple(actions), len(observation.found), platform.digest_data())
+    return Plan(NAME, tuple(actions), len(observation.snapshots), platform.digest_data())
 
 
 def _hours(record: Record, now: dt.datetime) -> str:
@@ -184,9 +184,9 @@ def sentinel(**data: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
-def age_check(found: Sequence[Record], platform: Platform, now: dt.datetime) -> Check:
+def age_check(entries: Sequence[Record], platform: Platform, now: dt.datetime) -> Check:
     """Whether the newest snapshot is young enough; advisory as long as there is none."""
-    last, limit = backups.newest(found, platform), platform.etcd_snapshots.max_age_hours
+    last, limit = backups.newest(entries, platform), platform.etcd_snapshots.max_age_hours
     young = last is not None and last.age(now) <= dt.timedelta(hours=limit)
     return Check(
         f"etcd has a snapshot that is at most {limit} hours old",
@@ -207,15 +207,15 @@ def _restorable(context: RunContext) -> Check:
 
 def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     """Check the age of the newest snapshot, that it can be restored, and that no more are kept than wanted."""
-    platform, found = context.platform, observation.found
-    left = [record.name for record in backups.expired(found, platform, observation.now)]
+    platform, snapshots = context.platform, observation.snapshots
+    left = [record.name for record in backups.expired(snapshots, platform, observation.now)]
     return [
-        age_check(found, platform, observation.now),
+        age_check(snapshots, platform, observation.now),
         *run_groups(
             context,
             [CheckGroup("the newest snapshot decrypts, is intact, and is this cluster's", lambda c: [_restorable(c)])],
         ),
-        Check("no snapshot is left that is no longer kept", not left, ", ".join(left) or f"{len(found)} are kept"),
+        Check("no snapshot is left that is no longer kept", not left, ", ".join(left) or f"{len(snapshots)} are kept"),
     ]
 
 

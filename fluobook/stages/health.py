@@ -128,10 +128,10 @@ def node_checks(platform: Platform, nodes: Iterable[Obj], *, midway: bool = Fals
         nodes: the Nodes of the cluster.
         midway: nodes are worked on, so that one may be cordoned, and versions differ.
     """
-    found = {node["metadata"]["name"]: node for node in nodes}
+    by_name = {node["metadata"]["name"]: node for node in nodes}
     problems = []
     for declared in platform.nodes:
-        node = found.get(declared.name)
+        node = by_name.get(declared.name)
         wrong = (
             ["does not exist"]
             if node is None
@@ -140,7 +140,7 @@ def node_checks(platform: Platform, nodes: Iterable[Obj], *, midway: bool = Fals
         problems += [f"{declared.name}: {', '.join(wrong)}"] * bool(wrong)
     remedy = f"{KUBECTL} describe node; {TALOSCTL} -n ADDRESS dmesg"
     yield all_of("every node is Ready, without pressure", len(platform.nodes), problems, remedy)
-    strangers = sorted(set(found) - {node.name for node in platform.nodes})
+    strangers = sorted(set(by_name) - {node.name for node in platform.nodes})
     result = f"not in the params: {', '.join(strangers)}" if strangers else "the nodes are those of the params"
     yield Check(
         "no node is in the cluster that the params do not have",
@@ -150,17 +150,17 @@ def node_checks(platform: Platform, nodes: Iterable[Obj], *, midway: bool = Fals
     )
     if midway:
         return
-    cordoned = [name for name, node in found.items() if value_at(node, "spec.unschedulable")]
-    yield Check("no node is cordoned", not cordoned, count(len(found), cordoned), f"{KUBECTL} uncordon NODE")
+    cordoned = [name for name, node in by_name.items() if value_at(node, "spec.unschedulable")]
+    yield Check("no node is cordoned", not cordoned, count(len(by_name), cordoned), f"{KUBECTL} uncordon NODE")
     wanted = f"v{platform.versions.kubernetes}"
     other = [
         f"{name} has {version}"
-        for name, node in found.items()
+        for name, node in by_name.items()
         if (version := value_at(node, "status.nodeInfo.kubeletVersion")) != wanted
     ]
     yield all_of(
         f"every kubelet has version {wanted}",
-        len(found),
+        len(by_name),
         other,
         "change versions.kubernetes in the params to what runs, or upgrade Kubernetes",
     )
@@ -328,8 +328,8 @@ def _talos(context: RunContext, *, midway: bool = False) -> Iterable[Check]:
 
     nodes = context.platform.nodes
     in_parallel(read, nodes, width=len(nodes))
-    found = {node.name: stages[node.name] for node in nodes}
-    return talos_checks(context.platform, found, versions, midway=midway)
+    declared = {node.name: stages[node.name] for node in nodes}
+    return talos_checks(context.platform, declared, versions, midway=midway)
 
 
 def _workloads(context: RunContext) -> Iterable[Check]:

@@ -87,13 +87,13 @@ def observe(context: RunContext) -> Observation:
             cause="etcd has lost its quorum, or no control plane can be reached",
             remedy=f"fluobook run {PHASE} health says what is left; without a quorum only a snapshot helps",
         )
-    found, load = kube.list("v1", "Node"), drain.read_load(kube)
+    registered, load = kube.list("v1", "Node"), drain.read_load(kube)
     return Observation(
         vms.observe(context),
-        found,
+        registered,
         members,
         load,
-        storage=longhorn.read_storage(kube, load, found),
+        storage=longhorn.read_storage(kube, load, registered),
         talosconfig=context.secrets.access_files(context.platform, context.home)["talosconfig"],
     )
 

@@ -149,14 +149,14 @@ class BucketServer(HttpServer):
         if request.method != "GET" or query.get("list-type") != "2":
             raise _Refusal("NotImplemented", "this operation of a bucket is not implemented")
         prefix, after = query.get("prefix", ""), query.get("continuation-token", "")
-        found = sorted(key for key in self.objects if key.startswith(prefix) and key > after)
-        page = found[: min(self._page, int(query.get("max-keys", self._page)))]
+        keys = sorted(key for key in self.objects if key.startswith(prefix) and key > after)
+        page = keys[: min(self._page, int(query.get("max-keys", self._page)))]
         parts = [
             f"<Contents><Key>{escape(key)}</Key><Size>{len(self.objects[key])}</Size>"
             f"<LastModified>2026-01-01T00:00:00.000Z</LastModified>{_etag(self.objects[key])}</Contents>"
             for key in page
         ]
-        cut = len(page) < len(found)
+        cut = len(page) < len(keys)
         more = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if cut and page else ""
         head = f"<Name>{self._name}</Name><Prefix>{escape(prefix)}</Prefix><KeyCount>{len(page)}</KeyCount>"
         head += f"<IsTruncated>{str(cut).lower()}</IsTruncated>{more}"

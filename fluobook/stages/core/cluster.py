@@ -113,7 +113,7 @@ def returning_api(context: RunContext) -> Kube | Missing:
         return kube
 
     def step() -> Kube | None:
-        return None if isinstance(found := api(context), Missing) else found
+        return None if isinstance(kube := api(context), Missing) else kube
 
     try:
         return wait_until(step, what="the Kubernetes API", timeout=RETURNS, cancellation=context.cancellation)

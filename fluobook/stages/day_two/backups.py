@@ -202,8 +202,8 @@ def records(store: Store) -> tuple[Record, ...]:
     """
     names = set(store.names())
     whole = sorted(n for n in names if n.endswith(RECORD) and f"{n.removesuffix(RECORD)}{DATA}" in names)
-    found = in_parallel(lambda name: _record(store.read(name), f"{store.title}/{name}"), whole)
-    return tuple(sorted(found, key=lambda record: record.taken, reverse=True))
+    entries = in_parallel(lambda name: _record(store.read(name), f"{store.title}/{name}"), whole)
+    return tuple(sorted(entries, key=lambda record: record.taken, reverse=True))
 
 
 def _record(content: bytes, title: str) -> Record:
@@ -216,17 +216,17 @@ def _record(content: bytes, title: str) -> Record:
     return record
 
 
-def expired(found: Sequence[Record], platform: Platform, now: dt.datetime, *, more: int = 0) -> tuple[Record, ...]:
+def expired(entries: Sequence[Record], platform: Platform, now: dt.datetime, *, more: int = 0) -> tuple[Record, ...]:
     """The snapshots that are no longer kept, once there are `more` new ones; those of other clusters always are."""
     limits = platform.etcd_snapshots
-    own = [record for record in found if record.cluster == platform.cluster.name]
+    own = [record for record in entries if record.cluster == platform.cluster.name]
     rest = own[max(0, limits.keep - more) :]
     return tuple(record for record in rest if record.age(now) > dt.timedelta(days=limits.keep_days))
 
 
-def newest(found: Iterable[Record], platform: Platform) -> Record | None:
+def newest(entries: Iterable[Record], platform: Platform) -> Record | None:
     """The newest snapshot of the platform's cluster."""
-    return next((record for record in found if record.cluster == platform.cluster.name), None)
+    return next((record for record in entries if record.cluster == platform.cluster.name), None)
 
 
 def recipients_of(context: RunContext) -> tuple[str, ...]:
@@ -337,24 +337,24 @@ def read(context: RunContext, wanted: str | None) -> Opened:
         Rejected: it cannot be decrypted.
         OutsideError: the bucket refuses.
     """
-    found = find(context, wanted)
-    raw, record = found.read(), found.record
+    chosen = find(context, wanted)
+    raw, record = chosen.read(), chosen.record
     another = "use another one; never restore one whose checksum fails"
     digest = hashlib.sha256(raw).hexdigest()
     if record and record.encrypted not in ("", digest):
         raise Refused(
-            f"{found.title} is not what was written: its SHA-256 is {digest[:12]}, not {record.encrypted[:12]}",
+            f"{chosen.title} is not what was written: its SHA-256 is {digest[:12]}, not {record.encrypted[:12]}",
             remedy=another,
         )
-    data = age.decrypt(raw, context.secrets.age_key(), found.title) if raw.startswith(age.HEADER) else raw
+    data = age.decrypt(raw, context.secrets.age_key(), chosen.title) if raw.startswith(age.HEADER) else raw
     try:
         content = etcd.read(data)
     except DamagedError as error:
-        raise Refused(f"{found.title} is no intact snapshot: {error}", remedy=another) from error
+        raise Refused(f"{chosen.title} is no intact snapshot: {error}", remedy=another) from error
     bundle = context.secrets.bundle()
     if problem := refusal(content, record, bundle.kubernetes.crt, bundle.cluster_id):
-        raise Refused(f"{found.title}: {problem}", remedy="use a snapshot of this cluster that its record describes")
-    return Opened(found.title, data, content, record)
+        raise Refused(f"{chosen.title}: {problem}", remedy="use a snapshot of this cluster that its record describes")
+    return Opened(chosen.title, data, content, record)
 
 
 def refusal(content: Snapshot, record: Record | None, authority: str, cluster_id: str = "") -> str:
@@ -390,8 +390,8 @@ def find(context: RunContext, wanted: str | None) -> Found:
         record = _record(read_file(beside), str(beside)) if known else None
         return Found(str(path), record, lambda: read_file(path))
     store = store_of(context)
-    found = records(store)
-    chosen = next((r for r in found if r.name == wanted), None) if wanted else newest(found, context.platform)
+    entries = records(store)
+    chosen = next((r for r in entries if r.name == wanted), None) if wanted else newest(entries, context.platform)
     if chosen is None:
         raise Refused(
             f"there is no snapshot {wanted} in {store.title}"

@@ -167,25 +167,25 @@ def _ended(kube: Kube, node: str, report: Reporter) -> Mapping[str, Any] | None:
     Raises:
         TaskFailed: it ended with an error.
     """
-    found = kube.get(*JOB, NAME, LONGHORN)
+    job = kube.get(*JOB, NAME, LONGHORN)
     ended: Mapping[str, Any] = {}
     for pod in kube.list("v1", "Pod", LONGHORN, labels=f"app={NAME}"):
         for status in value_at(dict(pod), "status.containerStatuses") or ():
             ended = (status.get("state") or {}).get("terminated") or ended
     if ended.get("exitCode"):
         raise _failure(node, f"exit code {ended['exitCode']}; {ended.get('message') or ended.get('reason') or ''}")
-    if has_condition(found, "Failed"):
-        raise _failure(node, _why(kube, found) or "it was not attached, written and read in time")
-    if has_condition(found, "Complete"):
+    if has_condition(job, "Failed"):
+        raise _failure(node, _why(kube, job) or "it was not attached, written and read in time")
+    if has_condition(job, "Complete"):
         return {"exit code": 0, "said": str(ended.get("message") or "").strip()}
-    if why := _why(kube, found):
+    if why := _why(kube, job):
         report(why)
     return None
 
 
-def _why(kube: Kube, found: Mapping[str, Any] | None) -> str:
+def _why(kube: Kube, job: Mapping[str, Any] | None) -> str:
     """The last warning about the pod of a Job, which may be gone already; "" if there is none."""
-    begun = str(value_at(dict(found or {}), "metadata.creationTimestamp") or "")
+    begun = str(value_at(dict(job or {}), "metadata.creationTimestamp") or "")
     warnings = {
         when: f"{event.get('reason')}: {event.get('message')}"
         for event in kube.list("v1", "Event", LONGHORN, fields="type=Warning")

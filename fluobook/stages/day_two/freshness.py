@@ -72,11 +72,11 @@ def database_checks(
         for store in stores
         for server, window in (value_at(store, "status.serverRecoveryWindow") or {}).items()
     }
-    found = {_key(cluster): cluster for cluster in clusters}
+    by_key = {_key(cluster): cluster for cluster in clusters}
     problems = []
     for schedule in schedules:
         namespace, name = schedule["metadata"]["namespace"], value_at(schedule, "spec.cluster.name")
-        cluster = found.get((namespace, name))
+        cluster = by_key.get((namespace, name))
         plugins = (value_at(cluster, "spec.plugins") or ()) if cluster else ()
         own = [value_at(plugin, "parameters") or {} for plugin in plugins if plugin.get("isWALArchiver")]
         store, server = (own[0].get("barmanObjectName"), own[0].get("serverName", name)) if own else (None, name)

@@ -62,8 +62,8 @@ class Storage:
 
     def title(self, volume: str) -> str:
         """A volume as people know it: its claim, if it has one."""
-        found = next((each for each in self.volumes if each["metadata"]["name"] == volume), {})
-        status = value_at(found, "status.kubernetesStatus") or {}
+        volume_object = next((each for each in self.volumes if each["metadata"]["name"] == volume), {})
+        status = value_at(volume_object, "status.kubernetesStatus") or {}
         return f"{volume} ({status['namespace']}/{status['pvcName']})" if status.get("pvcName") else volume
 
 
@@ -164,7 +164,7 @@ def only_copies(name: str, storage: Storage, lost: Collection[str]) -> list[str]
 def rebuildable(storage: Storage) -> list[str]:
     """The volumes that lack copies, and for which there is another node."""
     free = open_homes(storage, ())
-    found = []
+    copies = []
     for volume in storage.volumes:
         name = volume["metadata"]["name"]
         homes = {copy["spec"].get("nodeID") for copy in storage.of(name)}
@@ -173,8 +173,8 @@ def rebuildable(storage: Storage) -> list[str]:
             place not in homes and room >= int(volume["spec"].get("size") or 0) for place, room in free.items()
         )
         if value_at(volume, "status.robustness") == "degraded" and (others or building):
-            found.append(name)
-    return found
+            copies.append(name)
+    return copies
 
 
 # ---- work ----------------------------------------------------------------------------------------------------------
@@ -290,5 +290,5 @@ def forget_home(context: RunContext, name: str) -> Mapping[str, Any]:
             return True
         raise FluobookError(f"Longhorn reports the node as Ready {ready.get('status')} {ready.get('reason', '')}")
 
-    found = context.wait_until("gate", f"Longhorn to notice that {name} is gone", gone, interval=0.5)
-    return {"deleted": found and kube.delete(LONGHORN_API, "Node", name, LONGHORN)}
+    entry = context.wait_until("gate", f"Longhorn to notice that {name} is gone", gone, interval=0.5)
+    return {"deleted": entry and kube.delete(LONGHORN_API, "Node", name, LONGHORN)}

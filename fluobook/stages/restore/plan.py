@@ -145,9 +145,9 @@ def observe(context: RunContext) -> Observation:
     read = in_parallel(lambda node: read_member(context.talos.client(node)), planes, width=len(planes) or 1)
     members = dict(zip([node.name for node in planes], read, strict=True))
     workers = [node.name for node in configured if node.role == "worker"]
-    found = Observation(now, None, members, workers)
-    if not found.quorum:
-        return replace(found, wanted=_wanted(backups.read(context, platform.etcd_snapshots.restore)))
+    observation = Observation(now, None, members, workers)
+    if not observation.quorum:
+        return replace(observation, wanted=_wanted(backups.read(context, platform.etcd_snapshots.restore)))
     wanted: Wanted | None = None
     try:
         record = backups.find(context, platform.etcd_snapshots.restore).record
@@ -158,14 +158,14 @@ def observe(context: RunContext) -> Observation:
     marks, uid = None, ""
     with suppress(FluobookError):  # the API does not answer
         marks, uid = read_marks(context)
-    found = replace(found, wanted=wanted, marks=marks)
-    if marks and set(pending_of(marks)) & set(workers) and not found.begun:
+    observation = replace(observation, wanted=wanted, marks=marks)
+    if marks and set(pending_of(marks)) & set(workers) and not observation.begun:
         restored = marks["restored"]  # a snapshot that was taken since, or deleted, does not end that restore
-        return replace(found, wanted=Wanted(restored[:12], restored, 0), same=True)
-    if wanted is None or found.restored or not found.begun:
-        return replace(found, same=found.restored or None)
+        return replace(observation, wanted=Wanted(restored[:12], restored, 0), same=True)
+    if wanted is None or observation.restored or not observation.begun:
+        return replace(observation, same=observation.restored or None)
     opened = backups.read(context, wanted.name)
-    return replace(found, same=opened.content.has(SYSTEM, uid) if uid else None)
+    return replace(observation, same=opened.content.has(SYSTEM, uid) if uid else None)
 
 
 def of_record(record: Record) -> Wanted:

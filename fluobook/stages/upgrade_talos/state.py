@@ -148,7 +148,7 @@ def observe(context: RunContext) -> Observation:
     cordoned = frozenset(name for name, node in nodes.items() if drain.cordoned_by(node) == NAME)
     cold = {cold_boot(node) for node in nodes.values()}
     pods = kube.list("v1", "Pod", "kube-system")
-    found = Observation(
+    observation = Observation(
         image,
         None,
         _all_running(context, cordoned),
@@ -162,11 +162,11 @@ def observe(context: RunContext) -> Observation:
             for version in kubernetes_versions(node, nodes.get(node.name), pods).values()
         ),
     )
-    if all(found.is_current(node) for node in platform.nodes):
-        return found
+    if all(observation.is_current(node) for node in platform.nodes):
+        return observation
     if platform.upgrade.rollback:
-        found = replace(found, documents=_with_documents(context, found.running))
+        observation = replace(observation, documents=_with_documents(context, observation.running))
     held, seconds = drain.read_load(kube), platform.deadlines.drain
     blocked = {n.name: tuple(drain.blockers(n.name, held, seconds=seconds)) for n in platform.nodes}
     offered = frozenset(version.removeprefix("v") for version in context.factory.versions())
-    return replace(found, blockers=blocked, offered=offered)
+    return replace(observation, blockers=blocked, offered=offered)

@@ -131,7 +131,7 @@ def _power_cycle(context: RunContext, node: Node, data: Data, report: Reporter) 
     report("boots from its firmware")
     try:
         restarted(context, node, before)
-        found = _require(context, node, wanted_image(context))
+        present = _require(context, node, wanted_image(context))
     except DeadlineExceeded as error:
         raise TaskFailed(
             f"{node.name} does not come back after it was switched off and on",
@@ -142,7 +142,7 @@ def _power_cycle(context: RunContext, node: Node, data: Data, report: Reporter) 
             facts={"address": node.address},
         ) from error
     context.kube().patch("v1", "Node", node.name, body={"metadata": {"annotations": {COLD_BOOT: data["image"]}}})
-    return {**done, **found}
+    return {**done, **present}
 
 
 def _rollback(context: RunContext, node: Node, _data: Data, report: Reporter) -> Mapping[str, Any]:
@@ -209,8 +209,8 @@ def ready(context: RunContext, node: Node) -> None:
     """Wait until Talos and Kubernetes report the node as ready."""
 
     def step() -> bool | None:
-        found = context.kube().get("v1", "Node", node.name)
-        return True if context.talos.is_ready(node) and has_condition(found, "Ready") else None
+        node_object = context.kube().get("v1", "Node", node.name)
+        return True if context.talos.is_ready(node) and has_condition(node_object, "Ready") else None
 
     context.wait_until("upgrade", f"{node.name} to be ready", step, interval=0.5)
 

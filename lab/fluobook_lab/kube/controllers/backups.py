@@ -65,8 +65,8 @@ class Backups:
 
     def _of(self, resource: Key, cluster: Key) -> list[Obj]:
         """The objects of a kind that are of a cluster."""
-        found = (obj for _, obj in self._store.storage.scan(resource, cluster[0]))
-        return [obj for obj in found if json_path(obj, ".spec.cluster.name") == cluster[1]]
+        objects = (obj for _, obj in self._store.storage.scan(resource, cluster[0]))
+        return [obj for obj in objects if json_path(obj, ".spec.cluster.name") == cluster[1]]
 
     def _problem(self, store: Obj | None) -> str:
         """Why nothing can be uploaded to a store; "" if it can."""
@@ -149,8 +149,8 @@ def bootstrap_problem(store: Store, cluster: Obj) -> str:
 def _has_backup(store: Store, namespace: str, plugin: Obj, name: str) -> bool:
     """Whether the store that a plugin names has a backup under its server's name, by default the cluster's."""
     parameters = plugin.get("parameters") or {}
-    found = store.storage.get(STORES, (namespace, parameters.get("barmanObjectName", ""))) or {}
-    windows = json_path(found, ".status.serverRecoveryWindow") or {}
+    store_object = store.storage.get(STORES, (namespace, parameters.get("barmanObjectName", ""))) or {}
+    windows = json_path(store_object, ".status.serverRecoveryWindow") or {}
     window = windows.get(parameters.get("serverName") or name) or {}
     return plugin.get("name") == PLUGIN and "lastSuccessfulBackupTime" in window
 

@@ -72,8 +72,8 @@ class Longhorn:
         return [key for key, volume in self._store.storage.scan(VOLUMES) if claims is None or _claim(volume) in claims]
 
     def _targets(self, secret: Obj) -> list[Key]:
-        found = self._store.storage.scan(TARGETS, NAMESPACE) if namespace_of(secret) == NAMESPACE else []
-        return [key for key, target in found if target["spec"].get("credentialSecret") == name_of(secret)]
+        targets = self._store.storage.scan(TARGETS, NAMESPACE) if namespace_of(secret) == NAMESPACE else []
+        return [key for key, target in targets if target["spec"].get("credentialSecret") == name_of(secret)]
 
     def reconcile(self, key: Key) -> float | None:
         """As in `Controller`; a key without a namespace is a volume's, others are a node's or a backup target's."""
@@ -117,8 +117,8 @@ class Longhorn:
     def _waiting(self, backup: Obj) -> list[Key]:
         """The volumes that are made from a backup."""
         url = (backup.get("status") or {}).get("url")
-        found = self._store.storage.scan(RESTORED, NAMESPACE)
-        return [("", key[1]) for key, volume in found if url and volume["spec"].get("fromBackup") == url]
+        volumes = self._store.storage.scan(RESTORED, NAMESPACE)
+        return [("", key[1]) for key, volume in volumes if url and volume["spec"].get("fromBackup") == url]
 
     def _restore(self, made: Obj) -> Obj | None:
         """Restore a volume from its backup; the volume once its data is there."""
@@ -126,13 +126,17 @@ class Longhorn:
         if old.get("restoreRequired") is False:
             return made
         backups = (backup.get("status") or {} for _, backup in self._store.storage.scan(BACKUPS, NAMESPACE))
-        found = any((status.get("url"), status.get("state")) == (url, "Completed") for status in backups)
-        if found:
+        complete = any((status.get("url"), status.get("state")) == (url, "Completed") for status in backups)
+        if complete:
             self._replicate(made, made["spec"].get("numberOfReplicas", 1))
-        condition = {"type": "Restore", "status": str(found), "message": "" if found else f"cannot find backup {url}"}
-        status = {"state": "detached", "robustness": "unknown", "restoreRequired": not found}
+        condition = {
+            "type": "Restore",
+            "status": str(complete),
+            "message": "" if complete else f"cannot find backup {url}",
+        }
+        status = {"state": "detached", "robustness": "unknown", "restoreRequired": not complete}
         reported = self._store.set_status(made, {**old, **status, "conditions": [condition]})
-        return reported if found else None
+        return reported if complete else None
 
     def _make(self, volume: Obj) -> Obj:
         """The volume, with as many replicas as its class wants."""
@@ -161,8 +165,8 @@ class Longhorn:
         return name
 
     def _replicas_of(self, volume: str) -> list[Obj]:
-        found = self._store.storage.scan(REPLICAS, NAMESPACE)
-        return [replica for _, replica in found if replica["spec"]["volumeName"] == volume]
+        replicas = self._store.storage.scan(REPLICAS, NAMESPACE)
+        return [replica for _, replica in replicas if replica["spec"]["volumeName"] == volume]
 
     def _replicas(self, volume: Obj) -> int:
         storage_class = self._store.find("storage.k8s.io/v1", "StorageClass", volume["spec"]["storageClassName"])
@@ -248,12 +252,12 @@ class Longhorn:
 
     def _scheduled(self, node: str) -> dict[str, int]:
         """The replicas on a node, each with its bytes."""
-        found = [each for _, each in self._store.storage.scan(REPLICAS, NAMESPACE) if each["spec"]["nodeID"] == node]
+        replicas = [each for _, each in self._store.storage.scan(REPLICAS, NAMESPACE) if each["spec"]["nodeID"] == node]
         volumes = {name_of(each): each for each in self._store.view(API, "Volume", NAMESPACE)}
-        sizes = {each["spec"]["volumeName"]: volumes.get(each["spec"]["volumeName"]) for each in found}
+        sizes = {each["spec"]["volumeName"]: volumes.get(each["spec"]["volumeName"]) for each in replicas}
         return {
             name_of(each): int((sizes[each["spec"]["volumeName"]] or {"spec": {}})["spec"].get("size", 0))
-            for each in found
+            for each in replicas
         }
 
     def _keep_home(self, name: str) -> None:
@@ -289,8 +293,8 @@ class Longhorn:
 
     def _until_rebuilt(self, node: str) -> float | None:
         """Lab seconds until the replicas of a node are healthy: 0 if they are, None while it is away."""
-        found = self._store.find("v1", "Node", node)
-        if found is None or not is_true(found, "Ready"):
+        node_object = self._store.find("v1", "Node", node)
+        if node_object is None or not is_true(node_object, "Ready"):
             self._returned[node] = float("inf")
             return None
         since = self._returned.get(node)
