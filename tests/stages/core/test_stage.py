@@ -23,6 +23,7 @@ REACH = {
     "talos": lambda context: context.talos,
     "kubernetes": lambda context: context.kube(),
     "image factory": lambda context: context.factory,
+    "bucket": lambda context: context.bucket,
 }
 
 
