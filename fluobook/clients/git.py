@@ -224,10 +224,13 @@ def parse_advertisement(body: bytes) -> dict[str, str]:
         if line.startswith("ERR "):
             return {"ERR": line.removeprefix("ERR ")}
         sha, _, name = line.partition("\0")[0].partition(" ")
-        if re.fullmatch(r"[0-9a-f]{40,64}", sha) and name != "capabilities^{}":
+        if re.fullmatch(r"[0-9a-f]{40,64}", sha):
             refs[name] = sha
+        elif line and not line.startswith(("# service=git-upload-pack", "version 1", "shallow ")):
+            raise ValueError("a line names no commit")
         flushes += length == 0
         rest = rest[max(length, 4) :]
+    refs.pop("capabilities^{}", None)  # stands for the branches of an empty repository
     return refs
 
 

@@ -385,8 +385,8 @@ def _parses(parse: Callable[[str], Any], text: str) -> bool:
 _FORMS: Mapping[str, Callable[[str], bool]] = {
     "address": lambda text: "/" not in text and _parses(ip_interface, text),
     "interface": lambda text: _parses(ip_interface, text),
-    "prefix": lambda text: "/" in text and _parses(ip_interface, text),
-    "filter": lambda text: "/" in text and _parses(ip_interface, text.removeprefix("!")),
+    "prefix": lambda text: "/" in text and "%" not in text and _parses(ip_interface, text),
+    "filter": lambda text: _parses(ip_interface, text.removeprefix("!")),
     "subnet": lambda text: _parses(partial(ip_network, strict=False), text.removeprefix("!")),
     "url": lambda text: bool(urlsplit(text).hostname),
     "port": lambda text: _parses(lambda url: urlsplit(url).port, text) and urlsplit(text).port != 0,

@@ -61,6 +61,12 @@ def test_a_list_of_branches_is_read_with_peeled_tags():
     assert refs == {"HEAD": "1" * 40, "refs/tags/v1": "2" * 40, "refs/tags/v1^{}": "3" * 40}
 
 
+@pytest.mark.parametrize("line", ["# service=git-receive-pack", "version 2", "zz refs/heads/main", "fetch=shallow"])
+def test_a_list_with_lines_that_name_no_commit_is_not_read_as_an_empty_repository(line):
+    with pytest.raises(ValueError, match="names no commit"):
+        git.parse_advertisement(f"001e# service=git-upload-pack\n0000{len(line) + 5:04x}{line}\n0000".encode())
+
+
 def test_a_repository_without_branches_has_none():
     empty = f"{'0' * 40} capabilities^{{}}\0agent=git/2\n"
     packets = f"{len(empty) + 4:04x}{empty}"

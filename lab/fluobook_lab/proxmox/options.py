@@ -54,9 +54,10 @@ _MODELS = frozenset(_CARDS.split())
 
 
 def parse(value: str, default_key: str) -> dict[str, str]:
-    """A property string (`a,b=c`) as a mapping; a part without a key gets the default key."""
+    """A property string (`a,b=c`) as a mapping; a part without a key gets the default key, and `volume` is `file`."""
     pairs = (part.partition("=") for part in value.split(",") if part)
-    return {key if sep else default_key: text if sep else key for key, sep, text in pairs}
+    options = {key if sep else default_key: text if sep else key for key, sep, text in pairs}
+    return {"file": options.pop("volume"), **options} if "volume" in options else options
 
 
 def render(properties: Mapping[str, str], default_key: str) -> str:

@@ -60,7 +60,9 @@ def _check_privileges(call: Call, vmid: int, options: Mapping[str, str]) -> None
             either = ("VM.Config.Cloudinit", "VM.Config.Network")
             if not any(call.token.may(path, privilege) for privilege in either):
                 raise forbidden(path, *either)
-        elif privilege := PRIVILEGE.get(f"{name[:-1]}={value}" if value == "socket" else name):
+        elif privilege := PRIVILEGE.get(
+            f"{name[:-1]}={value}" if value == "socket" else re.sub("^numa[0-7]$", "numaN", name)
+        ):
             call.token.need(path, privilege)
         elif name in schema.vm_options():
             raise failed(f"only root can set '{name}' config")

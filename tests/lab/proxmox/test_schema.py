@@ -125,6 +125,13 @@ def test_values_that_proxmox_ve_accepts_are_accepted(name, value):
 
 
 @pytest.mark.parametrize(
+    "options", [{"scsi0": "volume=local-lvm:4,ssd=1"}, {"numa": 1, "numa0": "cpus=0-1,memory=1024"}]
+)
+def test_a_token_of_an_administrator_creates_a_vm_with_any_valid_option(http, options):
+    assert http.run("post", "qemu", {"vmid": 200, **options}) == "OK"
+
+
+@pytest.mark.parametrize(
     ("value", "problem"),
     [
         ("virtio,bridge=vmbr0,tag=0", "format error\nnet0.tag: value must have a minimum value of 1"),
