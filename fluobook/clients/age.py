@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pyrage
 
-from fluobook.errors import Rejected
+from fluobook.errors import BadFile, Rejected
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def decrypt(data: bytes, keys: str, name: str) -> bytes:
         name: the file's name in messages.
 
     Raises:
-        Rejected: it is encrypted for other keys, or was changed since.
+        BadFile: it is encrypted for other keys, or was changed since.
     """
     identities = [pyrage.x25519.Identity.from_str(identity.secret) for identity in read(keys)]
     problem = ""
@@ -98,11 +98,10 @@ def decrypt(data: bytes, keys: str, name: str) -> bytes:
         return pyrage.decrypt(data, identities)
     except pyrage.DecryptError as error:
         problem = str(error)
-    raise Rejected(
-        f"{name} cannot be decrypted: {problem}",
-        system="age",
-        cause="it is encrypted for other keys, or was damaged after it was written",
-        facts={"file": name},
+    raise BadFile(
+        name,
+        f"cannot be decrypted: {problem}",
+        remedy="it is encrypted for other keys, or was damaged since: use the age key of that time, or another copy",
     )
 
 

@@ -334,7 +334,7 @@ def read(context: RunContext, wanted: str | None) -> Opened:
 
     Raises:
         Refused: there is none, or it is not what it should be.
-        Rejected: it cannot be decrypted.
+        BadFile: it cannot be decrypted.
         OutsideError: the bucket refuses.
     """
     chosen = find(context, wanted)

@@ -159,6 +159,7 @@ def _rollback(context: RunContext, node: Node, _data: Data, report: Reporter) ->
         report("boots the image before")
         _boot_the_one_before(context, node)
         restarted(context, node, before)
+        ready(context, node)  # the API was away with this node, or its address moves to another one
     if cold_boot(context.kube().get("v1", "Node", node.name)):
         context.kube().patch("v1", "Node", node.name, body={"metadata": {"annotations": {COLD_BOOT: None}}})
     return _require(context, node, wanted, cause="the image before is another one than that of versions.talos")

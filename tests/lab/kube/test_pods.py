@@ -126,3 +126,16 @@ def test_longhorns_uninstall_fails_unless_the_setting_confirms_it(
     reasons = {condition["type"]: condition["reason"] for condition in status["conditions"]}
     assert reasons[end] == {"Failed": "BackoffLimitExceeded", "Complete": "CompletionsReached"}[end]
     assert (status.get("failed", 0), other.get("succeeded")) == ({"Failed": 2, "Complete": 0}[end], 1)
+
+
+def test_a_pod_whose_node_was_deleted_starts_on_another_one(
+    kubernetes: Callable[..., Any], cilium: Any, make_workload: Any
+) -> None:
+    rig = kubernetes(speed=200, nodes=(NODE,))
+    rig.kube.apply(cilium)
+    rig.kube.apply(make_workload("StatefulSet", "data"))
+    rig.until(lambda: is_true(pod(rig, "data") or {}, "Ready"))
+    rig.kube.delete("v1", "Node", NODE.name)
+    rig.until(lambda: (found := pod(rig, "data")) and not found["spec"].get("nodeName"))
+    rig.join(replace(NODE, name="worker-2"))
+    rig.until(lambda: pod(rig, "data")["spec"].get("nodeName") == "worker-2")

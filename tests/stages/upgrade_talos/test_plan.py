@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fluobook import params
-from fluobook.errors import Refused
+from fluobook.errors import Refused, Unreachable
 from fluobook.machine.schematic import Image
 from fluobook.stages.core.cluster import Missing
 from fluobook.stages.day_two.canary import Longhorn
+from fluobook.stages.upgrade_talos import work
 from fluobook.stages.upgrade_talos.plan import plan
 from fluobook.stages.upgrade_talos.state import Observation, Running
+from fluobook.waiting import Cancellation, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -244,3 +247,28 @@ def test_a_silent_node_is_refused(phase3: Platform) -> None:
 
 def test_before_there_is_a_cluster_the_missing_stage_is_named(phase3: Platform) -> None:
     assert plan(phase3, Observation(IMAGE, Missing("bootstrap-kubernetes", ""))).waits_for == "bootstrap-kubernetes"
+
+
+def test_after_a_rollback_the_api_may_be_away_for_a_moment(phase3: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was on the node that restarted, or the shared address moves: the node is not asked for before it answers."""
+    boots, away = ["boot-1"], [1, 2, 3]
+
+    class Api:
+        def get(self, *_name: str) -> Any:
+            if len(boots) > 1 and away:
+                away.pop()
+                raise Unreachable("the Kubernetes API does not answer", system="kubernetes")
+            return {"metadata": {}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+
+    def wait(_deadline: str, what: str, check: Any, *, interval: float = 0.01) -> Any:
+        return wait_until(check, what=what, timeout=30, cancellation=Cancellation(), interval=min(interval, 0.01))
+
+    client = SimpleNamespace(boot_id=lambda: boots[-1], rollback=lambda: boots.append("boot-2"))
+    talos = SimpleNamespace(client=lambda *_: client, is_ready=lambda _: True)
+    context = SimpleNamespace(platform=phase3, talos=talos, kube=Api, wait_until=wait)
+    monkeypatch.setattr(work, "wanted_image", lambda _: IMAGE)
+    monkeypatch.setattr(
+        work, "read_running", lambda *_: Running(f"v{IMAGE.version}" if len(boots) > 1 else OLD, SCHEMATIC, leads=False)
+    )
+    found = work._rollback(context, phase3.workers[0], {}, lambda *_: None)
+    assert (boots, away, found["version"]) == (["boot-1", "boot-2"], [], f"v{IMAGE.version}")

@@ -146,6 +146,7 @@ START_SECONDS = (0.8, 2.5)
 """Lab seconds from an image that is there to a container that is ready."""
 JOB_SECONDS = (1.0, 4.0)
 STOP_SECONDS = 1.5
+ORPHAN_SECONDS = 40.0
 LOOK_AGAIN_SECONDS = 2.0
 """Lab seconds between checks for a Secret, ConfigMap or claim that a pod waits for."""
 BACK_OFF_SECONDS = 10.0
@@ -210,8 +211,8 @@ class Kubelets:
         if pod["metadata"].get("deletionTimestamp"):
             return self._end(pod)
         node = pod["spec"].get("nodeName")
-        if not node:
-            return self._schedule(pod)
+        if not node or self._store.storage.get(NODES, ("", node)) is None:
+            return self._collect(pod) if node else self._schedule(pod)
         phase = (pod.get("status") or {}).get("phase", "Pending")
         if phase == "Pending" or _is_crashing(pod):
             return self._start(pod, node)
@@ -225,12 +226,12 @@ class Kubelets:
         return None
 
     def _on_node(self, node: Obj) -> list[Key]:
-        """A change of a node concerns the pods that wait for one, and the ones on it when it is lost or found."""
-        lost = self._is_lost(name_of(node))
+        """A node concerns the pods that wait for one, and the ones on it when it is lost, found or deleted."""
+        lost, gone = self._is_lost(name_of(node)), self._store.storage.get(NODES, ("", name_of(node))) is None
         running = [
             key
             for key, pod in self._store.storage.scan(RESOURCE)
-            if pod["spec"].get("nodeName") == name_of(node) and is_true(pod, "Ready") == lost
+            if pod["spec"].get("nodeName") == name_of(node) and (gone or is_true(pod, "Ready") == lost)
         ]
         return [*self._waiting_in({"metadata": {}}), *running]
 
@@ -364,6 +365,13 @@ class Kubelets:
     def _complete(self, pod: Obj) -> None:
         status = pod.get("status") or {}
         self._store.set_status(pod, {**status, **ended(pod, exit_code(self._store, pod, self._faults))})
+
+    def _collect(self, pod: Obj) -> float | None:
+        """Delete a pod whose Node was deleted, as kube-controller-manager does after a while."""
+        if left := self._wait(pod, "orphan", (ORPHAN_SECONDS, ORPHAN_SECONDS)):
+            return left
+        self._store.delete("v1", "Pod", name_of(pod), namespace_of(pod), options={"gracePeriodSeconds": 0})
+        return None
 
     def _end(self, pod: Obj) -> float | None:
         if left := self._wait(pod, "stop", (STOP_SECONDS, STOP_SECONDS)):
