@@ -33,12 +33,14 @@ T = TypeVar("T")
 
 WINDOW = 16 * 1024 * 1024
 """Flow control window in bytes: flows and watches come in bursts, and the sender should not wait for us."""
-SETTINGS = b"\4"
-"""The type of the frame with which every HTTP/2 server begins; it is the fourth byte."""
+SETTINGS, SETTINGS_AT = b"\4", 3
+"""The type of the frame with which every HTTP/2 server begins, and its place in the frame."""
 RETRY_AFTER = (0.05, 0.1)
 """Seconds before each repetition of a read whose connection was lost."""
 
-FOREIGN = (GRPCError, StreamTerminatedError, ProtocolError, OSError, DecodeError)
+NO_GRPC = (DecodeError, AssertionError, NotImplementedError, LookupError, UnicodeDecodeError)
+"""What grpclib raises, beside its own errors, for a message that is missing, cut off, compressed or of another type."""
+FOREIGN = (GRPCError, StreamTerminatedError, ProtocolError, OSError, *NO_GRPC)
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, EOFError, DecodeError)
 """What reading an answer raises if it lacks fields or has other types."""
 LOST, OVERDUE = https.LOST, https.OVERDUE
@@ -201,7 +203,11 @@ class Connection:
 
     def _translated(self, error: BaseException, channel: _Channel, method: str) -> errors.OutsideError:
         lost = channel.lost if isinstance(error, StreamTerminatedError) else None
-        if (first := channel.first) and not isinstance(error, GRPCError | DecodeError) and first[3:4] != SETTINGS:
+        if (
+            (first := channel.first)
+            and not isinstance(error, (GRPCError, *NO_GRPC))
+            and first[SETTINGS_AT : SETTINGS_AT + 1] != SETTINGS
+        ):
             return self.invalid(method, "is not HTTP/2", first)
         return translate(lost or error, system=self.system, address=self.address, method=method)
 
@@ -234,7 +240,8 @@ class _Protocol(H2Protocol):  # type: ignore[misc]
     first = b""
 
     def data_received(self, data: bytes) -> None:
-        self.first = self.first or data[: 1 << 12]
+        if len(self.first) <= SETTINGS_AT:
+            self.first += data[: 1 << 12]
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -294,7 +301,7 @@ def translate(error: BaseException, *, system: str, address: Address, method: st
     """
     facts = {"address": address.name, "endpoint": f"{address.host}:{address.port}"}
     given: dict[str, Any] = {"system": system, "facts": facts}
-    if isinstance(error, DecodeError) or (isinstance(error, GRPCError) and _FOREIGN_TEXT.search(error.message or "")):
+    if isinstance(error, NO_GRPC) or (isinstance(error, GRPCError) and _FOREIGN_TEXT.search(error.message or "")):
         text = str(getattr(error, "message", "") or error)
         code = answers.HTML if "text/html" in text else answers.MALFORMED
         message = f"the answer of {system} at {address} to {method} is not gRPC"
@@ -312,7 +319,7 @@ def translate(error: BaseException, *, system: str, address: Address, method: st
     return errors.Unreachable(message, code=code, detail=https.reason_of(error), **given)
 
 
-_FOREIGN_TEXT = re.compile(r"(?i)(invalid|missing) (content-type|grpc-status)")
+_FOREIGN_TEXT = re.compile(r"(?i)(invalid|missing) (content-type|grpc-status)|received :status = '(3|404)")
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 """OpenSSL's reasons for bytes that are not TLS."""
 

@@ -29,7 +29,7 @@ from fluobook.clients.rpc import (
 )
 from fluobook.clients.talos import Mode, probe
 from fluobook.clients.talos.probe import unverified
-from fluobook.errors import AccessDenied, Conflict, NotFound, OutsideError, Rejected, Unreachable
+from fluobook.errors import AccessDenied, Conflict, InvalidAnswer, NotFound, OutsideError, Rejected, Unreachable
 from fluobook.failures import present
 from fluobook.wire.generated.machine_grpc import MachineServiceStub
 from fluobook.wire.generated.machine_pb2 import VersionResponse
@@ -98,6 +98,23 @@ def test_a_read_on_a_kept_connection_that_fell_silent_is_repeated_on_a_new_one(f
         version()
     assert version() is not None
     connection.close()
+
+
+@pytest.mark.parametrize("error", [AssertionError("cut off"), NotImplementedError("compressed"), KeyError(":status")])
+def test_what_grpclib_raises_for_a_broken_message_is_an_invalid_answer(monkeypatch, silent, error):
+    async def unary(self, *_, **__):
+        with self._opened("Version"):
+            raise error
+
+    monkeypatch.setattr(Connection, "_unary", unary)
+    with pytest.raises(InvalidAnswer, match="is not gRPC"):
+        Connection(silent, system="talos").call(MachineServiceStub, "Version", Empty(), timeout=1)
+
+
+@pytest.mark.parametrize("status", [302, 404])
+def test_an_http_status_that_no_grpc_server_sends_is_not_a_call_that_talos_lacks(status):
+    error = GRPCError(Status.UNIMPLEMENTED, f"Received :status = '{status}'")
+    assert type(translate(error, system="talos", address=HERE, method="Version")) is InvalidAnswer
 
 
 def test_a_probe_of_a_silent_server_times_out(silent):
