@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from fluobook_lab.faults import Faults
 from fluobook_lab.kube.controllers.longhorn import API, NAMESPACE, REBUILD_SECONDS, Longhorn
 from fluobook_lab.kube.controllers.volumes import Volumes
 from fluobook_lab.kube.errors import ApiError
@@ -116,7 +117,8 @@ def test_a_replica_that_has_failed_stays_so_until_its_time_is_removed(cluster: S
 
 
 def test_a_backup_target_is_available_with_a_url_and_the_keys_of_its_secret(cluster: Store) -> None:
-    longhorn = Longhorn(cluster, Clock())  # type: ignore[arg-type]
+    faults = Faults()
+    longhorn = Longhorn(cluster, Clock(), faults)  # type: ignore[arg-type]
     metadata = {"name": "default", "namespace": NAMESPACE}
     spec = {"backupTargetURL": "", "credentialSecret": "bucket"}
     cluster.create({"apiVersion": API, "kind": "BackupTarget", "metadata": metadata, "spec": spec})
@@ -133,6 +135,10 @@ def test_a_backup_target_is_available_with_a_url_and_the_keys_of_its_secret(clus
     head = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bucket", "namespace": NAMESPACE}}
     secret = cluster.create({**head, "stringData": keys})
     assert longhorn.sources["", "secrets"](secret) == [(NAMESPACE, "default")]
+    assert reported() == (True, "")
+    faults.add("kube.bucket-unreachable")
+    assert reported() == (False, "error listing backup volume names: RequestError: send request failed")
+    faults.replace(())
     assert reported() == (True, "")
 
 

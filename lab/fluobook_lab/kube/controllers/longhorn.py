@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fluobook.kubernetes.quantities import amount
+from fluobook_lab.kube.controllers.backups import AGAIN, BUCKET_FAULT
 from fluobook_lab.kube.controllers.loop import own_key
 from fluobook_lab.kube.objects import claims_of, is_true, labels_of, name_of, namespace_of, timestamp, with_condition
 
 if TYPE_CHECKING:
     from fluobook_lab.clock import Clock
+    from fluobook_lab.faults import Faults
     from fluobook_lab.kube.controllers.loop import Sources
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.storage import Key
@@ -40,13 +42,14 @@ class Longhorn:
     Args:
         store: the cluster.
         clock: the lab's clock.
+        faults: "kube.bucket-unreachable": no backup target is available.
 
     Attributes:
         moments: at which time which volume had how many healthy replicas, and how many it wants.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store, self._clock = store, clock
+    def __init__(self, store: Store, clock: Clock, faults: Faults | None = None) -> None:
+        self._store, self._clock, self._faults = store, clock, faults
         self._returned: dict[str, float] = {}
         self._healthy: dict[str, int] = {}
         self.moments: list[tuple[float, str, int, int]] = []
@@ -81,8 +84,7 @@ class Longhorn:
             self._keep_home(key[1])
             return None
         if key[0]:
-            self._open(key[1])
-            return None
+            return self._open(key[1])
         volume = self._store.find("v1", "PersistentVolume", key[1])
         served = self._store.registry.find(API, "Volume")
         restored = self._store.find(API, "Volume", key[1], NAMESPACE) if served else None
@@ -103,16 +105,19 @@ class Longhorn:
             if self._store.find(API, kind, each, NAMESPACE):
                 self._store.delete(API, kind, each, NAMESPACE)
 
-    def _open(self, name: str) -> None:
-        """Report a backup target as available if it has a URL, and a Secret with the keys for it."""
+    def _open(self, name: str) -> float | None:
+        """Report a backup target as available if it has a URL, and a Secret with the keys for it; when to try again."""
         if (target := self._store.find(API, "BackupTarget", name, NAMESPACE)) is None:
-            return
+            return None
         url, secret = target["spec"].get("backupTargetURL"), target["spec"].get("credentialSecret") or ""
         credentials = (self._store.find("v1", "Secret", secret, NAMESPACE) or {}).get("data") or {}
         message = "" if credentials.keys() >= CREDENTIALS else f"cannot find {' and '.join(sorted(CREDENTIALS))}"
+        if self._faults and self._faults.on(BUCKET_FAULT):
+            message = message or "error listing backup volume names: RequestError: send request failed"
         message = message if url else "backup target URL is empty"
         condition = {"type": "Unavailable", "status": str(bool(message)), "message": message}
         self._store.set_status(target, {"available": not message, "conditions": [condition]})
+        return AGAIN if url else None
 
     def _waiting(self, backup: Obj) -> list[Key]:
         """The volumes that are made from a backup."""
