@@ -63,7 +63,8 @@ OPERATED = (
         "longhorn.io/v1beta2",
         "Volume",
         fields={"status.robustness": ("healthy", "unknown")},  # unknown: detached, with nothing to compare
-        remedy=f"wait until the replicas are rebuilt: {KUBECTL} -n longhorn-system get volumes.longhorn.io",
+        remedy=f"wait until the replicas are rebuilt; a faulted volume has no copy left, so restore or delete it: "
+        f"{KUBECTL} -n longhorn-system get volumes.longhorn.io",
     ),
     Operated(
         "PostgreSQL cluster",
