@@ -1,8 +1,9 @@
-"""Runbook 23, nodes: removes the nodes that left the params, and what lost nodes left behind.
+"""Runbook 23, nodes: removes the nodes that left the params and what lost nodes left behind, and resizes nodes.
 
 A node is lost when its VM is gone and Kubernetes, etcd or Longhorn still know it: they forget it, and the bring-up
 makes it anew. A node that left the params hands over its copies of volumes, is drained, leaves etcd by itself, is
-forgotten and its VM destroyed. Adding a node is the work of the bring-up. One node at a time, control planes last; etcd
+forgotten and its VM destroyed. A node whose VM needs a power cycle for its new size is drained for it. Adding a node is
+the work of the bring-up. One node at a time, control planes last; etcd
 keeps its quorum at every step, or nothing begins.
 """
 
@@ -29,6 +30,7 @@ from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.readiness import has_condition
 from fluobook.stages.core.stage import Stage
 from fluobook.stages.create_vms import plan as vms
+from fluobook.stages.create_vms import work as resizing
 from fluobook.stages.day_two import drain, longhorn
 
 NAME = "nodes"
@@ -125,9 +127,19 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     foreign = [name for name in former if name in strays and not teardown.is_former_node(platform, strays[name])]
     leaving = [*lost, *(name for name in former if name not in foreign)]
     actions, notes = list[Action](), [f"left alone: {name}, whose {strays[name]} is not ours" for name in foreign]
-    returned = {name: steps for name in known if name not in lost and (steps := _return(observation, name))}
+    returned = {
+        name: steps
+        for name, node in known.items()
+        if name not in lost and not _changes(platform, observation, node) and (steps := _return(observation, name))
+    }
     for name, steps in returned.items():
         actions += _chain(name, steps, actions)
+    resized = {node.name: changes for node in platform.nodes if (changes := _changes(platform, observation, node))}
+    if resized:
+        vms.refuse_what_cannot_change(platform, observation.vms)
+    for name, changes in resized.items():
+        actions += _resize(platform, observation, name, changes, actions)
+        notes.append(f"interrupted: {name}, while its VM is switched off and on; its pods move to other nodes first")
     leaving.sort(key=lambda name: (name not in lost, any(m.hostname == name for m in observation.members)))
     for name in leaving:
         actions += _remove(platform, observation, name, strays.get(name), leaving=leaving, lost=lost, before=actions)
@@ -138,19 +150,51 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         last = tuple(action.id for action in actions[-1:])
         renewed = file_actions({"talosconfig": observation.talosconfig})
         actions += [replace(each, needs=last) for each in renewed if each.data["file"] == "talosconfig"]
-    kept = len(known) - len(lost) - len(returned)
+    kept = len(known) - len(lost) - len({*returned, *resized})
     return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(notes))
 
 
 def _return(observation: Observation, name: str) -> Steps:
-    """What a node needs that left the params, and is in them again before it was removed."""
-    steps, reason = Steps(), "it is in the params again"
+    """What a node needs that was to be removed or resized, and stays as it is."""
+    steps, reason = Steps(), "it stays"
     home = observation.storage.home(name)
     if home and longhorn.closed_by(home) == NAME:
         steps.append(("uncordon", f"{HOME} {name}", reason, {}))
     if drain.cordoned_by(observation.node(name) or {}) == NAME:
         steps.append(("uncordon", f"node {name}", reason, {}))
     return steps
+
+
+def _changes(platform: Platform, observation: Observation, node: Node) -> list[Action]:
+    """What is done to the VM of a node that serves and needs a power cycle, or that was drained for one."""
+    vm, registered = observation.vms.ours(node), observation.node(node.name)
+    if vm is None or registered is None:
+        return []
+    changes = vms.adjust(platform, node, vm)
+    resizes = observation.is_healthy(node.name) and any(action.data.get("cycle") for action in changes)
+    return changes if resizes or (drain.cordoned_by(registered) == NAME and not vm.running) else []
+
+
+def _resize(
+    platform: Platform, observation: Observation, name: str, changes: Sequence[Action], before: Sequence[Action]
+) -> list[Action]:
+    """Drain a node, change its VM, and let pods come back.
+
+    Raises:
+        Refused: the drain could never end.
+    """
+    reason, actions = "the size of its VM changes, with a power cycle", list[Action]()
+    if observation.is_healthy(name):
+        seconds = platform.deadlines.drain
+        drain.refuse_endless(
+            [platform.node(name)],
+            {name: list(drain.blockers(name, observation.load, seconds=seconds))},
+            "nothing was changed",
+        )
+        actions = _chain(name, [("drain", f"node {name}", reason, {})], before)
+    for change in changes:
+        actions.append(replace(change, needs=tuple(a.id for a in (actions or list(before))[-1:]), system="node"))
+    return [*actions, *_chain(name, [("uncordon", f"node {name}", reason, {})], actions)]
 
 
 def _notes(observation: Observation, name: str) -> Iterator[str]:
@@ -300,6 +344,8 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
     if "file" in action.data:
         write_file(context, action.data["file"])
         return {"file": action.data["file"]}
+    if action.verb in ("change", "start"):
+        return resizing.perform(context, action, report)
     if action.object.startswith("vm "):
         return teardown.perform(context, action, report)
     return _DOES[action.verb](context, action, report)
@@ -408,7 +454,7 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
 STAGE = Stage(
     23,
     NAME,
-    "Remove nodes, and what lost ones left behind",
+    "Remove and resize nodes, and what lost ones left behind",
     observe,
     plan,
     perform,

@@ -21,6 +21,7 @@ from fluobook.params import derive
 from fluobook.stages import approve_csrs, catalogue, nodes
 from fluobook.stages.core.plan import Answer, Approval, Gate, Question
 from fluobook.stages.core.readiness import has_condition
+from fluobook.stages.create_vms import settings
 from fluobook.stages.create_vms.plan import Observation as VMs
 from fluobook.stages.create_vms.plan import ObservedVM
 from fluobook.stages.day_two import longhorn
@@ -39,10 +40,18 @@ WORKERS = [node.name for node in PLATFORM.nodes if node.role == "worker"]
 HOST = PLATFORM.nodes[0].host
 
 
-def vm(name: str) -> ObservedVM:
+def vm(name: str, **resource: Any) -> ObservedVM:
+    """The VM of a node: as stage 1 made it if the node is in the params."""
     tags = f"fluobook;fluobook-{CLUSTER}"
     uuid = derive.uuid_of(CLUSTER, name)
-    return ObservedVM({"vmid": 100 + len(name), "name": name, "node": HOST}, {"smbios1": f"uuid={uuid}", "tags": tags})
+    line = {"vmid": 100 + len(name), "name": name, "node": HOST, **resource}
+    declared = next((each for each in PLATFORM.nodes if each.name == name), None)
+    if declared is None:
+        return ObservedVM(line, {"smbios1": f"uuid={uuid}", "tags": tags})
+    made = settings.create_params(PLATFORM, declared, "talos.iso")
+    made |= {disk: f"{made[disk]},size={size}G" for disk, size in settings.disks(declared).items()}
+    size = {"maxcpu": declared.cores, "maxmem": declared.memory_gib * 2**30}
+    return ObservedVM({**line, "status": "running", **size, **resource}, made)
 
 
 def node(name: str, *, ready: bool = True) -> dict[str, Any]:
@@ -112,6 +121,48 @@ def test_a_node_that_is_in_the_params_again_after_its_drain_is_uncordoned():
     assert (first.id, first.object) == (f"uncordon node {WORKERS[0]}", f"node {WORKERS[0]}")
     assert rest[0].needs == (first.id,)
     assert not [action for action in rest if action.verb == "uncordon"]
+
+
+def resized(*, memory: int = 1, **resource: Any) -> nodes.Observation:
+    """The first worker's VM has so many GiB of memory."""
+    observation = observed()
+    machine = vm(WORKERS[0], **{"maxmem": memory * 2**30, **resource})
+    machine = replace(machine, config={**machine.config, "memory": str(memory * 1024)})
+    return replace(observation, vms=replace(observation.vms, vms={**observation.vms.vms, WORKERS[0]: [machine]}))
+
+
+def cordoned(observation: nodes.Observation, by: str = nodes.NAME) -> nodes.Observation:
+    marked = observation.node(WORKERS[0])
+    assert isinstance(marked, dict)
+    marked["metadata"]["annotations"] = {CORDONED_BY: by}
+    marked["spec"]["unschedulable"] = True
+    return observation
+
+
+def test_a_node_is_drained_for_a_new_size_that_needs_a_power_cycle():
+    worker = WORKERS[0]
+    plan = nodes.plan(PLATFORM, resized())
+    assert [a.id for a in plan.actions] == [f"drain node {worker}", f"change {worker}", f"uncordon node {worker}"]
+    assert [a.needs for a in plan.actions] == [(), (f"drain node {worker}",), (f"change {worker}",)]
+    assert any(note.startswith(f"interrupted: {worker}, while its VM is switched off and on") for note in plan.notes)
+
+
+def test_a_resize_that_was_killed_goes_on_where_it_was():
+    worker, same = WORKERS[0], PLATFORM.node(WORKERS[0]).memory_gib
+    assert steps(cordoned(resized())) == [f"drain node {worker}", f"change {worker}", f"uncordon node {worker}"]
+    off = cordoned(resized(status="stopped"))
+    assert steps(off)[1:] == [f"change {worker}", f"start {worker}", f"uncordon node {worker}"]
+    assert steps(cordoned(resized(memory=same))) == [f"uncordon node {worker}"]
+    assert steps(cordoned(resized(memory=same), by="upgrade-talos")) == []
+
+
+def test_a_resize_whose_drain_could_never_end_does_not_begin():
+    labels = {"app": "db"}
+    pod = {"metadata": {"name": "db-0", "namespace": "x", "labels": labels}, "spec": {"nodeName": WORKERS[0]}}
+    budget = {"metadata": {"name": "db", "namespace": "x"}, "spec": {"maxUnavailable": 0}}
+    budget["spec"]["selector"] = {"matchLabels": labels}  # type: ignore[index]
+    with pytest.raises(Refused, match="never allows its eviction"):
+        nodes.plan(PLATFORM, replace(resized(), load=Load([pod], [budget])))
 
 
 def test_a_node_that_lives_is_not_lost_although_nobody_sees_its_vm():
@@ -402,9 +453,28 @@ def test_no_node_is_power_cycled_while_a_volume_lacks_a_copy(brought_up: Any) ->
     assert "degraded: pvc-2" in raised.value.cause
     assert lab.requests("proxmox", mutating=True) == []
     fail(None, "healthy")
-    for settings in ((more,), ()):
-        stage = lab.stage("create-vms", *settings)
+    for changes in ((more,), ()):
+        stage = lab.stage("create-vms", *changes)
         stage.apply(stage.plan())
+    assert longhorn.degraded(lab.context().kube()) == []
+
+
+@pytest.mark.lab
+def test_a_worker_is_drained_changed_and_in_service_again_although_it_is_killed_at_every_action(
+    brought_up: Any,
+) -> None:
+    lab = brought_up
+    (only,) = until_placed(lab, "pvc-1", 1)
+    worker = next(name for name in WORKERS if name != only)
+    more = f"nodes.{worker}.memory_gib=40"
+    for after in (1, 2):
+        with pytest.raises(FluobookError, match="the laptop was closed"):
+            apply(lab.context(more), after=after)
+    apply(lab.context(more))
+    assert has_condition(registered := lab.context().kube().get("v1", "Node", worker), "Ready")
+    assert not registered["spec"].get("unschedulable")
+    unchanged(lab, lab.context(more))
+    apply(lab.context())
     assert longhorn.degraded(lab.context().kube()) == []
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from fluobook.clients.proxmox import ProxmoxClient, TaskStatus
 from fluobook.clients.talos import Mode, probe
 from fluobook.context import RunContext
-from fluobook.errors import TALOSCTL, ForeignObject, Locked, NotFound, Refused
+from fluobook.errors import PHASE, TALOSCTL, ForeignObject, Locked, NotFound, Refused
 from fluobook.files import read_text
 from fluobook.machine.schematic import Image, image_of
 from fluobook.params import Node, Platform, ProxmoxEndpoint
@@ -267,19 +267,23 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         Refused: a setting cannot be changed in place, or a VM of this cluster is not where the params say.
     """
     no_conflicts(platform, observation)
-    _refuse_what_cannot_change(platform, observation)
+    refuse_what_cannot_change(platform, observation)
     actions = _images(platform, observation)
     kept = len(platform.hosts) - len(actions)
     cycled = ""
     for node in platform.nodes:
         ours = observation.ours(node)
-        mine = _create(platform, observation, node) if ours is None else _adjust(platform, node, ours, cycled)
+        mine = _create(platform, observation, node) if ours is None else adjust(platform, node, ours, cycled)
         cycled = next((a.id for a in mine if a.system == "cycle"), cycled)
         kept += not mine
         actions += mine
     if actions:
         no_foreign_tasks(platform, observation)
     notes, waits_for = list(map(_stray, observation.strays)), ""
+    if cycled:
+        notes.append(
+            f"pods are not drained before a power cycle here: fluobook run {PHASE} nodes drains each node first"
+        )
     if hosts := ", ".join(observation.without_network):
         notes, waits_for = [*notes, f"VNet {platform.network.bridge} is not available on {hosts}"], "host-network"
     return Plan(NAME, tuple(actions), kept, platform.digest_data(), waits_for, tuple(notes))
@@ -357,7 +361,15 @@ def differences(platform: Platform, node: Node, vm: ObservedVM) -> list[settings
     ]
 
 
-def _adjust(platform: Platform, node: Node, vm: ObservedVM, cycled: str) -> list[Action]:
+def adjust(platform: Platform, node: Node, vm: ObservedVM, cycled: str = "") -> list[Action]:
+    """The change of a VM that differs from the params, and its start if it is stopped.
+
+    Args:
+        platform: the params.
+        node: the VM's node.
+        vm: the VM.
+        cycled: the id of the power cycle that comes before.
+    """
     changed = differences(platform, node, vm)
     actions = [_change(platform, node, vm, changed, cycled)] if changed else []
     if not vm.running:
@@ -382,7 +394,7 @@ def _change(
     )
 
 
-def _refuse_what_cannot_change(platform: Platform, observation: Observation) -> None:
+def refuse_what_cannot_change(platform: Platform, observation: Observation) -> None:
     """Name every setting that cannot be changed in place, and the way to change it.
 
     Raises:
