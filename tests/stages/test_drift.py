@@ -6,7 +6,7 @@ import pytest
 
 from fluobook.errors import CheckFailed, Drifted, Unreachable
 from fluobook.gitops.versions import Pin
-from fluobook.stages import drift
+from fluobook.stages import catalogue, drift
 from fluobook.stages.core.check import Check, Checks
 from fluobook.stages.core.plan import Action, Plan
 
@@ -59,7 +59,7 @@ def test_what_somebody_changed_by_hand_is_named_and_not_put_back(labs):
     vm = lab.environment.proxmox["laptop"].inventory.vms[lab.chosen.platform.nodes[1].vmid]
     vm.config["onboot"] = "0"
     lab.mark()
-    checks = {check.name: check for check in drift.verify(lab.context())}
+    checks = {check.name: check for check in drift.verify(lab.context(), catalogue.STAGES)}
     assert checks["apply-talos-config has nothing to do"].passed
     assert "onboot" in checks["create-vms has nothing to do"].result
     assert checks[f"talos runs {lab.chosen.platform.versions.talos}"].passed
