@@ -39,7 +39,7 @@ def objects(platform: Any) -> dict[tuple[str, str], dict[str, Any]]:
 def switch_on(repository: Path, *without: backups.Credentials) -> None:
     """Name a bucket in the params, and add the Secrets that open it."""
     file = repository / PARAMS
-    file.write_text(file.read_text().replace("bucket: null", "bucket: fluodata-backups"))
+    file.write_text(file.read_text().replace("backups: {bucket: null", "backups: {bucket: fluodata-backups"))
     for secret in {backups.LONGHORN, backups.DATA} - set(without):
         metadata = {"name": secret.name, "namespace": secret.namespace}
         data = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {}}
