@@ -142,8 +142,8 @@ class Bucket:
         while True:
             query = {"list-type": "2", "prefix": prefix, **({"continuation-token": after} if after else {})}
             answer = self._send("GET", "", doing, query=query)
-            found, after = self._http.read(answer, doing, parse=_listing)
-            keys += found
+            more, after = self._http.read(answer, doing, parse=_listing)
+            keys += more
             if not after:
                 return keys
 

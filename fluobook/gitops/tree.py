@@ -26,9 +26,12 @@ TOPS = ("cluster-gitops", "site")
 """The folders with manifests: upstream's, and the operator's own, which upstream leaves empty."""
 WITHOUT_PODS = ("Namespace", "NetworkPolicy", "CiliumNetworkPolicy")
 WAVE = "argocd.argoproj.io/sync-wave"
+HOOK = "argocd.argoproj.io/hook"
 FINALIZER = "resources-finalizer.argocd.argoproj.io"
 NEEDED_BEFORE = "fluobook/needed-before"
 POOL_KIND = "CiliumLoadBalancerIPPool"
+DASHBOARD = "grafana_dashboard"
+"""The label that Grafana's sidecar watches by default."""
 PHASE_VALUES = "fluobook/phase-values"
 ONLY_WITH = "fluobook/only-with"
 BACKUPS = "backups"

@@ -127,14 +127,11 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     foreign = [name for name in former if name in strays and not teardown.is_former_node(platform, strays[name])]
     leaving = [*lost, *(name for name in former if name not in foreign)]
     actions, notes = list[Action](), [f"left alone: {name}, whose {strays[name]} is not ours" for name in foreign]
-    returned = {
-        name: steps
-        for name, node in known.items()
-        if name not in lost and not _changes(platform, observation, node) and (steps := _return(observation, name))
-    }
+    resized = {name: changes for name, node in known.items() if (changes := _changes(platform, observation, node))}
+    staying = known.keys() - {*lost, *resized}
+    returned = {name: steps for name in known if name in staying and (steps := _return(observation, name))}
     for name, steps in returned.items():
         actions += _chain(name, steps, actions)
-    resized = {node.name: changes for node in platform.nodes if (changes := _changes(platform, observation, node))}
     if resized:
         vms.refuse_what_cannot_change(platform, observation.vms)
     for name, changes in resized.items():
@@ -150,7 +147,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         last = tuple(action.id for action in actions[-1:])
         renewed = file_actions({"talosconfig": observation.talosconfig})
         actions += [replace(each, needs=last) for each in renewed if each.data["file"] == "talosconfig"]
-    kept = len(known) - len(lost) - len({*returned, *resized})
+    kept = len(staying) - len(returned)
     return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(notes))
 
 

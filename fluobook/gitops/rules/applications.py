@@ -15,7 +15,7 @@ from fluobook.gitops.charts import Chart, chart_of
 from fluobook.gitops.documents import Position, pod_path, value_under, values_at, walk
 from fluobook.gitops.rules.references import required_by
 from fluobook.gitops.snapshot import INITIAL_NAMESPACES
-from fluobook.gitops.tree import FINALIZER, INTEGER, NEEDED_BEFORE, WAVE
+from fluobook.gitops.tree import FINALIZER, HOOK, INTEGER, NEEDED_BEFORE, WAVE
 from fluobook.kubernetes.quantities import amount
 from fluobook.params.problems import did_you_mean
 
@@ -87,7 +87,7 @@ def _waits_for_itself(objects: Iterable[Document]) -> Iterator[Finding]:
 
 def _step(document: Document) -> tuple[int, int] | None:
     """When Argo CD applies an object in the sync of its Application: phase and wave; None for what is no part of it."""
-    phase = str(document.annotations.get("argocd.argoproj.io/hook", "Sync")).partition(",")[0].strip()
+    phase = str(document.annotations.get(HOOK, "Sync")).partition(",")[0].strip()
     wave = str(document.annotations.get(WAVE, "0"))
     return (_PHASES.index(phase), int(wave)) if phase in _PHASES and INTEGER.fullmatch(wave) else None
 

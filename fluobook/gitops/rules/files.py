@@ -25,7 +25,7 @@ from fluobook.gitops.components import refusals
 from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.root import NAMESPACE, for_phase, names_in, patches_for, rest_of, values_of
 from fluobook.gitops.snapshot import TolerantReader
-from fluobook.gitops.tree import BACKUPS, FINALIZER, ONLY_WITH, PHASE_VALUES, TOPS
+from fluobook.gitops.tree import BACKUPS, DASHBOARD, FINALIZER, ONLY_WITH, PHASE_VALUES, TOPS
 from fluobook.kubernetes.json_patch import MISSING, value_at
 from fluobook.kubernetes.kubelet_certificates import Approver, disagreements
 from fluobook.machine import schematic
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 _UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _LARGEST_MAP = 1 << 20
-_DASHBOARD = "grafana_dashboard"
-"""The label that Grafana's sidecar watches by default."""
 
 
 def talos_accepts_the_patches(snapshot: Snapshot) -> Iterator[Finding]:
@@ -135,7 +133,7 @@ def _unread_dashboards(
     """
     path = ("grafana", "sidecar", "dashboards", "label")
     grafanas = [app for app in snapshot.applications if value_under(app.values, path[:1])]
-    watched = {str(value_under(app.values, path) or _DASHBOARD) for app in grafanas} or {_DASHBOARD}
+    watched = {str(value_under(app.values, path) or DASHBOARD) for app in grafanas} or {DASHBOARD}
     for index, generator in enumerate(document.data.get("configMapGenerator") or ()):
         labels = value_under(generator, ("options", "labels")) or {}
         entries = [str(entry).rpartition("=")[2] for entry in generator.get("files") or ()]

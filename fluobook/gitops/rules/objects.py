@@ -15,7 +15,7 @@ from fluobook.gitops.bounds import Metric
 from fluobook.gitops.charts import CPU_FEATURES, PRIVILEGED_KINDS, chart_of
 from fluobook.gitops.documents import Position, issuer_of, pod_path, value_under, walk
 from fluobook.gitops.snapshot import Checked, checked
-from fluobook.gitops.tree import INTEGER, WAVE
+from fluobook.gitops.tree import HOOK, INTEGER, WAVE
 from fluobook.kubernetes.pod_security import LEVELS, violations
 from fluobook.kubernetes.quantities import amount
 from fluobook.kubernetes.selectors import matches
@@ -57,7 +57,6 @@ _ARGOCD_KEYS = {
     "hook-delete-policy",
     "secret-type",
 }
-_HOOK = "argocd.argoproj.io/hook"
 _NEEDS_THE_OUTSIDE = ("ClusterIssuer", "Issuer", "Certificate", "Gateway")
 _IGNORE_HEALTH = "argocd.argoproj.io/ignore-healthcheck"
 _POD_SECURITY = "pod-security.kubernetes.io/"
@@ -150,8 +149,8 @@ def _selector_defects(document: Document) -> Iterator[Defect]:
 def _endless_jobs(document: Document) -> Iterator[Defect]:
     """A Job that deletes itself, and that Argo CD heals by making it again. It does not heal hooks."""
     path = ("spec", "ttlSecondsAfterFinished")
-    if document.kind == "Job" and value_under(document.data, path) is not None and _HOOK not in document.annotations:
-        remedy = f"leave it out, or make the Job a hook ({_HOOK}: Sync)"
+    if document.kind == "Job" and value_under(document.data, path) is not None and HOOK not in document.annotations:
+        remedy = f"leave it out, or make the Job a hook ({HOOK}: Sync)"
         yield path, "Argo CD makes it again, and runs it again, each time that it is deleted", remedy
 
 
@@ -332,7 +331,7 @@ def _too_large(spec: Mapping[str, Any], platform: Platform) -> Iterator[Defect]:
                 yield at, f"requests {resource} {request}, more than the largest node has", "lower it"
 
 
-KINDS = ("VMRule", "PrometheusRule")
+_RULE_KINDS = ("VMRule", "PrometheusRule")
 _LABEL_IN_TEXT = re.compile(r"(?:\$labels|(?<![\w)])\.Labels)\.(\w+)|index\s+\$labels\s+[\"`](\w+)[\"`]")
 _QUERY = re.compile(r"label_values\((?P<expression>.+),\s*\w+\s*\)", re.DOTALL)
 """A variable of a dashboard with the values of a metric's label."""
@@ -367,7 +366,7 @@ def metrics_exist(snapshot: Snapshot) -> Iterator[Finding]:
         yield place.finding(
             f"{program} was read at {before}, the tree has {now}", "compare its metrics, then write the version"
         )
-    documents = snapshot.objects(*KINDS)
+    documents = snapshot.objects(*_RULE_KINDS)
     known = table.metrics | {name: metric for document in documents for name, metric in _recorded(document, table)}
     for document in documents:
         for path, message, remedy in _defects(document, known):

@@ -13,6 +13,7 @@ from fluobook.gitops import reachability, schemas
 from fluobook.gitops.charts import chart_of
 from fluobook.gitops.documents import issuer_of, pod_path, value_under, values_at
 from fluobook.gitops.snapshot import INITIAL_NAMESPACES
+from fluobook.gitops.tree import DASHBOARD
 from fluobook.kubernetes.quantities import amount
 from fluobook.kubernetes.selectors import matches
 from fluobook.params.problems import did_you_mean
@@ -45,7 +46,6 @@ _VARIABLE = re.compile(r"(?<!\$)\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
 _EXPANDED = (("command", "*"), ("args", "*"), ("env", "*", "value"))
 _REPLICAS = ("spec", "replicas")
 _SIDECAR = ("grafana", "sidecar", "dashboards")
-_DASHBOARD = "grafana_dashboard"
 _PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 
 
@@ -419,7 +419,7 @@ def _unseen_dashboards(document: Document, snapshot: Snapshot) -> Iterator[Defec
     for app in snapshot.applications if labels else ():
         sidecar = value_under(app.values, _SIDECAR) or {}
         is_watching = "grafana" in app.values and sidecar.get("enabled", True)
-        if not is_watching or sidecar.get("label", _DASHBOARD) not in labels:
+        if not is_watching or sidecar.get("label", DASHBOARD) not in labels:
             continue
         watched = str(sidecar.get("searchNamespace") or app.namespace)
         if watched != "ALL" and document.namespace not in watched.split(","):

@@ -18,7 +18,7 @@ from fluobook.kubernetes.selectors import matches
 from fluobook.params import Node
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
-from fluobook.stages.core.readiness import listed
+from fluobook.stages.core.readiness import has_condition, listed
 
 Obj = Mapping[str, Any]
 
@@ -273,3 +273,17 @@ def drain(context: RunContext, node: str, report: Reporter) -> int:
 
     context.wait_until("drain", f"the pods of {node} to be evicted", step, interval=0.5)
     return len(seen)
+
+
+def until_ready(context: RunContext, node: Node) -> None:
+    """Wait until Talos and Kubernetes report a node as ready, so that pods may come back.
+
+    Raises:
+        DeadlineExceeded: it is not in time.
+    """
+
+    def step() -> bool | None:
+        node_object = context.kube().get("v1", "Node", node.name)
+        return True if context.talos.is_ready(node) and has_condition(node_object, "Ready") else None
+
+    context.wait_until("upgrade", f"{node.name} to be ready", step, interval=0.5)

@@ -85,10 +85,10 @@ def _free(storage: Storage, home: Obj) -> int:
     disks, status = value_at(home, "spec.disks") or {}, value_at(home, "status.diskStatus") or {}
     free = [0]
     for name, disk in disks.items():
-        found = status.get(name) or {}
-        if disk.get("allowScheduling") and not disk.get("evictionRequested") and "storageMaximum" in found:
-            limit = (found["storageMaximum"] - disk.get("storageReserved", 0)) * storage.provisioning // 100
-            free.append(limit - found.get("storageScheduled", 0))
+        reported = status.get(name) or {}
+        if disk.get("allowScheduling") and not disk.get("evictionRequested") and "storageMaximum" in reported:
+            limit = (reported["storageMaximum"] - disk.get("storageReserved", 0)) * storage.provisioning // 100
+            free.append(limit - reported.get("storageScheduled", 0))
     return max(free)
 
 

@@ -13,10 +13,10 @@ from fluobook.stages import health
 from fluobook.stages.core.check import Check, CheckGroup, count, run_groups
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
-from fluobook.stages.day_two import backups
+from fluobook.stages.day_two import backups, drain
 from fluobook.stages.etcd_snapshot import sentinel
 from fluobook.stages.restore.plan import NAME, WAITS, WIPE, Observation, pending_of, read_marks, read_member
-from fluobook.stages.upgrade_talos.work import ready, restarted
+from fluobook.stages.upgrade_talos.work import restarted
 
 MANAGER = f"fluobook-{NAME}"
 
@@ -116,7 +116,7 @@ def _restart(context: RunContext, node: Node, report: Reporter) -> None:
     client.reboot()
     report("restarts")
     restarted(context, node, before)
-    ready(context, node)
+    drain.until_ready(context, node)
     marks = context.kube().get("v1", "ConfigMap", SENTINEL, "kube-system")["data"]
     _mark(context, marks["restored"], [name for name in pending_of(marks) if name != node.name])
 

@@ -264,7 +264,7 @@ def _on_node(context: RunContext, node: Node, action: Action, report: Reporter) 
         drain.cordon(context.kube(), node.name, NAME)
         return {"evicted": drain.drain(context, node.name, report)}
     if action.verb == "uncordon":
-        _ready(context, node)
+        drain.until_ready(context, node)
         drain.uncordon(context.kube(), node.name)
         return {}
     images = action.data["images"]
@@ -344,7 +344,7 @@ def wait_for(context: RunContext, node: Node, images: Mapping[str, str], report:
 
     context.wait_until("upgrade", f"{name} to run {wanted}", step, interval=0.5, final=(Rejected,))
     if part == KUBELET:
-        _ready(context, node)
+        drain.until_ready(context, node)
     return {"version": wanted}
 
 
@@ -376,14 +376,6 @@ def _complaint(context: RunContext, node: Node, part: str, logs: set[str]) -> st
             f"out of talos/patches, then run {NAME} again",
         )
     return message
-
-
-def _ready(context: RunContext, node: Node) -> None:
-    def step() -> bool | None:
-        node_object = context.kube().get("v1", "Node", node.name)
-        return True if context.talos.is_ready(node) and has_condition(node_object, "Ready") else None
-
-    context.wait_until("upgrade", f"{node.name} to be ready", step, interval=0.5)
 
 
 def verify(context: RunContext, observation: Observation) -> Sequence[Check]:

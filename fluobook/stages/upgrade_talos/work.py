@@ -13,7 +13,6 @@ from fluobook.stages import health
 from fluobook.stages.core.check import Check, count, run_groups
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
-from fluobook.stages.core.readiness import has_condition
 from fluobook.stages.create_vms.settings import uuid_of as vm_uuid
 from fluobook.stages.create_vms.work import wait, wait_unlocked
 from fluobook.stages.day_two import canary, drain
@@ -37,12 +36,12 @@ def _pull(context: RunContext, node: Node, data: Data, _report: Reporter) -> Non
 
 
 def _attach(context: RunContext, node: Node, _data: Data, report: Reporter) -> Mapping[str, Any]:
-    ready(context, node)
+    drain.until_ready(context, node)
     return canary.prove(context, node.name, report)
 
 
 def _uncordon(context: RunContext, node: Node, _data: Data, _report: Reporter) -> None:
-    ready(context, node)
+    drain.until_ready(context, node)
     drain.uncordon(context.kube(), node.name)
 
 
@@ -93,7 +92,7 @@ def _require(
     Raises:
         TaskFailed: it runs another one.
     """
-    ready(context, node)
+    drain.until_ready(context, node)
     runs = read_running(context, node)
     if runs is None or not runs.installed(wanted):
         version = runs.version if runs else "nothing that answers"
@@ -116,7 +115,7 @@ def _power_cycle(context: RunContext, node: Node, data: Data, report: Reporter) 
         ForeignObject: the VM there is not the node's.
         TaskFailed: the node does not come back, or with another image.
     """
-    ready(context, node)
+    drain.until_ready(context, node)
     proxmox = context.proxmox(context.platform.endpoint_of(node).name)
     if vm_uuid(proxmox.config(node.host, node.vmid)) != node.uuid.lower():
         raise ForeignObject(
@@ -152,14 +151,14 @@ def _rollback(context: RunContext, node: Node, _data: Data, report: Reporter) ->
         TaskFailed: there is none, or it is another one than that of the params.
     """
     wanted = wanted_image(context)
-    ready(context, node)
+    drain.until_ready(context, node)
     runs = read_running(context, node)
     if runs is None or not runs.installed(wanted):
         before = context.talos.client(node, "os:admin").boot_id()
         report("boots the image before")
         _boot_the_one_before(context, node)
         restarted(context, node, before)
-        ready(context, node)  # the API was away with this node, or its address moves to another one
+        drain.until_ready(context, node)  # the API was away with this node, or its address moves to another one
     if cold_boot(context.kube().get("v1", "Node", node.name)):
         context.kube().patch("v1", "Node", node.name, body={"metadata": {"annotations": {COLD_BOOT: None}}})
     return _require(context, node, wanted, cause="the image before is another one than that of versions.talos")
@@ -204,16 +203,6 @@ def restarted(context: RunContext, node: Node, before: str) -> None:
         return True if context.talos.client(node, "os:admin").boot_id() not in ("", before) else None
 
     context.wait_until("upgrade", f"{node.name} to restart", step)
-
-
-def ready(context: RunContext, node: Node) -> None:
-    """Wait until Talos and Kubernetes report the node as ready."""
-
-    def step() -> bool | None:
-        node_object = context.kube().get("v1", "Node", node.name)
-        return True if context.talos.is_ready(node) and has_condition(node_object, "Ready") else None
-
-    context.wait_until("upgrade", f"{node.name} to be ready", step, interval=0.5)
 
 
 def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
