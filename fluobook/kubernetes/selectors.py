@@ -50,3 +50,30 @@ def workload_of(pod: Mapping[str, Any]) -> tuple[str, str]:
     if owner["kind"] == "ReplicaSet" and hashed:
         return "Deployment", str(owner["name"]).removesuffix(f"-{hashed}")
     return str(owner["kind"]), str(owner["name"])
+
+
+CORDONED = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+"""The taint of a cordoned node."""
+
+
+def tolerates(spec: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
+    """Whether a pod may come to a node in spite of a taint.
+
+    Args:
+        spec: the pod's spec.
+        taint: one of the node's.
+
+    Example:
+        >>> tolerates({"tolerations": [{"operator": "Exists"}]}, CORDONED)
+        True
+    """
+    return any(_accepts(toleration, taint) for toleration in spec.get("tolerations") or ())
+
+
+def _accepts(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
+    if toleration.get("effect") not in (None, "", taint["effect"]):
+        return False
+    exists = toleration.get("operator") == "Exists"
+    if not toleration.get("key"):
+        return exists
+    return toleration["key"] == taint["key"] and (exists or toleration.get("value", "") == taint.get("value", ""))

@@ -5,7 +5,7 @@ A drain goes through the eviction API, so that disruption budgets hold. Pods of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from fluobook.clients.kube import Kube
 from fluobook.context import RunContext
 from fluobook.errors import PHASE, FluobookError, Refused
 from fluobook.kubernetes.quantities import disruptions_allowed
-from fluobook.kubernetes.selectors import matches
+from fluobook.kubernetes.selectors import CORDONED, matches, tolerates
 from fluobook.params import Node
 from fluobook.stages.core.executor import Reporter
 from fluobook.stages.core.plan import Action
@@ -247,6 +247,23 @@ def uncordon(kube: Kube, node: str) -> None:
         kube.patch("v1", "Node", node, body=body)
 
 
+def still_to_go(node: str, pods: Iterable[Obj], seen: Collection[str]) -> list[Obj]:
+    """The pods of a cordoned node that a drain evicts, or waits for.
+
+    A pod that came since, as it tolerates the cordon (Cilium's operator tolerates everything), stays: evicted, it could
+    come again and again.
+
+    Args:
+        node: its name.
+        pods: all pods.
+        seen: the uids of those that the drain has evicted so far; empty when it begins.
+    """
+    here = pods_of(node, pods)
+    if not seen:
+        return here
+    return [pod for pod in here if pod["metadata"]["uid"] in seen or not tolerates(pod["spec"], CORDONED)]
+
+
 def drain(context: RunContext, node: str, report: Reporter) -> int:
     """Evict every pod of a cordoned node, and wait until they are gone; how many there were.
 
@@ -256,7 +273,7 @@ def drain(context: RunContext, node: str, report: Reporter) -> int:
     kube, seen = context.kube(), set[str]()
 
     def step() -> bool | None:
-        pods = pods_of(node, kube.list("v1", "Pod", fields=f"spec.nodeName={node}"))
+        pods = still_to_go(node, kube.list("v1", "Pod", fields=f"spec.nodeName={node}"), seen)
         seen.update(pod["metadata"]["uid"] for pod in pods)
         refused = []
         for pod in pods:

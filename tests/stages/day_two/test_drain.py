@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fluobook.stages.day_two.drain import Load, blockers, cordoned_by, has_to_go
+from fluobook.stages.day_two.drain import Load, blockers, cordoned_by, has_to_go, still_to_go
 
 NODE = "wk-1"
 
@@ -103,6 +103,18 @@ def test_static_and_finished_pods_stay() -> None:
     mirror["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "1"}
     done = {**pod(), "status": {"phase": "Succeeded"}}
     assert [has_to_go(each) for each in (pod(), static, mirror, done)] == [True, False, False, False]
+
+
+def test_a_pod_that_comes_again_as_it_tolerates_the_cordon_is_left() -> None:
+    """As Cilium's operator does, which kubectl evicts once as well."""
+    everywhere = {"tolerations": [{"operator": "Exists"}]}
+    pods = [pod("web"), pod("operator", **everywhere), pod("late"), pod("again", **everywhere)]
+    for each in pods:
+        each["metadata"]["uid"] = each["metadata"]["name"]
+    names = [each["metadata"]["name"] for each in still_to_go(NODE, pods[:2], set())]
+    assert names == ["web", "operator"]
+    assert [each["metadata"]["name"] for each in still_to_go(NODE, pods, set(names))] == ["web", "operator", "late"]
+    assert still_to_go(NODE, pods[3:], set(names)) == []
 
 
 def test_a_node_that_somebody_else_cordoned_is_not_ours() -> None:

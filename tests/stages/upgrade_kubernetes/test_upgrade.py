@@ -21,7 +21,7 @@ from fluobook.stages.upgrade_kubernetes.work import set_images
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(580)]
 
 BEFORE = ("create-vms", "apply-talos-config", "bootstrap-kubernetes", "approve-csrs")
 NOW = params.pins(params.repository_root())["kubernetes"]
@@ -117,9 +117,23 @@ def killed(lab: Any, at: str, when: str) -> None:
         stage.apply(stage.plan())
 
 
+def deploy_what_tolerates_everything(lab: Any) -> None:
+    """A Deployment of one node that comes to it again as soon as it is evicted, cordoned or not."""
+    labels = {"app": "sticky"}
+    spec = {
+        "nodeSelector": {"kubernetes.io/hostname": "talos-worker-2"},
+        "tolerations": [{"operator": "Exists"}],
+        "containers": [{"name": "sticky", "image": "registry.k8s.io/pause:3.10"}],
+    }
+    template = {"metadata": {"labels": labels}, "spec": spec}
+    body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "sticky", "namespace": "default"}}
+    lab.context().kube().create({**body, "spec": {"selector": {"matchLabels": labels}, "template": template}})
+
+
 def test_a_platform_is_upgraded_part_by_part_and_one_node_is_away_at_a_time(lab: Any, away: Away) -> None:
     """Images that are not there, and an API server that does not come back, stop it; the next run goes on."""
     files = {path: path.read_text() for path in (params.repository_root() / "params").glob("*.yaml")}
+    deploy_what_tolerates_everything(lab)
     lab.inject("talos.kubernetes-image-missing")
     stage = lab.stage(NAME, TO)
     with pytest.raises(OutsideError, match=f"kube-apiserver:v{NEW}: not found"):

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from fluobook.kubernetes.selectors import meets
+from fluobook.kubernetes.selectors import CORDONED, meets, tolerates
 from fluobook.params.versions import ordered
 from fluobook_lab.kube.controllers.created import ended, exit_code
 from fluobook_lab.kube.controllers.loop import draw, own_key, record
@@ -75,7 +75,6 @@ def _missing(store: Store, pod: Obj, kind: str, reference: Obj | None, name: str
 
 
 _BLOCKING = ("NoSchedule", "NoExecute")
-_CORDONED = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 _DAEMON_TOLERATED = (
     "node.kubernetes.io/not-ready",
     "node.kubernetes.io/unreachable",
@@ -97,7 +96,7 @@ def can_run(spec: Obj, node: Obj, *, daemon: bool = False) -> bool:
 
 def why_not_on(spec: Obj, node: Obj, *, daemon: bool = False) -> str:
     """Why a pod cannot run on a node, in the scheduler's words and order; "" if it can."""
-    if not daemon and (node.get("spec") or {}).get("unschedulable") and not _tolerated(spec, _CORDONED):
+    if not daemon and (node.get("spec") or {}).get("unschedulable") and not tolerates(spec, CORDONED):
         return "node(s) were unschedulable"
     if taint := next(_repelling(spec, node, daemon=daemon), None):
         return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
@@ -121,21 +120,7 @@ def _repelling(spec: Obj, node: Obj, *, daemon: bool) -> Iterator[Obj]:
     taints = [taint for taint in (node.get("spec") or {}).get("taints") or [] if taint["effect"] in _BLOCKING]
     if daemon:
         taints = [taint for taint in taints if taint["key"] not in _DAEMON_TOLERATED]
-    yield from (taint for taint in taints if not _tolerated(spec, taint))
-
-
-def _tolerated(spec: Obj, taint: Obj) -> bool:
-    return any(_tolerates(toleration, taint) for toleration in spec.get("tolerations") or [])
-
-
-def _tolerates(toleration: Obj, taint: Obj) -> bool:
-    if toleration.get("effect") not in (None, "", taint["effect"]):
-        return False
-    if not toleration.get("key"):
-        return toleration.get("operator") == "Exists"
-    if toleration["key"] != taint["key"]:
-        return False
-    return toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", "")
+    yield from (taint for taint in taints if not tolerates(spec, taint))
 
 
 RESOURCE = ("", "pods")
