@@ -150,7 +150,7 @@ def certificate_request(resource: Resource, obj: Obj) -> x509.CertificateSigning
 
 
 def longhorn_node(resource: Resource, old: Obj, new: Obj | None, replicas: int = 0, engines: int = 0) -> None:
-    """What Longhorn's webhook refuses of its nodes: eviction while scheduling is on, and to delete one in use.
+    """What Longhorn's webhook refuses of its nodes: eviction while scheduling is on, to delete one or a disk in use.
 
     Args:
         resource: of the object; others than Longhorn's nodes pass.
@@ -169,6 +169,12 @@ def longhorn_node(resource: Resource, old: Obj, new: Obj | None, replicas: int =
         if new["spec"].get("evictionRequested") and new["spec"].get("allowScheduling"):
             why = f"need to disable scheduling on node {name} for node eviction, or cancel eviction"
             raise ApiError(422, "Invalid", webhook + why)
+        status = (old.get("status") or {}).get("diskStatus") or {}
+        for disk, each in (spec.get("disks") or {}).items():
+            used = each.get("allowScheduling") or (status.get(disk) or {}).get("storageScheduled")
+            if disk not in (new["spec"].get("disks") or {}) and used:
+                why = f"delete Disk on node {name} error: Please disable the disk {disk} first"
+                raise ApiError(422, "Invalid", webhook + why)
         return
     ready = condition(old, "Ready") or {"status": "Unknown", "reason": ""}
     gone = ready["status"] == "False" and ready.get("reason") in ("KubernetesNodeGone", "ManagerPodMissing")

@@ -71,12 +71,12 @@ class KubeCluster:
         self._faults = faults
         self._seed = seed
         self._service_cidr = service_cidr
-        self.longhorn = Longhorn(self.api.store, clock, faults)
         self._pod_cidrs = ipaddress.ip_network(pod_cidr).subnets(new_prefix=24)
         self._heartbeats = Heartbeats(self.api.store.storage, clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._kubelets: dict[str, Kubelet] = {}
         self._machines: dict[str, NodeInfo] = {}
+        self.longhorn = Longhorn(self.api.store, clock, faults, self._machines)
         self._pod_networks: dict[str, str] = {}
         self._bootstrap_user = "system:bootstrap:talos"
 

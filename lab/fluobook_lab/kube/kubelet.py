@@ -68,6 +68,7 @@ class NodeInfo:
         talos: Talos' version, such as "v1.13.9".
         uuid: SMBIOS uuid.
         boot_id: another one after each boot.
+        disk: another one whenever its disk for volumes is empty.
         images: those of static pods, by component; without, Kubernetes' own in the kubelet's version.
         labels: `machine.nodeLabels` of the machine config.
         schedulable: `allowSchedulingOnControlPlanes`, for control planes.
@@ -84,6 +85,7 @@ class NodeInfo:
     talos: str = "v1.13.9"
     uuid: str = ""
     boot_id: str = ""
+    disk: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     schedulable: bool = False
     own_taints: tuple[Obj, ...] = ()
@@ -120,6 +122,7 @@ def node_info(node: TalosMachine, config: MachineConfiguration, version: str) ->
         talos=node.image.version,
         uuid=node.vm.uuid,
         boot_id=node.boot_id,
+        disk=node.disk.data,
         labels={str(k): str(v) for k, v in (config.machine.get("nodeLabels") or {}).items()},
         own_taints=tuple((kubelet.get("extraConfig") or {}).get("registerWithTaints") or ()),
         schedulable=bool(config.cluster.get("allowSchedulingOnControlPlanes")),

@@ -273,6 +273,8 @@ class MachineService(Observing):
             node.leave_etcd()
         if mode != _Wipe.USER_DISKS:
             node.wipe(labels)
+        if request.user_disks_to_wipe:
+            node.wipe_data()
         node.restart("reboot" if request.reboot else "poweroff", "resetting")
         return api.ResetResponse(messages=[api.Reset(actor_id=self._actor())])
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from uuid import uuid4
 
 from fluobook.params.versions import minor_of
 from fluobook_lab.grpc import Endpoint
@@ -135,7 +136,8 @@ class SystemDisk:
     `image` is the installed installer image, `previous` the one before it, and `on_trial` whether the next boot falls
     back to that if it fails. `drive` is the VM's drive that has it ("scsi0"); `config` is the content of the STATE
     partition; `etcd`, the cluster to which the data belongs, `snapshot`, one that was uploaded, `images`, those of
-    containerd, and whether the `kubelet` has its certificates are in EPHEMERAL.
+    containerd, and whether the `kubelet` has its certificates are in EPHEMERAL. `data` is another one whenever the disk
+    for volumes is empty: a new VM's, or one that was wiped.
     """
 
     image: str = ""
@@ -147,6 +149,7 @@ class SystemDisk:
     etcd: Etcd | None = None
     snapshot: bytes = b""
     kubelet: bool = False
+    data: str = field(default_factory=lambda: str(uuid4()))
 
     def wipe(self, labels: Collection[str] = ()) -> None:
         """Wipe the disk, or only the partitions with these labels."""
@@ -353,6 +356,12 @@ class TalosMachine:
         if self.disk.etcd:
             self.disk.etcd.up.discard(self.vm.uuid)
         self.disk.wipe(labels)
+        if len(self.vm.disks) == 1 and (not labels or "EPHEMERAL" in labels):
+            self.wipe_data()
+
+    def wipe_data(self) -> None:
+        """Empty the disk for volumes: the second one, or EPHEMERAL where there is none."""
+        self.disk.data = str(uuid4())
 
     def restart(self, action: str, stage: str) -> None:
         """Request a "reboot" or "poweroff", and show a stage until then."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from fluobook_lab.faults import Faults
 from fluobook_lab.kube.controllers.longhorn import API, NAMESPACE, REBUILD_SECONDS, Longhorn
 from fluobook_lab.kube.controllers.volumes import Volumes
 from fluobook_lab.kube.errors import ApiError
+from fluobook_lab.kube.kubelet import NodeInfo
 
 if TYPE_CHECKING:
     from fluobook_lab.kube.store import Store
@@ -282,3 +284,56 @@ def test_a_node_in_use_cannot_be_deleted_nor_evicted_while_scheduling_is_on(clus
     cluster.delete(API, "Node", "wk-2", NAMESPACE)
     longhorn.reconcile(("nodes", "wk-2"))
     assert cluster.find(API, "Node", "wk-2", NAMESPACE) is None
+
+
+def test_an_empty_disk_in_a_node_has_none_of_the_copies_of_the_old_one(cluster: Store) -> None:
+    machines = {name: NodeInfo(name, ("10.10.0.1",), disk=f"first-of-{name}") for name in ("wk-1", "wk-2")}
+    longhorn = Longhorn(cluster, Clock(), machines=machines)  # type: ignore[arg-type]
+    for name in machines:
+        longhorn.reconcile(("nodes", name))
+    longhorn.reconcile(("", "pvc-1"))
+    use(cluster)
+    away(cluster, "wk-2", AWAY)
+    machines["wk-2"] = replace(machines["wk-2"], disk="second-of-wk-2")
+    away(cluster, "wk-2", READY)
+
+    def turn() -> list[tuple[str, bool]]:
+        longhorn._clock.time += REBUILD_SECONDS  # type: ignore[attr-defined]
+        for home in cluster.list(API, "Node", NAMESPACE):
+            longhorn.reconcile(("nodes", home["metadata"]["name"]))
+        longhorn.reconcile(("", "pvc-1"))
+        replicas = [replica["spec"] for replica in cluster.list(API, "Replica", NAMESPACE)]
+        return sorted((spec["nodeID"], bool(spec.get("failedAt"))) for spec in replicas)
+
+    turn()
+    assert (turn(), health(cluster)) == ([("wk-1", False), ("wk-2", True)], ("attached", "degraded"))
+    status = cluster.get(API, "Node", "wk-2", NAMESPACE)["status"]["diskStatus"]["default-disk-lab"]
+    assert (status["storageMaximum"], status["conditions"][0]["reason"]) == (0, "DiskFilesystemChanged")
+    disks = cluster.get(API, "Node", "wk-2", NAMESPACE)["spec"]["disks"]
+    closed = {"default-disk-lab": {"allowScheduling": False}}
+    removed = {"default-disk-lab": None}
+    with pytest.raises(ApiError, match="Please disable the disk default-disk-lab first"):
+        cluster.patch(API, "Node", "wk-2", NAMESPACE, body={"spec": {"disks": removed}})
+    failed = next(each for each in cluster.list(API, "Replica", NAMESPACE) if each["spec"].get("failedAt"))
+    cluster.delete(API, "Replica", failed["metadata"]["name"], NAMESPACE)
+    for each in (closed, removed, disks):
+        turn()
+        cluster.patch(API, "Node", "wk-2", NAMESPACE, body={"spec": {"disks": each}})
+    turn()
+    turn()
+    assert (turn(), health(cluster)[1]) == ([("wk-1", False), ("wk-2", False)], "healthy")
+
+
+def test_the_only_copy_of_a_volume_is_gone_with_its_disk(cluster: Store) -> None:
+    body = {"parameters": {"numberOfReplicas": "1"}}
+    cluster.patch("storage.k8s.io/v1", "StorageClass", "two", body=body)
+    machines = {name: NodeInfo(name, ("10.10.0.1",), disk="first") for name in ("wk-1", "wk-2")}
+    longhorn = Longhorn(cluster, Clock(), machines=machines)  # type: ignore[arg-type]
+    longhorn.reconcile(("", "pvc-1"))
+    (only,) = homes(cluster)
+    use(cluster)
+    machines[only] = replace(machines[only], disk="second")
+    for _ in range(3):
+        longhorn._clock.time += REBUILD_SECONDS  # type: ignore[attr-defined]
+        longhorn.reconcile(("", "pvc-1"))
+    assert (homes(cluster), health(cluster)) == ([only], ("attached", "faulted"))

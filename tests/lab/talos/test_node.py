@@ -379,12 +379,13 @@ def test_a_node_keeps_its_etcd_over_a_reboot(lab, running):
 
 
 def test_the_disk_survives_a_power_cycle(lab, running):
-    vm = lab.machines.node("cp-1").vm
+    vm, data = lab.machines.node("cp-1").vm, lab.machines.node("cp-1").disk.data
     lab.do(lab.machines.power_off, vm.uuid)
     assert lab.probe().mode is Mode.UNREACHABLE
     lab.do(lab.machines.power_on, vm)
     lab.wait_stage("cp-1", "running")
     assert running.apply_configuration(lab.controlplane(), dry_run=True).unchanged
+    assert lab.machines.node("cp-1").disk.data == data
 
 
 def test_power_off_during_the_installation_discards_the_configuration(lab):
@@ -398,10 +399,11 @@ def test_power_off_during_the_installation_discards_the_configuration(lab):
 
 @pytest.mark.usefixtures("cp")
 def test_a_destroyed_machine_starts_empty(lab):
-    vm = lab.machines.node("cp-1").vm
+    vm, data = lab.machines.node("cp-1").vm, lab.machines.node("cp-1").disk.data
     lab.do(lab.machines.forget, vm.uuid)
     lab.do(lab.machines.power_on, vm)
     assert lab.wait_mode("maintenance")
+    assert lab.machines.node("cp-1").disk.data != data
 
 
 def test_a_reset_wipes_the_node_and_leaves_etcd(lab, running):

@@ -311,9 +311,12 @@ def test_a_reset_without_sound_targets_is_refused(running, request_, message):
 
 
 def test_a_reset_of_user_disks_keeps_the_system(running):
-    machine(running, "Reset", api.ResetRequest(mode="USER_DISKS", reboot=True))
+    node = running.machines.node("cp-1")
+    data, disk = node.disk.data, next(disk.path for disk in node.disks if disk.drive != node.disk.drive)
+    machine(running, "Reset", api.ResetRequest(mode="USER_DISKS", user_disks_to_wipe=[disk], reboot=True))
     running.wait(lambda: ("down", "cp-1") in running.cluster.events)
     running.wait_stage("cp-1", "running")
+    assert node.disk.data != data
 
 
 def test_files_are_listed_as_deep_as_asked(running):

@@ -10,9 +10,12 @@ from fluobook_lab.kube.controllers.loop import own_key
 from fluobook_lab.kube.objects import claims_of, is_true, labels_of, name_of, namespace_of, timestamp, with_condition
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fluobook_lab.clock import Clock
     from fluobook_lab.faults import Faults
     from fluobook_lab.kube.controllers.loop import Sources
+    from fluobook_lab.kube.kubelet import NodeInfo
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.storage import Key
     from fluobook_lab.kube.store import Store
@@ -36,20 +39,26 @@ class Longhorn:
     A replica is lost while its node is not Ready, and is rebuilt some time after the node has returned; one with a time
     in `failedAt` is lost until that is removed. A replica of an attached volume that is missing, or one on a node whose
     eviction is requested, is made on another node that may take it, while a copy is healthy; one that is lost may
-    return, so it is replaced once it is deleted. A backup target is available with a URL and credentials, and takes no
+    return, so it is replaced once it is deleted. With an empty disk in the place of the one that Longhorn knows, the
+    replicas that lay on that are lost for good, and replaced on other nodes; the disk takes no replicas until it is
+    removed from the node's entry and added again. A backup target is available with a URL and credentials, and takes no
     backups; a volume that is made from one (`fromBackup`) is restored if there is a complete Backup of that URL.
 
     Args:
         store: the cluster.
         clock: the lab's clock.
         faults: "kube.bucket-unreachable": no backup target is available.
+        machines: the machines of the nodes.
 
     Attributes:
         moments: at which time which volume had how many healthy replicas, and how many it wants.
     """
 
-    def __init__(self, store: Store, clock: Clock, faults: Faults | None = None) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, faults: Faults | None = None, machines: Mapping[str, NodeInfo] | None = None
+    ) -> None:
         self._store, self._clock, self._faults = store, clock, faults
+        self._machines = {} if machines is None else machines
         self._returned: dict[str, float] = {}
         self._healthy: dict[str, int] = {}
         self.moments: list[tuple[float, str, int, int]] = []
@@ -165,7 +174,7 @@ class Longhorn:
         taken = {name_of(replica) for replica in self._replicas_of(name_of(volume))}
         name = next(n for number in range(len(taken) + 1) if (n := f"{name_of(volume)}-r-{number}") not in taken)
         metadata = {"name": name, "namespace": NAMESPACE, "labels": {"longhornvolume": name_of(volume)}}
-        spec = {"volumeName": name_of(volume), "nodeID": node, "diskID": f"disk-of-{node}", "dataEngine": "v1", **spec}
+        spec = {"volumeName": name_of(volume), "nodeID": node, "diskID": self._disk(node), "dataEngine": "v1", **spec}
         self._store.create({"apiVersion": API, "kind": "Replica", "metadata": metadata, "spec": spec})
         return name
 
@@ -180,6 +189,8 @@ class Longhorn:
     def _report(self, volume: Obj, made: Obj) -> float | None:
         """Move and rebuild replicas, set state and robustness; the lab seconds until a rebuild ends."""
         name, wanted = name_of(volume), made["spec"]["numberOfReplicas"]
+        for replica in self._replicas_of(name):
+            self._compare_disk(replica)
         left = {name_of(replica): self._left(replica) for replica in self._replicas_of(name)}
         user = self._user(_claim(volume))
         self._move(made, left, attached=bool(user))
@@ -214,13 +225,29 @@ class Longhorn:
             for replica in [*healthy[wanted:], *moving]:
                 self._store.delete(API, "Replica", name_of(replica), NAMESPACE)
         elif whole and (attached or moving):
-            homes = {replica["spec"]["nodeID"] for replica in replicas}
+            usable = [replica for replica in replicas if not self._is_foreign(replica)]
+            homes = {replica["spec"]["nodeID"] for replica in usable}
             size = int(volume["spec"].get("size", 0))
             candidates = [name for name in self._workers() if name not in homes and self._is_open(name, size)]
-            for node in candidates[: max(0, wanted - len(replicas) + len(moving))]:
+            for node in candidates[: max(0, wanted - len(usable) + len(moving))]:
                 made = self._add(volume, node, healthyAt="")
                 self._begun[made] = self._clock.now()
                 left[made] = REBUILD_SECONDS
+
+    def _compare_disk(self, replica: Obj) -> None:
+        """Note the disk of a replica that names none, and that one has failed whose disk is not there any more."""
+        spec, node = replica["spec"], self._store.find("v1", "Node", replica["spec"]["nodeID"])
+        if node is None or not is_true(node, "Ready"):
+            return
+        change = {} if spec.get("diskID") else {"diskID": self._disk(spec["nodeID"])}
+        change |= {"failedAt": timestamp()} if self._is_foreign(replica) and not spec.get("failedAt") else {}
+        if change:
+            self._store.patch(API, "Replica", name_of(replica), NAMESPACE, body={"spec": change})
+
+    def _is_foreign(self, replica: Obj) -> bool:
+        """Whether the data of a replica lay on a disk that its node no longer has."""
+        spec = replica["spec"]
+        return spec.get("diskID", "") not in ("", self._disk(spec["nodeID"]))
 
     def _left(self, replica: Obj) -> float | None:
         """Lab seconds until a replica is healthy: 0 if it is, None while it is lost."""
@@ -240,6 +267,11 @@ class Longhorn:
         nodes = sorted(self._store.view("v1", "Node"), key=name_of)
         return [name_of(node) for node in nodes if CONTROL_PLANE not in labels_of(node)] or list(map(name_of, nodes))
 
+    def _disk(self, node: str) -> str:
+        """What Longhorn has written to the disk of a node, to know it again."""
+        machine = self._machines.get(node)
+        return (machine.disk if machine else "") or f"disk-of-{node}"
+
     def _evicts(self, node: str) -> bool:
         home = self._store.find(API, "Node", node, NAMESPACE)
         return home is not None and bool(home["spec"].get("evictionRequested"))
@@ -251,7 +283,9 @@ class Longhorn:
             return False
         if home is None:
             return True
-        disk = home["spec"]["disks"][DISK]
+        disk, recorded = (home["spec"].get("disks") or {}).get(DISK), _recorded(home)
+        if disk is None or recorded not in ("", self._disk(name)):
+            return False
         free = DISK_BYTES - disk.get("storageReserved", 0) - sum(self._scheduled(name).values())
         return bool(home["spec"]["allowScheduling"] and disk["allowScheduling"] and size <= free)
 
@@ -279,15 +313,25 @@ class Longhorn:
         reason = "" if ready else "KubernetesNodeGone" if node is None else "KubernetesNodeNotReady"
         status = home.get("status") or {}
         conditions = with_condition(status.get("conditions") or [], "Ready", str(ready), reason)
-        scheduled = self._scheduled(name)
-        disk = {
-            "diskUUID": f"disk-of-{name}",
+        disks = {DISK: self._disk_status(name, home, ready=ready)} if DISK in (home["spec"].get("disks") or {}) else {}
+        self._store.set_status(home, {**status, "conditions": conditions, "diskStatus": disks})
+
+    def _disk_status(self, name: str, home: Obj, *, ready: bool) -> Obj:
+        """What is known of a node's disk; another than the one recorded is not used, as Longhorn has it."""
+        known, scheduled = _recorded(home) or self._disk(name), self._scheduled(name)
+        strange = ready and known != self._disk(name)
+        message = f"record diskUUID doesn't match the one on the disk {DISK} on node {name}" if strange else ""
+        condition = ("Ready", str(not strange), "DiskFilesystemChanged" if strange else "", message)
+        size, promised = 0 if strange else DISK_BYTES, sum(scheduled.values())
+        old = ((home.get("status") or {}).get("diskStatus") or {}).get(DISK) or {}
+        return {
+            "conditions": with_condition(old.get("conditions") or [], *condition),
+            "diskUUID": known,
             "scheduledReplica": scheduled,
-            "storageMaximum": DISK_BYTES,
-            "storageAvailable": DISK_BYTES - sum(scheduled.values()),
-            "storageScheduled": sum(scheduled.values()),
+            "storageMaximum": size,
+            "storageAvailable": max(size - promised, 0),
+            "storageScheduled": promised,
         }
-        self._store.set_status(home, {**status, "conditions": conditions, "diskStatus": {DISK: disk}})
 
     def _user(self, claim: tuple[str, str]) -> str:
         """The node of the pod that uses a claim; "" if none does."""
@@ -312,6 +356,12 @@ class Longhorn:
             return left
         del self._returned[node]
         return 0
+
+
+def _recorded(home: Obj) -> str:
+    """The disk that Longhorn expects in a node; "" if it has seen none yet."""
+    disks = (home.get("status") or {}).get("diskStatus") or {}
+    return str((disks.get(DISK) or {}).get("diskUUID") or "")
 
 
 def _restored(volume: Obj) -> list[Key]:
