@@ -22,9 +22,6 @@ MERGE = "application/merge-patch+json"
 TOO_MANY = "429"
 """The status with which an eviction is refused that a disruption budget does not allow now."""
 
-SERVING_SECONDS = re.compile(rb"^kubelet_certificate_manager_server_ttl_seconds(?:\{.*\})? ([-+.\de]+)$", re.MULTILINE)
-"""The metric of a kubelet that tells how long its serving certificate is valid; "+Inf" without one."""
-
 
 class Kube(Transport):
     """One Kubernetes cluster, as one user; see `from_kubeconfig`."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from fluobook_lab.kube.objects import Obj
 
 MAGIC = b"k8s\0"
-MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 
 _META = "k8s.io.apimachinery.pkg.apis.meta.v1."
 _SIGNED = {"int32", "int64"}

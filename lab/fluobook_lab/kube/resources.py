@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from fluobook_lab.kube.objects import Obj
 
-VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
-
 
 @dataclass(frozen=True)
 class Resource:

@@ -33,7 +33,6 @@ CLIENT = "kubernetes.io/kube-apiserver-client"
 KUBELET_CLIENT = "kubernetes.io/kube-apiserver-client-kubelet"
 KUBELET_SERVING = "kubernetes.io/kubelet-serving"
 
-SIGNING_SECONDS = 0.06
 DAYS = 365.0
 _USAGES = {
     KUBELET_CLIENT: ("client auth", {"client auth", "digital signature", "key encipherment"}),
