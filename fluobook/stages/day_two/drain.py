@@ -66,8 +66,9 @@ def refuse_endless(nodes: Iterable[Node], blockers: Mapping[str, Sequence[str]],
     """
     if blocked := [f"{node.name}: {why}" for node in nodes for why in blockers.get(node.name, ())]:
         raise Refused(
-            f"a drain could never end, so {state}:\n  " + "\n  ".join(dict.fromkeys(blocked)),
-            cause="an eviction waits until disruption budgets and Longhorn allow it, and these never do",
+            f"a drain could never end, or would destroy a pod, so {state}:\n  " + "\n  ".join(dict.fromkeys(blocked)),
+            cause="an eviction waits until disruption budgets and Longhorn allow it, and brings back only what has a "
+            "controller",
             remedy="carry out what each line says, or move the pods away by hand",
         )
 
@@ -108,7 +109,7 @@ def pods_of(node: str, pods: Iterable[Obj]) -> list[Obj]:
 
 
 def blockers(node: str, load: Load, *, seconds: float) -> Iterator[str]:
-    """What would keep a drain of a node from ever ending, each with the way out.
+    """What would keep a drain of a node from ever ending, or be lost by it, each with the way out.
 
     Args:
         node: its name.
@@ -118,6 +119,11 @@ def blockers(node: str, load: Load, *, seconds: float) -> Iterator[str]:
     pods = pods_of(node, load.pods)
     for pod in pods:
         name, namespace = pod["metadata"]["name"], pod["metadata"].get("namespace", "")
+        if not any(owner.get("controller") for owner in pod["metadata"].get("ownerReferences") or ()):
+            yield (
+                f"pod {namespace}/{name} has no controller that would make it again elsewhere, so an eviction destroys "
+                "it: delete it yourself, or run it as a Deployment or a Job"
+            )
         budgets = [b for b in load.budgets if _covers(b, pod)]
         if len(budgets) > 1:
             yield f"pod {namespace}/{name} has {len(budgets)} disruption budgets, which the API refuses: remove one"

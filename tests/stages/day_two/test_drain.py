@@ -12,7 +12,12 @@ NODE = "wk-1"
 
 
 def pod(name: str = "web", *, node: str = NODE, owner: str = "ReplicaSet", **spec: Any) -> dict[str, Any]:
-    metadata = {"name": name, "namespace": "shop", "labels": {"app": "web"}, "ownerReferences": [{"kind": owner}]}
+    metadata = {
+        "name": name,
+        "namespace": "shop",
+        "labels": {"app": "web"},
+        "ownerReferences": [{"kind": owner, "controller": True}],
+    }
     return {"metadata": metadata, "spec": {"nodeName": node, **spec}, "status": {"phase": "Running"}}
 
 
@@ -70,6 +75,10 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a long grace period": (
         {"pods": (pod(terminationGracePeriodSeconds=604800),)},
         ["pod shop/web may take 604800 s to end (terminationGracePeriodSeconds), and a drain has 600 s"],
+    ),
+    "a pod that nothing makes again": (
+        {"pods": ({**pod(), "metadata": {"name": "debug", "namespace": "shop", "ownerReferences": [{"kind": "X"}]}},)},
+        ["pod shop/debug has no controller that would make it again elsewhere"],
     ),
     "the last replica": (
         volume(NODE),
