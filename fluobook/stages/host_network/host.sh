@@ -87,19 +87,18 @@ observe() {
     ping -q -c 2 -i 0.2 -W 2 -M do -s $((mtu - 28)) "$peer" >/dev/null 2>&1 && say path "$peer" &
   done
   wait
-  say running "$(wg show "$interface" public-key)" "$(ip -o link show dev "$interface" | sed 's/.* mtu \([0-9]*\).*/\1/')"
   if has_address; then say addressed; fi
   now=$(date +%s)
-  transfer=$(wg show "$interface" transfer)
-  endpoints=$(wg show "$interface" endpoints)
-  allowed=$(wg show "$interface" allowed-ips)
-  wg show "$interface" latest-handshakes | while read -r peer time; do
-    say peer "$peer" $((time == 0 ? -1 : now > time ? now - time : 0)) "$(of "$transfer")" "$(of "$endpoints")" "$(of "$allowed" | tr ' ' ,)"
-  done
+  # After the pings, which open the sessions. The first line is the interface's and begins with its private key, which
+  # stays here.
+  wg show "$interface" dump | {
+    read -r _ public _
+    say running "$public" "$(ip -o link show dev "$interface" | sed 's/.* mtu \([0-9]*\).*/\1/')"
+    while read -r peer _ endpoint allowed time received sent _; do
+      say peer "$peer" $((time == 0 ? -1 : now > time ? now - time : 0)) "$received" "$sent" "$endpoint" "$allowed"
+    done
+  }
 }
-
-# What a list of `wg show` has for the peer.
-of() { say "$1" | sed -n "s|^$peer\t||p"; }
 
 case $verb in
   tools) tools ;;

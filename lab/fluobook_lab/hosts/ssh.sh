@@ -7,7 +7,7 @@ export HOST="$lab/$2"
 [ -d "$HOST" ] || { echo "ssh: Could not resolve hostname $2: Name or service not known" >&2; exit 255; }
 [ ! -e "$HOST/denied" ] || { echo "$2: Permission denied (publickey)." >&2; exit 255; }
 
-state() { (cd "$HOST" && find . -type f | sort | xargs sha256sum | sha256sum); }
+state() { (cd "$HOST" && find . -type f -exec sha256sum {} + | sort); }
 
 before=$(state)
 code=0

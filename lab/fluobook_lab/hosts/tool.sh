@@ -2,6 +2,7 @@
 # Plays wg, wg-quick, ip, ping, systemctl and apt-get of the host whose folder is $HOST; the other hosts are beside it.
 # run/NAME.conf is the running interface NAME, run/NAME.mtu its MTU, run/NAME.address its address.
 set -eu
+lab=${HOST%/*}
 run=$HOST/run
 mkdir -p "$run"
 
@@ -11,38 +12,60 @@ value() { sed -n "s/^$1 = //p" "$2"; }
 public() {
   read -r key || :
   [ "${#key}" = 44 ] || { echo "wg: Key is not the correct length or format" >&2; return 1; }
-  kept=$HOST/../keys/$(echo "$key" | sha256sum | cut -c1-32)
-  if [ ! -s "$kept" ]; then
-    mkdir -p "$HOST/../keys"
-    echo "$key" | "$HOST/../pubkey" >"$kept.$$"
-    mv "$kept.$$" "$kept"
-  fi
-  cat "$kept"
+  [ ! -e "$lab/keys" ] || while read -r private known; do
+    [ "$private" != "$key" ] || { echo "$known"; return; }
+  done <"$lab/keys"
+  known=$(echo "$key" | "$lab/pubkey")
+  echo "$key $known" >>"$lab/keys"
+  echo "$known"
 }
 
-# The folders of the hosts at the other end of a peer, if each knows the other's key and one reaches the other's endpoint.
-partner() {
-  own=$(value PrivateKey "$run/$1.conf" | public)
-  [ ! -e "$HOST/blocked" ] || return 0
-  for other in "$HOST"/../*/run/*.conf; do
-    folder=$(dirname "$(dirname "$other")")
-    [ ! -e "$folder/blocked" ] || continue
-    [ "$(value PrivateKey "$other" | public)" = "$2" ] || continue
-    grep -qF "PublicKey = $own" "$other" || continue
-    if grep -qF "Endpoint = $(cat "$folder/address"):$(value ListenPort "$other")" "$run/$1.conf" ||
-      grep -qF "Endpoint = $(cat "$HOST/address"):$(value ListenPort "$run/$1.conf")" "$other"; then
-      echo "$folder"
-    fi
+# A running interface as `wg show NAME dump` has it, and at the end of each peer's line the folder of the host at the
+# other end: there is one if each knows the other's key and one reaches the other's endpoint.
+dump() {
+  own=$run/$1.conf
+  set --
+  for file in "$lab/keys" "$lab"/*/address "$lab"/*/run/*.conf; do
+    [ ! -s "$file" ] || set -- "$@" "$file"
   done
-}
-
-# The key, endpoint ("(none)" without one) and networks of each peer of an interface.
-peers() {
-  awk 'function show() { if (key) print key, endpoint, networks }
-    /^PublicKey/ { show(); key = $3; endpoint = "(none)" }
-    /^Endpoint/ { endpoint = $3 }
-    /^AllowedIPs/ { gsub(",", ""); $1 = $2 = ""; networks = $0 }
-    END { show() }' "$run/$1.conf"
+  blocked=$(echo "$lab"/*/blocked)
+  awk -v own="$own" -v now="$(date +%s)" -v blocked="$blocked " '
+    function public(key, command) {
+      if (!(key in publics)) {
+        command = "echo " key " | \"$HOST/bin/wg\" pubkey 2>/dev/null"
+        command | getline publics[key]
+        close(command)
+      }
+      return publics[key]
+    }
+    function is_blocked(folder) { return index(blocked, folder "/blocked ") }
+    function reaches(file, other) { return (file, address[home[other]] ":" port[other]) in endpoints }
+    function is_partner(file, key) {
+      return file != own && public(private[file]) == key && (file, public(private[own])) in known &&
+        (reaches(own, file) || reaches(file, own)) && !is_blocked(home[file]) && !is_blocked(home[own])
+    }
+    FILENAME ~ "/keys$" { publics[$1] = $2; next }
+    FILENAME ~ "/address$" { folder = FILENAME; sub("/address$", "", folder); address[folder] = $1; next }
+    FNR == 1 { home[FILENAME] = FILENAME; sub("/run/[^/]*$", "", home[FILENAME]) }
+    $1 == "PrivateKey" { private[FILENAME] = $3 }
+    $1 == "ListenPort" { port[FILENAME] = $3 }
+    $1 == "PublicKey" { known[FILENAME, $3]; peer = $3 }
+    $1 == "Endpoint" { endpoints[FILENAME, $3] }
+    FILENAME != own { next }
+    $1 == "PublicKey" { peers[++number] = peer; endpoint[peer] = "(none)" }
+    $1 == "Endpoint" { endpoint[peer] = $3 }
+    $1 == "AllowedIPs" { $1 = $2 = ""; gsub(" ", ""); networks[peer] = $0 }
+    END {
+      OFS = "\t"
+      print private[own], public(private[own]), port[own], "off"
+      for (each = 1; each <= number; each++) {
+        peer = peers[each]
+        end = ""
+        for (file in home) if (is_partner(file, peer)) end = home[file]
+        if (address[end]) { sub(".*:", address[end] ":", endpoint[peer]) }
+        print peer, "(none)", endpoint[peer], networks[peer], end ? now : 0, end ? 1480 : 0, end ? 1480 : 148, "off", end
+      }
+    }' "$@"
 }
 
 start() {
@@ -67,23 +90,9 @@ case ${0##*/} in
         fi
         [ -e "$run/$2.conf" ] || { echo "Unable to access interface: No such device" >&2; exit 1; }
         case $3 in
+          dump) dump "$2" ;;
           public-key) value PrivateKey "$run/$2.conf" | public ;;
-          latest-handshakes | transfer)
-            value PublicKey "$run/$2.conf" | while read -r peer; do
-              if [ -n "$(partner "$2" "$peer")" ]; then told="$(date +%s) 1480	1480"; else told="0 0	148"; fi
-              if [ "$3" = transfer ]; then printf '%s\t%s\n' "$peer" "${told#* }"; else printf '%s\t%s\n' "$peer" "${told%% *}"; fi
-            done
-            ;;
-          endpoints)
-            peers "$2" | while read -r peer endpoint _; do
-              for folder in $(partner "$2" "$peer"); do
-                address=$(cat "$folder/address")
-                [ -z "$address" ] || endpoint=$address:${endpoint##*:}
-              done
-              printf '%s\t%s\n' "$peer" "$endpoint"
-            done
-            ;;
-          allowed-ips) peers "$2" | while read -r peer _ networks; do printf '%s\t%s\n' "$peer" "$networks"; done ;;
+          latest-handshakes) dump "$2" | awk 'NR > 1 { print $1 "\t" $5 }' ;;
         esac
         ;;
     esac
@@ -113,12 +122,11 @@ case ${0##*/} in
     for address in "$@"; do :; done
     size=$(echo "$*" | sed 's/.*-s \([0-9]*\).*/\1/')
     for file in "$run"/*.conf; do
-      interface=$(basename "$file" .conf)
-      for peer in $(value PublicKey "$file"); do
-        for folder in $(partner "$interface" "$peer"); do
-          grep -qF "$address/" "$folder"/run/*.address || continue
-          [ "$((size + 28))" -le "$(cat "$run/$interface.mtu")" ] && exit 0
-        done
+      interface=${file##*/}
+      interface=${interface%.conf}
+      for folder in $(dump "$interface" | cut -f 9); do
+        grep -qF "$address/" "$folder"/run/*.address || continue
+        [ "$((size + 28))" -le "$(cat "$run/$interface.mtu")" ] && exit 0
       done
     done
     exit 1
