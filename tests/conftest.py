@@ -44,6 +44,12 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than processors: a test on the lab waits for half of its time."""
+    return (os.cpu_count() or 1) + 1
+
+
 @dataclass(frozen=True)
 class Background:
     """An event loop in its own thread, as the lab has one in its own process."""

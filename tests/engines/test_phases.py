@@ -1,7 +1,8 @@
 """Every notebook of a phase on the real engine: they pass, verify what they do on the embedded one, and change nothing
 when run again.
 
-Phase 1, on which much else is tried, is in `test_platform`.
+Phase 1, on which much else is tried, is in `test_platform`, which `make test` runs; tests/notebooks has all phases on
+the embedded engine.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 BRING_UP = tuple(stage.name for stage in STAGES)
 
 
-@pytest.mark.parametrize("phase", [pytest.param("phase2", marks=pytest.mark.long), "phase3"])
+@pytest.mark.long
+@pytest.mark.parametrize("phase", ["phase2", "phase3"])
 def test_a_phase_s_notebooks_verify_the_same_on_both_engines(
     phase: str, real_labs: Callable[..., RealLab], tmp_path: Path
 ) -> None:

@@ -216,6 +216,23 @@ SPOILED = {
     ),
 }
 
+LONG = {
+    "the control plane's authority is none",
+    "the control plane's authority has expired",
+    "a worker has no authority of the cluster",
+    "a worker has another bootstrap token",
+    "a worker has another endpoint",
+    "a secretbox key that is none",
+    "an admission plugin with settings that nobody knows",
+    "a flag that the controllers do not have",
+    "a flag that the scheduler does not have",
+    "a flag that Talos keeps to itself",
+    "an admission plugin of another name",
+    "namespaces exempt from admission",
+}
+"""Cases that fail at the same check as another one. Quick tests have their words: test_complaints for programs,
+test_contradictions for admission."""
+
 
 @pytest.fixture
 def haste(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +284,7 @@ def spoiling(monkeypatch: pytest.MonkeyPatch, role: str, spoil: Callable[[Docume
 
 
 @pytest.mark.usefixtures("haste")
-@pytest.mark.parametrize("how", SPOILED)
+@pytest.mark.parametrize("how", [pytest.param(how, marks=[pytest.mark.long] * (how in LONG)) for how in SPOILED])
 def test_a_run_fails_and_names_the_cause(how: str, lab: RealLab, monkeypatch: pytest.MonkeyPatch) -> None:
     case = SPOILED[how]
     spoiling(monkeypatch, case.role, case.spoil)
