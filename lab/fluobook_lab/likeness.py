@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fluobook.kubernetes.selectors import workload_of
@@ -140,12 +141,17 @@ def _stand_ins(store: Store, state: State) -> list[str]:
 
 
 def _pods(store: Store) -> dict[tuple[str, str, str], list[Obj]]:
-    """The pods by namespace, kind and name of their workload."""
+    """The pods by namespace, kind and name of their workload; on a lost node those too that no kubelet ends."""
     by_workload: dict[tuple[str, str, str], list[Obj]] = defaultdict(list)
     for pod in sorted(store.list("v1", "Pod"), key=name_of):
-        if not pod["metadata"].get("deletionTimestamp"):
+        if not pod["metadata"].get("deletionTimestamp") or _is_lost(store, pod["spec"].get("nodeName", "")):
             by_workload[namespace_of(pod), *workload_of(pod)].append(pod)
     return by_workload
+
+
+def _is_lost(store: Store, name: str) -> bool:
+    node = store.find("v1", "Node", name)
+    return node is None or not is_true(node, "Ready")
 
 
 def _places(store: Store, state: State) -> list[str]:
@@ -203,9 +209,7 @@ async def _followed(lab: Environment, state: State) -> list[str]:
     """Wait for the controllers; what they have not done."""
     store: Store = lab.kubernetes.store
 
-    def lost(name: str) -> bool:
-        node = store.find("v1", "Node", name)
-        return node is None or not is_true(node, "Ready")
+    lost = partial(_is_lost, store)
 
     def running(group: Mapping[str, Any]) -> bool:
         pods = _pods(store).get((group["namespace"], group["kind"], group["name"]), [])

@@ -17,7 +17,7 @@ from fluobook_lab.kube.controllers.garbage import ROOT_CA, GarbageCollector, Nam
 from fluobook_lab.kube.controllers.gateways import Gateways
 from fluobook_lab.kube.controllers.issuing import Issuing
 from fluobook_lab.kube.controllers.longhorn import Longhorn
-from fluobook_lab.kube.controllers.nodes import Heartbeats, Nodes
+from fluobook_lab.kube.controllers.nodes import Evictions, Heartbeats, Nodes
 from fluobook_lab.kube.controllers.operators import Operators
 from fluobook_lab.kube.controllers.pods import Kubelets
 from fluobook_lab.kube.controllers.services import Endpoints, Ingresses, LoadBalancers
@@ -126,6 +126,7 @@ class KubeCluster:
             self._signer,
             self._namespaces,
             Nodes(store, self._heartbeats),
+            Evictions(store, self._clock, self._works),
             Kubelets(store, self._clock, self._faults, self._seed, self._machines),
             Deployments(store),
             ReplicaSets(store),
@@ -147,6 +148,9 @@ class KubeCluster:
             Backups(store, self._faults),
             Issuing(store, self._clock, self._seed, self._faults),
         ]
+
+    def _works(self) -> bool:
+        return self.api.has_quorum()
 
     def restart(self, objs: list[Obj], revision: int, *, bootstrap_token: str = "") -> None:
         """Go on with what a restored etcd has; with nothing, as a new cluster that has what every cluster has."""

@@ -182,7 +182,8 @@ def static_pod(component: str, node: NodeInfo) -> Obj:
     """The mirror pod of a part of the control plane, which kubelets run from files and show in the API."""
     labels = {"k8s-app": component, "component": component, "tier": "control-plane"}
     image = node.images.get(component) or f"registry.k8s.io/{component}:{node.kubernetes}"
-    spec = {"nodeName": node.name, "hostNetwork": True, "containers": [{"name": component, "image": image}]}
+    spec: Obj = {"nodeName": node.name, "hostNetwork": True, "containers": [{"name": component, "image": image}]}
+    spec["tolerations"] = [{"operator": "Exists", "effect": "NoExecute"}]
     metadata: Obj = {"name": f"{component}-{node.name}", "namespace": "kube-system", "labels": labels}
     metadata["annotations"] = {"kubernetes.io/config.mirror": node.name, "kubernetes.io/config.source": "file"}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}

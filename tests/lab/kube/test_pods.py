@@ -6,11 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fluobook_lab.kube.controllers.longhorn import API, NAMESPACE
+from fluobook_lab.kube.controllers.nodes import may_evict, tolerated_seconds
 from fluobook_lab.kube.controllers.pods import can_run, why_not_on
 from fluobook_lab.kube.kubelet import NodeInfo
 from fluobook_lab.kube.objects import is_true
 
 from fluobook.stages.core.readiness import why_its_pods_wait
+from tests.lab.kube.test_longhorn import crd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,3 +142,142 @@ def test_a_pod_whose_node_was_deleted_starts_on_another_one(
     rig.until(lambda: (found := pod(rig, "data")) and not found["spec"].get("nodeName"))
     rig.join(replace(NODE, name="worker-2"))
     rig.until(lambda: pod(rig, "data")["spec"].get("nodeName") == "worker-2")
+
+
+@pytest.mark.parametrize(
+    ("ready", "begun", "expected"),
+    [
+        ([False, True, True], False, True),
+        ([False, False, True], False, True),
+        ([False, False, False], True, False),
+        ([False, False, False, True, True], False, False),
+        ([False, False, False, True, True], True, True),
+        ([False, False, False, True, True, True], False, True),
+    ],
+    ids=["one of three", "two of three", "all", "most", "most, but this one was before", "half"],
+)
+def test_pods_are_not_evicted_when_all_or_most_nodes_are_lost(ready: Any, begun: bool, expected: bool) -> None:
+    assert may_evict(ready, begun=begun) is expected
+
+
+LOST = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}
+
+
+@pytest.mark.parametrize(
+    ("tolerations", "seconds"),
+    [
+        ([], 0),
+        ([{"operator": "Exists"}], None),
+        ([{"operator": "Exists", "effect": "NoSchedule"}], 0),
+        ([{**LOST, "operator": "Exists", "tolerationSeconds": 300}], 300),
+        ([{**LOST, "operator": "Exists", "tolerationSeconds": -1}], 0),
+        ([{"operator": "Exists"}, {**LOST, "operator": "Exists", "tolerationSeconds": 300}], None),
+    ],
+)
+def test_a_pod_stays_on_a_lost_node_as_long_as_it_tolerates_that(tolerations: Any, seconds: float | None) -> None:
+    assert tolerated_seconds({"tolerations": tolerations}, [LOST]) == seconds
+
+
+OTHER = replace(NODE, name="worker-2", addresses=("10.10.0.21",))
+
+
+def uids(rig: Any, node: str) -> dict[str, str]:
+    """The pods on a node that are not on their way out."""
+    pods = [pod for pod in rig.kube.list("v1", "Pod") if not pod["metadata"].get("deletionTimestamp")]
+    return {p["metadata"]["uid"]: p["metadata"]["name"] for p in pods if p["spec"].get("nodeName") == node}
+
+
+def is_lost(rig: Any) -> bool:
+    taints = rig.kube.get("v1", "Node", NODE.name)["spec"].get("taints") or ()
+    return LOST in taints
+
+
+@pytest.fixture
+def two(kubernetes: Callable[..., Any], cilium: Any, make_workload: Any) -> Any:
+    """Two workers, each with pods of a Deployment, a StatefulSet and a DaemonSet."""
+    rig = kubernetes(speed=200, nodes=(NODE, OTHER))
+    rig.kube.apply(cilium)
+    rig.until(lambda: sum(is_true(node, "Ready") for node in rig.kube.list("v1", "Node")) == 2)
+    deployment, stateful = make_workload("Deployment", "web"), make_workload("StatefulSet", "data")
+    for workload in (deployment, stateful):
+        workload["spec"]["replicas"] = 4
+        rig.kube.apply(workload)
+    rig.until(lambda: is_true(rig.kube.get("apps/v1", "Deployment", "web", "default"), "Available"))
+    rig.until(lambda: is_true(rig.kube.find("v1", "Pod", "data-3", "default") or {}, "Ready"))
+    return rig
+
+
+def test_the_pods_of_a_lost_node_move_but_for_those_of_stateful_sets(two: Any) -> None:
+    before = uids(two, NODE.name)
+    assert {"web", "data", "cilium"} <= {name.partition("-")[0] for name in before.values()}
+    two.background.call(two.lab._kubelets[NODE.name].stop)
+    two.until(lambda: {name.partition("-")[0] for name in uids(two, NODE.name).values()} == {"cilium"})
+    two.until(lambda: is_true(two.kube.get("apps/v1", "Deployment", "web", "default"), "Available"))
+    assert len([name for name in uids(two, OTHER.name).values() if name.startswith("web")]) == 4
+    stuck = {
+        p["metadata"]["uid"] for p in two.kube.list("v1", "Pod", "default") if p["metadata"].get("deletionTimestamp")
+    }
+    assert stuck < before.keys()
+    assert {"web", "data"} <= {before[uid].partition("-")[0] for uid in stuck}
+    two.join(NODE)
+    two.until(lambda: not [p for p in two.kube.list("v1", "Pod", "default") if not is_true(p, "Ready")])
+    assert not stuck & {p["metadata"]["uid"] for p in two.kube.list("v1", "Pod", "default")}
+    assert len([p for p in two.kube.list("v1", "Pod", "default") if p["metadata"]["name"].startswith("data")]) == 4
+
+
+def test_a_node_that_reboots_keeps_its_pods(two: Any) -> None:
+    before = uids(two, NODE.name)
+    two.background.call(two.lab._kubelets[NODE.name].stop)
+    two.until(lambda: is_lost(two))
+    two.join(NODE)
+    two.until(lambda: not is_lost(two))
+    two.until(lambda: all(is_true(pod, "Ready") for pod in two.kube.list("v1", "Pod")))
+    assert uids(two, NODE.name) == before
+
+
+def test_no_pod_is_evicted_without_a_quorum(two: Any) -> None:
+    before = uids(two, NODE.name)
+    two.background.call(two.lab._kubelets[NODE.name].stop)
+    two.until(lambda: is_lost(two))
+    two.lab.api.has_quorum = lambda: False
+    began = two.lab._clock.now()
+    two.until(lambda: two.lab._clock.now() > began + 400)
+    two.lab.api.has_quorum = lambda: True
+    assert uids(two, NODE.name) == before
+
+
+def test_a_pod_does_not_run_without_a_healthy_copy_of_its_volume(kubernetes: Callable[..., Any], cilium: Any) -> None:
+    rig = kubernetes(speed=200, nodes=(NODE,))
+    for kind in ("Volume", "Replica", "Node"):
+        rig.kube.apply(crd(f"{kind.lower()}s", kind))
+    rig.kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    rig.kube.apply(cilium)
+    capacity, csi = {"storage": "1Gi"}, {"driver": "driver.longhorn.io", "volumeHandle": "pvc-1"}
+    spec = {"capacity": capacity, "accessModes": ["ReadWriteOnce"], "storageClassName": "one", "csi": csi}
+    spec |= {"claimRef": {"kind": "PersistentVolumeClaim", "name": "data", "namespace": "default"}}
+    rig.kube.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pvc-1"}, "spec": spec})
+    wanted = {"accessModes": ["ReadWriteOnce"], "storageClassName": "one", "volumeName": "pvc-1"}
+    wanted["resources"] = {"requests": capacity}
+    metadata = {"name": "data", "namespace": "default"}
+    rig.kube.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": wanted})
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+
+    def start(name: str) -> None:
+        spec = {"containers": [{"name": "main", "image": "lab.invalid/main:1"}], "volumes": volumes}
+        metadata = {"name": name, "namespace": "default"}
+        rig.kube.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+
+    def runs(name: str) -> bool:
+        return is_true(pod(rig, name) or {}, "Ready")
+
+    def fail(when: str | None) -> None:
+        rig.kube.patch(API, "Replica", "pvc-1-r-0", NAMESPACE, body={"spec": {"failedAt": when}})
+
+    start("first")
+    rig.until(lambda: runs("first"))
+    fail("2026-01-01T00:00:00Z")
+    rig.until(lambda: not runs("first"))
+    start("second")
+    rig.until(lambda: "is not ready for workloads" in str((pod(rig, "second") or {}).get("status")))
+    fail(None)
+    rig.until(lambda: runs("first") and runs("second"))

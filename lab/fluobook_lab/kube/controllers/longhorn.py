@@ -153,14 +153,12 @@ class Longhorn:
         return reported if complete else None
 
     def _make(self, volume: Obj) -> Obj:
-        """The volume, with as many replicas as its class wants."""
+        """The volume, which has as many replicas as its class wants."""
         wanted = self._replicas(volume)
         metadata: Obj = {"name": name_of(volume), "namespace": NAMESPACE}
         size = str(int(amount(volume["spec"]["capacity"]["storage"])))
         spec = {"numberOfReplicas": wanted, "frontend": "blockdev", "dataEngine": "v1", "size": size}
-        made = self._store.create({"apiVersion": API, "kind": "Volume", "metadata": metadata, "spec": spec})
-        self._replicate(made, wanted)
-        return made
+        return self._store.create({"apiVersion": API, "kind": "Volume", "metadata": metadata, "spec": spec})
 
     def _replicate(self, volume: Obj, wanted: int) -> None:
         """Make the replicas of a volume, on the nodes that have a disk for them."""
@@ -189,6 +187,10 @@ class Longhorn:
     def _report(self, volume: Obj, made: Obj) -> float | None:
         """Move and rebuild replicas, set state and robustness; the lab seconds until a rebuild ends."""
         name, wanted = name_of(volume), made["spec"]["numberOfReplicas"]
+        if not made.get("status") and not self._replicas_of(name):
+            self._replicate(made, wanted)
+            if not self._replicas_of(name):
+                return None  # no node takes any yet
         for replica in self._replicas_of(name):
             self._compare_disk(replica)
         left = {name_of(replica): self._left(replica) for replica in self._replicas_of(name)}
@@ -356,6 +358,22 @@ class Longhorn:
             return left
         del self._returned[node]
         return 0
+
+
+def volume_of(store: Store, namespace: str, claim: str) -> str:
+    """The name of the volume to which a claim is bound; "" if it is to none."""
+    stored = store.find("v1", "PersistentVolumeClaim", claim, namespace) or {}
+    return str((stored.get("spec") or {}).get("volumeName") or "")
+
+
+def faulted_volume(store: Store, pod: Obj) -> str:
+    """A volume of a pod that has no healthy replica; "" if there is none."""
+    for claim in claims_of(pod):
+        name = volume_of(store, namespace_of(pod), claim)
+        volume = store.storage.get(RESTORED, (NAMESPACE, name)) if name else None
+        if volume and (volume.get("status") or {}).get("robustness") == "faulted":
+            return name
+    return ""
 
 
 def _recorded(home: Obj) -> str:

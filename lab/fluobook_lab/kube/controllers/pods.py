@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fluobook.kubernetes.selectors import CORDONED, meets, tolerates
 from fluobook.params.versions import ordered
 from fluobook_lab.kube.controllers.created import ended, exit_code
+from fluobook_lab.kube.controllers.longhorn import RESTORED, faulted_volume, volume_of
 from fluobook_lab.kube.controllers.loop import draw, own_key, record
 from fluobook_lab.kube.objects import (
     claims_of,
@@ -75,7 +76,7 @@ def _missing(store: Store, pod: Obj, kind: str, reference: Obj | None, name: str
 
 
 _BLOCKING = ("NoSchedule", "NoExecute")
-_DAEMON_TOLERATED = (
+DAEMON_TOLERATED = (
     "node.kubernetes.io/not-ready",
     "node.kubernetes.io/unreachable",
     "node.kubernetes.io/unschedulable",
@@ -119,7 +120,7 @@ def _affine(spec: Obj, labels: dict[str, str]) -> bool:
 def _repelling(spec: Obj, node: Obj, *, daemon: bool) -> Iterator[Obj]:
     taints = [taint for taint in (node.get("spec") or {}).get("taints") or [] if taint["effect"] in _BLOCKING]
     if daemon:
-        taints = [taint for taint in taints if taint["key"] not in _DAEMON_TOLERATED]
+        taints = [taint for taint in taints if taint["key"] not in DAEMON_TOLERATED]
     yield from (taint for taint in taints if not tolerates(spec, taint))
 
 
@@ -186,6 +187,7 @@ class Kubelets:
             RESOURCE: own_key,
             NODES: self._on_node,
             ("", "persistentvolumeclaims"): self._waiting_in,
+            RESTORED: self._using,
         }
 
     def reconcile(self, key: Key) -> float | None:
@@ -206,9 +208,20 @@ class Kubelets:
             if left is None:
                 self._complete(pod)
             return left
-        if phase == "Running" and is_true(pod, "Ready") == self._is_lost(node):
-            self._follow(pod, lost=self._is_lost(node))
+        # Without its volume a container's writes fail. Longhorn has such pods start again once the volume is back.
+        cut_off = self._is_lost(node) or bool(faulted_volume(self._store, pod))
+        if phase == "Running" and is_true(pod, "Ready") == cut_off:
+            self._follow(pod, lost=cut_off)
         return None
+
+    def _using(self, volume: Obj) -> list[Key]:
+        """A volume of Longhorn concerns the pods that use it."""
+        pods = self._store.storage.scan(RESOURCE)
+        return [
+            key
+            for key, pod in pods
+            if any(volume_of(self._store, key[0], claim) == name_of(volume) for claim in claims_of(pod))
+        ]
 
     def _on_node(self, node: Obj) -> list[Key]:
         """A node concerns the pods that wait for one, and the ones on it when it is lost, found or deleted."""
@@ -216,7 +229,8 @@ class Kubelets:
         running = [
             key
             for key, pod in self._store.storage.scan(RESOURCE)
-            if pod["spec"].get("nodeName") == name_of(node) and (gone or is_true(pod, "Ready") == lost)
+            if pod["spec"].get("nodeName") == name_of(node)
+            and (gone or pod["metadata"].get("deletionTimestamp") or is_true(pod, "Ready") == lost)
         ]
         return [*self._waiting_in({"metadata": {}}), *running]
 
@@ -225,7 +239,7 @@ class Kubelets:
         return stored is not None and (condition(stored, "Ready") or {}).get("status") == "Unknown"
 
     def _follow(self, pod: Obj, *, lost: bool) -> None:
-        """The state of pods on a lost node is unknown; they restart when it returns."""
+        """Pods on a lost node, or without a volume of theirs, are not ready; they restart when it returns."""
         reason = "NodeNotReady" if lost else ""
         changes = [(kind, "False" if lost else "True", reason, "") for kind in ("ContainersReady", "Ready")]
         self._set(pod, conditions=changes, running=not lost)
@@ -313,12 +327,25 @@ class Kubelets:
         """What a volume waits for, or the fault that keeps it from a node with a newer Talos than another; else ""."""
         if missing := missing_for_volumes(self._store, pod):
             return f"MountVolume.SetUp failed: {missing} not found"
+        if volume := faulted_volume(self._store, pod):
+            why = f"volume {volume} is not ready for workloads"
+            return f'AttachVolume.Attach failed for volume "{volume}" : rpc error: code = Aborted desc = {why}'
+        if holder := self._holder(pod, node):
+            return f"Multi-Attach error: the volume is already used by pod(s) {holder}"
         versions = {name: ordered(machine.talos) for name, machine in self._machines.items()}
         newer = versions.get(node, ()) > min(versions.values(), default=())
         claim = next(iter(claims_of(pod)), "")
         if not (claim and newer and self._faults.on("kube.attach-fails")):
             return ""
         return f"AttachVolume.Attach failed for the volume of {claim}: rpc error: code = Internal desc = {ISCSI}"
+
+    def _holder(self, pod: Obj, node: str) -> str:
+        """The pod on another node, which is lost, that has a volume of this one: only its end frees it."""
+        for key, other in self._store.storage.scan(RESOURCE, namespace_of(pod)):
+            place = other["spec"].get("nodeName", "")
+            if place != node and self._is_lost(place) and set(claims_of(other)) & set(claims_of(pod)):
+                return key[1]
+        return ""
 
     def _has_network(self, pod: Obj, node: str) -> bool:
         stored = self._store.find("v1", "Node", node)
@@ -359,6 +386,8 @@ class Kubelets:
         return None
 
     def _end(self, pod: Obj) -> float | None:
+        if self._is_lost(pod["spec"].get("nodeName", "")):
+            return None  # no kubelet says that it has ended
         if left := self._wait(pod, "stop", (STOP_SECONDS, STOP_SECONDS)):
             return left
         self._store.delete("v1", "Pod", name_of(pod), namespace_of(pod), options={"gracePeriodSeconds": 0})

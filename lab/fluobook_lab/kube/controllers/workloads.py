@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from fluobook_lab.kube.controllers.loop import own_key, record
-from fluobook_lab.kube.controllers.pods import can_run
+from fluobook_lab.kube.controllers.pods import DAEMON_TOLERATED, can_run
 from fluobook_lab.kube.errors import ApiError
 from fluobook_lab.kube.objects import (
     clone,
@@ -263,6 +263,8 @@ class DaemonSets(_Workloads):
     def _fill(self, daemon_set: Obj, nodes: list[str], digest: str) -> str:
         for node in nodes:
             pod = new_pod(daemon_set, node=node, labels={REVISION_HASH: digest})
+            tolerated = [{"key": key, "operator": "Exists"} for key in DAEMON_TOLERATED]
+            pod["spec"]["tolerations"] = [*(pod["spec"].get("tolerations") or []), *tolerated]
             if failure := create_pod(self._store, daemon_set, pod):
                 return failure
         return ""
