@@ -334,7 +334,8 @@ class RunContext:
             cancellation=self.cancellation,
             interval=interval,
             final=final,
-            remedy=f"inspect the systems; deadlines.{deadline} in the params sets the limit",
+            remedy=f"remove what it waits for, then run it again; deadlines.{deadline} in the params sets the limit"
+            + ("; the node stays cordoned until then" if deadline in ("drain", "canary") else ""),
         )
 
 

@@ -25,7 +25,7 @@ RUNNING = ("talos", "kubernetes", "chart", "git")
 def stage_check(plan: Plan) -> Check:
     """Whether a stage has nothing to do."""
     name = f"{plan.stage} has nothing to do"
-    remedy = f"fluobook run {PHASE} --only {plan.stage}, or change the params or Git to what shall stay"
+    remedy = f"fluobook run {PHASE} --only {plan.stage}, or write what runs into the params or Git"
     if plan.waits_for:
         return Check(name, passed=False, result=f"it waits for {plan.waits_for}", remedy=remedy)
     differences = [": ".join(filter(None, (f"{a.verb} {a.object}", a.detail or a.reason))) for a in plan.actions]
@@ -41,7 +41,7 @@ def pin_checks(pins: Iterable[Pin], runs: Mapping[str, str]) -> Iterable[Check]:
     """
     for pin in pins:
         if pin.kind in RUNNING and (version := runs.get(pin.component)):
-            remedy = f"upgrade it, or change {pin.place} to what shall stay"
+            remedy = f"upgrade it, or write the version that runs into {pin.place}"
             result = version if version == pin.version else f"{version} runs"
             yield Check(f"{pin.component} runs {pin.version}", version == pin.version, result, remedy)
 
@@ -58,12 +58,12 @@ def _asked(stage: Stage) -> CheckGroup:
         plan = stage.plan(context.platform, stage.observe(context.limited_to(stage.uses)))
         return [stage_check(plan)] if plan.actions or plan.kept or plan.waits_for else []
 
-    return CheckGroup(f"{stage.name} is asked what it would do", checks)
+    return CheckGroup(f"{stage.name} can say what it would do", checks)
 
 
 def verify(context: RunContext, stages: Sequence[Stage]) -> Sequence[Check]:
     """One check for each stage that looks after something, and one for each version that runs."""
-    return run_groups(context, [*map(_asked, stages), CheckGroup("what runs is read", _pins)])
+    return run_groups(context, [*map(_asked, stages), CheckGroup("what runs can be read", _pins)])
 
 
 def stage(stages: Sequence[Stage]) -> Stage:

@@ -144,7 +144,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
     try:
         content = etcd.read(data)
     except DamagedError as error:
-        raise _useless(f"is damaged: {error}", node) from error
+        raise _useless(f"it is damaged: {error}", node) from error
     versions, bundle = context.platform.versions, context.secrets.bundle()
     record = Record(
         name,
@@ -170,7 +170,7 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
 
 def _useless(problem: str, node: Node) -> TaskFailed:
     return TaskFailed(
-        f"the snapshot of {node.name} {problem}",
+        f"the snapshot of {node.name}: {problem}",
         system="talos",
         cause="it was damaged on its way, or etcd's database is",
         remedy="run it again; if it fails again, check etcd's alarms with `health`. Nothing was kept of it",
@@ -215,7 +215,7 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
             context,
             [CheckGroup("the newest snapshot decrypts, is intact, and is this cluster's", lambda c: [_restorable(c)])],
         ),
-        Check("no snapshot is left that is no longer kept", not left, ", ".join(left) or f"{len(snapshots)} are kept"),
+        Check("expired snapshots are deleted", not left, ", ".join(left) or f"{len(snapshots)} are kept"),
     ]
 
 

@@ -24,6 +24,7 @@ from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.readiness import WORKLOADS, bad_conditions, certificates_check, listed, why_not
 from fluobook.stages.core.stage import read_only_stage
 from fluobook.stages.day_two.backups import records, store_of
+from fluobook.stages.day_two.drain import cordoned_by_others
 from fluobook.stages.day_two.freshness import BACKUP_OF, DATABASES, backup_checks, database_checks, export_checks
 from fluobook.stages.etcd_snapshot import age_check
 from fluobook.stages.root_application.state import API, KIND, state_of
@@ -63,8 +64,9 @@ OPERATED = (
         "longhorn.io/v1beta2",
         "Volume",
         fields={"status.robustness": ("healthy", "unknown")},  # unknown: detached, with nothing to compare
-        remedy=f"wait until the replicas are rebuilt; a faulted volume has no copy left, so restore or delete it: "
-        f"{KUBECTL} -n longhorn-system get volumes.longhorn.io",
+        remedy="degraded: wait until the replicas are rebuilt; faulted: bring back the nodes of its replicas, and "
+        "only if these are lost restore it from a backup: "
+        f"{KUBECTL} -n longhorn-system get volumes.longhorn.io,replicas.longhorn.io",
     ),
     Operated(
         "PostgreSQL cluster",
@@ -144,7 +146,7 @@ def node_checks(platform: Platform, nodes: Iterable[Obj], *, midway: bool = Fals
     strangers = sorted(set(by_name) - {node.name for node in platform.nodes})
     result = f"not in the params: {', '.join(strangers)}" if strangers else "the nodes are those of the params"
     yield Check(
-        "no node is in the cluster that the params do not have",
+        "every node of the cluster is in the params",
         not strangers,
         result,
         "add it to the params, or remove it from the cluster",
@@ -152,7 +154,10 @@ def node_checks(platform: Platform, nodes: Iterable[Obj], *, midway: bool = Fals
     if midway:
         return
     cordoned = [name for name, node in by_name.items() if value_at(node, "spec.unschedulable")]
-    yield Check("no node is cordoned", not cordoned, count(len(by_name), cordoned), f"{KUBECTL} uncordon NODE")
+    ours = cordoned_by_others([by_name[name] for name in cordoned], "")
+    remedies = [f"{', '.join(ours)}: finish {' and '.join(sorted(set(ours.values())))}"] if ours else []
+    remedies += [f"ask who cordoned it, then {KUBECTL} uncordon NODE"] if len(ours) < len(cordoned) else []
+    yield Check("no node is cordoned", not cordoned, count(len(by_name), cordoned), "; ".join(remedies))
     wanted = f"v{platform.versions.kubernetes}"
     other = [
         f"{name} has {version}"
@@ -227,7 +232,9 @@ def etcd_checks(platform: Platform, reports: Mapping[str, EtcdReport]) -> Iterab
         "no member of etcd is a learner",
         not learners,
         count(len(status), learners),
-        "a member that is never promoted is reset (STATE and EPHEMERAL) and joins again",
+        f"wait until it has caught up; one that never does: on another member {TALOSCTL} -n ADDRESS etcd "
+        "remove-member ID, then "
+        f"{TALOSCTL} -n LEARNER reset --graceful=false --reboot, and fluobook run {PHASE} --only apply-talos-config",
     )
     hosts = {s.id: name for name, s in status.items()}
     alarms = sorted({f"{hosts.get(member, member)}: {kind}" for s in status.values() for member, kind in s.alarms})
@@ -236,7 +243,8 @@ def etcd_checks(platform: Platform, reports: Mapping[str, EtcdReport]) -> Iterab
         "etcd has no alarm and reports no error",
         not alarms,
         "; ".join(alarms) or "none",
-        f"NOSPACE: {TALOSCTL} etcd defrag, one member after the other, then {TALOSCTL} etcd alarm disarm",
+        f"NOSPACE: {TALOSCTL} -n ADDRESS etcd defrag for one control plane after the other, then {TALOSCTL} -n "
+        "ADDRESS etcd alarm disarm",
     )
     leaders = {(s.leader, s.term) for s in status.values()}
     leader = next(iter(leaders))[0]
@@ -405,28 +413,28 @@ def _operated(context: RunContext) -> Iterable[Check]:
 
 
 WHOLE: tuple[CheckGroup, ...] = (
-    CheckGroup("etcd is read", _etcd),
-    CheckGroup("workloads are read", _workloads),
-    CheckGroup("volumes, databases and the broker are read", _operated),
-    CheckGroup("Applications are read", lambda c: [applications_check(listed(c.kube(), API, KIND))]),
+    CheckGroup("etcd can be read", _etcd),
+    CheckGroup("workloads can be read", _workloads),
+    CheckGroup("volumes, databases and the broker can be read", _operated),
+    CheckGroup("Applications can be read", lambda c: [applications_check(listed(c.kube(), API, KIND))]),
 )
 """What has to be whole before a node is taken away, and again after it is back."""
 GROUPS: tuple[CheckGroup, ...] = (
-    CheckGroup("nodes are read", _nodes),
-    CheckGroup("Talos is read", _talos),
+    CheckGroup("nodes can be read", _nodes),
+    CheckGroup("Talos can be read", _talos),
     *WHOLE,
-    CheckGroup("certificates are read", _certificates),
-    CheckGroup("tokens are read", _tokens),
-    CheckGroup("backups are read", _backups),
+    CheckGroup("certificates can be read", _certificates),
+    CheckGroup("tokens can be read", _tokens),
+    CheckGroup("backups can be read", _backups),
     CheckGroup(
-        "versions are read",
+        "versions can be read",
         lambda c: [support_check(c.platform, load_supported(c.root), dt.datetime.now(dt.UTC).date())],
     ),
 )
 """What is read together; if that fails, the check of the group's name does."""
 BETWEEN: tuple[CheckGroup, ...] = (
-    CheckGroup("nodes are read", lambda c: _nodes(c, midway=True)),
-    CheckGroup("Talos is read", lambda c: _talos(c, midway=True)),
+    CheckGroup("nodes can be read", lambda c: _nodes(c, midway=True)),
+    CheckGroup("Talos can be read", lambda c: _talos(c, midway=True)),
     *WHOLE,
 )
 """The gates between two nodes."""

@@ -87,7 +87,8 @@ def observe(context: RunContext) -> Observation:
         raise FluobookError(
             "no control plane reports the members of etcd: " + "; ".join(report.error for report in reports),
             cause="etcd has lost its quorum, or no control plane can be reached",
-            remedy=f"fluobook run {PHASE} health says what is left; without a quorum only a snapshot helps",
+            remedy=f"fluobook run {PHASE} health says what is left; if the quorum is lost for good: fluobook run "
+            f"{PHASE} restore",
         )
     registered, load = kube.list("v1", "Node"), drain.read_load(kube)
     return Observation(
@@ -119,9 +120,10 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     former = [name for name in names if name not in known]
     if alive := [n for n in lost if observation.is_healthy(n) or known[n].address in observation.vms.answering]:
         raise Refused(
-            f"{', '.join(alive)}: no VM of it is on its host, and yet it answers or is Ready",
+            f"no VM is seen for {', '.join(alive)}, but the node answers or is Ready",
             cause="the API token does not see the VM, the VM was moved, or it was destroyed less than a minute ago",
-            remedy="give the token VM.Audit, correct nodes[].host, or run it again: a node that lives is not lost",
+            remedy=f"give the token VM.Audit, or correct nodes[].host; if the VM was just destroyed, run {NAME} again "
+            "in a minute",
         )
     _keeps_quorum(observation, lost, former)
     foreign = [name for name in former if name in strays and not teardown.is_former_node(platform, strays[name])]
@@ -142,7 +144,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         actions += _remove(platform, observation, name, strays.get(name), leaving=leaving, lost=lost, before=actions)
         notes += _notes(observation, name)
     if lost:
-        notes.append(f"{', '.join(lost)}: fluobook run {PHASE} makes a lost node anew, once it is forgotten")
+        notes.append(f"afterwards fluobook run {PHASE} makes {', '.join(lost)} anew")
     if observation.talosconfig.exists:
         last = tuple(action.id for action in actions[-1:])
         renewed = file_actions({"talosconfig": observation.talosconfig})
@@ -223,9 +225,10 @@ def _keeps_quorum(observation: Observation, lost: Sequence[str], former: Sequenc
         if decides * 2 <= before or after * 2 <= len(voters):
             raise Refused(
                 f"etcd would have no quorum without {name}: {after} of {len(voters)} other members are healthy",
-                cause="a member is removed only by a majority, and what remains must be one"
-                + ("" if healthy else "; this one is down already"),
-                remedy="bring the other control planes back, or add one first; without a quorum only a snapshot helps",
+                cause="the healthy members must be a majority before the removal and after it"
+                + ("" if healthy else f"; {name} is down already"),
+                remedy="bring the other control planes back, or add one first; if the quorum is lost for good: "
+                f"fluobook run {PHASE} restore",
             )
 
 
@@ -433,17 +436,18 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     members = {member.hostname for member in observation.members}
     strangers, former = sorted(nodes - known), sorted(members - known)
     homes = sorted(set(observation.storage.names) - known)
-    file = observation.talosconfig
+    file, again = observation.talosconfig, f"fluobook run {PHASE} {NAME}"
     return [
-        Check("Kubernetes has no node that the params do not have", not strangers, count(len(nodes), strangers)),
-        Check("etcd has no member that the params do not have", not former, count(len(members), former)),
+        Check("every node of Kubernetes is in the params", not strangers, count(len(nodes), strangers), again),
+        Check("every member of etcd is in the params", not former, count(len(members), former), again),
         Check(
-            "Longhorn has no node that the params do not have", not homes, count(len(observation.storage.homes), homes)
+            "every node of Longhorn is in the params", not homes, count(len(observation.storage.homes), homes), again
         ),
         Check(
             "the talosconfig names the nodes of the params",
             not (file.exists and file.problem),
-            file.problem if file.exists else "there is none here" if not file.exists else "it is up to date",
+            (file.problem or "it is up to date") if file.exists else "there is none here",
+            again,
         ),
     ]
 

@@ -133,8 +133,8 @@ def _require_no_problems(observation: Observation) -> None:
         raise Refused(
             f"the age key ({public}) does not match: {'; '.join(observation.problems)}",
             cause="Argo CD could not decrypt the platform's secrets with it (F51)",
-            remedy=f"name the right key in the params (secrets.age_key); or add {public} to .sops.yaml; with a key "
-            "that decrypts the files: sops updatekeys FILE for each",
+            remedy=f"name the right key in the params (secrets.age_key); or add {public} to .sops.yaml and, with a "
+            "key that decrypts the files, run `sops updatekeys FILE` for each of them",
         )
 
 

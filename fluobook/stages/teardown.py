@@ -23,7 +23,7 @@ from fluobook.stages.create_vms import settings, work
 from fluobook.stages.create_vms.plan import Observation, ObservedVM, no_foreign_tasks, observe
 
 NAME = "teardown"
-LOST = "lost for ever: etcd, and the data of all volumes, databases and the broker that has no copy elsewhere"
+LOST = "lost for ever: etcd, and all data of volumes, databases and RabbitMQ that is not backed up elsewhere"
 KEPT = (
     "kept: the secrets bundle and the access files, so that the same cluster can be made again; the Talos images on "
     "the hosts; backups and snapshots that lie elsewhere"
@@ -45,7 +45,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         raise Refused(
             f"protected against removal: {', '.join(protected)}",
             cause="the protection was set in Proxmox VE, not by fluobook",
-            remedy="if it shall go, take the protection off (qm set VMID --protection 0), then run the stage again",
+            remedy="to destroy it, take the protection off (qm set VMID --protection 0), then run the stage again",
         )
     if ours:
         no_foreign_tasks(platform, observation)
@@ -114,7 +114,7 @@ def _left_alone(platform: Platform, observation: Observation, ours: Sequence[Obs
         if (place := (vm.resource["node"], vm.vmid)) not in seen:
             seen.add(place)
             tagged = settings.TAG in settings.tags_of(vm.config)
-            why = "its uuid is not that of a node, as with a clone" if tagged else "it has not our tag"
+            why = "its uuid is not that of a node, as with a clone" if tagged else "it does not have our tag"
             if tagged and not _in_reach(platform, vm):
                 why = "its host is not in the params"
             yield f"left alone: {vm}, {why}"

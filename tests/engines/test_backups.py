@@ -23,7 +23,7 @@ NAMES = {"every export has succeeded", "every PostgreSQL cluster with a schedule
 
 
 def gates(lab: RealLab) -> dict[str, Check]:
-    (group,) = (group for group in health.GROUPS if group.name == "backups are read")
+    (group,) = (group for group in health.GROUPS if group.name == "backups can be read")
     return {check.name: check for check in group.checks(lab.context)}
 
 

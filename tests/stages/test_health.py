@@ -163,7 +163,7 @@ NODES: dict[str, tuple[Callable[[list[dict[str, Any]]], list[dict[str, Any]]], d
     ),
     "a stranger": (
         lambda nodes: [*nodes, node("intruder")],
-        {"no node is in the cluster that the params do not have": "not in the params: intruder"},
+        {"every node of the cluster is in the params": "not in the params: intruder"},
     ),
 }
 
@@ -311,11 +311,11 @@ RESTORABLE: dict[str, tuple[tuple[list[Any], list[Any], list[Any]], str]] = {
     "fresh": (([database(ARCHIVED)], [schedule()], [object_store()]), "1 of 1"),
     "no archive": (
         ([database(UNARCHIVED)], [schedule()], [object_store()]),
-        "0 of 1; fluodata/fluodata-pg: the log is not archived: exit status 2",
+        "0 of 1; fluodata/fluodata-pg: its write-ahead log is not archived: exit status 2",
     ),
     "no report": (
         ([database()], [schedule()], [object_store()]),
-        "0 of 1; fluodata/fluodata-pg: the log is not archived: not reported",
+        "0 of 1; fluodata/fluodata-pg: its write-ahead log is not archived: not reported",
     ),
     "none yet": (
         ([database(ARCHIVED)], [schedule()], [{"metadata": HEAD}]),
@@ -387,7 +387,7 @@ EXPORTS: dict[str, tuple[dict[str, Any], list[Any], str]] = {
     "another's failure": (export(TODAY, TODAY), [job("2026-09-04T02:00:00Z", owner="u2")], ""),
     "still running": (export("2026-09-03T11:00:00Z", "2026-09-04T11:00:00Z"), [], ""),
     "hangs": (export(YESTERDAY, TODAY), [], "the export of 2026-09-04 01:30 was not made"),
-    "nothing schedules it": (export(YESTERDAY, YESTERDAY), [], "there is none since 2026-09-03 01:30"),
+    "nothing schedules it": (export(YESTERDAY, YESTERDAY), [], "there is no export since 2026-09-03 01:30"),
     "weekly": (export(YESTERDAY, YESTERDAY, schedule="30 1 * * 0"), [], ""),
     "suspended": (export(TODAY, TODAY, suspend=True), [], "is suspended"),
 }

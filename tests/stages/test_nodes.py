@@ -88,7 +88,7 @@ def test_a_lost_node_is_forgotten_and_the_bring_up_is_named_that_makes_it_anew()
     plan = nodes.plan(PLATFORM, observed(without=(PLANES[1],)))
     assert [action.id for action in plan.actions] == [f"delete etcd member {PLANES[1]}", f"delete node {PLANES[1]}"]
     assert plan.destroys == ()
-    assert "makes a lost node anew" in plan.notes[0]
+    assert f"makes {PLANES[1]} anew" in plan.notes[0]
     assert steps(observed(without=(WORKERS[0],))) == [f"delete node {WORKERS[0]}"]
 
 
@@ -168,11 +168,11 @@ def test_a_resize_whose_drain_could_never_end_does_not_begin():
 def test_a_node_that_lives_is_not_lost_although_nobody_sees_its_vm():
     unseen = observed(without=(WORKERS[0],))
     ready = nodes.Observation(unseen.vms, [node(name) for name in [*PLANES, *WORKERS]], unseen.members)
-    with pytest.raises(Refused, match=f"{WORKERS[0]}: no VM"):
+    with pytest.raises(Refused, match=f"no VM is seen for {WORKERS[0]}"):
         steps(ready)
     address = next(each.address for each in PLATFORM.nodes if each.name == WORKERS[0])
     answering = nodes.Observation(replace(unseen.vms, answering=frozenset({address})), unseen.nodes, unseen.members)
-    with pytest.raises(Refused, match=f"{WORKERS[0]}: no VM"):
+    with pytest.raises(Refused, match=f"no VM is seen for {WORKERS[0]}"):
         steps(answering)
 
 
@@ -225,26 +225,26 @@ STUCK = {
         {"pvc-1": f"old-worker {ONE} {TWO} {THREE}"},
         [OLD],
         {},
-        "no other node takes a copy of pvc-1, 4 copies; 3 others take any: add a worker first, or want fewer copies",
+        "no other node takes a copy of pvc-1, 4 copies; 3 other nodes accept copies: add a worker first, or want fewer copies",
     ),
     "the others are closed": (
         {"pvc-1": "old-worker"},
         [OLD, *(home(name, allowed=False) for name in WORKERS)],
         {},
-        "no other node takes a copy of pvc-1, 1 copy; 0 others take any: add a worker first",
+        "no other node takes a copy of pvc-1, 1 copy; 0 other nodes accept copies: add a worker first",
     ),
-    "the others are down": ({"pvc-1": "old-worker"}, [OLD], {"down": tuple(WORKERS)}, "0 others take any"),
+    "the others are down": ({"pvc-1": "old-worker"}, [OLD], {"down": tuple(WORKERS)}, "0 other nodes accept copies"),
     "the other leaves too": (
         {"pvc-1": f"old-worker {ONE} {TWO}"},
         [OLD, home("other"), *(home(name, allowed=name != THREE) for name in WORKERS)],
         {"more": ("old-worker", "other")},
-        "no other node takes a copy of pvc-1, 3 copies; 2 others take any",
+        "no other node takes a copy of pvc-1, 3 copies; 2 other nodes accept copies",
     ),
     "no space": (
         {"pvc-1": "old-worker", "pvc-2": "old-worker"},
         [OLD, *(home(name, reserved=reserved) for name, reserved in zip(WORKERS, (100, 85, 95), strict=False))],
         {},
-        f"there is no space for pvc-2, 10 GiB; {TWO} has most, 5 GiB: grow data_disk_gib of another worker",
+        f"no node has space for pvc-2, 10 GiB; the most free is on {TWO}, 5 GiB: grow data_disk_gib of another worker",
     ),
 }
 

@@ -78,7 +78,7 @@ def test_what_is_not_ours_is_left_alone_and_named():
         ALL[0], foreign, strays=[other("talos-worker-9", derive.uuid_of(CLUSTER, "talos-worker-9"), host="far")]
     )
     assert [action.object for action in made.actions] == [f"vm {CONTROL_PLANE.name}"]
-    assert any("it has not our tag" in note for note in made.notes)
+    assert any("it does not have our tag" in note for note in made.notes)
     assert any("its host is not in the params" in note for note in made.notes)
 
 

@@ -120,11 +120,12 @@ class Complaints:
         for node in strangers:
             addresses = [address.get("address") for address in (node.get("status") or {}).get("addresses") or ()]
             if self.node.address in addresses:
+                name = node["metadata"]["name"]
                 raise Rejected(
-                    f"Kubernetes knows the machine at {self.node.address} as {names}, not as {self.node.name}",
+                    f"Kubernetes knows the machine at {self.node.address} as {name}, not as {self.node.name}",
                     system="kubernetes",
                     cause=ANOTHER_NAME,
-                    remedy=f"compare with `fluobook render`, apply it again, then {KUBECTL} delete node {names}",
+                    remedy=f"compare with `fluobook render`, apply it again, then {KUBECTL} delete node {name}",
                 )
         message = f"nodes that the params do not name: {names}; {ANOTHER_NAME}" if strangers else ""
         self._record(API, message, str(self._read_at), "compare HostnameConfig with the params")
@@ -158,7 +159,9 @@ class Complaints:
         else:
             before.repeated = before.repeated or tail != before.tail or name == API
             if before.repeated and (CERTAIN.search(message) or now - before.since >= DOUBT):
-                cause = field_of(name, message) or "an authority, a token, an address, or a setting"
+                cause = (
+                    field_of(name, message) or "a field that the log does not name: an authority, a token, an address"
+                )
                 raise Rejected(
                     f"{self.node.name} does not come up: {name} says: {message}",
                     system="talos",

@@ -127,7 +127,9 @@ def plan(platform: Platform, observation: Observation) -> Plan:
         raise ForeignObject(
             f"control planes run separate etcds: {', '.join(sorted(observation.members))}",
             cause="etcd was bootstrapped on more than one node (F29)",
-            remedy=f"reset one, which then joins the other: {TALOSCTL} -n ADDRESS reset --graceful=false --reboot",
+            remedy=f"compare what each has (`{TALOSCTL} -n ADDRESS etcd members`, `etcd status`); reset only the node "
+            "without data that you need, which then joins the other: "
+            f"{TALOSCTL} -n NODE_TO_RESET reset --graceful=false --reboot",
         )
     actions: list[Action] = []
     if not observation.members:

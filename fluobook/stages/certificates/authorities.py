@@ -32,12 +32,10 @@ from fluobook.stages.bootstrap_kubernetes.work import write_file
 from fluobook.stages.core.executor import Reporter, in_parallel
 from fluobook.stages.core.plan import Action
 from fluobook.stages.core.readiness import WORKLOADS, has_condition, listed, why_not
-from fluobook.stages.day_two.expiry import AUTHORITIES
+from fluobook.stages.day_two.expiry import AUTHORITIES, ROTATED
 
 Obj = Mapping[str, Any]
 
-PARAMS = {"talos": "talos_ca", "kubernetes": "kubernetes_ca"}
-"""The authorities that can be rotated, and their fields in `rotate` of the params."""
 FILES = {"talos": "talosconfig", "kubernetes": "kubeconfig"}
 """The file whose client certificate an authority signs."""
 WORDS = {
@@ -106,7 +104,7 @@ def observe(context: RunContext, now: dt.datetime) -> Sequence[Authority]:
         Refused: a time in the params has not come yet.
     """
     bundle, authorities = context.secrets.bundle(), []
-    for name, param in PARAMS.items():
+    for name, param in ROTATED.items():
         wanted = moment(context.platform, param, now)
         rotation = bundle.rotations.get(name)
         made = pki.certificate(getattr(bundle, name).crt).not_valid_before_utc + pki.BACKDATE
@@ -156,7 +154,8 @@ def actions(platform: Platform, authority: Authority, first: Sequence[Action]) -
     if wrong := [f"{node}: {state}" for node, state in authority.nodes.items() if state not in (DONE, BEHIND)]:
         raise Refused(
             f"the {title} is not rotated: {'; '.join(wrong)}",
-            cause="every node must pass a phase before the next begins, and one that misses a phase is lost",
+            cause="every node must pass a phase before the next begins: one that misses a phase accepts our "
+            "certificates no more",
             remedy=f"bring the node back, or remove it: fluobook run {PHASE} nodes; if its configuration differs: "
             f"fluobook run {PHASE} --only apply-talos-config",
         )
@@ -171,14 +170,14 @@ def actions(platform: Platform, authority: Authority, first: Sequence[Action]) -
     yield action(f"{name}: gates", "check", "the platform", "all gates", f"before the {title} is changed")
     begin = authority.phase or ACCEPT
     if not authority.phase:
-        reason = f"rotate.{PARAMS[name]} asks for one that is younger"
+        reason = f"rotate.{ROTATED[name]} asks for one that is younger"
         yield action(f"{name}: new", "create", title, "encrypted beside the old one, before any node knows it", reason)
     for phase in PHASES[PHASES.index(begin) :]:
         if phase == ISSUE != begin and name == "kubernetes":
             reason, detail = "their pods know only the old authority", "one after the other"
             yield action(f"{name}: restart", "restart", "workloads that use the API", detail, reason)
         if phase != begin:
-            proof = "every node is asked with and for the new authority, then all gates"
+            proof = "every node is tested with certificates of the new authority, then all gates"
             yield action(f"{name}: {phase}", "advance", title, proof, f"each node {WORDS[phase]}", phase=phase)
         todo = [n for n in platform.nodes if phase != authority.phase or authority.nodes[n.name] != DONE]
         # A kubelet gets a certificate of the new authority when its node forgets the old one, which API servers must
@@ -226,7 +225,7 @@ def _apply(context: RunContext, node: Node, name: str, report: Reporter) -> Mapp
     mode = "unchanged"
     if not dry_run(context, node, text)[0].unchanged:
         mode = client.apply_configuration(text).mode
-    report("is asked with and for the new authority")
+    report("is tested with certificates of the new authority")
     _proved(context, node, name)
     return {"mode": mode}
 
@@ -247,7 +246,7 @@ def _proved(context: RunContext, node: Node, name: str) -> None:
     trusted, issuer, wanted = proof(rotation)
     ask = _asked_by_talos if name == "talos" else _asked_by_kubernetes
     step = ask(context, node, trusted, issuer, wanted)
-    context.wait_until("gate", f"{node.name} to answer as one that {WORDS[rotation.phase]}", step)
+    context.wait_until("gate", f"the test of {node.name}, which {WORDS[rotation.phase]}", step)
 
 
 def _asked_by_talos(

@@ -213,7 +213,8 @@ def actions(password: Password, key: AgeKey, first: Sequence[Action]) -> Iterato
         raise Refused(
             f"rotate.age_key, {key.wanted}, is {whose}",
             cause="everybody has the lab's key" if is_lab else "nobody here could decrypt what is encrypted for it",
-            remedy="age-keygen >> the file of secrets.age_key, and its public key into rotate.age_key",
+            remedy="append a new key to the file of secrets.age_key (`age-keygen >> FILE`), and set rotate.age_key "
+            "to the public key that it prints",
         )
     data = {"key": "age_key", "wanted": key.wanted}
     if key.installed is not None and set(key.installed) != set(key.own):

@@ -123,7 +123,7 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     """Check that everything lasts long enough, and that nodes know no other authority than the bundle's."""
     again = f"fluobook run {PHASE} {NAME}"
     due = [AUTHORITIES[each.name] for each in observation.authorities if each.is_due]
-    title = "no authority waits for its rotation, or for the end of it"
+    title = "no rotation of an authority is due or unfinished"
     checks = [files_check(observation.files), *expiry.checks(observation.expiring, observation.now)]
     checks.append(Check(title, not due, count(len(observation.authorities), due), again))
     password, key = observation.password, observation.key

@@ -57,8 +57,8 @@ def _download(context: RunContext, action: Action, report: Reporter) -> Mapping[
         raise Rejected(
             f"the Image Factory calls the schematic {schematic[:16]}, computed here it is {image.schematic[:16]}",
             system="factory",
-            cause="talos/schematic.yaml holds something whose canonical form is not known here",
-            remedy="write its values plainly, then run the stage again",
+            cause="talos/schematic.yaml holds something that the factory writes in another form",
+            remedy="take out unusual YAML (anchors, block texts, unknown fields), then run the stage again",
         )
     wanted = ("download", file, host)
     running = (t.upid for t in client.cluster_tasks() if t.running and (t.upid.type, t.upid.id, t.upid.node) == wanted)

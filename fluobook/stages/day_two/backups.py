@@ -212,7 +212,9 @@ def _record(content: bytes, title: str) -> Record:
         record = Record(**{**{name.name: data[name.name] for name in fields(Record)}, "recipients": ()})
         record.age(dt.datetime.now(dt.UTC))
     except (KeyError, TypeError, ValueError):
-        raise BadFile(title, "is no record of a snapshot", remedy="move it away") from None
+        raise BadFile(
+            title, "is no record of a snapshot", remedy="move it out of the folder or the bucket of snapshots"
+        ) from None
     return record
 
 
@@ -290,7 +292,8 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise Refused(
-            f"{path} cannot be read: {error.strerror}", remedy="name a snapshot in etcd_snapshots.restore"
+            f"{path} cannot be read: {error.strerror}",
+            remedy="make it readable, or name another snapshot in etcd_snapshots.restore",
         ) from error
 
 
@@ -339,7 +342,7 @@ def read(context: RunContext, wanted: str | None) -> Opened:
     """
     chosen = find(context, wanted)
     raw, record = chosen.read(), chosen.record
-    another = "use another one; never restore one whose checksum fails"
+    another = "name an older snapshot in etcd_snapshots.restore; never restore one whose checksum fails"
     digest = hashlib.sha256(raw).hexdigest()
     if record and record.encrypted not in ("", digest):
         raise Refused(
@@ -353,7 +356,9 @@ def read(context: RunContext, wanted: str | None) -> Opened:
         raise Refused(f"{chosen.title} is no intact snapshot: {error}", remedy=another) from error
     bundle = context.secrets.bundle()
     if problem := refusal(content, record, bundle.kubernetes.crt, bundle.cluster_id):
-        raise Refused(f"{chosen.title}: {problem}", remedy="use a snapshot of this cluster that its record describes")
+        raise Refused(
+            f"{chosen.title}: {problem}", remedy="name an older snapshot of this cluster in etcd_snapshots.restore"
+        )
     return Opened(chosen.title, data, content, record)
 
 
@@ -397,7 +402,8 @@ def find(context: RunContext, wanted: str | None) -> Found:
             f"there is no snapshot {wanted} in {store.title}"
             if wanted
             else f"there is no snapshot of etcd in {store.title}",
-            remedy=f"set etcd_snapshots.restore to the path of one, or take one: fluobook run {PHASE} etcd-snapshot",
+            remedy="set etcd_snapshots.restore to the path of a copy; as long as etcd has its quorum, a new one is "
+            f"taken by fluobook run {PHASE} etcd-snapshot",
         )
     name = f"{chosen.name}{DATA}"
     return Found(f"{store.title.rstrip('/')}/{name}", chosen, lambda: store.read(name))

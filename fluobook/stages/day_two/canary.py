@@ -140,7 +140,10 @@ def prove(context: RunContext, node: str, report: Reporter) -> Mapping[str, Any]
     remove(context)
     kube, longhorn = context.kube(), read_longhorn(context.kube())
     if not longhorn.canary_on(node):
-        raise Refused(longhorn.why_not or f"Longhorn does not run on {node}", remedy="plan again")
+        raise Refused(
+            longhorn.why_not or f"Longhorn does not run on {node}",
+            remedy=f"run the upgrade again for a new plan; {node} is still cordoned",
+        )
     kube.create(job(node, longhorn))
     try:
         evidence = context.wait_until(

@@ -69,7 +69,7 @@ def refuse_endless(nodes: Iterable[Node], blockers: Mapping[str, Sequence[str]],
             f"a drain could never end, or would destroy a pod, so {state}:\n  " + "\n  ".join(dict.fromkeys(blocked)),
             cause="an eviction waits until disruption budgets and Longhorn allow it, and brings back only what has a "
             "controller",
-            remedy="carry out what each line says, or move the pods away by hand",
+            remedy="carry out what each line says; deleting a pod yourself does not ask its disruption budget",
         )
 
 
@@ -142,8 +142,8 @@ def blockers(node: str, load: Load, *, seconds: float) -> Iterator[str]:
     if held:
         some = ", ".join(held[:SHOWN]) + (f" and {len(held) - SHOWN} more" if len(held) > SHOWN else "")
         yield (
-            f"Longhorn's {POLICY} is {load.policy}, and the only replica is here of {some}: add a replica, or set "
-            "defaultSettings.nodeDrainPolicy to allow-if-replica-is-stopped"
+            f"Longhorn's {POLICY} is {load.policy}, and this node has the only replica of {some}: add a replica, or "
+            "set defaultSettings.nodeDrainPolicy to allow-if-replica-is-stopped"
         )
 
 
@@ -231,7 +231,7 @@ def refuse_others(cordoned: Mapping[str, str]) -> None:
     for stage in sorted(set(cordoned.values())):
         names = ", ".join(name for name, by in cordoned.items() if by == stage)
         raise Refused(
-            f"{names}: cordoned by {stage}, which has not come to its end",
+            f"{names}: cordoned by an unfinished run of {stage}",
             cause="two runbooks at once would take away more than one node",
             remedy=f"fluobook run {PHASE} {stage} first",
         )

@@ -28,6 +28,8 @@ from fluobook.stages.core.executor import in_parallel
 
 AUTHORITIES = {"talos": "Talos", "kubernetes": "Kubernetes", "aggregator": "the API's aggregator", "etcd": "etcd"}
 """The authorities in the bundle, by their fields."""
+ROTATED = {"talos": "talos_ca", "kubernetes": "kubernetes_ca"}
+"""The authorities that can be rotated, and their fields in `rotate` of the params."""
 YEAR = dt.timedelta(days=365)
 HOUR = dt.timedelta(hours=1)
 BY_TALOS = "Talos, at half of its life"
@@ -81,7 +83,7 @@ def read(context: RunContext) -> Sequence[Expiring]:
 def _authorities(context: RunContext) -> Iterator[Expiring]:
     bundle = context.secrets.bundle()
     for name, title in AUTHORITIES.items():
-        renewal = "nothing; only with the cluster" if name in ("etcd", "aggregator") else "nothing; rotate it"
+        renewal = f"rotate.{ROTATED[name]} in the params" if name in ROTATED else "only a new cluster"
         end = pki.certificate(getattr(bundle, name).crt).not_valid_after_utc
         yield Expiring("authority", f"authority of {title}", renewal, end, limit=YEAR)
 
@@ -95,7 +97,7 @@ def _tokens(context: RunContext) -> Iterator[Expiring]:
     """The API tokens of Proxmox VE; when one ends is shown only to those who may modify users."""
     for endpoint in context.platform.proxmox:
         user, _, own = endpoint.token_id.rpartition("!")
-        name, renewal = f"API token of Proxmox VE endpoint {endpoint.name}", "you, with another token"
+        name, renewal = f"API token of Proxmox VE endpoint {endpoint.name}", "you: make a new token, and set token_id"
         try:
             tokens = context.proxmox(endpoint.name).tokens(user)
         except AccessDenied:
@@ -134,7 +136,7 @@ def _server(name: str, renewal: str, target: Target, limit: dt.timedelta) -> Exp
 def _kubelets(context: RunContext, kube: Kube) -> Iterator[Expiring]:
     now = dt.datetime.now(dt.UTC)
     for node in context.platform.nodes:
-        name, renewal = f"kubelet of {node.name}", "the kubelet; stage 4 approves"
+        name, renewal = f"kubelet of {node.name}", "the kubelet; approve-csrs approves"
         try:
             days = kube.serving_certificate_days(node.name)
         except FluobookError as error:
@@ -180,8 +182,8 @@ CHECKS = {
     "authority": "every authority lasts for more than a year",
     "client": "kubeconfig and talosconfig last for more than 30 days",
     "token": "API tokens of Proxmox VE last for more than 30 days",
-    "server": "what servers show is renewed in time",
-    "secret": "what TLS Secrets hold is renewed in time",
+    "server": "the certificates of servers are renewed in time",
+    "secret": "the certificates in TLS Secrets are renewed in time",
 }
 """One check for each kind."""
 

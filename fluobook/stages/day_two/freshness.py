@@ -82,7 +82,7 @@ def database_checks(
         store, server = (own[0].get("barmanObjectName"), own[0].get("serverName", name)) if own else (None, name)
         if why := unrestorable(cluster, schedule, windows.get((namespace, store, server)), now):
             problems.append(f"{title_of(schedule)}: {why}")
-    remedy = f"{KUBECTL} -n fluodata describe objectstores,backups.postgresql.cnpg.io"
+    remedy = f"{KUBECTL} describe objectstores,backups.postgresql.cnpg.io -A"
     if schedules:
         yield all_of("every PostgreSQL cluster with a schedule can be restored", len(schedules), problems, remedy)
 
@@ -102,7 +102,8 @@ def export_checks(exports: Sequence[Obj], jobs: Sequence[Obj], now: dt.datetime)
             problems.append(f"{title_of(export)}: {why}")
     if exports:
         remedy = (
-            f"{KUBECTL} -n NAMESPACE logs job/JOB; once more: {KUBECTL} -n NAMESPACE create job --from=cronjob/NAME J"
+            f"{KUBECTL} -n NAMESPACE logs job/JOB; to repeat it: {KUBECTL} -n NAMESPACE create job "
+            "--from=cronjob/NAME NAME-by-hand"
         )
         yield all_of("every export has succeeded", len(exports), problems, remedy)
 
@@ -132,7 +133,7 @@ def unexported(export: Obj, jobs: Sequence[Obj], now: dt.datetime) -> str:
     is_daily = str(value_at(export, "spec.schedule")).split()[2:] == ["*"] * 3
     since = done or _time(value_at(export, "metadata.creationTimestamp"))
     if is_daily and since and since < now - dt.timedelta(days=1) - LATE:
-        return f"there is none since {since:%Y-%m-%d %H:%M}"
+        return f"there is no export since {since:%Y-%m-%d %H:%M}"
     return ""
 
 
@@ -160,7 +161,7 @@ def unrestorable(cluster: Obj | None, schedule: Obj, window: Obj | None, now: dt
     conditions = {c["type"]: c for c in value_at(cluster, "status.conditions") or ()}
     archiving = conditions.get("ContinuousArchiving", {"status": "not reported"})
     if archiving["status"] != "True":
-        return f"the log is not archived: {archiving.get('message') or archiving['status']}"
+        return f"its write-ahead log is not archived: {archiving.get('message') or archiving['status']}"
     times = {name: dt.datetime.fromisoformat(value) for name, value in (window or {}).items()}
     done, failed = times.get("lastSuccessfulBackupTime"), times.get("lastFailedBackupTime")
     if failed and (done is None or failed > done):

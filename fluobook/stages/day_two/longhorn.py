@@ -131,15 +131,21 @@ def stuck(name: str, storage: Storage, leaving: Collection[str]) -> Iterator[str
             free[max(roomy, key=lambda place: free[place])] -= sizes.get(volume, 0)
     edit = f"{KUBECTL} -n {LONGHORN} edit volumes.longhorn.io NAME"
     if broken:
-        yield f"no copy is whole of {_some(broken)}: restore it from a backup, or delete its claim"
+        yield (
+            f"no healthy copy exists of {_some(broken)}: bring back the node of one, restore it from a backup, or "
+            "delete its claim"
+        )
     if crowded:
         fewer = f", or want fewer copies: storage.replicas in the params, and numberOfReplicas ({edit})" if free else ""
-        yield f"no other node takes a copy of {_some(crowded)}; {len(free)} others take any: add a worker first{fewer}"
+        yield (
+            f"no other node takes a copy of {_some(crowded)}; {len(free)} other nodes accept copies: add a worker "
+            f"first{fewer}"
+        )
     if full:
         roomiest = max(free, key=lambda place: free[place])
         yield (
-            f"there is no space for {_some(full)}; {roomiest} has most, {max(free[roomiest], 0) >> 30} GiB: grow "
-            "data_disk_gib of another worker, or add one"
+            f"no node has space for {_some(full)}; the most free is on {roomiest}, {max(free[roomiest], 0) >> 30} "
+            "GiB: grow data_disk_gib of another worker, or add one"
         )
 
 

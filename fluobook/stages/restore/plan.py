@@ -211,7 +211,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     actions += joins
     before += tuple(action.id for action in joins)
     for name in observation.pending:
-        reason = "it may watch revisions that come again"
+        reason = "what runs there may have seen revisions that will be used again"
         actions.append(
             Action(f"restart {name}", "restart", f"node {name}", "reboot", reason, before, "worker", {"node": name})
         )
@@ -228,7 +228,7 @@ def _require_no_wish(platform: Platform, observation: Observation) -> None:
         raise Refused(
             f"etcd has a quorum ({who}), and its cluster is not the one of the snapshot",
             cause="it was bootstrapped anew, with other objects",
-            remedy=f"if nothing in it is needed, wipe every control plane, then run this: {WIPE}",
+            remedy=f"if nothing in this cluster is needed, wipe each control plane (`{WIPE}`), then run {NAME} again",
         )
     if name:
         raise Refused(
@@ -242,8 +242,8 @@ def _require_ready(platform: Platform, observation: Observation, wanted: Wanted)
     silent = [node.name for node in platform.control_planes if node.name not in observation.members]
     if silent:
         raise Refused(
-            f"{', '.join(silent)}: no configured control plane answers",
-            cause="all control planes restart with an empty etcd: one that comes back later would bring its old one",
+            f"{', '.join(silent)} must answer before a restore, and does not",
+            cause="all control planes restart with an empty etcd: one that comes back later would bring its old etcd",
             remedy=f"start them, or make them again: fluobook run {PHASE} --only create-vms --only apply-talos-config",
         )
     runs = str(platform.versions.talos)
@@ -251,7 +251,9 @@ def _require_ready(platform: Platform, observation: Observation, wanted: Wanted)
         raise Refused(
             f"the snapshot was taken with Talos {wanted.talos}, and the params have {runs}",
             cause="etcd restores a snapshot of its own minor version only",
-            remedy="install that minor version of Talos, restore, then upgrade",
+            remedy=f"set versions.talos to {wanted.talos.removeprefix('v')}, make the control planes anew (destroy "
+            "their VMs, then fluobook run "
+            f"{PHASE} --only create-vms --only apply-talos-config), restore, then upgrade Talos",
         )
 
 

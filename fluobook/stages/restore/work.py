@@ -52,7 +52,9 @@ def _recover(context: RunContext, node: Node, data: Mapping[str, str], report: R
     """
     opened = backups.read(context, data["snapshot"])
     if opened.content.sha256 != data["sha256"]:
-        raise PlanChanged(f"{data['snapshot']} is another file than the one in the plan", remedy="plan again")
+        raise PlanChanged(
+            f"{data['snapshot']} is another file than the one in the plan", remedy=f"run {NAME} again for a new plan"
+        )
     client = context.talos.client(node, "os:admin")
 
     def begin() -> bool | None:
@@ -67,7 +69,8 @@ def _recover(context: RunContext, node: Node, data: Mapping[str, str], report: R
             raise TaskFailed(
                 f"etcd on {node.name} did not start with the snapshot: {etcd.message}",
                 system="talos",
-                remedy=f"the node waits for another one; read its log: {TALOSCTL} -n {node.address} logs etcd",
+                remedy=f"name another snapshot in etcd_snapshots.restore and run {NAME} again; what etcd says: "
+                f"{TALOSCTL} -n {node.address} logs etcd",
                 facts={"address": node.address},
             )
         return True if read_member(client).quorum else None
@@ -86,7 +89,7 @@ def _recover(context: RunContext, node: Node, data: Mapping[str, str], report: R
             f"the cluster does not hold the snapshot {data['snapshot']}; the one that it names is {name or 'none'}",
             system="kubernetes",
             cause="somebody else has bootstrapped etcd at the same time",
-            remedy=f"wipe every control plane, and run this again: {WIPE}",
+            remedy=f"wipe each control plane (`{WIPE}`), then run {NAME} again",
         )
     _mark(context, opened.content.sha256, [node.name for node in context.platform.nodes if node.role == "worker"])
     taken = opened.record.taken if opened.record else "not recorded"
@@ -132,7 +135,7 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
         Check("the cluster holds the snapshot", observation.restored, marks.get("name", "it names none"), remedy),
         Check("every worker has restarted since", not left, count(len(observation.workers), left), remedy),
         *checks,
-        *run_groups(context, (CheckGroup("nodes are read", lambda c: health.node_checks(c.platform, _nodes(c))),)),
+        *run_groups(context, (CheckGroup("nodes can be read", lambda c: health.node_checks(c.platform, _nodes(c))),)),
     ]
 
 

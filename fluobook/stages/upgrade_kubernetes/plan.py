@@ -214,7 +214,7 @@ def _notes(platform: Platform, observation: Observation) -> Iterator[str]:
         for program, versions in observation.programs.items():
             for version in sorted(versions) if program != "cilium" else ():
                 if refusal := platform.supported.matrix.refusal(program, version, platform.versions.kubernetes):
-                    yield f"its makers do not say that they tested it: {refusal}"
+                    yield f"not a combination that was tested: {refusal}"
     file = observation.params
     if file is None or not ((file.writes and file.name) or servers or kubelets):
         return
@@ -241,8 +241,8 @@ def _refuse(platform: Platform, observation: Observation, changing: Sequence[Nod
         raise Refused(
             "; ".join(problems),
             cause="Kubernetes goes up minor by minor, and no version of it goes back",
-            remedy="set versions.kubernetes to the newest version that runs, or to one of the next minor version; what "
-            "is half done is brought to its end before the next step",
+            remedy="set versions.kubernetes to the newest version that runs, or to one of the next minor version; "
+            "finish an interrupted upgrade to its own version first",
         )
     _refuse_talos(platform, observation)
     _refuse_cilium(platform, observation)
@@ -251,7 +251,8 @@ def _refuse(platform: Platform, observation: Observation, changing: Sequence[Nod
             f"Kubernetes {wanted} no longer has what is in use:\n  " + "\n  ".join(observation.removed),
             cause="an API server or kubelet with an unknown flag or gate does not start, and objects of an API that is "
             "gone cannot be read",
-            remedy="change the tree, and talos/patches by stage apply-talos-config, while the old version still runs",
+            remedy="while the old version still runs: change the files above and push them; for machine "
+            f"configurations change talos/patches, then fluobook run {PHASE} --only apply-talos-config",
         )
     refuse_endless(kubelets, observation.blockers, "nothing was changed")
 
@@ -308,7 +309,7 @@ def _refuse_cilium(platform: Platform, observation: Observation) -> None:
             f"the tree has Cilium {observation.cilium}, which does: let Argo CD sync it "
             f"(fluobook run {PHASE} --only root-application), then run this again"
             if synced
-            else f"change its version in its application.yaml to a minor with Kubernetes {minor_of(wanted)} in "
-            "params/versions.yaml, push it, let Argo CD sync it, then run this again"
+            else "change its version in its application.yaml to a minor whose row in params/versions.yaml has "
+            f"Kubernetes {minor_of(wanted)}, push it, let Argo CD sync it, then run this again"
         ),
     )

@@ -135,7 +135,7 @@ def _api(context: RunContext) -> Kube | Missing:
         if not planes
         else wait_until(
             step,
-            what="the Kubernetes API, as etcd runs",
+            what="the Kubernetes API to answer",
             timeout=PATIENCE,
             cancellation=context.cancellation,
             final=(Rejected,),
@@ -287,7 +287,7 @@ def _others_ready(context: RunContext, node: Node, part: str) -> None:
     def step() -> bool | None:
         pods = context.kube().list("v1", "Pod", "kube-system")
         if missing := [other.name for other in others if not kubernetes_versions(other, None, pods).get(part)]:
-            raise FluobookError(f"it is not on {', '.join(missing)}")
+            raise FluobookError(f"it is not ready on {', '.join(missing)}")
         return True
 
     context.wait_until("gate", f"{part} to be ready on the other control planes", step, interval=0.5)
@@ -309,7 +309,7 @@ def set_images(context: RunContext, node: Node, images: Mapping[str, str]) -> st
     if (mode := client.apply_configuration(text, dry_run=True).mode) != LIVE:
         raise Refused(
             f"Talos would not take the images of {node.name} without a restart ({mode})",
-            cause="another change of its configuration waits for one",
+            cause="another change of its configuration waits for a restart",
             remedy=f"restart it by hand (`{TALOSCTL} -n {node.address} reboot`), then run {NAME} again",
         )
     return client.apply_configuration(text).mode
@@ -371,7 +371,8 @@ def _complaint(context: RunContext, node: Node, part: str, logs: set[str]) -> st
         raise Rejected(
             f"{part} of {node.name} does not come up: {message}",
             system="talos",
-            cause=f"wrong in its machine configuration: {field_of(part, message) or 'a setting'}",
+            cause="wrong in its machine configuration: "
+            f"{field_of(part, message) or 'a field that its log does not name'}",
             remedy=f"take it out of the node's configuration (`{TALOSCTL} -n {node.address} edit machineconfig`) and "
             f"out of talos/patches, then run {NAME} again",
         )

@@ -51,7 +51,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     if back:
         notes += _rollback_notes(observation, todo)
     if cold:
-        notes.append(f"interrupted once more: {cold}, the first under the image, is switched off and on by Proxmox VE")
+        notes.append(f"interrupted once more: {cold}, the first upgraded node, is switched off and on by Proxmox VE")
     if actions and observation.longhorn.why_not:
         notes.append(f"no canary volume is attached: {observation.longhorn.why_not}")
     return Plan(NAME, tuple(actions), len(platform.nodes) - len(todo), platform.digest_data(), notes=tuple(notes))
@@ -184,7 +184,9 @@ def _refuse_etcd(platform: Platform, observation: Observation) -> None:
                 f"{old or 'of an unknown version'}",
                 cause="once every member runs the newer etcd, its data is not read by the older one",
                 remedy=f"let etcd go back first (`{TALOSCTL} -n {node.address} etcd downgrade validate {old}`, then "
-                f"`enable {old}`); once every member shows that storage version, run this again",
+                f"`enable {old}`); once every member shows that storage version, run this again"
+                if old and now
+                else f"add Talos {minor_of(runs.version if old else wanted)} to matrix.etcd in params/versions.yaml",
             )
 
 
@@ -196,5 +198,5 @@ def _rollback_notes(observation: Observation, todo: Sequence[Node]) -> list[str]
     return [
         f"lost: Talos {', '.join(sorted({observation.running[n.name].version for n in todo}))} and what only it can do",
         "not brought back: the machine configuration, etcd and volumes stay as they are now",
-        "a node whose image before is another one than that of versions.talos stops the rollback",
+        f"a node whose previous image is not Talos {wanted} stops the rollback",
     ]

@@ -85,7 +85,7 @@ def _require(
     node: Node,
     wanted: Image,
     *,
-    cause: str = "the new image did not boot, and Talos fell back to the one before",
+    cause: str = "the new image did not boot, and Talos fell back to the previous one",
 ) -> Mapping[str, Any]:
     """Wait until a node is ready, and require that it runs the image.
 
@@ -95,12 +95,13 @@ def _require(
     drain.until_ready(context, node)
     runs = read_running(context, node)
     if runs is None or not runs.installed(wanted):
-        version = runs.version if runs else "nothing that answers"
         raise TaskFailed(
-            f"{node.name} runs {version} after its restart, not v{wanted.version}",
+            f"{node.name} {f'runs {runs.version}' if runs else 'does not answer'} after its restart; it should run "
+            f"v{wanted.version}",
             system="talos",
             cause=cause,
-            remedy=f"check the console of the VM {node.name}; the node is still cordoned; then run {NAME} again",
+            remedy=f"read on the console of the VM {node.name} why it did not boot, and correct versions.talos or "
+            f"talos/schematic.yaml; the node stays cordoned until {NAME} runs again",
             facts={"address": node.address},
         )
     return {"version": runs.version, "schematic": runs.schematic[:12]}
@@ -121,7 +122,7 @@ def _power_cycle(context: RunContext, node: Node, data: Data, report: Reporter) 
         raise ForeignObject(
             f"VM {node.vmid} on {node.host} is not that of {node.name}",
             cause="it was moved to another host, or made anew",
-            remedy="correct nodes[].host in the params",
+            remedy=f"correct nodes[].host in the params; {node.name} stays cordoned until {NAME} runs again",
         )
     _forfeit(context, node, report)
     before = context.talos.client(node, "os:admin").boot_id()
@@ -135,8 +136,10 @@ def _power_cycle(context: RunContext, node: Node, data: Data, report: Reporter) 
         raise TaskFailed(
             f"{node.name} does not come back after it was switched off and on",
             system="talos",
-            cause="its firmware or boot loader does not start the image; until now kexec went past both",
-            remedy=f"open the console of the VM {node.name}, and boot the older entry there; no other node was touched",
+            cause="its firmware or boot loader does not start the image; the restart before used kexec, which skips "
+            "both",
+            remedy=f"choose the previous Talos in the boot menu, on the console of the VM {node.name}; it is still "
+            "cordoned, and no other node was touched",
             detail=error.message,
             facts={"address": node.address},
         ) from error
@@ -161,7 +164,7 @@ def _rollback(context: RunContext, node: Node, _data: Data, report: Reporter) ->
         drain.until_ready(context, node)  # the API was away with this node, or its address moves to another one
     if cold_boot(context.kube().get("v1", "Node", node.name)):
         context.kube().patch("v1", "Node", node.name, body={"metadata": {"annotations": {COLD_BOOT: None}}})
-    return _require(context, node, wanted, cause="the image before is another one than that of versions.talos")
+    return _require(context, node, wanted, cause=f"its previous image is not Talos {wanted.version}")
 
 
 def _boot_the_one_before(context: RunContext, node: Node) -> None:
@@ -179,7 +182,7 @@ def _boot_the_one_before(context: RunContext, node: Node) -> None:
         raise TaskFailed(
             f"{node.name} cannot go back: {error.detail or error.message}",
             system="talos",
-            cause="its disk has no image before this one: it was installed with it",
+            cause="its disk has no previous image: it was installed with the present one",
             remedy="it is in service again as it was; set versions.talos to what it runs",
             facts={"address": node.address},
         ) from error

@@ -82,7 +82,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "the last replica": (
         volume(NODE),
-        ["Longhorn's node-drain-policy is block-if-contains-last-replica, and the only replica is here of pvc-1"],
+        ["Longhorn's node-drain-policy is block-if-contains-last-replica, and this node has the only replica of pvc-1"],
     ),
     "another replica": (volume(NODE, "wk-2"), []),
     "a replica elsewhere": (volume("wk-2"), []),

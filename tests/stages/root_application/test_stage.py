@@ -165,7 +165,7 @@ def test_a_pod_that_no_waiting_makes_run_is_shown_and_ends_the_wait(lab, push_st
 
 def backup_gates(lab, *settings):
     """The gates about backups, as notebook 20_health reads them."""
-    (group,) = (group for group in health.GROUPS if group.name == "backups are read")
+    (group,) = (group for group in health.GROUPS if group.name == "backups can be read")
     return {check.name: check for check in group.checks(lab.context(*settings))}
 
 
@@ -218,7 +218,7 @@ def test_a_bucket_brings_backups_and_they_go_with_it_while_the_data_stays(lab):
     lab.until(lambda: backup_gates(lab, wanted)[gate].passed)
     assert backup_gates(lab, wanted)["every backup target is available"].passed
     lab.add_fault("kube.bucket-unreachable")
-    lab.until(lambda: "the log is not archived" in backup_gates(lab, wanted)[gate].result)
+    lab.until(lambda: "its write-ahead log is not archived" in backup_gates(lab, wanted)[gate].result)
     lab.background.call(store.create, export_job(lab, "fails"))
     lab.until(lambda: "failed at" in backup_gates(lab, wanted)[exported].result)
     lab.inject()

@@ -224,7 +224,7 @@ def at(name: str, **given: str) -> dict[str, Any]:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "Talos is half upgraded": (
         {"others": {"talos-cp-1": "upgrade-talos"}},
-        "talos-cp-1: cordoned by upgrade-talos, which has not come to its end",
+        "talos-cp-1: cordoned by an unfinished run of upgrade-talos",
     ),
     "a kubelet would go back": (
         at("talos-worker-1", configured="1.36.3"),

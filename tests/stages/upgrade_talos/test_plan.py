@@ -162,7 +162,7 @@ NO_WAY_BACK: dict[str, tuple[dict[str, Any], str]] = {
     "Kubernetes is too new": ({"kubernetes": frozenset({"1.37.0"})}, "Kubernetes 1.37.0 is not compatible with talos"),
     "a node is older": ({"running": {"talos-cp-3": Running("v1.13.7", SCHEMATIC)}}, "a rollback only goes back"),
     "a drain that never ends": ({"blockers": {"talos-cp-1": ("pod a: never",)}}, "talos-cp-1: pod a: never"),
-    "another runbook has a node in work": ({"others": {"talos-cp-1": "nodes"}}, "cordoned by nodes"),
+    "another runbook has a node in work": ({"others": {"talos-cp-1": "nodes"}}, "cordoned by an unfinished run of nodes"),
 }
 
 
@@ -222,7 +222,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "nobody builds it": ({"offered": frozenset({"1.13.9"})}, "the Image Factory does not build Talos 1.13.10"),
     "another runbook has a node in work": (
         {"others": {"talos-worker-1": "upgrade-kubernetes"}},
-        "talos-worker-1: cordoned by upgrade-kubernetes, which has not come to its end",
+        "talos-worker-1: cordoned by an unfinished run of upgrade-kubernetes",
     ),
     "Kubernetes is half upgraded": ({"kubernetes": frozenset({"1.35.4", "1.34.9"})}, "Kubernetes 1.34.9 and 1.35.4"),
     "a drain that never ends": ({"blockers": {"talos-cp-1": ("pod a: never",)}}, "talos-cp-1: pod a: never"),
