@@ -1,4 +1,4 @@
-"""The models of a params file: the desired state of one phase, as frozen values.
+"""Every key of a params file with its default: the desired state of one phase, as frozen values.
 
 `fluobook.params.fields` has the types of single values, `fluobook.params.rules` what no single value can check alone.
 """

@@ -137,6 +137,7 @@ def _privileges(platform: Platform, endpoint: ProxmoxEndpoint, major: int, clien
         lacking = missing(needs, granted)
         listed = "; ".join(f"{need.privilege} on {need.path}" for need in lacking)
         held = f"{len(needs)} privileges on {len({need.path for need in needs})} paths"
+        # The failure catalogue knows the text (F02).
         none = "" if any(granted.values()) else "the token has no privileges at all; "
         commands = grant_commands(lacking, endpoint.token_id, among=needs)
         remedy = "as root on one of its hosts:\n" + "\n".join(commands)

@@ -162,7 +162,10 @@ NO_WAY_BACK: dict[str, tuple[dict[str, Any], str]] = {
     "Kubernetes is too new": ({"kubernetes": frozenset({"1.37.0"})}, "Kubernetes 1.37.0 is not compatible with talos"),
     "a node is older": ({"running": {"talos-cp-3": Running("v1.13.7", SCHEMATIC)}}, "a rollback only goes back"),
     "a drain that never ends": ({"blockers": {"talos-cp-1": ("pod a: never",)}}, "talos-cp-1: pod a: never"),
-    "another runbook has a node in work": ({"others": {"talos-cp-1": "nodes"}}, "cordoned by an unfinished run of nodes"),
+    "another runbook has a node in work": (
+        {"others": {"talos-cp-1": "nodes"}},
+        "cordoned by an unfinished run of nodes",
+    ),
 }
 
 

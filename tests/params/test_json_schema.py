@@ -9,7 +9,7 @@ import pytest
 
 from fluobook.params import repository_root
 from fluobook.params.reading import read
-from fluobook.params.schema import schema_text
+from fluobook.params.json_schema import schema_text
 
 ROOT = repository_root(Path(__file__))
 FILES = [ROOT / "params" / f"phase{number}.yaml" for number in (1, 2, 3)]
@@ -18,7 +18,7 @@ FILES += sorted((Path(__file__).parent / "valid").glob("*.yaml"))
 
 def test_the_committed_schema_is_current() -> None:
     committed = (ROOT / "params" / "schema.json").read_text()
-    assert committed == schema_text(), "run: python -m fluobook.params.schema > params/schema.json"
+    assert committed == schema_text(), "run: python -m fluobook.params.json_schema > params/schema.json"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

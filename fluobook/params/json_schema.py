@@ -1,6 +1,6 @@
 """params/schema.json, generated from the models: an editor completes and checks params files with it.
 
-python -m fluobook.params.schema > params/schema.json
+python -m fluobook.params.json_schema > params/schema.json
 """
 
 from __future__ import annotations
