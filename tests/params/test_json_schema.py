@@ -8,8 +8,8 @@ import jsonschema
 import pytest
 
 from fluobook.params import repository_root
-from fluobook.params.reading import read
 from fluobook.params.json_schema import schema_text
+from fluobook.params.reading import read
 
 ROOT = repository_root(Path(__file__))
 FILES = [ROOT / "params" / f"phase{number}.yaml" for number in (1, 2, 3)]

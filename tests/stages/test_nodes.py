@@ -225,7 +225,7 @@ STUCK = {
         {"pvc-1": f"old-worker {ONE} {TWO} {THREE}"},
         [OLD],
         {},
-        "no other node takes a copy of pvc-1, 4 copies; 3 other nodes accept copies: add a worker first, or want fewer copies",
+        "no other node takes a copy of pvc-1, 4 copies; 3 other nodes accept copies: add a worker first, or want fewer",
     ),
     "the others are closed": (
         {"pvc-1": "old-worker"},
