@@ -1,15 +1,21 @@
-"""`fluobook lab up|down|status|faults`: a lab that outlives the command; `fluobook drill`: one that fails."""
+"""`fluobook lab …`: a lab that outlives the command, its VMs and faults; `fluobook drill`: one that fails."""
 
 from __future__ import annotations
 
 import random
-from typing import Annotated
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fluobook import lab as labs
 from fluobook.cli.options import Charts, Engine, Phase, Settings, chosen, engines, root
 from fluobook.errors import NotFound, UsageError
+from fluobook.redact import Redactor
+
+if TYPE_CHECKING:
+    from fluobook.lab import Lab
+    from fluobook.params import Params
 
 app = typer.Typer(help="Labs: simulated environments on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -79,6 +85,57 @@ def status(phase: Phase = "phase1") -> None:
     for stage, steps in activity["critical_path"].items():
         chain = " → ".join(f"{name} {seconds:g} s" for name, seconds in steps)
         print(f"  critical path of {stage}: {chain or 'empty so far'}")
+
+
+@app.command()
+def power(
+    phase: Phase,
+    state: Annotated[
+        Literal["on", "off"], typer.Argument(metavar="on|off", help="off cuts the power, as a host that fails.")
+    ],
+    nodes: Annotated[list[str], typer.Argument(metavar="NODE...", help="Names of nodes in the params.")],
+) -> None:
+    """Switch VMs of a lab on or off. Example: fluobook lab power phase3 off talos-cp-2."""
+    from fluobook.run.rehearsal import context_in
+
+    params, lab = _running(phase)
+    if unknown := sorted(set(nodes) - {node.name for node in params.platform.nodes}):
+        known = ", ".join(node.name for node in params.platform.nodes)
+        raise UsageError(f"{', '.join(unknown)}: no such node", remedy=f"the nodes of {phase} are {known}")
+    with closing(context_in(lab, params, root=root(), redactor=Redactor())) as context:
+        for node in [context.platform.node(name) for name in nodes]:
+            proxmox = context.proxmox(context.platform.endpoint_of(node).name)
+            vm = node.host, node.vmid
+            if proxmox.vm_status(*vm)["status"] != ("running" if state == "on" else "stopped"):
+                task = (proxmox.start if state == "on" else proxmox.stop)(*vm)
+                proxmox.wait(task, deadline=context.platform.deadlines.vm_start)
+            print(f"{node.name} is {state}")
+
+
+@app.command()
+def inject(
+    phase: Phase,
+    names: Annotated[list[str] | None, typer.Argument(metavar="FAULT...", help="None ends all of them.")] = None,
+) -> None:
+    """Let a lab inject these faults and no others from now on. Example: fluobook lab inject phase1 kube.503."""
+    _, lab = _running(phase)
+    provider, wanted = labs.provider(), names or []
+    if unknown := sorted(set(wanted) - provider.FAULTS.keys()):
+        raise UsageError(f"{', '.join(unknown)}: no such fault", remedy="fluobook lab faults")
+    provider.inject(lab, wanted)
+    print(f"injected from now on: {', '.join(wanted) or 'nothing'}")
+
+
+def _running(phase: str) -> tuple[Params, Lab]:
+    """The params of a phase, and its lab, which is up.
+
+    Raises:
+        NotFound: it is not.
+    """
+    params, provider = chosen(phase, []), labs.provider()
+    if lab := provider.find(provider.folder_of(params.phase)):
+        return params, lab
+    raise NotFound(f"no lab of {params.phase} is up", system="fluobook", remedy=f"fluobook lab up {phase}")
 
 
 @app.command()

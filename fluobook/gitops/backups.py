@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from fluobook.params import Platform
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -28,6 +30,19 @@ class Credentials:
 LONGHORN = Credentials("longhorn-system", "longhorn-backup", "infrastructure/monitoring/secrets/longhorn-backup")
 DATA = Credentials("fluodata", "fluodata-backup", "apps/secrets/fluodata-backup")
 """For PostgreSQL and RabbitMQ."""
+
+
+def credentials_of(platform: Platform, namespaces: Collection[str]) -> dict[Credentials, tuple[str, ...]]:
+    """The Secrets that open the bucket, each with its keys; none without a bucket.
+
+    Args:
+        platform: with the bucket.
+        namespaces: those of the Applications that a bucket brings.
+    """
+    if not platform.backups.bucket:
+        return {}
+    own = (ENDPOINT,) if platform.backups.endpoint else ()
+    return {LONGHORN: (*KEYS, *own), **({DATA: KEYS} if DATA.namespace in namespaces else {})}
 
 
 def values_of(platform: Platform) -> dict[str, Any]:

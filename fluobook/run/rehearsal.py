@@ -104,7 +104,8 @@ def bring_up(context: RunContext, *, deployed: bool, report: Callable[[str], Non
         limited = context.limited_to(stage.uses)
         with context.cancellation.on_interrupt():
             plan = stage.plan(context.platform, stage.observe(limited))
-            report(f"the lab is brought up: {stage.name}, {len(plan.actions)} actions")
+            number = len(plan.actions)
+            report(f"the lab is brought up: {stage.name}, {number} {'action' if number == 1 else 'actions'}")
             executor = Executor(
                 partial(stage.perform, limited),
                 context.journal,

@@ -363,11 +363,9 @@ def backups_are_whole(snapshot: Snapshot) -> Iterator[Finding]:
     """With a bucket, its Secrets have their keys, and each PostgreSQL cluster archives its log and has a schedule."""
     if BACKUPS not in snapshot.has:
         return
-    is_data = any(app.only_with == BACKUPS and app.namespace == backups.DATA.namespace for app in snapshot.applications)
+    brought = {app.namespace for app in snapshot.applications if app.only_with == BACKUPS}
     for file, platform in snapshot.platforms.items():
-        own = (backups.ENDPOINT,) if platform.backups.endpoint else ()
-        wanted = {backups.LONGHORN: (*backups.KEYS, *own), **({backups.DATA: backups.KEYS} if is_data else {})}
-        for secret, keys in wanted.items():
+        for secret, keys in backups.credentials_of(platform, brought).items():
             existing = _keys_of(snapshot, secret.namespace, secret.name)
             if missing := [key for key in keys if key not in existing]:
                 message = f"no Secret {secret.namespace}/{secret.name} has {' and '.join(missing)}"

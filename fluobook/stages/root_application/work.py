@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from fluobook import gitops
 from fluobook.clients.kube.client import MANAGER
 from fluobook.errors import KUBECTL, NotFound
+from fluobook.gitops import backups
 from fluobook.gitops.root import NAME as ROOT
 from fluobook.gitops.root import NAMESPACE
+from fluobook.gitops.tree import BACKUPS
 from fluobook.stages.core import ssa
-from fluobook.stages.core.check import Check, count
+from fluobook.stages.core.check import Check, all_of, count
 from fluobook.stages.core.cluster import Missing, api
 from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.readiness import WaitingPods, certificates_check
@@ -179,7 +181,26 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
         ),
         *wave_checks(observation),
         *(() if isinstance(kube, Missing) else [_server_check(kube), certificates_check(kube)]),
+        *(() if isinstance(kube, Missing) else _bucket_checks(context.platform, observation, kube)),
     )
+
+
+def _bucket_checks(platform: Platform, observation: Observation, kube: Kube) -> Iterator[Check]:
+    """Whether the Secrets are in the cluster that open the bucket of the params; nothing without one.
+
+    Applications are healthy without them: it is the first backup that fails.
+    """
+    brought = {app.namespace for app in observation.applications if app.only_with == BACKUPS}
+    wanted, problems = backups.credentials_of(platform, brought), list[str]()
+    for secret, keys in wanted.items():
+        stored = kube.find("v1", "Secret", secret.name, secret.namespace)
+        missing = [key for key in keys if key not in ((stored or {}).get("data") or {})]
+        if missing:
+            lack = f"has no {' and '.join(missing)}" if stored else "does not exist"
+            problems.append(f"Secret {secret.namespace}/{secret.name} {lack}")
+    if wanted:
+        remedy = "set them in notebook 10_secrets, commit, push and run it again: docs/how-to/back-up-data.md"
+        yield all_of("the Secrets that open the bucket of the backups exist", len(wanted), problems, remedy)
 
 
 def wave_checks(observation: Observation) -> Sequence[Check]:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from fluobook_lab.charts import repository_path
 
-from fluobook.errors import ApprovalNeeded, DeadlineExceeded, TaskFailed
+from fluobook.errors import ApprovalNeeded, CheckFailed, DeadlineExceeded, TaskFailed
 from fluobook.failures import present
 from fluobook.gitops import backups
 from fluobook.stages import health
@@ -215,6 +215,10 @@ def test_a_bucket_brings_backups_and_they_go_with_it_while_the_data_stays(lab):
     stage.apply(stage.plan())
     stage.verify()
     assert lab.stage(NAME, wanted).plan().actions == ()
+    lab.background.call(store.delete, "v1", "Secret", backups.DATA.name, backups.DATA.namespace)
+    with pytest.raises(CheckFailed, match=r"1 of 2; Secret fluodata/fluodata-backup does not exist"):
+        lab.stage(NAME, wanted).verify().require()
+    lab.background.call(store.create, {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
     lab.until(lambda: backup_gates(lab, wanted)[gate].passed)
     assert backup_gates(lab, wanted)["every backup target is available"].passed
     lab.add_fault("kube.bucket-unreachable")
