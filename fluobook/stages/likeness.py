@@ -1,7 +1,8 @@
 """What makes a lab resemble a live platform: the document that is read of the one, and given to the other.
 
 It is plain data without secrets: nodes with versions, VMs and members of etcd, other VMs, disruption budgets, where
-pods run, and the replicas of volumes. Configurations, Secrets, data and what runs inside the pods are not in it.
+pods run, the replicas of volumes, and Longhorn's own entries of nodes. Configurations, Secrets, data and what runs
+inside the pods are not in it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from fluobook.stages.core.plan import Plan
 from fluobook.stages.core.readiness import bad_conditions, listed
 from fluobook.stages.create_vms import plan as vms
 from fluobook.stages.create_vms import settings
-from fluobook.stages.day_two import drain
+from fluobook.stages.day_two import drain, longhorn
 from fluobook.stages.day_two.longhorn import is_whole
 from fluobook.stages.root_application.state import API, KIND
 from fluobook.stages.upgrade_talos.state import Running, cold_boot, read_running
@@ -58,6 +59,7 @@ class Observed:
         members: the members of etcd, as one of them sees them.
         load: what runs in the cluster.
         volumes: the PersistentVolumes.
+        storage: what Longhorn has.
         offered: the versions that the Image Factory builds; none if they are unknown.
         applications: the Applications of Argo CD.
         gates: the gates that day-2 work asks before it touches a node.
@@ -70,6 +72,7 @@ class Observed:
     members: Sequence[EtcdMember] = ()
     load: drain.Load = field(default_factory=drain.Load)
     volumes: Sequence[Obj] = ()
+    storage: longhorn.Storage = field(default_factory=longhorn.Storage)
     offered: Collection[str] = ()
     applications: Sequence[Obj] = ()
     gates: Sequence[Check] = ()
@@ -87,13 +90,15 @@ def observe(context: RunContext) -> Observed:
     machines = [*platform.nodes, *(node for node, _ in _former(platform, observed, registered))]
     answers = in_parallel(lambda node: read_running(context, node), machines, width=len(machines))
     reports = in_parallel(lambda node: read_etcd(context.talos.client(node)), platform.control_planes)
+    load = drain.read_load(kube)
     return Observed(
         observed,
         registered,
         {node.name: runs for node, runs in zip(machines, answers, strict=True) if runs},
         next((report.members for report in reports if report.members), ()),
-        drain.read_load(kube),
+        load,
         kube.list("v1", "PersistentVolume"),
+        longhorn.read_storage(kube, load, registered),
         _offered(context),
         listed(kube, API, KIND),
         run_groups(context, health.BETWEEN),
@@ -175,6 +180,7 @@ def state_of(platform: Platform, observed: Observed) -> dict[str, Any]:
         ],
         "pods": _pods(observed.load.pods),
         "volumes": list(_volumes(observed)),
+        "homes": {home["metadata"]["name"]: _home(observed.storage, home) for home in observed.storage.homes},
         "deployed": bool(observed.applications),
         "files": {name: [file.exists, bool(file.problem)] for name, file in observed.files.items()},
         "gates": [{"name": g.name, "passed": g.passed or g.advisory, "result": g.result} for g in observed.gates],
@@ -254,6 +260,17 @@ def _volumes(observed: Observed) -> Iterable[dict[str, Any]]:
             "wanted": wanted,
             "replicas": copies,
         }
+
+
+def _home(storage: longhorn.Storage, home: Obj) -> dict[str, Any]:
+    """Longhorn's entry of a node: whether it takes copies, or has its own moved, who closed it, and its space."""
+    spec = home["spec"]
+    return {
+        "open": bool(spec.get("allowScheduling")),
+        "evicts": bool(spec.get("evictionRequested")),
+        "closed_by": longhorn.closed_by(home),
+        "free": longhorn.free_bytes(storage, home),
+    }
 
 
 def share_files(context: RunContext, state: State) -> None:

@@ -1,7 +1,8 @@
 """Lets a lab that was brought up resemble a live platform, by the document of `fluobook.stages.likeness`.
 
-Only what differs is set: versions, VMs, members of etcd, cordons, disruption budgets, where pods run, and replicas of
-volumes. Workloads that the tree does not have get stand-ins: as many pods, with their labels, that do nothing.
+Only what differs is set: versions, VMs, members of etcd, cordons, disruption budgets, where pods run, replicas of
+volumes, and Longhorn's entries of nodes. Workloads that the tree does not have get stand-ins: as many pods, with their
+labels, that do nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fluobook.kubernetes.selectors import workload_of
-from fluobook_lab.kube.controllers.longhorn import API, NAMESPACE
+from fluobook_lab.kube.controllers.longhorn import API, DISK, DISK_BYTES, HOMES, NAMESPACE
 from fluobook_lab.kube.objects import is_true, name_of, namespace_of, timestamp
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ async def resemble(lab: Environment, state: State) -> list[str]:
     for name, node in state["nodes"].items():
         _node(store, name, node)
     _budgets(store, state)
-    notes += [*_stand_ins(store, state), *_volumes(store, state)]
+    notes += [*_stand_ins(store, state), *_homes(store, state), *_volumes(store, state)]
     notes += await _followed(lab, state)
     return [*notes, *_places(store, state)]
 
@@ -174,6 +175,32 @@ def _places(store: Store, state: State) -> list[str]:
                 # No API moves a pod, so its record is written.
                 moved = {**pod, "spec": {**pod["spec"], "nodeName": node}, "metadata": dict(pod["metadata"])}
                 store.storage.put(("", "pods"), (namespace_of(pod), name_of(pod)), moved)
+    return notes
+
+
+def _homes(store: Store, state: State) -> list[str]:
+    """Longhorn's entries of nodes: whether they take replicas, or have theirs moved, and the space that is left."""
+    if store.registry.find(API, "Node") is None:
+        return []
+    present, wanted = set(map(name_of, store.list(API, "Node", NAMESPACE))), state["homes"]
+    notes = [f"Longhorn's node {name}: the lab has none" for name in wanted.keys() - present]
+    for name in present - wanted.keys():
+        if store.find("v1", "Node", name):
+            notes.append(f"Longhorn's node {name}: the platform has none")
+        else:
+            store.storage.remove(HOMES, (NAMESPACE, name))  # its webhook would have it closed first, and empty
+    volumes, promised = store.list(API, "Volume", NAMESPACE), Counter[str]()
+    claims = {_claim(volume): name_of(volume) for volume in store.list("v1", "PersistentVolume")}
+    sizes = {name_of(volume): int(volume["spec"].get("size", 0)) for volume in volumes}
+    for volume in state["volumes"]:
+        for node, _ in volume["replicas"]:
+            promised[node] += sizes.get(claims.get(volume["claim"], ""), 0)
+    for name in present & wanted.keys():
+        home = wanted[name]
+        disk = {"storageReserved": max(DISK_BYTES - promised[name] - home["free"], 0)}
+        spec = {"allowScheduling": home["open"], "evictionRequested": home["evicts"], "disks": {DISK: disk}}
+        annotations = {"fluobook/cordoned-by": home["closed_by"] or None}
+        store.patch(API, "Node", name, NAMESPACE, body={"metadata": {"annotations": annotations}, "spec": spec})
     return notes
 
 

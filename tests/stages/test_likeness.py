@@ -207,6 +207,8 @@ def disturb(lab: Any) -> None:
     failed = {"spec": {"failedAt": "2026-01-01T00:00:00Z"}}
     kube.patch("longhorn.io/v1beta2", "Replica", replica["metadata"]["name"], "longhorn-system", body=failed)
     kube.patch("v1", "Node", "talos-worker-2", body={"spec": {"unschedulable": True}})
+    closed = {"allowScheduling": False, "disks": {"default-disk-lab": {"storageReserved": 50 << 30}}}
+    kube.patch("longhorn.io/v1beta2", "Node", "talos-worker-1", "longhorn-system", body={"spec": closed})
 
     def settled() -> bool | None:
         volume = kube.get("longhorn.io/v1beta2", "Volume", replica["spec"]["volumeName"], "longhorn-system")
@@ -247,6 +249,11 @@ def test_what_is_read_of_one_platform_is_found_in_a_lab_that_resembles_it(labs: 
     assert comparable(state_of(context.platform, observe(context))) == comparable(found)
     assert found["nodes"]["talos-worker-1"]["talos"] == OLDER
     assert found["nodes"]["talos-worker-2"]["cordoned"]
+    assert {name: home["open"] for name, home in found["homes"].items()} == {
+        "talos-worker-1": False,
+        "talos-worker-2": True,
+    }
+    assert found["homes"]["talos-worker-1"]["free"] < 150 << 30
     assert [vm["name"] for vm in found["vms"]] == ["talos-old"]
     refused = [planned(upgrade_talos.STAGE, each) for each in (live.context(TO), lab.context(TO))]
     (text,) = {re.sub(r"web-\w+-\w+", "web", str(plan)) for plan in refused}

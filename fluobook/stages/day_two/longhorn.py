@@ -80,7 +80,7 @@ def read_storage(kube: Kube, load: Load, nodes: Sequence[Obj]) -> Storage:
     return Storage(homes, load.volumes, load.replicas, nodes, int(share) if share.isdecimal() else 100)
 
 
-def _free(storage: Storage, home: Obj) -> int:
+def free_bytes(storage: Storage, home: Obj) -> int:
     """Bytes that may still be promised on the roomiest disk that takes copies; 0 if none does."""
     disks, status = value_at(home, "spec.disks") or {}, value_at(home, "status.diskStatus") or {}
     free = [0]
@@ -100,7 +100,7 @@ def open_homes(storage: Storage, leaving: Collection[str]) -> dict[str, int]:
         if has_condition(node, "Ready") and not value_at(node, "spec.unschedulable")
     }
     return {
-        home["metadata"]["name"]: _free(storage, home)
+        home["metadata"]["name"]: free_bytes(storage, home)
         for home in storage.homes
         if home["metadata"]["name"] in usable - set(leaving) and home["spec"].get("allowScheduling")
     }
