@@ -228,17 +228,11 @@ def unreadable(root: Path) -> list[Finding]:
 def _require_documents(file: Path) -> None:
     """Refuse a YAML file that cannot be read, and a table or kustomization that is no mapping."""
     text = read_text(file)
-    if not _has_documents(text) and schemas.is_table(file.name):
+    if not documents.parsed(text) and schemas.is_table(file.name):
         is_empty = not any(data is not None for data in parse_yaml(text, file))
         raise BadFile(
             file, "is empty" if is_empty else "is not a mapping", line=1, remedy="write one, or delete the file"
         )
-
-
-@lru_cache(maxsize=2048)
-def _has_documents(text: str) -> bool:
-    """Whether a YAML text has a mapping, read once for each text."""
-    return bool(list(documents.parse(text, Path("the file"))))
 
 
 @lru_cache(maxsize=256)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -15,7 +16,6 @@ from fluobook.kubernetes.manifests import KubernetesLoader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
 Key = str | int
 Defect = tuple[tuple[Key, ...], str, str]
@@ -150,7 +150,7 @@ def read(file: Path) -> list[Document]:
         InvalidFile: the file is missing or not YAML.
     """
     try:
-        return list(parse(read_text(file), file))
+        return [document.moved(file) for document in parsed(read_text(file))]
     except BadFile as error:
         raise InvalidFile(error.problem, file=file, line=error.line, remedy=error.remedy) from error
 
@@ -280,6 +280,12 @@ def parse(text: str, file: Path) -> Iterator[Document]:
         raise invalid(file, "YAML", error, text) from None
     finally:
         loader.dispose()
+
+
+@lru_cache(maxsize=2048)
+def parsed(text: str) -> tuple[Document, ...]:
+    """The documents of a text, read once; they name no file, and nobody may change their data."""
+    return tuple(parse(text, Path("the file")))
 
 
 def _items(document: Document) -> Iterator[Document]:

@@ -48,7 +48,7 @@ def _checked(text: str, name: str) -> tuple[Checked, ...]:
     """The documents of a text; what many snapshots have in common is read and compared once."""
     return tuple(
         Checked(document.changed(data), mismatches, emptied)
-        for document in documents.parse(text, Path(name))
+        for document in documents.parsed(text)
         for data, mismatches, emptied in [schemas.checked(document.data, name)]
     )
 
