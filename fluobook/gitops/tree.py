@@ -312,7 +312,14 @@ class Tree:
         """As `deployed_by`, with the objects of namespaces that are dropped."""
         if not self.is_ours(application):
             return []
-        return kustomization.resources(self.root / application.path, self.reader)
+        if application.path not in self._built:
+            self._built[application.path] = kustomization.resources(self.root / application.path, self.reader)
+        return list(self._built[application.path])
+
+    @cached_property
+    def _built(self) -> dict[str, list[Document]]:
+        """The objects of each folder of an Application, built once for a tree: it is the repository at one moment."""
+        return {}
 
     def is_dropped(self, document: Document) -> bool:
         """Whether an object is a namespace that is dropped, or in one, or a pool without Services."""
