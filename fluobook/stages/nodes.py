@@ -131,7 +131,7 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     actions, notes = list[Action](), [f"left alone: {name}, whose {strays[name]} is not ours" for name in foreign]
     resized = {name: changes for name, node in known.items() if (changes := _changes(platform, observation, node))}
     staying = known.keys() - {*lost, *resized}
-    returned = {name: steps for name in known if name in staying and (steps := _return(observation, name))}
+    returned = {name: steps for name in known if name in staying and (steps := _restored(observation, name))}
     for name, steps in returned.items():
         actions += _chain(name, steps, actions)
     if resized:
@@ -153,10 +153,18 @@ def plan(platform: Platform, observation: Observation) -> Plan:
     return Plan(NAME, tuple(actions), kept, platform.digest_data(), notes=tuple(notes))
 
 
-def _return(observation: Observation, name: str) -> Steps:
-    """What a node needs that was to be removed or resized, and stays as it is."""
+def _restored(observation: Observation, name: str) -> Steps:
+    """What a node needs that was to be removed or resized, and stays as it is, or that has another disk."""
     steps, reason = Steps(), "it stays"
     home = observation.storage.home(name)
+    if home and observation.is_healthy(name) and (disks := longhorn.replaced_disks(home)):
+        other, uuids = "another disk is in its place", sorted(filter(None, disks.values()))
+        lying = replace(observation, storage=observation.storage.with_only(name, uuids))
+        copies = _copies(lying, name, other, {name})
+        gone = [step for step in copies if step[0] == "delete"]
+        steps += [(verb, thing, why, {**data, "disks": uuids}) for verb, thing, why, data in gone]
+        steps += [("renew", f"disk {disk} of {HOME} {name}", other, {"disk": disk}) for disk in sorted(disks)]
+        steps += [step for step in copies if step[0] == "await"]
     if home and longhorn.closed_by(home) == NAME:
         steps.append(("uncordon", f"{HOME} {name}", reason, {}))
     if drain.cordoned_by(observation.node(name) or {}) == NAME:
@@ -314,7 +322,8 @@ def _copies(observation: Observation, name: str, reason: str, gone: Collection[s
     if not storage.on(name):
         home = storage.home(name)
         handed_over = home is None or home["spec"].get("evictionRequested")
-        return [] if handed_over else [("await", f"volumes that {name} had", "they are degraded", {})]
+        whole = all(value_at(volume, "status.robustness") in ("healthy", "unknown") for volume in storage.volumes)
+        return [] if handed_over or whole else [("await", f"volumes that {name} had", "they are degraded", {})]
     only = longhorn.only_copies(name, storage, gone)
     steps: Steps = [
         ("delete", f"copy of {storage.title(volume)} on {name}", reason, {"volume": volume}) for volume in only
@@ -374,9 +383,15 @@ def _forget(context: RunContext, action: Action, _report: Reporter) -> Mapping[s
     if "member" in action.data:
         return _remove_member(context, action.data["member"])
     if action.object.startswith(COPIES):
-        return {"deleted": longhorn.forget_copies(context, name, action.data.get("volume", ""), NAME)}
-    forget = longhorn.forget_home if action.object.startswith(HOME) else _forget_node
-    return forget(context, name)
+        volume, disks = action.data.get("volume", ""), action.data.get("disks", ())
+        return {"deleted": longhorn.forget_copies(context, name, volume, NAME, disks)}
+    if action.object.startswith(HOME):
+        return longhorn.forget_home(context, name, NAME)
+    return _forget_node(context, name)
+
+
+def _renew(context: RunContext, action: Action, _report: Reporter) -> None:
+    longhorn.renew_disk(context, action.data["node"], action.data["disk"])
 
 
 def _forget_node(context: RunContext, name: str) -> Mapping[str, Any]:
@@ -424,6 +439,7 @@ _DOES = {
     "drain": _drain,
     "reset": _reset,
     "await": _await,
+    "renew": _renew,
     "uncordon": _uncordon,
     "delete": _forget,
 }
@@ -436,12 +452,19 @@ def verify(context: RunContext, observation: Observation) -> Sequence[Check]:
     members = {member.hostname for member in observation.members}
     strangers, former = sorted(nodes - known), sorted(members - known)
     homes = sorted(set(observation.storage.names) - known)
+    replaced = [home["metadata"]["name"] for home in observation.storage.homes if longhorn.replaced_disks(home)]
     file, again = observation.talosconfig, f"fluobook run {PHASE} {NAME}"
     return [
         Check("every node of Kubernetes is in the params", not strangers, count(len(nodes), strangers), again),
         Check("every member of etcd is in the params", not former, count(len(members), former), again),
         Check(
             "every node of Longhorn is in the params", not homes, count(len(observation.storage.homes), homes), again
+        ),
+        Check(
+            "every disk is the one that Longhorn knows",
+            not replaced,
+            count(len(observation.storage.homes), replaced),
+            again,
         ),
         Check(
             "the talosconfig names the nodes of the params",

@@ -306,6 +306,44 @@ def test_a_node_that_is_in_the_params_again_takes_copies_again_unless_somebody_e
     assert steps(stored({}, *homes)) == [f"uncordon Longhorn's node {ONE}"]
 
 
+def other_disk(name: str, taken_out: str = "") -> dict[str, Any]:
+    """Longhorn's entry of a node with another disk than "old"; or without it, because the run was killed."""
+    entry = home(name)
+    message = "record diskUUID doesn't match the one on the disk"
+    ready = {"type": "Ready", "status": "False", "reason": "DiskFilesystemChanged", "message": message}
+    entry["status"]["diskStatus"]["d"] |= {"diskUUID": "old", "conditions": [ready]}
+    if taken_out:
+        entry["metadata"]["annotations"] = {longhorn.RENEWED: taken_out}
+        entry["spec"]["disks"], entry["status"]["diskStatus"] = {}, {}
+    return entry
+
+
+def test_a_node_that_was_made_again_too_early_gets_its_disk_back_and_only_copies_are_named():
+    found = stored({"pvc-1": f"{ONE} {TWO}", "pvc-2": ONE}, other_disk(ONE))
+    replicas = [{"spec": {**each["spec"], "diskID": "old"}} for each in found.storage.replicas]
+    newer = {"spec": {"volumeName": "pvc-3", "nodeID": ONE, "diskID": "new"}}
+    plan = nodes.plan(PLATFORM, replace(found, storage=replace(found.storage, replicas=[*replicas, newer])))
+    renewed = f"renew disk d of Longhorn's node {ONE}"
+    assert [f"{action.verb} {action.object}" for action in plan.actions] == [
+        f"delete copy of pvc-2 on {ONE}",
+        f"delete copies of volumes on {ONE}",
+        renewed,
+        f"await volumes that {ONE} had",
+    ]
+    assert plan.destroys == ("pvc-2",)
+    assert [action.data["disks"] for action in plan.actions[:2]] == [["old"]] * 2
+    assert steps(stored({}, other_disk(ONE, '{"d": {}}'))) == [renewed]
+    assert steps(stored({}, other_disk(ONE), down=(ONE,))) == []
+
+
+@pytest.mark.parametrize(("robustness", "waits"), [("healthy", False), ("unknown", False), ("degraded", True)])
+def test_volumes_are_waited_for_only_if_they_lack_something(robustness, waits):
+    found = stored({"pvc-1": f"{TWO} {THREE}"}, without=(ONE,))
+    volumes = [{**each, "status": {"robustness": robustness}} for each in found.storage.volumes]
+    actions = steps(replace(found, storage=replace(found.storage, volumes=volumes)))
+    assert (f"await volumes that {ONE} had" in actions) is waits
+
+
 def test_a_talosconfig_that_names_other_nodes_is_renewed_at_the_end():
     other = replace(observed(more=("old-worker",)), talosconfig=AccessFile(exists=True, problem="names other nodes"))
     last = nodes.plan(PLATFORM, other).actions[-1]
@@ -426,6 +464,49 @@ def test_a_lost_control_plane_is_replaced(brought_up: Any) -> None:
     lab.bring_up(*UNTIL_NODES)
     assert {(member.hostname, member.learner) for member in first.etcd_members()} == {(name, False) for name in PLANES}
     unchanged(lab, lab.context())
+
+
+@pytest.mark.lab
+def test_a_worker_that_was_made_again_too_early_takes_copies_again_although_it_is_killed_at_every_action(
+    brought_up: Any,
+) -> None:
+    lab = brought_up
+    (only,), pair = until_placed(lab, "pvc-1", 1), until_placed(lab, "pvc-2", 2)
+    lost = next(node for node in lab.chosen.platform.nodes if node.name in pair and node.name != only)
+    attach(lab, next(name for name in pair if name != lost.name))
+    destroy(lab, lost)
+    lab.bring_up(*UNTIL_NODES)
+    kube = lab.context().kube()
+
+    def copies() -> list[tuple[str, bool]]:
+        replicas = (each["spec"] for each in kube.list(LONGHORN_API, "Replica", NAMESPACE))
+        return sorted((s["nodeID"], bool(s.get("failedAt"))) for s in replicas if s["volumeName"] == "pvc-2")
+
+    lab.until(lambda: len(copies()) == 3)
+    assert (lost.name, True) in copies()
+    lab.until(lambda: longhorn.replaced_disks(kube.get(LONGHORN_API, "Node", lost.name, NAMESPACE)))
+    assert not nodes.verify(lab.context(), nodes.observe(lab.context()))[3].passed
+
+    def closed(*_: Any, **__: Any) -> None:
+        raise FluobookError("the laptop was closed")
+
+    context = lab.context()
+    context.wait_until = closed
+    with pytest.raises(FluobookError, match="the laptop was closed"):
+        longhorn.renew_disk(context, lost.name, "default-disk-lab")
+    for after in (1, 2):
+        with pytest.raises(FluobookError, match="the laptop was closed"):
+            apply(lab.context(), typed=(), after=after)
+    assert apply(lab.context(), typed=()).verify().ok
+    assert (lost.name, True) not in copies()
+    assert longhorn.degraded(kube) == []
+    unchanged(lab, lab.context())
+    context = lab.context()
+    home = context.kube().get(LONGHORN_API, "Node", lost.name, NAMESPACE)
+    assert list(longhorn.open_homes(Storage([home], nodes=[context.kube().get("v1", "Node", lost.name)]), ())) == [
+        lost.name
+    ]
+    assert home["spec"]["disks"]["default-disk-lab"]["allowScheduling"]
 
 
 @pytest.mark.lab

@@ -1,13 +1,15 @@
 """Longhorn when a node leaves: what keeps the copies of volumes there, their way to other nodes, the node's entry.
 
 A copy is evicted while the node lives: Longhorn makes another one first, then deletes it. Copies on a node that is gone
-are deleted, so that Longhorn makes others at once; the only copy of a volume never without its name being typed.
+are deleted, so that Longhorn makes others at once; the only copy of a volume never without its name being typed. The
+same goes for the copies on a disk in whose place there is another one, which is then made known to Longhorn.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fluobook.clients.kube import Kube
@@ -23,6 +25,11 @@ Obj = Mapping[str, Any]
 PROVISIONING = "storage-over-provisioning-percentage"
 GONE = frozenset({"KubernetesNodeGone", "ManagerPodMissing"})
 """Why Longhorn's entry of a node is not ready, so that Longhorn lets it be deleted."""
+
+REPLACED = "DiskFilesystemChanged", "doesn't match"
+"""Reason and message of a disk that is not ready because it is another one than Longhorn knows."""
+RENEWED = "fluobook/disks"
+"""The annotation of Longhorn's entry of a node with the disks that are taken out of it and added again."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,13 @@ class Storage:
         volume_object = next((each for each in self.volumes if each["metadata"]["name"] == volume), {})
         status = value_at(volume_object, "status.kubernetesStatus") or {}
         return f"{volume} ({status['namespace']}/{status['pvcName']})" if status.get("pvcName") else volume
+
+    def with_only(self, name: str, disks: Collection[str]) -> Storage:
+        """The same, with those copies on one node that lie on disks of these UUIDs."""
+        kept = [
+            each for each in self.replicas if each["spec"].get("nodeID") != name or each["spec"].get("diskID") in disks
+        ]
+        return replace(self, replicas=kept)
 
 
 def is_whole(replica: Obj) -> bool:
@@ -167,6 +181,25 @@ def only_copies(name: str, storage: Storage, lost: Collection[str]) -> list[str]
     )
 
 
+def replaced_disks(home: Obj) -> dict[str, str]:
+    """The disks of a node in whose place there is another one, each with the UUID that Longhorn expects.
+
+    One that was taken out already, to be added again, has none.
+    """
+    disks = dict.fromkeys(_taken_out(home), "")
+    for name, status in (value_at(home, "status.diskStatus") or {}).items():
+        for each in status.get("conditions") or ():
+            reason, message = REPLACED
+            if each["type"] == "Ready" and each.get("reason") == reason and message in each.get("message", ""):
+                disks[name] = str(status.get("diskUUID") or "")
+    return disks
+
+
+def _taken_out(home: Obj) -> dict[str, Any]:
+    text = (home["metadata"].get("annotations") or {}).get(RENEWED)
+    return dict(json.loads(text)) if text else {}
+
+
 def rebuildable(storage: Storage) -> list[str]:
     """The volumes that lack copies, and for which there is another node."""
     free = open_homes(storage, ())
@@ -244,10 +277,15 @@ def evict(context: RunContext, name: str, stage: str, report: Reporter) -> int:
     return len(seen)
 
 
-def forget_copies(context: RunContext, name: str, volume: str, stage: str) -> Sequence[str]:
-    """Delete the copies on a node that is gone: those of one volume, or all that are whole elsewhere."""
+def forget_copies(
+    context: RunContext, name: str, volume: str, stage: str, disks: Collection[str] = ()
+) -> Sequence[str]:
+    """Delete the copies on a node that is gone, or on these disks: of one volume, or all that are whole elsewhere."""
     kube, storage = context.kube(), _read(context)
-    close_home(kube, name, stage, evict=False)
+    if disks:
+        storage = storage.with_only(name, disks)
+    else:
+        close_home(kube, name, stage, evict=False)
     kept = () if volume else only_copies(name, storage, ())
     gone = [
         each["metadata"]["name"]
@@ -257,6 +295,40 @@ def forget_copies(context: RunContext, name: str, volume: str, stage: str) -> Se
     for replica in gone:
         kube.delete(LONGHORN_API, "Replica", replica, LONGHORN)
     return gone
+
+
+def renew_disk(context: RunContext, name: str, disk: str) -> None:
+    """Take a disk out of Longhorn's entry of a node and add it again, so that the one that is there is used.
+
+    Raises:
+        DeadlineExceeded: copies are still expected on it.
+    """
+    kube = context.kube()
+
+    def entry() -> Obj:
+        return kube.get(LONGHORN_API, "Node", name, LONGHORN)
+
+    def patch(taken_out: Mapping[str, Any], change: Mapping[str, Any] | None) -> None:
+        mark = {"annotations": {RENEWED: json.dumps(taken_out) if taken_out else None}}
+        kube.patch(LONGHORN_API, "Node", name, LONGHORN, body={"metadata": mark, "spec": {"disks": {disk: change}}})
+
+    saved = _taken_out(entry())
+    if disk not in saved:
+        saved[disk] = value_at(entry(), "spec.disks")[disk]
+        patch(saved, {"allowScheduling": False})
+
+    def removed() -> bool | None:
+        home = entry()
+        status = (value_at(home, "status.diskStatus") or {}).get(disk)
+        if disk not in (value_at(home, "spec.disks") or {}):
+            return True if status is None else None
+        if copies := (status or {}).get("scheduledReplica"):
+            raise FluobookError(f"{len(copies)} copies are still expected on it: {_some(sorted(copies))}")
+        patch(saved, None)
+        return None
+
+    context.wait_until("gate", f"Longhorn to forget disk {disk} of {name}", removed, interval=0.5)
+    patch({key: value for key, value in saved.items() if key != disk}, saved[disk])
 
 
 def rebuilt(context: RunContext, report: Reporter) -> None:
@@ -282,10 +354,10 @@ def degraded(kube: Kube) -> list[str]:
     return [v["metadata"]["name"] for v in volumes if value_at(v, "status.robustness") in ("degraded", "faulted")]
 
 
-def forget_home(context: RunContext, name: str) -> Mapping[str, Any]:
+def forget_home(context: RunContext, name: str, stage: str) -> Mapping[str, Any]:
     """Delete Longhorn's entry of a node, once Longhorn has noticed that the node is gone and runs nothing there."""
     kube = context.kube()
-    close_home(kube, name, "", evict=False)
+    close_home(kube, name, stage, evict=False)
 
     def deleted() -> bool | None:
         home = kube.find(LONGHORN_API, "Node", name, LONGHORN)
