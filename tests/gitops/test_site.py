@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -493,6 +494,29 @@ FEATURES: dict[str, tuple[str, dict[str, str], str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def built() -> dict[Path, list[dict[str, Any]]]:
+    """The objects of each folder of cluster-gitops as it is."""
+    return {}
+
+
+@pytest.fixture
+def upstream_once(built: dict[Path, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build the folders of cluster-gitops once for tests that change the site alone: each costs a process."""
+    build = Builder.build
+
+    def built_once(self: Builder, folder: Path) -> list[dict[str, Any]]:
+        path = folder.relative_to(self.root)
+        if path.parts[0] == "site":
+            return build(self, folder)
+        if path not in built:
+            built[path] = build(self, folder)
+        return deepcopy(built[path])
+
+    monkeypatch.setattr(Builder, "build", built_once)
+
+
+@pytest.mark.usefixtures("upstream_once")
 @pytest.mark.parametrize("name", FEATURES)
 def test_what_kustomize_makes_is_checked_as_it_is_deployed(site: Path, name: str):
     text, files, message = FEATURES[name]
