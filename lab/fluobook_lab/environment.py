@@ -30,7 +30,8 @@ from fluobook_lab.grpc import reserve
 from fluobook_lab.hosts import Hosts
 from fluobook_lab.http import issue_for
 from fluobook_lab.hubble import ClusterFlows, Relay
-from fluobook_lab.kube.objects import is_true
+from fluobook_lab.kube.controllers.nodes import HEARTBEATS
+from fluobook_lab.kube.objects import is_true, name_of
 from fluobook_lab.proxmox import Host, ProxmoxLab, Storage, Token
 from fluobook_lab.proxmox.model import administrator
 from fluobook_lab.s3 import BucketServer
@@ -191,6 +192,8 @@ class Environment:
         for server in self.proxmox.values():
             server.refresh_faults()
         self.hosts.refresh_faults()
+        for node in self.kubernetes.store.view("v1", "Node"):
+            self.kubernetes.store.storage.signal(HEARTBEATS, name_of(node))
 
     @property
     def _servers(self) -> list[tuple[str, HttpServer]]:

@@ -125,7 +125,7 @@ class KubeCluster:
         return [
             self._signer,
             self._namespaces,
-            Nodes(store, self._heartbeats),
+            Nodes(store, self._heartbeats, self._faults),
             Evictions(store, self._clock, self._works),
             Kubelets(store, self._clock, self._faults, self._seed, self._machines),
             Deployments(store),

@@ -6,6 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 from fluobook.kubernetes.selectors import tolerates
+from fluobook_lab.kube.controllers.longhorn import CONTROL_PLANE
 from fluobook_lab.kube.controllers.loop import own_key, record
 from fluobook_lab.kube.objects import is_true, labels_of, name_of, namespace_of, with_condition
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from fluobook_lab.clock import Clock
+    from fluobook_lab.faults import Faults
     from fluobook_lab.kube.controllers.loop import Sources
     from fluobook_lab.kube.objects import Obj
     from fluobook_lab.kube.storage import Key, Storage
@@ -31,6 +33,7 @@ NO_CNI = (
 )
 _NOT_READY, _UNREACHABLE = "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"
 _LIFE_TAINTS = (_NOT_READY, _UNREACHABLE)
+TAINTED, _REPAIR = "kube.workers-tainted", {"key": "lab/repair", "value": "true", "effect": "NoSchedule"}
 _FEW, _UNHEALTHY_SHARE = 2, 0.55
 """With more nodes that are not ready, and that share of all, pods stay: as kube-controller-manager has it."""
 STEP = 5.0
@@ -65,11 +68,18 @@ class Heartbeats:
 
 
 class Nodes:
-    """Keeps the Ready condition and the taints that go with it."""
+    """Keeps the Ready condition and the taints that go with it.
 
-    def __init__(self, store: Store, heartbeats: Heartbeats) -> None:
+    Args:
+        store: the cluster.
+        heartbeats: which kubelets live.
+        faults: "kube.workers-tainted": somebody keeps pods away from the workers.
+    """
+
+    def __init__(self, store: Store, heartbeats: Heartbeats, faults: Faults) -> None:
         self._store = store
         self._heartbeats = heartbeats
+        self._faults = faults
         self.sources: Sources = {RESOURCE: self._all, ("", "pods"): _home_of_cni, HEARTBEATS: own_key}
 
     def _all(self, _node: Obj) -> list[Key]:
@@ -116,7 +126,8 @@ class Nodes:
         evicts = may_evict(ready, begun={"key": key, "effect": "NoExecute"} in old)
         effects = ("NoSchedule", "NoExecute") if evicts else ("NoSchedule",)
         own = [{"key": key, "effect": effect} for effect in effects if key]
-        taints = [entry for entry in old if entry["key"] not in _LIFE_TAINTS] + own
+        own += [_REPAIR] if self._faults.on(TAINTED) and CONTROL_PLANE not in labels_of(node) else []
+        taints = [entry for entry in old if entry["key"] not in _LIFE_TAINTS and entry != _REPAIR] + own
         if taints != old:
             body = {"spec": {"taints": taints or None}}
             self._store.patch("v1", "Node", name_of(node), body=body)
