@@ -232,9 +232,8 @@ def etcd_checks(platform: Platform, reports: Mapping[str, EtcdReport]) -> Iterab
         "no member of etcd is a learner",
         not learners,
         count(len(status), learners),
-        f"wait until it has caught up; one that never does: on another member {TALOSCTL} -n ADDRESS etcd "
-        "remove-member ID, then "
-        f"{TALOSCTL} -n LEARNER reset --graceful=false --reboot, and fluobook run {PHASE} --only apply-talos-config",
+        f"wait until it has caught up, or: {TALOSCTL} -n ADDRESS etcd remove-member ID on another member, "
+        f"then {TALOSCTL} -n LEARNER reset --graceful=false --reboot --system-labels-to-wipe EPHEMERAL; it joins again",
     )
     hosts = {s.id: name for name, s in status.items()}
     alarms = sorted({f"{hosts.get(member, member)}: {kind}" for s in status.values() for member, kind in s.alarms})
