@@ -242,7 +242,7 @@ def _require_ready(platform: Platform, observation: Observation, wanted: Wanted)
     silent = [node.name for node in platform.control_planes if node.name not in observation.members]
     if silent:
         raise Refused(
-            f"{', '.join(silent)} must answer before a restore, and does not",
+            f"no answer from {', '.join(silent)}: every control plane must answer before a restore",
             cause="all control planes restart with an empty etcd: one that comes back later would bring its old etcd",
             remedy=f"start them, or make them again: fluobook run {PHASE} --only create-vms --only apply-talos-config",
         )

@@ -79,6 +79,24 @@ def test_a_volume_has_its_replicas_on_different_nodes_and_is_unknown_while_detac
     assert sorted(nodes) == ["wk-1", "wk-2"]
 
 
+@pytest.mark.parametrize(("locality", "homes"), [("best-effort", {"wk-1"}), ("disabled", {"wk-2"})])
+def test_a_copy_lies_near_the_pod_where_the_class_says_so(cluster: Store, locality: str, homes: set[str]) -> None:
+    body = {"volumeBindingMode": "WaitForFirstConsumer", "parameters": {"dataLocality": locality}}
+    cluster.patch(
+        "storage.k8s.io/v1",
+        "StorageClass",
+        "two",
+        body={**body, "parameters": {**body["parameters"], "numberOfReplicas": "1"}},
+    )
+    longhorn = Longhorn(cluster, Clock())  # type: ignore[arg-type]
+    longhorn.reconcile(("", "pvc-1"))
+    assert cluster.find(API, "Volume", "pvc-1", NAMESPACE) is None, "nobody knows yet where its pod runs"
+    use(cluster)
+    longhorn.reconcile(("", "pvc-1"))
+    assert {replica["spec"]["nodeID"] for replica in cluster.view(API, "Replica", NAMESPACE)} == homes
+    assert health(cluster) == ("attached", "healthy")
+
+
 def test_a_volume_is_degraded_until_the_replicas_of_a_returned_node_are_rebuilt(cluster: Store) -> None:
     clock = Clock()
     longhorn = Longhorn(cluster, clock)  # type: ignore[arg-type]

@@ -26,6 +26,10 @@ REPLICAS, TARGETS = ("longhorn.io", "replicas"), ("longhorn.io", "backuptargets"
 RESTORED, BACKUPS = ("longhorn.io", "volumes"), ("longhorn.io", "backups")
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+WAITS = "WaitForFirstConsumer"
+"""How a class binds volumes that are made once it is known where their pod runs."""
+LOCAL = frozenset({"best-effort", "strict-local"})
+"""Values of `dataLocality` with which a replica lies on the node of the pod; the lab does not move one after it."""
 REBUILD_SECONDS = 20.0
 """Lab seconds from the return of a node, or from the creation of a replica, until the replicas are healthy."""
 HOMES = ("longhorn.io", "nodes")
@@ -104,8 +108,10 @@ class Longhorn:
             self._delete(key[1])
         if volume is None or served is None or (volume["spec"].get("csi") or {}).get("driver") != DRIVER:
             return None
-        made = self._store.find(API, "Volume", key[1], NAMESPACE) or self._make(volume)
-        return self._report(volume, made)
+        made = self._store.find(API, "Volume", key[1], NAMESPACE)
+        if made is None and self._class_of(volume).get("volumeBindingMode") == WAITS and not self._user(_claim(volume)):
+            return None
+        return self._report(volume, made or self._make(volume))
 
     def _delete(self, name: str) -> None:
         """Delete the volume of a PersistentVolume that is gone, with its replicas."""
@@ -160,10 +166,11 @@ class Longhorn:
         spec = {"numberOfReplicas": wanted, "frontend": "blockdev", "dataEngine": "v1", "size": size}
         return self._store.create({"apiVersion": API, "kind": "Volume", "metadata": metadata, "spec": spec})
 
-    def _replicate(self, volume: Obj, wanted: int) -> None:
-        """Make the replicas of a volume, on the nodes that have a disk for them."""
+    def _replicate(self, volume: Obj, wanted: int, *, near: str = "") -> None:
+        """Make the replicas of a volume, on nodes that have a disk for them; the first near the pod that uses it."""
         workers = [name for name in self._workers() if self._is_open(name)]
         first = sum(map(ord, name_of(volume))) % len(workers) if workers else 0
+        first = workers.index(near) if near in workers else first
         for number in range(min(wanted, len(workers))):
             self._add(volume, workers[(first + number) % len(workers)])
 
@@ -180,15 +187,19 @@ class Longhorn:
         replicas = self._store.storage.scan(REPLICAS, NAMESPACE)
         return [replica for _, replica in replicas if replica["spec"]["volumeName"] == volume]
 
+    def _class_of(self, volume: Obj) -> Obj:
+        name = volume["spec"].get("storageClassName") or ""
+        return (self._store.find("storage.k8s.io/v1", "StorageClass", name) if name else None) or {}
+
     def _replicas(self, volume: Obj) -> int:
-        storage_class = self._store.find("storage.k8s.io/v1", "StorageClass", volume["spec"]["storageClassName"])
-        return int(((storage_class or {}).get("parameters") or {}).get("numberOfReplicas", 1))
+        return int((self._class_of(volume).get("parameters") or {}).get("numberOfReplicas", 1))
 
     def _report(self, volume: Obj, made: Obj) -> float | None:
         """Move and rebuild replicas, set state and robustness; the lab seconds until a rebuild ends."""
         name, wanted = name_of(volume), made["spec"]["numberOfReplicas"]
         if not made.get("status") and not self._replicas_of(name):
-            self._replicate(made, wanted)
+            is_local = (self._class_of(volume).get("parameters") or {}).get("dataLocality") in LOCAL
+            self._replicate(made, wanted, near=self._user(_claim(volume)) if is_local else "")
             if not self._replicas_of(name):
                 return None  # no node takes any yet
         for replica in self._replicas_of(name):
