@@ -30,6 +30,8 @@ from fluobook.errors import BadFile
 MIB = 1024 * 1024
 LARGEST = 4 * MIB
 """Bytes of a file that a person writes."""
+LARGEST_SEARCHED = 16 * MIB
+"""Bytes of another file of the repository, which is searched for keys."""
 LARGEST_RECORD = 64 * MIB
 """Bytes of a file that a run writes: a journal, a notebook with its outputs."""
 DEEPEST = 100

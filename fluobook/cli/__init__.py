@@ -36,6 +36,8 @@ app.add_typer(lab.app, name="lab")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code (the table is in `fluobook.errors`)."""
+    if arguments is None and sys.getfilesystemencoding() != "utf-8":  # a locale such as de_DE.ISO-8859-1
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONUTF8": "1"})  # noqa: S606 (no shell is wanted)
     signal.signal(signal.SIGTERM, _end)  # a run has a handler of its own once it begins
     arguments = sys.argv[1:] if arguments is None else arguments
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # jsonschema builds 38 grammars with it, in 1.2 s

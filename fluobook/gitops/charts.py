@@ -64,6 +64,7 @@ class Chart:
     large: bool = False
     exposes: tuple[str, ...] = ()
     home: str = ""
+    extensions: tuple[str, ...] = ()
     serves: dict[str, list[int]] = field(default_factory=dict, hash=False)
     makes: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()

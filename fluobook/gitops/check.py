@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fluobook.errors import BadFile, NotFound, Rejected
-from fluobook.files import LARGEST_RECORD, not_regular, parse_yaml, read_text, refuse_conflicts, require_json
+from fluobook.files import LARGEST_SEARCHED, not_regular, parse_yaml, read_text, refuse_conflicts, require_json
 from fluobook.gitops import components, documents, kustomization, schemas
 from fluobook.gitops.documents import Document, Finding, Incomplete, InvalidFile, Position
 from fluobook.gitops.rules import applications, files, network, objects, references, secrets
@@ -217,7 +217,7 @@ def unreadable(root: Path) -> list[Finding]:
             elif not file.is_file():
                 raise not_regular(file)
             elif file.suffix != ".md":
-                refuse_conflicts(read_text(file, largest=LARGEST_RECORD, errors="replace"), file)
+                refuse_conflicts(read_text(file, largest=LARGEST_SEARCHED, errors="replace"), file)
         except BadFile as error:
             message = f"it {error.problem}"
             result.append(Position(file, error.line).finding(message, error.remedy, "readable"))

@@ -1,8 +1,9 @@
 """NetworkPolicies as Cilium enforces them: may this source open a connection to that pod on that port?
 
-Three facts of Cilium decide the model. Nodes, and with them the API server, have identities that no selector and no
-ipBlock matches: only a rule without `from` admits them. An ipBlock means addresses outside the cluster, never pods or
-nodes. Pods on the host network are outside all policies.
+What a target lets in and what a source lets out are two questions; a connection needs both. Three facts of Cilium
+decide the model. Nodes, and with them the API server, have identities that no selector and no ipBlock matches: only a
+rule without `from` admits them. An ipBlock means addresses outside the cluster, never pods or nodes. Pods on the host
+network are outside all policies.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from fluobook.kubernetes.selectors import matches
 
 TCP = "TCP"
+NAMESPACE_NAME = "kubernetes.io/metadata.name"
+_POD_NAMESPACE, _NAMESPACE_LABELS = "io.kubernetes.pod.namespace", "io.cilium.k8s.namespace.labels"
 _CLOSE = 3
 """Score of a policy that matches in two of three parts, one of them by name."""
 _EVERY_PORT: tuple[dict[str, Any], ...] = ({},)
@@ -109,6 +112,36 @@ class Policies(Generic[P]):
             verdicts.append(Verdict(bool(allowing) or not isolating, allowing or isolating))
         return verdicts
 
+    def leaves(self, source: Endpoint, target: Endpoint, port: tuple[int, str]) -> bool:
+        """Whether the policies for a pod's egress let it open a connection to a port of `target`."""
+        isolating = [policy for policy in self.policies if closes_egress(policy) and _is_for(policy, source)]
+        rules = [(policy, rule) for policy in isolating for rule in policy.data["spec"].get("egress") or ()]
+        return not isolating or any(
+            _opens(policy, rule, target, port) and self._reaches(policy, rule, target) for policy, rule in rules
+        )
+
+    def _reaches(self, policy: P, rule: Mapping[str, Any], target: Endpoint) -> bool:
+        if policy.kind == "CiliumNetworkPolicy":
+            return self._matches_cilium(policy, rule, "to", target)
+        return self._matches_peers(rule.get("to"), target, policy.namespace)
+
+    def _matches_cilium(self, policy: P, rule: Mapping[str, Any], direction: str, peer: Endpoint) -> bool:
+        """Whether the `from…` or `to…` fields of a rule name a peer; a name in DNS is outside the cluster."""
+        entities = {"all", peer.entity or "cluster"} | ({"cluster", "kube-apiserver"} if peer == NODES else set())
+        labels = {**peer.labels, _POD_NAMESPACE: peer.namespace}
+        namespace = {NAMESPACE_NAME: peer.namespace, **self.namespaces.get(peer.namespace, {})}
+        labels |= {f"{_NAMESPACE_LABELS}.{key}": value for key, value in namespace.items()}
+        blocks = [{"cidr": cidr} for cidr in rule.get(f"{direction}CIDR") or ()]
+        blocks += rule.get(f"{direction}CIDRSet") or ()
+        selectors = () if peer.entity else rule.get(f"{direction}Endpoints") or ()
+        is_everybody = not any(key.startswith(direction) and key != "toPorts" for key in rule)
+        return (
+            is_everybody
+            or not entities.isdisjoint(rule.get(f"{direction}Entities") or ())
+            or any(_matches_endpoint(selector, labels, policy.namespace) for selector in selectors)
+            or (peer.entity == "world" and any(_in_block(block, peer.address) for block in blocks))
+        )
+
     def isolating(self, target: Endpoint) -> tuple[P, ...]:
         """The policies that isolate a pod for ingress; none where everything may connect to it."""
         if target.host_network or target.entity:
@@ -136,9 +169,8 @@ class Policies(Generic[P]):
         )
 
     def _admits(self, policy: P, rule: Mapping[str, Any], source: Endpoint) -> bool:
-        if policy.kind == "CiliumNetworkPolicy":  # the tree uses entities alone
-            entities = rule.get("fromEntities") or ()
-            return source.entity in entities or "all" in entities
+        if policy.kind == "CiliumNetworkPolicy":
+            return self._matches_cilium(policy, rule, "from", source)
         return self._matches_peers(rule.get("from"), source, policy.namespace)
 
     def _matches_peers(self, peers: Sequence[Mapping[str, Any]] | None, source: Endpoint, namespace: str) -> bool:
@@ -151,7 +183,7 @@ class Policies(Generic[P]):
             return False
         if "namespaceSelector" in peer:
             labels = {
-                "kubernetes.io/metadata.name": source.namespace,
+                NAMESPACE_NAME: source.namespace,
                 **self.namespaces.get(source.namespace, {}),
             }
             if not matches(peer["namespaceSelector"] or {}, labels):
@@ -163,13 +195,40 @@ class Policies(Generic[P]):
 
 def _selects(policy: PolicyObject, target: Endpoint) -> bool:
     """Whether a policy isolates a pod for ingress."""
-    if policy.namespace != target.namespace:
-        return False
+    return closes_ingress(policy) and _is_for(policy, target)
+
+
+def closes_ingress(policy: PolicyObject) -> bool:
+    """Whether a policy lets only what it names connect to its pods."""
     spec = policy.data["spec"]
     if policy.kind == "CiliumNetworkPolicy":
-        return "ingress" in spec and matches(spec.get("endpointSelector") or {}, target.labels)
-    isolates = "Ingress" in (spec.get("policyTypes") or ["Ingress"])
-    return isolates and matches(spec.get("podSelector") or {}, target.labels)
+        return "ingress" in spec
+    return "Ingress" in (spec.get("policyTypes") or ["Ingress"])
+
+
+def closes_egress(policy: PolicyObject) -> bool:
+    """Whether a policy lets its pods connect only to what it names."""
+    spec = policy.data["spec"]
+    if policy.kind == "CiliumNetworkPolicy":
+        return "egress" in spec
+    return "Egress" in (spec.get("policyTypes") or ["Egress"] * ("egress" in spec))
+
+
+def _is_for(policy: PolicyObject, pod: Endpoint) -> bool:
+    selector = policy.data["spec"].get("podSelector", policy.data["spec"].get("endpointSelector"))
+    return policy.namespace == pod.namespace and matches(selector or {}, pod.labels)
+
+
+def _matches_endpoint(selector: Mapping[str, Any], labels: Mapping[str, str], namespace: str) -> bool:
+    """Whether a selector of Cilium, whose labels may have a source (k8s:app), selects a pod with these labels."""
+    bare = {key.partition(":")[2] or key: value for key, value in (selector.get("matchLabels") or {}).items()}
+    expressions = [
+        {**each, "key": each["key"].partition(":")[2] or each["key"]} for each in selector.get("matchExpressions") or ()
+    ]
+    names = {*bare, *(each["key"] for each in expressions)}
+    if not any(name.startswith((_POD_NAMESPACE, _NAMESPACE_LABELS)) for name in names):
+        bare[_POD_NAMESPACE] = namespace
+    return matches({"matchLabels": bare, "matchExpressions": expressions}, labels)
 
 
 def _ingress(policy: PolicyObject) -> Sequence[Mapping[str, Any]]:
@@ -182,9 +241,11 @@ def _opens(policy: PolicyObject, rule: Mapping[str, Any], target: Endpoint, want
         return _matches_ports(rule.get("ports"), target, wanted)
     ports = [port for group in rule.get("toPorts") or () for port in group.get("ports") or ()]
     number, protocol = wanted
-    return not ports or any(
-        int(port["port"]) == number and port.get("protocol", "ANY") in (protocol, "ANY") for port in ports
-    )
+    for port in ports:
+        first = int(port["port"]) if port["port"].isdigit() else target.named_ports.get(port["port"], -1)
+        if port.get("protocol", "ANY") in (protocol, "ANY") and first <= number <= port.get("endPort", first):
+            return True
+    return not ports
 
 
 def _matches_ports(ports: Iterable[Mapping[str, Any]] | None, target: Endpoint, wanted: tuple[int, str]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 Document = Mapping[str, Any]
 
+_HIGHEST_PORT = 65535
 _KEY_LENGTH = 32
 _SHORTEST_WATCHDOG = 10.0
 SIZE = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?)b?", re.IGNORECASE)
@@ -55,6 +56,8 @@ def is_key(text: str) -> bool:
 def _wireguard(document: Document) -> Iterator[str]:
     if (key := document.get("privateKey")) and (problem := _key_problem(key)):
         yield f"wireguard private key is invalid: {problem}"
+    if not 0 <= (document.get("listenPort") or 0) <= _HIGHEST_PORT:
+        yield "wireguard listen port must be between 0 and 65535"
     for index, peer in enumerate(document.get("peers") or ()):
         if not peer.get("publicKey"):
             yield f"wireguard peer public key must be specified (peer index {index})"

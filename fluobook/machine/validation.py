@@ -38,6 +38,11 @@ _SCALARS: dict[str, tuple[type, ...]] = {
 _BOOLEANS = ("y", "Y", "yes", "on", "n", "N", "no", "off")
 """Words that Talos reads as a boolean."""
 
+_IN_ONE_CASE = re.compile(r"machine\.type|cluster\.network\.cni\.name|machine\.logging\..*format")
+"""Where Talos compares words as they are; it reads those of other fields in upper and lower case."""
+_WORDS = ("auto", "provider", "volumeType")
+"""Fields whose words other checks compare."""
+
 
 class Refusal(NamedTuple):
     """One reason for which Talos refuses a configuration."""
@@ -54,7 +59,7 @@ class Refusal(NamedTuple):
 _NEWER = packaged(__package__, "refusals_1.14.yaml")
 _OLDER = packaged(__package__, "refusals.yaml")
 _RULES = _NEWER | {
-    name: [*part, *_NEWER[name]] if isinstance(part, list) else part | _NEWER.get(name, {})
+    name: [*part, *_NEWER.get(name, [])] if isinstance(part, list) else part | _NEWER.get(name, {})
     for name, part in _OLDER.items()
 }
 OLDEST = "1.13"
@@ -178,7 +183,7 @@ def _require_allowed(value: Any, limits: str | Mapping[str, Any], path: str) -> 
         _CHECKED[limits](str(value).strip(), path)
         return
     allowed = limits.get("enum")
-    if allowed and value not in allowed:
+    if allowed and value not in allowed and (_IN_ONE_CASE.fullmatch(path) or str(value).lower() not in allowed):
         raise ValueError(f"{path}: {value} does not belong to the values {', '.join(map(str, allowed))}")
     form = _SCHEMA_FORMS.get(limits.get("pattern", ""), limits.get("pattern"))
     if form and value != "" and not _has_form(str(value), form):
@@ -215,7 +220,11 @@ def refusals(documents: Sequence[Mapping[str, Any]], talos: str = OLDEST) -> lis
     result = [Refusal(_MAIN, message) for message in (_main_problems(main, talos) if main else ())]
     result += [Refusal(identity(each), message) for each in others for message in _document_problems(each, talos)]
     conflicts = (_conflict(main, document) for document in others) if main else ()
-    together = [*conflicts, *(_incomplete(main, others) if has_documents(talos) and main else ())]
+    together = [
+        *conflicts,
+        *_of_one_name(others),
+        *(_incomplete(main, others) if has_documents(talos) and main else ()),
+    ]
     return result + [Refusal("", message) for message in together if message]
 
 
@@ -238,11 +247,24 @@ def _incomplete(main: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) ->
         yield f"the following document kinds are only allowed on control plane machines: [{' '.join(misplaced)}]"
 
 
+def _of_one_name(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Documents of different kinds that would make one thing: a link, an address, a volume."""
+    for kinds in _RULES["exclusive"]:
+        first: dict[Any, Mapping[str, Any]] = {}
+        for document in (each for each in documents if each["kind"] in kinds):
+            other = first.setdefault(document.get("name"), document)
+            if other["kind"] != document["kind"]:
+                yield f"conflicting documents: {identity(other)} and {identity(document)}"
+
+
 def _filled(value: Any) -> Any:
-    """A value whose lists have empty items where theirs are null, as Talos reads them."""
+    """A value as Talos reads it: lists with empty items where theirs are null, words in lower case."""
     if isinstance(value, list):
         return [{} if item is None else _filled(item) for item in value]
-    return {key: _filled(item) for key, item in value.items()} if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        words = {key: item.lower() for key, item in value.items() if key in _WORDS and isinstance(item, str)}
+        return {key: _filled(item) for key, item in value.items()} | words
+    return value
 
 
 def _at(data: Any, path: str) -> Any:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from fluobook.params.cpus import MODELS, TOO_OLD
 from fluobook.params.problems import did_you_mean, is_secret, refuse
+from fluobook.params.schedules import is_schedule
 
 LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 PROXMOX_OUI = "BC:24:11"
@@ -343,6 +344,12 @@ def _device(value: str) -> str:
     return value
 
 
+def _schedule(value: str) -> str:
+    if not is_schedule(value):
+        raise refuse(_SCHEDULE_FORM[0], "minute 0-59, hour 0-23, day 1-31, month 1-12, day of the week 0-6")
+    return value
+
+
 def _line(value: str) -> str:
     if not value.isprintable():
         raise refuse("has a control character", "write it on one line", hidden=True)
@@ -557,12 +564,14 @@ WireguardKey = Annotated[
 ]
 DevicePath = Annotated[str, AfterValidator(_device)]
 _BUCKET_FORM = "3 to 63 lower-case letters, digits, dots and inner hyphens"
-Bucket = Annotated[str, matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "must be the name of a bucket", _BUCKET_FORM)]
+_BUCKET = r"(?!.*\.\.|[0-9.]+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+Bucket = Annotated[str, matching(_BUCKET, "must be the name of a bucket", _BUCKET_FORM)]
 Region = Annotated[str, matching(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", "must be a region", "such as eu-central-1")]
 _ENDPOINT = r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?"
 Endpoint = Annotated[str, matching(_ENDPOINT, "must be the URL of a server", 'such as "https://s3.example.com:9000"')]
 _SCHEDULE = r"([0-9*/,-]+ ){4}[0-9*/,-]+"
-Schedule = Annotated[str, matching(_SCHEDULE, "must be a schedule of five fields", 'such as "30 1 * * *"')]
+_SCHEDULE_FORM = "must be a schedule of five fields", 'such as "30 1 * * *"'
+Schedule = Annotated[str, matching(_SCHEDULE, *_SCHEDULE_FORM), AfterValidator(_schedule)]
 RepositoryPath = Annotated[str, AfterValidator(_repository_path)]
 _Line = Annotated[str, AfterValidator(_line)]
 Text = Annotated[_Line, AfterValidator(_text)]

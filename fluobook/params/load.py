@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ def repository_root(start: Path | None = None) -> Path:
     """
     begin = (start or Path.cwd()).absolute()
     for folder in (begin, *begin.parents, Path(__file__).parents[2]):
-        if (folder / "params" / "versions.yaml").is_file():
+        if os.path.lexists(folder / "params" / "versions.yaml"):  # reading it says what is wrong with it
             return folder
     raise ParamsError(
         f"{begin} is not inside a fluobook repository",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from fluobook import cli
+from fluobook.errors import ParamsError
 from fluobook.stages import catalogue
 
 
@@ -124,6 +126,16 @@ def test_who_reads_only_the_first_line_sees_no_error():
     process = subprocess.run(["bash", "-c", f"{plan} | true"], capture_output=True, text=True, timeout=60, check=True)
     assert "defect" not in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def test_a_locale_without_utf8_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "Größe.yaml").write_text("phase: Größe\n", encoding="utf-8")
+    code = "from fluobook.cli import main; main()"
+    command = [sys.executable, "-c", code, "plan", str(tmp_path / "Größe.yaml")]
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=env, timeout=60, check=False)
+    assert done.returncode == ParamsError.exit_code
+    assert "Größe" in done.stderr
 
 
 def test_a_stage_of_day_two_is_run_when_it_is_named():

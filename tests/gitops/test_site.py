@@ -86,6 +86,10 @@ def test_an_application_without_rows_or_with_a_door_too_many_is_reported(site: P
     assert any("reachability.yaml has no pod of namespace shop" in line for line in reported(site, "reachability"))
 
 
+ISSUER = "cert-manager.io/cluster-issuer: letsencrypt-production\n"
+AUTH = f"{ISSUER}    nginx.ingress.kubernetes.io/"
+
+
 @pytest.mark.parametrize(
     ("edit", "rule", "message"),
     [
@@ -107,6 +111,23 @@ def test_an_application_without_rows_or_with_a_door_too_many_is_reported(site: P
         (("shop/shop.yaml", ":1.29.1", ":latest"), "pin", "no version tag"),
         (("shop/shop.yaml", "number: 80", "number: 81"), "reference", "has no port 81"),
         (("shop/namespace.yaml", "Prune=false,", ""), "keeping", "shop prunes"),
+        (("shop/application.yaml", "shop.{domain}", "grafana.{domain}"), "reference", "the same host as grafana"),
+        (
+            ("shop/application.yaml", 'tls/0/hosts/0, value: "shop', 'tls/0/hosts/0, value: "a'),
+            "reference",
+            "TLS for a.",
+        ),
+        (("shop/shop.yaml", ISSUER, f"{AUTH}auth-secret: shop\n"), "reference", "Secret shop has no key auth"),
+        (
+            ("shop/shop.yaml", ISSUER, f"{AUTH}auth-tls-secret: shop/shop\n"),
+            "reference",
+            "Secret shop has no key ca.crt",
+        ),
+        (
+            ("shop/shop.yaml", ISSUER, f"{AUTH}proxy-ssl-secret: shop/shops\n"),
+            "reference",
+            "there is no Secret shops in shop",
+        ),
     ],
 )
 def test_mistakes_in_a_site_are_reported_as_anywhere(site: Path, edit: tuple[str, str, str], rule: str, message: str):
@@ -610,3 +631,62 @@ def test_a_full_temporary_folder_is_no_defect_of_a_kustomization(site: Path, mon
     (finding,) = findings(site, {"build": RULES["build"]}, path="site", without=("scylladb",))
     assert "No space left on device" in finding.message
     assert "TMPDIR" in finding.remedy
+
+
+TO = "to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: "
+DNS = f"{{{TO}kube-system}}}}}}], ports: [{{port: 53, protocol: UDP}}]}}"
+DATABASE = f"{{{TO}fluodata}}}}}}], ports: [{{port: 5432}}]}}"
+CILIUM_DNS = "{toEndpoints: [{matchLabels: {k8s:io.kubernetes.pod.namespace: kube-system}}]}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "egress", "problems"),
+    [
+        ("NetworkPolicy", f"[{DNS}, {DATABASE}]", []),
+        ("NetworkPolicy", f"[{DNS}, {DATABASE}, {{to: [{{ipBlock: {{cidr: 0.0.0.0/0}}}}]}}]", []),
+        ("NetworkPolicy", "[{}]", []),
+        ("NetworkPolicy", f"[{DNS}]", ["keeps shop from postgresql:5432/TCP"]),
+        ("NetworkPolicy", "[{to: [{ipBlock: {cidr: 0.0.0.0/0}}]}]", ["coredns:53/UDP", "postgresql:5432/TCP"]),
+        ("NetworkPolicy", "[]", ["coredns:53/UDP", "postgresql:5432/TCP"]),
+        ("CiliumNetworkPolicy", f"[{CILIUM_DNS}, {{toEntities: [cluster]}}]", []),
+        (
+            "CiliumNetworkPolicy",
+            f"[{CILIUM_DNS}, {{toFQDNs: [{{matchName: a.example.org}}]}}]",
+            ["postgresql:5432/TCP"],
+        ),
+        ("CiliumNetworkPolicy", "[{toEndpoints: [{matchLabels: {app: coredns}}]}]", ["coredns:53/UDP", "postgresql"]),
+    ],
+)
+def test_a_policy_may_close_egress_but_for_names_and_what_rows_expect(
+    site: Path, kind: str, egress: str, problems: list[str]
+):
+    table = site / "site/reachability.yaml"
+    table.write_text(table.read_text() + "  - {from: shop, to: postgresql, ports: [5432], why: its data}\n")
+    policy = {"kind": kind, "metadata": {"name": "shop-out", "namespace": "shop"}}
+    spec = {"policyTypes": ["Egress"]} if kind == "NetworkPolicy" else {}
+    policy["apiVersion"] = "networking.k8s.io/v1" if spec else "cilium.io/v2"
+    selector = "podSelector" if spec else "endpointSelector"
+    policy["spec"] = {selector: {"matchLabels": {"app": "shop"}}, **spec, "egress": yaml.safe_load(egress)}
+    file = site / "site/shop/policies.yaml"
+    file.write_text(f"{file.read_text()}---\n{yaml.safe_dump(policy)}")
+    lines = reported(site, "policy")
+    assert len(lines) == len(problems)
+    for problem in problems:
+        assert any(problem in line for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("patch", "where"),
+    [
+        ("kind: RegistryAuthConfig\nname: r.example.org\nusername: u\npassword: hunter2", "password"),
+        ("kind: RegistryAuthConfig\nname: r.example.org\nauth: dTpodW50ZXIy", "auth"),
+        ("kind: SideroLinkConfig\napiUrl: grpc://a.example.org:8090?jointoken=hunter2", "apiUrl"),
+        ("kind: KmsgLogConfig\nname: a\nurl: tcp://10.42.0.5:5170", ""),
+    ],
+)
+def test_a_secret_in_a_talos_patch_is_reported(site: Path, patch: str, where: str):
+    (site / "site/talos/patches/1.14/worker.yaml").write_text(f"apiVersion: v1alpha1\n{patch}\n")
+    lines = reported(site, "cleartext")
+    assert [line for line in lines if f"{where} is a secret in plaintext" in line] == lines
+    assert bool(lines) == bool(where)
+    assert not any("hunter2" in line for line in lines)

@@ -109,6 +109,13 @@ def test_what_talos_refuses_is_refused_in_its_words(secrets: SecretsBundle, patc
         document("ExistingVolumeConfig", "name: a\ndiscovery: {volumeSelector: {match: 'volume.label == \"x\"'}}"),
         document("LinkAliasConfig", "name: a\nselector: {match: 'mac(link.permanent_addr) == \"00:11\"'}"),
         document("RegistryMirrorConfig", "name: a\nendpoints: [{url: https://mirror.example.net}]"),
+        document("BondConfig", "name: a\nlinks: [b]\nbondMode: 802.3AD\nlacpRate: FAST"),
+        document(
+            "NetworkRuleConfig", "name: a\nportSelector: {ports: [80], protocol: TCP}\ningress: [{subnet: '::/0'}]"
+        ),
+        document("UserVolumeConfig", "name: a\nvolumeType: DISK\nprovisioning: {diskSelector: {match: 'true'}}"),
+        document("VolumeConfig", "name: STATE\nencryption: {provider: LUKS2, keys: [{slot: 0, nodeID: {}}]}"),
+        document("LinkConfig", "name: eth9") + "---\n" + document("EthernetConfig", "name: eth9"),
     ],
 )
 def test_what_talos_accepts_is_accepted(secrets: SecretsBundle, patch: str) -> None:
@@ -119,6 +126,23 @@ def test_a_control_plane_may_give_pods_access_to_talos(secrets: SecretsBundle) -
     access = "machine: {features: {kubernetesTalosAPIAccess: {enabled: true, allowedRoles: [%s]}}}"
     assert problems(secrets, access % "os:reader", "controlplane") == []
     assert "invalid role" in problems(secrets, access % "os:nobody", "controlplane")[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("LinkConfig", "name: a"), ("DummyLinkConfig", "name: a")),
+        (("VLANConfig", "name: a\nvlanID: 9\nparent: eth0"), ("BridgeConfig", "name: a")),
+        (
+            ("Layer2VIPConfig", "name: 10.0.0.9\nlink: eth0"),
+            ("HCloudVIPConfig", "name: 10.0.0.9\nlink: eth0\napiToken: x"),
+        ),
+    ],
+)
+def test_one_name_has_one_kind(secrets: SecretsBundle, one: tuple[str, str], other: tuple[str, str]) -> None:
+    (refused,) = problems(secrets, document(*one) + "---\n" + document(*other))
+    assert refused.startswith(f"conflicting documents: {one[0]}/")
+    assert f" and {other[0]}/" in refused
 
 
 def test_a_key_that_is_there_twice_is_refused() -> None:

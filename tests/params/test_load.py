@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ def test_another_checkout_is_found_before_the_packages_own(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path / "deep" / "down")
     assert repository_root() == tmp_path
     assert load("berlin").platform.cluster.name == "fluodata"
+
+
+def test_a_repository_is_that_of_the_folder_even_if_its_versions_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "params").mkdir()
+    os.mkfifo(tmp_path / "params" / "versions.yaml")
+    assert repository_root(tmp_path / "params") == tmp_path
+    with pytest.raises(ParamsError, match=r"versions\.yaml: it is not a regular file"):
+        pins(tmp_path)
 
 
 def test_a_phase_may_be_a_path(tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ def talos_accepts_the_patches(snapshot: Snapshot) -> Iterator[Finding]:
     """
     image = snapshot.root / "talos" / "schematic.yaml"
     try:
-        schematic.parse(read_text(image))
+        yield from _missing_extensions(
+            snapshot, Position(image, 1), schematic.extensions(schematic.parse(read_text(image)))
+        )
     except FluobookError as error:
         yield Position(image, 1).finding(error.message, error.remedy or "correct the value")
     useless: dict[str, list[str]] = {}
@@ -79,6 +81,16 @@ def talos_accepts_the_patches(snapshot: Snapshot) -> Iterator[Finding]:
     for path, reasons in useless.items():
         message = f"applies to no node: its path is not that of a role or a node by its contract; {'; '.join(reasons)}"
         yield Position(snapshot.root / path, 1).finding(message, "rename it, or delete it")
+
+
+def _missing_extensions(snapshot: Snapshot, place: Position, present: Iterable[str]) -> Iterator[Finding]:
+    """What Talos' image lacks for what the tree deploys on it, and for the params."""
+    users = {each: app.name for app in snapshot.applications for each in chart_of(app).extensions}
+    if any(platform.vm.agent for platform in snapshot.platforms.values()):
+        users["siderolabs/qemu-guest-agent"] = "vm.agent"
+    for extension in sorted(users.keys() - set(present)):
+        message = f"the image has no {extension}, without which {users[extension]} does not work"
+        yield place.finding(message, "add it to officialExtensions; nodes get it by an upgrade (21_upgrade_talos)")
 
 
 def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:

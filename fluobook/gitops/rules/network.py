@@ -11,7 +11,7 @@ from fluobook.gitops import reachability
 from fluobook.gitops.charts import chart_of
 from fluobook.gitops.documents import walk
 from fluobook.gitops.tree import POOL_KIND, WITHOUT_PODS
-from fluobook.kubernetes.policies import TCP, WORLD, Endpoint, Policies
+from fluobook.kubernetes.policies import TCP, WORLD, Endpoint, Policies, closes_egress, closes_ingress
 from fluobook.kubernetes.selectors import matches
 from fluobook.params.problems import did_you_mean
 
@@ -35,6 +35,7 @@ _NAMESPACES_WITH_PODS = ("default", "kube-system")
 _ANY = "ANY"
 """Every protocol, for Cilium."""
 _SHOWN = 3
+_DNS, _DNS_PORT = "coredns", (53, "UDP")
 
 
 def pools_are_disjoint(snapshot: Snapshot) -> Iterator[Finding]:
@@ -79,7 +80,7 @@ def services_get_an_address(snapshot: Snapshot) -> Iterator[Finding]:
     left_out = [document for app in snapshot.tree.left_out for document in snapshot.tree.all_deployed_by(app)]
     services = [service for service in snapshot.objects("Service") if _type(service) == "LoadBalancer"]
     for service in services:
-        for message, remedy, path in _service_defects(service, [pool for pool in pools if _serves(pool, service)]):
+        for message, remedy, path in _service_defects(service, pools):
             yield service.at(*path).finding(f"Service {service.name} {message}", remedy)
     for pool in pools:
         selector: dict[str, Any] | None = (pool.data.get("spec") or {}).get("serviceSelector")
@@ -132,11 +133,21 @@ def _serves(pool: Document, service: Document) -> bool:
     return matches((pool.data.get("spec") or {}).get("serviceSelector") or {}, labels)
 
 
-def _service_defects(service: Document, pools: list[Document]) -> Iterator[tuple[str, str, tuple[Key, ...]]]:
-    spec = service.data["spec"]
+def _pool_remedy(serving: list[Document], every: list[Document]) -> str:
+    if serving:
+        return "let their selectors exclude each other"
+    selectors = [(pool.name, (pool.data.get("spec") or {}).get("serviceSelector") or {}) for pool in every]
+    labels = [value for _, selector in selectors if (value := (selector.get("matchLabels") or {}).get(POOL))]
+    remedies = [f"label it {POOL}: {' or '.join(labels)}"] if labels else []
+    remedies += [f"leave {POOL} out for pool {name}" for name, selector in selectors if matches(selector, {})]
+    return ", or ".join(remedies) or "add a pool that selects it"
+
+
+def _service_defects(service: Document, every: list[Document]) -> Iterator[tuple[str, str, tuple[Key, ...]]]:
+    spec, pools = service.data["spec"], [pool for pool in every if _serves(pool, service)]
     if len(pools) != 1:
         names = " and ".join(pool.name for pool in pools) or "no pool"
-        yield f"is served by {names}", "give it the label of one pool", ("metadata", "labels", POOL)
+        yield f"is served by {names}", _pool_remedy(pools, every), ("metadata", "labels", POOL)
     elif POOL not in (service.data["metadata"].get("labels") or {}):
         remedy = f"label it {POOL}: NAME; a Service without the label shares the ingress's pool"
         yield f"does not name its pool {pools[0].name}", remedy, ("metadata", "name")
@@ -254,17 +265,20 @@ def namespaces_deny_by_default(snapshot: Snapshot) -> Iterator[Finding]:
             message = f"namespace {name} has no default deny for ingress"
             yield document.at("metadata", "name").finding(message, "add default-deny-ingress to its policies")
     for policy in policies:
-        for path, message, remedy in _policy_defects(policy):
+        for path, message, remedy in (*_policy_defects(policy), *_egress_defects(policy, snapshot)):
             yield policy.at(*path).finding(f"{policy.name} {message}", remedy)
 
 
 def _policy_defects(policy: Document) -> Iterator[tuple[tuple[Key, ...], str, str]]:
     spec = policy.data["spec"]
-    if not _denies_all(policy) and not policy.name.startswith("allow-"):
+    if closes_ingress(policy) and not _denies_all(policy) and not policy.name.startswith("allow-"):
         yield ("metadata", "name"), "would be applied after the default deny", "let its name begin with allow-"
-    egress = ["policyTypes"] if "Egress" in (spec.get("policyTypes") or ()) else []
-    for field in egress or [key for key in ("egress", "egressDeny") if key in spec]:
-        yield ("spec", field), f"closes egress, which no row of {reachability.NAME} proves", "leave egress open"
+    if "egressDeny" in spec:
+        yield (
+            ("spec", "egressDeny"),
+            f"denies egress, which no row of {reachability.NAME} proves",
+            "list what it allows",
+        )
     for index, rule in enumerate(spec.get("ingress") or ()):
         all_pods = any(
             peer.get("namespaceSelector") == {} and not peer.get("podSelector") for peer in rule.get("from") or ()
@@ -275,7 +289,28 @@ def _policy_defects(policy: Document) -> Iterator[tuple[tuple[Key, ...], str, st
 
 def _denies_all(policy: Document) -> bool:
     spec = policy.data["spec"]
-    return policy.kind == "NetworkPolicy" and not spec.get("podSelector") and not spec.get("ingress")
+    is_for_all = policy.kind == "NetworkPolicy" and not spec.get("podSelector")
+    return is_for_all and closes_ingress(policy) and not spec.get("ingress")
+
+
+def _egress_defects(policy: Document, snapshot: Snapshot) -> Iterator[tuple[tuple[Key, ...], str, str]]:
+    """A policy that closes egress leaves its pods names, and what rows expect of them by their name or namespace."""
+    if not closes_egress(policy):
+        return
+    spec, table, policies = policy.data["spec"], snapshot.table, policies_of(snapshot)
+    selector = spec.get("podSelector", spec.get("endpointSelector")) or {}
+    own = [pod for pod in table.pods.values() if pod.namespace == policy.namespace and matches(selector, pod.labels)]
+    own = own or [Endpoint(f"pods of {policy.namespace}", policy.namespace, selector.get("matchLabels") or {})]
+    field = "egress" if "egress" in spec else "policyTypes"
+    for pod in own:
+        for target, (port, protocol), _ in table.targets():
+            sources = [names for _, _, names in table.rows_to(target, (port, protocol))]
+            is_named = any({pod.name, f"namespace {pod.namespace}"} & names for names in sources)
+            is_dns = target.name == _DNS and (port, protocol) == _DNS_PORT
+            if (is_named or is_dns) and not policies.leaves(pod, target, (port, protocol)):
+                use = "its names come from there" if is_dns else f"a row of {reachability.NAME} expects it open"
+                message = f"keeps {pod.name} from {target.name}:{port}/{protocol}, and {use}"
+                yield ("spec", field), message, f"allow port {port} of {target.name} in its egress"
 
 
 def reachability_is_as_expected(snapshot: Snapshot) -> Iterator[Finding]:

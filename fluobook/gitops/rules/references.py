@@ -148,12 +148,11 @@ def required_by(document: Document) -> Iterator[tuple[tuple[Key, ...], str, str]
 def references_exist(snapshot: Snapshot) -> Iterator[Finding]:
     """What an object names exists; an Ingress has a class, TLS for each host, and a host that no other has."""
     known = Known(snapshot)
-    hosts: dict[str, str] = {}
     certificates: dict[tuple[str, str], tuple[str, set[str]]] = {}
     for document in snapshot.objects():
         defects = [*_reference_defects(document, known), *_pod_defects(document, known), *_role_defects(document)]
         if document.kind == "Ingress":
-            defects += [*_ingress_defects(document, hosts, known), *_nginx_defects(document, snapshot)]
+            defects += [*_ingress_defects(document, known), *_nginx_defects(document, known)]
         if document.kind in ("Certificate", "Ingress"):
             defects += [*_unprovable_names(document, known), *_shared_certificates(document, certificates)]
         elif document.kind in ("Service", "PodDisruptionBudget"):
@@ -167,6 +166,7 @@ def references_exist(snapshot: Snapshot) -> Iterator[Finding]:
             defects += _scrape_defects(snapshot, document)
         for path, message, remedy in defects:
             yield document.at(*path).finding(message, remedy)
+    yield from _hosts_are_served(snapshot)
 
 
 def _reference_defects(document: Document, known: Known) -> Iterator[Defect]:
@@ -448,11 +448,21 @@ def _shared_certificates(
             yield ("spec", *path, "secretName"), message, "give it a Secret of its own"
 
 
-def _ingress_defects(document: Document, hosts: dict[str, str], known: Known) -> Iterator[Defect]:
-    """`hosts` collects the hosts of all Ingresses, with the name of the last that has it."""
+def _hosts_are_served(snapshot: Snapshot) -> Iterator[Finding]:
+    """The hosts of Ingresses as each platform has them; what is wrong on several is reported once."""
+    reported: dict[tuple[Any, ...], Finding] = {}
+    for _, objects in snapshot.objects_by_platform:
+        owners: dict[tuple[str, str], str] = {}
+        for document in (each for each in objects if each.kind == "Ingress"):
+            for path, message, remedy in _host_defects(document, owners):
+                place = (document.file, document.name, path)
+                reported.setdefault(place, document.at(*path).finding(message, remedy))
+    yield from reported.values()
+
+
+def _host_defects(document: Document, owners: dict[tuple[str, str], str]) -> Iterator[Defect]:
+    """`owners` collects the hosts and paths of all Ingresses, with the name of the one that has it."""
     spec, name = document.data.get("spec") or {}, f"Ingress {document.name}"
-    if not spec.get("ingressClassName"):
-        yield ("spec",), f"{name} has no class", "give it ingressClassName"
     tls_hosts = {
         host: ("spec", "tls", at, "hosts", index)
         for at, tls in enumerate(spec.get("tls") or ())
@@ -463,12 +473,20 @@ def _ingress_defects(document: Document, hosts: dict[str, str], known: Known) ->
     for index, host in enumerate(rule_hosts):
         if host not in tls_hosts and not strangers:
             yield ("spec", "rules", index), f"{name} serves {host or 'every host'} without TLS", "add it to tls"
-        if host in hosts:
-            yield ("spec", "rules", index, "host"), f"{name} has the same host as {hosts[host]}", "give each its own"
-        hosts[host] = document.name
+        paths = [str(entry.get("path") or "/") for _, entry in values_at(spec, ("rules", index, "http", "paths", "*"))]
+        if owner := next((owners[host, path] for path in paths or ["/"] if (host, path) in owners), ""):
+            yield ("spec", "rules", index, "host"), f"{name} has the same host as {owner}", "give each its own"
+        owners |= dict.fromkeys(((host, path) for path in paths or ["/"]), document.name)
     for host, path in strangers.items():
         remedy = f"its rules serve {', '.join(filter(None, rule_hosts)) or 'every host'}"
         yield path, f"{name} has TLS for {host}, which no rule serves", remedy
+
+
+def _ingress_defects(document: Document, known: Known) -> Iterator[Defect]:
+    spec, name = document.data.get("spec") or {}, f"Ingress {document.name}"
+    if not spec.get("ingressClassName"):
+        yield ("spec",), f"{name} has no class", "give it ingressClassName"
+    tls_hosts = [host for tls in spec.get("tls") or () for host in tls.get("hosts") or ()]
     secrets = {("Secret", document.namespace, str(tls.get("secretName"))) for tls in spec.get("tls") or ()}
     if tls_hosts and not issuer_of(document)[2] and not known.objects.keys() >= secrets:
         yield ("metadata", "name"), f"{name} has TLS and no issuer", f"annotate it with {_ISSUER}"
@@ -498,10 +516,10 @@ def _unprovable_names(document: Document, known: Known) -> Iterator[Defect]:
                 yield path, f"{kind} {issuer} has no solver with dns01, which alone proves {name}", "name each host"
 
 
-def _nginx_defects(document: Document, snapshot: Snapshot) -> Iterator[Defect]:
-    """Annotations that ingress-nginx does not read, or refuses."""
+def _nginx_defects(document: Document, known: Known) -> Iterator[Defect]:
+    """Annotations that ingress-nginx does not read, or refuses, and Secrets without what it reads there."""
     path = ("controller", "allowSnippetAnnotations")
-    takes_snippets = any(value_under(app.values, path) for app in snapshot.applications)
+    takes_snippets = any(value_under(app.values, path) for app in known.snapshot.applications)
     for key in document.annotations:
         prefix, _, name = str(key).partition("/")
         place = ("metadata", "annotations", key)
@@ -511,6 +529,25 @@ def _nginx_defects(document: Document, snapshot: Snapshot) -> Iterator[Defect]:
             yield place, f"ingress-nginx does not read {key}", did_you_mean(name, _TABLE["nginx"])
         elif name.endswith("-snippet") and not takes_snippets:
             yield place, f"ingress-nginx refuses {key}", "remove it: a snippet could read every Secret"
+        elif name in _TABLE["nginx_secrets"]:
+            yield from _nginx_secret(document, known, place, _TABLE["nginx_secrets"][name])
+
+
+def _nginx_secret(document: Document, known: Known, place: tuple[Key, ...], keys: list[str]) -> Iterator[Defect]:
+    """A Secret that an annotation names, as NAME or NAMESPACE/NAME: ingress-nginx answers 503 without it, or a key."""
+    namespace, _, name = str(value_under(document.data, place)).rpartition("/")
+    target = known.find("Secret", namespace or document.namespace, name)
+    if target is None:
+        names = known.names("Secret", namespace or document.namespace)
+        remedy = did_you_mean(name, names) if names else "add it, or correct it"
+        yield place, f"there is no Secret {name} in {namespace or document.namespace}", remedy
+    elif document.annotations.get(f"{_NGINX}/auth-secret-type") != "auth-map" and (held := _keys(target)):
+        for key in (key for key in keys if key not in held):
+            yield (
+                place,
+                f"Secret {name} has no key {key}, which ingress-nginx reads",
+                f"it has {', '.join(sorted(held))}",
+            )
 
 
 def _scrape_defects(snapshot: Snapshot, document: Document) -> Iterator[Defect]:

@@ -11,7 +11,7 @@ import yaml
 
 from fluobook.clients import age, sops
 from fluobook.errors import AccessDenied, BadFile, OutsideError, ToolFailed
-from fluobook.files import LARGEST_RECORD, packaged, pattern, read_text
+from fluobook.files import LARGEST, LARGEST_SEARCHED, packaged, pattern, read_text
 from fluobook.gitops import alerts, backups, documents, kustomization, secrets
 from fluobook.gitops.documents import Position, value_under, walk
 from fluobook.gitops.secrets import SUFFIX, mapping, values_that_are_not_base64
@@ -36,7 +36,7 @@ _WORDS = (
 )
 _SECRET_NAME = re.compile(rf"({_WORDS}|credential)s?$", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"\$[({]|\$\w+$|\{\{|ENC\[|<")
-_SECRET_URL = re.compile(r"https?://[^/\s@]+@|://[^/\s:@]*:[^/\s:@]+@|[?&](access_|private_)?token=[^&\s]")
+_SECRET_URL = re.compile(r"https?://[^/\s@]+@|://[^/\s:@]*:[^/\s:@]+@|[?&]\w*token=[^&\s]")
 _NAME = rf"(?P<name>(?<![\w.-])[\w.-]*(?:{_WORDS}|secret))"
 _VALUE = r"""(?!ENC\[|(?:true|false|null|none)\b)[^\s"'{$<,;&]\S{3,}"""
 _ASSIGNED = tuple(
@@ -76,14 +76,26 @@ def secrets_are_encrypted(snapshot: Snapshot) -> Iterator[Finding]:
         is_manifest = snapshot.contains(file) and file.name.endswith(SUFFIX)
         if not is_manifest and not sops.is_encrypted(file):
             yield Position(file, 1).finding("SOPS has not encrypted it", f"sops encrypt -i {file.name}")
+    yield from _passwords_in_patches(snapshot)
     yield from _assigned_values(snapshot)
+
+
+def _passwords_in_patches(snapshot: Snapshot) -> Iterator[Finding]:
+    """Secrets in patches of machine configurations, which fluobook reads in plaintext alone."""
+    tops = [snapshot.root / name for name in ("talos", "site")]
+    for file in (file for top in tops for file in sorted(top.rglob("patches/**/*.yaml"))):
+        for document in snapshot.reader.read(file) if file.is_relative_to(tops[0]) or "talos" in file.parts else ():
+            paths = {*_passwords(document.data)} | {("auth",)} & {(key,) for key in document.data}
+            for path in sorted(paths, key=str):
+                message = f"{'.'.join(map(str, path))} is a secret in plaintext, and a patch has no encrypted form"
+                yield document.at(*path).finding(message, "docs/how-to/secrets.md says where else it can be")
 
 
 def _assigned_values(snapshot: Snapshot) -> Iterator[Finding]:
     """Lines of text files that are no YAML, such as dotenv files and scripts."""
     for file in snapshot.all_files:
         if file not in snapshot.files and file.suffix != ".md":
-            text = read_text(file, largest=LARGEST_RECORD, errors="replace")
+            text = read_text(file, largest=LARGEST_SEARCHED, errors="replace")
             for number, line in enumerate(text.splitlines(), 1):
                 if assigned := _assigned(line):
                     message = f"{assigned['name']} has a value in plaintext"
@@ -150,7 +162,9 @@ def keys_are_not_in_the_tree(snapshot: Snapshot) -> Iterator[Finding]:
     for file in (file for name in _SEARCHED_FOR_KEYS for file in sorted((snapshot.root / name).rglob("*"))):
         if not file.is_file() or file.is_relative_to(snapshot.root / "params" / "lab"):
             continue
-        for number, name in _keys_in(read_text(file, largest=LARGEST_RECORD, errors="replace")):
+        if file.stat().st_size > (LARGEST if file.suffix in (".yaml", ".yml", ".json") else LARGEST_SEARCHED):
+            continue  # `readable` reports it
+        for number, name in _keys_in(read_text(file, largest=LARGEST_SEARCHED, errors="replace")):
             remedy = "remove it, and replace the key: Git keeps old versions"
             yield Position(file, number).finding(f"this line is {name}", remedy)
 
