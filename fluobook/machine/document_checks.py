@@ -94,14 +94,14 @@ def _sizes(document: Document) -> Iterator[str]:
     provisioning = document.get("provisioning") or {}
     if document.get("volumeType") in ("directory", "disk"):
         return
-    least, most = (_size(provisioning.get(key)) for key in ("minSize", "maxSize"))
+    least, most = (size(provisioning.get(key)) for key in ("minSize", "maxSize"))
     if least is not None and least < 0:
         yield "min size cannot be negative"
     elif least and most is not None and 0 <= most < least:
         yield "min size is greater than max size"
 
 
-def _size(value: Any) -> float | None:
+def size(value: Any) -> float | None:
     """Bytes; None for a share of the disk, and for what is no size."""
     match = SIZE.fullmatch("" if value is None else str(value))
     return float(match[1]) * (1024 if match[3] else 1000) ** _UNITS.index(match[2].lower() or " ") if match else None

@@ -7,7 +7,7 @@ differs from node to node, or follows from an address or a disk, is generated he
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path, PurePosixPath
@@ -16,6 +16,7 @@ from typing import Any
 from fluobook import params
 from fluobook.errors import ParamsError
 from fluobook.files import read_text
+from fluobook.machine import document_checks
 from fluobook.machine.contracts import DOCUMENTS_FROM, fold, folder_of, has_documents, split, value_at
 from fluobook.machine.disks import data_disk, install_disk
 from fluobook.machine.documents import Document, load
@@ -36,6 +37,7 @@ PATCHES = "talos/patches"
 VOLUME = "longhorn"
 """The data disk's volume; it is mounted at /var/mnt/longhorn."""
 USER_VOLUMES = "/var/mnt"
+_GIB = 1 << 30
 """Where Talos mounts user volumes, for the host, the kubelet and pods: docs/decisions/longhorn-without-extra-mounts."""
 ZONE_LABEL = "topology.kubernetes.io/zone"
 """The label with the host of a node. A worker may set it itself, unlike node-role.kubernetes.io labels."""
@@ -291,12 +293,20 @@ def labels_by_node(platform: Platform, root: Path) -> dict[Node, dict[str, str]]
     return result
 
 
-def volume_problems(documents: Iterable[Document], node: Node) -> list[str]:
+def volume_problems(documents: Sequence[Document], node: Node) -> list[str]:
     """Why Longhorn would not store its volumes on a node's data disk: the user volume is missing, or hidden."""
     volumes = [document.get("name") for document in documents if document.get("kind") == "UserVolumeConfig"]
     problems = []
     if node.data_disk_gib and VOLUME not in volumes:
         problems.append(f"UserVolumeConfig {VOLUME} is missing: Longhorn would store volumes on the system disk")
+    for document in documents:
+        disk = _disk_of(document, node)
+        least = document_checks.size((document.get("provisioning") or {}).get("minSize")) or 0
+        name = f"{document.get('kind')} {document.get('name')}"
+        if disk and document.get("volumeType", "partition") != "partition":
+            problems.append(f"{name} is no partition of the data disk: Longhorn would store volumes elsewhere")
+        elif disk and least > disk * _GIB:
+            problems.append(f"{name} wants {least / _GIB:g} GiB, and the disk has {disk}: Talos would never make it")
     kubelets = [(document.get("machine") or {}).get("kubelet") or {} for document in documents]
     for mount in (mount for kubelet in kubelets for mount in kubelet.get("extraMounts") or ()):
         paths = [posixpath.normpath(str(mount.get(end))) for end in ("source", "destination")]
@@ -304,6 +314,16 @@ def volume_problems(documents: Iterable[Document], node: Node) -> list[str]:
             mounted = f"machine.kubelet.extraMounts has {mount.get('destination')}"
             problems.append(f"{mounted}: the kubelet has {USER_VOLUMES}; a second mount can hide the data disk")
     return problems
+
+
+def _disk_of(document: Document, node: Node) -> int:
+    """The GiB of the disk that a volume of the params is on; 0 for other volumes, which may be on further disks."""
+    match (document.get("kind"), document.get("name")):
+        case ("UserVolumeConfig", name) if name == VOLUME:
+            return node.data_disk_gib or 0
+        case ("VolumeConfig", "EPHEMERAL") if not (document.get("provisioning") or {}).get("diskSelector"):
+            return node.boot_disk_gib
+    return 0
 
 
 def subnets_contain(subnets: Iterable[str], address: str) -> bool:

@@ -344,6 +344,14 @@ def test_one_misnamed_patch_hides_no_finding_of_another(site: Path):
             "apiVersion: v1alpha1\nkind: KubeNodeConfig\nskipNodeRegistration: true\n",
             "Kubernetes would never know the node",
         ),
+        (
+            "apiVersion: v1alpha1\nkind: UserVolumeConfig\nname: longhorn\nprovisioning: {minSize: 500GiB}\n",
+            "UserVolumeConfig longhorn wants 500 GiB, and the disk has 80: Talos would never make it",
+        ),
+        (
+            "apiVersion: v1alpha1\nkind: VolumeConfig\nname: EPHEMERAL\nprovisioning: {minSize: 50GiB}\n",
+            "VolumeConfig EPHEMERAL wants 50 GiB, and the disk has 20",
+        ),
     ],
 )
 def test_a_talos_patch_that_contradicts_the_params_is_reported(site: Path, patch: str, message: str):
@@ -690,3 +698,33 @@ def test_a_secret_in_a_talos_patch_is_reported(site: Path, patch: str, where: st
     assert [line for line in lines if f"{where} is a secret in plaintext" in line] == lines
     assert bool(lines) == bool(where)
     assert not any("hunter2" in line for line in lines)
+
+
+def test_a_cilium_policy_may_name_the_source_of_a_label(site: Path):
+    policy = {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy"}
+    policy["metadata"] = {"name": "shop-out", "namespace": "shop"}
+    policy["spec"] = {"endpointSelector": {"matchLabels": {"k8s:app": "shop"}}, "egress": [yaml.safe_load(CILIUM_DNS)]}
+    file = site / "site/shop/policies.yaml"
+    file.write_text(f"{file.read_text()}---\n{yaml.safe_dump(policy)}")
+    assert reported(site, "shape", "policy", "reachability") == []
+
+
+def test_two_ingresses_may_share_a_host_if_their_paths_differ(site: Path):
+    ingress = (site / "site/shop/shop.yaml").read_text().rpartition("---\n")[2]
+    other = ingress.replace("name: shop\n  namespace", "name: api\n  namespace").replace("shop-tls", "api-tls")
+    (site / "site/shop/api.yaml").write_text(other.replace("path: /", "path: /api"))
+    change(site / "site/shop/kustomization.yaml", "  - shop.yaml\n", "  - shop.yaml\n  - api.yaml\n")
+    assert reported(site, "reference") == []
+    (site / "site/shop/api.yaml").write_text(other)
+    assert any("has the same host as" in line for line in reported(site, "reference"))
+
+
+def test_a_domain_of_the_params_that_nobody_certifies_is_reported(site: Path):
+    change(site / "site/params/mine.yaml", 'domain: "mine.example.org"', 'domain: "mine.home.arpa"')
+    assert any("certifies public names only, not shop.mine.home.arpa" in line for line in reported(site, "reference"))
+
+
+@pytest.mark.parametrize("name", ["params/berlin.yml", "talos/patches/1.14/worker.yml", "metrics.yml"])
+def test_a_file_with_an_ending_that_nothing_reads_is_reported(site: Path, name: str):
+    (site / "site" / name).write_text("a: b\n")
+    assert reported(site, "listing")[0] == f"site/{name} nothing reads it: its name ends with .yml"

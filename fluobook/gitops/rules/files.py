@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _UID = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _LARGEST_MAP = 1 << 20
+_TABLES = {"kustomization", "metrics", "reachability"}
 
 
 def talos_accepts_the_patches(snapshot: Snapshot) -> Iterator[Finding]:
@@ -105,6 +106,9 @@ def files_are_listed(snapshot: Snapshot) -> Iterator[Finding]:
     for folder in snapshot.kustomizations:
         document = kustomization.load(folder, snapshot.reader)
         yield from _unread_dashboards(snapshot, document, deployers.get(folder, set()), uids)
+    for file in (file for top in ("params", "site", "talos") for file in sorted((snapshot.root / top).rglob("*.yml"))):
+        if file.stem in _TABLES or {"params", "patches"} & {file.parent.name, file.parent.parent.name}:
+            yield Position(file, 1).finding("nothing reads it: its name ends with .yml", f"name it {file.stem}.yaml")
     remedy = "list it, or delete it"
     for file in snapshot.all_files:
         if file.suffix == ".json" and file.resolve() not in listed:

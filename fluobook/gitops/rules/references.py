@@ -154,7 +154,7 @@ def references_exist(snapshot: Snapshot) -> Iterator[Finding]:
         if document.kind == "Ingress":
             defects += [*_ingress_defects(document, known), *_nginx_defects(document, known)]
         if document.kind in ("Certificate", "Ingress"):
-            defects += [*_unprovable_names(document, known), *_shared_certificates(document, certificates)]
+            defects += _shared_certificates(document, certificates)
         elif document.kind in ("Service", "PodDisruptionBudget"):
             defects += _selection_defects(document, known)
         elif document.kind == "HorizontalPodAutoscaler":
@@ -166,7 +166,7 @@ def references_exist(snapshot: Snapshot) -> Iterator[Finding]:
             defects += _scrape_defects(snapshot, document)
         for path, message, remedy in defects:
             yield document.at(*path).finding(message, remedy)
-    yield from _hosts_are_served(snapshot)
+    yield from _hosts_are_served(snapshot, known)
 
 
 def _reference_defects(document: Document, known: Known) -> Iterator[Defect]:
@@ -448,13 +448,14 @@ def _shared_certificates(
             yield ("spec", *path, "secretName"), message, "give it a Secret of its own"
 
 
-def _hosts_are_served(snapshot: Snapshot) -> Iterator[Finding]:
-    """The hosts of Ingresses as each platform has them; what is wrong on several is reported once."""
+def _hosts_are_served(snapshot: Snapshot, known: Known) -> Iterator[Finding]:
+    """The hosts and certificates in Git and as each platform has them; what is wrong on several is reported once."""
     reported: dict[tuple[Any, ...], Finding] = {}
-    for _, objects in snapshot.objects_by_platform:
+    for objects in (snapshot.objects(), *(objects for _, objects in snapshot.objects_by_platform)):
         owners: dict[tuple[str, str], str] = {}
-        for document in (each for each in objects if each.kind == "Ingress"):
-            for path, message, remedy in _host_defects(document, owners):
+        for document in (each for each in objects if each.kind in ("Certificate", "Ingress")):
+            hosts = _host_defects(document, owners) if document.kind == "Ingress" else ()
+            for path, message, remedy in (*hosts, *_unprovable_names(document, known)):
                 place = (document.file, document.name, path)
                 reported.setdefault(place, document.at(*path).finding(message, remedy))
     yield from reported.values()
