@@ -406,8 +406,11 @@ def refuse_what_cannot_change(platform: Platform, observation: Observation) -> N
         if vm and platform.vm.pool and (pool := str(vm.resource.get("pool", ""))) != platform.vm.pool:
             move = f"pvesh set /pools/{platform.vm.pool} --vms {vm.vmid} --allow-move 1"
             refused[f"{node.name}: pool {pool or 'none'} → {platform.vm.pool}"] = f"move it: {move}"
-        for difference in settings.differing(platform, node, vm.config) if vm else ():
-            if remedy := _remedy(difference, node):
+        differences = list(settings.differing(platform, node, vm.config)) if vm else []
+        moved = (each.now for each in differences if (each.option, each.part) == ("ipconfig0", "ip"))
+        address = next((now for now in moved if now[:1].isdigit()), str(node.address))  # where it answers until then
+        for difference in differences:
+            if remedy := _remedy(difference, node, address):
                 text = f"{node.name}: {difference}" + (
                     " would shrink a disk" if difference.treatment is settings.GROW else ""
                 )
@@ -420,8 +423,8 @@ def refuse_what_cannot_change(platform: Platform, observation: Observation) -> N
         )
 
 
-def _remedy(difference: settings.Difference, node: Node) -> str:
-    """How to bring about a change that is refused; "" for one that is planned."""
+def _remedy(difference: settings.Difference, node: Node, address: str) -> str:
+    """How to bring about a change that is refused, on a node that has `address` now; "" for one that is planned."""
     if difference.treatment is settings.MOVE:
         return (
             f"keep {difference.now or 'none'} in the params (disk_storage), or move the disk in Proxmox VE: "
@@ -430,7 +433,7 @@ def _remedy(difference: settings.Difference, node: Node) -> str:
     if difference.treatment is settings.REPLACE:
         return (
             f"keep {difference.now or 'none'}, or replace the node: drain it, reset it ({TALOSCTL} "
-            f"-n {node.address} reset), delete the Node and its VM, then run the stages again "
+            f"-n {address} reset), delete the Node and its VM, then run the stages again "
             "(docs/how-to/change-vms.md)"
         )
     now, wanted = (settings.size_gib(text.replace(" GiB", "G")) for text in (difference.now, difference.wanted))

@@ -146,9 +146,10 @@ def test_a_setting_that_was_written_at_creation_is_changed_and_stays(lab, settin
     ],
 )
 def test_a_setting_that_cannot_change_is_refused_and_nothing_is_changed(lab, setting, message):
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(Refused, match=message) as refused:
         lab.stage("create-vms", setting).plan()
     assert lab.requests(mutating=True) == []
+    assert "10.10.0.99" not in refused.value.remedy  # nothing answers there yet
 
 
 def test_an_address_by_dhcp_takes_the_cloud_init_drive_away(lab):
