@@ -728,3 +728,14 @@ def test_a_domain_of_the_params_that_nobody_certifies_is_reported(site: Path):
 def test_a_file_with_an_ending_that_nothing_reads_is_reported(site: Path, name: str):
     (site / "site" / name).write_text("a: b\n")
     assert reported(site, "listing")[0] == f"site/{name} nothing reads it: its name ends with .yml"
+
+
+def test_a_service_without_a_pool_is_told_the_labels_of_pools(site: Path):
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "lan", "namespace": "shop"}}
+    service["metadata"]["labels"] = {"fluobook/pool": "wan"}
+    service["spec"] = {"type": "LoadBalancer", "selector": {"app": "shop"}, "ports": [{"port": 80, "targetPort": 8080}]}
+    file = site / "site/shop/shop.yaml"
+    file.write_text(f"{file.read_text()}---\n{yaml.safe_dump(service)}")
+    (found,) = findings(site, {"address": RULES["address"]}, path="site", without=("scylladb",))
+    assert found.message == "Service lan is served by no pool"
+    assert found.remedy == "label it fluobook/pool: mqtt, or leave fluobook/pool out for pool ingress"
