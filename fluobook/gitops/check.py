@@ -273,7 +273,12 @@ def _applied(snapshot: Snapshot, rules: Mapping[str, Rule], broken: Iterable[Fin
     about = {finding.file for finding in result if finding.rule in ("shape", "readable")}
     unsound = ABOUT_CREATION_RULES if creation_rules in about else set()
     return {
-        replace(finding, file=finding.file.removeprefix(above), message=finding.message.replace(above, ""))
+        replace(
+            finding,
+            file=finding.file.removeprefix(above),
+            message=finding.message.replace(above, ""),
+            remedy=finding.remedy.replace(above, ""),
+        )
         for finding in result
         if finding.rule == "shape" or (finding.file, finding.line) not in emptied
         if finding.rule in ("shape", "readable") or (finding.file, finding.line) not in refused

@@ -180,7 +180,7 @@ def _built(kustomization: Document, reader: Reader) -> list[Document]:
             lines = [line.strip(":` ") for line in getattr(error, "detail", "").splitlines() if line.strip(":` ")] or [
                 error.message
             ]
-            remedy = f"kubectl kustomize {folder.name} shows more"
+            remedy = f"kubectl kustomize {folder} shows more"
             reason = f"cannot be built: {lines[-1].replace(f'{beside}/', '')}"
             reader.refuse(KustomizeError(reason, file=kustomization.file, line=1, remedy=remedy))
             return []

@@ -486,7 +486,7 @@ FEATURES: dict[str, tuple[str, dict[str, str], str]] = {
         {},
         "which nothing here has",
     ),
-    "an image that floats": ("images: [{name: nginxinc/nginx-unprivileged, newTag: latest}]", {}, "has no version tag"),
+    "an image that floats": ("images: [{name: nginxinc/nginx-unprivileged, newTag: latest}]", {}, "has no tag of one exact version"),
     "replicas": ("replicas: [{name: shop, count: 3}]", {}, ""),
     "replicas of nothing": ("replicas: [{name: shp, count: 3}]", {}, "cannot be built: "),
     "a replacement": (

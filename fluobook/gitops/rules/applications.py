@@ -68,7 +68,9 @@ def waves_follow_dependencies(snapshot: Snapshot) -> Iterator[Finding]:
             elif provider.wave >= app.wave and provider is not app:
                 message = f"{app.name} (wave {app.wave}) needs {need} ({reason})"
                 message = f"{message}, which {provider.name} brings in wave {provider.wave}"
-                yield app.document.at(*_WAVE).finding(message, "move one of them")
+                yield app.document.at(*_WAVE).finding(
+                    message, f"give {app.name} a later wave, or {provider.name} an earlier one"
+                )
         yield from _waits_for_itself(snapshot.deployed_by(app))
 
 
@@ -172,7 +174,7 @@ def wave_table_is_current(snapshot: Snapshot) -> Iterator[Finding]:
             yield place.finding(f"{app.name} is not in the table of waves", f"add it to {readme.name}")
         elif wave != app.wave:
             message = f"{app.name} is in wave {app.wave}, and {readme.name}:{number} says {wave}"
-            yield place.finding(message, "one of them is wrong")
+            yield place.finding(message, "correct the annotation or the table")
     for name, (_, number) in table.items():
         if not name.startswith("("):
             yield Position(readme, number).finding(f"there is no Application {name}", "remove it")
@@ -200,7 +202,7 @@ def projects_allow_their_applications(snapshot: Snapshot) -> Iterator[Finding]:
         yield from _refusals(project, [request for app in members for request in _requests(snapshot, app)])
         wave = str(project.annotations.get(WAVE, "0"))
         if not INTEGER.fullmatch(wave):
-            yield project.at(*_WAVE).finding(f"project {project.name} has the wave {wave}", "a whole number")
+            yield project.at(*_WAVE).finding(f"project {project.name} has the wave {wave}", "write a whole number")
             continue
         if late := [app.name for app in snapshot.applications if app.wave <= int(wave)]:
             message = f"project {project.name} comes no earlier than {late[0]}"
@@ -273,8 +275,8 @@ def _too_wide(project: Document) -> Iterator[Finding]:
     spec, remedy = project.data.get("spec") or {}, "list what it needs"
     for field in ("clusterResourceBlacklist", "namespaceResourceBlacklist"):
         if spec.get(field):
-            message = f"{project.name} forbids what it allows elsewhere"
-            yield project.at("spec", field).finding(message, f"{remedy}, and nothing else")
+            message = f"{project.name} has a {field}: what a project does not list is forbidden already"
+            yield project.at("spec", field).finding(message, f"remove it; {remedy} in the whitelists")
     for field in ("sourceRepos", "destinations", *_KIND_LISTS):
         if not spec.get(field):
             yield project.at("spec").finding(f"{project.name} has no {field}", remedy)
@@ -509,7 +511,11 @@ def _without_place(document: Document, platform: Platform) -> Iterator[tuple[Pos
             message = (
                 f"{name} keeps {copies} copies of a volume, more than hosts: {platform.cluster.name} has {domains}"
             )
-            yield document.at(*_COPIES), message, "lower it: volumes stay degraded, and no node can be upgraded"
+            yield (
+                document.at(*_COPIES),
+                message,
+                "lower it; otherwise volumes stay degraded, and no node can be upgraded",
+            )
     largest = max((node.data_disk_gib or 0 for node in platform.nodes), default=0)
     for path, _, value in walk(document.data):
         for field in _SIZES if isinstance(value, dict) and any(key in value for key in _CLASSES) else ():

@@ -80,7 +80,9 @@ def talos_accepts_the_patches(snapshot: Snapshot) -> Iterator[Finding]:
             position = next((part.at() for part in (*named, *unnamed)), Position(snapshot.root / path, 1))
             yield position.finding(" ".join(problem.split()), "correct the patch, or leave the part out")
     for path, reasons in useless.items():
-        message = f"applies to no node: its path is not that of a role or a node by its contract; {'; '.join(reasons)}"
+        message = (
+            f"applies to no node: the path of a patch names its contract and a role or a node; {'; '.join(reasons)}"
+        )
         yield Position(snapshot.root / path, 1).finding(message, "rename it, or delete it")
 
 
@@ -231,7 +233,7 @@ def _build(builder: Builder, folder: Path, snapshot: Snapshot) -> Iterator[Findi
             ) from error
         detail = error.detail.replace(f"{builder.home}/tree/", "")
         output = [line.strip(": ") for line in detail.splitlines() if line.strip(": ")][-1:] or [error.message]
-        place, remedy = _mentioned(folder, detail), f"kubectl kustomize {folder.name} shows more"
+        place, remedy = _mentioned(folder, detail), f"kubectl kustomize {folder} shows more"
         yield place.finding(f"kustomize refuses it: {output[0]}", remedy)
         return
     nested = kustomization.below(folder, snapshot.reader)
@@ -277,7 +279,10 @@ def phase_values_have_places(snapshot: Snapshot) -> Iterator[Finding]:
         for name, annotation in ((app.only_with, ONLY_WITH), *((v.only_with, PHASE_VALUES) for v in app.phase_values)):
             if name not in ("", BACKUPS):
                 place = app.document.at("metadata", "annotations", annotation)
-                yield place.finding(f"no platform ever has {name}", f"did you mean {BACKUPS!r}?")
+                yield place.finding(
+                    f"{name} is no feature of a platform that an Application can depend on",
+                    f"did you mean {BACKUPS!r}?",
+                )
     objects = {(document.kind, document.name): document.data for document in snapshot.objects()}
     given = {name for platform in snapshot.platforms.values() for name in values_of(platform)}
     wrong = [finding for app in snapshot.applications for finding in _misplaced(snapshot, app, objects, given)]
@@ -336,7 +341,7 @@ def versions_are_exact(snapshot: Snapshot) -> Iterator[Finding]:
         for index, image in enumerate(app.kustomize.get("images") or ()):
             if _floats(image):
                 place = app.document.at(*_SOURCE, "kustomize", "images", index)
-                yield place.finding(f"{app.name}: image {image} has no version tag", _TAG)
+                yield place.finding(f"{app.name}: image {image} has no tag of one exact version", _TAG)
     yield from _floating_images(snapshot)
 
 
@@ -348,12 +353,14 @@ def _floating_images(snapshot: Snapshot) -> Iterator[Finding]:
             name, digest, tag = (entry.get(key) for key in ("name", "digest", "newTag"))
             changed |= {str(name)} if digest or tag else set()
             if _floats(image := f"{name}:{tag}") and tag and not digest:
-                yield document.at("images", index, "newTag").finding(f"image {image} has no version tag", _TAG)
+                yield document.at("images", index, "newTag").finding(
+                    f"image {image} has no tag of one exact version", _TAG
+                )
     for document in snapshot.documents:
         for path, key, image in walk(document.data):
             is_image = key in ("image", "imageName") and isinstance(image, str)
             if is_image and _floats(image) and re.sub(r"(:[^:/]*)?(@.*)?$", "", image) not in changed:
-                yield document.at(*path).finding(f"image {image} has no version tag", _TAG)
+                yield document.at(*path).finding(f"image {image} has no tag of one exact version", _TAG)
 
 
 def _floats(image: str) -> bool:

@@ -117,7 +117,7 @@ def _pools_without_addresses(snapshot: Snapshot) -> Iterator[Finding]:
             served = [service for service in alone if _serves(pool, service)]
             room = sum(span[1] - span[0] + 1 for span in _spans(pool) if span)
             for service in served[room:] if room else ():
-                message = f"Service {service.name} gets no address: pool {pool.name} has {room}, for"
+                message = f"Service {service.name} gets no address: pool {pool.name} has {room}, which go to"
                 names = ", ".join(other.name for other in served[:room])
                 remedy = f"widen the pool, or give both the same {_SHARING[0]}"
                 yield service.at("metadata", "name").finding(f"{message} {names}", remedy)

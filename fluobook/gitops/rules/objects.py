@@ -80,7 +80,7 @@ def objects_match_their_schema(snapshot: Snapshot) -> Iterator[Finding]:
         for path, message, correction in _version_defects(document) if is_object else ():
             yield document.at(*path).finding(message, correction)
         for path, message in part.mismatches:
-            restore = f"restore the committed version: git checkout -- {document.file.name}"
+            restore = f"restore the committed version: git checkout -- {document.file}"
             yield document.at(*path).finding(message, restore if path[:1] == ("sops",) else remedy)
     for document in deployed:
         for field, value in (("kind", document.kind), ("metadata.name", document.name)):

@@ -75,7 +75,7 @@ def secrets_are_encrypted(snapshot: Snapshot) -> Iterator[Finding]:
     for file in (encrypted.file for encrypted in snapshot.encrypted):
         is_manifest = snapshot.contains(file) and file.name.endswith(SUFFIX)
         if not is_manifest and not sops.is_encrypted(file):
-            yield Position(file, 1).finding("SOPS has not encrypted it", f"sops encrypt -i {file.name}")
+            yield Position(file, 1).finding("SOPS has not encrypted it", f"sops encrypt -i {file}")
     yield from _passwords_in_patches(snapshot)
     yield from _assigned_values(snapshot)
 
@@ -99,7 +99,7 @@ def _assigned_values(snapshot: Snapshot) -> Iterator[Finding]:
             for number, line in enumerate(text.splitlines(), 1):
                 if assigned := _assigned(line):
                     message = f"{assigned['name']} has a value in plaintext"
-                    yield Position(file, number).finding(message, f"sops encrypt -i {file.name}, or remove it")
+                    yield Position(file, number).finding(message, f"sops encrypt -i {file}, or remove it")
 
 
 def _assigned(text: str) -> re.Match[str] | None:
@@ -107,7 +107,7 @@ def _assigned(text: str) -> re.Match[str] | None:
 
 
 def _plaintext_values(document: Document) -> Iterator[Finding]:
-    name = document.file.name
+    name = document.file
     metadata = mapping(document.data.get("sops"))
     if not metadata:
         yield document.at().finding("SOPS has not encrypted it", f"sops encrypt -i {name}")
@@ -254,7 +254,7 @@ def macs_are_intact(snapshot: Snapshot) -> Iterator[Finding]:
                 if not sops.missing(sops.metadata(file)):
                     reason = error.detail.strip().splitlines()[-1:] if isinstance(error, ToolFailed) else []
                     message = f"SOPS cannot read it: {reason[0]}" if reason else error.message
-                    remedy = f"restore the committed version: git checkout -- {file.name}"
+                    remedy = f"restore the committed version: git checkout -- {file}"
                     key = "age" if "age block" in message else "lastmodified" if "parsing time" in message else "mac"
                     yield _place(file, "sops", key).finding(message, error.remedy or remedy)
             break
@@ -401,7 +401,10 @@ def _databases_without_backups(snapshot: Snapshot) -> Iterator[Finding]:
         own = [each for each in schedules if (each.namespace, _of(each)) == (cluster.namespace, cluster.name)]
         if not any(not value_under(each.data, ("spec", "suspend")) for each in own):
             message = f"no ScheduledBackup is for Cluster {cluster.name}: its log is archived for nothing"
-            yield cluster.at("metadata", "name").finding(message, "add one: method plugin, with six fields")
+            yield cluster.at("metadata", "name").finding(
+                message,
+                "add a ScheduledBackup with method: plugin and a schedule of six fields, the first of which is seconds",
+            )
         names = [plugin.get("name") for plugin in plugins]
         for each in own:
             name = value_under(each.data, ("spec", "pluginConfiguration", "name"))
