@@ -232,4 +232,6 @@ def test_a_condition_that_no_platform_can_meet_is_a_finding(repository: Path) ->
         file = repository / f"cluster-gitops/apps/postgresql/{part}/application.yaml"
         file.write_text(file.read_text().replace(old, old.removesuffix("s")))
     reported = findings(repository, {"phase-value": RULES["phase-value"]})
-    assert [each.message for each in reported] == ["backup is no feature of a platform that an Application can depend on"] * 2
+    assert [each.message for each in reported] == [
+        "backup is no feature of a platform that an Application can depend on"
+    ] * 2

@@ -108,7 +108,7 @@ AUTH = f"{ISSUER}    nginx.ingress.kubernetes.io/"
             "policy",
             "namespace shop has no default deny",
         ),
-        (("shop/shop.yaml", ":1.29.1", ":latest"), "pin", "no version tag"),
+        (("shop/shop.yaml", ":1.29.1", ":latest"), "pin", "no tag of one exact version"),
         (("shop/shop.yaml", "number: 80", "number: 81"), "reference", "has no port 81"),
         (("shop/namespace.yaml", "Prune=false,", ""), "keeping", "shop prunes"),
         (("shop/application.yaml", "shop.{domain}", "grafana.{domain}"), "reference", "the same host as grafana"),
@@ -486,7 +486,11 @@ FEATURES: dict[str, tuple[str, dict[str, str], str]] = {
         {},
         "which nothing here has",
     ),
-    "an image that floats": ("images: [{name: nginxinc/nginx-unprivileged, newTag: latest}]", {}, "has no tag of one exact version"),
+    "an image that floats": (
+        "images: [{name: nginxinc/nginx-unprivileged, newTag: latest}]",
+        {},
+        "has no tag of one exact version",
+    ),
     "replicas": ("replicas: [{name: shop, count: 3}]", {}, ""),
     "replicas of nothing": ("replicas: [{name: shp, count: 3}]", {}, "cannot be built: "),
     "a replacement": (
