@@ -25,7 +25,7 @@ from fluobook_lab.kube.controllers.certificates import (
     is_issued_by,
 )
 from fluobook_lab.kube.controllers.nodes import lease
-from fluobook_lab.kube.objects import is_true, name_of, timestamp, with_condition
+from fluobook_lab.kube.objects import CONTROL_PLANE, is_true, name_of, timestamp, with_condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -97,7 +97,7 @@ class NodeInfo:
     def taints(self) -> list[Obj]:
         """The taints that it registers with: its own, and that of a control plane that takes no other pods."""
         tainted = self.role == "controlplane" and not self.schedulable
-        role = [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}] if tainted else []
+        role = [{"key": CONTROL_PLANE, "effect": "NoSchedule"}] if tainted else []
         return [*role, *self.own_taints]
 
     @property
@@ -138,7 +138,7 @@ def node_object(info: NodeInfo, pod_cidr: str) -> Obj:
     labels |= info.labels
     taints = [*info.taints, {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]
     if info.role == "controlplane":
-        labels |= {"node-role.kubernetes.io/control-plane": ""}
+        labels |= {CONTROL_PLANE: ""}
         labels |= {"node.kubernetes.io/exclude-from-external-load-balancers": ""}
     spec = {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr], "taints": taints}
     spec |= {"providerID": f"proxmox://cluster/{info.uuid}"} if info.uuid else {}

@@ -14,6 +14,8 @@ Obj = dict[str, Any]
 """A Kubernetes object, or a part of one, as JSON."""
 
 
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+"""The label, and the key of the taint, of control planes."""
 SERVICES = ("", "services")
 """Where Services are stored."""
 

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 from fluobook.kubernetes.quantities import amount
 from fluobook_lab.kube.controllers.backups import AGAIN, BUCKET_FAULT
 from fluobook_lab.kube.controllers.loop import own_key
-from fluobook_lab.kube.objects import claims_of, is_true, labels_of, name_of, namespace_of, timestamp, with_condition
+from fluobook_lab.kube.objects import (
+    CONTROL_PLANE,
+    claims_of,
+    is_true,
+    labels_of,
+    name_of,
+    namespace_of,
+    timestamp,
+    with_condition,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +34,6 @@ VOLUMES = ("", "persistentvolumes")
 REPLICAS, TARGETS = ("longhorn.io", "replicas"), ("longhorn.io", "backuptargets")
 RESTORED, BACKUPS = ("longhorn.io", "volumes"), ("longhorn.io", "backups")
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 WAITS = "WaitForFirstConsumer"
 """How a class binds volumes that are made once it is known where their pod runs."""
 LOCAL = frozenset({"best-effort", "strict-local"})

@@ -6,9 +6,8 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 from fluobook.kubernetes.selectors import tolerates
-from fluobook_lab.kube.controllers.longhorn import CONTROL_PLANE
 from fluobook_lab.kube.controllers.loop import own_key, record
-from fluobook_lab.kube.objects import is_true, labels_of, name_of, namespace_of, with_condition
+from fluobook_lab.kube.objects import CONTROL_PLANE, is_true, labels_of, name_of, namespace_of, with_condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
