@@ -386,7 +386,12 @@ def _run_hooks(context: RunContext, hooks: Iterable[Obj], report: Reporter) -> N
 
 
 def _run_job(context: RunContext, kube: Kube, job: Obj) -> None:
+    """Run a Job and delete it; one that has failed stays, for its log.
+
+    It gets no time to live: Kubernetes would delete it before a busy or suspended machine has seen how it ended.
+    """
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
+    lasting = {**job, "spec": {key: value for key, value in job["spec"].items() if key != "ttlSecondsAfterFinished"}}
 
     def finished() -> Obj | None:
         live = kube.get(job["apiVersion"], "Job", name, namespace)
@@ -397,7 +402,7 @@ def _run_job(context: RunContext, kube: Kube, job: Obj) -> None:
         return None
 
     kube.delete(job["apiVersion"], "Job", name, namespace)
-    context.wait_until("argocd", f"hook Job {name} to be created", lambda: kube.create(job))
+    context.wait_until("argocd", f"hook Job {name} to be created", lambda: kube.create(lasting))
     live = context.wait_until("argocd", f"hook Job {name} to finish", finished)
     if readiness.failed(live):
         raise TaskFailed(
@@ -405,6 +410,7 @@ def _run_job(context: RunContext, kube: Kube, job: Obj) -> None:
             system="kubernetes",
             remedy=f"{KUBECTL} -n {namespace} logs job/{name}, then run the stage again",
         )
+    kube.delete(job["apiVersion"], "Job", name, namespace)
 
 
 def _await(context: RunContext, kind: str, name: str, report: Reporter) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from fluobook.gitops.rules import files
 from fluobook.gitops.schemas import checked
 
 WORKLOAD = """\
@@ -123,3 +124,13 @@ def test_a_value_that_the_api_refuses_is_one_mismatch(text: str, old: str, new: 
     _, mismatches, _ = checked(yaml.safe_load(text.replace(old, new, 1)), "shop.yaml")
     assert len(mismatches) == bool(message)
     assert message in "".join(text for _, text in mismatches)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("replcas", "replicas"), ("replica", "replicas"), ("nodeSelector", ""), ("nameOverride", ""), ("replicas", "")],
+)
+def test_only_a_key_that_resembles_a_known_one_is_misspelt(key: str, meant: str) -> None:
+    """The stand-ins have what the tree sets; a chart has many more values."""
+    reported = list(files._value_defects({key: 3}, {"replicas": 2, "fullnameOverride": ""}))
+    assert reported == ([((key,), f"has no value {key}", f"did you mean {meant!r}?")] if meant else [])

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from fluobook.errors import FluobookError, OutsideError, Rejected, Unreachable
+from fluobook.errors import FluobookError, NotFound, OutsideError, Rejected, TaskFailed, Unreachable
 from fluobook.stages import install_argocd
 from fluobook.stages.core import readiness
-from fluobook.stages.install_argocd import AFTER, BEFORE, _await, hooks_of
+from fluobook.stages.install_argocd import AFTER, BEFORE, _await, _run_job, hooks_of
 from fluobook.waiting import Cancellation, wait_until
 
 NAME = "install-argocd"
@@ -57,8 +57,9 @@ def test_argocd_is_the_only_field_manager_of_the_objects_that_it_will_manage(lab
 
 @pytest.mark.lab
 def test_the_charts_hooks_are_run_to_their_end(lab):
-    """The Job has made its Secret; a minute after its end Kubernetes deletes the Job itself."""
+    """The Job has made its Secret, and is deleted."""
     assert store(lab, "get", "v1", "Secret", "argocd-redis", "argocd")["data"]["auth"]
+    assert store(lab, "list", "batch/v1", "Job", "argocd") == []
 
 
 @pytest.mark.lab
@@ -166,6 +167,46 @@ def test_hooks_of_upgrades_tests_and_deletions_do_not_belong_to_an_installation(
     hooks = [hook("both", "pre-install, pre-upgrade"), hook("test", "test"), hook("gone", "pre-delete")]
     assert names(hooks_of(hooks, BEFORE)) == ["both"]
     assert hooks_of(hooks, AFTER) == ()
+
+
+class Jobs:
+    """A cluster that deletes a Job with a time to live as soon as it is over."""
+
+    def __init__(self, condition):
+        self.jobs, self.condition = {}, {"type": condition, "status": "True", "message": "no Secret was made"}
+
+    def create(self, job):
+        self.jobs[job["metadata"]["name"]] = {**job, "status": {"conditions": [self.condition]}}
+        return job
+
+    def get(self, _api_version, _kind, name, _namespace):
+        job = self.jobs[name]
+        if job["spec"].get("ttlSecondsAfterFinished"):
+            raise NotFound(f"there is no Job {name}")
+        return job
+
+    def delete(self, _api_version, _kind, name, _namespace):
+        return self.jobs.pop(name, None) is not None
+
+    def wait_until(self, _deadline, what, attempt, **options):
+        return wait_until(attempt, what=what, timeout=0.5, cancellation=Cancellation(), **options)
+
+
+JOB = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "metadata": {"name": "init", "namespace": "argocd"},
+    "spec": {"ttlSecondsAfterFinished": 60},
+}
+
+
+def test_how_a_job_of_the_chart_ended_is_seen_although_it_would_be_deleted_at_once():
+    done, failed = Jobs("Complete"), Jobs("Failed")
+    _run_job(done, done, JOB)
+    assert done.jobs == {}
+    with pytest.raises(TaskFailed, match=r"hook Job argocd/init failed: .*no Secret was made"):
+        _run_job(failed, failed, JOB)
+    assert list(failed.jobs) == ["init"], "its log is what the remedy names"
 
 
 class StuckServer:

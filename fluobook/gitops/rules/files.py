@@ -476,10 +476,15 @@ def large_objects_are_applied_server_side(snapshot: Snapshot) -> Iterator[Findin
             yield place.finding(f"{app.name} has no ServerSideApply=true", "add it to syncOptions")
 
 
-def values_are_known(snapshot: Snapshot) -> Iterator[Finding]:
-    """Every key of every valuesObject is one that the chart has; helm ignores unknown keys silently.
+_SLIP = 2
+"""Letters that a misspelt key has more or less than the right one, at most."""
 
-    The known keys are those of the stand-in charts' values.yaml, which list what the tree may set.
+
+def values_are_known(snapshot: Snapshot) -> Iterator[Finding]:
+    """No key of a valuesObject is a misspelt one, which helm would ignore silently, or has a value of another type.
+
+    The known keys are those of the stand-in charts' values.yaml: what the tree sets. A chart has many more, so a key is
+    misspelt only if it resembles one of these.
     """
     for app in snapshot.applications:
         charts = snapshot.root / _STAND_INS / app.repo.partition("://")[2].strip("/")
@@ -493,12 +498,14 @@ def values_are_known(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _value_defects(values: dict[str, Any], known: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[Defect]:
-    """Keys without a counterpart, or with a value of another type; an empty mapping in the chart takes any key."""
+    """Keys that resemble one of the chart, or have a value of another type; an empty mapping there takes any key."""
     for key, value in values.items():
         path = (*above, key)
         name = ".".join(path)
         if key not in known:
-            yield path, f"has no value {name}", "correct the key; the chart's values.yaml has them all"
+            similar = [each for each in known if abs(len(each) - len(key)) <= _SLIP]
+            if meant := get_close_matches(key, similar, n=1, cutoff=0.8):
+                yield path, f"has no value {name}", f"did you mean {meant[0]!r}?"
         elif isinstance(value, dict) and isinstance(known[key], dict) and known[key]:
             yield from _value_defects(value, known[key], path)
         elif value is not None and not _has_type_of(value, known[key]):
