@@ -79,11 +79,12 @@ class Nodes:
         self._store = store
         self._heartbeats = heartbeats
         self._faults = faults
-        self.sources: Sources = {RESOURCE: self._all, ("", "pods"): _home_of_cni, HEARTBEATS: own_key}
+        self.sources: Sources = {RESOURCE: self._concerned, ("", "pods"): _home_of_cni, HEARTBEATS: own_key}
 
-    def _all(self, _node: Obj) -> list[Key]:
-        """Whether the pods of a node are evicted depends on the others."""
-        return [key for key, _ in self._store.storage.scan(RESOURCE)]
+    def _concerned(self, node: Obj) -> list[Key]:
+        """The node, and those that are not ready: whether their pods are evicted depends on the others."""
+        nodes = self._store.storage.scan(RESOURCE)
+        return [*own_key(node), *(key for key, each in nodes if not is_true(each, "Ready"))]
 
     def reconcile(self, key: Key) -> float | None:
         """As in `Controller`."""
@@ -120,11 +121,12 @@ class Nodes:
         self._store.set_status(node, {**status, "conditions": conditions})
         key = {"True": "", "Unknown": _UNREACHABLE}.get(condition[0], _NOT_READY)
         old = (node.get("spec") or {}).get("taints") or []
-        others = [each for each in self._store.view("v1", "Node") if name_of(each) != name_of(node)]
-        ready = [condition[0] == "True", *(is_true(each, "Ready") for each in others)]
-        evicts = may_evict(ready, begun={"key": key, "effect": "NoExecute"} in old)
-        effects = ("NoSchedule", "NoExecute") if evicts else ("NoSchedule",)
-        own = [{"key": key, "effect": effect} for effect in effects if key]
+        own = []
+        if key:
+            others = [each for each in self._store.view("v1", "Node") if name_of(each) != name_of(node)]
+            ready = [False, *(is_true(each, "Ready") for each in others)]
+            evicts = may_evict(ready, begun={"key": key, "effect": "NoExecute"} in old)
+            own = [{"key": key, "effect": effect} for effect in ("NoSchedule", "NoExecute")[: 1 + evicts]]
         own += [_REPAIR] if self._faults.on(TAINTED) and CONTROL_PLANE not in labels_of(node) else []
         taints = [entry for entry in old if entry["key"] not in _LIFE_TAINTS and entry != _REPAIR] + own
         if taints != old:
