@@ -186,10 +186,9 @@ def replaced_disks(home: Obj) -> dict[str, str]:
 
     One that was taken out already, to be added again, has none.
     """
-    disks = dict.fromkeys(_taken_out(home), "")
+    disks, (reason, message) = dict.fromkeys(_taken_out(home), ""), REPLACED
     for name, status in (value_at(home, "status.diskStatus") or {}).items():
         for each in status.get("conditions") or ():
-            reason, message = REPLACED
             if each["type"] == "Ready" and each.get("reason") == reason and message in each.get("message", ""):
                 disks[name] = str(status.get("diskUUID") or "")
     return disks
@@ -312,9 +311,10 @@ def renew_disk(context: RunContext, name: str, disk: str) -> None:
         mark = {"annotations": {RENEWED: json.dumps(taken_out) if taken_out else None}}
         kube.patch(LONGHORN_API, "Node", name, LONGHORN, body={"metadata": mark, "spec": {"disks": {disk: change}}})
 
-    saved = _taken_out(entry())
+    home = entry()
+    saved = _taken_out(home)
     if disk not in saved:
-        saved[disk] = value_at(entry(), "spec.disks")[disk]
+        saved[disk] = value_at(home, "spec.disks")[disk]
         patch(saved, {"allowScheduling": False})
 
     def removed() -> bool | None:

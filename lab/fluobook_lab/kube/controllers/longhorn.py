@@ -168,7 +168,7 @@ class Longhorn:
 
     def _make(self, volume: Obj) -> Obj:
         """The volume, which has as many replicas as its class wants."""
-        wanted = self._replicas(volume)
+        wanted = int(self._parameters(volume).get("numberOfReplicas", 1))
         metadata: Obj = {"name": name_of(volume), "namespace": NAMESPACE}
         size = str(int(amount(volume["spec"]["capacity"]["storage"])))
         spec = {"numberOfReplicas": wanted, "frontend": "blockdev", "dataEngine": "v1", "size": size}
@@ -199,21 +199,21 @@ class Longhorn:
         name = volume["spec"].get("storageClassName") or ""
         return (self._store.find("storage.k8s.io/v1", "StorageClass", name) if name else None) or {}
 
-    def _replicas(self, volume: Obj) -> int:
-        return int((self._class_of(volume).get("parameters") or {}).get("numberOfReplicas", 1))
+    def _parameters(self, volume: Obj) -> Obj:
+        return self._class_of(volume).get("parameters") or {}
 
     def _report(self, volume: Obj, made: Obj) -> float | None:
         """Move and rebuild replicas, set state and robustness; the lab seconds until a rebuild ends."""
         name, wanted = name_of(volume), made["spec"]["numberOfReplicas"]
+        user = self._user(_claim(volume))
         if not made.get("status") and not self._replicas_of(name):
-            is_local = (self._class_of(volume).get("parameters") or {}).get("dataLocality") in LOCAL
-            self._replicate(made, wanted, near=self._user(_claim(volume)) if is_local else "")
+            is_local = self._parameters(volume).get("dataLocality") in LOCAL
+            self._replicate(made, wanted, near=user if is_local else "")
             if not self._replicas_of(name):
                 return None  # no node takes any yet
         for replica in self._replicas_of(name):
             self._compare_disk(replica)
         left = {name_of(replica): self._left(replica) for replica in self._replicas_of(name)}
-        user = self._user(_claim(volume))
         self._move(made, left, attached=bool(user))
         replicas = self._replicas_of(name)
         left = {name_of(replica): self._left(replica) for replica in replicas}
