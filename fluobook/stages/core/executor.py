@@ -243,7 +243,7 @@ class Executor:
 
         Raises:
             CycleError: actions need each other.
-            FluobookError: the first action that failed; its message names the others.
+            FluobookError: of the actions that failed, the first in the plan; its message names the others.
         """
         schedule = _Schedule(plan, progress, self.widths or {})
         with ThreadPoolExecutor(max_workers=POOL, thread_name_prefix=plan.stage) as pool:
@@ -283,9 +283,10 @@ class Executor:
 
 
 def _failure(plan: Plan, failures: Mapping[str, Exception]) -> Exception:
-    (name, error), *others = failures.items()
+    name, *others = [action.id for action in plan.actions if action.id in failures]
+    error = failures[name]
     if isinstance(error, FluobookError):
-        tail = f" (and {len(others)} more failed: {', '.join(other for other, _ in others)})" if others else ""
+        tail = f" (and {len(others)} more failed: {', '.join(others)})" if others else ""
         error.message = f"{plan.stage}, {name}: {error.message}{tail}"
         error.args = (error.message,)
     return error

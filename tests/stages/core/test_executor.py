@@ -106,10 +106,18 @@ def test_what_needs_a_failed_action_is_skipped_and_all_else_is_done():
     assert sorted(work.order) == ["a", "d"]
 
 
-def test_the_error_names_everything_that_failed():
-    work = Work(a=Refused("one"), b=Refused("two"))
-    with pytest.raises(Refused, match=r"and 1 more failed: [ab]\)"):
-        work.run(action("a"), action("b"))
+def test_the_error_is_that_of_the_first_in_the_plan_and_names_all_others_whichever_failed_first():
+    b_failed = threading.Event()
+
+    def perform(one, _report):
+        if one.id == "a":
+            b_failed.wait(BOUND)
+        else:
+            b_failed.set()
+        raise Refused(f"no {one.id}")
+
+    with pytest.raises(Refused, match=r"^a-stage, a: no a \(and 1 more failed: b\)$"):
+        Work().run(action("a"), action("b"), perform=perform)
 
 
 def test_states_are_reported_while_the_plan_is_applied():
