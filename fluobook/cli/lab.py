@@ -98,7 +98,7 @@ def power(
     """Switch VMs of a lab on or off. Example: fluobook lab power phase3 off talos-cp-2."""
     from fluobook.run.rehearsal import context_in
 
-    params, lab = _running(phase)
+    params, lab = running(phase)
     if unknown := sorted(set(nodes) - {node.name for node in params.platform.nodes}):
         known = ", ".join(node.name for node in params.platform.nodes)
         raise UsageError(f"{', '.join(unknown)}: no such node", remedy=f"the nodes of {phase} are {known}")
@@ -118,7 +118,7 @@ def inject(
     names: Annotated[list[str] | None, typer.Argument(metavar="FAULT...", help="None ends all of them.")] = None,
 ) -> None:
     """Let a lab inject these faults and no others from now on. Example: fluobook lab inject phase1 kube.503."""
-    _, lab = _running(phase)
+    _, lab = running(phase)
     provider, wanted = labs.provider(), names or []
     if unknown := sorted(set(wanted) - provider.FAULTS.keys()):
         raise UsageError(f"{', '.join(unknown)}: no such fault", remedy="fluobook lab faults")
@@ -126,7 +126,7 @@ def inject(
     print(f"injected from now on: {', '.join(wanted) or 'nothing'}")
 
 
-def _running(phase: str) -> tuple[Params, Lab]:
+def running(phase: str) -> tuple[Params, Lab]:
     """The params of a phase, and its lab, which is up.
 
     Raises:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 def rehearse(
     phase: Phase,
     runbook: Annotated[str, typer.Argument(metavar="RUNBOOK", help="A day-2 runbook, such as upgrade-talos.")],
-    like: Annotated[Literal["live"], typer.Option(help="What the lab resembles: the platform of the params.")] = "live",
+    like: Annotated[
+        Literal["live", "lab"],
+        typer.Option(help="What it resembles: the platform of the params, or the phase's lab that is up."),
+    ] = "live",
     settings: Settings = [],
     out: Annotated[
         Path | None,
@@ -29,26 +32,29 @@ def rehearse(
     ] = None,
     charts: Charts = "",
 ) -> int:
-    """Run a runbook in a lab like the live platform, which is only read. Example: fluobook rehearse phase1 nodes.
+    """Run a runbook in a new lab like the live platform, which is only read. Example: fluobook rehearse phase1 nodes.
 
     Exits with 4 if the run passed and the lab is known to differ from the platform.
     """
+    from fluobook.cli.lab import running as running_lab
     from fluobook.errors import in_commands
     from fluobook.journal import folder
     from fluobook.run import headless, kernels, rehearsal
     from fluobook.stages import likeness
     from fluobook.stages.core.plan import Plan
 
-    del like  # there is one value so far
     loaded, stage = chosen(phase, settings), _rehearsable(runbook)
+    if like == "lab":
+        running_lab(phase)
     if out:
         folder.require_new(out.resolve())
     with kernels.kernel_template() as template, masked() as redactor:
-        _print(f"reading {loaded.platform.cluster.name}, LIVE; nothing is changed there")
-        script = rehearsal.read_live(stage, loaded, root=root(), redactor=redactor)
-        _print(f"{stage.name}, LIVE: {script.summary}")
+        place = "LIVE" if like == "live" else f"the lab of {loaded.phase}"
+        _print(f"reading {loaded.platform.cluster.name}, {place}; nothing is changed there")
+        script = rehearsal.read_live(stage, loaded, root=root(), like=like, redactor=redactor)
+        _print(f"{stage.name}, {place}: {script.summary}")
         if isinstance(script.plan, Plan) and not script.plan.actions:
-            _print(f"nothing to rehearse; `fluobook run {in_commands(loaded.phase, 'live')} {stage.name}` verifies it")
+            _print(f"nothing to rehearse; `fluobook run {in_commands(loaded.phase, like)} {stage.name}` verifies it")
             return 0
         running, provider = likeness.as_running(loaded, script.state), labs.provider()
         lab = provider.own(running, root=root(), programs=labs.programs(), charts=charts)

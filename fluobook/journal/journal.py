@@ -170,6 +170,7 @@ def summarise(stage: str, notebook: str, events: Sequence[dict[str, Any]], **res
 class Rehearses:
     """What a rehearsal stands for: the plan of a stage on a live platform, which was read `at` that time (ISO 8601).
 
+    `cluster` is that platform's name; where a lab stood for it, which lab, so that no gate takes it for the platform's.
     `digest` is that of the live plan, "" if it was refused; `unlike` is how the lab is known to differ.
     """
 

@@ -47,12 +47,14 @@ class Script:
         plan: its plan on the live platform, or why it was refused there.
         state: the document of the live platform.
         at: when it was read, UTC.
+        of: what was read: the name of the live cluster, or which lab stands for it.
     """
 
     stage: Stage
     plan: Plan | Refused
     state: Mapping[str, Any] = field(repr=False)
     at: str
+    of: str
 
     @property
     def digest(self) -> str:
@@ -82,12 +84,13 @@ def planned(stage: Stage, context: RunContext) -> Plan | Refused:
     return plan
 
 
-def read_live(stage: Stage, chosen: Params, *, root: Path, redactor: Redactor) -> Script:
-    """Read the live platform, and plan there; changes nothing."""
-    with closing(open_context(chosen, root=root, target="live", redactor=redactor)) as context:
+def read_live(stage: Stage, chosen: Params, *, root: Path, like: str, redactor: Redactor) -> Script:
+    """Read the live platform, or the phase's lab where `like` is "lab", and plan there; changes nothing."""
+    with closing(open_context(chosen, root=root, target=like, redactor=redactor)) as context:
         plan, at = planned(stage, context), dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         observed = likeness.observe(context.limited_to(("proxmox", "talos", "kubernetes", "image factory")))
-        return Script(stage, plan, redactor.data(likeness.state_of(context.platform, observed)), at)
+        of = chosen.platform.cluster.name if like == "live" else f"the lab of {chosen.phase}"
+        return Script(stage, plan, redactor.data(likeness.state_of(context.platform, observed)), at, of)
 
 
 def context_in(lab: Lab, chosen: Params, *, root: Path, redactor: Redactor) -> RunContext:
@@ -160,7 +163,7 @@ def request_of(script: Script, ready: Ready, chosen: Params, *, folder: Path, ro
     lab, stage = ready.lab, script.stage
     digest = ready.plan.digest if isinstance(ready.plan, Plan) else ""
     write_json(folder / STATE, script.state)
-    rehearses = Rehearses(chosen.platform.cluster.name, stage.name, script.digest, script.at, tuple(ready.unlike))
+    rehearses = Rehearses(script.of, stage.name, script.digest, script.at, tuple(ready.unlike))
     begun = beginning_of(chosen.phase, chosen.platform, [stage.name], root=root, target="lab", lab=lab)
     return RunRequest(
         chosen.phase,

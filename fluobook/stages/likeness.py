@@ -27,7 +27,7 @@ from fluobook.stages.core.check import Check, run_groups
 from fluobook.stages.core.cluster import cluster, read_etcd
 from fluobook.stages.core.executor import in_parallel
 from fluobook.stages.core.plan import Plan
-from fluobook.stages.core.readiness import bad_conditions, listed
+from fluobook.stages.core.readiness import bad_conditions, has_condition, listed
 from fluobook.stages.create_vms import plan as vms
 from fluobook.stages.create_vms import settings
 from fluobook.stages.day_two import drain, longhorn
@@ -212,11 +212,14 @@ def _options(vm: vms.ObservedVM) -> dict[str, str]:
 
 
 def _pods(pods: Iterable[Obj]) -> list[dict[str, Any]]:
-    """The workloads whose pods a drain evicts, each with the nodes of its pods."""
+    """The workloads whose pods a drain evicts, each with the nodes of its pods, and how many of these are ready."""
     by_workload: dict[tuple[str, str, str], list[Obj]] = defaultdict(list)
     for pod in pods:
-        if drain.has_to_go(pod) and pod["spec"].get("nodeName"):
-            by_workload[pod["metadata"].get("namespace", ""), *workload_of(pod)].append(pod)
+        kind, name = workload_of(pod)
+        # What ends on a lost node has a successor elsewhere, unless a StatefulSet waits for its end.
+        succeeded = bool(pod["metadata"].get("deletionTimestamp")) and kind != "StatefulSet"
+        if drain.has_to_go(pod) and pod["spec"].get("nodeName") and not succeeded:
+            by_workload[pod["metadata"].get("namespace", ""), kind, name].append(pod)
     return [
         {
             "namespace": namespace,
@@ -225,6 +228,7 @@ def _pods(pods: Iterable[Obj]) -> list[dict[str, Any]]:
             "labels": _common([pod["metadata"].get("labels") or {} for pod in own]),
             "grace": max(pod["spec"].get("terminationGracePeriodSeconds") or 0 for pod in own),
             "nodes": {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in own},
+            "ready": sum(has_condition(pod, "Ready") for pod in own),
         }
         for (namespace, kind, name), own in sorted(by_workload.items())
     ]

@@ -142,11 +142,13 @@ def _stand_ins(store: Store, state: State) -> list[str]:
 
 
 def _pods(store: Store) -> dict[tuple[str, str, str], list[Obj]]:
-    """The pods by namespace, kind and name of their workload; on a lost node those too that no kubelet ends."""
+    """Pods by namespace, kind and name of their workload; of a StatefulSet also those that a lost node never ends."""
     by_workload: dict[tuple[str, str, str], list[Obj]] = defaultdict(list)
     for pod in sorted(store.list("v1", "Pod"), key=name_of):
-        if not pod["metadata"].get("deletionTimestamp") or _is_lost(store, pod["spec"].get("nodeName", "")):
-            by_workload[namespace_of(pod), *workload_of(pod)].append(pod)
+        kind, name = workload_of(pod)
+        waits = kind == "StatefulSet" and _is_lost(store, pod["spec"].get("nodeName", ""))
+        if not pod["metadata"].get("deletionTimestamp") or waits:
+            by_workload[namespace_of(pod), kind, name].append(pod)
     return by_workload
 
 
@@ -240,9 +242,8 @@ async def _followed(lab: Environment, state: State) -> list[str]:
 
     def running(group: Mapping[str, Any]) -> bool:
         pods = _pods(store).get((group["namespace"], group["kind"], group["name"]), [])
-        made = store.find("apps/v1", group["kind"], group["name"], group["namespace"]) or {"spec": {}}
-        ready = all(is_true(pod, "Ready") or lost(pod["spec"].get("nodeName", "")) for pod in pods)
-        return ready and len(pods) >= made["spec"].get("replicas", 1)
+        ready = sum(is_true(pod, "Ready") or lost(pod["spec"].get("nodeName", "")) for pod in pods)
+        return ready >= int(group["ready"])
 
     def same(volume: Mapping[str, Any]) -> bool:
         claims = {_claim(each): name_of(each) for each in store.list("v1", "PersistentVolume")}

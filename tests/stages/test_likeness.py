@@ -115,21 +115,28 @@ def test_what_a_volume_lacks_is_found_in_its_replicas(case):
     assert [copy[1] for copy in found["replicas"]] == healthy
 
 
-def test_pods_are_grouped_by_their_workload_and_only_those_that_a_drain_evicts():
-    def pod(name: str, kind: str, owner: str, **labels: str) -> dict[str, Any]:
+def test_pods_are_grouped_by_their_workload_those_that_a_drain_evicts_and_that_have_no_successor():
+    def pod(name: str, kind: str, owner: str, *, ready: str = "True", **labels: str) -> dict[str, Any]:
         reference = {"kind": kind, "name": owner, "controller": True}
         metadata = {"name": name, "namespace": "shop", "labels": labels, "ownerReferences": [reference]}
-        return {"metadata": metadata, "spec": {"nodeName": f"on-{name}", "terminationGracePeriodSeconds": 30}}
+        spec = {"nodeName": f"on-{name}", "terminationGracePeriodSeconds": 30}
+        return {"metadata": metadata, "spec": spec, "status": {"conditions": [{"type": "Ready", "status": ready}]}}
+
+    def ending(pod: dict[str, Any]) -> dict[str, Any]:
+        return {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}
 
     hashed = {"app": "web", "pod-template-hash": "abc"}
     pods = [
+        ending(pod("web-abc-0", "ReplicaSet", "web-abc", **hashed)),
         pod("web-abc-1", "ReplicaSet", "web-abc", **hashed),
         pod("web-abc-2", "ReplicaSet", "web-abc", **hashed, extra="1"),
         pod("agent-1", "DaemonSet", "agent"),
+        ending(pod("data-0", "StatefulSet", "data", ready="False")),
     ]
-    (group,) = state(load=Load(pods=pods))["pods"]
-    assert (group["kind"], group["name"], group["labels"]) == ("Deployment", "web", {"app": "web"})
-    assert group["nodes"] == {"web-abc-1": "on-web-abc-1", "web-abc-2": "on-web-abc-2"}
+    web, data = state(load=Load(pods=pods))["pods"]
+    assert (web["kind"], web["name"], web["labels"], web["ready"]) == ("Deployment", "web", {"app": "web"}, 2)
+    assert web["nodes"] == {"web-abc-1": "on-web-abc-1", "web-abc-2": "on-web-abc-2"}
+    assert (data["nodes"], data["ready"]) == ({"data-0": "on-data-0"}, 0), "its successor waits for its end"
 
 
 def test_a_lab_begins_with_the_versions_of_most_nodes_and_the_nodes_that_left():

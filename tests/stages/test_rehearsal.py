@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 from dataclasses import replace
@@ -88,6 +89,27 @@ def test_access_files_that_this_machine_lacks_are_missing_in_the_lab_too(rehears
     assert code == 0, text
     assert "the plan in the lab is the live one" in text
     assert folder.exists()
+
+
+def test_the_lab_that_is_up_may_stand_for_the_platform_and_is_no_evidence_at_its_gate(
+    live: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("FLUOBOOK_HOME", str(tmp_path))
+    arguments = ["rehearse", "phase1", "etcd-snapshot", "--like", "lab", "--out", str(tmp_path / "runs" / "run")]
+    assert cli.run(arguments) == 1
+    assert "no lab of phase1 is up" in capsys.readouterr().err
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "phase1").symlink_to(live.folder)
+    live.mark()
+    with (live.folder / "alive").open("w") as mark:
+        fcntl.flock(mark, fcntl.LOCK_EX)  # as the process of a lab that is kept
+        assert cli.run(arguments) == 0
+    assert live.requests(mutating=True) == []
+    text = capsys.readouterr().out
+    assert "reading fluodata, the lab of phase1; nothing is changed there" in text
+    assert "LIVE" not in text
+    (summary,) = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/summary.json")]
+    assert summary["rehearses"]["cluster"] == "the lab of phase1"
 
 
 def test_a_rehearsal_that_ends_before_its_notebook_leaves_no_folder(
