@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     State = Mapping[str, Any]
 
 POLL = 1.0
-PATIENCE = 300.0
-"""Lab seconds until controllers have done what follows."""
+PATIENCE, AT_LEAST = 300.0, 30.0
+"""Lab seconds until controllers have done what follows, and real seconds that a busy machine gets at least."""
 BUDGET = ("policy/v1", "PodDisruptionBudget")
 STAND_INS = ("Deployment", "StatefulSet")
 
@@ -254,9 +254,10 @@ async def _followed(lab: Environment, state: State) -> list[str]:
     waits += [(f"node {name}", lost, name) for name, node in state["nodes"].items() if node["vm"] != "running"]
     waits += [(f"the pods of {g['name']}", running, g) for g in state["pods"] if g["kind"] in STAND_INS]
     waits += [(f"the volume of {volume['claim']}", same, volume) for volume in state["volumes"]]
-    until, notes = lab.clock.now() + PATIENCE, []
+    patience, notes = max(PATIENCE, AT_LEAST * lab.clock.speed), []
+    until = lab.clock.now() + patience
     for title, done, about in waits:
         while not done(about) and lab.clock.now() < until:
             await lab.clock.sleep(POLL)
-        notes += [] if done(about) else [f"{title}: not as on the platform after {PATIENCE:.0f} s"]
+        notes += [] if done(about) else [f"{title}: not as on the platform after {patience:.0f} s"]
     return notes

@@ -47,7 +47,7 @@ class Shell:
             input="typed",
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
 

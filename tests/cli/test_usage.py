@@ -123,7 +123,7 @@ def _places(tmp_path, monkeypatch):
 
 def test_who_reads_only_the_first_line_sees_no_error():
     plan = f"'{sys.executable}' -c 'from fluobook.cli import main; main()' plan phase1 --target live"
-    process = subprocess.run(["bash", "-c", f"{plan} | true"], capture_output=True, text=True, timeout=60, check=True)
+    process = subprocess.run(["bash", "-c", f"{plan} | true"], capture_output=True, text=True, timeout=200, check=True)
     assert "defect" not in process.stderr
     assert "Traceback" not in process.stderr
 
@@ -133,7 +133,7 @@ def test_a_locale_without_utf8_changes_nothing(tmp_path: Path) -> None:
     code = "from fluobook.cli import main; main()"
     command = [sys.executable, "-c", code, "plan", str(tmp_path / "Größe.yaml")]
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=env, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=env, timeout=200, check=False)
     assert done.returncode == ParamsError.exit_code
     assert "Größe" in done.stderr
 
@@ -151,5 +151,5 @@ def test_explain_prints_an_entry_of_the_catalogue(capsys: pytest.CaptureFixture[
 
 def test_the_command_line_loads_no_params_before_a_command_needs_them():
     code = "import sys, fluobook.cli; print(sorted({'pydantic', 'fluobook.params', 'kubernetes'} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=200)
     assert done.stdout.strip() == "[]"

@@ -186,7 +186,7 @@ def test_the_server_of_the_lab_accepts_what_curl_signs_and_nothing_else(served: 
     def curl(user: str, region: str = "eu-central-1") -> str:
         signed = ["--aws-sigv4", f"aws:amz:{region}:s3", "--user", user, "-H", f"x-amz-content-sha256: {EMPTY}"]
         command = ["curl", "-sS", "--noproxy", "*", *signed, f"http://127.0.0.1:{server.port}/snapshots/fluodata/a"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=200, check=True).stdout
 
     assert curl("AKID:the secret") == "content"
     assert "<Code>SignatureDoesNotMatch</Code>" in curl("AKID:another")

@@ -68,7 +68,9 @@ def test_what_a_cell_shows_before_it_waits_is_written_although_nothing_follows(t
     outputs = Outputs(path, clock=lambda: 1000.0)
     for text in ("a", "b"):
         outputs.receive("stream", {"name": "stdout", "text": text}, request="r1", cell="c1", count=3)
-    wait_until(lambda: '"text": "ab"' in path.read_text() or None, what="both", timeout=60, cancellation=Cancellation())
+    wait_until(
+        lambda: '"text": "ab"' in path.read_text() or None, what="both", timeout=200, cancellation=Cancellation()
+    )
 
 
 def test_a_message_of_no_cell_is_not_kept(tmp_path: Path) -> None:

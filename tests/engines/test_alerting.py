@@ -196,7 +196,7 @@ def world(alerting: Path, tmp_path: Path) -> Iterator[World]:
         config["global"] = {"pagerduty_url": f"{url}/pager"}
         (tmp_path / "alertmanager.yaml").write_text(yaml.safe_dump(config))
         checked = [alerting / "amtool", "check-config", tmp_path / "alertmanager.yaml"]
-        subprocess.run(checked, check=True, capture_output=True, timeout=60)
+        subprocess.run(checked, check=True, capture_output=True, timeout=200)
         groups = yaml.safe_load(RULES.read_text())["spec"]["groups"]
         for rule in (rule for group in groups for rule in group["rules"]):
             rule.pop("for", None)

@@ -33,7 +33,7 @@ def referee(programs: dict[str, str]) -> Callable[..., list[str]]:
 
     def verdicts(questions: list[Any], *arguments: str) -> list[str]:
         done = subprocess.run(
-            [program, *arguments], input=json.dumps(questions), capture_output=True, text=True, check=True, timeout=60
+            [program, *arguments], input=json.dumps(questions), capture_output=True, text=True, check=True, timeout=200
         )
         return list(json.loads(done.stdout))
 

@@ -62,6 +62,6 @@ def judged(check: str, case: Case, argocd: str, folder: Path) -> str:
     command = [argocd, "admin", "settings", "resource-overrides", "health", str(paths["app"])]
     command += ["--argocd-cm-path", str(paths["argocd-cm"]), "--argocd-secret-path", str(paths["argocd-secret"])]
     around = {"ARGOCD_BINARY_NAME": "argocd", "HOME": str(folder), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(command, capture_output=True, text=True, env=around, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=around, timeout=200, check=False)
     match = re.search(r"^STATUS: (\S+)", done.stdout, re.MULTILINE)
     return match[1] if match else "error" if done.returncode else "none"

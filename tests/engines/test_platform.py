@@ -157,4 +157,4 @@ def wave_in(table: str, name: str) -> str:
 def kubectl(lab: RealLab, *arguments: str) -> str:
     config = str(lab.context.home / "kubeconfig")
     command = [str(tools.find("kubectl").path), "--kubeconfig", config, "--request-timeout=30s", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=True).stdout

@@ -63,7 +63,7 @@ def push(url: str, folder: Path, change: Callable[[Path], object]) -> str:
 
     def git(*arguments: str) -> str:
         command = ["git", "-c", "user.name=somebody", "-c", "user.email=somebody@example.org", *arguments]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=True)
         return done.stdout.strip()
 
     folder.mkdir()

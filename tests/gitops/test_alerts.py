@@ -92,4 +92,4 @@ def run_promtool(folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the tests of a folder."""
     tests = sorted(path.name for path in folder.glob("tests-*.yaml"))
     command = [shutil.which("promtool") or "promtool", "test", "rules", *tests]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=200)

@@ -206,7 +206,7 @@ def test_a_wrong_recipient_is_reported(repository: Path):
         "--encrypted-regex",
         "^stringData$",
     ]
-    file.write_text(subprocess.run([*command, clear], capture_output=True, text=True, check=True, timeout=60).stdout)
+    file.write_text(subprocess.run([*command, clear], capture_output=True, text=True, check=True, timeout=200).stdout)
     reported = findings(repository, {"recipient": RULES["recipient"]})
     assert [finding.file for finding in reported] == [f"{APPS}/secrets/pg-credentials.sops.yaml"]
     assert stranger in reported[0].message

@@ -82,7 +82,7 @@ def export(broker: tuple[str, dict[str, Any]], tmp_path: Path) -> Callable[..., 
 
     def run(**changes: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-P", str(SCRIPT)]
-        return subprocess.run(command, env=env | changes, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, env=env | changes, capture_output=True, text=True, timeout=200, check=False)
 
     return run
 

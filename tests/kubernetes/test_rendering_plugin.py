@@ -19,5 +19,5 @@ def test_the_plugin_runs_from_a_folder_of_any_name(folder, tmp_path, monkeypatch
     monkeypatch.setattr(sys, "executable", str(python))
     rendering.install_ksops(tmp_path / folder / "plugins", "import sys\nprint(sys.argv[1:])\n")
     program = tmp_path / folder / "plugins" / "viaduct.ai" / "v1" / "ksops" / "ksops"
-    done = subprocess.run([program, "a b", "c"], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([program, "a b", "c"], capture_output=True, text=True, timeout=200, check=True)
     assert done.stdout == "['a b', 'c']\n"

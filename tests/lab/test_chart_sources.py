@@ -38,7 +38,7 @@ def archive(metadata=CHART, members=(), *, top="demo"):
 def git(folder, *arguments):
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
     command = [tools.find("git").path, *identity, "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=200).stdout.strip()
 
 
 def repository(folder, *tags, bare=False, content="x"):

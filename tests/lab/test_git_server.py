@@ -37,7 +37,7 @@ async def run(*command: str, cwd: Path | None = None) -> str:
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     return done.stdout.strip()
 

@@ -77,7 +77,7 @@ def test_a_notebook_that_was_run_by_hand_is_cleaned(tmp_path: Path) -> None:
 
 def cleaned(path: Path) -> None:
     """Clean a notebook as the hook of pre-commit does."""
-    subprocess.run([sys.executable, str(ROOT / "tools" / "notebooks.py"), "--clean", str(path)], check=True, timeout=60)
+    subprocess.run([sys.executable, str(ROOT / "tools" / "notebooks.py"), "--clean", str(path)], check=True, timeout=200)
 
 
 def test_every_notebook_shows_what_is_stored() -> None:

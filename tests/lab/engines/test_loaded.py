@@ -29,7 +29,7 @@ EMBEDDED_API = {
 
 
 def test_the_real_engine_loads_of_the_embedded_api_what_its_mirror_needs() -> None:
-    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, timeout=200, check=True)
     loaded = done.stdout.split()
     kube = {name.removeprefix("kube.") for name in loaded if name.startswith("kube.")}
     assert kube == EMBEDDED_API

@@ -119,7 +119,7 @@ class TalosLab:
         pki = pki or self.pki
         return probe(self.address(ip), ca=pki.talos.crt, identity=pki.client())
 
-    def wait(self, condition, seconds=30):
+    def wait(self, condition, seconds=60):
         """Poll until the condition returns a true value."""
         end = time.monotonic() + seconds
         while not (value := condition()):

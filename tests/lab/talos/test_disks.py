@@ -71,6 +71,11 @@ def test_a_volume_that_only_the_system_disk_matches_fails(lab):
     lab.power_on("cp-1")
     lab.wait_mode("maintenance")
     maintenance(lab.address()).apply_configuration(lab.controlplane() + "---\n" + yaml.safe_dump_all(volumes))
+    lab.wait(lambda: lab.do(lambda: lab.machines.node("cp-1").boots) == 2)
     node = lab.wait(lambda: lab.connect() if lab.probe().mode.value == "configured" else None)
-    phases = lab.wait(lambda: {item.id: item.spec.get("errorMessage") for item in node.list(VOLUMES)})
-    assert (phases["u-a"], phases["u-b"]) == ("not enough space", "not enough space")
+
+    def errors():
+        found = {item.id: item.spec.get("errorMessage") for item in node.list(VOLUMES)}
+        return [found.get(name) for name in ("u-a", "u-b")]
+
+    lab.wait(lambda: errors() == ["not enough space"] * 2)

@@ -42,7 +42,7 @@ def test_the_written_kubeconfig_serves_kubectl_and_a_second_run_only_reads(made)
     lab.bring_up("bootstrap-kubernetes")
     config = lab.folder / "cluster" / "kubeconfig"
     command = [str(tools.find("kubectl").path), "--kubeconfig", str(config), "get", "nodes", "--output", "name"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    told = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True).stdout
     assert set(told.split()) == {f"node/{node.name}" for node in lab.chosen.platform.nodes}
     assert {config.stat().st_mode & 0o777, (lab.folder / "cluster" / "talosconfig").stat().st_mode & 0o777} == {0o600}
     lab.mark()

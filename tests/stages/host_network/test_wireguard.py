@@ -68,7 +68,7 @@ exec sleep 900
 
 def run(*command: str, check: bool = True) -> str:
     """The output of a program."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert not check or done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout + done.stderr
 
