@@ -41,8 +41,11 @@ def _type(owner: str, key: str, part: dict[str, Any]) -> Any:
     if part.get("type") == "array":
         return [_type(owner, key, part.get("items") or {})]
     parts = part.get("properties", {}).keys()
-    if parts & {"crt", "key"} and "cert" not in parts:
-        return "pair"
+    if parts & {"crt", "key"}:
+        return "certificate and key" if "cert" in parts else "pair"
+    for values in (*part.get("patternProperties", {}).values(), part.get("additionalProperties")):
+        if values:
+            return {"map": "argument" if "oneOf" in values else values["type"]}
     return part.get("type", "string" if limits else "any")
 
 

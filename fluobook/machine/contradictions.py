@@ -19,7 +19,7 @@ from fluobook.machine.node import (
     patches_by_path,
     placeholder_documents,
     subnets_contain,
-    volume_problems,
+    without_effect,
 )
 from fluobook.params import Node, Platform
 
@@ -54,7 +54,7 @@ def contradictions_of_params(documents: Sequence[Document], platform: Platform, 
     if hostnames != [node.name]:
         yield f"HostnameConfig gives the name {_shown(hostnames)}; the params say {node.name}"
     yield from _shared_address(documents, platform, node)
-    yield from volume_problems(documents, node)
+    yield from without_effect(documents, node)
     if node.role == "controlplane":
         yield from _of_the_control_plane(main, platform, node)
 

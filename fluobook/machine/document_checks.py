@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,9 @@ _KEY_LENGTH = 32
 _SHORTEST_WATCHDOG = 10.0
 SIZE = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*([kmgtpe]?)(i?)b?", re.IGNORECASE)
 _UNITS = " kmgtpe"
+_OPERATIONS = ("create", "append", "overwrite")
+_MANIFESTS = "/etc/kubernetes/manifests"
+_CRI_FILE = "/etc/cri/conf.d/20-customization.part"
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 
 
@@ -134,6 +138,20 @@ def machine(settings: Document) -> Iterator[str]:
     images = [str(each.get("image")) for each in (settings.get("install") or {}).get("extensions") or ()]
     yield from (f'duplicate system extension "{image}"' for image in sorted(set(images)) if images.count(image) > 1)
     yield from _links((settings.get("network") or {}).get("interfaces") or ())
+
+
+def unwritable_files(settings: Document) -> Iterator[str]:
+    """Why a node would not boot with the files of `machine`: Talos accepts the configuration, and then restarts for ever.
+
+    New files are in /var alone; what a file is written for that Talos handles otherwise, it takes from any path.
+    """
+    for file in settings.get("files") or ():
+        path, operation = str(file.get("path") or ""), str(file.get("op") or "")
+        if operation not in _OPERATIONS:
+            yield f'unknown operation for file "{path}": "{operation}"'
+        elif operation == "create" and path != _CRI_FILE and posixpath.dirname(path) != _MANIFESTS:
+            if path.lstrip("/").partition("/")[0] != "var":
+                yield f'create operation not allowed outside of /var: "{path}"'
 
 
 def _slots(keys: Sequence[Document]) -> Iterator[str]:

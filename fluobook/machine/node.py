@@ -263,7 +263,7 @@ def patch_problems(platform: Platform, patches: Mapping[str, str]) -> list[tuple
                 break
             talos = platform.versions.talos
             undecodable = [problem for each in documents if (problem := decoding_problem(each, talos))]
-            problems = undecodable or [*map(str, refusals(documents, talos)), *volume_problems(documents, node)]
+            problems = undecodable or [*map(str, refusals(documents, talos)), *without_effect(documents, node)]
             if any(((part.get("machine") or {}).get("install") or {}).get("extraKernelArgs") for part in patch):
                 problems.append(NO_KERNEL_ARGUMENTS)
             if node.role == "worker" and any((part.get("machine") or {}).get("nodeTaints") for part in patch):
@@ -293,7 +293,17 @@ def labels_by_node(platform: Platform, root: Path) -> dict[Node, dict[str, str]]
     return result
 
 
-def volume_problems(documents: Sequence[Document], node: Node) -> list[str]:
+def without_effect(documents: Sequence[Document], node: Node) -> list[str]:
+    """What Talos accepts, and what then keeps the node from booting, or Longhorn from its data disk."""
+    files = [
+        f"machine.files: {problem}"
+        for document in documents
+        for problem in document_checks.unwritable_files(document.get("machine") or {})
+    ]
+    return [*files, *_volume_problems(documents, node)]
+
+
+def _volume_problems(documents: Sequence[Document], node: Node) -> list[str]:
     """Why Longhorn would not store its volumes on a node's data disk: the user volume is missing, or hidden."""
     volumes = [document.get("name") for document in documents if document.get("kind") == "UserVolumeConfig"]
     problems = []

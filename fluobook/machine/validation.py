@@ -63,15 +63,19 @@ _RULES = _NEWER | {
     for name, part in _OLDER.items()
 }
 OLDEST = "1.13"
-"""The version of Talos whose rules apply unless another is named; those for 1.12 are taken to be the same."""
+"""The version of Talos whose rules apply unless another is named; those for 1.12 are taken to be the same, but for the
+lists in `extraArgs`, which are new in 1.13."""
+_LISTS_FROM = (1, 13)
+_ARGUMENTS = {"map": "argument"}
 
 
 @cache
-def fields(newer: bool = False) -> dict[str, dict[str, Any]]:
+def fields(newer: bool = False, *, lists: bool = True) -> dict[str, dict[str, Any]]:
     """The fields of each document type, with their types: a name, a list with one name, or the values allowed.
 
     Args:
         newer: with those that Talos 1.14 adds.
+        lists: whether an argument of a component may be a list of texts.
     """
     known = {name: dict(own) for name, own in packaged(__package__, "fields.yaml").items()}
     added = [packaged(__package__, "fields_1.14.yaml"), _NEWER["formats"]] if newer else []
@@ -81,6 +85,8 @@ def fields(newer: bool = False) -> dict[str, dict[str, Any]]:
     for name, own in known.items():
         if name.startswith("network."):
             known[name] = {key: "unsigned" if kind == "integer" else kind for key, kind in own.items()}
+        elif not lists:
+            known[name] = {key: {"map": "string"} if kind == _ARGUMENTS else kind for key, kind in own.items()}
     return known
 
 
@@ -99,7 +105,7 @@ def decoding_problem(document: Mapping[str, Any], talos: str = OLDEST) -> str:
     kind, version = document.get("kind"), document.get("apiVersion")
     if kind and not version:
         return "missing apiVersion"
-    known = fields(has_documents(talos))
+    known = fields(has_documents(talos), lists=ordered(talos) >= _LISTS_FROM)
     type_name = _types(has_documents(talos)).get(str(kind or ""))
     if type_name is None or (kind and version != "v1alpha1"):
         return f'"{kind}" "{version}": not registered'

@@ -352,6 +352,10 @@ def test_one_misnamed_patch_hides_no_finding_of_another(site: Path):
             "apiVersion: v1alpha1\nkind: VolumeConfig\nname: EPHEMERAL\nprovisioning: {minSize: 50GiB}\n",
             "VolumeConfig EPHEMERAL wants 50 GiB, and the disk has 20",
         ),
+        (
+            "machine: {files: [{path: /etc/motd, op: create, permissions: 0o644, content: hello}]}\n",
+            'machine.files: create operation not allowed outside of /var: "/etc/motd"',
+        ),
     ],
 )
 def test_a_talos_patch_that_contradicts_the_params_is_reported(site: Path, patch: str, message: str):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fluobook.errors import ParamsError
 from fluobook.machine import generate, merge
+from fluobook.machine.document_checks import unwritable_files
 from fluobook.machine.documents import dump, load
-from fluobook.machine.validation import decoding_problem, refusals
+from fluobook.machine.validation import decoding_problem, fields, refusals
 
 if TYPE_CHECKING:
     from fluobook.machine.secrets import SecretsBundle
@@ -148,3 +149,88 @@ def test_one_name_has_one_kind(secrets: SecretsBundle, one: tuple[str, str], oth
 def test_a_key_that_is_there_twice_is_refused() -> None:
     with pytest.raises(ParamsError, match=r"patch\.yaml:2 has `machine` twice"):
         load("machine: {sysctls: {a: b}}\nmachine: {kubelet: {}}\n", "patch.yaml")
+
+
+MAPS = [
+    (owner, key, kind["map"])
+    for owner, own in fields(newer=True).items()
+    for key, kind in own.items()
+    if isinstance(kind, dict) and "map" in kind
+]
+"""Every field that is a mapping with free names: its type, its name, and the type of its values."""
+NESTED: dict[str, Any] = {
+    "v1alpha1.APIServerConfig": "cluster.apiServer",
+    "v1alpha1.ClusterConfig": "cluster",
+    "v1alpha1.ControllerManagerConfig": "cluster.controllerManager",
+    "v1alpha1.EtcdConfig": "cluster.etcd",
+    "v1alpha1.KubeletConfig": "machine.kubelet",
+    "v1alpha1.LoggingDestination": "machine.logging.destinations",
+    "v1alpha1.MachineConfig": "machine",
+    "v1alpha1.ProxyConfig": "cluster.proxy",
+    "v1alpha1.RegistriesConfig": "machine.registries",
+    "v1alpha1.SchedulerConfig": "cluster.scheduler",
+}
+"""Where the parts of the v1alpha1 document are."""
+
+
+def decoded(owner: str, key: str, value: Any, talos: str = "1.14") -> str:
+    """Why a version of Talos cannot read a value of one name in a mapping."""
+    content: Any = {key: {"a": value}}
+    if owner not in NESTED:
+        (kind,) = fields(newer=True)[owner]["kind"]["enum"]
+        return decoding_problem({"apiVersion": "v1alpha1", "kind": kind, **content}, talos)
+    for part in reversed(NESTED[owner].split(".")):
+        content = {part: [content] if part == "destinations" else content}
+    return decoding_problem(content, talos)
+
+
+@pytest.mark.parametrize(("owner", "key", "kind"), MAPS)
+def test_the_values_of_every_mapping_have_its_type(owner: str, key: str, kind: str) -> None:
+    right = {"string": ["1", 1, 1.5, True, None], "argument": ["1", 1, ["1", 2], [], None], "boolean": [True, "off"]}
+    wrong = {
+        "string": [{}, {"b": "c"}, [], ["c"]],
+        "argument": [{"b": "c"}, [{"b": "c"}], [["c"]]],
+        "boolean": ["maybe", 1, {}, []],
+    }
+    for value in right.get(kind, [{}]):
+        assert decoded(owner, key, value) == "", value
+    for value in wrong.get(kind, ["text", ["c"]]):
+        assert f"{key}.a: cannot unmarshal a" in decoded(owner, key, value), value
+
+
+def test_talos_1_12_has_no_lists_of_arguments() -> None:
+    assert decoded("v1alpha1.KubeletConfig", "extraArgs", ["a", "b"], "1.12.4").endswith("a list into string")
+    assert decoded("v1alpha1.KubeletConfig", "extraArgs", "a", "1.12.4") == ""
+
+
+def test_a_certificate_of_a_document_has_two_texts_and_nothing_else() -> None:
+    def problem(value: Any) -> str:
+        return decoding_problem({"apiVersion": "v1alpha1", "kind": "KubeAPIServerCAConfig", "issuingCA": value}, "1.14")
+
+    assert problem({"cert": "-", "key": "-"}) == ""
+    assert "unknown keys found during decoding:\nissuingCA:\n    crt: '-'" in problem({"crt": "-", "key": "-"})
+    assert "issuingCA.cert: cannot unmarshal a dict into string" in problem({"cert": {}, "key": "-"})
+
+
+@pytest.mark.parametrize(
+    ("path", "operation", "problem"),
+    [
+        ("/var/etc/a", "create", ""),
+        ("var/etc/a", "create", ""),
+        ("/etc/motd", "create", 'create operation not allowed outside of /var: "/etc/motd"'),
+        ("/variable/a", "create", 'create operation not allowed outside of /var: "/variable/a"'),
+        ("", "create", "create operation not allowed outside of /var"),
+        ("/etc/containerd/config.toml", "append", ""),
+        ("/etc/hosts", "overwrite", ""),
+        ("/var/a", "replace", 'unknown operation for file "/var/a": "replace"'),
+        ("/var/a", None, 'unknown operation for file "/var/a": ""'),
+        ("/etc/kubernetes/manifests/a.yaml", "create", ""),
+        ("/etc/kubernetes/manifests/more/a.yaml", "create", "create operation not allowed outside of /var"),
+        ("/etc/cri/conf.d/20-customization.part", "create", ""),
+        ("/etc/cri/conf.d/30-own.part", "create", "create operation not allowed outside of /var"),
+    ],
+)
+def test_files_that_talos_cannot_write_are_known(path: str, operation: str | None, problem: str) -> None:
+    found = list(unwritable_files({"files": [{"path": path, "op": operation, "content": "a"}]}))
+    assert len(found) == bool(problem)
+    assert not found or problem in found[0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from fluobook.machine.disks import selected
+from fluobook.machine.document_checks import unwritable_files
 from fluobook.machine.pki import load_identity, new_authority
 from fluobook.params.versions import minor_of
 from fluobook_lab.http import issue_for
@@ -184,6 +185,10 @@ async def _start(node: TalosMachine) -> None:
     node.enter("booting")
     async with asyncio.TaskGroup() as group:
         group.create_task(_open_api(node))
+        if any(unwritable_files(node.config.machine)):
+            await clock.sleep(delays.failed)
+            node.restart("reboot", "booting")
+            return
         await clock.sleep(delays.cri)
         node.set_service("cri", UP)
         for extension, _ in node.nodes.extensions_of(node.image):

@@ -48,6 +48,8 @@ class Delays:
     cri: float = 3
     etcd: float = 10
     kubelet: float = 15
+    failed: float = 35 * 60
+    """From a failed step of the boot until the next attempt."""
 
 
 @dataclass(frozen=True)

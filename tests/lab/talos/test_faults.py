@@ -58,3 +58,14 @@ def test_a_failed_installation_returns_to_maintenance(start_lab):
     lab.wait(lambda: lab.wait_mode("maintenance").fingerprint != before)
     maintenance(lab.address()).apply_configuration(lab.controlplane())
     assert booted(lab).version().tag == "v1.13.9"
+
+
+def test_a_file_outside_var_keeps_a_node_from_booting_until_its_configuration_is_right(lab):
+    node = ready(lab)
+    node.apply_configuration(lab.controlplane(files=[{"path": "/etc/motd", "op": "create", "content": "a"}]))
+    lab.wait_mode("configured")
+    lab.wait_stage("cp-1", "booting")
+    assert "cri" not in lab.do(lambda: lab.machines.node("cp-1").services)
+    with lab.connect() as connected:
+        connected.apply_configuration(lab.controlplane())
+    assert booted(lab).version().tag == "v1.13.9"

@@ -62,6 +62,7 @@ ANYWHERE: dict[str, tuple[str, Any, str]] = {
         [{"source": "/var/lib/longhorn", "destination": "/var/lib/longhorn", "type": "bind"}],
         "extraMounts has /var/lib/longhorn",
     ),
+    "a file outside /var": ("machine.files", [{"path": "/etc/motd", "op": "create"}], "not allowed outside of /var"),
     "the other role": ("machine.type", "init", "machine.type is init"),
 }
 
