@@ -65,6 +65,7 @@ class Chart:
     exposes: tuple[str, ...] = ()
     home: str = ""
     extensions: tuple[str, ...] = ()
+    apps: dict[str, str] = field(default_factory=dict, hash=False)
     serves: dict[str, list[int]] = field(default_factory=dict, hash=False)
     makes: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fluobook.errors import OutsideError
 from fluobook.gitops.charts import chart_of, image_source
+from fluobook.params.versions import minor_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fluobook.gitops.tree import Tree
+    from fluobook.gitops.tree import Application, Tree
     from fluobook.params import Platform
     from fluobook.params.versions import Matrix, Supported
 
@@ -23,8 +24,18 @@ Kind = Literal["talos", "kubernetes", "chart", "git", "image", "package"]
 Step = Literal["newest", "patch", "minor", "major", "unlisted", "retired", "unknown", "unanswered"]
 PARALLEL = 6
 """Sources queried at once."""
-PROGRAMS = {"cilium": "", "argo-cd": "quay.io/argoproj/argocd", "ingress-nginx": "", "scylla-operator": ""}
+PROGRAMS = {
+    "cilium": "",
+    "longhorn": "",
+    "argo-cd": "quay.io/argoproj/argocd",
+    "ingress-nginx": "",
+    "scylla-operator": "",
+    "cert-manager": "",
+    "cloudnative-pg": "",
+}
 """Charts whose program has rows in the matrix, and the image whose pin is its version, if there is one."""
+BASE = ("cilium", "longhorn")
+"""Those without which no other pod of the platform runs."""
 _STABLE = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?(\+.*|-(?:management|alpine).*)?")
 _IMAGE = re.compile(r"((?:[\w.-]+(?::\d+)?/)?(?:[\w.-]+/)*[\w.-]+):(v?\d[\w.-]*)(?:@sha256:[0-9a-f]{64})?")
 _IMAGE_LINE = re.compile(rf"^\s*image:\s*[\"']?{_IMAGE.pattern}[\"']?\s*(?:#.*)?$", re.MULTILINE)
@@ -102,6 +113,44 @@ def pins_of(platform: Platform, tree: Tree, root: Path) -> list[Pin]:
             images |= dict.fromkeys(_IMAGE_LINE.findall(file.read_text()), _below(file, root))
         pins += [Pin(name, "image", version, image_source(name), at) for (name, version), at in images.items()]
     return [*dict.fromkeys(pins), *_packages(root)]
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """A program of the tree that does not support the platform's version of Kubernetes."""
+
+    app: Application
+    reason: str
+    remedy: str
+
+
+def unsupported(platform: Platform, applications: Iterable[Application]) -> Iterator[Unsupported]:
+    """The programs whose row in the matrix leaves out the platform's version of Kubernetes; unknown ones are left out.
+
+    Args:
+        platform: the platform.
+        applications: the Applications that are deployed.
+    """
+    matrix, kubernetes = platform.supported.matrix, platform.versions.kubernetes
+    for app in applications:
+        version = _program_of(app)
+        if minor_of(version) in matrix.kubernetes.get(app.chart, {}) and (
+            reason := matrix.refusal(app.chart, version, kubernetes)
+        ):
+            others = matrix.supporting(app.chart, kubernetes)
+            change = f"{app.chart} {' or '.join(others)}" if others else "a later one, with its row"
+            change = f"leave {app.name} out (gitops.without)" if chart_of(app).retired else f"take {change}"
+            yield Unsupported(app, reason, f"set versions.kubernetes to a version that its row has, or {change}")
+
+
+def _program_of(app: Application) -> str:
+    """The version of the program in an Application's chart, as far as the tree says it: its minor at least."""
+    if app.chart not in PROGRAMS:
+        return ""
+    if image := dict(_images([app.values])).get(PROGRAMS[app.chart]):
+        return image
+    apps = chart_of(app).apps
+    return apps.get(minor_of(app.version), "") if apps else app.version
 
 
 def _below(file: Path, root: Path) -> str:

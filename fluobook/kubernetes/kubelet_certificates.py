@@ -18,6 +18,8 @@ from fluobook.params import Node, Platform
 NODE_PREFIX = "system:node:"
 LONGEST_SECONDS = 367 * 86400
 """The longest life of a certificate that the approver allows by default."""
+UNRESOLVED = "The SAN DNS Name could not be resolved"
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Approver:
         names: how many DNS names a request may have.
         denies: whether it denies what it does not approve; else it leaves it pending.
         longest: seconds that a request may ask for.
+        without_dns: whether it approves a name that no DNS resolves to the request's addresses. By default it asks the
+            cluster's DNS, which does not have the names of Talos' nodes.
+        any_name: whether a DNS name need not begin with the node's.
     """
 
     pattern: str = ".*"
@@ -37,6 +42,8 @@ class Approver:
     names: int = 1
     denies: bool = True
     longest: int = LONGEST_SECONDS
+    without_dns: bool = False
+    any_name: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Approver:
@@ -56,8 +63,10 @@ class Approver:
             pattern,
             tuple(prefixes.split(",")) if prefixes else cls.prefixes,
             int(environment.get("ALLOWED_DNS_NAMES") or cls.names),
-            environment.get("SKIP_DENY_STEP", "") != "true",
+            environment.get("SKIP_DENY_STEP", "") not in _TRUE,
             int(environment.get("MAX_EXPIRATION_SEC") or cls.longest),
+            environment.get("BYPASS_DNS_RESOLUTION", "") in _TRUE,
+            environment.get("BYPASS_HOSTNAME_CHECK", "") in _TRUE,
         )
 
     @classmethod
@@ -68,6 +77,8 @@ class Approver:
             "PROVIDER_IP_PREFIXES": ",".join(map(str, values.get("providerIpPrefixes") or ())),
             "ALLOWED_DNS_NAMES": str(values.get("allowedDnsNames") or ""),
             "SKIP_DENY_STEP": str(values.get("skipDenyStep") or "").lower(),
+            "BYPASS_DNS_RESOLUTION": str(values.get("bypassDnsResolution") or "").lower(),
+            "BYPASS_HOSTNAME_CHECK": str(values.get("bypassHostnameCheck") or "").lower(),
             "MAX_EXPIRATION_SEC": str(values.get("maxExpirationSeconds") or ""),
         }
         return cls.from_environment(environment)
@@ -78,10 +89,12 @@ class Approver:
             yield "The x509 Cert Request SAN contains neither an IP address nor a DNS name"
         if len(dns) > self.names:
             yield "The x509 Cert Request contains more DNS names than allowed through the config flag"
-        if any(not name.startswith(node) for name in dns):
+        if not self.any_name and any(not name.startswith(node) for name in dns):
             yield "The SAN DNS Name in the x509 CSR is not prefixed by the node name (hostname)"
         if any(not re.search(self.pattern, name) for name in dns):
             yield "The SAN DNS name in the x509 CR is not allowed by the Cloud provider regex"
+        if dns and not self.without_dns:
+            yield UNRESOLVED
         networks = [ip_network(prefix, strict=False) for prefix in self.prefixes]
         for ip in ips:
             if not any(ip_address(ip) in network for network in networks):
@@ -141,6 +154,8 @@ def disagreements(platform: Platform, approver: Approver) -> Iterator[str]:
         if not any(approver.problems("node", (), (ip,))):
             yield f"every node can get a certificate for {ip}" + (f", which is {owners[ip]}" if ip in owners else "")
     approved = {node.name for node in approved_nodes(platform)}
+    if approver.any_name:
+        yield f"every node can get a certificate for the name {min(approved)} (bypassHostnameCheck)"
     for node in platform.nodes:
         strange = [f"{node.name}x", f"{node.name}.example.org", f"x{node.name}"]
         for name in (*(other.name for other in platform.nodes if other != node), *strange):

@@ -141,17 +141,17 @@ def machine(settings: Document) -> Iterator[str]:
 
 
 def unwritable_files(settings: Document) -> Iterator[str]:
-    """Why a node would not boot with the files of `machine`: Talos accepts the configuration, and then restarts for ever.
+    """Why a node would not boot with the files of `machine`: Talos accepts them, and restarts for ever.
 
-    New files are in /var alone; what a file is written for that Talos handles otherwise, it takes from any path.
+    New files are in /var, but for static pods and containerd's own file, which Talos handles otherwise.
     """
     for file in settings.get("files") or ():
         path, operation = str(file.get("path") or ""), str(file.get("op") or "")
+        handled = path == _CRI_FILE or posixpath.dirname(path) == _MANIFESTS
         if operation not in _OPERATIONS:
             yield f'unknown operation for file "{path}": "{operation}"'
-        elif operation == "create" and path != _CRI_FILE and posixpath.dirname(path) != _MANIFESTS:
-            if path.lstrip("/").partition("/")[0] != "var":
-                yield f'create operation not allowed outside of /var: "{path}"'
+        elif operation == "create" and not handled and path.lstrip("/").partition("/")[0] != "var":
+            yield f'create operation not allowed outside of /var: "{path}"'
 
 
 def _slots(keys: Sequence[Document]) -> Iterator[str]:

@@ -276,8 +276,8 @@ class Node(Model):
     """Labels of the Kubernetes node, such as example.org/rack: r4."""
     taints: dict[fields.LabelKey, fields.Taint] = Field(default_factory=dict)
     """Taints of a worker, "VALUE:EFFECT" or "EFFECT" by key; it gets them when it joins, never later."""
-    start_order: Annotated[Count, Field(le=9999)] | None = None
-    """Place in the order in which its host starts VMs."""
+    start_order: Annotated[int, Field(strict=True, ge=0, le=9999)] | None = None
+    """Place in the order in which its host starts VMs, 0 first."""
     vmid: Annotated[fields.Vmid, DERIVED]
     """Number of the VM; derived from cluster and node name unless pinned."""
     mac: Annotated[fields.Mac, DERIVED]

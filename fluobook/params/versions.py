@@ -41,8 +41,8 @@ class KubernetesRange(Model):
 
     oldest: Minor
     """The oldest minor."""
-    newest: Minor
-    """The newest minor."""
+    newest: Minor | None = None
+    """The newest minor; null: its makers name none."""
 
 
 class ProxmoxRow(Model):
@@ -85,12 +85,18 @@ class Matrix(Model):
         row = rows.get(minor_of(version))
         if row is None:
             return f"{component} {minor_of(version)} has no row in params/versions.yaml (it has {', '.join(rows)})"
-        if not ordered(row.oldest) <= ordered(minor_of(kubernetes)) <= ordered(row.newest):
+        if not ordered(row.oldest) <= ordered(minor_of(kubernetes)) <= ordered(row.newest or kubernetes):
             return (
                 f"Kubernetes {kubernetes} is not compatible with {component} {version}: row {component} "
-                f"{minor_of(version)} of params/versions.yaml allows {row.oldest} to {row.newest}"
+                f"{minor_of(version)} of params/versions.yaml allows {row.oldest} "
+                + (f"to {row.newest}" if row.newest else "and newer")
             )
         return ""
+
+    def supporting(self, component: str, kubernetes: str) -> list[str]:
+        """The minors of a component whose rows have a version of Kubernetes."""
+        rows = self.kubernetes.get(component, {})
+        return [minor for minor in rows if not self.refusal(component, minor, kubernetes)]
 
 
 class Supported(Model):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fluobook import gitops
 from fluobook.errors import Unreachable
-from fluobook.gitops.versions import Pin, Published, compare, pins_of, running
+from fluobook.gitops.versions import Pin, Published, compare, pins_of, running, unsupported
 from fluobook.params import load_supported, repository_root
 
 ROOT = repository_root(Path(__file__))
@@ -164,3 +165,51 @@ def test_what_runs_is_read_from_nodes_and_applications():
         "rabbitmq-operator": "v2.22.3",
     }
     assert row(CILIUM, "1.20.2", running={"cilium": "1.20.1"}).running == "1.20.1"
+
+
+ALL_OF_1_37 = ["argocd", "cert-manager", "cilium", "cnpg-operator", "ingress-nginx", "scylla-operator"]
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "changes", "named"),
+    [
+        ("1.35.10", {}, []),
+        ("1.34.0", {}, []),
+        ("1.36.2", {}, ["ingress-nginx"]),
+        ("1.37.0", {}, ALL_OF_1_37),
+        ("1.33.4", {}, ["longhorn"]),
+        ("1.32.4", {}, ["argocd", "cert-manager", "cilium", "longhorn", "scylla-operator"]),
+        ("1.35.10", {"cilium": "1.18.9"}, ["cilium"]),
+        ("1.35.10", {"cilium": "1.21.0"}, []),
+        ("1.36.2", {"cert-manager": "v1.20.3"}, ["cert-manager", "ingress-nginx"]),
+        ("1.36.2", {"ingress-nginx": "4.14.0"}, []),
+        ("1.37.0", {"cnpg-operator": "0.28.2"}, ALL_OF_1_37),
+    ],
+)
+def test_programs_that_do_not_support_kubernetes_are_known(phase3, tree, kubernetes, changes, named):
+    versions = phase3.versions.model_copy(update={"kubernetes": kubernetes})
+    platform = phase3.model_copy(update={"versions": versions})
+    apps = [replace(app, version=changes.get(app.name, app.version)) for app in tree.applications]
+    found = {each.app.name: each for each in unsupported(platform, apps)}
+    assert sorted(found) == named
+    for each in found.values():
+        assert each.reason.startswith(f"Kubernetes {kubernetes} is not compatible with {each.app.chart} ")
+        assert "versions.kubernetes" in each.remedy
+
+
+def test_the_remedy_for_a_program_is_a_version_that_supports_kubernetes(phase3, tree):
+    versions = phase3.versions.model_copy(update={"kubernetes": "1.37.0"})
+    platform = phase3.model_copy(update={"versions": versions})
+    remedies = {each.app.name: each.remedy for each in unsupported(platform, tree.applications)}
+    assert remedies["argocd"].endswith("or take argo-cd 3.6")
+    assert remedies["cilium"].endswith("or take a later one, with its row")
+    assert remedies["ingress-nginx"].endswith("or leave ingress-nginx out (gitops.without)")
+
+
+def test_the_version_of_argo_cd_is_that_of_its_image_or_of_its_chart(phase3, tree):
+    versions = phase3.versions.model_copy(update={"kubernetes": "1.36.2"})
+    platform = phase3.model_copy(update={"versions": versions})
+    (argocd,) = (app for app in tree.applications if app.name == "argocd")
+    assert list(unsupported(platform, [argocd])) == []
+    (found,) = unsupported(platform, [replace(argocd, values={})])
+    assert "argo-cd 3.4: row argo-cd 3.4" in found.reason

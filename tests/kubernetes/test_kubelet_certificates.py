@@ -57,8 +57,10 @@ def test_without_workers_the_control_planes_are_approved() -> None:
     assert approved_nodes(alone) == list(platform.control_planes)
     prefixes = tuple(f"{node.address}/32" for node in platform.control_planes)
     pattern = f"^({'|'.join(node.name for node in platform.control_planes)})$"
-    assert list(disagreements(alone, Approver(pattern, prefixes))) == []
-    assert "the VIP" in next(disagreements(alone, Approver(pattern, (*prefixes, f"{alone.network.vip}/32"))))
+    approver = Approver(pattern, prefixes, without_dns=True)
+    assert list(disagreements(alone, approver)) == []
+    with_vip = replace(approver, prefixes=(*prefixes, f"{alone.network.vip}/32"))
+    assert "the VIP" in next(disagreements(alone, with_vip))
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,8 @@ def test_without_workers_the_control_planes_are_approved() -> None:
         ({"pattern": ".*"}, "can get a certificate for the name"),
         ({"pattern": "talos-worker-[0-9]+"}, "can get a certificate for the name"),
         ({"pattern": "^talos-"}, "can get a certificate for the name"),
+        ({"without_dns": False}, "talos-worker-1 does not get its own certificate renewed: The SAN DNS Name could not"),
+        ({"any_name": True}, "every node can get a certificate for the name talos-worker-1"),
         ({"pattern": "^talos-worker-1$"}, "talos-worker-2 does not get its own certificate renewed"),
     ],
 )

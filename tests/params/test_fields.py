@@ -382,7 +382,9 @@ TAINTS = "nodes.1.taints"
         (LABELS, {"app.kubernetes.io/name": "x"}, "is a label that Kubernetes does not let a node give itself"),
         (LABELS, {"topology.kubernetes.io/zone": "x"}, "follows from host and disks"),
         (LABELS, {"kubernetes.io/hostname": "x"}, "is set by the kubelet"),
-        (LABELS, {"node.kubernetes.io/instance-type": "x"}, "is set by the kubelet"),
+        (LABELS, {"beta.kubernetes.io/arch": "x"}, "is set by the kubelet"),
+        (LABELS, {"node-restriction.kubernetes.io/a": "x"}, "is a label that Kubernetes does not let a node give"),
+        (LABELS, {"mynode.kubernetes.io/a": "x"}, "is a label that Kubernetes does not let a node give itself"),
         (TAINTS, {"dedicated": "db:noschedule"}, "must be EFFECT or VALUE:EFFECT"),
         (TAINTS, {"dedicated": ""}, "must be EFFECT or VALUE:EFFECT"),
         (TAINTS, {"node.kubernetes.io/unschedulable": "PreferNoSchedule"}, "is set and removed by Kubernetes"),
@@ -398,7 +400,7 @@ TAINTS = "nodes.1.taints"
         ("backups.schedule", "0 1 0 * *", "must be a schedule of five fields"),
         ("backups.bucket", "a..b", "must be the name of a bucket"),
         ("backups.bucket", "10.0.0.5", "must be the name of a bucket"),
-        ("nodes.1.start_order", 0, "must be at least 1"),
+        ("nodes.1.start_order", -1, "must be at least 0"),
         ("nodes.1.extra_disks", [100], "and give them to Talos by a patch"),
         ("nodes.1.networks", [{}], "a node has one network card"),
         ("network.ipv6", True, "IPv6 and dual stack are not supported"),
@@ -410,6 +412,21 @@ def test_what_a_node_cannot_have_is_refused_with_the_reason(path: str, written: 
         parse(changed(path, written))
     assert len(refused.value.problems) == 1
     assert rule in refused.value.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        (LABELS, {"node.kubernetes.io/instance-type": "big.box", "beta.kubernetes.io/instance-type": "big.box"}),
+        (LABELS, {"topology.kubernetes.io/region": "north", "failure-domain.beta.kubernetes.io/region": "north"}),
+        (LABELS, {"rack.node.kubernetes.io/row": "4", "kubelet.kubernetes.io/a": "", "node.kubernetes.io/a": "b"}),
+        (LABELS, {"example.org/rack": "r4", "rack": ""}),
+        ("nodes.1.start_order", 0),
+        ("nodes.1.start_order", 9999),
+    ],
+)
+def test_what_a_node_may_have_is_accepted(path: str, written: Any) -> None:
+    parse(changed(path, written))
 
 
 def test_a_label_is_changed_by_set_although_its_key_has_dots() -> None:

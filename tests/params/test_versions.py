@@ -8,7 +8,15 @@ from fluobook.errors import ParamsError
 from fluobook.params import Matrix, load_supported, repository_root
 
 ROOT = repository_root(Path(__file__))
-CHART_VERSIONS = [("talos", "1.13.9"), ("cilium", "1.20.2"), ("argo-cd", "3.5.7"), ("scylla-operator", "1.21.1")]
+CHART_VERSIONS = [
+    ("talos", "1.13.9"),
+    ("cilium", "1.20.2"),
+    ("longhorn", "1.12.1"),
+    ("argo-cd", "3.5.7"),
+    ("cert-manager", "1.21.2"),
+    ("cloudnative-pg", "1.30.0"),
+    ("scylla-operator", "1.21.1"),
+]
 
 
 @pytest.fixture
@@ -27,6 +35,7 @@ def test_the_pinned_kubernetes_goes_with_everything(matrix: Matrix, component: s
         ("talos", "1.13.9", "1.37.0", "row talos 1.13 of params/versions.yaml allows 1.31 to 1.36"),
         ("talos", "v1.12.11", "v1.29.9", "row talos 1.12 of params/versions.yaml allows 1.30 to 1.35"),
         ("cilium", "1.20.2", "1.32.1", "row cilium 1.20 of params/versions.yaml allows 1.33 to 1.36"),
+        ("longhorn", "1.12.1", "1.33.9", "row longhorn 1.12 of params/versions.yaml allows 1.34 and newer"),
         ("cilium", "1.21.0", "1.35.4", "cilium 1.21 has no row in params/versions.yaml (it has 1.17"),
         ("flannel", "0.1.0", "1.35.4", "flannel 0.1 has no row"),
     ],

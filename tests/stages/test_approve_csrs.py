@@ -134,7 +134,11 @@ def test_without_a_cluster_the_missing_stage_is_named(labs):
 def approver(regex):
     """The Deployment that Argo CD brings, as far as it decides."""
     labels = {"app.kubernetes.io/name": "kubelet-csr-approver"}
-    container = {"name": "approver", "image": "approver:1", "env": [{"name": "PROVIDER_REGEX", "value": regex}]}
+    container = {
+        "name": "approver",
+        "image": "approver:1",
+        "env": [{"name": "PROVIDER_REGEX", "value": regex}, {"name": "BYPASS_DNS_RESOLUTION", "value": "true"}],
+    }
     template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
     return {
         "apiVersion": "apps/v1",

@@ -16,6 +16,7 @@ from fluobook.gitops.documents import Position, pod_path, value_under, values_at
 from fluobook.gitops.rules.references import required_by
 from fluobook.gitops.snapshot import INITIAL_NAMESPACES
 from fluobook.gitops.tree import FINALIZER, HOOK, INTEGER, NEEDED_BEFORE, WAVE
+from fluobook.gitops.versions import unsupported
 from fluobook.kubernetes.quantities import amount
 from fluobook.params.problems import did_you_mean
 
@@ -339,6 +340,14 @@ def ignored_differences_exist(snapshot: Snapshot) -> Iterator[Finding]:
                 remedy = did_you_mean(kind, {name for _, name in made})
                 place = app.document.at("spec", "ignoreDifferences", index, "kind")
                 yield place.finding(f"{app.name} ignores differences of {named}, which it does not deploy", remedy)
+
+
+def programs_support_kubernetes(snapshot: Snapshot) -> Iterator[Finding]:
+    """Every program whose makers name the versions of Kubernetes that it supports supports that of each params file."""
+    for file, platform in snapshot.platforms.items():
+        for each in unsupported(platform, snapshot.applications):
+            place = each.app.document.at("spec", "source", "targetRevision")
+            yield place.finding(f"{each.reason} (versions.kubernetes of {file.name})", each.remedy)
 
 
 def _is_off(verb: str, options: Iterable[str]) -> bool:

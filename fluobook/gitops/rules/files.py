@@ -27,7 +27,7 @@ from fluobook.gitops.root import NAMESPACE, for_phase, names_in, patches_for, re
 from fluobook.gitops.snapshot import TolerantReader
 from fluobook.gitops.tree import BACKUPS, DASHBOARD, FINALIZER, ONLY_WITH, PHASE_VALUES, TOPS
 from fluobook.kubernetes.json_patch import MISSING, value_at
-from fluobook.kubernetes.kubelet_certificates import Approver, disagreements
+from fluobook.kubernetes.kubelet_certificates import UNRESOLVED, Approver, disagreements
 from fluobook.machine import schematic
 from fluobook.machine.contradictions import patch_contradictions
 from fluobook.machine.node import below_patches, find_patches, patch_problems
@@ -443,7 +443,7 @@ def _missing(document: Document, name: str, settings: Iterable[Setting], above: 
 
 def approver_and_stage_4_agree(snapshot: Snapshot) -> Iterator[Finding]:
     """For every params file, kubelet-csr-approver and stage 4 decide alike about a certificate request."""
-    problems: dict[Position, list[str]] = {}
+    problems: dict[tuple[Position, str], list[str]] = {}
     for file, platform in snapshot.platforms.items():
         try:
             applications = for_phase(platform, snapshot.tree).applications
@@ -451,10 +451,13 @@ def approver_and_stage_4_agree(snapshot: Snapshot) -> Iterator[Finding]:
             continue  # the rule `phase-value` reports it
         for app in applications:
             if app.chart == "kubelet-csr-approver" and (problem := next(_disagreements(platform, app.values), "")):
-                place = app.document.at(*_VALUES, "providerIpPrefixes")
-                problems.setdefault(place, []).append(f"with {file.name}, {problem}")
-    for place, sentences in problems.items():
+                key = "bypassDnsResolution" if UNRESOLVED in problem else "providerIpPrefixes"
+                place = app.document.at(*_VALUES, key)
+                problems.setdefault((place, key), []).append(f"with {file.name}, {problem}")
+    for (place, key), sentences in problems.items():
         remedy = "let the annotation fluobook/phase-values set {node_prefixes} and {node_name_regex}"
+        if key == "bypassDnsResolution":
+            remedy = "bypassDnsResolution: true; the DNS of the cluster does not have the names of Talos' nodes"
         yield place.finding(f"kubelet-csr-approver and stage 4 disagree: {'; '.join(sentences)}", remedy)
 
 

@@ -18,14 +18,21 @@ if TYPE_CHECKING:
 SMALLEST_BOOT_DISK_GIB = 12
 """Below this, image pulls put a node under disk pressure."""
 _KUBERNETES_DOMAIN = re.compile(r"(^|\.)(kubernetes|k8s)\.io$")
-_ALLOWED_DOMAINS = ("node.kubernetes.io", "kubelet.kubernetes.io")
-_ALLOWED_LABELS = ("topology.kubernetes.io/region",)
+_ALLOWED_DOMAIN = re.compile(r"(^|\.)(node|kubelet)\.kubernetes\.io$")
+_ALLOWED_LABELS = (
+    "topology.kubernetes.io/region",
+    "beta.kubernetes.io/instance-type",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+)
 _KUBELET_LABELS = (
     "kubernetes.io/os",
     "kubernetes.io/arch",
     "kubernetes.io/hostname",
-    "node.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/arch",
 )
+"""What a kubelet sets. The type of the instance it sets only where a cloud provider knows it."""
 _KUBERNETES_TAINTS = re.compile(
     r"node(\.cloudprovider)?\.kubernetes\.io/|node-role\.kubernetes\.io/(control-plane|master)$"
 )
@@ -90,7 +97,7 @@ def there_are_workers(platform: Platform) -> Iterator[Problem]:
 def is_refused_label(key: str) -> bool:
     """Whether NodeRestriction refuses a label that a kubelet gives its node itself."""
     domain = key.rpartition("/")[0]
-    is_allowed = key in (*_ALLOWED_LABELS, *_KUBELET_LABELS, *_DERIVED_LABELS) or domain in _ALLOWED_DOMAINS
+    is_allowed = key in (*_ALLOWED_LABELS, *_KUBELET_LABELS, *_DERIVED_LABELS) or _ALLOWED_DOMAIN.search(domain)
     return bool(_KUBERNETES_DOMAIN.search(domain)) and not is_allowed
 
 

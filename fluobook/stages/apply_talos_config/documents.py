@@ -22,8 +22,9 @@ from cryptography import x509
 from fluobook import gitops
 from fluobook.cluster_secrets import ClusterSecrets
 from fluobook.context import RunContext
-from fluobook.errors import PHASE, ParamsError
+from fluobook.errors import PHASE, ParamsError, Refused
 from fluobook.files import read_text
+from fluobook.gitops.versions import unsupported
 from fluobook.machine import generate, pki
 from fluobook.machine.contracts import fold, value_at
 from fluobook.machine.contradictions import contradictions_of_params
@@ -115,9 +116,16 @@ def gather(platform: Platform, root: Path) -> Ingredients:
 
 
 def cilium_manifest(platform: Platform, root: Path) -> str:
-    """The inline manifest: the chart, version and values of the Application `cilium`, as the phase sees it."""
+    """The inline manifest: the chart, version and values of the Application `cilium`, as the phase sees it.
+
+    Raises:
+        Refused: that version does not support the platform's version of Kubernetes.
+    """
     tree = gitops.for_phase(platform, gitops.of(platform, root))
-    objects = gitops.render_chart(platform, gitops.chart_source(tree, "cilium"))
+    source = gitops.chart_source(tree, "cilium")
+    for each in unsupported(platform, [tree.application("cilium")]):
+        raise Refused(each.reason, cause="the network of every pod is Cilium's", remedy=each.remedy)
+    objects = gitops.render_chart(platform, source)
     return yaml.safe_dump_all(objects, sort_keys=False, width=1_000_000)
 
 

@@ -104,7 +104,7 @@ def create_params(platform: Platform, node: Node, image: str) -> dict[str, Any]:
         "smbios1": f"uuid={node.uuid}",
         **{disk: f"{endpoint.disk_storage}:{size},discard=on,ssd=1" for disk, size in disks(node).items()},
     }
-    if node.start_order:
+    if node.start_order is not None:
         params["startup"] = f"order={node.start_order}"
     if platform.vm.pool:
         params["pool"] = platform.vm.pool

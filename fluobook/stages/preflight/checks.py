@@ -17,6 +17,7 @@ from fluobook.files import read_text, write_text
 from fluobook.gitops import Application
 from fluobook.gitops.root import own_source
 from fluobook.gitops.secrets import creation_rules, encrypted_files, lab_recipients
+from fluobook.gitops.versions import BASE, unsupported
 from fluobook.machine import schematic
 from fluobook.params import DHCP_SERVERS, Platform, reservations
 from fluobook.stages.core.check import Check, CheckGroup, error_of
@@ -187,6 +188,19 @@ def _other_sources(context: RunContext) -> Iterator[Check]:
     yield _for_each("every chart source is reachable and has the pinned version", charts, chart)
 
 
+def _support(context: RunContext) -> Iterator[Check]:
+    platform = context.platform
+    tree = gitops.for_phase(platform, gitops.of(platform, context.root))
+    found = list(unsupported(platform, tree.applications))
+    base = [each for each in found if each.app.chart in BASE]
+    yield Check(
+        f"network and storage of the tree support Kubernetes {platform.versions.kubernetes}",
+        not base,
+        "; ".join(each.reason for each in found) or "each by its row in params/versions.yaml",
+        "; ".join(each.remedy for each in base),
+    )
+
+
 def _one_of_each_kind(remedies: Iterable[str]) -> Iterable[str]:
     """Remedies that differ in their command alone (twelve charts of which none answers) are given once."""
     first: dict[str, str] = {}
@@ -220,4 +234,5 @@ SOURCES = (
     CheckGroup("the Image Factory is reachable", _image_factory),
     CheckGroup("our Git repository is reachable and has the revision", _own_repository),
     CheckGroup("the GitOps tree can be read", _other_sources),
+    CheckGroup("the programs of the tree support the version of Kubernetes", _support),
 )

@@ -186,7 +186,11 @@ def test_a_request_cannot_be_approved_and_denied(kubernetes: Callable[..., Any])
 def approver(make_workload: Any, cilium: dict[str, Any]) -> list[dict[str, Any]]:
     """The CNI, so that a node is ready, and the approver's Deployment."""
     made = make_workload("Deployment", "kubelet-csr-approver", "kube-system", hostNetwork=True)
-    env = {"PROVIDER_REGEX": "^(cp|worker)-[0-9]+$", "PROVIDER_IP_PREFIXES": "10.10.0.0/24"}
+    env = {
+        "PROVIDER_REGEX": "^(cp|worker)-[0-9]+$",
+        "PROVIDER_IP_PREFIXES": "10.10.0.0/24",
+        "BYPASS_DNS_RESOLUTION": "true",
+    }
     listed = [{"name": name, "value": value} for name, value in env.items()]
     made["spec"]["template"]["spec"]["containers"][0]["env"] = listed
     return [cilium, made]

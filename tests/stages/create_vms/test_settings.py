@@ -235,3 +235,9 @@ def test_what_cannot_be_changed_in_place_is_refused_with_the_way_to_do_it(settin
 def test_what_can_be_changed_is_planned_for_every_node(settings, detail):
     actions = planned(with_settings(**settings)).actions
     assert [action.detail for action in actions] == [detail] * len(PLATFORM.nodes)
+
+
+def test_the_first_in_the_order_of_start_is_0():
+    platform = with_settings(nodes=[{"name": WORKER.name, "start_order": 0}])
+    assert create_params(platform, platform.node(WORKER.name), "talos.iso")["startup"] == "order=0"
+    assert "startup" not in create_params(platform, platform.control_planes[0], "talos.iso")

@@ -222,6 +222,15 @@ def test_a_chart_version_that_is_not_listed_is_named(lab):
     assert "has no chart cilium" in failed.result
 
 
+def test_a_network_that_does_not_support_kubernetes_fails_and_others_are_named(lab):
+    failed = only(lab.context('versions.kubernetes="1.37.0"'))
+    assert failed.name == "network and storage of the tree support Kubernetes 1.37.0"
+    assert "cilium 1.20.2: row cilium 1.20 of params/versions.yaml allows 1.33 to 1.36" in failed.result
+    assert "ingress-nginx 1.15" in failed.result
+    assert "versions.kubernetes" in failed.remedy
+    assert wrong(lab.context('versions.kubernetes="1.36.2"')) == []
+
+
 def test_an_age_key_that_decrypts_nothing_is_reported_with_the_files(lab, tmp_path):
     key = tmp_path / "keys.txt"
     key.write_text(age.generate().file())
