@@ -16,7 +16,8 @@ from typing import Any
 from fluobook_lab.proxmox.server import ROUTES
 
 FILE = Path(__file__).parents[1] / "lab" / "fluobook_lab" / "proxmox" / "api.json"
-CREATE, UPDATE = "POST /nodes/{node}/qemu", "PUT /nodes/{node}/qemu/{vmid}/config"
+CREATE = "POST /nodes/{node}/qemu"
+UPDATES = [f"{method} /nodes/{{node}}/qemu/{{vmid}}/config" for method in ("PUT", "POST")]
 FACTS = ("type", "optional", "enum", "minimum", "maximum", "minLength", "maxLength", "requires", "alias", "keyAlias")
 KIND = "wireguard"
 """The kind of fabric that the lab plays."""
@@ -30,10 +31,15 @@ def extract(description: dict[str, Any]) -> dict[str, Any]:
     served = {f"{method} {path}": description[path][method]["parameters"] for method, path, _ in ROUTES}
     served = {name: parts.get("properties") or _plain(parts) for name, parts in served.items()}
     requests = {name: {key: _facts(value) for key, value in parts.items()} for name, parts in served.items()}
-    create, update = requests[CREATE], requests[UPDATE]
-    create["description"] = update["description"] = DESCRIPTION
-    options = {key: value for key, value in create.items() if update.get(key) == value and key != "node"}
-    for request in (create, update):
+    create, *updates = changing = [requests[name] for name in (CREATE, *UPDATES)]
+    for request in changing:
+        request["description"] = DESCRIPTION
+    options = {
+        key: value
+        for key, value in create.items()
+        if key != "node" and all(update.get(key) == value for update in updates)
+    }
+    for request in changing:
         for key in options:
             del request[key]
     return {"options": options, "requests": requests}

@@ -366,6 +366,7 @@ class Environment:
             random=self.random,
             planned=[(n.vmid, n.name, n.host) for n in platform.nodes if n.host in endpoint.hosts],
             pools=[platform.vm.pool] if platform.vm.pool else [],
+            cpu_models=[platform.vm.cpu] if platform.vm.cpu.startswith("custom-") else [],
             tunnels=self.hosts.reload,
             handshakes=self.hosts.handshakes,
         )

@@ -36,6 +36,7 @@ def required(
     vlan: int | None = None,
     zone: str = "",
     pool: str | None = None,
+    cpu: str = "",
 ) -> tuple[Need, ...]:
     """Everything a token needs for all stages, in the order of the paths.
 
@@ -48,6 +49,7 @@ def required(
         vlan: their VLAN tag on it, if any.
         zone: the zone of the SDN that the bridge is a VNet of; it is made with its VNet and the firewall's rules.
         pool: the resource pool of the VMs, if any: Proxmox VE takes the privileges on it for those on its members.
+        cpu: their CPU type; who may not audit all nodes may not use an administrator's own model.
     """
     agent = "VM.GuestAgent.Audit" if major >= _AGENT_SPLIT else "VM.Monitor"
     vms = (f"/pool/{pool}", "/vms") if pool else ("/vms",)
@@ -55,6 +57,7 @@ def required(
     needs |= {Need(f"/storage/{name}", right) for name in image_storages for right in _NEEDED["storage"]}
     needs |= {Need(f"/storage/{name}", right) for name in disk_storages for right in _NEEDED["disks"]}
     needs |= {Need(f"/nodes/{name}", right) for name in hosts for right in _NEEDED["nodes"]}
+    needs |= {Need("/nodes", "Sys.Audit")} if cpu.startswith("custom-") else set()
     path, used = (bridge_path(bridge, tag, zone or _PLAIN) for tag in (None, vlan))
     needs |= {Need(path, "SDN.Audit"), Need(used, "SDN.Use")}
     made = ("/sdn", "/sdn/fabrics", "/sdn/zones", path) if zone else ()

@@ -125,6 +125,7 @@ def needs_of(platform: Platform, endpoint: ProxmoxEndpoint, major: int) -> tuple
         vlan=platform.network.vlan,
         zone=platform.wireguard.vxlan.zone if platform.wireguard and platform.wireguard.vxlan else "",
         pool=platform.vm.pool,
+        cpu=platform.vm.cpu,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from fluobook_lab.proxmox.model import GIB
@@ -9,6 +10,8 @@ from fluobook_lab.proxmox.options import failed, invalid
 from fluobook_lab.proxmox.power import uptime
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fluobook_lab.proxmox.model import Call, Host, Task, Vm
 
 _KEPT = 25
@@ -197,6 +200,33 @@ def tasks(call: Call) -> list[dict[str, Any]]:
     finished = sorted((task for task in visible if task.exit), key=lambda task: task.ended)[-_KEPT:]
     listed = [task for task in visible if not task.exit] + finished
     return [task.listed(now) for task in sorted(listed, key=lambda task: (task.start, task.pid), reverse=True)]
+
+
+def node_tasks(call: Call) -> list[dict[str, Any]]:
+    """GET /nodes/{node}/tasks: the finished ones unless `source` says otherwise, the last first."""
+    call.backend.inventory.host(call.node)
+    listed = [
+        task for task in call.backend.tasks.all.values() if task.node == call.node and _is_listed(call.params, task)
+    ]
+    listed = sorted(filter(lambda task: _may_see(call, task), listed), key=lambda task: (task.start, task.pid))[::-1]
+    start, limit = int(call.params.get("start", 0)), int(call.params.get("limit", 50))
+    now = call.backend.clock.now()
+    return [task.listed(now) | task.owner() for task in listed[start : start + limit]]
+
+
+def _is_listed(wanted: Mapping[str, str], task: Task) -> bool:
+    """Whether a task passes the filters of a request."""
+    source, statuses = wanted.get("source", "archive"), re.findall(r"\w+", wanted.get("statusfilter", "").lower())
+    state = "ok" if task.exit == "OK" else "error" if task.exit else "unknown"
+    return (
+        source in ("all", "archive" if task.exit else "active")
+        and (wanted.get("errors", "0") == "0" or state != "ok")
+        and (not statuses or state in statuses)
+        and wanted.get("typefilter", task.type) == task.type
+        and wanted.get("vmid", task.id) == task.id
+        and wanted.get("userfilter", "").lower() in task.user.lower()
+        and int(wanted.get("since", task.start)) <= task.start <= int(wanted.get("until", task.start))
+    )
 
 
 def _may_see(call: Call, task: Task) -> bool:

@@ -246,6 +246,7 @@ class Inventory:
         self.tokens = {token.id: token for token in tokens}
         self.version = version
         self.pools: set[str] = set()
+        self.cpu_models: set[str] = set()
         self.vms: dict[int, Vm] = {}
         self.sdn = Sdn()
         self.firewall: dict[str, list[dict[str, Any]]] = {host.name: [] for host in hosts}
@@ -334,10 +335,14 @@ class Task:
         names = ("upid", "node", "type", "id", "pid")
         return {name: getattr(self, name) for name in names} | {"pstart": self.pid, "starttime": self.start}
 
+    def owner(self) -> dict[str, object]:
+        """Who started it: the user, and the token."""
+        user, _, token = self.user.partition("!")
+        return {"user": user, "tokenid": token}
+
     def status(self) -> dict[str, object]:
         """The answer of GET …/status."""
-        user, _, token = self.user.partition("!")
-        shown = self._shown() | {"user": user, "tokenid": token, "status": "stopped" if self.exit else "running"}
+        shown = self._shown() | self.owner() | {"status": "stopped" if self.exit else "running"}
         return shown | ({"exitstatus": self.exit} if self.exit else {})
 
     def listed(self, now: float) -> dict[str, object]:

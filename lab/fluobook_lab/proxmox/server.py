@@ -59,12 +59,14 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/nodes/{node}/storage", storage.index),
     ("GET", "/nodes/{node}/storage/{storage}/content", storage.content),
     ("POST", "/nodes/{node}/storage/{storage}/download-url", storage.download),
+    ("GET", "/nodes/{node}/tasks", cluster.node_tasks),
     ("GET", "/nodes/{node}/tasks/{upid}/status", cluster.task_status),
     ("GET", "/nodes/{node}/tasks/{upid}/log", cluster.task_log),
     ("GET", "/nodes/{node}/qemu", cluster.vms),
     ("POST", "/nodes/{node}/qemu", vms.create),
     ("DELETE", _VM, vms.destroy),
     ("GET", f"{_VM}/config", vms.config),
+    ("POST", f"{_VM}/config", vms.update_in_task),
     ("PUT", f"{_VM}/config", vms.update),
     ("GET", f"{_VM}/pending", vms.pending),
     ("PUT", f"{_VM}/resize", vms.resize),
@@ -114,6 +116,7 @@ class ProxmoxLab(HttpServer):
         durations: how long work takes.
         planned: (vmid, name, host) of the VMs that will be created; faults place foreign VMs in their way.
         pools: the resource pools that exist.
+        cpu_models: the models of CPUs that an administrator defined.
         tunnels: takes the WireGuard interfaces that a node's network has after a reload, by name.
         handshakes: returns the time of the last handshake (0 for none) of a node's interface with each public key, None
             if the interface is down.
@@ -134,11 +137,13 @@ class ProxmoxLab(HttpServer):
         durations: Durations | None = None,
         planned: Sequence[tuple[int, str, str]] = (),
         pools: Sequence[str] = (),
+        cpu_models: Sequence[str] = (),
         tunnels: Callable[[str, Mapping[str, Tunnel]], None] = lambda _node, _tunnels: None,
         handshakes: Callable[[str, str], Mapping[str, int] | None] = lambda _node, _interface: None,
     ) -> None:
         self.inventory = Inventory(tuple(hosts), tuple(storages), tuple(tokens), version=version or _version(faults))
         self.inventory.pools.update(pools)
+        self.inventory.cpu_models.update(cpu_models)
         self.tasks = Tasks(clock, fails=lambda type_: faults.answer("proxmox", f"TASK {type_}"))
         self._backend = Backend(
             inventory=self.inventory,

@@ -12,6 +12,7 @@ from fluobook_lab.proxmox.options import (
     DRIVE,
     NET,
     NEW_DISK,
+    PveError,
     TaskError,
     failed,
     forbidden,
@@ -56,6 +57,9 @@ def _check_privileges(call: Call, vmid: int, options: Mapping[str, str]) -> None
                 vlan = f"/{net['tag']}" if "tag" in net else ""
                 vnet = call.backend.inventory.sdn.running["vnets"].get(bridge, {"zone": "localnetwork"})
                 call.token.need(f"/sdn/zones/{vnet['zone']}/{bridge}{vlan}", "SDN.Use")
+        elif name == "cpu":
+            call.token.need(path, PRIVILEGE[name])
+            _check_cpu(call, parse(value, "cputype").get("cputype", ""))
         elif name.startswith("ipconfig"):
             either = ("VM.Config.Cloudinit", "VM.Config.Network")
             if not any(call.token.may(path, privilege) for privilege in either):
@@ -66,6 +70,14 @@ def _check_privileges(call: Call, vmid: int, options: Mapping[str, str]) -> None
             call.token.need(path, privilege)
         elif name in schema.vm_options():
             raise failed(f"only root can set '{name}' config")
+
+
+def _check_cpu(call: Call, model: str) -> None:
+    """An administrator's own model must be defined, and who may not see them may not use them."""
+    if model.startswith("custom-"):
+        if model not in call.backend.inventory.cpu_models:
+            raise invalid(cpu=f"invalid format - Custom cputype '{model.removeprefix('custom-')}' not found\n")
+        call.token.need("/nodes", "Sys.Audit")
 
 
 def _check_drive(call: Call, path: str, name: str, value: str) -> None:
@@ -166,10 +178,30 @@ def _readable(call: Call) -> Vm:
     return call.backend.inventory.vm(call.node, call.vmid)
 
 
+def update_in_task(call: Call) -> str:
+    """POST …/config: what PUT does, as a task."""
+    vm, changes, removed, reverted = _requested(call)
+
+    async def work(_: Task) -> None:
+        try:
+            await _change(call, vm, changes, removed, reverted)
+        except PveError as error:
+            raise TaskError(error.text) from None
+
+    return call.backend.tasks.fork(call.node, "qmconfig", str(vm.vmid), call.token.id, work)
+
+
 async def update(call: Call) -> None:
     """PUT …/config."""
+    try:
+        await _change(call, *_requested(call))
+    except TaskError as error:
+        raise failed(str(error)) from None
+
+
+def _requested(call: Call) -> tuple[Vm, dict[str, str], list[str], list[str]]:
+    """The VM, and the options that a request changes, deletes and reverts."""
     vm = call.backend.inventory.vm(call.node, call.vmid)
-    digest = call.params.get("digest", "")
     changes = {name: value for name, value in call.params.items() if name in schema.vm_options()}
     removed, reverted = (re.findall(r"[^,;\s]+", call.params.get(name, "")) for name in ("delete", "revert"))
     if not changes and not removed and not reverted:
@@ -182,17 +214,19 @@ async def update(call: Call) -> None:
                 raise invalid(**{parameter: f"unknown option '{name}'"})
     _check_privileges(call, vm.vmid, changes)
     _check_values(vm, changes, removed)
-    try:
-        async with locked(call.backend, vm):
-            if digest and digest != vm.digest:
-                raise failed("checksum mismatch (file change by other user?)")
-            vm.check_lock()
-            for name in reverted:
-                vm.pending.pop(name, None)
-                vm.deleted.discard(name)
-            await _apply(call.backend, vm, changes, removed)
-    except TaskError as error:
-        raise failed(str(error)) from None
+    return vm, changes, removed, reverted
+
+
+async def _change(call: Call, vm: Vm, changes: dict[str, str], removed: list[str], reverted: list[str]) -> None:
+    digest = call.params.get("digest", "")
+    async with locked(call.backend, vm):
+        if digest and digest != vm.digest:
+            raise failed("checksum mismatch (file change by other user?)")
+        vm.check_lock()
+        for name in reverted:
+            vm.pending.pop(name, None)
+            vm.deleted.discard(name)
+        await _apply(call.backend, vm, changes, removed)
 
 
 def _check_values(vm: Vm, changes: dict[str, str], removed: list[str]) -> None:

@@ -38,6 +38,11 @@ def test_a_vlan_tag_has_a_path_of_its_own():
     assert "pveum acl modify /sdn/zones/localnetwork/vmbr0/42 --tokens" in grant_commands(needs[1:], TOKEN)[1]
 
 
+def test_an_administrators_own_cpu_model_needs_the_right_to_audit_all_nodes():
+    added = set(required(9, **SITE, cpu="custom-db")) - set(required(9, **SITE, cpu="host"))
+    assert added == {Need("/nodes", "Sys.Audit")}
+
+
 def test_rights_on_the_pool_or_on_all_vms_are_enough_for_vms_in_a_pool():
     needs = [need for need in required(9, **SITE, pool="prod/k8s") if need.privilege.startswith("VM.")]
     rights = dict.fromkeys((need.privilege for need in needs), 1)

@@ -171,3 +171,40 @@ def test_the_description_is_extracted_from_proxmox_ves_own():
         "type": "string",
         "properties": {"file": {"type": "string", "default": True, "pattern": "(?:a{0,2})"}},
     }
+
+
+def test_a_hosts_tasks_are_listed_by_their_filters(http):
+    failing = http.send("put", "qemu/101/resize", {"disk": "scsi9", "size": "+1G"}).json()["data"]
+    assert http.exit_status(failing) == "disk 'scsi9' does not exist"
+
+    def listed(**filters):
+        return [
+            (task["type"], task["id"], task["status"]) for task in http.send("get", "tasks", filters).json()["data"]
+        ]
+
+    created = [("qmcreate", "101", "OK"), ("qmcreate", "100", "OK")]
+    assert listed() == [("resize", "101", "disk 'scsi9' does not exist"), *created]
+    assert listed(typefilter="qmcreate") == created
+    assert listed(vmid=100) == created[1:]
+    assert listed(errors=1) == listed(statusfilter="error,unknown") == listed()[:1]
+    assert listed(statusfilter="OK", limit=1) == created[:1]
+    assert listed(start=1, limit=1) == created[:1]
+    assert listed(source="active") == listed(typefilter="qm") == listed(userfilter="root") == listed(limit=0) == []
+    assert listed(source="all", userfilter="FluoBook") == listed()
+    task = http.send("get", "tasks", {"limit": 1}).json()["data"][0]
+    assert (task["user"], task["tokenid"], task["upid"]) == ("fluobook@pve", "fluobook", failing)
+    assert listed(since=task["starttime"] + 1) == []
+
+
+def test_a_change_of_options_can_be_a_task(http):
+    assert http.run("post", "qemu/101/config", {"cores": 3, "delete": "net0"}) == "OK"
+    config = http.send("get", "qemu/101/config").json()["data"]
+    assert (config["cores"], "net0" in config) == (3, False)
+
+
+def test_a_model_of_an_administrator_can_be_used_by_those_who_may_audit_hosts(plain, ca_file):
+    rig, _ = plain(speed=200, cpu_models=["custom-db"])
+    client = Http(rig, ca_file)
+    assert client.run("post", "qemu", {"vmid": 100, "cpu": "custom-db"}) == "OK"
+    errors = client.send("post", "qemu", {"vmid": 101, "cpu": "cputype=custom-web"}).json()["errors"]
+    assert errors == {"cpu": "invalid format - Custom cputype 'web' not found\n"}
