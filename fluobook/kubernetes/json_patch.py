@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import jsonpatch
 
 Operation = dict[str, Any]
+LONGEST_REASON = 200
+_WHOLE = re.compile(r" in [\[{].*", re.DOTALL)
+"""The data, which errors end with: it may be long, and contain secrets."""
 MISSING: Any = object()
 """The result of `value_at` where there is no value."""
 
@@ -22,10 +27,22 @@ def apply(data: Any, operations: Iterable[Operation]) -> Any:
     Raises:
         PatchError: an operation does not match.
     """
-    try:
-        return jsonpatch.apply_patch(data, list(operations))
-    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError, ValueError) as error:
-        raise PatchError(str(error)) from error
+    result = copy.deepcopy(data)
+    for operation in operations:
+        try:
+            result = jsonpatch.apply_patch(result, [operation], in_place=True)
+        except jsonpatch.JsonPatchTestFailed:
+            raise PatchError(f"{_named(operation)}: the value is another") from None
+        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError, ValueError) as error:
+            raise PatchError(f"{_named(operation)}: {_WHOLE.sub('', str(error))[:LONGEST_REASON]}") from error
+    return result
+
+
+def _named(operation: Any) -> str:
+    """An operation for a person, without its value."""
+    if not isinstance(operation, dict):
+        return "an operation that is no object"
+    return " ".join(str(operation[key]) for key in ("op", "path") if key in operation) or "an operation without a path"
 
 
 def value_at(data: Any, pointer: str) -> Any:

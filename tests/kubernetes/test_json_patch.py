@@ -54,3 +54,30 @@ def test_a_lenient_patch_still_refuses_the_rest(operation):
 )
 def test_the_value_at_a_pointer(pointer, value):
     assert json_patch.value_at(DATA, pointer) is value or json_patch.value_at(DATA, pointer) == value
+
+
+LONG = {"a": {"b": 1}, "l": [1], "secret": "hunter22" * 99}
+
+
+@pytest.mark.parametrize(
+    ("operation", "message"),
+    [
+        ({"op": "replace", "path": "/a/z", "value": 1}, "replace /a/z: can't replace a non-existent object 'z'"),
+        ({"op": "add", "path": "/z/y", "value": 1}, "add /z/y: member 'z' not found"),
+        ({"op": "remove", "path": "/l/9"}, "remove /l/9: can't remove a non-existent object '9'"),
+        ({"op": "test", "path": "", "value": {}}, "test : the value is another"),
+        ({"op": "frob", "path": "/a"}, "frob /a: Unknown operation 'frob'"),
+        ({"op": "add", "path": "/a"}, "add /a: The operation does not contain a 'value' member"),
+        ({"op": "add", "path": "a", "value": 1}, "add a: Location must start with /"),
+        ({"op": "add", "path": "/l/x", "value": 1}, "add /l/x: 'x' is not a valid sequence index"),
+        ({"path": "/a"}, "/a: Operation does not contain 'op' member"),
+        (1, "an operation that is no object: "),
+    ],
+)
+def test_an_operation_that_does_not_match_is_named_without_the_data(operation, message):
+    with pytest.raises(PatchError) as refused:
+        json_patch.apply(LONG, [{"op": "add", "path": "/a/c", "value": 1}, operation])
+    assert str(refused.value).startswith(message)
+    assert "hunter22" not in str(refused.value)
+    assert len(str(refused.value)) < 300
+    assert "c" not in LONG["a"]

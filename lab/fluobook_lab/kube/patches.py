@@ -39,7 +39,7 @@ def patched(resource: Resource, obj: Obj, body: Any, media_type: str) -> Obj:
 
 
 def _json_patched(obj: Obj, body: Any) -> Obj:
-    if not isinstance(body, list):
+    if not isinstance(body, list) or not all(isinstance(operation, dict) for operation in body):
         raise bad_request("a JSON patch must be a list of operations")
     try:
         return apply_leniently(obj, body)
