@@ -173,6 +173,12 @@ def firewall_rules(call: Call) -> list[dict[str, Any]]:
 def create_firewall_rule(call: Call) -> None:
     """POST /nodes/{node}/firewall/rules: a new rule comes first, and is disabled unless `enable` is given."""
     call.token.need(f"/nodes/{call.node}", "Sys.Modify")
+    rule = call.params
+    if rule["type"] in ("in", "out") and rule["action"] not in ("ACCEPT", "DROP", "REJECT"):
+        raise invalid(action=f"unknown action '{rule['action']}'")
+    for port in ("dport", "sport"):
+        if port in rule and "proto" not in rule:
+            raise invalid(proto=f"missing property - '{port}' requires this property")
     _firewall(call).insert(0, {"enable": 0} | {name: _number(value) for name, value in call.params.items()})
 
 

@@ -208,3 +208,15 @@ def test_a_model_of_an_administrator_can_be_used_by_those_who_may_audit_hosts(pl
     assert client.run("post", "qemu", {"vmid": 100, "cpu": "custom-db"}) == "OK"
     errors = client.send("post", "qemu", {"vmid": 101, "cpu": "cputype=custom-web"}).json()["errors"]
     assert errors == {"cpu": "invalid format - Custom cputype 'web' not found\n"}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"proto": "udp", "dport": "51820", "source": "10.0.0.1"},
+        {"proto": "tcp", "dport": "22,80:85,https", "source": "10.0.0.0/24,10.1.0.1-10.1.0.9,+dc/hosts,fd00::/8"},
+        {"proto": "17", "sport": "1024:65535", "iface": "vmbr0"},
+    ],
+)
+def test_rules_that_proxmox_ve_accepts_are_accepted(http, rule):
+    assert http.send("post", "firewall/rules", {"type": "in", "action": "ACCEPT", **rule}).status_code == 200
