@@ -17,6 +17,8 @@ import yaml
 FOLDER = Path(__file__).parents[1] / "fluobook" / "machine"
 ANY = {"acceptedCAs", "endpoint"}
 """Fields that are something else in the schema than in Talos."""
+NAMED = {"resources": "v1alpha1.ResourcesConfig"}
+"""Objects whose fields the schema leaves open."""
 OWN_WORDS = ("v1alpha1.", "cri.RegistryEndpoint")
 """Types whose values Talos checks later, in other words than the schema's, or not at all."""
 
@@ -46,7 +48,8 @@ def _type(owner: str, key: str, part: dict[str, Any]) -> Any:
     for values in (*part.get("patternProperties", {}).values(), part.get("additionalProperties")):
         if values:
             return {"map": "argument" if "oneOf" in values else values["type"]}
-    return part.get("type", "string" if limits else "any")
+    kind = part.get("type", "string" if limits else "any")
+    return NAMED.get(key, kind) if kind == "object" else kind
 
 
 def added(old: dict[str, dict[str, Any]], new: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -198,6 +198,16 @@ def test_the_values_of_every_mapping_have_its_type(owner: str, key: str, kind: s
         assert f"{key}.a: cannot unmarshal a" in decoded(owner, key, value), value
 
 
+@pytest.mark.parametrize("part", ["apiServer", "controllerManager", "scheduler"])
+def test_the_resources_of_a_component_are_requests_and_limits(part: str) -> None:
+    def problem(value: Any) -> str:
+        return decoding_problem({"cluster": {part: {"resources": value}}})
+
+    assert problem({"requests": {"cpu": 1, "memory": "1Gi"}, "limits": {"memory": "2Gi"}}) == ""
+    assert "requests: cannot unmarshal a list" in problem({"requests": ["cpu"]})
+    assert "unknown keys found during decoding" in problem({"request": {"cpu": 1}})
+
+
 def test_talos_1_12_has_no_lists_of_arguments() -> None:
     assert decoded("v1alpha1.KubeletConfig", "extraArgs", ["a", "b"], "1.12.4").endswith("a list into string")
     assert decoded("v1alpha1.KubeletConfig", "extraArgs", "a", "1.12.4") == ""
