@@ -203,30 +203,36 @@ def perform(context: RunContext, action: Action, report: Reporter) -> Mapping[st
     """Approve a node's request once it exists, and wait until its kubelet serves with the certificate."""
     node, kube = action.data["node"], context.kube()
 
-    def approve() -> list[str]:
+    names: list[str] = []
+
+    def approve(requests: Iterable[Request]) -> bool:
         """Evaluate again at the moment of approval: a request may have changed since the plan."""
-        requests = requests_of(context)
-        if _is_denied(context, node, requests):
-            return []
         own = pending(requests, node)
         for request in own:
             message = f"matches the params of {node}"
             approved = kube.approve_csr(request.name, uid=request.uid, reason="FluobookApproved", message=message)
             report.evidence(csr=request.name, resource_version=approved["metadata"]["resourceVersion"])
-        if not own and not kube.kubelet_answers(node):
-            raise FluobookError(
-                f"{node} has filed no matching request for {SIGNER}: kubelets file one with"
-                " `rotate-server-certificates: true` among machine.kubelet.extraArgs"
-            )
-        return [request.name for request in own]
+            names.append(request.name)
+        return bool(own)
 
-    names = context.wait_until("csr", f"{node} to request its certificate", approve)
+    def requested() -> bool:
+        requests = requests_of(context)
+        if _is_denied(context, node, requests) or approve(requests) or kube.kubelet_answers(node):
+            return True
+        raise FluobookError(
+            f"{node} has filed no matching request for {SIGNER}: kubelets file one with"
+            " `rotate-server-certificates: true` among machine.kubelet.extraArgs"
+        )
+
+    def serves() -> bool | None:
+        """A kubelet that has waited for long files another request, and uses the certificate of that one alone."""
+        return None if approve(requests_of(context)) else kube.kubelet_answers(node) or None
+
+    context.wait_until("csr", f"{node} to request its certificate", requested)
     if not names and not kube.kubelet_answers(node):
         return {"left": f"to kubelet-csr-approver; {_LEARNS}"}
     report("waits for the certificate")
-    context.wait_until(
-        "csr", f"the kubelet of {node} to serve with its certificate", lambda: kube.kubelet_answers(node) or None
-    )
+    context.wait_until("csr", f"the kubelet of {node} to serve with its certificate", serves)
     return {"approved": names}
 
 

@@ -104,6 +104,21 @@ def test_foreign_requests_are_named_and_stay_pending_while_ours_are_approved(lab
     assert {name: state(admin, name) for name in strangers} == {name: [] for name in strangers}
 
 
+def test_a_request_that_a_kubelet_files_again_while_its_first_is_approved_does_not_wait(lab, as_node, monkeypatch):
+    node, approve = as_node("talos-worker-1"), Kube.approve_csr
+    again = [pem("talos-worker-1", dns=["talos-worker-1"], ips=["10.10.0.20"])]
+
+    def approved(self, name, **rest):
+        if again and rest["message"].endswith("talos-worker-1"):
+            file(node, "again", again.pop())
+        return approve(self, name, **rest)
+
+    monkeypatch.setattr(Kube, "approve_csr", approved)
+    lab.bring_up("approve-csrs")
+    assert state(lab.context().kube(), "again") == ["Approved"]
+    assert lab.stage("approve-csrs").plan().actions == ()
+
+
 def test_a_second_run_only_reads_although_strangers_wait(lab):
     lab.bring_up("approve-csrs")
     file(lab.context().kube(), "unknown-node", pem("mallory", dns=["mallory"]))
