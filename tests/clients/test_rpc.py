@@ -35,6 +35,7 @@ from fluobook.wire.generated.machine_grpc import MachineServiceStub
 from fluobook.wire.generated.machine_pb2 import VersionResponse
 
 HERE = Address("10.10.0.10", 50000)
+BOUND, SILENCE = 60, 0.2
 
 
 @pytest.fixture
@@ -84,13 +85,18 @@ def forgotten():
         background().soon(server.close)
 
 
-def test_a_read_on_a_kept_connection_that_fell_silent_is_repeated_on_a_new_one(forgotten):
+def test_a_read_on_a_kept_connection_that_fell_silent_is_repeated_on_a_new_one(forgotten, monkeypatch):
     address, answered = forgotten
-    connection = Connection(address, system="talos")
+    connection, unary = Connection(address, system="talos"), Connection._unary
+    attempts = iter([BOUND, SILENCE, BOUND, SILENCE, BOUND])  # those that are not answered end soon
+
+    def limited(self, stub, method, request, _timeout):
+        return unary(self, stub, method, request, next(attempts))
 
     def version(**given):
-        return connection.call(MachineServiceStub, "Version", Empty(), timeout=0.5, **given)
+        return connection.call(MachineServiceStub, "Version", Empty(), timeout=BOUND, **given)
 
+    monkeypatch.setattr(Connection, "_unary", limited)
     version()
     assert version(again=True) is not None
     assert len(answered) == 2

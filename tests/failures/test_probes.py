@@ -65,20 +65,23 @@ def tls(tmp_path: Any) -> ssl.SSLContext:
     return context
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nothing listens; it is bound, so that nothing else gets it meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
-def test_a_closed_port_is_reported() -> None:
-    port = closed_port()
+def test_a_closed_port_is_reported(closed_port: int) -> None:
+    port = closed_port
     assert probe(unreachable(port)) == f"127.0.0.1 is up, but nothing listens on port {port}."
 
 
-def test_the_usual_port_is_named_if_it_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_usual_port_is_named_if_it_is_open(monkeypatch: pytest.MonkeyPatch, closed_port: int) -> None:
     with server() as usual:
         monkeypatch.setitem(probe.__globals__["USUAL_PORTS"], "proxmox", usual)
-        assert f"Port {usual}, which is the usual one, accepts connections." in probe(unreachable(closed_port()))
+        assert f"Port {usual}, which is the usual one, accepts connections." in probe(unreachable(closed_port))
 
 
 def test_a_server_without_tls_is_reported() -> None:
@@ -122,8 +125,8 @@ def test_a_certificate_outside_its_validity_is_reported(days: int, text: str) ->
     assert text in describe(CERTIFICATE, dt.datetime.now(dt.UTC) + dt.timedelta(days=days))
 
 
-def test_the_probes_result_comes_before_the_catalogues_causes() -> None:
-    port = closed_port()
+def test_the_probes_result_comes_before_the_catalogues_causes(closed_port: int) -> None:
+    port = closed_port
     assert present(unreachable(port), with_probe=True).causes[0].endswith(f"nothing listens on port {port}.")
     assert present(unreachable(port)).causes[0] == "The host is down."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -389,6 +390,7 @@ def test_the_disk_survives_a_power_cycle(lab, running):
 
 
 def test_power_off_during_the_installation_discards_the_configuration(lab):
+    lab.machines.delays = replace(lab.machines.delays, install=10**6)
     vm = lab.power_on("cp-1")
     lab.wait_mode("maintenance")
     maintenance(lab.address()).apply_configuration(lab.controlplane())

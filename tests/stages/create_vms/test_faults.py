@@ -167,7 +167,7 @@ def test_another_operators_task_on_a_vm_of_ours_stops_the_stage_and_is_named(lab
     lab.bring_up("create-vms")
     lab.add_fault("proxmox.shutdown-ignored")
     node = lab.chosen.platform.nodes[0]
-    lab.context().proxmox("laptop").shutdown("pve1", node.vmid)
+    lab.context().proxmox("laptop").shutdown("pve1", node.vmid, timeout=36_000)
     for task in lab.environment.proxmox["laptop"].tasks.all.values():
         if task.type == "qmshutdown":
             task.upid, task.user = task.upid.replace("fluobook@pve!fluobook", "eve@pam"), "eve@pam"
