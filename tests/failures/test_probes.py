@@ -103,7 +103,11 @@ def test_an_endpoint_that_answers_again_is_reported(tls: ssl.SSLContext) -> None
         assert probe(unreachable(port, system="hubble")).endswith("the failure was temporary.")
 
 
-def test_a_name_without_an_address_is_reported() -> None:
+def test_a_name_without_an_address_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
     assert probe(unreachable(8006, host="nowhere.invalid")) == "The name nowhere.invalid cannot be resolved."
 
 
