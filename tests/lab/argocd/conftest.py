@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
+from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ LUA = yaml.safe_load(STRICT)["spec"]["source"]["helm"]["valuesObject"]["configs"
     "resource.customizations.health.argoproj.io_Application"
 ]
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 def programs() -> Programs:
@@ -121,6 +122,8 @@ class Lab:
             faults=self.faults,
         )
         self.held: set[str] = set()
+        self.messages: dict[str, list[str]] = defaultdict(list)
+        """What the operations of each Application said, also what was there for a moment only."""
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -255,6 +258,8 @@ class Lab:
                 self._settle(obj)
             async for event in watch:
                 self._settle(event.object)
+                if message := ((event.object.get("status") or {}).get("operationState") or {}).get("message"):
+                    self.messages[event.object["metadata"]["name"]].append(message)
                 self._changed.set()
         finally:
             watch.close()

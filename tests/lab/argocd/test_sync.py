@@ -234,9 +234,7 @@ def test_a_refused_object_is_retried_according_to_the_retry_strategy(in_lab):
         lab.faults.add("argocd.webhook-refuses-once", 2)
         retry = {"limit": 3, "backoff": {"duration": "5s", "factor": 2, "maxDuration": "1m"}}
         lab.application("base", PATH, namespace="base", retry=retry)
-        await lab.until(
-            lambda: "Retrying attempt #1" in lab.status("base").get("operationState", {}).get("message", "")
-        )
+        await lab.until(lambda: any("Retrying attempt #1" in message for message in lab.messages["base"]))
         await lab.well("base")
         assert lab.status("base")["operationState"]["retryCount"] == 1
         assert lab.status("base")["operationState"]["message"].endswith("(retried 1 times).")

@@ -127,7 +127,7 @@ class Site:
         wanted = {entry.name for entry in trees.read(ROOT).applications} | {"root"}
         watch = self.store.watch(API, "Application")
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(200):
                 async for _ in watch:
                     if {name for name, app in self.applications().items() if state(app) == WELL} == wanted:
                         break

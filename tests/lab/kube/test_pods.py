@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -183,13 +184,30 @@ OTHER = replace(NODE, name="worker-2", addresses=("10.10.0.21",))
 
 def uids(rig: Any, node: str) -> dict[str, str]:
     """The pods on a node that are not on their way out."""
-    pods = [pod for pod in rig.kube.list("v1", "Pod") if not pod["metadata"].get("deletionTimestamp")]
+    return rig.background.call(stored_uids, rig, node)
+
+
+def stored_uids(rig: Any, node: str) -> dict[str, str]:
+    """The same, in the lab's own thread; without a quorum, too."""
+    pods = [pod for pod in rig.lab.api.store.list("v1", "Pod") if not pod["metadata"].get("deletionTimestamp")]
     return {p["metadata"]["uid"]: p["metadata"]["name"] for p in pods if p["spec"].get("nodeName") == node}
 
 
 def is_lost(rig: Any) -> bool:
-    taints = rig.kube.get("v1", "Node", NODE.name)["spec"].get("taints") or ()
+    taints = rig.lab.api.store.get("v1", "Node", NODE.name)["spec"].get("taints") or ()
     return LOST in taints
+
+
+def lose(rig: Any, then: Callable[[], Any]) -> None:
+    """Stop the node's kubelet, and go on as soon as it is lost; in the lab's own thread, so long before an eviction."""
+
+    async def lost() -> None:
+        rig.lab._kubelets[NODE.name].stop()
+        while not is_lost(rig):
+            await asyncio.sleep(0.001)
+        then()
+
+    rig.background.run(lost())
 
 
 @pytest.fixture
@@ -220,30 +238,36 @@ def test_the_pods_of_a_lost_node_move_but_for_those_of_stateful_sets(two: Any) -
     assert stuck < before.keys()
     assert {"web", "data"} <= {before[uid].partition("-")[0] for uid in stuck}
     two.join(NODE)
-    two.until(lambda: not [p for p in two.kube.list("v1", "Pod", "default") if not is_true(p, "Ready")])
-    assert not stuck & {p["metadata"]["uid"] for p in two.kube.list("v1", "Pod", "default")}
-    assert len([p for p in two.kube.list("v1", "Pod", "default") if p["metadata"]["name"].startswith("data")]) == 4
+
+    def replaced() -> bool:
+        pods = two.kube.list("v1", "Pod", "default")
+        names = [p["metadata"]["name"] for p in pods if is_true(p, "Ready") and p["metadata"]["uid"] not in stuck]
+        return len(names) == len(pods) and len([name for name in names if name.startswith("data")]) == 4
+
+    two.until(replaced)
 
 
 def test_a_node_that_reboots_keeps_its_pods(two: Any) -> None:
     before = uids(two, NODE.name)
-    two.background.call(two.lab._kubelets[NODE.name].stop)
-    two.until(lambda: is_lost(two))
-    two.join(NODE)
-    two.until(lambda: not is_lost(two))
+    lose(two, lambda: two.lab.join(NODE))
+    two.until(lambda: not two.background.call(is_lost, two))
     two.until(lambda: all(is_true(pod, "Ready") for pod in two.kube.list("v1", "Pod")))
     assert uids(two, NODE.name) == before
 
 
 def test_no_pod_is_evicted_without_a_quorum(two: Any) -> None:
     before = uids(two, NODE.name)
-    two.background.call(two.lab._kubelets[NODE.name].stop)
-    two.until(lambda: is_lost(two))
-    two.lab.api.has_quorum = lambda: False
+    lose(two, lambda: setattr(two.lab.api, "has_quorum", lambda: False))
     began = two.lab._clock.now()
     two.until(lambda: two.lab._clock.now() > began + 400)
-    two.lab.api.has_quorum = lambda: True
     assert uids(two, NODE.name) == before
+
+    async def later() -> dict[str, str]:
+        two.lab.api.has_quorum = lambda: True
+        await two.lab._clock.sleep(50)
+        return stored_uids(two, NODE.name)
+
+    assert two.background.run(later()) == before
 
 
 def test_a_pod_does_not_run_without_a_healthy_copy_of_its_volume(kubernetes: Callable[..., Any], cilium: Any) -> None:

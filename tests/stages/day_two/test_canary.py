@@ -70,6 +70,6 @@ def test_a_volume_is_attached_to_a_cordoned_node_written_and_read_and_nothing_st
     lab.mark()
     evidence = canary.prove(context, node.name, Silent())  # type: ignore[arg-type]
     assert evidence["exit code"] == 0
-    assert left(kube) == []
+    lab.until(lambda: left(kube) == [])
     made = [r for r in lab.requests("kubernetes", mutating=True) if r["method"] == "POST"]
     assert [r["path"].partition("?")[0].rpartition("/")[2] for r in made if "fluobook" in r["agent"]] == ["jobs"]

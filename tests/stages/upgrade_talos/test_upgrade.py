@@ -87,7 +87,7 @@ def no_volume_is_attached(lab: Any) -> None:
     assert shown.remedy
     upgraded = {f"talos-cp-{number}" for number in (1, 2, 3)} | {"talos-worker-1"}
     assert {name for name, version in versions(lab).items() if version == f"v{NEW}"} == upgraded
-    assert longhorn.left(lab.context().kube()) == []
+    lab.until(lambda: longhorn.left(lab.context().kube()) == [])
     lab.inject()
 
 
@@ -117,7 +117,7 @@ def test_all_nodes_are_upgraded_and_one_is_away_at_a_time(lab: Any, away: list[i
     assert kubelets == {f"Talos (v{NEW})"}
     assert max(away) == 1
     assert len(power_cycles(lab)) == 1
-    assert longhorn.left(lab.context().kube()) == []
+    lab.until(lambda: longhorn.left(lab.context().kube()) == [])
     lab.mark()
     again = lab.stage("upgrade-talos", TO)
     plan = again.plan()
