@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -202,9 +201,12 @@ def lose(rig: Any, then: Callable[[], Any]) -> None:
     """Stop the node's kubelet, and go on as soon as it is lost; in the lab's own thread, so long before an eviction."""
 
     async def lost() -> None:
+        watch = rig.lab.api.store.watch("v1", "Node")
         rig.lab._kubelets[NODE.name].stop()
-        while not is_lost(rig):
-            await asyncio.sleep(0.001)
+        async for _ in watch:
+            if is_lost(rig):
+                break
+        watch.close()
         then()
 
     rig.background.run(lost())

@@ -139,9 +139,11 @@ def push_stuck(lab):
 
 def test_a_timeout_names_the_application_and_its_first_unhealthy_object(lab, push_stuck):
     push_stuck(nodeSelector={"there": "is-none"})
-    stage = lab.stage(NAME, "deadlines.applications=20")
+    lab.until(lambda: [action.id for action in lab.stage(NAME).plan().actions] == ["await routes", "await root"])
+    lab.until(lambda: "Unschedulable" in str(lab.context().kube().list("v1", "Pod", "argocd")))
+    stage = lab.stage(NAME, "deadlines.applications=5")
     with pytest.raises(
-        DeadlineExceeded, match=r"timed out after 20 s waiting for Application routes \(wave 1\)"
+        DeadlineExceeded, match=r"timed out after 5 s waiting for Application routes \(wave 1\)"
     ) as caught:
         stage.apply(stage.plan())
     assert caught.value.cause.startswith("Deployment argocd/stuck: 0 of 1 pods are ready; stuck-")
