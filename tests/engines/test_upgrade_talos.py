@@ -15,6 +15,7 @@ from fluobook.notebook import stage_run
 from fluobook.stages import upgrade_talos
 from fluobook.stages.core.plan import Approval, Gate
 from fluobook.stages.upgrade_talos.state import Observation, observe
+from tests.engines.waiting import until
 from tests.stages.upgrade_talos import longhorn
 
 if TYPE_CHECKING:
@@ -54,13 +55,13 @@ def test_a_node_that_attaches_no_volume_stops_the_upgrade_and_the_next_run_goes_
     assert "talos-worker-1 failed: exit code 1" in raised.value.message
     assert present(raised.value).failure.startswith("F160")
     assert behind(context) == ["talos-worker-2"]
-    assert longhorn.left(context.kube()) == []
+    until(lambda: longhorn.left(context.kube()), lambda left: not left)
     life.inject(lab.lab, [])
     stage = upgrade(context)
     stage.apply(stage.plan())
     assert all(check.passed for check in stage.verify().checks)
     assert behind(context) == []
-    assert longhorn.left(context.kube()) == []
+    until(lambda: longhorn.left(context.kube()), lambda left: not left)
     before = lab.mutating()
     assert stage.plan().actions == ()
     lab.bring_up("upgrade-talos")
