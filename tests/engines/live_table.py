@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from jupyter_client.manager import start_new_kernel
+from jupyter_client.manager import KernelManager
 
 from fluobook.waiting import Cancellation, wait_until
 
@@ -50,10 +50,12 @@ class Watched:
 def watching(lab: RealLab, call: str) -> Iterator[Watched]:
     """Open the runbook on a lab as notebooks do, and show one of its tables as if somebody watched."""
     around = {**os.environ, "FLUOBOOK_LAB": str(lab.lab.folder), "FLUOBOOK_RENDER": "live"}
-    manager, client = start_new_kernel(
-        startup_timeout=STARTUP, kernel_name="python3", env=around, cwd=str(lab.context.root)
-    )
+    manager = KernelManager(kernel_name="python3", transport="ipc", ip=str(lab.lab.folder / "kernel"))
+    manager.start_kernel(env=around, cwd=str(lab.context.root))
+    client = manager.blocking_client()
+    client.start_channels()
     try:
+        client.wait_for_ready(timeout=STARTUP)
         client.execute_interactive(
             f"import fluobook\nrunbook = fluobook.open_runbook({lab.chosen.phase!r})",
             timeout=BOUND,
