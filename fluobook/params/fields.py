@@ -459,7 +459,7 @@ def _repository_path(value: str) -> str:
     if value and (shortest := str(PurePosixPath(value))) != value:
         raise refuse("is not the shortest form of the path", f"write {shortest}")
     return _match(
-        value, r"(?u:(?!-)[\w./-]+)", "must be a folder of the repository", "such as cluster-gitops/bootstrap"
+        value, r"(?u:(?!-|\.$)[\w./-]+)", "must be a folder of the repository", "such as cluster-gitops/bootstrap"
     )
 
 

@@ -229,6 +229,7 @@ def test_every_form_of_an_address_or_a_name_is_understood(path: str, written: An
         (REPOSITORY, "https://git.example.org/acme\n/p.git", "a control character"),
         ("gitops.mirrors", {"https://a.example.org": "https://:443"}, "must be a URL"),
         ("gitops.path", "--output", "must be a folder of the repository"),
+        ("gitops.path", ".", "must be a folder of the repository"),
         ("gitops.domain", "bücher.example", "is not ASCII; write xn--bcher-kva.example"),
         ("gitops.domain", "example.300", "must be a domain name"),
         ("gitops.acme_email", "ops@bücher.example", "is not ASCII; write xn--bcher-kva.example"),
