@@ -138,7 +138,11 @@ def unsupported(platform: Platform, applications: Iterable[Application]) -> Iter
             reason := matrix.refusal(app.chart, version, kubernetes)
         ):
             others = matrix.supporting(app.chart, kubernetes)
-            change = f"{app.chart} {' or '.join(others)}" if others else "a later one, with its row"
+            change = (
+                f"{app.chart} {' or '.join(others)}"
+                if others
+                else f"a later {app.chart}, with its row in params/versions.yaml"
+            )
             change = f"leave {app.name} out (gitops.without)" if chart_of(app).retired else f"take {change}"
             yield Unsupported(app, reason, f"set versions.kubernetes to a version that its row has, or {change}")
 

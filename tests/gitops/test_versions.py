@@ -202,7 +202,7 @@ def test_the_remedy_for_a_program_is_a_version_that_supports_kubernetes(phase3, 
     platform = phase3.model_copy(update={"versions": versions})
     remedies = {each.app.name: each.remedy for each in unsupported(platform, tree.applications)}
     assert remedies["argocd"].endswith("or take argo-cd 3.6")
-    assert remedies["cilium"].endswith("or take a later one, with its row")
+    assert remedies["cilium"].endswith("or take a later cilium, with its row in params/versions.yaml")
     assert remedies["ingress-nginx"].endswith("or leave ingress-nginx out (gitops.without)")
 
 
