@@ -65,7 +65,7 @@ RULES: dict[str, Rule] = {
     "shape": objects.objects_match_their_schema,
     "sops-rule": secrets.creation_rules_encrypt_everything,
     "source": files.applications_are_sound,
-    "support": applications.programs_support_kubernetes,
+    "support": applications.network_and_storage_support_kubernetes,
     "valid": objects.objects_are_valid,
     "value": files.values_are_known,
     "volume": applications.volumes_can_be_mounted,

@@ -16,7 +16,7 @@ from fluobook.gitops.documents import Position, pod_path, value_under, values_at
 from fluobook.gitops.rules.references import required_by
 from fluobook.gitops.snapshot import INITIAL_NAMESPACES
 from fluobook.gitops.tree import FINALIZER, HOOK, INTEGER, NEEDED_BEFORE, WAVE
-from fluobook.gitops.versions import unsupported
+from fluobook.gitops.versions import BASE, unsupported
 from fluobook.kubernetes.quantities import amount
 from fluobook.params.problems import did_you_mean
 
@@ -342,10 +342,11 @@ def ignored_differences_exist(snapshot: Snapshot) -> Iterator[Finding]:
                 yield place.finding(f"{app.name} ignores differences of {named}, which it does not deploy", remedy)
 
 
-def programs_support_kubernetes(snapshot: Snapshot) -> Iterator[Finding]:
-    """Every program whose makers name the versions of Kubernetes that it supports supports that of each params file."""
+def network_and_storage_support_kubernetes(snapshot: Snapshot) -> Iterator[Finding]:
+    """Cilium and Longhorn support the version of Kubernetes of each params file."""
+    base = [app for app in snapshot.applications if app.chart in BASE]
     for file, platform in snapshot.platforms.items():
-        for each in unsupported(platform, snapshot.applications):
+        for each in unsupported(platform, base):
             place = each.app.document.at("spec", "source", "targetRevision")
             yield place.finding(f"{each.reason} (versions.kubernetes of {file.name})", each.remedy)
 
