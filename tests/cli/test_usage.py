@@ -41,7 +41,7 @@ from fluobook.stages import catalogue
         (["run", "phase1", "--approve", "create-vmz=abc"], "there is no stage 'create-vmz'"),
         (["rehearse", "phase1", "create-vms"], "create-vms is no work on a platform in operation"),
         (["rehearse", "phase1", "secrets"], "secrets is no work on a platform in operation"),
-        (["rehearse", "phase1", "nodes", "--like", "lab"], "--like"),
+        (["rehearse", "phase1", "nodes", "--like", "dead"], "--like"),
     ],
 )
 def test_a_wrong_command_line_is_reported_with_exit_code_64(arguments, message, capsys):

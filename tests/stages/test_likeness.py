@@ -13,6 +13,7 @@ from fluobook_lab.likeness import resemble
 
 from fluobook import params
 from fluobook.errors import Refused
+from fluobook.kubernetes.selectors import tolerates
 from fluobook.machine.schematic import Image
 from fluobook.params import derive
 from fluobook.run.rehearsal import planned
@@ -22,7 +23,7 @@ from fluobook.stages.core.plan import Action, Plan
 from fluobook.stages.core.readiness import has_condition
 from fluobook.stages.create_vms.plan import Observation as VMs
 from fluobook.stages.create_vms.plan import ObservedVM
-from fluobook.stages.day_two.drain import Load
+from fluobook.stages.day_two.drain import Load, has_to_go
 from fluobook.stages.likeness import Observed, as_running, differences, observe, state_of, unlike
 from fluobook.stages.upgrade_talos.state import Running
 
@@ -302,11 +303,29 @@ def test_lost_nodes_nodes_that_left_and_members_of_etcd_give_the_lab_the_plan_of
     for name in (lost.name, stopped.name):
         ready = partial(lambda name: has_condition(context.kube().get("v1", "Node", name), "Ready"), name)
         context.wait_until("gate", f"{name} to be lost", lambda: None if ready() else True)  # noqa: B023
+
+    def evicted(context: Any) -> None:
+        """Wait until pods of lost nodes have successors elsewhere; what tolerates everything is not ready."""
+        gone, every = (lost.name, stopped.name), {"key": "any", "effect": "NoExecute"}
+
+        def stays(pod: Any) -> bool:
+            return tolerates(pod["spec"], every) or bool(pod["metadata"].get("deletionTimestamp"))
+
+        def settled() -> bool | None:
+            pods = [pod for pod in context.kube().list("v1", "Pod") if has_to_go(pod)]
+            on_lost = [pod for pod in pods if pod["spec"].get("nodeName") in gone]
+            ready = [pod for pod in pods if has_condition(pod, "Ready")]
+            return (all(map(stays, on_lost)) and len(ready) == len(pods) - len(on_lost)) or None
+
+        context.wait_until("gate", "the pods of lost nodes to be evicted", settled)
+
+    evicted(context)
     found = state_of(context.platform, observe(context))
     assert (found["nodes"][lost.name]["vm"], found["nodes"][stopped.name]["vm"]) == ("absent", "stopped")
     lab = brought_up(found["former"])
     assert live.background.run(resemble(lab.environment, found)) == []
     again = lab.context()
+    evicted(again)
     offered = lab.environment.factory.versions
     now = state_of(again.platform, observe(again))
     assert (found["offered"], len(now["offered"])) == ([], len(offered))
