@@ -83,6 +83,7 @@ class KubernetesSide:
         self._faults = faults
         self._bootstrapped, self._begun = asyncio.Event(), False
         self._listeners: dict[str, list[HttpServer]] = {}
+        self._sharer = ""
         self._ended: dict[str, str] = {}
         self._servers: dict[str, tuple[TalosMachine, MachineConfiguration]] = {}
         self._kubelets: dict[str, Kubelet] = {}
@@ -134,6 +135,7 @@ class KubernetesSide:
             kubelet.stop()
         for listener in self._listeners.pop(node.vm.uuid, []):
             self._task(f"close {id(listener)}", self.cluster.api.stop(listener))
+        self._task("share", self._share(instead_of=node.vm.uuid))
 
     def on_config(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """Follow the authorities of a configuration, then its images: static pods one by one, then the kubelet."""
@@ -180,8 +182,8 @@ class KubernetesSide:
         listeners = self._listeners.pop(node.vm.uuid, []) if serves else []
         for listener in listeners:
             await self.cluster.api.stop(listener)
-        if len(listeners) > 1 and (other := next(iter(self._listeners), None)):
-            await self._serve(*self._servers[other], self._shared)
+        if serves:
+            await self._share(instead_of=node.vm.uuid)
         remove_static_pod(self.store, part, info)
         node.missing_pods.add(part)
         node.publish()
@@ -257,18 +259,25 @@ class KubernetesSide:
     async def _listen(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """Serve the API at the node's address, and at the shared address if no other node serves it."""
         self._servers[node.vm.uuid] = node, config
-        await self._serve(node, config, node.address)
-        if self._shared and self._holder() is None:
-            await self._serve(node, config, self._shared)
+        self._listeners[node.vm.uuid] = [await self._serve(node, config, node.address)]
+        await self._share()
 
-    async def _serve(self, node: TalosMachine, config: MachineConfiguration, *addresses: str) -> None:
+    async def _share(self, *, instead_of: str = "") -> None:
+        """Serve the shared address at one control plane; when that one is lost, Talos gives it to another."""
+        if self._sharer == instead_of:
+            self._sharer = ""
+        if not self._shared or self._sharer or not self._listeners:
+            return
+        sharer = self._sharer = next(iter(self._listeners))
+        listener = await self._serve(*self._servers[sharer], self._shared)
+        if self._sharer == sharer and sharer in self._listeners:
+            self._listeners[sharer].append(listener)
+        else:
+            await self.cluster.api.stop(listener)
+
+    async def _serve(self, node: TalosMachine, config: MachineConfiguration, address: str) -> HttpServer:
         context = server_context(node.address, config)
-        for address in addresses:
-            listener = await self.cluster.api.start(bound(self._sockets[address].getsockname()), context)
-            self._listeners.setdefault(node.vm.uuid, []).append(listener)
-
-    def _holder(self) -> str | None:
-        return next((uuid for uuid, listeners in self._listeners.items() if len(listeners) > 1), None)
+        return await self.cluster.api.start(bound(self._sockets[address].getsockname()), context)
 
 
 def server_context(address: str, config: MachineConfiguration) -> ssl.SSLContext:

@@ -92,6 +92,7 @@ class RealKubernetes:
         self._bootstrapped, self._serving = asyncio.Event(), asyncio.Event()
         self._kubelets: dict[str, RealKubelet] = {}
         self._forwarders: dict[str, list[Forwarder]] = {}
+        self._sharer = ""
         self._up: dict[str, tuple[TalosMachine, MachineConfiguration]] = {}
         self._silenced: set[str] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -147,6 +148,7 @@ class RealKubernetes:
         for forwarder in self._forwarders.pop(node.vm.uuid, []):
             forwarder.close()
         self._task(f"end {node.hostname}", self.plane.end_server(node.hostname))
+        self._task("share", self._share(instead_of=node.vm.uuid))
 
     def on_config(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """A configuration that needs no reboot has no effect on Kubernetes in the lab."""
@@ -222,13 +224,28 @@ class RealKubernetes:
     async def _serve(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """Serve at the node's address, and at the shared one if no other node does."""
         server = await self._retried(node, lambda: self.plane.start_server(node.hostname, config, node.address))
-        shared = self._shared and not any(len(forwarders) > 1 for forwarders in self._forwarders.values())
-        for address in [node.address, *([self._shared] if shared else [])]:
-            forwarder = Forwarder(server.port)
-            await forwarder.listen(bound(self._sockets[address].getsockname()))
-            self._forwarders.setdefault(node.vm.uuid, []).append(forwarder)
+        self._forwarders[node.vm.uuid] = [await self._forwarder(server.port, node.address)]
+        await self._share()
         if self._admin is None:
             await self._first(node, server)
+
+    async def _share(self, *, instead_of: str = "") -> None:
+        """Serve the shared address at one control plane; when that one is lost, Talos gives it to another."""
+        if self._sharer == instead_of:
+            self._sharer = ""
+        if not self._shared or self._sharer or not self._forwarders:
+            return
+        sharer = self._sharer = next(iter(self._forwarders))
+        forwarder = await self._forwarder(self._forwarders[sharer][0].port, self._shared)
+        if self._sharer == sharer and sharer in self._forwarders:
+            self._forwarders[sharer].append(forwarder)
+        else:
+            forwarder.close()
+
+    async def _forwarder(self, port: int, address: str) -> Forwarder:
+        forwarder = Forwarder(port)
+        await forwarder.listen(bound(self._sockets[address].getsockname()))
+        return forwarder
 
     async def _retried(self, node: TalosMachine, work: Callable[[], Awaitable[T]]) -> T:
         """Repeat it until it succeeds, as Talos' controllers and the kubelet do even with a wrong document."""

@@ -75,6 +75,7 @@ class Forwarder:
     """
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self._connect = partial(asyncio.open_connection, "127.0.0.1", port)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
