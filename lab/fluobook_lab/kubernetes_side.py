@@ -30,6 +30,7 @@ from fluobook_lab.kube.kubelet import (
 from fluobook_lab.talos.config import pair
 from fluobook_lab.talos.lifecycle import PULL_SECONDS
 from fluobook_lab.talos.node import UP, WAITING_FOR_CRI
+from fluobook_lab.talos.shared_address import SharedAddress
 
 if TYPE_CHECKING:
     import socket
@@ -79,11 +80,11 @@ class KubernetesSide:
         networks: Mapping[str, str],
     ) -> None:
         self.cluster = KubeCluster(clock, faults, version=f"v{version}", seed=seed, **networks)
-        self._sockets, self._shared, self._clock, self._ready = sockets, shared, clock, ready
+        self._sockets, self._address, self._clock, self._ready = sockets, shared, clock, ready
         self._faults = faults
         self._bootstrapped, self._begun = asyncio.Event(), False
         self._listeners: dict[str, list[HttpServer]] = {}
-        self._sharer = ""
+        self.shared = SharedAddress(shared, self._listeners, serve=self._serve_shared, close=self._close)
         self._ended: dict[str, str] = {}
         self._servers: dict[str, tuple[TalosMachine, MachineConfiguration]] = {}
         self._kubelets: dict[str, Kubelet] = {}
@@ -134,8 +135,8 @@ class KubernetesSide:
         if kubelet := self._kubelets.pop(node.vm.uuid, None):
             kubelet.stop()
         for listener in self._listeners.pop(node.vm.uuid, []):
-            self._task(f"close {id(listener)}", self.cluster.api.stop(listener))
-        self._task("share", self._share(instead_of=node.vm.uuid))
+            self._close(listener)
+        self._task("share", self.shared.give(lost=node.vm.uuid))
 
     def on_config(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """Follow the authorities of a configuration, then its images: static pods one by one, then the kubelet."""
@@ -183,7 +184,7 @@ class KubernetesSide:
         for listener in listeners:
             await self.cluster.api.stop(listener)
         if serves:
-            await self._share(instead_of=node.vm.uuid)
+            await self.shared.give(lost=node.vm.uuid)
         remove_static_pod(self.store, part, info)
         node.missing_pods.add(part)
         node.publish()
@@ -260,24 +261,17 @@ class KubernetesSide:
         """Serve the API at the node's address, and at the shared address if no other node serves it."""
         self._servers[node.vm.uuid] = node, config
         self._listeners[node.vm.uuid] = [await self._serve(node, config, node.address)]
-        await self._share()
-
-    async def _share(self, *, instead_of: str = "") -> None:
-        """Serve the shared address at one control plane; when that one is lost, Talos gives it to another."""
-        if self._sharer == instead_of:
-            self._sharer = ""
-        if not self._shared or self._sharer or not self._listeners:
-            return
-        sharer = self._sharer = next(iter(self._listeners))
-        listener = await self._serve(*self._servers[sharer], self._shared)
-        if self._sharer == sharer and sharer in self._listeners:
-            self._listeners[sharer].append(listener)
-        else:
-            await self.cluster.api.stop(listener)
+        await self.shared.give()
 
     async def _serve(self, node: TalosMachine, config: MachineConfiguration, address: str) -> HttpServer:
         context = server_context(node.address, config)
         return await self.cluster.api.start(bound(self._sockets[address].getsockname()), context)
+
+    async def _serve_shared(self, uuid: str) -> HttpServer:
+        return await self._serve(*self._servers[uuid], self._address)
+
+    def _close(self, listener: HttpServer) -> None:
+        self._task(f"close {id(listener)}", self.cluster.api.stop(listener))
 
 
 def server_context(address: str, config: MachineConfiguration) -> ssl.SSLContext:

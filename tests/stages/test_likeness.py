@@ -295,8 +295,8 @@ def test_lost_nodes_nodes_that_left_and_members_of_etcd_give_the_lab_the_plan_of
 
     live = brought_up([LEFT])
     # The one that has the address of the API, which another takes over.
-    sharer = live.environment.kubernetes._sharer
-    lost = next(node for node in live.chosen.platform.control_planes if node.uuid == sharer)
+    holder = live.environment.kubernetes.shared.holder
+    lost = next(node for node in live.chosen.platform.control_planes if node.uuid == holder)
     stopped = live.chosen.platform.nodes[-1]
     servers, platform = live.environment.proxmox, live.chosen.platform
     live.background.call(servers[platform.endpoint_of(lost).name].remove_vm, lost.vmid)

@@ -24,6 +24,7 @@ from fluobook_lab.grpc import bound
 from fluobook_lab.kube import snapshots, system
 from fluobook_lab.kube.kubelet import NodeInfo, node_info
 from fluobook_lab.talos.config import pair
+from fluobook_lab.talos.shared_address import SharedAddress
 
 if TYPE_CHECKING:
     import socket
@@ -84,7 +85,7 @@ class RealKubernetes:
         faults: Faults,
         ready: Callable[[], None],
     ) -> None:
-        self._sockets, self._shared, self.clock, self._ready = sockets, shared, clock, ready
+        self._sockets, self._address, self.clock, self._ready = sockets, shared, clock, ready
         self._version = version
         self.plane = ControlPlane(programs, folder)
         self.mirror = Mirror(clock, seed, faults, self.plane.egress.ports)
@@ -92,7 +93,7 @@ class RealKubernetes:
         self._bootstrapped, self._serving = asyncio.Event(), asyncio.Event()
         self._kubelets: dict[str, RealKubelet] = {}
         self._forwarders: dict[str, list[Forwarder]] = {}
-        self._sharer = ""
+        self.shared = SharedAddress(shared, self._forwarders, serve=self._serve_shared, close=Forwarder.close)
         self._up: dict[str, tuple[TalosMachine, MachineConfiguration]] = {}
         self._silenced: set[str] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -148,7 +149,7 @@ class RealKubernetes:
         for forwarder in self._forwarders.pop(node.vm.uuid, []):
             forwarder.close()
         self._task(f"end {node.hostname}", self.plane.end_server(node.hostname))
-        self._task("share", self._share(instead_of=node.vm.uuid))
+        self._task("share", self.shared.give(lost=node.vm.uuid))
 
     def on_config(self, node: TalosMachine, config: MachineConfiguration) -> None:
         """A configuration that needs no reboot has no effect on Kubernetes in the lab."""
@@ -225,22 +226,12 @@ class RealKubernetes:
         """Serve at the node's address, and at the shared one if no other node does."""
         server = await self._retried(node, lambda: self.plane.start_server(node.hostname, config, node.address))
         self._forwarders[node.vm.uuid] = [await self._forwarder(server.port, node.address)]
-        await self._share()
+        await self.shared.give()
         if self._admin is None:
             await self._first(node, server)
 
-    async def _share(self, *, instead_of: str = "") -> None:
-        """Serve the shared address at one control plane; when that one is lost, Talos gives it to another."""
-        if self._sharer == instead_of:
-            self._sharer = ""
-        if not self._shared or self._sharer or not self._forwarders:
-            return
-        sharer = self._sharer = next(iter(self._forwarders))
-        forwarder = await self._forwarder(self._forwarders[sharer][0].port, self._shared)
-        if self._sharer == sharer and sharer in self._forwarders:
-            self._forwarders[sharer].append(forwarder)
-        else:
-            forwarder.close()
+    async def _serve_shared(self, uuid: str) -> Forwarder:
+        return await self._forwarder(self._forwarders[uuid][0].port, self._address)
 
     async def _forwarder(self, port: int, address: str) -> Forwarder:
         forwarder = Forwarder(port)
