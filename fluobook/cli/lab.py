@@ -98,7 +98,8 @@ def power(
     """Switch VMs of a lab on or off. Example: fluobook lab power phase3 off talos-cp-2."""
     from fluobook.run.rehearsal import context_in
 
-    params, lab = running(phase)
+    params = chosen(phase, [])
+    lab = running(params, phase)
     if unknown := sorted(set(nodes) - {node.name for node in params.platform.nodes}):
         known = ", ".join(node.name for node in params.platform.nodes)
         raise UsageError(f"{', '.join(unknown)}: no such node", remedy=f"the nodes of {phase} are {known}")
@@ -118,7 +119,7 @@ def inject(
     names: Annotated[list[str] | None, typer.Argument(metavar="FAULT...", help="None ends all of them.")] = None,
 ) -> None:
     """Let a lab inject these faults and no others from now on. Example: fluobook lab inject phase1 kube.503."""
-    _, lab = running(phase)
+    lab = running(chosen(phase, []), phase)
     provider, wanted = labs.provider(), names or []
     if unknown := sorted(set(wanted) - provider.FAULTS.keys()):
         raise UsageError(f"{', '.join(unknown)}: no such fault", remedy="fluobook lab faults")
@@ -126,15 +127,15 @@ def inject(
     print(f"injected from now on: {', '.join(wanted) or 'nothing'}")
 
 
-def running(phase: str) -> tuple[Params, Lab]:
-    """The params of a phase, and its lab, which is up.
+def running(params: Params, phase: str) -> Lab:
+    """The lab of a phase, which is up; `phase` is how the command line names it.
 
     Raises:
         NotFound: it is not.
     """
-    params, provider = chosen(phase, []), labs.provider()
+    provider = labs.provider()
     if lab := provider.find(provider.folder_of(params.phase)):
-        return params, lab
+        return lab
     raise NotFound(f"no lab of {params.phase} is up", system="fluobook", remedy=f"fluobook lab up {phase}")
 
 

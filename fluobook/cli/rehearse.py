@@ -45,11 +45,11 @@ def rehearse(
 
     loaded, stage = chosen(phase, settings), _rehearsable(runbook)
     if like == "lab":
-        running_lab(phase)
+        running_lab(loaded, phase)
     if out:
         folder.require_new(out.resolve())
     with kernels.kernel_template() as template, masked() as redactor:
-        place = "LIVE" if like == "live" else f"the lab of {loaded.phase}"
+        place = "LIVE" if like == "live" else rehearsal.source_of(loaded, like)
         _print(f"reading {loaded.platform.cluster.name}, {place}; nothing is changed there")
         script = rehearsal.read_live(stage, loaded, root=root(), like=like, redactor=redactor)
         _print(f"{stage.name}, {place}: {script.summary}")

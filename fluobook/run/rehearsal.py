@@ -84,13 +84,18 @@ def planned(stage: Stage, context: RunContext) -> Plan | Refused:
     return plan
 
 
+def source_of(chosen: Params, like: str) -> str:
+    """What a rehearsal stands for: the live cluster by its name, or which lab."""
+    return chosen.platform.cluster.name if like == "live" else f"the lab of {chosen.phase}"
+
+
 def read_live(stage: Stage, chosen: Params, *, root: Path, like: str, redactor: Redactor) -> Script:
     """Read the live platform, or the phase's lab where `like` is "lab", and plan there; changes nothing."""
     with closing(open_context(chosen, root=root, target=like, redactor=redactor)) as context:
         plan, at = planned(stage, context), dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         observed = likeness.observe(context.limited_to(("proxmox", "talos", "kubernetes", "image factory")))
-        of = chosen.platform.cluster.name if like == "live" else f"the lab of {chosen.phase}"
-        return Script(stage, plan, redactor.data(likeness.state_of(context.platform, observed)), at, of)
+        state = redactor.data(likeness.state_of(context.platform, observed))
+        return Script(stage, plan, state, at, source_of(chosen, like))
 
 
 def context_in(lab: Lab, chosen: Params, *, root: Path, redactor: Redactor) -> RunContext:

@@ -10,7 +10,7 @@ from fluobook_lab.proxmox.options import failed, invalid
 from fluobook_lab.proxmox.power import uptime
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from fluobook_lab.proxmox.model import Call, Host, Task, Vm
 
@@ -205,19 +205,21 @@ def tasks(call: Call) -> list[dict[str, Any]]:
     visible = [task for task in call.backend.tasks.all.values() if _may_see(call, task)]
     finished = sorted((task for task in visible if task.exit), key=lambda task: task.ended)[-_KEPT:]
     listed = [task for task in visible if not task.exit] + finished
-    return [task.listed(now) for task in sorted(listed, key=lambda task: (task.start, task.pid), reverse=True)]
+    return [task.listed(now) for task in _last_first(listed)]
 
 
 def node_tasks(call: Call) -> list[dict[str, Any]]:
     """GET /nodes/{node}/tasks: the finished ones unless `source` says otherwise, the last first."""
     call.backend.inventory.host(call.node)
-    listed = [
-        task for task in call.backend.tasks.all.values() if task.node == call.node and _is_listed(call.params, task)
-    ]
-    listed = sorted(filter(lambda task: _may_see(call, task), listed), key=lambda task: (task.start, task.pid))[::-1]
+    of_node = [task for task in call.backend.tasks.all.values() if task.node == call.node and _may_see(call, task)]
+    listed = _last_first(task for task in of_node if _is_listed(call.params, task))
     start, limit = int(call.params.get("start", 0)), int(call.params.get("limit", 50))
     now = call.backend.clock.now()
     return [task.listed(now) | task.owner() for task in listed[start : start + limit]]
+
+
+def _last_first(listed: Iterable[Task]) -> list[Task]:
+    return sorted(listed, key=lambda task: (task.start, task.pid), reverse=True)
 
 
 def _is_listed(wanted: Mapping[str, str], task: Task) -> bool:
